@@ -1,0 +1,33 @@
+"""The hashes that place and count documents: pure functions of job and content.
+
+All are BLAKE2b (RFC 7693) with 8 bytes of digest, told apart by the `person` parameter.
+"""
+
+from hashlib import blake2b
+
+MODULUS = 1 << 64
+_MASK = MODULUS - 1
+
+
+def _hash64(data: bytes, person: bytes) -> int:
+    return int.from_bytes(blake2b(data, digest_size=8, person=person).digest(), "big")
+
+
+def document_hash(key: bytes) -> int:
+    """64-bit hash of a document id; its sum mod 2^64 over a partition is part of the proof."""
+    return int.from_bytes(blake2b(key, digest_size=8, person=b"document").digest(), "big")
+
+
+def add(total: int, value: int) -> int:
+    """Sum mod 2^64."""
+    return (total + value) & _MASK
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """Partition of a document id among `partitions` of its split."""
+    return _hash64(key, b"partition") % partitions
+
+
+def in_validation(group: bytes, fraction: float) -> bool:
+    """Whether the group (or document id) belongs to the validation split of that share."""
+    return _hash64(group, b"split") < int(fraction * MODULUS)
