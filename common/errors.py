@@ -80,7 +80,11 @@ class TopicMissing(BrokerUnavailable):
 
 
 class OffsetOutOfRange(BrokerUnavailable):
-    """The log starts behind, or ends before, the offset asked for."""
+    """The log starts behind, or ends before, the offset asked for, in each of `partitions`."""
+
+    def __init__(self, message: str, *, partitions: tuple[int, ...]) -> None:
+        super().__init__(message, hint="seek to the start of the log; sequences tell what is new")
+        self.partitions = partitions
 
 
 class StoreUnavailable(ServiceUnavailable):

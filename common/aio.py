@@ -1,0 +1,74 @@
+"""Small helpers for asyncio: blocking calls that cancellation waits for, and patient retries."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from common.clock import Clock
+from common.errors import JobFailed, ServiceUnavailable, ShardlineError
+
+T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
+_log = logging.getLogger(__name__)
+
+
+def first_of(group: BaseExceptionGroup[BaseException], kind: type[E]) -> E:
+    """The first error of that kind in a group that holds one, however deep."""
+    for error in group.exceptions:
+        if isinstance(error, kind):
+            return error
+        if isinstance(error, BaseExceptionGroup) and error.subgroup(kind) is not None:
+            return first_of(error, kind)
+    raise LookupError(kind.__name__)
+
+
+async def blocking(call: Callable[[], T]) -> T:
+    """Run a short blocking call on a thread; a cancel waits for its end, so nothing runs behind our back."""
+    future = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        if not future.done():
+            await asyncio.wait([future])
+        if not future.cancelled():
+            future.exception()
+        raise
+
+
+async def patiently(
+    call: Callable[[], Awaitable[T]],
+    clock: Clock,
+    what: str,
+    on_error: Callable[[ServiceUnavailable], None] = lambda _: None,
+    cap: float = 15.0,
+) -> T:
+    """Call until the service answers: full-jitter back-off up to `cap` seconds, for as long as it takes."""
+    attempt = 0
+    while True:
+        try:
+            return await call()
+        except ServiceUnavailable as error:
+            on_error(error)
+            wait = random.uniform(0.0, min(cap, 0.2 * 2**attempt))  # noqa: S311 - jitter, no secret
+            level = logging.WARNING if attempt % 10 == 0 else logging.DEBUG
+            _log.log(level, "%s: %s; trying again in %.1f s", what, error, wait)
+            attempt = min(attempt + 1, 20)
+            await clock.sleep(wait)
+
+
+@contextmanager
+def leaf_errors() -> Iterator[None]:
+    """Let one error of an ExceptionGroup out as itself, the group as its cause: nothing is lost.
+
+    A JobFailed goes before other ShardlineErrors; a group without any stays a group.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        for kind in (JobFailed, ShardlineError):
+            if group.subgroup(kind) is not None:
+                raise first_of(group, kind) from group
+        raise

@@ -1,0 +1,127 @@
+"""A job's state as the checkpoints topic holds it: written in one transaction with the documents."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from common.models import JobSpec
+from common.wire import Position
+
+
+class State(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETING = "completing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    DELETED = "deleted"
+
+
+ACTIVE = frozenset({State.QUEUED, State.RUNNING, State.COMPLETING})
+RETRIABLE = frozenset({State.FAILED, State.CANCELLED})
+
+
+@dataclass(slots=True)
+class PartitionState:
+    """What was sent to one partition: messages, hash sum, scanned bytes, dead letters.
+
+    `resume_after`: messages at or before this source position were sent by an earlier attempt.
+    """
+
+    sequence: int = 0
+    hash_sum: int = 0
+    bytes: int = 0
+    dead: int = 0
+    resume_after: Position | None = None
+
+
+@dataclass(slots=True)
+class Plan:
+    """What was frozen before the first message: the source's identity and the metadata columns."""
+
+    frozen: list[dict[str, Any]]
+    columns: dict[str, str]
+
+    def encode(self) -> bytes:
+        """The plan as JSON."""
+        return orjson.dumps({"frozen": self.frozen, "columns": self.columns}, option=orjson.OPT_INDENT_2)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Plan":
+        """The plan of its JSON."""
+        return cls(**orjson.loads(data))
+
+
+@dataclass(slots=True)
+class JobState:
+    """All that a producer needs to go on with a job, and a worker to take part in it.
+
+    `request_offset`: the last message of dataset.jobs that this state has taken in. `cursor`: the
+    source position up to which all is sent. `planned`: the topic exists and the columns are frozen.
+    """
+
+    spec: JobSpec
+    state: State = State.QUEUED
+    attempt: int = 1
+    request_offset: int = -1
+    accepted_at: str = ""
+    updated_at: str = ""
+    columns: dict[str, str] | None = None
+    planned: bool = False
+    cursor: Position | None = None
+    source_count: int = 0
+    progress: float = 0.0
+    partitions: list[PartitionState] = field(default_factory=list)
+    topic_removed: bool = False
+    code: str | None = None
+    message: str | None = None
+    warning: str | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether the job still has work to do."""
+        return self.state in ACTIVE
+
+    @property
+    def produced(self) -> int:
+        """Messages sent, over all partitions."""
+        return sum(part.sequence for part in self.partitions)
+
+    @property
+    def dead(self) -> int:
+        """Dead letters sent, over all partitions."""
+        return sum(part.dead for part in self.partitions)
+
+    def encode(self) -> bytes:
+        """The state as JSON."""
+        return orjson.dumps(self, default=_plain, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "JobState":
+        """The state of its JSON."""
+        value: dict[str, Any] = orjson.loads(data)
+        value["spec"] = JobSpec.model_validate(value["spec"])
+        value["state"] = State(value["state"])
+        value["cursor"] = _position(value["cursor"])
+        value["partitions"] = [
+            PartitionState(**part | {"resume_after": _position(part["resume_after"])})
+            for part in value["partitions"]
+        ]
+        return cls(**value)
+
+
+def _position(value: list[Any] | None) -> Position | None:
+    return None if value is None else tuple(value)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, JobSpec):
+        return value.model_dump(mode="json")
+    if isinstance(value, State):
+        return value.value
+    raise TypeError(type(value).__name__)

@@ -1,0 +1,85 @@
+"""The Hugging Face dataset card: README.md with `configs` and `dataset_info.features`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+_INDENT = "  "
+
+
+def dataset_card(manifest: Mapping[str, Any]) -> str:
+    """The card of a manifest. Only splits that have rows are listed: readers fail on empty ones."""
+    job = manifest["job"]
+    splits = {name: sums for name, sums in manifest["splits"].items() if sums["rows"]}
+    suffix = {"none": ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}[job["output"]["compression"]]
+    parts = ["---", *_front_matter(job["name"], splits, manifest["schema"]["features"], suffix), "---", ""]
+    return "\n".join([*parts, *_body(manifest, splits, suffix), ""])
+
+
+def _front_matter(
+    name: str, splits: Mapping[str, Any], features: list[list[str]], suffix: str
+) -> list[str]:
+    lines = [f"pretty_name: {_quoted(name)}"]
+    if splits:
+        lines += ["configs:", "- config_name: default", "  data_files:"]
+        for split in splits:
+            lines += [f"  - split: {split}", f"    path: data/{split}/*{suffix}"]
+    lines += ["dataset_info:", "  features:", *_features(features)]
+    if splits:
+        lines.append("  splits:")
+        for split, sums in splits.items():
+            lines += [f"  - name: {split}", f"    num_bytes: {sums['bytes']}", f"    num_examples: {sums['rows']}"]
+    return lines
+
+
+def _features(features: list[list[str]]) -> list[str]:
+    lines: list[str] = []
+    inside = False
+    for path, dtype in features:
+        group, _, leaf = path.partition(".") if path.startswith("metadata.") else ("", "", path)
+        if group and not inside:
+            lines += ["  - name: metadata", "    struct:"]
+        inside = bool(group)
+        indent = _INDENT * 2 if group else _INDENT
+        lines += [f"{indent}- name: {_quoted(leaf)}", f"{indent}  dtype: {dtype}"]
+    return lines
+
+
+def _quoted(text: str) -> str:
+    # A JSON string is a valid YAML double-quoted scalar.
+    return orjson.dumps(text).decode()
+
+
+def _body(manifest: Mapping[str, Any], splits: Mapping[str, Any], suffix: str) -> list[str]:
+    job, totals = manifest["job"], manifest["totals"]
+    lines = [f"# {_one_line(job['name'])}", ""]
+    lines += [f"{label}: {_one_line(job[key])}  " for key, label in _ABOUT.items() if job[key]]
+    lines += [f"{_one_line(key)}: {_one_line(value)}  " for key, value in sorted(job["labels"].items())]
+    lines += [
+        f"Made by Shardline {manifest['software']}, job `{job['job_id']}`, completed {manifest['completed_at']}.",
+        "",
+        "| | documents |",
+        "|---|---|",
+        f"| read from the source | {totals['documents']} |",
+        f"| kept as rows | {totals['rows']} |",
+        *(f"| rejected: {reason} | {count} |" for reason, count in manifest["rejected"].items()),
+        *(f"| dead letter: {reason} | {count} |" for reason, count in manifest["dead_letters"].items()),
+        "",
+        f"{totals['words']} words, {totals['bytes']} bytes, mean quality {totals['mean_quality']}.  ",
+        f"Digest `{manifest['digest']}`; `shardline verify` proves it.",
+        "",
+    ]
+    if splits:
+        paths = ", ".join(f'"{split}": "data/{split}/*{suffix}"' for split in splits)
+        lines += ["```python", "from datasets import load_dataset", f"load_dataset('json', data_files={{{paths}}})", "```"]
+    else:
+        lines.append("The dataset is empty: no document passed the filters.")
+    return lines
+
+
+_ABOUT = {"purpose": "Purpose", "submitted_by": "Submitted by"}
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,72 @@
+"""The finish: any worker may try it, all agree, one wins."""
+
+from common import __version__
+from common.chain import ChainRecord
+from common.clock import Clock, stamp
+from common.errors import JobFailed
+from common.jobstate import JobState, State
+from common.layout import Layout
+from common.outcome import Outcome, decide, read_outcome
+from common.ports import ObjectStore
+from consumer.dataset import Dataset, produced_counts, prove
+
+
+class Finisher:
+    """Watches one attempt whose documents are all produced, until it is decided and published."""
+
+    def __init__(self, store: ObjectStore, clock: Clock, state: JobState) -> None:
+        self._dataset = Dataset(store, state.spec)
+        self._store = store
+        self._clock = clock
+        self._tips: list[ChainRecord | None] | None = None
+
+    async def try_finish(self, state: JobState) -> bool:
+        """Finish if the chains are complete; True when the attempt is decided and, if completed, published.
+
+        Raises:
+            StoreUnavailable: try again later.
+            JobFailed: the chain is broken, or what stands under the manifest's key is not ours.
+        """
+        outcome = await read_outcome(self._store, self._dataset.layout, state.attempt)
+        if outcome is None:
+            if state.state is not State.COMPLETING or not await self._all_landed(state):
+                return False
+            outcome = await decide(self._store, self._dataset.layout, self._verdict(state))
+        if outcome.ending == "completed":
+            await self._dataset.publish(outcome)
+        return True
+
+    async def _all_landed(self, state: JobState) -> bool:
+        self._tips = await self._dataset.tips(self._tips)
+        return all(
+            (tip.next if tip else 0) >= part.sequence
+            for tip, part in zip(self._tips, state.partitions, strict=True)
+        )
+
+    def _verdict(self, state: JobState) -> Outcome:
+        try:
+            prove(state.partitions, self._tips or [], state.source_count)
+        except JobFailed as error:
+            return failed(state, error, self._clock)
+        return Outcome(
+            attempt=state.attempt,
+            ending="completed",
+            at=stamp(self._clock),
+            accepted_at=state.accepted_at,
+            software=__version__,
+            source_count=state.source_count,
+            produced=produced_counts(state),
+        )
+
+
+def failed(state: JobState, error: JobFailed, clock: Clock) -> Outcome:
+    """The outcome of an attempt that cannot go on."""
+    message = f"{error}; {error.hint}" if error.hint else str(error)
+    return Outcome(
+        state.attempt, "failed", stamp(clock), state.accepted_at, __version__, error.code.value, message
+    )
+
+
+async def fail(store: ObjectStore, state: JobState, error: JobFailed, clock: Clock) -> Outcome:
+    """Decide an attempt as failed, if nothing else was decided before."""
+    return await decide(store, Layout.of(state.spec), failed(state, error, clock))

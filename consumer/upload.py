@@ -1,0 +1,152 @@
+"""Landing a closed segment: objects, then its chain record. Every put is create-only."""
+
+import logging
+import time
+import zlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+
+import zstandard
+
+from common.aio import blocking, patiently
+from common.chain import EMPTY_SHA256, Chain, ChainRecord
+from common.clock import Clock
+from common.errors import FailureCode, JobFailed, ObjectExists, ShardlineError
+from common.layout import Layout
+from common.metrics import Metrics
+from common.models import JobSpec
+from common.ports import ObjectStore
+from consumer.segments import OpenSegment
+from consumer.spool import SpoolFile, compressed
+
+_log = logging.getLogger(__name__)
+_TYPES = {"none": "application/x-ndjson", "gzip": "application/gzip", "zstd": "application/zstd"}
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """Where the segments of one job attempt land."""
+
+    store: ObjectStore
+    clock: Clock
+    metrics: Metrics
+    spec: JobSpec
+    attempt: int
+
+    @property
+    def layout(self) -> Layout:
+        """The dataset's keys."""
+        return Layout.of(self.spec)
+
+    def chain(self, partition: int) -> Chain:
+        """A partition's chain."""
+        return Chain(self.store, self.layout, partition)
+
+    def store_error(self, error: ShardlineError) -> None:
+        """Count an error of the store."""
+        self.metrics.store_error(self.spec.job_id)
+        _log.debug("store: %s", error)
+
+
+async def land(
+    landing: Landing, partition: int, segment: OpenSegment, valid: Callable[[], None]
+) -> tuple[ChainRecord, bool]:
+    """Land a closed segment; gives the chain record that stands and whether it is the one written here.
+
+    1. the rows, 2. the rejected, 3. the chain record. `valid` is asked before each and raises
+    when the partition has gone to another worker meanwhile. Store errors are waited out.
+
+    Raises:
+        JobFailed: other content stands under one of the keys (`not_reproducible`).
+        SpoolError: the compressed copy cannot be written.
+    """
+    layout, split = landing.layout, landing.spec.split_of(partition)
+    key = layout.data(split, partition, segment.first) if segment.rows else None
+    rejected_key = layout.rejected(partition, segment.first) if segment.rejected else None
+    if key and segment.rows:
+        valid()
+        await _put(landing, key, segment.rows)
+    if rejected_key and segment.rejected:
+        valid()
+        await _put(landing, rejected_key, segment.rejected)
+    totals = segment.totals
+    record = ChainRecord(
+        split=split,
+        partition=partition,
+        first=segment.first,
+        next=segment.next,
+        key=key,
+        rejected_key=rejected_key,
+        sha256=segment.rows.sha256 if segment.rows else EMPTY_SHA256,
+        segment=totals,
+        upto=segment.before.plus(totals),
+        position=segment.position,
+        attempt=landing.attempt,
+        offset=segment.offset,
+    )
+    valid()
+    append = partial(landing.chain(partition).append, record)
+    standing = await patiently(append, landing.clock, f"chain record of {layout.root}", landing.store_error)
+    if standing is not record:
+        landing.metrics.create_refused(landing.spec.job_id)
+    return standing, standing is record
+
+
+async def _put(landing: Landing, key: str, file: SpoolFile) -> None:
+    compression = landing.spec.output.compression
+    path = file.path
+    if compression != "none":
+        path = await blocking(partial(compressed, file.path, file.size, compression))
+    started = time.perf_counter()
+    create = partial(landing.store.create, key, path, content_type=_TYPES[compression])
+    try:
+        await patiently(create, landing.clock, f"put {key}", landing.store_error)
+    except ObjectExists:
+        landing.metrics.create_refused(landing.spec.job_id)
+        await _expect_same(landing, key, file.sha256)
+    finally:
+        if path != file.path:
+            path.unlink(missing_ok=True)
+    landing.metrics.put_duration(landing.spec.job_id, time.perf_counter() - started)
+
+
+async def _expect_same(landing: Landing, key: str, digest: str) -> None:
+    # A refused create is our own success when the bytes are ours: a retry whose first answer was
+    # lost, a crash between put and chain record, or another worker with the same segment.
+    compare = partial(object_sha256, landing.store, key, landing.spec.output.compression)
+    if await patiently(compare, landing.clock, f"compare {key}", landing.store_error) != digest:
+        raise JobFailed(
+            FailureCode.NOT_REPRODUCIBLE,
+            f"{key} was written before with other content; nothing was overwritten",
+            hint="the source gave other documents this time; submit a new job",
+        )
+
+
+async def object_sha256(store: ObjectStore, key: str, compression: str) -> str:
+    """Sha256 of an object's uncompressed bytes, read in bounded memory."""
+    digest = sha256()
+    async for chunk in plain_bytes(store, key, compression):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+async def plain_bytes(store: ObjectStore, key: str, compression: str) -> AsyncIterator[bytes]:
+    """An object's uncompressed bytes in chunks.
+
+    Raises:
+        JobFailed: the object is no valid gzip or zstd stream.
+    """
+    if compression == "none":
+        async for chunk in store.stream(key):
+            yield chunk
+        return
+    gzipped = compression == "gzip"
+    decoder = zlib.decompressobj(wbits=31) if gzipped else zstandard.ZstdDecompressor().decompressobj()
+    async for chunk in store.stream(key):
+        for start in range(0, len(chunk), 1 << 16):
+            try:
+                yield decoder.decompress(chunk[start : start + (1 << 16)])
+            except (zstandard.ZstdError, zlib.error) as error:
+                raise JobFailed(FailureCode.CONSERVATION, f"{key} is no valid {compression}: {error}") from None

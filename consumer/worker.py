@@ -1,0 +1,187 @@
+"""The worker: follows the checkpoints as a table and takes part in every running attempt."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from common.aio import first_of, patiently
+from common.clock import Clock
+from common.errors import JobFailed, JobInvalid, ServiceUnavailable
+from common.jobstate import JobState, State
+from common.layout import CHECKPOINTS
+from common.metrics import Metrics
+from common.ports import Broker, ObjectStore, Record
+from consumer.finish import Finisher, fail
+from consumer.job import JobConsumer, Resources
+from consumer.spool import SpoolError
+from consumer.upload import Landing
+
+_log = logging.getLogger(__name__)
+_TABLE_SECONDS = 1.0
+_WORKING = frozenset({State.RUNNING, State.COMPLETING})
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerParts:
+    """What a worker is made of."""
+
+    broker: Broker
+    store: ObjectStore
+    clock: Clock
+    metrics: Metrics
+    resources: Resources
+    finish_seconds: float = 2.0
+
+
+class Attempt:
+    """This worker's part in one attempt: its group member, and a hand in the finish."""
+
+    def __init__(self, parts: WorkerParts, state: JobState) -> None:
+        self.state = state
+        self._parts = parts
+        self._progress = asyncio.Event()
+        landing = Landing(parts.store, parts.clock, parts.metrics, state.spec, state.attempt)
+        self._consumer = partial(JobConsumer, parts.broker, landing, parts.resources, self._progress)
+        self._finisher = Finisher(parts.store, parts.clock, state)
+
+    def follow(self, state: JobState) -> None:
+        """Take in a newer state of the same attempt."""
+        if state.state is not self.state.state:
+            self._progress.set()
+        self.state = state
+
+    async def run(self) -> None:
+        """Work until the attempt is decided, or until cancelled.
+
+        Raises:
+            SpoolError: this worker cannot work.
+        """
+        consumer = asyncio.create_task(self._consume(), name=f"consume {self.state.spec.job_id}")
+        finish = asyncio.create_task(self._finish(), name=f"finish {self.state.spec.job_id}")
+        try:
+            await asyncio.wait((consumer, finish), return_when=asyncio.FIRST_COMPLETED)
+            if consumer.done():
+                await consumer
+            await finish
+        finally:
+            for task in (consumer, finish):
+                task.cancel()
+            await asyncio.gather(consumer, finish, return_exceptions=True)
+
+    async def _consume(self) -> None:
+        while True:
+            failure: JobFailed | None = None
+            try:
+                await self._consumer().run()
+            except* JobFailed as group:
+                failure = first_of(group, JobFailed)
+            except* SpoolError:
+                raise
+            except* ServiceUnavailable as group:
+                error = first_of(group, ServiceUnavailable)
+                _log.warning("%s: %s; joining again", self.state.spec.job_id, error)
+            if failure is not None:
+                await self._fail(failure)
+                return
+            await self._parts.clock.sleep(1.0)
+
+    async def _fail(self, error: JobFailed) -> None:
+        _log.error("%s: attempt %d failed: %s", self.state.spec.job_id, self.state.attempt, error)
+        record = partial(fail, self._parts.store, self.state, error, self._parts.clock)
+        await patiently(record, self._parts.clock, "write the outcome")
+        self._progress.set()
+
+    async def _finish(self) -> None:
+        while True:
+            try:
+                if await self._finisher.try_finish(self.state):
+                    return
+            except ServiceUnavailable as error:
+                _log.warning("%s: not finished yet: %s", self.state.spec.job_id, error)
+            except JobFailed as error:
+                await self._fail(error)
+                return
+            await self._next_look()
+
+    async def _next_look(self) -> None:
+        self._progress.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._parts.finish_seconds):
+                await self._progress.wait()
+
+
+class Worker:
+    """Runs one Attempt for every job that is running or completing."""
+
+    def __init__(self, parts: WorkerParts) -> None:
+        self._parts = parts
+        self._attempts: dict[str, tuple[int, Attempt, asyncio.Task[None]]] = {}
+        self._decided: dict[str, int] = {}
+        self.ready = asyncio.Event()
+
+    async def run(self) -> None:
+        """Follow the table until cancelled.
+
+        Raises:
+            SpoolError: this worker cannot work (in an ExceptionGroup).
+        """
+        while True:
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    await self._follow(tasks)
+            except* ServiceUnavailable as group:
+                if group.split(SpoolError)[0] is not None:
+                    raise
+                self.ready.clear()
+                self._attempts.clear()
+                _log.warning("the checkpoints cannot be read: %s", first_of(group, ServiceUnavailable))
+            await self._parts.clock.sleep(1.0)
+
+    async def _follow(self, tasks: asyncio.TaskGroup) -> None:
+        async with self._parts.broker.table_reader(CHECKPOINTS) as table:
+            for state in _latest(await table.catch_up(deadline=120.0)).values():
+                self._take(state, tasks)
+            self.ready.set()
+            while True:
+                for state in _latest(await table.poll(timeout=_TABLE_SECONDS)).values():
+                    self._take(state, tasks)
+                self._drop_finished()
+
+    def _take(self, state: JobState, tasks: asyncio.TaskGroup) -> None:
+        job_id = state.spec.job_id
+        number, attempt, task = self._attempts.get(job_id, (0, None, None))
+        if attempt is not None and task is not None:
+            if state.state in _WORKING and number == state.attempt:
+                attempt.follow(state)
+                return
+            task.cancel()
+            del self._attempts[job_id]
+        if state.state in _WORKING and state.planned and self._decided.get(job_id) != state.attempt:
+            attempt = Attempt(self._parts, state)
+            task = tasks.create_task(attempt.run(), name=f"attempt {job_id}")
+            self._attempts[job_id] = (state.attempt, attempt, task)
+
+    def _drop_finished(self) -> None:
+        for job_id, (number, _, task) in tuple(self._attempts.items()):
+            if task.done():
+                del self._attempts[job_id]
+                self._decided[job_id] = number
+                self._parts.metrics.forget_job(job_id)
+
+
+def _latest(records: Sequence[Record]) -> dict[str, JobState]:
+    latest: dict[str, JobState] = {}
+    for record in records:
+        if record.value is None:
+            continue
+        try:
+            state = JobState.decode(record.value)
+        except (ValueError, KeyError, TypeError, JobInvalid) as error:
+            _log.warning("a checkpoint at offset %d cannot be read: %s", record.offset, error)
+            continue
+        latest[state.spec.job_id] = state
+    return latest
+

@@ -1,0 +1,231 @@
+"""One attempt of a job: queue, plan, topic, pipeline, and the watch for its outcome."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from common import __version__
+from common.aio import patiently
+from common.chain import total
+from common.clock import stamp
+from common.errors import (
+    BrokerUnavailable,
+    FailureCode,
+    JobFailed,
+    ObjectMissing,
+    ServiceUnavailable,
+)
+from common.jobstate import JobState, PartitionState, Plan, State
+from common.layout import CHECKPOINTS, Layout, attempt_topic
+from common.outcome import Ending, Outcome, decide, read_outcome
+from common.ports import TransactionalWriter
+from producer.backlog import Backlog
+from producer.parts import ProducerParts
+from producer.pipeline import Pipeline, Tools, checkpoint
+from producer.plan import plan_job
+from producer.topics import attempt_topic_spec, ensure_attempt_topic
+
+_log = logging.getLogger(__name__)
+_MOST_REFUSALS = 8
+_TOPIC_LOOK_SECONDS = 10.0
+
+Claim = Callable[[], AbstractAsyncContextManager[tuple[TransactionalWriter, JobState]]]
+
+
+class AttemptRun:
+    """Runs one attempt until an outcome stands."""
+
+    def __init__(self, parts: ProducerParts, state: JobState, claim: Claim) -> None:
+        self._parts = parts
+        self._state = state
+        self._claim = claim
+        self._layout = Layout.of(state.spec)
+        self._topic = attempt_topic(state.spec.job_id, state.attempt)
+        self._backlog = Backlog(parts.broker, parts.store, state, parts.limits.topic_bytes)
+        self._wake = asyncio.Event()
+        self._topic_seen = parts.clock.monotonic()
+
+    @property
+    def empty(self) -> bool:
+        """Whether the chains hold no row."""
+        return total(tip.upto for tip in self._backlog.tips if tip).rows == 0
+
+    async def run(self) -> Outcome:
+        """Work until an outcome stands; a completed one also has its `_SUCCESS`."""
+        work = asyncio.create_task(self._work(), name=f"produce {self._state.spec.job_id}")
+        watch = asyncio.create_task(self._watch(), name=f"watch {self._state.spec.job_id}")
+        try:
+            await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                await work
+            return await watch
+        finally:
+            for task in (work, watch):
+                task.cancel()
+            await asyncio.gather(work, watch, return_exceptions=True)
+
+    async def cancel(self, requested_by: str | None) -> None:
+        """Decide the attempt as cancelled, unless another outcome stands."""
+        message = f"cancelled by {requested_by}" if requested_by else "cancelled"
+        await self._decide("cancelled", None, message)
+
+    async def _decide(self, ending: Ending, code: FailureCode | None, message: str) -> None:
+        outcome = Outcome(
+            self._state.attempt,
+            ending,
+            stamp(self._parts.clock),
+            self._state.accepted_at,
+            __version__,
+            code.value if code else None,
+            message,
+        )
+        await decide(self._parts.store, self._layout, outcome)
+        self._wake.set()
+
+    async def _fail(self, error: JobFailed) -> None:
+        message = f"{error}; {error.hint}" if error.hint else str(error)
+        _log.error("%s: attempt %d failed: %s", self._state.spec.job_id, self._state.attempt, message)
+        await patiently(
+            lambda: self._decide("failed", error.code, message), self._parts.clock, "write the outcome"
+        )
+
+    async def _work(self) -> None:
+        async with self._parts.slots:
+            try:
+                await self._produce_through_faults()
+            except JobFailed as error:
+                await self._fail(error)
+            except Exception as error:  # one job's bug must not end the others'
+                _log.exception("%s: a bug in Shardline", self._state.spec.job_id)
+                await self._fail(JobFailed(FailureCode.INTERNAL, f"{type(error).__name__}: {error}"))
+            # The slot is held until the outcome stands: an attempt counts until it is decided.
+            await asyncio.Event().wait()
+
+    async def _produce_through_faults(self) -> None:
+        refusals, reached = 0, self._state.cursor
+        while True:
+            try:
+                async with self._claim() as (writer, state):
+                    if state.attempt == self._state.attempt:
+                        self._state = self._backlog.state = state
+                        await self._produce(writer, state)
+                    return
+            except ServiceUnavailable as error:
+                refusals = 0 if self._state.cursor != reached else refusals + 1
+                reached = self._state.cursor
+                _log.warning("%s: %s; going on from the last checkpoint", self._state.spec.job_id, error)
+                await self._give_up_if_refused(refusals, error)
+                await self._parts.clock.sleep(min(5.0, 0.2 * 2**refusals))
+
+    async def _give_up_if_refused(self, refusals: int, error: ServiceUnavailable) -> None:
+        # An outage is waited out; a broker that answers and still refuses is not going to change its mind.
+        if refusals < _MOST_REFUSALS or not isinstance(error, BrokerUnavailable):
+            return
+        try:
+            await self._parts.broker.check()
+        except BrokerUnavailable:
+            return
+        raise JobFailed(FailureCode.BROKER_REFUSED, f"Kafka refuses the documents: {error}", hint=error.hint)
+
+    async def _produce(self, writer: TransactionalWriter, state: JobState) -> None:
+        if state.state not in (State.QUEUED, State.RUNNING):
+            return
+        source = self._parts.open_source(state.spec)
+        plan = await plan_job(state.spec, source, self._parts.store)
+        if not state.planned:
+            await self._prepare(writer, state, plan)
+        elif await self._parts.broker.describe_topic(self._topic) is None:
+            raise self._topic_lost()
+        tools = Tools(
+            writer, self._parts.clock, self._parts.metrics, self._backlog, self._parts.limits.pace
+        )
+        await Pipeline(tools, state, source, plan).run()
+
+    def _topic_lost(self) -> JobFailed:
+        return JobFailed(
+            FailureCode.TOPIC_LOST,
+            f"the topic {self._topic} was deleted while the job ran",
+            hint="retry the job: what the chain holds is kept, the rest is read again",
+        )
+
+    async def _prepare(self, writer: TransactionalWriter, state: JobState, plan: Plan) -> None:
+        wanted = attempt_topic_spec(state.spec, state.attempt, self._parts.limits.topic_bytes)
+        await ensure_attempt_topic(self._parts.broker, wanted)
+        await self._backlog.look()
+        state.columns = plan.columns
+        self._continue_the_chain(state)
+        state.state, state.planned = State.RUNNING, True
+        state.updated_at = stamp(self._parts.clock)
+        async with writer.transaction() as transaction:
+            await transaction.send(CHECKPOINTS, [checkpoint(state)])
+        self._topic_seen = self._parts.clock.monotonic()
+
+    def _continue_the_chain(self, state: JobState) -> None:
+        tips = self._backlog.tips
+        state.partitions = [
+            PartitionState(
+                sequence=tip.next,
+                hash_sum=tip.upto.hash_sum,
+                bytes=tip.upto.scanned_bytes,
+                dead=sum(tip.upto.dead.values()),
+                resume_after=tip.position,
+            )
+            if tip
+            else PartitionState()
+            for tip in tips
+        ]
+        # The lowest position of all partitions; one that holds nothing yet starts at the beginning.
+        positions = [tip.position for tip in tips if tip is not None]
+        state.cursor = min(positions) if len(positions) == len(tips) else None
+        state.source_count = state.cursor[-1] if state.cursor else 0
+
+    async def _watch(self) -> Outcome:
+        while True:
+            try:
+                outcome = await self._look()
+            except ServiceUnavailable as error:
+                _log.warning("%s: %s", self._state.spec.job_id, error)
+            else:
+                if outcome is not None:
+                    return outcome
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(self._parts.limits.progress_seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _look(self) -> Outcome | None:
+        outcome = await read_outcome(self._parts.store, self._layout, self._state.attempt)
+        if outcome is not None and (outcome.ending != "completed" or await self._published()):
+            await self._backlog.look_at_chain()
+            return outcome
+        if outcome is None and self._state.planned:
+            await self._backlog.look()
+            self._report()
+            await self._look_for_topic()
+        return None
+
+    async def _published(self) -> bool:
+        try:
+            await self._parts.store.get(self._layout.success)
+        except ObjectMissing:
+            return False
+        return True
+
+    async def _look_for_topic(self) -> None:
+        now = self._parts.clock.monotonic()
+        if now - self._topic_seen < _TOPIC_LOOK_SECONDS:
+            return
+        self._topic_seen = now
+        if await self._parts.broker.describe_topic(self._topic) is None:
+            await self._fail(self._topic_lost())
+
+    def _report(self) -> None:
+        state = self._state
+        self._parts.metrics.progress(
+            state.spec.job_id,
+            lag=self._backlog.lag,
+            ratio=state.progress * (self._backlog.chained / state.produced if state.produced else 1.0),
+        )

@@ -1,0 +1,95 @@
+"""The backlog of one attempt: what the chain does not hold yet. It gates the producer and trims the topic."""
+
+import asyncio
+from common.chain import Chain, ChainRecord
+from common.jobstate import JobState
+from common.layout import Layout, attempt_topic
+from common.models import JobSpec
+from common.ports import Broker, ObjectStore
+
+_SCAN_FACTOR = 4
+
+
+def effective_limit(spec: JobSpec, limit: int) -> int:
+    """The limit in bytes, raised to what the open segments of all partitions may need.
+
+    A segment closes only at its own bounds; a smaller limit would wait for it for ever.
+    """
+    open_segment = _SCAN_FACTOR * spec.output.shard_bytes + spec.max_document_bytes
+    return max(limit, spec.total_partitions * open_segment)
+
+
+class Backlog:
+    """Follows the chains of one attempt."""
+
+    def __init__(self, broker: Broker, store: ObjectStore, state: JobState, limit: int) -> None:
+        self._broker = broker
+        self.state = state
+        self._topic = attempt_topic(state.spec.job_id, state.attempt)
+        layout = Layout.of(state.spec)
+        self._chains = [Chain(store, layout, number) for number in range(state.spec.total_partitions)]
+        self.tips: list[ChainRecord | None] = [None] * len(self._chains)
+        self._trimmed: dict[int, int] | None = None
+        self._limit = effective_limit(state.spec, limit)
+        self._room = asyncio.Event()
+        self._room.set()
+
+    @property
+    def bytes(self) -> int:
+        """Scanned bytes that were produced and are in no segment of the chain."""
+        held = sum(tip.upto.scanned_bytes for tip in self.tips if tip)
+        return sum(part.bytes for part in self.state.partitions) - held
+
+    @property
+    def lag(self) -> int:
+        """Messages produced and in no segment of the chain."""
+        return max(0, self.state.produced - self.chained)
+
+    @property
+    def chained(self) -> int:
+        """Messages that the chains hold."""
+        return sum(tip.next for tip in self.tips if tip)
+
+    async def wait_for_room(self) -> None:
+        """Return when less than the limit is waiting."""
+        if self.bytes >= self._limit:
+            self._room.clear()
+        await self._room.wait()
+
+    async def look(self) -> None:
+        """Read the chains' ends, let the producer on, and trim what they hold from the topic.
+
+        Raises:
+            StoreUnavailable, BrokerUnavailable: look again later.
+        """
+        await self.look_at_chain()
+        if self.bytes < self._limit:
+            self._room.set()
+        await self._trim()
+
+    async def look_at_chain(self) -> None:
+        """Read the chains' ends only.
+
+        Raises:
+            StoreUnavailable: look again later.
+        """
+        self.tips = list(await asyncio.gather(*map(_tip, self._chains, self.tips)))
+
+    async def _trim(self) -> None:
+        below = {
+            tip.partition: tip.offset
+            for tip in self.tips
+            if tip is not None and tip.attempt == self.state.attempt
+        }
+        if self._trimmed is None:
+            # What the chain held before we came may speak of an earlier topic of the same name; only
+            # offsets that appear from now on are known to be of this one.
+            self._trimmed = below
+        moved = {number: offset for number, offset in below.items() if self._trimmed.get(number) != offset}
+        if moved:
+            await self._broker.delete_records(self._topic, moved)
+            self._trimmed |= moved
+
+
+async def _tip(chain: Chain, known: ChainRecord | None) -> ChainRecord | None:
+    return await chain.tip(known)

@@ -1,0 +1,37 @@
+"""Deleting a job's traces: dataset, topics, dead letters. The acceptance record stays, for ever."""
+
+from common.jobstate import JobState
+from common.layout import DEAD_LETTERS, Layout, attempt_topic
+from common.ports import Broker, Message, ObjectStore
+
+_BATCH = 1000
+
+
+async def delete_dataset(broker: Broker, store: ObjectStore, state: JobState) -> None:
+    """Remove the topics of all attempts, every object of the dataset, and the job's dead letters.
+
+    Raises:
+        ServiceUnavailable: call again; what is gone already is no error.
+    """
+    job_id = state.spec.job_id
+    for attempt in range(1, state.attempt + 1):
+        await broker.delete_topic(attempt_topic(job_id, attempt))
+    batch: list[str] = []
+    async for info in store.list(Layout.of(state.spec).root):
+        batch.append(info.key)
+        if len(batch) == _BATCH:
+            await store.delete(batch)
+            batch = []
+    await store.delete(batch)
+    await _forget_letters(broker, job_id)
+
+
+async def _forget_letters(broker: Broker, job_id: str) -> None:
+    # The topic is compacted: a tombstone removes the letter of its key.
+    prefix = f"{job_id}/".encode()
+    async with broker.table_reader(DEAD_LETTERS) as table:
+        records = await table.catch_up(deadline=120.0)
+    keys = {record.key for record in records if record.key and record.key.startswith(prefix)}
+    for start in range(0, len(keys), _BATCH):
+        tombstones = [Message(key, None) for key in sorted(keys)[start : start + _BATCH]]
+        await broker.publish(DEAD_LETTERS, tombstones)

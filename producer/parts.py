@@ -1,0 +1,36 @@
+"""What a producer is made of, and its policy."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from common.clock import Clock
+from common.metrics import Metrics
+from common.models import JobSpec
+from common.ports import Broker, ObjectStore
+from producer.pipeline import Pace
+from producer.sources.port import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A producer's policy: bytes a topic may hold unconsumed, seconds, and documents per second."""
+
+    topic_bytes: int = 1 << 30
+    topic_grace: float = 60.0
+    progress_seconds: float = 1.0
+    catch_up_seconds: float = 120.0
+    pace: Pace = Pace()
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerParts:
+    """The ports, the policy, and the slots: as many jobs run at once, more are queued."""
+
+    broker: Broker
+    store: ObjectStore
+    clock: Clock
+    metrics: Metrics
+    open_source: Callable[[JobSpec], Source]
+    limits: Limits
+    slots: asyncio.Semaphore

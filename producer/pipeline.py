@@ -1,0 +1,132 @@
+"""Source → topic: documents and checkpoint in one transaction, from wherever the state stands."""
+
+import asyncio
+import time
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+
+from common.aio import blocking, leaf_errors
+from common.clock import Clock, stamp
+from common.columns import Columns
+from common.errors import FailureCode, JobFailed
+from common.jobstate import JobState, Plan, State
+from common.layout import CHECKPOINTS, attempt_topic
+from common.metrics import Metrics
+from common.ports import Message, TransactionalWriter
+from producer.backlog import Backlog
+from producer.encode import Encoder, end_markers
+from producer.sources.port import Item, Source
+
+_READ_AHEAD = 2
+_SLICE_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a job may read: documents per second, 0 for no limit."""
+
+    rate: float = 0.0
+
+    @property
+    def slice(self) -> int:
+        """Documents of one transaction under this pace; 0 for as many as the source gives at once."""
+        return max(1, int(self.rate * _SLICE_SECONDS)) if self.rate else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the pipeline needs beside the job."""
+
+    writer: TransactionalWriter
+    clock: Clock
+    metrics: Metrics
+    backlog: Backlog
+    pace: Pace
+
+
+class Pipeline:
+    """Sends what is left of one attempt. The state is the last committed one and is moved on in place."""
+
+    def __init__(self, tools: Tools, state: JobState, source: Source, plan: Plan) -> None:
+        self._tools = tools
+        self._state = state
+        self._source = source
+        self._plan = plan
+        self._topic = attempt_topic(state.spec.job_id, state.attempt)
+        self._encoder = Encoder(state.spec, Columns.from_json(plan.columns), state.partitions)
+
+    async def run(self) -> None:
+        """Send everything, then the end markers; afterwards the state is `completing`.
+
+        Raises:
+            JobFailed: the source failed, or there are more dead letters than the job allows.
+            BrokerUnavailable: start anew from the last checkpoint.
+        """
+        batches: asyncio.Queue[list[Item] | None] = asyncio.Queue(maxsize=_READ_AHEAD)
+        with leaf_errors():
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._read(batches))
+                await self._send_all(batches)
+
+    async def _read(self, batches: asyncio.Queue[list[Item] | None]) -> None:
+        started = time.perf_counter()
+        async with aclosing(self._source.read(self._plan.frozen, self._state.cursor)) as stream:
+            async for batch in stream:
+                self._tools.metrics.source_batch(self._state.spec.job_id, time.perf_counter() - started)
+                for part in _sliced(batch, self._tools.pace.slice):
+                    await batches.put(part)
+                started = time.perf_counter()
+        await batches.put(None)
+
+    async def _send_all(self, batches: asyncio.Queue[list[Item] | None]) -> None:
+        due = self._tools.clock.monotonic()
+        while (batch := await batches.get()) is not None:
+            await self._tools.backlog.wait_for_room()
+            await self._send(batch)
+            if self._tools.pace.rate:
+                now = self._tools.clock.monotonic()
+                due = max(due, now) + len(batch) / self._tools.pace.rate
+                await self._tools.clock.sleep(due - now)
+        self._state.state = State.COMPLETING
+        self._state.progress = 1.0
+        await self._commit(end_markers(self._state.partitions))
+
+    async def _send(self, batch: list[Item]) -> None:
+        encoded = await blocking(partial(self._encoder.encode, batch))
+        state, metrics = self._state, self._tools.metrics
+        state.cursor = batch[-1].position
+        state.source_count = state.cursor[-1]
+        state.progress = self._source.progress(self._plan.frozen, state.cursor)
+        await self._commit(encoded.messages)
+        metrics.produced(state.spec.job_id, len(encoded.messages), dropped=encoded.dropped)
+        self._check_dead(state, encoded.last_dead)
+
+    def _check_dead(self, state: JobState, last: str) -> None:
+        allowed = state.spec.quality.max_dead_letters
+        if allowed is not None and state.dead > allowed:
+            raise JobFailed(
+                FailureCode.TOO_MANY_DEAD_LETTERS,
+                f"{state.dead} dead letters, the job allows {allowed}; the last was {last}",
+                hint="`shardline dead-letters list` shows them; mend the source or raise quality.max_dead_letters",
+            )
+
+    async def _commit(self, messages: list[Message]) -> None:
+        started = time.perf_counter()
+        state = self._state
+        state.updated_at = stamp(self._tools.clock)
+        async with self._tools.writer.transaction() as transaction:
+            if messages:
+                await transaction.send(self._topic, messages)
+            await transaction.send(CHECKPOINTS, [checkpoint(state)])
+        self._tools.metrics.transaction(state.spec.job_id, time.perf_counter() - started)
+
+
+def checkpoint(state: JobState) -> Message:
+    """The state as a message of the checkpoints topic."""
+    return Message(state.spec.job_id.encode(), state.encode())
+
+
+def _sliced(batch: list[Item], size: int) -> list[list[Item]]:
+    return [batch[start : start + size] for start in range(0, len(batch), size)] if size else [batch]
+

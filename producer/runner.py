@@ -1,0 +1,194 @@
+"""One job from acceptance to the removal of its topic, on whichever producer owns it now."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+from common.aio import patiently
+from common.clock import stamp
+from common.errors import JobConflict
+from common.jobstate import RETRIABLE, JobState, State
+from common.layout import CHECKPOINTS, DEAD_LETTERS, attempt_topic, transactional_id
+from common.letters import request_letter
+from common.models import JobSpec, Request
+from common.outcome import Outcome
+from common.ports import Record, TransactionalWriter
+from producer.acceptance import accept, state_from_store
+from producer.attempt import AttemptRun
+from producer.cleanup import delete_dataset
+from producer.parts import ProducerParts
+from producer.pipeline import checkpoint
+
+_log = logging.getLogger(__name__)
+
+
+class JobRunner:
+    """Drives one job. `state` is the last one known here; what is written is always built on a fresh one."""
+
+    def __init__(self, parts: ProducerParts, partition: int, spec: JobSpec, state: JobState | None) -> None:
+        self.spec = spec
+        self.state = state
+        self._parts = parts
+        self._partition = partition
+        self._requests: asyncio.Queue[tuple[Request, Record]] = asyncio.Queue()
+        self._heeded = -1
+
+    def request(self, request: Request, record: Record) -> None:
+        """Hand over a request; one that the state has taken in already is dropped."""
+        self._requests.put_nowait((request, record))
+
+    async def run(self, submission: Record | None) -> None:
+        """Work until nothing is left to do for now."""
+        if self.state is None and not await self._accept(submission):
+            return
+        while True:
+            state = self._known()
+            if state.active:
+                await self._run_attempt(state)
+            elif not self._requests.empty():
+                await self._heed(*self._requests.get_nowait())
+            elif not state.topic_removed:
+                await self._retire()
+            else:
+                return
+
+    def _known(self) -> JobState:
+        if self.state is None:
+            raise AssertionError("a runner works on accepted jobs only")
+        return self.state
+
+    async def _accept(self, submission: Record | None) -> bool:
+        parts = self._parts
+        offset = submission.offset if submission else -1
+        try:
+            accepting = partial(accept, parts.store, self.spec, parts.clock)
+            acceptance = await patiently(accepting, parts.clock, f"accept {self.spec.job_id}")
+        except JobConflict as error:
+            if submission is not None:
+                await self._refuse(submission, "job_conflict", f"{error}; {error.hint}")
+            return False
+        recall = partial(state_from_store, parts.store, acceptance, offset)
+        self.state = await patiently(recall, parts.clock, f"recall {self.spec.job_id}")
+        await self._change(lambda _: None)
+        _log.info("%s: accepted", self.spec.job_id)
+        return True
+
+    async def _run_attempt(self, state: JobState) -> None:
+        attempt = AttemptRun(self._parts, state, self.claim)
+        heed = asyncio.create_task(self._heed_while_active(attempt))
+        try:
+            outcome = await attempt.run()
+        finally:
+            heed.cancel()
+            await asyncio.gather(heed, return_exceptions=True)
+        await self._change(partial(_conclude, outcome, empty=attempt.empty))
+        self._parts.metrics.forget_job(self.spec.job_id)
+        _log.info("%s: attempt %d %s", self.spec.job_id, outcome.attempt, outcome.ending)
+
+    async def _heed_while_active(self, attempt: AttemptRun) -> None:
+        while True:
+            request, record = await self._requests.get()
+            if self._heeded_before(record):
+                continue
+            if request.action == "retry":
+                await self._refuse(record, "not_retriable", "the job is active; cancel it first")
+            else:
+                cancel = partial(attempt.cancel, request.requested_by)
+                await patiently(cancel, self._parts.clock, f"cancel {self.spec.job_id}")
+            if request.action == "delete":
+                # Goes on once the attempt has ended.
+                self._requests.put_nowait((request, record))
+                return
+            self._heeded = record.offset
+
+    def _heeded_before(self, record: Record) -> bool:
+        return record.offset <= max(self._heeded, self._known().request_offset)
+
+    async def _heed(self, request: Request, record: Record) -> None:
+        state = self._known()
+        if self._heeded_before(record):
+            return
+        self._heeded = record.offset
+        if request.action == "delete" and state.state is not State.DELETED:
+            removing = partial(delete_dataset, self._parts.broker, self._parts.store, state)
+            await patiently(removing, self._parts.clock, f"delete {self.spec.job_id}")
+            await self._change(_deleted)
+        elif request.action == "retry" and state.state in RETRIABLE:
+            await self._change(_retried)
+        else:
+            wanted = f"cannot {request.action} a job that is {state.state}"
+            await self._refuse(record, "refused_request", wanted)
+            await self._change(lambda _: None)
+
+    async def _retire(self) -> None:
+        # The grace time lets late readers finish; a request ends it early.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._parts.limits.topic_grace):
+                self._requests.put_nowait(await self._requests.get())
+                return
+        topic = attempt_topic(self.spec.job_id, self._known().attempt)
+        await patiently(
+            partial(self._parts.broker.delete_topic, topic), self._parts.clock, f"delete topic {topic}"
+        )
+        await self._change(_retired)
+
+    async def _refuse(self, record: Record, reason: str, hint: str) -> None:
+        _log.warning("%s: %s: %s", self.spec.job_id, reason, hint)
+        publish = partial(self._parts.broker.publish, DEAD_LETTERS, [request_letter(record, reason, hint)])
+        await patiently(publish, self._parts.clock, "publish a dead letter")
+
+    async def _change(self, change: Callable[[JobState], None]) -> None:
+        async def commit() -> None:
+            async with self.claim() as (writer, state):
+                change(state)
+                state.request_offset = max(state.request_offset, self._heeded)
+                state.updated_at = stamp(self._parts.clock)
+                async with writer.transaction() as transaction:
+                    await transaction.send(CHECKPOINTS, [checkpoint(state)])
+                self.state = state
+
+        await patiently(commit, self._parts.clock, f"checkpoint {self.spec.job_id}")
+
+    @asynccontextmanager
+    async def claim(self) -> AsyncIterator[tuple[TransactionalWriter, JobState]]:
+        """Fence all other producers of this job, then read its last committed state.
+
+        Raises:
+            BrokerUnavailable: try again.
+        """
+        async with self._parts.broker.transactional(transactional_id(self.spec.job_id)) as writer:
+            self.state = await self._read_state() or self._known()
+            yield writer, self.state
+
+    async def _read_state(self) -> JobState | None:
+        key = self.spec.job_id.encode()
+        async with self._parts.broker.table_reader(CHECKPOINTS, [self._partition]) as table:
+            records = await table.catch_up(deadline=self._parts.limits.catch_up_seconds)
+        values = [record.value for record in records if record.key == key and record.value is not None]
+        return JobState.decode(values[-1]) if values else None
+
+
+def _conclude(outcome: Outcome, state: JobState, *, empty: bool) -> None:
+    if state.attempt != outcome.attempt or not state.active:
+        return
+    state.state = State(outcome.ending)
+    state.code, state.message = outcome.code, outcome.message
+    state.warning = "empty" if empty and outcome.ending == "completed" else None
+
+
+def _retried(state: JobState) -> None:
+    if state.state in RETRIABLE:
+        state.attempt += 1
+        state.state, state.planned, state.topic_removed = State.QUEUED, False, False
+        state.code = state.message = state.warning = None
+
+
+def _deleted(state: JobState) -> None:
+    state.state, state.topic_removed = State.DELETED, True
+
+
+def _retired(state: JobState) -> None:
+    state.topic_removed = True

@@ -1,0 +1,93 @@
+"""`shardline run`: the same producer and worker on an in-memory broker, in one process."""
+
+import asyncio
+import tempfile
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from common.aio import leaf_errors
+from common.clock import Clock
+from common.jobstate import RETRIABLE
+from common.memory_broker import MemoryBroker
+from common.metrics import Metrics
+from common.models import JobSpec, Request
+from common.ports import ObjectStore
+from consumer.budget import SpoolBudget
+from consumer.job import Resources
+from consumer.worker import Worker, WorkerParts
+from producer.owner import Owner
+from producer.parts import Limits, ProducerParts
+from producer.sources.port import Source
+from producer.topics import ensure_system_topics
+from shardline.client import Client, JobView
+
+_PARTITIONS = 1
+_WATCH_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """One job, one process: where it lands, what it reads, and how much room it may take."""
+
+    store: ObjectStore
+    clock: Clock
+    metrics: Metrics
+    open_source: Callable[[JobSpec], Source]
+    limits: Limits
+    spool_bytes: int
+    uploads: int = 4
+    spool_dir: Path | None = None
+
+    async def run(self, spec: JobSpec, on_progress: Callable[[JobView], None]) -> JobView:
+        """Run the job to its end; what an earlier, killed run landed is kept and continued.
+
+        A job that failed or was cancelled before is retried. Ends with the last view, whatever its state.
+        """
+        broker = MemoryBroker()
+        await ensure_system_topics(broker, _PARTITIONS)
+        with tempfile.TemporaryDirectory(prefix="shardline-", dir=self.spool_dir) as spool, leaf_errors():
+            async with asyncio.TaskGroup() as tasks:
+                running = [
+                    tasks.create_task(self._owner(broker).run(), name="producer"),
+                    tasks.create_task(self._worker(broker, Path(spool)).run(), name="worker"),
+                ]
+                view = await _see_through(Client(broker, _PARTITIONS), spec, on_progress)
+                for task in running:
+                    task.cancel()
+        return view
+
+    def _owner(self, broker: MemoryBroker) -> Owner:
+        # The topic goes with the process: no grace time for it.
+        limits = replace(self.limits, topic_grace=0.0)
+        slots = asyncio.Semaphore(1)
+        return Owner(
+            ProducerParts(broker, self.store, self.clock, self.metrics, self.open_source, limits, slots)
+        )
+
+    def _worker(self, broker: MemoryBroker, spool: Path) -> Worker:
+        resources = Resources(spool, SpoolBudget(self.spool_bytes), asyncio.Semaphore(self.uploads))
+        return Worker(
+            WorkerParts(broker, self.store, self.clock, self.metrics, resources, finish_seconds=0.2)
+        )
+
+
+async def _see_through(client: Client, spec: JobSpec, on_progress: Callable[[JobView], None]) -> JobView:
+    await client.submit(spec)
+    seen_active, retried_from = False, 0
+    async with aclosing(client.follow(_WATCH_SECONDS)) as boards:
+        async for board in boards:
+            view = next((view for view in board.jobs() if view.state.spec.job_id == spec.job_id), None)
+            if view is None:
+                continue
+            on_progress(view)
+            seen_active = seen_active or view.state.active
+            if view.state.active:
+                continue
+            if view.state.state in RETRIABLE and not seen_active and not retried_from:
+                retried_from = view.state.attempt
+                await client.request(Request(job_id=spec.job_id, action="retry"))
+            elif view.state.attempt > retried_from:
+                return view
+    raise AssertionError("the board never ends")

@@ -1,0 +1,44 @@
+"""Small builders that many tests share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from common.hashing import add, document_hash
+from common.models import JobSpec, parse_job
+from common.ports import Record
+from common.wire import DeadLetter, End, Facts, encode_dead, encode_document, encode_end, encode_position
+
+
+def job(**changes: Any) -> JobSpec:
+    """A job over files, with the given fields changed."""
+    body = {"job_id": "test", "name": "Test", "source": {"type": "files", "paths": ["in.jsonl"]}} | changes
+    return parse_job(orjson.dumps(body))
+
+
+def document(
+    sequence: int, *, chars: int = 1200, blank: bool = False, present: int = 3, relevance: float = 0.0
+) -> Record:
+    """A document message at the offset of its sequence."""
+    key = f"doc-{sequence}".encode()
+    head = b'{"text":"' + b"x" * chars + b'","quality_score":'
+    tail = b',"document_id":"' + key + b'"}\n'
+    facts = Facts(chars, 3, present, blank, relevance)
+    position = encode_position((0, sequence + 1, sequence + 1))
+    return Record(0, sequence, key, encode_document(sequence, position, facts, head, tail))
+
+
+def dead(sequence: int, original: bytes = b"{") -> Record:
+    """A dead message."""
+    letter = DeadLetter("invalid_json", "mend it", "00", len(original), original)
+    position = encode_position((0, sequence + 1, sequence + 1))
+    return Record(0, sequence, f"in.jsonl:{sequence}".encode(), encode_dead(sequence, position, letter))
+
+
+def end(records: Sequence[Record]) -> Record:
+    """The end marker behind these messages, which are a partition's from 0 on."""
+    hash_sum = 0
+    for record in records:
+        hash_sum = add(hash_sum, document_hash(record.key or b""))
+    return Record(0, len(records), b"end", encode_end(End(len(records), hash_sum)))

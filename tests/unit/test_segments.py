@@ -1,0 +1,152 @@
+"""Segments: where they are cut depends on the messages alone."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.chain import Totals, total
+from common.errors import FailureCode, JobFailed
+from common.ports import Record
+from consumer.filters import Judge
+from consumer.segments import Cut, OpenSegment
+from consumer.spool import SpoolError
+from tests.make import dead, document, end
+
+CUT = Cut(row_bytes=3000, scanned_bytes=12_000, records=7)
+Landed = tuple[int, int, str, Totals]
+
+
+def segments(
+    records: Sequence[Record], sizes: Iterator[int], spool: Path, cut: Cut = CUT, min_score: float = 0.5
+) -> list[Landed]:
+    """Cut the records, fed in batches of the given sizes."""
+    judge, found = Judge(min_score), list[Landed]()
+    segment = OpenSegment(0, Totals(), judge, cut, spool, rejects=False)
+    rest = list(records)
+    while rest:
+        size = next(sizes, len(rest))
+        batch, rest = rest[:size], rest[size:]
+        while batch:
+            taken = segment.take(batch)
+            batch = batch[taken.used :]
+            if segment.closed:
+                found.append(landed(segment))
+                before = segment.before.plus(segment.totals)
+                segment = OpenSegment(segment.next, before, judge, cut, spool, rejects=False)
+    segment.discard()
+    return found
+
+
+def landed(segment: OpenSegment) -> Landed:
+    digest = segment.rows.sha256 if segment.rows else ""
+    segment.discard()
+    return segment.first, segment.next, digest, segment.totals
+
+
+kinds = st.lists(
+    st.sampled_from(["kept", "dropped", "blank", "dead", "long"]), max_size=60
+)
+
+
+def messages(kinds: Sequence[str]) -> list[Record]:
+    make = {
+        "kept": lambda n: document(n, chars=1001),
+        "dropped": lambda n: document(n, chars=10, present=0),
+        "blank": lambda n: document(n, blank=True),
+        "dead": dead,
+        "long": lambda n: document(n, chars=5000),
+    }
+    records = [make[kind](number) for number, kind in enumerate(kinds)]
+    return [*records, end(records)]
+
+
+@given(kinds, st.lists(st.integers(1, 20)))
+def test_cuts_do_not_depend_on_batches(
+    tmp_path_factory: pytest.TempPathFactory, kinds: list[str], sizes: list[int]
+) -> None:
+    spool = tmp_path_factory.mktemp("spool")
+    records = messages(kinds)
+    assert segments(records, iter(sizes), spool) == segments(records, iter(()), spool)
+    assert list(spool.iterdir()) == []
+
+
+@given(kinds)
+def test_segments_follow_each_other_and_conserve_every_message(
+    tmp_path_factory: pytest.TempPathFactory, kinds: list[str]
+) -> None:
+    found = segments(messages(kinds), iter(()), tmp_path_factory.mktemp("spool"))
+    assert [first for first, _, _, _ in found] == [0, *(after for _, after, _, _ in found)][: len(found)]
+    sums = total(part for _, _, _, part in found)
+    assert sums.records == len(kinds)
+    assert sums.rows == kinds.count("kept") + kinds.count("long")
+    assert sums.rejected.get("empty", 0) == kinds.count("blank")
+    assert sums.dead.get("invalid_json", 0) == kinds.count("dead")
+
+
+@given(kinds, st.data())
+def test_replayed_messages_change_nothing(
+    tmp_path_factory: pytest.TempPathFactory, kinds: list[str], data: st.DataObject
+) -> None:
+    records = messages(kinds)
+    again = data.draw(st.integers(0, len(records)))
+    back = data.draw(st.integers(0, again))
+    replayed = records[:again] + records[back:]
+    spool = tmp_path_factory.mktemp("spool")
+    assert segments(replayed, iter(()), spool) == segments(records, iter(()), spool)
+
+
+def test_each_bound_closes_a_segment(tmp_path: Path) -> None:
+    many = [document(number, chars=10, present=0) for number in range(20)]
+    by_records = segments(many, iter(()), tmp_path)
+    assert [after for _, after, _, _ in by_records] == [7, 14]
+    rejected = [document(number, chars=100, present=0) for number in range(20)]
+    size = len(rejected[0].value or b"")
+    by_scan = segments(rejected, iter(()), tmp_path, Cut(10**9, 3 * size, 10**6))
+    assert all(part.rows == 0 for _, _, _, part in by_scan)
+    assert by_scan[0][1] > 3
+    by_rows = segments([document(number) for number in range(20)], iter(()), tmp_path)
+    assert [after for _, after, _, _ in by_rows][:2] == [3, 6]
+
+
+def test_a_missing_sequence_fails_the_job(tmp_path: Path) -> None:
+    segment = OpenSegment(0, Totals(), Judge(0.5), CUT, tmp_path, rejects=False)
+    with pytest.raises(JobFailed) as caught:
+        segment.take([document(0), document(2)])
+    assert caught.value.code is FailureCode.SEQUENCE_GAP
+    segment.discard()
+
+
+def test_an_end_marker_of_other_documents_fails_the_job(tmp_path: Path) -> None:
+    segment = OpenSegment(0, Totals(), Judge(0.5), CUT, tmp_path, rejects=False)
+    with pytest.raises(JobFailed) as caught:
+        segment.take([document(0), end([replace(document(0), key=b"another")])])
+    assert caught.value.code is FailureCode.CONSERVATION
+    segment.discard()
+
+
+@pytest.mark.parametrize("value", [None, b"", b"\x00garbage", b"{}", b"\x09" * 30])
+def test_foreign_messages_are_counted_and_passed_over(tmp_path: Path, value: bytes | None) -> None:
+    segment = OpenSegment(0, Totals(), Judge(0.5), CUT, tmp_path, rejects=False)
+    taken = segment.take([Record(0, 0, b"k", value), document(0)])
+    assert (taken.foreign, segment.next) == (1, 1)
+    segment.discard()
+
+
+def test_a_spool_that_is_gone_is_a_clear_error(tmp_path: Path) -> None:
+    segment = OpenSegment(0, Totals(), Judge(0.5), CUT, tmp_path / "gone", rejects=False)
+    with pytest.raises(SpoolError, match="cannot be written"):
+        segment.take([document(0)])
+
+
+def test_rejected_documents_are_kept_where_the_job_asks(tmp_path: Path) -> None:
+    segment = OpenSegment(0, Totals(), Judge(0.5), CUT, tmp_path, rejects=True)
+    segment.take([document(0, chars=10, present=0, relevance=0.25)])
+    assert segment.rejected is not None
+    assert segment.rejected.path.read_bytes() == (
+        b'{"document_id":"doc-0","reason":"below_min_score","scores":{"quality":0.175,"relevance":0.25}}\n'
+    )
+    segment.discard()
