@@ -24,7 +24,7 @@ from consumer.upload import Landing
 
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
-_MOST_RECORDS = 10_000
+_MOST_RECORDS = 4_000
 _LOOK_FOR_TOPIC_AFTER = 5.0
 
 

@@ -1,7 +1,10 @@
 """Planning: freeze the source and the columns, once per job, before the first message."""
 
+from contextlib import aclosing
+from typing import Any
+
 from common.columns import Columns, declared, infer
-from common.errors import FailureCode, JobFailed, ObjectExists, ObjectMissing
+from common.errors import ObjectExists, ObjectMissing
 from common.jobstate import Plan
 from common.layout import Layout
 from common.models import JobSpec
@@ -23,7 +26,7 @@ async def plan_job(spec: JobSpec, source: Source, store: ObjectStore) -> Plan:
     try:
         return Plan.decode(await store.get(key))
     except ObjectMissing:
-        plan = await _make(spec, source)
+        plan = await make_plan(spec, source)
     try:
         await store.create(key, plan.encode())
     except ObjectExists:
@@ -31,29 +34,36 @@ async def plan_job(spec: JobSpec, source: Source, store: ObjectStore) -> Plan:
     return plan
 
 
-async def _make(spec: JobSpec, source: Source) -> Plan:
+async def make_plan(spec: JobSpec, source: Source) -> Plan:
+    """What would be frozen now: files and columns.
+
+    Raises:
+        JobFailed: the source cannot be read, or a filter names a field that it does not have.
+    """
     frozen = await source.freeze()
     sample = await _sample(source, frozen)
-    if isinstance(spec.format.metadata, dict):
-        columns: Columns = declared(spec.format.metadata, sample)
-    elif spec.format.metadata is not None:
-        columns = declared(spec.format.metadata, sample)
-    else:
-        columns = infer(sample)
-    return Plan(frozen, columns.to_json())
+    # In order of appearance; a set would forget it.
+    fields = list(dict.fromkeys(name for document in sample for name in document.metadata))
+    if sample:
+        source.check_query(fields)
+    return Plan(frozen, _columns(spec, sample).to_json())
 
 
-async def _sample(source: Source, frozen: list[dict[str, object]]) -> list[Document]:
+def _columns(spec: JobSpec, sample: list[Document]) -> Columns:
+    wanted = spec.format.metadata
+    return infer(sample) if wanted is None else declared(wanted, sample)
+
+
+async def _sample(source: Source, frozen: list[dict[str, Any]]) -> list[Document]:
     documents: list[Document] = []
-    size = 0
-    async for batch in source.sample(frozen):
-        for item in batch:
-            if len(documents) >= _SAMPLE_DOCUMENTS or size >= _SAMPLE_BYTES:
-                return documents
-            size += item.size
-            if isinstance(item.content, Document):
-                documents.append(item.content)
+    seen = size = 0
+    async with aclosing(source.sample(frozen)) as batches:  # type: ignore[type-var] - sources are async generators
+        async for batch in batches:
+            for item in batch:
+                if seen >= _SAMPLE_DOCUMENTS or size >= _SAMPLE_BYTES:
+                    return documents
+                seen += 1
+                size += item.size
+                if isinstance(item.content, Document):
+                    documents.append(item.content)
     return documents
-
-
-__all__ = ["FailureCode", "JobFailed", "plan_job"]

@@ -1,0 +1,58 @@
+# Shardline's commands. `make` alone lists them.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+UV := $(RUN)/uv
+UV_VERSION := 0.13.9
+DEMO := .run/demo
+
+.PHONY: help install check format test faults demo bench up down docs clean
+
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.installed: pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Shardline needs Python 3.11 or newer; '$(PYTHON)' is older. Try: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
+	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV) \
+	  || { echo "Python cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 2; }
+	@test -x $(UV) || $(RUN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --quiet --locked --inexact
+	@touch $@
+
+install: $(VENV)/.installed ## Install what is locked into .venv
+
+check: install ## Format, lint, types, imports
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+
+format: install ## Put the code into its format
+	$(RUN)/ruff format .
+	$(RUN)/ruff check --fix .
+
+test: install ## All tests, against real Kafka and S3
+	$(RUN)/pytest
+
+demo: install ## A sample of 20,000 documents becomes a verified dataset
+	$(RUN)/python -m shardline.demo $(DEMO)
+
+bench: install ## The first table of figures
+	$(RUN)/python -m tests.benchmarks
+
+up: install ## Start Kafka and SeaweedFS on this machine, without Docker
+	$(RUN)/python deploy/dev/services.py up
+
+down: install ## Stop them
+	$(RUN)/python deploy/dev/services.py down
+
+docs: install ## Make the generated pages of docs/ anew
+	$(RUN)/python -m shardline.reference
+
+clean: ## Remove what the commands above made
+	rm -rf $(VENV) .run .mypy_cache .ruff_cache .pytest_cache .hypothesis

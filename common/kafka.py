@@ -1,0 +1,272 @@
+"""Kafka as the broker: options, topics and plain writes. With kafka_io.py the only importer of aiokafka."""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import for_code
+
+from common.errors import BrokerUnavailable, TopicMissing
+from common.kafka_errors import quiet_client_logs, translated
+from common.ports import (
+    GroupListener,
+    GroupReader,
+    Message,
+    TableReader,
+    TopicSpec,
+    TransactionalWriter,
+)
+
+_log = logging.getLogger(__name__)
+_TOPIC_EXISTS, _UNKNOWN_TOPIC, _OFFSET_OUT_OF_RANGE = 36, 3, 1
+_GONE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaOptions:
+    """How to reach Kafka, and its time-outs. `prefix` covers topics, groups and transactional ids.
+
+    `replication_factor` -1 leaves it to the broker; `compression` is that of documents on the wire.
+    """
+
+    bootstrap_servers: str
+    prefix: str = ""
+    client_id: str = "shardline"
+    security_protocol: str = "PLAINTEXT"
+    sasl_mechanism: str = "PLAIN"
+    sasl_username: str | None = None
+    sasl_password: str | None = field(default=None, repr=False)
+    ssl_cafile: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    replication_factor: int = -1
+    compression: str | None = None
+    session_timeout_ms: int = 30_000
+    max_poll_interval_ms: int = 300_000
+    request_timeout_ms: int = 30_000
+    transaction_timeout_ms: int = 60_000
+    max_request_bytes: int = 1 << 28
+    fetch_bytes: int = 1 << 21
+
+    def client(self) -> dict[str, Any]:
+        """The arguments that every client takes."""
+        context = None
+        if "SSL" in self.security_protocol:
+            context = ssl.create_default_context(cafile=self.ssl_cafile)
+            if self.ssl_certfile:
+                context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile)
+        return {
+            "bootstrap_servers": self.bootstrap_servers,
+            "client_id": self.client_id,
+            "request_timeout_ms": self.request_timeout_ms,
+            "security_protocol": self.security_protocol,
+            "ssl_context": context,
+            "sasl_mechanism": self.sasl_mechanism,
+            "sasl_plain_username": self.sasl_username,
+            "sasl_plain_password": self.sasl_password,
+        }
+
+    def producer(self, **more: Any) -> AIOKafkaProducer:
+        """A producer that waits for all replicas and never writes twice."""
+        return AIOKafkaProducer(
+            **self.client(),
+            acks="all",
+            enable_idempotence=True,
+            compression_type=self.compression,
+            max_batch_size=1 << 20,
+            max_request_size=self.max_request_bytes,
+            linger_ms=0,
+            **more,
+        )
+
+
+class KafkaBroker:
+    """Implements `common.ports.Broker` on a Kafka cluster. Clients start when they are first needed."""
+
+    def __init__(self, options: KafkaOptions) -> None:
+        self._options = options
+        self._admin: AIOKafkaAdminClient | None = None
+        self._producer: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
+
+    def _name(self, topic: str) -> str:
+        return self._options.prefix + topic
+
+    async def close(self) -> None:
+        """Close what was started."""
+        if self._producer is not None:
+            await self._producer.stop()
+        if self._admin is not None:
+            await self._admin.close()
+
+    async def _started_admin(self) -> AIOKafkaAdminClient:
+        async with self._starting:
+            if self._admin is None:
+                admin = AIOKafkaAdminClient(**self._options.client())
+                try:
+                    await admin.start()
+                except BaseException:
+                    await admin.close()
+                    raise
+                self._admin = admin
+        return self._admin
+
+    async def _drop_admin(self) -> None:
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            await admin.close()
+
+    async def check(self) -> None:
+        """Ask the cluster for its metadata."""
+        with translated("Kafka does not answer", self._options.bootstrap_servers):
+            try:
+                async with asyncio.timeout(self._options.request_timeout_ms / 1000):
+                    await (await self._started_admin()).describe_cluster()
+            except Exception:
+                await self._drop_admin()
+                raise
+
+    async def create_topic(self, spec: TopicSpec) -> bool:
+        """Create the topic; False when it exists."""
+        topic = NewTopic(
+            self._name(spec.name),
+            spec.partitions,
+            self._options.replication_factor,
+            topic_configs=dict(spec.config),
+        )
+        with translated(f"the topic {topic.name} cannot be created", self._options.bootstrap_servers):
+            answer = await (await self._started_admin()).create_topics([topic])
+            for _, code, *message in answer.topic_errors:
+                if code == _TOPIC_EXISTS:
+                    return False
+                if code:
+                    raise for_code(code)(*message)
+        await self._until(topic.name, spec.partitions)
+        return True
+
+    async def _until(self, name: str, partitions: int) -> None:
+        # A new topic is known to all brokers only after a moment.
+        deadline = asyncio.get_running_loop().time() + _GONE_SECONDS
+        while await self._partitions(name) != partitions:
+            if asyncio.get_running_loop().time() > deadline:
+                raise BrokerUnavailable(f"the topic {name} does not have {partitions} partitions yet")
+            await asyncio.sleep(0.05)
+
+    async def _partitions(self, name: str) -> int:
+        with translated(f"the topic {name} cannot be described", self._options.bootstrap_servers):
+            found = await (await self._started_admin()).describe_topics([name])
+        parts = found[0]["partitions"] if found and not found[0]["error_code"] else []
+        return len([part for part in parts if part["leader"] >= 0])
+
+    async def describe_topic(self, name: str) -> TopicSpec | None:
+        """Partitions and full configuration, or None."""
+        full = self._name(name)
+        partitions = await self._partitions(full)
+        if not partitions:
+            return None
+        with translated(f"the topic {full} cannot be described", self._options.bootstrap_servers):
+            admin = await self._started_admin()
+            answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, full)])
+        for code, _message, _kind, _name, entries in answers[0].resources:
+            if code == _UNKNOWN_TOPIC:
+                return None
+            return TopicSpec(name, partitions, {entry[0]: entry[1] or "" for entry in entries})
+        return None
+
+    async def delete_topic(self, name: str) -> bool:
+        """Delete it and wait until it is gone."""
+        full = self._name(name)
+        with translated(f"the topic {full} cannot be deleted", self._options.bootstrap_servers):
+            answer = await (await self._started_admin()).delete_topics([full])
+            for _, code, *_rest in answer.topic_error_codes:
+                if code == _UNKNOWN_TOPIC:
+                    return False
+                if code:
+                    raise for_code(code)()
+        await self._until(full, 0)
+        return True
+
+    async def delete_records(self, name: str, before: Mapping[int, int]) -> None:
+        """Let go of records below the offsets; what is gone already is no error."""
+        full = self._name(name)
+        wanted = {TopicPartition(full, number): RecordsToDelete(offset) for number, offset in before.items()}
+        with translated(f"records of {full} cannot be deleted", self._options.bootstrap_servers):
+            if not await self._partitions(full):
+                raise TopicMissing(f"the topic {full} is not there")
+            await (await self._started_admin()).delete_records(wanted)
+
+    async def publish(self, topic: str, messages: Sequence[Message]) -> None:
+        """Write outside of transactions and wait for every delivery."""
+        full = self._name(topic)
+        with translated(f"{full} cannot be written", self._options.bootstrap_servers):
+            try:
+                producer = await self._started_producer()
+                async with asyncio.timeout(2 * self._options.request_timeout_ms / 1000):
+                    sent = [
+                        await producer.send(
+                            full, item.value, item.key, item.partition, headers=list(item.headers)
+                        )
+                        for item in messages
+                    ]
+                    await asyncio.gather(*sent)
+            except Exception:
+                # An idempotent producer that failed once may never get its numbers right again.
+                await self._drop_producer()
+                raise
+
+    async def _started_producer(self) -> AIOKafkaProducer:
+        async with self._starting:
+            if self._producer is None:
+                producer = self._options.producer()
+                try:
+                    await producer.start()
+                except BaseException:
+                    await producer.stop()
+                    raise
+                self._producer = producer
+        return self._producer
+
+    async def _drop_producer(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.stop()
+
+    def transactional(self, transactional_id: str) -> AbstractAsyncContextManager[TransactionalWriter]:
+        """Open a writer that fences the earlier ones of its id."""
+        from common.kafka_io import open_writer
+
+        return open_writer(self._options, self._name(transactional_id))
+
+    def group_reader(
+        self, topic: str, group: str, listener: GroupListener
+    ) -> AbstractAsyncContextManager[GroupReader]:
+        """Join the group for the topic."""
+        from common.kafka_io import open_group_reader
+
+        return open_group_reader(self._options, self._name(topic), self._name(group), listener)
+
+    def table_reader(
+        self, topic: str, partitions: Sequence[int] | None = None
+    ) -> AbstractAsyncContextManager[TableReader]:
+        """Read partitions from their beginning."""
+        from common.kafka_io import open_table_reader
+
+        return open_table_reader(self._options, self._name(topic), partitions)
+
+
+@asynccontextmanager
+async def open_kafka(options: KafkaOptions) -> AsyncIterator[KafkaBroker]:
+    """A broker for as long as the context lasts."""
+    quiet_client_logs()
+    broker = KafkaBroker(options)
+    try:
+        yield broker
+    finally:
+        await broker.close()

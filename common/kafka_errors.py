@@ -1,0 +1,66 @@
+"""Foreign errors of the Kafka client become ours here, at the boundary."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    InvalidProducerEpoch,
+    KafkaError,
+    ProducerFenced,
+    SaslAuthenticationFailed,
+    TransactionCoordinatorFenced,
+    UnknownTopicOrPartitionError,
+)
+
+from common.errors import BrokerUnavailable, Fenced, ShardlineError, TopicMissing
+
+_FENCED = (ProducerFenced, InvalidProducerEpoch, TransactionCoordinatorFenced)
+_DENIED = (AuthenticationFailedError, SaslAuthenticationFailed)
+
+
+@contextmanager
+def translated(what: str, servers: str) -> Iterator[None]:
+    """Raise what goes wrong inside as a BrokerUnavailable that says what could not be done, and where."""
+    try:
+        yield
+    except ShardlineError:
+        raise
+    except _FENCED as error:
+        raise Fenced(f"a newer producer took over: {what}") from error
+    except UnknownTopicOrPartitionError as error:
+        raise TopicMissing(f"{what}: the topic is not there") from error
+    except _DENIED as error:
+        hint = "check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SECURITY_PROTOCOL"
+        raise BrokerUnavailable(f"{what}: Kafka at {servers} refuses the credentials", hint=hint) from error
+    except (KafkaError, OSError, asyncio.TimeoutError, AssertionError) as error:
+        name = type(error).__name__
+        about = f"{what} ({name}: {error})" if str(error) else f"{what} ({name})"
+        hint = f"is Kafka up at {servers}? KAFKA_BOOTSTRAP_SERVERS tells where it is"
+        raise BrokerUnavailable(about, hint=hint) from error
+
+
+class _Seldom(logging.Filter):
+    """Lets a message of one form through once a minute: a client of a deleted topic logs thousands a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        now = time.monotonic()
+        if now - self._last.get(record.msg, -60.0) < 60.0:  # noqa: PLR2004 - a minute
+            return False
+        self._last[record.msg] = now
+        return True
+
+
+def quiet_client_logs() -> None:
+    """Keep the client's own logs to what matters, and to once a minute."""
+    for name in ("aiokafka", "aiokafka.cluster", "aiokafka.conn", "aiokafka.client"):
+        logger = logging.getLogger(name)
+        if not any(isinstance(item, _Seldom) for item in logger.filters):
+            logger.addFilter(_Seldom())

@@ -1,0 +1,353 @@
+"""Reading from and writing to Kafka: transactions that cannot tear, group members, tables."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalGenerationError,
+    IllegalStateError,
+    KafkaError,
+    OffsetOutOfRangeError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
+
+from common.errors import BrokerUnavailable, OffsetOutOfRange, TopicMissing
+from common.kafka import KafkaOptions
+from common.kafka_errors import translated
+from common.ports import (
+    GroupListener,
+    GroupReader,
+    Message,
+    Record,
+    TableReader,
+    Transaction,
+    TransactionalWriter,
+)
+
+_log = logging.getLogger(__name__)
+_STALE = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError, IllegalStateError)
+_BATCH_RECORDS = 5_000
+
+
+@asynccontextmanager
+async def open_writer(options: KafkaOptions, transactional_id: str) -> AsyncIterator[TransactionalWriter]:
+    """A transactional writer; starting it fences the earlier ones of its id."""
+    producer = options.producer(
+        transactional_id=transactional_id, transaction_timeout_ms=options.transaction_timeout_ms
+    )
+    writer = _Writer(producer, options, transactional_id)
+    try:
+        with translated(f"{transactional_id} cannot be opened", options.bootstrap_servers):
+            await producer.start()
+        yield writer
+    finally:
+        await writer.close()
+
+
+class _Writer:
+    def __init__(self, producer: AIOKafkaProducer, options: KafkaOptions, transactional_id: str) -> None:
+        self._producer = producer
+        self._options = options
+        self._id = transactional_id
+        self._broken = False
+
+    async def close(self) -> None:
+        # A broken producer may wait for ever to flush what can no longer be delivered.
+        with suppress(TimeoutError, KafkaError):
+            async with asyncio.timeout(1.0 if self._broken else self._options.request_timeout_ms / 1000):
+                await self._producer.stop()
+                return
+        with suppress(TimeoutError, KafkaError):
+            async with asyncio.timeout(1.0):
+                await self._producer._sender.close()  # noqa: SLF001 - stop() gave up before it
+                await self._producer.client.close()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """See the port. aiokafka would commit a transaction of which a batch was refused: every
+        delivery is awaited here, under one deadline, before the commit is asked for."""
+        if self._broken:
+            raise BrokerUnavailable("this writer failed before; open a new one")
+        self._broken = True
+        transaction = _Transaction(self._producer, self._options.prefix)
+        with translated(f"the transaction of {self._id} failed", self._options.bootstrap_servers):
+            try:
+                async with asyncio.timeout(self._options.request_timeout_ms / 1000):
+                    await self._producer.begin_transaction()
+                yield transaction
+                async with asyncio.timeout(2 * self._options.request_timeout_ms / 1000):
+                    await transaction.delivered()
+                    await self._producer.commit_transaction()
+            except BaseException:
+                transaction.forget()
+                await self._abort()
+                raise
+        self._broken = False
+
+    async def _abort(self) -> None:
+        # Only to let readers go on sooner: the next writer of the id aborts it in any case.
+        with suppress(KafkaError, TimeoutError, AssertionError):
+            async with asyncio.timeout(2.0):
+                await self._producer.abort_transaction()
+
+
+class _Transaction:
+    def __init__(self, producer: AIOKafkaProducer, prefix: str) -> None:
+        self._producer = producer
+        self._prefix = prefix
+        self._deliveries: list[asyncio.Future[Any]] = []
+
+    async def send(self, topic: str, messages: Sequence[Message]) -> None:
+        name = self._prefix + topic
+        placed: dict[int, list[Message]] = {}
+        for message in messages:
+            if message.partition is None:
+                sent = await self._producer.send(name, message.value, message.key, headers=list(message.headers))
+                self._deliveries.append(sent)
+            else:
+                placed.setdefault(message.partition, []).append(message)
+        for number, items in placed.items():
+            await self._send_batches(name, number, items)
+
+    async def _send_batches(self, topic: str, partition: int, messages: Iterable[Message]) -> None:
+        batch = self._producer.create_batch()
+        for message in messages:
+            if not _append(batch, message):
+                await self._send_batch(batch, topic, partition)
+                batch = self._producer.create_batch()
+                _append(batch, message)
+        await self._send_batch(batch, topic, partition)
+
+    async def _send_batch(self, batch: Any, topic: str, partition: int) -> None:
+        batch.close()
+        self._deliveries.append(await self._producer.send_batch(batch, topic, partition=partition))
+
+    async def delivered(self) -> None:
+        await asyncio.gather(*self._deliveries)
+
+    def forget(self) -> None:
+        for delivery in self._deliveries:
+            delivery.cancel()
+            if delivery.done() and not delivery.cancelled():
+                delivery.exception()
+
+
+def _append(batch: Any, message: Message) -> bool:
+    return (
+        batch.append(
+            key=message.key, value=message.value, timestamp=None, headers=list(message.headers)
+        )
+        is not None
+    )
+
+
+def _consumer(options: KafkaOptions, *topics: str, **more: Any) -> AIOKafkaConsumer:
+    return AIOKafkaConsumer(
+        *topics,
+        **options.client(),
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        max_partition_fetch_bytes=options.fetch_bytes,
+        **{"isolation_level": "read_committed"} | more,
+    )
+
+
+def _record(found: Any) -> Record:
+    return Record(found.partition, found.offset, found.key, found.value, found.headers)
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] - aiokafka is untyped
+    """Hands rebalances on; aiokafka logs and swallows what a listener raises, so it is kept for the next poll."""
+
+    def __init__(self, listener: GroupListener) -> None:
+        self._listener = listener
+        self.error: BaseException | None = None
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        await self._call(self._listener.revoked, revoked)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        await self._call(self._listener.assigned, assigned)
+
+    async def _call(self, callback: Any, partitions: Iterable[TopicPartition]) -> None:
+        try:
+            await callback(tuple(sorted(item.partition for item in partitions)))
+        except Exception as error:  # noqa: BLE001 - raised at the next poll
+            self.error = error
+
+
+@asynccontextmanager
+async def open_group_reader(
+    options: KafkaOptions, topic: str, group: str, listener: GroupListener
+) -> AsyncIterator[GroupReader]:
+    """A member of the group."""
+    consumer = _consumer(
+        options,
+        group_id=group,
+        session_timeout_ms=options.session_timeout_ms,
+        heartbeat_interval_ms=max(100, options.session_timeout_ms // 4),
+        max_poll_interval_ms=options.max_poll_interval_ms,
+    )
+    reader = _GroupReader(consumer, topic, options, _Listener(listener))
+    try:
+        with translated(f"the group {group} cannot be joined", options.bootstrap_servers):
+            await consumer.start()
+            if topic not in await consumer.topics():
+                raise TopicMissing(f"the topic {topic} is not there")
+        reader.subscribe()
+        yield reader
+    finally:
+        await consumer.stop()
+
+
+class _GroupReader:
+    def __init__(
+        self, consumer: AIOKafkaConsumer, topic: str, options: KafkaOptions, listener: _Listener
+    ) -> None:
+        self._consumer = consumer
+        self._topic = topic
+        self._options = options
+        self._listener = listener
+
+    def subscribe(self) -> None:
+        self._consumer.subscribe([self._topic], listener=self._listener)
+
+    def seek(self, partition: int, offset: int) -> None:
+        where = TopicPartition(self._topic, partition)
+        with suppress(IllegalStateError):
+            # Not assigned any more: whoever has it seeks for himself.
+            if offset >= 0:
+                self._consumer.seek(where, offset)
+            else:
+                self._to_beginning(where)
+
+    def _to_beginning(self, where: TopicPartition) -> None:
+        # The call of that name waits for the broker, which a rebalance listener must not.
+        from aiokafka.consumer.subscription_state import OffsetResetStrategy
+
+        self._consumer._subscription.subscription.assignment.state_value(where).await_reset(  # noqa: SLF001
+            OffsetResetStrategy.EARLIEST
+        )
+
+    async def commit(self, offsets: Mapping[int, int]) -> bool:
+        wanted = {TopicPartition(self._topic, number): offset for number, offset in offsets.items()}
+        try:
+            with translated("offsets cannot be committed", self._options.bootstrap_servers):
+                try:
+                    await self._consumer.commit(wanted)
+                except _STALE:
+                    return False
+        except BrokerUnavailable as error:
+            _log.info("a commit failed, which is only a hint: %s", error)
+            return False
+        return True
+
+    async def poll(
+        self,
+        partitions: Sequence[int] | None,
+        *,
+        timeout: float,  # noqa: ASYNC109 - the port's
+        max_records: int,
+    ) -> Mapping[int, Sequence[Record]]:
+        if self._listener.error is not None:
+            error, self._listener.error = self._listener.error, None
+            raise error
+        if partitions is not None and not partitions:
+            return await self._stay(timeout)
+        wanted = [TopicPartition(self._topic, number) for number in partitions or ()]
+        with translated(f"{self._topic} cannot be read", self._options.bootstrap_servers):
+            try:
+                found = await self._consumer.getmany(
+                    *wanted, timeout_ms=int(timeout * 1000), max_records=max_records
+                )
+            except OffsetOutOfRangeError as error:
+                numbers = tuple(where.partition for where in error.args[0])
+                raise OffsetOutOfRange(f"{self._topic}: no such offset", partitions=numbers) from None
+        return {where.partition: [_record(item) for item in items] for where, items in found.items() if items}
+
+    async def _stay(self, timeout: float) -> Mapping[int, Sequence[Record]]:  # noqa: ASYNC109 - the port's
+        # Nothing may be fetched, but the coordinator must see a poll: ask for a partition nobody has.
+        nowhere = TopicPartition(self._topic, 1 << 30)
+        with translated(f"{self._topic} cannot be read", self._options.bootstrap_servers):
+            await self._consumer.getmany(nowhere, timeout_ms=0)
+        await asyncio.sleep(timeout)
+        return {}
+
+
+@asynccontextmanager
+async def open_table_reader(
+    options: KafkaOptions, topic: str, partitions: Sequence[int] | None
+) -> AsyncIterator[TableReader]:
+    """A reader of partitions from their beginning."""
+    consumer = _consumer(options)
+    try:
+        with translated(f"the topic {topic} cannot be read", options.bootstrap_servers):
+            await consumer.start()
+            numbers = partitions if partitions is not None else await _all_partitions(consumer, topic)
+            places = [TopicPartition(topic, number) for number in numbers]
+            consumer.assign(places)
+            if places:
+                await consumer.seek_to_beginning(*places)
+        yield _TableReader(consumer, places, options)
+    finally:
+        await consumer.stop()
+
+
+async def _all_partitions(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
+    if topic not in await consumer.topics():
+        raise TopicMissing(f"the topic {topic} is not there")
+    return sorted(consumer.partitions_for_topic(topic) or ())
+
+
+class _TableReader:
+    def __init__(self, consumer: AIOKafkaConsumer, places: list[TopicPartition], options: KafkaOptions) -> None:
+        self._consumer = consumer
+        self._places = places
+        self._options = options
+
+    async def poll(self, *, timeout: float) -> Sequence[Record]:  # noqa: ASYNC109 - the port's
+        if not self._places:
+            await asyncio.sleep(timeout)
+            return ()
+        with translated("a table cannot be read", self._options.bootstrap_servers):
+            found = await self._consumer.getmany(timeout_ms=int(timeout * 1000), max_records=_BATCH_RECORDS)
+        return [_record(item) for items in found.values() for item in items]
+
+    async def catch_up(self, *, deadline: float) -> Sequence[Record]:
+        records: list[Record] = []
+        try:
+            async with asyncio.timeout(deadline):
+                ends = await self._ends()
+                while not await self._reached(ends):
+                    records += await self.poll(timeout=0.1)
+        except TimeoutError:
+            raise BrokerUnavailable(
+                f"the table {self._places[0].topic} was not readable to its end within {deadline:.0f} s",
+                hint="another producer's transaction may hang; it ends by its time-out",
+            ) from None
+        return records
+
+    async def _ends(self) -> Mapping[TopicPartition, int]:
+        # The end of the log with open transactions, not only the last stable offset: what was
+        # committed behind another's open transaction must be seen as well.
+        asking = _consumer(self._options, isolation_level="read_uncommitted")
+        with translated("a table cannot be read", self._options.bootstrap_servers):
+            try:
+                await asking.start()
+                ends: Mapping[TopicPartition, int] = await asking.end_offsets(self._places)
+            finally:
+                await asking.stop()
+        return ends
+
+    async def _reached(self, ends: Mapping[TopicPartition, int]) -> bool:
+        with translated("a table cannot be read", self._options.bootstrap_servers):
+            for where, end in ends.items():
+                if end > 0 and await self._consumer.position(where) < end:
+                    return False
+        return True

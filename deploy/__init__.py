@@ -1,0 +1,1 @@
+"""What runs Shardline: images, and the services of development."""

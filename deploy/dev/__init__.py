@@ -1,0 +1,1 @@
+"""Kafka and SeaweedFS for development and tests, without Docker."""

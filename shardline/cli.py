@@ -1,0 +1,82 @@
+"""The command line. Commands import what they need when they run, so that --help is quick."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+import typer
+
+from shardline.commands import datasets, jobs, letters, services
+
+app = typer.Typer(
+    name="shardline",
+    help="Turns document stores into training data: exactly once, reproducible byte by byte, proven.",
+    epilog="Exit codes: 0 done, 1 job failed or dataset broken, 2 usage, 3 a service is unreachable, "
+    "130 interrupted. Settings: flags > environment > .env > shardline.toml; `shardline doctor` shows them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for module in (datasets, jobs, services):
+    module.register(app)
+app.add_typer(letters.app, name="dead-letters")
+
+
+def version(value: bool) -> None:
+    """Print the version and stop."""
+    if value:
+        from common import __version__
+
+        typer.echo(f"shardline {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _version: bool = typer.Option(False, "--version", callback=version, is_eager=True, help="Show the version."),
+) -> None:
+    """Turns document stores into training data: exactly once, reproducible byte by byte, proven."""
+
+
+def main() -> None:
+    """Run the command line; a user's error is a sentence and an exit code, never a traceback."""
+    from common.errors import JobFailed, ServiceUnavailable, ShardlineError, UsageError
+    from shardline.output import (
+        EXIT_FAILED,
+        EXIT_INTERRUPTED,
+        EXIT_UNREACHABLE,
+        EXIT_USAGE,
+        complain,
+    )
+
+    try:
+        app()
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.stderr.write("interrupted; what landed is kept, run the same command again to go on\n")
+        sys.exit(EXIT_INTERRUPTED)
+    except UsageError as error:
+        complain(error)
+        sys.exit(EXIT_USAGE)
+    except ServiceUnavailable as error:
+        complain(error)
+        sys.exit(EXIT_UNREACHABLE)
+    except (JobFailed, ShardlineError) as error:
+        complain(error)
+        sys.exit(EXIT_FAILED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(EXIT_OK_PIPE)
+
+
+EXIT_OK_PIPE = 0
+
+
+def run_async(work: Coroutine[Any, Any, None]) -> None:
+    """Run a command's coroutine."""
+    asyncio.run(work)
+
+
+if __name__ == "__main__":
+    main()
