@@ -135,12 +135,9 @@ class KafkaBroker:
 
     async def create_topic(self, spec: TopicSpec) -> bool:
         """Create the topic; False when it exists."""
-        topic = NewTopic(
-            self._name(spec.name),
-            spec.partitions,
-            self._options.replication_factor,
-            topic_configs=dict(spec.config),
-        )
+        topic = NewTopic(self._name(spec.name), spec.partitions, 1, topic_configs=dict(spec.config))
+        # Its constructor refuses -1, with which a broker takes its own default.
+        topic.replication_factor = self._options.replication_factor
         with translated(f"the topic {topic.name} cannot be created", self._options.bootstrap_servers):
             answer = await (await self._started_admin()).create_topics([topic])
             for _, code, *message in answer.topic_errors:
@@ -244,21 +241,31 @@ class KafkaBroker:
 
         return open_writer(self._options, self._name(transactional_id))
 
-    def group_reader(
-        self, topic: str, group: str, listener: GroupListener
-    ) -> AbstractAsyncContextManager[GroupReader]:
+    @asynccontextmanager
+    async def group_reader(self, topic: str, group: str, listener: GroupListener) -> AsyncIterator[GroupReader]:
         """Join the group for the topic."""
         from common.kafka_io import open_group_reader
 
-        return open_group_reader(self._options, self._name(topic), self._name(group), listener)
+        await self._count(topic)
+        async with open_group_reader(self._options, self._name(topic), self._name(group), listener) as reader:
+            yield reader
 
-    def table_reader(
+    @asynccontextmanager
+    async def table_reader(
         self, topic: str, partitions: Sequence[int] | None = None
-    ) -> AbstractAsyncContextManager[TableReader]:
+    ) -> AsyncIterator[TableReader]:
         """Read partitions from their beginning."""
         from common.kafka_io import open_table_reader
 
-        return open_table_reader(self._options, self._name(topic), partitions)
+        numbers = range(await self._count(topic)) if partitions is None else partitions
+        async with open_table_reader(self._options, self._name(topic), numbers) as reader:
+            yield reader
+
+    async def _count(self, topic: str) -> int:
+        partitions = await self._partitions(self._name(topic))
+        if not partitions:
+            raise TopicMissing(f"the topic {self._name(topic)} is not there")
+        return partitions
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.consumer.fetcher import OffsetResetStrategy
 from aiokafka.errors import (
     CommitFailedError,
     IllegalGenerationError,
@@ -17,7 +18,7 @@ from aiokafka.errors import (
     UnknownMemberIdError,
 )
 
-from common.errors import BrokerUnavailable, OffsetOutOfRange, TopicMissing
+from common.errors import BrokerUnavailable, OffsetOutOfRange
 from common.kafka import KafkaOptions
 from common.kafka_errors import translated
 from common.ports import (
@@ -58,15 +59,14 @@ class _Writer:
         self._broken = False
 
     async def close(self) -> None:
-        # A broken producer may wait for ever to flush what can no longer be delivered.
-        with suppress(TimeoutError, KafkaError):
-            async with asyncio.timeout(1.0 if self._broken else self._options.request_timeout_ms / 1000):
-                await self._producer.stop()
-                return
-        with suppress(TimeoutError, KafkaError):
-            async with asyncio.timeout(1.0):
-                await self._producer._sender.close()  # noqa: SLF001 - stop() gave up before it
-                await self._producer.client.close()
+        if not self._broken:
+            await self._producer.stop()
+            return
+        # stop() would first wait for the delivery of what can no longer be delivered.
+        self._producer._closed = True  # noqa: SLF001 - there is no public way to let go without a flush
+        if self._producer._sender.sender_task is not None:  # noqa: SLF001
+            await self._producer._sender.close()  # noqa: SLF001
+        await self._producer.client.close()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
@@ -158,6 +158,12 @@ def _consumer(options: KafkaOptions, *topics: str, **more: Any) -> AIOKafkaConsu
     )
 
 
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    # Its helper task must have had a first turn: cancelled before, it would cancel us who wait for it.
+    await asyncio.sleep(0)
+    await consumer.stop()
+
+
 def _record(found: Any) -> Record:
     return Record(found.partition, found.offset, found.key, found.value, found.headers)
 
@@ -198,12 +204,10 @@ async def open_group_reader(
     try:
         with translated(f"the group {group} cannot be joined", options.bootstrap_servers):
             await consumer.start()
-            if topic not in await consumer.topics():
-                raise TopicMissing(f"the topic {topic} is not there")
         reader.subscribe()
         yield reader
     finally:
-        await consumer.stop()
+        await _stop(consumer)
 
 
 class _GroupReader:
@@ -229,8 +233,6 @@ class _GroupReader:
 
     def _to_beginning(self, where: TopicPartition) -> None:
         # The call of that name waits for the broker, which a rebalance listener must not.
-        from aiokafka.consumer.subscription_state import OffsetResetStrategy
-
         self._consumer._subscription.subscription.assignment.state_value(where).await_reset(  # noqa: SLF001
             OffsetResetStrategy.EARLIEST
         )
@@ -282,27 +284,20 @@ class _GroupReader:
 
 @asynccontextmanager
 async def open_table_reader(
-    options: KafkaOptions, topic: str, partitions: Sequence[int] | None
+    options: KafkaOptions, topic: str, partitions: Sequence[int]
 ) -> AsyncIterator[TableReader]:
     """A reader of partitions from their beginning."""
     consumer = _consumer(options)
     try:
         with translated(f"the topic {topic} cannot be read", options.bootstrap_servers):
             await consumer.start()
-            numbers = partitions if partitions is not None else await _all_partitions(consumer, topic)
-            places = [TopicPartition(topic, number) for number in numbers]
+            places = [TopicPartition(topic, number) for number in partitions]
             consumer.assign(places)
             if places:
                 await consumer.seek_to_beginning(*places)
         yield _TableReader(consumer, places, options)
     finally:
-        await consumer.stop()
-
-
-async def _all_partitions(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
-    if topic not in await consumer.topics():
-        raise TopicMissing(f"the topic {topic} is not there")
-    return sorted(consumer.partitions_for_topic(topic) or ())
+        await _stop(consumer)
 
 
 class _TableReader:
@@ -342,7 +337,7 @@ class _TableReader:
                 await asking.start()
                 ends: Mapping[TopicPartition, int] = await asking.end_offsets(self._places)
             finally:
-                await asking.stop()
+                await _stop(asking)
         return ends
 
     async def _reached(self, ends: Mapping[TopicPartition, int]) -> bool:

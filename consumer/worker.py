@@ -9,7 +9,7 @@ from functools import partial
 
 from common.aio import first_of, patiently
 from common.clock import Clock
-from common.errors import JobFailed, JobInvalid, ServiceUnavailable
+from common.errors import JobFailed, JobInvalid, ObjectMissing, ServiceUnavailable
 from common.jobstate import JobState, State
 from common.layout import CHECKPOINTS
 from common.metrics import Metrics
@@ -103,6 +103,10 @@ class Attempt:
                 _log.warning("%s: not finished yet: %s", self.state.spec.job_id, error)
             except JobFailed as error:
                 await self._fail(error)
+                return
+            except ObjectMissing as error:
+                # Deleted under our feet, by `delete` or by hand: there is nothing left to finish.
+                _log.warning("%s: cannot be finished: %s", self.state.spec.job_id, error)
                 return
             await self._next_look()
 

@@ -17,8 +17,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from hashlib import sha256
 from pathlib import Path
 from struct import Struct
@@ -254,6 +254,7 @@ class Seaweed(Service):
         options = [f"-dir={data}", f"-bucket={BUCKET}", f"-ip={HOST}", f"-ip.bind={HOST}"]
         options += ["-master.telemetry=false", "-webdav=false", "-admin.ui=false"]
         options += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
+        options += ["-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock"]
         for index, part in enumerate(("s3", "master", "volume", "filer", "admin")):
             options += [f"-{part}.port={ports[part]}", f"-{part}.port.grpc={ports[f'grpc_{index}']}"]
         return [find_weed(), "mini", *options]
@@ -310,19 +311,14 @@ def kafka_jars() -> Path:
     work = Path(mkdtemp(dir=cache))
     try:
         _run([maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={work}"])
-        _claim(work, target)
+        # Fails when another process was first: that folder, being named by the pom, is as good.
+        with suppress(OSError):
+            work.rename(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+    if not target.exists():
+        raise ServiceError(f"{target} cannot be written")
     return target
-
-
-def _claim(work: Path, target: Path) -> None:
-    """Give a finished folder its name; another process may have been first, with the same content."""
-    try:
-        work.rename(target)
-    except OSError:
-        if not target.exists():
-            raise
 
 
 def find_weed() -> str:
@@ -388,17 +384,13 @@ class Services:
         return env
 
 
-def _up(services: Services) -> int:
-    sys.stdout.writelines(f"{name}={value}\n" for name, value in services.up().items())
-    return 0
-
-
-def _down(services: Services) -> int:
-    services.down()
-    return 0
-
-
-def _status_of(services: Services) -> int:
+def _perform(command: str, services: Services) -> int:
+    if command == "up":
+        sys.stdout.writelines(f"{name}={value}\n" for name, value in services.up().items())
+        return 0
+    if command == "down":
+        services.down()
+        return 0
     running = {service.name: service.running for service in services.started_here}
     sys.stdout.writelines(f"{name}: {'runs' if runs else 'does not run'}\n" for name, runs in running.items())
     return 0 if all(running.values()) else 1
@@ -406,15 +398,14 @@ def _status_of(services: Services) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    commands: dict[str, Callable[[Services], int]] = {"up": _up, "down": _down, "status": _status_of}
     parser = argparse.ArgumentParser(description="Kafka and SeaweedFS for development, without Docker.")
-    parser.add_argument("command", choices=commands)
+    parser.add_argument("command", choices=("up", "down", "status"))
     parser.add_argument(
         "--state", type=Path, default=ROOT / ".run", help="folder of data, logs and addresses"
     )
     options = parser.parse_args(arguments)
     try:
-        return commands[options.command](Services(options.state, os.environ))
+        return _perform(options.command, Services(options.state, os.environ))
     except ServiceError as error:
         sys.stderr.write(f"{error}\n")
         return 3

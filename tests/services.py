@@ -1,0 +1,149 @@
+"""Kafka and S3 for the tests: the environment's, else a container, else this machine's own processes."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from deploy.dev.services import (
+    ACCESS_KEY,
+    BUCKET,
+    HERE,
+    SECRET_KEY,
+    Kafka,
+    Seaweed,
+    ServiceError,
+    free_ports,
+)
+
+KAFKA_IMAGE = "apache/kafka:4.3.1"
+SEAWEED_IMAGE = "chrislusf/seaweedfs:4.48"
+
+
+@dataclass(frozen=True)
+class S3:
+    """Where the tests' S3 store is."""
+
+    endpoint: str
+    bucket: str
+    access_key: str
+    secret_key: str
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The settings of a process that uses it."""
+        return {
+            "S3_ENDPOINT_URL": self.endpoint,
+            "S3_BUCKET": self.bucket,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+        }
+
+
+def docker_answers() -> bool:
+    """Whether a Docker engine can run containers for us."""
+    program = shutil.which("docker")
+    if program is None:
+        return False
+    asked = subprocess.run([program, "info"], capture_output=True, check=False, timeout=30)
+    return asked.returncode == 0
+
+
+@contextmanager
+def kafka_address(folder: Path) -> Iterator[str]:
+    """Bootstrap address of a broker that the whole test session shares."""
+    if given := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        yield given
+    elif docker_answers():
+        with _kafka_container() as address:
+            yield address
+    else:
+        with local_kafka(folder) as broker:
+            yield broker.bootstrap
+
+
+@contextmanager
+def local_kafka(folder: Path) -> Iterator[Kafka]:
+    """A broker of one's own from jars; its `stop` and `start` keep port and data."""
+    broker = Kafka(folder)
+    try:
+        broker.start()
+        yield broker
+    except ServiceError as error:
+        pytest.fail(str(error), pytrace=False)
+    finally:
+        broker.stop(kill=True)
+
+
+@contextmanager
+def s3_store(folder: Path) -> Iterator[S3]:
+    """An S3 store that the whole test session shares."""
+    if os.environ.get("S3_ENDPOINT_URL"):
+        yield _given_store(os.environ)
+    elif docker_answers():
+        with _seaweed_container() as store:
+            yield store
+    else:
+        with _local_seaweed(folder) as store:
+            yield store
+
+
+@contextmanager
+def _local_seaweed(folder: Path) -> Iterator[S3]:
+    service = Seaweed(folder)
+    try:
+        service.start()
+        yield S3(service.endpoint, BUCKET, ACCESS_KEY, SECRET_KEY)
+    except ServiceError as error:
+        pytest.fail(str(error), pytrace=False)
+    finally:
+        service.stop(kill=True)
+
+
+def _given_store(env: Mapping[str, str]) -> S3:
+    names = ("S3_ENDPOINT_URL", "S3_BUCKET", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    if missing := [name for name in names if not env.get(name)]:
+        pytest.fail(f"S3_ENDPOINT_URL is set, but not {', '.join(missing)}", pytrace=False)
+    return S3(*(env[name] for name in names))
+
+
+@contextmanager
+def _kafka_container() -> Iterator[str]:
+    """The settings are those of the local broker, as the image takes them: KAFKA_ and upper case."""
+    from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - only where Docker is
+    from testcontainers.core.waiting_utils import wait_for_logs  # noqa: PLC0415 - likewise
+
+    (port,) = free_ports(1)
+    lines = (HERE / "server.properties").read_text().splitlines()
+    settings = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    settings |= {
+        "controller.quorum.voters": "1@localhost:9093",
+        "listeners": f"PLAINTEXT://:{port},CONTROLLER://:9093",
+        "advertised.listeners": f"PLAINTEXT://localhost:{port}",
+    }
+    container = DockerContainer(KAFKA_IMAGE).with_bind_ports(port, port)
+    for name, value in settings.items():
+        container = container.with_env("KAFKA_" + name.upper().replace(".", "_"), value)
+    with container:
+        wait_for_logs(container, "Kafka Server started", timeout=90)
+        yield f"localhost:{port}"
+
+
+@contextmanager
+def _seaweed_container() -> Iterator[S3]:
+    from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - only where Docker is
+    from testcontainers.core.waiting_utils import wait_for_logs  # noqa: PLC0415 - likewise
+
+    container = DockerContainer(SEAWEED_IMAGE).with_exposed_ports(8333)
+    container = container.with_env("AWS_ACCESS_KEY_ID", ACCESS_KEY).with_env(
+        "AWS_SECRET_ACCESS_KEY", SECRET_KEY
+    )
+    with container.with_command(f"mini -dir=/data -bucket={BUCKET} -master.telemetry=false"):
+        wait_for_logs(container, "All enabled components are running", timeout=60)
+        endpoint = f"http://{container.get_container_host_ip()}:{container.get_exposed_port(8333)}"
+        yield S3(endpoint, BUCKET, ACCESS_KEY, SECRET_KEY)
