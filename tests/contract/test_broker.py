@@ -32,7 +32,8 @@ async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
     if request.param == "memory":
         yield MemoryBroker()
     else:
-        options = KafkaOptions(request.getfixturevalue("kafka"), prefix=f"{uuid4().hex[:8]}-")
+        address, prefix = request.getfixturevalue("kafka"), f"{uuid4().hex[:8]}-"
+        options = KafkaOptions(address, prefix, session_timeout_ms=6000, request_timeout_ms=5000)
         async with open_kafka(options) as kafka:
             yield kafka
     left = asyncio.all_tasks() - before - {asyncio.current_task()}

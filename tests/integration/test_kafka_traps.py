@@ -1,0 +1,196 @@
+"""What the Kafka client does wrong or in silence, and the adapter must not."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
+from uuid import uuid4
+
+import pytest
+
+from common.errors import BrokerUnavailable, TopicMissing
+from common.kafka import KafkaOptions, open_kafka
+from common.ports import Broker, GroupListener, GroupReader, Message, TopicSpec
+from deploy.dev.services import Kafka, free_ports
+
+BOUND = 30.0
+
+
+@pytest.fixture
+def options(kafka: str) -> KafkaOptions:
+    prefix = f"{uuid4().hex[:8]}-"
+    return KafkaOptions(kafka, prefix, session_timeout_ms=6000, request_timeout_ms=5000)
+
+
+@pytest.fixture
+async def broker(options: KafkaOptions) -> AsyncIterator[Broker]:
+    async with open_kafka(options) as opened:
+        await opened.create_topic(TopicSpec("documents", 2, {"max.message.bytes": "10000"}))
+        await opened.create_topic(TopicSpec("checkpoints", 1))
+        yield opened
+
+
+def documents(count: int, size: int, partition: int = 0) -> list[Message]:
+    return [Message(b"d%d" % number, bytes(size), partition) for number in range(count)]
+
+
+async def committed(broker: Broker, topic: str) -> list[bytes | None]:
+    async with broker.table_reader(topic) as reader:
+        return [record.value for record in await reader.catch_up(deadline=BOUND)]
+
+
+async def run_torn(broker: Broker, between: Callable[[], Awaitable[object]], more: Sequence[Message]) -> None:
+    """A transaction of documents and a checkpoint, with something happening in its middle."""
+    async with broker.transactional("job") as writer, writer.transaction() as transaction:
+        await transaction.send("documents", documents(3, 100))
+        await between()
+        await transaction.send("documents", more)
+        await transaction.send("checkpoints", [Message(b"job", b"checkpoint", 0)])
+
+
+async def nothing() -> None:
+    """Between the sends, nothing happens."""
+
+
+async def test_a_refused_batch_commits_nothing(broker: Broker) -> None:
+    # aiokafka alone commits here: the documents are lost and the checkpoint says they are not.
+    async with asyncio.timeout(BOUND):
+        with pytest.raises(BrokerUnavailable):
+            await run_torn(broker, nothing, documents(1, 20_000, 1))
+    assert await committed(broker, "checkpoints") == []
+    assert await committed(broker, "documents") == []
+
+
+async def test_after_a_refused_batch_a_new_writer_goes_on(broker: Broker) -> None:
+    with pytest.raises(BrokerUnavailable):
+        await run_torn(broker, nothing, documents(1, 20_000, 1))
+    await run_torn(broker, nothing, documents(2, 100, 1))
+    assert await committed(broker, "checkpoints") == [b"checkpoint"]
+    assert len(await committed(broker, "documents")) == 5
+
+
+async def test_a_topic_deleted_in_mid_transaction_commits_nothing(broker: Broker) -> None:
+    async with asyncio.timeout(2 * BOUND):
+        with pytest.raises(BrokerUnavailable):
+            await run_torn(broker, lambda: broker.delete_topic("documents"), documents(3, 100))
+    assert await committed(broker, "checkpoints") == []
+    assert await broker.describe_topic("documents") is None
+
+
+async def test_a_missing_topic_is_noticed_within_the_request_timeout(broker: Broker) -> None:
+    started = time.monotonic()
+    with pytest.raises(TopicMissing):
+        async with broker.transactional("job") as writer, writer.transaction() as transaction:
+            await transaction.send("none", documents(1, 10))
+    assert time.monotonic() - started < BOUND
+
+
+async def test_an_error_of_the_body_stays_what_it_is(broker: Broker) -> None:
+    # A source that cannot be read in the middle of a transaction is no failure of the broker.
+    with pytest.raises(FileNotFoundError):
+        async with broker.transactional("job") as writer, writer.transaction():
+            raise FileNotFoundError("laws.jsonl")
+
+
+async def test_a_reader_that_may_read_nothing_stays_a_member(options: KafkaOptions) -> None:
+    short = replace(options, max_poll_interval_ms=1500)
+    changes: list[str] = []
+
+    async def assigned(partitions: Sequence[int]) -> None:
+        changes.append("assigned")
+        for partition in partitions:
+            reader.seek(partition, -1)
+
+    async def revoked(_: Sequence[int]) -> None:
+        changes.append("revoked")
+
+    reader: GroupReader
+    async with open_kafka(short) as broker:
+        await broker.create_topic(TopicSpec("documents", 1))
+        async with broker.group_reader("documents", "g", GroupListener(assigned, revoked)) as reader:
+            async with asyncio.timeout(BOUND):
+                while not changes:
+                    await reader.poll(None, timeout=0.1, max_records=1)
+            end = time.monotonic() + 5.0
+            while time.monotonic() < end:
+                assert await reader.poll((), timeout=0.2, max_records=1) == {}
+            assert changes == ["assigned"]
+            assert await reader.commit({0: 0})
+
+
+async def test_an_error_in_the_listener_is_raised_by_the_next_poll(broker: Broker) -> None:
+    async def broken(_: Sequence[int]) -> None:
+        raise ZeroDivisionError
+
+    async def poll_on() -> None:
+        async with broker.group_reader("documents", "g", GroupListener(broken, broken)) as reader:
+            while True:
+                await reader.poll(None, timeout=0.1, max_records=1)
+
+    async with asyncio.timeout(BOUND):
+        with pytest.raises(ZeroDivisionError):
+            await poll_on()
+
+
+async def test_a_deleted_topic_does_not_flood_the_log(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def ignore(partitions: Sequence[int]) -> None:
+        for partition in partitions:
+            reader.seek(partition, -1)
+
+    reader: GroupReader
+    async with broker.group_reader("documents", "g", GroupListener(ignore, ignore)) as reader:
+        await reader.poll(None, timeout=1.0, max_records=1)
+        await broker.delete_topic("documents")
+        end = time.monotonic() + 3.0
+        while time.monotonic() < end:
+            await reader.poll(None, timeout=0.5, max_records=1)
+    loud = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(loud) < 20
+
+
+async def test_the_broker_may_restart_under_a_reader_and_a_writer(own_kafka: Kafka) -> None:
+    options = KafkaOptions(own_kafka.bootstrap, request_timeout_ms=5000)
+    async with open_kafka(options) as broker:
+        await broker.create_topic(TopicSpec("t", 1))
+        await broker.publish("t", [Message(b"k", b"before", 0)])
+        async with broker.table_reader("t") as reader:
+            assert [r.value for r in await reader.catch_up(deadline=BOUND)] == [b"before"]
+            await asyncio.to_thread(own_kafka.stop, kill=True)
+            with pytest.raises(BrokerUnavailable):
+                await broker.check()
+            await asyncio.to_thread(own_kafka.start)
+            await broker.check()
+            await broker.publish("t", [Message(b"k", b"after", 0)])
+            found: list[bytes | None] = []
+            async with asyncio.timeout(BOUND):
+                while not found:
+                    found += [record.value for record in await reader.poll(timeout=1.0)]
+            assert found == [b"after"]
+
+
+async def test_nobody_at_the_address_is_a_sentence_not_a_hang() -> None:
+    (port,) = free_ports(1)
+    before = asyncio.all_tasks()
+    async with asyncio.timeout(BOUND), open_kafka(KafkaOptions(f"127.0.0.1:{port}")) as broker:
+        with pytest.raises(BrokerUnavailable, match=str(port)) as raised:
+            await broker.check()
+        assert "KAFKA_BOOTSTRAP_SERVERS" in (raised.value.hint or "")
+    assert asyncio.all_tasks() == before
+
+
+async def test_prefixes_keep_deployments_apart(options: KafkaOptions, broker: Broker) -> None:
+    async with open_kafka(replace(options, prefix="other-" + options.prefix)) as other:
+        assert await other.describe_topic("documents") is None
+        assert await other.create_topic(TopicSpec("documents", 1))
+        async with broker.transactional("job") as ours, other.transactional("job"):
+            async with ours.transaction() as transaction:
+                await transaction.send("documents", documents(1, 10))
+        assert await committed(other, "documents") == []
+    assert len(await committed(broker, "documents")) == 1
+
+
+def test_options_do_not_show_the_password() -> None:
+    assert "hunter2" not in repr(KafkaOptions("kafka:9092", sasl_username="me", sasl_password="hunter2"))
