@@ -133,6 +133,15 @@ class KafkaBroker:
                 await self._drop_admin()
                 raise
 
+    async def creates_topics_by_itself(self) -> bool:
+        """Whether a client that asks for a deleted topic brings it back (auto.create.topics.enable)."""
+        with translated("the brokers cannot be described", self._options.bootstrap_servers):
+            admin = await self._started_admin()
+            node = (await admin.describe_cluster())["brokers"][0]["node_id"]
+            answers = await admin.describe_configs([ConfigResource(ConfigResourceType.BROKER, str(node))])
+        entries = answers[0].resources[0][4]
+        return {entry[0]: entry[1] for entry in entries}.get("auto.create.topics.enable") == "true"
+
     async def create_topic(self, spec: TopicSpec) -> bool:
         """Create the topic; False when it exists."""
         topic = NewTopic(self._name(spec.name), spec.partitions, 1, topic_configs=dict(spec.config))

@@ -2,8 +2,6 @@
 
 import asyncio
 import sys
-from collections.abc import Coroutine
-from typing import Any
 
 import typer
 
@@ -66,16 +64,8 @@ def main() -> None:
         complain(error)
         sys.exit(EXIT_FAILED)
     except BrokenPipeError:
+        # Whoever read our output has enough of it.
         sys.stderr.close()
-        sys.exit(EXIT_OK_PIPE)
-
-
-EXIT_OK_PIPE = 0
-
-
-def run_async(work: Coroutine[Any, Any, None]) -> None:
-    """Run a command's coroutine."""
-    asyncio.run(work)
 
 
 if __name__ == "__main__":

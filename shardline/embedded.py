@@ -1,14 +1,16 @@
 """`shardline run`: the same producer and worker on an in-memory broker, in one process."""
 
 import asyncio
+import os
 import tempfile
-from collections.abc import Callable
-from contextlib import aclosing
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.aio import leaf_errors
 from common.clock import Clock
+from common.errors import UsageError
 from common.jobstate import RETRIABLE
 from common.memory_broker import MemoryBroker
 from common.metrics import Metrics
@@ -71,6 +73,31 @@ class Embedded:
         return Worker(
             WorkerParts(broker, self.store, self.clock, self.metrics, resources, finish_seconds=0.2)
         )
+
+
+@contextmanager
+def locked_output(output: str) -> Iterator[None]:
+    """Keep a second run out of a local output. On S3 create-only puts keep two runs apart.
+
+    Raises:
+        UsageError: another run writes there.
+    """
+    if output.startswith("s3://") or os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    folder = Path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".shardline-lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+    except BlockingIOError:
+        hint = "wait for it to end, or choose another --output"
+        raise UsageError(f"another run is writing to {output}", hint=hint) from None
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise UsageError(f"{output} cannot be written: {error.strerror}") from None
 
 
 async def _see_through(client: Client, spec: JobSpec, on_progress: Callable[[JobView], None]) -> JobView:

@@ -1,0 +1,167 @@
+"""run, verify, sample, doctor: what needs no running system."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shardline.commands.options import JobFile, Json, quiet_settings, read_job
+
+if TYPE_CHECKING:
+    from common.models import JobSpec
+    from common.settings import Settings
+    from consumer.verify import Report
+    from shardline.client import JobView
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command(epilog="Example: shardline run job.json --output ./datasets")(run)
+    app.command(epilog="Example: shardline verify s3://bucket/laws/laws-2026")(verify)
+    app.command(epilog="Example: shardline sample docs.jsonl.zst --documents 20000")(sample)
+    app.command(epilog="Example: shardline doctor")(doctor)
+
+
+def run(
+    job: JobFile,
+    output: Annotated[str, typer.Option(help="A directory, or s3://bucket/prefix.")] = "datasets",
+    json: Json = False,
+) -> None:
+    """Run a whole job in this process: no Kafka needed. Stopped or killed, run it again to go on."""
+    asyncio.run(_run(read_job(job), output, quiet_settings(), json=json))
+
+
+async def _run(spec: JobSpec, output: str, settings: Settings, *, json: bool) -> None:
+    from shardline.embedded import Embedded, locked_output
+    from shardline.output import put_json
+    from shardline.progress import screen
+    from shardline.wiring import CLOCK, limits, open_place, open_reader, source_factory
+
+    from common.layout import Layout
+    from common.metrics import Metrics
+    from common.probe import probe_create_only
+
+    async with open_place(output, settings) as store, open_reader(settings) as remote:
+        with locked_output(output), screen() as shown:
+            await probe_create_only(store)
+            embedded = Embedded(
+                store=store,
+                clock=CLOCK,
+                metrics=Metrics(),
+                open_source=source_factory(Path(), confined=False, remote=remote),
+                limits=limits(settings),
+                spool_bytes=settings.spool_bytes,
+                uploads=settings.uploads,
+            )
+            view = await embedded.run(spec, shown.show)
+        place = f"{store.uri}/{Layout.of(spec).root}".rstrip("/")
+    if json:
+        put_json(view.to_json() | {"dataset": place})
+    else:
+        _tell(view, place)
+    _exit_by(view)
+
+
+def _tell(view: JobView, place: str) -> None:
+    from common.jobstate import State
+    from shardline.output import counts, put, say, size
+
+    progress, state = view.progress, view.state
+    if state.state is not State.COMPLETED:
+        return
+    say(
+        f"{progress.rows:,} rows ({size(progress.bytes)}) of {state.source_count:,} documents; "
+        f"rejected: {counts(progress.rejected)}; dead letters: {counts(progress.dead)}"
+    )
+    if state.warning:
+        say(f"warning: {state.warning}: no document passed the filters")
+    put(place)
+
+
+def _exit_by(view: JobView) -> None:
+    from common.errors import FailureCode, JobFailed
+    from common.jobstate import State
+
+    if view.state.state is not State.COMPLETED:
+        code = FailureCode(view.state.code) if view.state.code else FailureCode.INTERNAL
+        raise JobFailed(code, view.state.message or view.state.state.value)
+
+
+def verify(
+    uri: Annotated[str, typer.Argument(metavar="URI", help="The dataset's folder: a directory or s3://….")],
+    json: Json = False,
+) -> None:
+    """Read a finished dataset again, every byte, and let it prove itself. Exit 1 names the first break."""
+    report = asyncio.run(_verify(uri, quiet_settings()))
+    _report(report, json=json)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+async def _verify(uri: str, settings: Settings) -> Report:
+    from rich.progress import Progress
+
+    from consumer.verify import Verifier
+    from shardline.output import messages
+    from shardline.wiring import open_place
+
+    async with open_place(uri, settings) as store:
+        with Progress(console=messages(), transient=True, disable=not messages().is_terminal) as bar:
+            task = bar.add_task("verifying", total=None)
+
+            def on_shard(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total)
+
+            return await Verifier(store, "", on_shard).run()
+
+
+def _report(report: Report, *, json: bool) -> None:
+    from shardline.output import counts, put, put_json, say
+
+    if json:
+        put_json(report.to_json())
+        return
+    for problem in report.problems:
+        say(f"broken: {problem}")
+    if report.ok:
+        put(
+            f"proven: {report.rows:,} rows in {report.shards} shards, rejected {counts(report.rejected)}, "
+            f"dead letters {counts(report.dead_letters)}, digest {report.digest}"
+        )
+
+
+def sample(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; .zst and .gz are compressed.")],
+    documents: Annotated[int, typer.Option(min=0, help="How many.")] = 20_000,
+    seed: Annotated[int, typer.Option(help="Another seed is another corpus.")] = 1,
+    broken: Annotated[bool, typer.Option("--broken", help="Add a line of each kind that is no document.")] = False,
+) -> None:
+    """Write a deterministic synthetic corpus of German and English documents."""
+    from shardline.sample import write_sample
+
+    write_sample(path, documents, seed, broken=broken)
+    typer.echo(str(path))
+
+
+def doctor(json: Json = False) -> None:
+    """Show where each setting comes from, and try Kafka, the store and the spool folder."""
+    from common.lifecycle import log_to_stderr
+    from common.settings import load_settings
+    from shardline.doctor import examine
+    from shardline.output import EXIT_UNREACHABLE, put, put_json, put_table
+
+    loaded = load_settings()
+    log_to_stderr("ERROR")
+    checks = asyncio.run(examine(loaded.settings))
+    if json:
+        rows = [{"name": name, "value": value, "from": origin} for name, value, origin in loaded.shown()]
+        put_json({"settings": rows, "warnings": loaded.warnings, "checks": [check.to_json() for check in checks]})
+    else:
+        put_table(("setting", "value", "from"), loaded.shown())
+        put("")
+        put_table(("check", "", "what was found"), [check.row() for check in checks])
+    if any(check.ok is False for check in checks):
+        raise typer.Exit(EXIT_UNREACHABLE)

@@ -1,0 +1,189 @@
+"""submit, jobs, status, cancel, retry, delete: talking to a running system through Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from shardline.commands.options import JobFile, JobId, Json, quiet_settings, read_job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from common.models import JobSpec
+    from common.settings import Settings
+    from shardline.client import JobView
+
+_WATCH_SECONDS = 0.5
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command(epilog="Example: shardline submit job.json --wait")(submit)
+    app.command(epilog="Example: shardline jobs --json")(jobs)
+    app.command(epilog="Example: shardline status laws-2026 --watch")(status)
+    app.command(epilog="Example: shardline cancel laws-2026")(cancel)
+    app.command(epilog="Example: shardline retry laws-2026")(retry)
+    app.command(epilog="Example: shardline delete laws-2026 --yes")(delete)
+
+
+def submit(
+    job: JobFile,
+    wait: Annotated[bool, typer.Option("--wait", help="Watch until the job has ended.")] = False,
+    json: Json = False,
+) -> None:
+    """Submit a job and print its id. The same job again is the same job."""
+    from shardline.output import put, put_json
+
+    spec = read_job(job)
+    settings = quiet_settings()
+    asyncio.run(_submit(spec, settings))
+    if not wait:
+        put_json({"job_id": spec.job_id}) if json else put(spec.job_id)
+        return
+    view = asyncio.run(_watch(spec.job_id, settings, _has_ended))
+    put_json(view.to_json()) if json else put(spec.job_id)
+    _exit_by(view)
+
+
+async def _submit(spec: JobSpec, settings: Settings) -> None:
+    from shardline.client import Client
+    from shardline.wiring import open_broker
+
+    async with open_broker(settings) as broker:
+        await Client(broker, settings.jobs_partitions).submit(spec)
+
+
+async def _watch(job_id: str, settings: Settings, until: Callable[[JobView], bool]) -> JobView:
+    from common.errors import JobUnknown
+    from shardline.client import Client
+    from shardline.progress import screen
+    from shardline.wiring import open_broker
+
+    async with open_broker(settings) as broker:
+        client = Client(broker, settings.jobs_partitions)
+        with screen() as shown:
+            async with aclosing(client.follow(_WATCH_SECONDS)) as boards:
+                async for board in boards:
+                    try:
+                        view = board.job(job_id)
+                    except JobUnknown:
+                        # Submitted a moment ago: a producer has yet to take it.
+                        continue
+                    shown.show(view)
+                    if until(view):
+                        return view
+    raise AssertionError("the board never ends")
+
+
+def _has_ended(view: JobView) -> bool:
+    return not view.state.active
+
+
+def _exit_by(view: JobView) -> None:
+    from common.jobstate import State
+
+    if view.state.state in (State.FAILED, State.CANCELLED):
+        raise typer.Exit(1)
+
+
+def jobs(json: Json = False) -> None:
+    """List all jobs."""
+    from shardline.output import put_json, put_table
+
+    views = asyncio.run(_views(quiet_settings()))
+    if json:
+        put_json([view.to_json() for view in views])
+        return
+    rows = [
+        (
+            view.state.spec.job_id,
+            view.state.state.value,
+            f"{view.ratio:.0%}",
+            f"{view.progress.rows:,}",
+            view.state.accepted_at[:19],
+            view.state.message or view.state.warning or "",
+        )
+        for view in views
+    ]
+    put_table(("job", "state", "done", "rows", "accepted", ""), rows)
+
+
+async def _views(settings: Settings) -> list[JobView]:
+    from shardline.client import Client
+    from shardline.wiring import open_broker
+
+    async with open_broker(settings) as broker:
+        return (await Client(broker, settings.jobs_partitions).board()).jobs()
+
+
+def status(
+    job_id: JobId,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep showing until the job has ended.")] = False,
+    json: Json = False,
+) -> None:
+    """Show one job: state, percent, documents per second, time left, lag."""
+    from common.errors import JobUnknown
+    from shardline.output import put_json
+
+    settings = quiet_settings()
+    found = {view.state.spec.job_id: view for view in asyncio.run(_views(settings))}
+    if job_id not in found:
+        raise JobUnknown(f"no job '{job_id}' is known", hint="`shardline jobs` lists them")
+    view = found[job_id]
+    if watch and view.state.active:
+        view = asyncio.run(_watch(job_id, settings, _has_ended))
+    if json:
+        put_json(view.to_json())
+    elif not watch or not view.state.active:
+        _show(view)
+
+
+def _show(view: JobView) -> None:
+    from rich.console import Console
+
+    from shardline.progress import Rates, job_panel
+
+    Console(highlight=False).print(job_panel(view, Rates()))
+
+
+def cancel(job_id: JobId) -> None:
+    """Stop a job. What has landed is kept; `retry` goes on from there."""
+    asyncio.run(_request(job_id, "cancel", quiet_settings()))
+
+
+def retry(job_id: JobId) -> None:
+    """Start a new attempt of a failed or cancelled job; it continues what has landed."""
+    asyncio.run(_request(job_id, "retry", quiet_settings()))
+
+
+def delete(
+    job_id: JobId,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete a job's dataset, topics and dead letters. The id stays taken."""
+    if not yes:
+        typer.confirm(f"Delete the dataset of {job_id} and all that belongs to it?", abort=True, err=True)
+    asyncio.run(_request(job_id, "delete", quiet_settings()))
+
+
+async def _request(job_id: str, action: Literal["cancel", "retry", "delete"], settings: Settings) -> None:
+    from common.errors import UsageError
+    from common.jobstate import RETRIABLE, State
+    from common.models import Request
+    from shardline.client import Client
+    from shardline.output import say
+    from shardline.wiring import open_broker
+
+    async with open_broker(settings) as broker:
+        client = Client(broker, settings.jobs_partitions)
+        state = (await client.board()).job(job_id).state.state
+        if action == "retry" and state not in RETRIABLE:
+            raise UsageError(f"the job is {state}; only a failed or cancelled one can be retried")
+        if action == "cancel" and (state in RETRIABLE or state in (State.COMPLETED, State.DELETED)):
+            raise UsageError(f"the job is {state}; there is nothing to cancel")
+        await client.request(Request(job_id=job_id, action=action))
+    say(f"{action} of {job_id} was requested; `shardline status {job_id}` shows what became of it")

@@ -1,0 +1,60 @@
+"""Options that many commands share. Light: imported at every start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from common.models import JobSpec
+    from common.settings import Settings
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+JobFile = Annotated[Path, typer.Argument(metavar="JOB.json", help="The job message; - is standard input.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job id.")]
+Port = Annotated[
+    int | None, typer.Option("--metrics-port", min=0, max=65535, help="Of /metrics, /healthz, /readyz; 0: any free.")
+]
+
+
+def settings(**flags: object) -> Settings:
+    """The settings of this process; old names are mentioned on stderr, and logging is set up."""
+    from common.lifecycle import log_to_stderr
+    from common.settings import load_settings
+    from shardline.output import say
+
+    loaded = load_settings(flags)
+    for warning in loaded.warnings:
+        say(f"warning: {warning}")
+    log_to_stderr(loaded.settings.log_level)
+    return loaded.settings
+
+
+def quiet_settings() -> Settings:
+    """The settings of a command for people: its logs start at warnings, unless LOG_LEVEL says other."""
+    import logging
+
+    found = settings()
+    if found.log_level == "INFO":
+        logging.getLogger().setLevel(logging.WARNING)
+    return found
+
+
+def read_job(path: Path, *, default_id: bool = True) -> JobSpec:
+    """The job of a file.
+
+    Raises:
+        UsageError: it cannot be read, or breaks the schema.
+    """
+    import sys
+
+    from common.errors import UsageError
+    from common.models import parse_job
+
+    try:
+        text = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    return parse_job(text, default_id=default_id)

@@ -1,0 +1,85 @@
+"""What `doctor` tries: each part of the installation, with a sentence for what is wrong."""
+
+import os
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from common.errors import ShardlineError
+from common.layout import CHECKPOINTS, JOBS
+from common.probe import probe_create_only
+from common.settings import Settings
+from shardline.output import size
+from shardline.wiring import open_broker, open_store
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing tried. `ok` None: not configured, so not tried."""
+
+    name: str
+    ok: bool | None
+    found: str
+
+    def row(self) -> tuple[str, str, str]:
+        """For a table."""
+        mark = {True: "ok", False: "FAILED", None: "-"}[self.ok]
+        return (self.name, mark, self.found)
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        return asdict(self)
+
+
+async def examine(settings: Settings) -> list[Check]:
+    """Try everything; one failure does not hide another."""
+    tries: list[tuple[str, Callable[[Settings], Awaitable[str]]]] = [
+        ("kafka", _kafka),
+        ("object store", _store),
+        ("spool folder", _spool),
+    ]
+    checks = []
+    for name, attempt in tries:
+        if name == "object store" and settings.s3_bucket is None:
+            checks.append(Check(name, None, "S3_BUCKET is not set; `run` can write to a directory"))
+            continue
+        try:
+            checks.append(Check(name, True, await attempt(settings)))
+        except ShardlineError as error:
+            checks.append(Check(name, False, f"{error}; {error.hint}" if error.hint else str(error)))
+    return checks
+
+
+async def _kafka(settings: Settings) -> str:
+    quick = settings.model_copy(update={"kafka_request_timeout_ms": 5000})
+    async with open_broker(quick) as broker:
+        await broker.check()
+        jobs, checkpoints = await broker.describe_topic(JOBS), await broker.describe_topic(CHECKPOINTS)
+        creates = await broker.creates_topics_by_itself()
+    found = f"{settings.kafka_bootstrap_servers} answers; "
+    found += f"{JOBS} has {jobs.partitions} partitions" if jobs else f"{JOBS} is made by the first producer"
+    if jobs and checkpoints and jobs.partitions != checkpoints.partitions:
+        raise ShardlineError(f"{JOBS} and {CHECKPOINTS} differ in their partitions", hint="make them equal")
+    if creates:
+        found += "; warning: auto.create.topics.enable is true, a stale client may bring a deleted topic back"
+    return found
+
+
+async def _store(settings: Settings) -> str:
+    async with open_store(settings) as (store, _):
+        await probe_create_only(store)
+        return f"{store.uri} honours create-only puts (12 at once, one won)"
+
+
+async def _spool(settings: Settings) -> str:
+    folder = settings.spool_dir
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ShardlineError(f"{folder} is no folder that can be written", hint="set SHARDLINE_SPOOL_DIR")
+    free = shutil.disk_usage(folder).free
+    if free < settings.spool_bytes:
+        raise ShardlineError(
+            f"{folder} has {size(free)} free, SHARDLINE_SPOOL_BYTES is {size(settings.spool_bytes)}",
+            hint="lower SHARDLINE_SPOOL_BYTES or set SHARDLINE_SPOOL_DIR",
+        )
+    return f"{folder} has {size(free)} free, {size(settings.spool_bytes)} may be used"

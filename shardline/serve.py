@@ -1,0 +1,112 @@
+"""The long-running processes, put together."""
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from common.aio import leaf_errors, patiently
+from common.health import Probe, serve_health
+from common.metrics import Metrics
+from common.ports import Broker, ObjectStore
+from common.probe import probe_create_only
+from common.settings import Settings
+from consumer.budget import SpoolBudget
+from consumer.job import Resources
+from consumer.spool import spool_error
+from consumer.worker import Worker, WorkerParts
+from producer.owner import Owner
+from producer.parts import ProducerParts
+from producer.topics import ensure_system_topics
+from shardline.wiring import CLOCK, limits, open_broker, open_store, slots, source_factory
+
+_log = logging.getLogger(__name__)
+
+
+async def serve_producer(settings: Settings) -> None:
+    """Run a producer until cancelled.
+
+    Raises:
+        UsageError: a setting is wrong, or the store does not honour create-only puts.
+    """
+    metrics = Metrics()
+    async with open_broker(settings) as broker, open_store(settings) as (store, client):
+        parts = ProducerParts(
+            broker=broker,
+            store=store,
+            clock=CLOCK,
+            metrics=metrics,
+            open_source=source_factory(settings.files_root, confined=True, remote=client),
+            limits=limits(settings),
+            slots=slots(settings),
+        )
+        owner = Owner(parts)
+        await _serve(settings, metrics, broker, store, owner.run, owner.ready)
+
+
+async def serve_worker(settings: Settings) -> None:
+    """Run a worker until cancelled.
+
+    Raises:
+        UsageError: a setting is wrong, or the store does not honour create-only puts.
+        SpoolError: the spool folder cannot be written.
+    """
+    metrics = Metrics()
+    try:
+        spool = tempfile.TemporaryDirectory(prefix="shardline-", dir=settings.spool_dir, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise spool_error(settings.spool_dir, error) from error
+    with spool as folder:
+        async with open_broker(settings) as broker, open_store(settings) as (store, _):
+            resources = Resources(
+                spool=Path(folder),
+                budget=SpoolBudget(settings.spool_bytes),
+                uploads=asyncio.Semaphore(settings.uploads),
+                keep_originals=settings.dead_letter_originals,
+            )
+            worker = Worker(WorkerParts(broker, store, CLOCK, metrics, resources))
+            await _serve(settings, metrics, broker, store, worker.run, worker.ready)
+
+
+async def _serve(
+    settings: Settings,
+    metrics: Metrics,
+    broker: Broker,
+    store: ObjectStore,
+    work: Callable[[], Awaitable[None]],
+    joined: asyncio.Event,
+) -> None:
+    started = asyncio.Event()
+    probes: dict[str, Probe] = {"kafka": _kafka_probe(broker), "store": _started_probe(started), "joined": _joined_probe(joined)}
+    async with serve_health(metrics, probes, settings.metrics_host, settings.metrics_port) as port:
+        _log.info("serving /metrics, /healthz and /readyz on port %d", port)
+        await patiently(lambda: probe_create_only(store), CLOCK, "probe the store")
+        started.set()
+        await patiently(
+            lambda: ensure_system_topics(broker, settings.jobs_partitions), CLOCK, "look for the topics"
+        )
+        with leaf_errors():
+            await work()
+
+
+def _kafka_probe(broker: Broker) -> Probe:
+    async def probe() -> str | None:
+        await broker.check()
+        return None
+
+    return probe
+
+
+def _started_probe(started: asyncio.Event) -> Probe:
+    async def probe() -> str | None:
+        return None if started.is_set() else "the object store has not answered yet"
+
+    return probe
+
+
+def _joined_probe(joined: asyncio.Event) -> Probe:
+    async def probe() -> str | None:
+        return None if joined.is_set() else "the jobs have not been read yet"
+
+    return probe

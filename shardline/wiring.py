@@ -1,0 +1,129 @@
+"""From settings to adapters: the one place where they meet."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from common.clock import SystemClock
+from common.directory import DirectoryStore
+from common.errors import UsageError
+from common.kafka import KafkaBroker, KafkaOptions, open_kafka
+from common.models import JobSpec
+from common.objects import S3Client, S3Options, S3Store, open_s3
+from common.ports import ObjectStore
+from common.settings import Settings
+from producer.parts import Limits
+from producer.pipeline import Pace
+from producer.sources.files import JsonLinesFiles
+from producer.sources.places import LocalFiles, S3Files
+from producer.sources.port import Source
+
+CLOCK = SystemClock()
+
+
+def kafka_options(settings: Settings) -> KafkaOptions:
+    """Settings of the broker."""
+    password = settings.kafka_sasl_password
+    return KafkaOptions(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        prefix=settings.kafka_topic_prefix,
+        client_id=f"shardline-{os.getpid()}",
+        security_protocol=settings.kafka_security_protocol,
+        sasl_mechanism=settings.kafka_sasl_mechanism,
+        sasl_username=settings.kafka_sasl_username,
+        sasl_password=password.get_secret_value() if password else None,
+        ssl_cafile=settings.kafka_ssl_cafile,
+        ssl_certfile=settings.kafka_ssl_certfile,
+        ssl_keyfile=settings.kafka_ssl_keyfile,
+        replication_factor=settings.kafka_replication_factor,
+        compression=None if settings.kafka_compression == "none" else settings.kafka_compression,
+        session_timeout_ms=settings.kafka_session_timeout_ms,
+        max_poll_interval_ms=settings.kafka_max_poll_interval_ms,
+        request_timeout_ms=settings.kafka_request_timeout_ms,
+        transaction_timeout_ms=settings.kafka_transaction_timeout_ms,
+    )
+
+
+def s3_options(settings: Settings, bucket: str | None = None) -> S3Options:
+    """Settings of the store.
+
+    Raises:
+        UsageError: no bucket is set.
+    """
+    bucket = bucket or settings.s3_bucket
+    if not bucket:
+        raise UsageError("no bucket is set", hint="set S3_BUCKET")
+    secret, token = settings.aws_secret_access_key, settings.aws_session_token
+    return S3Options(
+        bucket=bucket,
+        prefix=settings.s3_prefix,
+        endpoint_url=settings.aws_endpoint_url_s3,
+        region=settings.aws_region,
+        access_key_id=settings.aws_access_key_id,
+        secret_access_key=secret.get_secret_value() if secret else None,
+        session_token=token.get_secret_value() if token else None,
+        addressing_style=settings.s3_addressing_style,
+        ca_bundle=settings.aws_ca_bundle,
+        encryption=settings.s3_encryption,
+    )
+
+
+def open_broker(settings: Settings) -> AbstractAsyncContextManager[KafkaBroker]:
+    """Kafka."""
+    return open_kafka(kafka_options(settings))
+
+
+@asynccontextmanager
+async def open_store(settings: Settings) -> AsyncIterator[tuple[ObjectStore, S3Client]]:
+    """The bucket of datasets, and the client beside it for sources."""
+    options = s3_options(settings)
+    async with open_s3(options) as client:
+        yield S3Store(client, options.bucket, options.prefix), client
+
+
+@asynccontextmanager
+async def open_place(uri: str, settings: Settings) -> AsyncIterator[ObjectStore]:
+    """The store that a URI names: a directory, or s3://bucket/prefix."""
+    if not uri.startswith("s3://"):
+        yield DirectoryStore(Path(uri))
+        return
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    options = replace(s3_options(settings, bucket), prefix=prefix)
+    async with open_s3(options) as client:
+        yield S3Store(client, bucket, prefix)
+
+
+@asynccontextmanager
+async def open_reader(settings: Settings) -> AsyncIterator[S3Client | None]:
+    """A client for sources on S3, where one is configured."""
+    if settings.aws_endpoint_url_s3 is None and settings.aws_region is None:
+        yield None
+        return
+    async with open_s3(s3_options(settings, settings.s3_bucket or "any")) as client:
+        yield client
+
+
+def source_factory(root: Path, *, confined: bool, remote: S3Client | None) -> Callable[[JobSpec], Source]:
+    """Opens the source of a job."""
+    local = LocalFiles(root.absolute(), confined)
+    places = S3Files(remote) if remote is not None else None
+    return lambda spec: JsonLinesFiles(spec, local, places)
+
+
+def limits(settings: Settings) -> Limits:
+    """A producer's policy."""
+    return Limits(
+        topic_bytes=settings.topic_limit_bytes,
+        topic_grace=settings.topic_grace_seconds,
+        progress_seconds=settings.progress_seconds,
+        catch_up_seconds=2 * settings.kafka_transaction_timeout_ms / 1000,
+        pace=Pace(settings.source_rate),
+    )
+
+
+def slots(settings: Settings) -> asyncio.Semaphore:
+    """As many jobs as a producer runs at once."""
+    return asyncio.Semaphore(settings.max_jobs)
