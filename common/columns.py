@@ -18,7 +18,13 @@ _EXACT = 1 << 53
 _DTYPES = {"string": "string", "int": "int64", "float": "float64", "bool": "bool"}
 _KINDS: dict[type, str] = {str: "string", int: "int", float: "float", bool: "bool"}
 _ROW_KEYS = ("text", "metadata", "source", "quality_score", "document_id", "relevance_score")
-_ROW_TYPES = {"text": str, "source": str, "quality_score": float, "document_id": str, "relevance_score": float}
+_ROW_TYPES = {
+    "text": str,
+    "source": str,
+    "quality_score": float,
+    "document_id": str,
+    "relevance_score": float,
+}
 
 
 class HasMetadata(Protocol):

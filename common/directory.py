@@ -156,7 +156,9 @@ class DirectoryStore:
         return self._root / checked(key)
 
     def _unavailable(self, error: OSError) -> StoreUnavailable:
-        hint = "free some space there" if error.errno == errno.ENOSPC else "check the folder and its permissions"
+        hint = (
+            "free some space there" if error.errno == errno.ENOSPC else "check the folder and its permissions"
+        )
         return StoreUnavailable(f"{self._root} cannot be used: {error.strerror or error}", hint=hint)
 
 

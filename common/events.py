@@ -30,7 +30,15 @@ class Event:
         """The event of a chain's last record."""
         upto = record.upto
         return cls(
-            job_id, attempt, record.partition, record.next, upto.rows, upto.bytes, at, upto.rejected, upto.dead
+            job_id,
+            attempt,
+            record.partition,
+            record.next,
+            upto.rows,
+            upto.bytes,
+            at,
+            upto.rejected,
+            upto.dead,
         )
 
     @classmethod

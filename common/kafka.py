@@ -160,16 +160,16 @@ class KafkaBroker:
     async def _until(self, name: str, partitions: int) -> None:
         # A new topic is known to all brokers only after a moment.
         deadline = asyncio.get_running_loop().time() + _GONE_SECONDS
-        while await self._partitions(name) != partitions:
+        while await self._partitions(name, led=True) != partitions:
             if asyncio.get_running_loop().time() > deadline:
                 raise BrokerUnavailable(f"the topic {name} does not have {partitions} partitions yet")
             await asyncio.sleep(0.05)
 
-    async def _partitions(self, name: str) -> int:
+    async def _partitions(self, name: str, *, led: bool = False) -> int:
         with translated(f"the topic {name} cannot be described", self._options.bootstrap_servers):
             found = await (await self._started_admin()).describe_topics([name])
         parts = found[0]["partitions"] if found and not found[0]["error_code"] else []
-        return len([part for part in parts if part["leader"] >= 0])
+        return len([part for part in parts if part["leader"] >= 0 or not led])
 
     async def describe_topic(self, name: str) -> TopicSpec | None:
         """Partitions and full configuration, or None."""
@@ -251,7 +251,9 @@ class KafkaBroker:
         return open_writer(self._options, self._name(transactional_id))
 
     @asynccontextmanager
-    async def group_reader(self, topic: str, group: str, listener: GroupListener) -> AsyncIterator[GroupReader]:
+    async def group_reader(
+        self, topic: str, group: str, listener: GroupListener
+    ) -> AsyncIterator[GroupReader]:
         """Join the group for the topic."""
         from common.kafka_io import open_group_reader
 

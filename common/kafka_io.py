@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
@@ -32,7 +32,13 @@ from common.ports import (
 )
 
 _log = logging.getLogger(__name__)
-_STALE = (CommitFailedError, IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError, IllegalStateError)
+_STALE = (
+    CommitFailedError,
+    IllegalGenerationError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+    IllegalStateError,
+)
 _BATCH_RECORDS = 5_000
 
 
@@ -70,24 +76,26 @@ class _Writer:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        """See the port. aiokafka would commit a transaction of which a batch was refused: every
-        delivery is awaited here, under one deadline, before the commit is asked for."""
+        # aiokafka would commit a transaction of which a batch was refused: every delivery is awaited
+        # here, under one deadline, before the commit is asked for.
         if self._broken:
             raise BrokerUnavailable("this writer failed before; open a new one")
         self._broken = True
-        transaction = _Transaction(self._producer, self._options.prefix)
-        with translated(f"the transaction of {self._id} failed", self._options.bootstrap_servers):
-            try:
+        transaction = _Transaction(self._producer, self._options, f"the transaction of {self._id} failed")
+        try:
+            with transaction.translated():
                 async with asyncio.timeout(self._options.request_timeout_ms / 1000):
                     await self._producer.begin_transaction()
-                yield transaction
+            # The body is not Kafka's: an OSError of the source must not look like the broker's.
+            yield transaction
+            with transaction.translated():
                 async with asyncio.timeout(2 * self._options.request_timeout_ms / 1000):
                     await transaction.delivered()
                     await self._producer.commit_transaction()
-            except BaseException:
-                transaction.forget()
-                await self._abort()
-                raise
+        except BaseException:
+            transaction.forget()
+            await self._abort()
+            raise
         self._broken = False
 
     async def _abort(self) -> None:
@@ -98,17 +106,29 @@ class _Writer:
 
 
 class _Transaction:
-    def __init__(self, producer: AIOKafkaProducer, prefix: str) -> None:
+    def __init__(self, producer: AIOKafkaProducer, options: KafkaOptions, failure: str) -> None:
         self._producer = producer
-        self._prefix = prefix
+        self._options = options
+        self._failure = failure
+        self._whole = True
         self._deliveries: list[asyncio.Future[Any]] = []
 
+    def translated(self) -> AbstractContextManager[None]:
+        return translated(self._failure, self._options.bootstrap_servers)
+
     async def send(self, topic: str, messages: Sequence[Message]) -> None:
-        name = self._prefix + topic
+        whole, self._whole = self._whole, False
+        with self.translated():
+            await self._send(self._options.prefix + topic, messages)
+        self._whole = whole
+
+    async def _send(self, name: str, messages: Sequence[Message]) -> None:
         placed: dict[int, list[Message]] = {}
         for message in messages:
             if message.partition is None:
-                sent = await self._producer.send(name, message.value, message.key, headers=list(message.headers))
+                sent = await self._producer.send(
+                    name, message.value, message.key, headers=list(message.headers)
+                )
                 self._deliveries.append(sent)
             else:
                 placed.setdefault(message.partition, []).append(message)
@@ -129,6 +149,8 @@ class _Transaction:
         self._deliveries.append(await self._producer.send_batch(batch, topic, partition=partition))
 
     async def delivered(self) -> None:
+        if not self._whole:
+            raise BrokerUnavailable(f"{self._failure}: a send did not end")
         await asyncio.gather(*self._deliveries)
 
     def forget(self) -> None:
@@ -140,9 +162,7 @@ class _Transaction:
 
 def _append(batch: Any, message: Message) -> bool:
     return (
-        batch.append(
-            key=message.key, value=message.value, timestamp=None, headers=list(message.headers)
-        )
+        batch.append(key=message.key, value=message.value, timestamp=None, headers=list(message.headers))
         is not None
     )
 
@@ -168,24 +188,46 @@ def _record(found: Any) -> Record:
     return Record(found.partition, found.offset, found.key, found.value, found.headers)
 
 
-class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] - aiokafka is untyped
-    """Hands rebalances on; aiokafka logs and swallows what a listener raises, so it is kept for the next poll."""
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
+    """Hands rebalances on, and keeps what a callback raises for the next poll: aiokafka would swallow it.
+
+    aiokafka fetches from the committed offsets while the `assigned` callback still runs: `sought` holds
+    the partitions, with their positions, that the callback has placed, and only those are read.
+    """
 
     def __init__(self, listener: GroupListener) -> None:
         self._listener = listener
         self.error: BaseException | None = None
+        self.epoch = 0
+        self.joined = False
+        self.sought: dict[int, int] = {}
+        self.news = asyncio.Event()
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        self._turn(joined=False)
         await self._call(self._listener.revoked, revoked)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self._turn(joined=True)
         await self._call(self._listener.assigned, assigned)
+
+    def _turn(self, *, joined: bool) -> None:
+        self.epoch += 1
+        self.joined = joined
+        self.sought.clear()
+
+    def check(self) -> None:
+        """Raise what a callback raised."""
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
 
     async def _call(self, callback: Any, partitions: Iterable[TopicPartition]) -> None:
         try:
             await callback(tuple(sorted(item.partition for item in partitions)))
         except Exception as error:  # noqa: BLE001 - raised at the next poll
             self.error = error
+            self.news.set()
 
 
 @asynccontextmanager
@@ -197,7 +239,7 @@ async def open_group_reader(
         options,
         group_id=group,
         session_timeout_ms=options.session_timeout_ms,
-        heartbeat_interval_ms=max(100, options.session_timeout_ms // 4),
+        heartbeat_interval_ms=max(100, min(3000, options.session_timeout_ms // 4)),
         max_poll_interval_ms=options.max_poll_interval_ms,
     )
     reader = _GroupReader(consumer, topic, options, _Listener(listener))
@@ -230,9 +272,12 @@ class _GroupReader:
                 self._consumer.seek(where, offset)
             else:
                 self._to_beginning(where)
+            self._listener.sought[partition] = offset
+            self._listener.news.set()
 
     def _to_beginning(self, where: TopicPartition) -> None:
         # The call of that name waits for the broker, which a rebalance listener must not.
+        self._consumer._fetcher._records.pop(where, None)  # noqa: SLF001 - as its own seek does
         self._consumer._subscription.subscription.assignment.state_value(where).await_reset(  # noqa: SLF001
             OffsetResetStrategy.EARLIEST
         )
@@ -257,28 +302,54 @@ class _GroupReader:
         timeout: float,  # noqa: ASYNC109 - the port's
         max_records: int,
     ) -> Mapping[int, Sequence[Record]]:
-        if self._listener.error is not None:
-            error, self._listener.error = self._listener.error, None
-            raise error
-        if partitions is not None and not partitions:
+        self._listener.check()
+        sought = self._listener.sought
+        readable = [number for number in (sought if partitions is None else partitions) if number in sought]
+        if not readable:
             return await self._stay(timeout)
-        wanted = [TopicPartition(self._topic, number) for number in partitions or ()]
         with translated(f"{self._topic} cannot be read", self._options.bootstrap_servers):
             try:
-                found = await self._consumer.getmany(
-                    *wanted, timeout_ms=int(timeout * 1000), max_records=max_records
-                )
+                found = await self._fetch(readable, timeout, max_records)
             except OffsetOutOfRangeError as error:
                 numbers = tuple(where.partition for where in error.args[0])
                 raise OffsetOutOfRange(f"{self._topic}: no such offset", partitions=numbers) from None
         return {where.partition: [_record(item) for item in items] for where, items in found.items() if items}
 
+    async def _fetch(
+        self,
+        numbers: Sequence[int],
+        timeout: float,  # noqa: ASYNC109 - the port's
+        max_records: int,
+    ) -> Mapping[TopicPartition, Sequence[Any]]:
+        epoch = self._listener.epoch
+        wanted = [TopicPartition(self._topic, number) for number in numbers]
+        try:
+            found: Mapping[TopicPartition, Sequence[Any]] = await self._consumer.getmany(
+                *wanted, timeout_ms=int(timeout * 1000), max_records=max_records
+            )
+        except KafkaError:
+            if self._listener.epoch == epoch:
+                raise
+            found = dict.fromkeys(wanted, ())
+        if self._listener.epoch == epoch:
+            return found
+        # getmany went on through a rebalance, and read from the committed offsets: that is not what
+        # the listener asked for, and what it asked for is read again.
+        for where in found:
+            if where.partition in self._listener.sought:
+                self.seek(where.partition, self._listener.sought[where.partition])
+        return {}
+
     async def _stay(self, timeout: float) -> Mapping[int, Sequence[Record]]:  # noqa: ASYNC109 - the port's
-        # Nothing may be fetched, but the coordinator must see a poll: ask for a partition nobody has.
-        nowhere = TopicPartition(self._topic, 1 << 30)
-        with translated(f"{self._topic} cannot be read", self._options.bootstrap_servers):
-            await self._consumer.getmany(nowhere, timeout_ms=0)
-        await asyncio.sleep(timeout)
+        """Wait without reading. The coordinator must see a poll: ask for a partition nobody has."""
+        if self._listener.joined:
+            nowhere = TopicPartition(self._topic, 1 << 30)
+            with translated(f"{self._topic} cannot be read", self._options.bootstrap_servers):
+                await self._consumer.getmany(nowhere, timeout_ms=0)
+        self._listener.news.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._listener.news.wait()
         return {}
 
 
@@ -301,7 +372,9 @@ async def open_table_reader(
 
 
 class _TableReader:
-    def __init__(self, consumer: AIOKafkaConsumer, places: list[TopicPartition], options: KafkaOptions) -> None:
+    def __init__(
+        self, consumer: AIOKafkaConsumer, places: list[TopicPartition], options: KafkaOptions
+    ) -> None:
         self._consumer = consumer
         self._places = places
         self._options = options

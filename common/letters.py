@@ -61,7 +61,9 @@ def request_letter(record: Record, reason: str, hint: str) -> Message:
     return _message(key, job_id, [record.partition, record.offset], dead, keep_original=True)
 
 
-def _message(key: str, job_id: str | None, position: Any, dead: DeadLetter, *, keep_original: bool) -> Message:
+def _message(
+    key: str, job_id: str | None, position: Any, dead: DeadLetter, *, keep_original: bool
+) -> Message:
     original = base64.b64encode(dead.original[:MOST_BYTES]).decode() if keep_original else None
     value = {
         "job_id": job_id,

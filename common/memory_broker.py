@@ -100,7 +100,9 @@ class MemoryBroker:
             raise Fenced(f"a newer producer took over {transactional_id}")
 
     @asynccontextmanager
-    async def group_reader(self, topic: str, group: str, listener: GroupListener) -> AsyncIterator[GroupReader]:
+    async def group_reader(
+        self, topic: str, group: str, listener: GroupListener
+    ) -> AsyncIterator[GroupReader]:
         """Join the group, at the first poll: the caller must hold the reader when partitions are assigned."""
         self.topic(topic)
         members = self._groups.setdefault((topic, group), _Group(self, topic))
@@ -262,7 +264,16 @@ class _GroupReader:
         logs = self._broker.topic(self._topic).logs
         found: dict[int, list[Record]] = {}
         for number in self.positions if partitions is None else partitions:
-            if most > 0 and number in self.positions and (records := self._next(logs[number], number, most)):
+            if most <= 0 or number not in self.positions:
+                continue
+            try:
+                records = self._next(logs[number], number, most)
+            except OffsetOutOfRange:
+                # What was taken from the others must reach the caller first; the next poll raises.
+                if found:
+                    return found
+                raise
+            if records:
                 found[number] = records
                 most -= len(records)
                 self.positions[number] = records[-1].offset + 1
@@ -274,4 +285,3 @@ class _GroupReader:
             return log.read(log.start if position < 0 else position, most)
         except OffsetOutOfRange as error:
             raise OffsetOutOfRange(str(error), partitions=(number,)) from None
-

@@ -163,7 +163,9 @@ class Request(Model):
         return orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
 
 
-_TRANSLITERATION = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "Ä": "ae", "Ö": "oe", "Ü": "ue"})
+_TRANSLITERATION = str.maketrans(
+    {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "Ä": "ae", "Ö": "oe", "Ü": "ue"}
+)
 
 
 def slugify(name: str) -> str:
@@ -213,7 +215,9 @@ def _validated(model: type[M], value: dict[str, Any]) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise JobInvalid("; ".join(_sentences(error)), hint="docs/job.schema.json describes every field") from None
+        raise JobInvalid(
+            "; ".join(_sentences(error)), hint="docs/job.schema.json describes every field"
+        ) from None
 
 
 def _sentences(error: ValidationError) -> list[str]:

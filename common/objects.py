@@ -107,7 +107,9 @@ class S3Client:
 
         return await self._try(f"get {key}", read)
 
-    async def stream_object(self, bucket: str, key: str, *, offset: int = 0, etag: str = "") -> AsyncIterator[bytes]:
+    async def stream_object(
+        self, bucket: str, key: str, *, offset: int = 0, etag: str = ""
+    ) -> AsyncIterator[bytes]:
         """Bytes from `offset` on; goes on where a connection broke, as long as the object is the same.
 
         Raises:

@@ -30,11 +30,15 @@ class Settings(BaseModel):
         "localhost:9092", "host:port list of Kafka", "KAFKA_BOOTSTRAP_SERVERS"
     )
     kafka_security_protocol: str = _setting(
-        "PLAINTEXT", "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL", "KAFKA_SECURITY_PROTOCOL",
+        "PLAINTEXT",
+        "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL",
+        "KAFKA_SECURITY_PROTOCOL",
         pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$",
     )
     kafka_sasl_mechanism: str = _setting(
-        "PLAIN", "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512", "KAFKA_SASL_MECHANISM",
+        "PLAIN",
+        "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
+        "KAFKA_SASL_MECHANISM",
         pattern="^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512)$",
     )
     kafka_sasl_username: str | None = _setting(None, "user name", "KAFKA_SASL_USERNAME")
@@ -43,34 +47,52 @@ class Settings(BaseModel):
     kafka_ssl_certfile: str | None = _setting(None, "client certificate (PEM)", "KAFKA_SSL_CERTFILE")
     kafka_ssl_keyfile: str | None = _setting(None, "its key (PEM)", "KAFKA_SSL_KEYFILE")
     kafka_topic_prefix: str = _setting(
-        "", "put before topics, groups and transactional ids", "KAFKA_TOPIC_PREFIX", pattern=r"^[a-zA-Z0-9._-]*$"
+        "",
+        "put before topics, groups and transactional ids",
+        "KAFKA_TOPIC_PREFIX",
+        pattern=r"^[a-zA-Z0-9._-]*$",
     )
     kafka_replication_factor: int = _setting(
         -1, "of topics that are created; -1 is the broker's default", "KAFKA_REPLICATION_FACTOR", ge=-1
     )
     kafka_compression: str = _setting(
-        "none", "none, gzip, lz4 or zstd, of documents on the wire", "KAFKA_COMPRESSION",
+        "none",
+        "none, gzip, lz4 or zstd, of documents on the wire",
+        "KAFKA_COMPRESSION",
         pattern="^(none|gzip|lz4|zstd)$",
     )
     kafka_session_timeout_ms: int = _setting(
-        30_000, "a worker or producer silent for so long is taken for dead", "KAFKA_SESSION_TIMEOUT_MS", ge=1000
+        30_000,
+        "a worker or producer silent for so long is taken for dead",
+        "KAFKA_SESSION_TIMEOUT_MS",
+        ge=1000,
     )
     kafka_max_poll_interval_ms: int = _setting(
-        300_000, "one that does not poll for so long is taken for stuck", "KAFKA_MAX_POLL_INTERVAL_MS", ge=1000
+        300_000,
+        "one that does not poll for so long is taken for stuck",
+        "KAFKA_MAX_POLL_INTERVAL_MS",
+        ge=1000,
     )
     kafka_request_timeout_ms: int = _setting(30_000, "of one request", "KAFKA_REQUEST_TIMEOUT_MS", ge=1000)
     kafka_transaction_timeout_ms: int = _setting(
         60_000, "a transaction open for so long is aborted", "KAFKA_TRANSACTION_TIMEOUT_MS", ge=1000
     )
     jobs_partitions: int = _setting(
-        8, "partitions of dataset.jobs and dataset.checkpoints, when created", "SHARDLINE_JOBS_PARTITIONS", ge=1
+        8,
+        "partitions of dataset.jobs and dataset.checkpoints, when created",
+        "SHARDLINE_JOBS_PARTITIONS",
+        ge=1,
     )
     aws_access_key_id: str | None = _setting(None, "S3 key; else the AWS chain", "AWS_ACCESS_KEY_ID")
     aws_secret_access_key: SecretStr | None = _setting(None, "its secret", "AWS_SECRET_ACCESS_KEY")
     aws_session_token: SecretStr | None = _setting(None, "of temporary keys", "AWS_SESSION_TOKEN")
     aws_region: str | None = _setting(None, "S3 region", "AWS_REGION", "AWS_DEFAULT_REGION")
     aws_endpoint_url_s3: str | None = _setting(
-        None, "URL of an S3-compatible store; none is AWS", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "S3_ENDPOINT_URL"
+        None,
+        "URL of an S3-compatible store; none is AWS",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_ENDPOINT_URL",
+        "S3_ENDPOINT_URL",
     )
     aws_ca_bundle: str | None = _setting(None, "CA bundle (PEM) of the store", "AWS_CA_BUNDLE")
     s3_bucket: str | None = _setting(None, "bucket of datasets", "S3_BUCKET")
@@ -79,17 +101,17 @@ class Settings(BaseModel):
         "auto", "auto, path or virtual", "S3_ADDRESSING_STYLE", pattern="^(auto|path|virtual)$"
     )
     s3_encryption: str | None = _setting(None, "server-side encryption, such as AES256", "S3_ENCRYPTION")
-    spool_dir: Path = _setting(
-        Path(tempfile.gettempdir()), "folder for open segments", "SHARDLINE_SPOOL_DIR"
-    )
+    spool_dir: Path = _setting(Path(tempfile.gettempdir()), "folder for open segments", "SHARDLINE_SPOOL_DIR")
     spool_bytes: int = _setting(
         8 << 30, "bytes of spool of one worker, over all jobs", "SHARDLINE_SPOOL_BYTES", ge=1 << 20
     )
     uploads: int = _setting(4, "shards that one worker puts at once", "SHARDLINE_UPLOADS", ge=1, le=64)
     max_jobs: int = _setting(4, "jobs that one producer runs at once", "SHARDLINE_MAX_JOBS", ge=1)
     topic_limit_bytes: int = _setting(
-        1 << 30, "bytes a job's topic may hold that no chain holds; raised where open segments need more",
-        "SHARDLINE_TOPIC_LIMIT_BYTES", ge=1 << 20,
+        1 << 30,
+        "bytes a job's topic may hold that no chain holds; raised where open segments need more",
+        "SHARDLINE_TOPIC_LIMIT_BYTES",
+        ge=1 << 20,
     )
     topic_grace_seconds: float = _setting(
         60.0, "a job's topic is deleted so long after its end", "SHARDLINE_TOPIC_GRACE_SECONDS", ge=0
@@ -106,16 +128,21 @@ class Settings(BaseModel):
     dead_letter_originals: bool = _setting(
         True, "keep the original bytes in dead letters", "SHARDLINE_DEAD_LETTER_ORIGINALS"
     )
-    files_root: Path = _setting(
-        Path(), "folder in which a producer may read the files of jobs", "FILES_ROOT"
-    )
+    files_root: Path = _setting(Path(), "folder in which a producer may read the files of jobs", "FILES_ROOT")
     metrics_port: int = _setting(
-        9310, "of /metrics, /healthz and /readyz; 0 is any free one", "SHARDLINE_METRICS_PORT",
-        old=("CLARA_METRICS_PORT",), ge=0, le=65535,
+        9310,
+        "of /metrics, /healthz and /readyz; 0 is any free one",
+        "SHARDLINE_METRICS_PORT",
+        old=("CLARA_METRICS_PORT",),
+        ge=0,
+        le=65535,
     )
     metrics_host: str = _setting("0.0.0.0", "address they are bound to", "SHARDLINE_METRICS_HOST")  # noqa: S104 - scraped from outside of its container
     log_level: str = _setting(
-        "INFO", "DEBUG, INFO, WARNING or ERROR", "LOG_LEVEL", old=("CLARA_LOG_LEVEL",),
+        "INFO",
+        "DEBUG, INFO, WARNING or ERROR",
+        "LOG_LEVEL",
+        old=("CLARA_LOG_LEVEL",),
         pattern="^(DEBUG|INFO|WARNING|ERROR)$",
     )
 

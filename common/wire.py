@@ -92,9 +92,7 @@ def encode_document(sequence: int, position: bytes, facts: Facts, head: bytes, t
 
 def encode_dead(sequence: int, position: bytes, dead: DeadLetter) -> bytes:
     """A dead message."""
-    about = orjson.dumps(
-        {"reason": dead.reason, "hint": dead.hint, "sha256": dead.sha256, "size": dead.size}
-    )
+    about = orjson.dumps({"reason": dead.reason, "hint": dead.hint, "sha256": dead.sha256, "size": dead.size})
     return b"".join((_DEAD_HEAD.pack(DEAD, sequence, len(position)), position, about, b"\n", dead.original))
 
 

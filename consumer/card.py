@@ -17,9 +17,7 @@ def dataset_card(manifest: Mapping[str, Any]) -> str:
     return "\n".join([*parts, *_body(manifest, splits, suffix), ""])
 
 
-def _front_matter(
-    name: str, splits: Mapping[str, Any], features: list[list[str]], suffix: str
-) -> list[str]:
+def _front_matter(name: str, splits: Mapping[str, Any], features: list[list[str]], suffix: str) -> list[str]:
     lines = [f"pretty_name: {_quoted(name)}"]
     if splits:
         lines += ["configs:", "- config_name: default", "  data_files:"]
@@ -29,7 +27,11 @@ def _front_matter(
     if splits:
         lines.append("  splits:")
         for split, sums in splits.items():
-            lines += [f"  - name: {split}", f"    num_bytes: {sums['bytes']}", f"    num_examples: {sums['rows']}"]
+            lines += [
+                f"  - name: {split}",
+                f"    num_bytes: {sums['bytes']}",
+                f"    num_examples: {sums['rows']}",
+            ]
     return lines
 
 
@@ -72,7 +74,12 @@ def _body(manifest: Mapping[str, Any], splits: Mapping[str, Any], suffix: str) -
     ]
     if splits:
         paths = ", ".join(f'"{split}": "data/{split}/*{suffix}"' for split in splits)
-        lines += ["```python", "from datasets import load_dataset", f"load_dataset('json', data_files={{{paths}}})", "```"]
+        lines += [
+            "```python",
+            "from datasets import load_dataset",
+            f"load_dataset('json', data_files={{{paths}}})",
+            "```",
+        ]
     else:
         lines.append("The dataset is empty: no document passed the filters.")
     return lines

@@ -39,7 +39,9 @@ def prove(produced: Sequence[PartitionState], tips: Sequence[ChainRecord | None]
                 f"partition {number}: {sent.sequence} messages were produced, {held.records} are accounted for"
             )
         if held.hash_sum != sent.hash_sum:
-            raise _broken(f"partition {number}: the hash sum of the document ids disagrees with the producer's")
+            raise _broken(
+                f"partition {number}: the hash sum of the document ids disagrees with the producer's"
+            )
     counted = sum(part.sequence for part in produced)
     if counted != source_count:
         raise _broken(f"the source counted {source_count} documents, {counted} were produced")
@@ -64,9 +66,7 @@ class Dataset:
     async def tips(self, known: Sequence[ChainRecord | None] | None = None) -> list[ChainRecord | None]:
         """The chain's last record of every partition; `known` is where to look on from."""
         known = known or [None] * self.spec.total_partitions
-        return [
-            await Chain(self.store, self.layout, number).tip(last) for number, last in enumerate(known)
-        ]
+        return [await Chain(self.store, self.layout, number).tip(last) for number, last in enumerate(known)]
 
     async def publish(self, outcome: Outcome) -> None:
         """Write manifest, card and `_SUCCESS`, in this order; what is there already stands."""

@@ -41,7 +41,9 @@ class Resources:
 class JobConsumer:
     """Takes part in one attempt until cancelled."""
 
-    def __init__(self, broker: Broker, landing: Landing, resources: Resources, progress: asyncio.Event) -> None:
+    def __init__(
+        self, broker: Broker, landing: Landing, resources: Resources, progress: asyncio.Event
+    ) -> None:
         self._broker = broker
         self._landing = landing
         self._resources = resources
@@ -117,18 +119,19 @@ class JobConsumer:
 
     async def _feed(self, reader: GroupReader) -> None:
         while True:
-            wanted = [number for number, part in self._parts.items() if part.wants_records]
+            wanted = {number: part for number, part in self._parts.items() if part.wants_records}
+            turns = {number: part.turn for number, part in wanted.items()}
             if not wanted:
                 await self._rest(reader)
                 continue
             try:
-                found = await reader.poll(wanted, timeout=_POLL_SECONDS, max_records=_MOST_RECORDS)
+                found = await reader.poll(tuple(wanted), timeout=_POLL_SECONDS, max_records=_MOST_RECORDS)
             except OffsetOutOfRange as error:
                 self._rewind(error.partitions)
                 continue
             for number, records in found.items():
-                if (part := self._parts.get(number)) is not None:
-                    part.give(records)
+                # To whom it was fetched for: a partition that came back meanwhile has its own position.
+                wanted[number].give(records, turns[number])
             await self._look_for_topic(quiet=not found)
 
     async def _rest(self, reader: GroupReader) -> None:

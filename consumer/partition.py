@@ -63,20 +63,31 @@ class PartitionTask:
         self._inbox: asyncio.Queue[Sequence[Record]] = asyncio.Queue(maxsize=1)
         self._closed: asyncio.Queue[OpenSegment] = asyncio.Queue(maxsize=1)
         self._unproven = False
+        self.turn = 0
 
     @property
     def wants_records(self) -> bool:
         """Whether the next records should be fetched: settled, and nothing is waiting."""
         return self._segment is not None and self._inbox.empty()
 
-    def give(self, records: Sequence[Record]) -> None:
-        """Hand over fetched records; only when it wants them."""
-        self._inbox.put_nowait(records)
+    def give(self, records: Sequence[Record], turn: int) -> None:
+        """Hand over records, when it wants them, that were asked for in `turn`.
+
+        A seek begins a new turn: what was fetched from the old position is dropped.
+        """
+        if turn == self.turn:
+            self._inbox.put_nowait(records)
 
     def rewind(self) -> None:
         """The log does not hold the position asked for: read from its start, sequences tell what is new."""
         self._unproven = False
-        self._seek(self._partition, -1)
+        self._go_to(-1)
+
+    def _go_to(self, offset: int) -> None:
+        self.turn += 1
+        if not self._inbox.empty():
+            self._inbox.get_nowait()
+        self._seek(self._partition, offset)
 
     async def run(self) -> None:
         """Work until cancelled.
@@ -106,7 +117,7 @@ class PartitionTask:
         # sequence of the first record, or by the log's bounds; then we read from the start.
         if tip is not None and tip.attempt == self._landing.attempt:
             self._unproven = True
-            self._seek(self._partition, tip.offset)
+            self._go_to(tip.offset)
         else:
             self.rewind()
 
@@ -115,7 +126,9 @@ class PartitionTask:
         self._landing.metrics.spool(self._bench.budget.used)
         spec = self._landing.spec
         rejects = spec.quality.keep_rejected
-        self._segment = OpenSegment(first, before, self._judge, Cut.of(spec), self._bench.spool, rejects=rejects)
+        self._segment = OpenSegment(
+            first, before, self._judge, Cut.of(spec), self._bench.spool, rejects=rejects
+        )
         self._held.add(self._segment)
         self._bench.ready()
 

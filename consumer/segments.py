@@ -46,9 +46,7 @@ class Cut:
 
     def reached(self, row_bytes: int, scanned_bytes: int, records: int) -> bool:
         """Whether a segment with these sums is full."""
-        return (
-            row_bytes >= self.row_bytes or scanned_bytes >= self.scanned_bytes or records >= self.records
-        )
+        return row_bytes >= self.row_bytes or scanned_bytes >= self.scanned_bytes or records >= self.records
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +74,9 @@ class OpenSegment:
     `before` are the chain's totals up to `first`. Blocking (it writes its spool): call it off the loop.
     """
 
-    def __init__(self, first: int, before: Totals, judge: Judge, cut: Cut, spool: Path, *, rejects: bool) -> None:
+    def __init__(
+        self, first: int, before: Totals, judge: Judge, cut: Cut, spool: Path, *, rejects: bool
+    ) -> None:
         self.first = first
         self.next = first
         self.before = before

@@ -149,4 +149,6 @@ async def plain_bytes(store: ObjectStore, key: str, compression: str) -> AsyncIt
             try:
                 yield decoder.decompress(chunk[start : start + (1 << 16)])
             except (zstandard.ZstdError, zlib.error) as error:
-                raise JobFailed(FailureCode.CONSERVATION, f"{key} is no valid {compression}: {error}") from None
+                raise JobFailed(
+                    FailureCode.CONSERVATION, f"{key} is no valid {compression}: {error}"
+                ) from None

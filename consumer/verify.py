@@ -114,7 +114,9 @@ class Verifier:
         report.digest, report.rows, report.shards = digest, sums.rows, len(shards)
         report.rejected, report.dead_letters = sums.rejected, sums.dead
         if sums.records != manifest["source"]["count"]:
-            self._problem(f"the source counted {manifest['source']['count']} documents, the chain {sums.records}")
+            self._problem(
+                f"the source counted {manifest['source']['count']} documents, the chain {sums.records}"
+            )
         if shards != manifest["shards"]:
             self._problem("the manifest lists other shards than the chain")
         if manifest["totals"]["rows"] != sums.rows or manifest["rejected"] != sums.rejected:
@@ -138,8 +140,10 @@ class Verifier:
         if digest.hexdigest() != record.sha256:
             self._problem(f"{key}: its sha256 is {digest.hexdigest()}, the chain says {record.sha256}")
         if (rows, size) != (record.segment.rows, record.segment.bytes):
-            self._problem(f"{key}: {rows} rows and {size} bytes, the chain says {record.segment.rows} and "
-                          f"{record.segment.bytes}")
+            self._problem(
+                f"{key}: {rows} rows and {size} bytes, the chain says {record.segment.rows} and "
+                f"{record.segment.bytes}"
+            )
 
     async def _success(self, layout: Layout) -> None:
         try:

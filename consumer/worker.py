@@ -188,4 +188,3 @@ def _latest(records: Sequence[Record]) -> dict[str, JobState]:
             continue
         latest[state.spec.job_id] = state
     return latest
-

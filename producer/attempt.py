@@ -137,9 +137,7 @@ class AttemptRun:
             await self._prepare(writer, state, plan)
         elif await self._parts.broker.describe_topic(self._topic) is None:
             raise self._topic_lost()
-        tools = Tools(
-            writer, self._parts.clock, self._parts.metrics, self._backlog, self._parts.limits.pace
-        )
+        tools = Tools(writer, self._parts.clock, self._parts.metrics, self._backlog, self._parts.limits.pace)
         await Pipeline(tools, state, source, plan).run()
 
     def _topic_lost(self) -> JobFailed:

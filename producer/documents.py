@@ -133,7 +133,9 @@ def _slow_loads(raw: bytes) -> Any:
     if text.count("[") + text.count("{") > _MOST_DEPTH and _depth(text) > _MOST_DEPTH:
         raise _Unusable(DeadReason.TOO_DEEP)
     try:
-        return json.loads(text, parse_constant=_refuse_constant, parse_int=_parse_int, parse_float=_parse_float)
+        return json.loads(
+            text, parse_constant=_refuse_constant, parse_int=_parse_int, parse_float=_parse_float
+        )
     except ValueError:
         raise _Unusable(DeadReason.INVALID_JSON) from None
 

@@ -52,7 +52,9 @@ class Encoder:
         return encoded
 
     def _place(self, key: bytes, content: Document | Broken) -> int:
-        if self._validation and in_validation(self._group(key, content), self._spec.output.validation_fraction):
+        if self._validation and in_validation(
+            self._group(key, content), self._spec.output.validation_fraction
+        ):
             return self._train + partition_of(key, self._validation)
         return partition_of(key, self._train)
 

@@ -129,4 +129,3 @@ def checkpoint(state: JobState) -> Message:
 
 def _sliced(batch: list[Item], size: int) -> list[list[Item]]:
     return [batch[start : start + size] for start in range(0, len(batch), size)] if size else [batch]
-

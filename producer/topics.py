@@ -16,7 +16,11 @@ _DAY_MS = 86_400_000
 
 def system_topics(partitions: int) -> list[TopicSpec]:
     """The topics that live for ever. dataset.jobs and dataset.checkpoints agree in their partitions."""
-    compacted = {"cleanup.policy": "compact", "segment.bytes": str(8 * _MIB), "min.cleanable.dirty.ratio": "0.1"}
+    compacted = {
+        "cleanup.policy": "compact",
+        "segment.bytes": str(8 * _MIB),
+        "min.cleanable.dirty.ratio": "0.1",
+    }
     forever = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
     letters = {"cleanup.policy": "compact,delete", "retention.ms": str(30 * _DAY_MS)}
     events = {"cleanup.policy": "delete", "retention.ms": str(7 * _DAY_MS)}

@@ -33,7 +33,9 @@ def version(value: bool) -> None:
 
 @app.callback()
 def root(
-    _version: bool = typer.Option(False, "--version", callback=version, is_eager=True, help="Show the version."),
+    _version: bool = typer.Option(
+        False, "--version", callback=version, is_eager=True, help="Show the version."
+    ),
 ) -> None:
     """Turns document stores into training data: exactly once, reproducible byte by byte, proven."""
 

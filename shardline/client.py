@@ -112,7 +112,10 @@ class Client:
         """The jobs as they stand now."""
         board = Board()
         await ensure_system_topics(self._broker, self._partitions)
-        async with self._broker.table_reader(CHECKPOINTS) as table, self._broker.table_reader(EVENTS) as events:
+        async with (
+            self._broker.table_reader(CHECKPOINTS) as table,
+            self._broker.table_reader(EVENTS) as events,
+        ):
             board.take_checkpoints(await table.catch_up(deadline=_DEADLINE))
             board.take_events(await events.catch_up(deadline=_DEADLINE))
         return board
@@ -121,7 +124,10 @@ class Client:
         """The board, again every `interval` seconds or so, for as long as it is asked for."""
         board = Board()
         await ensure_system_topics(self._broker, self._partitions)
-        async with self._broker.table_reader(CHECKPOINTS) as table, self._broker.table_reader(EVENTS) as events:
+        async with (
+            self._broker.table_reader(CHECKPOINTS) as table,
+            self._broker.table_reader(EVENTS) as events,
+        ):
             board.take_checkpoints(await table.catch_up(deadline=_DEADLINE))
             board.take_events(await events.catch_up(deadline=_DEADLINE))
             while True:

@@ -21,7 +21,7 @@ _ENGLISH = (
     "The authority|A developer|The council|An applicant|The owner|The inspector",
     "reviews|approves|submits|amends|extends|explains|publishes",
     "the zoning plan|the building permit|the road register|the roof area|the fee notice|the survey",
-    "without delay|upon request|under section 34|within three months|as stated in \"Annex 2\"|for the outer grounds",
+    'without delay|upon request|under section 34|within three months|as stated in "Annex 2"|for the outer grounds',
 )
 _DOMAINS = ("baurecht", "umweltrecht", "verwaltungsrecht", "verkehrsrecht")
 _TYPES = ("gesetz", "verordnung", "bescheid", "leitfaden")

@@ -54,7 +54,9 @@ async def serve_worker(settings: Settings) -> None:
     """
     metrics = Metrics()
     try:
-        spool = tempfile.TemporaryDirectory(prefix="shardline-", dir=settings.spool_dir, ignore_cleanup_errors=True)
+        spool = tempfile.TemporaryDirectory(
+            prefix="shardline-", dir=settings.spool_dir, ignore_cleanup_errors=True
+        )
     except OSError as error:
         raise spool_error(settings.spool_dir, error) from error
     with spool as folder:
@@ -78,7 +80,11 @@ async def _serve(
     joined: asyncio.Event,
 ) -> None:
     started = asyncio.Event()
-    probes: dict[str, Probe] = {"kafka": _kafka_probe(broker), "store": _started_probe(started), "joined": _joined_probe(joined)}
+    probes: dict[str, Probe] = {
+        "kafka": _kafka_probe(broker),
+        "store": _started_probe(started),
+        "joined": _joined_probe(joined),
+    }
     async with serve_health(metrics, probes, settings.metrics_host, settings.metrics_port) as port:
         _log.info("serving /metrics, /healthz and /readyz on port %d", port)
         await patiently(lambda: probe_create_only(store), CLOCK, "probe the store")

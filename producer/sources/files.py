@@ -60,7 +60,9 @@ class JsonLinesFiles:
         if not path.startswith("s3://"):
             return self._local
         if self._remote is None:
-            raise invalid(f"{path} is on S3, and no S3 is configured", "set AWS_ENDPOINT_URL_S3 or AWS_REGION")
+            raise invalid(
+                f"{path} is on S3, and no S3 is configured", "set AWS_ENDPOINT_URL_S3 or AWS_REGION"
+            )
         return self._remote
 
     def check_query(self, fields: Sequence[str]) -> None:
@@ -115,7 +117,9 @@ class JsonLinesFiles:
 class _FileReader:
     """Reads one file from a cursor on."""
 
-    def __init__(self, file: Mapping[str, Any], start: Cursor, longest: int, filters: Mapping[str, Any]) -> None:
+    def __init__(
+        self, file: Mapping[str, Any], start: Cursor, longest: int, filters: Mapping[str, Any]
+    ) -> None:
         self._file = dict(file)
         self._start = start
         self._longest = longest

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shardline.commands.options import JobFile, Json, quiet_settings, read_job
+from shardline.commands.options import complete, JobFile, Json, quiet_settings, read_job
 
 if TYPE_CHECKING:
     from common.models import JobSpec
@@ -31,7 +30,7 @@ def run(
     json: Json = False,
 ) -> None:
     """Run a whole job in this process: no Kafka needed. Stopped or killed, run it again to go on."""
-    asyncio.run(_run(read_job(job), output, quiet_settings(), json=json))
+    complete(_run(read_job(job), output, quiet_settings(), json=json))
 
 
 async def _run(spec: JobSpec, output: str, settings: Settings, *, json: bool) -> None:
@@ -95,7 +94,7 @@ def verify(
     json: Json = False,
 ) -> None:
     """Read a finished dataset again, every byte, and let it prove itself. Exit 1 names the first break."""
-    report = asyncio.run(_verify(uri, quiet_settings()))
+    report = complete(_verify(uri, quiet_settings()))
     _report(report, json=json)
     if not report.ok:
         raise typer.Exit(1)
@@ -137,7 +136,9 @@ def sample(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; .zst and .gz are compressed.")],
     documents: Annotated[int, typer.Option(min=0, help="How many.")] = 20_000,
     seed: Annotated[int, typer.Option(help="Another seed is another corpus.")] = 1,
-    broken: Annotated[bool, typer.Option("--broken", help="Add a line of each kind that is no document.")] = False,
+    broken: Annotated[
+        bool, typer.Option("--broken", help="Add a line of each kind that is no document.")
+    ] = False,
 ) -> None:
     """Write a deterministic synthetic corpus of German and English documents."""
     from shardline.sample import write_sample
@@ -155,10 +156,12 @@ def doctor(json: Json = False) -> None:
 
     loaded = load_settings()
     log_to_stderr("ERROR")
-    checks = asyncio.run(examine(loaded.settings))
+    checks = complete(examine(loaded.settings))
     if json:
         rows = [{"name": name, "value": value, "from": origin} for name, value, origin in loaded.shown()]
-        put_json({"settings": rows, "warnings": loaded.warnings, "checks": [check.to_json() for check in checks]})
+        put_json(
+            {"settings": rows, "warnings": loaded.warnings, "checks": [check.to_json() for check in checks]}
+        )
     else:
         put_table(("setting", "value", "from"), loaded.shown())
         put("")

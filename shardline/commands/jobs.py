@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from shardline.commands.options import JobFile, JobId, Json, quiet_settings, read_job
+from shardline.commands.options import complete, JobFile, JobId, Json, quiet_settings, read_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,11 +39,11 @@ def submit(
 
     spec = read_job(job)
     settings = quiet_settings()
-    asyncio.run(_submit(spec, settings))
+    complete(_submit(spec, settings))
     if not wait:
         put_json({"job_id": spec.job_id}) if json else put(spec.job_id)
         return
-    view = asyncio.run(_watch(spec.job_id, settings, _has_ended))
+    view = complete(_watch(spec.job_id, settings, _has_ended))
     put_json(view.to_json()) if json else put(spec.job_id)
     _exit_by(view)
 
@@ -94,7 +93,7 @@ def jobs(json: Json = False) -> None:
     """List all jobs."""
     from shardline.output import put_json, put_table
 
-    views = asyncio.run(_views(quiet_settings()))
+    views = complete(_views(quiet_settings()))
     if json:
         put_json([view.to_json() for view in views])
         return
@@ -130,12 +129,12 @@ def status(
     from shardline.output import put_json
 
     settings = quiet_settings()
-    found = {view.state.spec.job_id: view for view in asyncio.run(_views(settings))}
+    found = {view.state.spec.job_id: view for view in complete(_views(settings))}
     if job_id not in found:
         raise JobUnknown(f"no job '{job_id}' is known", hint="`shardline jobs` lists them")
     view = found[job_id]
     if watch and view.state.active:
-        view = asyncio.run(_watch(job_id, settings, _has_ended))
+        view = complete(_watch(job_id, settings, _has_ended))
     if json:
         put_json(view.to_json())
     elif not watch or not view.state.active:
@@ -152,12 +151,12 @@ def _show(view: JobView) -> None:
 
 def cancel(job_id: JobId) -> None:
     """Stop a job. What has landed is kept; `retry` goes on from there."""
-    asyncio.run(_request(job_id, "cancel", quiet_settings()))
+    complete(_request(job_id, "cancel", quiet_settings()))
 
 
 def retry(job_id: JobId) -> None:
     """Start a new attempt of a failed or cancelled job; it continues what has landed."""
-    asyncio.run(_request(job_id, "retry", quiet_settings()))
+    complete(_request(job_id, "retry", quiet_settings()))
 
 
 def delete(
@@ -167,7 +166,7 @@ def delete(
     """Delete a job's dataset, topics and dead letters. The id stays taken."""
     if not yes:
         typer.confirm(f"Delete the dataset of {job_id} and all that belongs to it?", abort=True, err=True)
-    asyncio.run(_request(job_id, "delete", quiet_settings()))
+    complete(_request(job_id, "delete", quiet_settings()))
 
 
 async def _request(job_id: str, action: Literal["cancel", "retry", "delete"], settings: Settings) -> None:

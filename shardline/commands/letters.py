@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shardline.commands.options import Json, quiet_settings
+from shardline.commands.options import complete, Json, quiet_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +28,7 @@ def list_letters(
     """List dead letters with their reasons."""
     from shardline.output import put_json, put_table
 
-    letters = asyncio.run(_letters(quiet_settings()))
+    letters = complete(_letters(quiet_settings()))
     chosen = [letter for _, letter in sorted(letters.items()) if job is None or letter.job_id == job]
     if json:
         put_json([_plain(letter) for letter in chosen])
@@ -63,7 +62,7 @@ def show(
     """Show a dead letter with its original."""
     from shardline.output import put_json, put_table
 
-    letter = _one(asyncio.run(_letters(quiet_settings())), key)
+    letter = _one(complete(_letters(quiet_settings())), key)
     if raw:
         sys.stdout.buffer.write(letter.original or b"")
     elif json:
@@ -88,13 +87,13 @@ def requeue(key: Key) -> None:
     from shardline.output import say
 
     settings = quiet_settings()
-    letter = _one(asyncio.run(_letters(settings)), key)
+    letter = _one(complete(_letters(settings)), key)
     if not key.startswith(JOBS + "/") or letter.original is None:
         raise UsageError(
             "only job messages can be sent again; a document comes from its source",
             hint="mend the document in its source and submit a new job",
         )
-    asyncio.run(_requeue(letter, settings))
+    complete(_requeue(letter, settings))
     say(f"{key} was sent again")
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
     from common.models import JobSpec
     from common.settings import Settings
 
@@ -15,8 +20,25 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.json", help="The job message; - is standard input.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job id.")]
 Port = Annotated[
-    int | None, typer.Option("--metrics-port", min=0, max=65535, help="Of /metrics, /healthz, /readyz; 0: any free.")
+    int | None,
+    typer.Option("--metrics-port", min=0, max=65535, help="Of /metrics, /healthz, /readyz; 0: any free."),
 ]
+
+
+class Interrupted(Exception):  # noqa: N818 - Ctrl-C, which Typer would turn into a bare "Aborted."
+    """The user pressed Ctrl-C."""
+
+
+def complete(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine to its end.
+
+    Raises:
+        Interrupted: on Ctrl-C, after everything was cleaned up.
+    """
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        raise Interrupted from None
 
 
 def settings(**flags: object) -> Settings:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import typer
 
-from shardline.commands.options import Port, settings
+from shardline.commands.options import Port, complete, settings
 
 if TYPE_CHECKING:
     from common.settings import Settings
@@ -15,20 +14,22 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    app.command(epilog="Example: KAFKA_BOOTSTRAP_SERVERS=kafka:9092 S3_BUCKET=data shardline producer")(producer)
+    app.command(epilog="Example: KAFKA_BOOTSTRAP_SERVERS=kafka:9092 S3_BUCKET=data shardline producer")(
+        producer
+    )
     app.command(epilog="Example: KAFKA_BOOTSTRAP_SERVERS=kafka:9092 S3_BUCKET=data shardline worker")(worker)
 
 
 def producer(metrics_port: Port = None) -> None:
     """Take jobs from Kafka and stream their documents into a topic each. Start as many as you like."""
     found = settings(metrics_port=metrics_port)
-    asyncio.run(_serve("producer", found))
+    complete(_serve("producer", found))
 
 
 def worker(metrics_port: Port = None) -> None:
     """Filter documents and land them as shards in S3. Start as many as you like."""
     found = settings(metrics_port=metrics_port)
-    asyncio.run(_serve("worker", found))
+    complete(_serve("worker", found))
 
 
 async def _serve(kind: str, found: Settings) -> None:

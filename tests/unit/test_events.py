@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from common.events import Event, Progress, fold
 
-histories = st.dictionaries(st.integers(0, 5), st.lists(st.integers(1, 50), min_size=1, max_size=8), max_size=6)
+histories = st.dictionaries(
+    st.integers(0, 5), st.lists(st.integers(1, 50), min_size=1, max_size=8), max_size=6
+)
 
 
 def story(history: dict[int, list[int]]) -> list[Event]:

@@ -47,9 +47,7 @@ def landed(segment: OpenSegment) -> Landed:
     return segment.first, segment.next, digest, segment.totals
 
 
-kinds = st.lists(
-    st.sampled_from(["kept", "dropped", "blank", "dead", "long"]), max_size=60
-)
+kinds = st.lists(st.sampled_from(["kept", "dropped", "blank", "dead", "long"]), max_size=60)
 
 
 def messages(kinds: Sequence[str]) -> list[Record]:

@@ -1,0 +1,59 @@
+"""What the end-to-end tests share: the corpus, its expectation, and the digest of an undisturbed run."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from common.clock import SystemClock
+from common.directory import DirectoryStore
+from common.layout import Layout
+from common.metrics import Metrics
+from common.models import JobSpec
+from consumer.verify import Verifier
+from producer.parts import Limits
+from shardline.embedded import Embedded
+from shardline.wiring import source_factory
+from tests.corpus import Expectation, corpus_file, expectation
+from tests.make import job
+
+
+@dataclass(frozen=True)
+class Laws:
+    """The corpus, what must become of it, and the digest of an embedded, undisturbed run."""
+
+    folder: Path
+    expected: Expectation
+    digest: str
+
+    @staticmethod
+    def job(job_id: str, **changes: object) -> JobSpec:
+        """The job over the corpus: every partition has a chain of many segments."""
+        body = {
+            "job_id": job_id,
+            "name": "laws",
+            "source": {"type": "files", "paths": ["laws.jsonl.zst"]},
+            "output": {"shard_bytes": 262_144},
+        }
+        return job(**(body | changes))
+
+
+async def embedded_digest(spec: JobSpec, folder: Path, output: Path) -> str:
+    """The digest of a run in this process."""
+    store = DirectoryStore(output)
+    source = source_factory(folder, confined=False, remote=None)
+    embedded = Embedded(store, SystemClock(), Metrics(), source, Limits(progress_seconds=0.2), 1 << 30)
+    view = await embedded.run(spec, lambda _: None)
+    assert view.state.state == "completed", view.to_json()
+    report = await Verifier(store, Layout.of(spec).root).run()
+    assert report.ok, report.problems
+    return report.digest
+
+
+@pytest.fixture(scope="session")
+def laws(tmp_path_factory: pytest.TempPathFactory) -> Laws:
+    folder = tmp_path_factory.mktemp("corpus")
+    path = corpus_file(folder)
+    digest = asyncio.run(embedded_digest(Laws.job("laws"), folder, tmp_path_factory.mktemp("embedded")))
+    return Laws(folder, expectation(path), digest)

@@ -1,0 +1,209 @@
+"""Shardline as real processes, on real Kafka and a real S3 store, and the oracle that judges it."""
+
+import asyncio
+import json
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import orjson
+
+from common.kafka import KafkaBroker, KafkaOptions, open_kafka
+from common.layout import Layout
+from common.models import JobSpec
+from common.objects import S3Options, S3Store, open_s3
+from consumer.verify import Report, Verifier
+from shardline.client import Client, JobView
+from tests.services import S3
+
+PARTITIONS = 4
+DEADLINE = 180.0
+_PORT = re.compile(rb"on port (\d+)")
+
+
+@dataclass
+class Process:
+    """One producer or worker."""
+
+    kind: str
+    popen: subprocess.Popen[bytes]
+    log: Path
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if it still runs."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(number)
+
+    def end(self, number: signal.Signals = signal.SIGTERM, wait: float = 30.0) -> int:
+        """Send a signal and wait for the end."""
+        self.send(signal.SIGCONT)
+        self.send(number)
+        return self.popen.wait(wait)
+
+    @property
+    def port(self) -> int:
+        """Of its metrics."""
+        deadline = time.monotonic() + 30
+        while (found := _PORT.search(self.log.read_bytes())) is None:
+            assert self.popen.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+        return int(found[1])
+
+    def get(self, path: str) -> str:
+        """A page of its metrics server."""
+        with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+            return str(answer.read().decode())
+
+    def metric(self, name: str, job: str | None = None) -> float:
+        """The sum of a metric's series, of one job or of all."""
+        total = 0.0
+        for line in self.get("/metrics").splitlines():
+            if re.match(rf"shardline_{name}[{{ ]", line) and (job is None or f'dataset_job="{job}"' in line):
+                total += float(line.rsplit(" ", 1)[1])
+        return total
+
+    def log_text(self) -> str:
+        """What it logged."""
+        return self.log.read_text(errors="replace")
+
+
+@dataclass
+class System:
+    """Everything of one test: its own topic prefix, its own S3 prefix, its processes."""
+
+    folder: Path
+    kafka: str
+    s3: S3
+    broker: KafkaBroker
+    store: S3Store
+    prefix: str
+    files_root: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    processes: list[Process] = field(default_factory=list)
+
+    @property
+    def client(self) -> Client:
+        """A client of the system."""
+        return Client(self.broker, PARTITIONS)
+
+    def env(self, **more: str) -> dict[str, str]:
+        """The environment of a process of the system."""
+        return (
+            os.environ
+            | self.s3.env
+            | {
+                "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
+                "KAFKA_TOPIC_PREFIX": self.prefix + ".",
+                "AWS_REGION": "us-east-1",
+                "S3_PREFIX": self.prefix,
+                "S3_ADDRESSING_STYLE": "path",
+                "SHARDLINE_JOBS_PARTITIONS": str(PARTITIONS),
+                "SHARDLINE_SPOOL_DIR": str(self.folder),
+                "SHARDLINE_TOPIC_GRACE_SECONDS": "1",
+                "SHARDLINE_PROGRESS_SECONDS": "0.3",
+                "FILES_ROOT": str(self.files_root),
+                "PYTHONUNBUFFERED": "1",
+            }
+            | self.environment
+            | more
+        )
+
+    def start(self, kind: str, **more: str) -> Process:
+        """Start a producer or a worker."""
+        log = self.folder / f"{kind}-{len(self.processes)}.log"
+        command = [sys.executable, "-m", "shardline.cli", kind, "--metrics-port", "0"]
+        with log.open("wb") as out:
+            popen = subprocess.Popen(
+                command, env=self.env(**more), stdout=out, stderr=subprocess.STDOUT, cwd=self.folder
+            )
+        process = Process(kind, popen, log)
+        self.processes.append(process)
+        return process
+
+    def stop_all(self) -> None:
+        """Kill what still runs."""
+        for process in self.processes:
+            if process.popen.poll() is None:
+                process.end(signal.SIGKILL)
+
+    async def submit(self, spec: JobSpec) -> None:
+        """Submit a job."""
+        await self.client.submit(spec)
+
+    async def until(
+        self, job_id: str, wanted: Callable[[JobView], bool], deadline: float = DEADLINE
+    ) -> JobView:
+        """The job's view, once it is as wanted."""
+        last = None
+        try:
+            async with asyncio.timeout(deadline), aclosing(self.client.follow(0.1)) as boards:
+                async for board in boards:
+                    for view in board.jobs():
+                        if view.state.spec.job_id == job_id:
+                            last = view
+                            if wanted(view):
+                                return view
+        except TimeoutError:
+            logs = "\n".join(f"--- {item.log.name}\n{item.log_text()[-3000:]}" for item in self.processes)
+            raise AssertionError(f"{job_id} is {last and last.to_json()}\n{logs}") from None
+        raise AssertionError("unreachable")
+
+    async def finished(self, job_id: str, deadline: float = DEADLINE) -> JobView:
+        """The job's view once it has ended."""
+        return await self.until(job_id, lambda view: not view.state.active, deadline)
+
+    async def verify(self, spec: JobSpec) -> Report:
+        """`verify` of a dataset."""
+        return await Verifier(self.store, Layout.of(spec).root).run()
+
+    async def rows(self, spec: JobSpec) -> list[dict[str, Any]]:
+        """All rows of a dataset, read with a plain glob, as any reader would."""
+        found = []
+        async for info in self.store.list(Layout.of(spec).root + "data/"):
+            body = (await self.store.get(info.key)).decode()
+            found += [json.loads(line) for line in body.splitlines()]
+        return found
+
+    async def manifest(self, spec: JobSpec) -> dict[str, Any]:
+        """A dataset's manifest."""
+        return dict(orjson.loads(await self.store.get(Layout.of(spec).manifest)))
+
+
+@asynccontextmanager
+async def running_system(
+    folder: Path, kafka: str, s3: S3, files_root: Path, **env: str
+) -> AsyncIterator[System]:
+    """A system of a test's own; all processes are gone at the end."""
+    prefix = "t" + secrets.token_hex(4)
+    options = S3Options(
+        s3.bucket,
+        endpoint_url=s3.endpoint,
+        region="us-east-1",
+        access_key_id=s3.access_key,
+        secret_access_key=s3.secret_key,
+        addressing_style="path",
+    )
+    async with open_kafka(KafkaOptions(kafka, prefix=prefix + ".")) as broker, open_s3(options) as client:
+        store = S3Store(client, s3.bucket, prefix)
+        system = System(folder, kafka, s3, broker, store, prefix, files_root, env)
+        try:
+            yield system
+        finally:
+            system.stop_all()
+
+
+def multiset(rows: list[dict[str, Any]]) -> Counter[str]:
+    """The ids of rows, with how often each is there."""
+    return Counter(row["document_id"] for row in rows)

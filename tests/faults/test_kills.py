@@ -1,0 +1,113 @@
+"""Processes killed and stopped in the middle of their work: the dataset is the same, digest for digest."""
+
+import asyncio
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from common.chain import Chain
+from common.layout import Layout
+from tests.e2e.conftest import Laws
+from tests.e2e.system import System, multiset, running_system
+from tests.services import S3
+
+SHORT = {
+    "KAFKA_SESSION_TIMEOUT_MS": "2000",
+    "KAFKA_TRANSACTION_TIMEOUT_MS": "3000",
+    "KAFKA_REQUEST_TIMEOUT_MS": "5000",
+}
+KILLS = 10
+
+
+async def judge(system: System, laws: Laws, job_id: str) -> None:
+    """The oracle: ids, chains, and the undisturbed run's digest."""
+    spec = laws.job(job_id)
+    report = await system.verify(spec)
+    assert report.ok, report.problems
+    assert multiset(await system.rows(spec)) == dict.fromkeys(laws.expected.rows, 1)
+    assert report.rejected == laws.expected.rejected
+    assert report.digest == laws.digest
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.corpus
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_killed_at_random(tmp_path: Path, kafka: str, seaweed: S3, laws: Laws, seed: int) -> None:
+    dice = random.Random(seed)
+    replayed = refused = kills = 0.0
+    async with running_system(
+        tmp_path, kafka, seaweed, laws.folder, SHARDLINE_SOURCE_RATE="1800", **SHORT
+    ) as system:
+        alive = [system.start("producer"), system.start("worker"), system.start("worker")]
+        spec = laws.job("laws")
+        await system.submit(spec)
+        await system.until("laws", lambda view: view.progress.chained > 0)
+        while kills < KILLS:
+            # Seeded, and long enough that what was started again gets into its work.
+            await asyncio.sleep(dice.uniform(0.5, 2.0))
+            if not (await system.client.board()).job("laws").state.active:
+                break
+            place = dice.randrange(len(alive))
+            victim = alive[place]
+            if victim.kind == "worker":
+                replayed += victim.metric("records_replayed_total", "laws")
+                refused += victim.metric("creates_refused_total", "laws")
+            victim.end(signal.SIGKILL)
+            kills += 1
+            alive[place] = system.start(victim.kind)
+        view = await system.finished("laws", deadline=300)
+        assert view.state.state == "completed", view.to_json()
+        await judge(system, laws, "laws")
+    assert kills >= KILLS, "the job ended before it was hurt enough"
+
+
+@pytest.mark.corpus
+async def test_a_stopped_worker_wakes_behind_the_chain(
+    tmp_path: Path, kafka: str, seaweed: S3, laws: Laws
+) -> None:
+    async with running_system(
+        tmp_path, kafka, seaweed, laws.folder, SHARDLINE_SOURCE_RATE="4000", **SHORT
+    ) as system:
+        zombie, other = system.start("worker"), system.start("worker")
+        system.start("producer")
+        spec = laws.job("laws")
+        await system.submit(spec)
+        await system.until("laws", lambda view: view.progress.chained > 2000)
+        await until_consumed(zombie, 500)
+        zombie.send(signal.SIGSTOP)
+        before = (await system.client.board()).job("laws").progress.chained
+        # The other one must take over all partitions: every chain moves on while the zombie sleeps.
+        tips = await chain_ends(system, laws)
+        await until_moved(system, laws, tips)
+        zombie.send(signal.SIGCONT)
+        view = await system.finished("laws")
+        assert view.state.state == "completed", view.to_json()
+        assert view.progress.chained > before
+        assert zombie.metric("shards_written_total") >= 0
+        assert other.popen.poll() is None
+        assert zombie.popen.poll() is None
+        await judge(system, laws, "laws")
+
+
+async def until_consumed(process: object, least: int) -> None:
+    from tests.e2e.system import Process
+
+    assert isinstance(process, Process)
+    async with asyncio.timeout(60):
+        while process.metric("documents_consumed_total", "laws") < least:
+            await asyncio.sleep(0.1)
+
+
+async def chain_ends(system: System, laws: Laws) -> list[int]:
+    spec = laws.job("laws")
+    chains = [Chain(system.store, Layout.of(spec), number) for number in range(spec.total_partitions)]
+    tips = [await chain.tip() for chain in chains]
+    return [tip.next if tip else 0 for tip in tips]
+
+
+async def until_moved(system: System, laws: Laws, before: list[int]) -> None:
+    async with asyncio.timeout(90):
+        while not all(now > then for now, then in zip(await chain_ends(system, laws), before, strict=True)):
+            await asyncio.sleep(0.2)
