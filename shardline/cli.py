@@ -1,11 +1,11 @@
 """The command line. Commands import what they need when they run, so that --help is quick."""
 
-import asyncio
 import sys
 
 import typer
 
 from shardline.commands import datasets, jobs, letters, services
+from shardline.commands.options import Interrupted
 
 app = typer.Typer(
     name="shardline",
@@ -53,7 +53,7 @@ def main() -> None:
 
     try:
         app()
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except (KeyboardInterrupt, Interrupted):
         sys.stderr.write("interrupted; what landed is kept, run the same command again to go on\n")
         sys.exit(EXIT_INTERRUPTED)
     except UsageError as error:

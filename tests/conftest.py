@@ -8,6 +8,9 @@ from deploy.dev.services import Kafka
 from tests.services import S3, kafka_address, local_kafka, s3_store
 
 
+pytest_plugins = ["tests.laws"]
+
+
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Bootstrap address of the session's broker: use a topic prefix of your own."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Laws
+from tests.laws import Laws
 
 
 def write_job(folder: Path, laws: Laws) -> Path:

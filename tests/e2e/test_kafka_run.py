@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from common.layout import Layout, attempt_topic
-from tests.e2e.conftest import Laws
+from tests.laws import Laws
 from tests.e2e.system import System, multiset, running_system
 from tests.services import S3
 

@@ -9,7 +9,7 @@ import pytest
 
 from common.chain import Chain
 from common.layout import Layout
-from tests.e2e.conftest import Laws
+from tests.laws import Laws
 from tests.e2e.system import System, multiset, running_system
 from tests.services import S3
 
