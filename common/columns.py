@@ -118,14 +118,14 @@ def conform(metadata: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
 
 
 def _fits(value: object, kind: str) -> bool:
-    found = type(value)
+    # bool is a subclass of int in Python, and no number in JSON.
     if kind == "string":
-        return found is str and _storable(value)  # type: ignore[arg-type] - it is a str
+        return isinstance(value, str) and _storable(value)
     if kind == "int":
-        return found is int and -_INT64 <= value < _INT64  # type: ignore[operator] - it is an int
+        return isinstance(value, int) and not isinstance(value, bool) and -_INT64 <= value < _INT64
     if kind == "float":
         return _is_float(value)
-    return found is bool
+    return isinstance(value, bool)
 
 
 def _is_float(value: object) -> bool:
@@ -162,7 +162,7 @@ def check_row(row: Any, columns: Columns) -> str | None:
     if not isinstance(metadata, dict) or tuple(metadata) != (*columns.types, EXTRA):
         return "its metadata has other columns than the dataset"
     for name, value in metadata.items():
-        kind = columns.types.get(name, "string")
-        if value is not None and not _fits(value, kind):
-            return f"metadata.{name} is not a {kind}"
+        wanted = columns.types.get(name, "string")
+        if value is not None and not _fits(value, wanted):
+            return f"metadata.{name} is not a {wanted}"
     return None

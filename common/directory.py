@@ -1,4 +1,4 @@
-"""A local directory as object store: a temporary file, fsync, then link(2), which is create-only and whole."""
+"""A local directory as object store: a temporary file, fsync, then link(2), which is create-only."""
 
 import asyncio
 import errno
@@ -63,7 +63,7 @@ class DirectoryStore:
                 file.flush()
                 os.fsync(file.fileno())
                 # mkstemp makes files private; a dataset is as readable as the umask lets any file be.
-                os.chmod(name, 0o666 & ~_umask())
+                Path(name).chmod(0o666 & ~_umask())
         except OSError:
             Path(name).unlink(missing_ok=True)
             raise

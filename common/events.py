@@ -3,6 +3,7 @@
 Being cumulative they fold in any order and with repeats: the one with the highest `next` stands.
 """
 
+import builtins
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -42,7 +43,7 @@ class Event:
         )
 
     @classmethod
-    def decode(cls, data: bytes) -> "Event":
+    def decode(cls, data: builtins.bytes) -> "Event":
         """The event of its JSON."""
         return cls(**orjson.loads(data))
 

@@ -1,12 +1,9 @@
-"""Kafka as the broker: options, topics and plain writes. With kafka_io.py the only importer of aiokafka."""
+"""Kafka as the broker: topics and plain writes. With the other kafka_*.py the only importer of aiokafka."""
 
 import asyncio
 import logging
-import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
@@ -15,6 +12,8 @@ from aiokafka.errors import for_code
 
 from common.errors import BrokerUnavailable, TopicMissing
 from common.kafka_errors import quiet_client_logs, translated
+from common.kafka_io import open_group_reader, open_table_reader, open_writer
+from common.kafka_options import KafkaOptions
 from common.ports import (
     GroupListener,
     GroupReader,
@@ -27,64 +26,6 @@ from common.ports import (
 _log = logging.getLogger(__name__)
 _TOPIC_EXISTS, _UNKNOWN_TOPIC, _OFFSET_OUT_OF_RANGE = 36, 3, 1
 _GONE_SECONDS = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class KafkaOptions:
-    """How to reach Kafka, and its time-outs. `prefix` covers topics, groups and transactional ids.
-
-    `replication_factor` -1 leaves it to the broker; `compression` is that of documents on the wire.
-    """
-
-    bootstrap_servers: str
-    prefix: str = ""
-    client_id: str = "shardline"
-    security_protocol: str = "PLAINTEXT"
-    sasl_mechanism: str = "PLAIN"
-    sasl_username: str | None = None
-    sasl_password: str | None = field(default=None, repr=False)
-    ssl_cafile: str | None = None
-    ssl_certfile: str | None = None
-    ssl_keyfile: str | None = None
-    replication_factor: int = -1
-    compression: str | None = None
-    session_timeout_ms: int = 30_000
-    max_poll_interval_ms: int = 300_000
-    request_timeout_ms: int = 30_000
-    transaction_timeout_ms: int = 60_000
-    max_request_bytes: int = 1 << 28
-    fetch_bytes: int = 1 << 21
-
-    def client(self) -> dict[str, Any]:
-        """The arguments that every client takes."""
-        context = None
-        if "SSL" in self.security_protocol:
-            context = ssl.create_default_context(cafile=self.ssl_cafile)
-            if self.ssl_certfile:
-                context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile)
-        return {
-            "bootstrap_servers": self.bootstrap_servers,
-            "client_id": self.client_id,
-            "request_timeout_ms": self.request_timeout_ms,
-            "security_protocol": self.security_protocol,
-            "ssl_context": context,
-            "sasl_mechanism": self.sasl_mechanism,
-            "sasl_plain_username": self.sasl_username,
-            "sasl_plain_password": self.sasl_password,
-        }
-
-    def producer(self, **more: Any) -> AIOKafkaProducer:
-        """A producer that waits for all replicas and never writes twice."""
-        return AIOKafkaProducer(
-            **self.client(),
-            acks="all",
-            enable_idempotence=True,
-            compression_type=self.compression,
-            max_batch_size=1 << 20,
-            max_request_size=self.max_request_bytes,
-            linger_ms=0,
-            **more,
-        )
 
 
 class KafkaBroker:
@@ -195,7 +136,7 @@ class KafkaBroker:
                 if code == _UNKNOWN_TOPIC:
                     return False
                 if code:
-                    raise for_code(code)()
+                    raise for_code(code)
         await self._until(full, 0)
         return True
 
@@ -246,8 +187,6 @@ class KafkaBroker:
 
     def transactional(self, transactional_id: str) -> AbstractAsyncContextManager[TransactionalWriter]:
         """Open a writer that fences the earlier ones of its id."""
-        from common.kafka_io import open_writer
-
         return open_writer(self._options, self._name(transactional_id))
 
     @asynccontextmanager
@@ -255,8 +194,6 @@ class KafkaBroker:
         self, topic: str, group: str, listener: GroupListener
     ) -> AsyncIterator[GroupReader]:
         """Join the group for the topic."""
-        from common.kafka_io import open_group_reader
-
         await self._count(topic)
         async with open_group_reader(self._options, self._name(topic), self._name(group), listener) as reader:
             yield reader
@@ -266,8 +203,6 @@ class KafkaBroker:
         self, topic: str, partitions: Sequence[int] | None = None
     ) -> AsyncIterator[TableReader]:
         """Read partitions from their beginning."""
-        from common.kafka_io import open_table_reader
-
         numbers = range(await self._count(topic)) if partitions is None else partitions
         async with open_table_reader(self._options, self._name(topic), numbers) as reader:
             yield reader

@@ -1,6 +1,5 @@
 """Foreign errors of the Kafka client become ours here, at the boundary."""
 
-import asyncio
 import logging
 import time
 from collections.abc import Iterator
@@ -36,7 +35,7 @@ def translated(what: str, servers: str) -> Iterator[None]:
     except _DENIED as error:
         hint = "check KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD and KAFKA_SECURITY_PROTOCOL"
         raise BrokerUnavailable(f"{what}: Kafka at {servers} refuses the credentials", hint=hint) from error
-    except (KafkaError, OSError, asyncio.TimeoutError, AssertionError) as error:
+    except (TimeoutError, KafkaError, OSError, AssertionError) as error:
         name = type(error).__name__
         about = f"{what} ({name}: {error})" if str(error) else f"{what} ({name})"
         hint = f"is Kafka up at {servers}? KAFKA_BOOTSTRAP_SERVERS tells where it is"
@@ -44,7 +43,7 @@ def translated(what: str, servers: str) -> Iterator[None]:
 
 
 class _Seldom(logging.Filter):
-    """Lets a message of one form through once a minute: a client of a deleted topic logs thousands a second."""
+    """Lets one message of a form through a minute: a client of a deleted topic logs thousands a second."""
 
     def __init__(self) -> None:
         super().__init__()

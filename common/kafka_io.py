@@ -19,8 +19,8 @@ from aiokafka.errors import (
 )
 
 from common.errors import BrokerUnavailable, OffsetOutOfRange
-from common.kafka import KafkaOptions
 from common.kafka_errors import translated
+from common.kafka_options import KafkaOptions
 from common.ports import (
     GroupListener,
     GroupReader,
@@ -299,7 +299,7 @@ class _GroupReader:
         self,
         partitions: Sequence[int] | None,
         *,
-        timeout: float,  # noqa: ASYNC109 - the port's
+        timeout: float,
         max_records: int,
     ) -> Mapping[int, Sequence[Record]]:
         self._listener.check()
@@ -318,7 +318,7 @@ class _GroupReader:
     async def _fetch(
         self,
         numbers: Sequence[int],
-        timeout: float,  # noqa: ASYNC109 - the port's
+        timeout: float,
         max_records: int,
     ) -> Mapping[TopicPartition, Sequence[Any]]:
         epoch = self._listener.epoch
@@ -340,7 +340,7 @@ class _GroupReader:
                 self.seek(where.partition, self._listener.sought[where.partition])
         return {}
 
-    async def _stay(self, timeout: float) -> Mapping[int, Sequence[Record]]:  # noqa: ASYNC109 - the port's
+    async def _stay(self, timeout: float) -> Mapping[int, Sequence[Record]]:
         """Wait without reading. The coordinator must see a poll: ask for a partition nobody has."""
         if self._listener.joined:
             nowhere = TopicPartition(self._topic, 1 << 30)
@@ -379,7 +379,7 @@ class _TableReader:
         self._places = places
         self._options = options
 
-    async def poll(self, *, timeout: float) -> Sequence[Record]:  # noqa: ASYNC109 - the port's
+    async def poll(self, *, timeout: float) -> Sequence[Record]:
         if not self._places:
             await asyncio.sleep(timeout)
             return ()

@@ -1,4 +1,4 @@
-"""A broker in memory: what Kafka promises to Shardline, in one process. Shipped: `shardline run` lives on it."""
+"""A broker in memory: what Kafka promises, in one process. Shipped: `shardline run` lives on it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ from common.ports import (
 
 
 class MemoryBroker:
-    """Implements `common.ports.Broker`. Records are kept until they are trimmed, or their topic is deleted."""
+    """Implements `common.ports.Broker`. Records are kept until trimmed, or their topic is deleted."""
 
     def __init__(self) -> None:
         self._topics: dict[str, Topic] = {}
@@ -78,7 +78,7 @@ class MemoryBroker:
         self._news.set()
         self._news = asyncio.Event()
 
-    async def news(self, timeout: float) -> None:  # noqa: ASYNC109 - the port's polls have time-outs
+    async def news(self, timeout: float) -> None:
         """Return at the next change, or after `timeout` seconds."""
         event = self._news
         try:
@@ -161,7 +161,7 @@ class _TableReader:
         self._topic = topic
         self._positions = dict.fromkeys(partitions, 0)
 
-    async def poll(self, *, timeout: float) -> Sequence[Record]:  # noqa: ASYNC109 - the port's
+    async def poll(self, *, timeout: float) -> Sequence[Record]:
         found = self._read()
         if not found and timeout > 0:
             await self._broker.news(timeout)
@@ -244,7 +244,7 @@ class _GroupReader:
         self,
         partitions: Sequence[int] | None,
         *,
-        timeout: float,  # noqa: ASYNC109 - the port's
+        timeout: float,
         max_records: int,
     ) -> Mapping[int, Sequence[Record]]:
         if self not in self._group.members:

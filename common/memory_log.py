@@ -106,7 +106,7 @@ class Topic:
         """
         if len(message.value or b"") + len(message.key) > self._most:
             raise BrokerUnavailable(
-                f"a message of {len(message.value or b'')} bytes is larger than max.message.bytes {self._most}"
+                f"a message of {len(message.value or b'')} bytes is over max.message.bytes {self._most}"
             )
         if message.partition is not None:
             return message.partition

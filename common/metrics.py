@@ -72,9 +72,10 @@ class Metrics:
 
     def _make(self, name: str, item: Definition) -> MetricWrapperBase:
         labels = (("dataset_job",) if item.per_job else ()) + item.labels
-        extra = {"buckets": _SECONDS} if item.kind is Histogram else {}
         full = f"shardline_{name}".removesuffix("_total")
-        return item.kind(full, item.meaning, labels, registry=self.registry, **extra)
+        if item.kind is Histogram:
+            return Histogram(full, item.meaning, labels, registry=self.registry, buckets=_SECONDS)
+        return item.kind(full, item.meaning, labels, registry=self.registry)
 
     def _series(self, name: str, *labels: str) -> MetricWrapperBase:
         metric = self._metrics[name]

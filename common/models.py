@@ -42,6 +42,8 @@ class Range(Model):
 
 
 SearchType = Literal["vector", "graph", "keyword"]
+_SEARCHES: list[SearchType] = ["vector", "graph", "keyword"]
+_WEIGHTS: dict[SearchType, float] = {"vector": 0.4, "graph": 0.3, "keyword": 0.3}
 
 
 class Query(Model):
@@ -50,10 +52,8 @@ class Query(Model):
     text: Annotated[str, Field(max_length=10_000)] | None = None
     top_k: Annotated[int, Field(ge=1)] | None = None
     filters: dict[str, SCALAR | list[SCALAR] | Range] = Field(default_factory=dict)
-    search_types: list[SearchType] = Field(default_factory=lambda: ["vector", "graph", "keyword"])
-    weights: dict[SearchType, Annotated[float, Field(ge=0)]] = Field(
-        default_factory=lambda: {"vector": 0.4, "graph": 0.3, "keyword": 0.3}
-    )
+    search_types: list[SearchType] = Field(default_factory=lambda: list(_SEARCHES))
+    weights: dict[SearchType, Annotated[float, Field(ge=0)]] = Field(default_factory=lambda: dict(_WEIGHTS))
 
 
 class Quality(Model):

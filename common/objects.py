@@ -1,13 +1,14 @@
 """S3-compatible storage. The only importer of aioboto3 and botocore."""
 
 import asyncio
+import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import aioboto3
 from aiohttp import ClientError as HttpError
@@ -66,7 +67,7 @@ class S3Options:
             read_timeout=self.read_timeout,
             retries={"total_max_attempts": 1},
             max_pool_connections=32,
-            s3={"addressing_style": self.addressing_style},
+            s3={"addressing_style": cast("Any", self.addressing_style)},
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
@@ -92,9 +93,13 @@ class S3Client:
             return
         file = await asyncio.to_thread(body.open, "rb")
         with file:
-            size = body.stat().st_size
             await self._client.put_object(
-                Bucket=bucket, Key=key, Body=file, ContentLength=size, IfNoneMatch="*", **extra
+                Bucket=bucket,
+                Key=key,
+                Body=file,
+                ContentLength=os.fstat(file.fileno()).st_size,
+                IfNoneMatch="*",
+                **extra,
             )
 
     async def get(self, bucket: str, key: str) -> bytes:
@@ -156,8 +161,12 @@ class S3Client:
         while True:
             page = await self._try(
                 f"list {prefix}",
-                lambda after=start_after: self._client.list_objects_v2(
-                    Bucket=bucket, Prefix=prefix, StartAfter=after, MaxKeys=_BATCH
+                partial(
+                    self._client.list_objects_v2,
+                    Bucket=bucket,
+                    Prefix=prefix,
+                    StartAfter=start_after,
+                    MaxKeys=_BATCH,
                 ),
             )
             found = page.get("Contents", [])
@@ -173,9 +182,7 @@ class S3Client:
             batch: Any = [{"Key": key} for key in keys[start : start + _BATCH]]
             await self._try(
                 "delete objects",
-                lambda batch=batch: self._client.delete_objects(
-                    Bucket=bucket, Delete={"Objects": batch, "Quiet": True}
-                ),
+                partial(self._client.delete_objects, Bucket=bucket, Delete={"Objects": batch, "Quiet": True}),
             )
 
     async def _try(self, what: str, request: Callable[[], Awaitable[T]]) -> T:
@@ -253,7 +260,7 @@ class S3Store:
 @asynccontextmanager
 async def open_s3(options: S3Options) -> AsyncIterator[S3Client]:
     """A client for as long as the context lasts."""
-    session = aioboto3.Session(
+    session: Any = aioboto3.Session(
         aws_access_key_id=options.access_key_id,
         aws_secret_access_key=options.secret_access_key,
         aws_session_token=options.session_token,

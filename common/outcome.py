@@ -15,8 +15,11 @@ Ending = Literal["completed", "failed", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended. `code` and `message` say why it failed; `source_count` and `produced`
-    ([messages, hash sum] per partition) are what a completed one was proven against."""
+    """How an attempt ended.
+
+    `code` and `message` say why it failed; `source_count` and `produced` ([messages, hash sum] per
+    partition) are what a completed one was proven against.
+    """
 
     attempt: int
     ending: Ending

@@ -17,7 +17,7 @@ from common.errors import UsageError
 
 def _setting(default: Any, meaning: str, *names: str, old: tuple[str, ...] = (), **bounds: Any) -> Any:
     """A field: its environment names, the first one current; `old` ones work with a warning."""
-    extra = {"names": names, "old": old}
+    extra: Any = {"names": list(names), "old": list(old)}
     return Field(default=default, description=meaning, json_schema_extra=extra, **bounds)
 
 
@@ -168,8 +168,8 @@ def _masked(value: object) -> str:
 
 
 def _names(name: str) -> list[str]:
-    extra = Settings.model_fields[name].json_schema_extra
-    return [*extra["names"], *extra["old"]] if isinstance(extra, dict) else []  # type: ignore[misc] - ours
+    extra: Any = Settings.model_fields[name].json_schema_extra
+    return [*extra["names"], *extra["old"]]
 
 
 def load_settings(

@@ -1,4 +1,4 @@
-"""The messages of a job's topic: binary, so that the worker parses and renders nothing again.
+r"""The messages of a job's topic: binary, so that the worker parses and renders nothing again.
 
 A document travels as its finished row but for the quality score, beside the few facts the score
 is made of. The worker fills the score in; the text is never decoded there.
@@ -6,7 +6,7 @@ is made of. The worker fills the score in; the text is never decoded there.
 ```
 document  B kind=1 | Q sequence | I chars | I words | B present | B flags | d relevance
           | H position length | I head length | position | head | tail
-dead      B kind=2 | Q sequence | H position length | position | JSON {reason, hint, sha256, size} \\n original
+dead      B kind=2 | Q sequence | H position length | position | JSON {reason, …, size} \n original
 end       B kind=3 | Q count    | Q hash sum
 ```
 

@@ -1,0 +1,1 @@
+"""Turns the documents of a topic into the shards of a dataset."""

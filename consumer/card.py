@@ -59,7 +59,7 @@ def _body(manifest: Mapping[str, Any], splits: Mapping[str, Any], suffix: str) -
     lines += [f"{label}: {_one_line(job[key])}  " for key, label in _ABOUT.items() if job[key]]
     lines += [f"{_one_line(key)}: {_one_line(value)}  " for key, value in sorted(job["labels"].items())]
     lines += [
-        f"Made by Shardline {manifest['software']}, job `{job['job_id']}`, completed {manifest['completed_at']}.",
+        f"Job `{job['job_id']}`, Shardline {manifest['software']}, completed {manifest['completed_at']}.",
         "",
         "| | documents |",
         "|---|---|",

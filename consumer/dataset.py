@@ -36,7 +36,7 @@ def prove(produced: Sequence[PartitionState], tips: Sequence[ChainRecord | None]
         held = tip.upto if tip else Totals()
         if held.records != sent.sequence:
             raise _broken(
-                f"partition {number}: {sent.sequence} messages were produced, {held.records} are accounted for"
+                f"partition {number}: {sent.sequence} messages were produced, {held.records} are in the chain"
             )
         if held.hash_sum != sent.hash_sum:
             raise _broken(

@@ -1,7 +1,8 @@
 """The finish: any worker may try it, all agree, one wins."""
 
+from typing import TYPE_CHECKING
+
 from common import __version__
-from common.chain import ChainRecord
 from common.clock import Clock, stamp
 from common.errors import JobFailed
 from common.jobstate import JobState, State
@@ -9,6 +10,9 @@ from common.layout import Layout
 from common.outcome import Outcome, decide, read_outcome
 from common.ports import ObjectStore
 from consumer.dataset import Dataset, produced_counts, prove
+
+if TYPE_CHECKING:
+    from common.chain import ChainRecord
 
 
 class Finisher:

@@ -20,18 +20,20 @@ from consumer.segments import SCAN_FACTOR, Cut, Dead, OpenSegment
 from consumer.upload import Landing, land
 
 
-class Stale(Exception):  # noqa: N818 - a signal between a partition and its owner, not an error
+class Stale(Exception):
     """The partition has gone to another worker; what was begun is dropped."""
 
 
-class Behind(Exception):  # noqa: N818 - a signal, as above
+class Behind(Exception):
     """The chain is ahead of us: settle again and go on at its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What the partitions of a job share: spool folder, budget and upload slots of the worker, and
-    where they report: dead letters met, segments landed, ready for more records."""
+    """What the partitions of a job share: the worker's spool folder, budget and upload slots.
+
+    And where they report: dead letters met, segments landed, ready for more records.
+    """
 
     spool: Path
     budget: SpoolBudget

@@ -121,7 +121,9 @@ class OpenSegment:
             JobFailed: a sequence is missing, or the end marker's sums disagree.
             SpoolError: the spool cannot be written.
         """
-        taken, rows, rejects = Taken(), [], []
+        taken = Taken()
+        rows: list[bytes] = []
+        rejects: list[bytes] = []
         for record in records:
             taken.used += 1
             value = record.value
@@ -191,7 +193,8 @@ class OpenSegment:
     def _gap(self, record: Record, sequence: int) -> JobFailed:
         return JobFailed(
             FailureCode.SEQUENCE_GAP,
-            f"partition {record.partition}, offset {record.offset}: sequence {sequence} where {self.next} was due",
+            f"partition {record.partition}, offset {record.offset}: "
+            f"sequence {sequence} where {self.next} was due",
             hint="messages were lost from the topic; retry the job",
         )
 

@@ -1,6 +1,7 @@
 """Spool files: where an open segment's rows wait, so that memory does not grow with a shard."""
 
 import gzip
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ class SpoolFile:
         self.size = 0
         try:
             handle, name = tempfile.mkstemp(prefix="segment-", dir=folder)
-            self._file = open(handle, "wb", buffering=0)  # noqa: SIM115 - lives as long as the segment
+            self._file = os.fdopen(handle, "wb", buffering=0)
         except OSError as error:
             raise spool_error(folder, error) from error
         self.path = Path(name)

@@ -1,0 +1,1 @@
+"""Streams documents of jobs from their sources into Kafka."""

@@ -96,7 +96,7 @@ class AttemptRun:
                 await self._produce_through_faults()
             except JobFailed as error:
                 await self._fail(error)
-            except Exception as error:  # one job's bug must not end the others'
+            except Exception as error:  # noqa: BLE001 - one job's bug must not end the others
                 _log.exception("%s: a bug in Shardline", self._state.spec.job_id)
                 await self._fail(JobFailed(FailureCode.INTERNAL, f"{type(error).__name__}: {error}"))
             # The slot is held until the outcome stands: an attempt counts until it is decided.

@@ -1,6 +1,7 @@
 """The backlog of one attempt: what the chain does not hold yet. It gates the producer and trims the topic."""
 
 import asyncio
+
 from common.chain import Chain, ChainRecord
 from common.jobstate import JobState
 from common.layout import Layout, attempt_topic

@@ -16,6 +16,7 @@ _MOST_ID_BYTES = 1024
 _MOST_DEPTH = 100
 _INT64 = 1 << 63
 _CONTROL = 0x20
+_MOST_SCORE = 1e300
 
 
 class DeadReason(StrEnum):
@@ -39,15 +40,15 @@ _HINTS = {
     DeadReason.NOT_AN_OBJECT: "a document is a JSON object",
     DeadReason.TOO_DEEP: f"the document is nested more than {_MOST_DEPTH} levels deep",
     DeadReason.MISSING_ID: "the document has no document_id",
-    DeadReason.BAD_ID: f"document_id must be text or an integer, without control characters, up to {_MOST_ID_BYTES} bytes",
+    DeadReason.BAD_ID: f"document_id must be text of up to {_MOST_ID_BYTES} bytes without control characters",
     DeadReason.NO_CONTENT: "the document has no content",
     DeadReason.CONTENT_NOT_TEXT: "content must be text",
-    DeadReason.LONE_SURROGATE: "document_id or content holds half of a surrogate pair, which no UTF-8 text can",
+    DeadReason.LONE_SURROGATE: "document_id or content holds half of a surrogate pair",
     DeadReason.TOO_LARGE: "the document is larger than max_document_bytes",
 }
 
 
-class _Unusable(Exception):  # noqa: N818 - carries a reason from the checks to parse_line
+class _Unusable(Exception):
     def __init__(self, reason: DeadReason) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -89,11 +90,10 @@ def _document(raw: bytes) -> Document:
 
 
 def _needs_a_second_look(item: object) -> bool:
-    kind = type(item)
-    if kind is str or item is None or kind is bool:
+    if type(item) is str or item is None or type(item) is bool:
         return False
-    if kind is float or kind is int:
-        return not -_INT64 <= item < _INT64  # type: ignore[operator] - it is a number
+    if isinstance(item, float | int):
+        return not -_INT64 <= item < _INT64
     return True
 
 
@@ -119,10 +119,10 @@ def _check_surrogates(text: str) -> None:
 
 def _relevance(metadata: dict[str, Any]) -> float:
     score = metadata.get("score")
-    if type(score) in (int, float) and math.isfinite(float(score)):
-        del metadata["score"]
-        return float(score)
-    return 0.0
+    if isinstance(score, bool) or not isinstance(score, int | float) or abs(score) > _MOST_SCORE:
+        return 0.0
+    del metadata["score"]
+    return float(score)
 
 
 def _slow_loads(raw: bytes) -> Any:

@@ -10,9 +10,10 @@ from common.errors import BrokerUnavailable, JobInvalid, OffsetOutOfRange
 from common.jobstate import JobState
 from common.layout import CHECKPOINTS, DEAD_LETTERS, JOBS
 from common.letters import request_letter
-from common.models import JobSpec, parse_message
+from common.models import JobSpec, Request, parse_message
 from common.ports import GroupListener, GroupReader, Record
-from producer.runner import JobRunner, ProducerParts
+from producer.parts import ProducerParts
+from producer.runner import JobRunner
 
 _log = logging.getLogger(__name__)
 _GROUP = "dataset.producers"
@@ -124,9 +125,7 @@ class Owner:
             return
         self._next[record.partition] = record.offset + 1
         try:
-            message = parse_message(record.value or b"")
-            if record.key != message.job_id.encode():
-                raise JobInvalid(f"the message's key must be the job id '{message.job_id}'")
+            message = _message(record)
         except JobInvalid as error:
             await self._refuse(record, "invalid_job", str(error))
             return
@@ -167,3 +166,11 @@ class Owner:
     def _states(self) -> list[str]:
         runners = [runner for part in self._runners.values() for runner in part.values()]
         return [runner.state.state.value for runner in runners if runner.state is not None]
+
+
+def _message(record: Record) -> JobSpec | Request:
+    message = parse_message(record.value or b"")
+    if record.key != message.job_id.encode():
+        # The key decides the partition, and so who owns the job.
+        raise JobInvalid(f"the message's key must be the job id '{message.job_id}'")
+    return message

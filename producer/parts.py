@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from common.clock import Clock
 from common.metrics import Metrics
@@ -20,7 +20,7 @@ class Limits:
     topic_grace: float = 60.0
     progress_seconds: float = 1.0
     catch_up_seconds: float = 120.0
-    pace: Pace = Pace()
+    pace: Pace = field(default_factory=Pace)
 
 
 @dataclass(frozen=True, slots=True)

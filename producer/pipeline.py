@@ -108,7 +108,7 @@ class Pipeline:
             raise JobFailed(
                 FailureCode.TOO_MANY_DEAD_LETTERS,
                 f"{state.dead} dead letters, the job allows {allowed}; the last was {last}",
-                hint="`shardline dead-letters list` shows them; mend the source or raise quality.max_dead_letters",
+                hint="see `shardline dead-letters list`; mend the source or raise quality.max_dead_letters",
             )
 
     async def _commit(self, messages: list[Message]) -> None:

@@ -57,7 +57,7 @@ def _columns(spec: JobSpec, sample: list[Document]) -> Columns:
 async def _sample(source: Source, frozen: list[dict[str, Any]]) -> list[Document]:
     documents: list[Document] = []
     seen = size = 0
-    async with aclosing(source.sample(frozen)) as batches:  # type: ignore[type-var] - sources are async generators
+    async with aclosing(source.sample(frozen)) as batches:
         async for batch in batches:
             for item in batch:
                 if seen >= _SAMPLE_DOCUMENTS or size >= _SAMPLE_BYTES:

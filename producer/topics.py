@@ -90,9 +90,11 @@ def _misfits(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
     problems = []
     if "compact" in found.get("cleanup.policy", "delete"):
         problems.append("cleanup.policy " + found["cleanup.policy"])
-    for name in ("retention.ms", "retention.bytes"):
-        if found.get(name, "-1") != "-1":
-            problems.append(f"{name} {found[name]}")
+    problems += [
+        f"{name} {found[name]}"
+        for name in ("retention.ms", "retention.bytes")
+        if found.get(name, "-1") != "-1"
+    ]
     if int(found.get("max.message.bytes", wanted["max.message.bytes"])) < int(wanted["max.message.bytes"]):
         problems.append("max.message.bytes " + found["max.message.bytes"])
     return problems

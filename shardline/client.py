@@ -1,6 +1,6 @@
 """Talking to a running system: submit and request, and the view of its jobs."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,7 +120,7 @@ class Client:
             board.take_events(await events.catch_up(deadline=_DEADLINE))
         return board
 
-    async def follow(self, interval: float) -> AsyncIterator[Board]:
+    async def follow(self, interval: float) -> AsyncGenerator[Board, None]:
         """The board, again every `interval` seconds or so, for as long as it is asked for."""
         board = Board()
         await ensure_system_topics(self._broker, self._partitions)

@@ -2,9 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.errors import ShardlineError
 from common.layout import CHECKPOINTS, JOBS
@@ -12,6 +11,9 @@ from common.probe import probe_create_only
 from common.settings import Settings
 from shardline.output import size
 from shardline.wiring import open_broker, open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 
 @dataclass(frozen=True, slots=True)

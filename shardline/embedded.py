@@ -85,7 +85,7 @@ def locked_output(output: str) -> Iterator[None]:
     if output.startswith("s3://") or os.name != "posix":
         yield
         return
-    import fcntl
+    import fcntl  # noqa: PLC0415 - not on Windows
 
     folder = Path(output)
     try:

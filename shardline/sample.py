@@ -14,14 +14,14 @@ import zstandard
 _GERMAN = (
     "Die Behörde|Der Bauherr|Die Gemeinde|Ein Antragsteller|Der Eigentümer|Die Prüfstelle",
     "prüft|genehmigt|übermittelt|ändert|verlängert|begründet|veröffentlicht",
-    "den Bebauungsplan|die Baugenehmigung|das Straßenverzeichnis|die Dachfläche|den Gebührenbescheid|die Übersicht",
+    "den Bebauungsplan|die Baugenehmigung|das Straßenverzeichnis|die Dachfläche|den Bescheid|die Übersicht",
     "unverzüglich|auf Antrag|nach § 34|innerhalb von drei Monaten|gemäß „Anlage 2“|für das Außengelände",
 )
 _ENGLISH = (
     "The authority|A developer|The council|An applicant|The owner|The inspector",
     "reviews|approves|submits|amends|extends|explains|publishes",
     "the zoning plan|the building permit|the road register|the roof area|the fee notice|the survey",
-    'without delay|upon request|under section 34|within three months|as stated in "Annex 2"|for the outer grounds',
+    'without delay|upon request|under section 34|within three months|as in "Annex 2"|for the outer grounds',
 )
 _DOMAINS = ("baurecht", "umweltrecht", "verwaltungsrecht", "verkehrsrecht")
 _TYPES = ("gesetz", "verordnung", "bescheid", "leitfaden")
@@ -57,7 +57,7 @@ def sample_document(number: int, seed: int = 1) -> dict[str, Any]:
     }
     if dice.roll(10) > 1:
         document["title"] = f"{dice.pick((_GERMAN if german else _ENGLISH)[2])} Nr. {number}"
-    if dice.roll(10) > 2:
+    if dice.roll(3) > 0:
         document["domain"] = _DOMAINS[dice.roll(len(_DOMAINS))]
     if dice.roll(10) > 1:
         document["document_type"] = _TYPES[dice.roll(len(_TYPES))]

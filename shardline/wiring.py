@@ -10,7 +10,8 @@ from pathlib import Path
 from common.clock import SystemClock
 from common.directory import DirectoryStore
 from common.errors import UsageError
-from common.kafka import KafkaBroker, KafkaOptions, open_kafka
+from common.kafka import KafkaBroker, open_kafka
+from common.kafka_options import KafkaOptions
 from common.models import JobSpec
 from common.objects import S3Client, S3Options, S3Store, open_s3
 from common.ports import ObjectStore

@@ -7,7 +7,6 @@ import pytest
 from deploy.dev.services import Kafka
 from tests.services import S3, kafka_address, local_kafka, s3_store
 
-
 pytest_plugins = ["tests.laws"]
 
 

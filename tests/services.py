@@ -115,8 +115,8 @@ def _given_store(env: Mapping[str, str]) -> S3:
 @contextmanager
 def _kafka_container() -> Iterator[str]:
     """The settings are those of the local broker, as the image takes them: KAFKA_ and upper case."""
-    from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - only where Docker is
-    from testcontainers.core.waiting_utils import wait_for_logs  # noqa: PLC0415 - likewise
+    from testcontainers.core.container import DockerContainer
+    from testcontainers.core.waiting_utils import wait_for_logs
 
     (port,) = free_ports(1)
     lines = (HERE / "server.properties").read_text().splitlines()
@@ -136,8 +136,8 @@ def _kafka_container() -> Iterator[str]:
 
 @contextmanager
 def _seaweed_container() -> Iterator[S3]:
-    from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - only where Docker is
-    from testcontainers.core.waiting_utils import wait_for_logs  # noqa: PLC0415 - likewise
+    from testcontainers.core.container import DockerContainer
+    from testcontainers.core.waiting_utils import wait_for_logs
 
     container = DockerContainer(SEAWEED_IMAGE).with_exposed_ports(8333)
     container = container.with_env("AWS_ACCESS_KEY_ID", ACCESS_KEY).with_env(

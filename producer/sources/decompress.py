@@ -10,7 +10,7 @@ _PIECE = 4096
 _OUT = 1 << 20
 
 
-class CorruptStream(Exception):  # noqa: N818 - translated by the source, which knows the file
+class CorruptStream(Exception):
     """The stream is no valid gzip or zstd, or ends in the middle."""
 
 

@@ -1,6 +1,6 @@
 """The source `files`: JSONL and NDJSON, plain, .gz or .zst, local or on S3."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -69,12 +69,12 @@ class JsonLinesFiles:
         """Check the filters against the fields found."""
         check_filters(self._spec.query.filters, fields)
 
-    async def sample(self, frozen: Frozen) -> AsyncIterator[list[Item]]:
+    async def sample(self, frozen: Frozen) -> AsyncGenerator[list[Item], None]:
         """All items, unfiltered."""
         async for batch in self._items(frozen, Cursor(), {}):
             yield batch
 
-    async def read(self, frozen: Frozen, after: Position | None) -> AsyncIterator[list[Item]]:
+    async def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[Item], None]:
         """Items behind a position that pass the filters, up to top_k of them."""
         query, start = self._spec.query, Cursor.after(after)
         left = None if query.top_k is None else query.top_k - start.ordinal
@@ -91,8 +91,8 @@ class JsonLinesFiles:
     def progress(self, frozen: Frozen, position: Position | None) -> float:
         """By files and, where their size is that of their text, by bytes."""
         cursor = Cursor.after(position)
-        total = sum(file["size"] for file in frozen) or 1
-        before = sum(file["size"] for file in frozen[: cursor.file])
+        total: int = sum(file["size"] for file in frozen) or 1
+        before: int = sum(file["size"] for file in frozen[: cursor.file])
         if cursor.file < len(frozen):
             size = frozen[cursor.file]["size"]
             plain = isinstance(decompressor(frozen[cursor.file]["path"]), Plain)
@@ -102,7 +102,7 @@ class JsonLinesFiles:
 
     async def _items(
         self, frozen: Frozen, start: Cursor, filters: Mapping[str, Any]
-    ) -> AsyncIterator[list[Item]]:
+    ) -> AsyncGenerator[list[Item], None]:
         ordinal = start.ordinal
         for number in range(start.file, len(frozen)):
             begin = start if number == start.file else Cursor(file=number)
@@ -131,10 +131,10 @@ class _FileReader:
         self._lines = LineSplitter(longest, start.line, start.offset)
         self._ordinal = start.ordinal
 
-    async def batches(self, place: Place, ordinal: int) -> AsyncIterator[list[Item]]:
+    async def batches(self, place: Place, ordinal: int) -> AsyncGenerator[list[Item], None]:
         self._ordinal = ordinal
         stream = place.stream(self._file, self._seek)
-        async with aclosing(stream) as chunks:  # type: ignore[type-var] - places are async generators
+        async with aclosing(stream) as chunks:
             async for chunk in chunks:
                 work = self._decode(chunk)
                 while batch := await self._batch(work):

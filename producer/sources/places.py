@@ -4,7 +4,7 @@ import asyncio
 import glob
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -37,7 +37,7 @@ class Place(Protocol):
     async def find(self, pattern: str) -> list[dict[str, Any]]:
         """The files of a path or pattern, by name: [{path, size, version}]."""
 
-    def stream(self, file: dict[str, Any], offset: int) -> AsyncIterator[bytes]:
+    def stream(self, file: dict[str, Any], offset: int) -> AsyncGenerator[bytes, None]:
         """A file's bytes from `offset` on. Raises JobFailed when it is not the frozen one any more."""
 
 
@@ -64,7 +64,9 @@ class LocalFiles:
 
     def _find(self, pattern: str) -> list[dict[str, Any]]:
         path = str(self.root / pattern)
-        found = sorted(glob.glob(path, recursive=True)) if _WILD.search(pattern) else [path]
+        found = [path]
+        if _WILD.search(pattern):
+            found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
         return [self._identity(Path(name), pattern) for name in found if not Path(name).is_dir()]
 
     def _identity(self, path: Path, pattern: str) -> dict[str, Any]:
@@ -85,7 +87,7 @@ class LocalFiles:
                 "move the file there, or set FILES_ROOT of the producer",
             )
 
-    async def stream(self, file: dict[str, Any], offset: int) -> AsyncIterator[bytes]:
+    async def stream(self, file: dict[str, Any], offset: int) -> AsyncGenerator[bytes, None]:
         """A file's bytes; its size and time are checked before and after."""
         path = self.root / file["path"]
         self._check_inside(path, file["path"])
@@ -119,13 +121,13 @@ class S3Files:
         if not bucket or not key:
             raise invalid(f"{pattern!r} is not of the form s3://bucket/key")
         prefix = _WILD.split(key, maxsplit=1)[0]
-        found = []
-        async for info in self.remote.list_bucket(bucket, prefix):
-            if info.key == key or (prefix != key and _matches(info.key, key)):
-                found.append({"path": f"s3://{bucket}/{info.key}", "size": info.size, "version": info.etag})
-        return found
+        return [
+            {"path": f"s3://{bucket}/{info.key}", "size": info.size, "version": info.etag}
+            async for info in self.remote.list_bucket(bucket, prefix)
+            if info.key == key or (prefix != key and _matches(info.key, key))
+        ]
 
-    async def stream(self, file: dict[str, Any], offset: int) -> AsyncIterator[bytes]:
+    async def stream(self, file: dict[str, Any], offset: int) -> AsyncGenerator[bytes, None]:
         """An object's bytes, as long as its ETag is the frozen one."""
         bucket, _, key = file["path"].removeprefix("s3://").partition("/")
         async for chunk in self.remote.stream_object(bucket, key, offset=offset, etag=file["version"]):

@@ -1,6 +1,6 @@
 """What a source is: it freezes what it will read, then streams it from any position on."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,7 +50,7 @@ class Source(Protocol):
             JobFailed: there is nothing, or it may not be read (`source_invalid`).
         """
 
-    def sample(self, frozen: Frozen) -> AsyncIterator[list[Item]]:
+    def sample(self, frozen: Frozen) -> AsyncGenerator[list[Item], None]:
         """Items in source order without regard to the query: what columns are found from."""
 
     def check_query(self, fields: Sequence[str]) -> None:
@@ -60,7 +60,7 @@ class Source(Protocol):
             JobFailed: a filter names another field; the message names those there are.
         """
 
-    def read(self, frozen: Frozen, after: Position | None) -> AsyncIterator[list[Item]]:
+    def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[Item], None]:
         """Batches of items behind `after`, in a stable order, bounded in bytes.
 
         Raises:

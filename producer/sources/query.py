@@ -53,13 +53,9 @@ def _reaches(high: object, low: object) -> bool:
     # Numbers compare with numbers and text with text; all else is outside of the range.
     if isinstance(high, str) and isinstance(low, str):
         return high >= low
-    if _is_number(high) and _is_number(low):
-        return high >= low  # type: ignore[operator] - both are numbers
+    if isinstance(high, int | float) and isinstance(low, int | float):
+        return not isinstance(high, bool) and not isinstance(low, bool) and high >= low
     return False
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _equal(value: object, wanted: object) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shardline.commands.options import complete, JobFile, Json, quiet_settings, read_job
+from shardline.commands.options import JobFile, Json, complete, quiet_settings, read_job
 
 if TYPE_CHECKING:
     from common.models import JobSpec
@@ -34,14 +34,13 @@ def run(
 
 
 async def _run(spec: JobSpec, output: str, settings: Settings, *, json: bool) -> None:
+    from common.layout import Layout
+    from common.metrics import Metrics
+    from common.probe import probe_create_only
     from shardline.embedded import Embedded, locked_output
     from shardline.output import put_json
     from shardline.progress import screen
     from shardline.wiring import CLOCK, limits, open_place, open_reader, source_factory
-
-    from common.layout import Layout
-    from common.metrics import Metrics
-    from common.probe import probe_create_only
 
     async with open_place(output, settings) as store, open_reader(settings) as remote:
         with locked_output(output), screen() as shown:

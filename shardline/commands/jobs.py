@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from shardline.commands.options import complete, JobFile, JobId, Json, quiet_settings, read_job
+from shardline.commands.options import JobFile, JobId, Json, complete, quiet_settings, read_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable

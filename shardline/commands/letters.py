@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shardline.commands.options import complete, Json, quiet_settings
+from shardline.commands.options import Json, complete, quiet_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -25,7 +25,7 @@ Port = Annotated[
 ]
 
 
-class Interrupted(Exception):  # noqa: N818 - Ctrl-C, which Typer would turn into a bare "Aborted."
+class Interrupted(Exception):
     """The user pressed Ctrl-C."""
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import typer
-
 from shardline.commands.options import Port, complete, settings
 
 if TYPE_CHECKING:
+    import typer
+
     from common.settings import Settings
 
 

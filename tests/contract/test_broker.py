@@ -8,7 +8,8 @@ from uuid import uuid4
 import pytest
 
 from common.errors import BrokerUnavailable, Fenced, OffsetOutOfRange, TopicMissing
-from common.kafka import KafkaOptions, open_kafka
+from common.kafka import open_kafka
+from common.kafka_options import KafkaOptions
 from common.memory_broker import MemoryBroker
 from common.memory_log import partition_for
 from common.ports import (

@@ -19,7 +19,8 @@ from urllib.request import urlopen
 
 import orjson
 
-from common.kafka import KafkaBroker, KafkaOptions, open_kafka
+from common.kafka import KafkaBroker, open_kafka
+from common.kafka_options import KafkaOptions
 from common.layout import Layout
 from common.models import JobSpec
 from common.objects import S3Options, S3Store, open_s3

@@ -11,8 +11,8 @@ import duckdb
 import pytest
 
 from common.layout import Layout, attempt_topic
-from tests.laws import Laws
 from tests.e2e.system import System, multiset, running_system
+from tests.laws import Laws
 from tests.services import S3
 
 
@@ -72,7 +72,9 @@ async def readers_agree(system: System, laws: Laws) -> None:
     copied.mkdir()
     async for info in system.store.list(Layout.of(spec).root + "data/"):
         (copied / info.key.rpartition("/")[2]).write_bytes(await system.store.get(info.key))
-    counted = duckdb.sql(f"select count(*), count(distinct document_id) from read_json('{copied}/*.jsonl')")
+    counted = duckdb.connect().execute(
+        f"select count(*), count(distinct document_id) from read_json('{copied}/*.jsonl')"
+    )
     assert counted.fetchall() == [(len(laws.expected.rows), len(laws.expected.rows))]
     for shard in copied.iterdir():
         body = shard.read_bytes().decode()

@@ -9,8 +9,8 @@ import pytest
 
 from common.chain import Chain
 from common.layout import Layout
-from tests.laws import Laws
 from tests.e2e.system import System, multiset, running_system
+from tests.laws import Laws
 from tests.services import S3
 
 SHORT = {

@@ -11,7 +11,8 @@ from uuid import uuid4
 import pytest
 
 from common.errors import BrokerUnavailable, TopicMissing
-from common.kafka import KafkaOptions, open_kafka
+from common.kafka import open_kafka
+from common.kafka_options import KafkaOptions
 from common.ports import Broker, GroupListener, GroupReader, Message, TopicSpec
 from deploy.dev.services import Kafka, free_ports
 

@@ -50,15 +50,16 @@ def landed(segment: OpenSegment) -> Landed:
 kinds = st.lists(st.sampled_from(["kept", "dropped", "blank", "dead", "long"]), max_size=60)
 
 
+def message(kind: str, number: int) -> Record:
+    if kind == "dead":
+        return dead(number)
+    if kind == "dropped":
+        return document(number, chars=10, present=0)
+    return document(number, chars=5000 if kind == "long" else 1001, blank=kind == "blank")
+
+
 def messages(kinds: Sequence[str]) -> list[Record]:
-    make = {
-        "kept": lambda n: document(n, chars=1001),
-        "dropped": lambda n: document(n, chars=10, present=0),
-        "blank": lambda n: document(n, blank=True),
-        "dead": dead,
-        "long": lambda n: document(n, chars=5000),
-    }
-    records = [make[kind](number) for number, kind in enumerate(kinds)]
+    records = [message(kind, number) for number, kind in enumerate(kinds)]
     return [*records, end(records)]
 
 
