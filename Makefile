@@ -20,6 +20,7 @@ $(VENV)/.installed: pyproject.toml uv.lock
 	  || { echo "Shardline needs Python 3.11 or newer; '$(PYTHON)' is older. Try: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
 	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV) \
 	  || { echo "Python cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 2; }
+	@test -x $(UV) || $(RUN)/python -m pip --version >/dev/null 2>&1 || $(RUN)/python -m ensurepip >/dev/null
 	@test -x $(UV) || $(RUN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --quiet --locked --inexact
 	@touch $@

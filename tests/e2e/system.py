@@ -75,6 +75,18 @@ class Process:
                 total += float(line.rsplit(" ", 1)[1])
         return total
 
+    async def until_ready(self) -> None:
+        """Return when it says that it is ready."""
+        async with asyncio.timeout(60):
+            while '"ready":true' not in await asyncio.to_thread(self._readiness):
+                await asyncio.sleep(0.1)
+
+    def _readiness(self) -> str:
+        try:
+            return self.get("/readyz")
+        except OSError:
+            return ""
+
     def log_text(self) -> str:
         """What it logged."""
         return self.log.read_text(errors="replace")

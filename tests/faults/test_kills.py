@@ -9,7 +9,7 @@ import pytest
 
 from common.chain import Chain
 from common.layout import Layout
-from tests.e2e.system import System, multiset, running_system
+from tests.e2e.system import Process, System, multiset, running_system
 from tests.laws import Laws
 from tests.services import S3
 
@@ -91,10 +91,7 @@ async def test_a_stopped_worker_wakes_behind_the_chain(
         await judge(system, laws, "laws")
 
 
-async def until_consumed(process: object, least: int) -> None:
-    from tests.e2e.system import Process
-
-    assert isinstance(process, Process)
+async def until_consumed(process: Process, least: int) -> None:
     async with asyncio.timeout(60):
         while process.metric("documents_consumed_total", "laws") < least:
             await asyncio.sleep(0.1)

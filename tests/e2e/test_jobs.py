@@ -1,0 +1,229 @@
+"""The life of jobs on a running system: side by side, queued, cancelled, retried, deleted, refused."""
+
+import asyncio
+import signal
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import orjson
+import pytest
+
+from common.layout import JOBS, Layout, attempt_topic, job_key
+from common.models import Request
+from common.ports import Message
+from shardline.sample import POISON, write_sample
+from tests.e2e.system import Process, running_system
+from tests.laws import Laws
+from tests.make import job
+from tests.services import S3
+
+
+def sample_job(job_id: str, **changes: object) -> dict[str, object]:
+    body: dict[str, object] = {
+        "job_id": job_id,
+        "name": "sample",
+        "source": {"type": "files", "paths": ["sample.jsonl"]},
+        "output": {"shard_bytes": 65_536},
+        "partitions": 2,
+    }
+    return body | changes
+
+
+@pytest.mark.corpus
+async def test_a_second_job_does_not_disturb_the_first(
+    tmp_path: Path, kafka: str, seaweed: S3, laws: Laws
+) -> None:
+    write_sample(laws.folder / "sample.jsonl", 500)
+    async with running_system(tmp_path, kafka, seaweed, laws.folder, SHARDLINE_SOURCE_RATE="5000") as system:
+        workers = [system.start("worker"), system.start("worker")]
+        system.start("producer")
+        await system.submit(laws.job("first"))
+        await system.until("first", lambda view: view.progress.chained > 5000)
+        before = [worker.metric("documents_consumed_total", "first") for worker in workers]
+        second = job(**sample_job("second"))
+        await system.submit(second)
+        ended = await system.finished("second")
+        assert ended.state.state == "completed"
+        assert (await system.client.board()).job("first").state.active, "the first must outlast the second"
+        after = [worker.metric("documents_consumed_total", "first") for worker in workers]
+        assert all(now >= then for now, then in zip(after, before, strict=True))
+        assert sum(worker.metric("records_replayed_total", "first") for worker in workers) == 0
+        assert sum(worker.metric("creates_refused_total", "first") for worker in workers) == 0
+        view = await system.finished("first")
+        assert view.state.state == "completed"
+        assert (await system.verify(laws.job("first"))).digest == laws.digest
+
+
+async def test_twelve_jobs_on_two_producers(tmp_path: Path, kafka: str, seaweed: S3) -> None:
+    write_sample(tmp_path / "sample.jsonl", 400)
+    async with running_system(
+        tmp_path, kafka, seaweed, tmp_path, SHARDLINE_MAX_JOBS="2", SHARDLINE_SOURCE_RATE="400"
+    ) as system:
+        producers = [system.start("producer"), system.start("producer")]
+        system.start("worker")
+        for producer in producers:
+            await producer.until_ready()
+        names = [f"job-{number:02d}" for number in range(12)]
+        for name in names:
+            await system.submit(job(**sample_job(name)))
+        views = [await system.until(name, lambda view: bool(view.state.accepted_at)) for name in names]
+        assert len(views) == 12
+        board = await system.client.board()
+        states = [view.state.state.value for view in board.jobs()]
+        assert states.count("queued") >= 12 - 2 * 2
+        for name in names:
+            view = await system.finished(name)
+            assert view.state.state == "completed", view.to_json()
+        reports = [await system.verify(job(**sample_job(name))) for name in names]
+        assert len({report.digest for report in reports}) == 1
+        assert all(report.ok for report in reports)
+        assert all("accepted" in producer.log_text() for producer in producers)
+
+
+async def test_cancel_retry_delete(tmp_path: Path, kafka: str, seaweed: S3) -> None:
+    write_sample(tmp_path / "sample.jsonl", 3000)
+    async with running_system(tmp_path, kafka, seaweed, tmp_path, SHARDLINE_SOURCE_RATE="1000") as system:
+        system.start("producer")
+        system.start("worker")
+        spec = job(**sample_job("work"))
+        await system.submit(spec)
+        await system.until("work", lambda view: view.progress.chained > 0)
+        await system.client.request(Request(job_id="work", action="cancel", requested_by="a test"))
+        view = await system.finished("work")
+        assert (view.state.state, view.state.message) == ("cancelled", "cancelled by a test")
+        await system.until("work", lambda view: view.state.topic_removed)
+        assert await system.broker.describe_topic(attempt_topic("work", 1)) is None
+        kept = view.progress.chained
+        await system.client.request(Request(job_id="work", action="retry"))
+        view = await system.until("work", lambda view: view.state.attempt == 2 and not view.state.active)
+        assert view.state.state == "completed", view.to_json()
+        report = await system.verify(spec)
+        assert report.ok, report.problems
+        other = job(**sample_job("undisturbed"))
+        await system.submit(other)
+        await system.finished("undisturbed")
+        assert report.digest == (await system.verify(other)).digest
+        assert kept > 0
+        await system.client.request(Request(job_id="work", action="delete"))
+        await system.until("work", lambda view: view.state.state == "deleted")
+        left = [info.key async for info in system.store.list(Layout.of(spec).root)]
+        assert left == []
+        # Known for ever: the id stays taken.
+        assert await system.store.get(job_key("work"))
+
+
+async def test_refused_messages_leave_their_neighbours_whole(tmp_path: Path, kafka: str, seaweed: S3) -> None:
+    write_sample(tmp_path / "sample.jsonl", 100)
+    async with running_system(tmp_path, kafka, seaweed, tmp_path) as system:
+        system.start("producer")
+        system.start("worker")
+        good = job(**sample_job("good"))
+        await system.submit(good)
+        bad = {
+            b"null": None,
+            b"json": b"{not json",
+            b"utf8": b"\xff\xfe",
+            b"list": b"[1]",
+            b"deep": b"[" * 5000,
+            b"field": orjson.dumps(sample_job("field", colour="red")),
+            b"range": orjson.dumps(sample_job("range", partitions=0)),
+            b"escape": orjson.dumps(sample_job("../../escape")),
+            b"other-key": good.body(),
+            b"ghost": Request(job_id="ghost", action="cancel").body(),
+            b"good": orjson.dumps(sample_job("good", partitions=3)),
+        }
+        await system.broker.publish(JOBS, [Message(key, value) for key, value in bad.items()])
+        view = await system.finished("good")
+        assert view.state.state == "completed"
+        async with asyncio.timeout(30):
+            while len(found := await system.client.letters()) < len(bad):
+                await asyncio.sleep(0.2)
+        by_job = {letter.job_id: letter for letter in found.values()}
+        assert {letter.encode() for letter in by_job if letter} == set(bad)
+        assert by_job["field"].hint == "colour: Extra inputs are not permitted"
+        assert by_job["ghost"].reason == "unknown_job"
+        assert by_job["good"].reason == "job_conflict"
+        assert by_job["utf8"].original == b"\xff\xfe"
+        assert (await system.verify(good)).ok
+
+
+async def test_poison_documents_are_dead_letters(tmp_path: Path, kafka: str, seaweed: S3) -> None:
+    write_sample(tmp_path / "sample.jsonl", 200, broken=True)
+    huge = orjson.dumps({"document_id": "huge", "content": "x" * 20_000})
+    with (tmp_path / "sample.jsonl").open("ab") as file:
+        file.write(huge + b"\n")
+    async with running_system(tmp_path, kafka, seaweed, tmp_path) as system:
+        system.start("producer")
+        system.start("worker")
+        spec = job(**sample_job("poison", max_document_bytes=16_384))
+        await system.submit(spec)
+        view = await system.finished("poison")
+        assert view.state.state == "completed", view.to_json()
+        report = await system.verify(spec)
+        assert report.ok, report.problems
+        assert sum(report.dead_letters.values()) == len(POISON) + 1
+        assert report.rows + sum(report.rejected.values()) == 200
+        letters = await system.client.letters()
+        assert len(letters) == len(POISON) + 1
+        assert {letter.original for letter in letters.values()} == {*POISON, huge}
+        assert all(letter.hint.startswith("sample.jsonl:") for letter in letters.values())
+        strict = job(**sample_job("strict", quality={"max_dead_letters": 3}))
+        await system.submit(strict)
+        view = await system.finished("strict")
+        assert (view.state.state, view.state.code) == ("failed", "too_many_dead_letters")
+        assert "the job allows 3" in str(view.state.message)
+
+
+async def test_a_deleted_topic_fails_the_job_and_retry_rebuilds_it(
+    tmp_path: Path, kafka: str, seaweed: S3
+) -> None:
+    write_sample(tmp_path / "sample.jsonl", 6000)
+    async with running_system(
+        tmp_path, kafka, seaweed, tmp_path, SHARDLINE_SOURCE_RATE="1500", KAFKA_REQUEST_TIMEOUT_MS="4000"
+    ) as system:
+        system.start("producer")
+        system.start("worker")
+        spec = job(**sample_job("lost"))
+        await system.submit(spec)
+        await system.until("lost", lambda view: view.progress.chained > 0)
+        await system.broker.delete_topic(attempt_topic("lost", 1))
+        view = await system.finished("lost")
+        assert (view.state.state, view.state.code) == ("failed", "topic_lost"), view.to_json()
+        assert await system.broker.describe_topic(attempt_topic("lost", 1)) is None
+        await system.client.request(Request(job_id="lost", action="retry"))
+        view = await system.until("lost", lambda view: view.state.attempt == 2 and not view.state.active)
+        assert view.state.state == "completed", view.to_json()
+        report = await system.verify(spec)
+        assert report.ok, report.problems
+        assert report.rows + sum(report.rejected.values()) == 6000
+
+
+async def test_processes_tell_the_truth_and_end_in_time(tmp_path: Path, kafka: str, seaweed: S3) -> None:
+    write_sample(tmp_path / "sample.jsonl", 2000)
+    async with running_system(tmp_path, kafka, seaweed, tmp_path, SHARDLINE_SOURCE_RATE="500") as system:
+        producer, worker = system.start("producer"), system.start("worker")
+        await system.submit(job(**sample_job("long")))
+        await system.until("long", lambda view: view.progress.chained > 0)
+        for process in (producer, worker):
+            assert '"ready":true' in process.get("/readyz")
+            assert process.get("/healthz") == "ok\n"
+        assert producer.metric("documents_produced_total", "long") > 0
+        assert producer.metric("jobs") == 1
+        assert worker.end(signal.SIGTERM, wait=25) == 0
+        assert producer.end(signal.SIGTERM, wait=25) == 0
+        deaf = system.start("worker", KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9", KAFKA_REQUEST_TIMEOUT_MS="1000")
+        assert await unready(deaf)
+        system.start("producer")
+        system.start("worker")
+        view = await system.finished("long")
+        assert view.state.state == "completed"
+
+
+async def unready(process: Process) -> bool:
+    try:
+        await asyncio.to_thread(urlopen, f"http://127.0.0.1:{process.port}/readyz", timeout=10)
+    except HTTPError as error:
+        with error:
+            return error.code == 503 and b'"ready":false' in error.read()
+    return False
