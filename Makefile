@@ -40,6 +40,9 @@ format: install ## Put the code into its format
 test: install ## All tests, against real Kafka and S3
 	$(RUN)/pytest
 
+faults: install ## Only the tests that kill, stop and starve processes
+	$(RUN)/pytest tests/faults
+
 demo: install ## A sample of 20,000 documents becomes a verified dataset
 	$(RUN)/python -m shardline.demo $(DEMO)
 

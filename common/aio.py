@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from common.errors import JobFailed, ServiceUnavailable, ShardlineError
 
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
+_THREADS = 3
 _log = logging.getLogger(__name__)
 
 
@@ -23,6 +25,11 @@ def first_of(group: BaseExceptionGroup[BaseException], kind: type[E]) -> E:
         if isinstance(error, BaseExceptionGroup) and error.subgroup(kind) is not None:
             return first_of(error, kind)
     raise LookupError(kind.__name__)
+
+
+def few_threads() -> None:
+    """Give the running loop a small pool: every thread more has a heap of its own, which only grows."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="work"))
 
 
 async def blocking(call: Callable[[], T]) -> T:

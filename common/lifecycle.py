@@ -8,6 +8,8 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
+from common.aio import few_threads
+
 _log = logging.getLogger(__name__)
 
 
@@ -27,6 +29,7 @@ async def run_until_stopped(work: Callable[[], Awaitable[None]], grace: float) -
 
     A second signal ends the process at once. What the work raises by itself is raised.
     """
+    few_threads()
     stop = asyncio.Event()
     with _signals(stop):
         task = asyncio.ensure_future(work())

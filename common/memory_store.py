@@ -22,6 +22,13 @@ class MemoryStore:
         self._objects: dict[str, bytes] = {}
         self._fault = fault
 
+    @classmethod
+    def holding(cls, other: "MemoryStore") -> "MemoryStore":
+        """A store without faults that holds what `other` holds."""
+        store = cls()
+        store._objects = dict(other._objects)  # noqa: SLF001 - of our own kind
+        return store
+
     @property
     def uri(self) -> str:
         """The root, for messages."""

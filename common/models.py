@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from common.errors import JobInvalid
 
+_MOST = 1 << 53
 JOB_ID = r"^[a-z0-9][a-z0-9-]{0,62}$"
 ColumnType = Literal["string", "int", "float", "bool"]
 M = TypeVar("M", bound="Model")
@@ -50,7 +51,7 @@ class Query(Model):
     """What to read of the source. `text` None: no search, all that the filters let through."""
 
     text: Annotated[str, Field(max_length=10_000)] | None = None
-    top_k: Annotated[int, Field(ge=1)] | None = None
+    top_k: Annotated[int, Field(ge=1, le=_MOST)] | None = None
     filters: dict[str, SCALAR | list[SCALAR] | Range] = Field(default_factory=dict)
     search_types: list[SearchType] = Field(default_factory=lambda: list(_SEARCHES))
     weights: dict[SearchType, Annotated[float, Field(ge=0)]] = Field(default_factory=lambda: dict(_WEIGHTS))
@@ -61,7 +62,7 @@ class Quality(Model):
 
     min_score: Annotated[float, Field(ge=0, le=1)] = 0.5
     keep_rejected: bool = False
-    max_dead_letters: Annotated[int, Field(ge=0)] | None = None
+    max_dead_letters: Annotated[int, Field(ge=0, le=_MOST)] | None = None
 
 
 class Format(Model):

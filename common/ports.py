@@ -184,7 +184,10 @@ class ObjectStore(Protocol):
         """The object's bytes from `offset` on, in chunks of at most 1 MiB. Raises ObjectMissing."""
 
     def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
-        """Objects whose key starts with `prefix` and sorts behind `start_after`, by key in byte order."""
+        """Objects whose key starts with `prefix` and sorts behind `start_after`.
+
+        Within one folder by key in byte order; stores differ on folders beside files.
+        """
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Remove objects; keys that do not exist are no error."""

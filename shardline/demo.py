@@ -37,7 +37,9 @@ def main() -> None:
     report = orjson.loads(shardline(folder, "verify", ran["dataset"], "--json"))
     put("")
     put(f"dataset   {ran['dataset']}")
-    put(f"kept      {report['rows']:,} of {ran['source_documents']:,} documents, in {report['shards']} shards")
+    put(
+        f"kept      {report['rows']:,} of {ran['source_documents']:,} documents, in {report['shards']} shards"
+    )
     put(f"rejected  {counts(report['rejected'])}")
     put(f"proven    digest {report['digest']}")
     put("")

@@ -8,13 +8,15 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from common.aio import leaf_errors
+from common.aio import few_threads, leaf_errors
 from common.clock import Clock
 from common.errors import UsageError
 from common.jobstate import RETRIABLE
+from common.layout import Layout
 from common.memory_broker import MemoryBroker
 from common.metrics import Metrics
 from common.models import JobSpec, Request
+from common.outcome import latest_attempt
 from common.ports import ObjectStore
 from consumer.budget import SpoolBudget
 from consumer.job import Resources
@@ -47,6 +49,8 @@ class Embedded:
 
         A job that failed or was cancelled before is retried. Ends with the last view, whatever its state.
         """
+        few_threads()
+        ended_before, _ = await latest_attempt(self.store, Layout.of(spec))
         broker = MemoryBroker()
         await ensure_system_topics(broker, _PARTITIONS)
         with tempfile.TemporaryDirectory(prefix="shardline-", dir=self.spool_dir) as spool, leaf_errors():
@@ -55,7 +59,7 @@ class Embedded:
                     tasks.create_task(self._owner(broker).run(), name="producer"),
                     tasks.create_task(self._worker(broker, Path(spool)).run(), name="worker"),
                 ]
-                view = await _see_through(Client(broker, _PARTITIONS), spec, on_progress)
+                view = await _see_through(Client(broker, _PARTITIONS), spec, ended_before, on_progress)
                 for task in running:
                     task.cancel()
         return view
@@ -100,21 +104,21 @@ def locked_output(output: str) -> Iterator[None]:
         raise UsageError(f"{output} cannot be written: {error.strerror}") from None
 
 
-async def _see_through(client: Client, spec: JobSpec, on_progress: Callable[[JobView], None]) -> JobView:
+async def _see_through(
+    client: Client, spec: JobSpec, ended_before: int, on_progress: Callable[[JobView], None]
+) -> JobView:
     await client.submit(spec)
-    seen_active, retried_from = False, 0
+    retried = False
     async with aclosing(client.follow(_WATCH_SECONDS)) as boards:
         async for board in boards:
             view = next((view for view in board.jobs() if view.state.spec.job_id == spec.job_id), None)
             if view is None:
                 continue
             on_progress(view)
-            seen_active = seen_active or view.state.active
-            if view.state.active:
-                continue
-            if view.state.state in RETRIABLE and not seen_active and not retried_from:
-                retried_from = view.state.attempt
+            again = view.state.state in RETRIABLE and view.state.attempt <= ended_before
+            if again and not retried:
+                retried = True
                 await client.request(Request(job_id=spec.job_id, action="retry"))
-            elif view.state.attempt > retried_from:
+            elif not view.state.active and not again:
                 return view
     raise AssertionError("the board never ends")

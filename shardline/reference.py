@@ -27,7 +27,8 @@ def cli_reference() -> str:
     group = typer.main.get_command(app)
     parts = [_NOTE + "# Commands\n"]
     for path, command in _commands(group, ["shardline"]):
-        context = typer.Context(command, info_name=" ".join(path), terminal_width=100, max_content_width=100)
+        context = typer.Context(command, info_name=" ".join(path), terminal_width=100)
+        context.max_content_width = 100
         text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
         parts.append(f"## {' '.join(path)}\n\n```text\n{text}\n```\n")
     return "\n".join(parts)
@@ -50,14 +51,14 @@ def pages() -> dict[str, str]:
     }
 
 
-_SETTINGS = """Flags go before the environment, the environment before `.env`, that before `shardline.toml`
-(both in the working directory). A secret can also be read from a file, named by `NAME_FILE`; it never stands in
-`shardline.toml`. `shardline doctor` shows each value and where it came from.
+_SETTINGS = """Flags go before the environment, the environment before `.env`, that before
+`shardline.toml` (both in the working directory). A secret can also be read from a file, named by
+`NAME_FILE`; it never stands in `shardline.toml`. `shardline doctor` shows each value and where it came from.
 
 """
-_METRICS = """Each long-running process serves `/metrics`, `/healthz` (it turns) and `/readyz` (200 once Kafka, the
-store and the jobs are there; else 503 and JSON that says what is missing). `dataset_job` is a label only while
-the job is active. Beside these there are the usual `process_` metrics.
+_METRICS = """Each long-running process serves `/metrics`, `/healthz` (it turns) and `/readyz` (200 once
+Kafka, the store and the jobs are there; else 503 and JSON that says what is missing). `dataset_job` is
+a label only while the job is active. Beside these there are the usual `process_` metrics.
 
 """
 

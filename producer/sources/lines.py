@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
 
 _BOM = b"\xef\xbb\xbf"
 _WHITE = b" \t\r\n\v\f"
@@ -29,7 +28,7 @@ class LineSplitter:
         self._number = number
         self._offset = offset
         self._rest = b""
-        self._long: tuple[Any, bytes, int] | None = None
+        self._long: _Long | None = None
 
     def feed(self, chunk: bytes) -> Iterator[Line]:
         """The lines that this chunk completes."""
@@ -49,31 +48,40 @@ class LineSplitter:
                 yield line
 
     def _keep(self, part: bytes) -> None:
-        if self._long is not None:
-            digest, head, size = self._long
-            digest.update(part)
-            self._long = (digest, head, size + len(part))
-            return
-        self._rest += part
-        if len(self._rest) > self._longest + len(_BOM) + 1:
-            self._long = (sha256(self._rest), self._rest[:KEPT_OF_LONG], len(self._rest))
-            self._rest = b""
+        if self._long is None:
+            self._rest += part
+            if len(self._rest) > self._longest:
+                self._long = _Long(self._rest)
+                self._rest = b""
+        else:
+            self._long.add(part)
 
     def _complete(self, part: bytes, newline: int) -> Line | None:
+        self._keep(part)
         self._number += 1
         if self._long is not None:
-            self._keep(part)
-            digest, head, size = self._long
-            self._long = None
-            self._offset += size + newline
-            return Line(self._number, self._offset, head, size, digest.hexdigest())
-        text, self._rest = self._rest + part, b""
+            long, self._long = self._long, None
+            self._offset += long.size + newline
+            return Line(self._number, self._offset, long.start, long.size, long.digest.hexdigest())
+        text, self._rest = self._rest, b""
         self._offset += len(text) + newline
         if self._number == 1:
             text = text.removeprefix(_BOM)
         text = text.removesuffix(b"\r")
         if not text or (text[0] in _WHITE and not text.strip(_WHITE)):
             return None
-        if len(text) > self._longest:
-            return Line(self._number, self._offset, text[:KEPT_OF_LONG], len(text), sha256(text).hexdigest())
         return Line(self._number, self._offset, text, len(text))
+
+
+class _Long:
+    """A line over the limit: its start, its size and its sha256; the same however it came in."""
+
+    def __init__(self, begun: bytes) -> None:
+        self.start = begun[:KEPT_OF_LONG]
+        self.size = len(begun)
+        self.digest = sha256(begun)
+
+    def add(self, part: bytes) -> None:
+        self.start += part[: KEPT_OF_LONG - len(self.start)]
+        self.size += len(part)
+        self.digest.update(part)

@@ -20,6 +20,7 @@ from tests.make import job
 from tests.services import S3, kafka_address, s3_store
 
 SHARD = 8 << 20
+BACKLOG = 15_000
 
 
 def memory_job(name: str, path: Path) -> JobSpec:
@@ -31,9 +32,12 @@ def memory_job(name: str, path: Path) -> JobSpec:
 async def on_kafka(folder: Path, path: Path, kafka: str, s3: S3) -> dict[str, float]:
     """Peak MiB of a producer and a worker of their own."""
     async with running_system(folder, kafka, s3, folder) as system:
-        processes = {kind: system.start(kind) for kind in ("producer", "worker")}
+        processes = {"producer": system.start("producer")}
         spec = memory_job("memory", path)
         await system.submit(spec)
+        # The worker meets a backlog at every size: how much it may fetch is what its memory hangs on.
+        await system.until("memory", lambda view: view.state.produced >= BACKLOG)
+        processes["worker"] = system.start("worker")
         view = await system.finished("memory", 1800)
         assert view.state.state == "completed", view.to_json()
         peaks = {kind: usage(process.popen.pid)[1] for kind, process in processes.items()}

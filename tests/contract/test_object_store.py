@@ -1,0 +1,147 @@
+"""One suite for every object store: what a port promises, the fake and the real one keep."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from common.directory import DirectoryStore
+from common.errors import ObjectExists, ObjectMissing, StoreUnavailable, UsageError
+from common.memory_store import MemoryStore
+from common.objects import S3Options, S3Store, open_s3
+from common.ports import ObjectStore
+from common.probe import probe_create_only
+from tests.services import S3
+
+
+def options(s3: S3, **changes: object) -> S3Options:
+    fields = {
+        "bucket": s3.bucket,
+        "endpoint_url": s3.endpoint,
+        "region": "us-east-1",
+        "access_key_id": s3.access_key,
+        "secret_access_key": s3.secret_key,
+        "addressing_style": "path",
+    }
+    return S3Options(**fields | changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=["memory", "directory", "s3"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
+    if request.param == "memory":
+        yield MemoryStore()
+    elif request.param == "directory":
+        yield DirectoryStore(tmp_path / "root")
+    else:
+        found = options(request.getfixturevalue("seaweed"))
+        async with open_s3(found) as client:
+            yield S3Store(client, found.bucket, secrets.token_hex(4))
+
+
+async def keys(store: ObjectStore, prefix: str, start_after: str = "") -> list[str]:
+    return [info.key async for info in store.list(prefix, start_after=start_after)]
+
+
+async def read(store: ObjectStore, key: str, offset: int = 0) -> bytes:
+    return b"".join([chunk async for chunk in store.stream(key, offset=offset)])
+
+
+async def test_exactly_one_of_many_creators_wins(store: ObjectStore) -> None:
+    async def create(number: int) -> bool:
+        try:
+            await store.create("a/key", b"%d" % number)
+        except ObjectExists:
+            return False
+        return True
+
+    for _ in range(3):
+        wins = await asyncio.gather(*map(create, range(12)))
+        assert sum(wins) == 1
+        assert await store.get("a/key") == b"%d" % wins.index(True)
+        await store.delete(["a/key"])
+    await probe_create_only(store)
+    assert await keys(store, "") == []
+
+
+async def test_bytes_and_files_come_back_as_they_were(store: ObjectStore, tmp_path: Path) -> None:
+    body = secrets.token_bytes(5 << 20)
+    (tmp_path / "body").write_bytes(body)
+    await store.create("from/file", tmp_path / "body")
+    await store.create("from/bytes", b"")
+    assert await read(store, "from/file") == body
+    assert await read(store, "from/file", 1_234_567) == body[1_234_567:]
+    assert await read(store, "from/bytes") == b""
+    assert [(info.key, info.size) async for info in store.list("from/")] == [
+        ("from/bytes", 0),
+        ("from/file", len(body)),
+    ]
+
+
+async def test_missing_objects(store: ObjectStore) -> None:
+    with pytest.raises(ObjectMissing):
+        await store.get("no/such")
+    with pytest.raises(ObjectMissing):
+        await read(store, "no/such")
+    await store.delete(["no/such"])
+    assert await keys(store, "no/") == []
+
+
+async def test_lists_are_in_byte_order_and_whole(store: ObjectStore) -> None:
+    wanted = [f"many/{number:05d}.json" for number in range(1100)]
+    # In one folder: some stores sort a folder by its name without the slash behind it.
+    odd = ["odd/a-b", "odd/a.b", "odd/a0", "odd/ü"]
+    gate = asyncio.Semaphore(16)
+
+    async def create(key: str) -> None:
+        async with gate:
+            await store.create(key, b"x")
+
+    await asyncio.gather(*map(create, [*wanted, *odd]))
+    assert await keys(store, "many/") == wanted
+    assert await keys(store, "many/", "many/00999.json") == wanted[1000:]
+    assert await keys(store, "odd/") == sorted(odd, key=str.encode)
+    assert await keys(store, "odd/a") == sorted(odd, key=str.encode)[:3]
+    await store.delete(wanted)
+    assert await keys(store, "many/") == []
+
+
+@pytest.mark.parametrize("key", ["../up", "/root", "a//b", "a/./b", "a/../b", "", "a\\b", "a\nb", "x" * 1025])
+async def test_keys_cannot_escape(store: ObjectStore, key: str) -> None:
+    with pytest.raises(UsageError, match="no valid object key"):
+        await store.create(key, b"x")
+
+
+async def test_a_cancelled_create_is_whole_or_nothing(store: ObjectStore, tmp_path: Path) -> None:
+    body = secrets.token_bytes(4 << 20)
+    (tmp_path / "body").write_bytes(body)
+    task = asyncio.ensure_future(store.create("cancelled", tmp_path / "body"))
+    await asyncio.sleep(0.005)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    try:
+        assert await read(store, "cancelled") == body
+    except ObjectMissing:
+        await store.create("cancelled", tmp_path / "body")
+
+
+async def test_a_store_that_is_away_says_where_and_what_to_do(seaweed: S3) -> None:
+    away = options(seaweed, endpoint_url="http://127.0.0.1:9", attempts=2)
+    async with open_s3(away) as client:
+        with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:9") as caught:
+            await S3Store(client, away.bucket, "").get("x")
+    assert "AWS_ENDPOINT_URL_S3" in str(caught.value.hint)
+    assert seaweed.secret_key not in repr(away)
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [({"secret_access_key": "wrong"}, "AWS_SECRET_ACCESS_KEY"), ({"bucket": "no-such"}, "create the bucket")],
+)
+async def test_refusals_name_the_cure(seaweed: S3, change: dict[str, str], hint: str) -> None:
+    wrong = options(seaweed, **change)
+    async with open_s3(wrong) as client:
+        with pytest.raises(StoreUnavailable) as caught:
+            await keys(S3Store(client, wrong.bucket, ""), "")
+    assert hint in str(caught.value.hint)

@@ -1,0 +1,20 @@
+"""Memory does not grow with the dataset. `python -m tests.benchmarks.memory` measures a million documents."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.memory import measure
+from tests.services import S3
+
+SMALL, LARGE = 40_000, 200_000
+MOST_MIB = 200 * 1e6 / (1 << 20)
+
+
+@pytest.mark.timeout(600)
+def test_five_times_the_documents_need_the_same_memory(tmp_path: Path, kafka: str, seaweed: S3) -> None:
+    found = measure(tmp_path, [SMALL, LARGE], kafka, seaweed)
+    for process in ("producer", "worker", "run"):
+        small, large = found[SMALL][process], found[LARGE][process]
+        assert large < MOST_MIB, found
+        assert large <= 1.15 * small, found

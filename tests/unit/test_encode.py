@@ -1,0 +1,77 @@
+"""The encoder: sequences without gaps, and a restart from the chain that sends the rest and only the rest."""
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.columns import Columns
+from common.hashing import document_hash
+from common.jobstate import PartitionState
+from common.models import JobSpec
+from common.ports import Message
+from common.wire import DEAD, KIND_SEQUENCE, DeadLetter
+from producer.encode import Encoder, end_markers
+from producer.sources.port import Broken, Document, Item
+from tests.make import job
+
+SPEC = job(partitions=3, output={"validation_fraction": 0.3}, max_document_bytes=2048)
+
+
+def item(number: int, kind: str) -> Item:
+    position = (0, number, number * 10, number)
+    if kind == "broken":
+        return Item(position, Broken(f"in:{number}", DeadLetter("invalid_json", "", "", 1, b"{")), 1)
+    return Item(position, Document(f"d{number}", "x" * (3000 if kind == "large" else 5), {}), 5)
+
+
+def encode(spec: JobSpec, items: Sequence[Item], parts: list[PartitionState], size: int) -> list[Message]:
+    encoder = Encoder(spec, Columns({}), parts)
+    found = []
+    for start in range(0, len(items), size):
+        found += encoder.encode(items[start : start + size]).messages
+    return found
+
+
+kinds = st.lists(st.sampled_from(["good", "broken", "large"]), max_size=40)
+
+
+@given(kinds, st.integers(1, 9))
+def test_sequences_have_no_gaps_and_sums_agree(found: list[str], size: int) -> None:
+    items = [item(number + 1, kind) for number, kind in enumerate(found)]
+    parts = [PartitionState() for _ in range(SPEC.total_partitions)]
+    messages = encode(SPEC, items, parts, size)
+    assert messages == encode(SPEC, items, [PartitionState() for _ in parts], 1)
+    for number, part in enumerate(parts):
+        own = [message for message in messages if message.partition == number]
+        sequences = [KIND_SEQUENCE.unpack_from(message.value or b"")[1] for message in own]
+        assert sequences == list(range(part.sequence))
+        assert part.hash_sum == sum(document_hash(message.key) for message in own) % (1 << 64)
+        assert part.dead == sum((message.value or b"")[0] == DEAD for message in own)
+    assert sum(part.dead for part in parts) == len(found) - found.count("good")
+    assert len(end_markers(parts)) == SPEC.total_partitions
+
+
+@given(kinds, st.data())
+def test_a_restart_sends_the_rest_and_only_the_rest(found: list[str], data: st.DataObject) -> None:
+    items = [item(number + 1, kind) for number, kind in enumerate(found)]
+    whole = encode(SPEC, items, [PartitionState() for _ in range(SPEC.total_partitions)], 100)
+    own = [[m for m in whole if m.partition == number] for number in range(SPEC.total_partitions)]
+    kept = [data.draw(st.integers(0, len(messages))) for messages in own]
+    parts = []
+    for number, count in enumerate(kept):
+        part = PartitionState()
+        held = [entry for entry in items if place(entry) == number][:count]
+        encode(SPEC, held, scratch := [PartitionState() for _ in own], 100)
+        part = scratch[number]
+        part.resume_after = held[-1].position if held else None
+        parts.append(part)
+    rest = encode(SPEC, items, parts, 7)
+    for number, count in enumerate(kept):
+        assert [m for m in rest if m.partition == number] == own[number][count:]
+
+
+def place(entry: Item) -> int:
+    parts = [PartitionState() for _ in range(SPEC.total_partitions)]
+    encode(SPEC, [entry], parts, 1)
+    return next(number for number, part in enumerate(parts) if part.sequence)

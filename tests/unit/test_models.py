@@ -1,0 +1,115 @@
+"""The job message: what is accepted, what is said of the rest, and what the digest covers."""
+
+import contextlib
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import JobInvalid, UsageError
+from common.jobstate import JobState, PartitionState, State
+from common.keys import checked
+from common.layout import Layout
+from common.models import JobSpec, Request, parse_job, parse_message, slugify
+from tests.make import job
+
+MINIMAL = {"job_id": "a", "name": "A", "source": {"type": "files", "paths": ["x.jsonl"]}}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"job_id": "Upper"}, "job_id: String should match pattern"),
+        ({"job_id": "../x"}, "job_id: String should match pattern"),
+        ({"name": " "}, "name: a name needs a visible character"),
+        ({"colour": 1}, "colour: Extra inputs are not permitted"),
+        ({"version": 2}, "version: Input should be 1"),
+        ({"source": {"type": "files", "paths": []}}, "source.paths: List should have at least 1 item"),
+        ({"query": {"text": "law"}}, "the source 'files' cannot search"),
+        ({"query": {"filters": {"a": {}}}}, "a range needs gte or lte"),
+        ({"query": {"top_k": 10**30}}, "query.top_k: Input should be less than or equal to"),
+        ({"query": {"top_k": 0}}, "query.top_k: Input should be greater than or equal to 1"),
+        ({"quality": {"min_score": 1.1}}, "quality.min_score: Input should be less than or equal to 1"),
+        ({"format": {"metadata": ["extra"]}}, "'extra' is the column for everything"),
+        ({"format": {"metadata": ["a", "a"]}}, "a column is named twice"),
+        ({"output": {"compression": "lzma"}}, "output.compression"),
+        ({"partitions": 0}, "partitions: Input should be greater"),
+    ],
+)
+def test_sentences_name_field_and_fault(change: dict[str, object], sentence: str) -> None:
+    with pytest.raises(JobInvalid) as caught:
+        parse_job(json.dumps(MINIMAL | change))
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b"5"])
+def test_what_is_no_object_is_said_to_be_none(body: bytes) -> None:
+    with pytest.raises(JobInvalid, match="JSON"):
+        parse_job(body)
+
+
+@given(
+    st.binary()
+    | st.recursive(st.none() | st.text() | st.integers(), st.lists, max_leaves=3)
+    .map(json.dumps)
+    .map(str.encode)
+)
+def test_any_bytes_are_a_message_or_a_sentence(body: bytes) -> None:
+    with contextlib.suppress(JobInvalid):
+        parse_message(body)
+
+
+def test_the_contracts_example_is_accepted_but_for_its_source() -> None:
+    spec = job(
+        query={"top_k": 5000, "filters": {"domain": "x", "created_at": {"gte": "2020-01-01"}}},
+        format={"type": "text", "metadata": None},
+        output={"compression": "none", "shard_bytes": 67108864, "validation_fraction": 0.0, "group_by": None},
+        labels={"team": "a"},
+    )
+    assert parse_job(spec.body()) == spec
+    assert isinstance(parse_message(Request(job_id="a", action="cancel").body()), Request)
+
+
+def test_the_digest_covers_what_decides_the_rows() -> None:
+    spec = job()
+    assert job(job_id="other", submitted_by="me", purpose="p", labels={"a": "b"}).digest == spec.digest
+    assert job(quality={"min_score": 0.4}).digest != spec.digest
+    assert job(partitions=3).digest != spec.digest
+
+
+def test_a_missing_id_is_made_of_name_and_digest() -> None:
+    body = orjson.dumps({name: value for name, value in MINIMAL.items() if name != "job_id"})
+    spec = parse_job(body, default_id=True)
+    assert spec.job_id == f"a-{spec.digest[:12]}"
+    assert parse_job(body, default_id=True) == spec
+
+
+@given(st.text(min_size=1))
+def test_any_name_is_one_safe_path_segment(name: str) -> None:
+    assert "/" not in checked(slugify(name))
+
+
+def test_validation_partitions_lie_behind_those_of_train() -> None:
+    spec = job(partitions=10, output={"validation_fraction": 0.25})
+    assert (spec.total_partitions, spec.split_of(9), spec.split_of(10)) == (12, "train", "validation")
+    assert job(output={"validation_fraction": 0.001}).validation_partitions == 1
+    assert (
+        Layout.of(spec).data("validation", 10, 5) == "test/test/data/validation/part-00010-000000000005.jsonl"
+    )
+
+
+@given(st.integers(0, 1 << 63), st.sampled_from(State), st.lists(st.integers(0, 9), max_size=3))
+def test_a_state_survives_its_checkpoint(number: int, state: State, position: list[int]) -> None:
+    part = PartitionState(number, number, number, 1, tuple(position) or None)
+    found = JobState(job(), state, 3, number, cursor=tuple(position), partitions=[part], message="x")
+    assert JobState.decode(found.encode()) == found
+
+
+def test_keys_are_usage_errors() -> None:
+    with pytest.raises(UsageError):
+        checked("a/../b")
+
+
+def test_the_spec_is_frozen() -> None:
+    assert JobSpec.model_config["frozen"]
