@@ -60,7 +60,7 @@ async def test_killed_at_random(tmp_path: Path, kafka: str, seaweed: S3, laws: L
             alive[place] = system.start(victim.kind)
         for worker in alive:
             if worker.kind == "worker":
-                await asyncio.to_thread(lambda worker=worker: worker.port)
+                await worker.until_ready()
         view = await system.until(
             "laws", lambda view: view.state.state == "completing" or not view.state.active, 300
         )

@@ -1,6 +1,7 @@
 """The job message: what is accepted, what is said of the rest, and what the digest covers."""
 
 import contextlib
+import json
 
 import orjson
 import pytest
