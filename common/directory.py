@@ -15,7 +15,7 @@ from common.keys import checked
 from common.ports import ObjectInfo
 
 CHUNK = 1 << 20
-_HIDDEN = ".shardline-tmp"
+HIDDEN = ".shardline-tmp"
 
 
 class DirectoryStore:
@@ -50,7 +50,7 @@ class DirectoryStore:
                 temporary.unlink(missing_ok=True)
 
     def _write(self, body: bytes | Path) -> Path:
-        folder = self._root / _HIDDEN
+        folder = self._root / HIDDEN
         folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=folder)
         try:

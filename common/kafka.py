@@ -12,8 +12,9 @@ from aiokafka.errors import for_code
 
 from common.errors import BrokerUnavailable, TopicMissing
 from common.kafka_errors import quiet_client_logs, translated
-from common.kafka_io import open_group_reader, open_table_reader, open_writer
 from common.kafka_options import KafkaOptions
+from common.kafka_readers import open_group_reader, open_table_reader
+from common.kafka_writer import open_writer
 from common.ports import (
     GroupListener,
     GroupReader,

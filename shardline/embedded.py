@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager
@@ -10,14 +11,16 @@ from pathlib import Path
 
 from common.aio import few_threads, leaf_errors
 from common.clock import Clock
+from common.directory import HIDDEN
 from common.errors import UsageError
 from common.jobstate import RETRIABLE
-from common.layout import Layout
+from common.layout import DEAD_LETTERS, EVENTS, Layout
+from common.letters import Letter
 from common.memory_broker import MemoryBroker
 from common.metrics import Metrics
 from common.models import JobSpec, Request
 from common.outcome import latest_attempt
-from common.ports import ObjectStore
+from common.ports import ObjectStore, TopicSpec
 from consumer.budget import SpoolBudget
 from consumer.job import Resources
 from consumer.worker import Worker, WorkerParts
@@ -29,6 +32,19 @@ from shardline.client import Client, JobView
 
 _PARTITIONS = 1
 _WATCH_SECONDS = 0.2
+# Nobody reads these for days here: what is kept of them must not grow with the dataset.
+_BOUNDED = (
+    TopicSpec(EVENTS, _PARTITIONS, {"retention.bytes": str(1 << 20)}),
+    TopicSpec(DEAD_LETTERS, _PARTITIONS, {"cleanup.policy": "compact", "retention.bytes": str(1 << 20)}),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended: the job's last view, and the latest dead letters (about a MiB of them)."""
+
+    view: JobView
+    letters: list[Letter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +60,29 @@ class Embedded:
     uploads: int = 4
     spool_dir: Path | None = None
 
-    async def run(self, spec: JobSpec, on_progress: Callable[[JobView], None]) -> JobView:
+    async def run(self, spec: JobSpec, on_progress: Callable[[JobView], None]) -> Ending:
         """Run the job to its end; what an earlier, killed run landed is kept and continued.
 
-        A job that failed or was cancelled before is retried. Ends with the last view, whatever its state.
+        A job that failed or was cancelled before is retried.
         """
         few_threads()
         ended_before, _ = await latest_attempt(self.store, Layout.of(spec))
         broker = MemoryBroker()
+        for topic in _BOUNDED:
+            await broker.create_topic(topic)
         await ensure_system_topics(broker, _PARTITIONS)
+        client = Client(broker, _PARTITIONS)
         with tempfile.TemporaryDirectory(prefix="shardline-", dir=self.spool_dir) as spool, leaf_errors():
             async with asyncio.TaskGroup() as tasks:
                 running = [
                     tasks.create_task(self._owner(broker).run(), name="producer"),
                     tasks.create_task(self._worker(broker, Path(spool)).run(), name="worker"),
                 ]
-                view = await _see_through(Client(broker, _PARTITIONS), spec, ended_before, on_progress)
+                view = await _see_through(client, spec, ended_before, on_progress)
+                letters = await client.letters()
                 for task in running:
                     task.cancel()
-        return view
+        return Ending(view, sorted(letters.values(), key=lambda letter: letter.position))
 
     def _owner(self, broker: MemoryBroker) -> Owner:
         # The topic goes with the process: no grace time for it.
@@ -73,7 +93,8 @@ class Embedded:
         )
 
     def _worker(self, broker: MemoryBroker, spool: Path) -> Worker:
-        resources = Resources(spool, SpoolBudget(self.spool_bytes), asyncio.Semaphore(self.uploads))
+        uploads = asyncio.Semaphore(self.uploads)
+        resources = Resources(spool, SpoolBudget(self.spool_bytes), uploads, keep_originals=False)
         return Worker(
             WorkerParts(broker, self.store, self.clock, self.metrics, resources, finish_seconds=0.2)
         )
@@ -96,6 +117,8 @@ def locked_output(output: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / ".shardline-lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # What a killed run was writing when it died.
+            shutil.rmtree(folder / HIDDEN, ignore_errors=True)
             yield
     except BlockingIOError:
         hint = "wait for it to end, or choose another --output"

@@ -44,7 +44,7 @@ async def embedded_digest(spec: JobSpec, folder: Path, output: Path) -> str:
     store = DirectoryStore(output)
     source = source_factory(folder, confined=False, remote=None)
     embedded = Embedded(store, SystemClock(), Metrics(), source, Limits(progress_seconds=0.2), 1 << 30)
-    view = await embedded.run(spec, lambda _: None)
+    view = (await embedded.run(spec, lambda _: None)).view
     assert view.state.state == "completed", view.to_json()
     report = await Verifier(store, Layout.of(spec).root).run()
     assert report.ok, report.problems

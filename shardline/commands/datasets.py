@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from common.settings import Settings
     from consumer.verify import Report
     from shardline.client import JobView
+    from shardline.embedded import Ending
+
+
+_SHOWN_LETTERS = 10
 
 
 def register(app: typer.Typer) -> None:
@@ -54,20 +58,23 @@ async def _run(spec: JobSpec, output: str, settings: Settings, *, json: bool) ->
                 spool_bytes=settings.spool_bytes,
                 uploads=settings.uploads,
             )
-            view = await embedded.run(spec, shown.show)
+            ending = await embedded.run(spec, shown.show)
+        view = ending.view
         place = f"{store.uri}/{Layout.of(spec).root}".rstrip("/")
     if json:
         put_json(view.to_json() | {"dataset": place})
     else:
-        _tell(view, place)
+        _tell(ending, place)
     _exit_by(view)
 
 
-def _tell(view: JobView, place: str) -> None:
+def _tell(ending: Ending, place: str) -> None:
     from common.jobstate import State
     from shardline.output import counts, put, say, size
 
-    progress, state = view.progress, view.state
+    progress, state = ending.view.progress, ending.view.state
+    for letter in ending.letters[:_SHOWN_LETTERS]:
+        say(f"dead letter: {letter.reason}: {letter.hint}")
     if state.state is not State.COMPLETED:
         return
     say(

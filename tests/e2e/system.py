@@ -81,6 +81,12 @@ class Process:
             while '"ready":true' not in await asyncio.to_thread(self._readiness):
                 await asyncio.sleep(0.1)
 
+    async def until_metric(self, name: str, job: str, least: float) -> None:
+        """Return when a metric of a job has reached a value."""
+        async with asyncio.timeout(90):
+            while await asyncio.to_thread(self.metric, name, job) < least:
+                await asyncio.sleep(0.1)
+
     def _readiness(self) -> str:
         try:
             return self.get("/readyz")

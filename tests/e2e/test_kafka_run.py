@@ -11,15 +11,18 @@ import duckdb
 import pytest
 
 from common.layout import Layout, attempt_topic
-from tests.e2e.system import System, multiset, running_system
+from tests.e2e.system import Process, System, multiset, running_system
 from tests.laws import Laws
 from tests.services import S3
 
 
-async def run_laws(system: System, laws: Laws, job_id: str, **changes: object) -> None:
-    spec = laws.job(job_id, **changes)
+async def run_laws(system: System, laws: Laws, workers: list[Process]) -> None:
+    spec = laws.job("laws")
     await system.submit(spec)
-    view = await system.finished(job_id)
+    for worker in workers:
+        # Every one of them lands segments of this job.
+        await worker.until_metric("shards_written_total", "laws", 1)
+    view = await system.finished("laws")
     assert view.state.state == "completed", view.to_json()
     report = await system.verify(spec)
     assert report.ok, report.problems
@@ -31,12 +34,12 @@ async def run_laws(system: System, laws: Laws, job_id: str, **changes: object) -
 async def test_the_digest_is_that_of_the_embedded_run(
     tmp_path: Path, kafka: str, seaweed: S3, laws: Laws, workers: int
 ) -> None:
-    async with running_system(tmp_path, kafka, seaweed, laws.folder) as system:
+    async with running_system(tmp_path, kafka, seaweed, laws.folder, SHARDLINE_SOURCE_RATE="10000") as system:
         started = [system.start("worker") for _ in range(workers)]
         for worker in started:
-            assert worker.port
+            await worker.until_ready()
         system.start("producer")
-        await run_laws(system, laws, "laws")
+        await run_laws(system, laws, started)
         for worker in started:
             assert "Traceback" not in worker.log_text()
         spec = laws.job("laws")

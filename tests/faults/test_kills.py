@@ -9,7 +9,7 @@ import pytest
 
 from common.chain import Chain
 from common.layout import Layout
-from tests.e2e.system import Process, System, multiset, running_system
+from tests.e2e.system import System, multiset, running_system
 from tests.laws import Laws
 from tests.services import S3
 
@@ -85,8 +85,7 @@ async def test_a_stopped_worker_wakes_behind_the_chain(
         spec = laws.job("laws")
         await system.submit(spec)
         await system.until("laws", lambda view: view.progress.chained > 2000)
-        await until_consumed(zombie, 500)
-        zombie_shards = zombie.metric("shards_written_total", "laws")
+        await zombie.until_metric("shards_written_total", "laws", 1)
         zombie.send(signal.SIGSTOP)
         before = (await system.client.board()).job("laws").progress.chained
         # The other one must take over all partitions: every chain moves on while the zombie sleeps.
@@ -96,17 +95,9 @@ async def test_a_stopped_worker_wakes_behind_the_chain(
         view = await system.finished("laws")
         assert view.state.state == "completed", view.to_json()
         assert view.progress.chained > before
-        # Both wrote, what the zombie had read was read again, and it took part again after it woke.
-        assert zombie_shards > 0
         assert other.popen.poll() is None
         assert zombie.popen.poll() is None
         await judge(system, laws, "laws")
-
-
-async def until_consumed(process: Process, least: int) -> None:
-    async with asyncio.timeout(60):
-        while process.metric("documents_consumed_total", "laws") < least:
-            await asyncio.sleep(0.1)
 
 
 async def chain_ends(system: System, laws: Laws) -> list[int]:

@@ -1,5 +1,6 @@
 """Whole jobs in one process on the in-memory store: options, faults, and what `verify` says of tampering."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ import pytest
 
 from common.clock import SystemClock
 from common.errors import ObjectExists, ObjectMissing, StoreUnavailable
+from common.jobstate import State
 from common.layout import Layout
 from common.memory_store import MemoryStore
 from common.metrics import Metrics
 from common.models import JobSpec
+from common.outcome import read_outcome
+from consumer.finish import Finisher
 from consumer.verify import Report, Verifier
 from producer.parts import Limits
 from shardline.client import JobView
@@ -44,7 +48,7 @@ async def run(spec: JobSpec, store: MemoryStore, folder: Path, metrics: Metrics 
     source = source_factory(folder, confined=True, remote=None)
     limits = Limits(progress_seconds=0.05)
     embedded = Embedded(store, SystemClock(), metrics or Metrics(), source, limits, 1 << 28)
-    return await embedded.run(spec, lambda _: None)
+    return (await embedded.run(spec, lambda _: None)).view
 
 
 async def verify(spec: JobSpec, store: MemoryStore) -> Report:
@@ -154,6 +158,50 @@ async def first_key(store: MemoryStore, prefix: str) -> str:
     async for info in store.list(prefix):
         return info.key
     raise AssertionError(prefix)
+
+
+async def test_of_many_finishers_all_agree(folder: Path) -> None:
+    store, spec = MemoryStore(), sample_job()
+    view = await run(spec, store, folder)
+    layout = Layout.of(spec)
+    names = [layout.manifest, layout.card, layout.success]
+    before = [await store.get(name) for name in names]
+    outcome = await read_outcome(store, layout, 1)
+    await store.delete([*names, layout.outcome(1)])
+    state = view.state
+    state.state = State.COMPLETING
+    finishers = [Finisher(store, SystemClock(), state) for _ in range(5)]
+    assert all(await asyncio.gather(*(finisher.try_finish(state) for finisher in finishers)))
+    after = [await store.get(name) for name in names]
+    decided = await read_outcome(store, layout, 1)
+    assert outcome is not None
+    assert decided is not None
+    assert [text.replace(decided.at.encode(), outcome.at.encode()) for text in after] == before
+    # A cancel that comes later obeys; one short count is no completion.
+    state.partitions[0].sequence += 1
+    await store.delete([*names, layout.outcome(1)])
+    assert not await finishers[0].try_finish(state)
+    state.partitions[0].sequence -= 1
+    state.source_count += 1
+    assert await finishers[0].try_finish(state)
+    decided = await read_outcome(store, layout, 1)
+    assert decided is not None
+    assert (decided.ending, decided.code) == ("failed", "conservation")
+
+
+async def test_dead_letters_of_a_run_are_told(tmp_path: Path) -> None:
+    write_sample(tmp_path / "sample.jsonl", 100, broken=True)
+    source = source_factory(tmp_path, confined=True, remote=None)
+    embedded = Embedded(
+        MemoryStore(), SystemClock(), Metrics(), source, Limits(progress_seconds=0.05), 1 << 28
+    )
+    ending = await embedded.run(sample_job(), lambda _: None)
+    assert [letter.reason for letter in ending.letters][:3] == [
+        "invalid_json",
+        "invalid_utf8",
+        "invalid_json",
+    ]
+    assert ending.letters[0].hint == "sample.jsonl:2: the line is not valid JSON (NaN and Infinity are not)"
 
 
 Tamper = Callable[[bytes], bytes | None]
