@@ -1,5 +1,7 @@
 """A job's state as the checkpoints topic holds it: written in one transaction with the documents."""
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -7,7 +9,10 @@ from typing import Any
 import orjson
 
 from common.models import JobSpec
+from common.ports import Record
 from common.wire import Position
+
+_log = logging.getLogger(__name__)
 
 
 class State(StrEnum):
@@ -113,6 +118,20 @@ class JobState:
             for part in value["partitions"]
         ]
         return cls(**value)
+
+
+def latest_states(records: Sequence[Record]) -> dict[str, JobState]:
+    """The last state of each job among these checkpoints; what cannot be read is logged and left out."""
+    latest = {record.key: record for record in records if record.value is not None}
+    states = {}
+    for record in latest.values():
+        try:
+            state = JobState.decode(record.value or b"")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            _log.warning("the checkpoint at %d/%d cannot be read: %s", record.partition, record.offset, error)
+            continue
+        states[state.spec.job_id] = state
+    return states
 
 
 def _position(value: list[Any] | None) -> Position | None:

@@ -3,17 +3,16 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from common.aio import first_of, patiently
 from common.clock import Clock
-from common.errors import JobFailed, JobInvalid, ObjectMissing, ServiceUnavailable
-from common.jobstate import JobState, State
+from common.errors import JobFailed, ObjectMissing, ServiceUnavailable
+from common.jobstate import JobState, State, latest_states
 from common.layout import CHECKPOINTS
 from common.metrics import Metrics
-from common.ports import Broker, ObjectStore, Record
+from common.ports import Broker, ObjectStore
 from consumer.finish import Finisher, fail
 from consumer.job import JobConsumer, Resources
 from consumer.spool import SpoolError
@@ -146,11 +145,11 @@ class Worker:
 
     async def _follow(self, tasks: asyncio.TaskGroup) -> None:
         async with self._parts.broker.table_reader(CHECKPOINTS) as table:
-            for state in _latest(await table.catch_up(deadline=120.0)).values():
+            for state in latest_states(await table.catch_up(deadline=120.0)).values():
                 self._take(state, tasks)
             self.ready.set()
             while True:
-                for state in _latest(await table.poll(timeout=_TABLE_SECONDS)).values():
+                for state in latest_states(await table.poll(timeout=_TABLE_SECONDS)).values():
                     self._take(state, tasks)
                 self._drop_finished()
 
@@ -174,17 +173,3 @@ class Worker:
                 del self._attempts[job_id]
                 self._decided[job_id] = number
                 self._parts.metrics.forget_job(job_id)
-
-
-def _latest(records: Sequence[Record]) -> dict[str, JobState]:
-    latest: dict[str, JobState] = {}
-    for record in records:
-        if record.value is None:
-            continue
-        try:
-            state = JobState.decode(record.value)
-        except (ValueError, KeyError, TypeError, JobInvalid) as error:
-            _log.warning("a checkpoint at offset %d cannot be read: %s", record.offset, error)
-            continue
-        latest[state.spec.job_id] = state
-    return latest

@@ -7,7 +7,7 @@ from functools import partial
 
 from common.aio import patiently
 from common.errors import BrokerUnavailable, JobInvalid, OffsetOutOfRange
-from common.jobstate import JobState
+from common.jobstate import latest_states
 from common.layout import CHECKPOINTS, DEAD_LETTERS, JOBS
 from common.letters import request_letter
 from common.models import JobSpec, Request, parse_message
@@ -98,14 +98,11 @@ class Owner:
         records = await patiently(
             partial(self._read_table, partition), self._parts.clock, f"read checkpoints {partition}"
         )
-        latest = {record.key: record.value for record in records}
-        for value in latest.values():
-            if value is not None:
-                state = JobState.decode(value)
-                runner = JobRunner(self._parts, partition, state.spec, state)
-                self._runners[partition][state.spec.job_id] = runner
-                if state.active or not state.topic_removed:
-                    self._start(partition, runner, None)
+        for job_id, state in latest_states(records).items():
+            runner = JobRunner(self._parts, partition, state.spec, state)
+            self._runners[partition][job_id] = runner
+            if state.active or not state.topic_removed:
+                self._start(partition, runner, None)
         self._loading.pop(partition, None)
 
     async def _read_table(self, partition: int) -> Sequence[Record]:
@@ -117,7 +114,7 @@ class Owner:
         task = self._tasks.get((partition, job_id))
         if task is None or task.done():
             name = f"job {job_id}"
-            self._tasks[partition, job_id] = self._group.create_task(runner.run(submission), name=name)
+            self._tasks[partition, job_id] = self._group.create_task(_guarded(runner, submission), name=name)
 
     async def _take(self, record: Record) -> None:
         runners = self._runners.get(record.partition)
@@ -166,6 +163,13 @@ class Owner:
     def _states(self) -> list[str]:
         runners = [runner for part in self._runners.values() for runner in part.values()]
         return [runner.state.state.value for runner in runners if runner.state is not None]
+
+
+async def _guarded(runner: JobRunner, submission: Record | None) -> None:
+    try:
+        await runner.run(submission)
+    except Exception:  # noqa: BLE001 - one job must not end the others
+        _log.exception("%s: a bug in Shardline; the next start takes it up again", runner.spec.job_id)
 
 
 def _message(record: Record) -> JobSpec | Request:

@@ -6,7 +6,7 @@ from typing import Any
 
 from common.errors import JobConflict, JobUnknown
 from common.events import Event, Progress, fold
-from common.jobstate import JobState, State
+from common.jobstate import JobState, State, latest_states
 from common.layout import CHECKPOINTS, DEAD_LETTERS, EVENTS, JOBS
 from common.letters import Letter
 from common.models import JobSpec, Request
@@ -71,10 +71,7 @@ class Board:
 
     def take_checkpoints(self, records: Sequence[Record]) -> None:
         """Take in checkpoints; the last of a job stands."""
-        latest = {record.key: record.value for record in records if record.value is not None}
-        for value in latest.values():
-            state = JobState.decode(value)
-            self._states[state.spec.job_id] = state
+        self._states |= latest_states(records)
 
     def take_events(self, records: Sequence[Record]) -> None:
         """Take in events, in any order."""
