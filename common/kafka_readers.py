@@ -44,9 +44,8 @@ def _consumer(options: KafkaOptions, *topics: str, **more: Any) -> AIOKafkaConsu
         *topics,
         **options.client(),
         enable_auto_commit=False,
-        auto_offset_reset="none",
         max_partition_fetch_bytes=options.fetch_bytes,
-        **{"isolation_level": "read_committed"} | more,
+        **{"isolation_level": "read_committed", "auto_offset_reset": "none"} | more,
     )
 
 
@@ -230,7 +229,8 @@ async def open_table_reader(
     options: KafkaOptions, topic: str, partitions: Sequence[int]
 ) -> AsyncIterator[TableReader]:
     """A reader of partitions from their beginning."""
-    consumer = _consumer(options)
+    # Retention may move the log's start while we read: what is left is the table.
+    consumer = _consumer(options, auto_offset_reset="earliest")
     try:
         with translated(f"the topic {topic} cannot be read", options.bootstrap_servers):
             await consumer.start()
