@@ -197,6 +197,8 @@ class PartitionTask:
             async with self._bench.uploads:
                 record, ours = await land(self._landing, self._partition, segment, self._valid)
             self._release(segment)
+            if ours:
+                self._landing.metrics.landed(self._landing.spec.job_id, record.segment)
             self._valid()
             await self._bench.landed(record)
             if not ours:

@@ -121,6 +121,24 @@ async def test_lost_answers_and_refusals_change_nothing(folder: Path) -> None:
     assert (report.ok, report.digest) == (True, expected.digest)
 
 
+async def test_metrics_tell_what_landed(folder: Path) -> None:
+    class Kept(Metrics):
+        def forget_job(self, job: str) -> None:
+            """The series stay, so that the test can read them."""
+
+    metrics, store, spec = Kept(), MemoryStore(), sample_job()
+    await run(spec, store, folder, metrics)
+    report = await verify(spec, store)
+
+    def value(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(f"shardline_{name}", {"dataset_job": "test"} | labels)
+
+    assert value("documents_written_total") == report.rows
+    assert value("shards_written_total") == report.shards
+    assert value("documents_produced_total") == DOCUMENTS
+    assert value("documents_rejected_total", reason="empty") == report.rejected["empty"]
+
+
 async def test_running_a_completed_job_again_changes_nothing(folder: Path) -> None:
     store, spec = MemoryStore(), sample_job()
     first = await completed(spec, store, folder)
