@@ -22,7 +22,6 @@ import orjson
 
 DOCUMENT, DEAD, END = 1, 2, 3
 FLAG_BLANK = 1
-FORMAT_HEADER = ("shardline-format", b"1")
 
 KIND_SEQUENCE = Struct(">BQ")
 DOCUMENT_HEAD = Struct(">BQIIBBdHI")

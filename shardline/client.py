@@ -1,6 +1,7 @@
 """Talking to a running system: submit and request, and the view of its jobs."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,15 +108,8 @@ class Client:
 
     async def board(self) -> Board:
         """The jobs as they stand now."""
-        board = Board()
-        await ensure_system_topics(self._broker, self._partitions)
-        async with (
-            self._broker.table_reader(CHECKPOINTS) as table,
-            self._broker.table_reader(EVENTS) as events,
-        ):
-            board.take_checkpoints(await table.catch_up(deadline=_DEADLINE))
-            board.take_events(await events.catch_up(deadline=_DEADLINE))
-        return board
+        async with aclosing(self.follow(0.0)) as boards:
+            return await anext(boards)
 
     async def follow(self, interval: float) -> AsyncGenerator[Board, None]:
         """The board, again every `interval` seconds or so, for as long as it is asked for."""
