@@ -51,6 +51,7 @@ Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 def _metrics(metrics: Metrics) -> Handler:
     async def answer(_: web.Request) -> web.Response:
+        metrics.refresh()
         body = await asyncio.to_thread(generate_latest, metrics.registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

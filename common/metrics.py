@@ -1,7 +1,7 @@
 """The metrics: a typed catalogue, one registry per process part, updated per batch and never per document."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import (
@@ -67,8 +67,8 @@ class Metrics:
         self._labels: dict[str, set[tuple[str, tuple[str, ...]]]] = {}
         self._started: dict[str, tuple[float, float]] = {}
         self._gauge("build_info", __version__).set(1)
-        for state in State:
-            self._gauge("jobs", state.value).set(0)
+        self._job_states: Callable[[], Sequence[str]] = tuple
+        self.refresh()
 
     def _make(self, name: str, item: Definition) -> MetricWrapperBase:
         labels = (("dataset_job",) if item.per_job else ()) + item.labels
@@ -157,8 +157,13 @@ class Metrics:
             left = (1.0 - ratio) * (now - started) / (ratio - first)
             self._gauge("job_eta_seconds", job).set(left)
 
-    def jobs(self, states: Sequence[str]) -> None:
-        """The states of the jobs that this producer owns."""
+    def follow_jobs(self, states: Callable[[], Sequence[str]]) -> None:
+        """Ask at every scrape for the states of the jobs that this producer owns: never a stale count."""
+        self._job_states = states
+
+    def refresh(self) -> None:
+        """Bring what is asked for at scrapes up to date; call it on the event loop."""
+        states = self._job_states()
         for state in State:
             self._gauge("jobs", state.value).set(states.count(state.value))
 

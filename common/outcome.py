@@ -6,7 +6,10 @@ from typing import Literal
 
 import orjson
 
-from common.errors import ObjectExists, ObjectMissing
+from common import __version__
+from common.clock import Clock, stamp
+from common.errors import JobFailed, ObjectExists, ObjectMissing
+from common.jobstate import JobState
 from common.layout import Layout
 from common.ports import ObjectStore
 
@@ -30,6 +33,21 @@ class Outcome:
     message: str | None = None
     source_count: int | None = None
     produced: Sequence[Sequence[int]] = ()
+
+
+def failed(state: JobState, error: JobFailed, clock: Clock) -> Outcome:
+    """The outcome of an attempt that cannot go on."""
+    message = f"{error}; {error.hint}" if error.hint else str(error)
+    return Outcome(
+        state.attempt, "failed", stamp(clock), state.accepted_at, __version__, error.code.value, message
+    )
+
+
+def cancelled(state: JobState, requested_by: str | None, clock: Clock) -> Outcome:
+    """The outcome of an attempt that a user ended."""
+    message = f"cancelled by {requested_by}" if requested_by else "cancelled"
+    at, software = stamp(clock), __version__
+    return Outcome(state.attempt, "cancelled", at, state.accepted_at, software, message=message)
 
 
 async def read_outcome(store: ObjectStore, layout: Layout, attempt: int) -> Outcome | None:

@@ -7,7 +7,7 @@ from common.clock import Clock, stamp
 from common.errors import JobFailed
 from common.jobstate import JobState, State
 from common.layout import Layout
-from common.outcome import Outcome, decide, read_outcome
+from common.outcome import Outcome, decide, failed, read_outcome
 from common.ports import ObjectStore
 from consumer.dataset import Dataset, produced_counts, prove
 
@@ -61,14 +61,6 @@ class Finisher:
             source_count=state.source_count,
             produced=produced_counts(state),
         )
-
-
-def failed(state: JobState, error: JobFailed, clock: Clock) -> Outcome:
-    """The outcome of an attempt that cannot go on."""
-    message = f"{error}; {error.hint}" if error.hint else str(error)
-    return Outcome(
-        state.attempt, "failed", stamp(clock), state.accepted_at, __version__, error.code.value, message
-    )
 
 
 async def fail(store: ObjectStore, state: JobState, error: JobFailed, clock: Clock) -> Outcome:

@@ -4,8 +4,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
-from common import __version__
 from common.aio import patiently
 from common.chain import total
 from common.clock import stamp
@@ -18,7 +18,7 @@ from common.errors import (
 )
 from common.jobstate import JobState, PartitionState, Plan, State
 from common.layout import CHECKPOINTS, Layout, attempt_topic
-from common.outcome import Ending, Outcome, decide, read_outcome
+from common.outcome import Outcome, cancelled, decide, failed, read_outcome
 from common.ports import TransactionalWriter
 from producer.backlog import Backlog
 from producer.parts import ProducerParts
@@ -67,28 +67,16 @@ class AttemptRun:
 
     async def cancel(self, requested_by: str | None) -> None:
         """Decide the attempt as cancelled, unless another outcome stands."""
-        message = f"cancelled by {requested_by}" if requested_by else "cancelled"
-        await self._decide("cancelled", None, message)
+        await self._decide(cancelled(self._state, requested_by, self._parts.clock))
 
-    async def _decide(self, ending: Ending, code: FailureCode | None, message: str) -> None:
-        outcome = Outcome(
-            self._state.attempt,
-            ending,
-            stamp(self._parts.clock),
-            self._state.accepted_at,
-            __version__,
-            code.value if code else None,
-            message,
-        )
+    async def _decide(self, outcome: Outcome) -> None:
         await decide(self._parts.store, self._layout, outcome)
         self._wake.set()
 
     async def _fail(self, error: JobFailed) -> None:
-        message = f"{error}; {error.hint}" if error.hint else str(error)
-        _log.error("%s: attempt %d failed: %s", self._state.spec.job_id, self._state.attempt, message)
-        await patiently(
-            lambda: self._decide("failed", error.code, message), self._parts.clock, "write the outcome"
-        )
+        outcome = failed(self._state, error, self._parts.clock)
+        _log.error("%s: attempt %d failed: %s", self._state.spec.job_id, outcome.attempt, outcome.message)
+        await patiently(partial(self._decide, outcome), self._parts.clock, "write the outcome")
 
     async def _work(self) -> None:
         async with self._parts.slots:

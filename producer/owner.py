@@ -31,6 +31,7 @@ class Owner:
         self._loading: dict[int, asyncio.Task[None]] = {}
         self._next: dict[int, int] = {}
         self.ready = asyncio.Event()
+        parts.metrics.follow_jobs(self._states)
 
     async def run(self) -> None:
         """Work until cancelled; joins the group again after errors of the broker."""
@@ -92,7 +93,6 @@ class Owner:
             if number in partitions:
                 task.cancel()
                 del self._tasks[number, job_id]
-        self._parts.metrics.jobs(self._states())
 
     async def _load(self, partition: int) -> None:
         records = await patiently(
@@ -158,7 +158,6 @@ class Owner:
                 runner = self._runners.get(partition, {}).get(job_id)
                 if runner is not None and runner.state is None:
                     del self._runners[partition][job_id]
-        self._parts.metrics.jobs(self._states())
 
     def _states(self) -> list[str]:
         runners = [runner for part in self._runners.values() for runner in part.values()]
