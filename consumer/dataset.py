@@ -13,6 +13,7 @@ import orjson
 from common.chain import Chain, ChainRecord, Digest, Totals, total
 from common.columns import Columns
 from common.errors import FailureCode, JobFailed, ObjectExists
+from common.failpoints import failpoint
 from common.jobstate import JobState, PartitionState, Plan
 from common.layout import Layout
 from common.models import JobSpec
@@ -74,8 +75,10 @@ class Dataset:
         manifest = await self.manifest(outcome, Columns.from_json(plan.columns))
         body = orjson.dumps(manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         await self._create(self.layout.manifest, body, "application/json")
+        failpoint("worker.after_manifest")
         await self._create(self.layout.card, dataset_card(manifest).encode(), "text/markdown")
         await self._create(self.layout.success, manifest["digest"].encode() + b"\n", "text/plain")
+        failpoint("worker.after_success")
 
     async def _create(self, key: str, body: bytes, content_type: str) -> None:
         try:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from common import __version__
 from common.clock import Clock, stamp
 from common.errors import JobFailed
+from common.failpoints import failpoint
 from common.jobstate import JobState, State
 from common.layout import Layout
 from common.outcome import Outcome, decide, failed, read_outcome
@@ -35,7 +36,9 @@ class Finisher:
         if outcome is None:
             if state.state is not State.COMPLETING or not await self._all_landed(state):
                 return False
+            failpoint("worker.before_outcome")
             outcome = await decide(self._store, self._dataset.layout, self._verdict(state))
+            failpoint("worker.after_outcome")
         if outcome.ending == "completed":
             await self._dataset.publish(outcome)
         return True

@@ -14,6 +14,7 @@ from common.chain import ChainRecord
 from common.clock import stamp
 from common.errors import OffsetOutOfRange, TopicMissing
 from common.events import Event
+from common.failpoints import failpoint
 from common.layout import DEAD_LETTERS, EVENTS, attempt_group, attempt_topic
 from common.letters import job_letter
 from common.ports import Broker, GroupListener, GroupReader, Message
@@ -179,6 +180,7 @@ class JobConsumer:
         spec, attempt = self._landing.spec, self._landing.attempt
         if record.attempt == attempt:
             await self._reader.commit({record.partition: record.offset})
+            failpoint("worker.after_commit")
         event = Event.of(spec.job_id, attempt, record, stamp(self._landing.clock))
         value = orjson.dumps(event)
         await self._broker.publish(EVENTS, [Message(spec.job_id.encode(), value)])

@@ -13,6 +13,7 @@ from pathlib import Path
 from common.aio import blocking, patiently
 from common.chain import ChainRecord, Totals
 from common.errors import FailureCode, JobFailed
+from common.failpoints import failpoint
 from common.ports import Record
 from consumer.budget import SpoolBudget
 from consumer.filters import Judge
@@ -159,7 +160,9 @@ class PartitionTask:
             self.rewind()
             return ()
         try:
+            failpoint("worker.before_spool")
             taken = await blocking(partial(segment.take, records))
+            failpoint("worker.after_spool")
         except JobFailed as error:
             await self._unless_behind(error, segment)
             raise

@@ -14,6 +14,7 @@ from common.aio import blocking, patiently
 from common.chain import EMPTY_SHA256, Chain, ChainRecord
 from common.clock import Clock
 from common.errors import FailureCode, JobFailed, ObjectExists, ShardlineError
+from common.failpoints import failpoint
 from common.layout import Layout
 from common.metrics import Metrics
 from common.models import JobSpec
@@ -67,7 +68,9 @@ async def land(
     rejected_key = layout.rejected(partition, segment.first) if segment.rejected else None
     if key and segment.rows:
         valid()
+        failpoint("worker.before_data")
         await _put(landing, key, segment.rows)
+        failpoint("worker.after_data")
     if rejected_key and segment.rejected:
         valid()
         await _put(landing, rejected_key, segment.rejected)
@@ -88,7 +91,9 @@ async def land(
     )
     valid()
     append = partial(landing.chain(partition).append, record)
+    failpoint("worker.before_chain")
     standing = await patiently(append, landing.clock, f"chain record of {layout.root}", landing.store_error)
+    failpoint("worker.after_chain")
     if standing is not record:
         landing.metrics.create_refused(landing.spec.job_id)
     return standing, standing is record

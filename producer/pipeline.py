@@ -10,6 +10,7 @@ from common.aio import blocking, leaf_errors
 from common.clock import Clock, stamp
 from common.columns import Columns
 from common.errors import FailureCode, JobFailed
+from common.failpoints import failpoint
 from common.jobstate import JobState, Plan, State
 from common.layout import CHECKPOINTS, attempt_topic
 from common.metrics import Metrics
@@ -115,10 +116,14 @@ class Pipeline:
         started = time.perf_counter()
         state = self._state
         state.updated_at = stamp(self._tools.clock)
+        failpoint("producer.before_begin")
         async with self._tools.writer.transaction() as transaction:
             if messages:
                 await transaction.send(self._topic, messages)
+            failpoint("producer.after_publish")
             await transaction.send(CHECKPOINTS, [checkpoint(state)])
+            failpoint("producer.after_checkpoint")
+        failpoint("producer.after_commit")
         self._tools.metrics.transaction(state.spec.job_id, time.perf_counter() - started)
 
 

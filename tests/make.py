@@ -17,6 +17,18 @@ def job(**changes: Any) -> JobSpec:
     return parse_job(orjson.dumps(body))
 
 
+def sample_job(job_id: str, **changes: object) -> dict[str, object]:
+    """The body of a job over sample.jsonl: two partitions, chains of several segments."""
+    body: dict[str, object] = {
+        "job_id": job_id,
+        "name": "sample",
+        "source": {"type": "files", "paths": ["sample.jsonl"]},
+        "output": {"shard_bytes": 65_536},
+        "partitions": 2,
+    }
+    return body | changes
+
+
 def document(
     sequence: int, *, chars: int = 1200, blank: bool = False, present: int = 3, relevance: float = 0.0
 ) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from shardline.commands.options import Port, complete, settings
@@ -33,8 +34,10 @@ def worker(metrics_port: Port = None) -> None:
 
 
 async def _serve(kind: str, found: Settings) -> None:
+    from common.failpoints import arm
     from common.lifecycle import run_until_stopped
     from shardline.serve import serve_producer, serve_worker
 
+    arm(os.environ)
     serve = serve_producer if kind == "producer" else serve_worker
     await run_until_stopped(lambda: serve(found), found.shutdown_grace_seconds)

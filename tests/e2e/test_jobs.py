@@ -17,19 +17,8 @@ from common.ports import Message
 from shardline.sample import POISON, write_sample
 from tests.e2e.system import Process, System, running_system
 from tests.laws import Laws
-from tests.make import job
+from tests.make import job, sample_job
 from tests.services import S3
-
-
-def sample_job(job_id: str, **changes: object) -> dict[str, object]:
-    body: dict[str, object] = {
-        "job_id": job_id,
-        "name": "sample",
-        "source": {"type": "files", "paths": ["sample.jsonl"]},
-        "output": {"shard_bytes": 65_536},
-        "partitions": 2,
-    }
-    return body | changes
 
 
 @pytest.mark.corpus

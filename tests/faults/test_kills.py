@@ -10,14 +10,10 @@ import pytest
 from common.chain import Chain
 from common.layout import Layout
 from tests.e2e.system import System, multiset, running_system
+from tests.faults.oracle import SHORT
 from tests.laws import Laws
 from tests.services import S3
 
-SHORT = {
-    "KAFKA_SESSION_TIMEOUT_MS": "2000",
-    "KAFKA_TRANSACTION_TIMEOUT_MS": "3000",
-    "KAFKA_REQUEST_TIMEOUT_MS": "5000",
-}
 KILLS = 10
 
 
@@ -37,9 +33,8 @@ async def judge(system: System, laws: Laws, job_id: str) -> None:
 async def test_killed_at_random(tmp_path: Path, kafka: str, seaweed: S3, laws: Laws, seed: int) -> None:
     dice = random.Random(seed)
     kills, again = 0, 0.0
-    shards: dict[str, float] = {}
     async with running_system(
-        tmp_path, kafka, seaweed, laws.folder, SHARDLINE_SOURCE_RATE="1800", **SHORT
+        tmp_path, kafka, seaweed, laws.folder, SHARDLINE_SOURCE_RATE="1600", **SHORT
     ) as system:
         alive = [system.start("producer"), system.start("worker"), system.start("worker")]
         spec = laws.job("laws")
@@ -54,23 +49,23 @@ async def test_killed_at_random(tmp_path: Path, kafka: str, seaweed: S3, laws: L
             victim = alive[place]
             if victim.kind == "worker":
                 again += victim.metric("documents_consumed_total", "laws")
-                shards[victim.log.name] = victim.metric("shards_written_total")
             victim.end(signal.SIGKILL)
             kills += 1
             alive[place] = system.start(victim.kind)
-        for worker in alive:
-            if worker.kind == "worker":
-                await worker.until_ready()
+        workers = [process for process in alive if process.kind == "worker"]
+        for worker in workers:
+            # Each one that is left takes its part: nobody sits idle beside a stuck group.
+            await worker.until_metric("shards_written_total", "laws", 1)
         view = await system.until(
             "laws", lambda view: view.state.state == "completing" or not view.state.active, 300
         )
-        again += sum(w.metric("documents_consumed_total", "laws") for w in alive if w.kind == "worker")
+        again += sum(worker.metric("documents_consumed_total", "laws") for worker in workers)
         view = await system.finished("laws", deadline=300)
         assert view.state.state == "completed", view.to_json()
         await judge(system, laws, "laws")
     # It hurt: killed often enough, and what was killed had read what others had to read again.
     assert kills >= KILLS, "the job ended before it was hurt enough"
-    assert again > laws.expected.documents, (again, shards)
+    assert again > laws.expected.documents, again
 
 
 @pytest.mark.corpus

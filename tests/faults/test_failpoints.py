@@ -1,0 +1,126 @@
+"""The process is killed at each named place in turn, and stopped there past its session."""
+
+import asyncio
+import random
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from common.chain import Chain
+from common.failpoints import POINTS, VARIABLE
+from common.layout import Layout
+from tests.e2e.system import Process, System, running_system
+from tests.faults.oracle import SHORT, judge_sample
+from tests.faults.proxies import S3Proxy, until
+from tests.sampled import Sampled
+from tests.services import S3
+
+FINISH = POINTS[POINTS.index("worker.before_outcome") :]
+
+
+def shuffled(kind: str, dice: random.Random) -> list[str]:
+    """The places in the work of a process, in any order; those of the finish come after all."""
+    points = [name for name in POINTS if name.startswith(kind) and name not in FINISH]
+    dice.shuffle(points)
+    return points
+
+
+async def die_in_turn(system: System, dice: random.Random, points: list[str]) -> None:
+    """One process after another, each killed at its place."""
+    for point in points:
+        await dead(system.start(point.partition(".")[0], **{VARIABLE: f"{point}=kill@{dice.randint(1, 3)}"}))
+
+
+async def dead(process: Process) -> None:
+    """Return when it was killed by its own failpoint."""
+    async with asyncio.timeout(60):
+        while process.popen.poll() is None:
+            await asyncio.sleep(0.05)
+    assert process.popen.returncode == -signal.SIGKILL, process.log_text()
+
+
+async def stopped(process: Process) -> None:
+    """Return when it was stopped by its own failpoint."""
+    seen = psutil.Process(process.popen.pid)
+    async with asyncio.timeout(60):
+        while seen.status() != psutil.STATUS_STOPPED:
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_killed_at_every_place_in_turn(
+    tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled, seed: int
+) -> None:
+    async with running_system(
+        tmp_path, kafka, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="1000", **SHORT
+    ) as system:
+        spec = sampled.job("sample")
+        await system.submit(spec)
+        dice = random.Random(seed)
+        lives = shuffled("worker", dice)
+        async with asyncio.TaskGroup() as lanes:
+            lanes.create_task(die_in_turn(system, dice, shuffled("producer", dice)))
+            lanes.create_task(die_in_turn(system, dice, lives[::2]))
+            lanes.create_task(die_in_turn(system, dice, lives[1::2]))
+        system.start("producer")
+        lander = system.start("worker", **{VARIABLE: f"{FINISH[0]}=kill"})
+        await dead(lander)
+        for point in FINISH[1:]:
+            await dead(system.start("worker", **{VARIABLE: f"{point}=kill"}))
+        system.start("worker")
+        view = await system.finished("sample")
+        assert view.state.state == "completed", view.to_json()
+        await judge_sample(system, sampled, spec)
+
+
+async def tips(system: System, sampled: Sampled) -> list[int]:
+    spec = sampled.job("sample")
+    chains = [Chain(system.store, Layout.of(spec), number) for number in range(spec.total_partitions)]
+    ends = [await chain.tip() for chain in chains]
+    return [end.next if end else 0 for end in ends]
+
+
+@pytest.mark.parametrize("point", ["worker.before_data", "worker.before_chain"])
+async def test_a_zombie_that_held_a_put_is_refused(
+    tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled, point: str
+) -> None:
+    proxy = S3Proxy(seaweed.endpoint)
+    with proxy.running() as endpoint:
+        async with running_system(
+            tmp_path, kafka, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="250", **SHORT
+        ) as system:
+            await refuse_the_zombie(system, sampled, proxy, endpoint, point)
+
+
+async def refuse_the_zombie(
+    system: System, sampled: Sampled, proxy: S3Proxy, endpoint: str, point: str
+) -> None:
+    spec = sampled.job("sample")
+    zombie = system.start("worker", S3_ENDPOINT_URL=endpoint, **{VARIABLE: f"{point}=stop@2"})
+    await zombie.until_ready()
+    system.start("producer")
+    await system.submit(spec)
+    # Past the check of its epoch, with the request in its hand.
+    await stopped(zombie)
+    other = system.start("worker")
+    then = await tips(system, sampled)
+    async with asyncio.timeout(60):
+        while not all(now > old for now, old in zip(await tips(system, sampled), then, strict=True)):
+            await asyncio.sleep(0.1)
+    before = await objects(system, spec_root := Layout.of(spec).root)
+    zombie.send(signal.SIGCONT)
+    # Only the zombie's requests pass the proxy.
+    await until(lambda: proxy.count("PUT", "/(data|chain)/", 412) > 0, "the zombie's put is refused")
+    after = await objects(system, spec_root)
+    assert {key: after.get(key) for key in before} == before, "an object was replaced"
+    view = await system.finished("sample")
+    assert view.state.state == "completed", view.to_json()
+    assert other.popen.poll() is None
+    assert zombie.popen.poll() is None
+    await judge_sample(system, sampled, spec)
+
+
+async def objects(system: System, root: str) -> dict[str, str]:
+    return {info.key: info.etag async for info in system.store.list(root)}
