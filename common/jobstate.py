@@ -92,6 +92,10 @@ class JobState:
         """Whether the job still has work to do."""
         return self.state in ACTIVE
 
+    def has_done_with(self, attempt: int) -> bool:
+        """Whether the topic of an attempt is of no more use, for ever: attempts only count up."""
+        return attempt < self.attempt or (attempt == self.attempt and self.topic_removed)
+
     @property
     def produced(self) -> int:
         """Messages sent, over all partitions."""

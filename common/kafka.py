@@ -113,6 +113,13 @@ class KafkaBroker:
         parts = found[0]["partitions"] if found and not found[0]["error_code"] else []
         return len([part for part in parts if part["leader"] >= 0 or not led])
 
+    async def topics(self) -> list[str]:
+        """The names of all topics under the prefix."""
+        prefix = self._options.prefix
+        with translated("the topics cannot be listed", self._options.bootstrap_servers):
+            names = await (await self._started_admin()).list_topics()
+        return sorted(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+
     async def describe_topic(self, name: str) -> TopicSpec | None:
         """Partitions and full configuration, or None."""
         full = self._name(name)

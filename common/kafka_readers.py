@@ -72,6 +72,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
         self.epoch = 0
         self.joined = False
         self.sought: dict[int, int] = {}
+        self.seeks: dict[int, int] = {}
         self.news = asyncio.Event()
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
@@ -144,6 +145,7 @@ class _GroupReader:
             else:
                 self._to_beginning(where)
             self._listener.sought[partition] = offset
+            self._listener.seeks[partition] = self._listener.seeks.get(partition, 0) + 1
             self._listener.news.set()
 
     def _to_beginning(self, where: TopicPartition) -> None:
@@ -192,7 +194,7 @@ class _GroupReader:
         timeout: float,
         max_records: int,
     ) -> Mapping[TopicPartition, Sequence[Any]]:
-        epoch = self._listener.epoch
+        epoch, seeks = self._listener.epoch, dict(self._listener.seeks)
         wanted = [TopicPartition(self._topic, number) for number in numbers]
         try:
             found: Mapping[TopicPartition, Sequence[Any]] = await self._consumer.getmany(
@@ -202,14 +204,17 @@ class _GroupReader:
             if self._listener.epoch == epoch:
                 raise
             found = dict.fromkeys(wanted, ())
-        if self._listener.epoch == epoch:
-            return found
-        # getmany went on through a rebalance, and read from the committed offsets: that is not what
-        # the listener asked for, and what it asked for is read again.
-        for where in found:
-            if where.partition in self._listener.sought:
-                self.seek(where.partition, self._listener.sought[where.partition])
-        return {}
+        # getmany goes on through a rebalance, and then reads from the committed offsets; and through a
+        # seek, and then reads for somebody else. Neither is what was asked for, which is read again.
+        moved = [
+            number
+            for number in numbers
+            if self._listener.epoch != epoch or self._listener.seeks.get(number) != seeks.get(number)
+        ]
+        for number in moved:
+            if number in self._listener.sought:
+                self.seek(number, self._listener.sought[number])
+        return {where: items for where, items in found.items() if where.partition not in moved}
 
     async def _stay(self, timeout: float) -> Mapping[int, Sequence[Record]]:
         """Wait without reading. The coordinator must see a poll: ask for a partition nobody has."""

@@ -1,5 +1,6 @@
 """Names of topics, groups and objects: every place where a name is made."""
 
+import re
 from dataclasses import dataclass
 
 from common.models import JobSpec
@@ -9,12 +10,19 @@ CHECKPOINTS = "dataset.checkpoints"
 EVENTS = "dataset.events"
 DEAD_LETTERS = "dataset.dead-letters"
 
+_ATTEMPT_TOPIC = re.compile(r"dataset\.job\.([a-z0-9][a-z0-9-]*)\.([0-9]+)")
 _SUFFIX = {"none": ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}
 
 
 def attempt_topic(job_id: str, attempt: int) -> str:
     """Topic of one attempt. The number tells it from an earlier topic: clients know no topic ids."""
     return f"dataset.job.{job_id}.{attempt}"
+
+
+def parse_attempt_topic(name: str) -> tuple[str, int] | None:
+    """Job id and attempt of a topic's name; None for a topic that is no attempt's."""
+    found = _ATTEMPT_TOPIC.fullmatch(name)
+    return (found[1], int(found[2])) if found else None
 
 
 def attempt_group(job_id: str, attempt: int) -> str:

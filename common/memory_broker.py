@@ -37,6 +37,10 @@ class MemoryBroker:
         self._topics[spec.name] = Topic(spec)
         return True
 
+    async def topics(self) -> list[str]:
+        """The names of all topics."""
+        return sorted(self._topics)
+
     async def describe_topic(self, name: str) -> TopicSpec | None:
         """The topic's spec, or None."""
         topic = self._topics.get(name)
@@ -221,6 +225,7 @@ class _GroupReader:
         self._topic = topic
         self._listener = listener
         self.positions: dict[int, int] = {}
+        self._sought: set[int] = set()
 
     async def revoke(self) -> None:
         if self.positions:
@@ -233,6 +238,7 @@ class _GroupReader:
 
     def seek(self, partition: int, offset: int) -> None:
         self.positions[partition] = offset
+        self._sought.add(partition)
 
     async def commit(self, offsets: Mapping[int, int]) -> bool:
         if not offsets.keys() <= self.positions.keys():
@@ -249,21 +255,27 @@ class _GroupReader:
     ) -> Mapping[int, Sequence[Record]]:
         if self not in self._group.members:
             await self._group.join(self)
-        found = self._read(partitions, max_records)
-        if not found:
+        self._sought.clear()
+        if not self._readable(partitions):
             # Zero seconds still give way to the other tasks.
             await (self._broker.news(timeout) if timeout > 0 else asyncio.sleep(0))
-            found = self._read(partitions, max_records)
         else:
             await asyncio.sleep(0)
-        return found
+        # A partition that was sought meanwhile belongs to the next poll.
+        wanted = self.positions if partitions is None else partitions
+        return self._read([number for number in wanted if number not in self._sought], max_records)
 
-    def _read(self, partitions: Sequence[int] | None, most: int) -> dict[int, list[Record]]:
-        if partitions is not None and not partitions:
-            return {}
+    def _readable(self, partitions: Sequence[int] | None) -> bool:
+        logs = self._broker.topic(self._topic).logs
+        wanted = self.positions if partitions is None else partitions
+        return any(
+            logs[number].has_news(self.positions[number]) for number in wanted if number in self.positions
+        )
+
+    def _read(self, partitions: Sequence[int], most: int) -> dict[int, list[Record]]:
         logs = self._broker.topic(self._topic).logs
         found: dict[int, list[Record]] = {}
-        for number in self.positions if partitions is None else partitions:
+        for number in partitions:
             if most <= 0 or number not in self.positions:
                 continue
             try:

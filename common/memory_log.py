@@ -64,6 +64,12 @@ class Log:
             return list(islice(self.records, max(0, skip), max(0, skip) + most))
         return list(islice((record for record in self.records if record.offset >= offset), most))
 
+    def has_news(self, offset: int) -> bool:
+        """Whether a read from `offset` on (-1: the start) would not be empty, or would be out of range."""
+        if offset < 0:
+            return self.end > self.start
+        return not self.start <= offset <= self.end or self.end > offset
+
     def trim(self, before: int) -> None:
         """Let go of records below `before`."""
         self.start = max(self.start, min(before, self.end))

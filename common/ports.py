@@ -88,7 +88,10 @@ class GroupReader(Protocol):
         """
 
     def seek(self, partition: int, offset: int) -> None:
-        """Read `partition` from `offset` on; -1 is the beginning of the log."""
+        """Read `partition` from `offset` on; -1 is the beginning of the log.
+
+        Takes effect at the next poll: one that is under way returns no records of the partition.
+        """
 
     async def commit(self, offsets: Mapping[int, int]) -> bool:
         """Commit next offsets for the group; a hint only. False when the group has moved on."""
@@ -124,6 +127,9 @@ class Broker(Protocol):
 
     async def create_topic(self, spec: TopicSpec) -> bool:
         """Create the topic; False when one of that name exists already (it is left as it is)."""
+
+    async def topics(self) -> Sequence[str]:
+        """The names of all topics (under the prefix), sorted."""
 
     async def describe_topic(self, name: str) -> TopicSpec | None:
         """The topic's partitions and full configuration, or None when it does not exist."""

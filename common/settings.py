@@ -116,6 +116,12 @@ class Settings(BaseModel):
     topic_grace_seconds: float = _setting(
         60.0, "a job's topic is deleted so long after its end", "SHARDLINE_TOPIC_GRACE_SECONDS", ge=0
     )
+    sweep_seconds: float = _setting(
+        300.0,
+        "how often a producer looks for topics that outlived their attempt",
+        "SHARDLINE_SWEEP_SECONDS",
+        gt=0,
+    )
     shutdown_grace_seconds: float = _setting(
         25.0, "time to end after SIGTERM", "SHARDLINE_SHUTDOWN_GRACE_SECONDS", ge=0
     )

@@ -121,7 +121,6 @@ class JobConsumer:
     async def _feed(self, reader: GroupReader) -> None:
         while True:
             wanted = {number: part for number, part in self._parts.items() if part.wants_records}
-            turns = {number: part.turn for number, part in wanted.items()}
             if not wanted:
                 await self._rest(reader)
                 continue
@@ -131,8 +130,8 @@ class JobConsumer:
                 self._rewind(error.partitions)
                 continue
             for number, records in found.items():
-                # To whom it was fetched for: a partition that came back meanwhile has its own position.
-                wanted[number].give(records, turns[number])
+                # Whoever follows on one of these seeks first, which takes back what was under way.
+                wanted[number].give(records)
             await self._look_for_topic(quiet=not found)
 
     async def _rest(self, reader: GroupReader) -> None:

@@ -66,20 +66,15 @@ class PartitionTask:
         self._inbox: asyncio.Queue[Sequence[Record]] = asyncio.Queue(maxsize=1)
         self._closed: asyncio.Queue[OpenSegment] = asyncio.Queue(maxsize=1)
         self._unproven = False
-        self.turn = 0
 
     @property
     def wants_records(self) -> bool:
         """Whether the next records should be fetched: settled, and nothing is waiting."""
         return self._segment is not None and self._inbox.empty()
 
-    def give(self, records: Sequence[Record], turn: int) -> None:
-        """Hand over records, when it wants them, that were asked for in `turn`.
-
-        A seek begins a new turn: what was fetched from the old position is dropped.
-        """
-        if turn == self.turn:
-            self._inbox.put_nowait(records)
+    def give(self, records: Sequence[Record]) -> None:
+        """Hand over records, when it wants them."""
+        self._inbox.put_nowait(records)
 
     def rewind(self) -> None:
         """The log does not hold the position asked for: read from its start, sequences tell what is new."""
@@ -87,7 +82,6 @@ class PartitionTask:
         self._go_to(-1)
 
     def _go_to(self, offset: int) -> None:
-        self.turn += 1
         if not self._inbox.empty():
             self._inbox.get_nowait()
         self._seek(self._partition, offset)

@@ -7,13 +7,14 @@ from functools import partial
 
 from common.aio import patiently
 from common.errors import BrokerUnavailable, JobInvalid, OffsetOutOfRange
-from common.jobstate import latest_states
+from common.jobstate import JobState, latest_states
 from common.layout import CHECKPOINTS, DEAD_LETTERS, JOBS
 from common.letters import request_letter
 from common.models import JobSpec, Request, parse_message
 from common.ports import GroupListener, GroupReader, Record
 from producer.parts import ProducerParts
 from producer.runner import JobRunner
+from producer.sweep import sweep_topics
 
 _log = logging.getLogger(__name__)
 _GROUP = "dataset.producers"
@@ -39,12 +40,21 @@ class Owner:
             try:
                 async with asyncio.TaskGroup() as tasks:
                     self._group = tasks
+                    tasks.create_task(self._sweep(), name="sweep topics")
                     await self._own()
             except* BrokerUnavailable as group:
                 _log.warning("dataset.jobs cannot be read: %s; joining again", group.exceptions[0])
             self.ready.clear()
             self._forget(tuple(self._runners))
             await self._parts.clock.sleep(1.0)
+
+    async def _sweep(self) -> None:
+        parts = self._parts
+        await sweep_topics(parts.broker, parts.clock, parts.limits.sweep_seconds, self._state_of)
+
+    def _state_of(self, job_id: str) -> JobState | None:
+        runners = (runners.get(job_id) for runners in self._runners.values())
+        return next((runner.state for runner in runners if runner is not None), None)
 
     async def _own(self) -> None:
         listener = GroupListener(assigned=self._assigned, revoked=self._revoked)

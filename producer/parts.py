@@ -20,6 +20,7 @@ class Limits:
     topic_grace: float = 60.0
     progress_seconds: float = 1.0
     catch_up_seconds: float = 120.0
+    sweep_seconds: float = 300.0
     pace: Pace = field(default_factory=Pace)
 
 

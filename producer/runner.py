@@ -117,6 +117,8 @@ class JobRunner:
             await patiently(removing, self._parts.clock, f"delete {self.spec.job_id}")
             await self._change(_deleted)
         elif request.action == "retry" and state.state in RETRIABLE:
+            # The grace time of the old attempt's topic may not be over: nobody would remove it later.
+            await self._delete_topic(state.attempt)
             await self._change(_retried)
         else:
             wanted = f"cannot {request.action} a job that is {state.state}"
@@ -129,11 +131,13 @@ class JobRunner:
             async with asyncio.timeout(self._parts.limits.topic_grace):
                 self._requests.put_nowait(await self._requests.get())
                 return
-        topic = attempt_topic(self.spec.job_id, self._known().attempt)
-        await patiently(
-            partial(self._parts.broker.delete_topic, topic), self._parts.clock, f"delete topic {topic}"
-        )
+        await self._delete_topic(self._known().attempt)
         await self._change(_retired)
+
+    async def _delete_topic(self, attempt: int) -> None:
+        topic = attempt_topic(self.spec.job_id, attempt)
+        deleting = partial(self._parts.broker.delete_topic, topic)
+        await patiently(deleting, self._parts.clock, f"delete topic {topic}")
 
     async def _refuse(self, record: Record, reason: str, hint: str) -> None:
         _log.warning("%s: %s: %s", self.spec.job_id, reason, hint)

@@ -121,6 +121,7 @@ def limits(settings: Settings) -> Limits:
         topic_grace=settings.topic_grace_seconds,
         progress_seconds=settings.progress_seconds,
         catch_up_seconds=2 * settings.kafka_transaction_timeout_ms / 1000,
+        sweep_seconds=settings.sweep_seconds,
         pace=Pace(settings.source_rate),
     )
 

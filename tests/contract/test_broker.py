@@ -126,6 +126,7 @@ async def test_create_describe_delete(broker: Broker) -> None:
     found = await broker.describe_topic("t")
     assert found is not None
     assert (found.name, found.partitions, found.config["max.message.bytes"]) == ("t", 3, "2000000")
+    assert await broker.topics() == ["t"]
     assert await broker.delete_topic("t")
     assert await broker.describe_topic("t") is None
     assert not await broker.delete_topic("t")
@@ -268,6 +269,20 @@ async def test_a_position_is_what_the_listener_seeks(broker: Broker) -> None:
         reader.reader.seek(1, 8)
         await poll_until(lambda: len(reader.records) == 2, reader)
         assert [(r.partition, r.offset) for r in reader.records] == [(1, 8), (1, 9)]
+
+
+async def test_a_seek_takes_back_what_a_poll_has_under_way(broker: Broker) -> None:
+    await broker.create_topic(TopicSpec("t", 1))
+    await broker.publish("t", numbered(0, 10))
+    async with member(broker, lambda _: 10) as reader:
+        await poll_until(lambda: reader.assigned == [0], reader)
+        under_way = asyncio.create_task(reader.reader.poll([0], timeout=1.0, max_records=3))
+        await asyncio.sleep(0.2)
+        reader.reader.seek(0, 4)
+        # Whoever waits there asked before the seek; the records are for who polls next.
+        assert not (await under_way).get(0)
+        await poll_until(lambda: len(reader.records) == 6, reader)
+        assert [record.offset for record in reader.records] == list(range(4, 10))
 
 
 async def test_a_group_reads_nothing_uncommitted(broker: Broker) -> None:

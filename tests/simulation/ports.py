@@ -1,0 +1,212 @@
+"""The ports of one simulated process: every request goes over the world's network."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from common.errors import BrokerUnavailable, StoreUnavailable
+from common.ports import (
+    GroupListener,
+    GroupReader,
+    Message,
+    ObjectInfo,
+    Record,
+    TableReader,
+    TopicSpec,
+    Transaction,
+    TransactionalWriter,
+)
+from tests.simulation.group import Group, Reader
+from tests.simulation.world import Process
+
+
+class NetStore:
+    """The object store, seen from a process."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._store = process.world.store
+
+    @property
+    def uri(self) -> str:
+        """Where it is."""
+        return self._store.uri
+
+    async def create(self, key: str, body: bytes | Path, *, content_type: str = "application/json") -> None:
+        """Create; the bytes have left the process with the request."""
+        data = body if isinstance(body, bytes) else body.read_bytes()
+        call = partial(self._store.create, key, data, content_type=content_type)
+        await self._process.request("store", call, StoreUnavailable)
+
+    async def get(self, key: str) -> bytes:
+        """An object's bytes."""
+        return await self._process.request("store", partial(self._store.get, key), StoreUnavailable)
+
+    async def stream(self, key: str, *, offset: int = 0) -> AsyncIterator[bytes]:
+        """An object's bytes from `offset` on."""
+        yield (await self.get(key))[offset:]
+
+    async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Objects by key."""
+
+        async def page() -> list[ObjectInfo]:
+            return [info async for info in self._store.list(prefix, start_after=start_after)]
+
+        for info in await self._process.request("store", page, StoreUnavailable):
+            yield info
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Remove objects."""
+        await self._process.request("store", partial(self._store.delete, keys), StoreUnavailable)
+
+
+class NetBroker:
+    """The broker, seen from a process."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._broker = process.world.broker
+
+    async def check(self) -> None:
+        """Whether it answers."""
+        await self._process.request("broker", self._broker.check, BrokerUnavailable)
+
+    async def create_topic(self, spec: TopicSpec) -> bool:
+        """Create."""
+        return await self._process.request(
+            "broker", partial(self._broker.create_topic, spec), BrokerUnavailable
+        )
+
+    async def topics(self) -> Sequence[str]:
+        """List."""
+        return await self._process.request("broker", self._broker.topics, BrokerUnavailable)
+
+    async def describe_topic(self, name: str) -> TopicSpec | None:
+        """Describe."""
+        call = partial(self._broker.describe_topic, name)
+        return await self._process.request("broker", call, BrokerUnavailable)
+
+    async def delete_topic(self, name: str) -> bool:
+        """Delete."""
+        return await self._process.request(
+            "broker", partial(self._broker.delete_topic, name), BrokerUnavailable
+        )
+
+    async def delete_records(self, name: str, before: Mapping[int, int]) -> None:
+        """Trim."""
+        call = partial(self._broker.delete_records, name, before)
+        await self._process.request("broker", call, BrokerUnavailable)
+
+    async def publish(self, topic: str, messages: Sequence[Message]) -> None:
+        """Write."""
+        call = partial(self._broker.publish, topic, messages)
+        await self._process.request("broker", call, BrokerUnavailable)
+
+    @asynccontextmanager
+    async def transactional(self, transactional_id: str) -> AsyncIterator[TransactionalWriter]:
+        """Fence and open."""
+        inner = self._broker.transactional(transactional_id)
+        writer = await self._process.request("broker", inner.__aenter__, BrokerUnavailable)
+        yield NetWriter(self._process, writer)
+
+    @asynccontextmanager
+    async def group_reader(
+        self, topic: str, group: str, listener: GroupListener
+    ) -> AsyncIterator[GroupReader]:
+        """Join."""
+        process = self._process
+        self._broker.topic(topic)
+        members = process.world.groups.setdefault((topic, group), Group(process.world, topic))
+        reader = Reader(process, topic, members, listener, process.world.number())
+        silence = partial(members.leave, reader)
+        process.on_silence.append(silence)
+        staying = asyncio.ensure_future(reader.stay())
+        try:
+            yield reader
+        finally:
+            staying.cancel()
+            await asyncio.gather(staying, return_exceptions=True)
+            if process.alive:
+                process.on_silence.remove(silence)
+                members.leave(reader)
+
+    @asynccontextmanager
+    async def table_reader(
+        self, topic: str, partitions: Sequence[int] | None = None
+    ) -> AsyncIterator[TableReader]:
+        """Read a table."""
+        async with self._broker.table_reader(topic, partitions) as inner:
+            yield NetTable(self._process, inner)
+
+
+class NetWriter:
+    """A transactional writer whose commit travels as one request."""
+
+    def __init__(self, process: Process, inner: TransactionalWriter) -> None:
+        self._process = process
+        self._inner = inner
+        self._broken = False
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Collect, then commit: all or nothing."""
+        await self._process.gate()
+        if self._broken:
+            raise BrokerUnavailable("this writer failed before; open a new one")
+        self._broken = True
+        transaction = NetTransaction(self._process)
+        yield transaction
+        transaction.delivered()
+        await self._process.request("broker", partial(self._commit, transaction), BrokerUnavailable)
+        self._broken = False
+
+    async def _commit(self, transaction: "NetTransaction") -> None:
+        async with self._inner.transaction() as inner:
+            for topic, messages in transaction.writes:
+                await inner.send(topic, messages)
+
+
+class NetTransaction:
+    """An open transaction; now and then the broker refuses a batch of it."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.writes: list[tuple[str, Sequence[Message]]] = []
+        self.refused = False
+
+    async def send(self, topic: str, messages: Sequence[Message]) -> None:
+        """Add messages."""
+        await self._process.gate()
+        world = self._process.world
+        world.broker.topic(topic)
+        if world.dice.random() < world.harm.refused:
+            self.refused = True
+            return
+        self.writes.append((topic, messages))
+
+    def delivered(self) -> None:
+        """Every delivery is asked for before the commit."""
+        if self.refused:
+            raise BrokerUnavailable("a batch was refused")
+
+
+class NetTable:
+    """A table reader over the network."""
+
+    def __init__(self, process: Process, inner: TableReader) -> None:
+        self._process = process
+        self._inner = inner
+
+    async def poll(self, *, timeout: float) -> Sequence[Record]:
+        """The next records."""
+        await self._process.gate()
+        found = await self._inner.poll(timeout=timeout)
+        await self._process.gate()
+        return found
+
+    async def catch_up(self, *, deadline: float) -> Sequence[Record]:
+        """All records."""
+        call = partial(self._inner.catch_up, deadline=deadline)
+        return await self._process.request("broker", call, BrokerUnavailable)

@@ -1,0 +1,299 @@
+"""One schedule: a job, processes that come and go, a network that harms; and the oracle's judgement."""
+
+import asyncio
+import logging
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import orjson
+
+from common.jobstate import JobState, latest_states
+from common.layout import CHECKPOINTS, JOBS, Layout, parse_attempt_topic
+from common.memory_store import MemoryStore
+from common.metrics import Metrics
+from common.models import JobSpec, Request
+from common.ports import Message
+from consumer.budget import SpoolBudget
+from consumer.job import Resources
+from consumer.verify import Verifier
+from consumer.worker import Worker, WorkerParts
+from producer.owner import Owner
+from producer.parts import Limits, ProducerParts
+from producer.pipeline import Pace
+from producer.sources.port import Document, Item
+from producer.topics import ensure_system_topics
+from tests.simulation.documents import MemorySource, documents, simulated_job
+from tests.simulation.loop import Deadlock, SimClock, simulate
+from tests.simulation.ports import NetBroker, NetStore
+from tests.simulation.world import Harm, Process, World
+
+CONTENTS = 7
+DOCUMENTS = 60
+_DEADLINE = 600.0
+_TROUBLE = 12.0
+_SWEPT = 12.0
+
+
+@dataclass
+class Verdict:
+    """What became of a schedule. `problems` is empty when all promises were kept."""
+
+    seed: int
+    problems: list[str] = field(default_factory=list)
+    digest: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    trace: int = 0
+
+
+class Cast:
+    """The processes of a schedule."""
+
+    def __init__(self, world: World, items: list[Item], spool: Path) -> None:
+        self.world = world
+        self._items = items
+        self._spool = spool
+        self._clock = SimClock()
+        self.processes: list[Process] = []
+
+    def start(self, kind: str) -> Process:
+        """Start a producer or a worker."""
+        world = self.world
+        process = Process(world, f"{kind}-{world.number()}")
+        main = self._owner(process).run if kind == "producer" else self._worker(process).run
+        process.task = asyncio.ensure_future(self._guarded(process, main()))
+        self.processes.append(process)
+        return process
+
+    async def _guarded(self, process: Process, main: object) -> None:
+        try:
+            await main  # type: ignore[misc]  # a coroutine
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the oracle's business
+            self.world.problems.append(f"{process.name} ended by itself: {error!r}")
+
+    def running(self, kind: str) -> list[Process]:
+        """Processes of a kind that run."""
+        return [process for process in self.processes if process.name.startswith(kind) and process.running]
+
+    def _owner(self, process: Process) -> Owner:
+        limits = Limits(
+            topic_bytes=1,
+            topic_grace=0.5,
+            progress_seconds=0.5,
+            catch_up_seconds=5.0,
+            sweep_seconds=4.0,
+            pace=Pace(self.world.dice.choice((0.0, 15.0))),
+        )
+        source = MemorySource(self._items, self.world.dice)
+        slots = asyncio.Semaphore(2)
+        return Owner(
+            ProducerParts(
+                NetBroker(process), NetStore(process), self._clock, Metrics(), lambda _: source, limits, slots
+            )
+        )
+
+    def _worker(self, process: Process) -> Worker:
+        folder = self._spool / process.name
+        folder.mkdir()
+        budget = SpoolBudget(self.world.dice.choice((16_000, 1 << 20)))
+        resources = Resources(folder, budget, asyncio.Semaphore(self.world.dice.choice((1, 4))))
+        return Worker(
+            WorkerParts(NetBroker(process), NetStore(process), self._clock, Metrics(), resources, 0.5)
+        )
+
+
+class Trouble:
+    """What goes wrong in the first seconds of a schedule."""
+
+    def __init__(self, cast: Cast, spec: JobSpec) -> None:
+        self._cast = cast
+        self._world = cast.world
+        self._spec = spec
+
+    async def make(self) -> None:
+        """Make trouble, then leave the world whole: a producer and a worker that run."""
+        dice = self._world.dice
+        acts: tuple[tuple[Callable[[], object], int], ...] = (
+            (partial(self._lose, "worker", Process.kill), 6),
+            (partial(self._lose, "producer", Process.kill), 3),
+            (partial(self._lose, "worker", Process.end), 2),
+            (partial(self._lose, "producer", Process.end), 1),
+            (self._stop, 5),
+            (partial(self._outage, "store"), 2),
+            (partial(self._outage, "broker"), 2),
+            (partial(self._cast.start, "worker"), 2),
+            (partial(self._ask, "cancel"), 1),
+            (partial(self._ask, "retry"), 1),
+        )
+        while self._world.now < _TROUBLE:
+            await asyncio.sleep(dice.expovariate(1.2))
+            dice.choices([act for act, _ in acts], [weight for _, weight in acts])[0]()
+            for kind in ("producer", "worker"):
+                if not self._cast.running(kind):
+                    self._cast.start(kind)
+        self._world.heal()
+
+    def _lose(self, kind: str, how: Callable[[Process], None]) -> None:
+        if victims := self._cast.running(kind):
+            how(self._world.dice.choice(victims))
+            if self._world.dice.random() < 0.5:
+                self._cast.start(kind)
+
+    def _stop(self) -> None:
+        kind = self._world.dice.choice(("worker", "worker", "producer"))
+        if victims := self._cast.running(kind):
+            self._world.dice.choice(victims).stop(self._world.dice.uniform(0.5, 9.0))
+
+    def _outage(self, server: str) -> None:
+        self._world.count(f"outage {server}")
+        self._world.down_until[server] = self._world.now + self._world.dice.uniform(0.1, 4.0)
+
+    def _ask(self, action: str) -> None:
+        self._world.count(action)
+        request = Request.model_validate({"job_id": self._spec.job_id, "action": action})
+        message = Message(self._spec.job_id.encode(), request.body())
+        self._world.broker.commit([(JOBS, [message])])
+
+
+def run_schedule(seed: int, expected: str, *, calm: bool = False) -> Verdict:
+    """Run the schedule of a seed and judge it; `expected` is the undisturbed digest."""
+    with tempfile.TemporaryDirectory(prefix="sim-", dir=_memory_folder()) as spool, _logs() as logged:
+        verdict = Verdict(seed)
+        try:
+            simulate(seed, lambda dice: _play(dice, verdict, Path(spool), expected, calm=calm))
+        except Deadlock:
+            verdict.problems.append("deadlock: nothing can happen any more")
+        verdict.problems += [text for text in logged if "a bug in Shardline" in text]
+        return verdict
+
+
+async def _play(dice: random.Random, verdict: Verdict, spool: Path, expected: str, *, calm: bool) -> None:
+    items = documents(DOCUMENTS, CONTENTS)
+    spec = simulated_job()
+    world = World(dice)
+    if not calm:
+        world.harm = Harm(*(dice.choice((0.0, 0.01, 0.05)) for _ in range(3)))
+    await ensure_system_topics(world.broker, 2)
+    cast = Cast(world, items, spool)
+    for kind in ("producer", "worker", *dice.choices(("producer", "worker"), (1, 3), k=dice.randint(0, 2))):
+        cast.start(kind)
+    await world.broker.publish(JOBS, [Message(spec.job_id.encode(), spec.body())])
+    if not calm:
+        await Trouble(cast, spec).make()
+    try:
+        async with asyncio.timeout(_DEADLINE):
+            state = await _ended(world, spec)
+    except TimeoutError:
+        world.problems.append(f"not done after {world.now:.0f} s: {_states(world)}")
+    else:
+        await _judge(world, state, items, expected, verdict)
+    for process in cast.processes:
+        process.end()
+    verdict.problems += world.problems
+    verdict.counts, verdict.seconds, verdict.trace = world.counts, world.now, world.trace
+
+
+def _states(world: World) -> dict[str, JobState]:
+    records = [record for log in world.broker.topic(CHECKPOINTS).logs for record in log.records]
+    return latest_states(records)
+
+
+async def _ended(world: World, spec: JobSpec) -> JobState:
+    """The job's state once its topic is gone; a cancelled one is retried."""
+    asked = 0
+    while True:
+        state = _states(world).get(spec.job_id)
+        if state is not None and state.topic_removed:
+            if state.state.value != "cancelled":
+                return state
+            if asked < state.attempt:
+                asked = state.attempt
+                request = Request(job_id=spec.job_id, action="retry")
+                await world.broker.publish(JOBS, [Message(spec.job_id.encode(), request.body())])
+        await asyncio.sleep(0.5)
+
+
+async def _judge(world: World, state: JobState, items: list[Item], expected: str, verdict: Verdict) -> None:
+    if state.state.value != "completed":
+        world.problems.append(f"{state.state}: {state.code}: {state.message}")
+        return
+    store = MemoryStore.holding(world.store)
+    layout = Layout.of(state.spec)
+    report = await Verifier(store, layout.root).run()
+    world.problems += report.problems
+    verdict.digest = report.digest
+    if expected and report.digest != expected:
+        world.problems.append(f"the digest is {report.digest}, undisturbed it is {expected}")
+    await _count_ids(store, layout, items, world.problems)
+    # What came late is swept away.
+    await asyncio.sleep(_SWEPT)
+    left = [name for name in await world.broker.topics() if parse_attempt_topic(name)]
+    if left:
+        world.problems.append(f"topics left over: {left}")
+
+
+async def _count_ids(store: MemoryStore, layout: Layout, items: list[Item], problems: list[str]) -> None:
+    found: Counter[str] = Counter()
+    for folder in ("data/", "rejected/"):
+        async for info in store.list(layout.root + folder):
+            found.update(
+                orjson.loads(line)["document_id"] for line in (await store.get(info.key)).splitlines()
+            )
+    wanted = Counter(item.content.id for item in items if isinstance(item.content, Document))
+    extra = found - wanted
+    # The large documents are dead letters, counted by the chain and the digest.
+    missing = {key for key in wanted - found if len(_text(items, key)) <= 1000}
+    if extra or missing:
+        problems.append(f"ids: {dict(extra)} too many, {sorted(missing)} missing")
+
+
+def _text(items: list[Item], key: str) -> str:
+    return next(
+        item.content.text for item in items if isinstance(item.content, Document) and item.content.id == key
+    )
+
+
+def undisturbed() -> str:
+    """The digest of a schedule in which nothing goes wrong."""
+    verdict = run_schedule(0, "", calm=True)
+    if verdict.problems or not verdict.digest:
+        raise AssertionError(verdict)
+    return verdict.digest
+
+
+def _memory_folder() -> str | None:
+    folder = Path("/dev/shm")  # noqa: S108 - spool files of a second's life
+    return str(folder) if folder.is_dir() else None
+
+
+@contextmanager
+def _logs() -> Iterator[list[str]]:
+    """What is logged as an error."""
+    found: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(self.format(record))
+
+    handler = Keep(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("producer", "consumer", "common")]
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.ERROR)
+        logger.propagate = False
+    try:
+        yield found
+    finally:
+        for logger, (level, propagate) in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate

@@ -1,0 +1,161 @@
+"""The world of a schedule: servers that always live, processes that do not, and a network between them."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from common.errors import ServiceUnavailable
+from common.memory_broker import MemoryBroker
+from common.memory_store import MemoryStore
+
+T = TypeVar("T")
+SESSION = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Harm:
+    """How bad the network is: shares of requests, and seconds of those that dawdle."""
+
+    refused: float = 0.0
+    lost: float = 0.0
+    slow: float = 0.0
+    dawdle: float = 6.0
+
+
+@dataclass
+class World:
+    """What outlives every process. `trace` is a running digest of what happened, to compare two runs."""
+
+    dice: random.Random
+    harm: Harm = field(default_factory=Harm)
+    broker: MemoryBroker = field(default_factory=MemoryBroker)
+    store: MemoryStore = field(default_factory=MemoryStore)
+    down_until: dict[str, float] = field(default_factory=lambda: {"broker": 0.0, "store": 0.0})
+    groups: dict[tuple[str, str], Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    trace: int = 0
+    _given: int = 0
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds."""
+        return asyncio.get_running_loop().time()
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run something on the servers' side: no process's end ends it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def count(self, what: str) -> None:
+        """Count something that happened, and take it into the trace."""
+        self.counts[what] = self.counts.get(what, 0) + 1
+        self.trace = hash((self.trace, sum(what.encode()), int(self.now * 1e6)))
+
+    def number(self) -> int:
+        """A number that was not given before."""
+        self._given += 1
+        return self._given
+
+    def heal(self) -> None:
+        """From now on nothing breaks."""
+        self.harm = Harm()
+        self.down_until = dict.fromkeys(self.down_until, 0.0)
+
+
+class Process:
+    """One producer or worker: it can be killed, ended, and stopped for a while."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.alive = True
+        self.ending = False
+        self.stopped_until = 0.0
+        self.task: asyncio.Task[None] | None = None
+        self.on_silence: list[Callable[[], None]] = []
+
+    @property
+    def running(self) -> bool:
+        """Whether it was started, and nobody has ended it."""
+        return not self.ending and self.task is not None and not self.task.done()
+
+    def kill(self) -> None:
+        """SIGKILL: it asks nothing of anyone any more; what is on its way still arrives."""
+        self.world.count("kill")
+        self.alive = False
+        self._end()
+        asyncio.get_running_loop().call_later(SESSION, self._silent)
+
+    def end(self) -> None:
+        """SIGTERM: it may say goodbye."""
+        self.world.count("end")
+        self._end()
+
+    def _end(self) -> None:
+        self.ending = True
+        if self.task is not None:
+            self.task.cancel()
+
+    def stop(self, seconds: float) -> None:
+        """SIGSTOP, and SIGCONT after `seconds`: it passes no request or answer until then."""
+        self.world.count("stop")
+        self.stopped_until = self.world.now + seconds
+        if seconds > SESSION:
+            asyncio.get_running_loop().call_later(SESSION, self._silent)
+
+    def _silent(self) -> None:
+        # The session is over: its groups go on without it.
+        for callback in tuple(self.on_silence):
+            callback()
+
+    async def gate(self) -> None:
+        """Pass, unless stopped; the dead do not come back."""
+        while (left := self.stopped_until - self.world.now) > 0 and self.alive:
+            await asyncio.sleep(left)
+        if not self.alive:
+            raise asyncio.CancelledError
+
+    async def request(
+        self, server: str, apply: Callable[[], Awaitable[T]], failure: type[ServiceUnavailable]
+    ) -> T:
+        """Ask a server: the request may be refused, late, applied after our death; its answer may be lost."""
+        await self.gate()
+        world, dice, harm = self.world, self.world.dice, self.world.harm
+        if world.down_until[server] > world.now or dice.random() < harm.refused:
+            await asyncio.sleep(0.01)
+            await self.gate()
+            raise failure(f"{server} does not answer")
+        late = dice.uniform(0, harm.dawdle) if dice.random() < harm.slow else dice.uniform(0, 0.004)
+        served = world.spawn(_serve(apply, late))
+        served.add_done_callback(_forget)
+        lost = dice.random() < harm.lost
+        try:
+            result = await asyncio.shield(served)
+        except ServiceUnavailable:
+            raise
+        except Exception:
+            await self.gate()
+            if lost:
+                raise failure(f"the answer of {server} was lost") from None
+            raise
+        await self.gate()
+        if lost:
+            world.count(f"lost {server}")
+            raise failure(f"the answer of {server} was lost")
+        return result
+
+
+async def _serve(apply: Callable[[], Awaitable[T]], late: float) -> T:
+    await asyncio.sleep(late)
+    return await apply()
+
+
+def _forget(served: asyncio.Task[Any]) -> None:
+    if not served.cancelled():
+        served.exception()
