@@ -10,7 +10,7 @@ UV := $(RUN)/uv
 UV_VERSION := 0.13.9
 DEMO := .run/demo
 
-.PHONY: help install check format test faults demo bench up down docs clean
+.PHONY: help install check format test faults simulate demo bench up down docs clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,9 @@ test: install ## All tests, against real Kafka and S3
 
 faults: install ## Only the tests that kill, stop and starve processes
 	$(RUN)/pytest tests/faults
+
+simulate: install ## Thousands of schedules in one process, each a function of its seed
+	$(RUN)/python -m tests.simulation --schedules 2000
 
 demo: install ## A sample of 20,000 documents becomes a verified dataset
 	$(RUN)/python -m shardline.demo $(DEMO)

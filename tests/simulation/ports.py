@@ -37,8 +37,12 @@ class NetStore:
     async def create(self, key: str, body: bytes | Path, *, content_type: str = "application/json") -> None:
         """Create; the bytes have left the process with the request."""
         data = body if isinstance(body, bytes) else body.read_bytes()
-        call = partial(self._store.create, key, data, content_type=content_type)
-        await self._process.request("store", call, StoreUnavailable)
+
+        async def apply() -> None:
+            await self._store.create(key, data, content_type=content_type)
+            self._process.world.watch_object(key, data)
+
+        await self._process.request("store", apply, StoreUnavailable)
 
     async def get(self, key: str) -> bytes:
         """An object's bytes."""
@@ -166,6 +170,8 @@ class NetWriter:
         async with self._inner.transaction() as inner:
             for topic, messages in transaction.writes:
                 await inner.send(topic, messages)
+        for topic, messages in transaction.writes:
+            self._process.world.watch_sequences(topic, messages)
 
 
 class NetTransaction:

@@ -5,7 +5,7 @@ import logging
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -67,13 +67,13 @@ class Cast:
         world = self.world
         process = Process(world, f"{kind}-{world.number()}")
         main = self._owner(process).run if kind == "producer" else self._worker(process).run
-        process.task = asyncio.ensure_future(self._guarded(process, main()))
+        process.task = asyncio.ensure_future(self._guarded(process, main))
         self.processes.append(process)
         return process
 
-    async def _guarded(self, process: Process, main: object) -> None:
+    async def _guarded(self, process: Process, main: Callable[[], Awaitable[None]]) -> None:
         try:
-            await main  # type: ignore[misc]  # a coroutine
+            await main()
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - the oracle's business
@@ -90,7 +90,7 @@ class Cast:
             progress_seconds=0.5,
             catch_up_seconds=5.0,
             sweep_seconds=4.0,
-            pace=Pace(self.world.dice.choice((0.0, 15.0))),
+            pace=Pace(self.world.dice.choice((0.0, 15.0, 6.0))),
         )
         source = MemorySource(self._items, self.world.dice)
         slots = asyncio.Semaphore(2)
@@ -148,7 +148,7 @@ class Trouble:
                 self._cast.start(kind)
 
     def _stop(self) -> None:
-        kind = self._world.dice.choice(("worker", "worker", "producer"))
+        kind = self._world.dice.choice(("worker", "producer"))
         if victims := self._cast.running(kind):
             self._world.dice.choice(victims).stop(self._world.dice.uniform(0.5, 9.0))
 
@@ -180,7 +180,7 @@ async def _play(dice: random.Random, verdict: Verdict, spool: Path, expected: st
     spec = simulated_job()
     world = World(dice)
     if not calm:
-        world.harm = Harm(*(dice.choice((0.0, 0.01, 0.05)) for _ in range(3)))
+        world.harm = Harm(*(dice.choice((0.0, 0.01, 0.05, 0.15)) for _ in range(3)))
     await ensure_system_topics(world.broker, 2)
     cast = Cast(world, items, spool)
     for kind in ("producer", "worker", *dice.choices(("producer", "worker"), (1, 3), k=dice.randint(0, 2))):

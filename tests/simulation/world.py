@@ -2,13 +2,16 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from common.errors import ServiceUnavailable
+from common.layout import parse_attempt_topic
 from common.memory_broker import MemoryBroker
 from common.memory_store import MemoryStore
+from common.ports import Message
+from common.wire import END, KIND_SEQUENCE
 
 T = TypeVar("T")
 SESSION = 3.0
@@ -38,6 +41,8 @@ class World:
     counts: dict[str, int] = field(default_factory=dict)
     trace: int = 0
     _given: int = 0
+    _objects: dict[str, bytes] = field(default_factory=dict)
+    _due: dict[str, int] = field(default_factory=dict)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property
@@ -56,6 +61,23 @@ class World:
         """Count something that happened, and take it into the trace."""
         self.counts[what] = self.counts.get(what, 0) + 1
         self.trace = hash((self.trace, sum(what.encode()), int(self.now * 1e6)))
+
+    def watch_object(self, key: str, data: bytes) -> None:
+        """What stands is never replaced."""
+        if self._objects.setdefault(key, data) != data:
+            self.problems.append(f"{key} was replaced by other bytes")
+
+    def watch_sequences(self, topic: str, messages: Sequence[Message]) -> None:
+        """In the topic of an attempt the sequences of a partition go up by one, whoever sends them."""
+        if parse_attempt_topic(topic) is None:
+            return
+        for message in messages:
+            place = f"{topic}/{message.partition}"
+            kind, sequence = KIND_SEQUENCE.unpack_from(message.value or b"")
+            due = self._due.get(place, sequence)
+            if sequence != due:
+                self.problems.append(f"{place}: sequence {sequence} was sent where {due} was due")
+            self._due[place] = sequence + (kind != END)
 
     def number(self) -> int:
         """A number that was not given before."""

@@ -1,0 +1,217 @@
+"""Bugs seeded on purpose: each must be caught by the oracle, or shown to be harmless by design."""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from common.chain import Chain, ChainRecord
+from common.errors import FailureCode, JobFailed, ObjectExists, ServiceUnavailable
+from common.jobstate import JobState, PartitionState
+from common.layout import CHECKPOINTS
+from common.memory_store import MemoryStore
+from common.ports import Message, Record
+from consumer import dataset, upload
+from consumer.job import JobConsumer
+from consumer.segments import OpenSegment
+from consumer.spool import SpoolFile
+from consumer.upload import Landing
+from producer.attempt import AttemptRun
+from producer.backlog import Backlog
+from producer.encode import Encoder
+from producer.pipeline import Pipeline, checkpoint
+from tests.simulation.group import Group, Reader
+from tests.simulation.ports import NetTransaction
+from tests.simulation.world import Process
+
+Mutant = Callable[[ExitStack], None]
+
+
+@contextmanager
+def planted(mutant: Mutant) -> Iterator[None]:
+    """The system with a bug."""
+    with ExitStack() as stack:
+        mutant(stack)
+        yield
+
+
+def _overwrite(stack: ExitStack) -> None:
+    """A put replaces what stands."""
+
+    async def create(self: MemoryStore, key: str, body: bytes | Path, **_: object) -> None:
+        self._objects[key] = body if isinstance(body, bytes) else body.read_bytes()
+
+    stack.enter_context(patch.object(MemoryStore, "create", create))
+
+
+def _chain_before_data(stack: ExitStack) -> None:
+    """The chain record, which is the commit, is written before the rows."""
+    real = Chain.append
+    late: list[Callable[[], Awaitable[None]]] = []
+
+    async def put_later(landing: Landing, key: str, file: SpoolFile) -> None:
+        late.append(partial(landing.store.create, key, file.path.read_bytes()))
+
+    async def append(self: Chain, record: ChainRecord) -> ChainRecord:
+        standing = await real(self, record)
+        while late:
+            with suppress(ObjectExists):
+                await late.pop()()
+        return standing
+
+    stack.enter_context(patch.object(upload, "_put", put_later))
+    stack.enter_context(patch.object(Chain, "append", append))
+
+
+def _no_epoch(stack: ExitStack) -> None:
+    """What was revoked goes on: neither cancelled nor asked for its epoch."""
+
+    async def revoked(self: JobConsumer, partitions: Sequence[int]) -> None:
+        for partition in partitions:
+            self._parts.pop(partition, None)
+
+    stack.enter_context(patch.object(JobConsumer, "_revoked", revoked))
+    stack.enter_context(patch.object(JobConsumer, "_is_current", lambda _self, _epoch: True))
+
+
+def _checkpoint_apart(stack: ExitStack) -> None:
+    """The checkpoint has a transaction of its own, behind that of the documents."""
+
+    async def commit(self: Pipeline, messages: list[Message]) -> None:
+        async with self._tools.writer.transaction() as transaction:
+            await transaction.send(self._topic, messages)
+        async with self._tools.writer.transaction() as transaction:
+            await transaction.send(CHECKPOINTS, [checkpoint(self._state)])
+
+    stack.enter_context(patch.object(Pipeline, "_commit", commit))
+
+
+def _deliveries_forgotten(stack: ExitStack) -> None:
+    """The commit does not wait for the deliveries: a refused batch is missing from the transaction."""
+    stack.enter_context(patch.object(NetTransaction, "delivered", lambda _: None))
+
+
+def _trim_by_committed(stack: ExitStack) -> None:
+    """Offsets are committed as they are read, and the topic is trimmed by them."""
+    real = Reader.poll
+
+    async def poll(self: Reader, partitions: Sequence[int] | None, **more: Any) -> Mapping[int, Any]:
+        found = await real(self, partitions, **more)
+        if found and self._topic.startswith("dataset.job."):
+            await self.commit({number: records[-1].offset + 1 for number, records in found.items()})
+        return found
+
+    async def trim(self: Backlog) -> None:
+        groups: dict[tuple[str, str], Group] = self._broker._process.world.groups  # type: ignore[attr-defined]
+        for (topic, _), group in groups.items():
+            if topic == self._topic and group.committed:
+                await self._broker.delete_records(topic, group.committed)
+
+    stack.enter_context(patch.object(Reader, "poll", poll))
+    stack.enter_context(patch.object(Backlog, "_trim", trim))
+
+
+def _no_resume_after(stack: ExitStack) -> None:
+    """A retry does not drop what earlier attempts had sent."""
+    real = AttemptRun._continue_the_chain
+
+    def forget(self: AttemptRun, state: JobState) -> None:
+        real(self, state)
+        for part in state.partitions:
+            part.resume_after = None
+
+    stack.enter_context(patch.object(AttemptRun, "_continue_the_chain", forget))
+
+
+def _sequences_anew(stack: ExitStack) -> None:
+    """A producer that takes over counts from zero."""
+    real = Encoder.__init__
+
+    def init(self: Encoder, spec: Any, columns: Any, partitions: list[PartitionState]) -> None:
+        for part in partitions:
+            part.sequence = 0
+        real(self, spec, columns, partitions)
+
+    stack.enter_context(patch.object(Encoder, "__init__", init))
+
+
+def _no_fencing(stack: ExitStack) -> None:
+    """Two producers of one job do not shut each other out."""
+    from common.memory_broker import MemoryBroker
+
+    stack.enter_context(patch.object(MemoryBroker, "check_epoch", lambda *_: None))
+
+
+def _gaps_unnoticed(stack: ExitStack) -> None:
+    """A worker takes whatever sequence comes, and every batch may begin anywhere."""
+    real = OpenSegment.take
+
+    def take(self: OpenSegment, records: Sequence[Record]) -> Any:
+        for record in records:
+            if record.value:
+                self.next = int.from_bytes(record.value[1:9], "big")
+                break
+        return real(self, records)
+
+    stack.enter_context(patch.object(OpenSegment, "take", take))
+
+
+def _lost_answer_is_a_failure(stack: ExitStack) -> None:
+    """A refused create fails the job, even where one's own bytes stand there."""
+
+    async def different(_landing: Any, key: str, _digest: str) -> None:
+        raise JobFailed(FailureCode.NOT_REPRODUCIBLE, f"{key} was written before")
+
+    stack.enter_context(patch("consumer.upload._expect_same", different))
+
+
+def _unproven_finish(stack: ExitStack) -> None:
+    """The finish does not wait for the chains."""
+    from consumer.finish import Finisher
+
+    async def landed(self: Finisher, _state: JobState) -> bool:
+        self._tips = await self._dataset.tips()
+        return True
+
+    stack.enter_context(patch.object(Finisher, "_all_landed", landed))
+    stack.enter_context(patch.object(dataset, "prove", lambda *_: None))
+    stack.enter_context(patch("consumer.finish.prove", lambda *_: None))
+
+
+def _answers_believed(stack: ExitStack) -> None:
+    """A commit whose answer was lost is sent again, as if it had not happened."""
+    real = Process.request
+
+    async def request(self: Process, server: str, apply: Callable[[], Awaitable[Any]], failure: Any) -> Any:
+        try:
+            return await real(self, server, apply, failure)
+        except ServiceUnavailable:
+            if isinstance(apply, partial) and apply.func.__name__ == "publish":
+                return await apply()
+            raise
+
+    stack.enter_context(patch.object(Process, "request", request))
+
+
+CAUGHT: dict[str, Mutant] = {
+    "overwrite instead of create-only": _overwrite,
+    "chain record before the shard": _chain_before_data,
+    "checkpoint outside the transaction": _checkpoint_apart,
+    "delivery futures not awaited": _deliveries_forgotten,
+    "trimming by committed offsets": _trim_by_committed,
+    "a retry sends all again": _no_resume_after,
+    "sequences begin anew": _sequences_anew,
+    "no fencing of producers": _no_fencing,
+    "gaps are not noticed": _gaps_unnoticed,
+    "one's own object is taken for another's": _lost_answer_is_a_failure,
+    "the finish does not wait": _unproven_finish,
+    "no epochs": _no_epoch,
+}
+"""Each of these breaks a promise, in some schedules."""
+
+HARMLESS: dict[str, Mutant] = {
+    "events and letters twice": _answers_believed,
+}
+"""These break nothing: what is cumulative, or has a key, may come twice."""

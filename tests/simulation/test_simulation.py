@@ -1,0 +1,49 @@
+"""The promises hold in every schedule; a schedule is its seed; and the oracle is not blind."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from tests.simulation.campaign import first_caught, run_many, sums
+from tests.simulation.mutants import CAUGHT, HARMLESS
+from tests.simulation.schedule import run_schedule, undisturbed
+
+SCHEDULES = int(os.environ.get("SHARDLINE_SIMULATION_SCHEDULES", "1000"))
+
+
+@pytest.mark.timeout(3600)
+def test_every_schedule_keeps_the_promises() -> None:
+    verdicts = list(run_many(range(1, SCHEDULES + 1)))
+    broken = {verdict.seed: verdict.problems for verdict in verdicts if verdict.problems}
+    assert not broken, f"replay with `python -m tests.simulation --first SEED --schedules 1`: {broken}"
+    happened = sums(verdicts)
+    for what in ("kill", "end", "stop", "lost store", "lost broker", "outage store", "cancel", "retry"):
+        assert happened[what] > SCHEDULES // 10, happened
+
+
+def test_a_schedule_is_its_seed() -> None:
+    digest = undisturbed()
+    here = [run_schedule(seed, digest) for seed in (3, 4, 3)]
+    assert here[0] == here[2]
+    assert here[0].trace != here[1].trace
+    # Another process with other hashes of text replays it exactly.
+    command = [sys.executable, "-m", "tests.simulation", "--first", "3", "--schedules", "1", "--trace"]
+    there = subprocess.run(
+        command, env=os.environ | {"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True
+    )
+    assert f"trace {here[0].trace}" in there.stdout
+
+
+@pytest.mark.parametrize("name", CAUGHT)
+def test_a_seeded_bug_is_caught(name: str, record_property: Callable[[str, object], None]) -> None:
+    schedules, problem = first_caught(name, 600)
+    record_property(f"caught by schedule {schedules}", problem)
+    assert schedules, f"{name} was not caught"
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_a_second_guard_holds(name: str) -> None:
+    assert first_caught(name, 40) == (0, "")
