@@ -9,7 +9,6 @@ from rich.console import Console
 from tests.simulation.campaign import run_many, sums
 from tests.simulation.mutants import CAUGHT, HARMLESS
 
-
 say = partial(Console(soft_wrap=True).print, markup=False, highlight=False)
 
 
