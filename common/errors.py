@@ -11,7 +11,8 @@ ShardlineError                 something the user can act on: message says what,
 │   │   ├── Fenced             a newer producer took the job over
 │   │   ├── TopicMissing       the topic is not there (any more)
 │   │   └── OffsetOutOfRange   the log does not hold that offset
-│   └── StoreUnavailable
+│   ├── StoreUnavailable
+│   └── SourceUnavailable      what a job reads from is away
 ├── ObjectExists               a create-only put found the key taken
 ├── ObjectMissing              no object has this key
 └── JobFailed                  the job cannot go on (exit 1); `code` is one of FailureCode
@@ -89,6 +90,10 @@ class OffsetOutOfRange(BrokerUnavailable):
 
 class StoreUnavailable(ServiceUnavailable):
     """The object store cannot be reached or failed a request that may be tried again."""
+
+
+class SourceUnavailable(ServiceUnavailable):
+    """The store that a job reads from cannot be reached."""
 
 
 class ObjectExists(ShardlineError):

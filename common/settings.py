@@ -101,11 +101,17 @@ class Settings(BaseModel):
         "auto", "auto, path or virtual", "S3_ADDRESSING_STYLE", pattern="^(auto|path|virtual)$"
     )
     s3_encryption: str | None = _setting(None, "server-side encryption, such as AES256", "S3_ENCRYPTION")
+    s3_timeout_seconds: float = _setting(
+        60.0, "a store that sends nothing for so long is taken for away", "SHARDLINE_S3_TIMEOUT_SECONDS", gt=0
+    )
     spool_dir: Path = _setting(Path(tempfile.gettempdir()), "folder for open segments", "SHARDLINE_SPOOL_DIR")
     spool_bytes: int = _setting(
         8 << 30, "bytes of spool of one worker, over all jobs", "SHARDLINE_SPOOL_BYTES", ge=1 << 20
     )
     uploads: int = _setting(4, "shards that one worker puts at once", "SHARDLINE_UPLOADS", ge=1, le=64)
+    spool_reserve_bytes: int = _setting(
+        256 << 20, "free disk that the spool leaves to others", "SHARDLINE_SPOOL_RESERVE_BYTES", ge=0
+    )
     max_jobs: int = _setting(4, "jobs that one producer runs at once", "SHARDLINE_MAX_JOBS", ge=1)
     topic_limit_bytes: int = _setting(
         1 << 30,
@@ -115,6 +121,18 @@ class Settings(BaseModel):
     )
     topic_grace_seconds: float = _setting(
         60.0, "a job's topic is deleted so long after its end", "SHARDLINE_TOPIC_GRACE_SECONDS", ge=0
+    )
+    source_patience_seconds: float = _setting(
+        900.0,
+        "a source that is away for so long fails its job",
+        "SHARDLINE_SOURCE_PATIENCE_SECONDS",
+        ge=0,
+    )
+    stuck_seconds: float = _setting(
+        300.0,
+        "a process that tries one thing in vain for so long says that it is not ready",
+        "SHARDLINE_STUCK_SECONDS",
+        gt=0,
     )
     sweep_seconds: float = _setting(
         300.0,

@@ -9,25 +9,19 @@ from functools import partial
 from common.aio import patiently
 from common.chain import total
 from common.clock import stamp
-from common.errors import (
-    BrokerUnavailable,
-    FailureCode,
-    JobFailed,
-    ObjectMissing,
-    ServiceUnavailable,
-)
+from common.errors import FailureCode, JobFailed, ObjectMissing, ServiceUnavailable
 from common.jobstate import JobState, PartitionState, Plan, State
 from common.layout import CHECKPOINTS, Layout, attempt_topic
 from common.outcome import Outcome, cancelled, decide, failed, read_outcome
 from common.ports import TransactionalWriter
 from producer.backlog import Backlog
 from producer.parts import ProducerParts
+from producer.patience import Patience
 from producer.pipeline import Pipeline, Tools, checkpoint
 from producer.plan import plan_job
 from producer.topics import attempt_topic_spec, ensure_attempt_topic
 
 _log = logging.getLogger(__name__)
-_MOST_REFUSALS = 8
 _TOPIC_LOOK_SECONDS = 10.0
 
 Claim = Callable[[], AbstractAsyncContextManager[tuple[TransactionalWriter, JobState]]]
@@ -44,7 +38,8 @@ class AttemptRun:
         self._topic = attempt_topic(state.spec.job_id, state.attempt)
         self._backlog = Backlog(parts.broker, parts.store, state, parts.limits.topic_bytes)
         self._wake = asyncio.Event()
-        self._topic_seen = parts.clock.monotonic()
+        self._topic_seen = self._moved_at = parts.clock.monotonic()
+        self._moved = (0, 0)
 
     @property
     def empty(self) -> bool:
@@ -91,7 +86,8 @@ class AttemptRun:
             await asyncio.Event().wait()
 
     async def _produce_through_faults(self) -> None:
-        refusals, reached = 0, self._state.cursor
+        parts = self._parts
+        patience = Patience(parts.broker, parts.clock, parts.limits.source_seconds)
         while True:
             try:
                 async with self._claim() as (writer, state):
@@ -100,21 +96,8 @@ class AttemptRun:
                         await self._produce(writer, state)
                     return
             except ServiceUnavailable as error:
-                refusals = 0 if self._state.cursor != reached else refusals + 1
-                reached = self._state.cursor
                 _log.warning("%s: %s; going on from the last checkpoint", self._state.spec.job_id, error)
-                await self._give_up_if_refused(refusals, error)
-                await self._parts.clock.sleep(min(5.0, 0.2 * 2**refusals))
-
-    async def _give_up_if_refused(self, refusals: int, error: ServiceUnavailable) -> None:
-        # An outage is waited out; a broker that answers and still refuses is not going to change its mind.
-        if refusals < _MOST_REFUSALS or not isinstance(error, BrokerUnavailable):
-            return
-        try:
-            await self._parts.broker.check()
-        except BrokerUnavailable:
-            return
-        raise JobFailed(FailureCode.BROKER_REFUSED, f"Kafka refuses the documents: {error}", hint=error.hint)
+                await patience.spend(error, self._state.cursor)
 
     async def _produce(self, writer: TransactionalWriter, state: JobState) -> None:
         if state.state not in (State.QUEUED, State.RUNNING):
@@ -209,7 +192,11 @@ class AttemptRun:
             await self._fail(self._topic_lost())
 
     def _report(self) -> None:
-        state = self._state
+        state, now = self._state, self._parts.clock.monotonic()
+        moved = (state.produced, self._backlog.chained)
+        if moved != self._moved:
+            self._moved, self._moved_at = moved, now
+        self._parts.metrics.stalled(state.spec.job_id, now - self._moved_at)
         self._parts.metrics.progress(
             state.spec.job_id,
             lag=self._backlog.lag,

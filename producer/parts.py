@@ -21,6 +21,7 @@ class Limits:
     progress_seconds: float = 1.0
     catch_up_seconds: float = 120.0
     sweep_seconds: float = 300.0
+    source_seconds: float = 900.0
     pace: Pace = field(default_factory=Pace)
 
 

@@ -69,6 +69,7 @@ def s3_options(settings: Settings, bucket: str | None = None) -> S3Options:
         addressing_style=settings.s3_addressing_style,
         ca_bundle=settings.aws_ca_bundle,
         encryption=settings.s3_encryption,
+        read_timeout=settings.s3_timeout_seconds,
     )
 
 
@@ -122,6 +123,7 @@ def limits(settings: Settings) -> Limits:
         progress_seconds=settings.progress_seconds,
         catch_up_seconds=2 * settings.kafka_transaction_timeout_ms / 1000,
         sweep_seconds=settings.sweep_seconds,
+        source_seconds=settings.source_patience_seconds,
         pace=Pace(settings.source_rate),
     )
 

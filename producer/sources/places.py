@@ -4,13 +4,14 @@ import asyncio
 import glob
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
-from common.errors import FailureCode, JobFailed
+from common.errors import FailureCode, JobFailed, SourceUnavailable, StoreUnavailable
 from common.ports import ObjectInfo
 
 CHUNK = 1 << 18
@@ -121,17 +122,32 @@ class S3Files:
         if not bucket or not key:
             raise invalid(f"{pattern!r} is not of the form s3://bucket/key")
         prefix = _WILD.split(key, maxsplit=1)[0]
-        return [
-            {"path": f"s3://{bucket}/{info.key}", "size": info.size, "version": info.etag}
-            async for info in self.remote.list_bucket(bucket, prefix)
-            if info.key == key or (prefix != key and _matches(info.key, key))
-        ]
+        with _as_source():
+            return [
+                {"path": f"s3://{bucket}/{info.key}", "size": info.size, "version": info.etag}
+                async for info in self.remote.list_bucket(bucket, prefix)
+                if info.key == key or (prefix != key and _matches(info.key, key))
+            ]
 
     async def stream(self, file: dict[str, Any], offset: int) -> AsyncGenerator[bytes, None]:
         """An object's bytes, as long as its ETag is the frozen one."""
         bucket, _, key = file["path"].removeprefix("s3://").partition("/")
-        async for chunk in self.remote.stream_object(bucket, key, offset=offset, etag=file["version"]):
+        chunks = self.remote.stream_object(bucket, key, offset=offset, etag=file["version"])
+        while True:
+            with _as_source():
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                return
             yield chunk
+
+
+@contextmanager
+def _as_source() -> Iterator[None]:
+    # The same S3 may hold the dataset: who reads must be able to tell which of the two is away.
+    try:
+        yield
+    except StoreUnavailable as error:
+        raise SourceUnavailable(str(error), hint=error.hint) from error
 
 
 def _matches(key: str, pattern: str) -> bool:
