@@ -45,6 +45,17 @@ async def blocking(call: Callable[[], T]) -> T:
         raise
 
 
+_in_vain: dict[int, tuple[str, float]] = {}
+
+
+def longest_in_vain(clock: Clock) -> tuple[str, float] | None:
+    """What `patiently` tries longest in this process without success, and for how many seconds."""
+    if not _in_vain:
+        return None
+    what, since = min(_in_vain.values(), key=lambda entry: entry[1])
+    return what, clock.monotonic() - since
+
+
 async def patiently(
     call: Callable[[], Awaitable[T]],
     clock: Clock,
@@ -53,12 +64,28 @@ async def patiently(
     cap: float = 15.0,
 ) -> T:
     """Call until the service answers: full-jitter back-off up to `cap` seconds, for as long as it takes."""
+    ticket = object()
+    try:
+        return await _until_answered(call, clock, what, on_error, cap, id(ticket))
+    finally:
+        _in_vain.pop(id(ticket), None)
+
+
+async def _until_answered(
+    call: Callable[[], Awaitable[T]],
+    clock: Clock,
+    what: str,
+    on_error: Callable[[ServiceUnavailable], None],
+    cap: float,
+    ticket: int,
+) -> T:
     attempt = 0
     while True:
         try:
             return await call()
         except ServiceUnavailable as error:
             on_error(error)
+            _in_vain.setdefault(ticket, (what, clock.monotonic()))
             wait = random.uniform(0.0, min(cap, 0.2 * 2**attempt))  # noqa: S311 - jitter, no secret
             level = logging.WARNING if attempt % 10 == 0 else logging.DEBUG
             _log.log(level, "%s: %s; trying again in %.1f s", what, error, wait)

@@ -15,7 +15,9 @@ from prometheus_client import (
 from prometheus_client.metrics import MetricWrapperBase
 
 from common import __version__
+from common.aio import longest_in_vain
 from common.chain import Totals
+from common.clock import SystemClock
 from common.jobstate import State
 
 _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -51,6 +53,10 @@ CATALOGUE: dict[str, Definition] = {
     "creates_refused_total": Definition(Counter, "Creates that found the object there already"),
     "store_errors_total": Definition(Counter, "Errors of the object store that are tried again"),
     "jobs": Definition(Gauge, "Jobs this producer owns", ("state",), per_job=False),
+    "job_stalled_seconds": Definition(Gauge, "Since when a job with work left has not moved"),
+    "in_vain_seconds": Definition(
+        Gauge, "For how long the oldest retry of this process has had no success", per_job=False
+    ),
     "spool_bytes": Definition(Gauge, "Spool reserved by open segments", per_job=False),
     "build_info": Definition(Gauge, "1; the version is the label", ("version",), per_job=False),
 }
@@ -157,12 +163,18 @@ class Metrics:
             left = (1.0 - ratio) * (now - started) / (ratio - first)
             self._gauge("job_eta_seconds", job).set(left)
 
+    def stalled(self, job: str, seconds: float) -> None:
+        """How long nothing of a job was sent or landed, though there is work left."""
+        self._gauge("job_stalled_seconds", job).set(seconds)
+
     def follow_jobs(self, states: Callable[[], Sequence[str]]) -> None:
         """Ask at every scrape for the states of the jobs that this producer owns: never a stale count."""
         self._job_states = states
 
     def refresh(self) -> None:
         """Bring what is asked for at scrapes up to date; call it on the event loop."""
+        vain = longest_in_vain(SystemClock())
+        self._gauge("in_vain_seconds").set(vain[1] if vain else 0.0)
         states = self._job_states()
         for state in State:
             self._gauge("jobs", state.value).set(states.count(state.value))

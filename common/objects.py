@@ -79,6 +79,7 @@ class S3Client:
     def __init__(self, client: "Client", options: S3Options) -> None:
         self._client = client
         self._options = options
+        self._down = False
 
     async def put_new(self, bucket: str, key: str, body: bytes | Path, content_type: str) -> None:
         """Create-only put. A retry after a lost answer meets its own object: ObjectExists, too."""
@@ -186,14 +187,19 @@ class S3Client:
             )
 
     async def _try(self, what: str, request: Callable[[], Awaitable[T]]) -> T:
-        for attempt in range(1, self._options.attempts + 1):
+        # A store that is down is asked once by each caller, who waits longer and longer between.
+        attempts = 1 if self._down else self._options.attempts
+        for attempt in range(1, attempts + 1):
             try:
-                return await request()
+                result = await request()
             except ClientError as error:
-                self._refused(what, error, last=attempt == self._options.attempts)
+                self._refused(what, error, last=attempt == attempts)
             except (*_TRANSIENT, BotoCoreError) as error:
-                if attempt == self._options.attempts or not isinstance(error, _TRANSIENT):
+                if attempt == attempts or not isinstance(error, _TRANSIENT):
                     raise self._unavailable(what, error) from error
+            else:
+                self._down = False
+                return result
             # Full jitter: many workers that failed together must not come back together.
             await asyncio.sleep(random.uniform(0.0, min(5.0, 0.1 * 2**attempt)))  # noqa: S311 - jitter
         raise AssertionError("the last attempt returns or raises")
@@ -209,6 +215,7 @@ class S3Client:
             raise self._unavailable(what, error, code) from error
 
     def _unavailable(self, what: str, error: Exception, code: str = "") -> StoreUnavailable:
+        self._down = True
         reason = code or type(error).__name__
         hint = "is the store up? AWS_ENDPOINT_URL_S3 tells where it is"
         if code in ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):

@@ -23,6 +23,7 @@ from common.outcome import latest_attempt
 from common.ports import ObjectStore, TopicSpec
 from consumer.budget import SpoolBudget
 from consumer.job import Resources
+from consumer.spool_folder import spool_folder
 from consumer.worker import Worker, WorkerParts
 from producer.owner import Owner
 from producer.parts import Limits, ProducerParts
@@ -58,7 +59,7 @@ class Embedded:
     limits: Limits
     spool_bytes: int
     uploads: int = 4
-    spool_dir: Path | None = None
+    spool_dir: Path = Path(tempfile.gettempdir())
 
     async def run(self, spec: JobSpec, on_progress: Callable[[JobView], None]) -> Ending:
         """Run the job to its end; what an earlier, killed run landed is kept and continued.
@@ -72,11 +73,11 @@ class Embedded:
             await broker.create_topic(topic)
         await ensure_system_topics(broker, _PARTITIONS)
         client = Client(broker, _PARTITIONS)
-        with tempfile.TemporaryDirectory(prefix="shardline-", dir=self.spool_dir) as spool, leaf_errors():
+        with spool_folder(self.spool_dir) as spool, leaf_errors():
             async with asyncio.TaskGroup() as tasks:
                 running = [
                     tasks.create_task(self._owner(broker).run(), name="producer"),
-                    tasks.create_task(self._worker(broker, Path(spool)).run(), name="worker"),
+                    tasks.create_task(self._worker(broker, spool).run(), name="worker"),
                 ]
                 view = await _see_through(client, spec, ended_before, on_progress)
                 letters = await client.letters()

@@ -2,11 +2,9 @@
 
 import asyncio
 import logging
-import tempfile
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
-from common.aio import leaf_errors, patiently
+from common.aio import leaf_errors, longest_in_vain, patiently
 from common.health import Probe, serve_health
 from common.metrics import Metrics
 from common.ports import Broker, ObjectStore
@@ -14,7 +12,7 @@ from common.probe import probe_create_only
 from common.settings import Settings
 from consumer.budget import SpoolBudget
 from consumer.job import Resources
-from consumer.spool import spool_error
+from consumer.spool_folder import spool_folder, spool_limit
 from consumer.worker import Worker, WorkerParts
 from producer.owner import Owner
 from producer.parts import ProducerParts
@@ -53,17 +51,12 @@ async def serve_worker(settings: Settings) -> None:
         SpoolError: the spool folder cannot be written.
     """
     metrics = Metrics()
-    try:
-        spool = tempfile.TemporaryDirectory(
-            prefix="shardline-", dir=settings.spool_dir, ignore_cleanup_errors=True
-        )
-    except OSError as error:
-        raise spool_error(settings.spool_dir, error) from error
-    with spool as folder:
+    with spool_folder(settings.spool_dir) as folder:
+        limit = spool_limit(settings.spool_dir, settings.spool_bytes, settings.spool_reserve_bytes)
         async with open_broker(settings) as broker, open_store(settings) as (store, _):
             resources = Resources(
-                spool=Path(folder),
-                budget=SpoolBudget(settings.spool_bytes),
+                spool=folder,
+                budget=SpoolBudget(limit),
                 uploads=asyncio.Semaphore(settings.uploads),
                 keep_originals=settings.dead_letter_originals,
             )
@@ -84,6 +77,7 @@ async def _serve(
         "kafka": _kafka_probe(broker),
         "store": _started_probe(started),
         "joined": _joined_probe(joined),
+        "progress": _progress_probe(settings.stuck_seconds),
     }
     async with serve_health(metrics, probes, settings.metrics_host, settings.metrics_port) as port:
         _log.info("serving /metrics, /healthz and /readyz on port %d", port)
@@ -107,6 +101,16 @@ def _kafka_probe(broker: Broker) -> Probe:
 def _started_probe(started: asyncio.Event) -> Probe:
     async def probe() -> str | None:
         return None if started.is_set() else "the object store has not answered yet"
+
+    return probe
+
+
+def _progress_probe(limit: float) -> Probe:
+    async def probe() -> str | None:
+        vain = longest_in_vain(CLOCK)
+        if vain is None or vain[1] < limit:
+            return None
+        return f"tried in vain for {vain[1]:.0f} s: {vain[0]}"
 
     return probe
 
