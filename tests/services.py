@@ -17,6 +17,7 @@ from deploy.dev.services import (
     SECRET_KEY,
     Kafka,
     Seaweed,
+    Service,
     ServiceError,
     free_ports,
 )
@@ -71,13 +72,20 @@ def kafka_address(folder: Path) -> Iterator[str]:
 def local_kafka(folder: Path) -> Iterator[Kafka]:
     """A broker of one's own from jars; its `stop` and `start` keep port and data."""
     broker = Kafka(folder)
-    try:
-        broker.start()
+    with service_started(broker):
         yield broker
+
+
+@contextmanager
+def service_started(service: Service) -> Iterator[None]:
+    """A service for as long as the context lasts; a test that cannot have it fails, saying why."""
+    try:
+        service.start()
+        yield
     except ServiceError as error:
         pytest.fail(str(error), pytrace=False)
     finally:
-        broker.stop(kill=True)
+        service.stop(kill=True)
 
 
 @contextmanager
@@ -96,13 +104,8 @@ def s3_store(folder: Path) -> Iterator[S3]:
 @contextmanager
 def _local_seaweed(folder: Path) -> Iterator[S3]:
     service = Seaweed(folder)
-    try:
-        service.start()
+    with service_started(service):
         yield S3(service.endpoint, BUCKET, ACCESS_KEY, SECRET_KEY)
-    except ServiceError as error:
-        pytest.fail(str(error), pytrace=False)
-    finally:
-        service.stop(kill=True)
 
 
 def _given_store(env: Mapping[str, str]) -> S3:
@@ -147,3 +150,24 @@ def _seaweed_container() -> Iterator[S3]:
         wait_for_logs(container, "All enabled components are running", timeout=60)
         endpoint = f"http://{container.get_container_host_ip()}:{container.get_exposed_port(8333)}"
         yield S3(endpoint, BUCKET, ACCESS_KEY, SECRET_KEY)
+
+
+class ProxiedKafka(Kafka):
+    """A broker with a second listener, which it advertises under the port of a proxy."""
+
+    port_names = (*Kafka.port_names, "behind")
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        (self.proxy_port,) = free_ports(1)
+
+    def command(self, ports: Mapping[str, int]) -> list[str]:
+        """Add the listener."""
+        command = super().command(ports)
+        config = Path(command[-1])
+        lines = dict(line.split("=", 1) for line in config.read_text().splitlines() if "=" in line)
+        lines["listeners"] += f",PROXIED://127.0.0.1:{ports['behind']}"
+        lines["advertised.listeners"] += f",PROXIED://127.0.0.1:{self.proxy_port}"
+        lines["listener.security.protocol.map"] += ",PROXIED:PLAINTEXT"
+        config.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
+        return command

@@ -179,7 +179,7 @@ class Kafka(Service):
     """One Kafka broker and controller in one JVM, from jars."""
 
     name = "Kafka"
-    port_names = ("broker", "controller")
+    port_names: Sequence[str] = ("broker", "controller")
 
     @property
     def bootstrap(self) -> str:
