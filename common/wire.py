@@ -96,11 +96,14 @@ def encode_dead(sequence: int, position: bytes, dead: DeadLetter) -> bytes:
 
 
 def decode_dead(value: bytes) -> tuple[bytes, DeadLetter]:
-    """Position and content of a dead message."""
+    """Position and content of a dead message. Raises ValueError, TypeError or struct.error if it is none."""
     _, _, length = _DEAD_HEAD.unpack_from(value)
     start = _DEAD_HEAD.size + length
     about, _, original = value[start:].partition(b"\n")
-    return value[_DEAD_HEAD.size : start], DeadLetter(original=original, **orjson.loads(about))
+    letter = DeadLetter(original=original, **orjson.loads(about))
+    if not isinstance(letter.reason, str):
+        raise TypeError("a reason is text")
+    return value[_DEAD_HEAD.size : start], letter
 
 
 def encode_end(end: End) -> bytes:

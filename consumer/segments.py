@@ -1,5 +1,6 @@
 """Segments: pure cutting of a partition's messages, and the open segment that is being filled."""
 
+import struct
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from common.wire import (
 from consumer.filters import Judge, Verdict
 from consumer.spool import SpoolFile
 
+_MALFORMED = (struct.error, ValueError, KeyError, TypeError, OverflowError)
 MOST_RECORDS = 1_000_000
 SCAN_FACTOR = 4
 
@@ -127,7 +129,7 @@ class OpenSegment:
         for record in records:
             taken.used += 1
             value = record.value
-            if not value or not DOCUMENT <= value[0] <= END or record.key is None:
+            if not value or not _is_ours(value) or record.key is None:
                 taken.foreign += 1
                 continue
             kind, sequence = KIND_SEQUENCE.unpack_from(value)
@@ -136,13 +138,19 @@ class OpenSegment:
                 continue
             if sequence > self.next:
                 raise self._gap(record, sequence)
+            try:
+                if kind == DOCUMENT:
+                    self._document(record.key, value, rows, rejects)
+                elif kind == DEAD:
+                    taken.dead.append(self._dead_letter(record.key, value))
+                else:
+                    self._end(value)
+            except _MALFORMED:
+                # No producer of ours wrote it. Were it a damaged one of ours, the next sequence would tell.
+                taken.foreign += 1
+                continue
             self.offset = record.offset + 1
-            if kind == DOCUMENT:
-                self._document(record.key, value, rows, rejects)
-            elif kind == DEAD:
-                taken.dead.append(self._dead_letter(record.key, value))
-            else:
-                self._end(value)
+            if self.ended:
                 break
             self.next += 1
             if self._cut.reached(self._row_bytes, self._scanned, self.next - self.first):
@@ -157,10 +165,12 @@ class OpenSegment:
         start = DOCUMENT_HEAD.size
         head = start + p
         tail = head + h
+        if tail > len(value):
+            raise ValueError("shorter than it says")
+        verdict = self._judge(chars, present, flags, relevance)
         self._position = value[start:head]
         self._hash_sum += document_hash(key)
         self._scanned += len(value) - head
-        verdict = self._judge(chars, present, flags, relevance)
         if verdict.reason is None:
             rows += (value[head:tail], verdict.text, value[tail:])
             self._kept += 1
@@ -211,6 +221,10 @@ class OpenSegment:
         for file in (self.rows, self.rejected):
             if file is not None:
                 file.discard()
+
+
+def _is_ours(value: bytes) -> bool:
+    return DOCUMENT <= value[0] <= END and len(value) >= KIND_SEQUENCE.size
 
 
 def _reject_line(key: bytes, verdict: Verdict, relevance: float) -> bytes:

@@ -8,7 +8,13 @@ from functools import partial
 
 from common.aio import first_of, patiently
 from common.clock import Clock
-from common.errors import JobFailed, ObjectMissing, ServiceUnavailable
+from common.errors import (
+    FailureCode,
+    JobFailed,
+    ObjectMissing,
+    ServiceUnavailable,
+    UsageError,
+)
 from common.jobstate import JobState, State, latest_states
 from common.layout import CHECKPOINTS
 from common.metrics import Metrics
@@ -65,6 +71,12 @@ class Attempt:
             if consumer.done():
                 await consumer
             await finish
+        except Exception as error:
+            if _ends_the_worker(error):
+                raise
+            _log.exception("%s: a bug in Shardline", self.state.spec.job_id)
+            about = f"{type(error).__name__}: {error}"
+            await self._fail(JobFailed(FailureCode.INTERNAL, about, hint="report it, with the worker's log"))
         finally:
             for task in (consumer, finish):
                 task.cancel()
@@ -116,6 +128,21 @@ class Attempt:
                 await self._progress.wait()
 
 
+async def _guarded(attempt: Attempt) -> None:
+    try:
+        await attempt.run()
+    except Exception as error:
+        if _ends_the_worker(error):
+            raise
+        _log.exception("%s: cannot even be failed; left alone", attempt.state.spec.job_id)
+
+
+def _ends_the_worker(error: Exception) -> bool:
+    # Without a spool, or with a wrong setting, no job can be worked on; all else ends only its own job.
+    ends = (SpoolError, UsageError)
+    return isinstance(error, ends) or (isinstance(error, ExceptionGroup) and error.subgroup(ends) is not None)
+
+
 class Worker:
     """Runs one Attempt for every job that is running or completing."""
 
@@ -164,7 +191,7 @@ class Worker:
             del self._attempts[job_id]
         if state.state in _WORKING and state.planned and self._decided.get(job_id) != state.attempt:
             attempt = Attempt(self._parts, state)
-            task = tasks.create_task(attempt.run(), name=f"attempt {job_id}")
+            task = tasks.create_task(_guarded(attempt), name=f"attempt {job_id}")
             self._attempts[job_id] = (state.attempt, attempt, task)
 
     def _drop_finished(self) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from common.clock import SystemClock
 from common.errors import ObjectExists, ObjectMissing, StoreUnavailable
-from common.jobstate import State
+from common.jobstate import JobState, State
 from common.layout import Layout
 from common.memory_store import MemoryStore
 from common.metrics import Metrics
@@ -176,6 +176,21 @@ async def first_key(store: MemoryStore, prefix: str) -> str:
     async for info in store.list(prefix):
         return info.key
     raise AssertionError(prefix)
+
+
+async def test_a_bug_in_the_worker_fails_the_job_and_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(_self: Finisher, _state: JobState) -> bool:
+        raise ZeroDivisionError("by a test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Finisher, "try_finish", broken)
+        store, spec = MemoryStore(), sample_job()
+        view = await run(spec, store, folder)
+        assert (view.state.state, view.state.code) == ("failed", "internal")
+        assert "ZeroDivisionError: by a test" in (view.state.message or "")
+    await completed(spec, store, folder)
 
 
 async def test_of_many_finishers_all_agree(folder: Path) -> None:

@@ -135,6 +135,24 @@ def test_foreign_messages_are_counted_and_passed_over(tmp_path: Path, value: byt
     segment.discard()
 
 
+@given(st.sampled_from([b"\x01", b"\x02", b"\x03"]), st.binary(max_size=200), st.booleans())
+def test_any_bytes_as_a_message_are_passed_over_or_fail_the_job(
+    tmp_path_factory: pytest.TempPathFactory, kind: bytes, body: bytes, due: bool
+) -> None:
+    # With the sequence that is due it gets as far as a message can.
+    value = kind + (bytes(8) if due else b"") + body
+    segment = OpenSegment(0, Totals(), Judge(0.5), CUT, tmp_path_factory.getbasetemp(), rejects=True)
+    before = segment.totals
+    try:
+        taken = segment.take([Record(0, 0, b"k", value)])
+    except JobFailed:
+        return
+    finally:
+        segment.discard()
+    if taken.foreign:
+        assert (segment.next, segment.totals, segment.ended) == (0, before, False)
+
+
 def test_a_spool_that_is_gone_is_a_clear_error(tmp_path: Path) -> None:
     segment = OpenSegment(0, Totals(), Judge(0.5), CUT, tmp_path / "gone", rejects=False)
     with pytest.raises(SpoolError, match="cannot be written"):
