@@ -7,10 +7,12 @@ all about the partition. Committed offsets, events and object metadata are hints
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from hashlib import sha256
-from typing import Any
+from typing import Annotated
 
 import orjson
+from pydantic import Field, TypeAdapter, ValidationError
 
 from common.errors import FailureCode, JobFailed, ObjectExists
 from common.hashing import add
@@ -19,6 +21,8 @@ from common.ports import ObjectStore
 from common.wire import Position
 
 EMPTY_SHA256 = sha256().hexdigest()
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+HashSum = Annotated[int, Field(ge=0, lt=1 << 64)]
 
 
 def _merged(left: Mapping[str, int], right: Mapping[str, int]) -> dict[str, int]:
@@ -34,15 +38,15 @@ class Totals:
     `hash_sum` the sum of document hashes mod 2^64 over rows, rejections and dead letters.
     """
 
-    rows: int = 0
-    bytes: int = 0
-    rejected: Mapping[str, int] = field(default_factory=dict)
-    dead: Mapping[str, int] = field(default_factory=dict)
-    hash_sum: int = 0
-    words: int = 0
+    rows: Count = 0
+    bytes: Count = 0
+    rejected: Mapping[str, Count] = field(default_factory=dict)
+    dead: Mapping[str, Count] = field(default_factory=dict)
+    hash_sum: HashSum = 0
+    words: Count = 0
     quality: int = 0
-    scanned_bytes: int = 0
-    segments: int = 0
+    scanned_bytes: Count = 0
+    segments: Count = 0
 
     @property
     def records(self) -> int:
@@ -81,17 +85,17 @@ class ChainRecord:
     """
 
     split: str
-    partition: int
-    first: int
-    next: int
+    partition: Count
+    first: Count
+    next: Count
     key: str | None
     rejected_key: str | None
     sha256: str
     segment: Totals
     upto: Totals
     position: Position
-    attempt: int
-    offset: int
+    attempt: Count
+    offset: Count
 
     def encode(self) -> bytes:
         """The record as JSON."""
@@ -99,15 +103,18 @@ class ChainRecord:
 
     @classmethod
     def decode(cls, data: bytes) -> "ChainRecord":
-        """The record of its JSON."""
-        value: dict[str, Any] = orjson.loads(data)
-        value["segment"], value["upto"] = Totals(**value["segment"]), Totals(**value["upto"])
-        value["position"] = tuple(value["position"])
-        return cls(**value)
+        """The record of its JSON. Raises ValueError for anything else."""
+        return _reader().validate_json(data, strict=True)
 
     def says_the_same(self, other: "ChainRecord") -> bool:
         """Whether both describe one segment with the same content; attempt and offset may differ."""
         return replace(self, attempt=0, offset=0) == replace(other, attempt=0, offset=0)
+
+
+@cache
+def _reader() -> TypeAdapter[ChainRecord]:
+    # Built when first needed: it takes a moment that --help does not have.
+    return TypeAdapter(ChainRecord)
 
 
 class Chain:
@@ -124,7 +131,18 @@ class Chain:
         last = None
         async for info in self._store.list(self._layout.chain(self._partition), start_after=start):
             last = info.key
-        return ChainRecord.decode(await self._store.get(last)) if last else known
+        return await self._read(last) if last else known
+
+    async def _read(self, key: str) -> ChainRecord:
+        try:
+            return ChainRecord.decode(await self._store.get(key))
+        except ValidationError as error:
+            what = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            where = ".".join(str(part) for part in what["loc"])
+            raise JobFailed(
+                FailureCode.CONSERVATION,
+                f"{key} is no chain record: {where} {what['msg']}".replace("  ", " "),
+            ) from None
 
     async def records(self) -> AsyncIterator[ChainRecord]:
         """All records in order.
@@ -134,7 +152,7 @@ class Chain:
         """
         upto, expected = Totals(), 0
         async for info in self._store.list(self._layout.chain(self._partition)):
-            record = ChainRecord.decode(await self._store.get(info.key))
+            record = await self._read(info.key)
             upto = upto.plus(record.segment)
             self._check_link(record, expected, upto)
             expected = record.next
@@ -159,7 +177,7 @@ class Chain:
         try:
             await self._store.create(key, record.encode())
         except ObjectExists:
-            standing = ChainRecord.decode(await self._store.get(key))
+            standing = await self._read(key)
             if standing.says_the_same(record):
                 return standing
             raise JobFailed(

@@ -4,7 +4,7 @@ Everything written here is a pure function of job, plan, chain and outcome recor
 competing finishers all write the same bytes and it does not matter which of them wins.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,8 +109,8 @@ class Dataset:
             "accepted_at": outcome.accepted_at,
             "completed_at": outcome.at,
             "warnings": [] if sums.rows else ["empty"],
-            "totals": _totals(sums),
-            "splits": {split: _totals(part) for split, part in sorted(by_split.items())},
+            "totals": sums_json(sums),
+            "splits": {split: sums_json(part) for split, part in sorted(by_split.items())},
             "rejected": sums.rejected,
             "dead_letters": sums.dead,
             "source": {"type": self.spec.source.type, "count": outcome.source_count},
@@ -138,7 +138,8 @@ def manifest_shard(record: ChainRecord, layout: Layout) -> dict[str, Any]:
     }
 
 
-def _totals(sums: Totals) -> Mapping[str, Any]:
+def sums_json(sums: Totals) -> dict[str, Any]:
+    """Totals as the manifest shows them."""
     mean = round(sums.quality / sums.rows / _QUALITY_UNITS, 4) if sums.rows else None
     return {
         "documents": sums.records,

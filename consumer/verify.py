@@ -11,9 +11,9 @@ from common.chain import Chain, ChainRecord, Digest, Totals, total
 from common.columns import Columns, check_row
 from common.errors import JobFailed, ObjectMissing
 from common.layout import Layout
-from common.models import JobSpec
 from common.ports import ObjectStore
-from consumer.dataset import manifest_shard
+from consumer.dataset import manifest_shard, sums_json
+from consumer.manifest import Manifest, Produced
 from consumer.upload import plain_bytes
 
 _MOST_PROBLEMS = 20
@@ -57,10 +57,9 @@ class Verifier:
         manifest = await self._manifest()
         if manifest is None:
             return report
-        spec = JobSpec.model_validate(manifest["job"])
-        layout = Layout(self._root, spec.output.compression)
+        layout = Layout(self._root, manifest.job.output.compression)
         try:
-            await self._chains(spec, layout, manifest)
+            await self._chains(layout, manifest)
         except (JobFailed, ObjectMissing) as error:
             self._problem(str(error))
         await self._success(layout)
@@ -71,58 +70,70 @@ class Verifier:
         if len(self._report.problems) < _MOST_PROBLEMS:
             self._report.problems.append(text)
 
-    async def _manifest(self) -> dict[str, Any] | None:
+    async def _manifest(self) -> Manifest | None:
         try:
-            manifest = orjson.loads(await self._store.get(self._root + "manifest.json"))
-            JobSpec.model_validate(manifest["job"])
-            Columns.from_json(manifest["schema"]["columns"])
-            _ = manifest["digest"], manifest["shards"], manifest["partitions"], manifest["source"]["count"]
+            return Manifest.decode(await self._store.get(self._root + "manifest.json"))
         except ObjectMissing:
             self._problem("there is no manifest.json: the dataset is not finished, or this is not its folder")
-        except (ValueError, KeyError, TypeError) as error:
-            self._problem(f"manifest.json cannot be read: {error!r}"[:500])
-        else:
-            return dict(manifest)
+        except JobFailed as error:
+            self._problem(str(error))
         return None
 
-    async def _chains(self, spec: JobSpec, layout: Layout, manifest: Mapping[str, Any]) -> None:
-        digest, shards, sums = Digest(), [], []
-        expected = manifest["shards"]
-        columns = Columns.from_json(manifest["schema"]["columns"])
-        for partition in range(spec.total_partitions):
+    async def _chains(self, layout: Layout, manifest: Manifest) -> None:
+        digest, shards, by_split = Digest(), list[dict[str, Any]](), dict[str, Totals]()
+        columns = Columns.from_json(manifest.rows_schema.columns)
+        spec = manifest.job
+        if [part.partition for part in manifest.partitions] != list(range(spec.total_partitions)):
+            self._problem("the manifest lists other partitions than the job has")
+            return
+        for produced in manifest.partitions:
             held = Totals()
-            async for record in Chain(self._store, layout, partition).records():
+            async for record in Chain(self._store, layout, produced.partition).records():
                 digest.add(record)
                 held = record.upto
+                by_split[record.split] = by_split.get(record.split, Totals()).plus(record.segment)
+                self._expect_keys(layout, record)
                 if record.key is not None:
                     shards.append(manifest_shard(record, layout))
                     await self._shard(layout, record, columns)
-                    self._on_shard(len(shards), len(expected))
-            sums.append(held)
-            self._conserved(partition, held, manifest["partitions"][partition])
-        self._whole(total(sums), digest.hexdigest(), shards, manifest)
+                    self._on_shard(len(shards), len(manifest.shards))
+            self._conserved(produced, held)
+        self._whole(by_split, digest.hexdigest(), shards, manifest)
 
-    def _conserved(self, partition: int, held: Totals, produced: Mapping[str, Any]) -> None:
-        if held.records != produced["messages"] or f"{held.hash_sum:016x}" != produced["hash_sum"]:
+    def _expect_keys(self, layout: Layout, record: ChainRecord) -> None:
+        # The keys hold the root of the store that the dataset was written to; it may have moved since.
+        place = layout.data(record.split, record.partition, record.first).removeprefix(layout.root)
+        has_rows = record.segment.rows > 0
+        if (record.key is not None) != has_rows or (record.key and not record.key.endswith(place)):
             self._problem(
-                f"partition {partition}: {produced['messages']} messages were produced, {held.records} "
+                f"partition {record.partition}, sequence {record.first}: the chain names {record.key}, "
+                f"where {place if has_rows else 'no shard'} was due"
+            )
+
+    def _conserved(self, produced: Produced, held: Totals) -> None:
+        if held.records != produced.messages or f"{held.hash_sum:016x}" != produced.hash_sum:
+            self._problem(
+                f"partition {produced.partition}: {produced.messages} messages were produced, {held.records} "
                 "are in the chain (or their hash sums disagree)"
             )
 
-    def _whole(self, sums: Totals, digest: str, shards: list[Any], manifest: Mapping[str, Any]) -> None:
-        report = self._report
+    def _whole(
+        self, by_split: Mapping[str, Totals], digest: str, shards: list[dict[str, Any]], manifest: Manifest
+    ) -> None:
+        report, sums = self._report, total(by_split.values())
         report.digest, report.rows, report.shards = digest, sums.rows, len(shards)
         report.rejected, report.dead_letters = sums.rejected, sums.dead
-        if sums.records != manifest["source"]["count"]:
-            self._problem(
-                f"the source counted {manifest['source']['count']} documents, the chain {sums.records}"
-            )
-        if shards != manifest["shards"]:
+        if sums.records != manifest.source.count:
+            self._problem(f"the source counted {manifest.source.count} documents, the chain {sums.records}")
+        if shards != manifest.shards:
             self._problem("the manifest lists other shards than the chain")
-        if manifest["totals"]["rows"] != sums.rows or manifest["rejected"] != sums.rejected:
+        splits = {split: sums_json(part) for split, part in by_split.items()}
+        if (manifest.totals, manifest.splits) != (sums_json(sums), splits):
             self._problem("the manifest's totals are not those of the chain")
-        if digest != manifest["digest"]:
-            self._problem(f"the digest is {digest}, the manifest says {manifest['digest']}")
+        if (manifest.rejected, manifest.dead_letters) != (sums.rejected, sums.dead):
+            self._problem("the manifest's rejections or dead letters are not those of the chain")
+        if digest != manifest.digest:
+            self._problem(f"the digest is {digest}, the manifest says {manifest.digest}")
 
     async def _shard(self, layout: Layout, record: ChainRecord, columns: Columns) -> None:
         key = layout.data(record.split, record.partition, record.first)

@@ -1,0 +1,125 @@
+"""Whatever stands where a dataset's files should be: `verify` says what is wrong, and never breaks itself."""
+
+import asyncio
+import copy
+import json
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.chain import ChainRecord
+from common.layout import Layout
+from common.memory_store import MemoryStore
+from consumer.verify import Report, Verifier
+from shardline.sample import write_sample
+from tests.unit.test_embedded import run, sample_job
+
+SPEC = sample_job(output={"shard_bytes": 8_192}, partitions=2)
+ROOT = Layout.of(SPEC).root
+PROVEN = ("digest", "shards", "partitions", "segment", "upto", "sha256", "first", "next", "partition")
+
+
+class Contents(dict[str, bytes]):
+    """Keys and bytes of a dataset's files, too many to be shown for every example."""
+
+    def __repr__(self) -> str:
+        return f"{len(self)} files"
+
+
+numbers = st.integers(0, 1 << 30)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(1 << 70), 1 << 70) | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Contents:
+    folder = tmp_path_factory.mktemp("fuzz")
+    write_sample(folder / "sample.jsonl", 60)
+    store = MemoryStore()
+    asyncio.run(run(SPEC, store, folder))
+    return asyncio.run(contents(store))
+
+
+async def contents(store: MemoryStore) -> Contents:
+    return Contents([(info.key, await store.get(info.key)) async for info in store.list(ROOT)])
+
+
+def verified(found: dict[str, bytes]) -> Report:
+    async def judged() -> Report:
+        store = MemoryStore()
+        for key, body in found.items():
+            await store.create(key, body)
+        return await Verifier(store, ROOT).run()
+
+    return asyncio.run(judged())
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths of everything inside of a JSON value."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for name, item in inner for place in places(item, (*path, name)))]
+
+
+def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    """The value with another one at a path; nothing is left there for `...`."""
+    if not path:
+        return None if new is ... else new
+    value = copy.deepcopy(value)
+    inner = value
+    for name in path[:-1]:
+        inner = inner[name]
+    if new is ...:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = new
+    return value
+
+
+def encoded(value: Any) -> bytes:
+    """As JSON; what orjson refuses as the standard library writes it."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value).encode("utf-8", "surrogatepass")
+
+
+def same(key: str, left: bytes, right: bytes) -> bool:
+    """Whether both say the same: a count that is nothing may as well be left out."""
+    if key.endswith("manifest.json"):
+        return bool(json.loads(left) == json.loads(right))
+    try:
+        return ChainRecord.decode(left) == ChainRecord.decode(right)
+    except ValueError:
+        return False
+
+
+@settings(max_examples=400)
+@given(which=numbers, where=numbers, new=values | st.just(...))
+def test_a_file_that_was_changed_anywhere_is_no_traceback(
+    finished: Contents, which: int, where: int, new: Any
+) -> None:
+    names = sorted(key for key in finished if key.endswith("manifest.json") or "/chain/" in key)
+    key = names[which % len(names)]
+    original = orjson.loads(finished[key])
+    path = places(original)[where % len(places(original))]
+    changed = encoded(replaced(original, path, new))
+    report = verified(finished | {key: changed})
+    assert report.ok == (not report.problems)
+    # Whom or what for a dataset was made proves nothing, and neither does when, or by which version.
+    if path and path[0] in PROVEN and not same(key, changed, finished[key]):
+        assert not report.ok, (key, path, changed)
+
+
+@settings(max_examples=200)
+@given(which=numbers, body=st.binary(max_size=200))
+def test_any_bytes_in_any_file_are_no_traceback(finished: Contents, which: int, body: bytes) -> None:
+    key = sorted(finished)[which % len(finished)]
+    report = verified(finished | {key: body})
+    checked = "outcome" not in key and "plan" not in key and not key.endswith("README.md")
+    assert report.ok == (not checked), (key, body, report.problems)
