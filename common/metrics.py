@@ -1,5 +1,6 @@
 """The metrics: a typed catalogue, one registry per process part, updated per batch and never per document."""
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ CATALOGUE: dict[str, Definition] = {
     "in_vain_seconds": Definition(
         Gauge, "For how long the oldest retry of this process has had no success", per_job=False
     ),
+    "tasks": Definition(Gauge, "Asyncio tasks of this process", per_job=False),
     "spool_bytes": Definition(Gauge, "Spool reserved by open segments", per_job=False),
     "build_info": Definition(Gauge, "1; the version is the label", ("version",), per_job=False),
 }
@@ -175,6 +177,7 @@ class Metrics:
         """Bring what is asked for at scrapes up to date; call it on the event loop."""
         vain = longest_in_vain(SystemClock())
         self._gauge("in_vain_seconds").set(vain[1] if vain else 0.0)
+        self._gauge("tasks").set(len(asyncio.all_tasks()))
         states = self._job_states()
         for state in State:
             self._gauge("jobs", state.value).set(states.count(state.value))
