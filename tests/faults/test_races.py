@@ -1,0 +1,64 @@
+"""Requests that race with the end of a job: one outcome, and everything agrees on it."""
+
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+
+from common.errors import ObjectMissing
+from common.layout import Layout, attempt_topic
+from common.models import JobSpec, Request
+from common.outcome import read_outcome
+from shardline.client import JobView
+from tests.e2e.system import System, running_system
+from tests.faults.oracle import SHORT, judge_sample
+from tests.sampled import Sampled
+from tests.services import S3
+
+JOBS = 6
+
+
+async def ended(system: System, spec: JobSpec, attempt: int) -> JobView:
+    """The job's view when an attempt is over and its topic removed."""
+    return await system.until(
+        spec.job_id, lambda view: view.state.attempt == attempt and view.state.topic_removed
+    )
+
+
+async def succeeded(system: System, spec: JobSpec) -> bool:
+    """Whether `_SUCCESS` is there."""
+    try:
+        await system.store.get(Layout.of(spec).success)
+    except ObjectMissing:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_cancel_races_with_the_finish(
+    tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled, seed: int
+) -> None:
+    dice = random.Random(seed)
+    async with running_system(tmp_path, kafka, seaweed, sampled.folder, **SHORT) as system:
+        for kind in ("producer", "worker", "worker"):
+            system.start(kind)
+        endings = set()
+        for number in range(JOBS):
+            spec = sampled.job(f"race-{number}")
+            await system.submit(spec)
+            await system.until(spec.job_id, lambda view: view.state.state == "completing")
+            await asyncio.sleep(dice.uniform(0.0, 0.6))
+            await system.client.request(Request(job_id=spec.job_id, action="cancel"))
+            view = await ended(system, spec, 1)
+            outcome = await read_outcome(system.store, Layout.of(spec), 1)
+            assert outcome is not None
+            assert view.state.state == outcome.ending
+            assert await succeeded(system, spec) == (outcome.ending == "completed")
+            assert await system.broker.describe_topic(attempt_topic(spec.job_id, 1)) is None
+            endings.add(outcome.ending)
+            if outcome.ending == "cancelled":
+                await system.client.request(Request(job_id=spec.job_id, action="retry"))
+                assert (await ended(system, spec, 2)).state.state == "completed"
+            await judge_sample(system, sampled, spec)
+        assert endings <= {"completed", "cancelled"}

@@ -1,0 +1,106 @@
+"""What transactions leave behind is not read; of two producers of one job the older is fenced."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from common.failpoints import VARIABLE
+from common.layout import attempt_topic
+from common.models import JobSpec
+from tests.e2e.system import System, running_system
+from tests.faults.oracle import SHORT, judge_sample
+from tests.faults.test_failpoints import stopped
+from tests.make import document
+from tests.sampled import Sampled
+from tests.services import S3
+
+
+@asynccontextmanager
+async def stranger(system: System, name: str) -> AsyncIterator[AIOKafkaProducer]:
+    """A transactional producer that is none of ours."""
+    producer = AIOKafkaProducer(
+        bootstrap_servers=system.kafka,
+        transactional_id=f"{system.prefix}.{name}",
+        transaction_timeout_ms=20_000,
+    )
+    await producer.start()
+    try:
+        yield producer
+    finally:
+        await producer.stop()
+
+
+async def bogus(system: System, producer: AIOKafkaProducer, spec: JobSpec) -> None:
+    """A document that must never be read, at the end of every partition."""
+    topic = f"{system.prefix}.{attempt_topic(spec.job_id, 1)}"
+    for partition in range(spec.total_partitions):
+        value = document(1 << 20).value
+        await producer.send_and_wait(topic, value, b"bogus", partition=partition)
+
+
+async def only_markers(system: System, producer: AIOKafkaProducer, spec: JobSpec) -> None:
+    """A committed transaction of which a partition holds nothing but the marker."""
+    await producer.begin_transaction()
+    places = {
+        TopicPartition(f"{system.prefix}.{attempt_topic(spec.job_id, 1)}", number)
+        for number in range(spec.total_partitions)
+    }
+    for place in places:
+        producer._txn_manager.maybe_add_partition_to_txn(place)
+    async with asyncio.timeout(10):
+        while not places <= producer._txn_manager.txn_partitions:
+            await asyncio.sleep(0.02)
+    await producer.commit_transaction()
+
+
+async def test_aborted_open_and_marker_only_transactions_at_the_end(
+    tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled
+) -> None:
+    async with running_system(tmp_path, kafka, seaweed, sampled.folder, **SHORT) as system:
+        spec = sampled.job("sample")
+        # Every commit of this producer's stands behind a transaction that was torn off before it.
+        first = system.start("producer", **{VARIABLE: "producer.after_checkpoint=kill@2"})
+        await system.submit(spec)
+        assert await asyncio.to_thread(first.popen.wait, 60) == -signal.SIGKILL
+        system.start("producer")
+        await system.until("sample", lambda view: view.state.state == "completing")
+        async with stranger(system, "aborts") as aborts, stranger(system, "opens") as opens:
+            await aborts.begin_transaction()
+            await bogus(system, aborts, spec)
+            await aborts.abort_transaction()
+            await only_markers(system, aborts, spec)
+            await opens.begin_transaction()
+            await bogus(system, opens, spec)
+            worker = system.start("worker")
+            view = await system.finished("sample")
+            assert view.state.state == "completed", view.to_json()
+            assert worker.metric("store_errors_total") == 0
+            await opens.abort_transaction()
+        await judge_sample(system, sampled, spec)
+
+
+async def test_of_two_producers_with_one_job_the_older_is_fenced(
+    tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled
+) -> None:
+    async with running_system(
+        tmp_path, kafka, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="500", **SHORT
+    ) as system:
+        spec = sampled.job("sample")
+        # It sleeps with its documents sent and its commit to come.
+        older = system.start("producer", **{VARIABLE: "producer.after_checkpoint=stop@4"})
+        system.start("worker")
+        await system.submit(spec)
+        await stopped(older)
+        newer = system.start("producer")
+        await newer.until_metric("documents_produced_total", "sample", 200)
+        older.send(signal.SIGCONT)
+        view = await system.finished("sample")
+        assert view.state.state == "completed", view.to_json()
+        assert "took over" in older.log_text()
+        assert older.popen.poll() is None
+        assert newer.popen.poll() is None
+        await judge_sample(system, sampled, spec)
