@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -69,6 +69,8 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
     def __init__(self, listener: GroupListener) -> None:
         self._listener = listener
         self.error: BaseException | None = None
+        self.generation: Callable[[], int] = lambda: -1
+        self.assigned_in = -1
         self.epoch = 0
         self.joined = False
         self.sought: dict[int, int] = {}
@@ -86,6 +88,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
     def _turn(self, *, joined: bool) -> None:
         self.epoch += 1
         self.joined = joined
+        self.assigned_in = self.generation() if joined else -1
         self.sought.clear()
 
     def check(self) -> None:
@@ -118,6 +121,7 @@ async def open_group_reader(
     try:
         with translated(f"the group {group} cannot be joined", options.bootstrap_servers):
             await consumer.start()
+        reader.pin_commits()
         reader.subscribe()
         yield reader
     finally:
@@ -132,6 +136,20 @@ class _GroupReader:
         self._topic = topic
         self._options = options
         self._listener = listener
+
+    def pin_commits(self) -> None:
+        # aiokafka commits with whatever generation it has when the request is made. After the coordinator
+        # forgot us that is -1, which Kafka takes, for a group that is empty, as a commit from outside.
+        coordinator = self._consumer._coordinator  # noqa: SLF001 - the generation is nowhere else
+        send = coordinator._do_commit_offsets  # noqa: SLF001 - the last place before the request is made
+
+        async def pinned(assignment: Any, offsets: Any) -> None:
+            if coordinator.generation < 0 or coordinator.generation != self._listener.assigned_in:
+                raise IllegalGenerationError(coordinator.group_id)
+            await send(assignment, offsets)
+
+        coordinator._do_commit_offsets = pinned  # noqa: SLF001 - likewise
+        self._listener.generation = lambda: coordinator.generation
 
     def subscribe(self) -> None:
         self._consumer.subscribe([self._topic], listener=self._listener)

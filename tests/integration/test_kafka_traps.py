@@ -122,6 +122,27 @@ async def test_a_reader_that_may_read_nothing_stays_a_member(options: KafkaOptio
             assert await reader.commit({0: 0})
 
 
+async def test_a_forgotten_member_commits_nothing(broker: Broker) -> None:
+    # With its generation reset the client would commit as a consumer without a group, which Kafka takes
+    # for a group that is empty: a worker that slept would move the offset back.
+    async def assigned(partitions: Sequence[int]) -> None:
+        for partition in partitions:
+            reader.seek(partition, -1)
+
+    async def revoked(_partitions: Sequence[int]) -> None:
+        return None
+
+    reader: GroupReader
+    async with broker.group_reader("documents", "g", GroupListener(assigned, revoked)) as reader:
+        async with asyncio.timeout(BOUND):
+            while not await reader.commit({0: 7}):
+                await reader.poll(None, timeout=0.1, max_records=1)
+        coordinator = reader._consumer._coordinator  # type: ignore[attr-defined]
+        await coordinator._maybe_leave_group()
+        coordinator.generation, coordinator.member_id = -1, ""
+        assert not await reader.commit({0: 3})
+
+
 async def test_a_send_that_failed_cannot_be_committed_even_if_the_body_goes_on(broker: Broker) -> None:
     async with asyncio.timeout(BOUND):
         with pytest.raises(BrokerUnavailable):
