@@ -64,10 +64,9 @@ class Dataset:
         """The dataset's keys."""
         return Layout.of(self.spec)
 
-    async def tips(self, known: Sequence[ChainRecord | None] | None = None) -> list[ChainRecord | None]:
-        """The chain's last record of every partition; `known` is where to look on from."""
-        known = known or [None] * self.spec.total_partitions
-        return [await Chain(self.store, self.layout, number).tip(last) for number, last in enumerate(known)]
+    async def tip(self, partition: int, known: ChainRecord | None = None) -> ChainRecord | None:
+        """The chain's last record of a partition; `known` is where to look on from."""
+        return await Chain(self.store, self.layout, partition).tip(known)
 
     async def publish(self, outcome: Outcome) -> None:
         """Write manifest, card and `_SUCCESS`, in this order; what is there already stands."""

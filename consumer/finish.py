@@ -1,5 +1,6 @@
 """The finish: any worker may try it, all agree, one wins."""
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from common import __version__
@@ -23,7 +24,7 @@ class Finisher:
         self._dataset = Dataset(store, state.spec)
         self._store = store
         self._clock = clock
-        self._tips: list[ChainRecord | None] | None = None
+        self._tips: list[ChainRecord | None] = [None] * state.spec.total_partitions
 
     async def try_finish(self, state: JobState) -> bool:
         """Finish if the chains are complete; True when the attempt is decided and, if completed, published.
@@ -44,15 +45,23 @@ class Finisher:
         return True
 
     async def _all_landed(self, state: JobState) -> bool:
-        self._tips = await self._dataset.tips(self._tips)
-        return all(
-            (tip.next if tip else 0) >= part.sequence
-            for tip, part in zip(self._tips, state.partitions, strict=True)
-        )
+        # No further than the first partition that lacks something: with many of them every look costs.
+        for number, part in enumerate(state.partitions):
+            if self._held(number) < part.sequence:
+                self._tips[number] = await self._dataset.tip(number, self._tips[number])
+                if self._held(number) < part.sequence:
+                    return False
+        # The proof is about all of them as they stand now.
+        self._tips = list(await asyncio.gather(*map(self._dataset.tip, range(len(self._tips)), self._tips)))
+        return True
+
+    def _held(self, number: int) -> int:
+        tip = self._tips[number]
+        return tip.next if tip else 0
 
     def _verdict(self, state: JobState) -> Outcome:
         try:
-            prove(state.partitions, self._tips or [], state.source_count)
+            prove(state.partitions, self._tips, state.source_count)
         except JobFailed as error:
             return failed(state, error, self._clock)
         return Outcome(

@@ -9,6 +9,7 @@ from common.models import JobSpec
 from common.ports import Broker, ObjectStore
 
 _SCAN_FACTOR = 4
+_LOOKS = 32
 
 
 def effective_limit(spec: JobSpec, limit: int) -> int:
@@ -31,6 +32,7 @@ class Backlog:
         self._chains = [Chain(store, layout, number) for number in range(state.spec.total_partitions)]
         self.tips: list[ChainRecord | None] = [None] * len(self._chains)
         self._trimmed: dict[int, int] | None = None
+        self._turn = 0
         self._limit = effective_limit(state.spec, limit)
         self._room = asyncio.Event()
         self._room.set()
@@ -63,18 +65,29 @@ class Backlog:
         Raises:
             StoreUnavailable, BrokerUnavailable: look again later.
         """
-        await self.look_at_chain()
+        # The first look tells what stood there before: it must be whole.
+        await self.look_at_chain(most=None if self._trimmed is None else _LOOKS)
         if self.bytes < self._limit:
             self._room.set()
         await self._trim()
 
-    async def look_at_chain(self) -> None:
-        """Read the chains' ends only.
+    async def look_at_chain(self, *, most: int | None = None) -> None:
+        """Read the chains' ends only: of those that may have moved, and of these at `most` the next few.
 
         Raises:
             StoreUnavailable: look again later.
         """
-        self.tips = list(await asyncio.gather(*map(_tip, self._chains, self.tips)))
+        lagging = [number for number in range(len(self._chains)) if self._lags(number)]
+        start = self._turn % max(1, len(lagging))
+        wanted = (lagging[start:] + lagging[:start])[:most]
+        self._turn = start + len(wanted)
+        found = await asyncio.gather(*(self._chains[number].tip(self.tips[number]) for number in wanted))
+        for number, tip in zip(wanted, found, strict=True):
+            self.tips[number] = tip
+
+    def _lags(self, number: int) -> bool:
+        tip, sent = self.tips[number], self.state.partitions
+        return not sent or (tip.next if tip else 0) != sent[number].sequence
 
     async def _trim(self) -> None:
         below = {
@@ -90,7 +103,3 @@ class Backlog:
         if moved:
             await self._broker.delete_records(self._topic, moved)
             self._trimmed |= moved
-
-
-async def _tip(chain: Chain, known: ChainRecord | None) -> ChainRecord | None:
-    return await chain.tip(known)

@@ -39,7 +39,7 @@ async def test_the_broker_is_killed_and_stays_away(
 ) -> None:
     kafka, _ = broker
     async with running_system(
-        tmp_path, kafka.bootstrap, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="500", **SHORT
+        tmp_path, kafka.bootstrap, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="80", **SHORT
     ) as system:
         spec = sampled.job("sample")
         for kind in ("producer", "worker", "worker"):
@@ -51,6 +51,7 @@ async def test_the_broker_is_killed_and_stays_away(
         # Four sessions long.
         await asyncio.sleep(8)
         await asyncio.to_thread(kafka.start)
+        await system.hurry()
         assert await ended(system) == "completed"
         assert all(process.popen.poll() is None for process in system.processes)
         await judge_sample(system, sampled, spec)
@@ -63,7 +64,7 @@ async def test_connections_are_cut_frozen_and_slow(
     kafka, proxy = broker
     dice = random.Random(seed)
     async with running_system(
-        tmp_path, kafka.bootstrap, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="400", **SHORT
+        tmp_path, kafka.bootstrap, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="80", **SHORT
     ) as system:
         spec = sampled.job("sample")
         through = {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{kafka.proxy_port}"}
@@ -83,6 +84,7 @@ async def test_connections_are_cut_frozen_and_slow(
             await asyncio.sleep(dice.uniform(0.5, 2.5))
         proxy.frozen, proxy.delay = False, 0.0
         assert proxy.connections > before + 3, "nobody had to connect again"
+        await system.hurry()
         assert await ended(system) == "completed"
         assert all(process.popen.poll() is None for process in system.processes)
         await judge_sample(system, sampled, spec)

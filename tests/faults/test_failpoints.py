@@ -89,7 +89,7 @@ async def test_a_zombie_that_held_a_put_is_refused(
     proxy = S3Proxy(seaweed.endpoint)
     with proxy.running() as endpoint:
         async with running_system(
-            tmp_path, kafka, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="250", **SHORT
+            tmp_path, kafka, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="80", **SHORT
         ) as system:
             await refuse_the_zombie(system, sampled, proxy, endpoint, point)
 
@@ -115,6 +115,7 @@ async def refuse_the_zombie(
     await until(lambda: proxy.count("PUT", "/(data|chain)/", 412) > 0, "the zombie's put is refused")
     after = await objects(system, spec_root)
     assert {key: after.get(key) for key in before} == before, "an object was replaced"
+    await system.hurry()
     view = await system.finished("sample")
     assert view.state.state == "completed", view.to_json()
     assert other.popen.poll() is None

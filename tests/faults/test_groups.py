@@ -31,7 +31,7 @@ MOST_MIB = 200 * 1e6 / (1 << 20)
 
 async def test_one_worker_four_two(tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled) -> None:
     async with running_system(
-        tmp_path, kafka, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="250", **SHORT
+        tmp_path, kafka, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="80", **SHORT
     ) as system:
         spec = sampled.job("sample", partitions=2)
         system.start("producer")
@@ -45,6 +45,7 @@ async def test_one_worker_four_two(tmp_path: Path, kafka: str, seaweed: S3, samp
             await alive[-1].until_ready()
             await asyncio.sleep(1.5)
         assert (await system.client.board()).job("sample").state.active, "it ended before the last change"
+        await system.hurry()
         view = await system.finished("sample")
         assert view.state.state == "completed", view.to_json()
         await judge_sample(system, sampled, spec)
@@ -54,7 +55,7 @@ async def test_committed_offsets_do_not_go_back(
     tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled
 ) -> None:
     async with running_system(
-        tmp_path, kafka, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="250", **SHORT
+        tmp_path, kafka, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="80", **SHORT
     ) as system:
         spec = sampled.job("sample")
         # It stops between its chain record and its commit; the other goes on, commits, and leaves first.
@@ -69,6 +70,7 @@ async def test_committed_offsets_do_not_go_back(
         then = await committed(system, spec)
         assert all(offset > 0 for offset in then), then
         zombie.send(signal.SIGCONT)
+        await system.hurry()
         while (await system.client.board()).job("sample").state.active:
             now = await committed(system, spec)
             assert all(new >= old for new, old in zip(now, then, strict=True)), (then, now)
@@ -100,7 +102,7 @@ async def test_a_worker_of_the_next_version_joins(
     init = later / "common" / "__init__.py"
     init.write_text(init.read_text().replace('__version__ = "', '__version__ = "99.'))
     async with running_system(
-        tmp_path, kafka, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="500", **SHORT
+        tmp_path, kafka, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="80", **SHORT
     ) as system:
         spec = sampled.job("sample")
         system.start("producer")
@@ -110,6 +112,7 @@ async def test_a_worker_of_the_next_version_joins(
         new = system.start("worker", PYTHONPATH=str(later))
         await new.until_metric("shards_written_total", "sample", 1)
         assert 'version="99.' in new.get("/metrics")
+        await system.hurry()
         view = await system.finished("sample")
         assert view.state.state == "completed", view.to_json()
         await judge_sample(system, sampled, spec)

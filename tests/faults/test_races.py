@@ -16,7 +16,7 @@ from tests.faults.oracle import SHORT, judge_sample
 from tests.sampled import Sampled
 from tests.services import S3
 
-JOBS = 6
+JOBS = 3
 
 
 async def ended(system: System, spec: JobSpec, attempt: int) -> JobView:

@@ -69,7 +69,7 @@ async def test_an_outage_is_waited_out(
 ) -> None:
     store, endpoint = proxy
     async with running_system(
-        tmp_path, kafka, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="400", **SHORT
+        tmp_path, kafka, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="80", **SHORT
     ) as system:
         spec = sampled.job("sample")
         system.start("producer", S3_ENDPOINT_URL=endpoint)
@@ -87,6 +87,7 @@ async def test_an_outage_is_waited_out(
         assert all(worker.metric("in_vain_seconds") > 4 for worker in workers)
         await asyncio.sleep(10)
         store.down = False
+        await system.hurry()
         view = await system.finished("sample")
         assert view.state.state == "completed", view.to_json()
         await judge_sample(system, sampled, spec)
@@ -112,7 +113,7 @@ async def test_expired_credentials_freeze_and_resume(
 ) -> None:
     store, endpoint = proxy
     async with running_system(
-        tmp_path, kafka, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="800", **SHORT
+        tmp_path, kafka, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="80", **SHORT
     ) as system:
         spec = sampled.job("sample")
         system.start("producer")
@@ -127,6 +128,7 @@ async def test_expired_credentials_freeze_and_resume(
         assert "AWS_SECRET_ACCESS_KEY" in worker.log_text() or "ExpiredToken" in worker.log_text()
         assert seaweed.secret_key not in worker.log_text()
         store.faults = []
+        await system.hurry()
         view = await system.finished("sample")
         assert view.state.state == "completed", view.to_json()
         await judge_sample(system, sampled, spec)
@@ -211,7 +213,7 @@ async def test_a_spool_that_cannot_be_written(
     tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled, how: str
 ) -> None:
     async with running_system(
-        tmp_path, kafka, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="800", **SHORT
+        tmp_path, kafka, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="80", **SHORT
     ) as system:
         spec = sampled.job("sample")
         system.start("producer")
@@ -230,6 +232,7 @@ async def test_a_spool_that_cannot_be_written(
         assert "SHARDLINE_SPOOL_DIR" in said
         assert "Traceback" not in said
         system.start("worker")
+        await system.hurry()
         view = await system.finished("sample")
         assert view.state.state == "completed", view.to_json()
         await judge_sample(system, sampled, spec)

@@ -172,7 +172,7 @@ def _unproven_finish(stack: ExitStack) -> None:
     from consumer.finish import Finisher
 
     async def landed(self: Finisher, _state: JobState) -> bool:
-        self._tips = await self._dataset.tips()
+        self._tips = [await self._dataset.tip(number) for number in range(len(self._tips))]
         return True
 
     stack.enter_context(patch.object(Finisher, "_all_landed", landed))
