@@ -361,10 +361,13 @@ class Services:
         """Start what does not run; the environment that leads there, written to `<state>/env` too."""
         for service in self.started_here:
             service.start()
-        lines = "".join(f"{name}={value}\n" for name, value in self.env().items())
+        env = self.env()
+        if endpoint := env.get("S3_ENDPOINT_URL"):
+            # The name that other readers of the bucket know.
+            env["AWS_ENDPOINT_URL_S3"] = endpoint
         self._state.mkdir(parents=True, exist_ok=True)
-        (self._state / "env").write_text(lines)
-        return self.env()
+        (self._state / "env").write_text("".join(f"{name}={value}\n" for name, value in env.items()))
+        return env
 
     def env(self) -> dict[str, str]:
         """The environment of what runs, addresses from outside first."""

@@ -119,8 +119,10 @@ class System:
 
     def env(self, **more: str) -> dict[str, str]:
         """The environment of a process of the system."""
+        # A developer's own store must not be written to, nor a proxy's address be passed over.
+        aws = {"AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"}
         return (
-            os.environ
+            {name: value for name, value in os.environ.items() if name not in aws}
             | self.s3.env
             | {
                 "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
