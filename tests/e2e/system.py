@@ -55,7 +55,7 @@ class Process:
     @property
     def port(self) -> int:
         """Of its metrics."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while (found := _PORT.search(self.log.read_bytes())) is None:
             assert self.popen.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
