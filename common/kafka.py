@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -92,19 +92,19 @@ class KafkaBroker:
         with translated(f"the topic {topic.name} cannot be created", self._options.bootstrap_servers):
             answer = await (await self._started_admin()).create_topics([topic])
             for _, code, *message in answer.topic_errors:
-                if code == _TOPIC_EXISTS:
-                    return False
-                if code:
+                if code and code != _TOPIC_EXISTS:
                     raise for_code(code)(*message)
-        await self._until(topic.name, spec.partitions)
-        return True
+        created = all(code != _TOPIC_EXISTS for _, code, *_message in answer.topic_errors)
+        # One that another created a moment ago has as many partitions as he wanted.
+        await self._until(topic.name, (lambda found: found == spec.partitions) if created else bool)
+        return created
 
-    async def _until(self, name: str, partitions: int) -> None:
-        # A new topic is known to all brokers only after a moment.
+    async def _until(self, name: str, wanted: Callable[[int], bool]) -> None:
+        # What was created or deleted is so for all brokers only after a moment.
         deadline = asyncio.get_running_loop().time() + _GONE_SECONDS
-        while await self._partitions(name, led=True) != partitions:
+        while not wanted(await self._partitions(name, led=True)):
             if asyncio.get_running_loop().time() > deadline:
-                raise BrokerUnavailable(f"the topic {name} does not have {partitions} partitions yet")
+                raise BrokerUnavailable(f"the topic {name} is still neither wholly there nor wholly gone")
             await asyncio.sleep(0.05)
 
     async def _partitions(self, name: str, *, led: bool = False) -> int:
@@ -145,7 +145,7 @@ class KafkaBroker:
                     return False
                 if code:
                     raise for_code(code)
-        await self._until(full, 0)
+        await self._until(full, lambda found: not found)
         return True
 
     async def delete_records(self, name: str, before: Mapping[int, int]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 
-from common.errors import FailureCode, JobFailed, UsageError
+from common.errors import FailureCode, JobFailed, TopicMissing, UsageError
 from common.layout import CHECKPOINTS, DEAD_LETTERS, EVENTS, JOBS, attempt_topic
 from common.models import JobSpec
 from common.ports import Broker, TopicSpec
@@ -37,11 +37,12 @@ async def ensure_system_topics(broker: Broker, partitions: int) -> int:
 
     Raises:
         UsageError: dataset.jobs and dataset.checkpoints do not agree.
+        TopicMissing: one of them was deleted meanwhile.
     """
     await asyncio.gather(*map(broker.create_topic, system_topics(partitions)))
     jobs, checkpoints = await asyncio.gather(broker.describe_topic(JOBS), broker.describe_topic(CHECKPOINTS))
     if jobs is None or checkpoints is None:
-        raise UsageError("dataset.jobs or dataset.checkpoints is not there and could not be created")
+        raise TopicMissing(f"{JOBS} or {CHECKPOINTS} is not there", hint="somebody deletes them; start again")
     if jobs.partitions != checkpoints.partitions:
         raise UsageError(
             f"dataset.jobs has {jobs.partitions} partitions, dataset.checkpoints {checkpoints.partitions}",

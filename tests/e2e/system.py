@@ -15,6 +15,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import orjson
@@ -77,9 +78,13 @@ class Process:
 
     async def until_ready(self) -> None:
         """Return when it says that it is ready."""
-        async with asyncio.timeout(60):
-            while '"ready":true' not in await asyncio.to_thread(self._readiness):
-                await asyncio.sleep(0.1)
+        said = ""
+        try:
+            async with asyncio.timeout(90):
+                while '"ready":true' not in (said := await asyncio.to_thread(self._readiness)):
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            raise AssertionError(f"{self.kind} is not ready: {said}\n{self.log_text()[-3000:]}") from None
 
     async def until_metric(self, name: str, job: str, least: float) -> None:
         """Return when a metric of a job has reached a value."""
@@ -90,8 +95,11 @@ class Process:
     def _readiness(self) -> str:
         try:
             return self.get("/readyz")
-        except OSError:
-            return ""
+        except HTTPError as error:
+            with error:
+                return str(error.read().decode())
+        except OSError as error:
+            return str(error)
 
     def log_text(self) -> str:
         """What it logged."""

@@ -297,7 +297,13 @@ async def soak(folder: Path, s3: S3, seconds: float, seed: int) -> Report:
         endpoint = stack.enter_context(store.running())
         jobs = await shapes(folder)
         async with running_system(
-            folder, kafka.bootstrap, s3, folder, SHARDLINE_SWEEP_SECONDS="20", SHARDLINE_SOURCE_RATE="1500", **SHORT
+            folder,
+            kafka.bootstrap,
+            s3,
+            folder,
+            SHARDLINE_SWEEP_SECONDS="20",
+            SHARDLINE_SOURCE_RATE="1500",
+            **SHORT,
         ) as system:
             report = await Soak(system, store, proxy, jobs, seed).run(seconds, endpoint, kafka.proxy_port)
         report.problems += growth(report)

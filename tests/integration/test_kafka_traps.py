@@ -143,6 +143,28 @@ async def test_a_forgotten_member_commits_nothing(broker: Broker) -> None:
         assert not await reader.commit({0: 3})
 
 
+async def test_whoever_creates_a_topic_second_sees_it_at_once(options: KafkaOptions) -> None:
+    async def created(number: int) -> int:
+        async with open_kafka(replace(options, client_id=f"c{number}")) as broker:
+            await broker.check()
+            everyone.release()
+            await go.wait()
+            seen = 0
+            for topic in range(8):
+                await broker.create_topic(TopicSpec(f"race-{topic}", 20))
+                found = await broker.describe_topic(f"race-{topic}")
+                seen += found is not None and found.partitions == 20
+            return seen
+
+    everyone, go = asyncio.Semaphore(0), asyncio.Event()
+    async with asyncio.timeout(3 * BOUND), asyncio.TaskGroup() as tasks:
+        started = [tasks.create_task(created(number)) for number in range(6)]
+        for _ in started:
+            await everyone.acquire()
+        go.set()
+    assert [task.result() for task in started] == [8] * 6
+
+
 async def test_a_send_that_failed_cannot_be_committed_even_if_the_body_goes_on(broker: Broker) -> None:
     async with asyncio.timeout(BOUND):
         with pytest.raises(BrokerUnavailable):
