@@ -278,7 +278,7 @@ class Soak:
 
 
 def growth(report: Report, seconds: float) -> list[str]:
-    """What is over its cap; and what grew from the first third to the last, by more than a fifth and noise."""
+    """What is over its cap, and what grew by more than a fifth and noise from first to last third."""
     noise = {"RSS MiB": 12.0, "file descriptors": 12.0, "threads": 3.0, "tasks": 25.0, "objects": 400.0}
     if seconds < _WARM_SECONDS:
         noise["RSS MiB"] = 60.0  # caches and heaps still fill
