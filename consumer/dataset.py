@@ -72,7 +72,7 @@ class Dataset:
     async def publish(self, outcome: Outcome) -> None:
         """Write manifest, card and `_SUCCESS`, in this order; what is there already stands."""
         plan = Plan.decode(await self.store.get(self.layout.plan))
-        manifest = await self.manifest(outcome, Columns.from_json(plan.columns))
+        manifest = await self.manifest(outcome, plan)
         body = orjson.dumps(manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         await self._create(self.layout.manifest, body, "application/json")
         failpoint("worker.after_manifest")
@@ -89,8 +89,9 @@ class Dataset:
                     FailureCode.NOT_REPRODUCIBLE, f"{key} was written before with other content"
                 ) from None
 
-    async def manifest(self, outcome: Outcome, columns: Columns) -> dict[str, Any]:
+    async def manifest(self, outcome: Outcome, plan: Plan) -> dict[str, Any]:
         """The manifest: every shard, every sum, and the digest."""
+        columns = Columns.from_json(plan.columns)
         digest, shards, by_split = Digest(), [], dict[str, Totals]()
         for partition in range(self.spec.total_partitions):
             async for record in Chain(self.store, self.layout, partition).records():
@@ -113,7 +114,7 @@ class Dataset:
             "splits": {split: _totals(part) for split, part in sorted(by_split.items())},
             "rejected": sums.rejected,
             "dead_letters": sums.dead,
-            "source": {"type": self.spec.source.type, "count": outcome.source_count},
+            "source": {"type": self.spec.source.type, "count": outcome.source_count, **plan.notes},
             "partitions": [
                 {"partition": number, "messages": count, "hash_sum": f"{hash_sum:016x}"}
                 for number, (count, hash_sum) in enumerate(outcome.produced)

@@ -32,6 +32,8 @@ class DeadReason(StrEnum):
     CONTENT_NOT_TEXT = "content_not_text"
     LONE_SURROGATE = "lone_surrogate"
     TOO_LARGE = "too_large"
+    VANISHED = "vanished"
+    NO_TEXT = "no_text"
 
 
 _HINTS = {
@@ -45,6 +47,8 @@ _HINTS = {
     DeadReason.CONTENT_NOT_TEXT: "content must be text",
     DeadReason.LONE_SURROGATE: "document_id or content holds half of a surrogate pair",
     DeadReason.TOO_LARGE: "the document is larger than max_document_bytes",
+    DeadReason.VANISHED: "the document was planned, and then removed or marked deleted before it was read",
+    DeadReason.NO_TEXT: "the document's body is a file without a text, such as a scanned PDF",
 }
 
 

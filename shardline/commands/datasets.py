@@ -53,7 +53,7 @@ async def _run(spec: JobSpec, output: str, settings: Settings, *, json: bool) ->
                 store=store,
                 clock=CLOCK,
                 metrics=Metrics(),
-                open_source=source_factory(Path(), confined=False, remote=remote),
+                open_source=source_factory(settings, Path(), confined=False, remote=remote),
                 limits=limits(settings),
                 spool_bytes=settings.spool_bytes,
                 uploads=settings.uploads,
