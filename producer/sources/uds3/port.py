@@ -64,11 +64,11 @@ class Unreadable:
 class Bodies(Protocol):
     """A store of bodies."""
 
-    async def bodies(self, wanted: Sequence[Wanted]) -> Mapping[str, Body | Unreadable]:
-        """The bodies that are there, by document id; one marked deleted is not there.
+    async def bodies(self, wanted: Sequence[Wanted], longest: int) -> Mapping[str, Body | Unreadable]:
+        """All bodies that are there, by document id; one marked deleted is not there.
 
-        At most 500 are wanted at once. What does not fit into about 16 MiB may be left out as long as the
-        first of those that are there is given: the caller asks again.
+        At most 50 are wanted at once, so that what is held stays bounded: a body of more than `longest`
+        bytes comes as `Unreadable(TOO_LARGE, its first 64 KiB)`.
 
         Raises:
             SourceUnavailable: try again later.
