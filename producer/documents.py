@@ -71,6 +71,18 @@ def parse_line(raw: bytes, place: str) -> Document | Broken:
         return Broken(place, dead_letter(error.reason, place, raw, sha256(raw).hexdigest(), len(raw)))
 
 
+def usable(document: Document) -> Document | Broken:
+    """The document, or its dead letter where id or text cannot be those of a row."""
+    try:
+        _identity(document.id)
+        _check_surrogates(document.text)
+    except _Unusable as error:
+        raw = document.text.encode("utf-8", "surrogatepass")
+        place = document.id.encode("utf-8", "backslashreplace").decode()
+        return Broken(place, dead_letter(error.reason, place, raw, sha256(raw).hexdigest(), len(raw)))
+    return document
+
+
 def _document(raw: bytes) -> Document:
     # The fast path decides only what every JSON reader agrees on; what orjson refuses, or may have
     # rounded, is decided by the slow path, so that no result hangs on a library's limits.

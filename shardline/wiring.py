@@ -22,6 +22,8 @@ from producer.sources.files import JsonLinesFiles
 from producer.sources.places import LocalFiles, S3Files
 from producer.sources.planned import PlannedSource, PlannedStore
 from producer.sources.port import OpenSource, Parts, Source
+from producer.sources.uds3.postgres import Postgres, PostgresOptions
+from producer.sources.uds3.store import Stores, Uds3Store
 
 CLOCK = SystemClock()
 
@@ -122,9 +124,36 @@ def source_factory(settings: Settings, root: Path, *, confined: bool, remote: S3
     return open_source
 
 
-def _planned_store(_settings: Settings, spec: JobSpec) -> PlannedStore:
+def _planned_store(settings: Settings, spec: JobSpec) -> PlannedStore:
+    if spec.source.type == "uds3":
+        return Uds3Store(spec, uds3_stores(settings))
     raise JobFailed(
         FailureCode.SOURCE_INVALID, f"the source '{spec.source.type}' is not set up in this process"
+    )
+
+
+def uds3_stores(settings: Settings) -> Stores:
+    """UDS3's stores, as far as they are configured."""
+    return Stores(postgres=_postgres(settings), archived=settings.uds3_include_archived)
+
+
+def _postgres(settings: Settings) -> Postgres | None:
+    if settings.postgres_host is None:
+        return None
+    password = settings.postgres_password
+    return Postgres(
+        PostgresOptions(
+            host=settings.postgres_host,
+            port=settings.postgres_port,
+            user=settings.postgres_user,
+            password=password.get_secret_value() if password else None,
+            database=settings.postgres_database,
+            schema=settings.postgres_schema,
+            table=settings.postgres_table,
+            sslmode=settings.postgres_sslmode,
+            sslrootcert=settings.postgres_sslrootcert,
+            statement_seconds=settings.postgres_timeout_seconds,
+        )
     )
 
 

@@ -11,6 +11,7 @@ from producer.sources.port import Broken, Document
 from producer.sources.query import check_filters, passes
 
 _PAGE = 1_000
+_FETCH_SIZE = 1 << 20
 
 
 class MemoryDatabase:

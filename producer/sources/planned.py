@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import orjson
 
 from common.models import JobSpec
-from common.wire import DeadLetter, Position
+from common.wire import Position
 from producer.documents import DeadReason, dead_letter
 from producer.sources.port import Broken, Declared, Document, Frozen, Item, Parts
 
@@ -96,8 +96,8 @@ def vanished(identity: str) -> Broken:
 
 def unusable(identity: str, reason: DeadReason, original: bytes = b"") -> Broken:
     """The dead letter of a planned document that cannot be one; `original` is what there was of it."""
-    dead: DeadLetter = dead_letter(reason, identity, original, sha256(original).hexdigest(), len(original))
-    return Broken(identity, dead)
+    digest = sha256(original).hexdigest()
+    return Broken(identity, dead_letter(reason, identity, original, digest, len(original)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """One suite for every source: what the port promises, each of them keeps."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -19,12 +20,15 @@ from producer.sources.memory import MemoryDatabase
 from producer.sources.places import LocalFiles
 from producer.sources.planned import PlannedSource
 from producer.sources.port import Broken, Document, Item, Parts, Source
+from producer.sources.uds3.store import Stores, Uds3Store
+from tests.databases import Database, own_database
 from tests.make import job
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 COLUMNS = {"title": "string", "number": "int"}
+TABLE = "CREATE TABLE documents (document_id text PRIMARY KEY, content text, title text, number int)"
 
 
 @dataclass
@@ -92,7 +96,41 @@ async def memory_case(_: pytest.FixtureRequest) -> AsyncIterator[Case]:
     yield Case({"type": "uds3"}, open_source, put, put, remove, connections)
 
 
-CASES = {"files": files_case, "memory": memory_case}
+@asynccontextmanager
+async def postgres_case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
+    async with own_database(request.getfixturevalue("postgres_server")) as database:
+        await database.execute(TABLE)
+        yield postgres_over(database)
+
+
+def postgres_over(database: Database) -> Case:
+    async def fill(documents: Sequence[Document]) -> None:
+        await database.load("documents", ("document_id", "content", "title", "number"), rows(documents))
+
+    async def put(documents: Sequence[Document]) -> None:
+        await remove([one.id for one in documents])
+        await fill(documents)
+
+    async def remove(ids: Sequence[str]) -> None:
+        async with database.admin() as connection:
+            await connection.execute("DELETE FROM documents WHERE document_id = ANY ($1)", list(ids))
+
+    stores = Stores(database.postgres)
+    return Case(
+        {"type": "uds3"},
+        lambda spec, parts: PlannedSource(spec, Uds3Store(spec, stores), parts),
+        fill,
+        put,
+        remove,
+        database.readers,
+    )
+
+
+def rows(documents: Sequence[Document]) -> list[tuple[object, ...]]:
+    return [(one.id, one.text, one.metadata.get("title"), one.metadata.get("number")) for one in documents]
+
+
+CASES = {"files": files_case, "memory": memory_case, "postgres": postgres_case}
 
 
 @pytest.fixture(params=CASES)
@@ -177,8 +215,7 @@ async def test_batches_are_bounded(case: Case) -> None:
     async with aclosing(opened.source.read(opened.frozen, None)) as batches:
         async for batch in batches:
             largest = max(largest, sum(item.size for item in batch))
-    if case.connections is None or case.source["type"] != "uds3" or case.put is None:
-        assert largest < 2 << 20
+    assert largest < 2 << 20
 
 
 async def test_what_changes_meanwhile(case: Case) -> None:
@@ -228,4 +265,32 @@ async def test_closing_in_the_middle_closes_connections(case: Case) -> None:
     async with aclosing(opened.source.read(opened.frozen, None)) as batches:
         await anext(batches)
         assert await case.connections() > before
-    assert await case.connections() == before
+    await closed(case.connections, before)
+
+
+async def test_a_cancel_in_the_middle_closes_connections(case: Case) -> None:
+    if case.connections is None:
+        return
+    await case.fill(made(2_500))
+    opened = await planned(case)
+    before = await case.connections()
+    reading = asyncio.Event()
+
+    async def read() -> None:
+        async with aclosing(opened.source.read(opened.frozen, None)) as batches:
+            async for _ in batches:
+                reading.set()
+                await asyncio.sleep(0)
+
+    task = asyncio.create_task(read())
+    await reading.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await closed(case.connections, before)
+
+
+async def closed(connections: Callable[[], Awaitable[int]], before: int) -> None:
+    """Servers take a moment to forget a connection that was closed."""
+    async with asyncio.timeout(10):
+        while await connections() > before:
+            await asyncio.sleep(0.01)
