@@ -102,7 +102,7 @@ def _document(raw: bytes) -> Document:
         raise _Unusable(DeadReason.NO_CONTENT if text is None else DeadReason.CONTENT_NOT_TEXT)
     if not text.isascii():
         _check_surrogates(text)
-    return Document(identity, text, value, _relevance(value))
+    return Document(identity, text, value, own_score(value))
 
 
 def _needs_a_second_look(item: object) -> bool:
@@ -133,7 +133,8 @@ def _check_surrogates(text: str) -> None:
         raise _Unusable(DeadReason.LONE_SURROGATE) from None
 
 
-def _relevance(metadata: dict[str, Any]) -> float:
+def own_score(metadata: dict[str, Any]) -> float:
+    """Take a document's own score out of its metadata; 0.0 where it has none, or it is no number."""
     score = metadata.get("score")
     if isinstance(score, bool) or not isinstance(score, int | float) or abs(score) > _MOST_SCORE:
         return 0.0

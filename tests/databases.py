@@ -107,12 +107,11 @@ async def database(postgres_server: Database) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def own_database(server: Database) -> AsyncIterator[Database]:
-    """An empty database whose default order is a dictionary's, not that of bytes."""
+async def own_database(server: Database, provider: str = "icu") -> AsyncIterator[Database]:
+    """An empty database; its default order is a dictionary's (icu), or that of bytes (libc)."""
     name = f"test_{secrets.token_hex(4)}"
-    await server.execute(
-        f"CREATE DATABASE {name} TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'de-DE' LOCALE 'C.UTF-8'"
-    )
+    order = "LOCALE_PROVIDER icu ICU_LOCALE 'de-DE'" if provider == "icu" else "LOCALE_PROVIDER libc"
+    await server.execute(f"CREATE DATABASE {name} TEMPLATE template0 {order} LOCALE 'C.UTF-8'")
     yield replace(server, name=name)
     await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 

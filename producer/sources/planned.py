@@ -57,6 +57,7 @@ class Fetcher(Protocol):
     async def fetch(self, entries: Sequence[Entry]) -> list[Document | Broken]:
         """The contents of the first entries, in order: of at least one, and of as many as fit into memory.
 
+        A document's relevance is its own score; in a search that of the plan takes its place.
         What was removed or marked deleted since it was planned comes as `vanished(id)`.
 
         Raises:
@@ -214,7 +215,7 @@ class PlannedSource:
                     if not 0 < len(contents) <= len(entries):
                         raise AssertionError(f"{len(contents)} contents of {len(entries)} entries")
                     yield [
-                        _item(done + place, content, entry.score)
+                        _item(done + place, content, entry.score if frozen[0]["ranked"] else None)
                         for place, (content, entry) in enumerate(zip(contents, entries, strict=False), 1)
                     ]
                     done += len(contents)
@@ -262,9 +263,10 @@ class PlannedSource:
         return await self._keep("", Part(first, last, entries))
 
 
-def _item(ordinal: int, content: Document | Broken, score: float) -> Item:
+def _item(ordinal: int, content: Document | Broken, score: float | None) -> Item:
     if isinstance(content, Broken):
         return Item((ordinal,), content, content.dead.size)
-    content.relevance = score
+    if score is not None:
+        content.relevance = score
     text = content.text
     return Item((ordinal,), content, len(text) if text.isascii() else len(text.encode()))

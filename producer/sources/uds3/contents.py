@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from producer.documents import DeadReason, dead_letter, usable
+from producer.documents import DeadReason, dead_letter, own_score, usable
 from producer.sources.planned import Entry, unusable, vanished
 from producer.sources.port import Broken, Document
 from producer.sources.uds3.port import Bodies, Body, Unreadable, Wanted
@@ -74,13 +74,14 @@ class ContentFetcher:
             return _too_large(row)
         metadata = metadata_of(row) if row is not None and row.known else {}
         if row is not None and row.body is not None:
-            return usable(Document(entry.id, row.body, metadata))
+            return _document(entry.id, row.body, metadata)
         body = bodies.get(entry.id)
         if body is None:
             return unusable(entry.id, DeadReason.NO_CONTENT)
         if isinstance(body, Unreadable):
             return unusable(entry.id, body.reason, body.original)
-        return usable(Document(entry.id, body.text, _merged(body.metadata, metadata)))
+        # The tables are the authority; what they do not say, the body's store may know.
+        return _document(entry.id, body.text, {**body.metadata, **metadata})
 
 
 def _gone(entry: Entry, row: Row) -> bool:
@@ -101,6 +102,5 @@ def _too_large(row: Row) -> Broken:
     return Broken(row.id, dead_letter(DeadReason.TOO_LARGE, row.id, start, row.digest or "", row.size or 0))
 
 
-def _merged(beside: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
-    # The tables are the authority; what they do not say, the body's store may know.
-    return {**beside, **row}
+def _document(identity: str, text: str, metadata: dict[str, Any]) -> Document | Broken:
+    return usable(Document(identity, text, metadata, own_score(metadata)))

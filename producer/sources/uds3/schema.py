@@ -14,6 +14,7 @@ from common.errors import FailureCode, JobFailed
 
 KEY = "document_id"
 CONTENT = "content"
+SCORE = "score"
 VECTOR = "search_vector"
 REFS = "couchdb_refs"
 DOCUMENTS, METADATA, MASTER = "documents", "documents_metadata", "uds3_master_documents"
@@ -193,5 +194,8 @@ def _domain(found: Mapping[str, Field]) -> Field | None:
 
 
 def columns(schema: Schema) -> dict[str, str]:
-    """Names and types of the metadata columns that rows get; what is JSON has none."""
-    return {name: field.kind for name, field in fields(schema).items() if field.kind != "json"}
+    """Names and types of the metadata columns that rows get; what is JSON has none, nor has a score."""
+    found = {name: field.kind for name, field in fields(schema).items() if field.kind != "json"}
+    if found.get(SCORE) in ("int", "float"):
+        del found[SCORE]
+    return found
