@@ -1,10 +1,12 @@
-"""UDS3's tables, as its own set-up makes them, filled from documents of a corpus."""
+"""UDS3 for tests: tables as its own set-up makes them; rankers and bodies of a list."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import orjson
 
+from common.models import Query, SearchType
+from producer.sources.uds3.port import Body, Hit, Unreadable, Wanted
 from tests.databases import Database
 
 SHAPE = """
@@ -80,3 +82,45 @@ async def insert(database: Database, table: str, *rows: Mapping[str, Any]) -> No
             record = f"json_populate_record(NULL::{table}, $1::json)"
             query = f"INSERT INTO {table} ({names}) SELECT {names} FROM {record}"
             await connection.execute(query, orjson.dumps(row).decode())
+
+
+class Listed:
+    """A ranker that gives a list in pages; `down` is raised instead."""
+
+    def __init__(self, name: SearchType, ids: Sequence[str], fields: Sequence[str] = ()) -> None:
+        self.name: SearchType = name
+        self.ids = ids
+        self.down: Exception | None = None
+        self.asked: list[Query] = []
+        self._fields = fields
+
+    async def fields(self) -> Sequence[str]:
+        if self.down is not None:
+            raise self.down
+        return self._fields
+
+    async def rank(self, query: Query) -> AsyncGenerator[list[Hit], None]:
+        self.asked.append(query)
+        for start in range(0, len(self.ids), 2):
+            if self.down is not None:
+                raise self.down
+            yield [Hit(identity, 1.0) for identity in self.ids[start : start + 2]]
+
+    async def check(self) -> str:
+        return "a list"
+
+
+class Shelf:
+    """Bodies of a dict; it notes how many were wanted at once."""
+
+    def __init__(self, bodies: Mapping[str, Body | Unreadable]) -> None:
+        self._bodies = bodies
+        self.largest = 0
+
+    async def bodies(self, wanted: Sequence[Wanted], longest: int) -> Mapping[str, Body | Unreadable]:
+        assert longest == 4_194_304
+        self.largest = max(self.largest, len(wanted))
+        return {one.id: self._bodies[one.id] for one in wanted if one.id in self._bodies}
+
+    async def check(self) -> str:
+        return "a shelf"
