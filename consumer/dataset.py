@@ -109,7 +109,7 @@ class Dataset:
             "software": outcome.software,
             "accepted_at": outcome.accepted_at,
             "completed_at": outcome.at,
-            "warnings": [] if sums.rows else ["empty"],
+            "warnings": _warnings(sums, plan),
             "totals": _totals(sums),
             "splits": {split: _totals(part) for split, part in sorted(by_split.items())},
             "rejected": sums.rejected,
@@ -122,6 +122,11 @@ class Dataset:
             "schema": {"columns": columns.to_json(), "features": columns.features()},
             "shards": shards,
         }
+
+
+def _warnings(sums: Totals, plan: Plan) -> list[str]:
+    found = [] if sums.rows else ["empty"]
+    return found + [name for name in ("left_out", "degraded") if plan.notes.get(name)]
 
 
 def manifest_shard(record: ChainRecord, layout: Layout) -> dict[str, Any]:
