@@ -153,7 +153,7 @@ def test_parts_are_small_at_first_and_few_at_last() -> None:
 
 async def test_parts_are_bounded_in_bytes() -> None:
     names_ = [f"{n:04d}" + "x" * 1020 for n in range(9_000)]
-    documents, store, spec = database(names_), MemoryStore(), spec_of()
+    documents, store, spec = {name: Document(name, "x", {}) for name in names_}, MemoryStore(), spec_of()
     source = PlannedSource(spec, MemoryDatabase(spec, documents), StoredParts(store, ""))
     with small_parts(9_000, 50_000, 500):
         plan = [part async for part in source._plan(await source.freeze(), 0)]
