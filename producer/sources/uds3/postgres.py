@@ -39,6 +39,7 @@ _SESSION = {
     "TimeZone": "UTC",
     "DateStyle": "ISO, YMD",
     "work_mem": "64MB",
+    "jit": "off",
     "application_name": "shardline",
 }
 _COLUMNS = """

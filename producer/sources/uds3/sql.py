@@ -53,10 +53,10 @@ class Selection:
 
 
 def page(selection: Selection, after: str | None, limit: int) -> Statement:
-    """The next documents that count, in byte order of their ids: rows (id, true).
+    """The next ids in byte order, and whether they count: rows (id, live).
 
-    Without filters every row's id is looked at, in the order of its index where that is bytewise, and
-    `live` tells whether it counts: so the first page does not read the whole table.
+    With filters only what counts comes. Without, each id comes, and the rows of one page alone are looked at:
+    so the first page does not read the whole table.
     """
     return _matching(selection, after, limit) if selection.filters else _candidates(selection, after, limit)
 
@@ -66,11 +66,10 @@ def _matching(selection: Selection, after: str | None, limit: int) -> Statement:
     conditions, tables = _conditions(selection, statement)
     if after is not None:
         conditions.append(f"{_ordered(main)} > {statement.add(after, 'text')}")
-    distinct = "" if main.unique else "DISTINCT "
     statement.text = (
-        f"SELECT {distinct}{_ordered(main)} AS id, TRUE AS live FROM {main.quoted} t0"
-        f"{_joins(selection.schema, tables - {0}, f't0.{main.key}')}"
-        f" WHERE {' AND '.join(conditions) or 'TRUE'} ORDER BY 1 LIMIT {statement.add(limit, 'int8')}"
+        f"SELECT t0.{main.key} AS id, TRUE AS live FROM {main.quoted} t0"
+        f"{_joins(selection.schema, tables - {0}, f't0.{main.key}')} WHERE {' AND '.join(conditions)}"
+        f"{_once(main)} ORDER BY {_ordered(main)} LIMIT {statement.add(limit, 'int8')}"
     )
     return statement
 
@@ -78,17 +77,21 @@ def _matching(selection: Selection, after: str | None, limit: int) -> Statement:
 def _candidates(selection: Selection, after: str | None, limit: int) -> Statement:
     statement, main = Statement(), selection.schema.tables[0]
     behind = "" if after is None else f" WHERE {_ordered(main)} > {statement.add(after, 'text')}"
-    distinct = "" if main.unique else "DISTINCT "
+    # The id goes out as the column has it: under another collation the join could not use the key's index.
     inner = (
-        f"SELECT {distinct}{_ordered(main)} AS id FROM {main.quoted} t0{behind}"
-        f" ORDER BY 1 LIMIT {statement.add(limit, 'int8')}"
+        f"SELECT t0.{main.key} AS id FROM {main.quoted} t0{behind}{_once(main)}"
+        f" ORDER BY {_ordered(main)} LIMIT {statement.add(limit, 'int8')}"
     )
     deleted, tables = _deleted(selection)
     statement.text = (
         f"SELECT k.id, NOT ({deleted}) AS live FROM ({inner}) k"
-        f'{_joins(selection.schema, tables, "k.id")} ORDER BY k.id COLLATE "C"'
+        f'{_lookups(selection.schema, tables, "k.id")} ORDER BY k.id COLLATE "C"'
     )
     return statement
+
+
+def _once(main: Table) -> str:
+    return "" if main.unique else f" GROUP BY t0.{main.key}"
 
 
 def ranked(selection: Selection, text: str) -> Statement:
@@ -106,7 +109,7 @@ def ranked(selection: Selection, text: str) -> Statement:
     conditions, tables = _conditions(selection, statement)
     statement.text = (
         f"SELECT h.id, max(h.score)::float8 AS score FROM ({' UNION ALL '.join(searches)}) h"
-        f"{_joins(selection.schema, tables, 'h.id')} WHERE {' AND '.join(conditions) or 'TRUE'}"
+        f"{_joins(selection.schema, tables, 'h.id')} WHERE {' AND '.join(conditions)}"
         ' GROUP BY h.id ORDER BY 2 DESC, h.id COLLATE "C"'
     )
     return statement
@@ -138,8 +141,8 @@ def gate(selection: Selection, ids: list[str]) -> Statement:
     conditions, _ = _conditions(selection, statement)
     statement.text = (
         f"SELECT w.id, {_known(selection.schema)} AS known,"
-        f" ({' AND '.join(conditions) or 'TRUE'}) IS TRUE AS passes FROM unnest({wanted}) AS w (id)"
-        f"{_joins(selection.schema, range(len(selection.schema.tables)), 'w.id')}"
+        f" ({' AND '.join(conditions)}) IS TRUE AS passes FROM unnest({wanted}) AS w (id)"
+        f"{_lookups(selection.schema, range(len(selection.schema.tables)), 'w.id')}"
     )
     return statement
 
@@ -161,7 +164,7 @@ def contents(selection: Selection, ids: list[str], longest: int, budget: int) ->
         f"SELECT w.n, w.id, {_known(schema)} AS known, ({deleted}) AS deleted,"
         f" {_first_of(bodies)} AS body, {_first_of(refs)} AS refs,"
         f" {_as_json(chosen)} AS metadata FROM unnest({wanted}) WITH ORDINALITY AS w (id, n)"
-        f"{_joins(schema, range(len(schema.tables)), 'w.id')}"
+        f"{_lookups(schema, range(len(schema.tables)), 'w.id')}"
     )
     sized = f"SELECT f.*, octet_length(f.body) AS size FROM ({inner}) f"
     summed = (
@@ -198,16 +201,27 @@ def _ordered(main: Table) -> str:
 
 
 def _joins(schema: Schema, numbers: Iterable[int], key: str) -> str:
-    return "".join(_join(schema.tables[number], alias(number), key) for number in sorted(numbers))
+    """Join tables as sets: the planner chooses how."""
+    return "".join(
+        f" LEFT JOIN {table.quoted} {name} ON {name}.{table.key} = {key}"
+        if table.unique
+        else _lookup(table, name, key)
+        for number in sorted(numbers)
+        for table, name in [(schema.tables[number], alias(number))]
+    )
 
 
-def _join(table: Table, name: str, key: str) -> str:
-    if table.unique:
-        return f" LEFT JOIN {table.quoted} {name} ON {name}.{table.key} = {key}"
+def _lookups(schema: Schema, numbers: Iterable[int], key: str) -> str:
+    """Look each key up by itself: for few keys of a large table, which must not be read whole for them."""
+    return "".join(_lookup(schema.tables[number], alias(number), key) for number in sorted(numbers))
+
+
+def _lookup(table: Table, name: str, key: str) -> str:
     # Several rows of one document must not make it several documents; which one counts must not hang on luck.
+    order = "" if table.unique else ' ORDER BY to_jsonb(r)::text COLLATE "C"'
     return (
-        f" LEFT JOIN LATERAL (SELECT * FROM {table.quoted} r WHERE r.{table.key} = {key}"
-        f' ORDER BY to_jsonb(r)::text COLLATE "C" LIMIT 1) {name} ON TRUE'
+        f" LEFT JOIN LATERAL (SELECT * FROM {table.quoted} r WHERE r.{table.key} = {key}{order} LIMIT 1)"
+        f" {name} ON TRUE"
     )
 
 
