@@ -410,10 +410,30 @@ async def test_select_is_enough_and_nothing_can_be_written(database: Database) -
         with pytest.raises(Exception, match="read-only"):
             await session._connection.execute("DELETE FROM public.documents")
     await database.execute(f"REVOKE ALL ON documents FROM {reader}")
-    with pytest.raises(JobFailed, match="no table") as caught:
+    with pytest.raises(JobFailed, match="cannot be read") as caught:
         await read(Stores(Postgres(options)))
     assert "GRANT SELECT" in (caught.value.hint or "")
     await database.execute(f"DROP ROLE {reader}")
+
+
+async def test_some_columns_are_enough_but_for_those_that_tell_what_is_deleted(database: Database) -> None:
+    await marked(database)
+    reader = f"reader_{secrets.token_hex(4)}"
+    await database.execute(
+        f"CREATE ROLE {reader} LOGIN PASSWORD 'reader'",
+        f"GRANT SELECT (document_id, content, processing_status) ON documents TO {reader}",
+    )
+    options = replace(database.options, user=reader, password="reader")  # noqa: S106 - of this test
+    with pytest.raises(JobFailed, match=r"documents \(deleted, is_deleted, deleted_at\) tells which"):
+        await read(Stores(Postgres(options)))
+    await database.execute(f"GRANT SELECT (deleted, is_deleted, deleted_at) ON documents TO {reader}")
+    with pytest.raises(JobFailed, match=r"uds3_master_documents \(is_deleted\) tells which"):
+        await read(Stores(Postgres(options)))
+    await database.execute(f"GRANT SELECT (document_id, is_deleted) ON uds3_master_documents TO {reader}")
+    plan, items = await read(Stores(Postgres(options)))
+    assert names(items) == ["live"]
+    assert list(plan.columns) == ["processing_status"]
+    await database.execute(f"DROP OWNED BY {reader}", f"DROP ROLE {reader}")
 
 
 WRONG: list[tuple[Callable[[Database], Database], type[Exception], str]] = [

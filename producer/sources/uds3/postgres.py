@@ -23,6 +23,7 @@ from producer.sources.uds3.schema import (
     choose,
     is_bytewise,
     kind_of,
+    marks_deleted,
     search_config,
 )
 
@@ -49,6 +50,7 @@ SELECT c.oid, c.relname, format('%I.%I', n.nspname, c.relname) AS quoted, a.attn
                        ELSE coalesce(l.collcollate, l.collname) END AS locale,
        CASE l.collname WHEN 'default' THEN coalesce(to_jsonb(d) ->> 'datlocprovider', 'c')
                        ELSE l.collprovider::text END AS provider,
+       has_column_privilege(c.oid, a.attnum, 'SELECT') AS readable,
        EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indpred IS NULL
                AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum) AS unique
 FROM pg_class c
@@ -58,7 +60,7 @@ JOIN pg_type t ON t.oid = a.atttypid
 JOIN pg_database d ON d.datname = current_database()
 LEFT JOIN pg_collation l ON l.oid = a.attcollation
 WHERE n.nspname = $1 AND c.relname = ANY ($2) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-  AND has_schema_privilege(n.oid, 'USAGE') AND has_column_privilege(c.oid, a.attnum, 'SELECT')
+  AND has_schema_privilege(n.oid, 'USAGE')
 ORDER BY c.relname, a.attnum
 """
 _CONFIG_SOURCES = """
@@ -250,10 +252,14 @@ class Session:
         place = f"{self._options.place}, schema {self._options.schema},"
         return choose(tables, self._options.table, place)
 
-    async def _table(self, name: str, rows: Sequence[Any]) -> Table | None:
+    async def _table(self, name: str, found: Sequence[Any]) -> Table | None:
+        rows = [row for row in found if row["readable"]]
         key = next(
             (row for row in rows if row["attname"] == KEY and row["typname"] in ("text", "varchar")), None
         )
+        hidden = [row["attname"] for row in found if marks_deleted(row["attname"]) and not row["readable"]]
+        if hidden or (key is None and any(marks_deleted(row["attname"]) for row in found)):
+            raise self._unreadable(name, hidden)
         if key is None:
             return None
         config = None
@@ -267,6 +273,14 @@ class Session:
         ]
         bytewise = key["provider"] == "c" and is_bytewise(key["locale"])
         return Table(name, key["quoted"], key["column"], key["unique"], bytewise, config, tuple(columns))
+
+    def _unreadable(self, name: str, hidden: Sequence[str]) -> JobFailed:
+        what = f"{name} ({', '.join(hidden)})" if hidden else f"{name} ({KEY})"
+        return JobFailed(
+            FailureCode.SOURCE_INVALID,
+            f"{self._options.place}: {what} tells which documents are deleted, and cannot be read",
+            hint=f"GRANT SELECT on {what} to the user; {KEY} must be text",
+        )
 
     async def estimate(self, schema: Schema) -> int | None:
         """About how many rows the main table has, where the server has counted them before."""

@@ -106,6 +106,11 @@ def kind_of(type_name: str, category: str) -> str | None:
     return _OTHERS.get(type_name) if category == "U" else "string"
 
 
+def marks_deleted(name: str) -> bool:
+    """Whether a column of that name tells that a document is deleted."""
+    return name in MARKERS or name == STATUS
+
+
 def is_bytewise(collation: str | None) -> bool:
     """Whether a collation, by the locale it stands for, is the order of bytes."""
     return collation in _BYTEWISE

@@ -217,11 +217,12 @@ def _lookups(schema: Schema, numbers: Iterable[int], key: str) -> str:
 
 
 def _lookup(table: Table, name: str, key: str) -> str:
+    columns = ", ".join(f"r.{column.quoted}" for column in table.columns)
     # Several rows of one document must not make it several documents; which one counts must not hang on luck.
-    order = "" if table.unique else ' ORDER BY to_jsonb(r)::text COLLATE "C"'
+    order = "" if table.unique else f' ORDER BY ROW({columns})::text COLLATE "C"'
     return (
-        f" LEFT JOIN LATERAL (SELECT * FROM {table.quoted} r WHERE r.{table.key} = {key}{order} LIMIT 1)"
-        f" {name} ON TRUE"
+        f" LEFT JOIN LATERAL (SELECT {columns} FROM {table.quoted} r"
+        f" WHERE r.{table.key} = {key}{order} LIMIT 1) {name} ON TRUE"
     )
 
 

@@ -190,6 +190,7 @@ class Uds3Store:
     async def _rank(
         self, facts: Mapping[str, Any], name: SearchType, number: int, fusion: Fusion, enough: int | None
     ) -> None:
+        _log.info("%s: %s search begins", self._spec.job_id, name)
         told = time.perf_counter()
         hits = self._keyword(facts) if name == "keyword" else self._ranker(facts, name)
         async with aclosing(hits):
