@@ -132,9 +132,9 @@ def _server(folder: Path) -> Iterator[Database]:
 
 
 @contextmanager
-def local_postgres(folder: Path) -> Iterator[PostgresServer]:
+def local_postgres(folder: Path, *, tls: bool = False) -> Iterator[PostgresServer]:
     """A server of one's own; its `stop` and `start` keep port and data."""
-    server = PostgresServer(folder)
+    server = PostgresServer(folder, tls=tls)
     try:
         server.start()
         yield server

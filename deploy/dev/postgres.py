@@ -28,10 +28,16 @@ class PostgresServer(Service):
     name = "PostgreSQL"
     port_names: Sequence[str] = ("sql",)
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, tls: bool = False) -> None:
         super().__init__(folder)
         # Beside the folder: the server's user must be able to reach it.
         self._data: Path | None = None
+        self._tls = tls
+
+    @property
+    def certificate(self) -> Path:
+        """The certificate of a server with TLS, which it signed itself."""
+        return Path(f"{self._data}/cluster/server.crt")
 
     def prepare(self) -> None:
         """Find the programs, and make the cluster at the first start."""
@@ -48,16 +54,23 @@ class PostgresServer(Service):
         options = ["--encoding=UTF8", "--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=de-DE"]
         options += ["--auth=scram-sha-256", f"--username={USER}", f"--pwfile={password}", "--no-sync"]
         command = [*_as_account(), find_program("initdb"), *options, f"--pgdata={self._data / 'cluster'}"]
-        done = subprocess.run(command, capture_output=True, check=False, cwd="/")  # noqa: S603 - our own command line
-        if done.returncode:
-            raise ServiceError(
-                f"initdb failed: {(done.stdout + done.stderr).decode(errors='replace')[-2000:]}"
-            )
+        _run(command)
+        if self._tls:
+            self._certify(self._data / "cluster" / "server.key")
+
+    def _certify(self, key: Path) -> None:
+        openssl = shutil.which("openssl")
+        if openssl is None:
+            raise ServiceError("openssl is not there; on Debian: apt-get install openssl")
+        names = ["-subj", "/CN=localhost", "-addext", f"subjectAltName=IP:{HOST}"]
+        files = ["-keyout", str(key), "-out", str(self.certificate)]
+        _run([*_as_account(), openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names, *files])
 
     def command(self, ports: Mapping[str, int]) -> list[str]:
         """Nothing is synced: what a crash of the machine loses here was made for a test."""
         options = {"port": ports["sql"], "listen_addresses": HOST, "unix_socket_directories": ""}
         options |= {"fsync": "off", "shared_buffers": "64MB", "max_connections": 60}
+        options |= {"ssl": "on"} if self._tls else {}
         flags = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         return [*_as_account(), find_program("postgres"), "-D", f"{self._data}/cluster", *flags]
 
@@ -89,6 +102,13 @@ class PostgresServer(Service):
         """Remove the cluster of a stopped server."""
         if self._data is not None:
             shutil.rmtree(self._data, ignore_errors=True)
+
+
+def _run(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, check=False, cwd="/")  # noqa: S603 - our own command lines
+    if done.returncode:
+        output = (done.stdout + done.stderr).decode(errors="replace")[-2000:]
+        raise ServiceError(f"{' '.join(command[-3:])} failed: {output}")
 
 
 def find_program(name: str) -> str:

@@ -21,7 +21,8 @@ from common.memory_store import MemoryStore
 from common.metrics import Metrics
 from common.models import JobSpec
 from consumer.verify import Verifier
-from deploy.dev.services import free_ports
+from deploy.dev.postgres import PASSWORD, USER
+from deploy.dev.services import HOST, free_ports
 from producer.parts import Limits
 from producer.plan import make_plan
 from producer.plan_parts import StoredParts
@@ -507,7 +508,7 @@ async def digest(spec: JobSpec, database: Database, folder: Path, store: MemoryS
 
 async def test_a_server_that_goes_away_and_comes_back(tmp_path: Path) -> None:
     with local_postgres(tmp_path / "own") as server:
-        database = Database("127.0.0.1", server.ports["sql"], "postgres", "postgres-secret")
+        database = Database(HOST, server.ports["sql"], USER, PASSWORD)
         rows = [{"document_id": f"d{n:05d}", "content": "law " * 200, "title": "T"} for n in range(3_000)]
         await load_corpus(database, rows)
         spec = uds3_job(output={"shard_bytes": 65_536}, quality={"min_score": 0.3})
@@ -518,3 +519,28 @@ async def test_a_server_that_goes_away_and_comes_back(tmp_path: Path) -> None:
         await asyncio.to_thread(server.stop, kill=True)
         await asyncio.to_thread(server.start)
         assert len(await running) == 3_000
+
+
+async def test_certificates_are_verified_where_it_is_asked_for(tmp_path: Path) -> None:
+    with (
+        local_postgres(tmp_path / "one", tls=True) as server,
+        local_postgres(tmp_path / "other", tls=True) as other,
+    ):
+        database = Database(HOST, server.ports["sql"], USER, PASSWORD)
+        await load_corpus(database, [{"document_id": "a", "content": "x"}])
+
+        async def read_by(mode: str, ca: Path | None) -> bool:
+            options = replace(database.options, sslmode=mode, sslrootcert=str(ca) if ca else None)
+            async with Postgres(options).connect() as session:
+                query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+                return bool(await session._connection.fetchval(query))
+
+        own = server.certificate
+        assert [await read_by(mode, own) for mode in ("verify-full", "verify-ca", "require")] == [True] * 3
+        assert [await read_by(mode, None) for mode in ("prefer", "disable")] == [True, False]
+        for mode, ca in (("verify-full", other.certificate), ("verify-ca", None)):
+            with pytest.raises(JobFailed, match="certificate verify failed"):
+                await read_by(mode, ca)
+        missing = replace(database.options, sslmode="verify-full", sslrootcert=str(tmp_path / "none.pem"))
+        with pytest.raises(JobFailed, match="POSTGRES_SSLROOTCERT"):
+            await read(Stores(Postgres(missing)))

@@ -222,7 +222,14 @@ def _said(error: BaseException) -> str:
 def _tls(options: PostgresOptions) -> Any:
     if options.sslmode in ("disable", "prefer"):
         return False if options.sslmode == "disable" else "prefer"
-    context = ssl.create_default_context(cafile=options.sslrootcert)
+    try:
+        context = ssl.create_default_context(cafile=options.sslrootcert)
+    except OSError as error:
+        raise JobFailed(
+            FailureCode.SOURCE_INVALID,
+            f"POSTGRES_SSLROOTCERT: {options.sslrootcert} cannot be read: {error}",
+            hint="it names the PEM file of the authority that signed the server's certificate",
+        ) from None
     context.check_hostname = options.sslmode == "verify-full"
     if options.sslmode == "require":
         context.verify_mode = ssl.CERT_NONE
