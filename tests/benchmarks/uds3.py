@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -22,12 +22,15 @@ from producer.sources.planned import PlannedSource
 from producer.sources.uds3.postgres import Postgres
 from producer.sources.uds3.store import Stores, Uds3Store
 from tests.benchmarks.common import WORDS, usage
+from tests.corpus import corpus_file, lines
 from tests.databases import Database, local_postgres
 from tests.e2e.system import running_system
 from tests.make import job
 from tests.services import kafka_address, s3_store
+from tests.uds3 import make_uds3
 
 SIZES = [5_000, 1_000_000]
+SEARCHED = 20_000
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Reading:
 async def fill(database: Database, name: str, count: int) -> Database:
     """A database with documents of 2 KB, in UDS3's shape, made by the server itself."""
     await database.execute(f"CREATE DATABASE {name}")
-    found = Database(database.host, database.port, database.user, database.password, name)
+    found = replace(database, name=name)
     await found.execute(
         "CREATE TABLE documents (document_id text PRIMARY KEY, title text, classification text,"
         " created_at text, processing_status text, content text)",
@@ -71,9 +74,8 @@ def uds3_job(job_id: str) -> JobSpec:
     return job(job_id=job_id, name=job_id, source=source, output={"shard_bytes": 8 << 20})
 
 
-async def scan(database: Database, folder: Path) -> Reading:
+async def scan(database: Database, folder: Path, spec: JobSpec) -> Reading:
     """Read everything and do nothing with it."""
-    spec = uds3_job("scan")
     cpu, started = time.process_time(), time.perf_counter()
     store = Uds3Store(spec, Stores(Postgres(database.options)))
     source = PlannedSource(spec, store, StoredParts(DirectoryStore(folder), ""))
@@ -87,6 +89,22 @@ async def scan(database: Database, folder: Path) -> Reading:
     )
     wall, used = time.perf_counter() - started, time.process_time() - cpu
     return Reading(count, first, wall, used, int(peak.split()[1]) / 1024)
+
+
+async def search(database: Database, folder: Path, text: str) -> tuple[str, ...]:
+    """A keyword search over documents of the corpus, from the question to its first and its last document."""
+    await database.execute("CREATE DATABASE search")
+    found = replace(database, name="search")
+    await make_uds3(found)
+    corpus = lines(corpus_file(folder))[:SEARCHED]
+    await found.load(
+        "documents", ("document_id", "content"), [(one["document_id"], one["content"]) for one in corpus]
+    )
+    await found.execute("VACUUM ANALYZE documents")
+    query = {"text": text, "top_k": 1000, "search_types": ["keyword"]}
+    spec = job(job_id="search", name="search", source={"type": "uds3"}, query=query)
+    reading = await scan(found, folder / "search", spec)
+    return (f"search, {reading.documents:,} of {len(corpus):,}", *reading.row()[1:4], "")
 
 
 def scan_apart(database: Database) -> Reading:
@@ -127,6 +145,7 @@ def table(sizes: list[int], produced: int, folder: Path) -> Table:
         for count in sizes:
             filled = asyncio.run(fill(database, f"scan_{count}", count))
             found.add_row(*scan_apart(filled).row())
+        found.add_row(*asyncio.run(search(database, folder, "Antrag der Behörde")))
         filled = asyncio.run(fill(database, "produced", produced))
         found.add_row(*asyncio.run(to_kafka(filled, folder, produced)))
     return found
@@ -143,7 +162,7 @@ def main() -> None:
         folder = Path(name)
         if options.scan:
             database = Database("127.0.0.1", int(options.scan[0]), USER, PASSWORD, options.scan[1])
-            sys.stdout.write(json.dumps(asdict(asyncio.run(scan(database, folder)))))
+            sys.stdout.write(json.dumps(asdict(asyncio.run(scan(database, folder, uds3_job("scan"))))))
         else:
             Console(width=110).print(table(options.documents, options.produced, folder))
 

@@ -11,7 +11,7 @@ from producer.sources.uds3.port import Body
 from producer.sources.uds3.postgres import Postgres
 from producer.sources.uds3.store import Stores
 from tests.databases import Database
-from tests.integration.test_postgres import dead, documents, names, opened, read, uds3_job
+from tests.reading import dead, documents, names, opened, read, uds3_job
 from tests.uds3 import Listed, Shelf, insert, make_uds3
 
 WEIGHTS = {"vector": 0.5, "keyword": 0.5}
