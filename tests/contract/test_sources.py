@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -23,6 +23,7 @@ from producer.sources.port import Broken, Document, Item, Parts, Source
 from producer.sources.uds3.store import Stores, Uds3Store
 from tests.databases import Database, own_database
 from tests.make import job
+from tests.uds3 import Listed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,10 +46,11 @@ class Case:
     put: Callable[[Sequence[Document]], Awaitable[None]] | None = None
     remove: Callable[[Sequence[str]], Awaitable[None]] | None = None
     connections: Callable[[], Awaitable[int]] | None = None
+    query: Mapping[str, Any] = field(default_factory=dict)
 
     def job(self, **query: Any) -> JobSpec:
         """A job over it."""
-        return job(source=dict(self.source), query=query)
+        return job(source=dict(self.source), query={**self.query, **query})
 
 
 def made(count: int, start: int = 0) -> list[Document]:
@@ -126,11 +128,33 @@ def postgres_over(database: Database) -> Case:
     )
 
 
+@asynccontextmanager
+async def hybrid_case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
+    """A search that finds everything: by its text in PostgreSQL, and in a list of another store."""
+    async with own_database(request.getfixturevalue("postgres_server")) as database:
+        await database.execute(TABLE)
+        tables, vector = postgres_over(database), Listed("vector", [])
+        stores = Stores(database.postgres, {"vector": vector})
+
+        async def fill(documents: Sequence[Document]) -> None:
+            await tables.fill(documents)
+            vector.ids = [one.id for one in reversed(documents)]
+
+        yield replace(
+            tables,
+            open=lambda spec, parts: PlannedSource(spec, Uds3Store(spec, stores), parts),
+            fill=fill,
+            put=None,
+            remove=None,
+            query={"text": "text", "search_types": ["keyword", "vector"]},
+        )
+
+
 def rows(documents: Sequence[Document]) -> list[tuple[object, ...]]:
     return [(one.id, one.text, one.metadata.get("title"), one.metadata.get("number")) for one in documents]
 
 
-CASES = {"files": files_case, "memory": memory_case, "postgres": postgres_case}
+CASES = {"files": files_case, "memory": memory_case, "postgres": postgres_case, "hybrid": hybrid_case}
 
 
 @pytest.fixture(params=CASES)
@@ -169,7 +193,10 @@ async def test_each_document_once_in_an_order_that_stays(case: Case) -> None:
     assert [item.position[-1] for item in found] == list(range(1, 2_501))
     assert [item.position for item in found] == sorted(item.position for item in found)
     by_id = {one.id: one for one in made(2_500)}
-    assert all(item.content == by_id[name] for item, name in zip(found, names(found), strict=True))
+    for item in found:
+        # The relevance is the search's, where there is one.
+        assert isinstance(item.content, Document)
+        assert replace(item.content, relevance=0.0) == by_id[item.content.id]
     assert await opened.items() == found
     assert await (await planned(case)).items() == found
     assert opened.source.progress(opened.frozen, None) == 0

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 import psutil
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.errors import SourceUnavailable
 from producer.sources.planned import Entry
 from producer.sources.uds3.fusion import Found, Fusion, fused_score
 
@@ -85,4 +87,13 @@ def test_many_hits_do_not_stay_in_memory() -> None:
     seen = sum(len(page) for page in pages)
     assert seen == 400_000
     assert process.memory_info().rss - before < 64 << 20
+    fusion.close()
+
+
+def test_a_full_disk_is_waited_for() -> None:
+    fusion = Fusion([1.0])
+    fusion._base.execute("PRAGMA max_page_count = 8")
+    with pytest.raises(SourceUnavailable, match="full") as caught:
+        fusion.add(0, [Found(f"document {n}", foreign=False) for n in range(5_000)])
+    assert "TMPDIR" in (caught.value.hint or "")
     fusion.close()

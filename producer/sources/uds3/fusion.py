@@ -2,9 +2,11 @@
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import fsum
 
+from common.errors import SourceUnavailable
 from producer.sources.planned import Entry
 
 CONSTANT = 60
@@ -30,8 +32,22 @@ class Found:
     foreign: bool
 
 
+@contextmanager
+def _on_disk() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise SourceUnavailable(
+            f"the lists of a search cannot be fused on disk: {error}",
+            hint="make room in the temporary folder, or name another by TMPDIR",
+        ) from error
+
+
 class Fusion:
-    """Takes lists of documents, the best first, and gives the fused one. Blocking: call it off the loop."""
+    """Takes lists of documents, the best first, and gives the fused one. Blocking: call it off the loop.
+
+    All methods raise SourceUnavailable where the temporary folder is full or cannot be written.
+    """
 
     def __init__(self, weights: Sequence[float]) -> None:
         self._weights = tuple(weights)
@@ -57,24 +73,24 @@ class Fusion:
         start = self._counts[number] + 1
         rows = [(found.id, found.foreign, rank) for rank, found in enumerate(page, start)]
         column = f"r{number}"
-        self._base.execute("BEGIN")
-        self._base.executemany(
-            f"INSERT INTO found (id, away, {column}) VALUES (?, ?, ?)"  # noqa: S608 - a column of ours
-            f" ON CONFLICT (id) DO UPDATE SET {column} = coalesce({column}, excluded.{column})",
-            rows,
-        )
-        self._base.execute("COMMIT")
+        with _on_disk():
+            self._base.execute("BEGIN")
+            self._base.executemany(
+                f"INSERT INTO found (id, away, {column}) VALUES (?, ?, ?)"  # noqa: S608 - a column of ours
+                f" ON CONFLICT (id) DO UPDATE SET {column} = coalesce({column}, excluded.{column})",
+                rows,
+            )
+            self._base.execute("COMMIT")
         self._counts[number] += len(page)
 
     def pages(self, limit: int | None) -> Iterator[list[Entry]]:
         """The fused list, ties by id in byte order."""
         ranks = ", ".join(f"r{number}" for number in range(len(self._weights)))
-        cursor = self._base.execute(
-            f"SELECT id, fused({ranks}) AS score, away FROM found ORDER BY score DESC, id LIMIT ?",  # noqa: S608 - columns of ours
-            (-1 if limit is None else limit,),
-        )
-        while rows := cursor.fetchmany(_PAGE):
-            yield [Entry(identity, score, bool(away)) for identity, score, away in rows]
+        query = f"SELECT id, fused({ranks}) AS score, away FROM found ORDER BY score DESC, id LIMIT ?"  # noqa: S608 - columns of ours
+        with _on_disk():
+            cursor = self._base.execute(query, (-1 if limit is None else limit,))
+            while rows := cursor.fetchmany(_PAGE):
+                yield [Entry(identity, score, bool(away)) for identity, score, away in rows]
 
     def close(self) -> None:
         """Forget everything."""
