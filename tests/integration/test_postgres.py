@@ -200,6 +200,12 @@ async def test_a_text_too_large_stays_in_the_database(database: Database) -> Non
     assert peak < 4 << 20
 
 
+async def test_without_any_text_to_be_had_the_job_fails_at_planning(database: Database) -> None:
+    await make_uds3(database, content=False)
+    with pytest.raises(JobFailed, match="no table has a column content, and no store of bodies"):
+        await scanned(database)
+
+
 async def test_a_body_in_no_store_is_a_dead_letter(database: Database) -> None:
     await make_uds3(database)
     await insert(database, "documents", {"document_id": "a"}, {"document_id": "b", "content": ""})

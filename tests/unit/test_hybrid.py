@@ -57,6 +57,8 @@ async def test_a_store_that_is_not_configured_is_named_and_left_out() -> None:
     plan, items = await searched(stores(Listed("vector", "ab"), bodies=[shelf("ab")]))
     assert names(items) == ["a", "b"]
     assert plan.notes == {"searches": ["vector"], "left_out": ["graph", "keyword"], "degraded": []}
+    with pytest.raises(JobFailed, match="no store of bodies is configured"):
+        await searched(stores(Listed("vector", "ab")))
     with pytest.raises(JobFailed, match="none of the searches vector, graph, keyword can be done"):
         await searched(stores())
 

@@ -10,7 +10,6 @@ from producer.sources.planned import Entry, unusable, vanished
 from producer.sources.port import Broken, Document
 from producer.sources.uds3.port import Bodies, Body, Unreadable, Wanted
 from producer.sources.uds3.postgres import Row, Session, metadata_of
-from producer.sources.uds3.schema import CONTENT
 from producer.sources.uds3.sql import Selection
 
 _MOST_BODIES = 50
@@ -33,7 +32,7 @@ class ContentFetcher:
 
     async def fetch(self, entries: Sequence[Entry]) -> list[Document | Broken]:
         """Contents of the first entries."""
-        if not self._has_contents:
+        if self._selection is None or not self._selection.schema.has_contents:
             entries = entries[:_MOST_BODIES]
         rows = await self._rows(entries)
         wanted: dict[str, Wanted] = {}
@@ -46,11 +45,6 @@ class ContentFetcher:
             found.append((entry, row))
         bodies = await self._ask(wanted)
         return [self._content(entry, row, bodies) for entry, row in found]
-
-    @property
-    def _has_contents(self) -> bool:
-        tables = self._selection.schema.tables if self._selection else ()
-        return any(table.column(CONTENT) for table in tables)
 
     async def _rows(self, entries: Sequence[Entry]) -> Sequence[Row | None]:
         if self._session is None or self._selection is None:

@@ -87,9 +87,14 @@ class Schema:
         return _SCHEMA.validate_python(value)
 
     @property
+    def has_contents(self) -> bool:
+        """Whether any table has a column for texts."""
+        return any(table.column(CONTENT) for table in self.tables)
+
+    @property
     def searchable(self) -> bool:
         """Whether any table has a search vector, or a content that one can be made of."""
-        return any(table.config or table.column(CONTENT) for table in self.tables)
+        return self.has_contents or any(table.config for table in self.tables)
 
 
 _SCHEMA = TypeAdapter(Schema)

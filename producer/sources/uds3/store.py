@@ -79,10 +79,18 @@ class Uds3Store:
                     "set POSTGRES_HOST, or search by query.text",
                 )
             check_known(self._query.filters, known)
+            self._check_texts(schema)
             return Description(facts, columns=found, estimate=estimate)
         choice = await self._choose(schema, set(known))
+        self._check_texts(schema)
         notes = {"searches": choice.done, "left_out": choice.left_out, "degraded": choice.degraded}
         return Description(facts | {"searches": choice.done}, ranked=True, columns=found, notes=notes)
+
+    def _check_texts(self, schema: Schema | None) -> None:
+        # Else every document would be read, and be a dead letter.
+        if not self._stores.bodies and not (schema and schema.has_contents):
+            where = "no table has a column content, and no" if schema else "no"
+            raise _invalid(f"{where} store of bodies is configured", "set COUCH_URL or CHROMA_HOST")
 
     async def _look(self) -> tuple[Schema | None, int | None]:
         if self._stores.postgres is None:
