@@ -157,7 +157,7 @@ def contents(selection: Selection, ids: list[str], longest: int, budget: int) ->
     wanted, most = statement.add(ids, "text[]"), statement.add(longest, "int8")
     room = statement.add(budget, "int8")
     deleted, _ = _deleted(selection)
-    bodies = [f"{alias(n)}.{column.quoted}" for n, column in _every(schema, CONTENT)]
+    bodies = [f"{alias(n)}.{column.quoted}::text" for n, column in _every(schema, CONTENT)]
     refs = [f"{alias(n)}.{column.quoted}::text" for n, column in _every(schema, REFS)]
     chosen = ", ".join(f"{one.sql} AS {one.label}" for one in fields(schema).values())
     inner = (
