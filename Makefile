@@ -49,8 +49,9 @@ simulate: install ## Thousands of schedules in one process, each a function of i
 demo: install ## A sample of 20,000 documents becomes a verified dataset
 	$(RUN)/python -m shardline.demo $(DEMO)
 
-bench: install ## The first table of figures
+bench: install ## The tables of figures: files, and PostgreSQL
 	$(RUN)/python -m tests.benchmarks
+	$(RUN)/python -m tests.benchmarks.uds3
 
 up: install ## Start Kafka and SeaweedFS on this machine, without Docker
 	$(RUN)/python deploy/dev/services.py up

@@ -92,12 +92,11 @@ def _column(name: str, kinds: set[str]) -> str | None:
     return "string" if "string" in scalar else None
 
 
-def declared(wanted: Sequence[str] | Mapping[str, str], documents: Iterable[HasMetadata]) -> Columns:
+def declared(wanted: Sequence[str] | Mapping[str, str], found: Columns) -> Columns:
     """The columns a job names, with its types or else those found; a field never seen is a string."""
     if isinstance(wanted, Mapping):
         return Columns(dict(wanted))
-    found = infer(documents).types
-    return Columns({name: found.get(name, "string") for name in wanted})
+    return Columns({name: found.types.get(name, "string") for name in wanted})
 
 
 def conform(metadata: Mapping[str, Any], columns: Columns) -> dict[str, Any]:

@@ -47,14 +47,18 @@ class PartitionState:
 
 @dataclass(slots=True)
 class Plan:
-    """What was frozen before the first message: the source's identity and the metadata columns."""
+    """What was frozen before the first message: the source's identity and the metadata columns.
+
+    `notes`: what manifest and status tell of the source, such as stores that were left out.
+    """
 
     frozen: list[dict[str, Any]]
     columns: dict[str, str]
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """The plan as JSON."""
-        return orjson.dumps({"frozen": self.frozen, "columns": self.columns}, option=orjson.OPT_INDENT_2)
+        return orjson.dumps(self, option=orjson.OPT_INDENT_2)
 
     @classmethod
     def decode(cls, data: bytes) -> "Plan":
@@ -68,6 +72,7 @@ class JobState:
 
     `request_offset`: the last message of dataset.jobs that this state has taken in. `cursor`: the
     source position up to which all is sent. `planned`: the topic exists and the columns are frozen.
+    `notes`: those of the plan.
     """
 
     spec: JobSpec
@@ -86,6 +91,7 @@ class JobState:
     code: str | None = None
     message: str | None = None
     warning: str | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def active(self) -> bool:

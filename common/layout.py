@@ -78,6 +78,11 @@ class Layout:
         return f"{self.root}_state/plan.json"
 
     @property
+    def plan_parts(self) -> str:
+        """Prefix of the parts of a planned source: which documents there are to read, in order."""
+        return f"{self.root}_state/plan/"
+
+    @property
     def manifest(self) -> str:
         """The dataset's table of contents and proof."""
         return f"{self.root}manifest.json"

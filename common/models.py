@@ -29,6 +29,34 @@ class FilesSource(Model):
     paths: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=10_000)]
 
 
+class Uds3Source(Model):
+    """The stores of UDS3 that this process is set up for.
+
+    `degrade`: go on without a store that is down, and say so. `hops`: how far a graph search follows edges.
+    """
+
+    type: Literal["uds3"]
+    degrade: bool = False
+    hops: Annotated[int, Field(ge=0, le=3)] = 0
+
+
+class ThemisSource(Model):
+    """A table of ThemisDB. `lossless` None: true, unless that would take over an hour: then planning asks."""
+
+    type: Literal["themis"]
+    table: Annotated[str, Field(min_length=1)] = "documents"
+    key: Annotated[str, Field(min_length=1)] = "doc_id"
+    theme: str | None = None
+    domain: str | None = None
+    subject: str | None = None
+    from_date: str | None = None
+    to_date: str | None = None
+    lossless: bool | None = None
+
+
+AnySource = Annotated[FilesSource | Uds3Source | ThemisSource, Field(discriminator="type")]
+
+
 class Range(Model):
     """An inclusive range of a filter; at least one bound."""
 
@@ -45,6 +73,7 @@ class Range(Model):
 SearchType = Literal["vector", "graph", "keyword"]
 _SEARCHES: list[SearchType] = ["vector", "graph", "keyword"]
 _WEIGHTS: dict[SearchType, float] = {"vector": 0.4, "graph": 0.3, "keyword": 0.3}
+_ALIASES = {"relational": "keyword"}
 
 
 class Query(Model):
@@ -56,11 +85,36 @@ class Query(Model):
     search_types: list[SearchType] = Field(default_factory=lambda: list(_SEARCHES))
     weights: dict[SearchType, Annotated[float, Field(ge=0)]] = Field(default_factory=lambda: dict(_WEIGHTS))
 
+    @field_validator("search_types", mode="before")
+    @classmethod
+    def _known_by_other_names(cls, value: Any) -> Any:
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            return value
+        return list(dict.fromkeys(_ALIASES.get(name, name) for name in value))
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _weighed_by_other_names(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {_ALIASES.get(name, name): weight for name, weight in value.items()}
+
+    @property
+    def shares(self) -> dict[SearchType, float]:
+        """The weight of each search that is asked for and has one: normalised over all keys given."""
+        total = sum(self.weights.values())
+        asked = {name: self.weights.get(name, 0.0) for name in self.search_types}
+        return {name: weight / total for name, weight in asked.items() if weight > 0}
+
 
 class Quality(Model):
-    """What to keep. `max_dead_letters` None: any number; else one more fails the job."""
+    """What to keep. `max_dead_letters` None: any number; else one more fails the job.
+
+    `relevance` of a search: Clara's raw fused score, or normalized, so that the best possible is 1.
+    """
 
     min_score: Annotated[float, Field(ge=0, le=1)] = 0.5
+    relevance: Literal["raw", "normalized"] = "raw"
     keep_rejected: bool = False
     max_dead_letters: Annotated[int, Field(ge=0, le=_MOST)] | None = None
 
@@ -96,7 +150,7 @@ class JobSpec(Model):
     version: Literal[1] = 1
     job_id: Annotated[str, Field(pattern=JOB_ID)]
     name: Annotated[str, Field(min_length=1, max_length=200)]
-    source: FilesSource
+    source: AnySource
     query: Query = Field(default_factory=Query)
     quality: Quality = Field(default_factory=Quality)
     format: Format = Field(default_factory=Format)
@@ -115,15 +169,37 @@ class JobSpec(Model):
         return value
 
     @model_validator(mode="after")
-    def _files_cannot_search(self) -> Self:
-        if self.query.text is not None:
-            raise ValueError("query.text: the source 'files' cannot search; leave it out or null")
+    def _searches_where_it_can(self) -> Self:
+        if self.query.text is None:
+            return self
+        if self.source.type != "uds3":
+            raise ValueError(
+                f"query.text: the source '{self.source.type}' cannot search; leave it out or null"
+            )
+        if not self.query.text.strip():
+            raise ValueError("query.text: a search needs a word; leave it out or null to read everything")
+        if not self.query.shares:
+            raise ValueError("query.weights: none of the search types asked for has a weight above 0")
         return self
+
+    @property
+    def source_label(self) -> str:
+        """The field `source` of a row: Clara's name for UDS3, else the source's type."""
+        return "uds3_search" if self.source.type == "uds3" else self.source.type
+
+    @property
+    def relevance_decimals(self) -> int:
+        """Decimals of a row's relevance: Clara's raw fused scores are small, and keep 6."""
+        searches = self.query.text is not None
+        return 6 if searches and self.quality.relevance == "raw" else 4
 
     @property
     def digest(self) -> str:
         """Sha256 of what decides the dataset: the id and who asked for it, and why, do not."""
         body = self.model_dump(mode="json", exclude={"job_id", "submitted_by", "purpose", "labels"})
+        if self.quality.relevance == "raw":
+            # The field is younger than the digest: jobs without it keep theirs.
+            del body["quality"]["relevance"]
         return sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
     @property
@@ -223,8 +299,13 @@ def _validated(model: type[M], value: dict[str, Any]) -> M:
 
 def _sentences(error: ValidationError) -> list[str]:
     return [
-        ".".join(str(part) for part in item["loc"]) + ": " + item["msg"].removeprefix("Value error, ")
-        if item["loc"]
-        else item["msg"].removeprefix("Value error, ")
+        f"{_place(item['loc'])}: {said}" if item["loc"] else said
         for item in error.errors(include_url=False, include_context=False)
+        for said in [item["msg"].removeprefix("Value error, ")]
     ]
+
+
+def _place(loc: tuple[int | str, ...]) -> str:
+    # Behind `source` stands the type that was chosen, which is no field of the message.
+    parts = (loc[0], *loc[2:]) if loc[0] == "source" and len(loc) > 1 else loc
+    return ".".join(map(str, parts))

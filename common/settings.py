@@ -153,6 +153,45 @@ class Settings(BaseModel):
         True, "keep the original bytes in dead letters", "SHARDLINE_DEAD_LETTER_ORIGINALS"
     )
     files_root: Path = _setting(Path(), "folder in which a producer may read the files of jobs", "FILES_ROOT")
+    postgres_host: str | None = _setting(
+        None,
+        "host of UDS3's PostgreSQL; none: it is not configured",
+        "POSTGRES_HOST",
+        old=("UDS3_POSTGRES_HOST",),
+    )
+    postgres_port: int = _setting(
+        5432, "its port", "POSTGRES_PORT", old=("UDS3_POSTGRES_PORT",), ge=1, le=65535
+    )
+    postgres_user: str | None = _setting(
+        None, "user; SELECT is enough", "POSTGRES_USER", old=("UDS3_POSTGRES_USER",)
+    )
+    postgres_password: SecretStr | None = _setting(
+        None, "password", "POSTGRES_PASSWORD", old=("UDS3_POSTGRES_PASSWORD",)
+    )
+    postgres_database: str = _setting(
+        "postgres", "database", "POSTGRES_DATABASE", "POSTGRES_DB", old=("UDS3_POSTGRES_DATABASE",)
+    )
+    postgres_schema: str = _setting(
+        "public", "schema of UDS3's tables", "POSTGRES_SCHEMA", old=("UDS3_POSTGRES_SCHEMA",)
+    )
+    postgres_table: str | None = _setting(
+        None,
+        "table whose rows are the documents; none: the first there is of UDS3's (docs/sources.md)",
+        "POSTGRES_TABLE",
+    )
+    postgres_sslmode: str = _setting(
+        "prefer",
+        "disable, prefer, require, verify-ca or verify-full",
+        "POSTGRES_SSLMODE",
+        pattern="^(disable|prefer|require|verify-ca|verify-full)$",
+    )
+    postgres_sslrootcert: str | None = _setting(None, "CA bundle (PEM) of PostgreSQL", "POSTGRES_SSLROOTCERT")
+    postgres_timeout_seconds: float = _setting(
+        300.0, "a statement that takes longer is given up", "POSTGRES_TIMEOUT_SECONDS", gt=0
+    )
+    uds3_include_archived: bool = _setting(
+        False, "export documents whose processing_status is archived", "UDS3_INCLUDE_ARCHIVED"
+    )
     metrics_port: int = _setting(
         9310,
         "of /metrics, /healthz and /readyz; 0 is any free one",

@@ -70,6 +70,7 @@ def _body(manifest: Mapping[str, Any], splits: Mapping[str, Any], suffix: str) -
         "",
         f"{totals['words']} words, {totals['bytes']} bytes, mean quality {totals['mean_quality']}.  ",
         f"Digest `{manifest['digest']}`; `shardline verify` proves it.",
+        *_missing(manifest["source"]),
         "",
     ]
     if splits:
@@ -83,6 +84,18 @@ def _body(manifest: Mapping[str, Any], splits: Mapping[str, Any], suffix: str) -
     else:
         lines.append("The dataset is empty: no document passed the filters.")
     return lines
+
+
+def _missing(source: Mapping[str, Any]) -> list[str]:
+    # A search over fewer stores than were asked for is another dataset: whoever uses it must know.
+    return [
+        f"{sentence}: {', '.join(source[key])}.  "
+        for key, sentence in (
+            ("left_out", "Searches left out, not configured"),
+            ("degraded", "Searches left out, down"),
+        )
+        if source.get(key)
+    ]
 
 
 _ABOUT = {"purpose": "Purpose", "submitted_by": "Submitted by"}

@@ -71,7 +71,7 @@ class Dataset:
     async def publish(self, outcome: Outcome) -> None:
         """Write manifest, card and `_SUCCESS`, in this order; what is there already stands."""
         plan = Plan.decode(await self.store.get(self.layout.plan))
-        manifest = await self.manifest(outcome, Columns.from_json(plan.columns))
+        manifest = await self.manifest(outcome, plan)
         body = orjson.dumps(manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         await self._create(self.layout.manifest, body, "application/json")
         failpoint("worker.after_manifest")
@@ -88,8 +88,9 @@ class Dataset:
                     FailureCode.NOT_REPRODUCIBLE, f"{key} was written before with other content"
                 ) from None
 
-    async def manifest(self, outcome: Outcome, columns: Columns) -> dict[str, Any]:
+    async def manifest(self, outcome: Outcome, plan: Plan) -> dict[str, Any]:
         """The manifest: every shard, every sum, and the digest."""
+        columns = Columns.from_json(plan.columns)
         digest, shards, by_split = Digest(), [], dict[str, Totals]()
         for partition in range(self.spec.total_partitions):
             async for record in Chain(self.store, self.layout, partition).records():
@@ -107,12 +108,12 @@ class Dataset:
             "software": outcome.software,
             "accepted_at": outcome.accepted_at,
             "completed_at": outcome.at,
-            "warnings": [] if sums.rows else ["empty"],
+            "warnings": _warnings(sums, plan),
             "totals": sums_json(sums),
             "splits": {split: sums_json(part) for split, part in sorted(by_split.items())},
             "rejected": sums.rejected,
             "dead_letters": sums.dead,
-            "source": {"type": self.spec.source.type, "count": outcome.source_count},
+            "source": {"type": self.spec.source.type, "count": outcome.source_count, **plan.notes},
             "partitions": [
                 {"partition": number, "messages": count, "hash_sum": f"{hash_sum:016x}"}
                 for number, (count, hash_sum) in enumerate(outcome.produced)
@@ -120,6 +121,11 @@ class Dataset:
             "schema": {"columns": columns.to_json(), "features": columns.features()},
             "shards": shards,
         }
+
+
+def _warnings(sums: Totals, plan: Plan) -> list[str]:
+    found = [] if sums.rows else ["empty"]
+    return found + [name for name in ("left_out", "degraded") if plan.notes.get(name)]
 
 
 def manifest_shard(record: ChainRecord, layout: Layout) -> dict[str, Any]:

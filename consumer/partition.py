@@ -122,7 +122,7 @@ class PartitionTask:
         await self._bench.budget.reserve(self._need)
         self._landing.metrics.spool(self._bench.budget.used)
         spec = self._landing.spec
-        rejects = spec.quality.keep_rejected
+        rejects = spec.relevance_decimals if spec.quality.keep_rejected else None
         self._segment = OpenSegment(
             first, before, self._judge, Cut.of(spec), self._bench.spool, rejects=rejects
         )

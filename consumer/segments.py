@@ -73,11 +73,12 @@ class Taken:
 class OpenSegment:
     """The segment from `first` on. Feed it records; when `closed`, its totals and files are final.
 
-    `before` are the chain's totals up to `first`. Blocking (it writes its spool): call it off the loop.
+    `before` are the chain's totals up to `first`; `rejects` the decimals of a rejected document's relevance,
+    None where rejected documents are not kept. Blocking (it writes its spool): call it off the loop.
     """
 
     def __init__(
-        self, first: int, before: Totals, judge: Judge, cut: Cut, spool: Path, *, rejects: bool
+        self, first: int, before: Totals, judge: Judge, cut: Cut, spool: Path, *, rejects: int | None
     ) -> None:
         self.first = first
         self.next = first
@@ -179,8 +180,8 @@ class OpenSegment:
             self._quality += verdict.score
             return
         self._counts[verdict.reason.value] += 1
-        if self._rejects:
-            rejects.append(_reject_line(key, verdict, relevance))
+        if self._rejects is not None:
+            rejects.append(_reject_line(key, verdict, round(relevance, self._rejects) + 0.0))
 
     def _dead_letter(self, key: bytes, value: bytes) -> Dead:
         self._position, letter = decode_dead(value)
@@ -231,6 +232,6 @@ def _reject_line(key: bytes, verdict: Verdict, relevance: float) -> bytes:
     line = {
         "document_id": key.decode(),
         "reason": verdict.reason,
-        "scores": {"quality": orjson.Fragment(verdict.text), "relevance": round(relevance, 4) + 0.0},
+        "scores": {"quality": orjson.Fragment(verdict.text), "relevance": relevance},
     }
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)

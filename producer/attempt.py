@@ -19,6 +19,7 @@ from producer.parts import ProducerParts
 from producer.patience import Patience
 from producer.pipeline import Pipeline, Tools, checkpoint
 from producer.plan import plan_job
+from producer.plan_parts import StoredParts
 from producer.topics import attempt_topic_spec, ensure_attempt_topic
 
 _log = logging.getLogger(__name__)
@@ -102,7 +103,8 @@ class AttemptRun:
     async def _produce(self, writer: TransactionalWriter, state: JobState) -> None:
         if state.state not in (State.QUEUED, State.RUNNING):
             return
-        source = self._parts.open_source(state.spec)
+        parts = StoredParts(self._parts.store, self._layout.plan_parts)
+        source = self._parts.open_source(state.spec, parts)
         plan = await plan_job(state.spec, source, self._parts.store)
         if not state.planned:
             await self._prepare(writer, state, plan)
@@ -122,7 +124,7 @@ class AttemptRun:
         wanted = attempt_topic_spec(state.spec, state.attempt, self._parts.limits.topic_bytes)
         await ensure_attempt_topic(self._parts.broker, wanted)
         await self._backlog.look()
-        state.columns = plan.columns
+        state.columns, state.notes = plan.columns, plan.notes
         self._continue_the_chain(state)
         state.state, state.planned = State.RUNNING, True
         state.updated_at = stamp(self._parts.clock)

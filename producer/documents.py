@@ -32,6 +32,8 @@ class DeadReason(StrEnum):
     CONTENT_NOT_TEXT = "content_not_text"
     LONE_SURROGATE = "lone_surrogate"
     TOO_LARGE = "too_large"
+    VANISHED = "vanished"
+    NO_TEXT = "no_text"
 
 
 _HINTS = {
@@ -45,6 +47,8 @@ _HINTS = {
     DeadReason.CONTENT_NOT_TEXT: "content must be text",
     DeadReason.LONE_SURROGATE: "document_id or content holds half of a surrogate pair",
     DeadReason.TOO_LARGE: "the document is larger than max_document_bytes",
+    DeadReason.VANISHED: "the document was planned, and then removed or marked deleted before it was read",
+    DeadReason.NO_TEXT: "the document's body is a file without a text, such as a scanned PDF",
 }
 
 
@@ -67,6 +71,18 @@ def parse_line(raw: bytes, place: str) -> Document | Broken:
         return Broken(place, dead_letter(error.reason, place, raw, sha256(raw).hexdigest(), len(raw)))
 
 
+def usable(document: Document) -> Document | Broken:
+    """The document, or its dead letter where id or text cannot be those of a row."""
+    try:
+        _identity(document.id)
+        _check_surrogates(document.text)
+    except _Unusable as error:
+        raw = document.text.encode("utf-8", "surrogatepass")
+        place = document.id.encode("utf-8", "backslashreplace").decode()
+        return Broken(place, dead_letter(error.reason, place, raw, sha256(raw).hexdigest(), len(raw)))
+    return document
+
+
 def _document(raw: bytes) -> Document:
     # The fast path decides only what every JSON reader agrees on; what orjson refuses, or may have
     # rounded, is decided by the slow path, so that no result hangs on a library's limits.
@@ -86,7 +102,7 @@ def _document(raw: bytes) -> Document:
         raise _Unusable(DeadReason.NO_CONTENT if text is None else DeadReason.CONTENT_NOT_TEXT)
     if not text.isascii():
         _check_surrogates(text)
-    return Document(identity, text, value, _relevance(value))
+    return Document(identity, text, value, own_score(value))
 
 
 def _needs_a_second_look(item: object) -> bool:
@@ -117,7 +133,8 @@ def _check_surrogates(text: str) -> None:
         raise _Unusable(DeadReason.LONE_SURROGATE) from None
 
 
-def _relevance(metadata: dict[str, Any]) -> float:
+def own_score(metadata: dict[str, Any]) -> float:
+    """Take a document's own score out of its metadata; 0.0 where it has none, or it is no number."""
     score = metadata.get("score")
     if isinstance(score, bool) or not isinstance(score, int | float) or abs(score) > _MOST_SCORE:
         return 0.0

@@ -31,6 +31,8 @@ class Encoder:
         self._spec = spec
         self._columns = columns
         self._partitions = partitions
+        self._label = spec.source_label
+        self._decimals = spec.relevance_decimals
         self._train = spec.partitions
         self._validation = spec.validation_partitions
 
@@ -66,7 +68,7 @@ class Encoder:
     def _value(self, part: PartitionState, item: Item, encoded: Encoded) -> bytes:
         position, content = encode_position(item.position), item.content
         if isinstance(content, Document):
-            facts, head, tail = render(content, self._columns, self._spec.source.type)
+            facts, head, tail = render(content, self._columns, self._label, self._decimals)
             size = len(head) + len(tail)
             if size <= self._spec.max_document_bytes:
                 part.bytes += size

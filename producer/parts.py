@@ -1,15 +1,13 @@
 """What a producer is made of, and its policy."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from common.clock import Clock
 from common.metrics import Metrics
-from common.models import JobSpec
 from common.ports import Broker, ObjectStore
 from producer.pipeline import Pace
-from producer.sources.port import Source
+from producer.sources.port import OpenSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +31,6 @@ class ProducerParts:
     store: ObjectStore
     clock: Clock
     metrics: Metrics
-    open_source: Callable[[JobSpec], Source]
+    open_source: OpenSource
     limits: Limits
     slots: asyncio.Semaphore

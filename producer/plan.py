@@ -35,23 +35,30 @@ async def plan_job(spec: JobSpec, source: Source, store: ObjectStore) -> Plan:
 
 
 async def make_plan(spec: JobSpec, source: Source) -> Plan:
-    """What would be frozen now: files and columns.
+    """What would be frozen now: what is read, and the columns.
 
     Raises:
         JobFailed: the source cannot be read, or a filter names a field that it does not have.
     """
     frozen = await source.freeze()
+    known = source.declared(frozen)
+    if known.columns is not None:
+        source.check_query(list(known.columns))
+        found = Columns(dict(known.columns))
+    else:
+        found = await _found(source, frozen)
+    wanted = spec.format.metadata
+    columns = found if wanted is None else declared(wanted, found)
+    return Plan(frozen, columns.to_json(), dict(known.notes))
+
+
+async def _found(source: Source, frozen: list[dict[str, Any]]) -> Columns:
     sample = await _sample(source, frozen)
     # In order of appearance; a set would forget it.
     fields = list(dict.fromkeys(name for document in sample for name in document.metadata))
     if sample:
         source.check_query(fields)
-    return Plan(frozen, _columns(spec, sample).to_json())
-
-
-def _columns(spec: JobSpec, sample: list[Document]) -> Columns:
-    wanted = spec.format.metadata
-    return infer(sample) if wanted is None else declared(wanted, sample)
+    return infer(sample)
 
 
 async def _sample(source: Source, frozen: list[dict[str, Any]]) -> list[Document]:

@@ -11,14 +11,16 @@ _COUNTED = ("title", "domain", "document_type")
 _LINE_BREAKS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
 
 
-def render(document: Document, columns: Columns, source: str) -> tuple[Facts, bytes, bytes]:
+def render(
+    document: Document, columns: Columns, source: str, decimals: int = 4
+) -> tuple[Facts, bytes, bytes]:
     """The facts of a document, and its row's bytes before and after the quality score.
 
-    The keys stand in the order of Clara's training line; relevance is rounded to 4 decimals.
+    The keys stand in the order of Clara's training line; relevance is rounded to `decimals`.
     """
     text, metadata = document.text, document.metadata
     row = orjson.dumps({"text": text, "metadata": conform(metadata, columns), "source": source})
-    relevance = round(document.relevance, 4) + 0.0
+    relevance = round(document.relevance, decimals) + 0.0
     tail = orjson.dumps({"document_id": document.id, "relevance_score": relevance})
     head, tail = row[:-1] + b',"quality_score":', b"," + tail[1:] + b"\n"
     for raw, escaped in _LINE_BREAKS:

@@ -59,6 +59,7 @@ class JobView:
             "code": state.code,
             "message": state.message,
             "warning": state.warning,
+            "source": {"type": state.spec.source.type, **state.notes},
             "spec": state.spec.model_dump(mode="json"),
         }
 

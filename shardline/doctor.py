@@ -10,7 +10,7 @@ from common.layout import CHECKPOINTS, JOBS
 from common.probe import probe_create_only
 from common.settings import Settings
 from shardline.output import size
-from shardline.wiring import open_broker, open_store
+from shardline.wiring import open_broker, open_store, uds3_stores
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,17 +40,31 @@ async def examine(settings: Settings) -> list[Check]:
         ("kafka", _kafka),
         ("object store", _store),
         ("spool folder", _spool),
+        ("postgresql", _postgres),
     ]
     checks = []
     for name, attempt in tries:
-        if name == "object store" and settings.s3_bucket is None:
-            checks.append(Check(name, None, "S3_BUCKET is not set; `run` can write to a directory"))
+        if (missing := _not_configured(name, settings)) is not None:
+            checks.append(Check(name, None, missing))
             continue
         try:
             checks.append(Check(name, True, await attempt(settings)))
         except ShardlineError as error:
             checks.append(Check(name, False, f"{error}; {error.hint}" if error.hint else str(error)))
     return checks
+
+
+def _not_configured(name: str, settings: Settings) -> str | None:
+    if name == "object store" and settings.s3_bucket is None:
+        return "S3_BUCKET is not set; `run` can write to a directory"
+    if name == "postgresql" and settings.postgres_host is None:
+        return "POSTGRES_HOST is not set"
+    return None
+
+
+async def _postgres(settings: Settings) -> str:
+    postgres = uds3_stores(settings).postgres
+    return await postgres.check() if postgres else ""
 
 
 async def _kafka(settings: Settings) -> str:

@@ -27,7 +27,7 @@ from consumer.spool_folder import spool_folder
 from consumer.worker import Worker, WorkerParts
 from producer.owner import Owner
 from producer.parts import Limits, ProducerParts
-from producer.sources.port import Source
+from producer.sources.port import OpenSource
 from producer.topics import ensure_system_topics
 from shardline.client import Client, JobView
 
@@ -55,7 +55,7 @@ class Embedded:
     store: ObjectStore
     clock: Clock
     metrics: Metrics
-    open_source: Callable[[JobSpec], Source]
+    open_source: OpenSource
     limits: Limits
     spool_bytes: int
     uploads: int = 4

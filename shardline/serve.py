@@ -35,7 +35,7 @@ async def serve_producer(settings: Settings) -> None:
             store=store,
             clock=CLOCK,
             metrics=metrics,
-            open_source=source_factory(settings.files_root, confined=True, remote=client),
+            open_source=source_factory(settings, settings.files_root, confined=True, remote=client),
             limits=limits(settings),
             slots=slots(settings),
         )

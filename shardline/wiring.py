@@ -2,14 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from common.clock import SystemClock
 from common.directory import DirectoryStore
-from common.errors import UsageError
+from common.errors import FailureCode, JobFailed, UsageError
 from common.kafka import KafkaBroker, open_kafka
 from common.kafka_options import KafkaOptions
 from common.models import JobSpec
@@ -20,7 +20,10 @@ from producer.parts import Limits
 from producer.pipeline import Pace
 from producer.sources.files import JsonLinesFiles
 from producer.sources.places import LocalFiles, S3Files
-from producer.sources.port import Source
+from producer.sources.planned import PlannedSource, PlannedStore
+from producer.sources.port import OpenSource, Parts, Source
+from producer.sources.uds3.postgres import Postgres, PostgresOptions
+from producer.sources.uds3.store import Stores, Uds3Store
 
 CLOCK = SystemClock()
 
@@ -108,11 +111,50 @@ async def open_reader(settings: Settings) -> AsyncIterator[S3Client | None]:
         yield client
 
 
-def source_factory(root: Path, *, confined: bool, remote: S3Client | None) -> Callable[[JobSpec], Source]:
-    """Opens the source of a job."""
+def source_factory(settings: Settings, root: Path, *, confined: bool, remote: S3Client | None) -> OpenSource:
+    """Opens the source of a job; relative paths of files are below `root`."""
     local = LocalFiles(root.absolute(), confined)
     places = S3Files(remote) if remote is not None else None
-    return lambda spec: JsonLinesFiles(spec, local, places)
+
+    def open_source(spec: JobSpec, parts: Parts) -> Source:
+        if spec.source.type == "files":
+            return JsonLinesFiles(spec, local, places)
+        return PlannedSource(spec, _planned_store(settings, spec), parts)
+
+    return open_source
+
+
+def _planned_store(settings: Settings, spec: JobSpec) -> PlannedStore:
+    if spec.source.type == "uds3":
+        return Uds3Store(spec, uds3_stores(settings))
+    raise JobFailed(
+        FailureCode.SOURCE_INVALID, f"the source '{spec.source.type}' is not set up in this process"
+    )
+
+
+def uds3_stores(settings: Settings) -> Stores:
+    """UDS3's stores, as far as they are configured."""
+    return Stores(postgres=_postgres(settings), archived=settings.uds3_include_archived)
+
+
+def _postgres(settings: Settings) -> Postgres | None:
+    if settings.postgres_host is None:
+        return None
+    password = settings.postgres_password
+    return Postgres(
+        PostgresOptions(
+            host=settings.postgres_host,
+            port=settings.postgres_port,
+            user=settings.postgres_user,
+            password=password.get_secret_value() if password else None,
+            database=settings.postgres_database,
+            schema=settings.postgres_schema,
+            table=settings.postgres_table,
+            sslmode=settings.postgres_sslmode,
+            sslrootcert=settings.postgres_sslrootcert,
+            statement_seconds=settings.postgres_timeout_seconds,
+        )
+    )
 
 
 def limits(settings: Settings) -> Limits:

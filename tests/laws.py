@@ -11,6 +11,7 @@ from common.directory import DirectoryStore
 from common.layout import Layout
 from common.metrics import Metrics
 from common.models import JobSpec
+from common.settings import Settings
 from consumer.verify import Verifier
 from producer.parts import Limits
 from shardline.embedded import Embedded
@@ -42,7 +43,7 @@ class Laws:
 async def embedded_digest(spec: JobSpec, folder: Path, output: Path) -> str:
     """The digest of a run in this process."""
     store = DirectoryStore(output)
-    source = source_factory(folder, confined=False, remote=None)
+    source = source_factory(Settings(), folder, confined=False, remote=None)
     embedded = Embedded(store, SystemClock(), Metrics(), source, Limits(progress_seconds=0.2), 1 << 30)
     view = (await embedded.run(spec, lambda _: None)).view
     assert view.state.state == "completed", view.to_json()

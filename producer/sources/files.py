@@ -14,7 +14,7 @@ from producer.documents import DeadReason, dead_letter, parse_line
 from producer.sources.decompress import CorruptStream, Decompressor, Plain, decompressor
 from producer.sources.lines import Line, LineSplitter
 from producer.sources.places import Place, invalid
-from producer.sources.port import Broken, Document, Frozen, Item
+from producer.sources.port import Broken, Declared, Document, Frozen, Item
 from producer.sources.query import check_filters, passes
 
 _MOST_ITEMS = 1000
@@ -40,15 +40,17 @@ class JsonLinesFiles:
     """Implements `Source`. Positions are (file, line, offset behind the line, ordinal)."""
 
     def __init__(self, spec: JobSpec, local: Place, remote: Place | None) -> None:
+        if not isinstance(spec.source, FilesSource):
+            raise TypeError(spec.source.type)
         self._spec = spec
+        self._paths = spec.source.paths
         self._local = local
         self._remote = remote
 
     async def freeze(self) -> list[dict[str, Any]]:
         """Every file once, where it is first named; patterns by name."""
         files: dict[str, dict[str, Any]] = {}
-        source: FilesSource = self._spec.source
-        for pattern in source.paths:
+        for pattern in self._paths:
             found = await self._place(pattern).find(pattern)
             if not found:
                 raise invalid(f"no file matches {pattern!r}")
@@ -64,6 +66,10 @@ class JsonLinesFiles:
                 f"{path} is on S3, and no S3 is configured", "set AWS_ENDPOINT_URL_S3 or AWS_REGION"
             )
         return self._remote
+
+    def declared(self, frozen: Frozen) -> Declared:  # noqa: ARG002 - it knows nothing beforehand
+        """Nothing: files tell their fields only when they are read."""
+        return Declared()
 
     def check_query(self, fields: Sequence[str]) -> None:
         """Check the filters against the fields found."""

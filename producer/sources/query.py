@@ -1,6 +1,6 @@
 """Filters of a query over documents in hand: equality by JSON value, lists, inclusive ranges."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from common.errors import FailureCode, JobFailed
@@ -16,12 +16,16 @@ def check_filters(filters: Mapping[str, Any], fields: Sequence[str]) -> None:
     Raises:
         JobFailed: naming the unknown one and those there are.
     """
-    known = {*fields, *_OWN}
+    check_known(filters, {*fields, *_OWN})
+
+
+def check_known(filters: Mapping[str, Any], known: Collection[str], whose: str = "the source") -> None:
+    """Check that every filter names one of these fields. Raises JobFailed."""
     for name in filters:
         if name not in known:
             raise JobFailed(
                 FailureCode.SOURCE_INVALID,
-                f"query.filters: the source has no field '{name}'; it has {', '.join(sorted(known))}",
+                f"query.filters: {whose} has no field '{name}'; it has {', '.join(sorted(known))}",
             )
 
 

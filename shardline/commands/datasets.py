@@ -53,7 +53,7 @@ async def _run(spec: JobSpec, output: str, settings: Settings, *, json: bool) ->
                 store=store,
                 clock=CLOCK,
                 metrics=Metrics(),
-                open_source=source_factory(Path(), confined=False, remote=remote),
+                open_source=source_factory(settings, Path(), confined=False, remote=remote),
                 limits=limits(settings),
                 spool_bytes=settings.spool_bytes,
                 uploads=settings.uploads,
@@ -81,6 +81,9 @@ def _tell(ending: Ending, place: str) -> None:
         f"{progress.rows:,} rows ({size(progress.bytes)}) of {state.source_count:,} documents; "
         f"rejected: {counts(progress.rejected)}; dead letters: {counts(progress.dead)}"
     )
+    for key, sentence in (("left_out", "not configured"), ("degraded", "down")):
+        if searches := state.notes.get(key):
+            say(f"warning: searches left out, {sentence}: {', '.join(searches)}")
     if state.warning:
         say(f"warning: {state.warning}: no document passed the filters")
     put(place)

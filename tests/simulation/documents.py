@@ -7,7 +7,7 @@ from typing import Any
 from common.models import JobSpec
 from common.wire import Position
 from producer.documents import DeadReason, dead_letter
-from producer.sources.port import Broken, Document, Frozen, Item
+from producer.sources.port import Broken, Declared, Document, Frozen, Item
 from tests.make import job
 
 
@@ -49,6 +49,11 @@ class MemorySource:
     async def freeze(self) -> list[dict[str, Any]]:
         """The identity of what is read."""
         return [{"items": len(self._items)}]
+
+    def declared(self, frozen: Frozen) -> Declared:
+        """Nothing is known beforehand."""
+        assert frozen[0]["items"] == len(self._items)
+        return Declared()
 
     async def sample(self, frozen: Frozen) -> AsyncGenerator[list[Item], None]:
         """All items."""

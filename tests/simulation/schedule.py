@@ -96,7 +96,13 @@ class Cast:
         slots = asyncio.Semaphore(2)
         return Owner(
             ProducerParts(
-                NetBroker(process), NetStore(process), self._clock, Metrics(), lambda _: source, limits, slots
+                NetBroker(process),
+                NetStore(process),
+                self._clock,
+                Metrics(),
+                lambda _spec, _parts: source,
+                limits,
+                slots,
             )
         )
 

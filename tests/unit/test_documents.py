@@ -140,7 +140,10 @@ def test_mixed_types_find_their_column() -> None:
     ]
     columns = infer([Document("id", "", sample) for sample in samples])
     assert columns.types == {"n": "float", "s": "string", "b": "bool", "m": "string", "z": "string"}
-    assert declared(["n", "new"], [Document("id", "", samples[0])]).types == {"n": "int", "new": "string"}
+    assert declared(["n", "new"], infer([Document("id", "", samples[0])])).types == {
+        "n": "int",
+        "new": "string",
+    }
 
 
 @pytest.mark.parametrize(

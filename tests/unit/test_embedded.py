@@ -16,6 +16,7 @@ from common.memory_store import MemoryStore
 from common.metrics import Metrics
 from common.models import JobSpec
 from common.outcome import read_outcome
+from common.settings import Settings
 from consumer.finish import Finisher
 from consumer.verify import Report, Verifier
 from producer.parts import Limits
@@ -45,7 +46,7 @@ def sample_job(**changes: Any) -> JobSpec:
 
 
 async def run(spec: JobSpec, store: MemoryStore, folder: Path, metrics: Metrics | None = None) -> JobView:
-    source = source_factory(folder, confined=True, remote=None)
+    source = source_factory(Settings(), folder, confined=True, remote=None)
     limits = Limits(progress_seconds=0.05)
     embedded = Embedded(store, SystemClock(), metrics or Metrics(), source, limits, 1 << 28)
     return (await embedded.run(spec, lambda _: None)).view
@@ -224,7 +225,7 @@ async def test_of_many_finishers_all_agree(folder: Path) -> None:
 
 async def test_dead_letters_of_a_run_are_told(tmp_path: Path) -> None:
     write_sample(tmp_path / "sample.jsonl", 100, broken=True)
-    source = source_factory(tmp_path, confined=True, remote=None)
+    source = source_factory(Settings(), tmp_path, confined=True, remote=None)
     embedded = Embedded(
         MemoryStore(), SystemClock(), Metrics(), source, Limits(progress_seconds=0.05), 1 << 28
     )

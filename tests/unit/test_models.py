@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from hashlib import sha256
 
 import orjson
 import pytest
@@ -28,6 +29,21 @@ MINIMAL = {"job_id": "a", "name": "A", "source": {"type": "files", "paths": ["x.
         ({"version": 2}, "version: Input should be 1"),
         ({"source": {"type": "files", "paths": []}}, "source.paths: List should have at least 1 item"),
         ({"query": {"text": "law"}}, "the source 'files' cannot search"),
+        ({"source": {"type": "sql"}}, "source: Input tag 'sql'"),
+        ({"source": {"type": "uds3", "hops": 4}}, "source.hops: Input should be less than or equal to 3"),
+        ({"source": {"type": "uds3"}, "query": {"text": " "}}, "a search needs a word"),
+        (
+            {"source": {"type": "uds3"}, "query": {"text": "x", "weights": {"vector": 0, "colour": 1}}},
+            "query.weights.colour",
+        ),
+        (
+            {
+                "source": {"type": "uds3"},
+                "query": {"text": "x", "search_types": ["graph"], "weights": {"vector": 1}},
+            },
+            "none of the search types asked for has a weight above 0",
+        ),
+        ({"source": {"type": "themis"}, "query": {"text": "law"}}, "the source 'themis' cannot search"),
         ({"query": {"filters": {"a": {}}}}, "a range needs gte or lte"),
         ({"query": {"top_k": 10**30}}, "query.top_k: "),
         ({"query": {"top_k": 0}}, "query.top_k: Input should be greater than or equal to 1"),
@@ -77,6 +93,29 @@ def test_the_digest_covers_what_decides_the_rows() -> None:
     assert job(job_id="other", submitted_by="me", purpose="p", labels={"a": "b"}).digest == spec.digest
     assert job(quality={"min_score": 0.4}).digest != spec.digest
     assert job(partitions=3).digest != spec.digest
+
+
+def test_a_job_that_is_older_than_a_field_keeps_its_digest() -> None:
+    body = job().model_dump(mode="json", exclude={"job_id", "submitted_by", "purpose", "labels"})
+    del body["quality"]["relevance"]
+    old = sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    assert job().digest == old
+    assert job(quality={"relevance": "normalized"}).digest != old
+
+
+def test_relational_is_the_keyword_search() -> None:
+    asked = {
+        "text": "x",
+        "search_types": ["relational", "graph", "keyword"],
+        "weights": {"relational": 3, "vector": 1},
+    }
+    spec = job(source={"type": "uds3"}, query=asked)
+    assert spec.query.search_types == ["keyword", "graph"]
+    # Normalised over all keys given; what has no weight is skipped.
+    assert spec.query.shares == {"keyword": 0.75}
+    assert spec.source_label == "uds3_search"
+    assert spec.relevance_decimals == 6
+    assert job(source={"type": "uds3"}).relevance_decimals == 4
 
 
 def test_a_missing_id_is_made_of_name_and_digest() -> None:

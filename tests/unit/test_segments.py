@@ -25,7 +25,7 @@ def segments(
 ) -> list[Landed]:
     """Cut the records, fed in batches of the given sizes."""
     judge, found = Judge(min_score), list[Landed]()
-    segment = OpenSegment(0, Totals(), judge, cut, spool, rejects=False)
+    segment = OpenSegment(0, Totals(), judge, cut, spool, rejects=None)
     rest = list(records)
     while rest:
         size = next(sizes, len(rest))
@@ -36,7 +36,7 @@ def segments(
             if segment.closed:
                 found.append(landed(segment))
                 before = segment.before.plus(segment.totals)
-                segment = OpenSegment(segment.next, before, judge, cut, spool, rejects=False)
+                segment = OpenSegment(segment.next, before, judge, cut, spool, rejects=None)
     segment.discard()
     return found
 
@@ -112,7 +112,7 @@ def test_each_bound_closes_a_segment(tmp_path: Path) -> None:
 
 
 def test_a_missing_sequence_fails_the_job(tmp_path: Path) -> None:
-    segment = OpenSegment(0, Totals(), Judge(0.5), CUT, tmp_path, rejects=False)
+    segment = OpenSegment(0, Totals(), Judge(0.5), CUT, tmp_path, rejects=None)
     with pytest.raises(JobFailed) as caught:
         segment.take([document(0), document(2)])
     assert caught.value.code is FailureCode.SEQUENCE_GAP
@@ -120,7 +120,7 @@ def test_a_missing_sequence_fails_the_job(tmp_path: Path) -> None:
 
 
 def test_an_end_marker_of_other_documents_fails_the_job(tmp_path: Path) -> None:
-    segment = OpenSegment(0, Totals(), Judge(0.5), CUT, tmp_path, rejects=False)
+    segment = OpenSegment(0, Totals(), Judge(0.5), CUT, tmp_path, rejects=None)
     with pytest.raises(JobFailed) as caught:
         segment.take([document(0), end([replace(document(0), key=b"another")])])
     assert caught.value.code is FailureCode.CONSERVATION
@@ -129,7 +129,7 @@ def test_an_end_marker_of_other_documents_fails_the_job(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [None, b"", b"\x00garbage", b"{}", b"\x09" * 30])
 def test_foreign_messages_are_counted_and_passed_over(tmp_path: Path, value: bytes | None) -> None:
-    segment = OpenSegment(0, Totals(), Judge(0.5), CUT, tmp_path, rejects=False)
+    segment = OpenSegment(0, Totals(), Judge(0.5), CUT, tmp_path, rejects=None)
     taken = segment.take([Record(0, 0, b"k", value), document(0)])
     assert (taken.foreign, segment.next) == (1, 1)
     segment.discard()
@@ -154,13 +154,13 @@ def test_any_bytes_as_a_message_are_passed_over_or_fail_the_job(
 
 
 def test_a_spool_that_is_gone_is_a_clear_error(tmp_path: Path) -> None:
-    segment = OpenSegment(0, Totals(), Judge(0.5), CUT, tmp_path / "gone", rejects=False)
+    segment = OpenSegment(0, Totals(), Judge(0.5), CUT, tmp_path / "gone", rejects=None)
     with pytest.raises(SpoolError, match="cannot be written"):
         segment.take([document(0)])
 
 
 def test_rejected_documents_are_kept_where_the_job_asks(tmp_path: Path) -> None:
-    segment = OpenSegment(0, Totals(), Judge(0.5), CUT, tmp_path, rejects=True)
+    segment = OpenSegment(0, Totals(), Judge(0.5), CUT, tmp_path, rejects=4)
     segment.take([document(0, chars=10, present=0, relevance=0.25)])
     assert segment.rejected is not None
     assert segment.rejected.path.read_bytes() == (

@@ -42,9 +42,13 @@ def test_secrets_come_from_files_and_are_never_shown(tmp_path: Path) -> None:
 
 def test_old_names_work_with_a_warning(tmp_path: Path) -> None:
     environ = {"CLARA_METRICS_PORT": "9999", "S3_ENDPOINT_URL": "http://s3", "CLARA_LOG_LEVEL": "DEBUG"}
+    environ |= {"UDS3_POSTGRES_HOST": "db", "UDS3_POSTGRES_PASSWORD": SECRET}
     loaded = load_settings(environ=environ, folder=tmp_path)
     assert loaded.settings.metrics_port == 9999
     assert loaded.settings.aws_endpoint_url_s3 == "http://s3"
+    assert (loaded.settings.postgres_host, loaded.settings.postgres_port) == ("db", 5432)
+    assert "UDS3_POSTGRES_PASSWORD is an old name; use POSTGRES_PASSWORD" in loaded.warnings
+    assert SECRET not in str(loaded.shown()) + str(loaded.warnings)
     assert "CLARA_METRICS_PORT is an old name; use SHARDLINE_METRICS_PORT" in loaded.warnings
 
 

@@ -1,0 +1,97 @@
+"""Reciprocal rank fusion: exact, to the end, in bounded memory."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import fsum
+
+from common.errors import SourceUnavailable
+from producer.sources.planned import Entry
+
+CONSTANT = 60
+_PAGE = 5_000
+# Negative: KiB. What does not fit goes to a file that SQLite removes by itself.
+_CACHE_KIB = -16_384
+
+
+def fused_score(weights: Sequence[float], ranks: Sequence[int | None]) -> float:
+    """The sum of weight / (60 + rank) over the lists that have the document; ranks count from 1.
+
+    It is rounded once, at the end: so it does not hang on the order of the lists, and ties are ties.
+    """
+    pairs = zip(weights, ranks, strict=True)
+    return fsum(weight / (CONSTANT + rank) for weight, rank in pairs if rank is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A document of a list that counts. `foreign` as in Entry."""
+
+    id: str
+    foreign: bool
+
+
+@contextmanager
+def _on_disk() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise SourceUnavailable(
+            f"the lists of a search cannot be fused on disk: {error}",
+            hint="make room in the temporary folder, or name another by TMPDIR",
+        ) from error
+
+
+class Fusion:
+    """Takes lists of documents, the best first, and gives the fused one. Blocking: call it off the loop.
+
+    All methods raise SourceUnavailable where the temporary folder is full or cannot be written.
+    """
+
+    def __init__(self, weights: Sequence[float]) -> None:
+        self._weights = tuple(weights)
+        self._counts = [0] * len(self._weights)
+        # "" is a database on disk, private and temporary; used by one thread at a time.
+        self._base = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        self._base.execute(f"PRAGMA cache_size = {_CACHE_KIB}")
+        ranks = ", ".join(f"r{number} INTEGER" for number in range(len(self._weights)))
+        self._base.execute(
+            f"CREATE TABLE found (id TEXT PRIMARY KEY, away INTEGER NOT NULL, {ranks}) WITHOUT ROWID"
+        )
+        self._base.create_function("fused", len(self._weights), self._score, deterministic=True)
+
+    def _score(self, *ranks: int | None) -> float:
+        return fused_score(self._weights, ranks)
+
+    def count(self, number: int) -> int:
+        """How many documents the list of that number has given."""
+        return self._counts[number]
+
+    def add(self, number: int, page: Sequence[Found]) -> None:
+        """Take the next documents of a list."""
+        start = self._counts[number] + 1
+        rows = [(found.id, found.foreign, rank) for rank, found in enumerate(page, start)]
+        column = f"r{number}"
+        with _on_disk():
+            self._base.execute("BEGIN")
+            self._base.executemany(
+                f"INSERT INTO found (id, away, {column}) VALUES (?, ?, ?)"  # noqa: S608 - a column of ours
+                f" ON CONFLICT (id) DO UPDATE SET {column} = coalesce({column}, excluded.{column})",
+                rows,
+            )
+            self._base.execute("COMMIT")
+        self._counts[number] += len(page)
+
+    def pages(self, limit: int | None) -> Iterator[list[Entry]]:
+        """The fused list, ties by id in byte order."""
+        ranks = ", ".join(f"r{number}" for number in range(len(self._weights)))
+        query = f"SELECT id, fused({ranks}) AS score, away FROM found ORDER BY score DESC, id LIMIT ?"  # noqa: S608 - columns of ours
+        with _on_disk():
+            cursor = self._base.execute(query, (-1 if limit is None else limit,))
+            while rows := cursor.fetchmany(_PAGE):
+                yield [Entry(identity, score, bool(away)) for identity, score, away in rows]
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._base.close()

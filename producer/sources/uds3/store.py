@@ -1,0 +1,273 @@
+"""UDS3 as a planned store: a filtered scan of PostgreSQL, or a hybrid search over whatever is there."""
+
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from common.aio import blocking
+from common.errors import FailureCode, JobFailed, SourceUnavailable
+from common.models import JobSpec, SearchType, Uds3Source
+from producer.sources.planned import Description, Entry, Fetcher
+from producer.sources.query import check_known
+from producer.sources.uds3.contents import ContentFetcher
+from producer.sources.uds3.fusion import CONSTANT, Found, Fusion
+from producer.sources.uds3.port import Bodies, Ranker
+from producer.sources.uds3.postgres import Postgres, Session
+from producer.sources.uds3.schema import Schema, columns
+from producer.sources.uds3.sql import Selection
+
+_log = logging.getLogger(__name__)
+_TELL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The stores of an installation that this process is set up for.
+
+    `rankers` are those beside PostgreSQL. `archived`: whether archived documents count.
+    """
+
+    postgres: Postgres | None = None
+    rankers: Mapping[SearchType, Ranker] | None = None
+    bodies: Sequence[Bodies] = ()
+    archived: bool = False
+
+    @property
+    def others(self) -> Mapping[SearchType, Ranker]:
+        """The rankers beside PostgreSQL, by the search they do."""
+        return self.rankers or {}
+
+
+@dataclass(slots=True)
+class _Choice:
+    """Which searches are done, and which are not: their store is not configured, or is down."""
+
+    done: list[SearchType]
+    left_out: list[SearchType]
+    degraded: list[SearchType]
+
+
+class Uds3Store:
+    """Implements `PlannedStore`.
+
+    PostgreSQL, where it is configured, decides what is deleted, whatever store found a document; so it
+    is never left out. Filters on its fields are checked there, those on other fields by the rankers.
+    """
+
+    def __init__(self, spec: JobSpec, stores: Stores) -> None:
+        if not isinstance(spec.source, Uds3Source):
+            raise TypeError(spec.source.type)
+        self._spec = spec
+        self._source = spec.source
+        self._query = spec.query
+        self._stores = stores
+
+    async def describe(self) -> Description:
+        """Look at the tables and the rankers, and check filters and search against them."""
+        schema, estimate = await self._look()
+        known = Selection(schema, {}).known_fields() if schema else {}
+        facts = {"schema": schema.to_json() if schema else None, "archived": self._stores.archived}
+        found = columns(schema) if schema else None
+        if self._query.text is None:
+            if schema is None:
+                raise _invalid(
+                    "without query.text UDS3 is read from PostgreSQL, which is not configured",
+                    "set POSTGRES_HOST, or search by query.text",
+                )
+            check_known(self._query.filters, known)
+            self._check_texts(schema)
+            return Description(facts, columns=found, estimate=estimate)
+        choice = await self._choose(schema, set(known))
+        self._check_texts(schema)
+        notes = {"searches": choice.done, "left_out": choice.left_out, "degraded": choice.degraded}
+        return Description(facts | {"searches": choice.done}, ranked=True, columns=found, notes=notes)
+
+    def _check_texts(self, schema: Schema | None) -> None:
+        # Else every document would be read, and be a dead letter.
+        if not self._stores.bodies and not (schema and schema.has_contents):
+            where = "no table has a column content, and no" if schema else "no"
+            raise _invalid(f"{where} store of bodies is configured", "set COUCH_URL or CHROMA_HOST")
+
+    async def _look(self) -> tuple[Schema | None, int | None]:
+        if self._stores.postgres is None:
+            return None, None
+        async with self._stores.postgres.connect() as session:
+            schema = await session.schema()
+            return schema, await session.estimate(schema)
+
+    async def _choose(self, schema: Schema | None, known: set[str]) -> _Choice:
+        choice = _Choice([], [], [])
+        for name in self._query.shares:
+            if name == "keyword":
+                self._choose_keyword(schema, known, choice)
+            elif (ranker := self._stores.others.get(name)) is None:
+                choice.left_out.append(name)
+            else:
+                await self._choose_ranker(ranker, known, choice)
+        if not choice.done:
+            raise _invalid(
+                f"none of the searches {', '.join(self._query.shares)} can be done: "
+                f"not configured: {', '.join(choice.left_out) or 'none'}; down: "
+                f"{', '.join(choice.degraded) or 'none'}",
+                "configure a store (docs/sources.md), or ask for other query.search_types",
+            )
+        for name in choice.left_out:
+            _log.warning("%s: the %s search is not configured and is left out", self._spec.job_id, name)
+        return choice
+
+    def _choose_keyword(self, schema: Schema | None, known: set[str], choice: _Choice) -> None:
+        if schema is None:
+            choice.left_out.append("keyword")
+            return
+        if not schema.searchable:
+            raise _invalid(
+                "the keyword search needs a column search_vector or content, and no table has one",
+                "leave keyword out of query.search_types",
+            )
+        check_known(self._query.filters, known, "the keyword search")
+        choice.done.append("keyword")
+
+    async def _choose_ranker(self, ranker: Ranker, known: set[str], choice: _Choice) -> None:
+        try:
+            fields = await ranker.fields()
+        except SourceUnavailable as error:
+            if not self._source.degrade:
+                raise
+            _log.warning("%s: going on without the %s search: %s", self._spec.job_id, ranker.name, error)
+            choice.degraded.append(ranker.name)
+            return
+        check_known(self._query.filters, known | set(fields), f"the {ranker.name} search")
+        choice.done.append(ranker.name)
+
+    async def entries(
+        self, facts: Mapping[str, Any], after: Entry | None, limit: int | None
+    ) -> AsyncGenerator[list[Entry], None]:
+        """A scan in byte order of the ids, or the fused search."""
+        pages = self._scan(facts, after, limit) if self._query.text is None else self._search(facts, limit)
+        async with aclosing(pages):
+            async for page in pages:
+                yield page
+
+    def _selection(self, facts: Mapping[str, Any]) -> Selection:
+        schema = Schema.from_json(facts["schema"])
+        known = Selection(schema, {}).known_fields()
+        filters = {name: wanted for name, wanted in self._query.filters.items() if name in known}
+        return Selection(schema, filters, facts["archived"])
+
+    def _postgres(self) -> Postgres:
+        if self._stores.postgres is None:
+            raise _invalid("PostgreSQL was configured at planning, and is not any more", "set POSTGRES_HOST")
+        return self._stores.postgres
+
+    async def _scan(
+        self, facts: Mapping[str, Any], after: Entry | None, limit: int | None
+    ) -> AsyncGenerator[list[Entry], None]:
+        selection, last = self._selection(facts), after.id if after else None
+        if limit is None:
+            raise AssertionError("a scan is planned part by part")
+        async with self._postgres().connect() as session:
+            while limit > 0:
+                asked = limit
+                page = await session.page(selection, last, asked)
+                live = [Entry(identity) for identity, counts in page if counts]
+                limit -= len(live)
+                if live:
+                    yield live
+                if len(page) < asked:
+                    return
+                last = page[-1][0]
+
+    async def _search(self, facts: Mapping[str, Any], limit: int | None) -> AsyncGenerator[list[Entry], None]:
+        searches: list[SearchType] = facts["searches"]
+        shares = self._query.shares
+        fusion = Fusion(_weights([shares[name] for name in searches], self._spec.quality.relevance))
+        try:
+            for number, name in enumerate(searches):
+                # Of one list alone what stands behind the limit cannot come before it.
+                await self._rank(facts, name, number, fusion, limit if len(searches) == 1 else None)
+            pages = fusion.pages(limit)
+            while page := await blocking(partial(next, pages, [])):
+                yield page
+        finally:
+            await blocking(fusion.close)
+
+    async def _rank(
+        self, facts: Mapping[str, Any], name: SearchType, number: int, fusion: Fusion, enough: int | None
+    ) -> None:
+        _log.info("%s: %s search begins", self._spec.job_id, name)
+        told = time.perf_counter()
+        hits = self._keyword(facts) if name == "keyword" else self._ranker(facts, name)
+        async with aclosing(hits):
+            async for page in hits:
+                await blocking(partial(fusion.add, number, page))
+                if enough is not None and fusion.count(number) >= enough:
+                    break
+                if time.perf_counter() - told >= _TELL_SECONDS:
+                    told = time.perf_counter()
+                    _log.info("%s: %s search: %d hits so far", self._spec.job_id, name, fusion.count(number))
+        _log.info("%s: %s search: %d hits", self._spec.job_id, name, fusion.count(number))
+
+    async def _keyword(self, facts: Mapping[str, Any]) -> AsyncGenerator[list[Found], None]:
+        async with self._postgres().connect() as session:
+            pages = session.rank(self._selection(facts), self._query.text or "")
+            async with aclosing(pages):
+                async for page in pages:
+                    yield [Found(hit.id, foreign=False) for hit in page]
+
+    async def _ranker(self, facts: Mapping[str, Any], name: SearchType) -> AsyncGenerator[list[Found], None]:
+        selection = self._selection(facts) if facts["schema"] else None
+        rest = {
+            field: wanted
+            for field, wanted in self._query.filters.items()
+            if selection is None or field not in selection.filters
+        }
+        pages = self._stores.others[name].rank(self._query.model_copy(update={"filters": rest}))
+        async with aclosing(pages), self._gatekeeper(selection) as session:
+            async for page in pages:
+                ids = [hit.id for hit in page]
+                if session is None or selection is None:
+                    yield [Found(identity, foreign=True) for identity in ids]
+                else:
+                    yield _passing(ids, await session.gate(selection, ids), filtered=bool(selection.filters))
+
+    @asynccontextmanager
+    async def _gatekeeper(self, selection: Selection | None) -> AsyncIterator[Session | None]:
+        if selection is None:
+            yield None
+            return
+        async with self._postgres().connect() as session:
+            yield session
+
+    @asynccontextmanager
+    async def fetcher(self, facts: Mapping[str, Any]) -> AsyncIterator[Fetcher]:
+        """Contents from PostgreSQL, else from the stores of bodies."""
+        longest = self._spec.max_document_bytes
+        if facts["schema"] is None:
+            yield ContentFetcher(None, None, self._stores.bodies, longest)
+            return
+        async with self._postgres().connect() as session:
+            yield ContentFetcher(session, self._selection(facts), self._stores.bodies, longest)
+
+
+def _weights(shares: Sequence[float], relevance: str) -> list[float]:
+    # Normalized: a document that is first in every list has the relevance 1.
+    factor = (CONSTANT + 1) / sum(shares) if relevance == "normalized" else 1.0
+    return [share * factor for share in shares]
+
+
+def _passing(ids: Sequence[str], gate: Mapping[str, tuple[bool, bool]], *, filtered: bool) -> list[Found]:
+    found = []
+    for identity in ids:
+        known, passes = gate[identity]
+        # What the tables do not know cannot pass a filter on their fields, and is not deleted there.
+        if passes if known else not filtered:
+            found.append(Found(identity, foreign=not known))
+    return found
+
+
+def _invalid(message: str, hint: str) -> JobFailed:
+    return JobFailed(FailureCode.SOURCE_INVALID, message, hint=hint)

@@ -1,0 +1,331 @@
+"""One suite for every source: what the port promises, each of them keeps."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+
+from common.errors import JobFailed
+from common.memory_store import MemoryStore
+from common.models import JobSpec
+from common.wire import Position
+from producer.plan import make_plan
+from producer.plan_parts import StoredParts
+from producer.sources.files import JsonLinesFiles
+from producer.sources.memory import MemoryDatabase
+from producer.sources.places import LocalFiles
+from producer.sources.planned import PlannedSource
+from producer.sources.port import Broken, Document, Item, Parts, Source
+from producer.sources.uds3.store import Stores, Uds3Store
+from tests.databases import Database, own_database
+from tests.make import job
+from tests.uds3 import Listed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+COLUMNS = {"title": "string", "number": "int"}
+TABLE = "CREATE TABLE documents (document_id text PRIMARY KEY, content text, title text, number int)"
+
+
+@dataclass
+class Case:
+    """One source over documents that the suite chooses.
+
+    `put` inserts or replaces documents, `remove` deletes them, `connections` counts what is open now;
+    None where the source cannot change, or has no connections.
+    """
+
+    source: Mapping[str, Any]
+    open: Callable[[JobSpec, Parts], Source]
+    fill: Callable[[Sequence[Document]], Awaitable[None]]
+    put: Callable[[Sequence[Document]], Awaitable[None]] | None = None
+    remove: Callable[[Sequence[str]], Awaitable[None]] | None = None
+    connections: Callable[[], Awaitable[int]] | None = None
+    query: Mapping[str, Any] = field(default_factory=dict)
+
+    def job(self, **query: Any) -> JobSpec:
+        """A job over it."""
+        return job(source=dict(self.source), query={**self.query, **query})
+
+
+def made(count: int, start: int = 0) -> list[Document]:
+    """Documents whose ids do not sort by number, and are not all ASCII."""
+    numbers = range(start, start + count)
+    return [
+        Document(f"{'zäAé'[n % 4]}-{n}", f"text {n}", {"title": f"T {n % 7}", "number": n}) for n in numbers
+    ]
+
+
+@asynccontextmanager
+async def files_case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
+    folder: Path = request.getfixturevalue("tmp_path")
+
+    async def fill(documents: Sequence[Document]) -> None:
+        rows = [{"document_id": one.id, "content": one.text, **one.metadata} for one in documents]
+        (folder / "in.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+
+    yield Case(
+        {"type": "files", "paths": ["in.jsonl"]},
+        lambda spec, _: JsonLinesFiles(spec, LocalFiles(folder, confined=True), None),
+        fill,
+    )
+
+
+@asynccontextmanager
+async def memory_case(_: pytest.FixtureRequest) -> AsyncIterator[Case]:
+    documents: dict[str, Document] = {}
+    opened: list[MemoryDatabase] = []
+
+    def open_source(spec: JobSpec, parts: Parts) -> Source:
+        opened.append(MemoryDatabase(spec, documents, COLUMNS))
+        return PlannedSource(spec, opened[-1], parts)
+
+    async def put(more: Sequence[Document]) -> None:
+        documents.update({one.id: one for one in more})
+
+    async def remove(ids: Sequence[str]) -> None:
+        for identity in ids:
+            del documents[identity]
+
+    async def connections() -> int:
+        return sum(one.connections for one in opened)
+
+    yield Case({"type": "uds3"}, open_source, put, put, remove, connections)
+
+
+@asynccontextmanager
+async def postgres_case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
+    async with own_database(request.getfixturevalue("postgres_server")) as database:
+        await database.execute(TABLE)
+        yield postgres_over(database)
+
+
+def postgres_over(database: Database) -> Case:
+    async def fill(documents: Sequence[Document]) -> None:
+        await database.load("documents", ("document_id", "content", "title", "number"), rows(documents))
+
+    async def put(documents: Sequence[Document]) -> None:
+        await remove([one.id for one in documents])
+        await fill(documents)
+
+    async def remove(ids: Sequence[str]) -> None:
+        async with database.admin() as connection:
+            await connection.execute("DELETE FROM documents WHERE document_id = ANY ($1)", list(ids))
+
+    stores = Stores(database.postgres)
+    return Case(
+        {"type": "uds3"},
+        lambda spec, parts: PlannedSource(spec, Uds3Store(spec, stores), parts),
+        fill,
+        put,
+        remove,
+        database.readers,
+    )
+
+
+@asynccontextmanager
+async def hybrid_case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
+    """A search that finds everything: by its text in PostgreSQL, and in a list of another store."""
+    async with own_database(request.getfixturevalue("postgres_server")) as database:
+        await database.execute(TABLE)
+        tables, vector = postgres_over(database), Listed("vector", [])
+        stores = Stores(database.postgres, {"vector": vector})
+
+        async def fill(documents: Sequence[Document]) -> None:
+            await tables.fill(documents)
+            vector.ids = [one.id for one in reversed(documents)]
+
+        yield replace(
+            tables,
+            open=lambda spec, parts: PlannedSource(spec, Uds3Store(spec, stores), parts),
+            fill=fill,
+            put=None,
+            remove=None,
+            query={"text": "text", "search_types": ["keyword", "vector"]},
+        )
+
+
+def rows(documents: Sequence[Document]) -> list[tuple[object, ...]]:
+    return [(one.id, one.text, one.metadata.get("title"), one.metadata.get("number")) for one in documents]
+
+
+CASES = {"files": files_case, "memory": memory_case, "postgres": postgres_case, "hybrid": hybrid_case}
+
+
+@pytest.fixture(params=CASES)
+async def case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
+    async with CASES[request.param](request) as found:
+        yield found
+
+
+@dataclass
+class Opened:
+    """A source of a job, planned over parts of its own."""
+
+    source: Source
+    frozen: Sequence[Mapping[str, Any]]
+
+    async def items(self, after: Position | None = None) -> list[Item]:
+        """Everything behind a position."""
+        return [item async for batch in self.source.read(self.frozen, after) for item in batch]
+
+
+async def planned(case: Case, parts: Parts | None = None, **query: Any) -> Opened:
+    spec = case.job(**query)
+    source = case.open(spec, parts or StoredParts(MemoryStore(), ""))
+    return Opened(source, (await make_plan(spec, source)).frozen)
+
+
+def names(items: Sequence[Item]) -> list[str]:
+    return [item.content.id if isinstance(item.content, Document) else item.content.key for item in items]
+
+
+async def test_each_document_once_in_an_order_that_stays(case: Case) -> None:
+    await case.fill(made(2_500))
+    opened = await planned(case)
+    found = await opened.items()
+    assert sorted(names(found)) == sorted(one.id for one in made(2_500))
+    assert [item.position[-1] for item in found] == list(range(1, 2_501))
+    assert [item.position for item in found] == sorted(item.position for item in found)
+    by_id = {one.id: one for one in made(2_500)}
+    for item in found:
+        # The relevance is the search's, where there is one.
+        assert isinstance(item.content, Document)
+        assert replace(item.content, relevance=0.0) == by_id[item.content.id]
+    assert await opened.items() == found
+    assert await (await planned(case)).items() == found
+    assert opened.source.progress(opened.frozen, None) == 0
+    assert opened.source.progress(opened.frozen, found[-1].position) == 1
+
+
+@pytest.mark.parametrize("ordinal", [1, 2, 499, 500, 501, 999, 1_000, 1_001, 2_499, 2_500])
+async def test_any_position_gives_the_rest_and_only_the_rest(case: Case, ordinal: int) -> None:
+    await case.fill(made(2_500))
+    parts = StoredParts(MemoryStore(), "")
+    found = await (await planned(case, parts)).items()
+    again = await planned(case, parts)
+    assert await again.items(found[ordinal - 1].position) == found[ordinal:]
+
+
+async def test_nothing_to_read_is_an_end(case: Case) -> None:
+    await case.fill([])
+    opened = await planned(case)
+    assert await opened.items() == []
+    assert await opened.items() == []
+
+
+async def test_top_k_counts_what_the_filters_let_through(case: Case) -> None:
+    await case.fill(made(2_500))
+    everything = await (await planned(case, filters={"title": "T 3"})).items()
+    assert len(everything) == 357
+    for most in (1, 10, 356, 357, 10_000):
+        opened = await planned(case, filters={"title": "T 3"}, top_k=most)
+        assert names(await opened.items()) == names(everything)[:most]
+
+
+async def test_an_unknown_field_is_refused_naming_those_there_are(case: Case) -> None:
+    await case.fill(made(3))
+    with pytest.raises(JobFailed, match=r"no field 'colour'.* document_id.* number.* title") as caught:
+        await planned(case, filters={"colour": "red"})
+    assert caught.value.code == "source_invalid"
+
+
+async def test_batches_are_bounded(case: Case) -> None:
+    await case.fill([Document(f"d{n}", "x" * 100_000, {}) for n in range(100)])
+    opened = await planned(case)
+    largest = 0
+    async with aclosing(opened.source.read(opened.frozen, None)) as batches:
+        async for batch in batches:
+            largest = max(largest, sum(item.size for item in batch))
+    assert largest < 2 << 20
+
+
+async def test_what_changes_meanwhile(case: Case) -> None:
+    if case.put is None or case.remove is None:
+        return
+    documents = made(2_500)
+    await case.fill(documents)
+    in_order = sorted(one.id for one in documents)
+    opened = await planned(case)
+    found = list[Item]()
+    async with aclosing(opened.source.read(opened.frozen, None)) as batches:
+        found += await anext(batches)
+        # Of the part that is fixed, and not read yet: the last of it goes away. Behind it all may change.
+        await case.remove([in_order[999], in_order[2_000]])
+        await case.put([Document("A-0000", "before", {}), Document("zz-new", "behind", {})])
+        await case.put([Document(in_order[2_100], "changed", {"title": "T", "number": 1})])
+        async for batch in batches:
+            found += batch
+    expected = [name for name in in_order if name != in_order[2_000]]
+    assert names(found) == sorted([*expected, "zz-new"])
+    gone = [item.content for item in found if isinstance(item.content, Broken)]
+    assert [(one.key, one.dead.reason) for one in gone] == [(in_order[999], "vanished")]
+    changed = found[names(found).index(in_order[2_100])].content
+    assert isinstance(changed, Document)
+    assert changed.text == "changed"
+    # Once fixed, the plan stays: the whole is the same again, but for what is gone now.
+    assert names(await opened.items()) == names(found)
+
+
+async def test_two_who_race_for_a_part_read_the_same(case: Case) -> None:
+    if case.put is None:
+        return
+    await case.fill(made(1_500))
+    store = MemoryStore()
+    one, late = await planned(case, StoredParts(store, "")), await planned(case, Blind(store, ""))
+    first = await one.items()
+    await case.put(made(50, start=5_000))
+    assert await late.items() == first
+
+
+class Blind(StoredParts):
+    """The parts as one sees them who looked before the other wrote any."""
+
+    async def names(self, folder: str) -> list[str]:
+        assert folder == ""
+        return []
+
+
+async def test_closing_in_the_middle_closes_connections(case: Case) -> None:
+    if case.connections is None:
+        return
+    await case.fill(made(2_500))
+    opened = await planned(case)
+    before = await case.connections()
+    async with aclosing(opened.source.read(opened.frozen, None)) as batches:
+        await anext(batches)
+        assert await case.connections() > before
+    await closed(case.connections, before)
+
+
+async def test_a_cancel_in_the_middle_closes_connections(case: Case) -> None:
+    if case.connections is None:
+        return
+    await case.fill(made(2_500))
+    opened = await planned(case)
+    before = await case.connections()
+    reading = asyncio.Event()
+
+    async def read() -> None:
+        async with aclosing(opened.source.read(opened.frozen, None)) as batches:
+            async for _ in batches:
+                reading.set()
+                await asyncio.sleep(0)
+
+    task = asyncio.create_task(read())
+    await reading.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await closed(case.connections, before)
+
+
+async def closed(connections: Callable[[], Awaitable[int]], before: int) -> None:
+    """Servers take a moment to forget a connection that was closed."""
+    async with asyncio.timeout(10):
+        while await connections() > before:
+            await asyncio.sleep(0.01)

@@ -1,0 +1,222 @@
+"""UDS3 on a real PostgreSQL: scans, full-text search, and the shapes that tables come in."""
+
+import tracemalloc
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import orjson
+import pytest
+
+from common.errors import JobFailed
+from common.layout import Layout
+from common.memory_store import MemoryStore
+from producer.plan import make_plan
+from producer.sources.port import Broken
+from producer.sources.uds3.postgres import Postgres
+from producer.sources.uds3.store import Stores
+from tests.corpus import corpus_file, lines
+from tests.databases import Database, own_database
+from tests.make import job
+from tests.reading import dead, documents, names, opened, read, run, scanned, uds3_job
+from tests.uds3 import insert, load_corpus, make_uds3
+
+
+@pytest.mark.corpus
+async def test_a_scan_gives_the_rows_of_the_same_documents_in_a_file(
+    database: Database, tmp_path: Path
+) -> None:
+    corpus = lines(corpus_file(tmp_path))
+    await load_corpus(database, corpus)
+    columns = [name for name in corpus[0] if name not in ("document_id", "content", "score", "keywords")]
+    shape = {
+        "output": {"shard_bytes": 1 << 20},
+        "format": {"metadata": columns},
+        "quality": {"min_score": 0.3},
+    }
+    by_file = await run(
+        job(source={"type": "files", "paths": ["laws.jsonl.zst"]}, **shape), database, tmp_path, MemoryStore()
+    )
+    store = MemoryStore()
+    spec = uds3_job(**shape)
+    by_table = await run(spec, database, tmp_path, store)
+    assert len(by_table) == len(by_file) > 1000
+    assert {row["source"] for row in by_table} == {"uds3_search"}
+    expected = {row["document_id"]: row | {"source": "uds3_search"} for row in by_file}
+    assert all(row == expected[row["document_id"]] for row in by_table)
+    parts = [info.key async for info in store.list(Layout.of(spec).plan_parts)]
+    assert 2 < len(parts) < 12
+    manifest = orjson.loads(await store.get(Layout.of(spec).manifest))
+    assert manifest["source"] == {"type": "uds3", "count": len(corpus)}
+    assert list(manifest["schema"]["columns"]) == columns
+
+
+async def test_declared_columns_are_those_of_the_tables(database: Database) -> None:
+    await make_uds3(database)
+    plan, items = await read(Stores(database.postgres))
+    assert items == []
+    assert list(plan.columns) == [
+        *("title", "domain", "document_type", "rechtsgebiet", "behoerde", "file_path", "classification"),
+        *("content_length", "legal_terms_count", "created_at", "quality_score", "processing_status"),
+        *("uuid", "original_filename", "mime_type"),
+    ]
+    assert (plan.columns["content_length"], plan.columns["quality_score"]) == ("int", "float")
+
+
+async def test_domain_is_the_legal_area_else_the_classification(database: Database) -> None:
+    await make_uds3(database)
+    await insert(
+        database,
+        "documents",
+        {"document_id": "a", "content": "x", "classification": "class", "created_at": "2020"},
+        {"document_id": "b", "content": "x", "classification": "class"},
+        {"document_id": "c", "content": "x"},
+    )
+    await insert(database, "documents_metadata", {"document_id": "a", "rechtsgebiet": "area", "title": "T"})
+    master = {"document_id": "a", "created_at": "2021-01-02T03:04:05+02:00", "metadata_json": {"k": [1]}}
+    await insert(database, "uds3_master_documents", master)
+    found = {one.id: one.metadata for one in documents(await scanned(database))}
+    assert [found[name].get("domain") for name in "abc"] == ["area", "class", None]
+    assert found["a"]["title"] == "T"
+    assert found["a"]["created_at"] == "2020"
+    assert found["a"]["metadata_json"] == {"k": [1]}
+    assert names(await scanned(database, filters={"domain": "class"})) == ["b"]
+
+
+async def test_the_order_is_that_of_bytes_whatever_the_database_sorts_by(postgres_server: Database) -> None:
+    ids = ["a", "B", "ä", "Z", "a-1", "a1", "A", "é", "z", "ß", "10", "9", "\U0001f600", "\uffff"]
+    found = []
+    for locale in ("icu", "libc"):
+        async with own_database(postgres_server, locale) as database:
+            await load_corpus(database, [{"document_id": one, "content": one} for one in ids])
+            found.append(names(await scanned(database)))
+    assert found[0] == found[1] == sorted(ids, key=str.encode)
+
+
+async def test_a_search_is_ranked_as_the_database_ranks_it(database: Database, tmp_path: Path) -> None:
+    await make_uds3(database)
+    corpus = lines(corpus_file(tmp_path))[:3000]
+    rows = [(one["document_id"], one["content"], one.get("domain")) for one in corpus]
+    await database.load("documents", ("document_id", "content", "classification"), rows)
+    text = "Antrag der Behörde"
+    found = await database.fetch(
+        "SELECT document_id, ts_rank_cd(search_vector, plainto_tsquery('german', $1), 32) AS rank"
+        " FROM documents WHERE search_vector @@ plainto_tsquery('german', $1)",
+        text,
+    )
+    order = sorted(found, key=lambda row: (-row["rank"], row["document_id"].encode()))
+    expected = [row["document_id"] for row in order]
+    assert len(expected) > 20
+    search = {"text": text, "search_types": ["relational"], "weights": {"keyword": 1.0, "vector": 1.0}}
+    plan, items = await read(Stores(database.postgres), query=search)
+    assert names(items) == expected
+    assert plan.notes == {"searches": ["keyword"], "left_out": [], "degraded": []}
+    assert [one.relevance for one in documents(items)] == [
+        0.5 / (60 + rank) for rank in range(1, len(items) + 1)
+    ]
+    for most in (1, 7, len(expected)):
+        assert names(await scanned(database, **search, top_k=most)) == expected[:most]
+    texts = {one["document_id"]: one["content"] for one in corpus}
+    assert all(one.text == texts[one.id] for one in documents(items))
+    _, normal = await read(Stores(database.postgres), query=search, quality={"relevance": "normalized"})
+    assert [one.relevance for one in documents(normal)][:2] == [1.0, 61 / 62]
+
+
+async def test_the_configuration_is_that_of_the_table(database: Database) -> None:
+    await make_uds3(database)
+    await insert(database, "documents", {"document_id": "d", "content": "Die Häuser der Gemeinden"})
+    await insert(database, "uds3_master_documents", {"document_id": "m", "original_filename": "houses.pdf"})
+    await database.execute(
+        "UPDATE uds3_master_documents SET search_vector = to_tsvector('english', 'houses')"
+    )
+
+    async def found(text: str) -> list[str]:
+        return names(await scanned(database, text=text, search_types=["keyword"]))
+
+    assert await found("Haus") == ["d"]
+    assert await found("house") == ["m"]
+
+
+async def test_without_a_vector_the_text_is_searched_all_the_same(database: Database) -> None:
+    await load_corpus(
+        database, [{"document_id": f"d{n}", "content": "Baurecht " * n + "Dach"} for n in range(4)]
+    )
+    found = await scanned(database, text="Baurecht", search_types=["keyword"])
+    assert sorted(names(found)) == ["d1", "d2", "d3"]
+
+
+async def test_several_rows_of_metadata_do_not_make_several_documents(database: Database) -> None:
+    await make_uds3(database)
+    await database.execute("ALTER TABLE documents_metadata DROP CONSTRAINT documents_metadata_pkey")
+    await insert(database, "documents", {"document_id": "a", "content": "law"})
+    rows = [{"document_id": "a", "title": title} for title in ("Z", "B")]
+    await insert(database, "documents_metadata", *rows)
+    found = documents(await scanned(database))
+    assert [(one.id, one.metadata["title"]) for one in found] == [("a", "B")]
+    assert names(await scanned(database, text="law", search_types=["keyword"])) == ["a"]
+
+
+async def test_another_table_a_view_and_what_is_not_there(database: Database) -> None:
+    await make_uds3(database)
+    await insert(database, "documents", {"document_id": "a", "content": "x"})
+    await insert(database, "uds3_master_documents", {"document_id": "m"})
+    await database.execute("CREATE VIEW chosen AS SELECT document_id, content FROM documents")
+
+    async def over(table: str) -> list[str]:
+        _, items = await read(Stores(Postgres(replace(database.options, table=table))))
+        return names(items)
+
+    assert await over("chosen") == ["a"]
+    assert await over("uds3_master_documents") == ["m"]
+    with pytest.raises(JobFailed, match="no table nowhere"):
+        await over("nowhere")
+    with pytest.raises(JobFailed, match=r"no field 'colour'; it has behoerde, .*title"):
+        await scanned(database, filters={"colour": "red"})
+    with pytest.raises(JobFailed, match="PostgreSQL, which is not configured"):
+        await read(Stores())
+
+
+async def test_a_text_too_large_stays_in_the_database(database: Database) -> None:
+    huge = "ä" * (10 << 20)
+    await load_corpus(
+        database, [{"document_id": name, "content": text} for name, text in (("a", huge), ("b", "x"))]
+    )
+    spec = uds3_job(max_document_bytes=65_536)
+    source = opened(Stores(database.postgres), spec)
+    plan = await make_plan(spec, source)
+    tracemalloc.start()
+    try:
+        items = [item async for batch in source.read(plan.frozen, None) for item in batch]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    first = items[0].content
+    assert isinstance(first, Broken)
+    raw = huge.encode()
+    assert (first.dead.reason, first.dead.size) == ("too_large", len(raw))
+    assert first.dead.sha256 == sha256(raw).hexdigest()
+    assert raw.startswith(first.dead.original)
+    assert names(items) == ["a", "b"]
+    assert peak < 4 << 20
+
+
+async def test_without_any_text_to_be_had_the_job_fails_at_planning(database: Database) -> None:
+    await make_uds3(database, content=False)
+    with pytest.raises(JobFailed, match="no table has a column content, and no store of bodies"):
+        await scanned(database)
+
+
+async def test_a_body_in_no_store_is_a_dead_letter(database: Database) -> None:
+    await make_uds3(database)
+    await insert(database, "documents", {"document_id": "a"}, {"document_id": "b", "content": ""})
+    items = await scanned(database)
+    assert dead(items) == {"a": "no_content"}
+    assert [one.text for one in documents(items)] == [""]
+
+
+async def test_ids_that_cannot_be_a_rows_are_dead_letters(database: Database) -> None:
+    ids = ["", "new\nline", "x" * 2000, "good"]
+    await load_corpus(database, [{"document_id": one, "content": "x"} for one in ids])
+    items = await scanned(database)
+    assert sorted(dead(items).values()) == ["bad_id"] * 3
+    assert [one.id for one in documents(items)] == ["good"]

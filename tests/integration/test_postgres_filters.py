@@ -1,0 +1,156 @@
+"""UDS3 on a real PostgreSQL: which documents count, by filters and by what is deleted."""
+
+import asyncio
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from common.errors import JobFailed
+from producer.plan import make_plan
+from producer.sources.port import Document
+from producer.sources.query import passes
+from producer.sources.uds3.postgres import Postgres
+from producer.sources.uds3.store import Stores
+from tests.databases import Database
+from tests.reading import dead, documents, names, opened, read, scanned, uds3_job
+from tests.uds3 import insert, load_corpus, make_uds3
+
+MARKS: Mapping[str, dict[str, Any]] = {
+    "deleted": {"deleted": True},
+    "is_deleted": {"is_deleted": "1"},
+    "deleted_at": {"deleted_at": "2020-01-01T00:00:00Z"},
+    "failed": {"processing_status": "failed"},
+    "archived": {"processing_status": "ARCHIVED"},
+}
+
+
+async def marked(database: Database) -> None:
+    await make_uds3(database)
+    await database.execute(
+        "ALTER TABLE documents ADD deleted boolean, ADD is_deleted text, ADD deleted_at timestamptz"
+    )
+    await database.execute("ALTER TABLE uds3_master_documents ADD is_deleted boolean DEFAULT FALSE")
+    rows = [{"document_id": name, "content": "law", **mark} for name, mark in MARKS.items()]
+    live = {"document_id": "live", "content": "law", "deleted": False, "processing_status": "completed"}
+    await insert(database, "documents", *rows, live, {"document_id": "by-master", "content": "law"})
+    await insert(database, "uds3_master_documents", {"document_id": "by-master", "is_deleted": True})
+
+
+async def test_what_is_marked_deleted_is_never_exported(database: Database) -> None:
+    await marked(database)
+    assert names(await scanned(database)) == ["live"]
+    assert names(await scanned(database, filters={"domain": None})) == ["live"]
+    only = {"text": "law", "search_types": ["keyword"]}
+    assert names(await scanned(database, **only)) == ["live"]
+    _, items = await read(Stores(database.postgres, archived=True))
+    assert names(items) == ["archived", "live"]
+
+
+async def test_marked_after_it_was_planned_it_is_a_dead_letter(database: Database) -> None:
+    await marked(database)
+    spec = uds3_job(query={"text": "law", "search_types": ["keyword"]})
+    source = opened(Stores(database.postgres), spec)
+    plan = await make_plan(spec, source)
+    await database.execute("UPDATE documents SET deleted = TRUE WHERE document_id = 'live'")
+    items = [item async for batch in source.read(plan.frozen, None) for item in batch]
+    assert dead(items) == {"live": "vanished"}
+
+
+FILTERS: list[dict[str, Any]] = [
+    {"title": "T 3"},
+    {"title": ["T 1", "T 5", None]},
+    {"title": None},
+    {"title": {"gte": "T 2", "lte": "T 4"}},
+    {"title": {"gte": "é"}},
+    {"title": 3},
+    {"pages": 7},
+    {"pages": 7.0},
+    {"pages": {"gte": 5, "lte": 7.5}},
+    {"pages": {"gte": "5"}},
+    {"pages": (1 << 64) - 1},
+    {"pages": {"lte": (1 << 64) - 1}},
+    {"share": {"gte": 0.25}},
+    {"share": 1},
+    {"flag": True},
+    {"flag": 1},
+    {"document_id": ["d-3", "ä-4", "none"]},
+    {"document_id": {"gte": "d-3"}},
+    {"title": "'; DROP TABLE documents; --"},
+    {"title": "T 3", "flag": False, "pages": {"gte": 2}},
+    {"title": []},
+]
+
+
+@pytest.mark.parametrize("filters", FILTERS, ids=str)
+async def test_a_filter_means_here_what_it_means_over_files(
+    filtered: tuple[Database, list[Document]], filters: dict[str, Any]
+) -> None:
+    database, everything = filtered
+    spec = uds3_job(query={"filters": filters})
+    expected = sorted(one.id for one in everything if passes(one, spec.query.filters))
+    assert names(await scanned(database, filters=filters)) == expected
+
+
+@pytest.fixture(scope="module")
+def filtered(postgres_server: Database) -> Iterator[tuple[Database, list[Document]]]:
+    """A table that no test of this module changes."""
+    database = replace(postgres_server, name=f"filtered_{secrets.token_hex(4)}")
+    everything = [
+        Document(
+            f"{'dä'[n % 2]}-{n}",
+            "x",
+            {"pages": n, "flag": n % 3 == 0, "share": n / 8}
+            | ({"title": ["T", "é"][n % 9 == 8] + f" {n % 7}"} if n % 5 else {}),
+        )
+        for n in range(40)
+    ]
+
+    async def fill() -> None:
+        await postgres_server.execute(f"CREATE DATABASE {database.name}")
+        rows = [{"document_id": one.id, "content": one.text, **one.metadata} for one in everything]
+        await load_corpus(database, rows)
+
+    asyncio.run(fill())
+    yield database, everything
+    asyncio.run(postgres_server.execute(f"DROP DATABASE {database.name} WITH (FORCE)"))
+
+
+async def test_dates_compare_with_texts(database: Database) -> None:
+    await database.execute(
+        "CREATE TABLE documents (document_id text PRIMARY KEY, content text, at timestamptz, day date)"
+    )
+    rows = [
+        {"document_id": f"d{n}", "content": "x", "at": f"2020-01-0{n}", "day": f"2020-01-0{n}"}
+        for n in (1, 2, 3)
+    ]
+    await insert(database, "documents", *rows)
+    assert names(await scanned(database, filters={"day": {"gte": "2020-01-02"}})) == ["d2", "d3"]
+    assert names(await scanned(database, filters={"at": {"lte": "2020-01-02"}})) == ["d1", "d2"]
+    assert names(await scanned(database, filters={"day": "2020-01-03"})) == ["d3"]
+    found = documents(await scanned(database))[0].metadata
+    assert found == {"at": "2020-01-01T00:00:00+00:00", "day": "2020-01-01"}
+    with pytest.raises(JobFailed, match="yesterday"):
+        await scanned(database, filters={"day": {"gte": "the day before yesterday"}})
+
+
+async def test_some_columns_are_enough_but_for_those_that_tell_what_is_deleted(database: Database) -> None:
+    await marked(database)
+    reader = f"reader_{secrets.token_hex(4)}"
+    await database.execute(
+        f"CREATE ROLE {reader} LOGIN PASSWORD 'reader'",
+        f"GRANT SELECT (document_id, content, processing_status) ON documents TO {reader}",
+    )
+    options = replace(database.options, user=reader, password="reader")  # noqa: S106 - of this test
+    with pytest.raises(JobFailed, match=r"documents \(deleted, is_deleted, deleted_at\) tells which"):
+        await read(Stores(Postgres(options)))
+    await database.execute(f"GRANT SELECT (deleted, is_deleted, deleted_at) ON documents TO {reader}")
+    with pytest.raises(JobFailed, match=r"uds3_master_documents \(is_deleted\) tells which"):
+        await read(Stores(Postgres(options)))
+    await database.execute(f"GRANT SELECT (document_id, is_deleted) ON uds3_master_documents TO {reader}")
+    plan, items = await read(Stores(Postgres(options)))
+    assert names(items) == ["live"]
+    assert list(plan.columns) == ["processing_status"]
+    await database.execute(f"DROP OWNED BY {reader}", f"DROP ROLE {reader}")

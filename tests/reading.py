@@ -1,0 +1,71 @@
+"""Reading UDS3 in tests: a job, its source, what it gives, and whole runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from common.clock import SystemClock
+from common.jobstate import Plan
+from common.layout import Layout
+from common.memory_store import MemoryStore
+from common.metrics import Metrics
+from common.models import JobSpec
+from consumer.verify import Verifier
+from producer.parts import Limits
+from producer.plan import make_plan
+from producer.plan_parts import StoredParts
+from producer.sources.planned import PlannedSource
+from producer.sources.port import Broken, Document, Item
+from producer.sources.uds3.store import Stores, Uds3Store
+from shardline.embedded import Embedded
+from shardline.wiring import source_factory
+from tests.databases import Database
+from tests.make import job
+
+
+def uds3_job(**changes: Any) -> JobSpec:
+    return job(**({"job_id": "uds3", "name": "uds3", "source": {"type": "uds3"}} | changes))
+
+
+def opened(stores: Stores, spec: JobSpec, store: MemoryStore | None = None) -> PlannedSource:
+    return PlannedSource(spec, Uds3Store(spec, stores), StoredParts(store or MemoryStore(), ""))
+
+
+async def read(stores: Stores, **changes: Any) -> tuple[Plan, list[Item]]:
+    spec = uds3_job(**changes)
+    source = opened(stores, spec)
+    plan = await make_plan(spec, source)
+    return plan, [item async for batch in source.read(plan.frozen, None) for item in batch]
+
+
+async def scanned(database: Database, **query: Any) -> list[Item]:
+    _, items = await read(Stores(database.postgres), query=query)
+    return items
+
+
+def names(items: Sequence[Item]) -> list[str]:
+    return [item.content.id if isinstance(item.content, Document) else item.content.key for item in items]
+
+
+def documents(items: Sequence[Item]) -> list[Document]:
+    return [item.content for item in items if isinstance(item.content, Document)]
+
+
+def dead(items: Sequence[Item]) -> dict[str, str]:
+    return {one.content.key: one.content.dead.reason for one in items if isinstance(one.content, Broken)}
+
+
+async def run(spec: JobSpec, database: Database, folder: Path, store: MemoryStore) -> list[dict[str, Any]]:
+    """Run a job embedded, prove its dataset, and read its rows."""
+    source = source_factory(database.settings, folder, confined=True, remote=None)
+    embedded = Embedded(store, SystemClock(), Metrics(), source, Limits(progress_seconds=0.05), 1 << 30)
+    view = (await embedded.run(spec, lambda _: None)).view
+    assert view.state.state == "completed", view.to_json()
+    report = await Verifier(store, Layout.of(spec).root).run()
+    assert report.ok, report.problems
+    found: list[dict[str, Any]] = []
+    async for info in store.list(Layout.of(spec).root + "data/train/"):
+        found += map(orjson.loads, (await store.get(info.key)).splitlines())
+    return found

@@ -1,0 +1,126 @@
+"""UDS3 for tests: tables as its own set-up makes them; rankers and bodies of a list."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from common.models import Query, SearchType
+from producer.sources.uds3.port import Body, Hit, Unreadable, Wanted
+from tests.databases import Database
+
+SHAPE = """
+CREATE TABLE documents (
+  document_id text PRIMARY KEY, file_path text, classification text, content_length int,
+  legal_terms_count int, created_at text, quality_score double precision, processing_status text
+);
+CREATE TABLE documents_metadata (
+  document_id text PRIMARY KEY, title text, rechtsgebiet text, behoerde text, document_type text
+);
+CREATE TABLE uds3_master_documents (
+  document_id varchar(255) PRIMARY KEY, uuid uuid, file_path text, original_filename text, mime_type text,
+  created_at timestamptz, metadata_json jsonb, couchdb_refs jsonb, chromadb_refs jsonb, neo4j_refs jsonb,
+  search_vector tsvector
+);
+"""
+VECTOR = """
+ALTER TABLE documents ADD COLUMN content text;
+ALTER TABLE documents ADD COLUMN search_vector tsvector;
+CREATE INDEX ON documents USING gin (search_vector);
+CREATE FUNCTION documents_search() RETURNS trigger LANGUAGE plpgsql AS $body$
+BEGIN
+  NEW.search_vector :=
+    setweight(to_tsvector('german', coalesce(NEW.document_id, '')), 'A') ||
+    setweight(to_tsvector('german', coalesce(NEW.content, '')), 'B') ||
+    setweight(to_tsvector('german', coalesce(NEW.classification, '')), 'C');
+  RETURN NEW;
+END $body$;
+CREATE TRIGGER documents_search BEFORE INSERT OR UPDATE ON documents
+  FOR EACH ROW EXECUTE FUNCTION documents_search();
+"""
+_TYPES = {str: "text", int: "bigint", float: "double precision", bool: "boolean"}
+_BESIDE = ("title", "document_type")
+
+
+async def load_corpus(database: Database, documents: Sequence[Mapping[str, Any]]) -> None:
+    """Documents in two tables: title and document_type in documents_metadata, all else in documents."""
+    types: dict[str, str] = {}
+    for document in documents:
+        for name, value in document.items():
+            if value is not None and types.get(name) != "double precision":
+                types[name] = _TYPES.get(type(value), "jsonb")
+    types.pop("document_id")
+    main = {name: kind for name, kind in types.items() if name not in _BESIDE}
+    beside = {name: kind for name, kind in types.items() if name in _BESIDE}
+    for table, chosen in (("documents", main), ("documents_metadata", beside)):
+        columns = "".join(f", {name} {kind}" for name, kind in chosen.items())
+        await database.execute(f"CREATE TABLE {table} (document_id text PRIMARY KEY{columns})")
+        rows = [_row(document, chosen) for document in documents]
+        await database.load(table, ("document_id", *chosen), rows)
+
+
+def _row(document: Mapping[str, Any], types: Mapping[str, str]) -> tuple[Any, ...]:
+    values = (_value(document.get(name), kind) for name, kind in types.items())
+    return (document["document_id"], *values)
+
+
+def _value(value: Any, kind: str) -> Any:
+    return orjson.dumps(value).decode() if kind == "jsonb" and value is not None else value
+
+
+async def make_uds3(database: Database, *, content: bool = True) -> None:
+    """UDS3's own tables, empty; with the set-up of its full-text search, or without a content."""
+    await database.execute(SHAPE, *([VECTOR] if content else []))
+
+
+async def insert(database: Database, table: str, *rows: Mapping[str, Any]) -> None:
+    """Insert rows of any columns, JSON where a value is a dict."""
+    async with database.admin() as connection:
+        await connection.execute("SET datestyle TO 'ISO'")
+        for row in rows:
+            names = ", ".join(row)
+            record = f"json_populate_record(NULL::{table}, $1::json)"
+            query = f"INSERT INTO {table} ({names}) SELECT {names} FROM {record}"
+            await connection.execute(query, orjson.dumps(row).decode())
+
+
+class Listed:
+    """A ranker that gives a list in pages; `down` is raised instead."""
+
+    def __init__(self, name: SearchType, ids: Sequence[str], fields: Sequence[str] = ()) -> None:
+        self.name: SearchType = name
+        self.ids = ids
+        self.down: Exception | None = None
+        self.asked: list[Query] = []
+        self._fields = fields
+
+    async def fields(self) -> Sequence[str]:
+        if self.down is not None:
+            raise self.down
+        return self._fields
+
+    async def rank(self, query: Query) -> AsyncGenerator[list[Hit], None]:
+        self.asked.append(query)
+        for start in range(0, len(self.ids), 2):
+            if self.down is not None:
+                raise self.down
+            yield [Hit(identity, 1.0) for identity in self.ids[start : start + 2]]
+
+    async def check(self) -> str:
+        return "a list"
+
+
+class Shelf:
+    """Bodies of a dict; it notes how many were wanted at once."""
+
+    def __init__(self, bodies: Mapping[str, Body | Unreadable]) -> None:
+        self._bodies = bodies
+        self.largest = 0
+
+    async def bodies(self, wanted: Sequence[Wanted], longest: int) -> Mapping[str, Body | Unreadable]:
+        assert longest == 4_194_304
+        self.largest = max(self.largest, len(wanted))
+        return {one.id: self._bodies[one.id] for one in wanted if one.id in self._bodies}
+
+    async def check(self) -> str:
+        return "a shelf"

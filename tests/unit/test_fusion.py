@@ -1,0 +1,99 @@
+"""Reciprocal rank fusion: the list on disk is the sum of the definition, exactly."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import SourceUnavailable
+from producer.sources.planned import Entry
+from producer.sources.uds3.fusion import Found, Fusion, fused_score
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=3)
+LISTS = st.lists(st.lists(NAMES, unique=True, max_size=12), min_size=1, max_size=3)
+WEIGHTS = st.floats(0.001, 10)
+
+
+def fused(
+    lists: Sequence[Sequence[str]], weights: Sequence[float], limit: int | None = None, page: int = 4
+) -> list[Entry]:
+    fusion = Fusion(weights)
+    try:
+        for number, names in enumerate(lists):
+            for start in range(0, len(names), page):
+                fusion.add(number, [Found(name, foreign=False) for name in names[start : start + page]])
+            assert fusion.count(number) == len(names)
+        return [entry for entries in fusion.pages(limit) for entry in entries]
+    finally:
+        fusion.close()
+
+
+@given(LISTS, st.data())
+def test_scores_are_those_of_the_definition_best_first_ties_by_id(
+    lists: list[list[str]], data: st.DataObject
+) -> None:
+    weights = data.draw(st.lists(WEIGHTS, min_size=len(lists), max_size=len(lists)))
+    found = fused(lists, weights)
+    expected = {
+        name: float(
+            sum(
+                Fraction(weight / (60 + names.index(name) + 1))
+                for weight, names in zip(weights, lists, strict=True)
+                if name in names
+            )
+        )
+        for name in set().union(*map(set, lists))
+    }
+    assert {entry.id: entry.score for entry in found} == expected
+    assert found == sorted(found, key=lambda entry: (-entry.score, entry.id.encode()))
+    for limit in (1, 3, len(found)):
+        assert fused(lists, weights, limit, page=1) == found[:limit]
+
+
+@given(
+    st.lists(st.none() | st.integers(1, 1 << 40), min_size=3, max_size=3), st.permutations([0, 1, 2]), WEIGHTS
+)
+def test_the_order_of_equal_lists_does_not_matter(
+    ranks: list[int | None], order: list[int], weight: float
+) -> None:
+    assert fused_score([weight] * 3, ranks) == fused_score([weight] * 3, [ranks[place] for place in order])
+
+
+@given(st.integers(1, 1 << 30), st.integers(1, 1 << 30), WEIGHTS)
+def test_a_better_rank_is_never_worth_less(one: int, other: int, weight: float) -> None:
+    better, worse = sorted((one, other))
+    assert fused_score([weight], [better]) >= fused_score([weight], [worse])
+
+
+def test_a_document_that_a_list_gives_twice_keeps_its_better_rank() -> None:
+    found = fused([["a", "b", "a"]], [1.0])
+    assert [(entry.id, entry.score) for entry in found] == [("a", 1 / 61), ("b", 1 / 62)]
+
+
+def test_many_hits_do_not_stay_in_memory() -> None:
+    process = psutil.Process()
+    fusion = Fusion([0.4, 0.6])
+    before = process.memory_info().rss
+    for start in range(0, 400_000, 5_000):
+        page = [
+            Found(f"document-with-a-long-name/{n:09d}", foreign=False) for n in range(start, start + 5_000)
+        ]
+        fusion.add(0, page)
+        fusion.add(1, page)
+    pages = fusion.pages(None)
+    seen = sum(len(page) for page in pages)
+    assert seen == 400_000
+    assert process.memory_info().rss - before < 64 << 20
+    fusion.close()
+
+
+def test_a_full_disk_is_waited_for() -> None:
+    fusion = Fusion([1.0])
+    fusion._base.execute("PRAGMA max_page_count = 8")
+    with pytest.raises(SourceUnavailable, match="full") as caught:
+        fusion.add(0, [Found(f"document {n}", foreign=False) for n in range(5_000)])
+    assert "TMPDIR" in (caught.value.hint or "")
+    fusion.close()

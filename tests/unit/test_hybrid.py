@@ -1,0 +1,105 @@
+"""Hybrid search over rankers of this test's own: what is left out, what is refused, what degrades."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import pytest
+
+from common.errors import JobFailed, SourceUnavailable
+from common.jobstate import Plan
+from common.memory_store import MemoryStore
+from common.models import Query
+from producer.documents import DeadReason
+from producer.plan import make_plan
+from producer.plan_parts import StoredParts
+from producer.sources.planned import PlannedSource
+from producer.sources.port import Broken, Document, Item
+from producer.sources.uds3.port import Body, Hit, Unreadable
+from producer.sources.uds3.store import Stores, Uds3Store
+from tests.make import job
+from tests.uds3 import Listed, Shelf
+
+
+def stores(*rankers: Listed, bodies: Sequence[Shelf] = ()) -> Stores:
+    return Stores(rankers={ranker.name: ranker for ranker in rankers}, bodies=bodies)
+
+
+def shelf(names: str) -> Shelf:
+    return Shelf({name: Body(f"text {name}", {"title": name.upper()}) for name in names})
+
+
+async def searched(found: Stores, *, degrade: bool = False, **query: Any) -> tuple[Plan, list[Item]]:
+    spec = job(source={"type": "uds3", "degrade": degrade}, query={"text": "law"} | query)
+    source = PlannedSource(spec, Uds3Store(spec, found), StoredParts(MemoryStore(), ""))
+    plan = await make_plan(spec, source)
+    return plan, [item async for batch in source.read(plan.frozen, None) for item in batch]
+
+
+def names(items: Sequence[Item]) -> list[str]:
+    return [item.content.id if isinstance(item.content, Document) else item.content.key for item in items]
+
+
+async def test_two_lists_are_fused_and_their_bodies_come_from_the_shelves() -> None:
+    found = stores(Listed("vector", "abc"), Listed("graph", "cd"), bodies=[shelf("ab"), shelf("bcd")])
+    plan, items = await searched(found, weights={"vector": 0.5, "graph": 0.5})
+    # c is third and first, and so before a, which is first alone.
+    assert names(items) == ["c", "a", "b", "d"]
+    assert plan.notes == {"searches": ["vector", "graph"], "left_out": [], "degraded": []}
+    assert plan.columns == {"title": "string"}
+    first = items[0].content
+    assert isinstance(first, Document)
+    assert (first.text, first.metadata) == ("text c", {"title": "C"})
+    assert first.relevance == pytest.approx(0.5 / 63 + 0.5 / 61, abs=1e-17)
+    assert names((await searched(found, top_k=2, weights={"vector": 0.5, "graph": 0.5}))[1]) == ["c", "a"]
+
+
+async def test_a_store_that_is_not_configured_is_named_and_left_out() -> None:
+    plan, items = await searched(stores(Listed("vector", "ab"), bodies=[shelf("ab")]))
+    assert names(items) == ["a", "b"]
+    assert plan.notes == {"searches": ["vector"], "left_out": ["graph", "keyword"], "degraded": []}
+    with pytest.raises(JobFailed, match="no store of bodies is configured"):
+        await searched(stores(Listed("vector", "ab")))
+    with pytest.raises(JobFailed, match="none of the searches vector, graph, keyword can be done"):
+        await searched(stores())
+
+
+async def test_a_store_that_is_down_is_waited_for_unless_the_job_may_degrade() -> None:
+    graph = Listed("graph", "b")
+    graph.down = SourceUnavailable("Neo4j is away")
+    found = stores(Listed("vector", "ab"), graph, bodies=[shelf("ab")])
+    with pytest.raises(SourceUnavailable, match="Neo4j is away"):
+        await searched(found)
+    plan, items = await searched(found, degrade=True)
+    assert names(items) == ["a", "b"]
+    assert plan.notes["degraded"] == ["graph"]
+
+
+async def test_a_store_that_breaks_off_in_the_middle_is_no_shorter_list() -> None:
+    class Breaks(Listed):
+        async def rank(self, query: Query) -> AsyncGenerator[list[Hit], None]:
+            async for page in super().rank(query):
+                yield page
+                self.down = SourceUnavailable("gone in the middle")
+
+    with pytest.raises(SourceUnavailable, match="gone in the middle"):
+        await searched(stores(Breaks("vector", "abcdef"), bodies=[shelf("abcdef")]), degrade=True)
+
+
+async def test_filters_go_to_rankers_that_know_them_and_are_refused_by_others() -> None:
+    vector = Listed("vector", "a", fields=["year"])
+    await searched(stores(vector, bodies=[shelf("a")]), filters={"year": 2020}, search_types=["vector"])
+    assert vector.asked[-1].filters == {"year": 2020}
+    with pytest.raises(JobFailed, match="the vector search has no field 'colour'; it has year"):
+        await searched(stores(vector), filters={"colour": "red"})
+
+
+async def test_bodies_are_asked_for_in_small_groups_and_may_be_unreadable() -> None:
+    ids = [f"d{n:03d}" for n in range(120)]
+    bodies: dict[str, Body | Unreadable] = {name: Body(name) for name in ids[2:]}
+    bodies["d001"] = Unreadable(DeadReason.NO_TEXT, b"%PDF-1.7")
+    shelves = Shelf(bodies)
+    _, items = await searched(stores(Listed("vector", ids), bodies=[shelves]))
+    assert names(items) == ids
+    assert shelves.largest == 50
+    gone = [item.content.dead for item in items if isinstance(item.content, Broken)]
+    assert [(one.reason, one.original) for one in gone] == [("no_content", b""), ("no_text", b"%PDF-1.7")]

@@ -1,0 +1,149 @@
+"""SQL and schema of UDS3: values never become text, and what the catalogue tells is understood."""
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import JobFailed
+from common.models import Range
+from producer.sources.uds3 import sql
+from producer.sources.uds3.schema import (
+    Column,
+    Schema,
+    Table,
+    choose,
+    columns,
+    fields,
+    is_bytewise,
+    kind_of,
+    search_config,
+)
+
+
+def column(name: str, kind: str = "string", type_name: str = "text") -> Column:
+    return Column(name, f'"{name}"', kind, type_name)
+
+
+def table(name: str, *found: Column, unique: bool = True, config: str | None = None) -> Table:
+    key = column("document_id")
+    return Table(name, f'public."{name}"', key.quoted, unique, False, config, (key, *found))
+
+
+DOCUMENTS = table(
+    "documents",
+    column("content"),
+    column("classification"),
+    column("pages", "int", "int4"),
+    column("share", "float", "numeric"),
+    column("flag", "bool", "bool"),
+    column("day", "string", "date"),
+    column("deleted", "bool", "bool"),
+    column("processing_status"),
+    column("score", "float", "float8"),
+    config="german",
+)
+METADATA = table("documents_metadata", column("title"), column("rechtsgebiet"), unique=False)
+SCHEMA = Schema((DOCUMENTS, METADATA))
+QUOTED = {'"C"', '"documents"', '"documents_metadata"'}
+QUOTED |= {one.quoted for each in SCHEMA.tables for one in each.columns}
+OURS = {f"'{word}'" for word in ("", "true", "t", "1", "yes", "failed", "deleted", "archived", "UTF8", "hex")}
+NAMES = st.sampled_from([*fields(SCHEMA), "document_id"])
+SCALARS = (
+    st.text("ab'\"$;-\\")
+    | st.integers(-(1 << 64), 1 << 64)
+    | st.booleans()
+    | st.floats(allow_nan=False, allow_infinity=False)
+)
+VALUES = (
+    SCALARS
+    | st.none()
+    | st.lists(SCALARS | st.none(), max_size=3)
+    | st.builds(Range, gte=SCALARS, lte=st.none() | SCALARS)
+)
+
+
+@given(st.dictionaries(NAMES, VALUES, max_size=4), st.text(min_size=1), st.integers(1, 50_000))
+def test_values_are_parameters_all_of_them_and_in_order(
+    filters: dict[str, Any], text: str, limit: int
+) -> None:
+    selection = sql.Selection(SCHEMA, filters)
+    statements = [
+        sql.page(selection, None, limit),
+        sql.page(selection, text, limit),
+        sql.ranked(selection, text),
+        sql.gate(selection, [text]),
+        sql.contents(selection, [text], 1000, limit),
+    ]
+    for statement in statements:
+        used = [int(number) for number in re.findall(r"\$(\d+)", statement.text)]
+        assert sorted(set(used)) == list(range(1, len(statement.values) + 1))
+        # What is quoted in the text is a name of the catalogue; what stands in apostrophes is our own.
+        assert set(re.findall(r'"[^"]*"', statement.text)) <= QUOTED
+        assert set(re.findall(r"'[^']*'", statement.text)) <= OURS
+
+
+def test_columns_are_claras_first_and_markers_are_none() -> None:
+    assert columns(SCHEMA) == {
+        "title": "string",
+        "domain": "string",
+        "rechtsgebiet": "string",
+        "classification": "string",
+        "pages": "int",
+        "share": "float",
+        "flag": "bool",
+        "day": "string",
+        "processing_status": "string",
+    }
+    assert fields(SCHEMA)["domain"].tables == {0, 1}
+    assert Schema.from_json(SCHEMA.to_json()) == SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("sources", "config"),
+    [
+        ([], "german"),
+        (["new.search_vector := setweight(to_tsvector('english', new.content), 'A')"], "english"),
+        (["to_tsvector ( 'pg_catalog.simple', x)"], "simple"),
+        (
+            ["EXECUTE FUNCTION tsvector_update_trigger('search_vector', 'pg_catalog.french', 'content')"],
+            "french",
+        ),
+        (["CREATE INDEX i ON documents USING gin (search_vector)"], "german"),
+    ],
+)
+def test_the_search_configuration_is_what_fills_the_vector(sources: list[str], config: str) -> None:
+    assert search_config("documents", sources) == config
+
+
+def test_the_master_table_is_english_where_nothing_tells() -> None:
+    assert search_config("uds3_master_documents", []) == "english"
+
+
+@pytest.mark.parametrize(
+    ("type_name", "category", "kind"),
+    [
+        *(("int8", "N", "int"), ("numeric", "N", "float"), ("money", "N", "string"), ("bool", "B", "bool")),
+        *(("text", "S", "string"), ("timestamptz", "D", "string"), ("category", "E", "string")),
+        *(("uuid", "U", "string"), ("jsonb", "U", "json"), ("_text", "A", "json"), ("vector", "U", None)),
+        *(("tsvector", "U", None), ("bytea", "U", None)),
+    ],
+)
+def test_types_become_those_of_json(type_name: str, category: str, kind: str | None) -> None:
+    assert kind_of(type_name, category) == kind
+
+
+def test_only_the_order_of_bytes_is_taken_for_it() -> None:
+    assert all(map(is_bytewise, ("C", "POSIX", "C.UTF-8")))
+    assert not any(map(is_bytewise, ("de_DE.utf8", "en_US.UTF-8", "de-DE", "", None)))
+
+
+def test_the_main_table_is_the_one_wanted_else_the_first_known() -> None:
+    tables = {"documents": DOCUMENTS, "documents_metadata": METADATA, "mine": table("mine")}
+    assert [one.name for one in choose(tables, None, "here").tables] == ["documents", "documents_metadata"]
+    mine = choose(tables, "mine", "here").tables
+    assert [one.name for one in mine] == ["mine", "documents", "documents_metadata"]
+    with pytest.raises(JobFailed, match="here has no table other"):
+        choose(tables, "other", "here")
