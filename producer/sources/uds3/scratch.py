@@ -1,0 +1,77 @@
+"""Long lists on disk: a search may find more documents than memory should hold.
+
+SQLite in a temporary file, without journal: it is gone with the process.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Self
+
+_PAGE = 1000
+
+
+class BestOf:
+    """The best score of each document: the lowest number wins. Text is compared by its bytes."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        connection.execute("CREATE TABLE best (id TEXT PRIMARY KEY, score REAL NOT NULL) WITHOUT ROWID")
+
+    def offer(self, found: Iterable[tuple[str, float]]) -> None:
+        """Keep the scores that are lower than what their documents have."""
+        self._connection.executemany(
+            "INSERT INTO best VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET score = min(score, excluded.score)",
+            found,
+        )
+
+    def ranked(self) -> Iterator[list[tuple[str, float]]]:
+        """Pages of documents, the lowest score first, ties by id."""
+        cursor = self._connection.execute("SELECT id, score FROM best ORDER BY score, id")
+        while page := cursor.fetchmany(_PAGE):
+            yield page
+
+
+class Reached:
+    """The nodes that a search of a graph came to, and after how many edges."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        connection.execute(
+            "CREATE TABLE reached (node TEXT PRIMARY KEY, id TEXT, hop INTEGER, fits INTEGER) WITHOUT ROWID"
+        )
+
+    def add(self, hop: int, nodes: Iterable[tuple[str, str, bool]]) -> Self:
+        """Add nodes as (node, document id, whether it is a hit); those that were reached before stay."""
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO reached VALUES (?, ?, ?, ?)",
+            ((node, document, hop, fits) for node, document, fits in nodes),
+        )
+        return self
+
+    def at(self, hop: int, after: str, most: int) -> list[str]:
+        """The next nodes at a distance, in order, behind one."""
+        rows = self._connection.execute(
+            "SELECT node FROM reached WHERE hop = ? AND node > ? ORDER BY node LIMIT ?", (hop, after, most)
+        )
+        return [node for (node,) in rows]
+
+    def neighbours(self) -> Iterator[list[tuple[str, int]]]:
+        """Pages of (document id, edges from the nearest direct hit), the nearest first, ties by id."""
+        cursor = self._connection.execute(
+            "SELECT id, min(hop) AS nearest FROM reached WHERE fits GROUP BY id HAVING nearest > 0"
+            " ORDER BY nearest, id"
+        )
+        while page := cursor.fetchmany(_PAGE):
+            yield page
+
+
+@contextmanager
+def scratch() -> Iterator[sqlite3.Connection]:
+    """A database of one's own, used by one thread at a time; "" is SQLite's name for a temporary file."""
+    connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+    try:
+        connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN;")
+        yield connection
+    finally:
+        connection.close()
