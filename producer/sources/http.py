@@ -25,7 +25,7 @@ _DENIED = (401, 403)
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 
 
-class TooMuch(Exception):  # noqa: N818 - reads better where it is caught
+class TooMuch(Exception):
     """An answer is over the limit of its request; ask for less."""
 
 
@@ -41,7 +41,7 @@ class HttpOptions:
     attempts: int = 4
     max_bytes: int = 64 << 20
     address_setting: str = "its address"
-    secret_setting: str = "its credentials"
+    secret_setting: str = "its credentials"  # noqa: S105 - a setting's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,9 @@ class HttpStore:
                 f"cannot {what}: the answer is not JSON", f"check {self._options.address_setting}"
             ) from None
 
-    async def _ask(self, method: str, path: str, params: Mapping[str, str] | None, body: bytes | None) -> Answer:
+    async def _ask(
+        self, method: str, path: str, params: Mapping[str, str] | None, body: bytes | None
+    ) -> Answer:
         last = self._options.attempts
         for attempt in range(1, last + 1):
             try:
@@ -125,7 +127,9 @@ class HttpStore:
             await asyncio.sleep(random.uniform(0.0, min(5.0, 0.1 * 2**attempt)))  # noqa: S311 - jitter
         raise AssertionError("the last attempt returns or raises")
 
-    async def _once(self, method: str, path: str, params: Mapping[str, str] | None, body: bytes | None) -> Answer:
+    async def _once(
+        self, method: str, path: str, params: Mapping[str, str] | None, body: bytes | None
+    ) -> Answer:
         async with self._session.request(
             method,
             URL(self._options.url + path, encoded=True),
@@ -155,7 +159,9 @@ async def open_http(options: HttpOptions) -> AsyncIterator[HttpStore]:
     Raises:
         UsageError: the CA file cannot be read.
     """
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(10.0, options.timeout), sock_read=options.timeout)
+    timeout = aiohttp.ClientTimeout(
+        total=None, sock_connect=min(10.0, options.timeout), sock_read=options.timeout
+    )
     connector = aiohttp.TCPConnector(limit=_CONNECTIONS, ssl=_trust(options.ca_file))
     headers = {"Content-Type": "application/json", "Accept": "application/json", **options.headers}
     # The cookie of one answer must not decide the next one.

@@ -7,7 +7,7 @@ once, as IEEE 754 says.
 
 | space | distance |
 |---|---|
-| cosine | 1 - q·v / (√(q·q) × √(v·v)); 1 where a length is 0 |
+| cosine | 1 - q·v / (√(q·q) √(v·v)); 1 where a length is 0 |
 | l2 | Σ (q - v)², the squared distance, as ChromaDB has it |
 | ip | 1 - q·v |
 """

@@ -18,10 +18,15 @@ class BestOf:
         self._connection = connection
         connection.execute("CREATE TABLE best (id TEXT PRIMARY KEY, score REAL NOT NULL) WITHOUT ROWID")
 
+    def clear(self) -> None:
+        """Forget all."""
+        self._connection.execute("DELETE FROM best")
+
     def offer(self, found: Iterable[tuple[str, float]]) -> None:
         """Keep the scores that are lower than what their documents have."""
         self._connection.executemany(
-            "INSERT INTO best VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET score = min(score, excluded.score)",
+            "INSERT INTO best VALUES (?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET score = min(score, excluded.score)",
             found,
         )
 
@@ -64,6 +69,29 @@ class Reached:
         )
         while page := cursor.fetchmany(_PAGE):
             yield page
+
+
+class Names:
+    """Which name a document goes by elsewhere: the first in byte order where there are several."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        connection.execute("CREATE TABLE names (id TEXT PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID")
+
+    def add(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Add (document id, name) pairs."""
+        self._connection.executemany(
+            "INSERT INTO names VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET name = min(name, excluded.name)",
+            pairs,
+        )
+
+    def of(self, identities: Iterable[str]) -> dict[str, str]:
+        """Name to document id, of those that have one."""
+        found = {}
+        for identity in identities:
+            for (name,) in self._connection.execute("SELECT name FROM names WHERE id = ?", (identity,)):
+                found[name] = identity
+        return found
 
 
 @contextmanager

@@ -1,0 +1,234 @@
+"""ChromaDB: the vector search of UDS3, and texts where it holds them. HTTP, API version 2.
+
+Its index is approximate and its order depends on how it was built, so it is not asked: every vector
+that passes the filters is read, and ranked here exactly (distance.py). That costs a pass over the
+collection for each search, and makes the same job give the same documents, to the end of the list.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+from common.aio import blocking
+from common.errors import SourceUnavailable
+from common.models import Query, SearchType
+from producer.sources.http import HttpOptions, HttpStore, TooMuch, open_http
+from producer.sources.port import Document
+from producer.sources.query import passes
+from producer.sources.uds3.chunks import document_of
+from producer.sources.uds3.distance import SPACES, distance_from, similarity
+from producer.sources.uds3.embed import Embedder
+from producer.sources.uds3.marks import is_deleted
+from producer.sources.uds3.port import Hit
+from producer.sources.uds3.scratch import BestOf, scratch
+from producer.sources.uds3.where import where_clause
+
+_MISSING = 404
+_MOST_RECORDS = 500
+_MOST_NUMBERS = 400_000
+_SAMPLE = 1000
+_PASSES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ChromaOptions:
+    """Where the collection is. `include_archived`: documents marked archived are hits as well."""
+
+    http: HttpOptions
+    tenant: str = "default_tenant"
+    database: str = "default_database"
+    collection: str = "document_chunks"
+    include_archived: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """What a collection says of itself. `dimension` None: no vector was ever added."""
+
+    path: str
+    dimension: int | None
+    space: str
+    fields: tuple[str, ...] | None
+
+    @property
+    def page(self) -> int:
+        """Records of one request: few where vectors are long."""
+        return max(1, min(_MOST_RECORDS, _MOST_NUMBERS // max(self.dimension or 1, 1)))
+
+
+async def find_collection(http: HttpStore, options: ChromaOptions) -> Collection:
+    """The collection that the settings name.
+
+    Raises:
+        JobFailed: there is none of that name, or it measures in an unknown way.
+    """
+    parts = ("tenants", options.tenant, "databases", options.database, "collections")
+    folder = "/api/v2/" + "/".join(quote(part, safe="") for part in parts)
+    answer = await http.get(f"{folder}/{quote(options.collection, safe='')}")
+    if answer.status == _MISSING:
+        raise http.invalid(
+            f"there is no collection '{options.collection}' in tenant '{options.tenant}', "
+            f"database '{options.database}'",
+            "set CHROMA_COLLECTION, CHROMA_TENANT and CHROMA_DATABASE; Shardline never creates one",
+        )
+    found = await http.json(answer, "find the collection")
+    space = _space(found)
+    if space not in SPACES:
+        raise http.invalid(f"the collection measures distance as '{space}'", f"known are {', '.join(SPACES)}")
+    keys = (found.get("schema") or {}).get("keys")
+    fields = None if keys is None else tuple(sorted(key for key in keys if not key.startswith("#")))
+    return Collection(f"{folder}/{found['id']}", found.get("dimension"), space, fields)
+
+
+def _space(found: Mapping[str, Any]) -> str:
+    configuration = found.get("configuration_json") or {}
+    for index in ("hnsw", "spann"):
+        if space := (configuration.get(index) or {}).get("space"):
+            return str(space)
+    return str((found.get("metadata") or {}).get("hnsw:space") or "l2")
+
+
+class ChromaRanker:
+    """Implements `Ranker`: documents by the nearest of their chunks, ties by document id."""
+
+    name: SearchType = "vector"
+
+    def __init__(self, options: ChromaOptions, embedder: Embedder) -> None:
+        self._options = options
+        self._embedder = embedder
+
+    @property
+    def identity(self) -> str:
+        """The model that queries are embedded with, for the plan."""
+        return self._embedder.identity
+
+    async def fields(self) -> list[str]:
+        """The metadata keys that the collection declares; in older versions, of its first records."""
+        async with open_http(self._options.http) as http:
+            collection = await find_collection(http, self._options)
+            if collection.fields is not None:
+                return list(collection.fields)
+            body = {"limit": _SAMPLE, "offset": 0, "include": ["metadatas"]}
+            found = await http.json(await http.post(collection.path + "/get", body), "read metadata")
+            return sorted({key for metadata in found["metadatas"] for key in metadata or {}})
+
+    async def check(self) -> str:
+        """Embed a word, and compare the dimensions."""
+        vector = await self._embedder.embed("Recht")
+        async with open_http(self._options.http) as http:
+            collection = await find_collection(http, self._options)
+            self._compare(http, collection, vector)
+            records = await _count(http, collection)
+        return (
+            f"{self._options.collection} at {self._options.http.url} has {records} records of dimension "
+            f"{collection.dimension}, distance {collection.space}, model {self._embedder.identity}"
+        )
+
+    async def rank(self, query: Query) -> AsyncGenerator[list[Hit], None]:
+        """All documents that pass the filters, the nearest first. The score is UDS3's similarity."""
+        if any(wanted == [] for wanted in query.filters.values()):
+            return
+        vector = await self._embedder.embed(query.text or "")
+        with scratch() as connection:
+            best = BestOf(connection)
+            async with open_http(self._options.http) as http:
+                collection = await find_collection(http, self._options)
+                self._compare(http, collection, vector)
+                distance = distance_from(vector, collection.space)
+                await self._read_all(
+                    http, collection, query.filters, _Keeper(best, distance, self._options, query)
+                )
+            for page in best.ranked():
+                yield [Hit(document, similarity(far)) for document, far in page]
+
+    def _compare(self, http: HttpStore, collection: Collection, vector: Sequence[float]) -> None:
+        if collection.dimension is not None and collection.dimension != len(vector):
+            raise http.invalid(
+                f"the collection '{self._options.collection}' holds vectors of dimension "
+                f"{collection.dimension}, the model {self._embedder.identity} makes {len(vector)}",
+                "EMBEDDING_MODEL_NAME must be the model that the collection was filled with",
+            )
+
+    async def _read_all(
+        self, http: HttpStore, collection: Collection, filters: Mapping[str, Any], keeper: "_Keeper"
+    ) -> None:
+        """Read every record once. Pages are cut by number: a collection that changes is read again."""
+        clause = where_clause(filters)
+        for _ in range(_PASSES):
+            before = await _count(http, collection)
+            keeper.start()
+            await _pages(http, collection, clause, keeper)
+            after = await _count(http, collection)
+            if before == after and (clause is not None or keeper.records == after):
+                return
+        raise SourceUnavailable(
+            f"{http.place}: records were added or removed while '{self._options.collection}' was ranked",
+            hint="try again when nothing writes into the collection",
+        )
+
+
+class _Keeper:
+    """Takes pages of records in, and keeps the nearest distance of each document."""
+
+    def __init__(
+        self,
+        best: BestOf,
+        distance: Callable[[Sequence[float]], float],
+        options: ChromaOptions,
+        query: Query,
+    ) -> None:
+        self._best = best
+        self._distance = distance
+        self._archived = options.include_archived
+        self._filters = query.filters
+        self.records = 0
+
+    def start(self) -> None:
+        """Begin anew with nothing kept."""
+        self._best.clear()
+        self.records = 0
+
+    def take(self, page: Mapping[str, Any]) -> None:
+        """Offer the documents of a page; blocks."""
+        self.records += len(page["ids"])
+        self._best.offer(self._documents(page))
+
+    def _documents(self, page: Mapping[str, Any]) -> list[tuple[str, float]]:
+        found = []
+        for record, metadata, vector in zip(page["ids"], page["metadatas"], page["embeddings"], strict=True):
+            fields = metadata or {}
+            document = document_of(record, fields)
+            if is_deleted(fields, include_archived=self._archived):
+                continue
+            if passes(Document(document, "", fields), self._filters):
+                found.append((document, self._distance(vector)))
+        return found
+
+
+async def _count(http: HttpStore, collection: Collection) -> int:
+    return int(await http.json(await http.get(collection.path + "/count"), "count records"))
+
+
+async def _pages(
+    http: HttpStore, collection: Collection, clause: Mapping[str, Any] | None, keeper: _Keeper
+) -> None:
+    """Give the keeper every page; one is ranked on a thread before the next is asked for."""
+    offset, size = 0, collection.page
+    while True:
+        body = {"limit": size, "offset": offset, "include": ["embeddings", "metadatas"]}
+        if clause is not None:
+            body["where"] = clause
+        try:
+            answer = await http.post(collection.path + "/get", body)
+        except TooMuch:
+            if size == 1:
+                raise http.invalid("one record is over the limit of an answer") from None
+            size = max(1, size // 2)
+            continue
+        page = await http.json(answer, "read vectors")
+        if not page["ids"]:
+            return
+        await blocking(partial(keeper.take, page))
+        offset += len(page["ids"])
