@@ -26,7 +26,11 @@ _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 
 
 class TooMuch(Exception):
-    """An answer is over the limit of its request; ask for less."""
+    """An answer is over the limit of its request; `start` is what came of it."""
+
+    def __init__(self, message: str, start: bytes) -> None:
+        super().__init__(message)
+        self.start = start
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,15 @@ class Answer:
         return await blocking(lambda: orjson.loads(self.body))
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    path: str
+    params: Mapping[str, str] | None
+    body: bytes | None
+    limit: int
+
+
 class HttpStore:
     """Requests to one store. Safe for concurrent use."""
 
@@ -70,9 +83,12 @@ class HttpStore:
         """The store and its address, for messages."""
         return f"{self._options.name} at {self._options.url}"
 
-    async def get(self, path: str, params: Mapping[str, str] | None = None) -> Answer:
-        """A GET. Same errors as `post`."""
-        return await self._ask("GET", path, params, None)
+    async def get(
+        self, path: str, params: Mapping[str, str] | None = None, *, most: int | None = None
+    ) -> Answer:
+        """A GET of at most `most` bytes, where that is below the store's limit. Same errors as `post`."""
+        limit = min(most or self._options.max_bytes, self._options.max_bytes)
+        return await self._ask(_Request("GET", path, params, None, limit))
 
     async def post(self, path: str, body: Any, params: Mapping[str, str] | None = None) -> Answer:
         """A POST that only reads, so that it may be repeated.
@@ -82,7 +98,8 @@ class HttpStore:
             JobFailed: the credentials are refused (`source_invalid`).
             TooMuch: the answer is over the limit.
         """
-        return await self._ask("POST", path, params, orjson.dumps(body))
+        limit = self._options.max_bytes
+        return await self._ask(_Request("POST", path, params, orjson.dumps(body), limit))
 
     def invalid(self, message: str, hint: str | None = None) -> JobFailed:
         """The error of something that is wrong for good in this store."""
@@ -104,13 +121,11 @@ class HttpStore:
                 f"cannot {what}: the answer is not JSON", f"check {self._options.address_setting}"
             ) from None
 
-    async def _ask(
-        self, method: str, path: str, params: Mapping[str, str] | None, body: bytes | None
-    ) -> Answer:
+    async def _ask(self, request: "_Request") -> Answer:
         last = self._options.attempts
         for attempt in range(1, last + 1):
             try:
-                answer = await self._once(method, path, params, body)
+                answer = await self._once(request)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 if attempt == last or isinstance(error, aiohttp.ClientSSLError):
                     raise self._unavailable(f"{type(error).__name__}: {error}") from error
@@ -127,22 +142,18 @@ class HttpStore:
             await asyncio.sleep(random.uniform(0.0, min(5.0, 0.1 * 2**attempt)))  # noqa: S311 - jitter
         raise AssertionError("the last attempt returns or raises")
 
-    async def _once(
-        self, method: str, path: str, params: Mapping[str, str] | None, body: bytes | None
-    ) -> Answer:
+    async def _once(self, request: "_Request") -> Answer:
+        url = URL(self._options.url + request.path, encoded=True)
         async with self._session.request(
-            method,
-            URL(self._options.url + path, encoded=True),
-            params=params,
-            data=body,
-            allow_redirects=False,
+            request.method, url, params=request.params, data=request.body, allow_redirects=False
         ) as response:
             received = bytearray()
             async for chunk in response.content.iter_chunked(_CHUNK):
                 received += chunk
-                if len(received) > self._options.max_bytes:
+                if len(received) > request.limit:
                     # Leaving the context closes the connection: the rest is not read.
-                    raise TooMuch(f"{self.place}: an answer is over {self._options.max_bytes} bytes")
+                    text = f"{self.place}: an answer is over {request.limit} bytes"
+                    raise TooMuch(text, bytes(received))
             return Answer(response.status, bytes(received))
 
     def _unavailable(self, why: str) -> SourceUnavailable:

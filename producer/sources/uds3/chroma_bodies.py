@@ -4,15 +4,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from producer.documents import DeadReason
+from producer.documents import ORIGINAL_BYTES
 from producer.sources.http import HttpStore, TooMuch, open_http
 from producer.sources.uds3.chroma import ChromaOptions, Collection, find_collection
 from producer.sources.uds3.chunks import document_of, place_of
+from producer.sources.uds3.couch_text import fits, too_large
 from producer.sources.uds3.marks import is_deleted
 from producer.sources.uds3.port import Body, Unreadable, Wanted
 
-_AT_ONCE = 32
-_ENOUGH_CHARS = 16 << 20
 _RECORDS = 2000
 _OWN = ("document_id", "content", "chunk_index", "chunk_id")
 
@@ -29,20 +28,11 @@ class ChromaBodies:
     def __init__(self, options: ChromaOptions) -> None:
         self._options = options
 
-    async def bodies(self, wanted: Sequence[Wanted]) -> Mapping[str, Body | Unreadable]:
-        """The texts that are there, until they are enough."""
-        found: dict[str, Body | Unreadable] = {}
-        chars = 0
+    async def bodies(self, wanted: Sequence[Wanted], longest: int) -> dict[str, Body | Unreadable]:
+        """The texts that are there."""
         async with open_http(self._options.http) as http:
             collection = await find_collection(http, self._options)
-            for start in range(0, len(wanted), _AT_ONCE):
-                ids = [one.id for one in wanted[start : start + _AT_ONCE]]
-                part = await self._some(http, collection, ids)
-                found |= part
-                chars += sum(len(body.text) for body in part.values() if isinstance(body, Body))
-                if chars >= _ENOUGH_CHARS:
-                    break
-        return found
+            return await self._some(http, collection, [one.id for one in wanted], longest)
 
     async def check(self) -> str:
         """Find the collection."""
@@ -51,17 +41,17 @@ class ChromaBodies:
         return f"{self._options.collection} at {self._options.http.url} can give texts"
 
     async def _some(
-        self, http: HttpStore, collection: Collection, ids: Sequence[str]
+        self, http: HttpStore, collection: Collection, ids: Sequence[str], longest: int
     ) -> dict[str, Body | Unreadable]:
         try:
             records = await self._records(http, collection, ids)
-        except TooMuch:
+        except TooMuch as error:
             if len(ids) == 1:
-                return {ids[0]: Unreadable(DeadReason.TOO_LARGE)}
+                return {ids[0]: too_large(error.start)}
             half = len(ids) // 2
-            first = await self._some(http, collection, ids[:half])
-            return first | await self._some(http, collection, ids[half:])
-        return self._joined(records, set(ids))
+            first = await self._some(http, collection, ids[:half], longest)
+            return first | await self._some(http, collection, ids[half:], longest)
+        return self._joined(records, set(ids), longest)
 
     async def _records(self, http: HttpStore, collection: Collection, ids: Sequence[str]) -> list[_Record]:
         """The records of documents: those that name them, and those that bear their ids."""
@@ -81,17 +71,19 @@ class ChromaBodies:
                     break
         return list(records.values())
 
-    def _joined(self, records: Sequence[_Record], ids: set[str]) -> dict[str, Body | Unreadable]:
+    def _joined(
+        self, records: Sequence[_Record], ids: set[str], longest: int
+    ) -> dict[str, Body | Unreadable]:
         chunks: dict[str, list[_Record]] = defaultdict(list)
         for record in records:
             chunks[document_of(record[0], record[2])].append(record)
         return {
             document: body
             for document, parts in chunks.items()
-            if document in ids and (body := self._body(parts)) is not None
+            if document in ids and (body := self._body(parts, longest)) is not None
         }
 
-    def _body(self, parts: list[_Record]) -> Body | None:
+    def _body(self, parts: list[_Record], longest: int) -> Body | Unreadable | None:
         if any(is_deleted(fields, include_archived=self._options.include_archived) for _, _, fields in parts):
             return None
         parts.sort(key=lambda part: place_of(part[0]))
@@ -99,5 +91,7 @@ class ChromaBodies:
         known = [text for text in texts if isinstance(text, str)]
         if not known:
             return None
-        fields = parts[0][2]
-        return Body("\n".join(known), {key: value for key, value in fields.items() if key not in _OWN})
+        fields, text = parts[0][2], "\n".join(known)
+        if not fits(text, longest):
+            return too_large(text[:ORIGINAL_BYTES].encode(errors="replace"))
+        return Body(text, {key: value for key, value in fields.items() if key not in _OWN})

@@ -6,7 +6,7 @@ COUCH_DATABASE, then in the document there whose metadata.document_id names it.
 
 import asyncio
 from base64 import b64encode
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,6 @@ from urllib.parse import quote
 
 from common.aio import leaf_errors
 from common.errors import JobFailed
-from producer.documents import DeadReason
 from producer.sources.http import HttpOptions, HttpStore, TooMuch, open_http
 from producer.sources.uds3.couch_names import CouchNames
 from producer.sources.uds3.couch_text import (
@@ -25,15 +24,15 @@ from producer.sources.uds3.couch_text import (
     is_gone,
     names_in,
     text_of,
+    too_large,
 )
 from producer.sources.uds3.port import Body, Unreadable, Wanted
 from producer.sources.uds3.scratch import Names, scratch
 
 _MISSING = 404
-_AT_ONCE = 64
 _FILES_AT_ONCE = 4
-_ENOUGH = 16 << 20
-_Found = dict[str, "Body | Unreadable | _Later"]
+_Found = dict[str, Body | Unreadable | None]
+_Place = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +57,20 @@ class CouchBodies:
         self._options = options
         self._names = CouchNames(http, names, include_archived=options.include_archived)
 
-    async def bodies(self, wanted: Sequence[Wanted]) -> dict[str, Body | Unreadable]:
-        """The bodies that are there, in groups, until they are enough."""
-        found: dict[str, Body | Unreadable] = {}
-        chars = 0
-        for start in range(0, len(wanted), _AT_ONCE):
-            part = await self._group(wanted[start : start + _AT_ONCE])
-            now = {identity: one for identity, one in part.items() if not isinstance(one, _Later)}
-            found |= now
-            chars += sum(len(one.text) for one in now.values() if isinstance(one, Body))
-            if chars >= _ENOUGH or len(now) < len(part):
-                break
-        return found
+    async def bodies(self, wanted: Sequence[Wanted], longest: int) -> dict[str, Body | Unreadable]:
+        """The bodies that are there. A mark of deletion, wherever a document is found first, is final."""
+        places: dict[str, list[_Place]] = {}
+        for one in wanted:
+            for database, name in names_in(one.refs):
+                places.setdefault(database, []).append((name, one.id))
+        found: _Found = {}
+        for database, pairs in sorted(places.items()):
+            left = [(name, identity) for name, identity in pairs if identity not in found]
+            found |= await self._by_name(database, left, longest)
+        if self._options.database is not None:
+            others = [one.id for one in wanted if one.id not in found]
+            found |= await self._of_settings(self._options.database, others, longest)
+        return {identity: one for identity, one in found.items() if one is not None}
 
     async def check(self) -> str:
         """Look for the database."""
@@ -82,43 +83,29 @@ class CouchBodies:
         count = (await self._http.json(answer, "read the database"))["doc_count"]
         return f"{self._http.place} has {count} documents in {self._options.database}"
 
-    async def _group(self, wanted: Sequence[Wanted]) -> _Found:
-        found: _Found = {}
-        places: dict[str, dict[str, str]] = {}
-        for one in wanted:
-            for database, name in names_in(one.refs):
-                places.setdefault(database, {}).setdefault(name, one.id)
-        for database, names in sorted(places.items()):
-            left = {name: identity for name, identity in names.items() if identity not in found}
-            found |= await self._by_name(database, left)
-        if self._options.database is not None:
-            others = [one.id for one in wanted if one.id not in found]
-            found |= await self._of_settings(self._options.database, others)
-        return found
-
-    async def _of_settings(self, database: str, identities: Sequence[str]) -> _Found:
-        found = await self._by_name(database, {identity: identity for identity in identities})
+    async def _of_settings(self, database: str, identities: Sequence[str], longest: int) -> _Found:
+        found = await self._by_name(database, [(one, one) for one in identities], longest)
         missing = [identity for identity in identities if identity not in found]
         if missing:
-            found |= await self._by_name(database, await self._names.named(database, missing))
+            found |= await self._by_name(database, await self._names.named(database, missing), longest)
         return found
 
-    async def _by_name(self, database: str, names: Mapping[str, str]) -> _Found:
-        """Bodies of the documents of those names, by the ids that the names stand for."""
-        if not names:
+    async def _by_name(self, database: str, places: Sequence[_Place], longest: int) -> _Found:
+        """The bodies of documents, by the ids that their names stand for; None: marked deleted."""
+        if not places:
             return {}
         try:
-            rows = await self._documents(database, list(names))
-        except TooMuch:
-            if len(names) == 1:
-                return {identity: Unreadable(DeadReason.TOO_LARGE) for identity in names.values()}
-            pairs = list(names.items())
-            half = len(pairs) // 2
-            first = await self._by_name(database, dict(pairs[:half]))
-            return first | await self._by_name(database, dict(pairs[half:]))
-        return await self._read(database, [(names[row["_id"]], row) for row in rows if row["_id"] in names])
+            documents = await self._documents(database, [name for name, _ in places])
+        except TooMuch as error:
+            if len(places) == 1:
+                return {places[0][1]: too_large(error.start)}
+            half = len(places) // 2
+            first = await self._by_name(database, places[:half], longest)
+            return first | await self._by_name(database, places[half:], longest)
+        there = [(identity, documents[name]) for name, identity in places if name in documents]
+        return await self._read(database, there, longest)
 
-    async def _documents(self, database: str, names: Sequence[str]) -> list[dict[str, Any]]:
+    async def _documents(self, database: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         answer = await self._http.post(
             f"/{quote(database, safe='')}/_all_docs", {"keys": list(names)}, {"include_docs": "true"}
         )
@@ -126,17 +113,20 @@ class CouchBodies:
             # A reference into a database that is gone leads nowhere; the one of the settings must be there.
             if database == self._options.database:
                 raise self._no_database()
-            return []
+            return {}
         rows = (await self._http.json(answer, "read documents"))["rows"]
-        return [row["doc"] for row in rows if row.get("doc")]
+        return {row["id"]: row["doc"] for row in rows if row.get("doc")}
 
-    async def _read(self, database: str, documents: Iterable[tuple[str, dict[str, Any]]]) -> _Found:
+    async def _read(
+        self, database: str, documents: Iterable[tuple[str, dict[str, Any]]], longest: int
+    ) -> _Found:
         found: _Found = {}
         files: list[_File] = []
         for identity, document in documents:
             if is_gone(document, include_archived=self._options.include_archived):
+                found[identity] = None
                 continue
-            text = text_of(document)
+            text = text_of(document, longest)
             if text is None:
                 file = attachment_of(document)
                 if isinstance(file, Attachment):
@@ -146,31 +136,28 @@ class CouchBodies:
             if text is not None:
                 found[identity] = body(document, text)
         with leaf_errors():
-            return found | await self._texts_of(database, files)
+            return found | await self._texts_of(database, files, longest)
 
-    async def _texts_of(self, database: str, files: Sequence["_File"]) -> _Found:
+    async def _texts_of(self, database: str, files: Sequence["_File"], longest: int) -> _Found:
         found: _Found = {}
-        size = 0
         for start in range(0, len(files), _FILES_AT_ONCE):
             group = files[start : start + _FILES_AT_ONCE]
-            if size >= _ENOUGH:
-                found |= dict.fromkeys((file.identity for file in group), _Later())
-                continue
             async with asyncio.TaskGroup() as tasks:
-                reads = [tasks.create_task(self._text(database, file)) for file in group]
+                reads = [tasks.create_task(self._text(database, file, longest)) for file in group]
             for file, read in zip(group, reads, strict=True):
                 text = read.result()
                 if text is not None:
                     found[file.identity] = body(file.document, text)
-            size += sum(file.attachment.size for file in group)
         return found
 
-    async def _text(self, database: str, file: "_File") -> str | Unreadable | None:
+    async def _text(self, database: str, file: "_File", longest: int) -> str | Unreadable | None:
         parts = (database, file.document["_id"], file.attachment.name)
         try:
-            answer = await self._http.get("/" + "/".join(quote(part, safe="") for part in parts))
-        except TooMuch:
-            return Unreadable(DeadReason.TOO_LARGE)
+            answer = await self._http.get(
+                "/" + "/".join(quote(part, safe="") for part in parts), most=longest
+            )
+        except TooMuch as error:
+            return too_large(error.start)
         if answer.status == _MISSING:
             return None
         if answer.status != 200:  # noqa: PLR2004 - OK
@@ -182,10 +169,6 @@ class CouchBodies:
             f"there is no database '{self._options.database}'",
             "set COUCH_DATABASE; Shardline never creates one",
         )
-
-
-class _Later:
-    """A body that is there and did not fit: it is found when it is asked for again."""
 
 
 @dataclass(frozen=True, slots=True)

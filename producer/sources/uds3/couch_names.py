@@ -25,8 +25,8 @@ class CouchNames:
         self._scanned = False
         self._indexed: bool | None = None
 
-    async def named(self, database: str, identities: Sequence[str]) -> dict[str, str]:
-        """The documents whose metadata.document_id is one of those: name to document id.
+    async def named(self, database: str, identities: Sequence[str]) -> list[tuple[str, str]]:
+        """The documents whose metadata.document_id is one of those: (name, document id).
 
         By an index where there is one. Else all documents are read once, and the names kept on disk:
         a query without an index would read them all for each group.
@@ -50,7 +50,7 @@ class CouchNames:
             for index in indexes
         )
 
-    async def _find(self, database: str, identities: Sequence[str]) -> dict[str, str]:
+    async def _find(self, database: str, identities: Sequence[str]) -> list[tuple[str, str]]:
         ask: dict[str, Any] = {"selector": {_NAME: {"$in": list(identities)}}, "limit": _SCAN_PAGE}
         ask["fields"] = ["_id", _NAME, *_MARKS, *(f"metadata.{mark}" for mark in _MARKS)]
         names: dict[str, str] = {}
@@ -60,7 +60,7 @@ class CouchNames:
             for identity, name in self._pairs(page["docs"]):
                 names[identity] = min(name, names.get(identity, name))
             if len(page["docs"]) < _SCAN_PAGE or page.get("bookmark") in (None, ask.get("bookmark")):
-                return {name: identity for identity, name in names.items()}
+                return [(name, identity) for identity, name in sorted(names.items())]
             ask["bookmark"] = page["bookmark"]
 
     async def _scan(self, database: str) -> None:

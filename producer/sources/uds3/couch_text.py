@@ -17,12 +17,11 @@ _PDF = b"%PDF-"
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file of a document. `size` in bytes; a text/* type may name its character set."""
+    """A file of a document; its type may name a character set."""
 
     name: str
     type: str
     charset: str
-    size: int
 
 
 def is_gone(document: Mapping[str, Any], *, include_archived: bool) -> bool:
@@ -32,12 +31,12 @@ def is_gone(document: Mapping[str, Any], *, include_archived: bool) -> bool:
     return any(is_deleted(fields, include_archived=include_archived) for fields in marked)
 
 
-def text_of(document: Mapping[str, Any]) -> str | Unreadable | None:
+def text_of(document: Mapping[str, Any], longest: int) -> str | Unreadable | None:
     """The text in a field; None where there is none and an attachment may have it."""
     values = [document.get(name) for name in _FIELDS]
     texts = [value for value in values if isinstance(value, str)]
-    if any(texts):
-        return next(filter(None, texts))
+    if text := next(filter(None, texts), ""):
+        return text if fits(text, longest) else too_large(text[:ORIGINAL_BYTES].encode(errors="replace"))
     if document.get("_attachments"):
         return None
     if any(value is not None and not isinstance(value, str) for value in values):
@@ -45,12 +44,24 @@ def text_of(document: Mapping[str, Any]) -> str | Unreadable | None:
     return texts[0] if texts else None
 
 
+def fits(text: str, longest: int) -> bool:
+    """Whether a text has at most that many bytes."""
+    return len(text) <= longest and (
+        len(text) * 4 <= longest or len(text.encode(errors="replace")) <= longest
+    )
+
+
+def too_large(start: bytes) -> Unreadable:
+    """A body over the limit, of which that is the start."""
+    return Unreadable(DeadReason.TOO_LARGE, start[:ORIGINAL_BYTES])
+
+
 def attachment_of(document: Mapping[str, Any]) -> Attachment | Unreadable | None:
     """The file that holds the text: text before bytes, then by name. Files of other types have none."""
     stubs = document.get("_attachments") or {}
     files = [_attachment(name, stub) for name, stub in sorted(stubs.items())]
-    for fits in (_is_text, _is_bytes):
-        if chosen := [file for file in files if fits(file)]:
+    for suits in (_is_text, _is_bytes):
+        if chosen := [file for file in files if suits(file)]:
             return chosen[0]
     return Unreadable(DeadReason.NO_TEXT) if files else None
 
@@ -97,7 +108,7 @@ def _attachment(name: str, stub: Mapping[str, Any]) -> Attachment:
     except LookupError:
         charset = "utf-8-sig"
     kind = str(stub.get("content_type") or _BYTES[0]).partition(";")[0].strip().lower()
-    return Attachment(name, kind, charset, int(stub.get("length") or 0))
+    return Attachment(name, kind, charset)
 
 
 def _is_text(file: Attachment) -> bool:

@@ -85,12 +85,12 @@ class Names:
             pairs,
         )
 
-    def of(self, identities: Iterable[str]) -> dict[str, str]:
-        """Name to document id, of those that have one."""
-        found = {}
+    def of(self, identities: Iterable[str]) -> list[tuple[str, str]]:
+        """(name, document id) of those that have one."""
+        found = []
         for identity in identities:
             for (name,) in self._connection.execute("SELECT name FROM names WHERE id = ?", (identity,)):
-                found[name] = identity
+                found.append((name, identity))
         return found
 
 
