@@ -5,6 +5,7 @@ that passes the filters is read, and ranked here exactly (distance.py). That cos
 collection for each search, and makes the same job give the same documents, to the end of the list.
 """
 
+import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -127,7 +128,7 @@ class ChromaRanker:
         )
 
     async def rank(self, query: Query) -> AsyncGenerator[list[Hit], None]:
-        """All documents that pass the filters, the nearest first. The score is UDS3's similarity."""
+        """All documents that pass the filters and have a vector, the nearest first."""
         if any(wanted == [] for wanted in query.filters.values()):
             return
         vector = await self._embedder.embed(query.text or "")
@@ -202,8 +203,9 @@ class _Keeper:
             document = document_of(record, fields)
             if is_deleted(fields, include_archived=self._archived):
                 continue
-            if passes(Document(document, "", fields), self._filters):
-                found.append((document, self._distance(vector)))
+            far = self._distance(vector)
+            if far < math.inf and passes(Document(document, "", fields), self._filters):
+                found.append((document, far))
         return found
 
 

@@ -5,6 +5,10 @@ float64, and `math.fsum` gives the exact sum rounded once, in whatever order it 
 `cosine` and `ip` do not hang on a processor, a library or a block size; `l2` rounds each difference
 once, as IEEE 754 says.
 
+The result is rounded to 6 decimals: ChromaDB gives a vector of a cosine collection back as it was, or
+scaled to length 1 and back in float32, depending on what its index has taken in. That moves a distance by
+about 1e-9, and must not part documents of the same text, which are ordered by their ids.
+
 | space | distance |
 |---|---|
 | cosine | 1 - q·v / (√(q·q) √(v·v)); 1 where a length is 0 |
@@ -18,6 +22,7 @@ from collections.abc import Callable, Sequence
 from operator import mul, sub
 
 SPACES = ("cosine", "l2", "ip")
+DECIMALS = 6
 
 
 def dot(left: Sequence[float], right: Sequence[float]) -> float:
@@ -36,14 +41,14 @@ def distance_from(query: Sequence[float], space: str) -> Callable[[Sequence[floa
             found = measure(values) if len(values) == len(origin) else math.inf
         except (TypeError, ValueError, OverflowError):
             return math.inf
-        return found if math.isfinite(found) else math.inf
+        return round(found, DECIMALS) if math.isfinite(found) else math.inf
 
     return distance
 
 
 def similarity(distance: float) -> float:
-    """UDS3's similarity, 1 down to 0."""
-    return 1.0 - min(distance, 1.0)
+    """1 at the query. UDS3 shows 0 beyond a distance of 1; here it goes on below, as the order does."""
+    return 1.0 - distance
 
 
 _Measure = Callable[["array[float]"], float]
