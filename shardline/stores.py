@@ -1,12 +1,59 @@
 """From settings to the stores that search and hold bodies; None where one is not configured."""
 
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
 from common.errors import UsageError
+from common.models import SearchType
 from common.settings import Settings
 from producer.sources.http import HttpOptions
-from producer.sources.uds3.chroma import ChromaOptions
-from producer.sources.uds3.couch import CouchOptions, basic
-from producer.sources.uds3.embed import EmbeddingOptions
-from producer.sources.uds3.neo4j import Neo4jOptions
+from producer.sources.uds3.chroma import ChromaOptions, ChromaRanker
+from producer.sources.uds3.chroma_bodies import ChromaBodies
+from producer.sources.uds3.couch import CouchBodies, CouchOptions, basic
+from producer.sources.uds3.embed import Embedder, EmbeddingOptions
+from producer.sources.uds3.embedders import embedder
+from producer.sources.uds3.neo4j_options import Neo4jOptions
+from producer.sources.uds3.port import Bodies, Ranker
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A store as `doctor` tries it. `check` None: not configured, and `missing` says what is not set."""
+
+    name: str
+    missing: str
+    check: Callable[[], Awaitable[str]] | None
+
+
+def rankers(settings: Settings, embed: Embedder, hops: int) -> dict[SearchType, Ranker]:
+    """The searches beside PostgreSQL's; a graph search follows `hops` edges."""
+    found: dict[SearchType, Ranker] = {}
+    if (chroma := chroma_options(settings)) is not None:
+        found["vector"] = ChromaRanker(chroma, embed)
+    if (graph := neo4j_options(settings)) is not None:
+        # The driver imports pandas where it finds it: that is for those who have a graph.
+        from producer.sources.uds3.neo4j import Neo4jRanker  # noqa: PLC0415
+
+        found["graph"] = Neo4jRanker(graph, hops)
+    return found
+
+
+def body_stores(settings: Settings) -> list[Bodies]:
+    """Where bodies are asked for, in this order."""
+    couch, chroma = couch_options(settings), chroma_options(settings)
+    found: list[Bodies] = [CouchBodies(couch)] if couch else []
+    return [*found, ChromaBodies(chroma)] if chroma else found
+
+
+def probes(settings: Settings) -> list[Probe]:
+    """The stores as `doctor` tries them."""
+    found = rankers(settings, embedder(embedding_options(settings)), 0)
+    couch = couch_options(settings)
+    return [
+        Probe("chromadb", "CHROMA_HOST is not set", found["vector"].check if "vector" in found else None),
+        Probe("neo4j", "NEO4J_URI is not set", found["graph"].check if "graph" in found else None),
+        Probe("couchdb", "COUCH_URL is not set", CouchBodies(couch).check if couch else None),
+    ]
 
 
 def embedding_options(settings: Settings) -> EmbeddingOptions:
@@ -22,7 +69,7 @@ def embedding_options(settings: Settings) -> EmbeddingOptions:
     )
 
 
-def chroma_options(settings: Settings, *, include_archived: bool = False) -> ChromaOptions | None:
+def chroma_options(settings: Settings) -> ChromaOptions | None:
     """ChromaDB."""
     if settings.chroma_host is None:
         return None
@@ -41,7 +88,7 @@ def chroma_options(settings: Settings, *, include_archived: bool = False) -> Chr
         tenant=settings.chroma_tenant,
         database=settings.chroma_database,
         collection=settings.chroma_collection,
-        include_archived=include_archived,
+        include_archived=settings.uds3_include_archived,
     )
 
 
@@ -52,7 +99,7 @@ def _chroma_headers(settings: Settings) -> dict[str, str]:
     return {header: f"Bearer {token}" if header.startswith("Auth") else token}
 
 
-def neo4j_options(settings: Settings, *, include_archived: bool = False) -> Neo4jOptions | None:
+def neo4j_options(settings: Settings) -> Neo4jOptions | None:
     """Neo4j."""
     uri = settings.neo4j_uri
     if uri is None and settings.neo4j_host is not None:
@@ -68,11 +115,11 @@ def neo4j_options(settings: Settings, *, include_archived: bool = False) -> Neo4
         ca_file=settings.neo4j_ca_file,
         timeout=settings.search_timeout_seconds,
         query_timeout=settings.graph_query_seconds,
-        include_archived=include_archived,
+        include_archived=settings.uds3_include_archived,
     )
 
 
-def couch_options(settings: Settings, *, include_archived: bool = False) -> CouchOptions | None:
+def couch_options(settings: Settings) -> CouchOptions | None:
     """CouchDB.
 
     Raises:
@@ -95,7 +142,7 @@ def couch_options(settings: Settings, *, include_archived: bool = False) -> Couc
         address_setting="COUCH_URL",
         secret_setting="COUCH_USER and COUCH_PASSWORD",  # noqa: S106 - the settings' names
     )
-    return CouchOptions(http, settings.couch_database, include_archived)
+    return CouchOptions(http, settings.couch_database, settings.uds3_include_archived)
 
 
 def _host(name: str) -> str:

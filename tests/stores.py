@@ -24,7 +24,7 @@ from deploy.dev.stores import (
     Neo4j,
 )
 from producer.sources.http import HttpOptions
-from producer.sources.uds3.neo4j import Neo4jOptions
+from producer.sources.uds3.neo4j_options import Neo4jOptions
 from tests.services import docker_answers, service_started
 
 CHROMA_IMAGE = "chromadb/chroma:1.5.9"

@@ -17,7 +17,7 @@ from aiohttp.test_utils import TestServer
 from common.errors import JobFailed, SourceUnavailable
 from deploy.dev.services import free_ports
 from producer.documents import DeadReason
-from producer.sources.uds3.couch import CouchBodies, CouchOptions, basic, open_couch
+from producer.sources.uds3.couch import CouchBodies, CouchOptions, basic
 from producer.sources.uds3.port import Body, Unreadable, Wanted
 from shardline.sample import sample_document
 from tests.stores import Address, connections_to, http_options
@@ -70,8 +70,7 @@ async def made(couch: Address, *documents: dict[str, Any]) -> CouchData:
 
 async def bodies(using: CouchOptions, *wanted: str | Wanted, longest: int = LONGEST) -> dict[str, Any]:
     asked = [Wanted(one) if isinstance(one, str) else one for one in wanted]
-    async with open_couch(using) as store:
-        return await store.bodies(asked, longest)
+    return await CouchBodies(using).bodies(asked, longest)
 
 
 async def test_bodies_by_id_as_a_field(couch: Address) -> None:
@@ -231,8 +230,7 @@ async def test_what_is_wrong_is_named(couch: Address) -> None:
 
 
 async def _check(using: CouchOptions) -> str:
-    async with open_couch(using) as store:
-        return await store.check()
+    return await CouchBodies(using).check()
 
 
 async def test_check_tells_what_is_there(couch: Address) -> None:
@@ -281,13 +279,12 @@ async def test_a_passing_outage_is_waited_out() -> None:
 
 async def test_a_cancel_closes_the_connections(couch: Address) -> None:
     data = await made(couch, *({"_id": f"d{n}", "_attachments": file(b"x" * 1000)} for n in range(50)))
-    async with open_couch(options(couch, data.name)) as store:
-        work = asyncio.create_task(_read(store))
-        while not connections_to(couch.port):
-            await asyncio.sleep(0)
-        work.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await work
+    work = asyncio.create_task(_read(CouchBodies(options(couch, data.name))))
+    while not connections_to(couch.port):
+        await asyncio.sleep(0)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
     while connections_to(couch.port):
         await asyncio.sleep(0)
 

@@ -12,7 +12,8 @@ from common.errors import JobFailed, SourceUnavailable
 from common.models import Query
 from deploy.dev.services import free_ports
 from producer.sources.uds3.cypher import Statement
-from producer.sources.uds3.neo4j import Neo4jOptions, Neo4jRanker
+from producer.sources.uds3.neo4j import Neo4jRanker
+from producer.sources.uds3.neo4j_options import Neo4jOptions
 from producer.sources.uds3.port import Hit
 from shardline.sample import sample_document
 from tests.stores import connections_to, cypher_async

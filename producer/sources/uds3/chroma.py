@@ -100,11 +100,6 @@ class ChromaRanker:
         self._options = options
         self._embedder = embedder
 
-    @property
-    def identity(self) -> str:
-        """The model that queries are embedded with, for the plan."""
-        return self._embedder.identity
-
     async def fields(self) -> list[str]:
         """The metadata keys that the collection declares; in older versions, of its first records."""
         async with open_http(self._options.http) as http:

@@ -18,52 +18,51 @@ _MARKS = ("deleted", "is_deleted", "deleted_at", "processing_status")
 class CouchNames:
     """Finds documents by the id that they name. Where several name one, the first in byte order."""
 
-    def __init__(self, http: HttpStore, names: Names, *, include_archived: bool) -> None:
-        self._http = http
-        self._names = names
+    def __init__(self, *, include_archived: bool) -> None:
+        self._names = Names()
         self._archived = include_archived
         self._scanned = False
         self._indexed: bool | None = None
 
-    async def named(self, database: str, identities: Sequence[str]) -> list[tuple[str, str]]:
+    async def named(self, http: HttpStore, database: str, identities: Sequence[str]) -> list[tuple[str, str]]:
         """The documents whose metadata.document_id is one of those: (name, document id).
 
         By an index where there is one. Else all documents are read once, and the names kept on disk:
         a query without an index would read them all for each group.
         """
         if self._indexed is None:
-            self._indexed = await self._has_index(database)
+            self._indexed = await self._has_index(http, database)
         if self._indexed:
-            return await self._find(database, identities)
+            return await self._find(http, database, identities)
         if not self._scanned:
-            await self._scan(database)
+            await self._scan(http, database)
             self._scanned = True
         return self._names.of(identities)
 
-    async def _has_index(self, database: str) -> bool:
-        answer = await self._http.get(f"/{quote(database, safe='')}/_index")
+    async def _has_index(self, http: HttpStore, database: str) -> bool:
+        answer = await http.get(f"/{quote(database, safe='')}/_index")
         if answer.status != 200:  # noqa: PLR2004 - versions before 2.0 have no such call
             return False
-        indexes = (await self._http.json(answer, "list indexes"))["indexes"]
+        indexes = (await http.json(answer, "list indexes"))["indexes"]
         return any(
             index["type"] == "json" and [key for part in index["def"]["fields"] for key in part] == [_NAME]
             for index in indexes
         )
 
-    async def _find(self, database: str, identities: Sequence[str]) -> list[tuple[str, str]]:
+    async def _find(self, http: HttpStore, database: str, identities: Sequence[str]) -> list[tuple[str, str]]:
         ask: dict[str, Any] = {"selector": {_NAME: {"$in": list(identities)}}, "limit": _SCAN_PAGE}
         ask["fields"] = ["_id", _NAME, *_MARKS, *(f"metadata.{mark}" for mark in _MARKS)]
         names: dict[str, str] = {}
         while True:
-            answer = await self._http.post(f"/{quote(database, safe='')}/_find", ask)
-            page = await self._http.json(answer, "find documents by metadata.document_id")
+            answer = await http.post(f"/{quote(database, safe='')}/_find", ask)
+            page = await http.json(answer, "find documents by metadata.document_id")
             for identity, name in self._pairs(page["docs"]):
                 names[identity] = min(name, names.get(identity, name))
             if len(page["docs"]) < _SCAN_PAGE or page.get("bookmark") in (None, ask.get("bookmark")):
                 return [(name, identity) for identity, name in sorted(names.items())]
             ask["bookmark"] = page["bookmark"]
 
-    async def _scan(self, database: str) -> None:
+    async def _scan(self, http: HttpStore, database: str) -> None:
         path, last = f"/{quote(database, safe='')}/_all_docs", ""
         size = _SCAN_PAGE
         while True:
@@ -71,10 +70,10 @@ class CouchNames:
             if last:
                 params["startkey"] = orjson.dumps(last).decode()
             try:
-                rows = (await self._http.json(await self._http.get(path, params), "list documents"))["rows"]
+                rows = (await http.json(await http.get(path, params), "list documents"))["rows"]
             except TooMuch:
                 if size == 2:  # noqa: PLR2004 - the last one read, and one more
-                    raise self._http.invalid("one document is over the limit of an answer") from None
+                    raise http.invalid("one document is over the limit of an answer") from None
                 size = max(2, size // 2)
                 continue
             self._names.add(self._pairs(row["doc"] for row in rows if row.get("doc")))

@@ -8,7 +8,6 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import neo4j
@@ -19,6 +18,7 @@ from common.models import Query, SearchType
 from producer.sources.uds3.cypher import Statement, by_content, by_index, neighbours
 from producer.sources.uds3.lucene import lucene_query
 from producer.sources.uds3.marks import ended
+from producer.sources.uds3.neo4j_options import Neo4jOptions
 from producer.sources.uds3.port import Hit
 from producer.sources.uds3.scratch import Reached, scratch
 
@@ -38,26 +38,6 @@ _KEYS = Statement(
     {"most": _SAMPLE},
 )
 _COUNT = Statement("MATCH (n:Document) RETURN count(n) AS documents", {})
-
-
-@dataclass(frozen=True, slots=True)
-class Neo4jOptions:
-    """Where the graph is. `timeout` is for connecting, `query_timeout` for one whole query, in seconds."""
-
-    uri: str
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-    database: str | None = None
-    ca_file: str | None = None
-    timeout: float = 30.0
-    query_timeout: float = 600.0
-    attempts: int = 3
-    include_archived: bool = False
-
-    @property
-    def place(self) -> str:
-        """For messages."""
-        return f"Neo4j at {self.uri}" + (f", database {self.database}" if self.database else "")
 
 
 class Neo4jRanker:

@@ -4,6 +4,7 @@ SQLite in a temporary file, without journal: it is gone with the process.
 """
 
 import sqlite3
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Self
@@ -72,11 +73,15 @@ class Reached:
 
 
 class Names:
-    """Which name a document goes by elsewhere: the first in byte order where there are several."""
+    """Which name a document goes by elsewhere: the first in byte order where there are several.
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        connection.execute("CREATE TABLE names (id TEXT PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID")
+    It has a database of its own, which is closed when it is let go of.
+    """
+
+    def __init__(self) -> None:
+        self._connection = _temporary()
+        weakref.finalize(self, self._connection.close)
+        self._connection.execute("CREATE TABLE names (id TEXT PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID")
 
     def add(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Add (document id, name) pairs."""
@@ -96,10 +101,16 @@ class Names:
 
 @contextmanager
 def scratch() -> Iterator[sqlite3.Connection]:
-    """A database of one's own, used by one thread at a time; "" is SQLite's name for a temporary file."""
-    connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+    """A database of one's own, used by one thread at a time."""
+    connection = _temporary()
     try:
-        connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN;")
         yield connection
     finally:
         connection.close()
+
+
+def _temporary() -> sqlite3.Connection:
+    # "" is SQLite's name for a file of its own, which it removes.
+    connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+    connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN;")
+    return connection
