@@ -39,6 +39,7 @@ class OnnxEmbedder:
         return await blocking(lambda: self._embed(text))
 
     def _embed(self, text: str) -> list[float]:
+        file = self._file()
         encoded = self._tokenizer.encode(text)
         given = {
             "input_ids": encoded.ids,
@@ -47,7 +48,7 @@ class OnnxEmbedder:
         }
         names = [item.name for item in self._session.get_inputs()]
         if unknown := [name for name in names if name not in given]:
-            raise no_model(f"{self._file()} wants the input '{unknown[0]}'", "use a model for sentences")
+            raise no_model(f"{file} wants the input '{unknown[0]}'", "use a model for sentences")
         numpy = optional("numpy", _INSTALL)
         inputs = {name: numpy.array([given[name]], dtype=numpy.int64) for name in names}
         output = self._session.run(None, inputs)[0]
