@@ -127,7 +127,10 @@ class HttpStore:
             try:
                 answer = await self._once(request)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                if attempt == last or isinstance(error, aiohttp.ClientSSLError):
+                if isinstance(error, aiohttp.ClientSSLError):
+                    hint = "check its certificate, and which CA the settings name"
+                    raise self._unavailable(str(error), hint) from error
+                if attempt == last:
                     raise self._unavailable(f"{type(error).__name__}: {error}") from error
             else:
                 if answer.status in _DENIED:
@@ -156,11 +159,9 @@ class HttpStore:
                     raise TooMuch(text, bytes(received))
             return Answer(response.status, bytes(received))
 
-    def _unavailable(self, why: str) -> SourceUnavailable:
-        return SourceUnavailable(
-            f"{self.place} cannot be read ({why})",
-            hint=f"is it up? {self._options.address_setting} tells where it is",
-        )
+    def _unavailable(self, why: str, hint: str | None = None) -> SourceUnavailable:
+        hint = hint or f"is it up? {self._options.address_setting} tells where it is"
+        return SourceUnavailable(f"{self.place} cannot be read ({why})", hint=hint)
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ that passes the filters is read, and ranked here exactly (distance.py). That cos
 collection for each search, and makes the same job give the same documents, to the end of the list.
 """
 
+import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from common.aio import blocking
+from common.aio import blocking, leaf_errors
 from common.errors import SourceUnavailable
 from common.models import Query, SearchType
 from producer.sources.http import HttpOptions, HttpStore, TooMuch, open_http
@@ -155,7 +156,8 @@ class ChromaRanker:
         for _ in range(_PASSES):
             before = await _count(http, collection)
             keeper.start()
-            await _pages(http, collection, clause, keeper)
+            with leaf_errors():
+                await _Reader(http, collection, clause).into(keeper)
             after = await _count(http, collection)
             if before == after and (clause is not None or keeper.records == after):
                 return
@@ -208,24 +210,35 @@ async def _count(http: HttpStore, collection: Collection) -> int:
     return int(await http.json(await http.get(collection.path + "/count"), "count records"))
 
 
-async def _pages(
-    http: HttpStore, collection: Collection, clause: Mapping[str, Any] | None, keeper: _Keeper
-) -> None:
-    """Give the keeper every page; one is ranked on a thread before the next is asked for."""
-    offset, size = 0, collection.page
-    while True:
-        body = {"limit": size, "offset": offset, "include": ["embeddings", "metadatas"]}
-        if clause is not None:
-            body["where"] = clause
-        try:
-            answer = await http.post(collection.path + "/get", body)
-        except TooMuch:
-            if size == 1:
-                raise http.invalid("one record is over the limit of an answer") from None
-            size = max(1, size // 2)
-            continue
-        page = await http.json(answer, "read vectors")
-        if not page["ids"]:
-            return
-        await blocking(partial(keeper.take, page))
-        offset += len(page["ids"])
+class _Reader:
+    """Reads a collection page by page; pages get smaller where an answer would be too large."""
+
+    def __init__(self, http: HttpStore, collection: Collection, clause: Mapping[str, Any] | None) -> None:
+        self._http = http
+        self._path = collection.path + "/get"
+        self._fixed = {"include": ["embeddings", "metadatas"]} | ({"where": clause} if clause else {})
+        self._size = collection.page
+
+    async def into(self, keeper: _Keeper) -> None:
+        """Give the keeper every page, on a thread, while the next one is on its way."""
+        offset, page = 0, await self._page(0)
+        while page["ids"]:
+            offset += len(page["ids"])
+            async with asyncio.TaskGroup() as tasks:
+                following = tasks.create_task(self._page(offset))
+                await blocking(partial(keeper.take, page))
+            page = following.result()
+
+    async def _page(self, offset: int) -> Mapping[str, Any]:
+        while True:
+            try:
+                answer = await self._http.post(
+                    self._path, self._fixed | {"limit": self._size, "offset": offset}
+                )
+            except TooMuch:
+                if self._size == 1:
+                    raise self._http.invalid("one record is over the limit of an answer") from None
+                self._size = max(1, self._size // 2)
+            else:
+                page: Mapping[str, Any] = await self._http.json(answer, "read vectors")
+                return page
