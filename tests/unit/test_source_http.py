@@ -108,7 +108,8 @@ async def test_refused_credentials_are_not_tried_again(status: int) -> None:
         asked.append(request.headers["Authorization"])
         return web.Response(status=status, text=SECRET)
 
-    headers, named = {"Authorization": f"Bearer {SECRET}"}, {"secret_setting": "THE_TOKEN"}
+    headers = {"Authorization": f"Bearer {SECRET}"}
+    named: dict[str, Any] = {"secret_setting": "THE_TOKEN"}
     async with client(refuses, headers=headers, **named) as store:
         with pytest.raises(JobFailed, match="refuses the credentials") as error:
             await store.get("/")
