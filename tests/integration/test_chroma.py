@@ -273,15 +273,12 @@ async def stub(counts: Sequence[int], token: str | None = None) -> AsyncIterator
         return web.json_response(left.pop(0) if len(left) > 1 else left[0])
 
     async def get(request: web.Request) -> web.Response:
-        offset = (await request.json())["offset"]
-        names = ["r1", "r2", "r3"][offset:]
-        return web.json_response(
-            {
-                "ids": names,
-                "metadatas": [{"x": 1} for _ in names],
-                "embeddings": [[0.5] for _ in names],
-            }
-        )
+        asked = await request.json()
+        names = asked.get("ids", ["r1", "r2", "r3"][asked.get("offset", 0) :])
+        # r2 is removed after it was listed.
+        names = names if asked["include"] == [] else [name for name in names if name != "r2"]
+        answer: dict[str, Any] = {"ids": names, "metadatas": [{"x": 1}] * len(names)}
+        return web.json_response(answer | {"embeddings": [[0.5]] * len(names)})
 
     app = web.Application(middlewares=[guarded])
     folder = "/api/v2/tenants/default_tenant/databases/default_database/collections"
@@ -292,10 +289,10 @@ async def stub(counts: Sequence[int], token: str | None = None) -> AsyncIterator
         yield ChromaOptions(http_options(Address(str(server.make_url("")).rstrip("/"))))
 
 
-async def test_a_collection_that_changes_is_read_again() -> None:
+async def test_a_collection_that_changes_is_listed_again() -> None:
     async with stub([3, 4, 3]) as options:
         ranker = ChromaRanker(options, Fixed(1.0))
-        assert await ids(ranker) == ["r1", "r2", "r3"]
+        assert await ids(ranker) == ["r1", "r3"]
         assert list(await ranker.fields()) == ["x"]
     async with stub([1, 2, 3, 4, 5, 6]) as options:
         with pytest.raises(SourceUnavailable, match="added or removed"):
@@ -308,7 +305,7 @@ async def test_refused_credentials_are_wrong_for_good() -> None:
             await ids(ChromaRanker(options, Fixed(1.0)))
         assert error.value.hint == "check its credentials"
         known = replace(options, http=replace(options.http, headers={"X-Chroma-Token": "right"}))
-        assert await ids(ChromaRanker(known, Fixed(1.0))) == ["r1", "r2", "r3"]
+        assert await ids(ChromaRanker(known, Fixed(1.0))) == ["r1", "r3"]
         assert "right" not in repr(known)
 
 

@@ -19,7 +19,7 @@ from producer.sources.uds3.distance import SPACES, distance_from, dot, similarit
 from producer.sources.uds3.embed import pooled, unit
 from producer.sources.uds3.lucene import lucene_query
 from producer.sources.uds3.marks import is_deleted
-from producer.sources.uds3.scratch import BestOf, Names, Reached, scratch
+from producer.sources.uds3.scratch import BestOf, Listed, Names, Reached, scratch
 from producer.sources.uds3.where import where_clause
 
 FLOAT32 = st.floats(-1e6, 1e6, width=32)
@@ -205,8 +205,6 @@ def test_the_best_score_of_each_document_in_order(found: list[tuple[str, float]]
             best.offer([one])
         ranked = [pair for page in best.ranked() for pair in page]
         assert ranked == sorted(lowest.items(), key=lambda pair: (pair[1], pair[0].encode()))
-        best.clear()
-        assert list(best.ranked()) == []
 
 
 def test_pages_of_a_long_list_are_bounded() -> None:
@@ -214,6 +212,22 @@ def test_pages_of_a_long_list_are_bounded() -> None:
         best = BestOf(connection)
         best.offer((f"{number:05d}", 0.5) for number in range(2500))
         assert [len(page) for page in best.ranked()] == [1000, 1000, 500]
+
+
+@given(st.lists(st.text(min_size=1, max_size=3)), st.integers(1, 4))
+def test_names_are_listed_once_in_byte_order(names: list[str], most: int) -> None:
+    with scratch() as connection:
+        listed = Listed(connection)
+        listed.add(["before"])
+        listed.clear()
+        for name in names:
+            listed.add([name])
+        found, last = list[str](), ""
+        while page := listed.after(last, most):
+            assert len(page) <= most
+            found, last = found + page, page[-1]
+        assert found == sorted(set(names), key=str.encode)
+        assert listed.count() == len(found)
 
 
 def test_neighbours_by_their_nearest_hit() -> None:

@@ -24,14 +24,15 @@ from producer.sources.uds3.distance import SPACES, distance_from, similarity
 from producer.sources.uds3.embed import Embedder
 from producer.sources.uds3.marks import is_deleted
 from producer.sources.uds3.port import Hit
-from producer.sources.uds3.scratch import BestOf, scratch
+from producer.sources.uds3.scratch import BestOf, Listed, scratch
 from producer.sources.uds3.where import where_clause
 
 _MISSING = 404
 _MOST_RECORDS = 500
 _MOST_NUMBERS = 400_000
 _SAMPLE = 1000
-_PASSES = 3
+_IDS = 50_000
+_LISTINGS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +130,15 @@ class ChromaRanker:
             return
         vector = await self._embedder.embed(query.text or "")
         with scratch() as connection:
-            best = BestOf(connection)
+            best, listed = BestOf(connection), Listed(connection)
             async with open_http(self._options.http) as http:
                 collection = await find_collection(http, self._options)
                 self._compare(http, collection, vector)
-                distance = distance_from(vector, collection.space)
-                await self._read_all(
-                    http, collection, query.filters, _Keeper(best, distance, self._options, query)
-                )
+                keeper = _Keeper(best, distance_from(vector, collection.space), self._options, query)
+                reader = _Reader(http, collection)
+                await reader.list_into(listed, where_clause(query.filters))
+                with leaf_errors():
+                    await reader.read_into(keeper, listed)
             for page in best.ranked():
                 yield [Hit(document, similarity(far)) for document, far in page]
 
@@ -147,24 +149,6 @@ class ChromaRanker:
                 f"{collection.dimension}, the model {self._embedder.identity} makes {len(vector)}",
                 "EMBEDDING_MODEL_NAME must be the model that the collection was filled with",
             )
-
-    async def _read_all(
-        self, http: HttpStore, collection: Collection, filters: Mapping[str, Any], keeper: "_Keeper"
-    ) -> None:
-        """Read every record once. Pages are cut by number: a collection that changes is read again."""
-        clause = where_clause(filters)
-        for _ in range(_PASSES):
-            before = await _count(http, collection)
-            keeper.start()
-            with leaf_errors():
-                await _Reader(http, collection, clause).into(keeper)
-            after = await _count(http, collection)
-            if before == after and (clause is not None or keeper.records == after):
-                return
-        raise SourceUnavailable(
-            f"{http.place}: records were added or removed while '{self._options.collection}' was ranked",
-            hint="try again when nothing writes into the collection",
-        )
 
 
 class _Keeper:
@@ -181,21 +165,17 @@ class _Keeper:
         self._distance = distance
         self._archived = options.include_archived
         self._filters = query.filters
-        self.records = 0
 
-    def start(self) -> None:
-        """Begin anew with nothing kept."""
-        self._best.clear()
-        self.records = 0
+    def take(self, answers: Sequence[Mapping[str, Any]]) -> None:
+        """Offer the documents of some answers; blocks."""
+        for answer in answers:
+            self._best.offer(self._documents(answer))
 
-    def take(self, page: Mapping[str, Any]) -> None:
-        """Offer the documents of a page; blocks."""
-        self.records += len(page["ids"])
-        self._best.offer(self._documents(page))
-
-    def _documents(self, page: Mapping[str, Any]) -> list[tuple[str, float]]:
+    def _documents(self, answer: Mapping[str, Any]) -> list[tuple[str, float]]:
         found = []
-        for record, metadata, vector in zip(page["ids"], page["metadatas"], page["embeddings"], strict=True):
+        for record, metadata, vector in zip(
+            answer["ids"], answer["metadatas"], answer["embeddings"], strict=True
+        ):
             fields = metadata or {}
             document = document_of(record, fields)
             if is_deleted(fields, include_archived=self._archived):
@@ -211,34 +191,76 @@ async def _count(http: HttpStore, collection: Collection) -> int:
 
 
 class _Reader:
-    """Reads a collection page by page; pages get smaller where an answer would be too large."""
+    """Reads a collection: first the ids of its records, then the records by their ids.
 
-    def __init__(self, http: HttpStore, collection: Collection, clause: Mapping[str, Any] | None) -> None:
+    Pages cut by number cost the server more the further they lie behind, and shift when a record is
+    removed. So only ids are listed that way, in few big pages, and a list that was disturbed is made again.
+    """
+
+    def __init__(self, http: HttpStore, collection: Collection) -> None:
         self._http = http
+        self._collection = collection
         self._path = collection.path + "/get"
-        self._fixed = {"include": ["embeddings", "metadatas"]} | ({"where": clause} if clause else {})
-        self._size = collection.page
 
-    async def into(self, keeper: _Keeper) -> None:
-        """Give the keeper every page, on a thread, while the next one is on its way."""
-        offset, page = 0, await self._page(0)
-        while page["ids"]:
-            offset += len(page["ids"])
+    async def list_into(self, listed: Listed, clause: Mapping[str, Any] | None) -> None:
+        """List the records that pass the clause, each once.
+
+        Raises:
+            SourceUnavailable: the collection changed each time.
+        """
+        for _ in range(_LISTINGS):
+            listed.clear()
+            before, seen = await _count(self._http, self._collection), 0
+            while ids := await self._ids(seen, clause):
+                seen += len(ids)
+                await blocking(partial(listed.add, ids))
+            after = await _count(self._http, self._collection)
+            whole = clause is not None or seen == after
+            if before == after and whole and listed.count() == seen:
+                return
+        raise SourceUnavailable(
+            f"{self._http.place}: records were added or removed while the collection was listed",
+            hint="try again when nothing writes into the collection",
+        )
+
+    async def _ids(self, offset: int, clause: Mapping[str, Any] | None) -> Sequence[str]:
+        most = _IDS
+        while True:
+            try:
+                answer = await self._get({"limit": most, "offset": offset, "include": []}, clause)
+            except TooMuch:
+                if most == 1:
+                    raise self._http.invalid("one id is over the limit of an answer") from None
+                most //= 2
+            else:
+                ids: Sequence[str] = answer["ids"]
+                return ids
+
+    async def read_into(self, keeper: _Keeper, listed: Listed) -> None:
+        """Give the keeper every record, on a thread, while the next ones are on their way."""
+        ids = listed.after("", self._collection.page)
+        page = await self._records(ids)
+        while ids:
+            ids = listed.after(ids[-1], self._collection.page)
             async with asyncio.TaskGroup() as tasks:
-                following = tasks.create_task(self._page(offset))
+                following = tasks.create_task(self._records(ids))
                 await blocking(partial(keeper.take, page))
             page = following.result()
 
-    async def _page(self, offset: int) -> Mapping[str, Any]:
-        while True:
-            try:
-                answer = await self._http.post(
-                    self._path, self._fixed | {"limit": self._size, "offset": offset}
-                )
-            except TooMuch:
-                if self._size == 1:
-                    raise self._http.invalid("one record is over the limit of an answer") from None
-                self._size = max(1, self._size // 2)
-            else:
-                page: Mapping[str, Any] = await self._http.json(answer, "read vectors")
-                return page
+    async def _records(self, ids: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        if not ids:
+            return []
+        try:
+            return [await self._get({"ids": list(ids), "include": ["embeddings", "metadatas"]}, None)]
+        except TooMuch:
+            if len(ids) == 1:
+                raise self._http.invalid(f"the record '{ids[0]}' is over the limit of an answer") from None
+            half = len(ids) // 2
+            return [*await self._records(ids[:half]), *await self._records(ids[half:])]
+
+    async def _get(self, body: Mapping[str, Any], clause: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        asked = dict(body) if clause is None else {**body, "where": clause}
+        found: Mapping[str, Any] = await self._http.json(
+            await self._http.post(self._path, asked), "read records"
+        )
+        return found

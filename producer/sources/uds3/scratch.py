@@ -19,10 +19,6 @@ class BestOf:
         self._connection = connection
         connection.execute("CREATE TABLE best (id TEXT PRIMARY KEY, score REAL NOT NULL) WITHOUT ROWID")
 
-    def clear(self) -> None:
-        """Forget all."""
-        self._connection.execute("DELETE FROM best")
-
     def offer(self, found: Iterable[tuple[str, float]]) -> None:
         """Keep the scores that are lower than what their documents have."""
         self._connection.executemany(
@@ -36,6 +32,33 @@ class BestOf:
         cursor = self._connection.execute("SELECT id, score FROM best ORDER BY score, id")
         while page := cursor.fetchmany(_PAGE):
             yield page
+
+
+class Listed:
+    """Names, each once, in byte order."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        connection.execute("CREATE TABLE listed (name TEXT PRIMARY KEY) WITHOUT ROWID")
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._connection.execute("DELETE FROM listed")
+
+    def add(self, names: Iterable[str]) -> None:
+        """Add names; those that are there already stay."""
+        self._connection.executemany("INSERT OR IGNORE INTO listed VALUES (?)", ((name,) for name in names))
+
+    def count(self) -> int:
+        """How many there are."""
+        return int(self._connection.execute("SELECT count(*) FROM listed").fetchone()[0])
+
+    def after(self, name: str, most: int) -> list[str]:
+        """The next names behind one."""
+        rows = self._connection.execute(
+            "SELECT name FROM listed WHERE name > ? ORDER BY name LIMIT ?", (name, most)
+        )
+        return [found for (found,) in rows]
 
 
 class Reached:
