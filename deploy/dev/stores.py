@@ -45,6 +45,12 @@ class Chroma(Service):
         config.write_text(json.dumps(values))
         return [_find_chroma(), "run", str(config)]
 
+    def environment(self) -> dict[str, str]:
+        """Without our settings: the server takes CHROMA_PORT and the like for its own, before the file."""
+        return {
+            name: value for name, value in super().environment().items() if not name.startswith("CHROMA_")
+        }
+
     def answers(self, ports: Mapping[str, int]) -> bool:
         """Whether it has a heartbeat."""
         return http_status(f"http://{HOST}:{ports['http']}/api/v2/heartbeat") == 200  # noqa: PLR2004 - OK
