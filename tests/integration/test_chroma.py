@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from common.errors import JobFailed, SourceUnavailable
-from common.models import Query
+from common.models import Query, Range
 from deploy.dev.services import free_ports
 from producer.documents import DeadReason
 from producer.sources.uds3.chroma import ChromaOptions, ChromaRanker
@@ -255,7 +255,9 @@ async def test_leaving_a_ranking_early_leaves_nothing_open(chroma: Address) -> N
 
 
 @asynccontextmanager
-async def stub(counts: Sequence[int], token: str | None = None) -> AsyncIterator[ChromaOptions]:
+async def stub(
+    counts: Sequence[int], token: str | None = None, asked_for: list[Any] | None = None
+) -> AsyncIterator[ChromaOptions]:
     """A server with one collection of three records, whose count is told as given, then stays."""
     left = list(counts)
 
@@ -274,6 +276,8 @@ async def stub(counts: Sequence[int], token: str | None = None) -> AsyncIterator
 
     async def get(request: web.Request) -> web.Response:
         asked = await request.json()
+        if asked_for is not None:
+            asked_for.append(asked.get("where"))
         names = asked.get("ids", ["r1", "r2", "r3"][asked.get("offset", 0) :])
         # r2 is removed after it was listed.
         names = names if asked["include"] == [] else [name for name in names if name != "r2"]
@@ -297,6 +301,14 @@ async def test_a_collection_that_changes_is_listed_again() -> None:
     async with stub([1, 2, 3, 4, 5, 6]) as options:
         with pytest.raises(SourceUnavailable, match="added or removed"):
             await ids(ChromaRanker(options, Fixed(1.0)))
+
+
+async def test_the_server_is_told_what_it_can_decide_itself() -> None:
+    asked_for: list[Any] = []
+    async with stub([3], asked_for=asked_for) as options:
+        filters = {"x": Range(gte=1), "y": None, "z": "a"}
+        await ids(ChromaRanker(options, Fixed(1.0)), filters=filters)
+    assert {"$and": [{"x": {"$gte": 1}}, {"z": {"$eq": "a"}}]} in asked_for
 
 
 async def test_refused_credentials_are_wrong_for_good() -> None:
