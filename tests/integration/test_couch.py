@@ -24,7 +24,7 @@ from tests.stores import Address, connections_to, http_options
 
 LONGEST = 4096
 SECRET = "do-not-show-me"  # noqa: S105 - of this test
-PDF = b"%PDF-1.7\n\xc3\x28 no text"
+PDF = b"%PDF-1.7\n no text"
 
 
 def options(couch: Address, database: str | None, **changes: Any) -> CouchOptions:
@@ -130,7 +130,9 @@ async def test_references_lead_first(couch: Address) -> None:
         {"_id": "uuid-1", "content": "by reference", "metadata": {"document_id": "a"}},
         {"_id": "uuid-2", "content": "removed", "deleted": True},
     )
+    third = await made(couch, {"_id": "e", "content": "of the third"})
     wanted = [
+        Wanted("e", {third.name: {"doc_id": "e"}}),
         Wanted("a", {other.name: {"doc_id": "uuid-1"}}),
         Wanted("a2", {other.name: "uuid-1", "no-such-database": {"doc_id": "x"}}),
         Wanted("b", {other.name: {"doc_id": "nowhere"}, "odd": None}),
@@ -141,8 +143,9 @@ async def test_references_lead_first(couch: Address) -> None:
         "a": "by reference",
         "a2": "by reference",
         "b": "of main",
+        "e": "of the third",
     }
-    assert set(await bodies(options(couch, None), *wanted)) == {"a", "a2"}
+    assert set(await bodies(options(couch, None), *wanted)) == {"a", "a2", "e"}
 
 
 @pytest.mark.parametrize("indexed", [False, True])
