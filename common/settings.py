@@ -192,6 +192,72 @@ class Settings(BaseModel):
     uds3_include_archived: bool = _setting(
         False, "export documents whose processing_status is archived", "UDS3_INCLUDE_ARCHIVED"
     )
+    chroma_host: str | None = _setting(None, "host of ChromaDB", "CHROMA_HOST", old=("CHROMADB_HOST",))
+    chroma_port: int = _setting(8000, "its port", "CHROMA_PORT", old=("CHROMADB_PORT",), ge=1, le=65535)
+    chroma_tls: bool = _setting(False, "speak TLS with it", "CHROMA_TLS", "CHROMA_SSL")
+    chroma_ca_file: str | None = _setting(None, "CA bundle (PEM)", "CHROMA_CA_FILE")
+    chroma_token: SecretStr | None = _setting(None, "token, where it wants one", "CHROMA_TOKEN")
+    chroma_token_header: str = _setting(
+        "Authorization",
+        "header of the token: Authorization (as a bearer) or X-Chroma-Token",
+        "CHROMA_TOKEN_HEADER",
+        pattern="^(Authorization|X-Chroma-Token)$",
+    )
+    chroma_tenant: str = _setting("default_tenant", "tenant", "CHROMA_TENANT")
+    chroma_database: str = _setting("default_database", "database", "CHROMA_DATABASE")
+    chroma_collection: str = _setting("document_chunks", "collection of the chunks", "CHROMA_COLLECTION")
+    embedding_model_name: str = _setting(
+        "all-MiniLM-L6-v2", "model that the collection was filled with", "EMBEDDING_MODEL_NAME"
+    )
+    embedding_model_path: Path | None = _setting(
+        None, "folder with its model.onnx and tokenizer.json (extra onnx)", "EMBEDDING_MODEL_PATH"
+    )
+    embedding_url: str | None = _setting(
+        None,
+        "service that embeds: .../v1/embeddings as OpenAI's, or .../embed of text-embeddings-inference",
+        "EMBEDDING_URL",
+        pattern=r"^https?://[^/@]+(/[^@]*)?$",
+    )
+    embedding_token: SecretStr | None = _setting(None, "its token", "EMBEDDING_TOKEN")
+    embedding_ca_file: str | None = _setting(None, "CA bundle (PEM)", "EMBEDDING_CA_FILE")
+    neo4j_uri: str | None = _setting(
+        None,
+        "Neo4j, such as neo4j+s://graph.example:7687",
+        "NEO4J_URI",
+        pattern=r"^(bolt|neo4j)(\+s|\+ssc)?://[^/@]+$",
+    )
+    neo4j_host: str | None = _setting(None, "its host, where NEO4J_URI is not set", "NEO4J_HOST")
+    neo4j_port: int = _setting(7687, "its Bolt port beside NEO4J_HOST", "NEO4J_PORT", ge=1, le=65535)
+    neo4j_user: str | None = _setting(None, "user name", "NEO4J_USER")
+    neo4j_password: SecretStr | None = _setting(None, "password", "NEO4J_PASSWORD")
+    neo4j_database: str | None = _setting(None, "database; none is the user's own", "NEO4J_DATABASE")
+    neo4j_ca_file: str | None = _setting(None, "CA bundle (PEM), with a URI without +s", "NEO4J_CA_FILE")
+    couch_url: str | None = _setting(
+        None,
+        "CouchDB, such as https://couch.example:6984",
+        "COUCH_URL",
+        pattern=r"^https?://[^/@]+(/[^@]*)?$",
+    )
+    couch_host: str | None = _setting(None, "its host, where COUCH_URL is not set", "COUCHDB_HOST")
+    couch_port: int = _setting(5984, "its port beside COUCHDB_HOST", "COUCHDB_PORT", ge=1, le=65535)
+    couch_user: str | None = _setting(None, "user name", "COUCH_USER", old=("COUCHDB_USER",))
+    couch_password: SecretStr | None = _setting(None, "password", "COUCH_PASSWORD", old=("COUCHDB_PASSWORD",))
+    couch_database: str | None = _setting(
+        None,
+        "database of bodies; none: only where couchdb_refs point",
+        "COUCH_DATABASE",
+        old=("COUCHDB_DATABASE",),
+    )
+    couch_ca_file: str | None = _setting(None, "CA bundle (PEM)", "COUCH_CA_FILE")
+    search_timeout_seconds: float = _setting(
+        30.0,
+        "a store or embedding service that sends nothing for so long is taken for away",
+        "SHARDLINE_SEARCH_TIMEOUT_SECONDS",
+        gt=0,
+    )
+    graph_query_seconds: float = _setting(
+        600.0, "longest time of one query of Neo4j", "SHARDLINE_GRAPH_QUERY_SECONDS", gt=0
+    )
     metrics_port: int = _setting(
         9310,
         "of /metrics, /healthz and /readyz; 0 is any free one",

@@ -2,18 +2,18 @@
 
 import os
 import shutil
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from common.errors import ShardlineError
 from common.layout import CHECKPOINTS, JOBS
 from common.probe import probe_create_only
 from common.settings import Settings
 from shardline.output import size
+from shardline.stores import probes
 from shardline.wiring import open_broker, open_store, uds3_stores
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,18 @@ async def examine(settings: Settings) -> list[Check]:
         if (missing := _not_configured(name, settings)) is not None:
             checks.append(Check(name, None, missing))
             continue
-        try:
-            checks.append(Check(name, True, await attempt(settings)))
-        except ShardlineError as error:
-            checks.append(Check(name, False, f"{error}; {error.hint}" if error.hint else str(error)))
+        checks.append(await _tried(name, partial(attempt, settings)))
+    for probe in probes(settings):
+        missed = Check(probe.name, None, probe.missing)
+        checks.append(await _tried(probe.name, probe.check) if probe.check else missed)
     return checks
+
+
+async def _tried(name: str, attempt: Callable[[], Awaitable[str]]) -> Check:
+    try:
+        return Check(name, True, await attempt())
+    except ShardlineError as error:
+        return Check(name, False, f"{error}; {error.hint}" if error.hint else str(error))
 
 
 def _not_configured(name: str, settings: Settings) -> str | None:

@@ -22,8 +22,10 @@ from producer.sources.files import JsonLinesFiles
 from producer.sources.places import LocalFiles, S3Files
 from producer.sources.planned import PlannedSource, PlannedStore
 from producer.sources.port import OpenSource, Parts, Source
+from producer.sources.uds3.embedders import embedder
 from producer.sources.uds3.postgres import Postgres, PostgresOptions
 from producer.sources.uds3.store import Stores, Uds3Store
+from shardline.stores import body_stores, embedding_options, rankers
 
 CLOCK = SystemClock()
 
@@ -126,15 +128,22 @@ def source_factory(settings: Settings, root: Path, *, confined: bool, remote: S3
 
 def _planned_store(settings: Settings, spec: JobSpec) -> PlannedStore:
     if spec.source.type == "uds3":
-        return Uds3Store(spec, uds3_stores(settings))
+        return Uds3Store(spec, uds3_stores(settings, spec.source.hops))
     raise JobFailed(
         FailureCode.SOURCE_INVALID, f"the source '{spec.source.type}' is not set up in this process"
     )
 
 
-def uds3_stores(settings: Settings) -> Stores:
+def uds3_stores(settings: Settings, hops: int = 0) -> Stores:
     """UDS3's stores, as far as they are configured."""
-    return Stores(postgres=_postgres(settings), archived=settings.uds3_include_archived)
+    embed = embedder(embedding_options(settings))
+    return Stores(
+        postgres=_postgres(settings),
+        rankers=rankers(settings, embed, hops),
+        bodies=body_stores(settings),
+        archived=settings.uds3_include_archived,
+        model=lambda: embed.identity,
+    )
 
 
 def _postgres(settings: Settings) -> Postgres | None:

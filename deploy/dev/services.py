@@ -17,7 +17,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -198,7 +198,9 @@ class Kafka(Service):
         config.write_text(fixed + _kafka_addresses(self.folder / "data", ports))
         if not (self.folder / "data" / "meta.properties").exists():
             cluster = uuid4().hex[:22]
-            _run([*self._java(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(config)])
+            run_command(
+                [*self._java(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(config)]
+            )
         return [*self._java(), "kafka.Kafka", str(config)]
 
     def answers(self, ports: Mapping[str, int]) -> bool:
@@ -266,10 +268,10 @@ class Seaweed(Service):
     def answers(self, ports: Mapping[str, int]) -> bool:
         """Whether the endpoint answers, and the filer has the bucket."""
         filer = f"http://{HOST}:{ports['filer']}/buckets/{BUCKET}/"
-        return _status(f"http://{HOST}:{ports['s3']}/") > 0 and _status(filer) == 200  # noqa: PLR2004 - OK
+        return http_status(f"http://{HOST}:{ports['s3']}/") > 0 and http_status(filer) == 200  # noqa: PLR2004 - OK
 
 
-def _status(url: str) -> int:
+def http_status(url: str) -> int:
     """The HTTP status of a GET, 0 when nobody answers."""
     try:
         with urllib.request.urlopen(url, timeout=2.0) as response:  # noqa: S310 - our own http address
@@ -281,37 +283,51 @@ def _status(url: str) -> int:
         return 0
 
 
-def require_java() -> str:
+def require_java(program: str = "Kafka", setting: str = "KAFKA_BOOTSTRAP_SERVERS") -> str:
     """The java program. Raises ServiceError when it is missing or too old."""
     java = shutil.which("java")
-    text = _run([java, "-version"]).stderr.decode() if java else ""
+    text = run_command([java, "-version"]).stderr.decode() if java else ""
     version = re.search(r'version "(\d+)', text)
     if java is None or version is None or int(version[1]) < JAVA_AT_LEAST:
         raise ServiceError(
-            f"Kafka needs Java {JAVA_AT_LEAST} or newer; on Debian: apt-get install openjdk-17-jre-headless. "
-            "Or set KAFKA_BOOTSTRAP_SERVERS to a broker that runs."
+            f"{program} needs Java {JAVA_AT_LEAST} or newer; on Debian: apt-get install "
+            f"openjdk-17-jre-headless. Or set {setting} to one that runs."
         )
     return java
 
 
 def kafka_jars() -> Path:
-    """The folder of Kafka's jars; Maven fills it once for each pom.xml, into $SHARDLINE_CACHE or .run."""
-    pom = HERE / "pom.xml"
-    cache = Path(os.environ.get("SHARDLINE_CACHE") or ROOT / ".run") / "kafka-jars"
-    target = cache.resolve() / sha256(pom.read_bytes()).hexdigest()[:12]
+    """The folder of Kafka's jars."""
+    return maven_jars(HERE / "pom.xml", "kafka", "KAFKA_BOOTSTRAP_SERVERS")
+
+
+def maven_jars(pom: Path, name: str, setting: str) -> Path:
+    """The folder of the jars of a pom.xml, filled once by Maven."""
+    maven = shutil.which("mvn")
+
+    def fill(folder: Path) -> None:
+        if maven is None:
+            raise ServiceError(
+                f"The jars of {name} are fetched with Maven, and mvn is not there; on Debian: "
+                f"apt-get install maven. Or set {setting} to one that runs."
+            )
+        copy = f"-DoutputDirectory={folder}"
+        run_command([maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", copy])
+
+    return cached(f"{name}-jars", pom.read_bytes(), fill)
+
+
+def cached(name: str, recipe: bytes, fill: Callable[[Path], None]) -> Path:
+    """A folder that is filled once for each recipe, in $SHARDLINE_CACHE or .run."""
+    cache = Path(os.environ.get("SHARDLINE_CACHE") or ROOT / ".run") / name
+    target = cache.resolve() / sha256(recipe).hexdigest()[:12]
     if target.exists():
         return target
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise ServiceError(
-            "Kafka's jars are fetched with Maven, and mvn is not there; on Debian: apt-get install maven. "
-            "Or set KAFKA_BOOTSTRAP_SERVERS to a broker that runs."
-        )
     cache.mkdir(parents=True, exist_ok=True)
     work = Path(mkdtemp(dir=cache))
     try:
-        _run([maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={work}"])
-        # Fails when another process was first: that folder, being named by the pom, is as good.
+        fill(work)
+        # Fails when another process was first: that folder, being named by the recipe, is as good.
         with suppress(OSError):
             work.rename(target)
     finally:
@@ -333,7 +349,8 @@ def find_weed() -> str:
     return weed
 
 
-def _run(command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+def run_command(command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+    """Run to the end. Raises ServiceError with the end of the output when it fails."""
     done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - our own command lines
     if done.returncode:
         output = (done.stdout + done.stderr).decode(errors="replace")[-2000:]

@@ -4,6 +4,7 @@ import tracemalloc
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -120,6 +121,30 @@ async def test_a_search_is_ranked_as_the_database_ranks_it(database: Database, t
     assert all(one.text == texts[one.id] for one in documents(items))
     _, normal = await read(Stores(database.postgres), query=search, quality={"relevance": "normalized"})
     assert [one.relevance for one in documents(normal)][:2] == [1.0, 61 / 62]
+
+
+async def test_what_was_left_out_is_told_wherever_the_dataset_is(database: Database, tmp_path: Path) -> None:
+    await make_uds3(database)
+    rows = [(f"d{n}", "Recht " * (300 + n)) for n in range(3)]
+    await database.load("documents", ("document_id", "content"), rows)
+    spec = uds3_job(query={"text": "Recht"}, quality={"min_score": 0.45, "keep_rejected": True})
+    store = MemoryStore()
+    assert await run(spec, database, tmp_path, store) == []
+    layout = Layout.of(spec)
+    manifest = orjson.loads(await store.get(layout.manifest))
+    told = {"searches": ["keyword"], "left_out": ["vector", "graph"], "degraded": []}
+    assert manifest["source"] == {"type": "uds3", "count": 3} | told
+    assert manifest["warnings"] == ["empty", "left_out"]
+    assert "left out, not configured: vector, graph." in (await store.get(layout.card)).decode()
+    rejected: list[dict[str, Any]] = []
+    async for info in store.list(layout.root + "rejected/"):
+        rejected += map(orjson.loads, (await store.get(info.key)).splitlines())
+    # Clara's raw relevance keeps six decimals, also of what is rejected.
+    assert sorted(one["scores"]["relevance"] for one in rejected) == [0.004762, 0.004839, 0.004918]
+    kept = uds3_job(job_id="kept", query={"text": "Recht"}, quality={"min_score": 0.4})
+    assert {row["relevance_score"] for row in await run(kept, database, tmp_path, store)} == {
+        *(0.004762, 0.004839, 0.004918)
+    }
 
 
 async def test_the_configuration_is_that_of_the_table(database: Database) -> None:

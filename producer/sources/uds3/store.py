@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,13 +28,15 @@ _TELL_SECONDS = 1.0
 class Stores:
     """The stores of an installation that this process is set up for.
 
-    `rankers` are those beside PostgreSQL. `archived`: whether archived documents count.
+    `rankers` are those beside PostgreSQL. `archived`: whether archived documents count. `model` tells what
+    makes the vectors of queries, for the plan.
     """
 
     postgres: Postgres | None = None
     rankers: Mapping[SearchType, Ranker] | None = None
     bodies: Sequence[Bodies] = ()
     archived: bool = False
+    model: Callable[[], str] | None = None
 
     @property
     def others(self) -> Mapping[SearchType, Ranker]:
@@ -83,7 +85,10 @@ class Uds3Store:
             return Description(facts, columns=found, estimate=estimate)
         choice = await self._choose(schema, set(known))
         self._check_texts(schema)
-        notes = {"searches": choice.done, "left_out": choice.left_out, "degraded": choice.degraded}
+        notes: dict[str, Any] = {"searches": choice.done, "left_out": choice.left_out}
+        notes["degraded"] = choice.degraded
+        if "vector" in choice.done and self._stores.model is not None:
+            notes["model"] = await blocking(self._stores.model)
         return Description(facts | {"searches": choice.done}, ranked=True, columns=found, notes=notes)
 
     def _check_texts(self, schema: Schema | None) -> None:

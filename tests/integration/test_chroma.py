@@ -1,0 +1,353 @@
+"""The vector search against ChromaDB's own server, compared with a ranking made from whole numbers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from common.errors import JobFailed, SourceUnavailable
+from common.models import Query, Range
+from deploy.dev.services import free_ports
+from producer.documents import DeadReason
+from producer.sources.uds3.chroma import ChromaOptions, ChromaRanker
+from producer.sources.uds3.chroma_bodies import ChromaBodies
+from producer.sources.uds3.distance import similarity
+from producer.sources.uds3.embed import EmbeddingOptions
+from producer.sources.uds3.embedders import embedder
+from producer.sources.uds3.port import Body, Hit, Unreadable, Wanted
+from tests.chroma_data import ChromaData
+from tests.embedding_stub import Fixed, embedding_service, over_http
+from tests.stores import Address, connections_to, http_options
+from tests.vectors import Vectors, load_vectors
+
+SMALL = {
+    "north": (0.0, 1.0),
+    "b": (1.0, 1.0),
+    "a": (1.0, 1.0),
+    "east": (1.0, 0.0),
+    "south": (0.0, -1.0),
+}
+
+
+@pytest.fixture(scope="module")
+def vectors() -> Vectors:
+    return load_vectors()
+
+
+@pytest.fixture(scope="module")
+def laws(chroma: Address, vectors: Vectors) -> ChromaData:
+    """A collection of 5,000 documents: half of them a chunk; every third has another one, turned away."""
+    data = ChromaData(chroma, "l2")
+    records: dict[str, list[float]] = {}
+    metadatas: dict[str, dict[str, Any]] = {}
+    for number, (identity, vector) in enumerate(zip(vectors.ids, vectors.embeddings.tolist(), strict=True)):
+        place = f"{identity}::chunk::{number % 7}" if number % 2 else identity
+        records[place] = vector
+        metadatas[place] = {"document_id": identity, "number": number, "even": number % 2 == 0}
+        if number % 3 == 0:
+            records[f"{identity}::chunk::99"] = [-value for value in vector]
+
+    async def fill() -> None:
+        await data.create()
+        await data.add(records, metadatas)
+
+    asyncio.run(fill())
+    return data
+
+
+async def made(chroma: Address, space: str = "cosine", **metadatas: dict[str, Any]) -> ChromaData:
+    """A collection of SMALL."""
+    data = ChromaData(chroma, space)
+    await data.create()
+    await data.add(SMALL, metadatas)
+    return data
+
+
+async def ranked(ranker: ChromaRanker, text: str = "x", **query: Any) -> list[Hit]:
+    async with aclosing(ranker.rank(Query(text=text, **query))) as pages:
+        return [hit async for page in pages for hit in page]
+
+
+async def ids(ranker: ChromaRanker, **query: Any) -> list[str]:
+    return [hit.id for hit in await ranked(ranker, **query)]
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("number", [0, 5, 11])
+async def test_every_document_is_ranked_exactly(laws: ChromaData, vectors: Vectors, number: int) -> None:
+    texts = dict(zip(vectors.queries, vectors.query_embeddings.astype(float).tolist(), strict=True))
+    async with embedding_service(texts) as url:
+        hits = await ranked(ChromaRanker(laws.options, over_http(url)), vectors.queries[number])
+    near, turned = vectors.squared_distances(number), vectors.squared_distances(number, -1)
+    best = [
+        (round(min(near[place], turned[place]) if place % 3 == 0 else near[place], 6), identity)
+        for place, identity in enumerate(vectors.ids)
+    ]
+    best.sort(key=lambda pair: (pair[0], pair[1].encode()))
+    assert [hit.id for hit in hits] == [identity for _, identity in best]
+    assert [hit.score for hit in hits] == [similarity(far) for far, _ in best]
+
+
+@pytest.mark.corpus
+async def test_cosine_distances_up_to_what_the_store_keeps(chroma: Address, vectors: Vectors) -> None:
+    data = ChromaData(chroma)
+    await data.create()
+    known = dict(zip(vectors.ids[:1500], vectors.cosine_distances(7), strict=False))
+    await data.add(dict(zip(known, vectors.embeddings.tolist(), strict=False)))
+    hits = await ranked(
+        ChromaRanker(data.options, Fixed(*vectors.query_embeddings[7].astype(float).tolist()))
+    )
+    assert {hit.id for hit in hits} == set(known)
+    # A vector may come back with other last bits, and its distance just on the other side of a rounding.
+    assert all(abs(similarity(known[hit.id]) - hit.score) < 1e-6 for hit in hits)
+    assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.id.encode()))
+
+
+@pytest.mark.corpus
+async def test_small_answers_change_nothing(laws: ChromaData, vectors: Vectors) -> None:
+    vector = vectors.query_embeddings[3].astype(float).tolist()
+    narrow = replace(laws.options, http=replace(laws.options.http, max_bytes=200_000))
+    query: dict[str, Any] = {"filters": {"number": {"lte": 700}}}
+    whole = await ranked(ChromaRanker(laws.options, Fixed(*vector)), **query)
+    assert len(whole) == 701
+    assert await ranked(ChromaRanker(narrow, Fixed(*vector)), **query) == whole
+    tiny = replace(laws.options, http=replace(laws.options.http, max_bytes=3_000))
+    with pytest.raises(JobFailed, match="over the limit"):
+        await ranked(ChromaRanker(tiny, Fixed(*vector)))
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        ("cosine", ["east", "a", "b", "north", "south"]),
+        ("l2", ["a", "b", "east", "north", "south"]),
+        ("ip", ["a", "b", "east", "north", "south"]),
+    ],
+)
+async def test_spaces_and_ties_by_id(chroma: Address, space: str, expected: list[str]) -> None:
+    vector = (1.0, 0.1) if space == "cosine" else (1.0, 0.6)
+    data = await made(chroma, space)
+    hits = await ranked(ChromaRanker(data.options, Fixed(*vector)))
+    assert [hit.id for hit in hits] == expected
+    assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.id.encode()))
+
+
+async def test_the_best_chunk_ranks_its_document(chroma: Address) -> None:
+    data = ChromaData(chroma)
+    await data.create()
+    await data.add(
+        {
+            "x::chunk::0": (0.0, 1.0),
+            "x::chunk::1": (1.0, 0.1),
+            "y": (1.0, 0.2),
+            "random-uuid": (1.0, 0.0),
+        },
+        {"random-uuid": {"document_id": "z::chunk::5"}},
+    )
+    assert await ids(ChromaRanker(data.options, Fixed(1.0, 0.0))) == ["z::chunk::5", "x", "y"]
+
+
+async def test_filters(chroma: Address) -> None:
+    data = await made(
+        chroma,
+        north={"year": 2020, "open": True, "day": "2020-05-01", "kind": "law"},
+        b={"year": 2020.0, "open": False, "day": "2021-05-01", "kind": "law"},
+        a={"year": 2021.5, "day": "2019-01-01", "kind": "note"},
+        east={"year": 1, "kind": "1"},
+    )
+    ranker = ChromaRanker(data.options, Fixed(1.0, 0.5))
+    assert list(await ranker.fields()) == ["day", "kind", "open", "year"]
+
+    async def found(**filters: Any) -> list[str]:
+        return sorted(await ids(ranker, filters=filters))
+
+    assert await found(year=2020) == ["b", "north"]
+    assert await found(year=[1, 2021.5]) == ["a", "east"]
+    assert await found(year={"gte": 2020, "lte": 2021}) == ["b", "north"]
+    assert await found(kind=["law", "note"], year={"gte": 2020.5}) == ["a"]
+    assert await found(open=True) == ["north"]
+    assert await found(open=[True, False]) == ["b", "north"]
+    assert await found(kind="1") == ["east"]
+    assert await found(kind=1) == []
+    assert await found(day={"gte": "2020-01-01"}) == ["b", "north"]
+    assert await found(day=None) == ["east", "south"]
+    assert await found(open=[None, True]) == ["a", "east", "north", "south"]
+    assert await found(kind=[]) == []
+
+
+async def test_documents_marked_deleted_are_no_hits(chroma: Address) -> None:
+    data = await made(
+        chroma,
+        north={"deleted": True},
+        b={"processing_status": "archived"},
+        a={"deleted_at": "2024-01-01"},
+        east={"deleted": False},
+    )
+    assert await ids(ChromaRanker(data.options, Fixed(1.0, 0.5))) == ["east", "south"]
+    archived = replace(data.options, include_archived=True)
+    assert await ids(ChromaRanker(archived, Fixed(1.0, 0.5))) == ["b", "east", "south"]
+
+
+async def test_an_empty_collection_has_no_hits(chroma: Address) -> None:
+    data = ChromaData(chroma)
+    await data.create()
+    ranker = ChromaRanker(data.options, Fixed(1.0, 0.5))
+    assert await ids(ranker) == []
+    assert list(await ranker.fields()) == []
+    await data.add(SMALL)
+    await data.remove(list(SMALL))
+    assert await ids(ranker) == []
+
+
+async def test_what_is_wrong_is_named(chroma: Address) -> None:
+    data = await made(chroma)
+    missing = replace(data.options, collection="nowhere")
+    with pytest.raises(JobFailed, match="no collection 'nowhere'") as error:
+        await ids(ChromaRanker(missing, Fixed(1.0, 0.5)))
+    assert "CHROMA_COLLECTION" in (error.value.hint or "")
+    with pytest.raises(JobFailed, match="dimension 2, the model fixed makes 3"):
+        await ids(ChromaRanker(data.options, Fixed(1.0, 0.5, 0.0)))
+    with pytest.raises(JobFailed, match="sentence_transformers") as error:
+        await ids(ChromaRanker(data.options, embedder(EmbeddingOptions())))
+    assert "EMBEDDING_MODEL_PATH" in (error.value.hint or "")
+
+
+async def test_check_tells_what_is_there(chroma: Address) -> None:
+    data = await made(chroma)
+    said = await ChromaRanker(data.options, Fixed(1.0, 0.5)).check()
+    assert f"{data.name} at {chroma.url} has 5 records of dimension 2, distance cosine" in said
+    with pytest.raises(JobFailed, match="dimension"):
+        await ChromaRanker(data.options, Fixed(1.0)).check()
+
+
+async def test_a_server_that_is_down_may_be_tried_again() -> None:
+    (port,) = free_ports(1)
+    options = ChromaOptions(http_options(Address(f"http://127.0.0.1:{port}")))
+    for call in (ChromaRanker(options, Fixed(1.0)).fields(), ids(ChromaRanker(options, Fixed(1.0)))):
+        with pytest.raises(SourceUnavailable, match=f"127.0.0.1:{port} cannot be read"):
+            await call
+
+
+@pytest.mark.corpus
+async def test_a_cancel_closes_the_connections(chroma: Address, laws: ChromaData, vectors: Vectors) -> None:
+    vector = vectors.query_embeddings[0].astype(float).tolist()
+    work = asyncio.create_task(ids(ChromaRanker(laws.options, Fixed(*vector))))
+    while not connections_to(chroma.port):
+        await asyncio.sleep(0)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    while connections_to(chroma.port):
+        await asyncio.sleep(0)
+
+
+async def test_leaving_a_ranking_early_leaves_nothing_open(chroma: Address) -> None:
+    data = await made(chroma)
+    async with aclosing(ChromaRanker(data.options, Fixed(1.0, 0.5)).rank(Query(text="x"))) as pages:
+        await anext(pages)
+    while connections_to(chroma.port):
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def stub(
+    counts: Sequence[int], token: str | None = None, asked_for: list[Any] | None = None
+) -> AsyncIterator[ChromaOptions]:
+    """A server with one collection of three records, whose count is told as given, then stays."""
+    left = list(counts)
+
+    @web.middleware
+    async def guarded(request: web.Request, handler: Any) -> web.StreamResponse:
+        if token is not None and request.headers.get("X-Chroma-Token") != token:
+            raise web.HTTPForbidden
+        answer: web.StreamResponse = await handler(request)
+        return answer
+
+    async def collection(_: web.Request) -> web.Response:
+        return web.json_response({"id": "1", "dimension": 1, "metadata": {"hnsw:space": "ip"}})
+
+    async def count(_: web.Request) -> web.Response:
+        return web.json_response(left.pop(0) if len(left) > 1 else left[0])
+
+    async def get(request: web.Request) -> web.Response:
+        asked = await request.json()
+        if asked_for is not None:
+            asked_for.append(asked.get("where"))
+        names = asked.get("ids", ["r1", "r2", "r3"][asked.get("offset", 0) :])
+        # r2 is removed after it was listed.
+        names = names if asked["include"] == [] else [name for name in names if name != "r2"]
+        answer: dict[str, Any] = {"ids": names, "metadatas": [{"x": 1}] * len(names)}
+        return web.json_response(answer | {"embeddings": [[0.5]] * len(names)})
+
+    app = web.Application(middlewares=[guarded])
+    folder = "/api/v2/tenants/default_tenant/databases/default_database/collections"
+    app.router.add_get(folder + "/document_chunks", collection)
+    app.router.add_get(folder + "/1/count", count)
+    app.router.add_post(folder + "/1/get", get)
+    async with TestServer(app) as server:
+        yield ChromaOptions(http_options(Address(str(server.make_url("")).rstrip("/"))))
+
+
+async def test_a_collection_that_changes_is_listed_again() -> None:
+    async with stub([3, 4, 3]) as options:
+        ranker = ChromaRanker(options, Fixed(1.0))
+        assert await ids(ranker) == ["r1", "r3"]
+        assert list(await ranker.fields()) == ["x"]
+    async with stub([1, 2, 3, 4, 5, 6]) as options:
+        with pytest.raises(SourceUnavailable, match="added or removed"):
+            await ids(ChromaRanker(options, Fixed(1.0)))
+
+
+async def test_the_server_is_told_what_it_can_decide_itself() -> None:
+    asked_for: list[Any] = []
+    async with stub([3], asked_for=asked_for) as options:
+        filters = {"x": Range(gte=1), "y": None, "z": "a"}
+        await ids(ChromaRanker(options, Fixed(1.0)), filters=filters)
+    assert {"$and": [{"x": {"$gte": 1}}, {"z": {"$eq": "a"}}]} in asked_for
+
+
+async def test_refused_credentials_are_wrong_for_good() -> None:
+    async with stub([3], "right") as options:
+        with pytest.raises(JobFailed, match="refuses the credentials") as error:
+            await ids(ChromaRanker(options, Fixed(1.0)))
+        assert error.value.hint == "check its credentials"
+        known = replace(options, http=replace(options.http, headers={"X-Chroma-Token": "right"}))
+        assert await ids(ChromaRanker(known, Fixed(1.0))) == ["r1", "r3"]
+        assert "right" not in repr(known)
+
+
+async def test_texts_of_chunks_are_joined_by_their_numbers(chroma: Address) -> None:
+    data = ChromaData(chroma)
+    await data.create()
+    await data.add(
+        {f"{name}": (1.0, 0.0) for name in ("x::chunk::10", "x::chunk::9", "y", "z", "u1", "gone", "long")},
+        {
+            "x::chunk::9": {"document_id": "x", "title": "T", "chunk_index": 9},
+            "x::chunk::10": {"document_id": "x", "title": "U"},
+            "y": {"content": "from metadata"},
+            "z": {"title": "no text"},
+            "u1": {"document_id": "d/1"},
+            "gone": {"is_deleted": True},
+        },
+        {
+            "x::chunk::9": "first",
+            "x::chunk::10": "second",
+            "u1": "by its name",
+            "gone": "x",
+            "long": "ä" * 60,
+        },
+    )
+    bodies = ChromaBodies(data.options)
+    wanted = [Wanted(one) for one in ("x", "y", "z", "d/1", "gone", "u1", "nowhere", "long")]
+    assert await bodies.bodies(wanted, 100) == {
+        "x": Body("first\nsecond", {"title": "T"}),
+        "y": Body("from metadata", {}),
+        "d/1": Body("by its name", {}),
+        "long": Unreadable(DeadReason.TOO_LARGE, ("ä" * 60).encode()),
+    }
+    assert "can give texts" in await bodies.check()

@@ -1,0 +1,277 @@
+"""The graph search against Neo4j's own server, compared with a search in the test's own words."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from common.errors import JobFailed, SourceUnavailable
+from common.models import Query
+from deploy.dev.services import free_ports
+from producer.sources.uds3.cypher import Statement
+from producer.sources.uds3.neo4j import Neo4jRanker
+from producer.sources.uds3.neo4j_options import Neo4jOptions
+from producer.sources.uds3.port import Hit
+from shardline.sample import sample_document
+from tests.stores import connections_to, cypher_async
+
+DOCUMENTS = 2500
+SECRET = "do-not-show-me"  # noqa: S105 - of this test
+FULL_TEXT = "CREATE FULLTEXT INDEX texts FOR (n:Document) ON EACH [n.content]"
+
+
+async def fill(options: Neo4jOptions, *nodes: Mapping[str, Any]) -> None:
+    """Add documents with these properties."""
+    await cypher_async(options, "UNWIND $nodes AS node CREATE (n:Document) SET n = node", nodes=list(nodes))
+
+
+async def link(options: Neo4jOptions, *edges: tuple[str, str, str]) -> None:
+    """Add edges (from, type, to) between documents."""
+    for start, kind, end in edges:
+        statement = f"MATCH (a:Document {{id: $a}}), (b:Document {{id: $b}}) CREATE (a)-[:{kind}]->(b)"
+        await cypher_async(options, statement, a=start, b=end)
+
+
+async def index(options: Neo4jOptions, statement: str = FULL_TEXT) -> None:
+    """Make a full-text index, and wait until it has taken everything in."""
+    await cypher_async(options, statement)
+    await cypher_async(options, "CALL db.awaitIndexes(60)")
+
+
+async def ranked(options: Neo4jOptions, text: str, hops: int = 0, **query: Any) -> list[Hit]:
+    async with aclosing(Neo4jRanker(options, hops).rank(Query(text=text, **query))) as pages:
+        return [hit async for page in pages for hit in page]
+
+
+async def ids(options: Neo4jOptions, text: str = "recht", hops: int = 0, **query: Any) -> list[str]:
+    return [hit.id for hit in await ranked(options, text, hops, **query)]
+
+
+def sample_nodes() -> list[dict[str, Any]]:
+    """Documents of the sample: some have only a name, some bear `id` in place of `document_id`."""
+    nodes = []
+    for number in range(DOCUMENTS):
+        document = sample_document(number)
+        node = {"content": document["content"], "pages": document["pages"]}
+        if number % 10 == 0:
+            node = {"name": str(document.get("title", "")), "pages": document["pages"]}
+        node["id" if number % 3 == 0 else "document_id"] = document["document_id"]
+        nodes.append(node)
+    return nodes
+
+
+async def test_all_that_contain_the_text_by_id(emptied: Neo4jOptions) -> None:
+    nodes = sample_nodes()
+    await fill(emptied, *nodes)
+    expected = sorted(
+        str(node.get("document_id", node.get("id")))
+        for node in nodes
+        if "dachfläche" in str(node.get("content", "")).lower() + "\n" + str(node.get("name", "")).lower()
+    )
+    assert 100 < len(expected) < DOCUMENTS
+    assert await ranked(emptied, "DACHFLÄCHE") == [Hit(one, 1.0) for one in expected]
+    assert await ids(emptied, "no such words anywhere") == []
+    assert len(await ids(emptied, "e")) > 2000
+
+
+async def test_by_full_text_score_then_id(emptied: Neo4jOptions) -> None:
+    nodes = sample_nodes()
+    await fill(emptied, *nodes)
+    await index(emptied)
+    words = "Dachfläche Bebauungsplan"
+    rows = await cypher_async(
+        emptied,
+        "CALL db.index.fulltext.queryNodes('texts', $words) YIELD node, score "
+        "RETURN coalesce(node.document_id, node.id) AS id, score",
+        words=words,
+    )
+    expected = sorted((Hit(row["id"], row["score"]) for row in rows), key=lambda hit: (-hit.score, hit.id))
+    assert len({hit.score for hit in expected}) > 10
+    assert await ranked(emptied, words) == expected
+    assert "texts" in await Neo4jRanker(emptied).check()
+
+
+async def test_words_of_a_query_are_no_operators(emptied: Neo4jOptions) -> None:
+    await fill(emptied, {"id": "a", "content": "bau AND recht"}, {"id": "b", "content": "bau plan"})
+    await index(emptied)
+    assert sorted(await ids(emptied, 'bau AND -recht +(plan "')) == ["a", "b"]
+    assert sorted(await ids(emptied, "bau NOT plan")) == ["a", "b"]
+    assert await ids(emptied, "-- ** !!") == []
+
+
+async def test_one_over_content_goes_before_one_over_names(emptied: Neo4jOptions) -> None:
+    await fill(emptied, {"id": "a", "content": "recht"}, {"id": "b", "name": "recht"})
+    await index(emptied, "CREATE FULLTEXT INDEX a_names FOR (n:Document) ON EACH [n.name]")
+    assert await ids(emptied) == ["b"]
+    await index(emptied, "CREATE FULLTEXT INDEX b_texts FOR (n:Document|Other) ON EACH [n.content, n.x]")
+    await index(emptied, "CREATE FULLTEXT INDEX a_titles FOR (n:Document) ON EACH [n.title]")
+    await cypher_async(emptied, "CREATE (:Other {id: 'c', content: 'recht'})")
+    await cypher_async(emptied, "CALL db.index.fulltext.awaitEventuallyConsistentIndexRefresh()")
+    assert await ids(emptied) == ["a"]
+
+
+async def test_ids_in_byte_order_each_once(emptied: Neo4jOptions) -> None:
+    names = ["b", "a", "ä", "Z", "\uff5e", "\U0001f600", "10", "9"]
+    await fill(emptied, *({"id": one, "content": "recht"} for one in names))
+    await fill(emptied, {"document_id": "a", "id": "other", "content": "Recht"}, {"content": "recht"})
+    await fill(emptied, {"id": 7, "content": "recht"})
+    assert await ids(emptied) == sorted([*names, "7"], key=str.encode)
+
+
+async def test_filters(emptied: Neo4jOptions) -> None:
+    text = {"content": "recht"}
+    await fill(
+        emptied,
+        {"id": "a", "year": 2020, "open": True, "day": "2020-05-01", "kind": "law"} | text,
+        {"id": "b", "year": 2020.0, "open": False, "day": "2021-05-01", "kind": "law"} | text,
+        {"id": "c", "year": 2021.5, "day": "2019-01-01", "kind": "note"} | text,
+        {"id": "d", "year": 1, "kind": "1"} | text,
+    )
+    await cypher_async(emptied, "CREATE (:Document {id: 'e', content: 'recht', day: date('2022-02-02')})")
+    await cypher_async(
+        emptied,
+        "CREATE (:Document {id: 'f', content: 'recht', day: datetime('2018-02-02T10:00:00Z'), year: '2020'})",
+    )
+    fields = ["content", "day", "id", "kind", "open", "year"]
+    assert list(await Neo4jRanker(emptied).fields()) == fields
+
+    async def found(**filters: Any) -> str:
+        return "".join(await ids(emptied, filters=filters))
+
+    assert await found(year=2020) == "ab"
+    assert await found(year=[1, 2021.5]) == "cd"
+    assert await found(year={"gte": 2020, "lte": 2021}) == "ab"
+    assert await found(kind=["law", "note"], year={"gte": 2020.5}) == "c"
+    assert await found(open=True) == "a"
+    assert await found(open=[True, False]) == "ab"
+    assert await found(kind="1") == "d"
+    assert await found(kind=1) == ""
+    assert await found(day={"gte": "2020-01-01"}) == "abe"
+    assert await found(day={"lte": "2019-01-01"}) == "cf"
+    assert await found(day="2022-02-02") == "e"
+    assert await found(open=None) == "cdef"
+    assert await found(open=[None, True]) == "acdef"
+    assert await found(kind=[]) == ""
+    assert await found(open={"gte": False}) == ""
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+async def test_documents_marked_deleted_are_no_hits(emptied: Neo4jOptions, indexed: bool) -> None:
+    marks: list[dict[str, Any]] = [
+        {"deleted": True},
+        {"deleted": "true"},
+        {"is_deleted": 1},
+        {"deleted_at": "2024-01-01"},
+        {"processing_status": "failed"},
+        {"processing_status": "archived"},
+        {"deleted": False, "is_deleted": "false", "deleted_at": "", "processing_status": "completed"},
+        {},
+    ]
+    await fill(emptied, *({"id": str(place), "content": "recht"} | one for place, one in enumerate(marks)))
+    await cypher_async(emptied, "CREATE (:Document {id: 'x', content: 'recht', deleted_at: datetime()})")
+    if indexed:
+        await index(emptied)
+    assert await ids(emptied) == ["6", "7"]
+    assert await ids(replace(emptied, include_archived=True)) == ["5", "6", "7"]
+
+
+async def test_neighbours_follow_by_distance_then_id(emptied: Neo4jOptions) -> None:
+    other = {"content": "x"}
+    await fill(emptied, {"id": "hit1", "content": "recht"}, {"id": "hit2", "content": "recht", "kind": "k"})
+    await fill(
+        emptied,
+        *({"id": one, "kind": "k"} | other for one in ("z", "m", "a", "far", "island", "wrong")),
+        {"id": "gone", "deleted": True} | other,
+        {"id": "behind"} | other,
+    )
+    await cypher_async(emptied, "CREATE (:Other {id: 'no-document'})")
+    await link(
+        emptied,
+        ("hit1", "CITES", "z"),
+        ("m", "SUPERSEDES", "hit2"),
+        ("hit1", "CITES", "hit2"),
+        ("z", "RELATED_TO", "a"),
+        ("m", "CITES", "a"),
+        ("a", "CITES", "far"),
+        ("hit1", "MENTIONS", "wrong"),
+        ("hit1", "CITES", "gone"),
+        ("gone", "CITES", "behind"),
+    )
+    await cypher_async(emptied, "MATCH (a {id: 'hit1'}), (b:Other) CREATE (a)-[:CITES]->(b)")
+    assert await ids(emptied) == ["hit1", "hit2"]
+    assert await ids(emptied, hops=1) == ["hit1", "hit2", "m", "z"]
+    assert await ids(emptied, hops=2) == ["hit1", "hit2", "m", "z", "a"]
+    hits = await ranked(emptied, "recht", hops=3)
+    assert [hit.id for hit in hits] == ["hit1", "hit2", "m", "z", "a", "far"]
+    assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.id.encode()))
+    # A filter says what is a hit, and not where the way may lead.
+    assert await ids(emptied, hops=3, filters={"kind": "k"}) == ["hit2", "m", "a", "z", "far"]
+
+
+async def test_an_empty_database_has_no_hits(emptied: Neo4jOptions) -> None:
+    assert await ids(emptied, hops=2) == []
+    assert list(await Neo4jRanker(emptied).fields()) == []
+    assert "0 documents, searched by CONTAINS" in await Neo4jRanker(emptied).check()
+
+
+async def test_what_is_wrong_is_named(emptied: Neo4jOptions) -> None:
+    wrong = replace(emptied, password=SECRET)
+    with pytest.raises(JobFailed, match="refuses the credentials") as error:
+        await ids(wrong)
+    assert "NEO4J_PASSWORD" in (error.value.hint or "")
+    assert SECRET not in repr(error.value) + repr(wrong)
+    with pytest.raises(JobFailed, match="database nowhere") as error:
+        await Neo4jRanker(replace(emptied, database="nowhere")).check()
+    assert error.value.hint == "set NEO4J_DATABASE"
+    with pytest.raises(JobFailed, match="nothing://localhost") as error:
+        await ids(replace(emptied, uri="nothing://localhost"))
+    assert error.value.hint == "check NEO4J_URI"
+
+
+async def test_a_server_that_is_down_may_be_tried_again(emptied: Neo4jOptions) -> None:
+    (port,) = free_ports(1)
+    away = replace(emptied, uri=f"bolt://127.0.0.1:{port}", attempts=2)
+    with pytest.raises(SourceUnavailable, match=f"127.0.0.1:{port} cannot be read"):
+        await ids(away)
+
+
+async def test_a_query_that_takes_too_long_may_be_tried_again(
+    emptied: Neo4jOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = "UNWIND range(1, 100000000000) AS number RETURN sum(number % 7) AS documents"
+    monkeypatch.setattr("producer.sources.uds3.neo4j._COUNT", Statement(endless, {}))
+    hurried = Neo4jRanker(replace(emptied, query_timeout=1.0, attempts=1))
+    with pytest.raises(SourceUnavailable, match="TimedOut"):
+        await hurried.check()
+
+
+async def test_a_cancel_closes_the_connections(emptied: Neo4jOptions) -> None:
+    await fill(emptied, *sample_nodes())
+    port, begun = int(emptied.uri.rpartition(":")[2]), asyncio.Event()
+
+    async def read() -> None:
+        async with aclosing(Neo4jRanker(emptied, hops=2).rank(Query(text="e"))) as pages:
+            async for _ in pages:
+                begun.set()
+
+    work = asyncio.create_task(read())
+    await begun.wait()
+    assert connections_to(port) == 1
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    while connections_to(port):
+        await asyncio.sleep(0)
+
+
+async def test_leaving_a_ranking_early_leaves_nothing_open(emptied: Neo4jOptions) -> None:
+    await fill(emptied, *sample_nodes())
+    port = int(emptied.uri.rpartition(":")[2])
+    async with aclosing(Neo4jRanker(emptied).rank(Query(text="e"))) as pages:
+        assert len(await anext(pages)) == 1000
+        assert connections_to(port) == 1
+    while connections_to(port):
+        await asyncio.sleep(0)

@@ -1,0 +1,156 @@
+"""A hybrid search over real servers and without PostgreSQL, from the settings to the rows of a dataset."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.clock import SystemClock
+from common.directory import DirectoryStore
+from common.layout import Layout
+from common.metrics import Metrics
+from common.models import JobSpec
+from common.settings import Settings
+from consumer.verify import Verifier
+from producer.parts import Limits
+from producer.sources.uds3.neo4j_options import Neo4jOptions
+from shardline.doctor import examine
+from shardline.embedded import Embedded
+from shardline.wiring import source_factory
+from tests.chroma_data import ChromaData
+from tests.embedding_stub import embedding_service
+from tests.integration.test_couch import CouchData
+from tests.integration.test_neo4j import fill, link
+from tests.make import job
+from tests.stores import Address
+
+QUERY = "Baurecht"
+BEHIND = [f"v{number:02d}" for number in range(20)]
+
+
+@pytest.fixture
+async def filled(chroma: Address, couch: Address, emptied: Neo4jOptions) -> dict[str, Any]:
+    """Settings of three stores that hold a few documents between them."""
+    vectors = ChromaData(chroma)
+    await vectors.create()
+    chunks = {
+        f"{name}::chunk::{n}": (1.0, 0.01 * place + n) for place, name in enumerate(BEHIND) for n in (0, 1)
+    }
+    await vectors.add(
+        chunks | {"only-here": (1.0, 0.015)},
+        {"only-here": {"title": "Only here"}},
+        {"only-here": "text of the vector store", "v00::chunk::0": "not this one"},
+    )
+    await fill(
+        emptied,
+        {"id": "v05", "content": "Baurecht"},
+        {"id": "g1", "name": "das BAURECHT"},
+        {"id": "near", "content": "x"},
+        {"id": "gone", "content": "Baurecht", "deleted": True},
+    )
+    await link(emptied, ("g1", "CITES", "near"))
+    bodies = CouchData(couch)
+    texts = [
+        {"_id": name, "content": f"Text {name}. " * 50, "title": f"T {name}"} for name in (*BEHIND, "near")
+    ]
+    await bodies.create(*texts)
+    return {
+        "chroma_host": "127.0.0.1",
+        "chroma_port": chroma.port,
+        "chroma_collection": vectors.name,
+        "neo4j_uri": emptied.uri,
+        "neo4j_user": emptied.user,
+        "neo4j_password": emptied.password,
+        "couch_url": couch.url,
+        "couch_user": couch.user,
+        "couch_password": couch.password,
+        "couch_database": bodies.name,
+    }
+
+
+def search(job_id: str, **query: Any) -> JobSpec:
+    return job(
+        job_id=job_id,
+        name="search",
+        source={"type": "uds3", "hops": 1},
+        query={"text": QUERY, "search_types": ["vector", "graph"]} | query,
+        quality={"min_score": 0.0},
+        partitions=1,
+    )
+
+
+async def run(settings: Settings, spec: JobSpec, output: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows and the manifest of a run in this process."""
+    store = DirectoryStore(output)
+    source = source_factory(settings, output, confined=True, remote=None)
+    embedded = Embedded(store, SystemClock(), Metrics(), source, Limits(progress_seconds=0.1), 1 << 30)
+    view = (await embedded.run(spec, lambda _: None)).view
+    assert view.state.state == "completed", view.to_json()
+    root = Layout.of(spec).root
+    assert (await Verifier(store, root).run()).ok
+    folder = output / root
+    shards = sorted((folder / "data").rglob("*.jsonl"))
+    rows = [json.loads(line) for shard in shards for line in shard.read_text().splitlines()]
+    return rows, json.loads((folder / "manifest.json").read_text())
+
+
+async def test_three_stores_become_one_dataset(filled: dict[str, Any], tmp_path: Path) -> None:
+    # By distance: v00, v01 and only-here between them, v02 … By graph: g1, v05, then near, one edge away.
+    by_vector = ["v00", "v01", "only-here", *BEHIND[2:]]
+    by_graph = ["g1", "v05", "near"]
+    ranks = [{name: rank for rank, name in enumerate(one, 1)} for one in (by_vector, by_graph)]
+    weights = (0.6, 0.4)
+    scores = {
+        name: sum(
+            weight / (60 + found[name]) for weight, found in zip(weights, ranks, strict=True) if name in found
+        )
+        for name in {*by_vector, *by_graph}
+    }
+    expected = sorted(scores, key=lambda name: (-scores[name], name))
+    async with embedding_service({QUERY: (1.0, 0.0)}) as url:
+        settings = Settings(**filled, embedding_url=url)
+        spec = search("search", weights={"vector": 0.6, "graph": 0.4})
+        rows, manifest = await run(settings, spec, tmp_path / "one")
+        again, _ = await run(settings, spec, tmp_path / "two")
+        few, _ = await run(settings, search("few", top_k=3), tmp_path / "three")
+    assert rows == again
+    assert [row["document_id"] for row in few] == expected[:3]
+    # g1 has no body anywhere.
+    assert [row["document_id"] for row in rows] == [name for name in expected if name != "g1"]
+    assert manifest["dead_letters"] == {"no_content": 1}
+    assert {row["document_id"]: row["relevance_score"] for row in rows} == {
+        name: round(score, 6) for name, score in scores.items() if name != "g1"
+    }
+    texts = {row["document_id"]: row["text"] for row in rows}
+    assert texts["v00"] == "Text v00. " * 50
+    assert texts["only-here"] == "text of the vector store"
+    assert {row["source"] for row in rows} == {"uds3_search"}
+    notes = manifest["source"]
+    assert (notes["searches"], notes["left_out"], notes["degraded"]) == (["vector", "graph"], [], [])
+    assert notes["model"] == "all-MiniLM-L6-v2 (http)"
+
+
+async def test_doctor_tries_each_store(filled: dict[str, Any]) -> None:
+    async with embedding_service({"Recht": (1.0, 0.0)}) as url:
+        settings = Settings(**filled, embedding_url=url, kafka_bootstrap_servers="127.0.0.1:1")
+        checks = {check.name: check for check in await examine(settings)}
+        wrong = Settings(**filled | {"couch_database": "nowhere"}, kafka_bootstrap_servers="127.0.0.1:1")
+        broken = {check.name: check for check in await examine(wrong)}
+    assert all(checks[name].ok for name in ("chromadb", "neo4j", "couchdb")), checks
+    assert "41 records of dimension 2" in checks["chromadb"].found
+    assert "CONTAINS" in checks["neo4j"].found
+    assert (broken["chromadb"].ok, broken["couchdb"].ok) == (False, False)
+    assert "set COUCH_DATABASE" in broken["couchdb"].found
+    assert "EMBEDDING_URL" in broken["chromadb"].found
+    assert filled["couch_password"] not in str(checks) + str(broken)
+
+
+async def test_a_store_that_is_down_is_waited_for_or_named(filled: dict[str, Any], tmp_path: Path) -> None:
+    settings = Settings(**filled | {"neo4j_uri": "bolt://127.0.0.1:1"})
+    spec = search("down").model_copy(update={"source": job(source={"type": "uds3", "degrade": True}).source})
+    async with embedding_service({QUERY: (1.0, 0.0)}) as url:
+        settings = settings.model_copy(update={"embedding_url": url})
+        rows, manifest = await run(settings, spec, tmp_path)
+    assert [row["document_id"] for row in rows][:4] == ["v00", "v01", "only-here", "v02"]
+    assert manifest["source"]["degraded"] == ["graph"]

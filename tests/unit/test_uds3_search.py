@@ -1,0 +1,257 @@
+"""The pure parts of the searches: distances, clauses, chunks, marks, words, long lists."""
+
+import math
+import struct
+from array import array
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.models import Range
+from producer.sources.port import Document
+from producer.sources.query import passes
+from producer.sources.uds3.chunks import document_of, place_of
+from producer.sources.uds3.cypher import by_content, by_index
+from producer.sources.uds3.distance import SPACES, distance_from, dot, similarity
+from producer.sources.uds3.embed import pooled, unit
+from producer.sources.uds3.lucene import lucene_query
+from producer.sources.uds3.marks import is_deleted
+from producer.sources.uds3.scratch import BestOf, Listed, Names, Reached, scratch
+from producer.sources.uds3.where import where_clause
+
+FLOAT32 = st.floats(-1e6, 1e6, width=32)
+VECTORS = st.integers(1, 24).flatmap(
+    lambda size: st.tuples(
+        st.lists(FLOAT32, min_size=size, max_size=size), st.lists(FLOAT32, min_size=size, max_size=size)
+    )
+)
+
+
+def _exact(left: list[float], right: list[float]) -> float:
+    return float(sum((Fraction(a) * Fraction(b) for a, b in zip(left, right, strict=True)), Fraction()))
+
+
+@given(VECTORS)
+def test_a_scalar_product_is_the_exact_one_rounded_once(pair: tuple[list[float], list[float]]) -> None:
+    query, vector = pair
+    assert distance_from(query, "ip")(vector) == round(1.0 - _exact(query, vector), 6)
+    lengths = math.sqrt(_exact(query, query)) * math.sqrt(_exact(vector, vector))
+    expected = 1.0 - _exact(query, vector) / lengths if lengths else 1.0
+    assert distance_from(query, "cosine")(vector) == round(expected, 6)
+
+
+@given(VECTORS, st.randoms(use_true_random=False), st.sampled_from(SPACES))
+def test_the_order_of_the_numbers_does_not_matter(
+    pair: tuple[list[float], list[float]], random: Any, space: str
+) -> None:
+    order = list(range(len(pair[0])))
+    random.shuffle(order)
+    query, vector = ([values[place] for place in order] for values in pair)
+    assert distance_from(query, space)(vector) == distance_from(pair[0], space)(pair[1])
+
+
+@given(VECTORS)
+def test_a_vector_is_nowhere_nearer_than_at_itself(pair: tuple[list[float], list[float]]) -> None:
+    query, vector = pair
+    assert distance_from(query, "l2")(query) == 0.0
+    assert distance_from(query, "l2")(vector) >= 0.0
+
+
+def test_numbers_are_taken_as_float32() -> None:
+    (short,) = struct.unpack("f", struct.pack("f", 0.1))
+    assert dot(array("f", [1000.0]), array("f", [0.1])) == 1000.0 * short
+    assert distance_from([1000.0], "ip")([0.1]) == round(1.0 - 1000.0 * short, 6) != -99.0
+
+
+@pytest.mark.parametrize("broken", [[1.0], [1.0, math.nan], [1.0, math.inf], [1.0, None], [1.0, "x"], None])
+@pytest.mark.parametrize("space", SPACES)
+def test_what_is_no_vector_is_infinitely_far(broken: Any, space: str) -> None:
+    far = distance_from([1.0, 2.0], space)(broken)
+    assert far == math.inf
+
+
+def test_similarity() -> None:
+    assert [similarity(far) for far in (0.0, 0.25, 1.0, 1.5)] == [1.0, 0.75, 0.0, -0.5]
+
+
+NAMES = st.sampled_from(["year", "title", "open"])
+VALUES = st.one_of(
+    st.integers(-3, 3),
+    st.sampled_from([0.5, 1.0, -2.0]),
+    st.sampled_from(["a", "b", "2020-01-01"]),
+    st.booleans(),
+)
+BOUNDS = st.one_of(st.none(), VALUES)
+RANGES = st.tuples(BOUNDS, BOUNDS).filter(lambda pair: pair != (None, None))
+FILTERS = st.dictionaries(
+    NAMES,
+    st.one_of(
+        st.none(),
+        VALUES,
+        st.lists(st.one_of(st.none(), VALUES), max_size=4),
+        RANGES.map(lambda pair: Range(gte=pair[0], lte=pair[1])),
+    ),
+)
+
+
+def _chroma_meets(clause: dict[str, Any], metadata: dict[str, Any]) -> bool:
+    """How the server decides a clause, as it was seen to."""
+    ((key, value),) = clause.items()
+    if key == "$and":
+        return all(_chroma_meets(one, metadata) for one in value)
+    if key == "$or":
+        return any(_chroma_meets(one, metadata) for one in value)
+    ((sign, wanted),) = value.items()
+    found = metadata.get(key)
+    if found is None or isinstance(found, str) != isinstance(wanted, str):
+        return False
+    if isinstance(found, bool) != isinstance(wanted, bool):
+        return False
+    return bool({"$eq": found == wanted, "$gte": found >= wanted, "$lte": found <= wanted}[sign])
+
+
+@given(FILTERS, st.dictionaries(NAMES, VALUES))
+def test_a_clause_lets_through_all_that_meets_the_filters(
+    filters: dict[str, Any], metadata: dict[str, Any]
+) -> None:
+    clause = where_clause(filters)
+    if passes(Document("x", "", metadata), filters):
+        assert clause is None or _chroma_meets(clause, metadata)
+
+
+def test_clauses() -> None:
+    assert where_clause({}) is None
+    assert where_clause({"a": None, "b": [], "c": Range(gte="2020")}) is None
+    assert where_clause({"a": [None, "x"]}) is where_clause({"a": [1 << 60]}) is None
+    assert where_clause({"a": "x"}) == {"a": {"$eq": "x"}}
+    assert where_clause({"a": ["x", 1], "b": Range(gte=1, lte=2)}) == {
+        "$and": [
+            {"$or": [{"a": {"$eq": "x"}}, {"a": {"$eq": 1}}]},
+            {"b": {"$gte": 1}},
+            {"b": {"$lte": 2}},
+        ]
+    }
+
+
+@given(st.text(min_size=1), st.integers(0, 10**9))
+def test_a_chunk_belongs_to_its_document(document: str, number: int) -> None:
+    record = f"{document}::chunk::{number}"
+    assert document_of(record, None) == document_of(record, {"document_id": ""}) == document
+    assert document_of(record, {"document_id": "other"}) == "other"
+    assert place_of(record) == (number, record)
+
+
+def test_a_plain_id_is_its_own_document() -> None:
+    assert document_of("a::chunk::x", {}) == "a::chunk::x"
+    assert place_of("a") == (-1, "a")
+
+
+@pytest.mark.parametrize(
+    ("fields", "gone"),
+    [
+        ({}, False),
+        ({"deleted": True}, True),
+        ({"deleted": False, "is_deleted": 0, "deleted_at": None, "processing_status": "completed"}, False),
+        ({"is_deleted": "true"}, True),
+        ({"is_deleted": 1}, True),
+        ({"deleted_at": "2024-01-01"}, True),
+        ({"deleted_at": ""}, False),
+        ({"processing_status": "failed"}, True),
+        ({"processing_status": "Archived"}, True),
+    ],
+)
+def test_marks_of_deletion(fields: dict[str, Any], gone: bool) -> None:
+    assert is_deleted(fields) is gone
+
+
+def test_archived_documents_are_read_where_that_is_set() -> None:
+    assert not is_deleted({"processing_status": "archived"}, include_archived=True)
+    assert is_deleted({"processing_status": "failed"}, include_archived=True)
+
+
+@given(st.text())
+def test_words_carry_no_operator(text: str) -> None:
+    query = lucene_query(text) or ""
+    bare = query
+    for char in '+-!(){}[]^"~*?:\\/&|<>=':
+        bare = bare.replace("\\" + char, "")
+    assert not set(bare) & set('+-!(){}[]^"~*?:\\/&|<>=')
+    assert not set(query.split()) & {"AND", "OR", "NOT", "TO"}
+
+
+def test_words() -> None:
+    assert lucene_query('Bau "Recht" OR a/b * - §') == r"Bau \"Recht\" or a\/b"
+    assert lucene_query(" * && ") is None
+
+
+@given(st.text(min_size=1))
+def test_no_value_stands_in_a_statement(value: str) -> None:
+    marked = f"«{value}»"
+    filters = {marked: [marked, None], marked + "2": Range(gte=marked)}
+    for statement in (by_content(marked, filters, ["failed"]), by_index(marked, marked, filters, ["failed"])):
+        assert "«" not in statement.text
+
+
+@given(st.lists(st.tuples(st.text(max_size=3), st.floats(0, 2))))
+def test_the_best_score_of_each_document_in_order(found: list[tuple[str, float]]) -> None:
+    lowest: dict[str, float] = {}
+    for document, score in found:
+        lowest[document] = min(score, lowest.get(document, score))
+    with scratch() as connection:
+        best = BestOf(connection)
+        for one in found:
+            best.offer([one])
+        ranked = [pair for page in best.ranked() for pair in page]
+        assert ranked == sorted(lowest.items(), key=lambda pair: (pair[1], pair[0].encode()))
+
+
+def test_pages_of_a_long_list_are_bounded() -> None:
+    with scratch() as connection:
+        best = BestOf(connection)
+        best.offer((f"{number:05d}", 0.5) for number in range(2500))
+        assert [len(page) for page in best.ranked()] == [1000, 1000, 500]
+
+
+@given(st.lists(st.text(min_size=1, max_size=3)), st.integers(1, 4))
+def test_names_are_listed_once_in_byte_order(names: list[str], most: int) -> None:
+    with scratch() as connection:
+        listed = Listed(connection)
+        listed.add(["before"])
+        listed.clear()
+        for name in names:
+            listed.add([name])
+        found, last = list[str](), ""
+        while page := listed.after(last, most):
+            assert len(page) <= most
+            found, last = found + page, page[-1]
+        assert found == sorted(set(names), key=str.encode)
+        assert listed.count() == len(found)
+
+
+def test_neighbours_by_their_nearest_hit() -> None:
+    with scratch() as connection:
+        reached = Reached(connection)
+        reached.add(0, [("n1", "a", True)])
+        reached.add(1, [("n1", "a", True), ("n3", "z", True), ("n2", "b", True), ("n4", "hidden", False)])
+        reached.add(2, [("n2", "b", True), ("n5", "c", True), ("n6", "a", True)])
+        assert reached.at(1, "", 2) == ["n2", "n3"]
+        assert reached.at(1, "n3", 2) == ["n4"]
+        assert list(reached.neighbours()) == [[("b", 1), ("z", 1), ("c", 2)]]
+
+
+def test_the_first_name_of_a_document_counts() -> None:
+    names = Names()
+    names.add([("a", "u2"), ("a", "u1"), ("b", "u3")])
+    assert names.of(["b", "x", "a"]) == [("u3", "b"), ("u1", "a")]
+
+
+@given(st.lists(st.lists(FLOAT32, min_size=3, max_size=3), min_size=1, max_size=5), st.data())
+def test_pooling_leaves_out_what_is_masked(tokens: list[list[float]], data: st.DataObject) -> None:
+    mask = data.draw(st.lists(st.integers(0, 1), min_size=len(tokens), max_size=len(tokens)))
+    kept = [vector for vector, counts in zip(tokens, mask, strict=True) if counts]
+    assert pooled(tokens, mask) == pooled(kept, [1] * len(kept)) if kept else [0.0, 0.0, 0.0]
+    length = math.hypot(*unit(tokens[0]))
+    assert length == pytest.approx(1.0) or not any(tokens[0])
