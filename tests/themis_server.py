@@ -11,6 +11,7 @@ numbers stand in brackets. Beside what the tables do (tests/themis_tables.py):
 - What kills the real process (A40, A42) drops every connection here, until `revive`.
 """
 
+import asyncio
 import json
 import math
 import time
@@ -18,15 +19,14 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
-
-from aiohttp import web
 
 from tests.themis_tables import Killed, Refused, Tables
 
 ADMIN, READER = "admin-token-for-tests", "readonly-token-for-tests"
 _BODY_LIMIT = 1 << 20
-_HEADERS = {"Server": "THEMIS/0.1.0", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_HEADERS = {"Server": "THEMIS/0.1.0", "X-Content-Type-Options": "nosniff", "Content-Type": "application/json"}
 _PARSE_ERROR = (
     "[json.exception.parse_error.101] parse error at line 1, column {}: syntax error while parsing value - "
     "unexpected end of input; expected '[', '{{', or a literal"
@@ -37,19 +37,44 @@ _KINDS = {dict: "object", list: "array", str: "string", bool: "boolean", int: "n
 Answer = tuple[int, dict[str, Any]]
 
 
+class _CutOff(Exception):
+    """The connection is closed without an answer; the server lives on."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request; the names of headers are in lower case, the path is as it was sent."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+async def _read(reader: asyncio.StreamReader) -> Request:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+    method, path, _ = head[0].split(" ")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
+    size = int(headers.get("content-length", "0"))
+    if size > _BODY_LIMIT:
+        raise _CutOff
+    return Request(method, path, headers, await reader.readexactly(size))
+
+
 @dataclass
 class Bucket:
     """The rate limit of one user: refilled steadily; None lets everything through."""
 
     per_minute: int | None = None
     tokens: float = 0.0
-    at: float = field(default_factory=time.monotonic)
+    at: float = 0.0
+    now: Callable[[], float] = time.monotonic
 
     def wait(self) -> int:
         """0 when the request may pass, else the seconds to wait."""
         if self.per_minute is None:
             return 0
-        now = time.monotonic()
+        now = self.now()
         full = float(self.per_minute)
         self.tokens = min(full, self.tokens + (now - self.at) * full / 60)
         self.at = now
@@ -67,15 +92,17 @@ class Themis:
     scopes: dict[str, set[str]] = field(
         default_factory=lambda: {ADMIN: {"data:read", "data:write"}, READER: {"data:read"}}
     )
+    now: Callable[[], float] = time.monotonic
     dead: bool = False
     url: str = ""
     asked: Counter[str] = field(default_factory=Counter)
     queries: list[dict[str, Any]] = field(default_factory=list)
-    before: Callable[[str, str], Awaitable[None]] | None = None
+    before: Callable[[Request], Awaitable[None]] | None = None
+    refused: int = 0
     open_now: int = 0
     most_open: int = 0
     bucket: Bucket = field(default_factory=Bucket)
-    connections: set[Any] = field(default_factory=set)
+    connections: set[asyncio.Task[None]] = field(default_factory=set)
 
     def fill(self, table: str, key: str, rows: list[dict[str, Any]], *, indexed: bool = True) -> None:
         """Put rows under the value of their `key`, and index it."""
@@ -91,66 +118,71 @@ class Themis:
 
     def limit(self, per_minute: int | None, *, left: int | None = None) -> None:
         """Requests that each user may make a minute, and now."""
-        self.bucket = Bucket(
-            per_minute, float(left if left is not None else per_minute or 0), time.monotonic()
-        )
+        tokens = float(left if left is not None else per_minute or 0)
+        self.bucket = Bucket(per_minute, tokens, self.now(), self.now)
 
     def revive(self) -> None:
         """Start the server again after it was killed."""
         self.dead = False
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request, or drop its connection."""
-        self.connections.add(request.transport)
+    async def connected(self) -> int:
+        """Connections that clients hold open now, once those that they closed are noticed."""
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return len(self.connections)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests of one connection, or drop it."""
+        task = asyncio.current_task()
+        assert task is not None
+        self.connections.add(task)
         try:
-            self.open_now += 1
-            self.most_open = max(self.most_open, self.open_now)
-            if self.before is not None:
-                await self.before(request.method, request.raw_path)
-            body = await self._body(request)
-            status, answer, headers = self._answer(request, body)
+            while True:
+                await self._serve_one(await _read(reader), writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
         except _CutOff:
-            return self._drop(request)
+            writer.transport.abort()
         except Killed:
             self.dead = True
-            return self._drop(request)
+            writer.transport.abort()
+        finally:
+            self.connections.discard(task)
+
+    async def _serve_one(self, request: Request, writer: asyncio.StreamWriter) -> None:
+        self.open_now += 1
+        self.most_open = max(self.most_open, self.open_now)
+        try:
+            if self.before is not None:
+                await self.before(request)
+            status, answer, headers = self._answer(request)
         finally:
             self.open_now -= 1
-        text = json.dumps(answer, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-        return web.Response(
-            body=text.encode(), status=status, headers=_HEADERS | headers, content_type="application/json"
-        )
+        body = json.dumps(answer, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+        headers = _HEADERS | headers | {"Content-Length": str(len(body))}
+        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *map(": ".join, headers.items())]
+        writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+        await writer.drain()
 
-    async def _body(self, request: web.BaseRequest) -> bytes:
-        data = b""
-        async for chunk in request.content.iter_any():
-            data += chunk
-            if len(data) > _BODY_LIMIT:
-                raise _CutOff
-        return data
-
-    def _drop(self, request: web.BaseRequest) -> web.Response:
-        if request.transport is not None:
-            request.transport.abort()
-        return web.Response(status=500)
-
-    def _answer(self, request: web.BaseRequest, body: bytes) -> tuple[int, dict[str, Any], dict[str, str]]:
+    def _answer(self, request: Request) -> tuple[int, dict[str, Any], dict[str, str]]:
         if self.dead:
             raise Killed
-        path = request.raw_path.partition("?")[0]
+        path = request.path.partition("?")[0]
         self.asked[
             f"{request.method} {path if path.startswith('/query') else '/'.join(path.split('/')[:2])}"
         ] += 1
-        wait = 0 if request.headers.get("X-Forwarded-For") == "127.0.0.1" else self.bucket.wait()
+        wait = 0 if request.headers.get("x-forwarded-for") == "127.0.0.1" else self.bucket.wait()
         if wait:
             return self._limited(wait)
         if path.startswith("/entities/") and not _segment(path.removeprefix("/entities/")):
             return (*_error(400, "invalid entity key"), {})
         if refusal := self._refusal(request, path):
             return refusal
-        return (*self._route(request.method, path, body), {})
+        return (*self._route(request.method, path, request.body), {})
 
     def _limited(self, wait: int) -> tuple[int, dict[str, Any], dict[str, str]]:
+        self.refused += 1
+        self.refused += 1
         headers = {
             "Retry-After": str(wait),
             "X-RateLimit-Limit": str(self.bucket.per_minute),
@@ -165,14 +197,12 @@ class Themis:
         }
         return 429, answer, headers
 
-    def _refusal(
-        self, request: web.BaseRequest, path: str
-    ) -> tuple[int, dict[str, Any], dict[str, str]] | None:
+    def _refusal(self, request: Request, path: str) -> tuple[int, dict[str, Any], dict[str, str]] | None:
         if path != "/query" and not path.startswith("/entities"):
             return None
         scope = "data:read" if path == "/query" or request.method == "GET" else "data:write"
         asks = {"WWW-Authenticate": 'Bearer realm="themis"'}
-        given = request.headers.get("Authorization")
+        given = request.headers.get("authorization")
         if given is None:
             return (
                 401,
@@ -268,10 +298,6 @@ class Themis:
         return 200, {"indexes": rebuilt, "indexes_rebuilt": len(rebuilt), "success": True, "table": table}
 
 
-class _CutOff(Killed):
-    """The connection is closed without an answer; the server lives on."""
-
-
 def _loads(body: bytes, word: str) -> dict[str, Any]:
     try:
         value: dict[str, Any] = json.loads(body)
@@ -301,13 +327,14 @@ async def themis_server(*, fixed: bool = False, per_minute: int | None = None) -
     """Serve on a free port. `fixed` is a server without the known bugs of its queries."""
     server = Themis(Tables(fixed=fixed))
     server.limit(per_minute)
-    runner = web.ServerRunner(web.Server(server.handle, access_log=None), shutdown_timeout=1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    host, port = listening.sockets[0].getsockname()
     server.url = f"http://{host}:{port}"
     try:
         yield server
     finally:
-        await runner.cleanup()
+        listening.close()
+        for task in list(server.connections):
+            task.cancel()
+        await asyncio.gather(*server.connections, return_exceptions=True)
+        await listening.wait_closed()

@@ -218,9 +218,10 @@ class Tables:
         if index is None:
             raise Refused(f"Missing range index for column: {bounds['column']}")
         start, end = b"", None
-        if "gte" in bounds:
+        # An empty bound is none.
+        if bounds.get("gte"):
             start = encoded(bounds["gte"]) + (b"" if bounds.get("includeLower", True) else _BEHIND)
-        if "lte" in bounds:
+        if bounds.get("lte"):
             end = encoded(bounds["lte"]) + (_BEHIND if bounds.get("includeUpper", True) else b"")
         return index.between(start, end)
 

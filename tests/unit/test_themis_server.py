@@ -163,7 +163,8 @@ async def replay(
 ) -> None:
     async with aiohttp.ClientSession() as session:
         for exchange in exchanges:
-            (between or {}).get(exchange.name[:2], lambda _: None)(server)
+            if between and (change := between.get(exchange.name[:2])):
+                change(server)
             status, answer = await ask(session, server.url, exchange)
             assert status == exchange.status, (exchange.name, answer)
             if exchange.answer is not None:

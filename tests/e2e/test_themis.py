@@ -1,0 +1,136 @@
+"""Real documents through the stand-in for ThemisDB: the rows that `files` gives, and exact after a kill."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.clock import SystemClock
+from common.directory import DirectoryStore
+from common.layout import Layout
+from common.metrics import Metrics
+from common.models import JobSpec
+from common.settings import Settings
+from consumer.verify import Verifier
+from producer.parts import Limits
+from shardline.client import JobView
+from shardline.embedded import Embedded
+from shardline.wiring import source_factory
+from tests.corpus import corpus_file, lines
+from tests.make import job
+from tests.themis_server import READER, Request, Themis, themis_server
+
+# A slice: every row is a request of its own.
+SLICE = 3_000
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The first documents of the corpus, and the ids without the slash that no path of ThemisDB can hold."""
+    found = lines(corpus_file(tmp_path_factory.mktemp("corpus")))[:SLICE]
+    return [one | {"document_id": one["document_id"].replace("/", "~")} for one in found]
+
+
+@pytest.fixture
+async def server(documents: list[dict[str, Any]]) -> AsyncIterator[Themis]:
+    async with themis_server() as found:
+        found.fill("laws", "document_id", documents)
+        found.index("laws", "document_type")
+        yield found
+
+
+async def run(spec: JobSpec, output: Path, settings: Settings, folder: Path = Path()) -> JobView:
+    source = source_factory(settings, folder, confined=False, remote=None)
+    store = DirectoryStore(output)
+    embedded = Embedded(store, SystemClock(), Metrics(), source, Limits(progress_seconds=0.2), 1 << 30)
+    view = (await embedded.run(spec, lambda _: None)).view
+    assert view.state.state == "completed", view.to_json()
+    return view
+
+
+def themis_job(**fields: Any) -> JobSpec:
+    source = {"type": "themis", "table": "laws", "key": "document_id", "lossless": True} | fields
+    return job(source=source, output={"shard_bytes": 1 << 20}, partitions=3)
+
+
+def settings_for(server: Themis) -> Settings:
+    return Settings(themis_url=server.url, themis_token=READER, themis_rate=0)
+
+
+def rows(output: Path) -> Iterator[dict[str, Any]]:
+    for path in sorted(output.rglob("data/**/*.jsonl")):
+        yield from map(json.loads, path.read_text(encoding="utf-8").split("\n")[:-1])
+
+
+async def digest(spec: JobSpec, output: Path) -> str:
+    report = await Verifier(DirectoryStore(output), Layout.of(spec).root).run()
+    assert report.ok, report.problems
+    return report.digest or ""
+
+
+@pytest.mark.corpus
+async def test_the_rows_are_those_of_files(
+    server: Themis, documents: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    lines_of = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in documents)
+    (tmp_path / "laws.jsonl").write_text(lines_of, encoding="utf-8")
+    files = job(source={"type": "files", "paths": ["laws.jsonl"]}, output={"shard_bytes": 1 << 20})
+    await run(files, tmp_path / "files", Settings(), tmp_path)
+    expected = {row["document_id"]: row | {"source": "themis"} for row in rows(tmp_path / "files")}
+    assert len(expected) > SLICE // 4
+    for lossless in (True, False):
+        output = tmp_path / f"themis-{lossless}"
+        view = await run(themis_job(lossless=lossless), output, settings_for(server))
+        assert view.state.source_count == SLICE
+        found = list(rows(output))
+        assert len(found) == len(expected)
+        assert all(row == expected[row["document_id"]] for row in found)
+        if lossless:
+            # To the byte: /query sorts the fields, a row read alone keeps their order.
+            assert all(json.dumps(row) == json.dumps(expected[row["document_id"]]) for row in found)
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("requests", [400, 2_200])
+async def test_killed_and_resumed_it_ends_with_the_same_digest(
+    server: Themis, tmp_path: Path, requests: int
+) -> None:
+    spec = themis_job()
+    settings = settings_for(server)
+    await run(spec, tmp_path / "whole", settings)
+    reached = asyncio.Event()
+    counted = 0
+
+    async def count(request: Request) -> None:
+        nonlocal counted
+        counted += request.method == "GET"
+        if counted == requests:
+            reached.set()
+
+    server.before = count
+    killed = asyncio.create_task(run(spec, tmp_path / "killed", settings))
+    await reached.wait()
+    killed.cancel()
+    await asyncio.gather(killed, return_exceptions=True)
+    assert not (tmp_path / "killed").joinpath(Layout.of(spec).success).exists()
+    await run(spec, tmp_path / "killed", settings)
+    assert await digest(spec, tmp_path / "killed") == await digest(spec, tmp_path / "whole")
+
+
+@pytest.mark.corpus
+async def test_a_filter_with_an_index(
+    server: Themis, documents: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    kind = "verordnung"
+    wanted = {one["document_id"] for one in documents if one["document_type"] == kind}
+    spec = job(
+        source={"type": "themis", "table": "laws", "key": "document_id", "lossless": True},
+        query={"filters": {"document_type": kind}},
+        quality={"min_score": 0},
+    )
+    view = await run(spec, tmp_path / "out", settings_for(server))
+    assert view.state.source_count == len(wanted)
+    assert {row["document_id"] for row in rows(tmp_path / "out")} <= wanted
