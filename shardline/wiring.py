@@ -22,7 +22,7 @@ from producer.sources.files import JsonLinesFiles
 from producer.sources.places import LocalFiles, S3Files
 from producer.sources.planned import PlannedSource, PlannedStore
 from producer.sources.port import OpenSource, Parts, Source
-from producer.sources.themis.client import ThemisOptions
+from producer.sources.themis.client import ThemisClient, ThemisOptions, open_themis
 from producer.sources.themis.limiter import RateLimiter
 from producer.sources.themis.store import ThemisTable
 from producer.sources.uds3.postgres import Postgres, PostgresOptions
@@ -133,6 +133,19 @@ def source_factory(settings: Settings, root: Path, *, confined: bool, remote: S3
         return PlannedSource(spec, store, parts)
 
     return open_source
+
+
+@asynccontextmanager
+async def open_themis_client(settings: Settings) -> AsyncIterator[ThemisClient]:
+    """ThemisDB, for `doctor`.
+
+    Raises:
+        JobFailed: its address is not set.
+    """
+    async with open_themis(
+        themis_options(settings), RateLimiter(settings.themis_rate, CLOCK), CLOCK
+    ) as client:
+        yield client
 
 
 def themis_options(settings: Settings) -> ThemisOptions:
