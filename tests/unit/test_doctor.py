@@ -10,8 +10,8 @@ from common.errors import JobFailed, UsageError
 from common.settings import Settings, load_settings
 from shardline.doctor import Check, create_themis_indexes, examine
 from tests.make import job
+from tests.themis_reading import filled, names, read
 from tests.themis_server import READER, themis_server
-from tests.unit.test_themis_source import filled, names, read
 
 
 async def checked(**fields: Any) -> dict[str, Check]:

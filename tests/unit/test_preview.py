@@ -106,14 +106,7 @@ def test_the_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = sorted(folder.iterdir())
     shown = CliRunner().invoke(app, ["preview", "job.json", "--documents", "200"])
     assert shown.exit_code == 0, shown.output
-    for text in (
-        "about ",
-        "below_min_score",
-        "invalid_json",
-        "sample-00000000",
-        "looked at",
-        "title: string",
-    ):
+    for text in ("about ", "below_min_score", "invalid_json", "sample-00000000", "title: string"):
         assert text in shown.stdout
     found = CliRunner().invoke(app, ["preview", "job.json", "--json", "--show", "2"])
     assert len(json.loads(found.stdout)["first"]) == 2
@@ -126,7 +119,7 @@ async def test_a_slow_source_is_cut_short() -> None:
         settings = Settings(themis_url=server.url, themis_token=READER, themis_rate=100)
         spec = job(source={"type": "themis"})
         source = source_factory(settings, Path(), confined=True, remote=None)
-        found = await preview(spec, source, documents=1000, seconds=0.5)
+        found = await preview(spec, source, documents=1000, seconds=3)
         assert not found.sample.whole
         assert 0 < len(found.sample.documents) < 100
         assert found.documents == 400

@@ -2,96 +2,28 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import aclosing
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import JobFailed, SourceUnavailable
-from common.memory_store import MemoryStore
-from common.models import JobSpec, ThemisSource
+from common.errors import JobFailed
 from producer.plan import make_plan
-from producer.plan_parts import StoredParts
-from producer.sources.planned import PlannedSource
-from producer.sources.port import Broken, Document, Item
-from producer.sources.themis.client import ThemisOptions, open_themis
-from producer.sources.themis.limiter import RateLimiter
+from producer.sources.port import Document
 from producer.sources.themis.queries import order_key
-from producer.sources.themis.store import ThemisTable
-from tests.make import job
-from tests.themis_server import READER, Themis, themis_server
+from tests.themis_reading import Reading, filled, names, read, reasons, row
+from tests.themis_server import Themis, themis_server
 from tests.themis_tables import encoded
 from tests.unit.test_themis_server import LOSSY
-
-
-class Instant:
-    """A clock on which waiting takes no time."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    async def sleep(self, seconds: float) -> None:
-        self.seconds += seconds
-        await asyncio.sleep(0)
 
 
 @pytest.fixture
 async def server() -> AsyncIterator[Themis]:
     async with themis_server() as found:
         yield found
-
-
-class Reading:
-    """A job over the stand-in, planned and read."""
-
-    def __init__(
-        self, server: Themis, *, rate: float = 0, query: dict[str, Any] | None = None, **fields: Any
-    ) -> None:
-        given = ("page", "answer_bytes", "token", "url")
-        options: dict[str, Any] = {name: fields.pop(name) for name in given if name in fields}
-        self.spec: JobSpec = job(source={"type": "themis", **fields}, query=query or {})
-        assert isinstance(self.spec.source, ThemisSource)
-        self.clock = Instant()
-        options = dict[str, Any](url=server.url, token=READER, timeout=20) | options
-        self.limiter = RateLimiter(rate, self.clock)
-        table = ThemisTable(self.spec, self.spec.source, ThemisOptions(**options), self.limiter, self.clock)
-        self.source = PlannedSource(self.spec, table, StoredParts(MemoryStore(), ""))
-
-    async def items(self) -> list[Item]:
-        plan = await make_plan(self.spec, self.source)
-        self.columns = plan.columns
-        self.frozen = plan.frozen
-        return [item async for batch in self.source.read(plan.frozen, None) for item in batch]
-
-
-async def read(server: Themis, **fields: Any) -> list[Item]:
-    return await Reading(server, **fields).items()
-
-
-def names(items: Sequence[Item]) -> list[str]:
-    return [one.content.id if isinstance(one.content, Document) else one.content.key for one in items]
-
-
-def reasons(items: Sequence[Item]) -> dict[str, str]:
-    return {one.content.key: one.content.dead.reason for one in items if isinstance(one.content, Broken)}
-
-
-def row(number: int, **more: Any) -> dict[str, Any]:
-    return {"doc_id": f"d-{number:05d}", "content": f"text {number}", "category": "ab"[number % 2]} | more
-
-
-def filled(server: Themis, count: int = 50, **more: Any) -> None:
-    server.fill("documents", "doc_id", [row(number, **more) for number in range(count)])
 
 
 @pytest.mark.parametrize("lossless", [True, False])
@@ -219,81 +151,6 @@ async def test_a_key_that_no_path_can_hold(server: Themis) -> None:
     assert reasons(await read(server, lossless=False)) == {}
 
 
-@pytest.mark.parametrize(
-    ("token", "said"), [(None, "Missing Authorization"), ("wrong-secret", "missing token")]
-)
-async def test_a_token_that_is_refused(server: Themis, token: str | None, said: str) -> None:
-    filled(server)
-    with pytest.raises(JobFailed, match=said) as caught:
-        await read(server, token=token)
-    assert caught.value.code == "source_invalid"
-    assert "THEMIS_TOKEN" in str(caught.value.hint)
-    assert (
-        "wrong-secret"
-        not in f"{caught.value} {caught.value.hint} {ThemisOptions('http://x', 'wrong-secret')}"
-    )
-
-
-async def test_a_blob_that_kills_the_server_names_the_table(server: Themis) -> None:
-    filled(server)
-    server.tables.put("documents:d-00025", "no json")
-    server.tables.indexes["documents", "doc_id"][0].change("d-00025", "d-00025", add=True)
-    with pytest.raises(SourceUnavailable, match=r"dropped the connection .*table 'documents'") as caught:
-        await read(server)
-    assert "no JSON" in str(caught.value.hint)
-    server.revive()
-
-
-async def test_a_server_that_is_away(server: Themis) -> None:
-    with pytest.raises(SourceUnavailable, match=r"http://127\.0\.0\.1:9 cannot be reached") as caught:
-        await read(server, url="http://user:secret@127.0.0.1:9")
-    assert "THEMIS_URL" in str(caught.value.hint)
-    assert "secret" not in str(caught.value)
-
-
-async def test_a_stranger_at_the_address(server: Themis) -> None:
-    with pytest.raises(JobFailed, match="does not answer as ThemisDB does: it answered 404"):
-        await read(server, url=server.url + "/base")
-
-
-async def test_what_is_refused_for_a_moment_is_tried_again(server: Themis) -> None:
-    filled(server, 20)
-    reading = Reading(server, lossless=True)
-    server.now = reading.clock.monotonic
-    server.limit(60, left=5)
-    assert len(await reading.items()) == 20
-    # 20 rows and a few questions, at one a second: nothing was asked for in vain more often than needed.
-    assert 15 < reading.clock.seconds - 1000 < 60
-
-
-async def test_the_own_limit_keeps_below_the_servers(server: Themis) -> None:
-    filled(server, 300)
-    reading = Reading(server, lossless=True, rate=100)
-    server.now = reading.clock.monotonic
-    server.limit(100)
-    assert len(await reading.items()) == 300
-    assert server.refused == 0
-    assert 100 < reading.clock.seconds - 1000 < 200
-
-
-async def test_over_an_hour_asks_for_a_choice(server: Themis) -> None:
-    filled(server, 6_100)
-    with pytest.raises(JobFailed, match=r"6,100 rows .* takes 1\.0 hours .*choose") as caught:
-        await read(server, rate=100)
-    assert "source.lossless" in str(caught.value.hint)
-    assert "THEMIS_RATE" in str(caught.value.hint)
-    assert len(await read(server, rate=100, lossless=False)) == 6_100
-    assert len(await read(server, rate=100, query={"top_k": 60})) == 60
-    assert len(await read(server, rate=6_000)) == 6_100
-
-
-async def test_answers_that_are_too_large_are_asked_for_in_pieces(server: Themis) -> None:
-    filled(server, 200, more="x" * 1000)
-    for lossless in (True, False):
-        found = await read(server, lossless=lossless, answer_bytes=20_000)
-        assert names(found) == [f"d-{number:05d}" for number in range(200)]
-
-
 async def test_a_key_column_that_does_not_hold_the_keys(server: Themis) -> None:
     for number in range(30):
         server.tables.put(f"documents:pk{number}", json.dumps(row(number)))
@@ -371,44 +228,6 @@ async def test_what_no_longer_matches_is_not_delivered(server: Themis) -> None:
         found = [item async for batch in reading.source.read(frozen, None) for item in batch]
         assert reasons(found) == {"d-00048": "vanished"}
         server.fill("documents", "doc_id", [row(48)])
-
-
-async def test_no_more_requests_at_once_than_set(server: Themis) -> None:
-    filled(server, 300)
-
-    async def yielding(_: object) -> None:
-        await asyncio.sleep(0)
-
-    server.before = yielding
-    await read(server, lossless=True)
-    assert 2 < server.most_open <= 8
-
-
-async def test_a_cancelled_read_closes_its_connections(server: Themis) -> None:
-    filled(server)
-    reached, never = asyncio.Event(), asyncio.Event()
-
-    async def hang(request: Any) -> None:
-        if request.method == "GET":
-            reached.set()
-            await never.wait()
-
-    server.before = hang
-    task = asyncio.create_task(read(server))
-    await reached.wait()
-    assert await server.connected() > 0
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    never.set()
-    assert await server.connected() == 0
-
-
-async def test_a_request_over_a_mebibyte_is_not_sent(server: Themis) -> None:
-    clock = Instant()
-    async with open_themis(ThemisOptions(server.url, READER), RateLimiter(0, clock), clock) as client:
-        with pytest.raises(JobFailed, match="1 MiB"):
-            await client.query({"table": "x" * (1 << 20)})
-    assert not server.asked
 
 
 async def test_a_fixed_server_reads_the_same(server: Themis) -> None:
