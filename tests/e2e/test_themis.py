@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -111,13 +114,23 @@ async def test_killed_and_resumed_it_ends_with_the_same_digest(
             reached.set()
 
     server.before = count
-    killed = asyncio.create_task(run(spec, tmp_path / "killed", settings))
+    killed = await start(spec, tmp_path, server)
     await reached.wait()
-    killed.cancel()
-    await asyncio.gather(killed, return_exceptions=True)
+    killed.kill()
+    await killed.wait()
     assert not (tmp_path / "killed").joinpath(Layout.of(spec).success).exists()
-    await run(spec, tmp_path / "killed", settings)
+    again = await start(spec, tmp_path, server)
+    assert await again.wait() == 0
     assert await digest(spec, tmp_path / "killed") == await digest(spec, tmp_path / "whole")
+
+
+async def start(spec: JobSpec, folder: Path, server: Themis) -> asyncio.subprocess.Process:
+    (folder / "job.json").write_bytes(spec.body())
+    env = os.environ | {"THEMIS_URL": server.url, "THEMIS_TOKEN": READER, "THEMIS_RATE": "0"}
+    command = ("-m", "shardline.cli", "run", "job.json", "--output", "killed")
+    return await asyncio.create_subprocess_exec(
+        sys.executable, *command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
 @pytest.mark.corpus

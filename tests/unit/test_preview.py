@@ -123,5 +123,5 @@ async def test_a_slow_source_is_cut_short() -> None:
         assert not found.sample.whole
         assert 0 < len(found.sample.documents) < 100
         assert found.documents == 400
-        assert found.source == {"type": "themis", "table": "documents", "lossless": True}
+        assert found.source == {"type": "themis", "table": "documents", "lossless": True, "index": "checked"}
         assert await server.connected() == 0

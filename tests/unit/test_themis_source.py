@@ -33,6 +33,14 @@ async def test_a_filter_without_a_match_gives_nothing(server: Themis, lossless: 
     assert await read(server, theme="none", lossless=lossless) == []
 
 
+async def test_a_filter_that_is_dropped_ends_the_reading(server: Themis) -> None:
+    filled(server, 900)
+    server.index("documents", "category")
+    assert await read(server, theme="none", page=10) == []
+    asked = server.asked["POST /query"]
+    assert asked < 20
+
+
 @pytest.mark.parametrize("lossless", [True, False])
 async def test_a_filter_does_not_leak_behind_its_last_match(server: Themis, lossless: bool) -> None:
     filled(server)
@@ -74,6 +82,17 @@ async def test_a_missing_equality_index_of_a_theme_is_named(server: Themis) -> N
     with pytest.raises(JobFailed, match="no equality index on 'category'") as caught:
         await read(server, theme="a")
     assert 'POST /index/create {"table":"documents","column":"category"}' in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("older", [range(5), range(2_000, 12_000), range(0, 12_000, 2)])
+async def test_older_rows_are_missed_in_large_tables_too(server: Themis, older: range) -> None:
+    rows = [row(number) for number in range(12_000)]
+    server.fill("documents", "doc_id", rows)
+    index = server.tables.indexes["documents", "doc_id"][0]
+    for number in older:
+        index.change(f"d-{number:05d}", f"d-{number:05d}", add=False)
+    with pytest.raises(JobFailed, match=r"does not list, such as 'd-\d+'"):
+        await read(server, lossless=False)
 
 
 async def test_filters_use_an_index_where_there_is_one(server: Themis) -> None:

@@ -27,6 +27,7 @@ _HOUR = 3600.0
 _ROWS_PER_SECOND = 3500.0
 _MOST_COUNTS = 100
 _SHOWN = 3
+_PROBED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Planner:
         """
         keys = await self._first_keys()
         keyed = await self._keyed(keys)
-        await self._check_listed(keys)
+        listed = await self._check_listed(keys, keyed=keyed)
         await self._check_fields(keyed=keyed, some=bool(keys))
         target = replace(self._table, predicates=await self._predicates())
         wanted = Wanted(target, self._conditions, self._source.lossless is not False, keyed)
@@ -79,7 +80,7 @@ class Planner:
         return Description(
             {"predicates": dict(target.predicates), "lossless": wanted.lossless, "keyed": keyed},
             columns=infer(await self._made_whole(wanted, sample)).to_json(),
-            notes={"table": target.table, "lossless": wanted.lossless},
+            notes={"table": target.table, "lossless": wanted.lossless, "index": listed},
             estimate=count,
         )
 
@@ -120,26 +121,41 @@ class Planner:
             raise not_its_key(self._table, ids[0])
         return keyed
 
-    async def _check_listed(self, keys: Sequence[str]) -> None:
-        """Rows that the index does not list would be missing without a word. Large tables are not checked."""
-        if len(keys) == MOST_ROWS:
-            return
+    async def _check_listed(self, keys: Sequence[str], *, keyed: bool) -> str:
+        """Rows that the index does not list would be missing without a word. How closely it was looked at."""
         everything = await self._all_keys()
-        if everything is not None and not Counter(everything) - Counter(keys):
-            return
-        # What was written between the two answers is no loss.
-        listed = Counter(await self._reach.listing(self._everything).keys("", MOST_ROWS))
-        missing = sorted((Counter(everything) - listed).elements()) if everything is not None else []
-        if everything is not None and not missing:
-            return
-        count = f"{len(missing)} rows" if missing else "rows"
-        shown = f", such as {', '.join(map(repr, missing[:_SHOWN]))}" if missing else ""
-        rebuild = MissingIndex(self._source.key, "range").calls(self._source.table)[1]
-        raise JobFailed(
+        if len(keys) == MOST_ROWS:
+            if everything is None or not keyed:
+                return "unchecked"
+            spread = everything[:: max(1, len(everything) // _PROBED)]
+            calls = [partial(self._is_listed, key) for key in spread]
+            listed = await in_order(calls, self._reach.width)
+            self._refuse_unlisted([key for key, there in zip(spread, listed, strict=True) if not there], "")
+            return "sampled"
+        if everything is None:
+            raise self._unlisted("rows", "")
+        if missing := Counter(everything) - Counter(keys):
+            # What was written between the two answers is no loss.
+            missing = Counter(everything) - Counter(await self._first_keys())
+            self._refuse_unlisted(sorted(missing.elements()), f"{missing.total()} ")
+        return "checked"
+
+    async def _is_listed(self, key: str) -> bool:
+        # A key that holds ':' is cut here, and told where rows are listed; one without a value is no row.
+        found = await self._reach.client.query(self._table.window(key, key, 1) | {"return": "keys"})
+        return bool(keys_of(found)) or await self._reach.client.entity(self._source.table, key) is None
+
+    def _refuse_unlisted(self, missing: Sequence[str], count: str) -> None:
+        if missing:
+            raise self._unlisted(f"{count}rows", f", such as {', '.join(map(repr, missing[:_SHOWN]))}")
+
+    def _unlisted(self, rows: str, shown: str) -> JobFailed:
+        rebuild, _ = MissingIndex(self._source.key, "range").calls(self._source.table)[1]
+        return JobFailed(
             FailureCode.SOURCE_INVALID,
-            f"ThemisDB's table '{self._source.table}' has {count} that its range index on "
+            f"ThemisDB's table '{self._source.table}' has {rows} that its range index on "
             f"'{self._source.key}' does not list{shown}: they lack that column, or are older than the index",
-            hint=f"give each row a text in '{self._source.key}'; then POST {rebuild[0]} for the table and "
+            hint=f"give each row a text in '{self._source.key}'; then POST {rebuild} for the table and "
             "column, or `shardline doctor --create-themis-indexes JOB.json`",
         )
 
