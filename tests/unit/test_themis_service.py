@@ -92,6 +92,8 @@ async def test_answers_that_are_too_large_are_asked_for_in_pieces(server: Themis
     for lossless in (True, False):
         found = await read(server, lossless=lossless, answer_bytes=20_000)
         assert names(found) == [f"d-{number:05d}" for number in range(200)]
+    limits = [query["order_by"]["limit"] for query in server.queries if query.get("return") != "keys"]
+    assert 12 in limits
 
 
 async def test_no_more_requests_at_once_than_set(server: Themis) -> None:

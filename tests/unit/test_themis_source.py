@@ -144,6 +144,26 @@ async def test_a_key_with_a_colon_is_told(server: Themis, lossless: bool, key: s
             await read(server, lossless=lossless, page=page)
 
 
+@pytest.mark.parametrize("lossless", [True, False])
+async def test_a_stranger_at_the_end_of_a_page_moves_no_place(server: Themis, lossless: bool) -> None:
+    filled(server, 1_200)
+    reading = Reading(server, lossless=lossless)
+    plan = await make_plan(reading.spec, reading.source)
+    # The last of the first thousand keys leads to a row far behind: nothing between may be passed over.
+    server.fill("documents", "doc_id", [row(0, doc_id="d-00998x:d-01100")])
+    with pytest.raises(JobFailed, match="some keys hold ':'"):
+        _ = [batch async for batch in reading.source.read(plan.frozen, None)]
+
+
+async def test_a_stranger_in_a_window_hides_no_row(server: Themis) -> None:
+    filled(server)
+    reading = Reading(server, lossless=False, page=10)
+    first = await reading.items()
+    server.fill("documents", "doc_id", [row(0, doc_id="d-00019:d-00049")])
+    again = [item async for batch in reading.source.read(reading.frozen, None) for item in batch]
+    assert again == first
+
+
 async def test_whole_rows_are_whole_and_quick_ones_are_not(server: Themis) -> None:
     server.tables.put("documents:f", json.dumps(json.loads(LOSSY) | {"content": "x\u2028y", "ratio": 1.0}))
     server.index("documents", "doc_id", "range")
