@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -23,7 +24,9 @@ from shardline.client import JobView
 from shardline.embedded import Embedded
 from shardline.wiring import source_factory
 from tests.corpus import corpus_file, lines
+from tests.e2e.system import running_system
 from tests.make import job
+from tests.services import S3
 from tests.themis_server import READER, Request, Themis, themis_server
 
 # A slice: every row is a request of its own.
@@ -131,6 +134,58 @@ async def start(spec: JobSpec, folder: Path, server: Themis) -> asyncio.subproce
     return await asyncio.create_subprocess_exec(
         sys.executable, *command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
+
+
+@pytest.mark.corpus
+async def test_a_server_that_is_away_for_a_while_is_waited_for(server: Themis, tmp_path: Path) -> None:
+    spec = themis_job()
+    await run(spec, tmp_path / "whole", settings_for(server))
+    asked = refused = 0
+
+    async def outage(_: Request) -> None:
+        nonlocal asked, refused
+        asked += 1
+        if asked == 1_500:
+            server.dead = True
+        refused += server.dead
+        if refused > 40:
+            server.revive()
+
+    server.before = outage
+    await run(spec, tmp_path / "waited", settings_for(server))
+    assert refused > 40
+    assert await digest(spec, tmp_path / "waited") == await digest(spec, tmp_path / "whole")
+
+
+@pytest.mark.corpus
+async def test_on_kafka_with_a_killed_producer(
+    server: Themis, tmp_path: Path, kafka: str, seaweed: S3
+) -> None:
+    spec = themis_job()
+    await run(spec, tmp_path / "whole", settings_for(server))
+    reached, asked = asyncio.Event(), 0
+
+    async def count(request: Request) -> None:
+        nonlocal asked
+        asked += request.method == "GET"
+        if asked == 1_500:
+            reached.set()
+
+    server.before = count
+    env = {"THEMIS_URL": server.url, "THEMIS_TOKEN": READER, "THEMIS_RATE": "0"}
+    async with running_system(tmp_path, kafka, seaweed, tmp_path, **env) as system:
+        system.start("worker")
+        producer = system.start("producer")
+        await system.submit(spec)
+        await reached.wait()
+        await asyncio.to_thread(producer.end, signal.SIGKILL)
+        system.start("producer")
+        view = await system.finished(spec.job_id)
+        assert view.state.state == "completed", view.to_json()
+        report = await system.verify(spec)
+        assert report.ok, report.problems
+        assert report.digest == await digest(spec, tmp_path / "whole")
+        assert (await system.manifest(spec))["source"]["lossless"] is True
 
 
 @pytest.mark.corpus

@@ -155,6 +155,15 @@ async def test_a_stranger_at_the_end_of_a_page_moves_no_place(server: Themis, lo
         _ = [batch async for batch in reading.source.read(plan.frozen, None)]
 
 
+@pytest.mark.parametrize("theme", ["none", "a"])
+async def test_a_filter_passes_over_the_strangers_of_others(server: Themis, theme: str) -> None:
+    filled(server)
+    server.fill("documents", "doc_id", [row(1, doc_id="d-00003:x"), row(1, doc_id="z:d-00007")])
+    server.index("documents", "category")
+    found = await read(server, theme=theme, query={"filters": {"content": {"gte": ""}}}, page=7)
+    assert names(found) == ([] if theme == "none" else [f"d-{number:05d}" for number in range(0, 50, 2)])
+
+
 async def test_a_stranger_in_a_window_hides_no_row(server: Themis) -> None:
     filled(server)
     reading = Reading(server, lossless=False, page=10)

@@ -31,6 +31,7 @@ from producer.sources.themis.queries import (
 )
 
 _ROUNDS = 4
+_LOOKED_AT = 4
 # One less than there may be, so that one too many can be seen.
 _KEYS = MOST_ROWS - 1
 
@@ -115,7 +116,7 @@ class Listing:
         """
         behind, failures = after or "", 0
         limit = _KEYS if most is None else min(_KEYS, max(most, 1))
-        while keys := await self.keys(behind, limit):
+        while (keys := await self.keys(behind, limit)) and await self._filtered(behind, len(keys)):
             done, problem = 0, await self._misplaced(behind, keys)
             while problem is None and done < len(keys):
                 part = keys[done : done + self._page]
@@ -125,8 +126,6 @@ class Listing:
                     self._shrink(len(part))
                     continue
                 if problem is None:
-                    if not self._kept(rows):
-                        return
                     yield rows
                     behind, failures, done = rows[-1].id or "", 0, done + len(part)
             if problem is None and len(keys) < limit:
@@ -141,11 +140,14 @@ class Listing:
             raise self._broken("has a row that is too large for this process")
         self._page = tried // 2
 
-    def _kept(self, rows: Sequence[Row]) -> bool:
-        # Where nothing matches any more the server drops the filter: all that comes then is of others.
-        known = [row.fields for row in rows if row.fields is not None]
+    async def _filtered(self, behind: str, there: int) -> bool:
+        """Whether the server still filters: where nothing matches any more, all it gives is of others."""
         predicates = self._target.predicates
-        return not predicates or not known or any(kept_by_server(fields, predicates) for fields in known)
+        if not predicates:
+            return True
+        rows = await self.rows(behind, min(there, _LOOKED_AT))
+        known = [row.fields for row in rows if row.fields is not None]
+        return not known or any(kept_by_server(fields, predicates) for fields in known)
 
     async def _misplaced(self, behind: str, keys: Sequence[str]) -> JobFailed | None:
         """What is wrong with keys that should be the key column's values, in order, and all there are."""

@@ -17,7 +17,7 @@ from producer.sources.themis.conditions import Conditions
 from producer.sources.themis.fanout import in_order
 from producer.sources.themis.limiter import RateLimiter
 from producer.sources.themis.listing import Listing, Wanted, not_its_key
-from producer.sources.themis.queries import MOST_ROWS, MissingIndex, Target, keys_of, readable
+from producer.sources.themis.queries import MOST_ROWS, MissingIndex, Target, keys_of, order_key, readable
 
 _SAMPLE_ROWS = 10_000
 _SAMPLE_BYTES = 16 << 20
@@ -72,7 +72,7 @@ class Planner:
         keys = await self._first_keys()
         keyed = await self._keyed(keys)
         listed = await self._check_listed(keys, keyed=keyed)
-        await self._check_fields(keyed=keyed, some=bool(keys))
+        await self._check_fields()
         target = replace(self._table, predicates=await self._predicates())
         wanted = Wanted(target, self._conditions, self._source.lossless is not False, keyed)
         sample = await self._sample(wanted)
@@ -159,21 +159,24 @@ class Planner:
             "column, or `shardline doctor --create-themis-indexes JOB.json`",
         )
 
-    async def _check_fields(self, *, keyed: bool, some: bool) -> None:
+    async def _check_fields(self) -> None:
+        """Look for the fields that filters name, in as many rows as it takes, up to a sample."""
         wanted = {*self._conditions.filters} - {"document_id", "content", "score"}
-        if not wanted and some:
-            return
         fields: dict[str, None] = {}
-        rows = 0
-        listing = self._reach.listing(replace(self._everything, keyed=keyed))
-        async with aclosing(listing.pages(None, None)) as pages:
-            async for page in pages:
-                for row in page:
-                    fields |= dict.fromkeys(row.fields or ())
-                rows += len(page)
-                if rows >= _SAMPLE_ROWS or wanted <= fields.keys():
-                    break
-        if some:
+        listing, behind, page, seen = self._reach.listing(self._everything), "", self._reach.page, 0
+        while page and seen < _SAMPLE_ROWS and not wanted <= fields.keys():
+            try:
+                rows = await listing.rows(behind, page)
+            except TooLarge:
+                page //= 2
+                continue
+            for row in rows:
+                fields |= dict.fromkeys(row.fields or ())
+            last = rows[-1].id if rows else None
+            if last is None or (behind and order_key(last) <= order_key(behind)):
+                break
+            behind, seen = last, seen + len(rows)
+        if fields:
             own = {self._source.key, "content"}
             check_filters(self._conditions.filters, [name for name in fields if name not in own])
 
