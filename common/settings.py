@@ -258,6 +258,29 @@ class Settings(BaseModel):
     graph_query_seconds: float = _setting(
         600.0, "longest time of one query of Neo4j", "SHARDLINE_GRAPH_QUERY_SECONDS", gt=0
     )
+    themis_url: str | None = _setting(
+        None, "address of ThemisDB, as https://host:port", "THEMIS_URL", pattern="^https?://[^/]+"
+    )
+    themis_token: SecretStr | None = _setting(
+        None,
+        "token with the scope data:read",
+        "THEMIS_TOKEN",
+        old=("THEMIS_TOKEN_READONLY", "THEMIS_TOKEN_ADMIN"),
+    )
+    themis_ca_bundle: str | None = _setting(None, "CA bundle (PEM) of ThemisDB", "THEMIS_CA_BUNDLE")
+    themis_rate: float = _setting(
+        100.0,
+        "requests a minute that this process may send to ThemisDB; 0 is no limit; the server's own is 100",
+        "THEMIS_RATE",
+        ge=0,
+    )
+    themis_connections: int = _setting(
+        8, "requests to ThemisDB at once, of one job", "THEMIS_CONNECTIONS", ge=1, le=64
+    )
+    themis_page: int = _setting(1000, "rows of one answer of ThemisDB", "THEMIS_PAGE", ge=1, le=5_000)
+    themis_timeout_seconds: float = _setting(
+        60.0, "ThemisDB, silent for so long, is taken for away", "THEMIS_TIMEOUT_SECONDS", gt=0
+    )
     metrics_port: int = _setting(
         9310,
         "of /metrics, /healthz and /readyz; 0 is any free one",

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any
@@ -33,6 +34,7 @@ class DeadReason(StrEnum):
     LONE_SURROGATE = "lone_surrogate"
     TOO_LARGE = "too_large"
     VANISHED = "vanished"
+    UNREADABLE_KEY = "unreadable_key"
     NO_TEXT = "no_text"
 
 
@@ -48,6 +50,8 @@ _HINTS = {
     DeadReason.LONE_SURROGATE: "document_id or content holds half of a surrogate pair",
     DeadReason.TOO_LARGE: "the document is larger than max_document_bytes",
     DeadReason.VANISHED: "the document was planned, and then removed or marked deleted before it was read",
+    DeadReason.UNREADABLE_KEY: "ThemisDB cannot give a row alone whose key holds '/', '?', '#', '..', a "
+    "backslash or white space; with source.lossless false it can be read",
     DeadReason.NO_TEXT: "the document's body is a file without a text, such as a scanned PDF",
 }
 
@@ -63,10 +67,21 @@ def dead_letter(reason: DeadReason, place: str, start: bytes, digest: str, size:
     return DeadLetter(reason.value, f"{place}: {_HINTS[reason]}", digest, size, start[:ORIGINAL_BYTES])
 
 
-def parse_line(raw: bytes, place: str) -> Document | Broken:
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The fields that hold a document's id and its text; of several for the text the first that is there."""
+
+    identity: str = "document_id"
+    text: tuple[str, ...] = ("content",)
+
+
+_FILES = Names()
+
+
+def parse_line(raw: bytes, place: str, names: Names = _FILES) -> Document | Broken:
     """The document of a line; `place` names the line for people, and stands in for a missing id."""
     try:
-        return _document(raw)
+        return _document(raw, names)
     except _Unusable as error:
         return Broken(place, dead_letter(error.reason, place, raw, sha256(raw).hexdigest(), len(raw)))
 
@@ -83,7 +98,7 @@ def usable(document: Document) -> Document | Broken:
     return document
 
 
-def _document(raw: bytes) -> Document:
+def _document(raw: bytes, names: Names) -> Document:
     # The fast path decides only what every JSON reader agrees on; what orjson refuses, or may have
     # rounded, is decided by the slow path, so that no result hangs on a library's limits.
     try:
@@ -96,8 +111,11 @@ def _document(raw: bytes) -> Document:
         if _needs_a_second_look(item):
             value = _slow_loads(raw)
             break
-    identity = _identity(value.pop("document_id", None))
-    text = value.pop("content", None)
+    identity = _identity(value.pop(names.identity, None))
+    text = value.pop(names.text[0], None)
+    for name in names.text[1:]:
+        if text is None:
+            text = value.pop(name, None)
     if type(text) is not str:
         raise _Unusable(DeadReason.NO_CONTENT if text is None else DeadReason.CONTENT_NOT_TEXT)
     if not text.isascii():

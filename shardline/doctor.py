@@ -7,13 +7,16 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from common.errors import ShardlineError
+from common.errors import ShardlineError, UsageError
 from common.layout import CHECKPOINTS, JOBS
+from common.models import JobSpec
 from common.probe import probe_create_only
 from common.settings import Settings
+from producer.sources.themis.client import shown
+from producer.sources.themis.indexes import check, create, needed
 from shardline.output import size
 from shardline.stores import probes
-from shardline.wiring import open_broker, open_store, uds3_stores
+from shardline.wiring import open_broker, open_store, open_themis_client, uds3_stores
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,9 @@ async def examine(settings: Settings) -> list[Check]:
         ("kafka", _kafka),
         ("object store", _store),
         ("spool folder", _spool),
+        ("files", _files),
         ("postgresql", _postgres),
+        ("themisdb", _themis),
     ]
     checks = []
     for name, attempt in tries:
@@ -66,7 +71,39 @@ def _not_configured(name: str, settings: Settings) -> str | None:
         return "S3_BUCKET is not set; `run` can write to a directory"
     if name == "postgresql" and settings.postgres_host is None:
         return "POSTGRES_HOST is not set"
+    if name == "themisdb" and settings.themis_url is None:
+        return "THEMIS_URL is not set"
     return None
+
+
+async def _files(settings: Settings) -> str:
+    folder = settings.files_root.absolute()
+    try:
+        with os.scandir(folder) as found:
+            count = sum(1 for _ in found)
+    except OSError as error:
+        raise ShardlineError(f"{folder} cannot be read: {error.strerror}", hint="set FILES_ROOT") from None
+    remote = settings.aws_endpoint_url_s3 or settings.aws_region
+    return (
+        f"{folder} holds {count:,} files and folders; s3:// is {'configured' if remote else 'not configured'}"
+    )
+
+
+async def _themis(settings: Settings) -> str:
+    async with open_themis_client(settings) as client:
+        return f"{shown(settings.themis_url or '')}: {await check(client)}"
+
+
+async def create_themis_indexes(settings: Settings, spec: JobSpec) -> list[str]:
+    """Make the indexes that a job over ThemisDB needs. What was done, a sentence each.
+
+    Raises:
+        UsageError: the job reads something else.
+    """
+    if spec.source.type != "themis":
+        raise UsageError(f"the job reads '{spec.source.type}', not ThemisDB")
+    async with open_themis_client(settings) as client:
+        return await create(client, spec.source.table, needed(spec.source, spec.query))
 
 
 async def _postgres(settings: Settings) -> str:

@@ -22,6 +22,9 @@ from producer.sources.files import JsonLinesFiles
 from producer.sources.places import LocalFiles, S3Files
 from producer.sources.planned import PlannedSource, PlannedStore
 from producer.sources.port import OpenSource, Parts, Source
+from producer.sources.themis.client import ThemisClient, ThemisOptions, open_themis
+from producer.sources.themis.limiter import RateLimiter
+from producer.sources.themis.store import ThemisTable
 from producer.sources.uds3.embedders import embedder
 from producer.sources.uds3.postgres import Postgres, PostgresOptions
 from producer.sources.uds3.store import Stores, Uds3Store
@@ -117,20 +120,55 @@ def source_factory(settings: Settings, root: Path, *, confined: bool, remote: S3
     """Opens the source of a job; relative paths of files are below `root`."""
     local = LocalFiles(root.absolute(), confined)
     places = S3Files(remote) if remote is not None else None
+    # One for all jobs: ThemisDB counts the requests of a user.
+    limiter = RateLimiter(settings.themis_rate, CLOCK)
 
     def open_source(spec: JobSpec, parts: Parts) -> Source:
         if spec.source.type == "files":
             return JsonLinesFiles(spec, local, places)
-        return PlannedSource(spec, _planned_store(settings, spec), parts)
+        store: PlannedStore
+        if spec.source.type == "themis":
+            store = ThemisTable(spec, spec.source, themis_options(settings), limiter, CLOCK)
+        else:
+            store = Uds3Store(spec, uds3_stores(settings, spec.source.hops))
+        return PlannedSource(spec, store, parts)
 
     return open_source
 
 
-def _planned_store(settings: Settings, spec: JobSpec) -> PlannedStore:
-    if spec.source.type == "uds3":
-        return Uds3Store(spec, uds3_stores(settings, spec.source.hops))
-    raise JobFailed(
-        FailureCode.SOURCE_INVALID, f"the source '{spec.source.type}' is not set up in this process"
+@asynccontextmanager
+async def open_themis_client(settings: Settings) -> AsyncIterator[ThemisClient]:
+    """ThemisDB, for `doctor`.
+
+    Raises:
+        JobFailed: its address is not set.
+    """
+    async with open_themis(
+        themis_options(settings), RateLimiter(settings.themis_rate, CLOCK), CLOCK
+    ) as client:
+        yield client
+
+
+def themis_options(settings: Settings) -> ThemisOptions:
+    """Settings of ThemisDB.
+
+    Raises:
+        JobFailed: its address is not set.
+    """
+    if settings.themis_url is None:
+        raise JobFailed(
+            FailureCode.SOURCE_INVALID,
+            "the source 'themis' is not set up in this process",
+            hint="set THEMIS_URL and THEMIS_TOKEN",
+        )
+    token = settings.themis_token
+    return ThemisOptions(
+        url=settings.themis_url,
+        token=token.get_secret_value() if token else None,
+        ca_bundle=settings.themis_ca_bundle,
+        timeout=settings.themis_timeout_seconds,
+        connections=settings.themis_connections,
+        page=settings.themis_page,
     )
 
 

@@ -25,7 +25,9 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: shardline run job.json --output ./datasets")(run)
     app.command(epilog="Example: shardline verify s3://bucket/laws/laws-2026")(verify)
     app.command(epilog="Example: shardline sample docs.jsonl.zst --documents 20000")(sample)
-    app.command(epilog="Example: shardline doctor")(doctor)
+    app.command(epilog="Examples: shardline doctor · shardline doctor --create-themis-indexes job.json")(
+        doctor
+    )
 
 
 def run(
@@ -156,16 +158,26 @@ def sample(
     typer.echo(str(path))
 
 
-def doctor(json: Json = False) -> None:
-    """Show where each setting comes from, and try Kafka, the store and the spool folder."""
+def doctor(
+    create_themis_indexes: Annotated[
+        Path | None,
+        typer.Option(metavar="JOB.json", help="Make the indexes in ThemisDB that this job needs; no checks."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show where each setting comes from, and try all that is configured: services, stores, folders."""
     from common.lifecycle import log_to_stderr
     from common.settings import load_settings
-    from shardline.doctor import examine
+    from shardline import doctor as tried
     from shardline.output import EXIT_UNREACHABLE, put, put_json, put_table
 
     loaded = load_settings()
     log_to_stderr("ERROR")
-    checks = complete(examine(loaded.settings))
+    if create_themis_indexes is not None:
+        done = complete(tried.create_themis_indexes(loaded.settings, read_job(create_themis_indexes)))
+        put_json({"done": done}) if json else put("\n".join(done))
+        return
+    checks = complete(tried.examine(loaded.settings))
     if json:
         rows = [{"name": name, "value": value, "from": origin} for name, value, origin in loaded.shown()]
         put_json(

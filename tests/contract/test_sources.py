@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
 
+from common.clock import SystemClock
 from common.errors import JobFailed
 from common.memory_store import MemoryStore
-from common.models import JobSpec
+from common.models import JobSpec, ThemisSource
 from common.wire import Position
 from producer.plan import make_plan
 from producer.plan_parts import StoredParts
@@ -20,9 +22,14 @@ from producer.sources.memory import MemoryDatabase
 from producer.sources.places import LocalFiles
 from producer.sources.planned import PlannedSource
 from producer.sources.port import Broken, Document, Item, Parts, Source
+from producer.sources.themis.client import ThemisOptions
+from producer.sources.themis.limiter import RateLimiter
+from producer.sources.themis.queries import order_key
+from producer.sources.themis.store import ThemisTable
 from producer.sources.uds3.store import Stores, Uds3Store
 from tests.databases import Database, own_database
 from tests.make import job
+from tests.themis_server import READER, themis_server
 from tests.uds3 import Listed
 
 if TYPE_CHECKING:
@@ -37,7 +44,7 @@ class Case:
     """One source over documents that the suite chooses.
 
     `put` inserts or replaces documents, `remove` deletes them, `connections` counts what is open now;
-    None where the source cannot change, or has no connections.
+    None where the source cannot change, or has no connections. `order` sorts ids as the store does.
     """
 
     source: Mapping[str, Any]
@@ -47,6 +54,7 @@ class Case:
     remove: Callable[[Sequence[str]], Awaitable[None]] | None = None
     connections: Callable[[], Awaitable[int]] | None = None
     query: Mapping[str, Any] = field(default_factory=dict)
+    order: Callable[[str], Any] = str.encode
 
     def job(self, **query: Any) -> JobSpec:
         """A job over it."""
@@ -154,7 +162,40 @@ def rows(documents: Sequence[Document]) -> list[tuple[object, ...]]:
     return [(one.id, one.text, one.metadata.get("title"), one.metadata.get("number")) for one in documents]
 
 
-CASES = {"files": files_case, "memory": memory_case, "postgres": postgres_case, "hybrid": hybrid_case}
+@asynccontextmanager
+async def themis_case(_: pytest.FixtureRequest, *, lossless: bool = True) -> AsyncIterator[Case]:
+    limiter = RateLimiter(0, SystemClock())
+
+    async with themis_server() as server:
+        options = ThemisOptions(server.url, READER)
+
+        def open_source(spec: JobSpec, parts: Parts) -> Source:
+            assert isinstance(spec.source, ThemisSource)
+            return PlannedSource(spec, ThemisTable(spec, spec.source, options, limiter, SystemClock()), parts)
+
+        async def put(documents: Sequence[Document]) -> None:
+            found = [{"doc_id": one.id, "content": one.text, **one.metadata} for one in documents]
+            server.fill("documents", "doc_id", found)
+
+        async def remove(ids: Sequence[str]) -> None:
+            for identity in ids:
+                server.tables.delete(f"documents:{identity}")
+
+        async def connections() -> int:
+            return await server.connected()
+
+        source = {"type": "themis", "lossless": lossless}
+        yield Case(source, open_source, put, put, remove, connections, order=order_key)
+
+
+CASES: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Case]]] = {
+    "files": files_case,
+    "memory": memory_case,
+    "postgres": postgres_case,
+    "hybrid": hybrid_case,
+    "themis": themis_case,
+    "themis-quick": partial(themis_case, lossless=False),
+}
 
 
 @pytest.fixture(params=CASES)
@@ -250,7 +291,7 @@ async def test_what_changes_meanwhile(case: Case) -> None:
         return
     documents = made(2_500)
     await case.fill(documents)
-    in_order = sorted(one.id for one in documents)
+    in_order = sorted((one.id for one in documents), key=case.order)
     opened = await planned(case)
     found = list[Item]()
     async with aclosing(opened.source.read(opened.frozen, None)) as batches:
@@ -262,7 +303,7 @@ async def test_what_changes_meanwhile(case: Case) -> None:
         async for batch in batches:
             found += batch
     expected = [name for name in in_order if name != in_order[2_000]]
-    assert names(found) == sorted([*expected, "zz-new"])
+    assert names(found) == sorted([*expected, "zz-new"], key=case.order)
     gone = [item.content for item in found if isinstance(item.content, Broken)]
     assert [(one.key, one.dead.reason) for one in gone] == [(in_order[999], "vanished")]
     changed = found[names(found).index(in_order[2_100])].content

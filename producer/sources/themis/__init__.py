@@ -1,0 +1,1 @@
+"""The source `themis`: rows of a ThemisDB table over HTTP."""

@@ -1,0 +1,204 @@
+"""Real documents through the stand-in for ThemisDB: the rows that `files` gives, and exact after a kill."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.clock import SystemClock
+from common.directory import DirectoryStore
+from common.layout import Layout
+from common.metrics import Metrics
+from common.models import JobSpec
+from common.settings import Settings
+from consumer.verify import Verifier
+from producer.parts import Limits
+from shardline.client import JobView
+from shardline.embedded import Embedded
+from shardline.wiring import source_factory
+from tests.corpus import corpus_file, lines
+from tests.e2e.system import running_system
+from tests.make import job
+from tests.services import S3
+from tests.themis_server import READER, Request, Themis, themis_server
+
+# A slice: every row is a request of its own.
+SLICE = 3_000
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The first documents of the corpus, and the ids without the slash that no path of ThemisDB can hold."""
+    found = lines(corpus_file(tmp_path_factory.mktemp("corpus")))[:SLICE]
+    return [one | {"document_id": one["document_id"].replace("/", "~")} for one in found]
+
+
+@pytest.fixture
+async def server(documents: list[dict[str, Any]]) -> AsyncIterator[Themis]:
+    async with themis_server() as found:
+        found.fill("laws", "document_id", documents)
+        found.index("laws", "document_type")
+        yield found
+
+
+async def run(spec: JobSpec, output: Path, settings: Settings, folder: Path = Path()) -> JobView:
+    source = source_factory(settings, folder, confined=False, remote=None)
+    store = DirectoryStore(output)
+    embedded = Embedded(store, SystemClock(), Metrics(), source, Limits(progress_seconds=0.2), 1 << 30)
+    view = (await embedded.run(spec, lambda _: None)).view
+    assert view.state.state == "completed", view.to_json()
+    return view
+
+
+def themis_job(**fields: Any) -> JobSpec:
+    source = {"type": "themis", "table": "laws", "key": "document_id", "lossless": True} | fields
+    return job(source=source, output={"shard_bytes": 1 << 20}, partitions=3)
+
+
+def settings_for(server: Themis) -> Settings:
+    return Settings(themis_url=server.url, themis_token=READER, themis_rate=0)
+
+
+def rows(output: Path) -> Iterator[dict[str, Any]]:
+    for path in sorted(output.rglob("data/**/*.jsonl")):
+        yield from map(json.loads, path.read_text(encoding="utf-8").split("\n")[:-1])
+
+
+async def digest(spec: JobSpec, output: Path) -> str:
+    report = await Verifier(DirectoryStore(output), Layout.of(spec).root).run()
+    assert report.ok, report.problems
+    return report.digest or ""
+
+
+@pytest.mark.corpus
+async def test_the_rows_are_those_of_files(
+    server: Themis, documents: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    lines_of = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in documents)
+    (tmp_path / "laws.jsonl").write_text(lines_of, encoding="utf-8")
+    files = job(source={"type": "files", "paths": ["laws.jsonl"]}, output={"shard_bytes": 1 << 20})
+    await run(files, tmp_path / "files", Settings(), tmp_path)
+    expected = {row["document_id"]: row | {"source": "themis"} for row in rows(tmp_path / "files")}
+    assert len(expected) > SLICE // 4
+    for lossless in (True, False):
+        output = tmp_path / f"themis-{lossless}"
+        view = await run(themis_job(lossless=lossless), output, settings_for(server))
+        assert view.state.source_count == SLICE
+        found = list(rows(output))
+        assert len(found) == len(expected)
+        assert all(row == expected[row["document_id"]] for row in found)
+        if lossless:
+            # To the byte: /query sorts the fields, a row read alone keeps their order.
+            assert all(json.dumps(row) == json.dumps(expected[row["document_id"]]) for row in found)
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("requests", [400, 2_200])
+async def test_killed_and_resumed_it_ends_with_the_same_digest(
+    server: Themis, tmp_path: Path, requests: int
+) -> None:
+    spec = themis_job()
+    settings = settings_for(server)
+    await run(spec, tmp_path / "whole", settings)
+    reached = asyncio.Event()
+    counted = 0
+
+    async def count(request: Request) -> None:
+        nonlocal counted
+        counted += request.method == "GET"
+        if counted == requests:
+            reached.set()
+
+    server.before = count
+    killed = await start(spec, tmp_path, server)
+    await reached.wait()
+    killed.kill()
+    await killed.wait()
+    assert not (tmp_path / "killed").joinpath(Layout.of(spec).success).exists()
+    again = await start(spec, tmp_path, server)
+    assert await again.wait() == 0
+    assert await digest(spec, tmp_path / "killed") == await digest(spec, tmp_path / "whole")
+
+
+async def start(spec: JobSpec, folder: Path, server: Themis) -> asyncio.subprocess.Process:
+    (folder / "job.json").write_bytes(spec.body())
+    env = os.environ | {"THEMIS_URL": server.url, "THEMIS_TOKEN": READER, "THEMIS_RATE": "0"}
+    command = ("-m", "shardline.cli", "run", "job.json", "--output", "killed")
+    return await asyncio.create_subprocess_exec(
+        sys.executable, *command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.corpus
+async def test_a_server_that_is_away_for_a_while_is_waited_for(server: Themis, tmp_path: Path) -> None:
+    spec = themis_job()
+    await run(spec, tmp_path / "whole", settings_for(server))
+    asked = refused = 0
+
+    async def outage(_: Request) -> None:
+        nonlocal asked, refused
+        asked += 1
+        if asked == 1_500:
+            server.dead = True
+        refused += server.dead
+        if refused > 40:
+            server.revive()
+
+    server.before = outage
+    await run(spec, tmp_path / "waited", settings_for(server))
+    assert refused > 40
+    assert await digest(spec, tmp_path / "waited") == await digest(spec, tmp_path / "whole")
+
+
+@pytest.mark.corpus
+async def test_on_kafka_with_a_killed_producer(
+    server: Themis, tmp_path: Path, kafka: str, seaweed: S3
+) -> None:
+    spec = themis_job()
+    await run(spec, tmp_path / "whole", settings_for(server))
+    reached, asked = asyncio.Event(), 0
+
+    async def count(request: Request) -> None:
+        nonlocal asked
+        asked += request.method == "GET"
+        if asked == 1_500:
+            reached.set()
+
+    server.before = count
+    env = {"THEMIS_URL": server.url, "THEMIS_TOKEN": READER, "THEMIS_RATE": "0"}
+    async with running_system(tmp_path, kafka, seaweed, tmp_path, **env) as system:
+        system.start("worker")
+        producer = system.start("producer")
+        await system.submit(spec)
+        await reached.wait()
+        await asyncio.to_thread(producer.end, signal.SIGKILL)
+        system.start("producer")
+        view = await system.finished(spec.job_id)
+        assert view.state.state == "completed", view.to_json()
+        report = await system.verify(spec)
+        assert report.ok, report.problems
+        assert report.digest == await digest(spec, tmp_path / "whole")
+        assert (await system.manifest(spec))["source"]["lossless"] is True
+
+
+@pytest.mark.corpus
+async def test_a_filter_with_an_index(
+    server: Themis, documents: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    kind = "verordnung"
+    wanted = {one["document_id"] for one in documents if one["document_type"] == kind}
+    spec = job(
+        source={"type": "themis", "table": "laws", "key": "document_id", "lossless": True},
+        query={"filters": {"document_type": kind}},
+        quality={"min_score": 0},
+    )
+    view = await run(spec, tmp_path / "out", settings_for(server))
+    assert view.state.source_count == len(wanted)
+    assert {row["document_id"] for row in rows(tmp_path / "out")} <= wanted

@@ -1,0 +1,76 @@
+"""`doctor` over the stores that a job may read: what it finds, and the indexes it makes when asked."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import JobFailed, UsageError
+from common.settings import Settings, load_settings
+from shardline.doctor import Check, create_themis_indexes, examine
+from tests.make import job
+from tests.themis_reading import filled, names, read
+from tests.themis_server import READER, themis_server
+
+
+async def checked(**fields: Any) -> dict[str, Check]:
+    settings = Settings(kafka_bootstrap_servers="127.0.0.1:9", kafka_request_timeout_ms=1000, **fields)
+    return {check.name: check for check in await examine(settings)}
+
+
+async def test_what_is_not_configured_is_not_tried(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").touch()
+    found = await checked(files_root=tmp_path)
+    assert (found["themisdb"].ok, found["themisdb"].found) == (None, "THEMIS_URL is not set")
+    assert found["files"].ok
+    assert "1 files and folders" in found["files"].found
+    gone = await checked(files_root=tmp_path / "gone")
+    assert gone["files"].ok is False
+    assert "FILES_ROOT" in gone["files"].found
+
+
+async def test_themisdb_is_tried_with_the_token() -> None:
+    async with themis_server() as server:
+        found = (await checked(themis_url=server.url, themis_token=READER))["themisdb"]
+        assert (found.ok, "0.1.0" in found.found) == (True, True)
+        wrong = (await checked(themis_url=server.url, themis_token=READER + "?"))["themisdb"]
+        assert wrong.ok is False
+        assert "THEMIS_TOKEN" in wrong.found
+        assert server.tables.indexes == {}
+    away = (await checked(themis_url="http://127.0.0.1:9", themis_token=READER))["themisdb"]
+    assert away.ok is False
+    assert "THEMIS_URL" in away.found
+
+
+async def test_indexes_are_made_when_asked_and_suffice() -> None:
+    async with themis_server() as server:
+        filled(server)
+        server.tables.indexes.clear()
+        settings = Settings(themis_url=server.url, themis_token=READER, themis_rate=0)
+        fields = {"theme": "a", "query": {"filters": {"content": "text 4", "doc_id": "d-00004", "year": 3}}}
+        with pytest.raises(JobFailed, match="no range index"):
+            await read(server, **fields)
+        spec = job(source={"type": "themis", "theme": "a"}, query=fields["query"])
+        assert await create_themis_indexes(settings, spec) == [
+            "range index on documents.doc_id: 50 entries",
+            "equality index on documents.category: 50 entries",
+        ]
+        assert names(await read(server, theme="a", query={"filters": {"content": "text 4"}})) == ["d-00004"]
+        with pytest.raises(UsageError, match="not ThemisDB"):
+            await create_themis_indexes(settings, job())
+
+
+def test_old_names_of_the_token_work_with_a_warning(tmp_path: Path) -> None:
+    def loaded(**values: str) -> tuple[str, list[str]]:
+        environ = {f"THEMIS_{name.upper()}": value for name, value in values.items()}
+        found = load_settings(environ=environ, folder=tmp_path)
+        token = found.settings.themis_token
+        assert "first" not in json.dumps(found.shown())
+        return token.get_secret_value() if token else "", found.warnings
+
+    one, other = "first", "x"
+    assert loaded(token=one, token_admin=other) == (one, [])
+    warning = ["THEMIS_TOKEN_READONLY is an old name; use THEMIS_TOKEN"]
+    assert loaded(token_readonly=one, token_admin=other) == (one, warning)
+    assert loaded(token_admin=one)[0] == one

@@ -1,0 +1,127 @@
+"""`preview` tells beforehand what `run` then does."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from common.clock import SystemClock
+from common.errors import JobFailed
+from common.layout import Layout
+from common.memory_store import MemoryStore
+from common.metrics import Metrics
+from common.models import JobSpec
+from common.settings import Settings
+from producer.parts import Limits
+from producer.sources.memory import MemoryDatabase
+from producer.sources.planned import PlannedSource
+from producer.sources.port import Document
+from shardline.cli import app
+from shardline.embedded import Embedded
+from shardline.preview import Preview, preview
+from shardline.sample import write_sample
+from shardline.wiring import source_factory
+from tests.make import job
+from tests.themis_server import READER, themis_server
+
+DOCUMENTS = 1_500
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sample")
+    write_sample(path / "in.jsonl", DOCUMENTS, broken=True)
+    return path
+
+
+async def looked(spec: JobSpec, folder: Path, documents: int = 100_000) -> Preview:
+    source = source_factory(Settings(), folder, confined=True, remote=None)
+    return await preview(spec, source, documents=documents, seconds=60)
+
+
+async def manifest(spec: JobSpec, folder: Path) -> dict[str, Any]:
+    store = MemoryStore()
+    source = source_factory(Settings(), folder, confined=True, remote=None)
+    embedded = Embedded(store, SystemClock(), Metrics(), source, Limits(progress_seconds=0.05), 1 << 28)
+    await embedded.run(spec, lambda _: None)
+    found: dict[str, Any] = json.loads(await store.get(Layout.of(spec).manifest))
+    return found
+
+
+@pytest.mark.parametrize("changes", [{}, {"quality": {"min_score": 0.65}}, {"max_document_bytes": 2048}])
+async def test_a_whole_preview_is_what_a_run_does(folder: Path, changes: dict[str, Any]) -> None:
+    spec = job(**changes)
+    found, made = (await looked(spec, folder)).to_json(3), await manifest(spec, folder)
+    assert found["exact"]
+    assert found["documents"] == made["source"]["count"]
+    assert found["sample"]["rejected"] == made["rejected"]
+    assert found["sample"]["dead_letters"] == made["dead_letters"]
+    assert found["rows"] == sum(shard["rows"] for shard in made["shards"])
+    assert found["bytes"] == sum(shard["bytes"] for shard in made["shards"])
+    assert len(found["first"]) == 3
+
+
+async def test_a_sample_gives_an_estimate(folder: Path) -> None:
+    spec = job()
+    whole, part = await looked(spec, folder), await looked(spec, folder, 500)
+    assert not part.sample.whole
+    assert len(part.sample.documents) == 500
+    assert part.sample.documents == whole.sample.documents[:500]
+    for name in ("documents", "rows", "bytes"):
+        assert abs(getattr(part, name) / getattr(whole, name) - 1) < 0.2, name
+
+
+@pytest.mark.parametrize("top", [100, 500])
+async def test_top_k_is_counted(folder: Path, top: int) -> None:
+    found = await looked(job(query={"top_k": top}), folder, 500)
+    assert (found.documents, found.sample.whole) == (top, True)
+
+
+async def test_nothing_and_nothing_but_an_error(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_bytes(b"")
+    found = await looked(job(), tmp_path)
+    assert (found.documents, found.rows, found.bytes, found.sample.whole) == (0, 0, 0, True)
+    with pytest.raises(JobFailed, match="no file"):
+        await looked(job(source={"type": "files", "paths": ["none-*.jsonl"]}), tmp_path)
+
+
+async def test_a_search_shows_its_ranking() -> None:
+    documents = {f"d{n}": Document(f"d{n}", "word " * (n + 1) * 50, {"title": "t"}) for n in range(40)}
+    spec = job(source={"type": "uds3"}, query={"text": "word"})
+    database = MemoryDatabase(spec, documents, {"title": "string"})
+    found = await preview(
+        spec, lambda spec, parts: PlannedSource(spec, database, parts), documents=10, seconds=60
+    )
+    assert found.documents == 40
+    assert [one.document_id for one in found.sample.documents] == [f"d{n}" for n in range(39, 29, -1)]
+    assert found.sample.documents[0].relevance_score == 2000.0
+
+
+def test_the_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    body = {"name": "p", "source": {"type": "files", "paths": ["in.jsonl"]}}
+    (folder / "job.json").write_text(json.dumps(body), encoding="utf-8")
+    before = sorted(folder.iterdir())
+    shown = CliRunner().invoke(app, ["preview", "job.json", "--documents", "200"])
+    assert shown.exit_code == 0, shown.output
+    for text in ("about ", "below_min_score", "invalid_json", "sample-00000000", "title: string"):
+        assert text in shown.stdout
+    found = CliRunner().invoke(app, ["preview", "job.json", "--json", "--show", "2"])
+    assert len(json.loads(found.stdout)["first"]) == 2
+    assert sorted(folder.iterdir()) == before
+
+
+async def test_a_slow_source_is_cut_short() -> None:
+    async with themis_server() as server:
+        server.fill("documents", "doc_id", [{"doc_id": f"d{n:04}", "content": "x"} for n in range(400)])
+        settings = Settings(themis_url=server.url, themis_token=READER, themis_rate=100)
+        spec = job(source={"type": "themis"})
+        source = source_factory(settings, Path(), confined=True, remote=None)
+        found = await preview(spec, source, documents=1000, seconds=3)
+        assert not found.sample.whole
+        assert 0 < len(found.sample.documents) < 100
+        assert found.documents == 400
+        assert found.source == {"type": "themis", "table": "documents", "lossless": True, "index": "checked"}
+        assert await server.connected() == 0
