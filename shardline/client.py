@@ -15,6 +15,7 @@ from common.ports import Broker, Message, Record, TableReader
 from producer.topics import ensure_system_topics
 
 _DEADLINE = 60.0
+UNKNOWN_HINT = "`shardline jobs` lists them; one submitted a moment ago is known once a producer has taken it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class Board:
     def job(self, job_id: str) -> JobView:
         """One job. Raises JobUnknown."""
         if job_id not in self._states:
-            raise JobUnknown(f"no job '{job_id}' is known", hint="`shardline jobs` lists them")
+            raise JobUnknown(f"no job '{job_id}' is known", hint=UNKNOWN_HINT)
         return self._view(self._states[job_id])
 
     def _view(self, state: JobState) -> JobView:

@@ -126,12 +126,13 @@ def status(
 ) -> None:
     """Show one job: state, percent, documents per second, time left, lag."""
     from common.errors import JobUnknown
+    from shardline.client import UNKNOWN_HINT
     from shardline.output import put_json
 
     settings = quiet_settings()
     found = {view.state.spec.job_id: view for view in complete(_views(settings))}
     if job_id not in found:
-        raise JobUnknown(f"no job '{job_id}' is known", hint="`shardline jobs` lists them")
+        raise JobUnknown(f"no job '{job_id}' is known", hint=UNKNOWN_HINT)
     view = found[job_id]
     if watch and view.state.active:
         view = complete(_watch(job_id, settings, _has_ended))

@@ -153,6 +153,7 @@ class Soak:
         system = self._system
         await system.submit(spec)
         if self._dice.random() < 0.15:
+            await system.until(spec.job_id, lambda _: True)
             await asyncio.sleep(self._dice.uniform(0.0, 4.0))
             await system.client.request(Request(job_id=spec.job_id, action="cancel"))
         view = await system.finished(spec.job_id, _JOB_SECONDS)
