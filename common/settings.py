@@ -10,21 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from common.errors import UsageError
+from common.gateway_settings import GatewaySettings
+from common.setting import setting as _setting
 
 
-def _setting(default: Any, meaning: str, *names: str, old: tuple[str, ...] = (), **bounds: Any) -> Any:
-    """A field: its environment names, the first one current; `old` ones work with a warning."""
-    extra: Any = {"names": list(names), "old": list(old)}
-    return Field(default=default, description=meaning, json_schema_extra=extra, **bounds)
-
-
-class Settings(BaseModel):
-    """Every setting of every process. Field names are those of shardline.toml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+class _PipelineSettings(BaseModel):
+    """The settings of producer, worker and the commands."""
 
     kafka_bootstrap_servers: str = _setting(
         "localhost:9092", "host:port list of Kafka", "KAFKA_BOOTSTRAP_SERVERS"
@@ -297,6 +291,12 @@ class Settings(BaseModel):
         old=("CLARA_LOG_LEVEL",),
         pattern="^(DEBUG|INFO|WARNING|ERROR)$",
     )
+
+
+class Settings(GatewaySettings, _PipelineSettings):
+    """Every setting of every process. Field names are those of shardline.toml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +12,14 @@ from common.directory import DirectoryStore
 from common.errors import FailureCode, JobFailed, UsageError
 from common.kafka import KafkaBroker, open_kafka
 from common.kafka_options import KafkaOptions
-from common.models import JobSpec
+from common.memory_store import MemoryStore
+from common.models import JobSpec, parse_job
 from common.objects import S3Client, S3Options, S3Store, open_s3
 from common.ports import ObjectStore
 from common.settings import Settings
 from producer.parts import Limits
 from producer.pipeline import Pace
+from producer.plan_parts import StoredParts
 from producer.sources.files import JsonLinesFiles
 from producer.sources.places import LocalFiles, S3Files
 from producer.sources.planned import PlannedSource, PlannedStore
@@ -202,6 +204,17 @@ def _postgres(settings: Settings) -> Postgres | None:
             statement_seconds=settings.postgres_timeout_seconds,
         )
     )
+
+
+def uds3_probe(open_source: OpenSource) -> Callable[[], Awaitable[object]]:
+    """Tries whether UDS3 can be planned on; raises a ShardlineError when it cannot."""
+    spec = parse_job(b'{"job_id": "probe", "name": "probe", "source": {"type": "uds3"}}')
+
+    async def probe() -> object:
+        # A scan's plan is made part by part: this lists nothing.
+        return await open_source(spec, StoredParts(MemoryStore(), "")).freeze()
+
+    return probe
 
 
 def limits(settings: Settings) -> Limits:
