@@ -9,6 +9,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from common.models import SCALAR, JobSpec, Range, parse_job, slugify
+from shardline.search import search_body
 
 ExportFormat = Literal["jsonl", "parquet", "csv", "json"]
 SearchName = Literal["vector", "graph", "keyword", "relational"]
@@ -99,21 +100,19 @@ def job_of(request: CreateRequest, job_id: str, submitted_by: str | None) -> Job
         JobInvalid: naming each field and what is wrong with it.
     """
     query = request.search_query
-    asked: dict[str, Any] = {
-        "text": query.query_text,
-        "top_k": query.top_k,
-        "filters": query.model_dump(mode="json")["filters"] or {},
-        "search_types": query.search_types,
-    }
-    if query.weights:
-        asked["weights"] = query.weights
-    body = {
+    body = search_body(
+        text=query.query_text,
+        top_k=query.top_k,
+        filters=query.model_dump(mode="json")["filters"],
+        min_score=query.min_quality_score,
+        search_types=query.search_types,
+        weights={str(name): weight for name, weight in (query.weights or {}).items()},
+    )
+    # The rejected are small without their text, and people ask what became of documents.
+    body["quality"]["keep_rejected"] = True
+    body |= {
         "job_id": job_id,
         "name": request.name,
-        "source": {"type": "uds3"},
-        "query": asked,
-        # The rejected are small without their text, and people ask what became of documents.
-        "quality": {"min_score": query.min_quality_score, "keep_rejected": True},
         "submitted_by": submitted_by,
         "purpose": request.description or None,
         "labels": {"export_formats": ",".join(request.export_formats)},

@@ -72,7 +72,10 @@ class ScriptedStore:
         return Description({}, ranked=False, columns=_FIELDS)
 
     async def entries(
-        self, facts: Mapping[str, Any], after: Entry | None, limit: int | None
+        self,
+        _: Mapping[str, Any],
+        after: Entry | None,
+        limit: int | None,
     ) -> AsyncGenerator[list[Entry], None]:
         """By id; `endless` counts on for ever."""
         if "endless" in self._words:
@@ -85,7 +88,7 @@ class ScriptedStore:
             yield found[begin : begin + 1000]
 
     @asynccontextmanager
-    async def fetcher(self, facts: Mapping[str, Any]) -> AsyncIterator["ScriptedStore"]:
+    async def fetcher(self, _: Mapping[str, Any]) -> AsyncIterator["ScriptedStore"]:
         """Says in the log when it is opened and closed."""
         _log.info("source opened")
         try:
