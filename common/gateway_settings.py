@@ -62,7 +62,9 @@ class GatewaySettings(BaseModel):
     gateway_requests_per_minute: int = setting(
         600, "requests of one user", "GATEWAY_REQUESTS_PER_MINUTE", ge=1
     )
-    gateway_streams: int = setting(100, "streams at once, of all users", "GATEWAY_STREAMS", ge=1)
+    gateway_streams: int = setting(
+        50, "streams at once, of all users; each may hold a connection to PostgreSQL", "GATEWAY_STREAMS", ge=1
+    )
     gateway_streams_per_user: int = setting(
         4, "streams at once, of one user", "GATEWAY_STREAMS_PER_USER", ge=1
     )

@@ -30,7 +30,7 @@ from producer.sources.port import OpenSource
 from shardline.rowstream import Row, Tally, row_pieces
 from shardline.search import search_body
 from shardline.wholefile import WholeFile
-from shardline.wiring import source_factory
+from shardline.wiring import source_factory, uds3_configured
 
 __all__ = [
     "UDS3_AVAILABLE",
@@ -46,7 +46,7 @@ UDS3_AVAILABLE: bool
 def __getattr__(name: str) -> Any:
     if name == "UDS3_AVAILABLE":
         # Asked for when it is read: settings are never read at import.
-        return load_settings().settings.uds3_enabled
+        return uds3_configured(load_settings().settings)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -95,7 +95,7 @@ class DatasetSearchAPI:
         self.search_api: OpenSource | None = uds3_strategy
         if uds3_strategy is None:
             settings = load_settings().settings
-            if settings.uds3_enabled:
+            if uds3_configured(settings):
                 self.search_api = source_factory(settings, Path(), confined=False, remote=None)
 
     async def stream_datasets(
@@ -144,7 +144,9 @@ class DatasetSearchAPI:
         self, query: DatasetSearchQuery, batch_size: int, tally: Tally
     ) -> AsyncGenerator[list[Row], None]:
         if self.search_api is None:
-            raise ServiceUnavailable("UDS3 is switched off (UDS3_ENABLED=false)")
+            raise ServiceUnavailable(
+                "UDS3 is not configured", hint="set POSTGRES_HOST; UDS3_ENABLED must not be false"
+            )
         body = search_body(
             text=query.query_text,
             top_k=query.top_k,

@@ -9,17 +9,15 @@ from pathlib import Path
 
 from common.clock import SystemClock
 from common.directory import DirectoryStore
-from common.errors import FailureCode, JobFailed, UsageError
+from common.errors import FailureCode, JobFailed, SourceUnavailable, UsageError
 from common.kafka import KafkaBroker, open_kafka
 from common.kafka_options import KafkaOptions
-from common.memory_store import MemoryStore
-from common.models import JobSpec, parse_job
+from common.models import JobSpec
 from common.objects import S3Client, S3Options, S3Store, open_s3
 from common.ports import ObjectStore
 from common.settings import Settings
 from producer.parts import Limits
 from producer.pipeline import Pace
-from producer.plan_parts import StoredParts
 from producer.sources.files import JsonLinesFiles
 from producer.sources.places import LocalFiles, S3Files
 from producer.sources.planned import PlannedSource, PlannedStore
@@ -206,13 +204,27 @@ def _postgres(settings: Settings) -> Postgres | None:
     )
 
 
-def uds3_probe(open_source: OpenSource) -> Callable[[], Awaitable[object]]:
-    """Tries whether UDS3 can be planned on; raises a ShardlineError when it cannot."""
-    spec = parse_job(b'{"job_id": "probe", "name": "probe", "source": {"type": "uds3"}}')
+def uds3_configured(settings: Settings) -> bool:
+    """Whether any store of UDS3 is set up."""
+    stores = uds3_stores(settings)
+    return settings.uds3_enabled and (stores.postgres is not None or bool(stores.others))
 
-    async def probe() -> object:
-        # A scan's plan is made part by part: this lists nothing.
-        return await open_source(spec, StoredParts(MemoryStore(), "")).freeze()
+
+def uds3_probe(settings: Settings) -> Callable[[], Awaitable[None]]:
+    """Tries whether UDS3 answers; raises a ShardlineError when it does not.
+
+    PostgreSQL decides where it is configured: without it nothing is read.
+    """
+    stores = uds3_stores(settings)
+
+    async def probe() -> None:
+        if stores.postgres is not None:
+            async with stores.postgres.connect():
+                return
+        if not stores.others:
+            raise SourceUnavailable("no store of UDS3 is configured", hint="set POSTGRES_HOST")
+        for ranker in stores.others.values():
+            await ranker.check()
 
     return probe
 

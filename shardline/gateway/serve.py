@@ -5,8 +5,9 @@ import contextlib
 import logging
 import secrets
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 
 import uvicorn
 
@@ -35,6 +36,14 @@ _WATCHERS, _WATCHERS_PER_USER = 1000, 50
 _FINISH_SECONDS = 5
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Where streams read; `probe` raises a ShardlineError when nothing can be read there."""
+
+    open_source: OpenSource
+    probe: Callable[[], Awaitable[None]]
+
+
 async def serve_gateway(settings: Settings) -> None:
     """Run the gateway until cancelled.
 
@@ -48,11 +57,12 @@ async def serve_gateway(settings: Settings) -> None:
         open_reader(settings) as remote,
     ):
         open_source = source_factory(settings, settings.files_root, confined=True, remote=remote)
-        await run_gateway(settings, policy, broker, library, open_source)
+        reading = Reading(open_source, uds3_probe(settings))
+        await run_gateway(settings, policy, broker, library, reading)
 
 
 async def run_gateway(
-    settings: Settings, policy: SecurityPolicy, broker: Broker, library: Library, open_source: OpenSource
+    settings: Settings, policy: SecurityPolicy, broker: Broker, library: Library, reading: Reading
 ) -> None:
     """Run the gateway on these parts until cancelled."""
     for warning in policy.warnings:
@@ -60,7 +70,7 @@ async def run_gateway(
     watch = Watch(broker, settings.jobs_partitions, CLOCK)
     with _listening(policy.host, settings.gateway_port) as listener:
         port: int = listener.getsockname()[1]
-        gateway = _gateway(settings, policy, watch, library, open_source, port)
+        gateway = _gateway(settings, policy, watch, library, reading, port)
         probes: dict[str, Probe] = {"jobs": _jobs_probe(watch)}
         async with serve_health(Metrics(), probes, settings.metrics_host, settings.metrics_port):
             with leaf_errors():
@@ -78,7 +88,7 @@ def _gateway(
     policy: SecurityPolicy,
     watch: Watch,
     library: Library,
-    open_source: OpenSource,
+    reading: Reading,
     port: int,
 ) -> Gateway:
     audit = Audit(settings.gateway_audit_log, CLOCK)
@@ -94,8 +104,8 @@ def _gateway(
         tokens=tokens,
         watch=watch,
         library=library,
-        open_source=open_source,
-        uds3=Uds3(uds3_probe(open_source) if settings.uds3_enabled else None, CLOCK),
+        open_source=reading.open_source,
+        uds3=Uds3(reading.probe if settings.uds3_enabled else None, CLOCK),
         audit=audit,
         rate=RateLimit(settings.gateway_requests_per_minute, CLOCK),
         streams=StreamLimit(settings.gateway_streams, settings.gateway_streams_per_user),

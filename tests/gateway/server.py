@@ -32,7 +32,7 @@ from producer.sources.planned import Description, Entry, PlannedSource
 from producer.sources.port import Broken, Document, Parts
 from producer.sources.query import check_filters
 from shardline.gateway.library import Library
-from shardline.gateway.serve import run_gateway
+from shardline.gateway.serve import Reading, run_gateway
 from shardline.gateway.users import security_policy
 from shardline.sample import sample_document
 from shardline.wiring import CLOCK, limits, slots
@@ -80,7 +80,9 @@ class ScriptedStore:
         """By id; `endless` counts on for ever."""
         if "endless" in self._words:
             start = int(after.id) + 1 if after else 0
-            yield [Entry(f"{number:012d}", 0.01) for number in range(start, start + min(limit or 1000, 1000))]
+            end = start + (limit or 1000)
+            for begin in range(start, end, 1000):
+                yield [Entry(f"{number:012d}", 0.01) for number in range(begin, min(end, begin + 1000))]
             return
         ids = sorted(self._inner.documents)
         found = [Entry(one, 0.01) for one in ids if after is None or one > after.id][:limit]
@@ -134,7 +136,13 @@ async def _serve(settings: Settings, folder: Path) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(Owner(producer).run())
             tasks.create_task(worker.run())
-            await run_gateway(settings, security_policy(settings), broker, library, open_source)
+            reading = Reading(open_source, _present)
+            await run_gateway(settings, security_policy(settings), broker, library, reading)
+
+
+async def _present() -> None:
+    if "TEST_AWAY" in os.environ:
+        raise SourceUnavailable("the test's database is away")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,14 @@ def body(text: str = "Satzung", **changes: Any) -> dict[str, Any]:
 
 
 _QUERY = set(CreateRequest.model_fields["search_query"].annotation.model_fields)  # type: ignore[union-attr]
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Return once it holds; fail after a while."""
+    deadline = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def ended(url: str, dataset_id: str, **options: Any) -> dict[str, Any]:
