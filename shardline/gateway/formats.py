@@ -8,6 +8,7 @@ from typing import IO, Any, Protocol
 
 import orjson
 
+from producer.rows import escaped
 from shardline.gateway.problems import Problem
 
 ENDING = {"jsonl": "jsonl", "json": "json", "csv": "csv", "parquet": "parquet"}
@@ -145,4 +146,4 @@ def open_format(name: str, path: Path, manifest: Mapping[str, Any], *, metadata:
 def _bare(line: bytes) -> bytes:
     row = orjson.loads(line)
     del row["metadata"]
-    return orjson.dumps(row)
+    return escaped(orjson.dumps(row))

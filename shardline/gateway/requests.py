@@ -14,7 +14,7 @@ from shardline.search import search_body
 ExportFormat = Literal["jsonl", "parquet", "csv", "json"]
 SearchName = Literal["vector", "graph", "keyword", "relational"]
 # Letters, digits, spaces, underscores, and the quotes of English, French and German.
-_NAME = re.compile("[^\\W_][\\w '\"\u201e\u201c\u201d\u201a\u2018\u2019\u00ab\u00bb]*")
+_NAME = re.compile("(?=.*[^\\W_])[\\w '\"\u201e\u201c\u201d\u201a\u2018\u2019\u00ab\u00bb]+")
 _EXAMPLE: dict[str, Any] = {
     "name": "Baurecht Dachanlagen",
     "description": "Bescheide zu Anlagen auf Dächern",
@@ -60,7 +60,7 @@ class CreateRequest(_Body):
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     name: Annotated[str, Field(min_length=3, max_length=100)] = Field(
-        description="Letters and digits of any script, spaces, _ and quotes; the first is a letter or digit."
+        description="Letters and digits of any script, at least one; spaces, _ and quotes."
     )
     description: Annotated[str, Field(max_length=2000)] = ""
     search_query: SearchQuery
@@ -72,9 +72,7 @@ class CreateRequest(_Body):
     @classmethod
     def _plain(cls, value: str) -> str:
         if not _NAME.fullmatch(value):
-            raise ValueError(
-                "a name has letters, digits, spaces, _ and quotes, and begins with a letter or digit"
-            )
+            raise ValueError("a name has letters and digits, at least one, spaces, _ and quotes")
         return value
 
 
