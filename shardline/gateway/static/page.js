@@ -11,9 +11,11 @@ function spent(seconds) {
   return minutes < 60 ? `${minutes}m ${whole % 60}s` : `${Math.floor(minutes / 60)}h ${minutes % 60}m`;
 }
 
+const isActive = (job) => ["queued", "running", "completing"].includes(job.state);
+
 function show(card, job) {
   const field = (name) => card.querySelector(`[data-field="${name}"]`);
-  const active = ["queued", "running", "completing"].includes(job.state);
+  const active = isActive(job);
   const set = (name, text) => { const found = field(name); if (found.textContent !== text) found.textContent = text; };
   const badge = field("state");
   if (badge.textContent !== job.state) {
@@ -44,16 +46,17 @@ function follow(root) {
   events.addEventListener("progress", (event) => {
     const job = JSON.parse(event.data);
     const card = document.querySelector(`[data-job="${CSS.escape(job.job_id)}"]`);
-    if (card) show(card, job);
-    else document.getElementById("newer").hidden = false;
+    const newer = document.getElementById("newer");
+    if (!card) {
+      if (newer) newer.hidden = false;
+      return;
+    }
+    show(card, job);
+    // At an end and at a new beginning more changes than figures: samples, files, the attempt.
+    if (root.dataset.active && root.dataset.active !== String(isActive(job))) window.location.reload();
   });
   events.addEventListener("unavailable", () => {
     document.getElementById("said").textContent = "The jobs cannot be read at the moment.";
-  });
-  events.addEventListener("end", () => {
-    events.close();
-    // What landed at the end, its samples and files, comes with the whole page.
-    if (root.dataset.active === "true") window.location.reload();
   });
 }
 
