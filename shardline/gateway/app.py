@@ -1,6 +1,7 @@
 """The gateway as an ASGI application."""
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,7 +15,7 @@ from common import __version__
 from common.errors import ShardlineError
 from shardline.gateway import datasets, events, files, pages, root
 from shardline.gateway.frame import Frame, FramePolicy, request_id
-from shardline.gateway.openapi import describe
+from shardline.gateway.openapi import allowed, describe
 from shardline.gateway.parts import Gateway
 from shardline.gateway.problems import MEDIA_TYPE, from_error, problem_body, problem_response
 
@@ -54,6 +55,11 @@ def make_app(gateway: Gateway) -> ASGIApp:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for these
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (
+        methods := allowed(request.app, request.url.path)
+    ):
+        # The router knows only the methods of the first route that fits.
+        error.headers = {"Allow": methods}
     if pages.wants_page(request):
         return pages.refusal(request, error)
     return problem_response(error, request_id.get())

@@ -1,5 +1,6 @@
 """The OpenAPI description: refusals are problem details everywhere."""
 
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -44,6 +45,18 @@ def describe(app: FastAPI) -> dict[str, Any]:
         _mend(found)
         app.openapi_schema = found
     return app.openapi_schema
+
+
+def allowed(app: FastAPI, path: str) -> str:
+    """The methods that a path takes, for the header Allow."""
+    paths = app.openapi()["paths"]
+    fitting = [path] if path in paths else [template for template in paths if _fits(template, path)]
+    return ", ".join(sorted({name.upper() for template in fitting for name in paths[template]}))
+
+
+def _fits(template: str, path: str) -> bool:
+    pattern = re.escape(template).replace(r"\{file\}", ".*").replace(r"\{dataset_id\}", "[^/]+")
+    return re.fullmatch(pattern, path) is not None
 
 
 def _mend(found: dict[str, Any]) -> None:

@@ -38,7 +38,13 @@ from shardline.sample import sample_document
 from shardline.wiring import CLOCK, limits, slots
 
 _log = logging.getLogger("tests.source")
-_FIELDS = {"title": "string", "domain": "string", "document_type": "string", "pages": "int"}
+_FIELDS = {
+    "title": "string",
+    "domain": "string",
+    "document_type": "string",
+    "pages": "int",
+    "created_at": "string",
+}
 _BREAKS_AT = 500
 _SLOW_BATCH, _SLOW_SECONDS = 20, 0.3
 

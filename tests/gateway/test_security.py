@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,34 +15,11 @@ import jwt
 import pytest
 import requests
 
-from tests.gateway.realm import AUDIENCE, REALM, Realm, running_realm
+from tests.gateway.conftest import guarded
+from tests.gateway.realm import Realm, running_realm
 from tests.gateway.system import Server, body, ended, running
 
 DATASETS, STREAM = "/api/datasets", "/api/datasets/stream"
-
-
-@pytest.fixture(scope="module")
-def realm() -> Iterator[Realm]:
-    with running_realm() as found:
-        yield found
-
-
-def guarded(realm: Realm, **env: str) -> dict[str, str]:
-    """The settings of a gateway that asks for tokens of the realm."""
-    return {
-        "CLARA_SECURITY_MODE": "production",
-        "KEYCLOAK_URL": realm.url,
-        "KEYCLOAK_REALM": REALM,
-        "KEYCLOAK_CLIENT_ID": AUDIENCE,
-        "GATEWAY_HOST": "127.0.0.1",
-        "GATEWAY_REQUESTS_PER_MINUTE": "100000",
-    } | env
-
-
-@pytest.fixture(scope="module")
-def secure(realm: Realm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with running(tmp_path_factory.mktemp("secure"), **guarded(realm)) as server:
-        yield server
 
 
 def bearer(token: str) -> dict[str, str]:
