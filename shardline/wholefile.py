@@ -73,7 +73,7 @@ class WholeFile:
         # Windows removes no open file.
         if self._file is not None:
             self._file.close()
-        self._beside.unlink(missing_ok=True)
+            self._beside.unlink(missing_ok=True)
 
     def _refused(self, error: OSError) -> UsageError:
         return UsageError(f"{self._path} cannot be written: {error.strerror or error}")

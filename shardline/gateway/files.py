@@ -12,11 +12,11 @@ from common.ports import ObjectInfo, ObjectStore
 from shardline.gateway.datasets import disposition, link_to
 from shardline.gateway.formats import MEDIA
 from shardline.gateway.openapi import refusals
-from shardline.gateway.parts import Exporter, Gate, Gateway, identify, store_of
+from shardline.gateway.parts import Exporter, Gate, Gateway, authorize, store_of
 from shardline.gateway.problems import Problem
 from shardline.gateway.ranges import Unsatisfiable, parse_range
 from shardline.gateway.stream import PieceStream, StreamPlan
-from shardline.gateway.users import Right
+from shardline.gateway.users import Right, User
 
 router = APIRouter(prefix="/api/datasets/{dataset_id}/files", tags=["files"])
 _BEARER = "bearer "
@@ -107,7 +107,7 @@ async def download(
     }
     if chosen is not None:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{info.size}"
-    gate.audit.record(None, "download", "206" if chosen else "200", dataset=dataset_id, file=file, by=user)
+    gate.audit.record(user, "download", "206" if chosen else "200", dataset=dataset_id, file=file)
     plan = StreamPlan(
         lambda: _bytes(store_of(gate), info, start, end), nullcontext(), gate.settings.gateway_stall_seconds
     )
@@ -115,17 +115,15 @@ async def download(
     return PieceStream(plan, media, headers, 206 if chosen else 200)
 
 
-async def _let_in(request: Request, gate: Gateway, dataset_id: str, file: str, mark: Mark) -> str:
+async def _let_in(request: Request, gate: Gateway, dataset_id: str, file: str, mark: Mark) -> User | None:
     if mark.expires is not None and mark.signature is not None:
         now = gate.clock.now().timestamp()
         if not gate.links.holds(dataset_id, file, mark.expires, mark.signature, now):
             raise Problem(403, "the link is not valid, or too old; ask for a new one")
-        return "link"
+        return None
     given = request.headers.get("authorization", "")
     token = given[len(_BEARER) :] if given.lower().startswith(_BEARER) else None
-    user = await identify(request, gate, token)
-    user.require(Right.EXPORT)
-    return user.name
+    return await authorize(request, gate, token, Right.EXPORT)
 
 
 def _range(header: str | None, size: int) -> tuple[int, int] | None:

@@ -16,7 +16,7 @@ from shardline.client import JobView
 from shardline.gateway.answers import Root
 from shardline.gateway.datasets import act, link_to
 from shardline.gateway.openapi import refusals
-from shardline.gateway.parts import COOKIE, Creator, Gate, Gateway, Reader, identify
+from shardline.gateway.parts import COOKIE, Creator, Gate, Gateway, Reader, authorize
 from shardline.gateway.problems import Problem
 from shardline.gateway.root import ROOT
 from shardline.gateway.users import Right, User
@@ -94,16 +94,10 @@ async def home(request: Request, gate: Gate) -> Response:
     """Tell what is where; for `Accept: text/html` the page of jobs."""
     if not wants_page(request):
         return Response(ROOT.model_dump_json(), media_type="application/json", headers={"Vary": "Accept"})
-    user = await _person(request, gate)
+    user = await authorize(request, gate, None, Right.READ)
     views = gate.watch.jobs()[::-1]
     jobs = [job_facts(view, gate, user) for view in views[:_MOST_JOBS]]
     return _page("jobs.html", 200, {"Vary": "Accept"}, jobs=jobs, total=len(views), user=user)
-
-
-async def _person(request: Request, gate: Gateway) -> User:
-    user = await identify(request, gate, None)
-    user.require(Right.READ)
-    return user
 
 
 @router.get("/jobs/{dataset_id}", include_in_schema=False)
@@ -146,7 +140,7 @@ async def sign_in(request: Request, gate: Gate) -> Response:
     """Take a token from the form into a cookie that scripts cannot read and other sites cannot send."""
     form = (await request.body())[:_MOST_FORM].decode("utf-8", "replace")
     token = parse_qs(form).get("token", [""])[0].strip()
-    await identify(request, gate, token or None)
+    await authorize(request, gate, token or None, Right.READ)
     answer = RedirectResponse("/", 303)
     secure = request.url.scheme == "https"
     answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=secure)

@@ -122,19 +122,24 @@ def _from_cookie(request: Request) -> str:
     return token
 
 
+async def authorize(request: Request, gate: Gateway, token: str | None, right: Right) -> User:
+    """Who calls, and has the right; a refusal goes into the audit log. Raises as `identify`, or 403."""
+    found: User | None = None
+    try:
+        found = await identify(request, gate, token)
+        found.require(right)
+    except Problem as problem:
+        action = f"{request.method} {request.url.path}"
+        gate.audit.record(found, action[:300], str(problem.status_code))
+        raise
+    return found
+
+
 def requires(right: Right) -> Any:
     """A dependency: the user, who must have the right."""
 
     async def user(request: Request, gate: Gate, bearer: _Bearer) -> User:
-        found: User | None = None
-        try:
-            found = await identify(request, gate, bearer.credentials if bearer else None)
-            found.require(right)
-        except Problem as problem:
-            action = f"{request.method} {request.url.path}"
-            gate.audit.record(found, action[:300], str(problem.status_code))
-            raise
-        return found
+        return await authorize(request, gate, bearer.credentials if bearer else None, right)
 
     return Depends(user)
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -72,9 +73,8 @@ def create(server: Server, words: str, name: str, **changes: object) -> str:
 
 def complaints(chrome: Chrome) -> list[str]:
     """What the browser complained about."""
-    return [
-        entry["message"] for entry in chrome.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")
-    ]
+    log: Any = chrome
+    return [entry["message"] for entry in log.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 
 
 def test_watch_cancel_and_retry(server: Server, chrome: Chrome) -> None:
