@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -55,8 +56,10 @@ async def stream(request: Request, body: CreateRequest, gate: Gate, user: Creato
     spec, tally = job_of(body, new_id(body.name, None), user.name), Tally()
 
     async def pieces() -> AsyncGenerator[bytes, None]:
-        async for rows in row_pieces(spec, gate.open_source, gate.settings.streaming_batch_size, tally):
-            yield b"".join(row.line for row in rows)
+        size = gate.settings.streaming_batch_size
+        async with aclosing(row_pieces(spec, gate.open_source, size, tally, gate.turns)) as found:
+            async for rows in found:
+                yield b"".join(row.line for row in rows)
 
     def ended(ending: Ending) -> None:
         counts = {"rows": tally.rows, "read": tally.read, "rejected": tally.rejected, "dead": tally.dead}

@@ -79,6 +79,7 @@ class Gateway:
     audit: Audit
     rate: RateLimit
     streams: StreamLimit
+    turns: asyncio.Lock
     watchers: StreamLimit
     links: Links
     port: int

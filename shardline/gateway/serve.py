@@ -109,6 +109,7 @@ def _gateway(
         audit=audit,
         rate=RateLimit(settings.gateway_requests_per_minute, CLOCK),
         streams=StreamLimit(settings.gateway_streams, settings.gateway_streams_per_user),
+        turns=asyncio.Lock(),
         watchers=StreamLimit(_WATCHERS, _WATCHERS_PER_USER),
         links=Links(key.get_secret_value().encode() if key else secrets.token_bytes(32)),
         port=port,

@@ -115,7 +115,7 @@ class ScriptedStore:
             raise SourceUnavailable("the test's database went away in the middle")
         self._given += len(entries)
         if "endless" in self._words:
-            return [Document(entry.id, "Ein Satz. " * 150, {"title": entry.id}) for entry in entries]
+            return [Document(entry.id, "Ein Satz. " * 200, {"title": entry.id}) for entry in entries]
         return await self._inner.fetch(entries)
 
 
