@@ -85,8 +85,8 @@ class Gateway:
     port: int
 
 
-def gateway_of(request: Request) -> Gateway:
-    """The gateway that serves a request."""
+async def gateway_of(request: Request) -> Gateway:
+    """The gateway that serves a request. A coroutine: what is not would run on a thread."""
     found: Gateway = request.app.state.gateway
     return found
 
