@@ -12,7 +12,7 @@ from common.directory import DirectoryStore
 from common.errors import FailureCode, JobFailed, SourceUnavailable, UsageError
 from common.kafka import KafkaBroker, open_kafka
 from common.kafka_options import KafkaOptions
-from common.models import JobSpec
+from common.models import JobSpec, SearchType
 from common.objects import S3Client, S3Options, S3Store, open_s3
 from common.ports import ObjectStore
 from common.settings import Settings
@@ -208,6 +208,13 @@ def uds3_configured(settings: Settings) -> bool:
     """Whether any store of UDS3 is set up."""
     stores = uds3_stores(settings)
     return settings.uds3_enabled and (stores.postgres is not None or bool(stores.others))
+
+
+def uds3_searches(settings: Settings) -> frozenset[SearchType]:
+    """The searches that a store is configured for."""
+    stores = uds3_stores(settings)
+    keyword: frozenset[SearchType] = frozenset({"keyword"} if stores.postgres is not None else ())
+    return keyword | frozenset(stores.others)
 
 
 def uds3_probe(settings: Settings) -> Callable[[], Awaitable[None]]:

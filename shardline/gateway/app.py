@@ -50,7 +50,8 @@ def make_app(gateway: Gateway) -> ASGIApp:
             expose_headers=_EXPOSED,
         )
     loopback = gateway.security.everyone is not None and gateway.security.loopback_only
-    return Frame(served, FramePolicy(settings.gateway_body_bytes, frozenset(origins), loopback))
+    policy = FramePolicy(settings.gateway_body_bytes, frozenset(origins), loopback)
+    return Frame(served, policy, gateway.metrics.requested)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

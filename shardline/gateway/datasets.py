@@ -54,6 +54,7 @@ async def stream(request: Request, body: CreateRequest, gate: Gate, user: Creato
     _check_top_k(body, gate)
     await gate.uds3.require()
     spec, tally = job_of(body, new_id(body.name, None), user.name), Tally()
+    gate.uds3.require_search(spec)
 
     async def pieces() -> AsyncGenerator[bytes, None]:
         size = gate.settings.streaming_batch_size
@@ -63,6 +64,7 @@ async def stream(request: Request, body: CreateRequest, gate: Gate, user: Creato
 
     def ended(ending: Ending) -> None:
         counts = {"rows": tally.rows, "read": tally.read, "rejected": tally.rejected, "dead": tally.dead}
+        gate.metrics.streamed(ending.value, tally.rows)
         gate.audit.record(user, "stream", ending.value, dataset=body.name, **counts, **tally.notes)
 
     plan = StreamPlan(pieces, gate.streams.slot(user.id), gate.settings.gateway_stall_seconds, ended)

@@ -7,7 +7,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -45,9 +45,10 @@ class FramePolicy:
 class Frame:
     """The outermost layer of the gateway."""
 
-    def __init__(self, app: ASGIApp, policy: FramePolicy) -> None:
+    def __init__(self, app: ASGIApp, policy: FramePolicy, counted: Callable[[int], None]) -> None:
         self._app = app
         self._policy = policy
+        self._counted = counted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request; whatever goes wrong is logged under its id and told without a trace."""
@@ -62,6 +63,7 @@ class Frame:
         try:
             await self._serve(scope, headers, receive, exchange)
         finally:
+            self._counted(exchange.status)
             exchange.log(scope)
             request_id.reset(token)
 
@@ -127,13 +129,13 @@ class _Exchange:
     def __init__(self, send: Send, own_id: str) -> None:
         self._send = send
         self.id = own_id
-        self._status = 0
+        self.status = 0
         self._complete = False
         self._started = time.perf_counter()
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._status = message["status"]
+            self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.id
             for name, value in _HEADERS.items():
@@ -145,7 +147,7 @@ class _Exchange:
     async def refuse(self, scope: Scope, receive: Receive, problem: Problem) -> None:
         if self._complete:
             return
-        if self._status:
+        if self.status:
             # Without its last chunk the client sees that the answer is broken.
             _log.error("[%s] the answer was cut off: %s", self.id, problem.detail)
             return
@@ -154,4 +156,4 @@ class _Exchange:
     def log(self, scope: Scope) -> None:
         spent = (time.perf_counter() - self._started) * 1000
         level = logging.DEBUG if scope["path"] == "/health" else logging.INFO
-        _log.log(level, "[%s] %s %s %d %.0f ms", self.id, scope["method"], scope["path"], self._status, spent)
+        _log.log(level, "[%s] %s %s %d %.0f ms", self.id, scope["method"], scope["path"], self.status, spent)

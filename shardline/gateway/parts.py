@@ -11,6 +11,8 @@ from fastapi.security.http import HTTPAuthorizationCredentials
 
 from common.clock import Clock
 from common.errors import ShardlineError
+from common.metrics import Metrics
+from common.models import JobSpec, SearchType
 from common.ports import ObjectStore
 from common.settings import Settings
 from producer.sources.port import OpenSource
@@ -29,10 +31,16 @@ _PROBE_TIMEOUT = 4.0
 
 
 class Uds3:
-    """Whether UDS3 is there, looked at now and then. `probe` raises a ShardlineError when it is not."""
+    """Whether UDS3 is there, looked at now and then. `probe` raises a ShardlineError when it is not.
 
-    def __init__(self, probe: Callable[[], Awaitable[object]] | None, clock: Clock) -> None:
+    `searches` are those that a store is configured for.
+    """
+
+    def __init__(
+        self, probe: Callable[[], Awaitable[object]] | None, searches: frozenset[SearchType], clock: Clock
+    ) -> None:
         self._probe = probe
+        self._searches = searches
         self._clock = clock
         self._lock = asyncio.Lock()
         self._looked = float("-inf")
@@ -63,6 +71,15 @@ class Uds3:
         if (trouble := await self.trouble()) is not None:
             raise Problem(503, f"UDS3 is not available: {trouble}", headers={"Retry-After": "10"})
 
+    def require_search(self, spec: JobSpec) -> None:
+        """Raise Problem (503) when no store is configured for any of the searches of a job."""
+        asked = set(spec.query.shares)
+        if not asked & self._searches:
+            there = ", ".join(sorted(self._searches)) or "none"
+            raise Problem(
+                503, f"no store is configured for {', '.join(sorted(asked))}; searches here: {there}"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
@@ -70,6 +87,7 @@ class Gateway:
 
     settings: Settings
     clock: Clock
+    metrics: Metrics
     security: SecurityPolicy
     tokens: Tokens | None
     watch: Watch

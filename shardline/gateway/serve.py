@@ -15,6 +15,7 @@ from common.aio import leaf_errors
 from common.errors import UsageError
 from common.health import Probe, serve_health
 from common.metrics import Metrics
+from common.models import SearchType
 from common.ports import Broker, ObjectStore
 from common.settings import Settings
 from producer.sources.port import OpenSource
@@ -28,7 +29,15 @@ from shardline.gateway.parts import Gateway, Uds3
 from shardline.gateway.tokens import Tokens
 from shardline.gateway.users import SecurityPolicy, security_policy
 from shardline.gateway.watch import Watch
-from shardline.wiring import CLOCK, open_broker, open_reader, open_store, source_factory, uds3_probe
+from shardline.wiring import (
+    CLOCK,
+    open_broker,
+    open_reader,
+    open_store,
+    source_factory,
+    uds3_probe,
+    uds3_searches,
+)
 
 _log = logging.getLogger("shardline.gateway")
 _CERTS = "/protocol/openid-connect/certs"
@@ -38,10 +47,14 @@ _FINISH_SECONDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Where streams read; `probe` raises a ShardlineError when nothing can be read there."""
+    """Where streams read; `probe` raises a ShardlineError when nothing can be read there.
+
+    `searches` are those that a store is configured for.
+    """
 
     open_source: OpenSource
     probe: Callable[[], Awaitable[None]]
+    searches: frozenset[SearchType]
 
 
 async def serve_gateway(settings: Settings) -> None:
@@ -57,7 +70,7 @@ async def serve_gateway(settings: Settings) -> None:
         open_reader(settings) as remote,
     ):
         open_source = source_factory(settings, settings.files_root, confined=True, remote=remote)
-        reading = Reading(open_source, uds3_probe(settings))
+        reading = Reading(open_source, uds3_probe(settings), uds3_searches(settings))
         await run_gateway(settings, policy, broker, library, reading)
 
 
@@ -72,7 +85,9 @@ async def run_gateway(
         port: int = listener.getsockname()[1]
         gateway = _gateway(settings, policy, watch, library, reading, port)
         probes: dict[str, Probe] = {"jobs": _jobs_probe(watch)}
-        async with serve_health(Metrics(), probes, settings.metrics_host, settings.metrics_port):
+        health = serve_health(gateway.metrics, probes, settings.metrics_host, settings.metrics_port)
+        async with health as own:
+            _log.info("serving /metrics, /healthz and /readyz on port %d", own)
             with leaf_errors():
                 async with asyncio.TaskGroup() as tasks:
                     following = tasks.create_task(watch.run(), name="follow the jobs")
@@ -100,12 +115,13 @@ def _gateway(
     return Gateway(
         settings=settings,
         clock=CLOCK,
+        metrics=Metrics(),
         security=policy,
         tokens=tokens,
         watch=watch,
         library=library,
         open_source=reading.open_source,
-        uds3=Uds3(reading.probe if settings.uds3_enabled else None, CLOCK),
+        uds3=Uds3(reading.probe if settings.uds3_enabled else None, reading.searches, CLOCK),
         audit=audit,
         rate=RateLimit(settings.gateway_requests_per_minute, CLOCK),
         streams=StreamLimit(settings.gateway_streams, settings.gateway_streams_per_user),

@@ -142,7 +142,7 @@ async def _serve(settings: Settings, folder: Path) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(Owner(producer).run())
             tasks.create_task(worker.run())
-            reading = Reading(open_source, _present)
+            reading = Reading(open_source, _present, frozenset({"vector", "graph", "keyword"}))
             await run_gateway(settings, security_policy(settings), broker, library, reading)
 
 

@@ -161,6 +161,30 @@ def test_what_is_not_configured_is_not_available(monkeypatch: pytest.MonkeyPatch
     assert not available()
 
 
+def test_nothing_on_its_way_needs_posix(tmp_path: Path) -> None:
+    posix = ("fcntl", "grp", "pwd", "resource", "syslog", "termios", "tty", "posix_ipc")
+    code = f"""
+import sys
+for name in {posix!r}:
+    sys.modules[name] = None
+import shardline.clara, shardline.commands.export, shardline.cli
+sys.argv = ["shardline", "export", "--query", "x", "--output", "x.jsonl"]
+shardline.cli.main()
+"""
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent.parent)}
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "UDS3 is not configured" in found.stderr
+    assert found.returncode == 1
+
+
 def script(folder: Path, *options: str, **env: str) -> subprocess.CompletedProcess[str]:
     """`shardline export` as a user calls it."""
     return subprocess.run(

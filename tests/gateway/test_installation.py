@@ -41,8 +41,13 @@ async def test_streams_and_datasets_of_a_whole_installation(
         ) as server:
             health = requests.get(f"{server.url}/health", timeout=10).json()
             assert health["uds3_available"]
+            # Nothing is set up for the searches that Clara's clients ask for by default.
+            url = f"{server.url}/api/datasets/stream"
+            refused = requests.post(url, json=body("Baugenehmigung"), timeout=20)
+            assert refused.status_code == 503
+            assert "searches here: keyword" in refused.json()["detail"]
             asked = body("Baugenehmigung", name="Große Prüfung", top_k=100_000, **SEARCH)
-            streamed = requests.post(f"{server.url}/api/datasets/stream", json=asked, stream=True, timeout=60)
+            streamed = requests.post(url, json=asked, stream=True, timeout=60)
             assert streamed.status_code == 200, streamed.text
             rows = [json.loads(line) for line in streamed.iter_lines()]
             found = await database.fetch(

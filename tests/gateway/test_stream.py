@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -116,6 +117,16 @@ def test_a_stream_of_any_length_takes_no_memory(gateway: Server) -> None:
         assert count == lines
         peaks.append(peak)
     assert peaks[1] - peaks[0] < 16 << 20
+
+
+def test_streams_and_requests_are_counted(gateway: Server) -> None:
+    port = gateway.until_logged(r"/readyz on port (\d+)")[1]
+    requests.post(gateway.url + STREAM, json=body(top_k=100), timeout=20).raise_for_status()
+    metrics = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+    assert re.search(r'shardline_gateway_streams_total\{outcome="complete"\} [1-9]', metrics)
+    assert re.search(r'shardline_gateway_requests_total\{status="200"\} [1-9]', metrics)
+    assert re.search(r"shardline_gateway_rows_total [1-9]", metrics)
+    assert requests.get(f"http://127.0.0.1:{port}/readyz", timeout=5).json()["ready"]
 
 
 def test_http_1_0_is_refused(gateway: Server) -> None:
