@@ -43,6 +43,7 @@ _log = logging.getLogger("shardline.gateway")
 _CERTS = "/protocol/openid-connect/certs"
 _WATCHERS, _WATCHERS_PER_USER = 1000, 50
 _FINISH_SECONDS = 5
+_CLOSE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +176,9 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(gateway: Gateway, listener: socket.socket) -> None:
-    stall = int(gateway.settings.gateway_stall_seconds * 1000)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # Closing waits for what was written; a client that takes nothing must not make that for ever.
+        # A stream that stalled is closed; but closing waits for a client to take what was written.
+        stall = int((gateway.settings.gateway_stall_seconds + _CLOSE_SECONDS) * 1000)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stall)
     config = uvicorn.Config(
         make_app(gateway),
