@@ -12,14 +12,13 @@ from common.ports import ObjectInfo, ObjectStore
 from shardline.gateway.datasets import disposition, link_to
 from shardline.gateway.formats import MEDIA
 from shardline.gateway.openapi import refusals
-from shardline.gateway.parts import Exporter, Gate, Gateway, authorize, store_of
+from shardline.gateway.parts import Exporter, Gate, Gateway, authorize, bearer_of, store_of
 from shardline.gateway.problems import Problem
 from shardline.gateway.ranges import Unsatisfiable, parse_range
 from shardline.gateway.stream import PieceStream, StreamPlan
 from shardline.gateway.users import Right, User
 
 router = APIRouter(prefix="/api/datasets/{dataset_id}/files", tags=["files"])
-_BEARER = "bearer "
 
 
 class File(BaseModel):
@@ -121,9 +120,7 @@ async def _let_in(request: Request, gate: Gateway, dataset_id: str, file: str, m
         if not gate.links.holds(dataset_id, file, mark.expires, mark.signature, now):
             raise Problem(403, "the link is not valid, or too old; ask for a new one")
         return None
-    given = request.headers.get("authorization", "")
-    token = given[len(_BEARER) :] if given.lower().startswith(_BEARER) else None
-    return await authorize(request, gate, token, Right.EXPORT)
+    return await authorize(request, gate, bearer_of(request), Right.EXPORT)
 
 
 def _range(header: str | None, size: int) -> tuple[int, int] | None:

@@ -16,7 +16,7 @@ from shardline.client import JobView
 from shardline.gateway.answers import Root
 from shardline.gateway.datasets import act, link_to
 from shardline.gateway.openapi import refusals
-from shardline.gateway.parts import COOKIE, Creator, Gate, Gateway, Reader, authorize
+from shardline.gateway.parts import COOKIE, Creator, Gate, Gateway, Reader, authorize, bearer_of
 from shardline.gateway.problems import Problem
 from shardline.gateway.root import ROOT
 from shardline.gateway.users import Right, User
@@ -94,7 +94,7 @@ async def home(request: Request, gate: Gate) -> Response:
     """Tell what is where; for `Accept: text/html` the page of jobs."""
     if not wants_page(request):
         return Response(ROOT.model_dump_json(), media_type="application/json", headers={"Vary": "Accept"})
-    user = await authorize(request, gate, None, Right.READ)
+    user = await authorize(request, gate, bearer_of(request), Right.READ)
     views = gate.watch.jobs()[::-1]
     jobs = [job_facts(view, gate, user) for view in views[:_MOST_JOBS]]
     return _page("jobs.html", 200, {"Vary": "Accept"}, jobs=jobs, total=len(views), user=user)

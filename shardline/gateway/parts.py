@@ -141,6 +141,12 @@ def _from_cookie(request: Request) -> str:
     return token
 
 
+def bearer_of(request: Request) -> str | None:
+    """The token of the header Authorization."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
 async def authorize(request: Request, gate: Gateway, token: str | None, right: Right) -> User:
     """Who calls, and has the right; a refusal goes into the audit log. Raises as `identify`, or 403."""
     found: User | None = None

@@ -190,6 +190,8 @@ def test_the_page_asks_for_a_token_and_keeps_it_from_scripts(secure: Server, rea
     assert asked.status_code == 401
     assert "Sign in" in asked.text
     assert asked.headers["Content-Security-Policy"].startswith("default-src 'self'")
+    proxied = requests.get(secure.url, headers=html | bearer(realm.token("analyst")), timeout=10)
+    assert "<h1>Jobs</h1>" in proxied.text
     browser = requests.Session()
     browser.headers.update(html)
     origin = {"Origin": secure.url}
