@@ -83,6 +83,11 @@ class Layout:
         return f"{self.root}_state/plan/"
 
     @property
+    def exports(self) -> str:
+        """Prefix of the single files made of the dataset: apart from it, so that no glob reads rows twice."""
+        return f"_exports/{self.root}"
+
+    @property
     def manifest(self) -> str:
         """The dataset's table of contents and proof."""
         return f"{self.root}manifest.json"

@@ -60,6 +60,13 @@ CATALOGUE: dict[str, Definition] = {
     ),
     "tasks": Definition(Gauge, "Asyncio tasks of this process", per_job=False),
     "spool_bytes": Definition(Gauge, "Spool reserved by open segments", per_job=False),
+    "gateway_requests_total": Definition(
+        Counter, "HTTP requests answered by the gateway", ("status",), per_job=False
+    ),
+    "gateway_streams_total": Definition(
+        Counter, "Streams that ended, by how (docs/http.md)", ("outcome",), per_job=False
+    ),
+    "gateway_rows_total": Definition(Counter, "Rows streamed to clients", per_job=False),
     "build_info": Definition(Gauge, "1; the version is the label", ("version",), per_job=False),
 }
 
@@ -181,6 +188,15 @@ class Metrics:
         states = self._job_states()
         for state in State:
             self._gauge("jobs", state.value).set(states.count(state.value))
+
+    def requested(self, status: int) -> None:
+        """The gateway answered a request."""
+        self._count("gateway_requests_total", 1, str(status))
+
+    def streamed(self, outcome: str, rows: int) -> None:
+        """A stream of the gateway ended."""
+        self._count("gateway_streams_total", 1, outcome)
+        self._count("gateway_rows_total", rows)
 
     def spool(self, reserved: int) -> None:
         """Spool bytes reserved now."""

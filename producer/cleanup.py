@@ -16,14 +16,20 @@ async def delete_dataset(broker: Broker, store: ObjectStore, state: JobState) ->
     job_id = state.spec.job_id
     for attempt in range(1, state.attempt + 1):
         await broker.delete_topic(attempt_topic(job_id, attempt))
+    layout = Layout.of(state.spec)
+    for prefix in (layout.root, layout.exports):
+        await _remove(store, prefix)
+    await _forget_letters(broker, job_id)
+
+
+async def _remove(store: ObjectStore, prefix: str) -> None:
     batch: list[str] = []
-    async for info in store.list(Layout.of(state.spec).root):
+    async for info in store.list(prefix):
         batch.append(info.key)
         if len(batch) == _BATCH:
             await store.delete(batch)
             batch = []
     await store.delete(batch)
-    await _forget_letters(broker, job_id)
 
 
 async def _forget_letters(broker: Broker, job_id: str) -> None:

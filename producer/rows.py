@@ -22,13 +22,16 @@ def render(
     row = orjson.dumps({"text": text, "metadata": conform(metadata, columns), "source": source})
     relevance = round(document.relevance, decimals) + 0.0
     tail = orjson.dumps({"document_id": document.id, "relevance_score": relevance})
-    head, tail = row[:-1] + b',"quality_score":', b"," + tail[1:] + b"\n"
-    for raw, escaped in _LINE_BREAKS:
-        if raw in head:
-            head = head.replace(raw, escaped)
-        if raw in tail:
-            tail = tail.replace(raw, escaped)
+    head, tail = escaped(row[:-1] + b',"quality_score":'), escaped(b"," + tail[1:] + b"\n")
     present = sum(metadata.get(name) not in (None, "") for name in _COUNTED)
     words = len(text.split())
     # No words and only white space are the same thing.
     return Facts(len(text), words, present, words == 0, document.relevance), head, tail
+
+
+def escaped(line: bytes) -> bytes:
+    """JSON without the characters that some readers take for the end of a line."""
+    for raw, escape in _LINE_BREAKS:
+        if raw in line:
+            line = line.replace(raw, escape)
+    return line

@@ -2,17 +2,17 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from common.clock import SystemClock
 from common.directory import DirectoryStore
-from common.errors import FailureCode, JobFailed, UsageError
+from common.errors import FailureCode, JobFailed, SourceUnavailable, UsageError
 from common.kafka import KafkaBroker, open_kafka
 from common.kafka_options import KafkaOptions
-from common.models import JobSpec
+from common.models import JobSpec, SearchType
 from common.objects import S3Client, S3Options, S3Store, open_s3
 from common.ports import ObjectStore
 from common.settings import Settings
@@ -202,6 +202,38 @@ def _postgres(settings: Settings) -> Postgres | None:
             statement_seconds=settings.postgres_timeout_seconds,
         )
     )
+
+
+def uds3_configured(settings: Settings) -> bool:
+    """Whether any store of UDS3 is set up."""
+    stores = uds3_stores(settings)
+    return settings.uds3_enabled and (stores.postgres is not None or bool(stores.others))
+
+
+def uds3_searches(settings: Settings) -> frozenset[SearchType]:
+    """The searches that a store is configured for."""
+    stores = uds3_stores(settings)
+    keyword: frozenset[SearchType] = frozenset({"keyword"} if stores.postgres is not None else ())
+    return keyword | frozenset(stores.others)
+
+
+def uds3_probe(settings: Settings) -> Callable[[], Awaitable[None]]:
+    """Tries whether UDS3 answers; raises a ShardlineError when it does not.
+
+    PostgreSQL decides where it is configured: without it nothing is read.
+    """
+    stores = uds3_stores(settings)
+
+    async def probe() -> None:
+        if stores.postgres is not None:
+            async with stores.postgres.connect():
+                return
+        if not stores.others:
+            raise SourceUnavailable("no store of UDS3 is configured", hint="set POSTGRES_HOST")
+        for ranker in stores.others.values():
+            await ranker.check()
+
+    return probe
 
 
 def limits(settings: Settings) -> Limits:

@@ -1,15 +1,15 @@
-"""producer and worker: the long-running processes."""
+"""producer, worker and gateway: the long-running processes."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from shardline.commands.options import Port, complete, settings
 
 if TYPE_CHECKING:
-    import typer
-
     from common.settings import Settings
 
 
@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
         producer
     )
     app.command(epilog="Example: KAFKA_BOOTSTRAP_SERVERS=kafka:9092 S3_BUCKET=data shardline worker")(worker)
+    app.command(epilog="Example: KEYCLOAK_URL=https://keycloak S3_BUCKET=data shardline gateway")(gateway)
 
 
 def producer(metrics_port: Port = None) -> None:
@@ -33,6 +34,18 @@ def worker(metrics_port: Port = None) -> None:
     complete(_serve("worker", found))
 
 
+def gateway(
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65535, help="Of the API and the page; 0: any free.")
+    ] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
+    metrics_port: Port = None,
+) -> None:
+    """Serve Clara's dataset API over HTTP, and a page for people."""
+    found = settings(gateway_port=port, gateway_host=host, metrics_port=metrics_port)
+    complete(_serve("gateway", found))
+
+
 async def _serve(kind: str, found: Settings) -> None:
     from common.failpoints import arm
     from common.lifecycle import run_until_stopped
@@ -40,4 +53,8 @@ async def _serve(kind: str, found: Settings) -> None:
 
     arm(os.environ)
     serve = serve_producer if kind == "producer" else serve_worker
+    if kind == "gateway":
+        from shardline.gateway.serve import serve_gateway
+
+        serve = serve_gateway
     await run_until_stopped(lambda: serve(found), found.shutdown_grace_seconds)

@@ -1,0 +1,93 @@
+"""A Keycloak realm as far as the gateway sees it: a JWKS document over HTTP, and tokens."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
+
+REALM = "vcc"
+AUDIENCE = "clara"
+_PATH = f"/realms/{REALM}/protocol/openid-connect/certs"
+
+
+class Realm:
+    """Keys by id; `requests` counts how often they were asked for; `away` makes it fail."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, rsa.RSAPrivateKey] = {}
+        self.requests = 0
+        self.away = False
+        self.url = ""
+        self.add("first")
+
+    def add(self, kid: str) -> None:
+        """A new signing key."""
+        self.keys[kid] = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+    def document(self) -> bytes:
+        """The JWKS."""
+        keys = [
+            json.loads(RSAAlgorithm.to_jwk(key.public_key())) | {"kid": kid, "alg": "RS256", "use": "sig"}
+            for kid, key in self.keys.items()
+        ]
+        return json.dumps({"keys": keys}).encode()
+
+    def claims(self, roles: list[str], **changes: Any) -> dict[str, Any]:
+        """What Keycloak puts into an access token."""
+        claims = {
+            "iss": f"{self.url}/realms/{REALM}",
+            "aud": AUDIENCE,
+            "sub": "user-1",
+            "email": "erika@example.org",
+            "exp": int(time.time()) + 300,
+            "realm_access": {"roles": roles},
+        }
+        return {name: value for name, value in (claims | changes).items() if value is not None}
+
+    def token(self, *roles: str, kid: str = "first", **changes: Any) -> str:
+        """A token signed with a key of the realm."""
+        return jwt.encode(self.claims(list(roles), **changes), self.keys[kid], "RS256", headers={"kid": kid})
+
+    def public_pem(self) -> bytes:
+        """The public key, as anyone may have it."""
+        return (
+            self.keys["first"]
+            .public_key()
+            .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        )
+
+
+@contextmanager
+def running_realm() -> Iterator[Realm]:
+    """A realm on a port of its own."""
+    realm = Realm()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            realm.requests += 1
+            found = self.path == _PATH and not realm.away
+            self.send_response(200 if found else 503)
+            self.end_headers()
+            self.wfile.write(realm.document() if found else b"")
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    realm.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield realm
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

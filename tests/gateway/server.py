@@ -1,0 +1,155 @@
+"""The gateway as a real process, with a producer and a worker beside it, on a source made for tests.
+
+`python -m tests.gateway.server FOLDER`: settings come from the environment, as ever. What the source
+does hangs on the words of the search: `broken` fails in the middle, `slow` waits before each batch,
+`endless` never ends, `away` cannot be reached, `silent` gives nothing and does not end.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from common.directory import DirectoryStore
+from common.errors import SourceUnavailable
+from common.lifecycle import log_to_stderr, run_until_stopped
+from common.memory_broker import MemoryBroker
+from common.metrics import Metrics
+from common.models import JobSpec
+from common.settings import Settings, load_settings
+from consumer.budget import SpoolBudget
+from consumer.job import Resources
+from consumer.spool_folder import spool_folder
+from consumer.worker import Worker, WorkerParts
+from producer.owner import Owner
+from producer.parts import ProducerParts
+from producer.sources.memory import MemoryDatabase
+from producer.sources.planned import Description, Entry, PlannedSource
+from producer.sources.port import Broken, Document, Parts
+from producer.sources.query import check_filters
+from shardline.gateway.library import Library
+from shardline.gateway.serve import Reading, run_gateway
+from shardline.gateway.users import security_policy
+from shardline.sample import sample_document
+from shardline.wiring import CLOCK, limits, slots
+
+_log = logging.getLogger("tests.source")
+_FIELDS = {
+    "title": "string",
+    "domain": "string",
+    "document_type": "string",
+    "pages": "int",
+    "created_at": "string",
+}
+_BREAKS_AT = 500
+_SLOW_BATCH, _SLOW_SECONDS = 20, 0.3
+
+
+def sample_documents(count: int) -> dict[str, Document]:
+    """Documents of the sample, by id."""
+    documents = {}
+    for number in range(count):
+        value = sample_document(number)
+        identity, text = value["document_id"], value["content"]
+        metadata = {name: value[name] for name in _FIELDS if name in value}
+        documents[identity] = Document(identity, text, metadata)
+    return documents
+
+
+class ScriptedStore:
+    """Implements `PlannedStore`: a database in memory that does what the search's words say."""
+
+    def __init__(self, spec: JobSpec, documents: dict[str, Document]) -> None:
+        text = spec.query.text or ""
+        self._words = set(text.split())
+        self._inner = MemoryDatabase(spec, documents, _FIELDS)
+        self._filters = spec.query.filters
+        self._given = 0
+
+    async def describe(self) -> Description:
+        """A scan, so that nothing is ranked: the words are stage directions."""
+        if "away" in self._words:
+            raise SourceUnavailable("the test's database is away", hint="start it")
+        check_filters(self._filters, list(_FIELDS))
+        return Description({}, ranked=False, columns=_FIELDS)
+
+    async def entries(
+        self,
+        _: Mapping[str, Any],
+        after: Entry | None,
+        limit: int | None,
+    ) -> AsyncGenerator[list[Entry], None]:
+        """By id; `endless` counts on for ever."""
+        if "endless" in self._words:
+            start = int(after.id) + 1 if after else 0
+            end = start + (limit or 1000)
+            for begin in range(start, end, 1000):
+                yield [Entry(f"{number:012d}", 0.01) for number in range(begin, min(end, begin + 1000))]
+            return
+        ids = sorted(self._inner.documents)
+        found = [Entry(one, 0.01) for one in ids if after is None or one > after.id][:limit]
+        for begin in range(0, len(found), 1000):
+            yield found[begin : begin + 1000]
+
+    @asynccontextmanager
+    async def fetcher(self, _: Mapping[str, Any]) -> AsyncIterator["ScriptedStore"]:
+        """Says in the log when it is opened and closed."""
+        _log.info("source opened")
+        try:
+            yield self
+        finally:
+            _log.info("source closed after %d documents", self._given)
+
+    async def fetch(self, entries: Sequence[Entry]) -> list[Document | Broken]:
+        """Contents, as the words say."""
+        if "silent" in self._words:
+            await asyncio.Event().wait()
+        if "slow" in self._words:
+            await asyncio.sleep(_SLOW_SECONDS)
+            entries = entries[:_SLOW_BATCH]
+        if "broken" in self._words and self._given >= _BREAKS_AT:
+            raise SourceUnavailable("the test's database went away in the middle")
+        self._given += len(entries)
+        if "endless" in self._words:
+            return [Document(entry.id, "Ein Satz. " * 200, {"title": entry.id}) for entry in entries]
+        return await self._inner.fetch(entries)
+
+
+def main() -> None:
+    """Serve until stopped."""
+    settings = load_settings().settings
+    log_to_stderr(settings.log_level)
+    folder = Path(sys.argv[1])
+    asyncio.run(run_until_stopped(lambda: _serve(settings, folder), 10.0))
+
+
+async def _serve(settings: Settings, folder: Path) -> None:
+    documents = sample_documents(int(os.environ.get("TEST_DOCUMENTS", "3000")))
+
+    def open_source(spec: JobSpec, parts: Parts) -> PlannedSource:
+        return PlannedSource(spec, ScriptedStore(spec, documents), parts)
+
+    broker, store, metrics = MemoryBroker(), DirectoryStore(folder / "store"), Metrics()
+    producer = ProducerParts(broker, store, CLOCK, metrics, open_source, limits(settings), slots(settings))
+    with spool_folder(settings.spool_dir) as spool:
+        resources = Resources(spool, SpoolBudget(1 << 30), asyncio.Semaphore(4), keep_originals=True)
+        worker = Worker(WorkerParts(broker, store, CLOCK, metrics, resources, finish_seconds=0.2))
+        library = Library(store, settings.spool_dir)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(Owner(producer).run())
+            tasks.create_task(worker.run())
+            reading = Reading(open_source, _present, frozenset({"vector", "graph", "keyword"}))
+            await run_gateway(settings, security_policy(settings), broker, library, reading)
+
+
+async def _present() -> None:
+    if "TEST_AWAY" in os.environ:
+        raise SourceUnavailable("the test's database is away")
+
+
+if __name__ == "__main__":
+    main()

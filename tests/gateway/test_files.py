@@ -1,0 +1,177 @@
+"""Exports and downloads: every format holds the same rows, ranges and links do what they should."""
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import requests
+
+from common.directory import DirectoryStore
+from common.layout import Layout
+from consumer.verify import Verifier
+from shardline.gateway.formats import Parquet
+from shardline.gateway.problems import Problem
+from tests.gateway.system import Server, body, ended
+from tests.make import job
+
+
+@pytest.fixture(scope="module")
+def dataset(gateway: Server) -> str:
+    """A finished dataset."""
+    made = requests.post(
+        f"{gateway.url}/api/datasets", json=body(name="Export", top_k=500), timeout=10
+    ).json()
+    found: str = made["dataset_id"]
+    assert ended(gateway.url, found)["status"] == "completed"
+    return found
+
+
+@pytest.fixture(scope="module")
+def rows(gateway: Server, dataset: str) -> list[dict[str, Any]]:
+    """Its rows, read from the shards in the store."""
+    folder = gateway.folder / "store" / "export" / dataset / "data"
+    shards = sorted(folder.rglob("*.jsonl"))
+    return [json.loads(line) for shard in shards for line in shard.read_text("utf-8").split("\n") if line]
+
+
+def exported(gateway: Server, dataset: str, name: str, **options: Any) -> bytes:
+    """An export, fetched by its link."""
+    url = f"{gateway.url}/api/datasets/{dataset}/export"
+    told = requests.post(url, json={"format": name} | options, timeout=30)
+    assert told.status_code == 200, told.text
+    answer = requests.get(gateway.url + told.json()["download_url"], timeout=30)
+    assert answer.status_code == 200
+    # The second call finds the first one's file.
+    again = requests.post(url, json={"format": name} | options, timeout=30).json()
+    assert again["export_path"] == told.json()["export_path"]
+    return answer.content
+
+
+def test_jsonl_is_the_shards(gateway: Server, dataset: str, rows: list[dict[str, Any]]) -> None:
+    lines = exported(gateway, dataset, "jsonl").decode().split("\n")
+    assert [json.loads(line) for line in lines if line] == rows
+    bare = exported(gateway, dataset, "jsonl", include_metadata=False).decode().splitlines()
+    assert all("metadata" not in json.loads(line) for line in bare)
+    assert len(bare) == len(rows)
+
+
+def test_json_is_one_object(gateway: Server, dataset: str, rows: list[dict[str, Any]]) -> None:
+    found = json.loads(exported(gateway, dataset, "json"))
+    assert found["documents"] == rows
+    assert (found["dataset_id"], found["name"]) == (dataset, "Export")
+
+
+def test_csv_is_a_table(gateway: Server, dataset: str, rows: list[dict[str, Any]]) -> None:
+    text = exported(gateway, dataset, "csv").decode()
+    found = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert [row["document_id"] for row in found] == [row["document_id"] for row in rows]
+    assert [row["text"] for row in found] == [row["text"] for row in rows]
+    assert [row["metadata.title"] for row in found] == [row["metadata"]["title"] or "" for row in rows]
+
+
+def test_parquet_has_the_schema_of_the_dataset(
+    gateway: Server, dataset: str, rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    path = tmp_path / "export.parquet"
+    path.write_bytes(exported(gateway, dataset, "parquet"))
+    table = pq.read_table(path)
+    assert table.to_pylist() == rows
+    assert str(table.schema.field("quality_score").type) == "double"
+
+
+def test_parquet_without_its_library_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(Problem) as refused:
+        Parquet(tmp_path / "x.parquet", [], metadata=True)
+    assert refused.value.status_code == 501
+    assert "extra `parquet`" in refused.value.detail
+
+
+def test_files_are_listed_and_come_whole_or_by_range(gateway: Server, dataset: str) -> None:
+    url = f"{gateway.url}/api/datasets/{dataset}/files"
+    files = requests.get(url, timeout=10).json()["files"]
+    names = [one["file"] for one in files]
+    assert "manifest.json" in names
+    shard = next(one for one in files if one["file"].startswith("data/train/"))
+    whole = requests.get(gateway.url + shard["download_url"], timeout=10)
+    assert whole.headers["Accept-Ranges"] == "bytes"
+    content = whole.content
+    assert int(whole.headers["Content-Length"]) == len(content)
+    link = f"{url}/{shard['file']}"
+    for asked, expected in (
+        ("bytes=0-99", content[:100]),
+        ("bytes=100-", content[100:]),
+        ("bytes=-50", content[-50:]),
+        (f"bytes=10-{len(content) * 2}", content[10:]),
+    ):
+        part = requests.get(link, headers={"Range": asked}, timeout=10)
+        assert part.status_code == 206
+        assert part.content == expected
+        start = int(part.headers["Content-Range"].split()[1].split("-")[0])
+        assert content[start : start + len(expected)] == expected
+    behind = requests.get(link, headers={"Range": f"bytes={len(content)}-"}, timeout=10)
+    assert behind.status_code == 416
+    assert behind.headers["Content-Range"] == f"bytes */{len(content)}"
+    for ignored in ("bytes=0-1,5-6", "lines=1-2", "bytes=9-3"):
+        assert requests.get(link, headers={"Range": ignored}, timeout=10).status_code == 200
+    tag = whole.headers["ETag"]
+    same = requests.get(link, headers={"Range": "bytes=0-0", "If-Range": tag}, timeout=10)
+    assert (same.status_code, same.content) == (206, content[:1])
+    other = requests.get(link, headers={"Range": "bytes=0-0", "If-Range": '"other"'}, timeout=10)
+    assert other.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../../audit.jsonl", "..%2f..%2faudit.jsonl", "_state/plan.json", "data/../manifest.json", "%00", ""],
+)
+def test_only_listed_files_are_given(gateway: Server, dataset: str, path: str) -> None:
+    session = requests.Session()
+    prepared = requests.Request("GET", f"{gateway.url}/").prepare()
+    prepared.url = f"{gateway.url}/api/datasets/{dataset}/files/{path}"
+    assert session.send(prepared, timeout=10).status_code == 404
+
+
+async def test_the_dataset_proves_itself_beside_its_exports(gateway: Server, dataset: str) -> None:
+    exported(gateway, dataset, "csv")
+    spec = job(job_id=dataset, name="Export")
+    report = await Verifier(DirectoryStore(gateway.folder / "store"), Layout.of(spec).root).run()
+    assert report.problems == []
+
+
+def test_events_tell_of_a_job_until_its_end(gateway: Server) -> None:
+    made = requests.post(f"{gateway.url}/api/datasets", json=body("slow", top_k=60), timeout=10).json()
+    url = f"{gateway.url}/api/datasets/{made['dataset_id']}/events"
+    answer = requests.get(url, stream=True, timeout=30)
+    assert answer.headers["Content-Type"].startswith("text/event-stream")
+    lines = answer.content.decode().split("\n")
+    told = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    assert lines[-3] == "data: {}"
+    assert lines[-4] == "event: end"
+    assert told[-2]["state"] == "completed"
+    assert told[-2]["source_documents"] == 60
+    assert requests.get(f"{gateway.url}/api/datasets/none/events", timeout=10).status_code == 404
+
+
+def test_cancel_then_retry(gateway: Server) -> None:
+    made = requests.post(f"{gateway.url}/api/datasets", json=body("slow", top_k=100), timeout=10).json()
+    url = f"{gateway.url}/api/datasets/{made['dataset_id']}"
+    early = requests.post(f"{url}/retry", timeout=10)
+    assert early.status_code == 409
+    requests.post(f"{url}/cancel", timeout=10).raise_for_status()
+    assert ended(gateway.url, made["dataset_id"])["state"] == "cancelled"
+    assert requests.post(f"{url}/cancel", timeout=10).status_code == 409
+    requests.post(f"{url}/retry", timeout=10).raise_for_status()
+    first = requests.get(f"{url}/status", timeout=10).json()
+    assert first["job_id"] == made["dataset_id"]
+    # The second attempt is on its way, or done: events end when it has ended.
+    while requests.get(f"{url}/status", timeout=10).json()["attempt"] == 1:
+        requests.get(f"{url}/events", timeout=30)
+    assert ended(gateway.url, made["dataset_id"])["state"] == "completed"

@@ -1,0 +1,102 @@
+"""The gateway as it is installed: PostgreSQL, Kafka and S3 for real, and every process of Shardline's own."""
+
+import json
+from pathlib import Path
+
+import pytest
+import requests
+
+from deploy.dev.postgres import PASSWORD, USER
+from deploy.dev.services import HOST
+from shardline.sample import sample_document
+from tests.databases import Database, local_postgres
+from tests.e2e.system import running_system
+from tests.gateway.system import body, ended, eventually, running
+from tests.services import S3
+from tests.uds3 import make_uds3
+
+COMMAND = ("-m", "shardline.cli", "gateway")
+SEARCH = {"search_types": ["relational"], "min_quality_score": 0.3}
+
+
+async def filled(database: Database, count: int) -> None:
+    """UDS3's tables with documents of the sample."""
+    await make_uds3(database)
+    documents = [sample_document(number) for number in range(count)]
+    rows = [(one["document_id"], one["content"], one.get("domain")) for one in documents]
+    await database.load("documents", ("document_id", "content", "classification"), rows)
+    named = [(one["document_id"], one.get("title"), one.get("document_type")) for one in documents]
+    await database.load("documents_metadata", ("document_id", "title", "document_type"), named)
+
+
+async def test_streams_and_datasets_of_a_whole_installation(
+    tmp_path: Path, kafka: str, seaweed: S3, database: Database
+) -> None:
+    await filled(database, 3000)
+    async with running_system(tmp_path, kafka, seaweed, tmp_path, **database.env) as system:
+        for kind in ("producer", "worker"):
+            await system.start(kind).until_ready()
+        with running(
+            tmp_path / "gateway", *COMMAND, **(system.env() | {"CLARA_SECURITY_MODE": "debug"})
+        ) as server:
+            health = requests.get(f"{server.url}/health", timeout=10).json()
+            assert health["uds3_available"]
+            # Nothing is set up for the searches that Clara's clients ask for by default.
+            url = f"{server.url}/api/datasets/stream"
+            refused = requests.post(url, json=body("Baugenehmigung"), timeout=20)
+            assert refused.status_code == 503
+            assert "searches here: keyword" in refused.json()["detail"]
+            asked = body("Baugenehmigung", name="Große Prüfung", top_k=100_000, **SEARCH)
+            streamed = requests.post(url, json=asked, stream=True, timeout=60)
+            assert streamed.status_code == 200, streamed.text
+            rows = [json.loads(line) for line in streamed.iter_lines()]
+            found = await database.fetch(
+                "SELECT document_id FROM documents"
+                " WHERE search_vector @@ plainto_tsquery('german', 'Baugenehmigung')"
+            )
+            assert 100 < len(rows) <= len(found)
+            assert {row["document_id"] for row in rows} <= {row["document_id"] for row in found}
+            assert all("augenehmigung" in row["text"] for row in rows)
+            eventually(lambda: requests.get(f"{server.url}/health", timeout=5).json()["jobs_available"])
+            made = requests.post(f"{server.url}/api/datasets", json=asked, timeout=10)
+            assert made.status_code == 200, made.text
+            dataset_id = made.json()["dataset_id"]
+            data = ended(server.url, dataset_id)
+            assert data["status"] == "completed", data
+            assert data["document_count"] == len(rows)
+            export = requests.post(
+                f"{server.url}/api/datasets/{dataset_id}/export", json={"format": "jsonl"}, timeout=60
+            ).json()
+            assert export["export_path"].startswith("s3://")
+            whole = requests.get(server.url + export["download_url"], timeout=30).text
+            exported = [json.loads(line) for line in whole.splitlines()]
+            key = "document_id"
+            assert sorted(exported, key=lambda row: str(row[key])) == sorted(
+                rows, key=lambda row: str(row[key])
+            )
+            # Nothing is left open.
+            assert await database.readers() == 0
+
+
+async def test_a_database_killed_in_mid_stream_breaks_the_body(tmp_path: Path) -> None:
+    with local_postgres(tmp_path / "postgres") as postgres:
+        database = Database(HOST, postgres.ports["sql"], USER, PASSWORD)
+        await filled(database, 30_000)
+        env = database.env | {"CLARA_SECURITY_MODE": "debug", "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+        with running(tmp_path / "gateway", *COMMAND, **env) as server:
+            asked = body("Behörde Bauherr Gemeinde", top_k=100_000, **SEARCH) | {"name": "Abbruch"}
+            asked["search_query"]["query_text"] = "Anlage"
+            answer = requests.post(f"{server.url}/api/datasets/stream", json=asked, stream=True, timeout=60)
+            assert answer.status_code == 200, answer.text
+            lines = answer.iter_lines(chunk_size=512)
+            assert json.loads(next(lines))["document_id"]
+            postgres.stop(kill=True)
+            with pytest.raises(requests.exceptions.ChunkedEncodingError):
+                for _ in lines:
+                    pass
+            server.until_logged("the stream was cut off")
+            # Without Kafka and with a database that is gone the gateway still answers, and says so.
+            health = requests.get(f"{server.url}/health", timeout=10).json()
+            assert health["status"] == "healthy"
+            assert not health["jobs_available"]
+            assert requests.get(f"{server.url}/api/datasets", timeout=10).status_code == 503

@@ -1,0 +1,271 @@
+"""Who is let in, and who is not: tokens, roles, modes, origins, hosts."""
+
+import base64
+import hmac
+import json
+import os
+import subprocess
+import sys
+import time
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+import requests
+
+from tests.gateway.conftest import guarded
+from tests.gateway.realm import Realm, running_realm
+from tests.gateway.system import Server, body, ended, running
+
+DATASETS, STREAM = "/api/datasets", "/api/datasets/stream"
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def encoded(part: dict[str, Any]) -> bytes:
+    return base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=")
+
+
+def unsigned(realm: Realm) -> str:
+    """`alg: none`, as it is refused by no mistake of a library."""
+    return (
+        encoded({"alg": "none", "kid": "first"}) + b"." + encoded(realm.claims(["admin"])) + b"."
+    ).decode()
+
+
+def confused(realm: Realm) -> str:
+    """HS256 with the public key as the secret."""
+    signed = encoded({"alg": "HS256", "kid": "first"}) + b"." + encoded(realm.claims(["admin"]))
+    mark = hmac.new(realm.public_pem(), signed, sha256).digest()
+    return (signed + b"." + base64.urlsafe_b64encode(mark).rstrip(b"=")).decode()
+
+
+def stranger(realm: Realm) -> str:
+    """Signed with a key that is not the realm's, under the id of one that is."""
+    other = Realm()
+    return jwt.encode(realm.claims(["admin"]), other.keys["first"], "RS256", headers={"kid": "first"})
+
+
+@pytest.mark.parametrize(
+    ("make", "detail"),
+    [
+        (lambda realm: realm.token("admin", exp=int(time.time()) - 60), "expired"),
+        (lambda realm: realm.token("admin", aud="another"), "audience"),
+        (lambda realm: realm.token("admin", iss="https://elsewhere/realms/vcc"), "issuer"),
+        (lambda realm: realm.token("admin", exp=None), "not valid"),
+        (lambda realm: realm.token("admin", sub=None), "not valid"),
+        (unsigned, "RS256"),
+        (confused, "RS256"),
+        (stranger, "not valid"),
+        (lambda realm: realm.token("admin")[:-4] + "AAAA", "not valid"),
+        (lambda _: "not.a.token", "not a JWT"),
+        (lambda _: "x" * 20_000, "too long"),
+        (lambda _: "", "a token is needed"),
+    ],
+    ids=[
+        "expired", "audience", "issuer", "no-expiry", "no-subject", "alg-none", "hs256-public-key",
+        "foreign-key", "forged", "garbage", "huge", "empty",
+    ],
+)  # fmt: skip
+def test_a_wrong_token_is_refused(secure: Server, realm: Realm, make: Any, detail: str) -> None:
+    token = make(realm)
+    for call in (
+        requests.get(secure.url + DATASETS, headers=bearer(token), timeout=10),
+        requests.post(secure.url + STREAM, json=body(), headers=bearer(token), timeout=10),
+    ):
+        assert call.status_code == 401
+        assert call.headers["WWW-Authenticate"].startswith("Bearer")
+        assert detail in call.json()["detail"]
+    assert "source opened" not in secure.text()
+
+
+def test_no_token_is_refused(secure: Server) -> None:
+    for method, path in (
+        ("GET", DATASETS),
+        ("POST", DATASETS),
+        ("POST", STREAM),
+        ("GET", f"{DATASETS}/x"),
+        ("DELETE", f"{DATASETS}/x"),
+        ("POST", f"{DATASETS}/x/export"),
+        ("GET", f"{DATASETS}/x/events"),
+        ("GET", "/api/events"),
+        ("GET", f"{DATASETS}/x/files"),
+        ("GET", f"{DATASETS}/x/files/manifest.json"),
+    ):
+        content = {"format": "csv"} if path.endswith("export") else body()
+        answer = requests.request(method, secure.url + path, json=content, timeout=10)
+        assert answer.status_code == 401, (method, path, answer.text)
+    assert requests.get(f"{secure.url}/health", timeout=10).status_code == 200
+
+
+def test_roles_decide(secure: Server, realm: Realm) -> None:
+    def call(method: str, path: str, *roles: str, **options: Any) -> requests.Response:
+        headers = bearer(realm.token(*roles))
+        return requests.request(method, secure.url + path, headers=headers, timeout=20, **options)
+
+    for roles in ((), ("viewer",), ("Admin",)):
+        assert call("POST", STREAM, *roles, json=body()).status_code == 403
+        assert call("GET", DATASETS, *roles).status_code == 403
+    for role in ("admin", "trainer", "analyst"):
+        assert call("POST", STREAM, role, json=body(top_k=5)).status_code == 200
+    made = call("POST", DATASETS, "analyst", json=body(top_k=20))
+    assert made.status_code == 200
+    assert made.json()["data"]["created_by"] == "erika@example.org"
+    dataset_id = made.json()["dataset_id"]
+    assert ended(secure.url, dataset_id, headers=bearer(realm.token("analyst")))["status"] == "completed"
+    export = f"{DATASETS}/{dataset_id}/export"
+    assert call("POST", export, "analyst", json={"format": "csv"}).status_code == 403
+    told = call("POST", export, "trainer", json={"format": "csv"})
+    assert told.status_code == 200
+    # The link works without a token; anything else about it does not.
+    link = secure.url + told.json()["download_url"]
+    assert requests.get(link, timeout=10).status_code == 200
+    assert requests.get(link.replace("/exports/", "/exports/x"), timeout=10).status_code == 403
+    assert requests.get(link[:-1] + ("0" if link[-1] != "0" else "1"), timeout=10).status_code == 403
+    assert requests.get(link.replace("expires=1", "expires=2"), timeout=10).status_code == 403
+    purge = f"{DATASETS}/{dataset_id}?purge=true"
+    assert call("DELETE", purge, "analyst").status_code == 403
+    assert call("DELETE", purge, "admin").status_code == 200
+
+
+def test_the_audit_log_names_the_user_and_no_secret(secure: Server, realm: Realm) -> None:
+    token = realm.token("trainer")
+    headers = bearer(token) | {"X-Request-ID": "audited-1"}
+    requests.post(
+        secure.url + STREAM, json=body("Geheimsache"), headers=headers, timeout=20
+    ).raise_for_status()
+    requests.get(secure.url + DATASETS, headers={"X-Request-ID": "audited-2"}, timeout=20)
+    lines = [json.loads(line) for line in secure.audit().splitlines()]
+    by_id = {line["request_id"]: line for line in lines}
+    assert by_id["audited-1"] | {"at": ""} == {
+        "at": "",
+        "request_id": "audited-1",
+        "user_id": "user-1",
+        "user": "erika@example.org",
+        "action": "stream",
+        "outcome": "complete",
+        "dataset": "Baurecht Dach",
+        "rows": 717,
+        "read": 1000,
+        "rejected": {"below_min_score": 252, "empty": 31},
+        "dead": {},
+    }
+    assert (by_id["audited-2"]["outcome"], by_id["audited-2"]["user"]) == ("401", None)
+    assert "Geheimsache" not in secure.audit() + secure.text()
+    assert token not in secure.audit() + secure.text()
+
+
+def test_keys_rotate_and_nobody_makes_us_hammer_the_realm(realm: Realm, tmp_path: Path) -> None:
+    with running(tmp_path, **guarded(realm)) as server:
+        url = server.url + DATASETS
+        assert requests.get(url, headers=bearer(realm.token("admin")), timeout=10).status_code == 200
+        asked = realm.requests
+        other = Realm()
+        other.url = realm.url
+        for number in range(20):
+            other.keys[f"made-up-{number}"] = other.keys["first"]
+            token = other.token("admin", kid=f"made-up-{number}")
+            assert requests.get(url, headers=bearer(token), timeout=10).status_code == 401
+        assert realm.requests - asked <= 1
+
+
+def test_an_unreachable_realm_lets_nobody_in(tmp_path: Path) -> None:
+    with running_realm() as realm, running(tmp_path, **guarded(realm)) as server:
+        realm.away = True
+        url, headers = server.url + DATASETS, bearer(realm.token("admin"))
+        for _ in range(3):
+            answer = requests.get(url, headers=headers, timeout=10)
+            assert answer.status_code == 503
+            assert answer.headers["Retry-After"]
+        assert requests.get(f"{server.url}/health", timeout=5).status_code == 200
+
+
+def test_the_page_asks_for_a_token_and_keeps_it_from_scripts(secure: Server, realm: Realm) -> None:
+    html = {"Accept": "text/html"}
+    asked = requests.get(secure.url, headers=html, timeout=10)
+    assert asked.status_code == 401
+    assert "Sign in" in asked.text
+    assert asked.headers["Content-Security-Policy"].startswith("default-src 'self'")
+    proxied = requests.get(secure.url, headers=html | bearer(realm.token("analyst")), timeout=10)
+    assert "<h1>Jobs</h1>" in proxied.text
+    browser = requests.Session()
+    browser.headers.update(html)
+    origin = {"Origin": secure.url}
+    form = {"token": realm.token("analyst")}
+    signed = browser.post(f"{secure.url}/sign-in", data=form, headers=origin, timeout=10)
+    assert signed.status_code == 200
+    assert "<h1>Jobs</h1>" in signed.text
+    cookie = signed.history[0].headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    # With the cookie alone, changes need the page's own origin.
+    cancel = f"{secure.url}/jobs/none/cancel"
+    assert browser.post(cancel, timeout=10).status_code == 403
+    assert browser.post(cancel, headers={"Origin": "https://evil.example"}, timeout=10).status_code == 403
+    assert browser.post(cancel, headers=origin, timeout=10).status_code == 404
+    assert requests.post(f"{secure.url}/sign-in", data={"token": "x"}, timeout=10).status_code == 401
+
+
+def start(**env: str) -> subprocess.CompletedProcess[str]:
+    """`shardline gateway` with these settings, which must not start."""
+    return subprocess.run(
+        [sys.executable, "-m", "shardline.cli", "gateway", "--port", "0", "--metrics-port", "0"],
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_production_without_tokens_does_not_start() -> None:
+    ended_at_once = start(CLARA_SECURITY_MODE="production", CLARA_JWT_ENABLED="false")
+    assert ended_at_once.returncode == 2
+    assert "CLARA_SECURITY_MODE" in ended_at_once.stderr
+    assert "CLARA_JWT_ENABLED" in ended_at_once.stderr
+    no_keycloak = start(CLARA_SECURITY_MODE="production")
+    assert no_keycloak.returncode == 2
+    assert "KEYCLOAK_URL" in no_keycloak.stderr
+
+
+@pytest.mark.parametrize("mode", ["development", "debug", "testing"])
+def test_other_modes_warn_loudly_and_stay_on_this_machine(tmp_path: Path, mode: str) -> None:
+    env = {
+        "CLARA_SECURITY_MODE": mode,
+        "CLARA_JWT_ENABLED": "false",
+        "DEBUG_USER_ID": "d-1",
+        "DEBUG_USER_EMAIL": "dora@example.org",
+        "DEBUG_USER_ROLES": "analyst, viewer",
+    }
+    with running(tmp_path, **env) as server:
+        server.until_logged("WARNING.*NO TOKEN IS ASKED FOR.*dora@example.org")
+        server.until_logged("serving on http://127.0.0.1:")
+        made = requests.post(server.url + DATASETS, json=body(top_k=1), timeout=10).json()
+        assert made["data"]["created_by"] == "dora@example.org"
+        ended(server.url, made["dataset_id"])
+        export = f"{server.url}{DATASETS}/{made['dataset_id']}/export"
+        assert requests.post(export, json={"format": "csv"}, timeout=10).status_code == 403
+        # Another name for this machine, as a rebinding page would use, is not answered.
+        rebound = requests.get(server.url + DATASETS, headers={"Host": "evil.example"}, timeout=10)
+        assert rebound.status_code == 403
+        foreign = {"Origin": "https://evil.example"}
+        assert requests.post(server.url + STREAM, json=body(), headers=foreign, timeout=10).status_code == 403
+
+
+def test_cors_is_closed_until_it_is_opened(tmp_path: Path, gateway: Server) -> None:
+    asked = {"Origin": "https://page.example", "Access-Control-Request-Method": "POST"}
+    closed = requests.options(gateway.url + STREAM, headers=asked, timeout=10)
+    assert "Access-Control-Allow-Origin" not in closed.headers
+    with running(tmp_path, GATEWAY_CORS_ORIGINS="https://page.example") as server:
+        opened = requests.options(server.url + STREAM, headers=asked, timeout=10)
+        assert opened.headers["Access-Control-Allow-Origin"] == "https://page.example"
+        origin = {"Origin": "https://page.example"}
+        assert requests.post(server.url + STREAM, json=body(), headers=origin, timeout=20).status_code == 200
+        other = requests.post(
+            server.url + STREAM, json=body(), headers={"Origin": "https://x.example"}, timeout=10
+        )
+        assert other.status_code == 403

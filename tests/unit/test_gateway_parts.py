@@ -1,0 +1,191 @@
+"""The pure parts of the gateway: ranges, links, limits, names, and the job of a request."""
+
+import asyncio
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.models import slugify
+from shardline.gateway.datasets import disposition
+from shardline.gateway.keys import Keys, KeysUnavailable, KeyTimes
+from shardline.gateway.limits import Bucket, RateLimit, StreamLimit
+from shardline.gateway.links import Links
+from shardline.gateway.problems import Problem
+from shardline.gateway.ranges import Unsatisfiable, parse_range
+from shardline.gateway.requests import CreateRequest, job_of, new_id
+from tests.gateway.realm import Realm
+from tests.gateway.system import body
+
+
+class ManualClock:
+    """Time that a test moves."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def now(self) -> object:
+        raise NotImplementedError
+
+    def monotonic(self) -> float:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+@given(st.integers(0, 1000), st.integers(0, 1200), st.integers(0, 1200))
+def test_a_range_is_what_slicing_gives(size: int, first: int, last: int) -> None:
+    content = bytes(number % 251 for number in range(size))
+    for header, expected in (
+        (f"bytes={first}-{last}", content[first : last + 1]),
+        (f"bytes={first}-", content[first:]),
+        (f"bytes=-{last}", content[max(0, size - last) :] if last else b""),
+    ):
+        try:
+            found = parse_range(header, size)
+        except Unsatisfiable:
+            assert expected == b""
+            continue
+        if found is None:
+            assert header == f"bytes={first}-{last}"
+            assert last < first
+        else:
+            assert content[slice(*found)] == expected != b""
+
+
+@given(st.text(max_size=40))
+def test_any_range_header_is_harmless(header: str) -> None:
+    try:
+        found = parse_range(header, 10)
+    except Unsatisfiable:
+        return
+    assert found is None or 0 <= found[0] < found[1] <= 10
+
+
+@given(st.text(min_size=1, max_size=40), st.text(max_size=60), st.integers(1, 1 << 40))
+def test_a_link_holds_for_its_own_file_and_time(dataset: str, file: str, expires: int) -> None:
+    links = Links(b"key")
+    query = parse_qs(urlsplit(links.link("id", "f", expires)).query)
+    mark = query["signature"][0]
+    assert links.holds("id", "f", expires, mark, expires - 1)
+    assert not links.holds("id", "f", expires, mark, expires)
+    assert not links.holds("id", "f", expires + 1, mark, 0)
+    assert not Links(b"other").holds("id", "f", expires, mark, 0)
+    if (dataset, file) != ("id", "f"):
+        assert not links.holds(dataset, file, expires, mark, 0)
+
+
+@given(st.lists(st.floats(0, 30), max_size=60), st.integers(1, 20))
+def test_a_bucket_never_gives_more_than_its_rate(gaps: list[float], per_minute: int) -> None:
+    bucket, now, taken = Bucket(per_minute / 60, float(per_minute), float(per_minute), 0.0), 0.0, 0
+    for gap in gaps:
+        now += gap
+        taken += bucket.take(now) == 0.0
+    assert taken <= per_minute + now * per_minute / 60 + 1e-6
+
+
+def test_a_refused_request_is_told_how_long_to_wait() -> None:
+    clock = ManualClock()
+    limit = RateLimit(2, clock)  # type: ignore[arg-type]
+    limit.take("a")
+    limit.take("a")
+    limit.take("b")
+    with pytest.raises(Problem) as refused:
+        limit.take("a")
+    assert refused.value.headers == {"Retry-After": "30"}
+    clock.time += 30
+    limit.take("a")
+
+
+def test_places_for_streams_come_back() -> None:
+    limit = StreamLimit(2, 1)
+    with limit.slot("a"), limit.slot("b"):
+        for user in ("a", "c"):
+            with pytest.raises(Problem), limit.slot(user):
+                pass
+    with limit.slot("a"), limit.slot("c"):
+        pass
+
+
+@given(st.text(min_size=1, max_size=60))
+def test_a_file_name_survives_in_the_header(name: str) -> None:
+    if any(0xD800 <= ord(char) <= 0xDFFF for char in name):
+        return
+    header = disposition(name)
+    assert header.isascii()
+    assert header.isprintable()
+    assert unquote(header.partition("filename*=UTF-8''")[2]) == name
+    plain = header.partition('filename="')[2].partition('"')[0]
+    assert "/" not in plain
+    assert "\\" not in plain
+
+
+@pytest.mark.parametrize(
+    "name", ["Straßenbau 2026", "Über_uns", "„Zitat“ und 'mehr'", 'with "quotes"', "日本語データ", "a_b"]
+)
+def test_names_of_any_script_are_taken(name: str) -> None:
+    request = CreateRequest.model_validate(body(name=name) | {"name": name})
+    spec = job_of(request, new_id(name, None), "erika")
+    assert (spec.name, spec.submitted_by) == (name, "erika")
+    assert spec.job_id.startswith(slugify(name)[:50].rstrip("-"))
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "a\\b", "abc\n", "<script>", "a@b", "_ _", "   ", "a\x00b"])
+def test_names_that_could_be_anything_else_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="name"):
+        CreateRequest.model_validate(body() | {"name": name})
+
+
+def test_a_request_is_the_job_it_says() -> None:
+    request = CreateRequest.model_validate(
+        body(
+            "Dach",
+            search_types=["relational", "vector"],
+            weights={"relational": 0.7, "vector": 0.3},
+            filters={"domain": ["a", "b"], "pages": {"gte": 3}},
+            min_quality_score=0.7,
+            description="Zweck",
+        )
+    )
+    spec = job_of(request, "id-1", "erika")
+    assert spec.source.type == "uds3"
+    assert spec.query.search_types == ["keyword", "vector"]
+    assert spec.query.weights == {"keyword": 0.7, "vector": 0.3}
+    assert (spec.query.text, spec.query.top_k, spec.quality.min_score) == ("Dach", 1000, 0.7)
+    assert spec.purpose == "Zweck"
+    assert new_id("x y", "key") == new_id("x y", "key") != new_id("x y", None)
+
+
+async def test_keys_are_read_again_for_a_new_id_but_not_at_will() -> None:
+    realm, clock, calls = Realm(), ManualClock(), 0
+
+    async def fetch() -> dict[str, object]:
+        nonlocal calls
+        calls += 1
+        if realm.away:
+            raise KeysUnavailable("away")
+        return __import__("json").loads(realm.document())  # type: ignore[no-any-return]
+
+    keys = Keys(fetch, clock, KeyTimes(fresh=600, trusted=3600, floor=10))  # type: ignore[arg-type]
+    assert await keys.get("first") is not None
+    assert await keys.get("second") is None
+    assert calls == 1
+    realm.add("second")
+    clock.time = 11
+    found = await asyncio.gather(*(keys.get("second") for _ in range(10)))
+    assert all(found)
+    assert calls == 2
+    # Known keys outlive a realm that is away for a while, but not for ever.
+    realm.away = True
+    clock.time = 700
+    assert await keys.get("first") is not None
+    clock.time = 4000
+    with pytest.raises(KeysUnavailable):
+        await keys.get("first")
+    # A key that was taken back is not used any longer than it is fresh.
+    realm.away = False
+    del realm.keys["first"]
+    clock.time = 5000
+    assert await keys.get("first") is None
