@@ -10,7 +10,7 @@ UV := $(RUN)/uv
 UV_VERSION := 0.13.9
 DEMO := .run/demo
 
-.PHONY: help install check format test faults simulate demo bench up down docs clean
+.PHONY: help install check format test faults soak simulate demo bench up down docs clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,11 +37,14 @@ format: install ## Put the code into its format
 	$(RUN)/ruff format .
 	$(RUN)/ruff check --fix .
 
-test: install ## All tests, against real Kafka and S3
+test: install ## All tests, against real servers
 	$(RUN)/pytest
 
 faults: install ## Only the tests that kill, stop and starve processes
 	$(RUN)/pytest tests/faults
+
+soak: install ## An hour of jobs under random faults; every figure must stay flat
+	$(RUN)/python -m tests.faults.soak --minutes 60
 
 simulate: install ## Thousands of schedules in one process, each a function of its seed
 	$(RUN)/python -m tests.simulation --schedules 2000
