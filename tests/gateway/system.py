@@ -80,7 +80,10 @@ def running(folder: Path, *command: str, **env: str) -> Iterator[Server]:
             cwd=folder,
         )
     try:
-        yield Server(popen, log, folder)
+        server = Server(popen, log, folder)
+        if not command:
+            eventually(lambda: requests.get(f"{server.url}/health", timeout=5).json()["jobs_available"])
+        yield server
     finally:
         if popen.poll() is None:
             popen.kill()
