@@ -23,7 +23,7 @@ from producer.sources.port import Broken, Declared, Document, Frozen, Item, Part
 _FIRST_PART = 1_000
 _LARGEST_PART = 50_000
 _PART_BYTES = 4 << 20
-_FETCH = 500
+_FIRST_FETCH, _FETCH = 64, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,12 +205,15 @@ class PlannedSource:
     async def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[Item], None]:
         """Fetch the planned documents behind a position; a scan's plan is extended on the way."""
         done: int = after[-1] if after else 0
+        # Few at first: whoever waits for the first document does not wait for the five hundredth.
+        size = _FIRST_FETCH
         facts: Mapping[str, Any] = frozen[0]["facts"]
         async with aclosing(self._plan(frozen, done)) as plan, self._store.fetcher(facts) as fetcher:
             async for part in plan:
                 while done < part.next:
                     start = done - part.first
-                    entries = part.entries[start : start + _FETCH]
+                    entries = part.entries[start : start + size]
+                    size = min(_FETCH, 2 * size)
                     contents = await fetcher.fetch(entries)
                     if not 0 < len(contents) <= len(entries):
                         raise AssertionError(f"{len(contents)} contents of {len(entries)} entries")
