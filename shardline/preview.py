@@ -141,7 +141,9 @@ def _count(source: Source, plan: Plan, sample: Sample) -> int | None:
     if sample.whole:
         return len(sample.documents)
     share = source.progress(plan.frozen, sample.position)
-    return round(len(sample.documents) / share) if share > 0 and sample.documents else None
+    # At its end by its own estimate, and there is more: the estimate says nothing.
+    usable = 0 < share < 1 and sample.documents
+    return round(len(sample.documents) / share) if usable else None
 
 
 def _judge_all(spec: JobSpec, columns: Columns, items: Sequence[Item]) -> list[Judged]:

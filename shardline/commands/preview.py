@@ -76,11 +76,12 @@ def _show(found: Preview, show: int) -> None:
         )
         put("")
     kept = len(sample.rows) / max(1, len(sample.documents))
+    more = f"more than {len(sample.documents):,}"
     put_table(
         ("", ""),
         [
             ("source", ", ".join(f"{name} {value}" for name, value in found.source.items())),
-            ("documents", "unknown" if found.documents is None else f"{about}{found.documents:,}"),
+            ("documents", f"{about}{found.documents:,}" if found.documents is not None else more),
             ("rows", "unknown" if found.rows is None else f"{about}{found.rows:,}"),
             ("size", "unknown" if found.bytes is None else f"{about}{size(found.bytes)}"),
             ("columns", ", ".join(f"{name}: {kind}" for name, kind in found.columns.items()) or "none"),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from typer.testing import CliRunner
 
 from common.clock import SystemClock
@@ -71,6 +72,16 @@ async def test_a_sample_gives_an_estimate(folder: Path) -> None:
     assert part.sample.documents == whole.sample.documents[:500]
     for name in ("documents", "rows", "bytes"):
         assert abs(getattr(part, name) / getattr(whole, name) - 1) < 0.2, name
+
+
+async def test_an_estimate_that_says_nothing_is_none(tmp_path: Path) -> None:
+    # It packs far better than texts do: by its bytes the first documents are all there are.
+    document = b'{"document_id":"%d","content":"' + b"x" * 2000 + b'"}\n'
+    packed = zstandard.compress(b"".join(document % number for number in range(2000)))
+    (tmp_path / "in.jsonl.zst").write_bytes(packed)
+    spec = job(source={"type": "files", "paths": ["in.jsonl.zst"]})
+    found = await looked(spec, tmp_path, 500)
+    assert (found.sample.whole, found.documents, found.rows) == (False, None, None)
 
 
 @pytest.mark.parametrize("top", [100, 500])
