@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestServer
 
 from common.errors import JobFailed, SourceUnavailable
 from common.models import Query, Range
-from deploy.dev.services import free_ports
+from deploy.dev.service import free_ports
 from producer.documents import DeadReason
 from producer.sources.uds3.chroma import ChromaOptions, ChromaRanker
 from producer.sources.uds3.chroma_bodies import ChromaBodies

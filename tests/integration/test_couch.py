@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from common.errors import JobFailed, SourceUnavailable
-from deploy.dev.services import free_ports
+from deploy.dev.service import free_ports
 from producer.documents import DeadReason
 from producer.sources.uds3.couch import CouchBodies, CouchOptions, basic
 from producer.sources.uds3.port import Body, Unreadable, Wanted
