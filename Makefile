@@ -57,10 +57,10 @@ bench: install ## The tables of figures: files, and PostgreSQL
 	$(RUN)/python -m tests.benchmarks.uds3
 
 up: install ## Start Kafka and SeaweedFS on this machine, without Docker
-	$(RUN)/python deploy/dev/services.py up
+	$(RUN)/python -m deploy.dev.services up
 
 down: install ## Stop them
-	$(RUN)/python deploy/dev/services.py down
+	$(RUN)/python -m deploy.dev.services down
 
 docs: install ## Make the generated pages of docs/ anew
 	$(RUN)/python -m shardline.reference

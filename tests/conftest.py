@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from deploy.dev.services import Kafka
+from deploy.dev.kafka import Kafka
 from tests.services import S3, kafka_address, local_kafka, s3_store
 
 pytest_plugins = ["tests.laws", "tests.sampled", "tests.databases", "tests.stores"]

@@ -13,7 +13,7 @@ import pytest
 
 from common.settings import Settings
 from deploy.dev.postgres import PASSWORD, USER, PostgresServer
-from deploy.dev.services import HOST, ServiceError
+from deploy.dev.service import HOST, ServiceError
 from producer.sources.uds3.postgres import Postgres, PostgresOptions
 from tests.services import docker_answers
 

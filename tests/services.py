@@ -10,17 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.dev.services import (
-    ACCESS_KEY,
-    BUCKET,
-    HERE,
-    SECRET_KEY,
-    Kafka,
-    Seaweed,
-    Service,
-    ServiceError,
-    free_ports,
-)
+from deploy.dev.kafka import Kafka
+from deploy.dev.seaweed import ACCESS_KEY, BUCKET, SECRET_KEY, Seaweed
+from deploy.dev.service import HERE, Service, ServiceError, free_ports
 
 KAFKA_IMAGE = "apache/kafka:4.3.1"
 SEAWEED_IMAGE = "chrislusf/seaweedfs:4.48"

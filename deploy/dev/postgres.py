@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from deploy.dev.services import HOST, STOP_SECONDS, Service, ServiceError
+from deploy.dev.service import HOST, STOP_SECONDS, Service, ServiceError
 
 USER, PASSWORD = "postgres", "postgres-secret"
 _INSTALL = (

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from deploy.dev.services import (
+from deploy.dev.service import (
     HERE,
     HOST,
     Service,

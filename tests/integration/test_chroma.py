@@ -12,14 +12,14 @@ from aiohttp.test_utils import TestServer
 
 from common.errors import JobFailed, SourceUnavailable
 from common.models import Query, Range
-from deploy.dev.services import free_ports
+from deploy.dev.service import free_ports
 from producer.documents import DeadReason
 from producer.sources.uds3.chroma import ChromaOptions, ChromaRanker
 from producer.sources.uds3.chroma_bodies import ChromaBodies
 from producer.sources.uds3.distance import similarity
 from producer.sources.uds3.embed import EmbeddingOptions
 from producer.sources.uds3.embedders import embedder
-from producer.sources.uds3.port import Body, Hit, Unreadable, Wanted
+from producer.sources.uds3.port import REMOVED, Body, Hit, Unreadable, Wanted
 from tests.chroma_data import ChromaData
 from tests.embedding_stub import Fixed, embedding_service, over_http
 from tests.stores import Address, connections_to, http_options
@@ -348,6 +348,7 @@ async def test_texts_of_chunks_are_joined_by_their_numbers(chroma: Address) -> N
         "x": Body("first\nsecond", {"title": "T"}),
         "y": Body("from metadata", {}),
         "d/1": Body("by its name", {}),
+        "gone": REMOVED,
         "long": Unreadable(DeadReason.TOO_LARGE, ("ä" * 60).encode()),
     }
     assert "can give texts" in await bodies.check()

@@ -1,25 +1,23 @@
 """Bodies out of CouchDB's HTTP API: by reference, by id, by the id that a document names; files as well."""
 
 import asyncio
-import json
 from base64 import b64encode
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
-from uuid import uuid4
 
-import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from common.errors import JobFailed, SourceUnavailable
-from deploy.dev.services import free_ports
+from deploy.dev.service import free_ports
 from producer.documents import DeadReason
 from producer.sources.uds3.couch import CouchBodies, CouchOptions, basic
-from producer.sources.uds3.port import Body, Unreadable, Wanted
+from producer.sources.uds3.port import REMOVED, Body, Unreadable, Wanted
 from shardline.sample import sample_document
+from tests.couch_data import CouchData
 from tests.stores import Address, connections_to, http_options
 
 LONGEST = 4096
@@ -30,32 +28,6 @@ PDF = b"%PDF-1.7\n no text"
 def options(couch: Address, database: str | None, **changes: Any) -> CouchOptions:
     headers = basic(couch.user, couch.password) if couch.user else {}
     return CouchOptions(http_options(couch, **({"headers": headers} | changes)), database)
-
-
-class CouchData:
-    """One new database, filled without the adapter under test."""
-
-    def __init__(self, address: Address) -> None:
-        self._headers = basic(address.user, address.password) if address.user else {}
-        self.name = f"test-{uuid4().hex[:12]}"
-        self._url = f"{address.url}/{self.name}"
-
-    async def create(self, *documents: dict[str, Any]) -> None:
-        """Make it."""
-        await self._ask("PUT", "", None)
-        await self.post("/_bulk_docs", {"docs": list(documents)})
-
-    async def post(self, path: str, body: Any) -> Any:
-        """POST below the database."""
-        return await self._ask("POST", path, body)
-
-    async def _ask(self, method: str, path: str, body: Any) -> Any:
-        async with (
-            aiohttp.ClientSession(headers=self._headers) as session,
-            session.request(method, self._url + path, json=body) as answer,
-        ):
-            assert answer.status < 300, await answer.text()
-            return json.loads(await answer.text())
 
 
 def file(data: bytes, kind: str = "application/octet-stream", name: str = "body.bin") -> dict[str, Any]:
@@ -139,13 +111,14 @@ async def test_references_lead_first(couch: Address) -> None:
         Wanted("c", {other.name: {"doc_id": "uuid-2"}}),
     ]
     found = await bodies(options(couch, main.name), *wanted)
+    assert found.pop("c") == REMOVED
     assert {one: body.text for one, body in found.items()} == {
         "a": "by reference",
         "a2": "by reference",
         "b": "of main",
         "e": "of the third",
     }
-    assert set(await bodies(options(couch, None), *wanted)) == {"a", "a2", "e"}
+    assert set(await bodies(options(couch, None), *wanted)) == {"a", "a2", "c", "e"}
 
 
 @pytest.mark.parametrize("indexed", [False, True])
@@ -170,11 +143,12 @@ async def test_bodies_by_the_id_that_a_document_names(couch: Address, indexed: b
     names = [f"d{number}" for number in range(0, 700, 20)]
     found = await bodies(options(couch, data.name), *names, "twice", "gone", "renewed", "own", "nowhere")
     expected = {name: "t" + name[1:] for name in names} | {"twice": "first", "renewed": "new", "own": "own"}
+    assert found.pop("gone") == REMOVED
     assert {one: body.text for one, body in found.items()} == expected
     assert await data.post("/_all_docs", {}) == before
 
 
-async def test_documents_marked_deleted_are_not_there(couch: Address) -> None:
+async def test_documents_marked_deleted_are_removed(couch: Address) -> None:
     data = await made(
         couch,
         {"_id": "a", "content": "x", "deleted": True},
@@ -185,9 +159,10 @@ async def test_documents_marked_deleted_are_not_there(couch: Address) -> None:
         {"_id": "copy", "content": "x", "metadata": {"document_id": "a"}},
     )
     names = ("a", "b", "c", "d", "e")
-    assert set(await bodies(options(couch, data.name), *names)) == {"d"}
+    found = await bodies(options(couch, data.name), *names)
+    assert found == dict.fromkeys("abc", REMOVED) | {"d": Body("x", found["d"].metadata)}
     archived = replace(options(couch, data.name), include_archived=True)
-    assert set(await bodies(archived, *names)) == {"c", "d"}
+    assert {one for one, body in (await bodies(archived, *names)).items() if body != REMOVED} == {"c", "d"}
 
 
 async def test_what_is_too_large_is_cut(couch: Address) -> None:

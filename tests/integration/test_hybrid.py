@@ -7,6 +7,7 @@ import pytest
 
 from common.errors import JobFailed, SourceUnavailable
 from producer.sources.port import Document, Item
+from producer.sources.uds3 import sql
 from producer.sources.uds3.port import Body
 from producer.sources.uds3.postgres import Postgres
 from producer.sources.uds3.store import Stores
@@ -114,3 +115,24 @@ async def test_a_body_of_a_store_stands_in_for_rows_without_a_content(database: 
     assert last.text == "body d129"
     assert last.metadata == {"title": "T", "domain": "law", "classification": "law"}
     assert shelf.largest == 50
+
+
+async def test_a_page_of_hits_is_looked_up_by_key_and_no_table_read_whole_for_it(database: Database) -> None:
+    await make_uds3(database, content=False)
+    ids = [f"d{number * 7919 % 30_000:05d}" for number in range(30_000)]
+    for table in ("documents", "documents_metadata", "uds3_master_documents"):
+        await database.load(table, ("document_id",), [(one,) for one in ids])
+    await database.execute(
+        "UPDATE documents SET processing_status = 'failed' WHERE document_id < 'd01'", "ANALYZE"
+    )
+    async with database.postgres.connect() as session:
+        selection = sql.Selection(await session.schema(), {})
+        hits = [*ids[:1000], "nowhere"]
+        gate = await session.gate(selection, hits)
+    assert gate == {one: (one != "nowhere", one >= "d01") for one in hits}
+    statement = sql.gate(selection, hits)
+    plan = "\n".join(row[0] for row in await database.fetch("EXPLAIN " + statement.text, *statement.values))
+    assert plan.count("Index") >= 3
+    assert "Seq Scan" not in plan
+    # Keys in the order of the index find its pages where the keys before left them.
+    assert statement.values[0] == sorted(hits)

@@ -14,7 +14,8 @@ from common.errors import BrokerUnavailable, TopicMissing
 from common.kafka import open_kafka
 from common.kafka_options import KafkaOptions
 from common.ports import Broker, GroupListener, GroupReader, Message, TopicSpec
-from deploy.dev.services import Kafka, free_ports
+from deploy.dev.kafka import Kafka
+from deploy.dev.service import free_ports
 
 BOUND = 30.0
 

@@ -10,7 +10,7 @@ import pytest
 
 from common.errors import JobFailed, SourceUnavailable
 from common.models import Query
-from deploy.dev.services import free_ports
+from deploy.dev.service import free_ports
 from producer.sources.uds3.cypher import Statement
 from producer.sources.uds3.neo4j import Neo4jRanker
 from producer.sources.uds3.neo4j_options import Neo4jOptions

@@ -15,7 +15,7 @@ from common.memory_store import MemoryStore
 from common.models import JobSpec
 from consumer.verify import Verifier
 from deploy.dev.postgres import PASSWORD, USER
-from deploy.dev.services import HOST, free_ports
+from deploy.dev.service import HOST, free_ports
 from producer.plan import make_plan
 from producer.sources.uds3.postgres import Postgres
 from producer.sources.uds3.store import Stores

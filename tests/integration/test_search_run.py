@@ -19,8 +19,8 @@ from shardline.doctor import examine
 from shardline.embedded import Embedded
 from shardline.wiring import source_factory
 from tests.chroma_data import ChromaData
+from tests.couch_data import CouchData
 from tests.embedding_stub import embedding_service
-from tests.integration.test_couch import CouchData
 from tests.integration.test_neo4j import fill, link
 from tests.make import job
 from tests.stores import Address
@@ -154,3 +154,38 @@ async def test_a_store_that_is_down_is_waited_for_or_named(filled: dict[str, Any
         rows, manifest = await run(settings, spec, tmp_path)
     assert [row["document_id"] for row in rows][:4] == ["v00", "v01", "only-here", "v02"]
     assert manifest["source"]["degraded"] == ["graph"]
+
+
+async def test_what_couchdb_marks_deleted_is_not_taken_from_chromadb(
+    chroma: Address, couch: Address, tmp_path: Path
+) -> None:
+    names = ("by-id", "by-name", "lives", "nowhere-else")
+    vectors, bodies = ChromaData(chroma), CouchData(couch)
+    await vectors.create()
+    await vectors.add(
+        {name: (1.0, 0.1 * place) for place, name in enumerate(names)},
+        {},
+        {name: f"old {name}" for name in names},
+    )
+    await bodies.create(
+        {"_id": "by-id", "content": "x", "deleted": True},
+        {"_id": "7", "content": "x", "metadata": {"document_id": "by-name", "processing_status": "archived"}},
+        {"_id": "lives", "content": "new lives"},
+    )
+    values = {"chroma_host": "127.0.0.1", "chroma_port": chroma.port, "chroma_collection": vectors.name}
+    values |= {"couch_url": couch.url, "couch_user": couch.user, "couch_password": couch.password}
+    async with embedding_service({QUERY: (1.0, 0.0)}) as url:
+        settings = Settings(**values, couch_database=bodies.name, embedding_url=url)
+        spec = job(
+            name="removed",
+            source={"type": "uds3"},
+            query={"text": QUERY, "search_types": ["vector"]},
+            quality={"min_score": 0.0},
+            partitions=1,
+        )
+        rows, manifest = await run(settings, spec, tmp_path)
+    assert {row["document_id"]: row["text"] for row in rows} == {
+        "lives": "new lives",
+        "nowhere-else": "old nowhere-else",
+    }
+    assert manifest["dead_letters"] == {"vanished": 2}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from common.errors import FailureCode, JobFailed, SourceUnavailable
-from deploy.dev.services import free_ports
+from deploy.dev.service import free_ports
 from producer.sources.uds3.embed import EmbeddingOptions
 from producer.sources.uds3.embed_onnx import OnnxEmbedder
 from producer.sources.uds3.embedders import embedder

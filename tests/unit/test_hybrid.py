@@ -14,7 +14,7 @@ from producer.plan import make_plan
 from producer.plan_parts import StoredParts
 from producer.sources.planned import PlannedSource
 from producer.sources.port import Broken, Document, Item
-from producer.sources.uds3.port import Body, Hit, Unreadable
+from producer.sources.uds3.port import REMOVED, Body, Hit, Unreadable
 from producer.sources.uds3.store import Stores, Uds3Store
 from tests.make import job
 from tests.uds3 import Listed, Shelf
@@ -103,3 +103,12 @@ async def test_bodies_are_asked_for_in_small_groups_and_may_be_unreadable() -> N
     assert shelves.largest == 50
     gone = [item.content.dead for item in items if isinstance(item.content, Broken)]
     assert [(one.reason, one.original) for one in gone] == [("no_content", b""), ("no_text", b"%PDF-1.7")]
+
+
+async def test_what_one_shelf_says_is_removed_no_other_is_asked_for() -> None:
+    shelves = [Shelf({"a": REMOVED, "b": Body("new b")}), shelf("abc")]
+    _, items = await searched(stores(Listed("vector", "abcd"), bodies=shelves))
+    texts = {item.content.id: item.content.text for item in items if isinstance(item.content, Document)}
+    assert texts == {"b": "new b", "c": "text c"}
+    dead = {item.content.key: item.content.dead.reason for item in items if isinstance(item.content, Broken)}
+    assert dead == {"a": "vanished", "d": "no_content"}

@@ -10,7 +10,7 @@ from producer.sources.uds3.chroma import ChromaOptions, Collection, find_collect
 from producer.sources.uds3.chunks import document_of, place_of
 from producer.sources.uds3.couch_text import fits, too_large
 from producer.sources.uds3.marks import is_deleted
-from producer.sources.uds3.port import Body, Unreadable, Wanted
+from producer.sources.uds3.port import REMOVED, Body, Unreadable, Wanted
 
 _RECORDS = 2000
 _OWN = ("document_id", "content", "chunk_index", "chunk_id")
@@ -85,7 +85,7 @@ class ChromaBodies:
 
     def _body(self, parts: list[_Record], longest: int) -> Body | Unreadable | None:
         if any(is_deleted(fields, include_archived=self._options.include_archived) for _, _, fields in parts):
-            return None
+            return REMOVED
         parts.sort(key=lambda part: place_of(part[0]))
         texts = [text if text is not None else fields.get("content") for _, text, fields in parts]
         known = [text for text in texts if isinstance(text, str)]

@@ -25,11 +25,11 @@ from producer.sources.uds3.couch_text import (
     text_of,
     too_large,
 )
-from producer.sources.uds3.port import Body, Unreadable, Wanted
+from producer.sources.uds3.port import REMOVED, Body, Unreadable, Wanted
 
 _MISSING = 404
 _FILES_AT_ONCE = 4
-_Found = dict[str, Body | Unreadable | None]
+_Found = dict[str, Body | Unreadable]
 _Place = tuple[str, str]
 
 
@@ -95,7 +95,7 @@ class _Shelves:
         if self._options.database is not None:
             others = [one.id for one in wanted if one.id not in found]
             found |= await self._of_settings(self._options.database, others)
-        return {identity: one for identity, one in found.items() if one is not None}
+        return found
 
     async def _of_settings(self, database: str, identities: Sequence[str]) -> _Found:
         found = await self._by_name(database, [(one, one) for one in identities])
@@ -105,7 +105,7 @@ class _Shelves:
         return found
 
     async def _by_name(self, database: str, places: Sequence[_Place]) -> _Found:
-        """The bodies of documents, by the ids that their names stand for; None: marked deleted."""
+        """The bodies of documents, by the ids that their names stand for."""
         if not places:
             return {}
         try:
@@ -136,7 +136,7 @@ class _Shelves:
         files: list[_File] = []
         for identity, document in documents:
             if is_gone(document, include_archived=self._options.include_archived):
-                found[identity] = None
+                found[identity] = REMOVED
                 continue
             text = text_of(document, self._longest)
             if text is None:

@@ -16,7 +16,7 @@ _MARKS = ("deleted", "is_deleted", "deleted_at", "processing_status")
 
 
 class CouchNames:
-    """Finds documents by the id that they name. Where several name one, the first in byte order."""
+    """Finds documents by the id that they name: of several the first in byte order, a deleted one last."""
 
     def __init__(self, *, include_archived: bool) -> None:
         self._names = Names()
@@ -33,11 +33,13 @@ class CouchNames:
         if self._indexed is None:
             self._indexed = await self._has_index(http, database)
         if self._indexed:
-            return await self._find(http, database, identities)
-        if not self._scanned:
-            await self._scan(http, database)
-            self._scanned = True
-        return self._names.of(identities)
+            ranked = await self._find(http, database, identities)
+        else:
+            if not self._scanned:
+                await self._scan(http, database)
+                self._scanned = True
+            ranked = self._names.of(identities)
+        return [(name[1:], identity) for name, identity in ranked]
 
     async def _has_index(self, http: HttpStore, database: str) -> bool:
         answer = await http.get(f"/{quote(database, safe='')}/_index")
@@ -82,12 +84,12 @@ class CouchNames:
             last = rows[-1]["id"]
 
     def _pairs(self, documents: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
-        """(document id, name) of those that name a document and are not marked deleted."""
+        """(document id, name) of those that name a document; before the name 1 where it is marked, else 0."""
         pairs = []
         for document in documents:
             metadata = document.get("metadata")
             identity = metadata.get("document_id") if isinstance(metadata, Mapping) else None
             gone = is_gone(document, include_archived=self._archived)
-            if isinstance(identity, str) and not gone:
-                pairs.append((identity, document["_id"]))
+            if isinstance(identity, str):
+                pairs.append((identity, f"{int(gone)}{document['_id']}"))
         return pairs

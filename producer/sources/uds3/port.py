@@ -61,11 +61,15 @@ class Unreadable:
     original: bytes = b""
 
 
+# The body is marked deleted: no other store is asked for it, and the document is a dead letter.
+REMOVED = Unreadable(DeadReason.VANISHED)
+
+
 class Bodies(Protocol):
     """A store of bodies."""
 
     async def bodies(self, wanted: Sequence[Wanted], longest: int) -> Mapping[str, Body | Unreadable]:
-        """All bodies that are there, by document id; one marked deleted is not there.
+        """All bodies that are there, by document id; one marked deleted comes as `REMOVED`.
 
         At most 50 are wanted at once, so that what is held stays bounded: a body of more than `longest`
         bytes comes as `Unreadable(TOO_LARGE, its first 64 KiB)`.

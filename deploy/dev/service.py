@@ -1,0 +1,230 @@
+"""What a service of development and of the tests is: a child process, its folder, its ports.
+
+Everything lives in the service's folder: data, log, and the process and the ports.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from hashlib import sha256
+from pathlib import Path
+from tempfile import mkdtemp
+
+import psutil
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+HOST = "127.0.0.1"
+JAVA_AT_LEAST = 17
+START_SECONDS, STOP_SECONDS = 90.0, 30.0
+
+
+class ServiceError(Exception):
+    """A service cannot run here; the text is a sentence saying what to do."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind((HOST, 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+class Service:
+    """A child process with a folder of its own: ports, process and log outlive the Python that started it."""
+
+    name = ""
+    port_names: Sequence[str] = ()
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self._state = self.folder / "state.json"
+        self._log = self.folder / "log.txt"
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def prepare(self) -> None:
+        """Get what the command needs. Raises ServiceError naming what to install."""
+
+    def command(self, ports: Mapping[str, int]) -> list[str]:
+        """The command line that runs the service in the foreground."""
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        """Environment of the child."""
+        return dict(os.environ)
+
+    def answers(self, ports: Mapping[str, int]) -> bool:
+        """Whether the service serves requests now."""
+        raise NotImplementedError
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The ports by name; free ones are chosen, and kept, at the first start."""
+        state = self._read()
+        return {name: int(state[name]) for name in self.port_names} if state else {}
+
+    @property
+    def running(self) -> bool:
+        """Whether the process that was started lives and answers."""
+        return self._process() is not None and self.answers(self.ports)
+
+    def start(self) -> None:
+        """Start and wait until it answers; nothing when it runs already.
+
+        Raises:
+            ServiceError: something is not installed, or the service did not come up.
+        """
+        if self.running:
+            return
+        self.stop()
+        self.prepare()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        ports = self.ports
+        if not ports or not all(map(_is_free, ports.values())):
+            ports = dict(zip(self.port_names, free_ports(len(self.port_names)), strict=True))
+        command = self.command(ports)
+        with self._log.open("ab") as log:
+            self._child = subprocess.Popen(  # noqa: S603 - our own command line
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=self.environment(),
+                start_new_session=True,
+            )
+        pid = self._child.pid
+        self._state.write_text(json.dumps({"pid": pid, "created": psutil.Process(pid).create_time()} | ports))
+        self._await(ports)
+
+    def stop(self, *, kill: bool = False) -> None:
+        """Stop the process, at once with `kill`; ports and data stay for the next start."""
+        process = self._process()
+        if process is not None:
+            process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+            try:
+                process.wait(STOP_SECONDS)
+            except psutil.TimeoutExpired:
+                process.kill()
+                process.wait(STOP_SECONDS)
+        if self._child is not None:
+            self._child.wait(STOP_SECONDS)
+            self._child = None
+
+    def _await(self, ports: Mapping[str, int]) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not self.answers(ports):
+            if self._process() is None or time.monotonic() > deadline:
+                tail = self._log.read_text(errors="replace")[-2000:]
+                self.stop(kill=True)
+                raise ServiceError(f"{self.name} did not start; the end of {self._log}:\n{tail}")
+            time.sleep(0.1)
+
+    def _read(self) -> dict[str, float]:
+        try:
+            return dict(json.loads(self._state.read_text()))
+        except (OSError, ValueError):
+            return {}
+
+    def _process(self) -> psutil.Process | None:
+        """The process we started: the same id and the same birth, so that a reused id is never stopped."""
+        state = self._read()
+        if not state or (self._child is not None and self._child.poll() is not None):
+            return None
+        try:
+            process = psutil.Process(int(state["pid"]))
+            alive = process.create_time() == state["created"] and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return None
+        return process if alive else None
+
+
+def http_status(url: str) -> int:
+    """The HTTP status of a GET, 0 when nobody answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=2.0) as response:  # noqa: S310 - our own http address
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+    except OSError:
+        return 0
+
+
+def require_java(program: str = "Kafka", setting: str = "KAFKA_BOOTSTRAP_SERVERS") -> str:
+    """The java program. Raises ServiceError when it is missing or too old."""
+    java = shutil.which("java")
+    text = run_command([java, "-version"]).stderr.decode() if java else ""
+    version = re.search(r'version "(\d+)', text)
+    if java is None or version is None or int(version[1]) < JAVA_AT_LEAST:
+        raise ServiceError(
+            f"{program} needs Java {JAVA_AT_LEAST} or newer; on Debian: apt-get install "
+            f"openjdk-17-jre-headless. Or set {setting} to one that runs."
+        )
+    return java
+
+
+def maven_jars(pom: Path, name: str, setting: str) -> Path:
+    """The folder of the jars of a pom.xml, filled once by Maven."""
+    maven = shutil.which("mvn")
+
+    def fill(folder: Path) -> None:
+        if maven is None:
+            raise ServiceError(
+                f"The jars of {name} are fetched with Maven, and mvn is not there; on Debian: "
+                f"apt-get install maven. Or set {setting} to one that runs."
+            )
+        copy = f"-DoutputDirectory={folder}"
+        run_command([maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", copy])
+
+    return cached(f"{name}-jars", pom.read_bytes(), fill)
+
+
+def cached(name: str, recipe: bytes, fill: Callable[[Path], None]) -> Path:
+    """A folder that is filled once for each recipe, in $SHARDLINE_CACHE or .run."""
+    cache = Path(os.environ.get("SHARDLINE_CACHE") or ROOT / ".run") / name
+    target = cache.resolve() / sha256(recipe).hexdigest()[:12]
+    if target.exists():
+        return target
+    cache.mkdir(parents=True, exist_ok=True)
+    work = Path(mkdtemp(dir=cache))
+    try:
+        fill(work)
+        # Fails when another process was first: that folder, being named by the recipe, is as good.
+        with suppress(OSError):
+            work.rename(target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    if not target.exists():
+        raise ServiceError(f"{target} cannot be written")
+    return target
+
+
+def run_command(command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+    """Run to the end. Raises ServiceError with the end of the output when it fails."""
+    done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - our own command lines
+    if done.returncode:
+        output = (done.stdout + done.stderr).decode(errors="replace")[-2000:]
+        raise ServiceError(f"{Path(command[0]).name} failed: {output}")
+    return done

@@ -1,0 +1,36 @@
+"""Fills CouchDB for the tests, over its HTTP API and without the adapter under test."""
+
+import json
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+
+from producer.sources.uds3.couch import basic
+from tests.stores import Address
+
+
+class CouchData:
+    """One new database, filled without the adapter under test."""
+
+    def __init__(self, address: Address) -> None:
+        self._headers = basic(address.user, address.password) if address.user else {}
+        self.name = f"test-{uuid4().hex[:12]}"
+        self._url = f"{address.url}/{self.name}"
+
+    async def create(self, *documents: dict[str, Any]) -> None:
+        """Make it."""
+        await self._ask("PUT", "", None)
+        await self.post("/_bulk_docs", {"docs": list(documents)})
+
+    async def post(self, path: str, body: Any) -> Any:
+        """POST below the database."""
+        return await self._ask("POST", path, body)
+
+    async def _ask(self, method: str, path: str, body: Any) -> Any:
+        async with (
+            aiohttp.ClientSession(headers=self._headers) as session,
+            session.request(method, self._url + path, json=body) as answer,
+        ):
+            assert answer.status < 300, await answer.text()
+            return json.loads(await answer.text())
