@@ -7,7 +7,7 @@ import pytest
 import requests
 
 from deploy.dev.postgres import PASSWORD, USER
-from deploy.dev.services import HOST
+from deploy.dev.service import HOST
 from shardline.sample import sample_document
 from tests.databases import Database, local_postgres
 from tests.e2e.system import running_system
