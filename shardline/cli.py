@@ -42,29 +42,21 @@ def root(
 
 def main() -> None:
     """Run the command line; a user's error is a sentence and an exit code, never a traceback."""
-    from common.errors import JobFailed, ServiceUnavailable, ShardlineError, UsageError
-    from shardline.output import (
-        EXIT_FAILED,
-        EXIT_INTERRUPTED,
-        EXIT_UNREACHABLE,
-        EXIT_USAGE,
-        complain,
-    )
+    from common.errors import ShardlineError
 
     try:
         app()
     except (KeyboardInterrupt, Interrupted):
+        from shardline.output import EXIT_INTERRUPTED
+
         sys.stderr.write("interrupted; what landed is kept, run the same command again to go on\n")
         sys.exit(EXIT_INTERRUPTED)
-    except UsageError as error:
+    except ShardlineError as error:
+        # Rich is slow to import, and most commands end well.
+        from shardline.output import complain, exit_code
+
         complain(error)
-        sys.exit(EXIT_USAGE)
-    except ServiceUnavailable as error:
-        complain(error)
-        sys.exit(EXIT_UNREACHABLE)
-    except (JobFailed, ShardlineError) as error:
-        complain(error)
-        sys.exit(EXIT_FAILED)
+        sys.exit(exit_code(error))
     except BrokenPipeError:
         # Whoever read our output has enough of it.
         sys.stderr.close()

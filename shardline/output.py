@@ -8,7 +8,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from common.errors import ShardlineError
+from common.errors import ServiceUnavailable, ShardlineError, UsageError
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -21,6 +21,13 @@ def messages() -> Console:
 def say(text: str) -> None:
     """A message on stderr."""
     messages().print(text, markup=False, soft_wrap=True)
+
+
+def exit_code(error: ShardlineError) -> int:
+    """The exit code that tells a script what kind of error it was."""
+    if isinstance(error, UsageError):
+        return EXIT_USAGE
+    return EXIT_UNREACHABLE if isinstance(error, ServiceUnavailable) else EXIT_FAILED
 
 
 def complain(error: ShardlineError) -> None:
