@@ -9,6 +9,7 @@ RUN := $(VENV)/bin
 UV := $(RUN)/uv
 UV_VERSION := 0.13.9
 DEMO := .run/demo
+TEST_WORKERS ?= 2
 
 .PHONY: help install check format test faults soak simulate demo bench up down docs clean
 
@@ -37,8 +38,8 @@ format: install ## Put the code into its format
 	$(RUN)/ruff format .
 	$(RUN)/ruff check --fix .
 
-test: install ## All tests, against real servers
-	$(RUN)/pytest
+test: install ## All tests, against real servers, on TEST_WORKERS cores
+	$(RUN)/pytest -n $(TEST_WORKERS) --dist loadfile
 
 faults: install ## Only the tests that kill, stop and starve processes
 	$(RUN)/pytest tests/faults
