@@ -56,7 +56,7 @@ _MARKED = {
     23: (False, False, True, "couch", "g"),
     33: (True, True, True, "couch", "c"),
     36: (True, True, True, "couch", "pvgc"),
-    # The tables know these two and decide: they count, but not in the list of the store that marks them.
+    # All have these two, and only one store knows that they are deleted: that is enough.
     5: (True, True, True, "tables", "g"),
     6: (True, True, True, "tables", "v"),
 }
@@ -123,11 +123,12 @@ class FourStores:
         return direct + sorted(near - hits - gone, key=str.encode)
 
     async def fused(self) -> dict[str, Fraction]:
-        """Every document that counts with its score, the best first, ties by id."""
+        """Every document that no searched store marks deleted with its score, the best first, ties by id."""
         found = {"keyword": await self.keyword(), "vector": self.nearest(), "graph": await self.related()}
         scores: dict[str, Fraction] = {}
+        gone = self.gone("p") | self.gone("v") | self.gone("g")
         for name, ids in found.items():
-            live = [one for one in ids if one not in self.gone("p")]
+            live = [one for one in ids if one not in gone]
             assert len(live) > 20, name
             for rank, identity in enumerate(live, 1):
                 scores[identity] = scores.get(identity, Fraction(0)) + WEIGHTS[name] / (60 + rank)

@@ -90,6 +90,7 @@ class Listed:
     def __init__(self, name: SearchType, ids: Sequence[str], fields: Sequence[str] = ()) -> None:
         self.name: SearchType = name
         self.ids = ids
+        self.gone: Sequence[str] = ()
         self.down: Exception | None = None
         self.asked: list[Query] = []
         self._fields = fields
@@ -105,6 +106,12 @@ class Listed:
             if self.down is not None:
                 raise self.down
             yield [Hit(identity, 1.0) for identity in self.ids[start : start + 2]]
+
+    async def removed(self) -> AsyncGenerator[list[str], None]:
+        for start in range(0, len(self.gone), 2):
+            if self.down is not None:
+                raise self.down
+            yield list(self.gone[start : start + 2])
 
     async def check(self) -> str:
         return "a list"

@@ -193,6 +193,51 @@ async def test_documents_marked_deleted_are_no_hits(chroma: Address) -> None:
     assert await ids(ChromaRanker(archived, Fixed(1.0, 0.5))) == ["b", "east", "south"]
 
 
+async def removed(options: ChromaOptions) -> list[str]:
+    async with aclosing(ChromaRanker(options, Fixed(1.0, 0.5)).removed()) as pages:
+        return sorted([one async for page in pages for one in page])
+
+
+async def test_all_that_is_marked_deleted_is_told(chroma: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    marks: list[dict[str, Any]] = [
+        {"deleted": True},
+        {"deleted": "True"},
+        {"is_deleted": 1},
+        {"deleted_at": "2024-01-01"},
+        {"deleted_at": 1704067200},
+        {"processing_status": "Failed"},
+        {"processing_status": "archived"},
+        {"deleted": False, "is_deleted": "no", "deleted_at": "", "processing_status": "completed"},
+        {"deleted_at": False},
+    ]
+    data = ChromaData(chroma)
+    await data.create()
+    assert await removed(data.options) == []
+    records = {str(place): (1.0, 0.0) for place in range(10)}
+    await data.add(
+        records | {"a::chunk::0": (1.0, 0.0), "a::chunk::1": (1.0, 0.0), "uuid": (0.0, 1.0)},
+        {str(place): one | {"content": "x" * 4000} for place, one in enumerate(marks)}
+        # One chunk of two; a record that names its document.
+        | {"a::chunk::1": {"deleted": "yes"}, "uuid": {"document_id": "named", "is_deleted": "t"}},
+    )
+    everything = [*"0123456", "a", "named"]
+    assert await removed(data.options) == everything
+    assert await removed(replace(data.options, include_archived=True)) == [*"012345", "a", "named"]
+    narrow = replace(data.options, http=replace(data.options.http, max_bytes=10_000))
+    assert await removed(narrow) == everything
+    monkeypatch.setattr("producer.sources.uds3.chroma._MOST_METADATAS", 2)
+    assert await removed(data.options) == everything
+
+
+async def test_marks_of_a_collection_that_is_written_to_or_away_are_waited_for() -> None:
+    async with stub([1, 2, 3, 4, 5, 6]) as options:
+        with pytest.raises(SourceUnavailable, match="added or removed"):
+            await removed(options)
+    (port,) = free_ports(1)
+    with pytest.raises(SourceUnavailable, match="cannot be read"):
+        await removed(ChromaOptions(http_options(Address(f"http://127.0.0.1:{port}"))))
+
+
 async def test_an_empty_collection_has_no_hits(chroma: Address) -> None:
     data = ChromaData(chroma)
     await data.create()

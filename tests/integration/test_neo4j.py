@@ -158,24 +158,46 @@ async def test_filters(emptied: Neo4jOptions) -> None:
     assert await found(open={"gte": False}) == ""
 
 
+MARKS: list[dict[str, Any]] = [
+    {"deleted": True},
+    {"deleted": "true"},
+    {"is_deleted": 1},
+    {"deleted_at": "2024-01-01"},
+    {"processing_status": "failed"},
+    {"processing_status": "archived"},
+    {"deleted": False, "is_deleted": "false", "deleted_at": "", "processing_status": "completed"},
+    {},
+]
+
+
 @pytest.mark.parametrize("indexed", [False, True])
 async def test_documents_marked_deleted_are_no_hits(emptied: Neo4jOptions, indexed: bool) -> None:
-    marks: list[dict[str, Any]] = [
-        {"deleted": True},
-        {"deleted": "true"},
-        {"is_deleted": 1},
-        {"deleted_at": "2024-01-01"},
-        {"processing_status": "failed"},
-        {"processing_status": "archived"},
-        {"deleted": False, "is_deleted": "false", "deleted_at": "", "processing_status": "completed"},
-        {},
-    ]
-    await fill(emptied, *({"id": str(place), "content": "recht"} | one for place, one in enumerate(marks)))
+    await fill(emptied, *({"id": str(place), "content": "recht"} | one for place, one in enumerate(MARKS)))
     await cypher_async(emptied, "CREATE (:Document {id: 'x', content: 'recht', deleted_at: datetime()})")
     if indexed:
         await index(emptied)
     assert await ids(emptied) == ["6", "7"]
     assert await ids(replace(emptied, include_archived=True)) == ["5", "6", "7"]
+
+
+async def removed(options: Neo4jOptions) -> list[str]:
+    async with aclosing(Neo4jRanker(options).removed()) as pages:
+        return [one async for page in pages for one in page]
+
+
+async def test_all_that_is_marked_deleted_is_told(emptied: Neo4jOptions) -> None:
+    assert await removed(emptied) == []
+    await fill(emptied, *({"id": str(place)} | one for place, one in enumerate(MARKS)))
+    # By the id that a hit would have; one of two nodes is enough; what has no id is no document.
+    await fill(emptied, {"document_id": "a", "id": "other", "deleted": True}, {"id": "b"}, {"deleted": True})
+    await fill(emptied, {"id": "b", "is_deleted": "YES"}, {"id": 7, "processing_status": "Failed"})
+    await cypher_async(emptied, "CREATE (:Document {id: 'x', deleted_at: datetime()}), (:Other {id: 'y'})")
+    await cypher_async(emptied, "MATCH (n:Other) SET n.deleted = true")
+    assert sorted(await removed(emptied)) == [*"0123457", "a", "b", "x"]
+    assert sorted(await removed(replace(emptied, include_archived=True))) == [*"012347", "a", "b", "x"]
+    many = [f"m{number:04d}" for number in range(2500)]
+    await fill(emptied, *({"id": one, "deleted": True} for one in many))
+    assert sorted(await removed(emptied))[-2501:] == [*many, "x"]
 
 
 async def test_neighbours_follow_by_distance_then_id(emptied: Neo4jOptions) -> None:
@@ -234,8 +256,9 @@ async def test_what_is_wrong_is_named(emptied: Neo4jOptions) -> None:
 async def test_a_server_that_is_down_may_be_tried_again(emptied: Neo4jOptions) -> None:
     (port,) = free_ports(1)
     away = replace(emptied, uri=f"bolt://127.0.0.1:{port}", attempts=2)
-    with pytest.raises(SourceUnavailable, match=f"127.0.0.1:{port} cannot be read"):
-        await ids(away)
+    for call in (ids(away), removed(away)):
+        with pytest.raises(SourceUnavailable, match=f"127.0.0.1:{port} cannot be read"):
+            await call
 
 
 async def test_a_query_that_takes_too_long_may_be_tried_again(

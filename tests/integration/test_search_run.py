@@ -131,6 +131,27 @@ async def test_three_stores_become_one_dataset(filled: dict[str, Any], tmp_path:
     assert notes["model"] == "all-MiniLM-L6-v2 (http)"
 
 
+async def test_a_mark_in_any_store_keeps_a_document_out_of_every_list(
+    filled: dict[str, Any], emptied: Neo4jOptions, chroma: Address, tmp_path: Path
+) -> None:
+    # v01 is found by its vector and marked in the graph; near lies in the graph, and is marked in a chunk.
+    await fill(emptied, {"document_id": "v01", "deleted": "yes"})
+    vectors = ChromaData(chroma)
+    await vectors.create()
+    chunks = {f"{name}::chunk::0": (1.0, 0.01 * place) for place, name in enumerate(BEHIND)}
+    await vectors.add(chunks | {"near::chunk::3": (0.0, 1.0)}, {"near::chunk::3": {"deleted_at": "2024"}})
+    live = ["v00", *BEHIND[2:]]
+    async with embedding_service({QUERY: (1.0, 0.0)}) as url:
+        settings = Settings(**filled | {"chroma_collection": vectors.name, "embedding_url": url})
+        both, manifest = await run(settings, search("both"), tmp_path)
+        near, _ = await run(settings, search("near", search_types=["vector"], top_k=5), tmp_path)
+        related, _ = await run(settings, search("related", search_types=["graph"]), tmp_path)
+    assert sorted(row["document_id"] for row in both) == live
+    assert manifest["dead_letters"] == {"no_content": 1}
+    assert [row["document_id"] for row in near] == live[:5]
+    assert [row["document_id"] for row in related] == ["v05"]
+
+
 async def test_doctor_tries_each_store(filled: dict[str, Any]) -> None:
     async with embedding_service({"Recht": (1.0, 0.0)}) as url:
         settings = Settings(**filled, embedding_url=url, kafka_bootstrap_servers="127.0.0.1:1")

@@ -1,6 +1,6 @@
 """Reciprocal rank fusion: the list on disk is the sum of the definition, exactly."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 
 import psutil
@@ -18,14 +18,20 @@ WEIGHTS = st.floats(0.001, 10)
 
 
 def fused(
-    lists: Sequence[Sequence[str]], weights: Sequence[float], limit: int | None = None, page: int = 4
+    lists: Sequence[Sequence[str]],
+    weights: Sequence[float],
+    limit: int | None = None,
+    page: int = 4,
+    gone: Collection[str] = (),
 ) -> list[Entry]:
     fusion = Fusion(weights)
     try:
+        assert fusion.exclude([*gone, *gone]) == len(set(gone))
+        assert fusion.exclude([*gone]) == 0
         for number, names in enumerate(lists):
             for start in range(0, len(names), page):
                 fusion.add(number, [Found(name, foreign=False) for name in names[start : start + page]])
-            assert fusion.count(number) == len(names)
+            assert fusion.count(number) == sum(name not in gone for name in names)
         return [entry for entries in fusion.pages(limit) for entry in entries]
     finally:
         fusion.close()
@@ -68,6 +74,17 @@ def test_a_better_rank_is_never_worth_less(one: int, other: int, weight: float) 
     assert fused_score([weight], [better]) >= fused_score([weight], [worse])
 
 
+@given(LISTS, st.sets(NAMES), st.data())
+def test_what_is_excluded_might_as_well_not_have_been_in_the_lists(
+    lists: list[list[str]], others: set[str], data: st.DataObject
+) -> None:
+    known = sorted(set().union(*lists))
+    gone = others | (data.draw(st.sets(st.sampled_from(known))) if known else set())
+    weights = data.draw(st.lists(WEIGHTS, min_size=len(lists), max_size=len(lists)))
+    live = [[name for name in names if name not in gone] for names in lists]
+    assert fused(lists, weights, gone=gone) == fused(live, weights)
+
+
 def test_a_document_that_a_list_gives_twice_keeps_its_better_rank() -> None:
     found = fused([["a", "b", "a"]], [1.0])
     assert [(entry.id, entry.score) for entry in found] == [("a", 1 / 61), ("b", 1 / 62)]
@@ -96,4 +113,12 @@ def test_a_full_disk_is_waited_for() -> None:
     with pytest.raises(SourceUnavailable, match="full") as caught:
         fusion.add(0, [Found(f"document {n}", foreign=False) for n in range(5_000)])
     assert "TMPDIR" in (caught.value.hint or "")
+    fusion.close()
+
+
+def test_a_full_disk_is_waited_for_where_marks_are_kept() -> None:
+    fusion = Fusion([1.0])
+    fusion._base.execute("PRAGMA max_page_count = 8")
+    with pytest.raises(SourceUnavailable, match="full"):
+        fusion.exclude([f"document {n}" for n in range(5_000)])
     fusion.close()

@@ -85,6 +85,46 @@ async def test_a_store_that_breaks_off_in_the_middle_is_no_shorter_list() -> Non
         await searched(stores(Breaks("vector", "abcdef"), bodies=[shelf("abcdef")]), degrade=True)
 
 
+async def test_what_one_store_marks_deleted_is_in_no_list() -> None:
+    vector, graph = Listed("vector", "abcd"), Listed("graph", "eadb")
+    vector.gone, graph.gone = "ez", "acz"
+    _, items = await searched(
+        stores(vector, graph, bodies=[shelf("abcde")]), weights={"vector": 0.5, "graph": 0.5}
+    )
+    # b and d are left of both lists: once first and once second.
+    assert names(items) == ["b", "d"]
+    scores = [item.content.relevance for item in items if isinstance(item.content, Document)]
+    assert scores == [pytest.approx(0.5 / 61 + 0.5 / 62, abs=1e-17)] * 2
+
+
+async def test_a_store_that_is_not_searched_is_asked_for_its_marks() -> None:
+    vector, graph = Listed("vector", "abcd"), Listed("graph", "d")
+    graph.gone = "ac"
+    found = stores(vector, graph, bodies=[shelf("abcd")])
+    plan, items = await searched(found, search_types=["vector"], top_k=2)
+    assert names(items) == ["b", "d"]
+    assert (plan.notes["searches"], graph.asked) == (["vector"], [])
+    graph.down = SourceUnavailable("Neo4j is away")
+    with pytest.raises(SourceUnavailable, match="Neo4j is away"):
+        await searched(found, search_types=["vector"])
+    plan, items = await searched(found, degrade=True, search_types=["vector"])
+    assert names(items) == ["a", "b", "c", "d"]
+    assert plan.notes == {"searches": ["vector"], "left_out": [], "degraded": ["graph"]}
+
+
+async def test_marks_that_break_off_are_no_fewer_marks() -> None:
+    class Breaks(Listed):
+        async def removed(self) -> AsyncGenerator[list[str], None]:
+            async for page in super().removed():
+                yield page
+                self.down = SourceUnavailable("gone in the middle")
+
+    graph = Breaks("graph", "")
+    graph.gone = "abcd"
+    with pytest.raises(SourceUnavailable, match="gone in the middle"):
+        await searched(stores(Listed("vector", "abcdef"), graph, bodies=[shelf("abcdef")]), degrade=True)
+
+
 async def test_filters_go_to_rankers_that_know_them_and_are_refused_by_others() -> None:
     vector = Listed("vector", "a", fields=["year"])
     await searched(stores(vector, bodies=[shelf("a")]), filters={"year": 2020}, search_types=["vector"])

@@ -8,6 +8,7 @@ collection for each search, and makes the same job give the same documents, to t
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,8 +31,10 @@ from producer.sources.uds3.where import where_clause
 _MISSING = 404
 _MOST_RECORDS = 500
 _MOST_NUMBERS = 400_000
+_WHOLE = ("embeddings", "metadatas")
 _SAMPLE = 1000
 _IDS = 50_000
+_MOST_METADATAS = 2_000
 _LISTINGS = 3
 
 
@@ -142,6 +145,21 @@ class ChromaRanker:
             for page in best.ranked():
                 yield [Hit(document, similarity(far)) for document, far in page]
 
+    async def removed(self) -> AsyncGenerator[list[str], None]:
+        """A pass over the metadata: ChromaDB can neither ask for a key that is there, nor ignore case."""
+        with scratch() as connection:
+            listed = Listed(connection)
+            async with open_http(self._options.http) as http:
+                reader = _Reader(http, await find_collection(http, self._options))
+                await reader.list_into(listed, None)
+                async with aclosing(reader.metadatas(listed)) as pages:
+                    async for page in pages:
+                        if gone := [document_of(*record) for record in page if self._is_gone(record[1])]:
+                            yield gone
+
+    def _is_gone(self, fields: Mapping[str, Any]) -> bool:
+        return is_deleted(fields, include_archived=self._options.include_archived)
+
     def _compare(self, http: HttpStore, collection: Collection, vector: Sequence[float]) -> None:
         if collection.dimension is not None and collection.dimension != len(vector):
             raise http.invalid(
@@ -239,24 +257,33 @@ class _Reader:
     async def read_into(self, keeper: _Keeper, listed: Listed) -> None:
         """Give the keeper every record, on a thread, while the next ones are on their way."""
         ids = listed.after("", self._collection.page)
-        page = await self._records(ids)
+        page = await self._records(ids, _WHOLE)
         while ids:
             ids = listed.after(ids[-1], self._collection.page)
             async with asyncio.TaskGroup() as tasks:
-                following = tasks.create_task(self._records(ids))
+                following = tasks.create_task(self._records(ids, _WHOLE))
                 await blocking(partial(keeper.take, page))
             page = following.result()
 
-    async def _records(self, ids: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+    async def metadatas(self, listed: Listed) -> AsyncGenerator[list[tuple[str, Mapping[str, Any]]], None]:
+        """Pages of (record, metadata) of every record."""
+        last = ""
+        while ids := listed.after(last, _MOST_METADATAS):
+            last = ids[-1]
+            for answer in await self._records(ids, ("metadatas",)):
+                pairs = zip(answer["ids"], answer["metadatas"], strict=True)
+                yield [(record, metadata or {}) for record, metadata in pairs]
+
+    async def _records(self, ids: Sequence[str], parts: Sequence[str]) -> Sequence[Mapping[str, Any]]:
         if not ids:
             return []
         try:
-            return [await self._get({"ids": list(ids), "include": ["embeddings", "metadatas"]}, None)]
+            return [await self._get({"ids": list(ids), "include": parts}, None)]
         except TooMuch:
             if len(ids) == 1:
                 raise self._http.invalid(f"the record '{ids[0]}' is over the limit of an answer") from None
             half = len(ids) // 2
-            return [*await self._records(ids[:half]), *await self._records(ids[half:])]
+            return [*await self._records(ids[:half], parts), *await self._records(ids[half:], parts)]
 
     async def _get(self, body: Mapping[str, Any], clause: Mapping[str, Any] | None) -> Mapping[str, Any]:
         asked = dict(body) if clause is None else {**body, "where": clause}

@@ -61,6 +61,14 @@ def neighbours(nodes: Sequence[str], filters: Mapping[str, Any], ended: Sequence
     )
 
 
+def removed(ended: Sequence[str]) -> Statement:
+    """The ids of all documents that are marked deleted."""
+    return Statement(
+        f"MATCH (n:Document) WHERE NOT ({_LIVE}) WITH {_ID} AS id WHERE id IS NOT NULL RETURN id",
+        _live(ended),
+    )
+
+
 def _live(ended: Sequence[str]) -> dict[str, Any]:
     return {"yes": list(_YES), "ended": list(ended)}
 

@@ -59,19 +59,31 @@ class Fusion:
         self._base.execute(
             f"CREATE TABLE found (id TEXT PRIMARY KEY, away INTEGER NOT NULL, {ranks}) WITHOUT ROWID"
         )
+        self._base.execute("CREATE TABLE gone (id TEXT PRIMARY KEY) WITHOUT ROWID")
         self._base.create_function("fused", len(self._weights), self._score, deterministic=True)
 
     def _score(self, *ranks: int | None) -> float:
         return fused_score(self._weights, ranks)
 
     def count(self, number: int) -> int:
-        """How many documents the list of that number has given."""
+        """How many documents the list of that number has given that count."""
         return self._counts[number]
 
+    def exclude(self, ids: Sequence[str]) -> int:
+        """Let documents not count in the lists that are taken from now on; how many did until now."""
+        with _on_disk():
+            self._base.execute("BEGIN")
+            rows = ((one,) for one in ids)
+            done = self._base.executemany("INSERT OR IGNORE INTO gone VALUES (?)", rows)
+            self._base.execute("COMMIT")
+        return done.rowcount
+
     def add(self, number: int, page: Sequence[Found]) -> None:
-        """Take the next documents of a list."""
+        """Take the next documents of a list; those that do not count have no rank either."""
+        with _on_disk():
+            live = [found for found in page if not self._is_excluded(found.id)]
         start = self._counts[number] + 1
-        rows = [(found.id, found.foreign, rank) for rank, found in enumerate(page, start)]
+        rows = [(found.id, found.foreign, rank) for rank, found in enumerate(live, start)]
         column = f"r{number}"
         with _on_disk():
             self._base.execute("BEGIN")
@@ -81,7 +93,10 @@ class Fusion:
                 rows,
             )
             self._base.execute("COMMIT")
-        self._counts[number] += len(page)
+        self._counts[number] += len(live)
+
+    def _is_excluded(self, identity: str) -> bool:
+        return self._base.execute("SELECT 1 FROM gone WHERE id = ?", (identity,)).fetchone() is not None
 
     def pages(self, limit: int | None) -> Iterator[list[Entry]]:
         """The fused list, ties by id in byte order."""

@@ -15,7 +15,7 @@ from neo4j.exceptions import AuthError, ConfigurationError, DriverError, Forbidd
 
 from common.errors import FailureCode, JobFailed, ShardlineError, SourceUnavailable
 from common.models import Query, SearchType
-from producer.sources.uds3.cypher import Statement, by_content, by_index, neighbours
+from producer.sources.uds3.cypher import Statement, by_content, by_index, neighbours, removed
 from producer.sources.uds3.lucene import lucene_query
 from producer.sources.uds3.marks import ended
 from producer.sources.uds3.neo4j_options import Neo4jOptions
@@ -81,6 +81,15 @@ class Neo4jRanker:
                     await self._spread(graph, query, reached, hop)
             for near in reached.neighbours():
                 yield [Hit(document, lowest / (1 + hop)) for document, hop in near]
+
+    async def removed(self) -> AsyncGenerator[list[str], None]:
+        """One pass over the documents; nothing is gathered, here or there."""
+        async with (
+            _graph(self._options) as graph,
+            aclosing(graph.pages(removed(self._ended))) as pages,
+        ):
+            async for page in pages:
+                yield [row["id"] for row in page]
 
     async def _direct(self, graph: "_Graph", query: Query) -> Statement | None:
         text, index = query.text or "", await graph.index()

@@ -33,6 +33,12 @@ class Ranker(Protocol):
         `query.filters` holds only fields that it knows; `query.top_k` is not looked at.
         """
 
+    def removed(self) -> AsyncGenerator[list[str], None]:
+        """Pages of the ids of all documents that the store marks deleted, whatever is searched for.
+
+        In any order, and an id may come again. One of several records or nodes with the mark is enough.
+        """
+
     async def check(self) -> str:
         """Look whether the store can be searched; a sentence for `doctor`."""
 

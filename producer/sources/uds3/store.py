@@ -46,18 +46,22 @@ class Stores:
 
 @dataclass(slots=True)
 class _Choice:
-    """Which searches are done, and which are not: their store is not configured, or is down."""
+    """Which searches are done, and which are not: their store is not configured, or is down.
+
+    `marks`: whose marks of deletion are asked for, also those of stores that are not searched.
+    """
 
     done: list[SearchType]
     left_out: list[SearchType]
     degraded: list[SearchType]
+    marks: list[SearchType]
 
 
 class Uds3Store:
     """Implements `PlannedStore`.
 
-    PostgreSQL, where it is configured, decides what is deleted, whatever store found a document; so it
-    is never left out. Filters on its fields are checked there, those on other fields by the rankers.
+    What PostgreSQL or a ranker marks deleted is in no list, whatever store found it. PostgreSQL, where it
+    is configured, is never left out. Filters on its fields are checked there, others by the rankers.
     """
 
     def __init__(self, spec: JobSpec, stores: Stores) -> None:
@@ -72,7 +76,10 @@ class Uds3Store:
         """Look at the tables and the rankers, and check filters and search against them."""
         schema, estimate = await self._look()
         known = Selection(schema, {}).known_fields() if schema else {}
-        facts = {"schema": schema.to_json() if schema else None, "archived": self._stores.archived}
+        facts: dict[str, Any] = {
+            "schema": schema.to_json() if schema else None,
+            "archived": self._stores.archived,
+        }
         found = columns(schema) if schema else None
         if self._query.text is None:
             if schema is None:
@@ -89,7 +96,8 @@ class Uds3Store:
         notes["degraded"] = choice.degraded
         if "vector" in choice.done and self._stores.model is not None:
             notes["model"] = await blocking(self._stores.model)
-        return Description(facts | {"searches": choice.done}, ranked=True, columns=found, notes=notes)
+        facts |= {"searches": choice.done, "marks": choice.marks}
+        return Description(facts, ranked=True, columns=found, notes=notes)
 
     def _check_texts(self, schema: Schema | None) -> None:
         # Else every document would be read, and be a dead letter.
@@ -105,7 +113,7 @@ class Uds3Store:
             return schema, await session.estimate(schema)
 
     async def _choose(self, schema: Schema | None, known: set[str]) -> _Choice:
-        choice = _Choice([], [], [])
+        choice = _Choice([], [], [], [])
         for name in self._query.shares:
             if name == "keyword":
                 self._choose_keyword(schema, known, choice)
@@ -122,6 +130,9 @@ class Uds3Store:
             )
         for name in choice.left_out:
             _log.warning("%s: the %s search is not configured and is left out", self._spec.job_id, name)
+        for name, ranker in self._stores.others.items():
+            if name not in self._query.shares and await self._fields(ranker, choice) is not None:
+                choice.marks.append(name)
         return choice
 
     def _choose_keyword(self, schema: Schema | None, known: set[str], choice: _Choice) -> None:
@@ -137,16 +148,21 @@ class Uds3Store:
         choice.done.append("keyword")
 
     async def _choose_ranker(self, ranker: Ranker, known: set[str], choice: _Choice) -> None:
-        try:
-            fields = await ranker.fields()
-        except SourceUnavailable as error:
-            if not self._source.degrade:
-                raise
-            _log.warning("%s: going on without the %s search: %s", self._spec.job_id, ranker.name, error)
-            choice.degraded.append(ranker.name)
+        if (fields := await self._fields(ranker, choice)) is None:
             return
         check_known(self._query.filters, known | set(fields), f"the {ranker.name} search")
         choice.done.append(ranker.name)
+        choice.marks.append(ranker.name)
+
+    async def _fields(self, ranker: Ranker, choice: _Choice) -> Sequence[str] | None:
+        try:
+            return await ranker.fields()
+        except SourceUnavailable as error:
+            if not self._source.degrade:
+                raise
+            _log.warning("%s: going on without the %s store: %s", self._spec.job_id, ranker.name, error)
+            choice.degraded.append(ranker.name)
+            return None
 
     async def entries(
         self, facts: Mapping[str, Any], after: Entry | None, limit: int | None
@@ -191,6 +207,9 @@ class Uds3Store:
         shares = self._query.shares
         fusion = Fusion(_weights([shares[name] for name in searches], self._spec.quality.relevance))
         try:
+            # Before any list: ranks count what is not deleted.
+            for name in facts["marks"]:
+                await self._exclude(name, fusion)
             for number, name in enumerate(searches):
                 # Of one list alone what stands behind the limit cannot come before it.
                 await self._rank(facts, name, number, fusion, limit if len(searches) == 1 else None)
@@ -199,6 +218,13 @@ class Uds3Store:
                 yield page
         finally:
             await blocking(fusion.close)
+
+    async def _exclude(self, name: SearchType, fusion: Fusion) -> None:
+        count = 0
+        async with aclosing(self._stores.others[name].removed()) as pages:
+            async for page in pages:
+                count += await blocking(partial(fusion.exclude, page))
+        _log.info("%s: %s store: %d more documents are marked deleted", self._spec.job_id, name, count)
 
     async def _rank(
         self, facts: Mapping[str, Any], name: SearchType, number: int, fusion: Fusion, enough: int | None
