@@ -160,6 +160,7 @@ def test_a_plain_id_is_its_own_document() -> None:
         ({"deleted_at": "2024-01-01"}, True),
         ({"deleted_at": ""}, False),
         ({"processing_status": "failed"}, True),
+        ({"processing_status": "deleted"}, True),
         ({"processing_status": "Archived"}, True),
     ],
 )

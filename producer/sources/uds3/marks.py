@@ -9,7 +9,7 @@ _YES = ("true", "1", "yes", "t")
 def is_deleted(fields: Mapping[str, Any], *, include_archived: bool = False) -> bool:
     """Whether any of UDS3's marks says that the document is gone.
 
-    They are `deleted`, `is_deleted`, `deleted_at`, and a `processing_status` of failed or archived.
+    They are `deleted`, `is_deleted`, `deleted_at`, and a `processing_status` of deleted, failed or archived.
     """
     if any(str(fields.get(name, "")).lower() in _YES for name in ("deleted", "is_deleted")):
         return True
@@ -20,4 +20,4 @@ def is_deleted(fields: Mapping[str, Any], *, include_archived: bool = False) -> 
 
 def ended(*, include_archived: bool) -> tuple[str, ...]:
     """The values of `processing_status` of documents that are left out."""
-    return ("failed",) if include_archived else ("failed", "archived")
+    return ("deleted", "failed") if include_archived else ("deleted", "failed", "archived")
