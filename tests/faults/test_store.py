@@ -247,8 +247,7 @@ async def test_a_source_that_goes_away_fails_its_job_and_a_retry_goes_on(
     ) as system:
         await system.store.create("in/sample.jsonl", sampled.folder / "sample.jsonl")
         uri = f"s3://{seaweed.bucket}/{system.prefix}/in/sample.jsonl"
-        spec = sampled.job("sample", source={"type": "files", "paths": [uri]}, max_document_bytes=4096)
-        # A short read buffer would do as well: what is read already must not be the whole file.
+        spec = sampled.job("sample", source={"type": "files", "paths": [uri]})
         store.faults = [Fault("GET", "/in/", "half", 2)]
         producer = system.start("producer", S3_ENDPOINT_URL=endpoint, SHARDLINE_SOURCE_PATIENCE_SECONDS="2")
         system.start("worker")

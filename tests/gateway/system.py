@@ -16,7 +16,7 @@ import requests
 from shardline.gateway.requests import CreateRequest
 
 _SERVING = re.compile(r"serving on http://[^ ]*:(\d+),")
-SECONDS = 30.0
+SECONDS = 90.0
 
 
 class Server:
