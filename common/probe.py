@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 
-from common.errors import ObjectExists, UsageError
+from common.errors import ObjectExists, StoreUnavailable, UsageError
 from common.ports import ObjectStore
 
 _WRITERS = 12
@@ -13,8 +13,8 @@ async def probe_create_only(store: ObjectStore) -> None:
     """Let many writers create one key at once: exactly one may win.
 
     Raises:
-        UsageError: the store lets more than one, or none, succeed.
-        StoreUnavailable: it cannot be asked.
+        UsageError: the store lets more than one succeed.
+        StoreUnavailable: it cannot be asked, or lost the winner's answer; ask again.
     """
     key = f"_probe/{secrets.token_hex(16)}"
 
@@ -27,7 +27,10 @@ async def probe_create_only(store: ObjectStore) -> None:
 
     wins = sum(await asyncio.gather(*map(create, range(_WRITERS))))
     try:
-        if wins != 1:
+        if wins == 0:
+            # The winner's answer was lost, and its retry met its own object.
+            raise StoreUnavailable(f"{store.uri} did not tell who of {_WRITERS} writers of one key won")
+        if wins > 1:
             raise UsageError(
                 f"{store.uri} does not honour create-only puts (If-None-Match: *): "
                 f"{wins} of {_WRITERS} writers of one key succeeded",
