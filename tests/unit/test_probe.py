@@ -20,7 +20,7 @@ class AnswersLost(MemoryStore):
 class Overwrites(MemoryStore):
     """Whoever comes last wins."""
 
-    async def create(self, key: str, body: bytes | Path, *, content_type: str = "application/json") -> None:
+    async def create(self, key: str, body: bytes | Path, **_: object) -> None:
         self._objects[key] = body if isinstance(body, bytes) else body.read_bytes()
 
 
