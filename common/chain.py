@@ -17,6 +17,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from common.errors import FailureCode, JobFailed, ObjectExists
 from common.hashing import add
 from common.layout import Layout
+from common.models import first_fault
 from common.ports import ObjectStore
 from common.wire import Position
 
@@ -137,11 +138,10 @@ class Chain:
         try:
             return ChainRecord.decode(await self._store.get(key))
         except ValidationError as error:
-            what = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            where = ".".join(str(part) for part in what["loc"])
+            where, what = first_fault(error)
             raise JobFailed(
                 FailureCode.CONSERVATION,
-                f"{key} is no chain record: {where} {what['msg']}".replace("  ", " "),
+                f"{key} is no chain record: {where} {what}".replace("  ", " "),
             ) from None
 
     async def records(self) -> AsyncIterator[ChainRecord]:

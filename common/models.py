@@ -305,6 +305,12 @@ def _sentences(error: ValidationError) -> list[str]:
     ]
 
 
+def first_fault(error: ValidationError) -> tuple[str, str]:
+    """Where the first fault lies, with dots between the fields, and what it is; the input is not told."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return ".".join(str(part) for part in first["loc"]), str(first["msg"])
+
+
 def _place(loc: tuple[int | str, ...]) -> str:
     # Behind `source` stands the type that was chosen, which is no field of the message.
     parts = (loc[0], *loc[2:]) if loc[0] == "source" and len(loc) > 1 else loc

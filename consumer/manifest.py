@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from common.chain import Count
 from common.columns import Columns
 from common.errors import FailureCode, JobFailed
-from common.models import JobSpec
+from common.models import JobSpec, first_fault
 
 
 class _Part(BaseModel):
@@ -64,9 +64,8 @@ class Manifest(_Part):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
+            where, what = first_fault(error)
             raise JobFailed(
                 FailureCode.CONSERVATION,
-                f"manifest.json cannot be read: {where or 'the file'}: {first['msg']}",
+                f"manifest.json cannot be read: {where or 'the file'}: {what}",
             ) from None
