@@ -52,7 +52,14 @@ def _consumer(options: KafkaOptions, *topics: str, **more: Any) -> AIOKafkaConsu
 async def _stop(consumer: AIOKafkaConsumer) -> None:
     # Its helper task must have had a first turn: cancelled before, it would cancel us who wait for it.
     await asyncio.sleep(0)
-    await consumer.stop()
+    try:
+        await consumer.stop()
+    except asyncio.CancelledError:
+        # A consumer that waits to fetch again, its broker being away, hands the cancel of that wait to us.
+        await consumer._client.close()  # noqa: SLF001 - what stop() would have done next
+        waiting = asyncio.current_task()
+        if waiting is None or waiting.cancelling():
+            raise
 
 
 def _record(found: Any) -> Record:

@@ -178,7 +178,7 @@ class Worker:
             while True:
                 for state in latest_states(await table.poll(timeout=_TABLE_SECONDS)).values():
                     self._take(state, tasks)
-                self._drop_finished()
+                self._drop_finished(tasks)
 
     def _take(self, state: JobState, tasks: asyncio.TaskGroup) -> None:
         job_id = state.spec.job_id
@@ -194,9 +194,15 @@ class Worker:
             task = tasks.create_task(_guarded(attempt), name=f"attempt {job_id}")
             self._attempts[job_id] = (state.attempt, attempt, task)
 
-    def _drop_finished(self) -> None:
-        for job_id, (number, _, task) in tuple(self._attempts.items()):
-            if task.done():
-                del self._attempts[job_id]
+    def _drop_finished(self, tasks: asyncio.TaskGroup) -> None:
+        for job_id, (number, attempt, task) in tuple(self._attempts.items()):
+            if not task.done():
+                continue
+            del self._attempts[job_id]
+            self._parts.metrics.forget_job(job_id)
+            if task.cancelled():
+                # Not by us, who forget first whom they cancel: a client let its own cancel out.
+                _log.error("%s: a bug in Shardline: the attempt was cancelled; begun again", job_id)
+                self._take(attempt.state, tasks)
+            else:
                 self._decided[job_id] = number
-                self._parts.metrics.forget_job(job_id)

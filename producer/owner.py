@@ -163,11 +163,16 @@ class Owner:
 
     def _drop_finished(self) -> None:
         for (partition, job_id), task in tuple(self._tasks.items()):
-            if task.done():
-                del self._tasks[partition, job_id]
-                runner = self._runners.get(partition, {}).get(job_id)
-                if runner is not None and runner.state is None:
-                    del self._runners[partition][job_id]
+            if not task.done():
+                continue
+            del self._tasks[partition, job_id]
+            runner = self._runners.get(partition, {}).get(job_id)
+            if runner is not None and runner.state is None:
+                del self._runners[partition][job_id]
+            elif runner is not None and task.cancelled():
+                # Not by us, who forget first whom they cancel: a client let its own cancel out.
+                _log.error("%s: a bug in Shardline: the job was cancelled; taken up again", job_id)
+                self._start(partition, runner, None)
 
     def _states(self) -> list[str]:
         runners = [runner for part in self._runners.values() for runner in part.values()]

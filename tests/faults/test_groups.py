@@ -146,8 +146,9 @@ async def test_dead_letters_that_cannot_be_written_hold_their_segment(
     async with running_system(tmp_path, kafka, seaweed, tmp_path, **SHORT) as system:
         await ensure_system_topics(system.broker, PARTITIONS)
         spec = sampled.job("sample")
-        system.start("producer")
-        worker = system.start("worker")
+        producer, worker = system.start("producer"), system.start("worker")
+        # Whoever starts makes the topics that are missing.
+        await producer.until_ready()
         await worker.until_ready()
         await system.broker.delete_topic(DEAD_LETTERS)
         # The worker alone must put up with it: submitting would bring the topic back.

@@ -69,6 +69,8 @@ class ScriptedStore:
         self._inner = MemoryDatabase(spec, documents, _FIELDS)
         self._filters = spec.query.filters
         self._given = 0
+        # A place in the source, not in the reading of it: a producer that goes on breaks there again.
+        self._breaks_at = sorted(documents)[_BREAKS_AT] if len(documents) > _BREAKS_AT else ""
 
     async def describe(self) -> Description:
         """A scan, so that nothing is ranked: the words are stage directions."""
@@ -111,7 +113,7 @@ class ScriptedStore:
         if "slow" in self._words:
             await asyncio.sleep(_SLOW_SECONDS)
             entries = entries[:_SLOW_BATCH]
-        if "broken" in self._words and self._given >= _BREAKS_AT:
+        if "broken" in self._words and entries[-1].id >= self._breaks_at:
             raise SourceUnavailable("the test's database went away in the middle")
         self._given += len(entries)
         if "endless" in self._words:

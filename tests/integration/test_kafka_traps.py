@@ -261,6 +261,22 @@ async def test_the_broker_may_restart_under_a_reader_and_a_writer(own_kafka: Kaf
             assert found == [b"after"]
 
 
+async def test_a_reader_may_be_closed_while_the_broker_is_away(own_kafka: Kafka) -> None:
+    # A consumer that waits to fetch again hands the cancel of that wait to whoever stops it, once, and
+    # leaves its client open.
+    options = KafkaOptions(own_kafka.bootstrap, request_timeout_ms=5000)
+    async with open_kafka(options) as broker:
+        await broker.create_topic(TopicSpec("t", 1))
+        before = asyncio.all_tasks()
+        async with broker.table_reader("t") as reader:
+            await reader.catch_up(deadline=BOUND)
+            await asyncio.to_thread(own_kafka.stop, kill=True)
+            await reader.poll(timeout=1.0)
+        async with asyncio.timeout(BOUND):
+            while asyncio.all_tasks() - before:
+                await asyncio.sleep(0.05)
+
+
 async def test_nobody_at_the_address_is_a_sentence_not_a_hang() -> None:
     (port,) = free_ports(1)
     before = asyncio.all_tasks()

@@ -18,7 +18,9 @@ from common.models import JobSpec
 from common.outcome import read_outcome
 from common.settings import Settings
 from consumer.finish import Finisher
+from consumer.job import JobConsumer
 from consumer.verify import Report, Verifier
+from producer.attempt import AttemptRun
 from producer.parts import Limits
 from shardline.client import JobView
 from shardline.embedded import Embedded
@@ -63,6 +65,26 @@ async def completed(spec: JobSpec, store: MemoryStore, folder: Path) -> Report:
     assert report.ok, report.problems
     assert report.rows + sum(report.rejected.values()) + sum(report.dead_letters.values()) == DOCUMENTS
     return report
+
+
+@pytest.mark.parametrize("part", [JobConsumer, AttemptRun])
+async def test_what_a_client_cancels_is_begun_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, part: Any
+) -> None:
+    begun = 0
+    whole = part.run
+
+    async def cancelled_at_first(one: Any) -> Any:
+        nonlocal begun
+        begun += 1
+        if begun == 1:
+            raise asyncio.CancelledError
+        return await whole(one)
+
+    monkeypatch.setattr(part, "run", cancelled_at_first)
+    async with asyncio.timeout(60):
+        await completed(sample_job(), MemoryStore(), folder)
+    assert begun == 2
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
