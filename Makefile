@@ -39,7 +39,7 @@ format: install ## Put the code into its format
 	$(RUN)/ruff check --fix .
 
 test: install ## All tests, against real servers, on TEST_WORKERS cores
-	$(RUN)/pytest -n $(TEST_WORKERS) --dist loadfile
+	$(RUN)/pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 faults: install ## Only the tests that kill, stop and starve processes
 	$(RUN)/pytest tests/faults

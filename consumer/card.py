@@ -92,7 +92,7 @@ def _missing(source: Mapping[str, Any]) -> list[str]:
         f"{sentence}: {', '.join(source[key])}.  "
         for key, sentence in (
             ("left_out", "Searches left out, not configured"),
-            ("degraded", "Searches left out, down"),
+            ("degraded", "Down, neither searched nor asked what is deleted"),
         )
         if source.get(key)
     ]

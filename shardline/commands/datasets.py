@@ -83,9 +83,12 @@ def _tell(ending: Ending, place: str) -> None:
         f"{progress.rows:,} rows ({size(progress.bytes)}) of {state.source_count:,} documents; "
         f"rejected: {counts(progress.rejected)}; dead letters: {counts(progress.dead)}"
     )
-    for key, sentence in (("left_out", "not configured"), ("degraded", "down")):
+    for key, sentence in (
+        ("left_out", "searches left out, not configured"),
+        ("degraded", "down, neither searched nor asked what is deleted"),
+    ):
         if searches := state.notes.get(key):
-            say(f"warning: searches left out, {sentence}: {', '.join(searches)}")
+            say(f"warning: {sentence}: {', '.join(searches)}")
     if state.warning:
         say(f"warning: {state.warning}: no document passed the filters")
     put(place)

@@ -10,11 +10,15 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from aiokafka import AIOKafkaProducer
 from rich.console import Console
 from rich.table import Table
 
 from common.directory import DirectoryStore
+from common.kafka_options import KafkaOptions
+from common.layout import attempt_topic
 from common.models import JobSpec
+from common.ports import Message, TopicSpec
 from deploy.dev.postgres import PASSWORD, USER
 from producer.plan import make_plan
 from producer.plan_parts import StoredParts
@@ -24,13 +28,15 @@ from producer.sources.uds3.store import Stores, Uds3Store
 from tests.benchmarks.common import WORDS, usage
 from tests.corpus import corpus_file, lines
 from tests.databases import Database, local_postgres
-from tests.e2e.system import running_system
+from tests.e2e.system import System, running_system
 from tests.make import job
 from tests.services import kafka_address, s3_store
 from tests.uds3 import make_uds3
 
 SIZES = [5_000, 1_000_000]
 SEARCHED = 20_000
+AGAIN = 50_000
+BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -115,8 +121,8 @@ def scan_apart(database: Database) -> Reading:
     return Reading(**json.loads(done.stdout))
 
 
-async def to_kafka(database: Database, folder: Path, count: int) -> tuple[str, ...]:
-    """The producer alone: from the table to the topic."""
+async def to_kafka(database: Database, folder: Path, count: int) -> list[tuple[str, ...]]:
+    """The producer alone, from the table to the topic; and its messages again, without transactions."""
     with kafka_address(folder / "kafka") as kafka, s3_store(folder / "s3") as s3:
         env = database.env | {"SHARDLINE_TOPIC_LIMIT_BYTES": str(8 << 30)}
         async with running_system(folder, kafka, s3, folder, **env) as system:
@@ -130,9 +136,45 @@ async def to_kafka(database: Database, folder: Path, count: int) -> tuple[str, .
             await system.until("bench", lambda view: view.state.state == "completing", 1800)
             wall = time.perf_counter() - started
             cpu, peak = usage(process.popen.pid)
+            plain = await without_transactions(system, attempt_topic("bench", 1))
     rate, per_million = count / wall, (cpu - before) / count * 1e6
     name = f"producer, {count:,} to a topic"
-    return (name, f"{first:.2f} s", f"{per_million:.1f}", f"{rate:,.0f}", f"{peak:.0f} MiB")
+    return [(name, f"{first:.2f} s", f"{per_million:.1f}", f"{rate:,.0f}", f"{peak:.0f} MiB"), plain]
+
+
+async def without_transactions(system: System, topic: str) -> tuple[str, ...]:
+    """What the client alone costs: the same messages in the same batches, only acknowledged."""
+    messages: list[Message] = []
+    async with system.broker.table_reader(topic) as reader:
+        while len(messages) < AGAIN:
+            records = await reader.poll(timeout=1.0)
+            messages += [Message(one.key or b"", one.value, one.partition, one.headers) for one in records]
+    await system.broker.create_topic(TopicSpec("again", 4, {"max.message.bytes": str(8 << 20)}))
+    producer = KafkaOptions(system.kafka, prefix=system.prefix + ".").producer()
+    await producer.start()
+    try:
+        cpu, wall = time.process_time(), time.perf_counter()
+        for begin in range(0, len(messages), BATCH):
+            await sent_plainly(producer, f"{system.prefix}.again", messages[begin : begin + BATCH])
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    finally:
+        await producer.stop()
+    count = len(messages)
+    name = f"the same messages, {count:,}, no transactions"
+    return (name, "", f"{cpu / count * 1e6:.1f}", f"{count / wall:,.0f}", "")
+
+
+async def sent_plainly(producer: AIOKafkaProducer, topic: str, messages: list[Message]) -> None:
+    """A batch for each partition, delivered."""
+    batches = {one.partition: producer.create_batch() for one in messages}
+    sent = []
+    for one in messages:
+        batch = batches[one.partition]
+        while not batch.append(key=one.key, value=one.value, timestamp=None, headers=list(one.headers)):
+            sent.append(await producer.send_batch(batch, topic, partition=one.partition))
+            batches[one.partition] = batch = producer.create_batch()
+    sent += [await producer.send_batch(batch, topic, partition=number) for number, batch in batches.items()]
+    await asyncio.gather(*sent)
 
 
 def table(sizes: list[int], produced: int, folder: Path) -> Table:
@@ -147,7 +189,8 @@ def table(sizes: list[int], produced: int, folder: Path) -> Table:
             found.add_row(*scan_apart(filled).row())
         found.add_row(*asyncio.run(search(database, folder, "Antrag der Behörde")))
         filled = asyncio.run(fill(database, "produced", produced))
-        found.add_row(*asyncio.run(to_kafka(filled, folder, produced)))
+        for row in asyncio.run(to_kafka(filled, folder, produced)):
+            found.add_row(*row)
     return found
 
 

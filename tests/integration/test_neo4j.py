@@ -166,7 +166,7 @@ MARKS: list[dict[str, Any]] = [
     {"processing_status": "failed"},
     {"processing_status": "archived"},
     {"processing_status": "deleted"},
-    {"deleted": False, "is_deleted": "false", "deleted_at": "", "processing_status": "completed"},
+    {"deleted": False, "is_deleted": "false", "deleted_at": "False", "processing_status": "completed"},
     {},
 ]
 

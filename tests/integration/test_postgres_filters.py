@@ -32,11 +32,18 @@ async def marked(database: Database) -> None:
     await database.execute(
         "ALTER TABLE documents ADD deleted boolean, ADD is_deleted text, ADD deleted_at timestamptz"
     )
-    await database.execute("ALTER TABLE uds3_master_documents ADD is_deleted boolean DEFAULT FALSE")
+    await database.execute(
+        "ALTER TABLE uds3_master_documents ADD is_deleted boolean DEFAULT FALSE, ADD deleted_at text"
+    )
     rows = [{"document_id": name, "content": "law", **mark} for name, mark in MARKS.items()]
     live = {"document_id": "live", "content": "law", "deleted": False, "processing_status": "completed"}
     await insert(database, "documents", *rows, live, {"document_id": "by-master", "content": "law"})
-    await insert(database, "uds3_master_documents", {"document_id": "by-master", "is_deleted": True})
+    await insert(
+        database,
+        "uds3_master_documents",
+        {"document_id": "by-master", "is_deleted": True},
+        {"document_id": "live", "deleted_at": "False"},
+    )
 
 
 async def test_what_is_marked_deleted_is_never_exported(database: Database) -> None:

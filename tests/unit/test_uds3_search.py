@@ -159,6 +159,7 @@ def test_a_plain_id_is_its_own_document() -> None:
         ({"is_deleted": 1}, True),
         ({"deleted_at": "2024-01-01"}, True),
         ({"deleted_at": ""}, False),
+        ({"deleted_at": "False"}, False),
         ({"processing_status": "failed"}, True),
         ({"processing_status": "deleted"}, True),
         ({"processing_status": "Archived"}, True),

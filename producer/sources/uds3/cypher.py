@@ -11,7 +11,7 @@ _ID = "toString(coalesce(n.document_id, n.id))"
 _LIVE = (
     "NOT toLower(coalesce(toStringOrNull(n.deleted), '')) IN $yes "
     "AND NOT toLower(coalesce(toStringOrNull(n.is_deleted), '')) IN $yes "
-    "AND coalesce(toStringOrNull(n.deleted_at), '') IN ['', 'false'] "
+    "AND toLower(coalesce(toStringOrNull(n.deleted_at), '')) IN ['', 'false'] "
     "AND NOT toLower(coalesce(toStringOrNull(n.processing_status), '')) IN $ended"
 )
 _YES = ("true", "1", "yes", "t")

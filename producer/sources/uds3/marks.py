@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _YES = ("true", "1", "yes", "t")
+_NEVER = ("", "false")
 
 
 def is_deleted(fields: Mapping[str, Any], *, include_archived: bool = False) -> bool:
@@ -13,7 +14,7 @@ def is_deleted(fields: Mapping[str, Any], *, include_archived: bool = False) -> 
     """
     if any(str(fields.get(name, "")).lower() in _YES for name in ("deleted", "is_deleted")):
         return True
-    if fields.get("deleted_at") not in (None, "", False):
+    if str(fields.get("deleted_at") or "").lower() not in _NEVER:
         return True
     return str(fields.get("processing_status", "")).lower() in ended(include_archived=include_archived)
 

@@ -252,7 +252,7 @@ def _deleted(selection: Selection) -> tuple[str, set[int]]:
 
 def _marker(name: str, sql: str, archived: bool) -> str | None:
     if name == "deleted_at":
-        return f"nullif({sql}::text, '') IS NOT NULL"
+        return f"lower({sql}::text) NOT IN ('', 'false')"
     if name in MARKERS:
         return f"lower({sql}::text) IN {_TRUE}"
     if name == STATUS:
