@@ -96,7 +96,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neo4jOptions]:
             return
         service = Neo4j(tmp_path_factory.mktemp("neo4j"))
         with service_started(service):
-            _change_password(service.uri)
+            change_password(service.uri)
             yield Neo4jOptions(service.uri, NEO4J_USER, PASSWORD)
 
 
@@ -130,7 +130,8 @@ def _empty(options: Neo4jOptions) -> None:
         cypher(options, f"DROP INDEX `{row['name']}`")
 
 
-def _change_password(uri: str) -> None:
+def change_password(uri: str) -> None:
+    """Give a fresh Neo4j the tests' password, which it must have before anything else."""
     fresh = Neo4jOptions(uri, NEO4J_USER, NEO4J_FIRST_PASSWORD, "system")
     statement = "ALTER CURRENT USER SET PASSWORD FROM $old TO $new"
     _until_it_works(lambda: cypher(fresh, statement, old=NEO4J_FIRST_PASSWORD, new=PASSWORD))

@@ -34,10 +34,16 @@ SLICE = 3_000
 
 
 @pytest.fixture(scope="module")
-def documents(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """The first documents of the corpus, and the ids without the slash that no path of ThemisDB can hold."""
-    found = lines(corpus_file(tmp_path_factory.mktemp("corpus")))[:SLICE]
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """All documents, and the ids without the slash that no path of ThemisDB can hold."""
+    found = lines(corpus_file(tmp_path_factory.mktemp("corpus")))
     return [one | {"document_id": one["document_id"].replace("/", "~")} for one in found]
+
+
+@pytest.fixture(scope="module")
+def documents(corpus: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first of them."""
+    return corpus[:SLICE]
 
 
 @pytest.fixture
@@ -77,26 +83,42 @@ async def digest(spec: JobSpec, output: Path) -> str:
     return report.digest or ""
 
 
+async def rows_of_files(documents: list[dict[str, Any]], folder: Path) -> dict[str, dict[str, Any]]:
+    """What a file of the documents becomes, by id, but for the field `source`."""
+    lines_of = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in documents)
+    (folder / "laws.jsonl").write_text(lines_of, encoding="utf-8")
+    files = job(source={"type": "files", "paths": ["laws.jsonl"]}, output={"shard_bytes": 1 << 20})
+    await run(files, folder / "files", Settings(), folder)
+    found = {row["document_id"]: row | {"source": "themis"} for row in rows(folder / "files")}
+    assert len(found) > len(documents) // 4
+    return found
+
+
 @pytest.mark.corpus
 async def test_the_rows_are_those_of_files(
     server: Themis, documents: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    lines_of = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in documents)
-    (tmp_path / "laws.jsonl").write_text(lines_of, encoding="utf-8")
-    files = job(source={"type": "files", "paths": ["laws.jsonl"]}, output={"shard_bytes": 1 << 20})
-    await run(files, tmp_path / "files", Settings(), tmp_path)
-    expected = {row["document_id"]: row | {"source": "themis"} for row in rows(tmp_path / "files")}
-    assert len(expected) > SLICE // 4
-    for lossless in (True, False):
-        output = tmp_path / f"themis-{lossless}"
-        view = await run(themis_job(lossless=lossless), output, settings_for(server))
-        assert view.state.source_count == SLICE
-        found = list(rows(output))
-        assert len(found) == len(expected)
-        assert all(row == expected[row["document_id"]] for row in found)
-        if lossless:
-            # To the byte: /query sorts the fields, a row read alone keeps their order.
-            assert all(json.dumps(row) == json.dumps(expected[row["document_id"]]) for row in found)
+    expected = await rows_of_files(documents, tmp_path)
+    view = await run(themis_job(), tmp_path / "themis", settings_for(server))
+    assert view.state.source_count == SLICE
+    found = list(rows(tmp_path / "themis"))
+    assert len(found) == len(expected)
+    # To the byte: /query sorts the fields, a row read alone keeps their order.
+    assert all(json.dumps(row) == json.dumps(expected[row["document_id"]]) for row in found)
+
+
+@pytest.mark.corpus
+async def test_the_whole_corpus_in_pages_is_that_of_files(
+    corpus: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    expected = await rows_of_files(corpus, tmp_path)
+    async with themis_server() as server:
+        server.fill("laws", "document_id", corpus)
+        view = await run(themis_job(lossless=False), tmp_path / "themis", settings_for(server))
+    assert view.state.source_count == len(corpus)
+    found = list(rows(tmp_path / "themis"))
+    assert len(found) == len(expected)
+    assert all(row == expected[row["document_id"]] for row in found)
 
 
 @pytest.mark.corpus
