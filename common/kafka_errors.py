@@ -1,7 +1,6 @@
 """Foreign errors of the Kafka client become ours here, at the boundary."""
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +15,7 @@ from aiokafka.errors import (
 )
 
 from common.errors import BrokerUnavailable, Fenced, ShardlineError, TopicMissing
+from common.logs import Seldom
 
 _FENCED = (ProducerFenced, InvalidProducerEpoch, TransactionCoordinatorFenced)
 _DENIED = (AuthenticationFailedError, SaslAuthenticationFailed)
@@ -42,24 +42,19 @@ def translated(what: str, servers: str) -> Iterator[None]:
         raise BrokerUnavailable(about, hint=hint) from error
 
 
-class _Seldom(logging.Filter):
-    """Lets one message of a form through a minute: a client of a deleted topic logs thousands a second."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._last: dict[str, float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        now = time.monotonic()
-        if now - self._last.get(record.msg, -60.0) < 60.0:  # noqa: PLR2004 - a minute
-            return False
-        self._last[record.msg] = now
-        return True
+_LOUD = (
+    "aiokafka",
+    "aiokafka.client",
+    "aiokafka.cluster",
+    "aiokafka.conn",
+    "aiokafka.consumer.fetcher",
+    "aiokafka.producer.sender",
+)
 
 
 def quiet_client_logs() -> None:
-    """Keep the client's own logs to what matters, and to once a minute."""
-    for name in ("aiokafka", "aiokafka.cluster", "aiokafka.conn", "aiokafka.client"):
+    """Let each message of the client's own logs through once a minute."""
+    for name in _LOUD:
         logger = logging.getLogger(name)
-        if not any(isinstance(item, _Seldom) for item in logger.filters):
-            logger.addFilter(_Seldom())
+        if not any(isinstance(item, Seldom) for item in logger.filters):
+            logger.addFilter(Seldom())

@@ -13,6 +13,7 @@ from common.errors import JobConflict
 from common.jobstate import RETRIABLE, JobState, State
 from common.layout import CHECKPOINTS, DEAD_LETTERS, attempt_topic, transactional_id
 from common.letters import request_letter
+from common.logs import log_context
 from common.models import JobSpec, Request
 from common.outcome import Outcome
 from common.ports import Record, TransactionalWriter
@@ -73,20 +74,21 @@ class JobRunner:
         recall = partial(state_from_store, parts.store, acceptance, offset)
         self.state = await patiently(recall, parts.clock, f"recall {self.spec.job_id}")
         await self._change(lambda _: None)
-        _log.info("%s: accepted", self.spec.job_id)
+        _log.info("accepted")
         return True
 
     async def _run_attempt(self, state: JobState) -> None:
-        attempt = AttemptRun(self._parts, state, self.claim)
-        heed = asyncio.create_task(self._heed_while_active(attempt))
-        try:
-            outcome = await attempt.run()
-        finally:
-            heed.cancel()
-            await asyncio.gather(heed, return_exceptions=True)
-        await self._change(partial(_conclude, outcome, empty=attempt.empty))
-        self._parts.metrics.forget_job(self.spec.job_id)
-        _log.info("%s: attempt %d %s", self.spec.job_id, outcome.attempt, outcome.ending)
+        with log_context(attempt=state.attempt):
+            attempt = AttemptRun(self._parts, state, self.claim)
+            heed = asyncio.create_task(self._heed_while_active(attempt))
+            try:
+                outcome = await attempt.run()
+            finally:
+                heed.cancel()
+                await asyncio.gather(heed, return_exceptions=True)
+            await self._change(partial(_conclude, outcome, empty=attempt.empty))
+            self._parts.metrics.forget_job(self.spec.job_id)
+            _log.info("the attempt is %s", outcome.ending)
 
     async def _heed_while_active(self, attempt: AttemptRun) -> None:
         while True:
@@ -140,7 +142,7 @@ class JobRunner:
         await patiently(deleting, self._parts.clock, f"delete topic {topic}")
 
     async def _refuse(self, record: Record, reason: str, hint: str) -> None:
-        _log.warning("%s: %s: %s", self.spec.job_id, reason, hint)
+        _log.warning("%s: %s", reason, hint)
         publish = partial(self._parts.broker.publish, DEAD_LETTERS, [request_letter(record, reason, hint)])
         await patiently(publish, self._parts.clock, "publish a dead letter")
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from common.logs import about, log_context
 from shardline.gateway.problems import Problem, problem_response
 
 _log = logging.getLogger("shardline.gateway")
@@ -60,12 +61,13 @@ class Frame:
         own = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         token = request_id.set(own)
         exchange = _Exchange(send, own)
-        try:
-            await self._serve(scope, headers, receive, exchange)
-        finally:
-            self._counted(exchange.status)
-            exchange.log(scope)
-            request_id.reset(token)
+        with log_context(request_id=own):
+            try:
+                await self._serve(scope, headers, receive, exchange)
+            finally:
+                self._counted(exchange.status)
+                exchange.log(scope)
+                request_id.reset(token)
 
     async def _serve(self, scope: Scope, headers: Headers, receive: Receive, exchange: "_Exchange") -> None:
         try:
@@ -74,7 +76,7 @@ class Frame:
         except Problem as problem:
             await exchange.refuse(scope, receive, problem)
         except Exception:  # noqa: BLE001 - the last word on a bug: told without a trace
-            _log.exception("[%s] %s %s: a bug in Shardline", exchange.id, scope["method"], scope["path"])
+            _log.exception("%s %s: a bug in Shardline", scope["method"], scope["path"])
             hint = "the gateway failed; its log has the reason under the request id"
             await exchange.refuse(scope, receive, Problem(500, hint))
 
@@ -149,11 +151,12 @@ class _Exchange:
             return
         if self.status:
             # Without its last chunk the client sees that the answer is broken.
-            _log.error("[%s] the answer was cut off: %s", self.id, problem.detail)
+            _log.error("the answer was cut off: %s", problem.detail)
             return
         await problem_response(problem, self.id)(scope, receive, self.send)
 
     def log(self, scope: Scope) -> None:
-        spent = (time.perf_counter() - self._started) * 1000
+        spent = round((time.perf_counter() - self._started) * 1000)
         level = logging.DEBUG if scope["path"] == "/health" else logging.INFO
-        _log.log(level, "[%s] %s %s %d %.0f ms", self.id, scope["method"], scope["path"], self.status, spent)
+        fields = about(method=scope["method"], path=scope["path"], status=self.status, milliseconds=spent)
+        _log.log(level, "answered", extra=fields)
