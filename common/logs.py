@@ -2,7 +2,8 @@
 
 Whoever logs uses the standard library (`logging.getLogger(__name__)`); here a record becomes a line. Its
 fields: time, level, logger, event; what `log_context` bound (job, attempt, partition, request_id);
-what `about` added; `hint`, what to do, of the first ShardlineError among the record's arguments.
+what `about` added; `trace_id`, where there is a trace; and `hint`, what to do: that of the first
+ShardlineError among the record's arguments.
 """
 
 import json
@@ -15,13 +16,14 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 from urllib.parse import quote
 
-from structlog.contextvars import bound_contextvars, merge_contextvars
+from structlog.contextvars import bound_contextvars, get_contextvars, merge_contextvars
 from structlog.dev import ConsoleRenderer, plain_traceback
 from structlog.processors import JSONRenderer, format_exc_info
 from structlog.stdlib import ProcessorFormatter
 from structlog.typing import Processor
 
 from common.errors import ShardlineError
+from common.tracing import current
 
 _Fields = MutableMapping[str, Any]
 
@@ -52,7 +54,7 @@ def log_formatter(style: str, secrets: Collection[str], stream: TextIO) -> loggi
     """Makes the lines that go to a stream."""
     console = style == "console" or (style == "auto" and stream.isatty())
     last: list[Processor] = [_printable, _console(stream)] if console else [_JSON]
-    chain: list[Processor] = [_described, merge_contextvars, _added, _hinted, format_exc_info]
+    chain: list[Processor] = [_described, merge_contextvars, _added, _traced, _hinted, format_exc_info]
     chain += [ProcessorFormatter.remove_processors_meta, Masking(secrets)]
     return ProcessorFormatter(processors=chain + last, pass_foreign_args=True)
 
@@ -60,6 +62,11 @@ def log_formatter(style: str, secrets: Collection[str], stream: TextIO) -> loggi
 def log_context(**fields: str | int) -> AbstractContextManager[None]:
     """Add fields to each line that is logged in this context: by this task, and by tasks it starts."""
     return bound_contextvars(**fields)
+
+
+def context_fields() -> dict[str, Any]:
+    """What `log_context` has bound here."""
+    return get_contextvars()
 
 
 def about(**fields: Any) -> Mapping[str, Any]:
@@ -97,6 +104,11 @@ def _added(_: Any, __: str, fields: _Fields) -> _Fields:
     for name, value in getattr(fields["_record"], "fields", {}).items():
         fields.setdefault(name, value)
     return fields
+
+
+def _traced(_: Any, __: str, fields: _Fields) -> _Fields:
+    traceparent = current()
+    return fields if traceparent is None else {**fields, "trace_id": traceparent.split("-")[1]}
 
 
 def _hinted(_: Any, __: str, fields: _Fields) -> _Fields:

@@ -33,7 +33,7 @@ class TraceSettings(BaseModel):
         "OTEL_EXPORTER_OTLP_PROTOCOL",
     )
     otel_exporter: str = setting(
-        "otlp", "none: no tracing, whatever else is set", "OTEL_TRACES_EXPORTER", pattern="^(otlp|none)$"
+        "otlp", "list without otlp, such as none: no tracing, whatever else is set", "OTEL_TRACES_EXPORTER"
     )
     otel_disabled: bool = setting(False, "true: likewise", "OTEL_SDK_DISABLED")
     otel_service_name: str | None = setting(

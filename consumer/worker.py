@@ -20,6 +20,7 @@ from common.layout import CHECKPOINTS
 from common.logs import log_context
 from common.metrics import Metrics
 from common.ports import Broker, ObjectStore
+from common.tracing import continued
 from consumer.finish import Finisher, fail
 from consumer.job import JobConsumer, Resources
 from consumer.spool import SpoolError
@@ -130,7 +131,8 @@ class Attempt:
 
 
 async def _guarded(attempt: Attempt) -> None:
-    with log_context(job=attempt.state.spec.job_id, attempt=attempt.state.attempt):
+    state = attempt.state
+    with log_context(job=state.spec.job_id, attempt=state.attempt), continued(state.traceparent):
         try:
             await attempt.run()
         except Exception as error:

@@ -17,6 +17,7 @@ from common.logs import log_context
 from common.models import JobSpec, Request
 from common.outcome import Outcome
 from common.ports import Record, TransactionalWriter
+from common.tracing import continued, current, span, traceparent_of
 from producer.acceptance import accept, state_from_store
 from producer.attempt import AttemptRun
 from producer.cleanup import delete_dataset
@@ -45,6 +46,10 @@ class JobRunner:
         """Work until nothing is left to do for now."""
         if self.state is None and not await self._accept(submission):
             return
+        with continued(self._known().traceparent):
+            await self._go_on()
+
+    async def _go_on(self) -> None:
         while True:
             state = self._known()
             if state.active:
@@ -62,6 +67,10 @@ class JobRunner:
         return self.state
 
     async def _accept(self, submission: Record | None) -> bool:
+        with continued(traceparent_of(submission.headers if submission else ())), span("accept"):
+            return await self._accept_now(submission)
+
+    async def _accept_now(self, submission: Record | None) -> bool:
         parts = self._parts
         offset = submission.offset if submission else -1
         try:
@@ -73,6 +82,7 @@ class JobRunner:
             return False
         recall = partial(state_from_store, parts.store, acceptance, offset)
         self.state = await patiently(recall, parts.clock, f"recall {self.spec.job_id}")
+        self.state.traceparent = current()
         await self._change(lambda _: None)
         _log.info("accepted")
         return True
@@ -173,8 +183,8 @@ class JobRunner:
         key = self.spec.job_id.encode()
         async with self._parts.broker.table_reader(CHECKPOINTS, [self._partition]) as table:
             records = await table.catch_up(deadline=self._parts.limits.catch_up_seconds)
-        values = [record.value for record in records if record.key == key and record.value is not None]
-        return JobState.decode(values[-1]) if values else None
+        own = [record for record in records if record.key == key and record.value is not None]
+        return JobState.of(own[-1]) if own else None
 
 
 def _conclude(outcome: Outcome, state: JobState, *, empty: bool) -> None:

@@ -36,7 +36,11 @@ def run(
     json: Json = False,
 ) -> None:
     """Run a whole job in this process: no Kafka needed. Stopped or killed, run it again to go on."""
-    complete(_run(read_job(job), output, quiet_settings(), json=json))
+    from shardline.wiring import traced
+
+    spec, settings = read_job(job), quiet_settings()
+    with traced(settings, "cli"):
+        complete(_run(spec, output, settings, json=json))
 
 
 async def _run(spec: JobSpec, output: str, settings: Settings, *, json: bool) -> None:

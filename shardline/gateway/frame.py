@@ -7,7 +7,8 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -16,11 +17,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.logs import about, log_context
+from common.tracing import HEADER, Passing, Span, continued, span, traceparent_of
 from shardline.gateway.problems import Problem, problem_response
 
 _log = logging.getLogger("shardline.gateway")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+_HEALTH = "/health"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
@@ -61,12 +64,13 @@ class Frame:
         own = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         token = request_id.set(own)
         exchange = _Exchange(send, own)
-        with log_context(request_id=own):
+        with log_context(request_id=own), _traced(scope, headers) as told:
             try:
                 await self._serve(scope, headers, receive, exchange)
             finally:
                 self._counted(exchange.status)
                 exchange.log(scope)
+                told.set(status=exchange.status)
                 request_id.reset(token)
 
     async def _serve(self, scope: Scope, headers: Headers, receive: Receive, exchange: "_Exchange") -> None:
@@ -92,6 +96,18 @@ class Frame:
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length[:20]) > self._policy.body_bytes:
             raise _too_large(self._policy.body_bytes)
+
+
+@contextmanager
+def _traced(scope: Scope, headers: Headers) -> Iterator[Span]:
+    if scope["path"] == _HEALTH:
+        # Asked every few seconds by whoever watches the process.
+        with Passing().span("request", {}) as told:
+            yield told
+        return
+    given = traceparent_of([(HEADER, headers.get(HEADER, "").encode())])
+    with continued(given), span("request", method=scope["method"], path=scope["path"]) as told:
+        yield told
 
 
 def _place(origin: str) -> str | None:
@@ -157,6 +173,6 @@ class _Exchange:
 
     def log(self, scope: Scope) -> None:
         spent = round((time.perf_counter() - self._started) * 1000)
-        level = logging.DEBUG if scope["path"] == "/health" else logging.INFO
+        level = logging.DEBUG if scope["path"] == _HEALTH else logging.INFO
         fields = about(method=scope["method"], path=scope["path"], status=self.status, milliseconds=spent)
         _log.log(level, "answered", extra=fields)
