@@ -1,6 +1,5 @@
 """Foreign errors of the Kafka client become ours here, at the boundary."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,7 +14,7 @@ from aiokafka.errors import (
 )
 
 from common.errors import BrokerUnavailable, Fenced, ShardlineError, TopicMissing
-from common.logs import Seldom
+from common.logs import hold_back
 
 _FENCED = (ProducerFenced, InvalidProducerEpoch, TransactionCoordinatorFenced)
 _DENIED = (AuthenticationFailedError, SaslAuthenticationFailed)
@@ -42,19 +41,13 @@ def translated(what: str, servers: str) -> Iterator[None]:
         raise BrokerUnavailable(about, hint=hint) from error
 
 
-_LOUD = (
-    "aiokafka",
-    "aiokafka.client",
-    "aiokafka.cluster",
-    "aiokafka.conn",
-    "aiokafka.consumer.fetcher",
-    "aiokafka.producer.sender",
-)
-
-
 def quiet_client_logs() -> None:
     """Let each message of the client's own logs through once a minute."""
-    for name in _LOUD:
-        logger = logging.getLogger(name)
-        if not any(isinstance(item, Seldom) for item in logger.filters):
-            logger.addFilter(Seldom())
+    hold_back(
+        "aiokafka",
+        "aiokafka.client",
+        "aiokafka.cluster",
+        "aiokafka.conn",
+        "aiokafka.consumer.fetcher",
+        "aiokafka.producer.sender",
+    )

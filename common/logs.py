@@ -180,3 +180,11 @@ class Seldom(logging.Filter):
         if held := self._held.pop(form, 0):
             record.fields = {"repeated": held}
         return True
+
+
+def hold_back(*names: str) -> None:
+    """Let each message of these loggers of clients through once a minute."""
+    for name in names:
+        logger = logging.getLogger(name)
+        if not any(isinstance(item, Seldom) for item in logger.filters):
+            logger.addFilter(Seldom())

@@ -1,7 +1,5 @@
 """Traces by OpenTelemetry: the only importer of its packages (extra `otel`)."""
 
-import os
-import secrets
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +16,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.re import parse_env_headers
 
 from common import __version__
-from common.logs import context_fields
+from common.logs import context_fields, hold_back
 from common.tracing import HEADER, Span, Value
 
 _LAST_SECONDS = 3.0
@@ -37,6 +35,7 @@ class OtelOptions:
 @contextmanager
 def open_otel(options: OtelOptions) -> Iterator["OtelTracer"]:
     """A tracer that sends in the background; what is left at the end gets a few seconds."""
+    hold_back("opentelemetry.exporter.otlp.proto.http.trace_exporter")
     headers = dict(parse_env_headers(options.headers, liberal=True))
     exporter = OTLPSpanExporter(options.url, headers=headers)
     tracer = OtelTracer(BatchSpanProcessor(exporter), options.service)
@@ -53,10 +52,7 @@ class OtelTracer:
     """Implements `common.tracing.Tracer`. Spans carry the fields that `log_context` bound."""
 
     def __init__(self, processor: SpanProcessor, service: str) -> None:
-        instance = f"{os.getpid()}-{secrets.token_hex(4)}"
-        named = Resource.create({"service.name": service, "service.version": __version__})
-        # OTEL_RESOURCE_ATTRIBUTES may tell another instance.
-        resource = Resource({"service.instance.id": instance}).merge(named)
+        resource = Resource.create({"service.name": service, "service.version": __version__})
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("shardline", __version__)
