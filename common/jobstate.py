@@ -71,9 +71,10 @@ class Plan:
 class JobState:
     """All that a producer needs to go on with a job, and a worker to take part in it.
 
+    `traceparent`: the trace of the job; it travels in the message's headers, beside the rest.
     `request_offset`: the last message of dataset.jobs that this state has taken in. `cursor`: the
     source position up to which all is sent. `planned`: the topic exists and the columns are frozen.
-    `notes`: those of the plan. `traceparent`: the trace of the job, which travels in the headers.
+    `notes`: those of the plan.
     """
 
     spec: JobSpec
@@ -81,6 +82,7 @@ class JobState:
     attempt: int = 1
     request_offset: int = -1
     accepted_at: str = ""
+    traceparent: str | None = None
     updated_at: str = ""
     columns: dict[str, str] | None = None
     planned: bool = False
@@ -93,7 +95,6 @@ class JobState:
     message: str | None = None
     warning: str | None = None
     notes: dict[str, Any] = field(default_factory=dict)
-    traceparent: str | None = None
 
     @property
     def active(self) -> bool:

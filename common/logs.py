@@ -27,7 +27,6 @@ from common.tracing import current
 
 _Fields = MutableMapping[str, Any]
 
-STYLES = ("auto", "json", "console")
 _CLIENTS = ("aiokafka", "aiobotocore", "botocore", "aiohttp", "asyncio", "opentelemetry", "urllib3")
 _OF_THE_CODE = frozenset({"time", "level", "logger"})
 _MASK = "********"
@@ -38,7 +37,7 @@ _ALL_BUT_LINES = {number: text for number, text in _CONTROL.items() if chr(numbe
 def log_to_stderr(level: str, style: str = "auto", secrets: Collection[str] = ()) -> None:
     """Log to stderr from `level` on; the client libraries only from warnings on.
 
-    `style` is one of STYLES; `auto` is `console` where stderr is a terminal, else `json`.
+    `style` is `json`, `console`, or `auto`: the latter where stderr is a terminal, else JSON.
     `secrets` are masked wherever they stand in a line.
     """
     handler = logging.StreamHandler(sys.stderr)

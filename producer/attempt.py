@@ -14,7 +14,6 @@ from common.jobstate import JobState, PartitionState, Plan, State
 from common.layout import CHECKPOINTS, Layout, attempt_topic
 from common.outcome import Outcome, cancelled, decide, failed, read_outcome
 from common.ports import TransactionalWriter
-from common.tracing import span
 from producer.backlog import Backlog
 from producer.parts import ProducerParts
 from producer.patience import Patience
@@ -106,8 +105,7 @@ class AttemptRun:
             return
         parts = StoredParts(self._parts.store, self._layout.plan_parts)
         source = self._parts.open_source(state.spec, parts)
-        with span("plan"):
-            plan = await plan_job(state.spec, source, self._parts.store)
+        plan = await plan_job(state.spec, source, self._parts.store)
         if not state.planned:
             await self._prepare(writer, state, plan)
         elif await self._parts.broker.describe_topic(self._topic) is None:

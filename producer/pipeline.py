@@ -85,7 +85,8 @@ class Pipeline:
         due = self._tools.clock.monotonic()
         while (batch := await batches.get()) is not None:
             await self._tools.backlog.wait_for_room()
-            await self._send(batch)
+            with span("batch", documents=len(batch), first=batch[0].position[-1]):
+                await self._send(batch)
             if self._tools.pace.rate:
                 now = self._tools.clock.monotonic()
                 due = max(due, now) + len(batch) / self._tools.pace.rate
@@ -96,10 +97,6 @@ class Pipeline:
             await self._commit(end_markers(self._state.partitions, headers_of(current())))
 
     async def _send(self, batch: list[Item]) -> None:
-        with span("batch", documents=len(batch), first=batch[0].position[-1]):
-            await self._send_now(batch)
-
-    async def _send_now(self, batch: list[Item]) -> None:
         encoded = await blocking(partial(self._encoder.encode, batch))
         state, metrics = self._state, self._tools.metrics
         state.cursor = batch[-1].position

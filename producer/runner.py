@@ -53,7 +53,8 @@ class JobRunner:
         while True:
             state = self._known()
             if state.active:
-                await self._run_attempt(state)
+                with log_context(attempt=state.attempt):
+                    await self._run_attempt(state)
             elif not self._requests.empty():
                 await self._heed(*self._requests.get_nowait())
             elif not state.topic_removed:
@@ -88,17 +89,16 @@ class JobRunner:
         return True
 
     async def _run_attempt(self, state: JobState) -> None:
-        with log_context(attempt=state.attempt):
-            attempt = AttemptRun(self._parts, state, self.claim)
-            heed = asyncio.create_task(self._heed_while_active(attempt))
-            try:
-                outcome = await attempt.run()
-            finally:
-                heed.cancel()
-                await asyncio.gather(heed, return_exceptions=True)
-            await self._change(partial(_conclude, outcome, empty=attempt.empty))
-            self._parts.metrics.forget_job(self.spec.job_id)
-            _log.info("the attempt is %s", outcome.ending)
+        attempt = AttemptRun(self._parts, state, self.claim)
+        heed = asyncio.create_task(self._heed_while_active(attempt))
+        try:
+            outcome = await attempt.run()
+        finally:
+            heed.cancel()
+            await asyncio.gather(heed, return_exceptions=True)
+        await self._change(partial(_conclude, outcome, empty=attempt.empty))
+        self._parts.metrics.forget_job(self.spec.job_id)
+        _log.info("the attempt is %s", outcome.ending)
 
     async def _heed_while_active(self, attempt: AttemptRun) -> None:
         while True:
