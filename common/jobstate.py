@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -10,6 +10,7 @@ import orjson
 
 from common.models import JobSpec
 from common.ports import Record
+from common.tracing import traceparent_of
 from common.wire import Position
 
 _log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Plan:
 class JobState:
     """All that a producer needs to go on with a job, and a worker to take part in it.
 
+    `traceparent`: the trace of the job; it travels in the message's headers, beside the rest.
     `request_offset`: the last message of dataset.jobs that this state has taken in. `cursor`: the
     source position up to which all is sent. `planned`: the topic exists and the columns are frozen.
     `notes`: those of the plan.
@@ -80,6 +82,7 @@ class JobState:
     attempt: int = 1
     request_offset: int = -1
     accepted_at: str = ""
+    traceparent: str | None = None
     updated_at: str = ""
     columns: dict[str, str] | None = None
     planned: bool = False
@@ -113,8 +116,16 @@ class JobState:
         return sum(part.dead for part in self.partitions)
 
     def encode(self) -> bytes:
-        """The state as JSON."""
-        return orjson.dumps(self, default=_plain, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
+        """The state as JSON, without its trace: what is random stays out of what is compared."""
+        values = {name: getattr(self, name) for name in _ENCODED}
+        return orjson.dumps(values, default=_plain, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
+
+    @classmethod
+    def of(cls, record: Record) -> "JobState":
+        """The state of a record that is no tombstone."""
+        state = cls.decode(record.value or b"")
+        state.traceparent = traceparent_of(record.headers)
+        return state
 
     @classmethod
     def decode(cls, data: bytes) -> "JobState":
@@ -130,13 +141,16 @@ class JobState:
         return cls(**value)
 
 
+_ENCODED = tuple(item.name for item in fields(JobState) if item.name != "traceparent")
+
+
 def latest_states(records: Sequence[Record]) -> dict[str, JobState]:
     """The last state of each job among these checkpoints; what cannot be read is logged and left out."""
     latest = {record.key: record for record in records if record.value is not None}
     states = {}
     for record in latest.values():
         try:
-            state = JobState.decode(record.value or b"")
+            state = JobState.of(record)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             _log.warning("the checkpoint at %d/%d cannot be read: %s", record.partition, record.offset, error)
             continue

@@ -1,7 +1,5 @@
 """Foreign errors of the Kafka client become ours here, at the boundary."""
 
-import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +14,7 @@ from aiokafka.errors import (
 )
 
 from common.errors import BrokerUnavailable, Fenced, ShardlineError, TopicMissing
+from common.logs import hold_back
 
 _FENCED = (ProducerFenced, InvalidProducerEpoch, TransactionCoordinatorFenced)
 _DENIED = (AuthenticationFailedError, SaslAuthenticationFailed)
@@ -42,24 +41,13 @@ def translated(what: str, servers: str) -> Iterator[None]:
         raise BrokerUnavailable(about, hint=hint) from error
 
 
-class _Seldom(logging.Filter):
-    """Lets one message of a form through a minute: a client of a deleted topic logs thousands a second."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._last: dict[str, float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        now = time.monotonic()
-        if now - self._last.get(record.msg, -60.0) < 60.0:  # noqa: PLR2004 - a minute
-            return False
-        self._last[record.msg] = now
-        return True
-
-
 def quiet_client_logs() -> None:
-    """Keep the client's own logs to what matters, and to once a minute."""
-    for name in ("aiokafka", "aiokafka.cluster", "aiokafka.conn", "aiokafka.client"):
-        logger = logging.getLogger(name)
-        if not any(isinstance(item, _Seldom) for item in logger.filters):
-            logger.addFilter(_Seldom())
+    """Let each message of the client's own logs through once a minute."""
+    hold_back(
+        "aiokafka",
+        "aiokafka.client",
+        "aiokafka.cluster",
+        "aiokafka.conn",
+        "aiokafka.consumer.fetcher",
+        "aiokafka.producer.sender",
+    )

@@ -13,17 +13,6 @@ from common.aio import few_threads
 _log = logging.getLogger(__name__)
 
 
-def log_to_stderr(level: str) -> None:
-    """Log to stderr: time, level, logger, message; the client libraries only from warnings on."""
-    logging.basicConfig(
-        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", force=True
-    )
-    for name in ("aiokafka", "aiobotocore", "botocore", "aiohttp", "asyncio"):
-        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
-    # What a client cannot do now it tries again, and tells us; its own cries are for debugging.
-    logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.CRITICAL)
-
-
 async def run_until_stopped(work: Callable[[], Awaitable[None]], grace: float) -> None:
     """Run until the work ends or a SIGTERM or SIGINT comes; then cancel it and wait up to `grace` seconds.
 

@@ -16,6 +16,7 @@ from common.errors import UsageError
 from common.gateway_settings import GatewaySettings
 from common.setting import setting as _setting
 from common.source_settings import SourceSettings
+from common.trace_settings import TraceSettings
 
 
 class _PipelineSettings(BaseModel):
@@ -164,12 +165,23 @@ class _PipelineSettings(BaseModel):
         old=("CLARA_LOG_LEVEL",),
         pattern="^(DEBUG|INFO|WARNING|ERROR)$",
     )
+    log_format: str = _setting(
+        "auto",
+        "json, console, or auto: columns for people on a terminal and in commands for people, else JSON",
+        "SHARDLINE_LOG_FORMAT",
+        pattern="^(auto|json|console)$",
+    )
 
 
-class Settings(GatewaySettings, SourceSettings, _PipelineSettings):
+class Settings(TraceSettings, GatewaySettings, SourceSettings, _PipelineSettings):
     """Every setting of every process. Field names are those of shardline.toml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    def secrets(self) -> list[str]:
+        """The values that must be seen nowhere."""
+        values = (getattr(self, name) for name in type(self).model_fields)
+        return [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
 
 
 @dataclass(frozen=True, slots=True)

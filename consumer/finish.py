@@ -11,6 +11,7 @@ from common.jobstate import JobState, State
 from common.layout import Layout
 from common.outcome import Outcome, decide, failed, read_outcome
 from common.ports import ObjectStore
+from common.tracing import span
 from consumer.dataset import Dataset, produced_counts, prove
 
 if TYPE_CHECKING:
@@ -34,14 +35,16 @@ class Finisher:
             JobFailed: the chain is broken, or what stands under the manifest's key is not ours.
         """
         outcome = await read_outcome(self._store, self._dataset.layout, state.attempt)
-        if outcome is None:
-            if state.state is not State.COMPLETING or not await self._all_landed(state):
-                return False
-            failpoint("worker.before_outcome")
-            outcome = await decide(self._store, self._dataset.layout, self._verdict(state))
-            failpoint("worker.after_outcome")
-        if outcome.ending == "completed":
-            await self._dataset.publish(outcome)
+        if outcome is None and (state.state is not State.COMPLETING or not await self._all_landed(state)):
+            return False
+        with span("finish") as told:
+            if outcome is None:
+                failpoint("worker.before_outcome")
+                outcome = await decide(self._store, self._dataset.layout, self._verdict(state))
+                failpoint("worker.after_outcome")
+            told.set(ending=outcome.ending)
+            if outcome.ending == "completed":
+                await self._dataset.publish(outcome)
         return True
 
     async def _all_landed(self, state: JobState) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from common.events import Event
 from common.failpoints import failpoint
 from common.layout import DEAD_LETTERS, EVENTS, attempt_group, attempt_topic
 from common.letters import job_letter
+from common.logs import about, log_context
 from common.ports import Broker, GroupListener, GroupReader, Message
 from consumer.budget import SpoolBudget
 from consumer.partition import Behind, Bench, PartitionTask, Stale
@@ -65,6 +67,7 @@ class JobConsumer:
             BrokerUnavailable: join again later.
         """
         group = attempt_group(self._landing.spec.job_id, self._landing.attempt)
+        self._context = copy_context()
         async with asyncio.TaskGroup() as tasks:
             self._group = tasks
             listener = GroupListener(assigned=self._assigned, revoked=self._revoked)
@@ -80,8 +83,9 @@ class JobConsumer:
         self._epoch += 1
         self._progress.set()
         for partition in partitions:
-            work = self._work(partition, self._epoch)
-            self._tasks[partition] = self._group.create_task(work, name=f"{self._topic}/{partition}")
+            work, name = self._work(partition, self._epoch), f"{self._topic}/{partition}"
+            # Brokers call from tasks of their own: what is known of the job must not get lost.
+            self._tasks[partition] = self._group.create_task(work, name=name, context=self._context.copy())
 
     async def _revoked(self, partitions: Sequence[int]) -> None:
         self._epoch += 1
@@ -93,6 +97,10 @@ class JobConsumer:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _work(self, partition: int, epoch: int) -> None:
+        with log_context(partition=partition):
+            await self._work_on(partition, epoch)
+
+    async def _work_on(self, partition: int, epoch: int) -> None:
         current = partial(self._is_current, epoch)
         resources = self._resources
         bench = Bench(
@@ -177,6 +185,9 @@ class JobConsumer:
     async def _report_landed(self, record: ChainRecord) -> None:
         self._progress.set()
         spec, attempt = self._landing.spec, self._landing.attempt
+        _log.info(
+            "a segment landed", extra=about(first=record.first, rows=record.segment.rows, object=record.key)
+        )
         if record.attempt == attempt:
             await self._reader.commit({record.partition: record.offset})
             failpoint("worker.after_commit")

@@ -15,6 +15,7 @@ from common.chain import ChainRecord, Totals
 from common.errors import FailureCode, JobFailed
 from common.failpoints import failpoint
 from common.ports import Record
+from common.tracing import span
 from consumer.budget import SpoolBudget
 from consumer.filters import Judge
 from consumer.segments import SCAN_FACTOR, Cut, Dead, OpenSegment
@@ -192,7 +193,8 @@ class PartitionTask:
         while True:
             segment = await self._closed.get()
             async with self._bench.uploads:
-                record, ours = await land(self._landing, self._partition, segment, self._valid)
+                with span("segment", first=segment.first, records=segment.next - segment.first):
+                    record, ours = await land(self._landing, self._partition, segment, self._valid)
             self._release(segment)
             if ours:
                 self._landing.metrics.landed(self._landing.spec.job_id, record.segment)

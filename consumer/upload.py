@@ -19,6 +19,7 @@ from common.layout import Layout
 from common.metrics import Metrics
 from common.models import JobSpec
 from common.ports import ObjectStore
+from common.tracing import span
 from consumer.segments import OpenSegment
 from consumer.spool import SpoolFile, compressed
 
@@ -92,7 +93,10 @@ async def land(
     valid()
     append = partial(landing.chain(partition).append, record)
     failpoint("worker.before_chain")
-    standing = await patiently(append, landing.clock, f"chain record of {layout.root}", landing.store_error)
+    with span("chain"):
+        standing = await patiently(
+            append, landing.clock, f"chain record of {layout.root}", landing.store_error
+        )
     failpoint("worker.after_chain")
     if standing is not record:
         landing.metrics.create_refused(landing.spec.job_id)
@@ -100,6 +104,11 @@ async def land(
 
 
 async def _put(landing: Landing, key: str, file: SpoolFile) -> None:
+    with span("put", object=key, bytes=file.size):
+        await _put_now(landing, key, file)
+
+
+async def _put_now(landing: Landing, key: str, file: SpoolFile) -> None:
     compression = landing.spec.output.compression
     path = file.path
     if compression != "none":

@@ -17,8 +17,10 @@ from common.errors import (
 )
 from common.jobstate import JobState, State, latest_states
 from common.layout import CHECKPOINTS
+from common.logs import log_context
 from common.metrics import Metrics
 from common.ports import Broker, ObjectStore
+from common.tracing import continued
 from consumer.finish import Finisher, fail
 from consumer.job import JobConsumer, Resources
 from consumer.spool import SpoolError
@@ -74,7 +76,7 @@ class Attempt:
         except Exception as error:
             if _ends_the_worker(error):
                 raise
-            _log.exception("%s: a bug in Shardline", self.state.spec.job_id)
+            _log.exception("a bug in Shardline")
             about = f"{type(error).__name__}: {error}"
             await self._fail(JobFailed(FailureCode.INTERNAL, about, hint="report it, with the worker's log"))
         finally:
@@ -93,14 +95,14 @@ class Attempt:
                 raise
             except* ServiceUnavailable as group:
                 error = first_of(group, ServiceUnavailable)
-                _log.warning("%s: %s; joining again", self.state.spec.job_id, error)
+                _log.warning("%s; joining again", error)
             if failure is not None:
                 await self._fail(failure)
                 return
             await self._parts.clock.sleep(1.0)
 
     async def _fail(self, error: JobFailed) -> None:
-        _log.error("%s: attempt %d failed: %s", self.state.spec.job_id, self.state.attempt, error)
+        _log.error("the attempt failed: %s: %s", error.code, error)
         record = partial(fail, self._parts.store, self.state, error, self._parts.clock)
         await patiently(record, self._parts.clock, "write the outcome")
         self._progress.set()
@@ -111,13 +113,13 @@ class Attempt:
                 if await self._finisher.try_finish(self.state):
                     return
             except ServiceUnavailable as error:
-                _log.warning("%s: not finished yet: %s", self.state.spec.job_id, error)
+                _log.warning("not finished yet: %s", error)
             except JobFailed as error:
                 await self._fail(error)
                 return
             except ObjectMissing as error:
                 # Deleted under our feet, by `delete` or by hand: there is nothing left to finish.
-                _log.warning("%s: cannot be finished: %s", self.state.spec.job_id, error)
+                _log.warning("cannot be finished: %s", error)
                 return
             await self._next_look()
 
@@ -129,12 +131,14 @@ class Attempt:
 
 
 async def _guarded(attempt: Attempt) -> None:
-    try:
-        await attempt.run()
-    except Exception as error:
-        if _ends_the_worker(error):
-            raise
-        _log.exception("%s: cannot even be failed; left alone", attempt.state.spec.job_id)
+    state = attempt.state
+    with log_context(job=state.spec.job_id, attempt=state.attempt), continued(state.traceparent):
+        try:
+            await attempt.run()
+        except Exception as error:
+            if _ends_the_worker(error):
+                raise
+            _log.exception("the attempt cannot even be failed; left alone")
 
 
 def _ends_the_worker(error: Exception) -> bool:

@@ -71,7 +71,7 @@ class AttemptRun:
 
     async def _fail(self, error: JobFailed) -> None:
         outcome = failed(self._state, error, self._parts.clock)
-        _log.error("%s: attempt %d failed: %s", self._state.spec.job_id, outcome.attempt, outcome.message)
+        _log.error("the attempt failed: %s: %s", error.code, error)
         await patiently(partial(self._decide, outcome), self._parts.clock, "write the outcome")
 
     async def _work(self) -> None:
@@ -81,7 +81,7 @@ class AttemptRun:
             except JobFailed as error:
                 await self._fail(error)
             except Exception as error:  # noqa: BLE001 - one job's bug must not end the others
-                _log.exception("%s: a bug in Shardline", self._state.spec.job_id)
+                _log.exception("a bug in Shardline")
                 await self._fail(JobFailed(FailureCode.INTERNAL, f"{type(error).__name__}: {error}"))
             # The slot is held until the outcome stands: an attempt counts until it is decided.
             await asyncio.Event().wait()
@@ -97,7 +97,7 @@ class AttemptRun:
                         await self._produce(writer, state)
                     return
             except ServiceUnavailable as error:
-                _log.warning("%s: %s; going on from the last checkpoint", self._state.spec.job_id, error)
+                _log.warning("%s; going on from the last checkpoint", error)
                 await patience.spend(error, self._state.cursor)
 
     async def _produce(self, writer: TransactionalWriter, state: JobState) -> None:
@@ -156,7 +156,7 @@ class AttemptRun:
             try:
                 outcome = await self._look()
             except ServiceUnavailable as error:
-                _log.warning("%s: %s", self._state.spec.job_id, error)
+                _log.warning("the attempt cannot be looked at: %s", error)
             else:
                 if outcome is not None:
                     return outcome

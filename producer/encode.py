@@ -89,9 +89,11 @@ class Encoder:
         )
 
 
-def end_markers(partitions: Sequence[PartitionState]) -> list[Message]:
+def end_markers(
+    partitions: Sequence[PartitionState], headers: tuple[tuple[str, bytes], ...] = ()
+) -> list[Message]:
     """The end marker of every partition."""
     return [
-        Message(b"end", encode_end(End(part.sequence, part.hash_sum)), number)
+        Message(b"end", encode_end(End(part.sequence, part.hash_sum)), number, headers)
         for number, part in enumerate(partitions)
     ]

@@ -10,6 +10,7 @@ from common.errors import BrokerUnavailable, JobInvalid, OffsetOutOfRange
 from common.jobstate import JobState, latest_states
 from common.layout import CHECKPOINTS, DEAD_LETTERS, JOBS
 from common.letters import request_letter
+from common.logs import log_context
 from common.models import JobSpec, Request, parse_message
 from common.ports import GroupListener, GroupReader, Record
 from producer.parts import ProducerParts
@@ -180,10 +181,11 @@ class Owner:
 
 
 async def _guarded(runner: JobRunner, submission: Record | None) -> None:
-    try:
-        await runner.run(submission)
-    except Exception:  # noqa: BLE001 - one job must not end the others
-        _log.exception("%s: a bug in Shardline; the next start takes it up again", runner.spec.job_id)
+    with log_context(job=runner.spec.job_id):
+        try:
+            await runner.run(submission)
+        except Exception:  # noqa: BLE001 - one job must not end the others
+            _log.exception("a bug in Shardline; the next start takes the job up again")
 
 
 def _message(record: Record) -> JobSpec | Request:

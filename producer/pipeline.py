@@ -15,6 +15,7 @@ from common.jobstate import JobState, Plan, State
 from common.layout import CHECKPOINTS, attempt_topic
 from common.metrics import Metrics
 from common.ports import Message, TransactionalWriter
+from common.tracing import current, headers_of, span
 from producer.backlog import Backlog
 from producer.encode import Encoder, end_markers
 from producer.sources.port import Item, Source
@@ -84,14 +85,16 @@ class Pipeline:
         due = self._tools.clock.monotonic()
         while (batch := await batches.get()) is not None:
             await self._tools.backlog.wait_for_room()
-            await self._send(batch)
+            with span("batch", documents=len(batch), first=batch[0].position[-1]):
+                await self._send(batch)
             if self._tools.pace.rate:
                 now = self._tools.clock.monotonic()
                 due = max(due, now) + len(batch) / self._tools.pace.rate
                 await self._tools.clock.sleep(due - now)
         self._state.state = State.COMPLETING
         self._state.progress = 1.0
-        await self._commit(end_markers(self._state.partitions))
+        with span("end"):
+            await self._commit(end_markers(self._state.partitions, headers_of(current())))
 
     async def _send(self, batch: list[Item]) -> None:
         encoded = await blocking(partial(self._encoder.encode, batch))
@@ -129,7 +132,7 @@ class Pipeline:
 
 def checkpoint(state: JobState) -> Message:
     """The state as a message of the checkpoints topic."""
-    return Message(state.spec.job_id.encode(), state.encode())
+    return Message(state.spec.job_id.encode(), state.encode(), headers=headers_of(state.traceparent))
 
 
 def _sliced(batch: list[Item], size: int) -> list[list[Item]]:

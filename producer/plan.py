@@ -9,6 +9,7 @@ from common.jobstate import Plan
 from common.layout import Layout
 from common.models import JobSpec
 from common.ports import ObjectStore
+from common.tracing import span
 from producer.sources.port import Document, Source
 
 _SAMPLE_DOCUMENTS = 10_000
@@ -23,15 +24,16 @@ async def plan_job(spec: JobSpec, source: Source, store: ObjectStore) -> Plan:
         StoreUnavailable: try again later.
     """
     key = Layout.of(spec).plan
-    try:
-        return Plan.decode(await store.get(key))
-    except ObjectMissing:
-        plan = await make_plan(spec, source)
-    try:
-        await store.create(key, plan.encode())
-    except ObjectExists:
-        return Plan.decode(await store.get(key))
-    return plan
+    with span("plan"):
+        try:
+            return Plan.decode(await store.get(key))
+        except ObjectMissing:
+            plan = await make_plan(spec, source)
+        try:
+            await store.create(key, plan.encode())
+        except ObjectExists:
+            return Plan.decode(await store.get(key))
+        return plan
 
 
 async def make_plan(spec: JobSpec, source: Source) -> Plan:

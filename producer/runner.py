@@ -13,9 +13,11 @@ from common.errors import JobConflict
 from common.jobstate import RETRIABLE, JobState, State
 from common.layout import CHECKPOINTS, DEAD_LETTERS, attempt_topic, transactional_id
 from common.letters import request_letter
+from common.logs import log_context
 from common.models import JobSpec, Request
 from common.outcome import Outcome
 from common.ports import Record, TransactionalWriter
+from common.tracing import continued, current, span, traceparent_of
 from producer.acceptance import accept, state_from_store
 from producer.attempt import AttemptRun
 from producer.cleanup import delete_dataset
@@ -44,10 +46,15 @@ class JobRunner:
         """Work until nothing is left to do for now."""
         if self.state is None and not await self._accept(submission):
             return
+        with continued(self._known().traceparent):
+            await self._go_on()
+
+    async def _go_on(self) -> None:
         while True:
             state = self._known()
             if state.active:
-                await self._run_attempt(state)
+                with log_context(attempt=state.attempt):
+                    await self._run_attempt(state)
             elif not self._requests.empty():
                 await self._heed(*self._requests.get_nowait())
             elif not state.topic_removed:
@@ -61,6 +68,10 @@ class JobRunner:
         return self.state
 
     async def _accept(self, submission: Record | None) -> bool:
+        with continued(traceparent_of(submission.headers if submission else ())), span("accept"):
+            return await self._accept_now(submission)
+
+    async def _accept_now(self, submission: Record | None) -> bool:
         parts = self._parts
         offset = submission.offset if submission else -1
         try:
@@ -72,8 +83,9 @@ class JobRunner:
             return False
         recall = partial(state_from_store, parts.store, acceptance, offset)
         self.state = await patiently(recall, parts.clock, f"recall {self.spec.job_id}")
+        self.state.traceparent = current()
         await self._change(lambda _: None)
-        _log.info("%s: accepted", self.spec.job_id)
+        _log.info("accepted")
         return True
 
     async def _run_attempt(self, state: JobState) -> None:
@@ -86,7 +98,7 @@ class JobRunner:
             await asyncio.gather(heed, return_exceptions=True)
         await self._change(partial(_conclude, outcome, empty=attempt.empty))
         self._parts.metrics.forget_job(self.spec.job_id)
-        _log.info("%s: attempt %d %s", self.spec.job_id, outcome.attempt, outcome.ending)
+        _log.info("the attempt is %s", outcome.ending)
 
     async def _heed_while_active(self, attempt: AttemptRun) -> None:
         while True:
@@ -140,7 +152,7 @@ class JobRunner:
         await patiently(deleting, self._parts.clock, f"delete topic {topic}")
 
     async def _refuse(self, record: Record, reason: str, hint: str) -> None:
-        _log.warning("%s: %s: %s", self.spec.job_id, reason, hint)
+        _log.warning("%s: %s", reason, hint)
         publish = partial(self._parts.broker.publish, DEAD_LETTERS, [request_letter(record, reason, hint)])
         await patiently(publish, self._parts.clock, "publish a dead letter")
 
@@ -171,8 +183,8 @@ class JobRunner:
         key = self.spec.job_id.encode()
         async with self._parts.broker.table_reader(CHECKPOINTS, [self._partition]) as table:
             records = await table.catch_up(deadline=self._parts.limits.catch_up_seconds)
-        values = [record.value for record in records if record.key == key and record.value is not None]
-        return JobState.decode(values[-1]) if values else None
+        own = [record for record in records if record.key == key and record.value is not None]
+        return JobState.of(own[-1]) if own else None
 
 
 def _conclude(outcome: Outcome, state: JobState, *, empty: bool) -> None:

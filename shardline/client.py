@@ -12,6 +12,7 @@ from common.layout import CHECKPOINTS, DEAD_LETTERS, EVENTS, JOBS
 from common.letters import Letter
 from common.models import JobSpec, Request
 from common.ports import Broker, Message, Record, TableReader
+from common.tracing import current, headers_of, span
 from producer.topics import ensure_system_topics
 
 _DEADLINE = 60.0
@@ -143,7 +144,8 @@ class Client:
                 f"the job id '{spec.job_id}' was accepted before with another body",
                 hint="the first job is untouched; choose another job_id, or leave it out",
             )
-        await self._broker.publish(JOBS, [Message(spec.job_id.encode(), spec.body())])
+        with span("submit", job=spec.job_id):
+            await self._broker.publish(JOBS, [submission(spec)])
         return view
 
     async def request(self, request: Request) -> JobView:
@@ -165,6 +167,11 @@ class Client:
         key = (letter.job_id or "").encode()
         await self._broker.publish(JOBS, [Message(key, letter.original)])
         await self._broker.publish(DEAD_LETTERS, [Message(letter.key.encode(), None)])
+
+
+def submission(spec: JobSpec) -> Message:
+    """The message that submits a job; its trace, if it has one, stands beside the body."""
+    return Message(spec.job_id.encode(), spec.body(), headers=headers_of(current()))
 
 
 async def _drain(table: TableReader, wait: float) -> list[Record]:

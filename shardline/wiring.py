@@ -2,8 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from common.models import JobSpec, SearchType
 from common.objects import S3Client, S3Options, S3Store, open_s3
 from common.ports import ObjectStore
 from common.settings import Settings
+from common.tracing import use
 from producer.parts import Limits
 from producer.pipeline import Pace
 from producer.sources.files import JsonLinesFiles
@@ -202,6 +203,39 @@ def _postgres(settings: Settings) -> Postgres | None:
             statement_seconds=settings.postgres_timeout_seconds,
         )
     )
+
+
+@contextmanager
+def traced(settings: Settings, process: str) -> Iterator[None]:
+    """Make spans for as long as the context lasts, where a collector is set.
+
+    Raises:
+        UsageError: OpenTelemetry is not installed, or cannot speak the collector's protocol.
+    """
+    url = settings.otel_traces_endpoint
+    if url is None and settings.otel_endpoint is not None:
+        url = settings.otel_endpoint.rstrip("/") + "/v1/traces"
+    if url is None or settings.otel_disabled or "otlp" not in settings.otel_exporter.split(","):
+        yield
+        return
+    if settings.otel_protocol != "http/protobuf":
+        hint = "set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, and the collector's port for it (4318)"
+        raise UsageError(f"spans cannot be sent by {settings.otel_protocol}", hint=hint)
+    try:
+        from common.otel import OtelOptions, open_otel  # noqa: PLC0415 - an extra, and only when asked for
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"a collector of traces is set, but OpenTelemetry is not installed ({error.name} is missing)",
+            hint="install Shardline's extra 'otel', or set OTEL_SDK_DISABLED=true",
+        ) from None
+    headers = settings.otel_headers
+    options = OtelOptions(
+        url=url,
+        service=settings.otel_service_name or f"shardline-{process}",
+        headers=headers.get_secret_value() if headers else "",
+    )
+    with open_otel(options) as tracer, use(tracer):
+        yield
 
 
 def uds3_configured(settings: Settings) -> bool:

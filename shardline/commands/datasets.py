@@ -36,7 +36,11 @@ def run(
     json: Json = False,
 ) -> None:
     """Run a whole job in this process: no Kafka needed. Stopped or killed, run it again to go on."""
-    complete(_run(read_job(job), output, quiet_settings(), json=json))
+    from shardline.wiring import traced
+
+    spec, settings = read_job(job), quiet_settings()
+    with traced(settings, "cli"):
+        complete(_run(spec, output, settings, json=json))
 
 
 async def _run(spec: JobSpec, output: str, settings: Settings, *, json: bool) -> None:
@@ -169,13 +173,13 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Show where each setting comes from, and try all that is configured: services, stores, folders."""
-    from common.lifecycle import log_to_stderr
+    from common.logs import log_to_stderr
     from common.settings import load_settings
     from shardline import doctor as tried
     from shardline.output import EXIT_UNREACHABLE, put, put_json, put_table
 
     loaded = load_settings()
-    log_to_stderr("ERROR")
+    log_to_stderr("ERROR", "console", loaded.settings.secrets())
     if create_themis_indexes is not None:
         done = complete(tried.create_themis_indexes(loaded.settings, read_job(create_themis_indexes)))
         put_json({"done": done}) if json else put("\n".join(done))

@@ -36,10 +36,12 @@ def submit(
 ) -> None:
     """Submit a job and print its id. The same job again is the same job."""
     from shardline.output import put, put_json
+    from shardline.wiring import traced
 
     spec = read_job(job)
     settings = quiet_settings()
-    complete(_submit(spec, settings))
+    with traced(settings, "cli"):
+        complete(_submit(spec, settings))
     if not wait:
         put_json({"job_id": spec.job_id}) if json else put(spec.job_id)
         return

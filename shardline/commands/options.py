@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Mapping
     from typing import Any, TypeVar
 
     T = TypeVar("T")
@@ -43,25 +43,33 @@ def complete(work: Coroutine[Any, Any, T]) -> T:
 
 def settings(**flags: object) -> Settings:
     """The settings of this process; old names are mentioned on stderr, and logging is set up."""
-    from common.lifecycle import log_to_stderr
+    found = _load(flags)
+    _log_by(found, found.log_level, found.log_format)
+    return found
+
+
+def quiet_settings() -> Settings:
+    """The settings of a command for people: its logs start at warnings, unless LOG_LEVEL says other."""
+    found = _load({})
+    level = "WARNING" if found.log_level == "INFO" else found.log_level
+    _log_by(found, level, "console" if found.log_format == "auto" else found.log_format)
+    return found
+
+
+def _load(flags: Mapping[str, Any]) -> Settings:
     from common.settings import load_settings
     from shardline.output import say
 
     loaded = load_settings(flags)
     for warning in loaded.warnings:
         say(f"warning: {warning}")
-    log_to_stderr(loaded.settings.log_level)
     return loaded.settings
 
 
-def quiet_settings() -> Settings:
-    """The settings of a command for people: its logs start at warnings, unless LOG_LEVEL says other."""
-    import logging
+def _log_by(found: Settings, level: str, style: str) -> None:
+    from common.logs import log_to_stderr
 
-    found = settings()
-    if found.log_level == "INFO":
-        logging.getLogger().setLevel(logging.WARNING)
-    return found
+    log_to_stderr(level, style, found.secrets())
 
 
 def read_job(path: Path, *, default_id: bool = True) -> JobSpec:

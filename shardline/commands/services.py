@@ -25,13 +25,13 @@ def register(app: typer.Typer) -> None:
 def producer(metrics_port: Port = None) -> None:
     """Take jobs from Kafka and stream their documents into a topic each. Start as many as you like."""
     found = settings(metrics_port=metrics_port)
-    complete(_serve("producer", found))
+    _run("producer", found)
 
 
 def worker(metrics_port: Port = None) -> None:
     """Filter documents and land them as shards in S3. Start as many as you like."""
     found = settings(metrics_port=metrics_port)
-    complete(_serve("worker", found))
+    _run("worker", found)
 
 
 def gateway(
@@ -43,7 +43,14 @@ def gateway(
 ) -> None:
     """Serve Clara's dataset API over HTTP, and a page for people."""
     found = settings(gateway_port=port, gateway_host=host, metrics_port=metrics_port)
-    complete(_serve("gateway", found))
+    _run("gateway", found)
+
+
+def _run(kind: str, found: Settings) -> None:
+    from shardline.wiring import traced
+
+    with traced(found, kind):
+        complete(_serve(kind, found))
 
 
 async def _serve(kind: str, found: Settings) -> None:

@@ -8,6 +8,7 @@ import orjson
 
 from common.clock import Clock, stamp
 from common.errors import UsageError
+from common.logs import about as fields
 from shardline.gateway.frame import request_id
 from shardline.gateway.users import User
 
@@ -41,10 +42,10 @@ class Audit:
             "action": action,
             "outcome": outcome,
         }
-        body = orjson.dumps(line | about)
         if self._path is None:
-            _log.info("%s", body.decode())
+            _log.info("%s: %s", action, outcome, extra=fields(**line | about))
             return
+        body = orjson.dumps(line | about)
         # One short write in append mode: lines of several gateways do not mix.
         with self._path.open("ab", buffering=0) as file:
             file.write(body + b"\n")

@@ -7,7 +7,8 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -15,11 +16,14 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from common.logs import about, log_context
+from common.tracing import HEADER, Passing, Span, continued, span, traceparent_of
 from shardline.gateway.problems import Problem, problem_response
 
 _log = logging.getLogger("shardline.gateway")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+_HEALTH = "/health"
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
@@ -60,12 +64,14 @@ class Frame:
         own = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         token = request_id.set(own)
         exchange = _Exchange(send, own)
-        try:
-            await self._serve(scope, headers, receive, exchange)
-        finally:
-            self._counted(exchange.status)
-            exchange.log(scope)
-            request_id.reset(token)
+        with log_context(request_id=own), _traced(scope, headers) as told:
+            try:
+                await self._serve(scope, headers, receive, exchange)
+            finally:
+                self._counted(exchange.status)
+                exchange.log(scope)
+                told.set(status=exchange.status)
+                request_id.reset(token)
 
     async def _serve(self, scope: Scope, headers: Headers, receive: Receive, exchange: "_Exchange") -> None:
         try:
@@ -74,7 +80,7 @@ class Frame:
         except Problem as problem:
             await exchange.refuse(scope, receive, problem)
         except Exception:  # noqa: BLE001 - the last word on a bug: told without a trace
-            _log.exception("[%s] %s %s: a bug in Shardline", exchange.id, scope["method"], scope["path"])
+            _log.exception("%s %s: a bug in Shardline", scope["method"], scope["path"])
             hint = "the gateway failed; its log has the reason under the request id"
             await exchange.refuse(scope, receive, Problem(500, hint))
 
@@ -90,6 +96,18 @@ class Frame:
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length[:20]) > self._policy.body_bytes:
             raise _too_large(self._policy.body_bytes)
+
+
+@contextmanager
+def _traced(scope: Scope, headers: Headers) -> Iterator[Span]:
+    if scope["path"] == _HEALTH:
+        # Asked every few seconds by whoever watches the process.
+        with Passing().span("request", {}) as told:
+            yield told
+        return
+    given = traceparent_of([(HEADER, headers.get(HEADER, "").encode())])
+    with continued(given), span("request", method=scope["method"], path=scope["path"]) as told:
+        yield told
 
 
 def _place(origin: str) -> str | None:
@@ -149,11 +167,12 @@ class _Exchange:
             return
         if self.status:
             # Without its last chunk the client sees that the answer is broken.
-            _log.error("[%s] the answer was cut off: %s", self.id, problem.detail)
+            _log.error("the answer was cut off: %s", problem.detail)
             return
         await problem_response(problem, self.id)(scope, receive, self.send)
 
     def log(self, scope: Scope) -> None:
-        spent = (time.perf_counter() - self._started) * 1000
-        level = logging.DEBUG if scope["path"] == "/health" else logging.INFO
-        _log.log(level, "[%s] %s %s %d %.0f ms", self.id, scope["method"], scope["path"], self.status, spent)
+        spent = round((time.perf_counter() - self._started) * 1000)
+        level = logging.DEBUG if scope["path"] == _HEALTH else logging.INFO
+        fields = about(method=scope["method"], path=scope["path"], status=self.status, milliseconds=spent)
+        _log.log(level, "answered", extra=fields)

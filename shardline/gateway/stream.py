@@ -11,7 +11,6 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from common.errors import ShardlineError
-from shardline.gateway.frame import request_id
 from shardline.gateway.problems import Problem, from_error
 
 _log = logging.getLogger("shardline.gateway")
@@ -81,11 +80,11 @@ class PieceStream(Response):
             body.result()
         except ShardlineError as error:
             if self._started:
-                _log.error("[%s] the stream was cut off: %s", request_id.get(), error)
+                _log.error("the stream was cut off: %s", error)
                 return Ending.ABORTED
             raise from_error(error) from error
         except TimeoutError:
-            _log.warning("[%s] the client took nothing for %.0f s", request_id.get(), self._plan.stall)
+            _log.warning("the client took nothing for %.0f s; it was cut off", self._plan.stall)
             return Ending.STALLED
         finally:
             for task in (body, gone):

@@ -14,7 +14,8 @@ from common.jobstate import JobState, State
 from common.layout import JOBS
 from common.models import JobSpec, Request, parse_message
 from common.ports import Broker, Message, Record, TableReader
-from shardline.client import Board, Client, JobView
+from common.tracing import span
+from shardline.client import Board, Client, JobView, submission
 from shardline.progress import Pulse, Rates
 
 _log = logging.getLogger(__name__)
@@ -128,7 +129,8 @@ class Watch:
         known = {view.state.spec.job_id: view for view in self.jobs()}.get(spec.job_id)
         if known is not None and known.state.spec.body() != spec.body():
             raise JobConflict(f"the id '{spec.job_id}' was accepted before with another body")
-        await self._broker.publish(JOBS, [Message(spec.job_id.encode(), spec.body())])
+        with span("submit", job=spec.job_id):
+            await self._broker.publish(JOBS, [submission(spec)])
         # Shown before Kafka gives it back.
         self._submitted.setdefault(spec.job_id, spec)
         return self.job(spec.job_id)

@@ -119,7 +119,7 @@ async def rows_by_partition(system: System, spec: JobSpec) -> dict[str, list[dic
 async def kill_producers(system: System, job_id: str) -> None:
     """One in the middle of its search, one in the middle of sending; a third may finish."""
     ranking = system.start("producer")
-    await until_logged(ranking, f"{job_id}: graph search begins")
+    await until_logged(ranking, f'"event": "graph search begins", "job": "{job_id}"')
     ranking.end(signal.SIGKILL)
     sending = system.start("producer", SHARDLINE_SOURCE_RATE="800")
     view = await system.until(job_id, lambda view: view.state.produced > 1000)

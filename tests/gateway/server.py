@@ -16,7 +16,8 @@ from typing import Any
 
 from common.directory import DirectoryStore
 from common.errors import SourceUnavailable
-from common.lifecycle import log_to_stderr, run_until_stopped
+from common.lifecycle import run_until_stopped
+from common.logs import log_to_stderr
 from common.memory_broker import MemoryBroker
 from common.metrics import Metrics
 from common.models import JobSpec
@@ -124,7 +125,7 @@ class ScriptedStore:
 def main() -> None:
     """Serve until stopped."""
     settings = load_settings().settings
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format, settings.secrets())
     folder = Path(sys.argv[1])
     asyncio.run(run_until_stopped(lambda: _serve(settings, folder), 10.0))
 

@@ -242,7 +242,7 @@ def test_other_modes_warn_loudly_and_stay_on_this_machine(tmp_path: Path, mode: 
         "DEBUG_USER_ROLES": "analyst, viewer",
     }
     with running(tmp_path, **env) as server:
-        server.until_logged("WARNING.*NO TOKEN IS ASKED FOR.*dora@example.org")
+        server.until_logged("warning.*NO TOKEN IS ASKED FOR.*dora@example.org")
         server.until_logged("serving on http://127.0.0.1:")
         made = requests.post(server.url + DATASETS, json=body(top_k=1), timeout=10).json()
         assert made["data"]["created_by"] == "dora@example.org"

@@ -129,7 +129,7 @@ class Uds3Store:
                 "configure a store (docs/sources.md), or ask for other query.search_types",
             )
         for name in choice.left_out:
-            _log.warning("%s: the %s search is not configured and is left out", self._spec.job_id, name)
+            _log.warning("the %s search is not configured and is left out", name)
         for name, ranker in self._stores.others.items():
             if name not in self._query.shares and await self._fields(ranker, choice) is not None:
                 choice.marks.append(name)
@@ -160,7 +160,7 @@ class Uds3Store:
         except SourceUnavailable as error:
             if not self._source.degrade:
                 raise
-            _log.warning("%s: going on without the %s store: %s", self._spec.job_id, ranker.name, error)
+            _log.warning("going on without the %s store: %s", ranker.name, error)
             choice.degraded.append(ranker.name)
             return None
 
@@ -224,12 +224,12 @@ class Uds3Store:
         async with aclosing(self._stores.others[name].removed()) as pages:
             async for page in pages:
                 count += await blocking(partial(fusion.exclude, page))
-        _log.info("%s: %s store: %d more documents are marked deleted", self._spec.job_id, name, count)
+        _log.info("%s store: %d more documents are marked deleted", name, count)
 
     async def _rank(
         self, facts: Mapping[str, Any], name: SearchType, number: int, fusion: Fusion, enough: int | None
     ) -> None:
-        _log.info("%s: %s search begins", self._spec.job_id, name)
+        _log.info("%s search begins", name)
         told = time.perf_counter()
         hits = self._keyword(facts) if name == "keyword" else self._ranker(facts, name)
         async with aclosing(hits):
@@ -239,8 +239,8 @@ class Uds3Store:
                     break
                 if time.perf_counter() - told >= _TELL_SECONDS:
                     told = time.perf_counter()
-                    _log.info("%s: %s search: %d hits so far", self._spec.job_id, name, fusion.count(number))
-        _log.info("%s: %s search: %d hits", self._spec.job_id, name, fusion.count(number))
+                    _log.info("%s search: %d hits so far", name, fusion.count(number))
+        _log.info("%s search: %d hits", name, fusion.count(number))
 
     async def _keyword(self, facts: Mapping[str, Any]) -> AsyncGenerator[list[Found], None]:
         async with self._postgres().connect() as session:

@@ -1,0 +1,74 @@
+"""A collector of traces in the test's process: OTLP over HTTP, as OpenTelemetry's exporters speak it."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A span, and the process that made it."""
+
+    name: str
+    trace_id: str
+    service: str
+    instance: str
+    attributes: dict[str, str]
+
+
+@dataclass
+class Collector:
+    """What was sent so far, and with which headers."""
+
+    url: str
+    spans: list[Seen] = field(default_factory=list)
+    authorizations: set[str | None] = field(default_factory=set)
+
+    def take(self, path: str, authorization: str | None, body: bytes) -> int:
+        """Take a request in; gives the status."""
+        if path != "/v1/traces":
+            return 404
+        self.authorizations.add(authorization)
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            about = {item.key: item.value.string_value for item in resource.resource.attributes}
+            self.spans += [
+                Seen(
+                    name=span.name,
+                    trace_id=span.trace_id.hex(),
+                    service=about["service.name"],
+                    instance=about["service.instance.id"],
+                    attributes={item.key: item.value.string_value for item in span.attributes},
+                )
+                for scope in resource.scope_spans
+                for span in scope.spans
+            ]
+        return 200
+
+
+@contextmanager
+def collecting() -> Iterator[Collector]:
+    """A collector for as long as the context lasts."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(collector.take(self.path, self.headers["Authorization"], body))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        collector = Collector(f"http://127.0.0.1:{server.server_address[1]}")
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield collector
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,167 @@
+"""One trace from submit to _SUCCESS over real Kafka, in one process and in many that are killed."""
+
+import asyncio
+import json
+import secrets
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from common.clock import SystemClock
+from common.kafka import open_kafka
+from common.kafka_options import KafkaOptions
+from common.layout import CHECKPOINTS, JOBS, attempt_topic
+from common.memory_store import MemoryStore
+from common.metrics import Metrics
+from common.otel import OtelTracer
+from common.ports import Broker, Record
+from common.settings import Settings
+from common.tracing import span, traceparent_of, use
+from common.wire import END
+from consumer.budget import SpoolBudget
+from consumer.job import Resources
+from consumer.worker import Worker, WorkerParts
+from producer.owner import Owner
+from producer.parts import Limits, ProducerParts
+from shardline.client import Client, JobView
+from shardline.wiring import source_factory
+from tests.collector import Collector, collecting
+from tests.e2e.system import Process, System, running_system
+from tests.faults.oracle import SHORT, judge_sample
+from tests.sampled import Sampled
+from tests.services import S3
+
+STEPS = {"submit", "accept", "plan", "batch", "end", "segment", "put", "chain", "finish"}
+
+
+def trace_of(found: ReadableSpan) -> str:
+    """The id of a span's trace."""
+    assert found.context is not None
+    return f"{found.context.trace_id:032x}"
+
+
+async def ended(client: Client, job_id: str) -> JobView:
+    """The job's view once it has ended."""
+    async with asyncio.timeout(90):
+        async for board in client.follow(0.1):
+            views = [view for view in board.jobs() if view.state.spec.job_id == job_id]
+            if views and not views[0].state.active:
+                return views[0]
+    raise AssertionError("unreachable")
+
+
+async def all_records(broker: Broker, topic: str) -> Sequence[Record]:
+    """What a topic holds."""
+    async with broker.table_reader(topic) as table:
+        return await table.catch_up(deadline=30)
+
+
+async def test_one_trace_from_submit_to_success(tmp_path: Path, kafka: str, sampled: Sampled) -> None:
+    exporter, spec = InMemorySpanExporter(), sampled.job("sample")
+    options = KafkaOptions(kafka, prefix=f"t{secrets.token_hex(4)}.")
+    async with open_kafka(options) as broker:
+        client, store, clock, metrics = Client(broker, 1), MemoryStore(), SystemClock(), Metrics()
+        source = source_factory(Settings(), sampled.folder, confined=True, remote=None)
+        limits = Limits(topic_grace=60, progress_seconds=0.1)
+        producer = ProducerParts(broker, store, clock, metrics, source, limits, asyncio.Semaphore(1))
+        resources = Resources(tmp_path, SpoolBudget(1 << 30), asyncio.Semaphore(2))
+        worker = WorkerParts(broker, store, clock, metrics, resources, finish_seconds=0.2)
+        with use(OtelTracer(SimpleSpanProcessor(exporter), "test")):
+            await client.submit(spec)
+            # The same job again, in another trace: still the same job, and the first trace stands.
+            with span("another"):
+                await client.submit(spec)
+            work = [asyncio.ensure_future(part.run()) for part in (Owner(producer), Worker(worker))]
+            view = await ended(client, "sample")
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
+        assert view.state.state == "completed", view.to_json()
+        found = exporter.get_finished_spans()
+        first = trace_of(next(each for each in found if each.name == "submit"))
+        assert {each.name for each in found if trace_of(each) == first} == STEPS
+        assert {each.name for each in found if trace_of(each) != first} == {"submit", "another"}
+        jobs = [traceparent_of(record.headers) for record in await all_records(broker, JOBS)]
+        assert [(text or "").split("-")[1] == first for text in jobs] == [True, False]
+        states = await all_records(broker, CHECKPOINTS)
+        assert {(traceparent_of(record.headers) or "").split("-")[1] for record in states} == {first}
+        documents = await all_records(broker, attempt_topic("sample", 1))
+        marked = [record for record in documents if record.headers]
+        assert [(record.value or b"")[0] for record in marked] == [END] * spec.total_partitions
+        assert {(traceparent_of(record.headers) or "").split("-")[1] for record in marked} == {first}
+
+
+def submit(system: System, body: str) -> None:
+    """`shardline submit`, as a process of its own."""
+    (system.folder / "job.json").write_text(body)
+    command = [sys.executable, "-m", "shardline.cli", "submit", "job.json"]
+    done = subprocess.run(
+        command, env=system.env(), cwd=system.folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+async def killed(process: Process) -> None:
+    """Return when it was killed by its own failpoint."""
+    async with asyncio.timeout(60):
+        while process.popen.poll() is None:
+            await asyncio.sleep(0.05)
+    assert process.popen.returncode == -signal.SIGKILL, process.log_text()
+
+
+async def test_killed_processes_and_those_that_go_on_are_in_one_trace(
+    tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled
+) -> None:
+    with collecting() as collector:
+        env = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+            "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20of-the-test",
+            "OTEL_BSP_SCHEDULE_DELAY": "50",
+            "SHARDLINE_SOURCE_RATE": "1000",
+        }
+        async with running_system(tmp_path, kafka, seaweed, sampled.folder, **env, **SHORT) as system:
+            spec = sampled.job("sample")
+            submit(system, spec.model_dump_json())
+            worker = system.start("worker", SHARDLINE_FAILPOINTS="worker.after_chain=kill@20")
+            await killed(system.start("producer", SHARDLINE_FAILPOINTS="producer.after_commit=kill@6"))
+            system.start("producer")
+            await killed(worker)
+            last = system.start("worker")
+            view = await system.finished("sample")
+            assert view.state.state == "completed", view.to_json()
+            await judge_sample(system, sampled, spec)
+            for process in system.processes:
+                if process.popen.poll() is None:
+                    process.end()
+    judge_trace(collector)
+    landed = next(line for line in lines_of(last) if line["event"] == "a segment landed")
+    assert (landed["job"], landed["attempt"]) == ("sample", 1)
+    assert landed["partition"] in (0, 1)
+    assert landed["trace_id"] == collector.spans[0].trace_id
+
+
+def judge_trace(collector: Collector) -> None:
+    """One trace; two producers and two workers took part in it."""
+    assert collector.authorizations == {"Bearer of-the-test"}
+    spans = collector.spans
+    assert {each.name for each in spans} == STEPS
+    assert len({each.trace_id for each in spans}) == 1
+    makers = {(each.service, each.instance) for each in spans}
+    assert Counter(service for service, _ in makers) == {
+        "shardline-cli": 1,
+        "shardline-producer": 2,
+        "shardline-worker": 2,
+    }
+    assert {each.attributes["shardline.job"] for each in spans} == {"sample"}
+
+
+def lines_of(process: Process) -> list[dict[str, object]]:
+    """Its log: every line of it is JSON."""
+    return [json.loads(line) for line in process.log_text().splitlines()]
