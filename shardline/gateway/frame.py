@@ -30,6 +30,9 @@ _HEADERS: Mapping[str, str] = {
     "frame-ancestors 'none'",
 }
 
+Counted = Callable[[int, str, float], None]
+"""Hears of each request: status (0 when no answer began), route, seconds until the answer began."""
+
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 
@@ -45,7 +48,7 @@ class FramePolicy:
 class Frame:
     """The outermost layer of the gateway."""
 
-    def __init__(self, app: ASGIApp, policy: FramePolicy, counted: Callable[[int], None]) -> None:
+    def __init__(self, app: ASGIApp, policy: FramePolicy, counted: Counted) -> None:
         self._app = app
         self._policy = policy
         self._counted = counted
@@ -63,7 +66,7 @@ class Frame:
         try:
             await self._serve(scope, headers, receive, exchange)
         finally:
-            self._counted(exchange.status)
+            self._counted(exchange.status, _route(scope), exchange.began)
             exchange.log(scope)
             request_id.reset(token)
 
@@ -90,6 +93,11 @@ class Frame:
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length[:20]) > self._policy.body_bytes:
             raise _too_large(self._policy.body_bytes)
+
+
+def _route(scope: Scope) -> str:
+    # The template and not the path: what a client makes up must not become a label.
+    return str(getattr(scope.get("route"), "path", "none"))
 
 
 def _place(origin: str) -> str | None:
@@ -130,12 +138,14 @@ class _Exchange:
         self._send = send
         self.id = own_id
         self.status = 0
+        self.began = 0.0
         self._complete = False
         self._started = time.perf_counter()
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            self.began = time.perf_counter() - self._started
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.id
             for name, value in _HEADERS.items():
