@@ -62,7 +62,8 @@ async def _run(folder: Path, kafka: str, s3: S3, gateway: Server, stack: ExitSta
         await asyncio.to_thread(prometheus.until, "up == 1", lambda found: len(found) == 4)
         start = time.time()
         await _work(system, gateway, prometheus)
-        await asyncio.to_thread(prometheus.until, 'absent({dataset_job="watched", __name__=~"shardline_.*"})')
+        seen = f'count by (__name__, job) ({{__name__=~"shardline_.*", dataset_job="{JOB}"}})'
+        await asyncio.to_thread(prometheus.until, seen, lambda found: not found)
         return Observed(prometheus, start, time.time(), _left([producer, *workers]))
 
 
