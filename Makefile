@@ -63,8 +63,9 @@ up: install ## Start Kafka and SeaweedFS on this machine, without Docker
 down: install ## Stop them
 	$(RUN)/python -m deploy.dev.services down
 
-docs: install ## Make the generated pages of docs/ anew
+docs: install ## Make the generated pages of docs/, and the dashboards, anew
 	$(RUN)/python -m shardline.reference
+	$(RUN)/python -m deploy.dashboards
 
 clean: ## Remove what the commands above made
 	rm -rf $(VENV) .run .mypy_cache .ruff_cache .pytest_cache .hypothesis

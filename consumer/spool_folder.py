@@ -1,5 +1,6 @@
 """The spool folder of one process: its own, locked while it lives; those of the dead are swept away."""
 
+import contextlib
 import logging
 import os
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from common.metrics import Metrics
 from consumer.spool import SpoolError, spool_error
 
 _log = logging.getLogger(__name__)
@@ -55,6 +57,30 @@ def spool_limit(parent: Path, wanted: int, reserve: int) -> int:
             "the spool takes %d bytes at most, not %d: the disk of %s is small", free, wanted, parent
         )
     return min(wanted, free)
+
+
+def watch_spool(metrics: Metrics, folder: Path, limit: int) -> None:
+    """Let each scrape tell what the spool may take, what it takes, and what its disk has left."""
+    metrics.follow("spool_limit_bytes", lambda: limit)
+    metrics.follow("spool_written_bytes", lambda: _written(folder))
+    metrics.follow("spool_disk_free_bytes", lambda: _free(folder))
+
+
+def _written(folder: Path) -> float:
+    size = 0
+    # Files come and go while we look.
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                size += entry.stat().st_size
+    return size
+
+
+def _free(folder: Path) -> float:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 0.0
 
 
 def sweep_spool(parent: Path) -> list[Path]:

@@ -21,6 +21,7 @@ from common.logs import log_context
 from common.metrics import Metrics
 from common.ports import Broker, ObjectStore
 from common.tracing import continued
+from consumer.filters import Rejection
 from consumer.finish import Finisher, fail
 from consumer.job import JobConsumer, Resources
 from consumer.spool import SpoolError
@@ -66,6 +67,7 @@ class Attempt:
         Raises:
             SpoolError: this worker cannot work.
         """
+        self._parts.metrics.begin_landing(self.state.spec.job_id, Rejection)
         consumer = asyncio.create_task(self._consume(), name=f"consume {self.state.spec.job_id}")
         finish = asyncio.create_task(self._finish(), name=f"finish {self.state.spec.job_id}")
         try:
@@ -83,6 +85,8 @@ class Attempt:
             for task in (consumer, finish):
                 task.cancel()
             await asyncio.gather(consumer, finish, return_exceptions=True)
+            # However it ends: the last series of a job must not outlive it here.
+            self._parts.metrics.forget_job(self.state.spec.job_id)
 
     async def _consume(self) -> None:
         while True:
@@ -203,7 +207,6 @@ class Worker:
             if not task.done():
                 continue
             del self._attempts[job_id]
-            self._parts.metrics.forget_job(job_id)
             if task.cancelled():
                 # Not by us, who forget first whom they cancel: a client let its own cancel out.
                 _log.error("%s: a bug in Shardline: the attempt was cancelled; begun again", job_id)

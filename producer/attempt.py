@@ -4,20 +4,22 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from functools import partial
 
 from common.aio import patiently
-from common.chain import total
 from common.clock import stamp
-from common.errors import FailureCode, JobFailed, ObjectMissing, ServiceUnavailable
+from common.errors import FailureCode, JobFailed, ObjectMissing, ServiceUnavailable, StoreUnavailable
 from common.jobstate import JobState, PartitionState, Plan, State
 from common.layout import CHECKPOINTS, Layout, attempt_topic
+from common.metrics import Standing
 from common.outcome import Outcome, cancelled, decide, failed, read_outcome
 from common.ports import TransactionalWriter
+from producer.age import Age
 from producer.backlog import Backlog
 from producer.parts import ProducerParts
 from producer.patience import Patience
-from producer.pipeline import Pipeline, Tools, checkpoint
+from producer.pipeline import Pipeline, Tools, asking, checkpoint
 from producer.plan import plan_job
 from producer.plan_parts import StoredParts
 from producer.topics import attempt_topic_spec, ensure_attempt_topic
@@ -38,6 +40,7 @@ class AttemptRun:
         self._layout = Layout.of(state.spec)
         self._topic = attempt_topic(state.spec.job_id, state.attempt)
         self._backlog = Backlog(parts.broker, parts.store, state, parts.limits.topic_bytes)
+        self._age = Age()
         self._wake = asyncio.Event()
         self._topic_seen = self._moved_at = parts.clock.monotonic()
         self._moved = (0, 0)
@@ -45,10 +48,11 @@ class AttemptRun:
     @property
     def empty(self) -> bool:
         """Whether the chains hold no row."""
-        return total(tip.upto for tip in self._backlog.tips if tip).rows == 0
+        return self._backlog.held.rows == 0
 
     async def run(self) -> Outcome:
         """Work until an outcome stands; a completed one also has its `_SUCCESS`."""
+        self._parts.metrics.begin_producing(self._state.spec.job_id)
         work = asyncio.create_task(self._work(), name=f"produce {self._state.spec.job_id}")
         watch = asyncio.create_task(self._watch(), name=f"watch {self._state.spec.job_id}")
         try:
@@ -105,7 +109,10 @@ class AttemptRun:
             return
         parts = StoredParts(self._parts.store, self._layout.plan_parts)
         source = self._parts.open_source(state.spec, parts)
-        plan = await plan_job(state.spec, source, self._parts.store)
+        if state.planned and state.state is State.RUNNING:
+            self._parts.metrics.checkpointed(state.spec.job_id, datetime.fromisoformat(state.updated_at))
+        with asking(self._parts.metrics, state.spec.job_id):
+            plan = await plan_job(state.spec, source, self._parts.store)
         if not state.planned:
             await self._prepare(writer, state, plan)
         elif await self._parts.broker.describe_topic(self._topic) is None:
@@ -130,6 +137,7 @@ class AttemptRun:
         state.updated_at = stamp(self._parts.clock)
         async with writer.transaction() as transaction:
             await transaction.send(CHECKPOINTS, [checkpoint(state)])
+        self._parts.metrics.checkpointed(state.spec.job_id, self._parts.clock.now())
         self._topic_seen = self._parts.clock.monotonic()
 
     def _continue_the_chain(self, state: JobState) -> None:
@@ -157,6 +165,9 @@ class AttemptRun:
                 outcome = await self._look()
             except ServiceUnavailable as error:
                 _log.warning("the attempt cannot be looked at: %s", error)
+                if isinstance(error, StoreUnavailable):
+                    self._parts.metrics.store_error(self._state.spec.job_id)
+                self._report_stall(self._parts.clock.monotonic())
             else:
                 if outcome is not None:
                     return outcome
@@ -194,13 +205,31 @@ class AttemptRun:
             await self._fail(self._topic_lost())
 
     def _report(self) -> None:
-        state, now = self._state, self._parts.clock.monotonic()
-        moved = (state.produced, self._backlog.chained)
+        now = self._parts.clock.monotonic()
+        self._report_stall(now)
+        self._parts.metrics.progress(self._state.spec.job_id, self._standing(now))
+
+    def _report_stall(self, now: float) -> None:
+        moved = (self._state.produced, self._backlog.chained)
         if moved != self._moved:
             self._moved, self._moved_at = moved, now
-        self._parts.metrics.stalled(state.spec.job_id, now - self._moved_at)
-        self._parts.metrics.progress(
-            state.spec.job_id,
-            lag=self._backlog.lag,
-            ratio=state.progress * (self._backlog.chained / state.produced if state.produced else 1.0),
+        if self._state.planned:
+            self._parts.metrics.stalled(self._state.spec.job_id, now - self._moved_at)
+
+    def _standing(self, now: float) -> Standing:
+        backlog, produced = self._backlog, self._state.produced
+        held = backlog.held
+        documents = {
+            "produced": produced,
+            "kept": held.rows,
+            "rejected": sum(held.rejected.values()),
+            "dead": sum(held.dead.values()),
+        }
+        return Standing(
+            lag=backlog.lag,
+            lag_seconds=self._age.look(now, produced, backlog.chained),
+            backlog=backlog.filled,
+            slowest=backlog.slowest,
+            documents=documents,
+            ratio=self._state.progress * (backlog.chained / produced if produced else 1.0),
         )

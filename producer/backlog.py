@@ -2,7 +2,7 @@
 
 import asyncio
 
-from common.chain import Chain, ChainRecord
+from common.chain import Chain, ChainRecord, Totals, total
 from common.jobstate import JobState
 from common.layout import Layout, attempt_topic
 from common.models import JobSpec
@@ -52,6 +52,27 @@ class Backlog:
     def chained(self) -> int:
         """Messages that the chains hold."""
         return sum(tip.next for tip in self.tips if tip)
+
+    @property
+    def filled(self) -> float:
+        """Share of the limit that is waiting; at 1 and over the producer waits."""
+        return max(0, self.bytes) / self._limit
+
+    @property
+    def held(self) -> Totals:
+        """What the chains hold, over all partitions."""
+        return total(tip.upto for tip in self.tips if tip)
+
+    @property
+    def slowest(self) -> tuple[int, int]:
+        """The partition with the most lag, and its lag in messages; (-1, 0) when none lags."""
+        sent = self.state.partitions
+        lags = [
+            (part.sequence - (tip.next if tip else 0), -number)
+            for number, (part, tip) in enumerate(zip(sent, self.tips, strict=False))
+        ]
+        lag, number = max(lags, default=(0, 1))
+        return (-number, lag) if lag > 0 else (-1, 0)
 
     async def wait_for_room(self) -> None:
         """Return when less than the limit is waiting."""

@@ -159,6 +159,7 @@ class Owner:
 
     async def _refuse(self, record: Record, reason: str, hint: str) -> None:
         _log.warning("%s: message %d/%d: %s", reason, record.partition, record.offset, hint)
+        self._parts.metrics.refused_message()
         publish = partial(self._parts.broker.publish, DEAD_LETTERS, [request_letter(record, reason, hint)])
         await patiently(publish, self._parts.clock, "publish a dead letter")
 

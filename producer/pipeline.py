@@ -2,14 +2,15 @@
 
 import asyncio
 import time
-from contextlib import aclosing
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 from common.aio import blocking, leaf_errors
 from common.clock import Clock, stamp
 from common.columns import Columns
-from common.errors import FailureCode, JobFailed
+from common.errors import FailureCode, JobFailed, SourceUnavailable
 from common.failpoints import failpoint
 from common.jobstate import JobState, Plan, State
 from common.layout import CHECKPOINTS, attempt_topic
@@ -72,13 +73,16 @@ class Pipeline:
                 await self._send_all(batches)
 
     async def _read(self, batches: asyncio.Queue[list[Item] | None]) -> None:
+        job_id, metrics = self._state.spec.job_id, self._tools.metrics
         started = time.perf_counter()
-        async with aclosing(self._source.read(self._plan.frozen, self._state.cursor)) as stream:
-            async for batch in stream:
-                self._tools.metrics.source_batch(self._state.spec.job_id, time.perf_counter() - started)
-                for part in _sliced(batch, self._tools.pace.slice):
-                    await batches.put(part)
-                started = time.perf_counter()
+        with asking(metrics, job_id):
+            async with aclosing(self._source.read(self._plan.frozen, self._state.cursor)) as stream:
+                async for batch in stream:
+                    metrics.source_batch(job_id, time.perf_counter() - started)
+                    for part in _sliced(batch, self._tools.pace.slice):
+                        await batches.put(part)
+                    metrics.source_asked(job_id)
+                    started = time.perf_counter()
         await batches.put(None)
 
     async def _send_all(self, batches: asyncio.Queue[list[Item] | None]) -> None:
@@ -97,13 +101,15 @@ class Pipeline:
             await self._commit(end_markers(self._state.partitions, headers_of(current())))
 
     async def _send(self, batch: list[Item]) -> None:
-        encoded = await blocking(partial(self._encoder.encode, batch))
         state, metrics = self._state, self._tools.metrics
+        dead = state.dead
+        encoded = await blocking(partial(self._encoder.encode, batch))
         state.cursor = batch[-1].position
         state.source_count = state.cursor[-1]
         state.progress = self._source.progress(self._plan.frozen, state.cursor)
         await self._commit(encoded.messages)
-        metrics.produced(state.spec.job_id, len(encoded.messages), dropped=encoded.dropped)
+        sent, dead = len(encoded.messages), state.dead - dead
+        metrics.produced(state.spec.job_id, sent, dropped=encoded.dropped, dead=dead)
         self._check_dead(state, encoded.last_dead)
 
     def _check_dead(self, state: JobState, last: str) -> None:
@@ -128,6 +134,24 @@ class Pipeline:
             failpoint("producer.after_checkpoint")
         failpoint("producer.after_commit")
         self._tools.metrics.transaction(state.spec.job_id, time.perf_counter() - started)
+        if state.state is State.RUNNING:
+            self._tools.metrics.checkpointed(state.spec.job_id, self._tools.clock.now())
+        else:
+            self._tools.metrics.all_sent(state.spec.job_id)
+
+
+@contextmanager
+def asking(metrics: Metrics, job: str) -> Iterator[None]:
+    """The source is asked. Its own failures are part of one wait; any other end is the end of the wait."""
+    metrics.source_asked(job)
+    try:
+        yield
+    except SourceUnavailable:
+        raise
+    except BaseException:
+        metrics.source_answered(job)
+        raise
+    metrics.source_answered(job)
 
 
 def checkpoint(state: JobState) -> Message:

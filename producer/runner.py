@@ -96,8 +96,10 @@ class JobRunner:
         finally:
             heed.cancel()
             await asyncio.gather(heed, return_exceptions=True)
+            # Also when another producer takes the job: two must not tell of one.
+            self._parts.metrics.forget_job(self.spec.job_id)
         await self._change(partial(_conclude, outcome, empty=attempt.empty))
-        self._parts.metrics.forget_job(self.spec.job_id)
+        self._parts.metrics.ended(outcome.ending)
         _log.info("the attempt is %s", outcome.ending)
 
     async def _heed_while_active(self, attempt: AttemptRun) -> None:
@@ -153,6 +155,7 @@ class JobRunner:
 
     async def _refuse(self, record: Record, reason: str, hint: str) -> None:
         _log.warning("%s: %s", reason, hint)
+        self._parts.metrics.refused_message()
         publish = partial(self._parts.broker.publish, DEAD_LETTERS, [request_letter(record, reason, hint)])
         await patiently(publish, self._parts.clock, "publish a dead letter")
 

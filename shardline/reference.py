@@ -66,7 +66,14 @@ _SETTINGS = """Flags go before the environment, the environment before `.env`, t
 """
 _METRICS = """Each long-running process serves `/metrics`, `/healthz` (it turns) and `/readyz` (200 once
 Kafka, the store and the jobs are there; else 503 and JSON that says what is missing). `dataset_job` is
-a label only while the job is active. Beside these there are the usual `process_` metrics.
+a label only while the job is active, so what happens between the last scrape and its end is in no rate; what
+must not be missed (`attempts_ended`, `dead_letters_sent`) has no such label. Beside these there are the usual
+`process_` metrics.
+
+`deploy/prometheus/` has a scrape configuration, recording rules and alerts, each alert with its
+[runbook](runbooks/index.md). `deploy/grafana/` has the dashboards fleet, one job and gateway, made from
+`deploy/dashboards/` by `make docs`. Tests ask every query of them of a real Prometheus that watched a real
+run; a Grafana was not at hand, so how they look there was not seen.
 
 """
 

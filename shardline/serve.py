@@ -12,7 +12,7 @@ from common.probe import probe_create_only
 from common.settings import Settings
 from consumer.budget import SpoolBudget
 from consumer.job import Resources
-from consumer.spool_folder import spool_folder, spool_limit
+from consumer.spool_folder import spool_folder, spool_limit, watch_spool
 from consumer.worker import Worker, WorkerParts
 from producer.owner import Owner
 from producer.parts import ProducerParts
@@ -53,6 +53,7 @@ async def serve_worker(settings: Settings) -> None:
     metrics = Metrics()
     with spool_folder(settings.spool_dir) as folder:
         limit = spool_limit(settings.spool_dir, settings.spool_bytes, settings.spool_reserve_bytes)
+        watch_spool(metrics, folder, limit)
         async with open_broker(settings) as broker, open_store(settings) as (store, _):
             resources = Resources(
                 spool=folder,

@@ -34,6 +34,9 @@ _HEADERS: Mapping[str, str] = {
     "frame-ancestors 'none'",
 }
 
+Counted = Callable[[int, str, float], None]
+"""Hears of each request: status (0 when no answer began), route, seconds until the answer began."""
+
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 
@@ -49,7 +52,7 @@ class FramePolicy:
 class Frame:
     """The outermost layer of the gateway."""
 
-    def __init__(self, app: ASGIApp, policy: FramePolicy, counted: Callable[[int], None]) -> None:
+    def __init__(self, app: ASGIApp, policy: FramePolicy, counted: Counted) -> None:
         self._app = app
         self._policy = policy
         self._counted = counted
@@ -68,7 +71,7 @@ class Frame:
             try:
                 await self._serve(scope, headers, receive, exchange)
             finally:
-                self._counted(exchange.status)
+                self._counted(exchange.status, _route(scope), exchange.began)
                 exchange.log(scope)
                 told.set(status=exchange.status)
                 request_id.reset(token)
@@ -110,6 +113,11 @@ def _traced(scope: Scope, headers: Headers) -> Iterator[Span]:
         yield told
 
 
+def _route(scope: Scope) -> str:
+    # The template and not the path: what a client makes up must not become a label.
+    return str(getattr(scope.get("route"), "path", "none"))
+
+
 def _place(origin: str) -> str | None:
     try:
         return urlsplit(origin).netloc
@@ -148,12 +156,14 @@ class _Exchange:
         self._send = send
         self.id = own_id
         self.status = 0
+        self.began = 0.0
         self._complete = False
         self._started = time.perf_counter()
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            self.began = time.perf_counter() - self._started
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.id
             for name, value in _HEADERS.items():

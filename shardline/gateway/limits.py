@@ -62,13 +62,18 @@ class StreamLimit:
         self._per_user = per_user
         self._open: dict[str, int] = {}
 
+    @property
+    def open(self) -> int:
+        """Streams open now."""
+        return sum(self._open.values())
+
     @contextmanager
     def slot(self, user: str) -> Iterator[None]:
         """Hold a place for a stream. Raises Problem (429) when there is none."""
         held = self._open.get(user, 0)
         if held >= self._per_user:
             raise _too_many(f"{held} streams of this user are open already", 1.0)
-        if sum(self._open.values()) >= self._total:
+        if self.open >= self._total:
             raise _too_many("the gateway has as many streams open as it may", 1.0)
         self._open[user] = held + 1
         try:

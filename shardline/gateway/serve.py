@@ -113,10 +113,15 @@ def _gateway(
     tokens = (
         Tokens(policy, Keys(fetch_keys(policy.issuer + _CERTS), CLOCK)) if policy.everyone is None else None
     )
+    streams = StreamLimit(settings.gateway_streams, settings.gateway_streams_per_user)
+    watchers = StreamLimit(_WATCHERS, _WATCHERS_PER_USER)
+    metrics = Metrics()
+    metrics.follow("gateway_streams_open", lambda: streams.open, "rows")
+    metrics.follow("gateway_streams_open", lambda: watchers.open, "events")
     return Gateway(
         settings=settings,
         clock=CLOCK,
-        metrics=Metrics(),
+        metrics=metrics,
         security=policy,
         tokens=tokens,
         watch=watch,
@@ -125,9 +130,9 @@ def _gateway(
         uds3=Uds3(reading.probe if settings.uds3_enabled else None, reading.searches, CLOCK),
         audit=audit,
         rate=RateLimit(settings.gateway_requests_per_minute, CLOCK),
-        streams=StreamLimit(settings.gateway_streams, settings.gateway_streams_per_user),
+        streams=streams,
         turns=asyncio.Lock(),
-        watchers=StreamLimit(_WATCHERS, _WATCHERS_PER_USER),
+        watchers=watchers,
         links=Links(key.get_secret_value().encode() if key else secrets.token_bytes(32)),
         port=port,
     )

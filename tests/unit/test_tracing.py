@@ -178,7 +178,7 @@ async def asked(path: str) -> None:
 
     headers = [(b"traceparent", GIVEN.encode()), (b"x-request-id", b"mine"), (b"host", b"h")]
     scope = {"type": "http", "method": "GET", "path": path, "headers": headers}
-    await Frame(app, FramePolicy(1000), lambda _: None)(scope, nothing, ignored)
+    await Frame(app, FramePolicy(1000), lambda _status, _route, _seconds: None)(scope, nothing, ignored)
 
 
 async def test_a_request_goes_on_with_its_callers_trace(spans: InMemorySpanExporter) -> None:

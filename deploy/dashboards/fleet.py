@@ -1,0 +1,238 @@
+"""The fleet: all producers and workers together."""
+
+from deploy.dashboards.model import (
+    BYTES,
+    BYTES_PER_SECOND,
+    DOCUMENTS,
+    RATE,
+    SECONDS,
+    SHARE,
+    Board,
+    Figure,
+    Look,
+    quantile,
+    rate,
+)
+
+# Memory and CPU are metrics of every process; only ours say their version.
+_OURS = "and on (instance, job) shardline_build_info"
+
+_NOW = (
+    Figure(
+        "Active jobs",
+        "Jobs that are queued, running or completing.",
+        {"{{state}}": 'sum by (state) (shardline_jobs{state=~"queued|running|completing"})'},
+        look=Look.FIGURES,
+    ),
+    Figure(
+        "Attempts that ended",
+        "In the time shown, by how they ended.",
+        {"{{ending}}": "sum by (ending) (round(increase(shardline_attempts_ended_total[$__range])))"},
+        look=Look.FIGURES,
+        alert="ShardlineJobFailed",
+    ),
+    Figure(
+        "Alerts",
+        "Alerts that fire now. A click leads to the runbook.",
+        {
+            "alerts": "sum by (alertname, severity, dataset_job, instance) "
+            '(ALERTS{alertname=~"Shardline.*", alertstate="firing"})'
+        },
+        look=Look.TABLE,
+        floor=None,
+    ),
+)
+_THROUGHPUT = (
+    Figure(
+        "Documents",
+        "Messages sent by producers, read by workers, and rows in landed shards.",
+        {
+            "produced": rate("shardline_documents_produced_total"),
+            "consumed": rate("shardline_documents_consumed_total"),
+            "rows landed": rate("shardline_documents_written_total"),
+        },
+        DOCUMENTS,
+        width=12,
+    ),
+    Figure(
+        "Bytes landed",
+        "Uncompressed bytes of rows in landed shards. Shards land whole, so that this comes in steps.",
+        {"rows landed": rate("shardline_bytes_written_total")},
+        BYTES_PER_SECOND,
+        width=12,
+    ),
+)
+_LAG = (
+    Figure(
+        "Lag",
+        "Messages produced that no chain holds yet. Open segments are among them.",
+        {"{{dataset_job}}": "sum by (dataset_job) (shardline_lag_documents)"},
+        by_job=True,
+    ),
+    Figure(
+        "Age of the lag",
+        "Age of the oldest message that no chain holds yet.",
+        {"{{dataset_job}}": "max by (dataset_job) (shardline_lag_seconds)"},
+        SECONDS,
+        by_job=True,
+    ),
+    Figure(
+        "Backlog",
+        "Share of what a job's topic may hold that no chain holds yet. At 100 % its producer waits.",
+        {"{{dataset_job}}": "max by (dataset_job) (shardline_backlog_ratio)"},
+        SHARE,
+        warn=0.8,
+        bad=0.95,
+        alert="ShardlineLagGrows",
+        by_job=True,
+    ),
+)
+_LEFT_OUT = (
+    Figure(
+        "Rejections",
+        "Documents that the filters dropped, by reason.",
+        {"{{reason}}": rate("shardline_documents_rejected_total", "reason")},
+        DOCUMENTS,
+        width=12,
+    ),
+    Figure(
+        "Dead letters",
+        "Dead letters sent in the last 15 minutes, of documents and of job messages.",
+        {"{{of}}": "sum by (of) (round(increase(shardline_dead_letters_sent_total[15m])))"},
+        width=12,
+        bad=1,
+        alert="ShardlineDeadLetters",
+    ),
+)
+_SHARDS = (
+    Figure(
+        "Shard size",
+        "Uncompressed bytes of landed shards.",
+        {
+            "median": quantile(0.5, "shardline_shard_bytes"),
+            "95 %": quantile(0.95, "shardline_shard_bytes"),
+        },
+        BYTES,
+    ),
+    Figure(
+        "Put latency",
+        "Time of a shard's put, with its retries.",
+        {
+            "median": quantile(0.5, "shardline_shard_put_duration_seconds"),
+            "99 %": quantile(0.99, "shardline_shard_put_duration_seconds"),
+        },
+        SECONDS,
+        warn=30,
+    ),
+    Figure(
+        "Transaction latency",
+        "Time of a Kafka transaction: documents and their checkpoint.",
+        {
+            "median": quantile(0.5, "shardline_transaction_duration_seconds"),
+            "99 %": quantile(0.99, "shardline_transaction_duration_seconds"),
+        },
+        SECONDS,
+        warn=10,
+    ),
+)
+_ERRORS = (
+    Figure(
+        "Errors of the store",
+        "Requests that the object store failed and that are tried again.",
+        {"{{dataset_job}}": rate("shardline_store_errors_total", "dataset_job")},
+        "suffix: errors/s",
+        bad=0.1,
+        alert="ShardlineStoreRefuses",
+        by_job=True,
+    ),
+    Figure(
+        "Tried in vain",
+        "For how long the oldest retry of a process has had no success.",
+        {"{{instance}}": "shardline_in_vain_seconds"},
+        SECONDS,
+        warn=60,
+        bad=300,
+        alert="ShardlineStoreRefuses",
+    ),
+    Figure(
+        "Crashes and lost answers",
+        "Messages read again, and creates that found their own object. Harmless; many are a sign of crashes.",
+        {
+            "replayed": rate("shardline_records_replayed_total"),
+            "creates refused": rate("shardline_creates_refused_total"),
+        },
+    ),
+)
+_SOURCES = (
+    Figure(
+        "Waiting for the source",
+        "For how long a source has been asked without an answer, failed tries included.",
+        {"{{dataset_job}}": "max by (dataset_job) (shardline_source_wait_seconds)"},
+        SECONDS,
+        warn=60,
+        bad=120,
+        alert="ShardlineSourceSlow",
+        by_job=True,
+    ),
+    Figure(
+        "Time of a batch",
+        "Time that a source took for a batch.",
+        {
+            "median": quantile(0.5, "shardline_source_batch_duration_seconds"),
+            "95 %": quantile(0.95, "shardline_source_batch_duration_seconds"),
+        },
+        SECONDS,
+        warn=30,
+        alert="ShardlineSourceSlow",
+    ),
+    Figure(
+        "Age of the last checkpoint",
+        "Of jobs that have documents left to send.",
+        {"{{dataset_job}}": "time() - max by (dataset_job) (shardline_checkpoint_timestamp_seconds)"},
+        SECONDS,
+        warn=300,
+        bad=900,
+        alert="ShardlineCheckpointOld",
+        by_job=True,
+    ),
+)
+_PROCESSES = (
+    Figure(
+        "Memory",
+        "Resident memory of each process.",
+        {"{{job}} {{instance}}": f"process_resident_memory_bytes {_OURS}"},
+        BYTES,
+    ),
+    Figure(
+        "CPU",
+        "Cores that each process uses.",
+        {"{{job}} {{instance}}": f"rate(process_cpu_seconds_total[{RATE}]) {_OURS}"},
+    ),
+    Figure(
+        "Spool",
+        "What open segments have reserved and written, and the free disk of the worker with the least.",
+        {
+            "reserved": "sum (shardline_spool_bytes)",
+            "written": "sum (shardline_spool_written_bytes)",
+            "least disk free": "min (shardline_spool_disk_free_bytes and shardline_spool_limit_bytes > 0)",
+        },
+        BYTES,
+        alert="ShardlineSpoolDiskLow",
+    ),
+)
+
+FLEET = Board(
+    "shardline-fleet",
+    "Shardline: fleet",
+    "All producers and workers: throughput, lag, errors, what is left out.",
+    (
+        ("Now", _NOW),
+        ("Throughput", _THROUGHPUT),
+        ("Lag", _LAG),
+        ("What is left out", _LEFT_OUT),
+        ("Sources", _SOURCES),
+        ("Shards", _SHARDS),
+        ("Errors", _ERRORS),
+        ("Processes", _PROCESSES),
+    ),
+)

@@ -1,0 +1,103 @@
+"""The HTTP gateway."""
+
+from deploy.dashboards.model import BYTES, RATE, SECONDS, SHARE, Board, Figure, Look, quantile, rate
+
+_REQUESTS = "shardline_gateway_requests_total"
+_OURS = "and on (instance, job) shardline_gateway_requests_total"
+
+_TRAFFIC = (
+    Figure(
+        "Requests",
+        "Requests by the status of their answer; 0 is a client that left before one.",
+        {"{{status}}": rate(_REQUESTS, "status")},
+        "reqps",
+    ),
+    Figure(
+        "Errors",
+        "Share of the requests whose answer was a 5xx.",
+        {
+            "5xx": f'(sum (rate({_REQUESTS}{{status=~"5.."}}[{RATE}])) or vector(0)) '
+            f"/ sum (rate({_REQUESTS}[{RATE}]))"
+        },
+        SHARE,
+        warn=0.01,
+        bad=0.05,
+    ),
+    Figure(
+        "Time until an answer begins",
+        "Of all routes together.",
+        {
+            "median": quantile(0.5, "shardline_gateway_answer_seconds"),
+            "95 %": quantile(0.95, "shardline_gateway_answer_seconds"),
+            "99 %": quantile(0.99, "shardline_gateway_answer_seconds"),
+        },
+        SECONDS,
+        warn=1,
+        bad=5,
+    ),
+)
+_ROUTES = (
+    Figure(
+        "Requests by route",
+        "Answers that began, by route.",
+        {"{{route}}": rate("shardline_gateway_answer_seconds_count", "route")},
+        "reqps",
+        width=12,
+    ),
+    Figure(
+        "Slow routes",
+        "95 % of the answers of a route begin within this time.",
+        {"{{route}}": quantile(0.95, "shardline_gateway_answer_seconds", "route")},
+        SECONDS,
+        width=12,
+        warn=1,
+        bad=5,
+    ),
+)
+_STREAMS = (
+    Figure(
+        "Streams open",
+        "Streams of rows, and of events.",
+        {"{{kind}}": "sum by (kind) (shardline_gateway_streams_open)"},
+    ),
+    Figure(
+        "Streams that ended",
+        "In the time shown, by how (docs/http.md).",
+        {"{{outcome}}": "sum by (outcome) (round(increase(shardline_gateway_streams_total[$__range])))"},
+        look=Look.FIGURES,
+    ),
+    Figure(
+        "Rows streamed",
+        "Rows of streams that ended.",
+        {"rows": rate("shardline_gateway_rows_total")},
+        "suffix: rows/s",
+    ),
+)
+_PROCESSES = (
+    Figure(
+        "Memory",
+        "Resident memory of each gateway.",
+        {"{{instance}}": f"process_resident_memory_bytes {_OURS}"},
+        BYTES,
+        width=12,
+    ),
+    Figure(
+        "CPU",
+        "Cores that each gateway uses; one process uses one at most.",
+        {"{{instance}}": f"rate(process_cpu_seconds_total[{RATE}]) {_OURS}"},
+        width=12,
+        warn=0.8,
+    ),
+)
+
+GATEWAY = Board(
+    "shardline-gateway",
+    "Shardline: gateway",
+    "The HTTP gateway: requests, errors, latency, streams.",
+    (
+        ("Traffic", _TRAFFIC),
+        ("Routes", _ROUTES),
+        ("Streams", _STREAMS),
+        ("Processes", _PROCESSES),
+    ),
+)
