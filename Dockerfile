@@ -43,7 +43,8 @@ ENV PATH=/opt/shardline/bin:$PATH \
     FILES_ROOT=/data \
     SHARDLINE_METRICS_PORT=9400
 USER 10001:10001
-WORKDIR /data
+# Settings are also read from .env and shardline.toml of the working directory: nobody must be able to put them there.
+WORKDIR /opt/shardline
 VOLUME ["/spool"]
 EXPOSE 9400 45681
 STOPSIGNAL SIGTERM

@@ -1,6 +1,9 @@
 """The Helm chart: valid in every shape that its values can give it, and as careful as it promises."""
 
 import json
+import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ from deploy.dev.service import ROOT
 from tests.deploy.charted import CHART, VERSIONS, helm, of_kind, rendered, validate
 from tests.deploy.composed import composed
 
+PAGE = ROOT / "docs" / "deployment.md"
 KINDS = ("producer", "worker", "gateway")
 FULL: dict[str, Any] = {
     "image": {"pullSecrets": [{"name": "registry"}], "digest": "sha256:" + "0" * 64},
@@ -158,7 +162,7 @@ def test_secrets_are_files_and_only_where_they_are_needed() -> None:
         assert named == {name: f"/secrets/{name}" for name in paths}
 
 
-def test_every_variable_is_a_setting(tmp_path: Any) -> None:
+def test_every_variable_is_a_setting(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("x")
     for kind, pod in pods(rendered(FULL)).items():
@@ -169,7 +173,7 @@ def test_every_variable_is_a_setting(tmp_path: Any) -> None:
 
 
 def test_kubernetes_waits_longer_than_a_process_needs_to_end() -> None:
-    for values in ({}, {"shutdownGrace": 120, "shutdownMargin": 5}):
+    for values in ({}, {"shutdownGrace": 120, "shutdownMargin": 10}):
         found = pods(rendered(values))
         for kind in KINDS:
             env = {one["name"]: one["value"] for one in found[kind]["containers"][0]["env"]}
@@ -248,6 +252,36 @@ def test_a_recurring_export_runs_its_command_on_its_files() -> None:
     (mounted,) = (one["configMap"]["name"] for one in pod["volumes"] if one["name"] == "exports")
     files = of_kind(objects, "ConfigMap")[mounted.removeprefix("r-")]["data"]
     assert files == {"laws.json": '{"name": "laws"}'}
+
+
+def test_the_rules_of_prometheus_become_an_object_as_the_docs_say() -> None:
+    text = PAGE.read_text()
+    (line,) = re.findall(r"^(\{ echo 'prometheusRule:'.*) > rules\.values\.yaml$", text, re.MULTILINE)
+    made = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, check=True).stdout
+    values = yaml.safe_load(made)
+    (rule,) = of_kind(rendered(values), "PrometheusRule").values()
+    assert rule["spec"] == yaml.safe_load((ROOT / "deploy" / "prometheus" / "rules.yml").read_text())
+    validate(rule, VERSIONS[-1])
+
+
+def test_the_values_of_the_docs_render() -> None:
+    least, exports = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    for resource in rendered(yaml.safe_load(least) | yaml.safe_load(exports)):
+        validate(resource, VERSIONS[-1])
+
+
+def test_prometheus_finds_every_pod() -> None:
+    objects = rendered(FULL)
+    (monitor,) = of_kind(objects, "ServiceMonitor").values()
+    wanted = monitor["spec"]["selector"]["matchLabels"]
+    found = [
+        one
+        for one in of_kind(objects, "Service").values()
+        if wanted.items() <= one["metadata"]["labels"].items()
+    ]
+    (service,) = found
+    assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "shardline"
+    assert monitor["spec"]["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
 
 
 def test_the_chart_is_of_the_version_of_the_program() -> None:

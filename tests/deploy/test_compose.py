@@ -21,6 +21,7 @@ from aiohttp.test_utils import TestServer
 from common.settings import Settings, load_settings
 from deploy.dev.service import ROOT
 from deploy.seed.embedding import application
+from deploy.seed.load import seed
 from producer.sources.uds3.neo4j_options import Neo4jOptions
 from tests.databases import POSTGRES_IMAGE, Database
 from tests.deploy.composed import FILE, PROFILES, carried_over, composed
@@ -30,6 +31,7 @@ from tests.gateway.system import Server, body, ended
 from tests.services import KAFKA_IMAGE, S3, SEAWEED_IMAGE
 from tests.stores import CHROMA_IMAGE, COUCH_IMAGE, NEO4J_IMAGE, Address
 
+PAGE = ROOT / "docs" / "deployment.md"
 OWN = ("producer", "worker", "gateway")
 LOADED = 300
 
@@ -151,6 +153,16 @@ def test_mounted_files_are_there(file: dict[str, Any]) -> None:
     assert {mount for mount in mounts if not mount.startswith("./")} == set(file["volumes"])
 
 
+def test_prometheus_scrapes_services_that_there_are(file: dict[str, Any]) -> None:
+    scraped = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())[
+        "scrape_configs"
+    ]
+    found = {name: one["port"] for job in scraped for one in job["dns_sd_configs"] for name in one["names"]}
+    assert found == {
+        name: int(file["services"][name]["environment"]["SHARDLINE_METRICS_PORT"]) for name in OWN
+    }
+
+
 @contextmanager
 def started(name: str, command: list[str], env: dict[str, str], folder: Path) -> Iterator[Process]:
     """A process with these variables and no others."""
@@ -222,8 +234,9 @@ async def test_its_settings_run_the_whole_system(
 def _whole_system(file: dict[str, Any], env: dict[str, dict[str, str]], folder: Path, realm: Realm) -> None:
     services = file["services"]
     module = services["seed"]["entrypoint"][-1]
-    for _ in range(2):
-        assert b"300 documents" in _run([module], env["seed"] | {"SEED_DOCUMENTS": "300"}, folder)
+    assert b"300 documents" in _run([module], env["seed"] | {"SEED_DOCUMENTS": str(LOADED)}, folder)
+    # The same again changes nothing.
+    seed(load_settings(environ=env["seed"], folder=folder).settings, LOADED, folder / "again.jsonl")
     commands = {name: ["shardline.cli", *services[name]["command"]] for name in OWN}
     with (
         started("producer", commands["producer"], env["producer"], folder) as producer,
@@ -233,7 +246,9 @@ def _whole_system(file: dict[str, Any], env: dict[str, dict[str, str]], folder: 
     ):
         server = Server(gateway.popen, gateway.log, folder)
         asyncio.run(_all_ready(producer, first, second, gateway))
-        _search(server, realm.token("trainer", aud=env["gateway"]["KEYCLOAK_CLIENT_ID"]))
+        token = realm.token("trainer", aud=env["gateway"]["KEYCLOAK_CLIENT_ID"])
+        _search(server, token)
+        _stream(server, token)
         _submit(env["producer"], folder)
 
 
@@ -267,9 +282,18 @@ def _search(server: Server, token: str) -> None:
     assert data["dead_letters"] == {}
 
 
+def _stream(server: Server, token: str) -> None:
+    """The search of docs/deployment.md, as it stands there."""
+    (asked,) = re.findall(r"^  -d '({.*})'$", PAGE.read_text(), re.MULTILINE)
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    answer = requests.post(f"{server.url}/api/datasets/stream", data=asked, headers=headers, timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert [line for line in answer.text.splitlines() if "Baugenehmigung" in json.loads(line)["text"]]
+
+
 def _submit(env: dict[str, str], folder: Path) -> None:
     """The first job of docs/deployment.md, submitted as it says: by the settings of the producer."""
-    text = (ROOT / "docs" / "deployment.md").read_text()
+    text = PAGE.read_text()
     (job,) = re.findall(r"submit - --wait <<'JOB'\n(.*?)\nJOB\n", text, re.DOTALL)
     ended_as = json.loads(
         _run(["shardline.cli", "submit", "-", "--wait", "--json"], env, folder, job.encode())

@@ -100,6 +100,12 @@ def test_commands_are_processes_of_their_own() -> None:
     assert "/healthz" in json.loads(check)[-1]
 
 
+def test_nobody_can_put_settings_into_the_working_directory() -> None:
+    last = stages()[-1]
+    written = {last.environment()[name] for name in ("SHARDLINE_SPOOL_DIR", "FILES_ROOT")}
+    assert last.one("WORKDIR") not in written
+
+
 def test_labels_say_what_it_is() -> None:
     names = re.findall(r"org\.opencontainers\.image\.(\w+)=", stages()[-1].one("LABEL"))
     assert names == ["title", "description", "licenses", "version", "revision"]
@@ -130,6 +136,11 @@ class Tree:
 
     folder: Path
 
+    @property
+    def place(self) -> Path:
+        """The working directory."""
+        return Path(f"{self.folder}{stages()[-1].one('WORKDIR')}")
+
     def command(self, *words: str) -> list[str]:
         """A command of the image, as its user where we may become that."""
         program = [str(self.folder / "opt" / "shardline" / "bin" / words[0]), *words[1:]]
@@ -149,7 +160,7 @@ class Tree:
         done = subprocess.run(
             self.command(*words),
             env=self.environment(**more),
-            cwd=self.folder / "data",
+            cwd=self.place,
             capture_output=True,
             text=True,
             check=False,
@@ -246,7 +257,7 @@ def test_the_health_check_tells_whether_the_process_turns(tree: Tree) -> None:
     assert not healthy()
     command = tree.command(*json.loads(stages()[-1].one("ENTRYPOINT")), "gateway")
     with (tree.folder / "src" / "gateway.log").open("wb") as log:
-        process = psutil.Popen(command, env=settings, cwd=tree.folder / "data", stderr=log)
+        process = psutil.Popen(command, env=settings, cwd=tree.place, stderr=log)
     try:
         eventually(healthy)
         assert process.uids().real == (_USER if os.geteuid() == 0 else os.geteuid())

@@ -178,6 +178,11 @@ spec:
         - {name: http, containerPort: 45681}
         {{- end }}
       {{- include "shardline.probes" $root | nindent 6 }}
+      {{- if eq .kind "gateway" }}
+      lifecycle:
+        # New calls come until every node knows that the pod goes.
+        preStop: {exec: {command: [sleep, "5"]}}
+      {{- end }}
       resources:
         {{- toYaml $values.resources | nindent 8 }}
       securityContext:
