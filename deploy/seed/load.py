@@ -61,7 +61,7 @@ async def fill(settings: Settings, documents: Documents) -> None:
     """Fill all four stores.
 
     Raises:
-        OSError, asyncpg.PostgresError, neo4j.exceptions.Neo4jError, aiohttp.ClientError: as the store says.
+        ExceptionGroup: of what the clients of the stores raised.
     """
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_postgres(settings, documents))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,48 @@ def test_workers_are_scaled_from_zero_by_the_lag() -> None:
     assert "`shardline_lag_documents`" in metrics
     assert "`shardline_jobs`" in metrics
     assert of_kind(rendered(BARE), "Deployment")["shardline-worker"]["spec"]["replicas"] == 2
+
+
+def test_the_query_asks_for_a_worker_as_long_as_a_job_runs(tmp_path: Path) -> None:
+    promtool = shutil.which("promtool")
+    assert promtool is not None, "promtool is not there; on Debian: apt-get install prometheus"
+    (scaled,) = of_kind(rendered(), "ScaledObject").values()
+    query = scaled["spec"]["triggers"][0]["metadata"]["query"]
+    cases = [
+        ({}, 0),
+        ({'jobs{namespace="data",state="running"}': 0, 'jobs{namespace="data",state="failed"}': 3}, 0),
+        # Its source is empty, or all of it has landed and nobody has finished it.
+        ({'jobs{namespace="data",state="running"}': 1}, 1),
+        (
+            {
+                'jobs{namespace="data",state="completing"}': 1,
+                'lag_documents{namespace="data",dataset_job="a"}': 0,
+            },
+            1,
+        ),
+        ({f'lag_documents{{namespace="data",dataset_job="{name}"}}': 6000 for name in "ab"}, 12_000),
+        ({'lag_documents{namespace="other",dataset_job="a"}': 6000}, 0),
+    ]
+    tests = [
+        {
+            "input_series": [
+                {"series": f"shardline_{name}", "values": str(value)} for name, value in given.items()
+            ],
+            "promql_expr_test": [
+                {"expr": query, "eval_time": "0m", "exp_samples": [{"labels": "{}", "value": wanted}]}
+            ],
+        }
+        for given, wanted in cases
+    ]
+    (tmp_path / "query.test.yml").write_text(yaml.safe_dump({"tests": tests}))
+    done = subprocess.run(
+        [promtool, "test", "rules", "query.test.yml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_what_is_not_named_is_denied() -> None:
