@@ -36,11 +36,15 @@ def helm(*arguments: str, values: dict[str, Any] | None = None) -> subprocess.Co
 
 def rendered(values: dict[str, Any] | None = None, version: str = VERSIONS[-1]) -> list[dict[str, Any]]:
     """The objects of a release `r` in the namespace `data`."""
-    done = helm(
-        "template", "r", str(CHART), "--namespace", "data", "--kube-version", f"{version}.0", values=values
-    )
+    return [one for one in yaml.safe_load_all(_template(json.dumps(values or {}), version)) if one]
+
+
+@cache
+def _template(values: str, version: str) -> str:
+    place = ("--namespace", "data", "--kube-version", f"{version}.0")
+    done = helm("template", "r", str(CHART), *place, values=json.loads(values))
     assert done.returncode == 0, done.stderr
-    return [one for one in yaml.safe_load_all(done.stdout) if one]
+    return done.stdout
 
 
 def of_kind(objects: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:

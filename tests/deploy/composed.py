@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -21,18 +22,23 @@ _ADDRESS = re.compile(r"(_HOST|_URL|_URI|_SERVERS|_URL_S3)$")
 
 def composed(*files: Path, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The merged file with its defaults filled in; what docker-compose refuses fails the test."""
+    found: dict[str, Any] = yaml.safe_load(_config(files or (FILE,), tuple((environ or {}).items())))
+    return found
+
+
+@cache
+def _config(files: tuple[Path, ...], environ: tuple[tuple[str, str], ...]) -> str:
     program = shutil.which("docker-compose")
     if program is None:
         pytest.fail("docker-compose is not there; on Debian: apt-get install docker-compose", pytrace=False)
-    options = [part for file in files or (FILE,) for part in ("-f", str(file))]
-    env = {"PATH": os.environ["PATH"], **(environ or {})}
+    options = [part for file in files for part in ("-f", str(file))]
+    env = {"PATH": os.environ["PATH"], **dict(environ)}
     # A developer's own .env must not change what is read.
     with NamedTemporaryFile() as none:
         command = [program, "--project-directory", str(ROOT), "--env-file", none.name, *options, "config"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = yaml.safe_load(done.stdout)
-    return found
+    return done.stdout
 
 
 def carried_over(file: Mapping[str, Any], service: str, local: Mapping[str, str]) -> dict[str, str]:

@@ -221,6 +221,7 @@ def apart(stores: dict[str, str]) -> dict[str, str]:
     return names | ports | {"POSTGRES_PORT": stores["POSTGRES_PORT"], "KAFKA_TOPIC_PREFIX": f"{own}."}
 
 
+@pytest.mark.timeout(600)
 async def test_its_settings_run_the_whole_system(
     tmp_path: Path, file: dict[str, Any], kafka: str, seaweed: S3, stores: dict[str, str]
 ) -> None:
