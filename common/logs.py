@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 from urllib.parse import quote
 
-from structlog.contextvars import bound_contextvars, get_contextvars, merge_contextvars
+from structlog.contextvars import bound_contextvars, get_contextvars
 from structlog.dev import ConsoleRenderer, plain_traceback
 from structlog.processors import JSONRenderer, format_exc_info
 from structlog.stdlib import ProcessorFormatter
@@ -29,6 +29,7 @@ _Fields = MutableMapping[str, Any]
 
 _CLIENTS = ("aiokafka", "aiobotocore", "botocore", "aiohttp", "asyncio", "opentelemetry", "urllib3")
 _OF_THE_CODE = frozenset({"time", "level", "logger"})
+_PLACES = {"job": 1, "attempt": 2, "partition": 3, "request_id": 4}
 _MASK = "********"
 _CONTROL = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160))}
 _ALL_BUT_LINES = {number: text for number, text in _CONTROL.items() if chr(number) != "\n"}
@@ -53,7 +54,7 @@ def log_formatter(style: str, secrets: Collection[str], stream: TextIO) -> loggi
     """Makes the lines that go to a stream."""
     console = style == "console" or (style == "auto" and stream.isatty())
     last: list[Processor] = [_printable, _console(stream)] if console else [_JSON]
-    chain: list[Processor] = [_described, merge_contextvars, _added, _traced, _hinted, format_exc_info]
+    chain: list[Processor] = [_described, _bound, _added, _traced, _hinted, format_exc_info]
     chain += [ProcessorFormatter.remove_processors_meta, Masking(secrets)]
     return ProcessorFormatter(processors=chain + last, pass_foreign_args=True)
 
@@ -97,6 +98,12 @@ def _described(_: Any, __: str, fields: _Fields) -> _Fields:
         "logger": record.name,
         **fields,
     }
+
+
+def _bound(_: Any, __: str, fields: _Fields) -> _Fields:
+    bound = context_fields()
+    # A context gives them in any order, and people compare lines.
+    return {**fields, **{name: bound[name] for name in sorted(bound, key=lambda name: _PLACES.get(name, 9))}}
 
 
 def _added(_: Any, __: str, fields: _Fields) -> _Fields:

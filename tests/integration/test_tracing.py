@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import aclosing
 from pathlib import Path
 
 from opentelemetry.sdk.trace import ReadableSpan
@@ -15,6 +16,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from common.clock import SystemClock
+from common.jobstate import State
 from common.kafka import open_kafka
 from common.kafka_options import KafkaOptions
 from common.layout import CHECKPOINTS, JOBS, attempt_topic
@@ -47,12 +49,11 @@ def trace_of(found: ReadableSpan) -> str:
     return f"{found.context.trace_id:032x}"
 
 
-async def ended(client: Client, job_id: str) -> JobView:
-    """The job's view once it has ended."""
-    async with asyncio.timeout(90):
-        async for board in client.follow(0.1):
-            views = [view for view in board.jobs() if view.state.spec.job_id == job_id]
-            if views and not views[0].state.active:
+async def until(client: Client, *wanted: State) -> JobView:
+    """The only job's view once it is in one of these states."""
+    async with asyncio.timeout(90), aclosing(client.follow(0.1)) as boards:
+        async for board in boards:
+            if (views := board.jobs()) and views[0].state.state in wanted:
                 return views[0]
     raise AssertionError("unreachable")
 
@@ -78,8 +79,12 @@ async def test_one_trace_from_submit_to_success(tmp_path: Path, kafka: str, samp
             # The same job again, in another trace: still the same job, and the first trace stands.
             with span("another"):
                 await client.submit(spec)
-            work = [asyncio.ensure_future(part.run()) for part in (Owner(producer), Worker(worker))]
-            view = await ended(client, "sample")
+            work = [asyncio.ensure_future(Owner(producer).run())]
+            await until(client, State.COMPLETING)
+            # Nothing has been trimmed yet.
+            documents = await all_records(broker, attempt_topic("sample", 1))
+            work.append(asyncio.ensure_future(Worker(worker).run()))
+            view = await until(client, State.COMPLETED, State.FAILED)
             for task in work:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
@@ -92,7 +97,6 @@ async def test_one_trace_from_submit_to_success(tmp_path: Path, kafka: str, samp
         assert [(text or "").split("-")[1] == first for text in jobs] == [True, False]
         states = await all_records(broker, CHECKPOINTS)
         assert {(traceparent_of(record.headers) or "").split("-")[1] for record in states} == {first}
-        documents = await all_records(broker, attempt_topic("sample", 1))
         marked = [record for record in documents if record.headers]
         assert [(record.value or b"")[0] for record in marked] == [END] * spec.total_partitions
         assert {(traceparent_of(record.headers) or "").split("-")[1] for record in marked} == {first}
