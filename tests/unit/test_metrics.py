@@ -18,6 +18,7 @@ from common.errors import SourceUnavailable, StoreUnavailable
 from common.memory_broker import MemoryBroker
 from common.memory_store import MemoryStore
 from common.metrics import CATALOGUE, Metrics, Standing
+from common.models import JobSpec
 from common.settings import Settings
 from consumer.budget import SpoolBudget
 from consumer.job import Resources
@@ -27,11 +28,14 @@ from producer.age import Age
 from producer.owner import Owner
 from producer.parts import Limits, ProducerParts
 from producer.pipeline import Pace, asking
+from producer.sources.planned import PlannedSource
+from producer.sources.port import Parts
 from producer.topics import ensure_system_topics
 from shardline.client import Client
 from shardline.gateway.frame import Frame, FramePolicy
 from shardline.sample import write_sample
 from shardline.wiring import source_factory
+from tests.gateway.server import ScriptedStore, sample_documents
 from tests.make import job
 
 STANDING = Standing(7, 3.0, 0.5, (2, 4), {"produced": 10, "kept": 2}, 0.25)
@@ -210,6 +214,26 @@ async def test_a_request_is_counted_under_its_route_and_never_under_its_path() -
 @pytest.fixture
 def spool(tmp_path: Path) -> Resources:
     return Resources(tmp_path, SpoolBudget(1 << 28), asyncio.Semaphore(2))
+
+
+async def test_a_source_that_fails_again_and_again_is_one_wait() -> None:
+    broker, store, clock, metrics = MemoryBroker(), MemoryStore(), SystemClock(), Metrics()
+    await ensure_system_topics(broker, 1)
+    documents = sample_documents(600)
+
+    def open_source(spec: JobSpec, parts: Parts) -> PlannedSource:
+        return PlannedSource(spec, ScriptedStore(spec, documents), parts)
+
+    policy = Limits(progress_seconds=0.02)
+    owner = Owner(ProducerParts(broker, store, clock, metrics, open_source, policy, asyncio.Semaphore(1)))
+    await Client(broker, 1).submit(job(source={"type": "uds3"}, query={"text": "broken"}))
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(owner.run())
+        # The pauses between tries grow: 0.4, 0.8, 1.6 s. A wait as long as this went through several.
+        while (value(metrics, "source_wait_seconds", dataset_job="test") or 0.0) < 2.0:
+            await asyncio.sleep(0.05)
+        assert (value(metrics, "job_documents", dataset_job="test", stage="produced") or 0.0) < len(documents)
+        running.cancel()
 
 
 async def test_who_loses_a_job_stops_telling_of_it(tmp_path: Path, spool: Resources) -> None:
