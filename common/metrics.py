@@ -23,7 +23,7 @@ from common.clock import SystemClock
 from common.jobstate import State
 
 _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-_BYTES = tuple(float(1 << power) for power in range(16, 33, 2))
+_BYTES = tuple(float(1 << power) for power in range(16, 33))
 
 
 @dataclass(frozen=True, slots=True)

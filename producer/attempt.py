@@ -175,7 +175,9 @@ class AttemptRun:
                 _log.warning("%s: %s", self._state.spec.job_id, error)
                 if isinstance(error, StoreUnavailable):
                     self._parts.metrics.store_error(self._state.spec.job_id)
-                self._report_stall(self._parts.clock.monotonic())
+                if self._backlog.seen:
+                    # What the chains held when they were last read: while the store is away lag grows.
+                    self._report()
             else:
                 if outcome is not None:
                     return outcome
@@ -213,16 +215,12 @@ class AttemptRun:
             await self._fail(self._topic_lost())
 
     def _report(self) -> None:
-        now = self._parts.clock.monotonic()
-        self._report_stall(now)
-        self._parts.metrics.progress(self._state.spec.job_id, self._standing(now))
-
-    def _report_stall(self, now: float) -> None:
-        moved = (self._state.produced, self._backlog.chained)
+        state, now = self._state, self._parts.clock.monotonic()
+        moved = (state.produced, self._backlog.chained)
         if moved != self._moved:
             self._moved, self._moved_at = moved, now
-        if self._state.planned:
-            self._parts.metrics.stalled(self._state.spec.job_id, now - self._moved_at)
+        self._parts.metrics.stalled(state.spec.job_id, now - self._moved_at)
+        self._parts.metrics.progress(state.spec.job_id, self._standing(now))
 
     def _standing(self, now: float) -> Standing:
         backlog, produced = self._backlog, self._state.produced
