@@ -330,6 +330,11 @@ class Metrics:
         if status:
             self._observe("gateway_answer_seconds", seconds, route)
 
+    def begin_streams(self, outcomes: Iterable[str]) -> None:
+        """Let the streams of each outcome count from 0."""
+        for outcome in outcomes:
+            self._count("gateway_streams_total", 0, outcome)
+
     def streamed(self, outcome: str, rows: int) -> None:
         """A stream of the gateway ended."""
         self._count("gateway_streams_total", 1, outcome)
