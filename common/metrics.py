@@ -23,7 +23,7 @@ from common.clock import SystemClock
 from common.jobstate import State
 
 _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-_BYTES = tuple(float(1 << power) for power in range(16, 33, 2))
+_BYTES = tuple(float(1 << power) for power in range(16, 33))
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +329,11 @@ class Metrics:
         self._count("gateway_requests_total", 1, str(status))
         if status:
             self._observe("gateway_answer_seconds", seconds, route)
+
+    def begin_streams(self, outcomes: Iterable[str]) -> None:
+        """Let the streams of each outcome count from 0."""
+        for outcome in outcomes:
+            self._count("gateway_streams_total", 0, outcome)
 
     def streamed(self, outcome: str, rows: int) -> None:
         """A stream of the gateway ended."""

@@ -22,6 +22,7 @@ from producer.patience import Patience
 from producer.pipeline import Pipeline, Tools, asking, checkpoint
 from producer.plan import plan_job
 from producer.plan_parts import StoredParts
+from producer.sources.port import Source
 from producer.topics import attempt_topic_spec, ensure_attempt_topic
 
 _log = logging.getLogger(__name__)
@@ -109,16 +110,23 @@ class AttemptRun:
             return
         parts = StoredParts(self._parts.store, self._layout.plan_parts)
         source = self._parts.open_source(state.spec, parts)
-        if state.planned and state.state is State.RUNNING:
-            self._parts.metrics.checkpointed(state.spec.job_id, datetime.fromisoformat(state.updated_at))
-        with asking(self._parts.metrics, state.spec.job_id):
-            plan = await plan_job(state.spec, source, self._parts.store)
+        plan = await self._plan(state, source)
         if not state.planned:
             await self._prepare(writer, state, plan)
         elif await self._parts.broker.describe_topic(self._topic) is None:
             raise self._topic_lost()
         tools = Tools(writer, self._parts.clock, self._parts.metrics, self._backlog, self._parts.limits.pace)
         await Pipeline(tools, state, source, plan).run()
+
+    async def _plan(self, state: JobState, source: Source) -> Plan:
+        planning = partial(plan_job, state.spec, source, self._parts.store)
+        if state.planned:
+            # The plan stands in the store: the source is not asked, and a wait for it goes on.
+            if state.state is State.RUNNING:
+                self._parts.metrics.checkpointed(state.spec.job_id, datetime.fromisoformat(state.updated_at))
+            return await planning()
+        with asking(self._parts.metrics, state.spec.job_id):
+            return await planning()
 
     def _topic_lost(self) -> JobFailed:
         return JobFailed(
@@ -167,7 +175,9 @@ class AttemptRun:
                 _log.warning("the attempt cannot be looked at: %s", error)
                 if isinstance(error, StoreUnavailable):
                     self._parts.metrics.store_error(self._state.spec.job_id)
-                self._report_stall(self._parts.clock.monotonic())
+                if self._backlog.seen:
+                    # What the chains held when they were last read: while the store is away lag grows.
+                    self._report()
             else:
                 if outcome is not None:
                     return outcome
@@ -205,16 +215,12 @@ class AttemptRun:
             await self._fail(self._topic_lost())
 
     def _report(self) -> None:
-        now = self._parts.clock.monotonic()
-        self._report_stall(now)
-        self._parts.metrics.progress(self._state.spec.job_id, self._standing(now))
-
-    def _report_stall(self, now: float) -> None:
-        moved = (self._state.produced, self._backlog.chained)
+        state, now = self._state, self._parts.clock.monotonic()
+        moved = (state.produced, self._backlog.chained)
         if moved != self._moved:
             self._moved, self._moved_at = moved, now
-        if self._state.planned:
-            self._parts.metrics.stalled(self._state.spec.job_id, now - self._moved_at)
+        self._parts.metrics.stalled(state.spec.job_id, now - self._moved_at)
+        self._parts.metrics.progress(state.spec.job_id, self._standing(now))
 
     def _standing(self, now: float) -> Standing:
         backlog, produced = self._backlog, self._state.produced

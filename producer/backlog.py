@@ -38,6 +38,11 @@ class Backlog:
         self._room.set()
 
     @property
+    def seen(self) -> bool:
+        """Whether the chains' ends have been read once."""
+        return self._trimmed is not None
+
+    @property
     def bytes(self) -> int:
         """Scanned bytes that were produced and are in no segment of the chain."""
         held = sum(tip.upto.scanned_bytes for tip in self.tips if tip)

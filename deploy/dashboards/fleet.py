@@ -202,21 +202,34 @@ _PROCESSES = (
         "Resident memory of each process.",
         {"{{job}} {{instance}}": f"process_resident_memory_bytes {_OURS}"},
         BYTES,
+        width=6,
     ),
     Figure(
         "CPU",
         "Cores that each process uses.",
         {"{{job}} {{instance}}": f"rate(process_cpu_seconds_total[{RATE}]) {_OURS}"},
+        width=6,
     ),
     Figure(
         "Spool",
-        "What open segments have reserved and written, and the free disk of the worker with the least.",
+        "What open segments have reserved, and what of it is written.",
         {
             "reserved": "sum (shardline_spool_bytes)",
             "written": "sum (shardline_spool_written_bytes)",
-            "least disk free": "min (shardline_spool_disk_free_bytes and shardline_spool_limit_bytes > 0)",
         },
         BYTES,
+        width=6,
+    ),
+    Figure(
+        "Room for the spool",
+        "Of each worker: free disk and what its spool has written, less what the spool may take.",
+        {
+            "{{instance}}": "shardline_spool_disk_free_bytes + shardline_spool_written_bytes "
+            "- (shardline_spool_limit_bytes > 0)"
+        },
+        BYTES,
+        width=6,
+        floor=None,
         alert="ShardlineSpoolDiskLow",
     ),
 )

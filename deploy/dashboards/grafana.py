@@ -47,8 +47,9 @@ def render(board: Board) -> str:
     numbers = count(1)
     for title, figures in board.rows:
         builder.with_row(dashboard.Row(title).id(next(numbers)))
+        height = max(_HEIGHTS[figure.look] for figure in figures)
         for figure in figures:
-            builder.with_panel(_panel(figure).id(next(numbers)))
+            builder.with_panel(_panel(figure).height(height).id(next(numbers)))
     return json.dumps(builder.build(), cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
 
 
@@ -72,7 +73,7 @@ def _variables(board: Board) -> list[Builder[model.VariableModel]]:
 def _panel(figure: Figure) -> Panel:
     panel: Panel = _LOOKS[figure.look]()
     panel.title(figure.title).description(figure.meaning).datasource(DATASOURCE).unit(figure.unit)
-    panel.height(_HEIGHTS[figure.look]).span(figure.width).thresholds(_thresholds(figure))
+    panel.span(figure.width).thresholds(_thresholds(figure))
     for number, (legend, query) in enumerate(figure.queries.items()):
         panel.with_target(_query(chr(ord("A") + number), legend, query, figure.look))
     if figure.floor is not None:

@@ -98,9 +98,8 @@ _FUNNEL = (
 _PARTITIONS = (
     Figure(
         "Slowest partition",
-        "The partition with the most lag.",
+        "Number of the partition with the most lag; -1 when none lags.",
         {"partition": f"max (shardline_slowest_partition{_JOB})"},
-        look=Look.FIGURES,
         floor=None,
     ),
     Figure(

@@ -26,6 +26,7 @@ from shardline.gateway.library import Library
 from shardline.gateway.limits import RateLimit, StreamLimit
 from shardline.gateway.links import Links
 from shardline.gateway.parts import Gateway, Uds3
+from shardline.gateway.stream import Ending
 from shardline.gateway.tokens import Tokens
 from shardline.gateway.users import SecurityPolicy, security_policy
 from shardline.gateway.watch import Watch
@@ -116,6 +117,7 @@ def _gateway(
     streams = StreamLimit(settings.gateway_streams, settings.gateway_streams_per_user)
     watchers = StreamLimit(_WATCHERS, _WATCHERS_PER_USER)
     metrics = Metrics()
+    metrics.begin_streams(Ending)
     metrics.follow("gateway_streams_open", lambda: streams.open, "rows")
     metrics.follow("gateway_streams_open", lambda: watchers.open, "events")
     return Gateway(

@@ -13,7 +13,7 @@ import yaml
 from deploy.dev.service import HOST, ROOT, Service, ServiceError, http_status
 
 _CONFIGURATION = ROOT / "deploy" / "prometheus" / "prometheus.yml"
-_SECONDS = 60.0
+_SECONDS = 120.0
 
 
 class Prometheus(Service):

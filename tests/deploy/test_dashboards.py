@@ -140,6 +140,8 @@ def test_figures_are_those_of_the_run(observed: Observed) -> None:
     assert most('shardline_attempts_ended_total{ending="failed"}') == 1
     assert most('shardline_dead_letters_sent_total{of="document"}') == 12
     assert most(f'shardline_job_documents{{dataset_job="{JOB}", stage="produced"}}') == 2412
+    assert most('shardline_gateway_streams_total{outcome="complete"}') == 5
+    assert most('sum (increase(shardline_gateway_streams_total{outcome="complete"}[2m]))') > 4
     assert 0 < most(f'shardline_lag_seconds{{dataset_job="{JOB}"}}') < observed.end - observed.start
     assert 0 < most(f'shardline_backlog_ratio{{dataset_job="{JOB}"}}') < 1
     assert most("shardline_spool_written_bytes") > 0

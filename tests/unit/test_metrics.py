@@ -18,6 +18,7 @@ from common.errors import SourceUnavailable, StoreUnavailable
 from common.memory_broker import MemoryBroker
 from common.memory_store import MemoryStore
 from common.metrics import CATALOGUE, Metrics, Standing
+from common.models import JobSpec
 from common.settings import Settings
 from consumer.budget import SpoolBudget
 from consumer.job import Resources
@@ -27,11 +28,14 @@ from producer.age import Age
 from producer.owner import Owner
 from producer.parts import Limits, ProducerParts
 from producer.pipeline import Pace, asking
+from producer.sources.planned import PlannedSource
+from producer.sources.port import Parts
 from producer.topics import ensure_system_topics
 from shardline.client import Client
 from shardline.gateway.frame import Frame, FramePolicy
 from shardline.sample import write_sample
 from shardline.wiring import source_factory
+from tests.gateway.server import ScriptedStore, sample_documents
 from tests.make import job
 
 STANDING = Standing(7, 3.0, 0.5, (2, 4), {"produced": 10, "kept": 2}, 0.25)
@@ -104,7 +108,7 @@ async def test_shards_are_counted_by_size_and_empty_segments_are_none() -> None:
     metrics.landed("one", Totals(rejected={"empty": 3}))
     assert value(metrics, "shard_bytes_count", dataset_job="one") == 1
     assert value(metrics, "shard_bytes_bucket", dataset_job="one", le="65536.0") == 0
-    assert value(metrics, "shard_bytes_bucket", dataset_job="one", le="262144.0") == 1
+    assert value(metrics, "shard_bytes_bucket", dataset_job="one", le="131072.0") == 1
 
 
 async def waited(metrics: Metrics) -> float:
@@ -210,6 +214,54 @@ async def test_a_request_is_counted_under_its_route_and_never_under_its_path() -
 @pytest.fixture
 def spool(tmp_path: Path) -> Resources:
     return Resources(tmp_path, SpoolBudget(1 << 28), asyncio.Semaphore(2))
+
+
+async def test_a_source_that_fails_again_and_again_is_one_wait() -> None:
+    broker, store, clock, metrics = MemoryBroker(), MemoryStore(), SystemClock(), Metrics()
+    await ensure_system_topics(broker, 1)
+    documents = sample_documents(600)
+
+    def open_source(spec: JobSpec, parts: Parts) -> PlannedSource:
+        return PlannedSource(spec, ScriptedStore(spec, documents), parts)
+
+    policy = Limits(progress_seconds=0.02)
+    owner = Owner(ProducerParts(broker, store, clock, metrics, open_source, policy, asyncio.Semaphore(1)))
+    await Client(broker, 1).submit(job(source={"type": "uds3"}, query={"text": "broken"}))
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(owner.run())
+        # The pauses between tries grow: 0.4, 0.8, 1.6 s. A wait as long as this went through several.
+        while (value(metrics, "source_wait_seconds", dataset_job="test") or 0.0) < 2.0:
+            await asyncio.sleep(0.05)
+        assert (value(metrics, "job_documents", dataset_job="test", stage="produced") or 0.0) < len(documents)
+        running.cancel()
+
+
+async def test_lag_grows_while_the_store_is_away(tmp_path: Path) -> None:
+    away = False
+
+    def fault(_when: str, _operation: str, _key: str) -> None:
+        if away:
+            raise StoreUnavailable("away")
+
+    write_sample(tmp_path / "sample.jsonl", 2000)
+    broker, store, metrics = MemoryBroker(), MemoryStore(fault), Metrics()
+    await ensure_system_topics(broker, 1)
+    source = source_factory(Settings(), tmp_path, confined=True, remote=None)
+    policy = Limits(progress_seconds=0.02, pace=Pace(400.0))
+    owner = Owner(ProducerParts(broker, store, SystemClock(), metrics, source, policy, asyncio.Semaphore(1)))
+    await Client(broker, 1).submit(job(source={"type": "files", "paths": ["sample.jsonl"]}))
+
+    async def until(name: str, most: float) -> None:
+        while (value(metrics, name, dataset_job="test") or 0.0) <= most:
+            await asyncio.sleep(0.02)
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(owner.run())
+        await until("lag_documents", 0)
+        away = True
+        await until("store_errors_total", 0)
+        await until("lag_documents", value(metrics, "lag_documents", dataset_job="test") or 0.0)
+        running.cancel()
 
 
 async def test_who_loses_a_job_stops_telling_of_it(tmp_path: Path, spool: Resources) -> None:
