@@ -45,6 +45,24 @@ async def blocking(call: Callable[[], T]) -> T:
         raise
 
 
+async def let_go(close: Callable[[], Awaitable[object]]) -> bool:
+    """Await the close of a client; False when a cancel of its own cut that short.
+
+    Clients cancel their helper tasks and await them. One of those cancels can come out to us, who were
+    not meant; and ours, when it comes meanwhile, can end in a helper that takes it for the client's.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    whole = True
+    try:
+        await close()
+    except asyncio.CancelledError:
+        whole = False
+    if task and task.cancelling() > before:
+        raise asyncio.CancelledError
+    return whole
+
+
 _in_vain: dict[int, tuple[str, float]] = {}
 
 

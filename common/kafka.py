@@ -10,6 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
 
+from common.aio import let_go
 from common.errors import BrokerUnavailable, TopicMissing
 from common.kafka_errors import quiet_client_logs, translated
 from common.kafka_options import KafkaOptions
@@ -44,9 +45,9 @@ class KafkaBroker:
     async def close(self) -> None:
         """Close what was started."""
         if self._producer is not None:
-            await self._producer.stop()
+            await let_go(self._producer.stop)
         if self._admin is not None:
-            await self._admin.close()
+            await let_go(self._admin.close)
 
     async def _started_admin(self) -> AIOKafkaAdminClient:
         async with self._starting:
@@ -55,7 +56,7 @@ class KafkaBroker:
                 try:
                     await admin.start()
                 except BaseException:
-                    await admin.close()
+                    await let_go(admin.close)
                     raise
                 self._admin = admin
         return self._admin
@@ -63,7 +64,7 @@ class KafkaBroker:
     async def _drop_admin(self) -> None:
         admin, self._admin = self._admin, None
         if admin is not None:
-            await admin.close()
+            await let_go(admin.close)
 
     async def check(self) -> None:
         """Ask the cluster for its metadata."""
@@ -183,7 +184,7 @@ class KafkaBroker:
                 try:
                     await producer.start()
                 except BaseException:
-                    await producer.stop()
+                    await let_go(producer.stop)
                     raise
                 self._producer = producer
         return self._producer
@@ -191,7 +192,7 @@ class KafkaBroker:
     async def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            await producer.stop()
+            await let_go(producer.stop)
 
     def transactional(self, transactional_id: str) -> AbstractAsyncContextManager[TransactionalWriter]:
         """Open a writer that fences the earlier ones of its id."""

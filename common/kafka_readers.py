@@ -18,6 +18,7 @@ from aiokafka.errors import (
     UnknownMemberIdError,
 )
 
+from common.aio import let_go
 from common.errors import BrokerUnavailable, OffsetOutOfRange
 from common.kafka_errors import translated
 from common.kafka_options import KafkaOptions
@@ -52,14 +53,9 @@ def _consumer(options: KafkaOptions, *topics: str, **more: Any) -> AIOKafkaConsu
 async def _stop(consumer: AIOKafkaConsumer) -> None:
     # Its helper task must have had a first turn: cancelled before, it would cancel us who wait for it.
     await asyncio.sleep(0)
-    try:
-        await consumer.stop()
-    except asyncio.CancelledError:
-        # A consumer that waits to fetch again, its broker being away, hands the cancel of that wait to us.
-        await consumer._client.close()  # noqa: SLF001 - what stop() would have done next
-        waiting = asyncio.current_task()
-        if waiting is None or waiting.cancelling():
-            raise
+    if not await let_go(consumer.stop):
+        # It waited to fetch again, its broker being away.
+        await let_go(consumer._client.close)  # noqa: SLF001 - what stop() would have done next
 
 
 def _record(found: Any) -> Record:

@@ -16,6 +16,7 @@ from aiokafka.errors import (
     UnknownMemberIdError,
 )
 
+from common.aio import let_go
 from common.errors import BrokerUnavailable
 from common.kafka_errors import translated
 from common.kafka_options import KafkaOptions
@@ -60,13 +61,13 @@ class _Writer:
 
     async def close(self) -> None:
         if not self._broken:
-            await self._producer.stop()
+            await let_go(self._producer.stop)
             return
         # stop() would first wait for the delivery of what can no longer be delivered.
         self._producer._closed = True  # noqa: SLF001 - there is no public way to let go without a flush
         if self._producer._sender.sender_task is not None:  # noqa: SLF001
-            await self._producer._sender.close()  # noqa: SLF001
-        await self._producer.client.close()
+            await let_go(self._producer._sender.close)  # noqa: SLF001
+        await let_go(self._producer.client.close)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:

@@ -132,10 +132,10 @@ class Soak:
         try:
             both: list[asyncio.Future[Any]] = [lanes, *aside]
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            for task in aside:
-                # Without trouble, or without a look at the figures, it would be no soak.
-                if task.done():
-                    task.result()
+            # Without trouble, or without a look at the figures, it would be no soak.
+            if over := [task.exception() for task in aside if task.done()]:
+                self.report.problems.append(f"the soak broke off: {over[0]!r}")
+                return self.report
             await lanes
             await self._look_for_leftovers()
         finally:
