@@ -16,6 +16,7 @@ from common.errors import UsageError
 from common.gateway_settings import GatewaySettings
 from common.setting import setting as _setting
 from common.source_settings import SourceSettings
+from common.webhook_settings import WebhookSettings
 
 
 class _PipelineSettings(BaseModel):
@@ -166,7 +167,7 @@ class _PipelineSettings(BaseModel):
     )
 
 
-class Settings(GatewaySettings, SourceSettings, _PipelineSettings):
+class Settings(WebhookSettings, GatewaySettings, SourceSettings, _PipelineSettings):
     """Every setting of every process. Field names are those of shardline.toml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
