@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shardline.commands.options import JobFile, Json, complete, quiet_settings, read_job
+from shardline.commands.options import JobFile, Json, Sets, WindowName, complete, quiet_settings, read_job
 
 if TYPE_CHECKING:
     from common.models import JobSpec
@@ -34,11 +34,13 @@ def register(app: typer.Typer) -> None:
 
 def run(
     job: JobFile,
+    window: WindowName = None,
+    sets: Sets = None,
     output: Annotated[str, typer.Option(help="A directory, or s3://bucket/prefix.")] = "datasets",
     json: Json = False,
 ) -> None:
     """Run a whole job in this process: no Kafka needed. Stopped or killed, run it again to go on."""
-    complete(_run(read_job(job), output, quiet_settings(), json=json))
+    complete(_run(read_job(job, window, sets), output, quiet_settings(), json=json))
 
 
 async def _run(spec: JobSpec, output: str, settings: Settings, *, json: bool) -> None:
