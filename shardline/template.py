@@ -36,7 +36,7 @@ def fill_job(body: bytes, window: Window | None, sets: Sequence[str]) -> bytes:
         places = ", ".join(f"${{{name}}}" for name in unknown)
         raise UsageError(f"the job has no value for {places}", hint=_hint(unknown))
     if window and used.isdisjoint(PLACEHOLDERS):
-        hint = "use ${window} in its job_id, and ${from} and ${end} in its filters, or leave out --window"
+        hint = "use ${window} in its job_id, and ${from} and ${next} in its filters, or leave out --window"
         raise UsageError("nothing in the job depends on the window", hint=hint)
     if unused := sorted(values.keys() - used - set(PLACEHOLDERS)):
         raise UsageError(f"--set {unused[0]}: the job has no placeholder ${{{unused[0]}}}")
