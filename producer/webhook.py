@@ -155,7 +155,7 @@ class Webhook:
             async with self._session.post(
                 self._options.url, data=body, headers=headers, allow_redirects=False
             ) as answer:
-                if answer.ok and answer.status < 300:  # noqa: PLR2004 - 2xx
+                if 200 <= answer.status < 300:  # noqa: PLR2004 - 2xx
                     return None
                 pause = _seconds(answer.headers.get("Retry-After", ""))
                 return _Fault(f"it answers {answer.status}", pause, final=answer.status == _GONE)

@@ -1,14 +1,20 @@
 """From settings to the webhook."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from common.errors import UsageError
+from yarl import URL
+
+from common.errors import ServiceUnavailable, UsageError
 from common.metrics import Metrics
 from common.settings import Settings
+from producer.sources.http import trust
 from producer.webhook import Webhook, WebhookOptions, checked_url, open_webhook, signing_key
 from shardline.wiring import CLOCK
+
+_CONNECT_SECONDS = 5.0
 
 
 def webhook_options(settings: Settings) -> WebhookOptions | None:
@@ -49,3 +55,26 @@ async def open_receiver(
     limited = replace(options, patience=min(options.patience, most))
     async with open_webhook(limited, CLOCK, metrics) as webhook:
         yield webhook
+
+
+async def try_webhook(settings: Settings) -> str:
+    """What `doctor` finds: the settings will do, and the receiver takes a connection. Nothing is sent.
+
+    Raises:
+        UsageError: a setting will not do.
+        ServiceUnavailable: it takes no connection.
+    """
+    options = webhook_options(settings)
+    if options is None:
+        return ""
+    url = URL(options.url)
+    secure = trust(options.ca_file) if url.scheme == "https" else None
+    try:
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            _, writer = await asyncio.open_connection(url.host, url.port, ssl=secure)
+    except (OSError, TimeoutError) as error:
+        why = str(error) or f"no answer for {_CONNECT_SECONDS:.0f} s"
+        hint = "see that it runs, and which CA its certificate is of (SHARDLINE_WEBHOOK_CA_FILE)"
+        raise ServiceUnavailable(f"{options.place} takes no connection: {why}", hint=hint) from None
+    writer.close()
+    return f"{options.place} takes connections; nothing was sent"

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -55,6 +56,7 @@ async def test_ends_are_told_signed_and_tried_again(tmp_path: Path, kafka: str, 
                 "finished_at": manifest["completed_at"],
             }
             assert manifest["dead_letters"]
+            assert list(posts[-1].verified()) == list(json.loads(documented("json")))
             assert len({post.body for post in posts}) == 1
             await system.until("sample", lambda view: not view.state.owed)
             assert producer.metric("webhooks_total") == 3
@@ -62,6 +64,13 @@ async def test_ends_are_told_signed_and_tried_again(tmp_path: Path, kafka: str, 
             # One post for each end, and nothing for anything else.
             ids = [post.id for post in hook.told]
             assert sorted(ids) == ["late_1", "late_2", *["sample_1"] * 3]
+
+
+def documented(kind: str) -> str:
+    """The page's block of a kind."""
+    page = (Path(__file__).parent.parent.parent / "docs" / "webhooks.md").read_text(encoding="utf-8")
+    (block,) = re.findall(rf"^```{kind}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    return str(block)
 
 
 async def fails_then_completes(system: System, hook: Hook) -> None:
@@ -142,16 +151,22 @@ def test_run_tells_too_and_ends_as_the_job_did(tmp_path: Path, monkeypatch: pyte
         monkeypatch.delenv(name, raising=False)
     write_sample(tmp_path / "sample.jsonl", 100)
     (tmp_path / "job.json").write_text(json.dumps(sample_job("alone")))
-    base = dict(os.environ)
+    # As the page says how to make one.
+    (made,) = re.findall(r"made by: (.*)", documented("sh"))
+    secret = subprocess.run(["bash", "-c", made], capture_output=True, text=True, check=True).stdout
+    (tmp_path / "secret").write_text(secret)
+    base = dict(os.environ) | {"SHARDLINE_WEBHOOK_SECRET_FILE": str(tmp_path / "secret")}
     with receiving((500, {})) as hook:
-        done = run(tmp_path, base | hook.env)
+        done = run(tmp_path, base | {"SHARDLINE_WEBHOOK_URL": hook.url})
         assert done.returncode == 0, done.stderr
         assert [post.id for post in hook.told] == ["alone_1"] * 2
-        news = hook.told[-1].verified()
+        news = hook.told[-1].verified(secret.strip())
     view = json.loads(done.stdout)
     assert (news["dataset"], news["rows"]) == (view["dataset"], view["rows"])
     # The receiver is gone: the run is the same, and says what was not told.
-    away = run(tmp_path, base | hook.env | {"SHARDLINE_WEBHOOK_PATIENCE_SECONDS": "0.2"})
+    away = run(
+        tmp_path, base | {"SHARDLINE_WEBHOOK_URL": hook.url, "SHARDLINE_WEBHOOK_PATIENCE_SECONDS": "0.2"}
+    )
     assert away.returncode == 0, away.stderr
     assert json.loads(away.stdout)["state"] == "completed"
     assert "webhook alone_1: given up" in away.stderr
