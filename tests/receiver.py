@@ -53,7 +53,7 @@ class Hook:
         """The settings of a process that tells it."""
         return {"SHARDLINE_WEBHOOK_URL": self.url, "SHARDLINE_WEBHOOK_SECRET": SECRET}
 
-    def until_told(self, message_id: str, times: int = 1, seconds: float = 60.0) -> list[Told]:
+    def until_told(self, message_id: str, times: int = 1, seconds: float = 180.0) -> list[Told]:
         """The posts of a message, once there are so many."""
         deadline = time.monotonic() + seconds
         with self.heard:

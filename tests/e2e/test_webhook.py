@@ -16,7 +16,7 @@ from common.layout import attempt_topic
 from common.models import Request
 from deploy.dev.service import free_ports
 from shardline.sample import write_sample
-from tests.e2e.system import Process, System, running_system
+from tests.e2e.system import DEADLINE, Process, System, running_system
 from tests.faults.oracle import SHORT
 from tests.make import job, sample_job
 from tests.receiver import SECRET, Hook, Told, receiving
@@ -118,12 +118,13 @@ async def test_a_receiver_that_is_away_holds_up_nothing(tmp_path: Path, kafka: s
 
 
 async def dead(process: Process) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(DEADLINE):
         while process.popen.poll() is None:
             await asyncio.sleep(0.05)
     assert process.popen.returncode == -signal.SIGKILL, process.log_text()
 
 
+@pytest.mark.timeout(600)
 async def test_producers_killed_around_the_telling(tmp_path: Path, kafka: str, seaweed: S3) -> None:
     write_sample(tmp_path / "sample.jsonl", 100)
     with receiving() as hook:
