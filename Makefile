@@ -10,13 +10,14 @@ UV := $(RUN)/uv
 UV_VERSION := 0.13.9
 DEMO := .run/demo
 TEST_WORKERS ?= 2
+DIST ?= dist
 
-.PHONY: help install check format test faults soak simulate demo bench up down docs clean
+.PHONY: help install check format test faults soak simulate demo bench up down docs dist sbom licences clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(VENV)/.installed: pyproject.toml uv.lock
+$(VENV)/.installed: pyproject.toml uv.lock common/__init__.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Shardline needs Python 3.11 or newer; '$(PYTHON)' is older. Try: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
 	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV) \
@@ -67,5 +68,15 @@ docs: install ## Make the generated pages of docs/, and the dashboards, anew
 	$(RUN)/python -m shardline.reference
 	$(RUN)/python -m deploy.dashboards
 
+dist: install ## Wheel and sdist in DIST; the wheel is built from the sdist
+	rm -f $(DIST)/shardline-*.whl $(DIST)/shardline-*.tar.gz
+	$(UV) build --quiet --no-build-isolation --out-dir $(DIST)
+
+sbom: install ## The bill of materials in DIST, from the lock, with licences
+	$(RUN)/python -m deploy.release.sbom $(DIST)/shardline.cdx.json
+
+licences: install ## The licences of all that is shipped; fails where one is not allowed
+	$(RUN)/python -m deploy.release.licences
+
 clean: ## Remove what the commands above made
-	rm -rf $(VENV) .run .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .run dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

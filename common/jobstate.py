@@ -74,7 +74,7 @@ class JobState:
     `traceparent`: the trace of the job; it travels in the message's headers, beside the rest.
     `request_offset`: the last message of dataset.jobs that this state has taken in. `cursor`: the
     source position up to which all is sent. `planned`: the topic exists and the columns are frozen.
-    `notes`: those of the plan.
+    `notes`: those of the plan. `owed`: attempts whose end the webhook has yet to be told.
     """
 
     spec: JobSpec
@@ -95,6 +95,7 @@ class JobState:
     message: str | None = None
     warning: str | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+    owed: list[int] = field(default_factory=list)
 
     @property
     def active(self) -> bool:

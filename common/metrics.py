@@ -106,6 +106,12 @@ CATALOGUE: dict[str, Definition] = {
         Counter, "Streams that ended, by how (docs/http.md)", ("outcome",), per_job=False
     ),
     "gateway_rows_total": Definition(Counter, "Rows streamed to clients", per_job=False),
+    "webhooks_total": Definition(
+        Counter,
+        "Tries of the webhook: delivered, failed (tried again), given_up",
+        ("outcome",),
+        per_job=False,
+    ),
     "build_info": Definition(Gauge, "1; the version is the label", ("version",), per_job=False),
 }
 
@@ -339,6 +345,10 @@ class Metrics:
         """A stream of the gateway ended."""
         self._count("gateway_streams_total", 1, outcome)
         self._count("gateway_rows_total", rows)
+
+    def webhook(self, outcome: str) -> None:
+        """The webhook was tried."""
+        self._count("webhooks_total", 1, outcome)
 
     def spool(self, reserved: int) -> None:
         """Spool bytes reserved now."""

@@ -17,6 +17,7 @@ from common.gateway_settings import GatewaySettings
 from common.setting import setting as _setting
 from common.source_settings import SourceSettings
 from common.trace_settings import TraceSettings
+from common.webhook_settings import WebhookSettings
 
 
 class _PipelineSettings(BaseModel):
@@ -173,7 +174,7 @@ class _PipelineSettings(BaseModel):
     )
 
 
-class Settings(TraceSettings, GatewaySettings, SourceSettings, _PipelineSettings):
+class Settings(WebhookSettings, TraceSettings, GatewaySettings, SourceSettings, _PipelineSettings):
     """Every setting of every process. Field names are those of shardline.toml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)

@@ -112,7 +112,7 @@ class Owner:
         for job_id, state in latest_states(records).items():
             runner = JobRunner(self._parts, partition, state.spec, state)
             self._runners[partition][job_id] = runner
-            if state.active or not state.topic_removed:
+            if state.active or not state.topic_removed or state.owed:
                 self._start(partition, runner, None)
         self._loading.pop(partition, None)
 

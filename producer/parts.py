@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from common.clock import Clock
 from common.metrics import Metrics
 from common.ports import Broker, ObjectStore
+from producer.news import Receiver
 from producer.pipeline import Pace
 from producer.sources.port import OpenSource
 
@@ -25,7 +26,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ProducerParts:
-    """The ports, the policy, and the slots: as many jobs run at once, more are queued."""
+    """The ports, the policy, and the slots: as many jobs run at once, more are queued.
+
+    `receiver`: who is told how attempts end; None is nobody.
+    """
 
     broker: Broker
     store: ObjectStore
@@ -34,3 +38,4 @@ class ProducerParts:
     open_source: OpenSource
     limits: Limits
     slots: asyncio.Semaphore
+    receiver: Receiver | None = None

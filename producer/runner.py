@@ -1,7 +1,6 @@
 """One job from acceptance to the removal of its topic, on whichever producer owns it now."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -10,6 +9,7 @@ from functools import partial
 from common.aio import patiently
 from common.clock import stamp
 from common.errors import JobConflict
+from common.failpoints import failpoint
 from common.jobstate import RETRIABLE, JobState, State
 from common.layout import CHECKPOINTS, DEAD_LETTERS, attempt_topic, transactional_id
 from common.letters import request_letter
@@ -21,6 +21,7 @@ from common.tracing import continued, current, span, traceparent_of
 from producer.acceptance import accept, state_from_store
 from producer.attempt import AttemptRun
 from producer.cleanup import delete_dataset
+from producer.news import News
 from producer.parts import ProducerParts
 from producer.pipeline import checkpoint
 
@@ -37,6 +38,7 @@ class JobRunner:
         self._partition = partition
         self._requests: asyncio.Queue[tuple[Request, Record]] = asyncio.Queue()
         self._heeded = -1
+        self._news = News(parts.receiver, parts.store, parts.clock, spec)
 
     def request(self, request: Request, record: Record) -> None:
         """Hand over a request; one that the state has taken in already is dropped."""
@@ -44,6 +46,12 @@ class JobRunner:
 
     async def run(self, submission: Record | None) -> None:
         """Work until nothing is left to do for now."""
+        try:
+            await self._run(submission)
+        finally:
+            await self._news.stop()
+
+    async def _run(self, submission: Record | None) -> None:
         if self.state is None and not await self._accept(submission):
             return
         with continued(self._known().traceparent):
@@ -52,6 +60,7 @@ class JobRunner:
     async def _go_on(self) -> None:
         while True:
             state = self._known()
+            self._news.tell(state.owed)
             if state.active:
                 with log_context(attempt=state.attempt):
                     await self._run_attempt(state)
@@ -59,6 +68,10 @@ class JobRunner:
                 await self._heed(*self._requests.get_nowait())
             elif not state.topic_removed:
                 await self._retire()
+            elif self._has_told():
+                await self._note_told()
+            elif self._news.pending:
+                await self._stirred()
             else:
                 return
 
@@ -98,7 +111,9 @@ class JobRunner:
             await asyncio.gather(heed, return_exceptions=True)
             # Also when another producer takes the job: two must not tell of one.
             self._parts.metrics.forget_job(self.spec.job_id)
-        await self._change(partial(_conclude, outcome, empty=attempt.empty))
+        failpoint("webhook.before_checkpoint")
+        owes = self._news.wanted
+        await self._change(partial(_conclude, outcome, empty=attempt.empty, owes=owes))
         self._parts.metrics.ended(outcome.ending)
         _log.info("the attempt is %s", outcome.ending)
 
@@ -129,6 +144,7 @@ class JobRunner:
         if request.action == "delete" and state.state is not State.DELETED:
             removing = partial(delete_dataset, self._parts.broker, self._parts.store, state)
             await patiently(removing, self._parts.clock, f"delete {self.spec.job_id}")
+            await self._news.stop()
             await self._change(_deleted)
         elif request.action == "retry" and state.state in RETRIABLE:
             # The grace time of the old attempt's topic may not be over: nobody would remove it later.
@@ -141,12 +157,32 @@ class JobRunner:
 
     async def _retire(self) -> None:
         # The grace time lets late readers finish; a request ends it early.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._parts.limits.topic_grace):
-                self._requests.put_nowait(await self._requests.get())
+        ends = self._parts.clock.monotonic() + self._parts.limits.topic_grace
+        while (left := ends - self._parts.clock.monotonic()) > 0:
+            await self._stirred(left)
+            if not self._requests.empty():
                 return
+            await self._note_told()
         await self._delete_topic(self._known().attempt)
         await self._change(_retired)
+
+    async def _stirred(self, seconds: float | None = None) -> None:
+        """Wait for a request, or for the end of what is being told; at most so long."""
+        arrived = asyncio.create_task(self._requests.get())
+        try:
+            waiting = (arrived, *self._news.pending)
+            await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if arrived.done():
+                self._requests.put_nowait(arrived.result())
+            arrived.cancel()
+
+    def _has_told(self) -> bool:
+        return not self._news.told.isdisjoint(self._known().owed)
+
+    async def _note_told(self) -> None:
+        if self._has_told():
+            await self._change(lambda _: None)
 
     async def _delete_topic(self, attempt: int) -> None:
         topic = attempt_topic(self.spec.job_id, attempt)
@@ -163,6 +199,7 @@ class JobRunner:
         async def commit() -> None:
             async with self.claim() as (writer, state):
                 change(state)
+                state.owed = [attempt for attempt in state.owed if attempt not in self._news.told]
                 state.request_offset = max(state.request_offset, self._heeded)
                 state.updated_at = stamp(self._parts.clock)
                 async with writer.transaction() as transaction:
@@ -190,12 +227,14 @@ class JobRunner:
         return JobState.of(own[-1]) if own else None
 
 
-def _conclude(outcome: Outcome, state: JobState, *, empty: bool) -> None:
+def _conclude(outcome: Outcome, state: JobState, *, empty: bool, owes: bool) -> None:
     if state.attempt != outcome.attempt or not state.active:
         return
     state.state = State(outcome.ending)
     state.code, state.message = outcome.code, outcome.message
     state.warning = "empty" if empty and outcome.ending == "completed" else None
+    if owes:
+        state.owed.append(outcome.attempt)
 
 
 def _retried(state: JobState) -> None:
@@ -207,6 +246,7 @@ def _retried(state: JobState) -> None:
 
 def _deleted(state: JobState) -> None:
     state.state, state.topic_removed = State.DELETED, True
+    state.owed = []
 
 
 def _retired(state: JobState) -> None:

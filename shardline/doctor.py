@@ -16,6 +16,7 @@ from producer.sources.themis.client import shown
 from producer.sources.themis.indexes import check, create, needed
 from shardline.output import size
 from shardline.stores import probes
+from shardline.webhooks import try_webhook
 from shardline.wiring import open_broker, open_store, open_themis_client, uds3_stores
 
 
@@ -46,6 +47,7 @@ async def examine(settings: Settings) -> list[Check]:
         ("files", _files),
         ("postgresql", _postgres),
         ("themisdb", _themis),
+        ("webhook", try_webhook),
     ]
     checks = []
     for name, attempt in tries:
@@ -73,6 +75,8 @@ def _not_configured(name: str, settings: Settings) -> str | None:
         return "POSTGRES_HOST is not set"
     if name == "themisdb" and settings.themis_url is None:
         return "THEMIS_URL is not set"
+    if name == "webhook" and settings.webhook_url is None:
+        return "SHARDLINE_WEBHOOK_URL is not set"
     return None
 
 

@@ -25,6 +25,7 @@ from consumer.budget import SpoolBudget
 from consumer.job import Resources
 from consumer.spool_folder import spool_folder
 from consumer.worker import Worker, WorkerParts
+from producer.news import Receiver
 from producer.owner import Owner
 from producer.parts import Limits, ProducerParts
 from producer.sources.port import OpenSource
@@ -60,6 +61,7 @@ class Embedded:
     spool_bytes: int
     uploads: int = 4
     spool_dir: Path = Path(tempfile.gettempdir())
+    receiver: Receiver | None = None
 
     async def run(self, spec: JobSpec, on_progress: Callable[[JobView], None]) -> Ending:
         """Run the job to its end; what an earlier, killed run landed is kept and continued.
@@ -88,9 +90,17 @@ class Embedded:
     def _owner(self, broker: MemoryBroker) -> Owner:
         # The topic goes with the process: no grace time for it.
         limits = replace(self.limits, topic_grace=0.0)
-        slots = asyncio.Semaphore(1)
         return Owner(
-            ProducerParts(broker, self.store, self.clock, self.metrics, self.open_source, limits, slots)
+            ProducerParts(
+                broker=broker,
+                store=self.store,
+                clock=self.clock,
+                metrics=self.metrics,
+                open_source=self.open_source,
+                limits=limits,
+                slots=asyncio.Semaphore(1),
+                receiver=self.receiver,
+            )
         )
 
     def _worker(self, broker: MemoryBroker, spool: Path) -> Worker:
@@ -143,6 +153,6 @@ async def _see_through(
             if again and not retried:
                 retried = True
                 await client.request(Request(job_id=spec.job_id, action="retry"))
-            elif not view.state.active and not again:
+            elif not (view.state.active or again or view.state.owed):
                 return view
     raise AssertionError("the board never ends")

@@ -17,6 +17,7 @@ from consumer.worker import Worker, WorkerParts
 from producer.owner import Owner
 from producer.parts import ProducerParts
 from producer.topics import ensure_system_topics
+from shardline.webhooks import open_receiver
 from shardline.wiring import CLOCK, limits, open_broker, open_store, slots, source_factory
 
 _log = logging.getLogger(__name__)
@@ -29,7 +30,11 @@ async def serve_producer(settings: Settings) -> None:
         UsageError: a setting is wrong, or the store does not honour create-only puts.
     """
     metrics = Metrics()
-    async with open_broker(settings) as broker, open_store(settings) as (store, client):
+    async with (
+        open_receiver(settings, metrics) as receiver,
+        open_broker(settings) as broker,
+        open_store(settings) as (store, client),
+    ):
         parts = ProducerParts(
             broker=broker,
             store=store,
@@ -38,6 +43,7 @@ async def serve_producer(settings: Settings) -> None:
             open_source=source_factory(settings, settings.files_root, confined=True, remote=client),
             limits=limits(settings),
             slots=slots(settings),
+            receiver=receiver,
         )
         owner = Owner(parts)
         await _serve(settings, metrics, broker, store, owner.run, owner.ready)

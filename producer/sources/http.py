@@ -174,7 +174,7 @@ async def open_http(options: HttpOptions) -> AsyncIterator[HttpStore]:
     timeout = aiohttp.ClientTimeout(
         total=None, sock_connect=min(10.0, options.timeout), sock_read=options.timeout
     )
-    connector = aiohttp.TCPConnector(limit=_CONNECTIONS, ssl=_trust(options.ca_file))
+    connector = aiohttp.TCPConnector(limit=_CONNECTIONS, ssl=trust(options.ca_file))
     headers = {"Content-Type": "application/json", "Accept": "application/json", **options.headers}
     # The cookie of one answer must not decide the next one.
     async with aiohttp.ClientSession(
@@ -183,7 +183,8 @@ async def open_http(options: HttpOptions) -> AsyncIterator[HttpStore]:
         yield HttpStore(session, options)
 
 
-def _trust(ca_file: str | None) -> ssl.SSLContext | bool:
+def trust(ca_file: str | None) -> ssl.SSLContext | bool:
+    """What a client trusts: the authorities of a PEM file, else the system's. Raises UsageError."""
     if ca_file is None:
         return True
     try:

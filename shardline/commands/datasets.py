@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shardline.commands.options import JobFile, Json, complete, quiet_settings, read_job
+from shardline.commands.options import JobFile, Json, Sets, WindowName, complete, quiet_settings, read_job
 
 if TYPE_CHECKING:
     from common.models import JobSpec
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 
 _SHOWN_LETTERS = 10
+# Somebody waits for the command to end.
+_TELL_SECONDS = 60.0
 
 
 def register(app: typer.Typer) -> None:
@@ -32,13 +34,15 @@ def register(app: typer.Typer) -> None:
 
 def run(
     job: JobFile,
+    window: WindowName = None,
+    sets: Sets = None,
     output: Annotated[str, typer.Option(help="A directory, or s3://bucket/prefix.")] = "datasets",
     json: Json = False,
 ) -> None:
     """Run a whole job in this process: no Kafka needed. Stopped or killed, run it again to go on."""
     from shardline.wiring import traced
 
-    spec, settings = read_job(job), quiet_settings()
+    spec, settings = read_job(job, window, sets), quiet_settings()
     with traced(settings, "cli"):
         complete(_run(spec, output, settings, json=json))
 
@@ -50,19 +54,26 @@ async def _run(spec: JobSpec, output: str, settings: Settings, *, json: bool) ->
     from shardline.embedded import Embedded, locked_output
     from shardline.output import put_json
     from shardline.progress import screen
+    from shardline.webhooks import open_receiver
     from shardline.wiring import CLOCK, limits, open_place, open_reader, source_factory
 
-    async with open_place(output, settings) as store, open_reader(settings) as remote:
+    metrics = Metrics()
+    async with (
+        open_place(output, settings) as store,
+        open_reader(settings) as remote,
+        open_receiver(settings, metrics, most=_TELL_SECONDS) as receiver,
+    ):
         with locked_output(output), screen() as shown:
             await probe_create_only(store)
             embedded = Embedded(
                 store=store,
                 clock=CLOCK,
-                metrics=Metrics(),
+                metrics=metrics,
                 open_source=source_factory(settings, Path(), confined=False, remote=remote),
                 limits=limits(settings),
                 spool_bytes=settings.spool_bytes,
                 uploads=settings.uploads,
+                receiver=receiver,
             )
             ending = await embedded.run(spec, shown.show)
         view = ending.view

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from shardline.commands.options import JobFile, JobId, Json, complete, quiet_settings, read_job
+from shardline.commands.options import (
+    JobFile,
+    JobId,
+    Json,
+    Sets,
+    WindowName,
+    complete,
+    quiet_settings,
+    read_job,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +30,9 @@ _WATCH_SECONDS = 0.5
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    app.command(epilog="Example: shardline submit job.json --wait")(submit)
+    app.command(
+        epilog="Examples: shardline submit job.json --wait · shardline submit laws.json --window yesterday"
+    )(submit)
     app.command(epilog="Example: shardline jobs --json")(jobs)
     app.command(epilog="Example: shardline status laws-2026 --watch")(status)
     app.command(epilog="Example: shardline cancel laws-2026")(cancel)
@@ -31,6 +42,8 @@ def register(app: typer.Typer) -> None:
 
 def submit(
     job: JobFile,
+    window: WindowName = None,
+    sets: Sets = None,
     wait: Annotated[bool, typer.Option("--wait", help="Watch until the job has ended.")] = False,
     json: Json = False,
 ) -> None:
@@ -38,7 +51,7 @@ def submit(
     from shardline.output import put, put_json
     from shardline.wiring import traced
 
-    spec = read_job(job)
+    spec = read_job(job, window, sets)
     settings = quiet_settings()
     with traced(settings, "cli"):
         complete(_submit(spec, settings))

@@ -9,16 +9,30 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Coroutine, Mapping, Sequence
     from typing import Any, TypeVar
 
     T = TypeVar("T")
     from common.models import JobSpec
     from common.settings import Settings
+    from shardline.window import Window
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB.json", help="The job message; - is standard input.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job id.")]
+WindowName = Annotated[
+    str | None,
+    typer.Option(
+        "--window",
+        metavar="WHEN",
+        help="Fill ${window}, ${from}, ${to}, ${end}, ${next}. "
+        "yesterday, today, last-week, last-month, a day, 2026-w48, 2026-11, DAY..DAY; in UTC.",
+    ),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Fill ${NAME} in the job's texts; may be repeated."),
+]
 Port = Annotated[
     int | None,
     typer.Option("--metrics-port", min=0, max=65535, help="Of /metrics, /healthz, /readyz; 0: any free."),
@@ -72,19 +86,33 @@ def _log_by(found: Settings, level: str, style: str) -> None:
     log_to_stderr(level, style, found.secrets())
 
 
-def read_job(path: Path, *, default_id: bool = True) -> JobSpec:
-    """The job of a file.
+def read_job(path: Path, window: str | None = None, sets: Sequence[str] | None = None) -> JobSpec:
+    """The job of a file, its placeholders filled.
 
     Raises:
-        UsageError: it cannot be read, or breaks the schema.
+        UsageError: it cannot be read, a placeholder has no value, or it breaks the schema.
     """
     import sys
 
     from common.errors import UsageError
     from common.models import parse_job
+    from shardline.template import fill_job, names_days
 
     try:
         text = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    return parse_job(text, default_id=default_id)
+    found = _window(window, warn=names_days(text)) if window else None
+    return parse_job(fill_job(text, found, sets or ()), default_id=True)
+
+
+def _window(text: str, *, warn: bool) -> Window:
+    from common.clock import SystemClock
+    from shardline.output import say
+    from shardline.window import parse_window
+
+    today = SystemClock().now().date()
+    found = parse_window(text, today)
+    if warn and found.last >= today:
+        say(f"warning: {found.last} is not over in UTC: what comes later will not be in the dataset")
+    return found

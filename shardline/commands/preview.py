@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shardline.commands.options import JobFile, Json, complete, quiet_settings, read_job
+from shardline.commands.options import JobFile, Json, Sets, WindowName, complete, quiet_settings, read_job
 
 if TYPE_CHECKING:
     from common.models import JobSpec
@@ -27,6 +27,8 @@ def register(app: typer.Typer) -> None:
 
 def preview(
     job: JobFile,
+    window: WindowName = None,
+    sets: Sets = None,
     documents: Annotated[int, typer.Option(min=1, max=100_000, help="Read so many at most.")] = 1000,
     seconds: Annotated[float, typer.Option(min=0.1, help="And for so long at most, after planning.")] = 20.0,
     show: Annotated[int, typer.Option(min=0, help="Documents to show.")] = 5,
@@ -39,7 +41,7 @@ def preview(
     """
     from shardline.output import put_json
 
-    found = complete(_preview(read_job(job), quiet_settings(), documents, seconds))
+    found = complete(_preview(read_job(job, window, sets), quiet_settings(), documents, seconds))
     if json:
         put_json(found.to_json(show))
     else:

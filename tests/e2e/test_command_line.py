@@ -69,7 +69,9 @@ async def test_a_job_by_hand(tmp_path: Path, kafka: str, seaweed: S3) -> None:
         assert "only job messages" in shell.run("dead-letters", "requeue", letters[0]["key"], code=2).stderr
         checks = {check["name"]: check["ok"] for check in shell.json("doctor")["checks"]}
         up = {"kafka": True, "object store": True, "spool folder": True, "files": True}
-        assert checks == up | dict.fromkeys(("postgresql", "themisdb", "chromadb", "neo4j", "couchdb"))
+        assert checks == up | dict.fromkeys(
+            ("postgresql", "themisdb", "chromadb", "neo4j", "couchdb", "webhook")
+        )
         assert "nothing to cancel" in shell.run("cancel", "typed", code=2).stderr
         assert "can be retried" in shell.run("retry", "typed", code=2).stderr
         shell.run("delete", "typed", "--yes")

@@ -6,7 +6,9 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from common.errors import BrokerUnavailable, StoreUnavailable
+import orjson
+
+from common.errors import BrokerUnavailable, ServiceUnavailable, StoreUnavailable
 from common.ports import (
     GroupListener,
     GroupReader,
@@ -64,6 +66,31 @@ class NetStore:
     async def delete(self, keys: Sequence[str]) -> None:
         """Remove objects."""
         await self._process.request("store", partial(self._store.delete, keys), StoreUnavailable)
+
+
+class NetReceiver:
+    """The webhook, seen from a producer: told again until an answer comes back."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    async def deliver(self, message_id: str, body: bytes) -> None:
+        """Tell."""
+        news = orjson.loads(body)
+        success = f"{news['name'].lower()}/{news['job_id']}/_SUCCESS"
+
+        async def apply() -> None:
+            world = self._process.world
+            whole = news["state"] != "completed" or success in world.store._objects
+            world.hear(message_id, body, whole=whole)
+
+        # Slow enough that producers die meanwhile.
+        await asyncio.sleep(self._process.world.dice.uniform(0.0, 4.0))
+        while True:
+            try:
+                return await self._process.request("receiver", apply, ServiceUnavailable)
+            except ServiceUnavailable:
+                await asyncio.sleep(0.5)
 
 
 class NetBroker:

@@ -30,7 +30,7 @@ from producer.sources.port import Document, Item
 from producer.topics import ensure_system_topics
 from tests.simulation.documents import MemorySource, documents, simulated_job
 from tests.simulation.loop import Deadlock, SimClock, simulate
-from tests.simulation.ports import NetBroker, NetStore
+from tests.simulation.ports import NetBroker, NetReceiver, NetStore
 from tests.simulation.world import Harm, Process, World
 
 CONTENTS = 7
@@ -55,8 +55,9 @@ class Verdict:
 class Cast:
     """The processes of a schedule."""
 
-    def __init__(self, world: World, items: list[Item], spool: Path) -> None:
+    def __init__(self, world: World, items: list[Item], spool: Path, *, telling: bool) -> None:
         self.world = world
+        self.telling = telling
         self._items = items
         self._spool = spool
         self._clock = SimClock()
@@ -103,6 +104,7 @@ class Cast:
                 lambda _spec, _parts: source,
                 limits,
                 slots,
+                NetReceiver(process) if self.telling else None,
             )
         )
 
@@ -169,26 +171,32 @@ class Trouble:
         self._world.broker.commit([(JOBS, [message])])
 
 
-def run_schedule(seed: int, expected: str, *, calm: bool = False) -> Verdict:
-    """Run the schedule of a seed and judge it; `expected` is the undisturbed digest."""
+def run_schedule(seed: int, expected: str, *, calm: bool = False, telling: bool = False) -> Verdict:
+    """Run the schedule of a seed and judge it; `expected` is the undisturbed digest.
+
+    `telling`: with a webhook, which makes it another schedule.
+    """
     with tempfile.TemporaryDirectory(prefix="sim-", dir=_memory_folder()) as spool, _logs() as logged:
         verdict = Verdict(seed)
         try:
-            simulate(seed, lambda dice: _play(dice, verdict, Path(spool), expected, calm=calm))
+            cast = partial(Cast, spool=Path(spool), telling=telling)
+            simulate(seed, lambda dice: _play(dice, verdict, cast, expected, calm=calm))
         except Deadlock:
             verdict.problems.append("deadlock: nothing can happen any more")
         verdict.problems += [text for text in logged if "a bug in Shardline" in text]
         return verdict
 
 
-async def _play(dice: random.Random, verdict: Verdict, spool: Path, expected: str, *, calm: bool) -> None:
+async def _play(
+    dice: random.Random, verdict: Verdict, hire: Callable[..., Cast], expected: str, *, calm: bool
+) -> None:
     items = documents(DOCUMENTS, CONTENTS)
     spec = simulated_job()
     world = World(dice)
     if not calm:
         world.harm = Harm(*(dice.choice((0.0, 0.01, 0.05, 0.15)) for _ in range(3)))
     await ensure_system_topics(world.broker, 2)
-    cast = Cast(world, items, spool)
+    cast = hire(world, items)
     for kind in ("producer", "worker", *dice.choices(("producer", "worker"), (1, 3), k=dice.randint(0, 2))):
         cast.start(kind)
     await world.broker.publish(JOBS, [Message(spec.job_id.encode(), spec.body())])
@@ -201,6 +209,8 @@ async def _play(dice: random.Random, verdict: Verdict, spool: Path, expected: st
         world.problems.append(f"not done after {world.now:.0f} s: {_states(world)}")
     else:
         await _judge(world, state, items, expected, verdict)
+        if cast.telling:
+            _judge_news(world, _states(world)[spec.job_id])
     for process in cast.processes:
         process.end()
     verdict.problems += world.problems
@@ -244,6 +254,16 @@ async def _judge(world: World, state: JobState, items: list[Item], expected: str
     left = [name for name in await world.broker.topics() if parse_attempt_topic(name)]
     if left:
         world.problems.append(f"topics left over: {left}")
+
+
+def _judge_news(world: World, state: JobState) -> None:
+    """Every end was told, and the checkpoint knows it."""
+    wanted = {f"{state.spec.job_id}_{attempt}" for attempt in range(1, state.attempt + 1)}
+    world.counts["ends told"] = len(world.heard)
+    if world.heard.keys() != wanted:
+        world.problems.append(f"told were {sorted(world.heard)}, not {sorted(wanted)}")
+    if state.owed:
+        world.problems.append(f"still owed: {state.owed}")
 
 
 async def _count_ids(store: MemoryStore, layout: Layout, items: list[Item], problems: list[str]) -> None:

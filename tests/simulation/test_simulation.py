@@ -4,13 +4,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from unittest.mock import patch
 
 import pytest
 
+from producer.news import News
 from tests.simulation.campaign import first_caught, run_many, sums
 from tests.simulation.mutants import CAUGHT, HARMLESS
 from tests.simulation.schedule import run_schedule, undisturbed
 
+TELLING = 30
 SCHEDULES = int(os.environ.get("SHARDLINE_SIMULATION_SCHEDULES", "1000"))
 
 
@@ -35,6 +38,23 @@ def test_a_schedule_is_its_seed() -> None:
         command, env=os.environ | {"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True
     )
     assert f"trace {here[0].trace}" in there.stdout
+
+
+def test_every_end_is_told_in_every_schedule() -> None:
+    digest = undisturbed()
+    verdicts = [run_schedule(seed, digest, telling=True) for seed in range(1, TELLING + 1)]
+    assert {verdict.seed: verdict.problems for verdict in verdicts if verdict.problems} == {}
+    happened = sums(verdicts)
+    # Attempts that were cancelled are among them, and producers died on the way.
+    assert happened["told"] >= happened["ends told"] > TELLING
+    assert happened["kill"] > TELLING
+
+
+def test_news_that_count_as_told_too_early_are_missed() -> None:
+    digest = undisturbed()
+    with patch.object(News, "told", property(lambda self: set(self._tasks))):
+        verdicts = (run_schedule(seed, digest, telling=True) for seed in range(1, 200))
+        assert any("told were" in problem for verdict in verdicts for problem in verdict.problems)
 
 
 @pytest.mark.parametrize("name", CAUGHT)

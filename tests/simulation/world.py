@@ -35,10 +35,13 @@ class World:
     harm: Harm = field(default_factory=Harm)
     broker: MemoryBroker = field(default_factory=MemoryBroker)
     store: MemoryStore = field(default_factory=MemoryStore)
-    down_until: dict[str, float] = field(default_factory=lambda: {"broker": 0.0, "store": 0.0})
+    down_until: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("broker", "store", "receiver"), 0.0)
+    )
     groups: dict[tuple[str, str], Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    heard: dict[str, bytes] = field(default_factory=dict)
     trace: int = 0
     _given: int = 0
     _objects: dict[str, bytes] = field(default_factory=dict)
@@ -78,6 +81,14 @@ class World:
             if sequence != due:
                 self.problems.append(f"{place}: sequence {sequence} was sent where {due} was due")
             self._due[place] = sequence + (kind != END)
+
+    def hear(self, message_id: str, body: bytes, *, whole: bool) -> None:
+        """What the webhook is told is the same each time, and never before it is true."""
+        self.count("told")
+        if self.heard.setdefault(message_id, body) != body:
+            self.problems.append(f"{message_id} was told in two ways")
+        if not whole:
+            self.problems.append(f"{message_id} was told before the dataset was whole")
 
     def number(self) -> int:
         """A number that was not given before."""

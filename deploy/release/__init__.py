@@ -1,0 +1,1 @@
+"""What a release is checked by: licences, and the bill of materials."""

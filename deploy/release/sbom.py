@@ -1,0 +1,35 @@
+"""The bill of materials: uv's export of the lock in CycloneDX, with our version and every licence."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from common import __version__
+from deploy.release.licences import EXPORT, ROOT, UV, expression_of
+
+
+def bill() -> dict[str, Any]:
+    """The bill of what `pip install` of the wheel with all extras brings, on any platform."""
+    command = [str(UV), *EXPORT, "--format", "cyclonedx1.5"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)  # noqa: S603 - our own tool
+    found: dict[str, Any] = orjson.loads(done.stdout)
+    found["metadata"]["component"] |= {"type": "application", "version": __version__}
+    for component in found["components"]:
+        if (expression := expression_of(component["name"])) is not None:
+            component["licenses"] = [{"expression": expression}]
+    return found
+
+
+def main() -> None:
+    """Write the bill to the file that the first argument names."""
+    path = Path(sys.argv[1])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(orjson.dumps(bill(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    sys.stdout.write(f"{path}\n")
+
+
+if __name__ == "__main__":
+    main()
