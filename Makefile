@@ -11,7 +11,7 @@ UV_VERSION := 0.13.9
 DEMO := .run/demo
 TEST_WORKERS ?= 2
 
-.PHONY: help install check format test faults soak simulate demo bench up down docs clean
+.PHONY: help install check format test faults soak simulate demo bench up down docs site clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -65,6 +65,9 @@ down: install ## Stop them
 
 docs: install ## Make the generated pages of docs/ anew
 	$(RUN)/python -m shardline.reference
+
+site: install ## Build docs/ as a site into .run/site; a dead link fails
+	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict --quiet
 
 clean: ## Remove what the commands above made
 	rm -rf $(VENV) .run .mypy_cache .ruff_cache .pytest_cache .hypothesis
