@@ -8,7 +8,7 @@ from textwrap import dedent
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
-NOT_TRIED = "Not tried here: "
+NOT_RUN = "Not run by the tests: "
 
 _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\w+)(?: title=\"(?P<title>[^\"]*)\")?\n(?P<text>.*?)^(?P=indent)```$",
@@ -34,7 +34,7 @@ class Block:
     @property
     def commands(self) -> bool:
         """Whether a reader types it into a shell, and the tests do too."""
-        return self.language in ("sh", "console") and not self.title.startswith(NOT_TRIED)
+        return self.language in ("sh", "console") and not self.title.startswith(NOT_RUN)
 
     def steps(self) -> list[tuple[str, str | None]]:
         """Commands, each with the output that is shown for it; None where none is shown."""
@@ -62,4 +62,5 @@ def agrees(shown: str, printed: str) -> bool:
         r"(?:.*\n)*?" if line == "…" else r"[^\n]*".join(map(re.escape, line.rstrip().split("…"))) + r" *\n"
         for line in shown.splitlines()
     )
-    return re.fullmatch(pattern, printed.removesuffix("\n") + "\n") is not None
+    whole = printed if printed.endswith("\n") or not printed else printed + "\n"
+    return re.fullmatch(pattern, whole) is not None

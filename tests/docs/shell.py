@@ -12,7 +12,7 @@ from deploy.dev.service import free_ports
 from tests.docs.blocks import ROOT, Block, agrees
 
 _PORT = "45681"
-_SECONDS = 240.0
+_SECONDS = 600.0
 _TAKEN_FROM_THE_CLONE = (
     "Makefile",
     "pyproject.toml",

@@ -7,7 +7,7 @@ import pytest
 from s3fs import S3FileSystem
 
 from tests.databases import Database
-from tests.docs.blocks import DOCS, NOT_TRIED, ROOT, blocks
+from tests.docs.blocks import DOCS, NOT_RUN, ROOT, blocks
 from tests.docs.shell import clone, follow
 from tests.services import S3
 
@@ -21,6 +21,7 @@ def own_bucket(s3: S3) -> dict[str, str]:
     return s3.env | {"S3_BUCKET": name, "AWS_ENDPOINT_URL_S3": s3.endpoint}
 
 
+@pytest.mark.timeout(660)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_commands_do_what_the_page_says(
     page: Path, tmp_path: Path, kafka: str, seaweed: S3, database: Database
@@ -29,7 +30,6 @@ def test_commands_do_what_the_page_says(
     env |= {
         "KAFKA_BOOTSTRAP_SERVERS": kafka,
         "KAFKA_TOPIC_PREFIX": f"page{secrets.token_hex(4)}.",
-        "SHARDLINE_CACHE": str(ROOT / ".run"),
         "AWS_REGION": "us-east-1",
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(tmp_path / ".hf"),
@@ -42,8 +42,15 @@ def test_commands_do_what_the_page_says(
     follow(found, tmp_path, env)
 
 
-def test_what_is_not_tried_says_why() -> None:
+def test_what_is_not_run_says_why() -> None:
     for page in [ROOT / "README.md", *DOCS.rglob("*.md")]:
         for block in blocks(page):
-            if block.title.startswith(NOT_TRIED.strip()):
-                assert len(block.title) > len(NOT_TRIED) + 5, block.place
+            if block.title.startswith(NOT_RUN.strip()):
+                assert len(block.title) > len(NOT_RUN) + 5, block.place
+
+
+def test_programs_that_are_shown_and_not_run_are_python() -> None:
+    shown = [block for page in PAGES for block in blocks(page) if block.language == "python"]
+    assert any(block.file == "train.py" for block in shown)
+    for block in shown:
+        compile(block.text, block.place, "exec")
