@@ -13,6 +13,7 @@ from common.settings import settings_reference
 from shardline.asyncapi import asyncapi, schemas, topics_page
 from shardline.cli import app
 from shardline.gateway.app import bare_app
+from shardline.http_page import http_page
 from shardline.schema_pages import job_page
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -65,6 +66,7 @@ def pages() -> dict[str, str]:
         "cli.md": cli_reference(),
         "openapi.json": openapi(),
         "asyncapi.json": topics(),
+        "http-api.md": _NOTE + "# HTTP calls\n\n" + _HTTP + http_page(bare_app().openapi()),
         "topics.md": _NOTE + "# Topics\n\n" + _TOPICS + topics_page(),
         "job.md": _NOTE + "# The job message\n\n" + _JOB + job_page(schemas()),
     }
@@ -83,6 +85,11 @@ a label only while the job is active. Beside these there are the usual `process_
 _TOPICS = """What travels through Kafka. `KAFKA_TOPIC_PREFIX` goes before each name. The same for
 programs is [asyncapi.json](asyncapi.json), in AsyncAPI 3. How the topics work together is in
 [Architecture](architecture.md).
+
+"""
+_HTTP = """The calls of the gateway. The same for programs is [openapi.json](openapi.json). Streams, security,
+limits and exports are told in [The HTTP gateway](http.md). A refusal is a
+[ProblemDetails](#problemdetails).
 
 """
 _JOB = """What `shardline run` and `submit` read, and what `dataset.jobs` carries. Unknown fields

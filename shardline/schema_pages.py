@@ -59,10 +59,12 @@ def _default(field: str, schema: Json, parent: Json) -> str:
 def schema_table(name: str, schema: Json) -> str:
     """The fields of a message as a section of a page."""
     rows = [
-        f"| `{field}` | {type_text(about)} | {'yes' if field in schema.get('required', ()) else ''} |"
+        f"| `{field}` | {type_text(about)} | {needed} | {about.get('description', '')} |"
         for field, about in schema["properties"].items()
+        for needed in ["yes" if field in schema.get("required", ()) else ""]
     ]
-    head = f"### {name}\n\n{schema['description'].strip()}\n\n| field | type | required |\n|---|---|---|\n"
+    head = f"### {name}\n\n{schema['description'].strip()}\n\n"
+    head += "| field | type | required | meaning |\n|---|---|---|---|\n"
     return head + "\n".join(rows) + "\n"
 
 
