@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
 
@@ -18,6 +19,7 @@ from producer.topics import attempt_topic_spec, system_topics
 from shardline.schema_pages import Json, schema_table
 
 _DOCUMENTS = attempt_topic("{job_id}", 1).removesuffix("1") + "{attempt}"
+_JOB = JobSpec.model_validate({"job_id": "id", "name": "id", "source": {"type": "uds3"}})
 _READ: JsonSchemaMode = "validation"
 _VERSION = {"bindingVersion": "0.5.0"}
 _NUMBERS = {"retention.ms", "retention.bytes", "max.message.bytes"}
@@ -96,9 +98,8 @@ _BINARY = {
 def topic_specs() -> dict[str, TopicSpec]:
     """The topics as they are created, of a job with default settings, by the names of `TOPICS`."""
     defaults = Settings()
-    job = JobSpec.model_validate({"job_id": "id", "name": "id", "source": {"type": "uds3"}})
     system = {spec.name: spec for spec in system_topics(defaults.jobs_partitions)}
-    return system | {_DOCUMENTS: attempt_topic_spec(job, 1, defaults.topic_limit_bytes)}
+    return system | {_DOCUMENTS: attempt_topic_spec(_JOB, 1, defaults.topic_limit_bytes)}
 
 
 def schemas() -> dict[str, Json]:
@@ -107,6 +108,10 @@ def schemas() -> dict[str, Json]:
     wanted = [(model, _READ, TypeAdapter(model)) for model in models]
     _, shared = TypeAdapter.json_schemas(wanted, ref_template="#/components/schemas/{model}")
     found = {name: _plain(schema) for name, schema in shared["$defs"].items()}
+    # What a state holds beside its JSON, a reader does not see.
+    sent = orjson.loads(JobState(_JOB).encode())
+    state = found["JobState"]
+    state["properties"] = {name: about for name, about in state["properties"].items() if name in sent}
     # The record's key is no field of its value, and bytes travel as base64.
     letter = found["Letter"]["properties"]
     letter["original_base64"] = letter.pop("original")
