@@ -43,7 +43,7 @@ TOPICS = (
         JOBS,
         "jobs",
         "job_id",
-        "[Jobs, and requests about them](job.md). Kept for ever. What is neither is a dead letter.",
+        "Jobs, and requests about them. Kept for ever. What is neither is a dead letter.",
         "`submit`, `cancel`, `retry`, `delete`, the gateway, any Kafka client",
         "producers, as one consumer group",
         ("JobSpec", "Request"),
@@ -92,6 +92,11 @@ _BINARY = {
     "Document": "kind 1: a document, as its finished row but for the quality score",
     "Dead": "kind 2: what could not be a document",
     "End": "kind 3: the end marker of a partition",
+}
+_TABLES = {CHECKPOINTS: ("JobState", "PartitionState"), EVENTS: ("Event",), DEAD_LETTERS: ("Letter",)}
+_ELSEWHERE = {
+    JOBS: "[The job message](job.md) tells the fields of both.\n",
+    _DOCUMENTS: str(wire.__doc__),
 }
 
 
@@ -156,7 +161,7 @@ def _channel(topic: Topic) -> Json:
     spec = topic_specs()[topic.name]
     channel: Json = {
         "address": topic.name,
-        "description": topic.text.replace("](job.md)", "]").replace("[", "").replace("]", ""),
+        "description": topic.text,
         "messages": {name: _message(name, topic.key) for name in topic.messages},
         "bindings": {
             "kafka": {"partitions": spec.partitions, "topicConfiguration": _configuration(spec)} | _VERSION
@@ -201,8 +206,6 @@ def topics_page() -> str:
             f"| | |\n|---|---|\n| key | {topic.key} |\n| written by | {topic.writers} |\n"
             f"| read by | {topic.readers} |\n| created with | {spec.partitions} partitions, {settings} |\n"
         )
-        tables = [name for name in topic.messages if name not in _BINARY and topic.name != JOBS]
-        parts += [schema_table(name, described[name]) for name in tables]
-        if topic.name == _DOCUMENTS:
-            parts.append(str(wire.__doc__))
+        parts += [schema_table(name, described) for name in _TABLES.get(topic.name, ())]
+        parts.append(_ELSEWHERE.get(topic.name, ""))
     return "\n".join(parts)

@@ -16,11 +16,7 @@ def http_page(openapi: Json) -> str:
         for method, operation in operations.items()
     ]
     schemas = openapi["components"]["schemas"]
-    tables = [
-        schema_table(name, {"description": ""} | schema)
-        for name, schema in schemas.items()
-        if "properties" in schema
-    ]
+    tables = [schema_table(name, schemas) for name, schema in schemas.items() if "properties" in schema]
     return "\n".join([*calls, "## Bodies and answers\n", *tables])
 
 
@@ -28,7 +24,7 @@ def _call(method: str, path: str, operation: Json) -> str:
     parts = [f"## `{method} {path}`\n", operation["description"].strip() + "\n"]
     if parameters := operation.get("parameters"):
         rows = [
-            f"| `{item['name']}` | {item['in']} | {type_text(item['schema'])} | {told} |"
+            f"| `{item['name']}` | {item['in']} | {type_text(item['schema'], {})} | {told} |"
             for item in parameters
             for told in [item.get("description", "")]
         ]

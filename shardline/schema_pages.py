@@ -6,13 +6,13 @@ from typing import Any
 import orjson
 
 Json = dict[str, Any]
-_JOB_PARTS = {
+JOB_PARTS = {
     "JobSpec": "A job",
     "FilesSource": "source: files",
     "Uds3Source": "source: uds3",
     "ThemisSource": "source: themis",
     "Query": "query",
-    "Range": "A range in query.filters",
+    "Range": "Range",
     "Quality": "quality",
     "Format": "format",
     "Output": "output",
@@ -31,12 +31,12 @@ _LIMITS = {
 
 def job_page(schemas: Mapping[str, Json]) -> str:
     """The fields of a job message, part by part."""
-    return "\n".join(_job_part(title, schemas[name]) for name, title in _JOB_PARTS.items())
+    return "\n".join(_job_part(title, schemas[name], schemas) for name, title in JOB_PARTS.items())
 
 
-def _job_part(title: str, schema: Json) -> str:
+def _job_part(title: str, schema: Json, schemas: Mapping[str, Json]) -> str:
     rows = [
-        f"| `{field}` | {type_text(about)} | {_limits(about)} | {_default(field, about, schema)} |"
+        f"| `{field}` | {type_text(about, schemas)} | {_limits(about)} | {_default(field, about, schema)} |"
         for field, about in schema["properties"].items()
     ]
     head = f"## {title}\n\n{schema['description'].strip()}\n\n"
@@ -46,7 +46,7 @@ def _job_part(title: str, schema: Json) -> str:
 def _limits(schema: Json) -> str:
     options = [schema, *schema.get("anyOf", ())]
     return ", ".join(
-        f"{words} {option[name]}" for option in options for name, words in _LIMITS.items() if name in option
+        f"{words} `{option[name]}`" for option in options for name, words in _LIMITS.items() if name in option
     ).replace("|", "\\|")
 
 
@@ -56,28 +56,29 @@ def _default(field: str, schema: Json, parent: Json) -> str:
     return f"`{orjson.dumps(schema['default']).decode()}`" if "default" in schema else "its own defaults"
 
 
-def schema_table(name: str, schema: Json) -> str:
+def schema_table(name: str, schemas: Mapping[str, Json]) -> str:
     """The fields of a message as a section of a page."""
+    schema = schemas[name]
     rows = [
-        f"| `{field}` | {type_text(about)} | {needed} | {about.get('description', '')} |"
+        f"| `{field}` | {type_text(about, schemas)} | {needed} | {about.get('description', '')} |"
         for field, about in schema["properties"].items()
         for needed in ["yes" if field in schema.get("required", ()) else ""]
     ]
-    head = f"### {name}\n\n{schema['description'].strip()}\n\n"
+    head = f"### {name}\n\n{schema.get('description', '').strip()}\n\n"
     head += "| field | type | required | meaning |\n|---|---|---|---|\n"
     return head + "\n".join(rows) + "\n"
 
 
-def type_text(schema: Json) -> str:
-    """The type that a schema describes, in a word or two."""
-    if "$ref" in schema:
-        return str(schema["$ref"]).rpartition("/")[2]
+def type_text(schema: Json, schemas: Mapping[str, Json]) -> str:
+    """The type that a schema describes, in a word or two; `schemas` are those it may refer to."""
     if options := schema.get("anyOf") or schema.get("oneOf"):
-        return " or ".join(dict.fromkeys(type_text(option) for option in options))
-    if "const" in schema or "enum" in schema:
-        return ", ".join(f"`{value}`" for value in schema.get("enum") or [schema["const"]])
+        return " or ".join(dict.fromkeys(type_text(option, schemas) for option in options))
+    name = str(schema.get("$ref", "")).rpartition("/")[2]
+    choices = schemas.get(name, schema)
+    if "const" in choices or "enum" in choices:
+        return ", ".join(f"`{value}`" for value in choices.get("enum") or [choices["const"]])
     if schema.get("type") == "array":
-        return f"list of {type_text(schema.get('items', {}))}"
+        return f"list of {type_text(schema.get('items', {}), schemas)}"
     if isinstance(schema.get("additionalProperties"), dict):
-        return f"object of {type_text(schema['additionalProperties'])}"
-    return str(schema.get("type", "any"))
+        return f"object of {type_text(schema['additionalProperties'], schemas)}"
+    return JOB_PARTS.get(name, name) or str(schema.get("type", "any"))

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import orjson
@@ -18,7 +19,8 @@ from common.ports import Record
 from common.wire import DeadLetter
 from deploy.dev.service import ServiceError, cached, run_command
 from producer.topics import system_topics
-from shardline.asyncapi import asyncapi
+from shardline.asyncapi import asyncapi, schemas
+from shardline.schema_pages import JOB_PARTS
 from tests.docs.blocks import DOCS
 from tests.make import job
 
@@ -87,3 +89,17 @@ def test_the_topics_are_those_of_the_code() -> None:
     described = {channel["address"] for channel in asyncapi()["channels"].values()}
     assert described == {topic.name for topic in system_topics(1)} | {"dataset.job.{job_id}.{attempt}"}
     assert attempt_topic("{job_id}", 1) == "dataset.job.{job_id}.1"
+
+
+def refers_to(schema: Any) -> set[str]:
+    """The names of the schemas that one refers to."""
+    if isinstance(schema, dict):
+        own = {str(schema["$ref"]).rpartition("/")[2]} if "$ref" in schema else set()
+        return own.union(*map(refers_to, schema.values()))
+    return set[str]().union(*map(refers_to, schema)) if isinstance(schema, list) else set()
+
+
+def test_the_page_of_the_job_has_every_part() -> None:
+    described = schemas()
+    assert set(JOB_PARTS) <= set(described)
+    assert set().union(*(refers_to(described[name]) for name in JOB_PARTS)) <= set(JOB_PARTS)
