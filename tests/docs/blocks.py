@@ -4,14 +4,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import dedent
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
 NOT_RUN = "Not run by the tests: "
 
 _FENCE = re.compile(
-    r"^(?P<indent> *)```(?P<language>\w+)(?: title=\"(?P<title>[^\"]*)\")?\n(?P<text>.*?)^(?P=indent)```$",
+    r"^```(?P<language>\w+)(?: title=\"(?P<title>[^\"]*)\")?\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 _FILE = re.compile(r"[\w.-]+\.(?:json|py|sql|toml)")
@@ -53,7 +52,7 @@ def blocks(page: Path) -> Iterator[Block]:
     for found in _FENCE.finditer(text):
         line = text.count("\n", 0, found.start()) + 1
         place = f"{page.relative_to(ROOT)}:{line}"
-        yield Block(place, found["language"], found["title"] or "", dedent(found["text"]))
+        yield Block(place, found["language"], found["title"] or "", found["text"])
 
 
 def agrees(shown: str, printed: str) -> bool:
