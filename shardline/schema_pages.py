@@ -57,16 +57,16 @@ def _default(field: str, schema: Json, parent: Json) -> str:
 
 
 def schema_table(name: str, schemas: Mapping[str, Json]) -> str:
-    """The fields of a message as a section of a page."""
+    """The fields of a message as a section of a page; what they mean, where the schema tells."""
     schema = schemas[name]
-    rows = [
-        f"| `{field}` | {type_text(about, schemas)} | {needed} | {about.get('description', '')} |"
-        for field, about in schema["properties"].items()
-        for needed in ["yes" if field in schema.get("required", ()) else ""]
-    ]
-    head = f"### {name}\n\n{schema.get('description', '').strip()}\n\n"
-    head += "| field | type | required | meaning |\n|---|---|---|---|\n"
-    return head + "\n".join(rows) + "\n"
+    fields: Mapping[str, Json] = schema["properties"]
+    told = any("description" in about for about in fields.values())
+    lines = ["| field | type | required |" + told * " meaning |", "|---|---|---|" + told * "---|"]
+    for field, about in fields.items():
+        needed = "yes" if field in schema.get("required", ()) else ""
+        meaning = told * f" {about.get('description', '')} |"
+        lines.append(f"| `{field}` | {type_text(about, schemas)} | {needed} |{meaning}")
+    return "\n".join([f"### {name}\n", schema.get("description", "").strip() + "\n", *lines, ""])
 
 
 def type_text(schema: Json, schemas: Mapping[str, Json]) -> str:
