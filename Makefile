@@ -12,7 +12,7 @@ DEMO := .run/demo
 TEST_WORKERS ?= 2
 DIST ?= dist
 
-.PHONY: help install check format test faults soak simulate demo bench up down docs dist sbom licences clean
+.PHONY: help install check format test faults soak simulate demo bench up down docs site dist sbom licences clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -77,6 +77,9 @@ sbom: install ## The bill of materials in DIST, from the lock, with licences
 
 licences: install ## The licences of all that is shipped; fails where one is not allowed
 	$(RUN)/python -m deploy.release.licences
+
+site: install ## Build docs/ as a site into .run/site; a dead link fails
+	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict --quiet
 
 clean: ## Remove what the commands above made
 	rm -rf $(VENV) .run dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,105 @@
+"""The AsyncAPI description: valid for AsyncAPI's own parser, and true of what the code sends."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import orjson
+import pytest
+
+from common.events import Event
+from common.jobstate import JobState, PartitionState, State
+from common.layout import attempt_topic
+from common.letters import job_letter, request_letter
+from common.models import Request
+from common.ports import Record
+from common.wire import DeadLetter
+from deploy.dev.service import ServiceError, cached, run_command
+from producer.topics import system_topics
+from shardline.asyncapi import asyncapi, schemas
+from shardline.schema_pages import JOB_PARTS
+from tests.docs.blocks import DOCS
+from tests.make import job
+
+HERE = Path(__file__).parent / "asyncapi"
+DEAD = DeadLetter("too_large", "the row is large", "00" * 32, 5, b"{\xff}")
+
+
+def parser_packages() -> Path:
+    """AsyncAPI's parser from npm, installed once."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.fail("AsyncAPI's parser needs Node.js with npm: apt-get install nodejs npm", pytrace=False)
+    lock = HERE / "package-lock.json"
+
+    def fill(folder: Path) -> None:
+        for name in ("package.json", lock.name):
+            shutil.copy(HERE / name, folder)
+        run_command([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", f"--prefix={folder}"])
+
+    try:
+        return cached("asyncapi-packages", lock.read_bytes(), fill)
+    except ServiceError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+def faults(file: Path) -> str:
+    """What the parser finds wrong with a description."""
+    command = ["node", str(HERE / "check.mjs"), str(parser_packages()), str(file)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_parser_finds_no_fault_and_would_find_one(tmp_path: Path) -> None:
+    assert faults(DOCS / "asyncapi.json") == ""
+    broken = json.loads((DOCS / "asyncapi.json").read_text())
+    broken["operations"]["sendJobs"]["channel"]["$ref"] = "#/channels/nowhere"
+    (tmp_path / "broken.json").write_text(json.dumps(broken))
+    assert "nowhere" in faults(tmp_path / "broken.json")
+
+
+def valid(name: str, value: bytes | None) -> None:
+    """The message fits its schema, and one with a field less or of another kind would not."""
+    described = asyncapi()
+    schema = {"$ref": f"#/components/schemas/{name}", "components": described["components"]}
+    found = json.loads(value or b"")
+    jsonschema.validate(found, schema)
+    for field in described["components"]["schemas"][name]["required"]:
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({key: item for key, item in found.items() if key != field}, schema)
+    assert set(found) <= set(described["components"]["schemas"][name]["properties"])
+
+
+def test_what_is_sent_fits_its_schema() -> None:
+    spec = job(query={"filters": {"pages": {"gte": 3}}}, labels={"a": "b"})
+    valid("JobSpec", spec.body())
+    valid("Request", Request(job_id="a", action="cancel").body())
+    state = JobState(spec, State.RUNNING, columns={"a": "string"}, cursor=("file", 1, 2))
+    state.partitions = [PartitionState(3, 4, 5, 1, ("file", 1, 1)), PartitionState()]
+    valid("JobState", state.encode())
+    valid("Event", orjson.dumps(Event("a", 1, 0, 5, 3, 10, "2026-11-26T00:00:00Z", {"empty": 2})))
+    valid("Letter", job_letter("a", (0, 1), b'["file",1]', DEAD, keep_original=True).value)
+    valid("Letter", job_letter("a", (0, 1), b'["file",1]', DEAD, keep_original=False).value)
+    valid("Letter", request_letter(Record(0, 7, None, b"{"), "invalid", "the job is not valid JSON").value)
+
+
+def test_the_topics_are_those_of_the_code() -> None:
+    described = {channel["address"] for channel in asyncapi()["channels"].values()}
+    assert described == {topic.name for topic in system_topics(1)} | {"dataset.job.{job_id}.{attempt}"}
+    assert attempt_topic("{job_id}", 1) == "dataset.job.{job_id}.1"
+
+
+def refers_to(schema: Any) -> set[str]:
+    """The names of the schemas that one refers to."""
+    if isinstance(schema, dict):
+        own = {str(schema["$ref"]).rpartition("/")[2]} if "$ref" in schema else set()
+        return own.union(*map(refers_to, schema.values()))
+    return set[str]().union(*map(refers_to, schema)) if isinstance(schema, list) else set()
+
+
+def test_the_page_of_the_job_has_every_part() -> None:
+    described = schemas()
+    assert set(JOB_PARTS) <= set(described)
+    assert set().union(*(refers_to(described[name]) for name in JOB_PARTS)) <= set(JOB_PARTS)

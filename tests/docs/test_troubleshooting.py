@@ -1,0 +1,50 @@
+"""docs/troubleshooting.md tells every error, code and reason, and none that is not there."""
+
+import re
+from collections.abc import Iterable, Iterator
+
+import pytest
+
+from common.errors import FailureCode, ShardlineError
+from consumer.filters import Rejection
+from producer.documents import DeadReason
+from tests.docs.blocks import DOCS, ROOT
+
+
+def tree(root: type[Exception]) -> Iterator[str]:
+    """A class of common.errors and all below it there."""
+    yield root.__name__
+    for child in root.__subclasses__():
+        if child.__module__ == root.__module__:
+            yield from tree(child)
+
+
+def refusals() -> list[str]:
+    """The reasons that the producer refuses job messages with: they stand where it does."""
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "producer").glob("*.py"))
+    return re.findall(r"_refuse\(\s*\w+,\s*\"(\w+)\"", text)
+
+
+def entries(section: str) -> list[tuple[str, list[str]]]:
+    """The rows of the table under a heading: the name in the first cell, and the other cells."""
+    text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    _, _, after = text.partition(f"\n## {section}\n")
+    rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", after.partition("\n## ")[0], re.MULTILINE)
+    return [(name, [cell.strip() for cell in rest.split("|")]) for name, rest in rows]
+
+
+@pytest.mark.parametrize(
+    ("section", "names"),
+    [
+        ("Errors of a command", set(tree(ShardlineError))),
+        ("Codes of a failed job", set(FailureCode)),
+        ("Reasons of dead letters", set(DeadReason)),
+        ("Reasons of refused job messages", set(refusals())),
+        ("Reasons of rejections", set(Rejection)),
+    ],
+)
+def test_each_has_one_entry_with_cause_and_cure(section: str, names: Iterable[str]) -> None:
+    found = entries(section)
+    assert sorted(name for name, _ in found) == sorted(map(str, names))
+    for name, cells in found:
+        assert all(cells), name
