@@ -22,7 +22,9 @@ def system_topics(partitions: int) -> list[TopicSpec]:
         "min.cleanable.dirty.ratio": "0.1",
     }
     forever = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
-    letters = {"cleanup.policy": "compact,delete", "retention.ms": str(30 * _DAY_MS)}
+    # What a tombstone forgets must go soon: by the defaults a broker would wait for seven days and more.
+    soon = {"segment.ms": str(_DAY_MS), "max.compaction.lag.ms": str(_DAY_MS)}
+    letters = {"cleanup.policy": "compact,delete", "retention.ms": str(30 * _DAY_MS)} | soon
     events = {"cleanup.policy": "delete", "retention.ms": str(7 * _DAY_MS)}
     return [
         TopicSpec(JOBS, partitions, forever),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - Typer reads the annotation
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,16 +17,21 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
-        epilog="Examples: shardline doctor · shardline doctor --print-acls · "
-        "shardline doctor --print-topics job.json · shardline doctor --create-themis-indexes job.json"
+        epilog="Examples: shardline doctor · shardline doctor --data laws-2026 · "
+        "shardline doctor --print-acls · shardline doctor --print-topics job.json · "
+        "shardline doctor --create-themis-indexes job.json"
     )(doctor)
 
 
 def doctor(
-    job: Annotated[
-        Path | None,
-        typer.Argument(metavar="JOB.json", help="With --print-topics: the topic of this job, too."),
+    about: Annotated[
+        str | None,
+        typer.Argument(metavar="JOB", help="With --data a job's id, with --print-topics a job's file."),
     ] = None,
+    data: Annotated[
+        bool,
+        typer.Option("--data", help="Show where personal data can lie, or lies of this job; no checks."),
+    ] = False,
     print_acls: Annotated[
         bool, typer.Option("--print-acls", help="Print the least rights in Kafka of each process; no checks.")
     ] = False,
@@ -46,14 +51,31 @@ def doctor(
 
     loaded = load_settings()
     log_to_stderr("ERROR")
-    if print_acls:
+    if data:
+        _show_data(loaded.settings, about, json=json)
+    elif print_acls:
         _print_acls(loaded.settings, json=json)
     elif print_topics:
-        _print_topics(loaded.settings, job, json=json)
+        _print_topics(loaded.settings, about, json=json)
     elif create_themis_indexes is not None:
         _create_themis_indexes(loaded.settings, create_themis_indexes, json=json)
     else:
         _examine(loaded, json=json)
+
+
+def _show_data(settings: Settings, job_id: str | None, *, json: bool) -> None:
+    from shardline.data import PLACES, look_for
+    from shardline.output import put_json, put_table
+
+    if job_id is not None:
+        found = complete(look_for(settings, job_id))
+        rows = [(one.place, one.found) for one in found]
+        put_json([one.to_json() for one in found]) if json else put_table(("place", "what is there"), rows)
+    elif json:
+        put_json([place.to_json() for place in PLACES])
+    else:
+        columns = ("place", "can hold", "kept", "`delete ID`")
+        put_table(columns, [(one.place, one.holds, one.kept, one.deleted) for one in PLACES])
 
 
 def _print_acls(settings: Settings, *, json: bool) -> None:
@@ -64,7 +86,7 @@ def _print_acls(settings: Settings, *, json: bool) -> None:
     put_json(acls_json(prefix)) if json else put("\n".join(acl_commands(prefix)))
 
 
-def _print_topics(settings: Settings, job: Path | None, *, json: bool) -> None:
+def _print_topics(settings: Settings, job: str | None, *, json: bool) -> None:
     from shardline.kafka_admin import topic_commands
     from shardline.output import put, put_json
 
@@ -80,11 +102,13 @@ def _print_topics(settings: Settings, job: Path | None, *, json: bool) -> None:
         put("\n".join(topic_commands(topics, prefix, settings.kafka_replication_factor)))
 
 
-def _topics(settings: Settings, job: Path | None) -> list[TopicSpec]:
+def _topics(settings: Settings, job: str | None) -> list[TopicSpec]:
     from producer.topics import attempt_topic_spec, system_topics
 
     found = system_topics(settings.jobs_partitions)
-    return [*found, attempt_topic_spec(read_job(job), 1, settings.topic_limit_bytes)] if job else found
+    if job is None:
+        return found
+    return [*found, attempt_topic_spec(read_job(Path(job)), 1, settings.topic_limit_bytes)]
 
 
 def _create_themis_indexes(settings: Settings, job: Path, *, json: bool) -> None:

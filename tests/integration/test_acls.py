@@ -3,21 +3,14 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from common.aio import patiently
-from common.clock import SystemClock
-from common.directory import DirectoryStore
 from common.errors import BrokerUnavailable
-from common.kafka import KafkaBroker, open_kafka
-from common.kafka_options import KafkaOptions
 from common.layout import (
     ATTEMPT_GROUPS,
     ATTEMPT_TOPICS,
@@ -28,121 +21,16 @@ from common.layout import (
     PRODUCERS,
     TRANSACTIONAL_IDS,
 )
-from common.metrics import Metrics
 from common.models import Request
 from common.ports import TopicSpec
-from common.settings import Settings
-from consumer.budget import SpoolBudget
-from consumer.job import Resources
-from consumer.worker import Worker, WorkerParts
-from producer.owner import Owner
-from producer.parts import ProducerParts
 from producer.topics import attempt_topic_spec, ensure_system_topics
-from shardline.client import Client, JobView
+from shardline.client import Client
 from shardline.gateway.watch import Watch
-from shardline.kafka_admin import acls_json
-from shardline.sample import write_sample
-from shardline.wiring import kafka_options, limits, slots, source_factory
-from tests.kafka_rights import Acl, Rights, acls, open_rights
+from tests.kafka_house import CLOCK, House, at_work, open_house
+from tests.kafka_rights import Acl
 from tests.make import job, sample_job
-from tests.secure_kafka import NAMES, SecureKafka, certified, named, tokened
+from tests.secure_kafka import SecureKafka
 from tests.token_endpoint import TokenEndpoint
-
-CLOCK = SystemClock()
-
-
-@dataclass
-class House:
-    """One topic prefix, and each role's own way to the broker."""
-
-    folder: Path
-    prefix: str
-    rights: Rights
-    granted: dict[str, list[Acl]]
-    everyone: KafkaBroker
-    settings: Settings
-    brokers: dict[str, KafkaBroker] = field(default_factory=dict)
-
-    def owner(self) -> Owner:
-        """A producer."""
-        source = source_factory(self.settings, self.folder, confined=True, remote=None)
-        parts = ProducerParts(
-            self.brokers["producer"],
-            DirectoryStore(self.folder / "store"),
-            CLOCK,
-            Metrics(),
-            source,
-            limits(self.settings),
-            slots(self.settings),
-        )
-        return Owner(parts)
-
-    def worker(self) -> Worker:
-        """A worker."""
-        resources = Resources(self.folder, SpoolBudget(1 << 30), asyncio.Semaphore(4))
-        store = DirectoryStore(self.folder / "store")
-        return Worker(WorkerParts(self.brokers["worker"], store, CLOCK, Metrics(), resources, 0.2))
-
-    async def seen(self, job_id: str, wanted: Callable[[JobView], bool]) -> JobView:
-        """The job as the reader sees it, once it is as wanted."""
-        async with (
-            asyncio.timeout(60),
-            aclosing(Client(self.brokers["reader"], 1).follow(0.1)) as boards,
-        ):
-            async for board in boards:
-                for view in board.jobs():
-                    if view.state.spec.job_id == job_id and wanted(view):
-                        return view
-        raise AssertionError("unreachable")
-
-
-@asynccontextmanager
-async def open_house(folder: Path, secure: SecureKafka, tokens: TokenEndpoint) -> AsyncIterator[House]:
-    """All roles, with the rights that are printed, each with another way to say who it is."""
-    prefix = f"{secrets.token_hex(4)}."
-    common: dict[str, Any] = {
-        "kafka_topic_prefix": prefix,
-        "jobs_partitions": 1,
-        "progress_seconds": 0.2,
-        "topic_grace_seconds": 0.0,
-        "files_root": folder,
-    }
-    who = {
-        "producer": named(secure, "producer", "SCRAM-SHA-512", **common),
-        "worker": certified(secure, "worker", **common),
-        "gateway": tokened(secure, tokens, "gateway", **common),
-        "submitter": named(secure, "submitter", "PLAIN", **common),
-        "reader": named(secure, "reader", "SCRAM-SHA-256", **common),
-    }
-    granted = {role: acls(found, f"User:{role}") for role, found in acls_json(prefix).items()}
-    write_sample(folder / "sample.jsonl", 300, broken=True)
-    async with AsyncExitStack() as stack:
-        rights = await stack.enter_async_context(open_rights(secure.bootstrap))
-        await rights.give(acl for found in granted.values() for acl in found)
-        everyone = KafkaOptions(secure.bootstrap, prefix=prefix)
-        house = House(
-            folder,
-            prefix,
-            rights,
-            granted,
-            await stack.enter_async_context(open_kafka(everyone)),
-            who["producer"],
-        )
-        for role in NAMES:
-            house.brokers[role] = await stack.enter_async_context(open_kafka(kafka_options(who[role])))
-        yield house
-
-
-@asynccontextmanager
-async def at_work(*processes: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Run these meanwhile."""
-    tasks = [asyncio.ensure_future(process()) for process in processes]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_a_whole_job_needs_no_more(tmp_path: Path, secure: SecureKafka, tokens: TokenEndpoint) -> None:
