@@ -39,7 +39,16 @@ class _PipelineSettings(BaseModel):
     s3_addressing_style: str = _setting(
         "auto", "auto, path or virtual", "S3_ADDRESSING_STYLE", pattern="^(auto|path|virtual)$"
     )
-    s3_encryption: str | None = _setting(None, "server-side encryption, such as AES256", "S3_ENCRYPTION")
+    s3_encryption: str | None = _setting(
+        None,
+        "server-side encryption that each put asks for: AES256, aws:kms or aws:kms:dsse",
+        "S3_ENCRYPTION",
+        "S3_SERVER_SIDE_ENCRYPTION",
+        pattern="^(AES256|aws:kms|aws:kms:dsse)$",
+    )
+    s3_kms_key_id: str | None = _setting(
+        None, "its key, for aws:kms; none is the bucket's own", "S3_KMS_KEY_ID"
+    )
     s3_timeout_seconds: float = _setting(
         60.0, "a store that sends nothing for so long is taken for away", "SHARDLINE_S3_TIMEOUT_SECONDS", gt=0
     )

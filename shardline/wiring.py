@@ -77,11 +77,13 @@ def s3_options(settings: Settings, bucket: str | None = None) -> S3Options:
     """Settings of the store.
 
     Raises:
-        UsageError: no bucket is set.
+        UsageError: no bucket is set, or a key of KMS without encryption by it.
     """
     bucket = bucket or settings.s3_bucket
     if not bucket:
         raise UsageError("no bucket is set", hint="set S3_BUCKET")
+    if settings.s3_kms_key_id and not (settings.s3_encryption or "").startswith("aws:kms"):
+        raise UsageError("S3_KMS_KEY_ID is set without S3_ENCRYPTION", hint="set S3_ENCRYPTION to aws:kms")
     secret, token = settings.aws_secret_access_key, settings.aws_session_token
     return S3Options(
         bucket=bucket,
@@ -94,6 +96,7 @@ def s3_options(settings: Settings, bucket: str | None = None) -> S3Options:
         addressing_style=settings.s3_addressing_style,
         ca_bundle=settings.aws_ca_bundle,
         encryption=settings.s3_encryption,
+        kms_key_id=settings.s3_kms_key_id,
         read_timeout=settings.s3_timeout_seconds,
     )
 
