@@ -99,11 +99,9 @@ class KafkaBroker:
             node = (await admin.describe_cluster())["brokers"][0]["node_id"]
             answers = await admin.describe_configs([ConfigResource(ConfigResourceType.BROKER, str(node))])
         code, _message, _kind, _name, entries = answers[0].resources[0]
-        return (
-            None
-            if code
-            else {entry[0]: entry[1] for entry in entries}.get("auto.create.topics.enable") == "true"
-        )
+        if code:
+            return None
+        return {entry[0]: entry[1] for entry in entries}.get("auto.create.topics.enable") == "true"
 
     async def create_topic(self, spec: TopicSpec) -> bool:
         """Create the topic; False when it exists."""

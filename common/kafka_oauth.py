@@ -85,7 +85,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
     async def _ask(self) -> tuple[str, float]:
         try:
             status, body = await self._post()
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, UsageError) as error:
             raise self._unavailable(type(error).__name__) from error
         token = body.get("access_token")
         if status != 200 or not isinstance(token, str) or not token:  # noqa: PLR2004 - OK

@@ -12,7 +12,7 @@ from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest, Descri
 _RESOURCES = {"topic": 2, "group": 3, "cluster": 4, "transactional-id": 5}
 _PATTERNS = {"literal": 3, "prefixed": 4}
 _OPERATIONS = {"Read": 3, "Write": 4, "Create": 5, "Delete": 6, "Describe": 8, "DescribeConfigs": 10}
-_ANY, _ALLOW = 1, 3
+_ALLOW = 3
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,11 @@ class Rights:
 
     async def give(self, wanted: Iterable[Acl]) -> None:
         """Return when they hold."""
-        for acl in wanted:
+        asked = list(wanted)
+        for acl in asked:
             answer = await self._admin._send_to_controller(CreateAclsRequest(*acl.fields))
             assert [code for code, _ in answer.creation_responses] == [0], acl
+        for acl in asked:
             await self._until(acl, held=True)
 
     async def take(self, acl: Acl) -> None:
@@ -62,10 +64,6 @@ class Rights:
         answer = await self._admin._send_to_controller(DeleteAclsRequest(*acl.fields))
         assert len(answer.filter_responses[0][2]) == 1, f"{acl} was not given"
         await self._until(acl, held=False)
-
-    async def held_by(self, principal: str) -> int:
-        """How many rights a principal has, each operation counted."""
-        return await self._count((_ANY, None, _ANY, principal, None, _ANY, _ANY))
 
     async def _until(self, acl: Acl, *, held: bool) -> None:
         # The broker applies what the controller has written a moment later.
