@@ -76,6 +76,8 @@ class SecureKafka(Kafka):
             "oauthbearer.sasl.oauthbearer.jwks.endpoint.url": f"{self._tokens_url}/keys",
             "oauthbearer.sasl.oauthbearer.expected.audience": AUDIENCE,
             "oauthbearer.sasl.oauthbearer.expected.issuer": ISSUER,
+            # A session ends with its token, or after an hour.
+            "oauthbearer.connections.max.reauth.ms": "3600000",
         }
 
     def format_options(self) -> list[str]:

@@ -1,5 +1,6 @@
 """Kafka as companies run it: names and passwords, certificates, tokens, over TLS."""
 
+import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
@@ -81,6 +82,31 @@ async def test_a_token_is_asked_for_once_and_renewed_in_time(
     second = await options.tokens.token()
     assert first != second == await options.tokens.token()
     assert tokens.given == before + 3
+
+
+async def test_a_session_that_ends_with_its_token_goes_on_with_another(
+    secure: SecureKafka, tokens: TokenEndpoint
+) -> None:
+    topic, sent = secrets.token_hex(4), 0
+    async with (
+        open_kafka(KafkaOptions(secure.bootstrap)) as everyone,
+        open_rights(secure.bootstrap) as rights,
+    ):
+        await everyone.create_topic(TopicSpec(topic, 1))
+        await rights.give([Acl("User:gateway", "topic", topic, "literal", "Write")])
+        before, tokens.lifetime = tokens.given, 3
+        try:
+            async with open_kafka(kafka_options(tokened(secure, tokens, "gateway"))) as broker:
+                async with asyncio.timeout(60):
+                    while tokens.given < before + 3:
+                        await broker.publish(topic, [Message(b"key", b"%d" % sent)])
+                        sent += 1
+                        await asyncio.sleep(0.05)
+        finally:
+            tokens.lifetime = 300
+        async with everyone.table_reader(topic) as table:
+            values = [record.value for record in await table.catch_up(deadline=30)]
+    assert values == [b"%d" % number for number in range(sent)]
 
 
 async def test_a_token_that_is_not_given(secure: SecureKafka, tokens: TokenEndpoint) -> None:
