@@ -4,11 +4,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import for_code
+from aiokafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailed, for_code
+from aiokafka.protocol.metadata import MetadataRequest
 
 from common.aio import let_go
 from common.errors import BrokerUnavailable, TopicMissing
@@ -26,7 +28,9 @@ from common.ports import (
 )
 
 _log = logging.getLogger(__name__)
-_TOPIC_EXISTS, _UNKNOWN_TOPIC, _OFFSET_OUT_OF_RANGE = 36, 3, 1
+_TOPIC_EXISTS, _UNKNOWN_TOPIC = 36, 3
+# Rights on the topic or the cluster, and a cluster's own policy.
+_NOT_FOR_US = (29, 31, 44)
 _GONE_SECONDS = 30.0
 
 
@@ -55,11 +59,21 @@ class KafkaBroker:
                 admin = AIOKafkaAdminClient(**self._options.client())
                 try:
                     await admin.start()
+                    self._let_in(admin)
+                except KafkaConnectionError:
+                    await admin.close()
+                    await self._options.knock()
+                    raise
                 except BaseException:
                     await let_go(admin.close)
                     raise
                 self._admin = admin
         return self._admin
+
+    def _let_in(self, admin: AIOKafkaAdminClient) -> None:
+        # The client does not look at the answer to a token: what was refused finds a cluster without brokers.
+        if self._options.sasl_mechanism == "OAUTHBEARER" and not admin._client.cluster.brokers():  # noqa: SLF001
+            raise SaslAuthenticationFailed("the token is refused")
 
     async def _drop_admin(self) -> None:
         admin, self._admin = self._admin, None
@@ -76,13 +90,18 @@ class KafkaBroker:
                 await self._drop_admin()
                 raise
 
-    async def creates_topics_by_itself(self) -> bool:
-        """Whether a client that asks for a deleted topic brings it back (auto.create.topics.enable)."""
+    async def creates_topics_by_itself(self) -> bool | None:
+        """Whether a client that asks for a deleted topic brings it back (auto.create.topics.enable).
+
+        None: only who may read the settings of the brokers (DescribeConfigs on the cluster) can tell.
+        """
         with translated("the brokers cannot be described", self._options.bootstrap_servers):
             admin = await self._started_admin()
             node = (await admin.describe_cluster())["brokers"][0]["node_id"]
             answers = await admin.describe_configs([ConfigResource(ConfigResourceType.BROKER, str(node))])
-        entries = answers[0].resources[0][4]
+        code, _message, _kind, _name, entries = answers[0].resources[0]
+        if code:
+            return None
         return {entry[0]: entry[1] for entry in entries}.get("auto.create.topics.enable") == "true"
 
     async def create_topic(self, spec: TopicSpec) -> bool:
@@ -93,12 +112,23 @@ class KafkaBroker:
         with translated(f"the topic {topic.name} cannot be created", self._options.bootstrap_servers):
             answer = await (await self._started_admin()).create_topics([topic])
             for _, code, *message in answer.topic_errors:
+                if code in _NOT_FOR_US:
+                    return await self._may_not_create(topic.name, for_code(code)(*message))
                 if code and code != _TOPIC_EXISTS:
                     raise for_code(code)(*message)
         created = all(code != _TOPIC_EXISTS for _, code, *_message in answer.topic_errors)
         # One that another created a moment ago has as many partitions as he wanted.
         await self._until(topic.name, (lambda found: found == spec.partitions) if created else bool)
         return created
+
+    async def _may_not_create(self, name: str, error: KafkaError) -> bool:
+        # Rights come before existence: the answer is the same for a topic that is there to be used.
+        if await self._partitions(name):
+            return False
+        raise BrokerUnavailable(
+            f"the topic {name} is not there, and Kafka does not let us create it ({type(error).__name__})",
+            hint="have it created: `shardline doctor --print-topics` prints the commands",
+        ) from error
 
     async def _until(self, name: str, wanted: Callable[[int], bool]) -> None:
         # What was created or deleted is so for all brokers only after a moment.
@@ -108,10 +138,17 @@ class KafkaBroker:
                 raise BrokerUnavailable(f"the topic {name} is still neither wholly there nor wholly gone")
             await asyncio.sleep(0.05)
 
+    async def partitions(self, name: str) -> int:
+        """How many there are; 0 without the topic."""
+        return await self._partitions(self._name(name))
+
     async def _partitions(self, name: str, *, led: bool = False) -> int:
         with translated(f"the topic {name} cannot be described", self._options.bootstrap_servers):
-            found = await (await self._started_admin()).describe_topics([name])
-        parts = found[0]["partitions"] if found and not found[0]["error_code"] else []
+            admin = await self._started_admin()
+            # The call for it would let a broker with auto.create.topics.enable create what we ask for.
+            request = MetadataRequest([name], allow_auto_topic_creation=False)
+            found = (await admin._send_request(request)).to_object()["topics"]  # noqa: SLF001
+            parts = _read(found[0])["partitions"] if found else []
         return len([part for part in parts if part["leader"] >= 0 or not led])
 
     async def topics(self) -> list[str]:
@@ -130,11 +167,12 @@ class KafkaBroker:
         with translated(f"the topic {full} cannot be described", self._options.bootstrap_servers):
             admin = await self._started_admin()
             answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, full)])
-        for code, _message, _kind, _name, entries in answers[0].resources:
+            code, message, _kind, _name, entries = answers[0].resources[0]
             if code == _UNKNOWN_TOPIC:
                 return None
-            return TopicSpec(name, partitions, {entry[0]: entry[1] or "" for entry in entries})
-        return None
+            if code:
+                raise for_code(code)(message)
+        return TopicSpec(name, partitions, {entry[0]: entry[1] or "" for entry in entries})
 
     async def delete_topic(self, name: str) -> bool:
         """Delete it and wait until it is gone."""
@@ -225,10 +263,22 @@ class KafkaBroker:
 
 @asynccontextmanager
 async def open_kafka(options: KafkaOptions) -> AsyncIterator[KafkaBroker]:
-    """A broker for as long as the context lasts."""
+    """A broker for as long as the context lasts.
+
+    Raises:
+        UsageError: the options do not fit together.
+    """
+    options.check()
     quiet_client_logs()
     broker = KafkaBroker(options)
     try:
         yield broker
     finally:
         await broker.close()
+
+
+def _read(topic: dict[str, Any]) -> dict[str, Any]:
+    code = topic["error_code"]
+    if code in _NOT_FOR_US:
+        raise for_code(code)(topic["topic"])
+    return {"partitions": []} if code else topic

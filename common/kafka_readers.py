@@ -239,10 +239,12 @@ class _GroupReader:
 
     async def _stay(self, timeout: float) -> Mapping[int, Sequence[Record]]:
         """Wait without reading. The coordinator must see a poll: ask for a partition nobody has."""
-        if self._listener.joined:
-            nowhere = TopicPartition(self._topic, 1 << 30)
-            with translated(f"{self._topic} cannot be read", self._options.bootstrap_servers):
-                await self._consumer.getmany(nowhere, timeout_ms=0)
+        with translated(f"{self._topic} cannot be read", self._options.bootstrap_servers):
+            if self._listener.joined:
+                await self._consumer.getmany(TopicPartition(self._topic, 1 << 30), timeout_ms=0)
+            else:
+                # Who may not join waits in silence, until somebody asks.
+                self._consumer._coordinator.check_errors()  # noqa: SLF001 - getmany would ask for partitions
         self._listener.news.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):

@@ -4,12 +4,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
     CommitFailedError,
     IllegalGenerationError,
+    IllegalOperation,
     IllegalStateError,
     KafkaError,
     RebalanceInProgressError,
@@ -114,8 +115,17 @@ class _Transaction:
     async def send(self, topic: str, messages: Sequence[Message]) -> None:
         whole, self._whole = self._whole, False
         with self.translated():
-            await self._send(self._options.prefix + topic, messages)
+            try:
+                await self._send(self._options.prefix + topic, messages)
+            except IllegalOperation:
+                await self._why_given_up()
         self._whole = whole
+
+    async def _why_given_up(self) -> NoReturn:
+        # The client gives a transaction up when a batch was refused: its delivery tells why.
+        async with asyncio.timeout(self._options.request_timeout_ms / 1000):
+            await asyncio.gather(*self._deliveries)
+        raise BrokerUnavailable(f"{self._failure}: the client gave it up")
 
     async def _send(self, name: str, messages: Sequence[Message]) -> None:
         placed: dict[int, list[Message]] = {}

@@ -9,6 +9,11 @@ JOBS = "dataset.jobs"
 CHECKPOINTS = "dataset.checkpoints"
 EVENTS = "dataset.events"
 DEAD_LETTERS = "dataset.dead-letters"
+PRODUCERS = "dataset.producers"
+# What the names of all attempts and jobs begin with: rights are given on these.
+ATTEMPT_TOPICS = "dataset.job."
+ATTEMPT_GROUPS = "dataset.workers."
+TRANSACTIONAL_IDS = "dataset.producer."
 
 _ATTEMPT_TOPIC = re.compile(r"dataset\.job\.([a-z0-9][a-z0-9-]*)\.([0-9]+)")
 _SUFFIX = {"none": ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}
@@ -16,7 +21,7 @@ _SUFFIX = {"none": ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}
 
 def attempt_topic(job_id: str, attempt: int) -> str:
     """Topic of one attempt. The number tells it from an earlier topic: clients know no topic ids."""
-    return f"dataset.job.{job_id}.{attempt}"
+    return f"{ATTEMPT_TOPICS}{job_id}.{attempt}"
 
 
 def parse_attempt_topic(name: str) -> tuple[str, int] | None:
@@ -27,12 +32,12 @@ def parse_attempt_topic(name: str) -> tuple[str, int] | None:
 
 def attempt_group(job_id: str, attempt: int) -> str:
     """Consumer group of one attempt: a job's start or end disturbs no other job's group."""
-    return f"dataset.workers.{job_id}.{attempt}"
+    return f"{ATTEMPT_GROUPS}{job_id}.{attempt}"
 
 
 def transactional_id(job_id: str) -> str:
     """The one id under which a job's producers fence each other."""
-    return f"dataset.producer.{job_id}"
+    return f"{TRANSACTIONAL_IDS}{job_id}"
 
 
 def job_key(job_id: str) -> str:

@@ -41,6 +41,11 @@ class MemoryBroker:
         """The names of all topics."""
         return sorted(self._topics)
 
+    async def partitions(self, name: str) -> int:
+        """The topic's partitions, or 0."""
+        topic = self._topics.get(name)
+        return topic.spec.partitions if topic else 0
+
     async def describe_topic(self, name: str) -> TopicSpec | None:
         """The topic's spec, or None."""
         topic = self._topics.get(name)

@@ -48,6 +48,7 @@ class S3Options:
     addressing_style: str = "auto"
     ca_bundle: str | None = None
     encryption: str | None = None
+    kms_key_id: str | None = None
     connect_timeout: float = 5.0
     read_timeout: float = 60.0
     attempts: int = 5
@@ -86,6 +87,8 @@ class S3Client:
         extra: dict[str, Any] = {"ContentType": content_type}
         if self._options.encryption:
             extra["ServerSideEncryption"] = self._options.encryption
+        if self._options.kms_key_id:
+            extra["SSEKMSKeyId"] = self._options.kms_key_id
         await self._try(f"put {key}", partial(self._put, bucket, key, body, extra))
 
     async def _put(self, bucket: str, key: str, body: bytes | Path, extra: dict[str, Any]) -> None:
@@ -180,11 +183,14 @@ class S3Client:
     async def delete(self, bucket: str, keys: Sequence[str]) -> None:
         """Remove objects."""
         for start in range(0, len(keys), _BATCH):
-            batch: Any = [{"Key": key} for key in keys[start : start + _BATCH]]
-            await self._try(
-                "delete objects",
-                partial(self._client.delete_objects, Bucket=bucket, Delete={"Objects": batch, "Quiet": True}),
-            )
+            await self._try("delete objects", partial(self._delete, bucket, keys[start : start + _BATCH]))
+
+    async def _delete(self, bucket: str, keys: Sequence[str]) -> None:
+        batch: Any = [{"Key": key} for key in keys]
+        answer = await self._client.delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
+        # What was not removed is told in an answer that is a success: 200.
+        for error in answer.get("Errors", []):
+            raise self._unavailable(f"delete {error.get('Key')}", OSError(), error.get("Code", "unknown"))
 
     async def _try(self, what: str, request: Callable[[], Awaitable[T]]) -> T:
         # A store that is down is asked once by each caller, who waits longer and longer between.

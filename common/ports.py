@@ -126,10 +126,16 @@ class Broker(Protocol):
         """Return when the broker answers; raise BrokerUnavailable else."""
 
     async def create_topic(self, spec: TopicSpec) -> bool:
-        """Create the topic; False when one of that name exists already (it is left as it is)."""
+        """Create the topic; False when one of that name exists already (it is left as it is).
+
+        Who may not create topics may still use one that is there: False, too.
+        """
 
     async def topics(self) -> Sequence[str]:
         """The names of all topics (under the prefix), sorted."""
+
+    async def partitions(self, name: str) -> int:
+        """How many partitions the topic has; 0 when it does not exist. Asks for no more than that."""
 
     async def describe_topic(self, name: str) -> TopicSpec | None:
         """The topic's partitions and full configuration, or None when it does not exist."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from common.errors import UsageError
 from common.gateway_settings import GatewaySettings
+from common.kafka_settings import KafkaSettings
 from common.setting import setting as _setting
 from common.source_settings import SourceSettings
 from common.trace_settings import TraceSettings
@@ -23,63 +24,6 @@ from common.webhook_settings import WebhookSettings
 class _PipelineSettings(BaseModel):
     """The settings of producer, worker and the commands."""
 
-    kafka_bootstrap_servers: str = _setting(
-        "localhost:9092", "host:port list of Kafka", "KAFKA_BOOTSTRAP_SERVERS"
-    )
-    kafka_security_protocol: str = _setting(
-        "PLAINTEXT",
-        "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL",
-        "KAFKA_SECURITY_PROTOCOL",
-        pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$",
-    )
-    kafka_sasl_mechanism: str = _setting(
-        "PLAIN",
-        "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512",
-        "KAFKA_SASL_MECHANISM",
-        pattern="^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512)$",
-    )
-    kafka_sasl_username: str | None = _setting(None, "user name", "KAFKA_SASL_USERNAME")
-    kafka_sasl_password: SecretStr | None = _setting(None, "password", "KAFKA_SASL_PASSWORD")
-    kafka_ssl_cafile: str | None = _setting(None, "CA bundle (PEM)", "KAFKA_SSL_CAFILE")
-    kafka_ssl_certfile: str | None = _setting(None, "client certificate (PEM)", "KAFKA_SSL_CERTFILE")
-    kafka_ssl_keyfile: str | None = _setting(None, "its key (PEM)", "KAFKA_SSL_KEYFILE")
-    kafka_topic_prefix: str = _setting(
-        "",
-        "put before topics, groups and transactional ids",
-        "KAFKA_TOPIC_PREFIX",
-        pattern=r"^[a-zA-Z0-9._-]*$",
-    )
-    kafka_replication_factor: int = _setting(
-        -1, "of topics that are created; -1 is the broker's default", "KAFKA_REPLICATION_FACTOR", ge=-1
-    )
-    kafka_compression: str = _setting(
-        "none",
-        "none, gzip, lz4 or zstd, of documents on the wire",
-        "KAFKA_COMPRESSION",
-        pattern="^(none|gzip|lz4|zstd)$",
-    )
-    kafka_session_timeout_ms: int = _setting(
-        30_000,
-        "a worker or producer silent for so long is taken for dead",
-        "KAFKA_SESSION_TIMEOUT_MS",
-        ge=1000,
-    )
-    kafka_max_poll_interval_ms: int = _setting(
-        300_000,
-        "one that does not poll for so long is taken for stuck",
-        "KAFKA_MAX_POLL_INTERVAL_MS",
-        ge=1000,
-    )
-    kafka_request_timeout_ms: int = _setting(30_000, "of one request", "KAFKA_REQUEST_TIMEOUT_MS", ge=1000)
-    kafka_transaction_timeout_ms: int = _setting(
-        60_000, "a transaction open for so long is aborted", "KAFKA_TRANSACTION_TIMEOUT_MS", ge=1000
-    )
-    jobs_partitions: int = _setting(
-        8,
-        "partitions of dataset.jobs and dataset.checkpoints, when created",
-        "SHARDLINE_JOBS_PARTITIONS",
-        ge=1,
-    )
     aws_access_key_id: str | None = _setting(None, "S3 key; else the AWS chain", "AWS_ACCESS_KEY_ID")
     aws_secret_access_key: SecretStr | None = _setting(None, "its secret", "AWS_SECRET_ACCESS_KEY")
     aws_session_token: SecretStr | None = _setting(None, "of temporary keys", "AWS_SESSION_TOKEN")
@@ -97,7 +41,16 @@ class _PipelineSettings(BaseModel):
     s3_addressing_style: str = _setting(
         "auto", "auto, path or virtual", "S3_ADDRESSING_STYLE", pattern="^(auto|path|virtual)$"
     )
-    s3_encryption: str | None = _setting(None, "server-side encryption, such as AES256", "S3_ENCRYPTION")
+    s3_encryption: str | None = _setting(
+        None,
+        "server-side encryption that each put asks for: AES256, aws:kms or aws:kms:dsse",
+        "S3_ENCRYPTION",
+        "S3_SERVER_SIDE_ENCRYPTION",
+        pattern="^(AES256|aws:kms|aws:kms:dsse)$",
+    )
+    s3_kms_key_id: str | None = _setting(
+        None, "its key, for aws:kms; none is the bucket's own", "S3_KMS_KEY_ID"
+    )
     s3_timeout_seconds: float = _setting(
         60.0, "a store that sends nothing for so long is taken for away", "SHARDLINE_S3_TIMEOUT_SECONDS", gt=0
     )
@@ -174,7 +127,9 @@ class _PipelineSettings(BaseModel):
     )
 
 
-class Settings(WebhookSettings, TraceSettings, GatewaySettings, SourceSettings, _PipelineSettings):
+class Settings(
+    WebhookSettings, TraceSettings, GatewaySettings, SourceSettings, _PipelineSettings, KafkaSettings
+):
     """Every setting of every process. Field names are those of shardline.toml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)

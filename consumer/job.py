@@ -164,7 +164,7 @@ class JobConsumer:
             self._quiet_since = now
         elif now - self._quiet_since > _LOOK_FOR_TOPIC_AFTER:
             self._quiet_since = now
-            if await self._broker.describe_topic(self._topic) is None:
+            if not await self._broker.partitions(self._topic):
                 raise TopicMissing(f"the topic {self._topic} is gone", hint="retry the job to rebuild it")
 
     async def _report_dead(self, partition: int, dead: Sequence[Dead]) -> None:

@@ -113,7 +113,7 @@ class AttemptRun:
         plan = await self._plan(state, source)
         if not state.planned:
             await self._prepare(writer, state, plan)
-        elif await self._parts.broker.describe_topic(self._topic) is None:
+        elif not await self._parts.broker.partitions(self._topic):
             raise self._topic_lost()
         tools = Tools(writer, self._parts.clock, self._parts.metrics, self._backlog, self._parts.limits.pace)
         await Pipeline(tools, state, source, plan).run()
@@ -211,7 +211,7 @@ class AttemptRun:
         if now - self._topic_seen < _TOPIC_LOOK_SECONDS:
             return
         self._topic_seen = now
-        if await self._parts.broker.describe_topic(self._topic) is None:
+        if not await self._parts.broker.partitions(self._topic):
             await self._fail(self._topic_lost())
 
     def _report(self) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 from common.aio import patiently
 from common.errors import BrokerUnavailable, JobInvalid, OffsetOutOfRange
 from common.jobstate import JobState, latest_states
-from common.layout import CHECKPOINTS, DEAD_LETTERS, JOBS
+from common.layout import CHECKPOINTS, DEAD_LETTERS, JOBS, PRODUCERS
 from common.letters import request_letter
 from common.logs import log_context
 from common.models import JobSpec, Request, parse_message
@@ -18,7 +18,6 @@ from producer.runner import JobRunner
 from producer.sweep import sweep_topics
 
 _log = logging.getLogger(__name__)
-_GROUP = "dataset.producers"
 _POLL_SECONDS = 0.5
 _CATCH_UP_SECONDS = 120.0
 
@@ -59,7 +58,7 @@ class Owner:
 
     async def _own(self) -> None:
         listener = GroupListener(assigned=self._assigned, revoked=self._revoked)
-        async with self._parts.broker.group_reader(JOBS, _GROUP, listener) as reader:
+        async with self._parts.broker.group_reader(JOBS, PRODUCERS, listener) as reader:
             self._reader = reader
             try:
                 await self._take_messages(reader)

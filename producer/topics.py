@@ -22,7 +22,9 @@ def system_topics(partitions: int) -> list[TopicSpec]:
         "min.cleanable.dirty.ratio": "0.1",
     }
     forever = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
-    letters = {"cleanup.policy": "compact,delete", "retention.ms": str(30 * _DAY_MS)}
+    # What a tombstone forgets must go soon: by the defaults a broker would wait for seven days and more.
+    soon = {"segment.ms": str(_DAY_MS), "max.compaction.lag.ms": str(_DAY_MS)}
+    letters = {"cleanup.policy": "compact,delete", "retention.ms": str(30 * _DAY_MS)} | soon
     events = {"cleanup.policy": "delete", "retention.ms": str(7 * _DAY_MS)}
     return [
         TopicSpec(JOBS, partitions, forever),
@@ -39,16 +41,19 @@ async def ensure_system_topics(broker: Broker, partitions: int) -> int:
         UsageError: dataset.jobs and dataset.checkpoints do not agree.
         TopicMissing: one of them was deleted meanwhile.
     """
-    await asyncio.gather(*map(broker.create_topic, system_topics(partitions)))
-    jobs, checkpoints = await asyncio.gather(broker.describe_topic(JOBS), broker.describe_topic(CHECKPOINTS))
-    if jobs is None or checkpoints is None:
+    wanted = system_topics(partitions)
+    found = await asyncio.gather(*(broker.partitions(topic.name) for topic in wanted))
+    missing = [topic for topic, count in zip(wanted, found, strict=True) if not count]
+    await asyncio.gather(*map(broker.create_topic, missing))
+    jobs, checkpoints = await asyncio.gather(broker.partitions(JOBS), broker.partitions(CHECKPOINTS))
+    if not jobs or not checkpoints:
         raise TopicMissing(f"{JOBS} or {CHECKPOINTS} is not there", hint="somebody deletes them; start again")
-    if jobs.partitions != checkpoints.partitions:
+    if jobs != checkpoints:
         raise UsageError(
-            f"dataset.jobs has {jobs.partitions} partitions, dataset.checkpoints {checkpoints.partitions}",
+            f"dataset.jobs has {jobs} partitions, dataset.checkpoints {checkpoints}",
             hint="they must have the same number; add partitions to the smaller one",
         )
-    return jobs.partitions
+    return jobs
 
 
 def attempt_topic_spec(spec: JobSpec, attempt: int, limit: int) -> TopicSpec:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from shardline.commands import datasets, export, jobs, letters, preview, services
+from shardline.commands import datasets, doctor, export, jobs, letters, preview, services
 from shardline.commands.options import Interrupted
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for module in (datasets, preview, export, jobs, services):
+for module in (datasets, doctor, preview, export, jobs, services):
     module.register(app)
 app.add_typer(letters.app, name="dead-letters")
 

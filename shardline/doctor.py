@@ -15,6 +15,7 @@ from common.settings import Settings
 from producer.sources.themis.client import shown
 from producer.sources.themis.indexes import check, create, needed
 from shardline.output import size
+from shardline.serve import AUTO_CREATE
 from shardline.stores import probes
 from shardline.webhooks import try_webhook
 from shardline.wiring import open_broker, open_store, open_themis_client, uds3_stores
@@ -119,15 +120,15 @@ async def _kafka(settings: Settings) -> str:
     quick = settings.model_copy(update={"kafka_request_timeout_ms": 5000})
     async with open_broker(quick) as broker:
         await broker.check()
-        jobs, checkpoints = await broker.describe_topic(JOBS), await broker.describe_topic(CHECKPOINTS)
+        jobs, checkpoints = await broker.partitions(JOBS), await broker.partitions(CHECKPOINTS)
         creates = await broker.creates_topics_by_itself()
     found = f"{settings.kafka_bootstrap_servers} answers; "
-    found += f"{JOBS} has {jobs.partitions} partitions" if jobs else f"{JOBS} is made by the first producer"
-    if jobs and checkpoints and jobs.partitions != checkpoints.partitions:
+    found += f"{JOBS} has {jobs} partitions" if jobs else f"{JOBS} is made by the first producer"
+    if jobs and checkpoints and jobs != checkpoints:
         raise ShardlineError(f"{JOBS} and {CHECKPOINTS} differ in their partitions", hint="make them equal")
-    if creates:
-        found += "; warning: auto.create.topics.enable is true, a stale client may bring a deleted topic back"
-    return found
+    if creates is None:
+        found += "; whether auto.create.topics.enable is false may not be seen from here"
+    return f"{found}; warning: {AUTO_CREATE}" if creates else found
 
 
 async def _store(settings: Settings) -> str:

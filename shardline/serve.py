@@ -3,9 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from common.aio import leaf_errors, longest_in_vain, patiently
+from common.errors import BrokerUnavailable
 from common.health import Probe, serve_health
+from common.kafka import KafkaBroker
 from common.metrics import Metrics
 from common.ports import Broker, ObjectStore
 from common.probe import probe_create_only
@@ -21,6 +24,10 @@ from shardline.webhooks import open_receiver
 from shardline.wiring import CLOCK, limits, open_broker, open_store, slots, source_factory
 
 _log = logging.getLogger(__name__)
+AUTO_CREATE = (
+    "auto.create.topics.enable is true: a client with old metadata may bring a deleted topic back; "
+    "set it to false on the brokers"
+)
 
 
 async def serve_producer(settings: Settings) -> None:
@@ -74,7 +81,7 @@ async def serve_worker(settings: Settings) -> None:
 async def _serve(
     settings: Settings,
     metrics: Metrics,
-    broker: Broker,
+    broker: KafkaBroker,
     store: ObjectStore,
     work: Callable[[], Awaitable[None]],
     joined: asyncio.Event,
@@ -93,8 +100,16 @@ async def _serve(
         await patiently(
             lambda: ensure_system_topics(broker, settings.jobs_partitions), CLOCK, "look for the topics"
         )
+        await warn_of_brokers(broker)
         with leaf_errors():
             await work()
+
+
+async def warn_of_brokers(broker: KafkaBroker) -> None:
+    """Say at the start what is better not so."""
+    with suppress(BrokerUnavailable):
+        if await broker.creates_topics_by_itself():
+            _log.warning("%s", AUTO_CREATE)
 
 
 def _kafka_probe(broker: Broker) -> Probe:

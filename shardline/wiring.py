@@ -7,10 +7,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from dataclasses import replace
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from common.clock import SystemClock
 from common.directory import DirectoryStore
 from common.errors import FailureCode, JobFailed, SourceUnavailable, UsageError
 from common.kafka import KafkaBroker, open_kafka
+from common.kafka_oauth import ClientCredentials, OAuthOptions
 from common.kafka_options import KafkaOptions
 from common.models import JobSpec, SearchType
 from common.objects import S3Client, S3Options, S3Store, open_s3
@@ -36,7 +39,6 @@ CLOCK = SystemClock()
 
 def kafka_options(settings: Settings) -> KafkaOptions:
     """Settings of the broker."""
-    password = settings.kafka_sasl_password
     return KafkaOptions(
         bootstrap_servers=settings.kafka_bootstrap_servers,
         prefix=settings.kafka_topic_prefix,
@@ -44,10 +46,12 @@ def kafka_options(settings: Settings) -> KafkaOptions:
         security_protocol=settings.kafka_security_protocol,
         sasl_mechanism=settings.kafka_sasl_mechanism,
         sasl_username=settings.kafka_sasl_username,
-        sasl_password=password.get_secret_value() if password else None,
+        sasl_password=_revealed(settings.kafka_sasl_password),
+        tokens=_kafka_tokens(settings),
         ssl_cafile=settings.kafka_ssl_cafile,
         ssl_certfile=settings.kafka_ssl_certfile,
         ssl_keyfile=settings.kafka_ssl_keyfile,
+        ssl_key_password=_revealed(settings.kafka_ssl_key_password),
         replication_factor=settings.kafka_replication_factor,
         compression=None if settings.kafka_compression == "none" else settings.kafka_compression,
         session_timeout_ms=settings.kafka_session_timeout_ms,
@@ -57,15 +61,30 @@ def kafka_options(settings: Settings) -> KafkaOptions:
     )
 
 
+def _revealed(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None
+
+
+def _kafka_tokens(settings: Settings) -> ClientCredentials | None:
+    url, client = settings.kafka_sasl_oauthbearer_token_url, settings.kafka_sasl_oauthbearer_client_id
+    secret = _revealed(settings.kafka_sasl_oauthbearer_client_secret)
+    if settings.kafka_sasl_mechanism != "OAUTHBEARER" or not (url and client and secret):
+        return None
+    scope, ca_file = settings.kafka_sasl_oauthbearer_scope, settings.kafka_sasl_oauthbearer_cafile
+    return ClientCredentials(OAuthOptions(url, client, secret, scope, ca_file))
+
+
 def s3_options(settings: Settings, bucket: str | None = None) -> S3Options:
     """Settings of the store.
 
     Raises:
-        UsageError: no bucket is set.
+        UsageError: no bucket is set, or a key of KMS without encryption by it.
     """
     bucket = bucket or settings.s3_bucket
     if not bucket:
         raise UsageError("no bucket is set", hint="set S3_BUCKET")
+    if settings.s3_kms_key_id and not (settings.s3_encryption or "").startswith("aws:kms"):
+        raise UsageError("S3_KMS_KEY_ID is set without S3_ENCRYPTION", hint="set S3_ENCRYPTION to aws:kms")
     secret, token = settings.aws_secret_access_key, settings.aws_session_token
     return S3Options(
         bucket=bucket,
@@ -78,6 +97,7 @@ def s3_options(settings: Settings, bucket: str | None = None) -> S3Options:
         addressing_style=settings.s3_addressing_style,
         ca_bundle=settings.aws_ca_bundle,
         encryption=settings.s3_encryption,
+        kms_key_id=settings.s3_kms_key_id,
         read_timeout=settings.s3_timeout_seconds,
     )
 

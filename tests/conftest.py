@@ -8,7 +8,7 @@ from hypothesis import settings
 from deploy.dev.kafka import Kafka
 from tests.services import S3, kafka_address, local_kafka, s3_store
 
-pytest_plugins = ["tests.laws", "tests.sampled", "tests.databases", "tests.stores"]
+pytest_plugins = ["tests.laws", "tests.sampled", "tests.databases", "tests.stores", "tests.secure_kafka"]
 
 # Machines are shared and noisy: how long an example takes says nothing about its truth.
 settings.register_profile("shardline", deadline=None, print_blob=True)

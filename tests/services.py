@@ -153,13 +153,8 @@ class ProxiedKafka(Kafka):
         super().__init__(folder)
         (self.proxy_port,) = free_ports(1)
 
-    def command(self, ports: Mapping[str, int]) -> list[str]:
+    def configure(self, lines: dict[str, str], ports: Mapping[str, int]) -> None:
         """Add the listener."""
-        command = super().command(ports)
-        config = Path(command[-1])
-        lines = dict(line.split("=", 1) for line in config.read_text().splitlines() if "=" in line)
         lines["listeners"] += f",PROXIED://127.0.0.1:{ports['behind']}"
         lines["advertised.listeners"] += f",PROXIED://127.0.0.1:{self.proxy_port}"
         lines["listener.security.protocol.map"] += ",PROXIED:PLAINTEXT"
-        config.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
-        return command

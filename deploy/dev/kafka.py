@@ -30,14 +30,27 @@ class Kafka(Service):
     def command(self, ports: Mapping[str, int]) -> list[str]:
         """Write the configuration, format the storage at the first start."""
         config = self.folder / "server.properties"
-        fixed = (HERE / "server.properties").read_text()
-        config.write_text(fixed + _addresses(self.folder / "data", ports))
+        lines = _properties((HERE / "server.properties").read_text())
+        lines |= _addresses(self.folder / "data", ports)
+        self.configure(lines, ports)
+        config.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
+        java = [*self._java(), *self.java_options(), "-cp", f"{kafka_jars()}/*"]
         if not (self.folder / "data" / "meta.properties").exists():
             cluster = uuid4().hex[:22]
-            run_command(
-                [*self._java(), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(config)]
-            )
-        return [*self._java(), "kafka.Kafka", str(config)]
+            storage = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(config)]
+            run_command([*java, *storage, *self.format_options()])
+        return [*java, "kafka.Kafka", str(config)]
+
+    def configure(self, lines: dict[str, str], ports: Mapping[str, int]) -> None:
+        """Change the settings before each start; of use to a broker of another kind."""
+
+    def format_options(self) -> list[str]:
+        """More options of the storage's formatting."""
+        return []
+
+    def java_options(self) -> list[str]:
+        """More options of Java."""
+        return []
 
     def answers(self, ports: Mapping[str, int]) -> bool:
         """Whether the broker's metadata name a live broker."""
@@ -56,18 +69,22 @@ class Kafka(Service):
 
     @staticmethod
     def _java() -> list[str]:
-        options = ["-Xms256m", "-Xmx512m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
-        return [require_java(), *options, "-cp", f"{kafka_jars()}/*"]
+        return [require_java(), "-Xms256m", "-Xmx512m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
 
 
-def _addresses(data: Path, ports: Mapping[str, int]) -> str:
+def _properties(text: str) -> dict[str, str]:
+    lines = (line for line in text.splitlines() if line and not line.startswith("#"))
+    return dict(line.split("=", 1) for line in lines)
+
+
+def _addresses(data: Path, ports: Mapping[str, int]) -> dict[str, str]:
     broker, controller = f"{HOST}:{ports['broker']}", f"{HOST}:{ports['controller']}"
-    return (
-        f"log.dirs={data}\n"
-        f"controller.quorum.voters=1@{controller}\n"
-        f"listeners=PLAINTEXT://{broker},CONTROLLER://{controller}\n"
-        f"advertised.listeners=PLAINTEXT://{broker}\n"
-    )
+    return {
+        "log.dirs": str(data),
+        "controller.quorum.voters": f"1@{controller}",
+        "listeners": f"PLAINTEXT://{broker},CONTROLLER://{controller}",
+        "advertised.listeners": f"PLAINTEXT://{broker}",
+    }
 
 
 def kafka_jars() -> Path:

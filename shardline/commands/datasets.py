@@ -1,4 +1,4 @@
-"""run, verify, sample, doctor: what needs no running system."""
+"""run, verify, sample: what needs no running system."""
 
 from __future__ import annotations
 
@@ -27,9 +27,6 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: shardline run job.json --output ./datasets")(run)
     app.command(epilog="Example: shardline verify s3://bucket/laws/laws-2026")(verify)
     app.command(epilog="Example: shardline sample docs.jsonl.zst --documents 20000")(sample)
-    app.command(epilog="Examples: shardline doctor · shardline doctor --create-themis-indexes job.json")(
-        doctor
-    )
 
 
 def run(
@@ -174,36 +171,3 @@ def sample(
 
     write_sample(path, documents, seed, broken=broken)
     typer.echo(str(path))
-
-
-def doctor(
-    create_themis_indexes: Annotated[
-        Path | None,
-        typer.Option(metavar="JOB.json", help="Make the indexes in ThemisDB that this job needs; no checks."),
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Show where each setting comes from, and try all that is configured: services, stores, folders."""
-    from common.logs import log_to_stderr
-    from common.settings import load_settings
-    from shardline import doctor as tried
-    from shardline.output import EXIT_UNREACHABLE, put, put_json, put_table
-
-    loaded = load_settings()
-    log_to_stderr("ERROR", "console", loaded.settings.secrets())
-    if create_themis_indexes is not None:
-        done = complete(tried.create_themis_indexes(loaded.settings, read_job(create_themis_indexes)))
-        put_json({"done": done}) if json else put("\n".join(done))
-        return
-    checks = complete(tried.examine(loaded.settings))
-    if json:
-        rows = [{"name": name, "value": value, "from": origin} for name, value, origin in loaded.shown()]
-        put_json(
-            {"settings": rows, "warnings": loaded.warnings, "checks": [check.to_json() for check in checks]}
-        )
-    else:
-        put_table(("setting", "value", "from"), loaded.shown())
-        put("")
-        put_table(("check", "", "what was found"), [check.row() for check in checks])
-    if any(check.ok is False for check in checks):
-        raise typer.Exit(EXIT_UNREACHABLE)

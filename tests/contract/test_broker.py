@@ -121,11 +121,13 @@ async def poll_until(done: Callable[[], bool], *members: Member) -> None:
 async def test_create_describe_delete(broker: Broker) -> None:
     await broker.check()
     assert await broker.describe_topic("t") is None
+    assert await broker.partitions("t") == 0
     assert await broker.create_topic(TopicSpec("t", 3, {"max.message.bytes": "2000000"}))
     assert not await broker.create_topic(TopicSpec("t", 5))
     found = await broker.describe_topic("t")
     assert found is not None
     assert (found.name, found.partitions, found.config["max.message.bytes"]) == ("t", 3, "2000000")
+    assert await broker.partitions("t") == 3
     assert await broker.topics() == ["t"]
     assert await broker.delete_topic("t")
     assert await broker.describe_topic("t") is None

@@ -114,6 +114,11 @@ class NetBroker:
         """List."""
         return await self._process.request("broker", self._broker.topics, BrokerUnavailable)
 
+    async def partitions(self, name: str) -> int:
+        """Count."""
+        call = partial(self._broker.partitions, name)
+        return await self._process.request("broker", call, BrokerUnavailable)
+
     async def describe_topic(self, name: str) -> TopicSpec | None:
         """Describe."""
         call = partial(self._broker.describe_topic, name)

@@ -1,0 +1,206 @@
+"""The rights that `doctor --print-acls` prints are enough for a whole job, and none of them is too much."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from common.aio import patiently
+from common.errors import BrokerUnavailable
+from common.layout import (
+    ATTEMPT_GROUPS,
+    ATTEMPT_TOPICS,
+    CHECKPOINTS,
+    DEAD_LETTERS,
+    EVENTS,
+    JOBS,
+    PRODUCERS,
+    TRANSACTIONAL_IDS,
+)
+from common.models import Request
+from common.ports import TopicSpec
+from producer.topics import attempt_topic_spec, ensure_system_topics
+from shardline.client import Client
+from shardline.gateway.watch import Watch
+from tests.kafka_house import CLOCK, House, at_work, open_house
+from tests.kafka_rights import Acl
+from tests.make import job, sample_job
+from tests.secure_kafka import SecureKafka
+from tests.token_endpoint import TokenEndpoint
+
+
+async def test_a_whole_job_needs_no_more(tmp_path: Path, secure: SecureKafka, tokens: TokenEndpoint) -> None:
+    async with open_house(tmp_path, secure, tokens) as house:
+        await ensure_system_topics(house.brokers["producer"], 1)
+        watch = Watch(house.brokers["gateway"], 1, CLOCK)
+        async with at_work(house.owner().run, house.worker().run, watch.run):
+            spec = job(**sample_job("whole"))
+            await Client(house.brokers["submitter"], 1).submit(spec)
+            view = await house.seen("whole", lambda view: not view.state.active)
+            assert view.state.state == "completed", view.to_json()
+            await house.seen("whole", lambda view: view.progress.chained == view.state.produced > 300)
+            async with asyncio.timeout(30):
+                while watch.trouble is not None:
+                    await watch.changed()
+            await watch.submit(job(**sample_job("over-http")))
+            await house.seen("over-http", lambda view: view.state.state == "completed")
+            assert len(await Client(house.everyone, 1).letters()) > 0
+            await Client(house.brokers["submitter"], 1).request(Request(job_id="whole", action="delete"))
+            await Client(house.brokers["submitter"], 1).request(Request(job_id="over-http", action="delete"))
+            for job_id in ("whole", "over-http"):
+                await house.seen(job_id, lambda view: view.state.state == "deleted")
+        assert await Client(house.everyone, 1).letters() == {}
+        assert sorted(await house.everyone.topics()) == sorted([JOBS, CHECKPOINTS, EVENTS, DEAD_LETTERS])
+
+
+Step = Callable[[House], Awaitable[object]]
+
+
+async def look(house: House) -> None:
+    await Client(house.brokers["reader"], 1).board()
+
+
+async def submit(house: House) -> None:
+    await Client(house.brokers["submitter"], 1).submit(job(**sample_job(f"s-{secrets.token_hex(4)}")))
+
+
+async def watch(house: House) -> None:
+    watched = Watch(house.brokers["gateway"], 1, CLOCK)
+    async with at_work(watched.run), asyncio.timeout(20):
+        while (trouble := watched.trouble) is not None:
+            if "does not allow" in trouble:
+                raise BrokerUnavailable(trouble)
+            await asyncio.sleep(0.02)
+        await watched.submit(job(**sample_job(f"g-{secrets.token_hex(4)}")))
+
+
+async def test_a_client_needs_each_of_its_rights(
+    tmp_path: Path, secure: SecureKafka, tokens: TokenEndpoint
+) -> None:
+    steps: dict[str, Step] = {"reader": look, "submitter": submit, "gateway": watch}
+    async with open_house(tmp_path, secure, tokens) as house:
+        await ensure_system_topics(house.everyone, 1)
+        for role, step in steps.items():
+            for acl in house.granted[role]:
+                await house.rights.take(acl)
+                with pytest.raises(BrokerUnavailable, match="does not allow"):
+                    await step(house)
+                await house.rights.give([acl])
+            await step(house)
+
+
+async def test_who_makes_the_topics_needs_each_right_to(
+    tmp_path: Path, secure: SecureKafka, tokens: TokenEndpoint
+) -> None:
+    async with open_house(tmp_path, secure, tokens) as house:
+        broker = house.brokers["producer"]
+        for acl in [one for one in house.granted["producer"] if one.operation == "Create"]:
+            name = acl.name.removeprefix(house.prefix)
+            await house.rights.take(acl)
+            wanted = TopicSpec(f"{name}x.1" if acl.pattern == "prefixed" else name, 1)
+            with pytest.raises(BrokerUnavailable, match="does not let us create it") as error:
+                await broker.create_topic(wanted)
+            assert "--print-topics" in str(error.value.hint)
+            # What others made is used.
+            await house.everyone.create_topic(wanted)
+            assert await broker.create_topic(wanted) is False
+
+
+class Ladder:
+    """Takes all rights of producer and worker, and gives one after the other, each when it is missed."""
+
+    def __init__(self, house: House, caplog: pytest.LogCaptureFixture) -> None:
+        self._house = house
+        self._caplog = caplog
+        self._left = {
+            (role, acl.name.removeprefix(house.prefix), acl.operation): acl
+            for role in ("producer", "worker")
+            for acl in house.granted[role]
+            # Everything is there already: who makes it is another test.
+            if acl.operation != "Create"
+        }
+
+    async def pull_up(self) -> None:
+        """Nobody may do anything but see that the topics are there."""
+        for acl in self._left.values():
+            await self._house.rights.take(acl)
+        for role, names in _SEEN.items():
+            for name in names:
+                pattern = "prefixed" if name == ATTEMPT_TOPICS else "literal"
+                seen = Acl(f"User:{role}", "topic", self._house.prefix + name, pattern, "Describe")
+                await self._house.rights.give([seen])
+
+    async def rung(self, complaint: str, role: str, name: str, operation: str) -> None:
+        """Wait for the complaint, then give the right."""
+        acl = self._left.pop((role, name, operation))
+        async with asyncio.timeout(60):
+            while not any(complaint in said for said in self._complaints()):
+                await asyncio.sleep(0.02)
+        await self._house.rights.give([acl])
+        self._caplog.clear()
+
+    def _complaints(self) -> list[str]:
+        return [one.getMessage() for one in self._caplog.records if "does not allow" in one.getMessage()]
+
+    @property
+    def left(self) -> list[Acl]:
+        """What was never missed."""
+        return list(self._left.values())
+
+
+_SEEN = {
+    "producer": (JOBS, CHECKPOINTS, DEAD_LETTERS, ATTEMPT_TOPICS),
+    "worker": (CHECKPOINTS, EVENTS, DEAD_LETTERS, ATTEMPT_TOPICS),
+}
+
+
+def work_of(house: House, role: str) -> Callable[[], Awaitable[None]]:
+    """A process as it starts: first it looks for the topics."""
+    broker, work = house.brokers[role], (house.owner if role == "producer" else house.worker)
+
+    async def start() -> None:
+        await patiently(partial(ensure_system_topics, broker, 1), CLOCK, "look for the topics", cap=0.5)
+        await work().run()
+
+    return start
+
+
+async def test_a_job_stands_still_without_each_of_the_rights(
+    tmp_path: Path, secure: SecureKafka, tokens: TokenEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Of many tries in vain only the first is a warning.
+    caplog.set_level(logging.DEBUG, "common.aio")
+    async with open_house(tmp_path, secure, tokens) as house:
+        ladder, client = Ladder(house, caplog), Client(house.everyone, 1)
+        await ladder.pull_up()
+        spec = job(**sample_job("climb"))
+        await ensure_system_topics(house.everyone, 1)
+        await house.everyone.create_topic(attempt_topic_spec(spec, 1, 1 << 30))
+        await client.submit(spec)
+        async with at_work(work_of(house, "producer")):
+            await ladder.rung("dataset.events cannot be described", "producer", EVENTS, "Describe")
+            await ladder.rung("dataset.jobs cannot be read", "producer", PRODUCERS, "Read")
+            await ladder.rung("dataset.jobs cannot be read", "producer", JOBS, "Read")
+            await ladder.rung("climb cannot be opened", "producer", TRANSACTIONAL_IDS, "Write")
+            await ladder.rung("the transaction", "producer", CHECKPOINTS, "Write")
+            await ladder.rung("table cannot be read", "producer", CHECKPOINTS, "Read")
+            await ladder.rung("cannot be described", "producer", ATTEMPT_TOPICS, "DescribeConfigs")
+            await ladder.rung("the transaction", "producer", ATTEMPT_TOPICS, "Write")
+            async with at_work(work_of(house, "worker")):
+                await ladder.rung("dataset.jobs cannot be described", "worker", JOBS, "Describe")
+                await ladder.rung("table cannot be read", "worker", CHECKPOINTS, "Read")
+                await ladder.rung("climb.1 cannot be read", "worker", ATTEMPT_GROUPS, "Read")
+                await ladder.rung("climb.1 cannot be read", "worker", ATTEMPT_TOPICS, "Read")
+                await ladder.rung("dead-letters cannot be written", "worker", DEAD_LETTERS, "Write")
+                await ladder.rung("events cannot be written", "worker", EVENTS, "Write")
+                await ladder.rung("cannot be deleted", "producer", ATTEMPT_TOPICS, "Delete")
+                await house.seen("climb", lambda view: view.state.topic_removed)
+                await client.request(Request(job_id="climb", action="delete"))
+                await ladder.rung("table cannot be read", "producer", DEAD_LETTERS, "Read")
+                await ladder.rung("dead-letters cannot be written", "producer", DEAD_LETTERS, "Write")
+                await house.seen("climb", lambda view: view.state.state == "deleted")
+        assert ladder.left == []

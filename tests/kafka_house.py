@@ -1,0 +1,126 @@
+"""All processes in one, each with its own user and its own rights at a broker that asks for them."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common.clock import SystemClock
+from common.directory import DirectoryStore
+from common.kafka import KafkaBroker, open_kafka
+from common.kafka_options import KafkaOptions
+from common.metrics import Metrics
+from common.settings import Settings
+from consumer.budget import SpoolBudget
+from consumer.job import Resources
+from consumer.worker import Worker, WorkerParts
+from producer.owner import Owner
+from producer.parts import ProducerParts
+from shardline.client import Client, JobView
+from shardline.kafka_admin import acls_json
+from shardline.sample import write_sample
+from shardline.wiring import kafka_options, limits, slots, source_factory
+from tests.kafka_rights import Acl, Rights, acls, open_rights
+from tests.secure_kafka import NAMES, SecureKafka, certified, named, tokened
+from tests.token_endpoint import TokenEndpoint
+
+CLOCK = SystemClock()
+
+
+@dataclass
+class House:
+    """One topic prefix, and each role's own way to the broker."""
+
+    folder: Path
+    prefix: str
+    rights: Rights
+    granted: dict[str, list[Acl]]
+    everyone: KafkaBroker
+    settings: Settings
+    brokers: dict[str, KafkaBroker] = field(default_factory=dict)
+
+    def owner(self) -> Owner:
+        """A producer."""
+        source = source_factory(self.settings, self.folder, confined=True, remote=None)
+        parts = ProducerParts(
+            self.brokers["producer"],
+            DirectoryStore(self.folder / "store"),
+            CLOCK,
+            Metrics(),
+            source,
+            limits(self.settings),
+            slots(self.settings),
+        )
+        return Owner(parts)
+
+    def worker(self) -> Worker:
+        """A worker."""
+        resources = Resources(self.folder, SpoolBudget(1 << 30), asyncio.Semaphore(4))
+        store = DirectoryStore(self.folder / "store")
+        return Worker(WorkerParts(self.brokers["worker"], store, CLOCK, Metrics(), resources, 0.2))
+
+    async def seen(self, job_id: str, wanted: Callable[[JobView], bool]) -> JobView:
+        """The job as the reader sees it, once it is as wanted."""
+        async with (
+            asyncio.timeout(60),
+            aclosing(Client(self.brokers["reader"], 1).follow(0.1)) as boards,
+        ):
+            async for board in boards:
+                for view in board.jobs():
+                    if view.state.spec.job_id == job_id and wanted(view):
+                        return view
+        raise AssertionError("unreachable")
+
+
+@asynccontextmanager
+async def open_house(
+    folder: Path, secure: SecureKafka, tokens: TokenEndpoint, documents: int = 300
+) -> AsyncIterator[House]:
+    """All roles, with the rights that are printed, each with another way to say who it is."""
+    prefix = f"{secrets.token_hex(4)}."
+    common: dict[str, Any] = {
+        "kafka_topic_prefix": prefix,
+        "jobs_partitions": 1,
+        "progress_seconds": 0.2,
+        "topic_grace_seconds": 0.0,
+        "files_root": folder,
+    }
+    who = {
+        "producer": named(secure, "producer", "SCRAM-SHA-512", **common),
+        "worker": certified(secure, "worker", **common),
+        "gateway": tokened(secure, tokens, "gateway", **common),
+        "submitter": named(secure, "submitter", "PLAIN", **common),
+        "reader": named(secure, "reader", "SCRAM-SHA-256", **common),
+    }
+    granted = {role: acls(found, f"User:{role}") for role, found in acls_json(prefix).items()}
+    write_sample(folder / "sample.jsonl", documents, broken=True)
+    async with AsyncExitStack() as stack:
+        rights = await stack.enter_async_context(open_rights(secure.bootstrap))
+        await rights.give(acl for found in granted.values() for acl in found)
+        everyone = KafkaOptions(secure.bootstrap, prefix=prefix)
+        house = House(
+            folder,
+            prefix,
+            rights,
+            granted,
+            await stack.enter_async_context(open_kafka(everyone)),
+            who["producer"],
+        )
+        for role in NAMES:
+            house.brokers[role] = await stack.enter_async_context(open_kafka(kafka_options(who[role])))
+        yield house
+
+
+@asynccontextmanager
+async def at_work(*processes: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Run these meanwhile."""
+    tasks = [asyncio.ensure_future(process()) for process in processes]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
