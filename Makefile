@@ -9,7 +9,8 @@ RUN := $(VENV)/bin
 UV := $(RUN)/uv
 UV_VERSION := 0.13.9
 DEMO := .run/demo
-TEST_WORKERS ?= 2
+# One more than cores: many tests wait, for a session to time out or a broker to come back.
+TEST_WORKERS ?= 3
 DIST ?= dist
 
 .PHONY: help install check format test faults soak simulate demo bench up down docs site dist sbom licences clean
@@ -39,7 +40,7 @@ format: install ## Put the code into its format
 	$(RUN)/ruff format .
 	$(RUN)/ruff check --fix .
 
-test: install ## All tests, against real servers, on TEST_WORKERS cores
+test: install ## All tests, against real servers, in TEST_WORKERS processes
 	$(RUN)/pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 faults: install ## Only the tests that kill, stop and starve processes
