@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import random
 import signal
 import statistics
@@ -346,6 +347,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=None, help="printed; the same one makes the same trouble")
     options = parser.parse_args()
+    # The proxies' own complaints of what they cut off are no news.
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 31)
     with tempfile.TemporaryDirectory(prefix="shardline-soak-") as name:
         folder = Path(name)
