@@ -68,13 +68,17 @@ class SpoolFile:
         self.path.unlink(missing_ok=True)
 
 
-def compressed(source: Path, size: int, compression: str) -> Path:
-    """A compressed copy beside `source`: one zstd frame that tells its content size, or gzip without a time.
+def packed_path(source: Path, compression: str) -> Path:
+    """Where a compressed copy stands: beside `source`."""
+    return source.with_suffix("." + compression)
+
+
+def compress(source: Path, target: Path, size: int, compression: str) -> None:
+    """Write a compressed copy: one zstd frame that tells its content size, or gzip without a time.
 
     Raises:
         SpoolError: the disk is full.
     """
-    target = source.with_suffix("." + compression)
     try:
         with source.open("rb") as plain, target.open("wb") as out:
             if compression == "zstd":
@@ -84,6 +88,4 @@ def compressed(source: Path, size: int, compression: str) -> Path:
                 with gzip.GzipFile(filename="", mode="wb", fileobj=out, compresslevel=6, mtime=0) as member:
                     shutil.copyfileobj(plain, member, _COPY)
     except OSError as error:
-        target.unlink(missing_ok=True)
         raise spool_error(source.parent, error) from error
-    return target

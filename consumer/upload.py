@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
+from pathlib import Path
 
 import zstandard
 
@@ -21,7 +22,7 @@ from common.models import JobSpec
 from common.ports import ObjectStore
 from common.tracing import span
 from consumer.segments import OpenSegment
-from consumer.spool import SpoolFile, compressed
+from consumer.spool import SpoolFile, compress, packed_path
 
 _log = logging.getLogger(__name__)
 _TYPES = {"none": "application/x-ndjson", "gzip": "application/gzip", "zstd": "application/zstd"}
@@ -70,11 +71,11 @@ async def land(
     if key and segment.rows:
         valid()
         failpoint("worker.before_data")
-        await _put(landing, key, segment.rows)
+        await put_rows(landing, key, segment.rows)
         failpoint("worker.after_data")
     if rejected_key and segment.rejected:
         valid()
-        await _put(landing, rejected_key, segment.rejected)
+        await put_rows(landing, rejected_key, segment.rejected)
     totals = segment.totals
     record = ChainRecord(
         split=split,
@@ -103,26 +104,40 @@ async def land(
     return standing, standing is record
 
 
-async def _put(landing: Landing, key: str, file: SpoolFile) -> None:
+async def put_rows(landing: Landing, key: str, file: SpoolFile) -> None:
+    """Put a spool file under its key, compressed where the job says so; a copy of ours there is a success.
+
+    Raises:
+        JobFailed: other content stands under the key.
+        SpoolError: the compressed copy cannot be written.
+    """
     with span("put", object=key, bytes=file.size):
         await _put_now(landing, key, file)
 
 
 async def _put_now(landing: Landing, key: str, file: SpoolFile) -> None:
     compression = landing.spec.output.compression
-    path = file.path
-    if compression != "none":
-        path = await blocking(partial(compressed, file.path, file.size, compression))
+    if compression == "none":
+        await _create(landing, key, file.path, file.sha256)
+        return
+    packed = packed_path(file.path, compression)
+    try:
+        await blocking(partial(compress, file.path, packed, file.size, compression))
+        await _create(landing, key, packed, file.sha256)
+    finally:
+        # Also when we are cancelled while it is written: then it is whole by now, and nobody's.
+        packed.unlink(missing_ok=True)
+
+
+async def _create(landing: Landing, key: str, path: Path, digest: str) -> None:
     started = time.perf_counter()
-    create = partial(landing.store.create, key, path, content_type=_TYPES[compression])
+    content_type = _TYPES[landing.spec.output.compression]
+    create = partial(landing.store.create, key, path, content_type=content_type)
     try:
         await patiently(create, landing.clock, f"put {key}", landing.store_error)
     except ObjectExists:
         landing.metrics.create_refused(landing.spec.job_id)
-        await _expect_same(landing, key, file.sha256)
-    finally:
-        if path != file.path:
-            path.unlink(missing_ok=True)
+        await _expect_same(landing, key, digest)
     landing.metrics.put_duration(landing.spec.job_id, time.perf_counter() - started)
 
 

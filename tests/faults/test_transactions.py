@@ -26,7 +26,7 @@ async def stranger(system: System, name: str) -> AsyncIterator[AIOKafkaProducer]
     producer = AIOKafkaProducer(
         bootstrap_servers=system.kafka,
         transactional_id=f"{system.prefix}.{name}",
-        transaction_timeout_ms=20_000,
+        transaction_timeout_ms=300_000,
     )
     await producer.start()
     try:

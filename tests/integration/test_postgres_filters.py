@@ -154,9 +154,11 @@ async def test_some_columns_are_enough_but_for_those_that_tell_what_is_deleted(d
     with pytest.raises(JobFailed, match=r"documents \(deleted, is_deleted, deleted_at\) tells which"):
         await read(Stores(Postgres(options)))
     await database.execute(f"GRANT SELECT (deleted, is_deleted, deleted_at) ON documents TO {reader}")
-    with pytest.raises(JobFailed, match=r"uds3_master_documents \(is_deleted\) tells which"):
+    with pytest.raises(JobFailed, match=r"uds3_master_documents \(is_deleted, deleted_at\) tells which"):
         await read(Stores(Postgres(options)))
-    await database.execute(f"GRANT SELECT (document_id, is_deleted) ON uds3_master_documents TO {reader}")
+    await database.execute(
+        f"GRANT SELECT (document_id, is_deleted, deleted_at) ON uds3_master_documents TO {reader}"
+    )
     plan, items = await read(Stores(Postgres(options)))
     assert names(items) == ["live"]
     assert list(plan.columns) == ["processing_status"]

@@ -1,0 +1,42 @@
+"""What landing leaves in the spool."""
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.clock import SystemClock
+from common.memory_store import MemoryStore
+from common.metrics import Metrics
+from consumer import upload
+from consumer.spool import SpoolFile, compress
+from consumer.upload import Landing
+from tests.make import job
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+async def test_a_copy_that_is_being_packed_goes_with_the_upload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str
+) -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def slowly(*arguments: Any) -> None:
+        begun.set()
+        goes_on.wait(30)
+        compress(*arguments)
+
+    monkeypatch.setattr(upload, "compress", slowly)
+    spec = job(output={"compression": compression})
+    landing = Landing(MemoryStore(), SystemClock(), Metrics(), spec, 1)
+    file = SpoolFile(tmp_path)
+    file.write([b'{"a":1}\n'])
+    putting = asyncio.create_task(upload.put_rows(landing, "data/x", file))
+    await asyncio.to_thread(begun.wait, 30)
+    putting.cancel()
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await putting
+    assert list(tmp_path.iterdir()) == [file.path]
+    file.discard()
