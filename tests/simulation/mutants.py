@@ -61,7 +61,7 @@ def _chain_before_data(stack: ExitStack) -> None:
                 await late.pop()()
         return standing
 
-    stack.enter_context(patch.object(upload, "_put", put_later))
+    stack.enter_context(patch.object(upload, "put_rows", put_later))
     stack.enter_context(patch.object(Chain, "append", append))
 
 
