@@ -141,7 +141,8 @@ class JobRunner:
         if self._heeded_before(record):
             return
         self._heeded = record.offset
-        if request.action == "delete" and state.state is not State.DELETED:
+        if request.action == "delete":
+            # Also once more: a worker that slept through the first may have put one object since.
             removing = partial(delete_dataset, self._parts.broker, self._parts.store, state)
             await patiently(removing, self._parts.clock, f"delete {self.spec.job_id}")
             await self._news.stop()

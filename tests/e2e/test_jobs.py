@@ -112,6 +112,14 @@ async def test_cancel_retry_delete(tmp_path: Path, kafka: str, seaweed: S3) -> N
         await system.until("work", lambda view: view.state.state == "deleted")
         left = [info.key async for info in system.store.list(Layout.of(spec).root)]
         assert left == []
+        # A put that was under way then may land after it: deleting once more takes that away, too.
+        late = Layout.of(spec).root + "data/train/late.jsonl"
+        (tmp_path / "late").write_bytes(b"{}\n")
+        await system.store.create(late, tmp_path / "late", content_type="application/x-ndjson")
+        await system.client.request(Request(job_id="work", action="delete"))
+        async with asyncio.timeout(60):
+            while [info async for info in system.store.list(Layout.of(spec).root)]:
+                await asyncio.sleep(0.1)
         # Known for ever: the id stays taken.
         assert await system.store.get(job_key("work"))
 
