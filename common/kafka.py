@@ -1,7 +1,6 @@
 """Kafka as the broker: topics and plain writes. With the other kafka_*.py the only importer of aiokafka."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -27,7 +26,6 @@ from common.ports import (
     TransactionalWriter,
 )
 
-_log = logging.getLogger(__name__)
 _TOPIC_EXISTS, _UNKNOWN_TOPIC = 36, 3
 # Rights on the topic or the cluster, and a cluster's own policy.
 _NOT_FOR_US = (29, 31, 44)
@@ -61,7 +59,7 @@ class KafkaBroker:
                     await admin.start()
                     self._let_in(admin)
                 except KafkaConnectionError:
-                    await admin.close()
+                    await let_go(admin.close)
                     await self._options.knock()
                     raise
                 except BaseException:

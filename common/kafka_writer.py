@@ -1,41 +1,18 @@
 """Writing to Kafka: transactions that cannot tear."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from typing import Any, NoReturn
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import (
-    CommitFailedError,
-    IllegalGenerationError,
-    IllegalOperation,
-    IllegalStateError,
-    KafkaError,
-    RebalanceInProgressError,
-    UnknownMemberIdError,
-)
+from aiokafka.errors import IllegalOperation, KafkaError
 
 from common.aio import let_go
 from common.errors import BrokerUnavailable
 from common.kafka_errors import translated
 from common.kafka_options import KafkaOptions
-from common.ports import (
-    Message,
-    Transaction,
-    TransactionalWriter,
-)
-
-_log = logging.getLogger(__name__)
-_STALE = (
-    CommitFailedError,
-    IllegalGenerationError,
-    RebalanceInProgressError,
-    UnknownMemberIdError,
-    IllegalStateError,
-)
-_BATCH_RECORDS = 5_000
+from common.ports import Message, Transaction, TransactionalWriter
 
 
 @asynccontextmanager
