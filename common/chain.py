@@ -14,7 +14,7 @@ from typing import Annotated
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
-from common.errors import FailureCode, JobFailed, ObjectExists
+from common.errors import FailureCode, JobFailed, ObjectExists, ObjectMissing, StoreUnavailable
 from common.hashing import add
 from common.layout import Layout
 from common.models import first_fault
@@ -127,12 +127,27 @@ class Chain:
         self._partition = partition
 
     async def tip(self, known: ChainRecord | None = None) -> ChainRecord | None:
-        """The last record, or None of an empty chain; `known` is where to look on from."""
-        start = self._layout.link(self._partition, known.first) if known else ""
+        """The last record, or None of an empty chain; `known` is where to look on from.
+
+        Where the chain was deleted meanwhile that is None as well: `known` itself is listed again.
+
+        Raises:
+            StoreUnavailable: also where the record went since it was listed; look again.
+            JobFailed: it is no chain record.
+        """
+        standing = self._layout.link(self._partition, known.first) if known else None
+        before = self._layout.link(self._partition, known.first - 1) if known and known.first else ""
         last = None
-        async for info in self._store.list(self._layout.chain(self._partition), start_after=start):
+        async for info in self._store.list(self._layout.chain(self._partition), start_after=before):
             last = info.key
-        return await self._read(last) if last else known
+        if last is None:
+            return None
+        if last == standing:
+            return known
+        try:
+            return await self._read(last)
+        except ObjectMissing as error:
+            raise StoreUnavailable(f"{error}; it was listed a moment ago") from None
 
     async def _read(self, key: str) -> ChainRecord:
         try:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from common.chain import ChainRecord
+from common.ports import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,11 @@ class Event:
     def decode(cls, data: builtins.bytes) -> "Event":
         """The event of its JSON."""
         return cls(**orjson.loads(data))
+
+
+def event_message(event: Event) -> Message:
+    """The event as a message of the events topic."""
+    return Message(event.job_id.encode(), orjson.dumps(event))
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,10 +68,13 @@ class Dataset:
         """The chain's last record of a partition; `known` is where to look on from."""
         return await Chain(self.store, self.layout, partition).tip(known)
 
+    async def plan(self) -> Plan:
+        """The job's plan. Raises ObjectMissing, in a dataset that was deleted."""
+        return Plan.decode(await self.store.get(self.layout.plan))
+
     async def publish(self, outcome: Outcome) -> None:
         """Write manifest, card and `_SUCCESS`, in this order; what is there already stands."""
-        plan = Plan.decode(await self.store.get(self.layout.plan))
-        manifest = await self.manifest(outcome, plan)
+        manifest = await self.manifest(outcome, await self.plan())
         body = orjson.dumps(manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         await self._create(self.layout.manifest, body, "application/json")
         failpoint("worker.after_manifest")

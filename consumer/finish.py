@@ -33,12 +33,15 @@ class Finisher:
         Raises:
             StoreUnavailable: try again later.
             JobFailed: the chain is broken, or what stands under the manifest's key is not ours.
+            ObjectMissing: the dataset was deleted meanwhile.
         """
         outcome = await read_outcome(self._store, self._dataset.layout, state.attempt)
         if outcome is None and (state.state is not State.COMPLETING or not await self._all_landed(state)):
             return False
         with span("finish") as told:
             if outcome is None:
+                # A worker that slept through a deletion finds nothing decided: that is no reason to decide.
+                await self._dataset.plan()
                 failpoint("worker.before_outcome")
                 outcome = await decide(self._store, self._dataset.layout, self._verdict(state))
                 failpoint("worker.after_outcome")
@@ -56,7 +59,7 @@ class Finisher:
                     return False
         # The proof is about all of them as they stand now.
         self._tips = list(await asyncio.gather(*map(self._dataset.tip, range(len(self._tips)), self._tips)))
-        return True
+        return all(self._held(number) >= part.sequence for number, part in enumerate(state.partitions))
 
     def _held(self, number: int) -> int:
         tip = self._tips[number]

@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import orjson
-
 from common.aio import patiently
 from common.chain import ChainRecord
 from common.clock import stamp
 from common.errors import OffsetOutOfRange, TopicMissing
-from common.events import Event
+from common.events import Event, event_message
 from common.failpoints import failpoint
 from common.layout import DEAD_LETTERS, EVENTS, attempt_group, attempt_topic
 from common.letters import job_letter
 from common.logs import about, log_context
-from common.ports import Broker, GroupListener, GroupReader, Message
+from common.ports import Broker, GroupListener, GroupReader
 from consumer.budget import SpoolBudget
 from consumer.partition import Behind, Bench, PartitionTask, Stale
 from consumer.segments import Dead
@@ -192,5 +190,4 @@ class JobConsumer:
             await self._reader.commit({record.partition: record.offset})
             failpoint("worker.after_commit")
         event = Event.of(spec.job_id, attempt, record, stamp(self._landing.clock))
-        value = orjson.dumps(event)
-        await self._broker.publish(EVENTS, [Message(spec.job_id.encode(), value)])
+        await self._broker.publish(EVENTS, [event_message(event)])

@@ -97,9 +97,9 @@ class Attempt:
                 failure = first_of(group, JobFailed)
             except* SpoolError:
                 raise
-            except* ServiceUnavailable as group:
-                error = first_of(group, ServiceUnavailable)
-                _log.warning("%s; joining again", error)
+            except* (ServiceUnavailable, ObjectMissing) as group:
+                # An object that was there a moment ago: the job is being deleted, which is no failure of it.
+                _log.warning("%s; joining again", group.exceptions[0])
             if failure is not None:
                 await self._fail(failure)
                 return

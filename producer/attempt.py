@@ -10,6 +10,7 @@ from functools import partial
 from common.aio import patiently
 from common.clock import stamp
 from common.errors import FailureCode, JobFailed, ObjectMissing, ServiceUnavailable, StoreUnavailable
+from common.events import Event
 from common.jobstate import JobState, PartitionState, Plan, State
 from common.layout import CHECKPOINTS, Layout, attempt_topic
 from common.metrics import Standing
@@ -50,6 +51,12 @@ class AttemptRun:
     def empty(self) -> bool:
         """Whether the chains hold no row."""
         return self._backlog.held.rows == 0
+
+    def events(self) -> list[Event]:
+        """What each partition's chain holds, as last read."""
+        spec, at = self._state.spec, stamp(self._parts.clock)
+        tips = filter(None, self._backlog.tips)
+        return [Event.of(spec.job_id, self._state.attempt, tip, at) for tip in tips]
 
     async def run(self) -> Outcome:
         """Work until an outcome stands; a completed one also has its `_SUCCESS`."""
@@ -192,6 +199,7 @@ class AttemptRun:
         outcome = await read_outcome(self._parts.store, self._layout, self._state.attempt)
         if outcome is not None and (outcome.ending != "completed" or await self._published()):
             await self._backlog.look_at_chain()
+            self._report()
             return outcome
         if outcome is None and self._state.planned:
             await self._backlog.look()
@@ -211,8 +219,12 @@ class AttemptRun:
         if now - self._topic_seen < _TOPIC_LOOK_SECONDS:
             return
         self._topic_seen = now
-        if not await self._parts.broker.partitions(self._topic):
-            await self._fail(self._topic_lost())
+        if await self._parts.broker.partitions(self._topic):
+            return
+        # A producer that slept through the job's end finds no topic either: that is no failure of the job.
+        async with self._claim() as (_, state):
+            if state.active and state.attempt == self._state.attempt:
+                await self._fail(self._topic_lost())
 
     def _report(self) -> None:
         state, now = self._state, self._parts.clock.monotonic()

@@ -2,21 +2,22 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
 from common.aio import patiently
 from common.clock import stamp
 from common.errors import JobConflict
+from common.events import event_message
 from common.failpoints import failpoint
 from common.jobstate import RETRIABLE, JobState, State
-from common.layout import CHECKPOINTS, DEAD_LETTERS, attempt_topic, transactional_id
+from common.layout import CHECKPOINTS, DEAD_LETTERS, EVENTS, attempt_topic, transactional_id
 from common.letters import request_letter
 from common.logs import log_context
 from common.models import JobSpec, Request
 from common.outcome import Outcome
-from common.ports import Record, TransactionalWriter
+from common.ports import Message, Record, TransactionalWriter
 from common.tracing import continued, current, span, traceparent_of
 from producer.acceptance import accept, state_from_store
 from producer.attempt import AttemptRun
@@ -113,7 +114,9 @@ class JobRunner:
             self._parts.metrics.forget_job(self.spec.job_id)
         failpoint("webhook.before_checkpoint")
         owes = self._news.wanted
-        await self._change(partial(_conclude, outcome, empty=attempt.empty, owes=owes))
+        # Workers' last events may be lost with them: who sees the end also sees the whole progress.
+        progress = [event_message(event) for event in attempt.events()]
+        await self._change(partial(_conclude, outcome, empty=attempt.empty, owes=owes), progress)
         self._parts.metrics.ended(outcome.ending)
         _log.info("the attempt is %s", outcome.ending)
 
@@ -196,7 +199,7 @@ class JobRunner:
         publish = partial(self._parts.broker.publish, DEAD_LETTERS, [request_letter(record, reason, hint)])
         await patiently(publish, self._parts.clock, "publish a dead letter")
 
-    async def _change(self, change: Callable[[JobState], None]) -> None:
+    async def _change(self, change: Callable[[JobState], None], events: Sequence[Message] = ()) -> None:
         async def commit() -> None:
             async with self.claim() as (writer, state):
                 change(state)
@@ -205,6 +208,7 @@ class JobRunner:
                 state.updated_at = stamp(self._parts.clock)
                 async with writer.transaction() as transaction:
                     await transaction.send(CHECKPOINTS, [checkpoint(state)])
+                    await transaction.send(EVENTS, events)
                 self.state = state
 
         await patiently(commit, self._parts.clock, f"checkpoint {self.spec.job_id}")

@@ -69,7 +69,7 @@ ROLES: Mapping[str, Sequence[Right]] = {
     "producer": (
         Right("topic", JOBS, ("Read", "Create")),
         Right("topic", CHECKPOINTS, ("Read", "Write", "Create")),
-        Right("topic", EVENTS, ("Describe", "Create")),
+        Right("topic", EVENTS, ("Write", "Create")),
         Right("topic", DEAD_LETTERS, ("Read", "Write", "Create")),
         # Delete is the right to trim as well; DescribeConfigs tells whether a topic that is there suits.
         Right("topic", ATTEMPT_TOPICS, ("Write", "Create", "Delete", "DescribeConfigs"), prefixed=True),

@@ -19,8 +19,7 @@ from tests.make import sample_job
 from tests.services import S3, service_started
 
 JOB = "watched"
-DOCUMENTS, RATE = 2400, 250
-_DEAD = 12
+DOCUMENTS, DEAD, RATE = 2400, 12, 250
 _PORT = r"healthz and /readyz on port (\d+)"
 
 
@@ -45,7 +44,7 @@ def observed_run(folder: Path, kafka: str, s3: S3) -> Iterator[Observed]:
 async def _run(folder: Path, kafka: str, s3: S3, gateway: Server, stack: ExitStack) -> Observed:
     write_sample(folder / "sample.jsonl", DOCUMENTS)
     with (folder / "sample.jsonl").open("a") as file:
-        file.write('{"document_id": "no text"}\n' * _DEAD)
+        file.write('{"document_id": "no text"}\n' * DEAD)
     env = {"SHARDLINE_SOURCE_RATE": str(RATE)}
     async with running_system(folder, kafka, s3, folder, **env) as system:
         producer, *workers = [system.start(kind) for kind in ("producer", "worker", "worker")]

@@ -60,10 +60,10 @@ class Prometheus(Service):
         return http_status(f"http://{HOST}:{ports['web']}/-/ready") == 200
 
     def series(self, query: str, start: float, end: float) -> list[dict[str, Any]]:
-        """What a query gives between two moments, second by second."""
+        """What a query gives between two moments, second by second; the last is at `end` or just after it."""
         answer = requests.post(
             f"{self.url}/api/v1/query_range",
-            data={"query": query, "start": start, "end": end, "step": "1"},
+            data={"query": query, "start": start, "end": end + 1, "step": "1"},
             timeout=30,
         )
         body = answer.json()

@@ -1,7 +1,7 @@
 """Whole jobs in one process on the in-memory store: options, faults, and what `verify` says of tampering."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ import pytest
 from common.clock import SystemClock
 from common.errors import ObjectExists, ObjectMissing, StoreUnavailable
 from common.jobstate import JobState, State
-from common.layout import Layout
+from common.layout import EVENTS, Layout
+from common.memory_broker import MemoryBroker
 from common.memory_store import MemoryStore
 from common.metrics import Metrics
 from common.models import JobSpec
 from common.outcome import read_outcome
+from common.ports import Message
 from common.settings import Settings
 from consumer.finish import Finisher
 from consumer.job import JobConsumer
@@ -144,6 +146,47 @@ async def test_lost_answers_and_refusals_change_nothing(folder: Path) -> None:
     assert (report.ok, report.digest) == (True, expected.digest)
 
 
+async def test_a_chain_record_that_goes_while_it_is_read_fails_no_job(folder: Path) -> None:
+    gone: list[str] = []
+
+    def fault(when: str, operation: str, key: str) -> None:
+        if (when, operation) == ("before", "get") and "/chain/" in key and not gone:
+            gone.append(key)
+            raise ObjectMissing("deleted since it was listed")
+
+    await completed(sample_job(), MemoryStore(fault), folder)
+    assert len(gone) == 1
+
+
+async def test_an_object_that_goes_while_it_is_compared_fails_no_job(folder: Path) -> None:
+    gone: list[str] = []
+
+    def fault(when: str, operation: str, key: str) -> None:
+        if (when, operation) == ("before", "create") and key == layout.link(0, 0) and not gone:
+            gone.append(key)
+            raise ObjectExists("so it seemed")
+
+    spec = sample_job()
+    layout = Layout.of(spec)
+    await completed(spec, MemoryStore(fault), folder)
+    assert len(gone) == 1
+
+
+async def test_progress_is_whole_where_events_of_workers_are_lost(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = MemoryBroker.publish
+
+    async def lossy(broker: MemoryBroker, topic: str, messages: Sequence[Message]) -> None:
+        if topic != EVENTS:
+            await publish(broker, topic, messages)
+
+    monkeypatch.setattr(MemoryBroker, "publish", lossy)
+    view = await run(sample_job(), MemoryStore(), folder)
+    assert view.progress.chained == view.state.produced == DOCUMENTS
+    assert view.progress.rows + sum(view.progress.rejected.values()) == DOCUMENTS
+
+
 async def test_metrics_tell_what_landed(folder: Path) -> None:
     class Kept(Metrics):
         def forget_job(self, job: str) -> None:
@@ -160,6 +203,10 @@ async def test_metrics_tell_what_landed(folder: Path) -> None:
     assert value("shards_written_total") == report.shards
     assert value("documents_produced_total") == DOCUMENTS
     assert value("documents_rejected_total", reason="empty") == report.rejected["empty"]
+    # The last look is at the whole.
+    assert value("job_documents", stage="produced") == DOCUMENTS
+    assert value("job_documents", stage="kept") == report.rows
+    assert (value("job_progress_ratio"), value("lag_documents")) == (1, 0)
 
 
 async def test_running_a_completed_job_again_changes_nothing(folder: Path) -> None:
