@@ -1,5 +1,6 @@
 """Hybrid search over rankers of this test's own: what is left out, what is refused, what degrades."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
@@ -95,6 +96,32 @@ async def test_what_one_store_marks_deleted_is_in_no_list() -> None:
     assert names(items) == ["b", "d"]
     scores = [item.content.relevance for item in items if isinstance(item.content, Document)]
     assert scores == [pytest.approx(0.5 / 61 + 0.5 / 62, abs=1e-17)] * 2
+
+
+async def test_lists_that_are_there_before_the_marks_wait_for_them() -> None:
+    begun: list[str] = []
+    both = asyncio.Event()
+
+    class Asked(Listed):
+        async def rank(self, query: Query) -> AsyncGenerator[list[Hit], None]:
+            async for page in super().rank(query):
+                begun.append(self.name)
+                if len(set(begun)) == 2:
+                    both.set()
+                yield page
+
+        async def removed(self) -> AsyncGenerator[list[str], None]:
+            await both.wait()
+            async for page in super().removed():
+                yield page
+
+    vector, graph = Asked("vector", "abcd"), Asked("graph", "eadb")
+    vector.gone, graph.gone = "ez", "acz"
+    async with asyncio.timeout(10):
+        _, items = await searched(
+            stores(vector, graph, bodies=[shelf("abcde")]), weights={"vector": 0.5, "graph": 0.5}
+        )
+    assert names(items) == ["b", "d"]
 
 
 async def test_a_store_that_is_not_searched_is_asked_for_its_marks() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import fsum
+from threading import Lock
 
 from common.errors import SourceUnavailable
 from producer.sources.planned import Entry
@@ -46,12 +47,14 @@ def _on_disk() -> Iterator[None]:
 class Fusion:
     """Takes lists of documents, the best first, and gives the fused one. Blocking: call it off the loop.
 
+    Lists may be given from several threads at once; what comes out does not hang on which is first.
     All methods raise SourceUnavailable where the temporary folder is full or cannot be written.
     """
 
     def __init__(self, weights: Sequence[float]) -> None:
         self._weights = tuple(weights)
         self._counts = [0] * len(self._weights)
+        self._lock = Lock()
         # "" is a database on disk, private and temporary; used by one thread at a time.
         self._base = sqlite3.connect("", check_same_thread=False, isolation_level=None)
         self._base.execute(f"PRAGMA cache_size = {_CACHE_KIB}")
@@ -71,7 +74,7 @@ class Fusion:
 
     def exclude(self, ids: Sequence[str]) -> int:
         """Let documents not count in the lists that are taken from now on; how many did until now."""
-        with _on_disk():
+        with self._lock, _on_disk():
             self._base.execute("BEGIN")
             rows = ((one,) for one in ids)
             done = self._base.executemany("INSERT OR IGNORE INTO gone VALUES (?)", rows)
@@ -80,16 +83,16 @@ class Fusion:
 
     def add(self, number: int, page: Sequence[Found]) -> None:
         """Take the next documents of a list; those that do not count have no rank either."""
-        with _on_disk():
-            live = [found for found in page if not self._is_excluded(found.id)]
-        start = self._counts[number] + 1
-        rows = [(found.id, found.foreign, rank) for rank, found in enumerate(live, start)]
         column = f"r{number}"
-        with _on_disk():
+        with self._lock, _on_disk():
+            live = [found for found in page if not self._is_excluded(found.id)]
+            start = self._counts[number] + 1
+            rows = [(found.id, found.foreign, rank) for rank, found in enumerate(live, start)]
             self._base.execute("BEGIN")
             self._base.executemany(
                 f"INSERT INTO found (id, away, {column}) VALUES (?, ?, ?)"  # noqa: S608 - a column of ours
-                f" ON CONFLICT (id) DO UPDATE SET {column} = coalesce({column}, excluded.{column})",
+                f" ON CONFLICT (id) DO UPDATE SET {column} = coalesce({column}, excluded.{column}),"
+                " away = min(away, excluded.away)",
                 rows,
             )
             self._base.execute("COMMIT")

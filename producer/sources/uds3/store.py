@@ -1,5 +1,6 @@
 """UDS3 as a planned store: a filtered scan of PostgreSQL, or a hybrid search over whatever is there."""
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from common.aio import blocking
+from common.aio import blocking, leaf_errors
 from common.errors import FailureCode, JobFailed, SourceUnavailable
 from common.models import JobSpec, SearchType, Uds3Source
 from producer.sources.planned import Description, Entry, Fetcher
@@ -207,17 +208,27 @@ class Uds3Store:
         shares = self._query.shares
         fusion = Fusion(_weights([shares[name] for name in searches], self._spec.quality.relevance))
         try:
-            # Before any list: ranks count what is not deleted.
-            for name in facts["marks"]:
-                await self._exclude(name, fusion)
-            for number, name in enumerate(searches):
+            with leaf_errors():
                 # Of one list alone what stands behind the limit cannot come before it.
-                await self._rank(facts, name, number, fusion, limit if len(searches) == 1 else None)
+                await self._fuse(facts, fusion, limit if len(searches) == 1 else None)
             pages = fusion.pages(limit)
             while page := await blocking(partial(next, pages, [])):
                 yield page
         finally:
             await blocking(fusion.close)
+
+    async def _fuse(self, facts: Mapping[str, Any], fusion: Fusion, enough: int | None) -> None:
+        """Ask all stores at once. Each list waits with its first page for the marks of all stores.
+
+        Ranks count what is not deleted, and most of a search is over when its first page is there.
+        """
+        ready = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            marks = [tasks.create_task(self._exclude(name, fusion)) for name in facts["marks"]]
+            for number, name in enumerate(facts["searches"]):
+                tasks.create_task(self._rank(facts, name, number, fusion, ready, enough))
+            await asyncio.gather(*marks)
+            ready.set()
 
     async def _exclude(self, name: SearchType, fusion: Fusion) -> None:
         count = 0
@@ -227,13 +238,20 @@ class Uds3Store:
         _log.info("%s store: %d more documents are marked deleted", name, count)
 
     async def _rank(
-        self, facts: Mapping[str, Any], name: SearchType, number: int, fusion: Fusion, enough: int | None
+        self,
+        facts: Mapping[str, Any],
+        name: SearchType,
+        number: int,
+        fusion: Fusion,
+        ready: asyncio.Event,
+        enough: int | None,
     ) -> None:
         _log.info("%s search begins", name)
         told = time.perf_counter()
         hits = self._keyword(facts) if name == "keyword" else self._ranker(facts, name)
         async with aclosing(hits):
             async for page in hits:
+                await ready.wait()
                 await blocking(partial(fusion.add, number, page))
                 if enough is not None and fusion.count(number) >= enough:
                     break
