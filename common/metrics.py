@@ -304,6 +304,8 @@ class Metrics:
             self._count("attempts_ended_total", 0, ending)
         for of in ("document", "message"):
             self._count("dead_letters_sent_total", 0, of)
+        for outcome in ("delivered", "failed", "given_up"):
+            self._count("webhooks_total", 0, outcome)
 
     def ended(self, ending: str) -> None:
         """An attempt ended."""

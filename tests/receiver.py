@@ -5,11 +5,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Condition, Thread
+from threading import Condition
 from typing import Any
 
 from standardwebhooks.webhooks import Webhook
+
+from tests.listening import QuietHandler, listening
 
 Answer = tuple[int, Mapping[str, str]] | None
 SECRET = "whsec_" + "c2hhcmRsaW5lLXRlc3RzLXNlY3JldC0zMi1ieXRlcyE="
@@ -69,7 +70,7 @@ def receiving(*answers: Answer, port: int = 0) -> Iterator[Hook]:
     """A receiver for as long as the context lasts."""
     hook = Hook(list(answers))
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             with hook.heard:
@@ -86,17 +87,5 @@ def receiving(*answers: Answer, port: int = 0) -> Iterator[Hook]:
                 self.send_header(name, value)
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.daemon_threads = True
-    hook.port = server.server_address[1]
-    thread = Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
+    with listening(Handler, port) as hook.port:
         yield hook
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -2,16 +2,16 @@
 
 import base64
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote_plus
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
+
+from tests.listening import QuietHandler, listening
 
 AUDIENCE, ISSUER, SCOPE = "kafka", "https://issuer.example", "shardline"
 
@@ -53,7 +53,7 @@ def running_endpoint() -> Iterator[TokenEndpoint]:
     """An endpoint on a port of its own: /token and /keys."""
     endpoint = TokenEndpoint()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             self._send(200, endpoint.keys())
 
@@ -68,16 +68,6 @@ def running_endpoint() -> Iterator[TokenEndpoint]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    endpoint.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with listening(Handler) as port:
+        endpoint.url = f"http://127.0.0.1:{port}"
         yield endpoint
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -17,6 +17,11 @@ from deploy.dashboards.model import (
 # Memory and CPU are metrics of every process; only ours say their version.
 _OURS = "and on (instance, job) shardline_build_info"
 
+
+def _webhooks(outcome: str) -> str:
+    return f'sum (round(increase(shardline_webhooks_total{{outcome="{outcome}"}}[15m])))'
+
+
 _NOW = (
     Figure(
         "Active jobs",
@@ -141,6 +146,7 @@ _ERRORS = (
         "Requests that the object store failed and that are tried again.",
         {"{{dataset_job}}": rate("shardline_store_errors_total", "dataset_job")},
         "suffix: errors/s",
+        width=6,
         bad=0.1,
         alert="ShardlineStoreRefuses",
         by_job=True,
@@ -150,6 +156,7 @@ _ERRORS = (
         "For how long the oldest retry of a process has had no success.",
         {"{{instance}}": "shardline_in_vain_seconds"},
         SECONDS,
+        width=6,
         warn=60,
         bad=300,
         alert="ShardlineStoreRefuses",
@@ -161,6 +168,18 @@ _ERRORS = (
             "replayed": rate("shardline_records_replayed_total"),
             "creates refused": rate("shardline_creates_refused_total"),
         },
+        width=6,
+    ),
+    Figure(
+        "Ends that nobody was told of",
+        "Tries of the webhook in the last 15 minutes that failed, and messages that were given up.",
+        {
+            "failed": _webhooks("failed"),
+            "given up": _webhooks("given_up"),
+        },
+        width=6,
+        bad=1,
+        alert="ShardlineWebhookGivenUp",
     ),
 )
 _SOURCES = (

@@ -32,6 +32,7 @@ async def test_a_second_job_does_not_disturb_the_first(
         await system.submit(laws.job("first"))
         await system.until("first", lambda view: view.progress.chained > 5000)
         before = [worker.metric("documents_consumed_total", "first") for worker in workers]
+        repeated = [_repeated(worker) for worker in workers]
         second = job(**sample_job("second"))
         await system.submit(second)
         ended = await system.finished("second")
@@ -39,11 +40,15 @@ async def test_a_second_job_does_not_disturb_the_first(
         assert (await system.client.board()).job("first").state.active, "the first must outlast the second"
         after = [worker.metric("documents_consumed_total", "first") for worker in workers]
         assert all(now >= then for now, then in zip(after, before, strict=True))
-        assert sum(worker.metric("records_replayed_total", "first") for worker in workers) == 0
-        assert sum(worker.metric("creates_refused_total", "first") for worker in workers) == 0
+        # What they do twice when the second of them joins is of the first job alone, and over by then.
+        assert [_repeated(worker) for worker in workers] == repeated
         view = await system.finished("first")
         assert view.state.state == "completed"
         assert (await system.verify(laws.job("first"))).digest == laws.digest
+
+
+def _repeated(worker: Process) -> list[float]:
+    return [worker.metric(name, "first") for name in ("records_replayed_total", "creates_refused_total")]
 
 
 async def test_twelve_jobs_on_two_producers(tmp_path: Path, kafka: str, seaweed: S3) -> None:

@@ -111,7 +111,9 @@ async def test_the_rows_are_those_of_files(
 async def test_the_whole_corpus_in_pages_is_that_of_files(
     corpus: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    expected = await rows_of_files(corpus, tmp_path)
+    # Pages lose lists, and so does this comparison.
+    flat = [{name: value for name, value in one.items() if type(value) is not list} for one in corpus]
+    expected = await rows_of_files(flat, tmp_path)
     async with themis_server() as server:
         server.fill("laws", "document_id", corpus)
         view = await run(themis_job(lossless=False), tmp_path / "themis", settings_for(server))
@@ -215,7 +217,7 @@ async def test_a_filter_with_an_index(
     server: Themis, documents: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     kind = "verordnung"
-    wanted = {one["document_id"] for one in documents if one["document_type"] == kind}
+    wanted = {one["document_id"] for one in documents if one.get("document_type") == kind}
     spec = job(
         source={"type": "themis", "table": "laws", "key": "document_id", "lossless": True},
         query={"filters": {"document_type": kind}},

@@ -1,17 +1,17 @@
 """A Keycloak realm as far as the gateway sees it: a JWKS document over HTTP, and tokens."""
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
+
+from tests.listening import QuietHandler, listening
 
 REALM = "vcc"
 AUDIENCE = "clara"
@@ -70,7 +70,7 @@ def running_realm() -> Iterator[Realm]:
     """A realm on a port of its own."""
     realm = Realm()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             realm.requests += 1
             found = self.path == _PATH and not realm.away
@@ -78,16 +78,6 @@ def running_realm() -> Iterator[Realm]:
             self.end_headers()
             self.wfile.write(realm.document() if found else b"")
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    realm.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with listening(Handler) as port:
+        realm.url = f"http://127.0.0.1:{port}"
         yield realm
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -4,7 +4,6 @@ import json
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import jsonschema
 import pytest
@@ -69,8 +68,3 @@ def cpu_seconds(*arguments: str) -> float:
 def test_help_is_quick() -> None:
     # A ratio in one run: little is done beside what Typer itself needs.
     assert cpu_seconds("-m", "shardline.cli", "--help") < 2.5 * cpu_seconds("-c", "import typer")
-
-
-def test_the_wheel_holds_the_four_packages() -> None:
-    text = (Path(__file__).parent.parent.parent / "pyproject.toml").read_text()
-    assert 'packages = ["common", "producer", "consumer", "shardline"]' in text
