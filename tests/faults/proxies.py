@@ -134,7 +134,7 @@ class Fault:
     """What happens to the next `times` requests of a method whose path matches.
 
     `action`: a status to answer instead, "reset" before the request is applied, "lost" after it was,
-    "half" of the body, "slow" by `seconds`, or "error body" under a status of 200.
+    "half" of the body, "slow" by `seconds`, "held" until `release`, or "error body" under a status of 200.
     """
 
     method: str
@@ -159,12 +159,17 @@ class S3Proxy:
     faults: list[Fault] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     down: bool = False
+    held: int = 0
 
     @contextmanager
     def running(self) -> Iterator[str]:
         """Serve; gives the endpoint."""
         with in_thread(self._start, self._stop) as port:
             yield f"http://{HOST}:{port}"
+
+    def release(self) -> None:
+        """Let what is held go on to the store, and hold nothing more."""
+        self._loop.call_soon_threadsafe(self._released.set)
 
     def count(self, method: str, pattern: str, status: int) -> int:
         """How many requests of that kind were answered so."""
@@ -174,6 +179,7 @@ class S3Proxy:
         )
 
     async def _start(self) -> int:
+        self._loop, self._released = asyncio.get_running_loop(), asyncio.Event()
         self._session = aiohttp.ClientSession(auto_decompress=False)
         app = web.Application(client_max_size=1 << 30)
         app.router.add_route("*", "/{path:.*}", self._handle)
@@ -197,6 +203,9 @@ class S3Proxy:
             return self._answered(request, web.Response(status=status, body=_error(status)))
         if action == "slow" and fault:
             await asyncio.sleep(fault.seconds)
+        if action == "held":
+            self.held += 1
+            await self._released.wait()
         status, headers, answer = await self._forward(request, body)
         if action == "lost":
             return self._cut(request)

@@ -13,7 +13,7 @@ from common.failpoints import POINTS, VARIABLE
 from common.layout import Layout
 from tests.e2e.system import Process, System, running_system
 from tests.faults.oracle import SHORT, judge_sample
-from tests.faults.proxies import S3Proxy, until
+from tests.faults.proxies import Fault, S3Proxy, until
 from tests.sampled import Sampled
 from tests.services import S3
 
@@ -82,37 +82,39 @@ async def tips(system: System, sampled: Sampled) -> list[int]:
     return [end.next if end else 0 for end in ends]
 
 
-@pytest.mark.parametrize("point", ["worker.before_data", "worker.before_chain"])
-async def test_a_zombie_that_held_a_put_is_refused(
-    tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled, point: str
+@pytest.mark.parametrize("of", ["/data/", "/chain/"])
+async def test_a_zombie_whose_put_was_under_way_is_refused(
+    tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled, of: str
 ) -> None:
     proxy = S3Proxy(seaweed.endpoint)
     with proxy.running() as endpoint:
         async with running_system(
             tmp_path, kafka, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="80", **SHORT
         ) as system:
-            await refuse_the_zombie(system, sampled, proxy, endpoint, point)
+            await refuse_the_zombie(system, sampled, proxy, endpoint, of)
 
 
-async def refuse_the_zombie(
-    system: System, sampled: Sampled, proxy: S3Proxy, endpoint: str, point: str
-) -> None:
+async def refuse_the_zombie(system: System, sampled: Sampled, proxy: S3Proxy, endpoint: str, of: str) -> None:
     spec = sampled.job("sample")
-    zombie = system.start("worker", S3_ENDPOINT_URL=endpoint, **{VARIABLE: f"{point}=stop@2"})
+    zombie = system.start("worker", S3_ENDPOINT_URL=endpoint)
     await zombie.until_ready()
     system.start("producer")
     await system.submit(spec)
-    # Past the check of its epoch, with the request in its hand.
-    await stopped(zombie)
+    await until(lambda: proxy.count("PUT", of, 200) > 0, "the first segment lands")
+    # Past the check of its epoch: sent, and in the store only when another has landed the segment.
+    proxy.faults.append(Fault("PUT", of, "held", times=1))
+    await until(lambda: proxy.held > 0, "a put is under way")
+    zombie.send(signal.SIGSTOP)
     other = system.start("worker")
     then = await tips(system, sampled)
     async with asyncio.timeout(60):
         while not all(now > old for now, old in zip(await tips(system, sampled), then, strict=True)):
             await asyncio.sleep(0.1)
     before = await objects(system, spec_root := Layout.of(spec).root)
-    zombie.send(signal.SIGCONT)
     # Only the zombie's requests pass the proxy.
-    await until(lambda: proxy.count("PUT", "/(data|chain)/", 412) > 0, "the zombie's put is refused")
+    proxy.release()
+    await until(lambda: proxy.count("PUT", of, 412) > 0, "the zombie's put is refused")
+    zombie.send(signal.SIGCONT)
     after = await objects(system, spec_root)
     assert {key: after.get(key) for key in before} == before, "an object was replaced"
     await system.hurry()

@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 import requests
-from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.common.exceptions import (
+    NoSuchElementException,
+    StaleElementReferenceException,
+    WebDriverException,
+)
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -36,7 +40,17 @@ def until(chrome: Chrome, holds: Callable[[], object]) -> None:
     """Return once it holds."""
     # The page loads itself anew when a job ends or begins.
     passing = [StaleElementReferenceException, NoSuchElementException]
-    WebDriverWait(chrome, 30, 0.05, ignored_exceptions=passing).until(lambda _: holds())
+
+    def now(_: Chrome) -> object:
+        try:
+            return holds()
+        except WebDriverException as error:
+            # The same in other words, where the page went in the middle of a command.
+            if "does not belong to the document" not in (error.msg or ""):
+                raise
+            return False
+
+    WebDriverWait(chrome, 30, 0.05, ignored_exceptions=passing).until(now)
 
 
 def press(chrome: Chrome, label: str) -> None:
