@@ -1,0 +1,26 @@
+"""Both brokers, for what must hold of either."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+
+from common.kafka import open_kafka
+from common.kafka_options import KafkaOptions
+from common.memory_broker import MemoryBroker
+from common.ports import Broker
+
+
+@pytest.fixture(params=["memory", "kafka"])
+async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
+    before = asyncio.all_tasks()
+    if request.param == "memory":
+        yield MemoryBroker()
+    else:
+        address, prefix = request.getfixturevalue("kafka"), f"{uuid4().hex[:8]}-"
+        options = KafkaOptions(address, prefix, session_timeout_ms=6000, request_timeout_ms=5000)
+        async with open_kafka(options) as kafka:
+            yield kafka
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert [task.get_name() for task in left] == []
