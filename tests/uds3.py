@@ -1,12 +1,13 @@
 """UDS3 for tests: tables as its own set-up makes them; rankers and bodies of a list."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import orjson
 
 from common.models import Query, SearchType
-from producer.sources.uds3.port import Body, Hit, Unreadable, Wanted
+from producer.sources.uds3.port import Body, Hit, Tell, Unreadable, Wanted
 from tests.databases import Database
 
 SHAPE = """
@@ -87,8 +88,11 @@ async def insert(database: Database, table: str, *rows: Mapping[str, Any]) -> No
 class Listed:
     """A ranker that gives a list in pages; `down` is raised instead."""
 
-    def __init__(self, name: SearchType, ids: Sequence[str], fields: Sequence[str] = ()) -> None:
+    def __init__(
+        self, name: SearchType, ids: Sequence[str], fields: Sequence[str] = (), *, tells: bool = False
+    ) -> None:
         self.name: SearchType = name
+        self._tells = tells
         self.ids = ids
         self.gone: Sequence[str] = ()
         self.down: Exception | None = None
@@ -100,8 +104,16 @@ class Listed:
             raise self.down
         return self._fields
 
-    async def rank(self, query: Query) -> AsyncGenerator[list[Hit], None]:
+    def sees_all(self, query: Query) -> bool:
+        return self._tells and not query.filters
+
+    async def rank(self, query: Query, tell: Tell | None = None) -> AsyncGenerator[list[Hit], None]:
         self.asked.append(query)
+        assert (tell is not None) == self.sees_all(query)
+        if tell is not None:
+            async with aclosing(self.removed()) as pages:
+                async for page in pages:
+                    await tell(page)
         for start in range(0, len(self.ids), 2):
             if self.down is not None:
                 raise self.down

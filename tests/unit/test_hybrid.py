@@ -15,7 +15,7 @@ from producer.plan import make_plan
 from producer.plan_parts import StoredParts
 from producer.sources.planned import PlannedSource
 from producer.sources.port import Broken, Document, Item
-from producer.sources.uds3.port import REMOVED, Body, Hit, Unreadable
+from producer.sources.uds3.port import REMOVED, Body, Hit, Tell, Unreadable
 from producer.sources.uds3.store import Stores, Uds3Store
 from tests.make import job
 from tests.uds3 import Listed, Shelf
@@ -77,8 +77,8 @@ async def test_a_store_that_is_down_is_waited_for_unless_the_job_may_degrade() -
 
 async def test_a_store_that_breaks_off_in_the_middle_is_no_shorter_list() -> None:
     class Breaks(Listed):
-        async def rank(self, query: Query) -> AsyncGenerator[list[Hit], None]:
-            async for page in super().rank(query):
+        async def rank(self, query: Query, tell: Tell | None = None) -> AsyncGenerator[list[Hit], None]:
+            async for page in super().rank(query, tell):
                 yield page
                 self.down = SourceUnavailable("gone in the middle")
 
@@ -103,8 +103,8 @@ async def test_lists_that_are_there_before_the_marks_wait_for_them() -> None:
     both = asyncio.Event()
 
     class Asked(Listed):
-        async def rank(self, query: Query) -> AsyncGenerator[list[Hit], None]:
-            async for page in super().rank(query):
+        async def rank(self, query: Query, tell: Tell | None = None) -> AsyncGenerator[list[Hit], None]:
+            async for page in super().rank(query, tell):
                 begun.append(self.name)
                 if len(set(begun)) == 2:
                     both.set()
@@ -122,6 +122,26 @@ async def test_lists_that_are_there_before_the_marks_wait_for_them() -> None:
             stores(vector, graph, bodies=[shelf("abcde")]), weights={"vector": 0.5, "graph": 0.5}
         )
     assert names(items) == ["b", "d"]
+
+
+@pytest.mark.parametrize("ids", ["abcd", ""])
+async def test_marks_that_a_search_comes_by_are_not_asked_for_again(ids: str) -> None:
+    class Once(Listed):
+        asked_again = False
+
+        async def removed(self) -> AsyncGenerator[list[str], None]:
+            self.asked_again = not self.asked
+            async for page in super().removed():
+                yield page
+
+    vector, graph = Once("vector", ids, ["year"], tells=True), Listed("graph", "eadb", ["year"])
+    vector.gone, graph.gone = "ez", "acz"
+    found = stores(vector, graph, bodies=[shelf("abcde")])
+    _, items = await searched(found, weights={"vector": 0.5, "graph": 0.5})
+    assert (sorted(names(items)), vector.asked_again) == (["b", "d"], False)
+    vector.asked = []
+    _, items = await searched(found, filters={"year": 1}, weights={"vector": 0.5, "graph": 0.5})
+    assert (sorted(names(items)), vector.asked_again) == (["b", "d"], True)
 
 
 async def test_a_store_that_is_not_searched_is_asked_for_its_marks() -> None:

@@ -24,7 +24,7 @@ from producer.sources.uds3.chunks import document_of
 from producer.sources.uds3.distance import SPACES, distance_from, similarity
 from producer.sources.uds3.embed import Embedder
 from producer.sources.uds3.marks import is_deleted
-from producer.sources.uds3.port import Hit
+from producer.sources.uds3.port import Hit, Tell
 from producer.sources.uds3.scratch import BestOf, Listed, scratch
 from producer.sources.uds3.where import where_clause
 
@@ -127,7 +127,11 @@ class ChromaRanker:
             f"{collection.dimension}, distance {collection.space}, model {self._embedder.identity}"
         )
 
-    async def rank(self, query: Query) -> AsyncGenerator[list[Hit], None]:
+    def sees_all(self, query: Query) -> bool:
+        """Where nothing is filtered: then every record is read."""
+        return not query.filters
+
+    async def rank(self, query: Query, tell: Tell | None = None) -> AsyncGenerator[list[Hit], None]:
         """All documents that pass the filters and have a vector, the nearest first."""
         if any(wanted == [] for wanted in query.filters.values()):
             return
@@ -141,7 +145,7 @@ class ChromaRanker:
                 reader = _Reader(http, collection)
                 await reader.list_into(listed, where_clause(query.filters))
                 with leaf_errors():
-                    await reader.read_into(keeper, listed)
+                    await reader.read_into(keeper, listed, tell)
             for page in best.ranked():
                 yield [Hit(document, similarity(far)) for document, far in page]
 
@@ -184,12 +188,14 @@ class _Keeper:
         self._archived = options.include_archived
         self._filters = query.filters
 
-    def take(self, answers: Sequence[Mapping[str, Any]]) -> None:
-        """Offer the documents of some answers; blocks."""
+    def take(self, answers: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Offer the documents of some answers, and give those that are marked deleted; blocks."""
+        gone: list[str] = []
         for answer in answers:
-            self._best.offer(self._documents(answer))
+            self._best.offer(self._documents(answer, gone))
+        return gone
 
-    def _documents(self, answer: Mapping[str, Any]) -> list[tuple[str, float]]:
+    def _documents(self, answer: Mapping[str, Any], gone: list[str]) -> list[tuple[str, float]]:
         found = []
         for record, metadata, vector in zip(
             answer["ids"], answer["metadatas"], answer["embeddings"], strict=True
@@ -197,6 +203,7 @@ class _Keeper:
             fields = metadata or {}
             document = document_of(record, fields)
             if is_deleted(fields, include_archived=self._archived):
+                gone.append(document)
                 continue
             far = self._distance(vector)
             if far < math.inf and passes(Document(document, "", fields), self._filters):
@@ -254,7 +261,7 @@ class _Reader:
                 ids: Sequence[str] = answer["ids"]
                 return ids
 
-    async def read_into(self, keeper: _Keeper, listed: Listed) -> None:
+    async def read_into(self, keeper: _Keeper, listed: Listed, tell: Tell | None) -> None:
         """Give the keeper every record, on a thread, while the next ones are on their way."""
         ids = listed.after("", self._collection.page)
         page = await self._records(ids, _WHOLE)
@@ -262,7 +269,9 @@ class _Reader:
             ids = listed.after(ids[-1], self._collection.page)
             async with asyncio.TaskGroup() as tasks:
                 following = tasks.create_task(self._records(ids, _WHOLE))
-                await blocking(partial(keeper.take, page))
+                gone = await blocking(partial(keeper.take, page))
+                if gone and tell is not None:
+                    await tell(gone)
             page = following.result()
 
     async def metadatas(self, listed: Listed) -> AsyncGenerator[list[tuple[str, Mapping[str, Any]]], None]:

@@ -19,7 +19,7 @@ from producer.sources.uds3.cypher import Statement, by_content, by_index, neighb
 from producer.sources.uds3.lucene import lucene_query
 from producer.sources.uds3.marks import ended
 from producer.sources.uds3.neo4j_options import Neo4jOptions
-from producer.sources.uds3.port import Hit
+from producer.sources.uds3.port import Hit, Tell
 from producer.sources.uds3.scratch import Reached, scratch
 
 _PAGE = 1000
@@ -63,7 +63,11 @@ class Neo4jRanker:
         way = f"the full-text index '{index}'" if index else "CONTAINS (no full-text index over :Document)"
         return f"{self._options.place} has {count} documents, searched by {way}"
 
-    async def rank(self, query: Query) -> AsyncGenerator[list[Hit], None]:
+    def sees_all(self, query: Query) -> bool:  # noqa: ARG002 - whatever is asked for
+        """Never: a search of the graph comes by what it finds."""
+        return False
+
+    async def rank(self, query: Query, tell: Tell | None = None) -> AsyncGenerator[list[Hit], None]:  # noqa: ARG002 - as above
         """Direct hits, then, with hops, their neighbours: each of those scores below every direct hit."""
         with scratch() as connection:
             reached, lowest = Reached(connection), 0.0

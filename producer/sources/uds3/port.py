@@ -1,6 +1,6 @@
 """What UDS3's stores are to a job: some rank documents, some hold their bodies."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,6 +16,10 @@ class Hit:
     score: float
 
 
+Tell = Callable[[Sequence[str]], Awaitable[None]]
+"""Takes ids of documents that are marked deleted."""
+
+
 class Ranker(Protocol):
     """One kind of search over one store. All methods open what they need and close it again.
 
@@ -27,10 +31,14 @@ class Ranker(Protocol):
     async def fields(self) -> Sequence[str]:
         """The filter fields that it knows."""
 
-    def rank(self, query: Query) -> AsyncGenerator[list[Hit], None]:
+    def sees_all(self, query: Query) -> bool:
+        """Whether `rank` comes by every document before its first hit, and so can tell what is removed."""
+
+    def rank(self, query: Query, tell: Tell | None = None) -> AsyncGenerator[list[Hit], None]:
         """Pages of hits, the best first, ties by document id in byte order, each id once, to the end.
 
-        `query.filters` holds only fields that it knows; `query.top_k` is not looked at.
+        `query.filters` holds only fields that it knows; `query.top_k` is not looked at. `tell`, where it
+        sees all, is given what `removed` would give, before the first hit.
         """
 
     def removed(self) -> AsyncGenerator[list[str], None]:

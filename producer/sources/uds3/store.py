@@ -1,28 +1,24 @@
 """UDS3 as a planned store: a filtered scan of PostgreSQL, or a hybrid search over whatever is there."""
 
-import asyncio
 import logging
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from common.aio import blocking, leaf_errors
+from common.aio import blocking
 from common.errors import FailureCode, JobFailed, SourceUnavailable
 from common.models import JobSpec, SearchType, Uds3Source
 from producer.sources.planned import Description, Entry, Fetcher
 from producer.sources.query import check_known
 from producer.sources.uds3.contents import ContentFetcher
-from producer.sources.uds3.fusion import CONSTANT, Found, Fusion
 from producer.sources.uds3.port import Bodies, Ranker
-from producer.sources.uds3.postgres import Postgres, Session
+from producer.sources.uds3.postgres import Postgres
 from producer.sources.uds3.schema import Schema, columns
+from producer.sources.uds3.search import Search
 from producer.sources.uds3.sql import Selection
 
 _log = logging.getLogger(__name__)
-_TELL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,93 +199,18 @@ class Uds3Store:
                     return
                 last = page[-1][0]
 
-    async def _search(self, facts: Mapping[str, Any], limit: int | None) -> AsyncGenerator[list[Entry], None]:
-        searches: list[SearchType] = facts["searches"]
-        shares = self._query.shares
-        fusion = Fusion(_weights([shares[name] for name in searches], self._spec.quality.relevance))
-        try:
-            with leaf_errors():
-                # Of one list alone what stands behind the limit cannot come before it.
-                await self._fuse(facts, fusion, limit if len(searches) == 1 else None)
-            pages = fusion.pages(limit)
-            while page := await blocking(partial(next, pages, [])):
-                yield page
-        finally:
-            await blocking(fusion.close)
-
-    async def _fuse(self, facts: Mapping[str, Any], fusion: Fusion, enough: int | None) -> None:
-        """Ask all stores at once. Each list waits with its first page for the marks of all stores.
-
-        Ranks count what is not deleted, and most of a search is over when its first page is there.
-        """
-        ready = asyncio.Event()
-        async with asyncio.TaskGroup() as tasks:
-            marks = [tasks.create_task(self._exclude(name, fusion)) for name in facts["marks"]]
-            for number, name in enumerate(facts["searches"]):
-                tasks.create_task(self._rank(facts, name, number, fusion, ready, enough))
-            await asyncio.gather(*marks)
-            ready.set()
-
-    async def _exclude(self, name: SearchType, fusion: Fusion) -> None:
-        count = 0
-        async with aclosing(self._stores.others[name].removed()) as pages:
-            async for page in pages:
-                count += await blocking(partial(fusion.exclude, page))
-        _log.info("%s store: %d more documents are marked deleted", name, count)
-
-    async def _rank(
-        self,
-        facts: Mapping[str, Any],
-        name: SearchType,
-        number: int,
-        fusion: Fusion,
-        ready: asyncio.Event,
-        enough: int | None,
-    ) -> None:
-        _log.info("%s search begins", name)
-        told = time.perf_counter()
-        hits = self._keyword(facts) if name == "keyword" else self._ranker(facts, name)
-        async with aclosing(hits):
-            async for page in hits:
-                await ready.wait()
-                await blocking(partial(fusion.add, number, page))
-                if enough is not None and fusion.count(number) >= enough:
-                    break
-                if time.perf_counter() - told >= _TELL_SECONDS:
-                    told = time.perf_counter()
-                    _log.info("%s search: %d hits so far", name, fusion.count(number))
-        _log.info("%s search: %d hits", name, fusion.count(number))
-
-    async def _keyword(self, facts: Mapping[str, Any]) -> AsyncGenerator[list[Found], None]:
-        async with self._postgres().connect() as session:
-            pages = session.rank(self._selection(facts), self._query.text or "")
-            async with aclosing(pages):
-                async for page in pages:
-                    yield [Found(hit.id, foreign=False) for hit in page]
-
-    async def _ranker(self, facts: Mapping[str, Any], name: SearchType) -> AsyncGenerator[list[Found], None]:
-        selection = self._selection(facts) if facts["schema"] else None
-        rest = {
-            field: wanted
-            for field, wanted in self._query.filters.items()
-            if selection is None or field not in selection.filters
-        }
-        pages = self._stores.others[name].rank(self._query.model_copy(update={"filters": rest}))
-        async with aclosing(pages), self._gatekeeper(selection) as session:
-            async for page in pages:
-                ids = [hit.id for hit in page]
-                if session is None or selection is None:
-                    yield [Found(identity, foreign=True) for identity in ids]
-                else:
-                    yield _passing(ids, await session.gate(selection, ids), filtered=bool(selection.filters))
-
-    @asynccontextmanager
-    async def _gatekeeper(self, selection: Selection | None) -> AsyncIterator[Session | None]:
-        if selection is None:
-            yield None
-            return
-        async with self._postgres().connect() as session:
-            yield session
+    def _search(self, facts: Mapping[str, Any], limit: int | None) -> AsyncGenerator[list[Entry], None]:
+        schema = facts["schema"]
+        search = Search(
+            query=self._query,
+            relevance=self._spec.quality.relevance,
+            rankers=self._stores.others,
+            postgres=self._postgres() if schema else None,
+            selection=self._selection(facts) if schema else None,
+            searches=facts["searches"],
+            marks=facts["marks"],
+        )
+        return search.pages(limit)
 
     @asynccontextmanager
     async def fetcher(self, facts: Mapping[str, Any]) -> AsyncIterator[Fetcher]:
@@ -300,22 +221,6 @@ class Uds3Store:
             return
         async with self._postgres().connect() as session:
             yield ContentFetcher(session, self._selection(facts), self._stores.bodies, longest)
-
-
-def _weights(shares: Sequence[float], relevance: str) -> list[float]:
-    # Normalized: a document that is first in every list has the relevance 1.
-    factor = (CONSTANT + 1) / sum(shares) if relevance == "normalized" else 1.0
-    return [share * factor for share in shares]
-
-
-def _passing(ids: Sequence[str], gate: Mapping[str, tuple[bool, bool]], *, filtered: bool) -> list[Found]:
-    found = []
-    for identity in ids:
-        known, passes = gate[identity]
-        # What the tables do not know cannot pass a filter on their fields, and is not deleted there.
-        if passes if known else not filtered:
-            found.append(Found(identity, foreign=not known))
-    return found
 
 
 def _invalid(message: str, hint: str) -> JobFailed:

@@ -1,0 +1,179 @@
+"""A search over several stores at once: their lists, fused, without what any store marks deleted."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from common.aio import blocking, leaf_errors
+from common.models import Query, SearchType
+from producer.sources.planned import Entry
+from producer.sources.uds3.fusion import CONSTANT, Found, Fusion
+from producer.sources.uds3.port import Ranker
+from producer.sources.uds3.postgres import Postgres, Session
+from producer.sources.uds3.sql import Selection
+
+_log = logging.getLogger(__name__)
+_TELL_SECONDS = 1.0
+
+
+class _Marks:
+    """Marks of deletion on their way into a fusion. Ranks count what is not deleted: lists wait for them."""
+
+    def __init__(self, fusion: Fusion, stores: Sequence[str]) -> None:
+        self._fusion = fusion
+        self._missing = set(stores)
+        self._counts = dict.fromkeys(stores, 0)
+        self._complete = asyncio.Event()
+        if not stores:
+            self._complete.set()
+
+    async def take(self, store: str, ids: Sequence[str]) -> None:
+        """Take in documents that a store marks deleted."""
+        self._counts[store] += await blocking(partial(self._fusion.exclude, ids))
+
+    def whole(self, store: str) -> None:
+        """All that this store marks deleted was taken in."""
+        if store in self._missing:
+            self._missing.remove(store)
+            _log.info("%s store: %d more documents are marked deleted", store, self._counts[store])
+        if not self._missing:
+            self._complete.set()
+
+    async def wait(self) -> None:
+        """Return when those of all stores are in."""
+        await self._complete.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """One query over `searches`; `marks` names the rankers whose marks of deletion count.
+
+    `postgres` and `selection` (None: there is none) do the keyword search, and check what rankers find
+    against the tables and the filters on their fields.
+    """
+
+    query: Query
+    relevance: str
+    rankers: Mapping[SearchType, Ranker]
+    postgres: Postgres | None
+    selection: Selection | None
+    searches: Sequence[SearchType]
+    marks: Sequence[SearchType]
+
+    async def pages(self, limit: int | None) -> AsyncGenerator[list[Entry], None]:
+        """The fused list, the best first, up to `limit`."""
+        shares = self.query.shares
+        fusion = Fusion(_weights([shares[name] for name in self.searches], self.relevance))
+        try:
+            with leaf_errors():
+                # Of one list alone what stands behind the limit cannot come before it.
+                await self._fuse(fusion, limit if len(self.searches) == 1 else None)
+            pages = fusion.pages(limit)
+            while page := await blocking(partial(next, pages, [])):
+                yield page
+        finally:
+            await blocking(fusion.close)
+
+    async def _fuse(self, fusion: Fusion, enough: int | None) -> None:
+        """Ask all stores at once; most of a search is over when its first page is there."""
+        marks = _Marks(fusion, self.marks)
+        telling = {name for name in self.marks if name in self.searches and self._tells(name)}
+        async with asyncio.TaskGroup() as tasks:
+            for name in self.marks:
+                if name not in telling:
+                    tasks.create_task(self._ask_for_marks(name, marks))
+            for number, name in enumerate(self.searches):
+                hits = self._keyword() if name == "keyword" else self._ranker(name, marks, name in telling)
+                tasks.create_task(self._take(name, number, hits, fusion, marks, enough))
+
+    def _tells(self, name: SearchType) -> bool:
+        return self.rankers[name].sees_all(self._rest())
+
+    async def _ask_for_marks(self, name: SearchType, marks: _Marks) -> None:
+        async with aclosing(self.rankers[name].removed()) as pages:
+            async for page in pages:
+                await marks.take(name, page)
+        marks.whole(name)
+
+    async def _take(
+        self,
+        name: SearchType,
+        number: int,
+        hits: AsyncGenerator[list[Found], None],
+        fusion: Fusion,
+        marks: _Marks,
+        enough: int | None,
+    ) -> None:
+        _log.info("%s search begins", name)
+        told = time.perf_counter()
+        async with aclosing(hits):
+            async for page in hits:
+                await marks.wait()
+                await blocking(partial(fusion.add, number, page))
+                if enough is not None and fusion.count(number) >= enough:
+                    break
+                if time.perf_counter() - told >= _TELL_SECONDS:
+                    told = time.perf_counter()
+                    _log.info("%s search: %d hits so far", name, fusion.count(number))
+        _log.info("%s search: %d hits", name, fusion.count(number))
+
+    async def _keyword(self) -> AsyncGenerator[list[Found], None]:
+        if self.postgres is None or self.selection is None:
+            raise AssertionError("planning chose a keyword search without tables")
+        async with self.postgres.connect() as session:
+            pages = session.rank(self.selection, self.query.text or "")
+            async with aclosing(pages):
+                async for page in pages:
+                    yield [Found(hit.id, foreign=False) for hit in page]
+
+    def _rest(self) -> Query:
+        """The query with the filters that the tables do not check."""
+        checked = self.selection.filters if self.selection else {}
+        rest = {field: wanted for field, wanted in self.query.filters.items() if field not in checked}
+        return self.query.model_copy(update={"filters": rest})
+
+    async def _ranker(
+        self, name: SearchType, marks: _Marks, telling: bool
+    ) -> AsyncGenerator[list[Found], None]:
+        tell = partial(marks.take, name) if telling else None
+        pages = self.rankers[name].rank(self._rest(), tell)
+        async with aclosing(pages), self._gatekeeper() as session:
+            async for page in pages:
+                if telling:
+                    marks.whole(name)
+                ids = [hit.id for hit in page]
+                if session is None or self.selection is None:
+                    yield [Found(identity, foreign=True) for identity in ids]
+                else:
+                    gate = await session.gate(self.selection, ids)
+                    yield _passing(ids, gate, filtered=bool(self.selection.filters))
+        if telling:
+            marks.whole(name)
+
+    @asynccontextmanager
+    async def _gatekeeper(self) -> AsyncIterator[Session | None]:
+        if self.postgres is None:
+            yield None
+            return
+        async with self.postgres.connect() as session:
+            yield session
+
+
+def _weights(shares: Sequence[float], relevance: str) -> list[float]:
+    # Normalized: a document that is first in every list has the relevance 1.
+    factor = (CONSTANT + 1) / sum(shares) if relevance == "normalized" else 1.0
+    return [share * factor for share in shares]
+
+
+def _passing(ids: Sequence[str], gate: Mapping[str, tuple[bool, bool]], *, filtered: bool) -> list[Found]:
+    found = []
+    for identity in ids:
+        known, passes = gate[identity]
+        # What the tables do not know cannot pass a filter on their fields, and is not deleted there.
+        if passes if known else not filtered:
+            found.append(Found(identity, foreign=not known))
+    return found
