@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shardline.commands.options import Json, complete, read_job
+from shardline.commands.options import Json, Sets, WindowName, complete, read_job
 
 if TYPE_CHECKING:
+    from common.models import JobSpec
     from common.ports import TopicSpec
     from common.settings import Loaded, Settings
 
@@ -23,7 +24,7 @@ def register(app: typer.Typer) -> None:
     )(doctor)
 
 
-def doctor(
+def doctor(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     about: Annotated[
         str | None,
         typer.Argument(metavar="JOB", help="With --data a job's id, with --print-topics a job's file."),
@@ -43,6 +44,8 @@ def doctor(
         Path | None,
         typer.Option(metavar="JOB.json", help="Make the indexes in ThemisDB that this job needs; no checks."),
     ] = None,
+    window: WindowName = None,
+    sets: Sets = None,
     json: Json = False,
 ) -> None:
     """Show where each setting comes from, and try all that is configured: services, stores, folders."""
@@ -56,9 +59,9 @@ def doctor(
     elif print_acls:
         _print_acls(loaded.settings, json=json)
     elif print_topics:
-        _print_topics(loaded.settings, about, json=json)
+        _print_topics(loaded.settings, read_job(Path(about), window, sets) if about else None, json=json)
     elif create_themis_indexes is not None:
-        _create_themis_indexes(loaded.settings, create_themis_indexes, json=json)
+        _create_themis_indexes(loaded.settings, read_job(create_themis_indexes, window, sets), json=json)
     else:
         _examine(loaded, json=json)
 
@@ -86,7 +89,7 @@ def _print_acls(settings: Settings, *, json: bool) -> None:
     put_json(acls_json(prefix)) if json else put("\n".join(acl_commands(prefix)))
 
 
-def _print_topics(settings: Settings, job: str | None, *, json: bool) -> None:
+def _print_topics(settings: Settings, job: JobSpec | None, *, json: bool) -> None:
     from shardline.kafka_admin import topic_commands
     from shardline.output import put, put_json
 
@@ -102,20 +105,20 @@ def _print_topics(settings: Settings, job: str | None, *, json: bool) -> None:
         put("\n".join(topic_commands(topics, prefix, settings.kafka_replication_factor)))
 
 
-def _topics(settings: Settings, job: str | None) -> list[TopicSpec]:
+def _topics(settings: Settings, job: JobSpec | None) -> list[TopicSpec]:
     from producer.topics import attempt_topic_spec, system_topics
 
     found = system_topics(settings.jobs_partitions)
     if job is None:
         return found
-    return [*found, attempt_topic_spec(read_job(Path(job)), 1, settings.topic_limit_bytes)]
+    return [*found, attempt_topic_spec(job, 1, settings.topic_limit_bytes)]
 
 
-def _create_themis_indexes(settings: Settings, job: Path, *, json: bool) -> None:
+def _create_themis_indexes(settings: Settings, job: JobSpec, *, json: bool) -> None:
     from shardline import doctor as tried
     from shardline.output import put, put_json
 
-    done = complete(tried.create_themis_indexes(settings, read_job(job)))
+    done = complete(tried.create_themis_indexes(settings, job))
     put_json({"done": done}) if json else put("\n".join(done))
 
 

@@ -54,6 +54,9 @@ def test_the_command_line_asks_nobody(tmp_path: Path) -> None:
     topics = json.loads(printed(tmp_path, "--print-topics", "job.json", "--json"))
     assert [topic["name"] for topic in topics][-1] == "team.dataset.job.laws.1"
     assert (topics[-1]["partitions"], topics[-1]["config"]["retention.ms"]) == (3, "-1")
+    (tmp_path / "job.json").write_text(json.dumps(sample_job("laws-${window}")))
+    topics = json.loads(printed(tmp_path, "--print-topics", "job.json", "--window", "2026-11-25", "--json"))
+    assert topics[-1]["name"] == "team.dataset.job.laws-2026-11-25.1"
     places = json.loads(printed(tmp_path, "--data", "--json"))
     assert [place["place"] for place in places] == [place.place for place in PLACES]
 
