@@ -82,5 +82,11 @@ class Finisher:
 
 
 async def fail(store: ObjectStore, state: JobState, error: JobFailed, clock: Clock) -> Outcome:
-    """Decide an attempt as failed, if nothing else was decided before."""
+    """Decide an attempt as failed, if nothing else was decided before.
+
+    Raises:
+        ObjectMissing: the dataset was deleted meanwhile.
+        StoreUnavailable: try again later.
+    """
+    await Dataset(store, state.spec).plan()
     return await decide(store, Layout.of(state.spec), failed(state, error, clock))

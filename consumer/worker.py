@@ -13,6 +13,7 @@ from common.errors import (
     JobFailed,
     ObjectMissing,
     ServiceUnavailable,
+    ShardlineError,
     UsageError,
 )
 from common.jobstate import JobState, State, latest_states
@@ -99,7 +100,7 @@ class Attempt:
                 raise
             except* (ServiceUnavailable, ObjectMissing) as group:
                 # An object that was there a moment ago: the job is being deleted, which is no failure of it.
-                _log.warning("%s; joining again", group.exceptions[0])
+                _log.warning("%s; joining again", first_of(group, ShardlineError))
             if failure is not None:
                 await self._fail(failure)
                 return
@@ -108,7 +109,10 @@ class Attempt:
     async def _fail(self, error: JobFailed) -> None:
         _log.error("the attempt failed: %s: %s", error.code, error)
         record = partial(fail, self._parts.store, self.state, error, self._parts.clock)
-        await patiently(record, self._parts.clock, "write the outcome")
+        try:
+            await patiently(record, self._parts.clock, "write the outcome")
+        except ObjectMissing as gone:
+            _log.warning("cannot be failed: %s", gone)
         self._progress.set()
 
     async def _finish(self) -> None:

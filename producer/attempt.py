@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import partial
@@ -30,15 +30,23 @@ _log = logging.getLogger(__name__)
 _TOPIC_LOOK_SECONDS = 10.0
 
 Claim = Callable[[], AbstractAsyncContextManager[tuple[TransactionalWriter, JobState]]]
+Recall = Callable[[], Awaitable[JobState]]
+"""Reads the job's last committed state, and fences nobody."""
 
 
 class AttemptRun:
-    """Runs one attempt until an outcome stands."""
+    """Runs one attempt until an outcome stands.
 
-    def __init__(self, parts: ProducerParts, state: JobState, claim: Claim) -> None:
+    Whoever slept may find that others ended the attempt meanwhile, and even deleted the job. So before
+    an outcome is written the checkpoints are asked whether the attempt still counts.
+    """
+
+    def __init__(self, parts: ProducerParts, state: JobState, claim: Claim, recall: Recall) -> None:
         self._parts = parts
         self._state = state
         self._claim = claim
+        self._recall = recall
+        self._over = False
         self._layout = Layout.of(state.spec)
         self._topic = attempt_topic(state.spec.job_id, state.attempt)
         self._backlog = Backlog(parts.broker, parts.store, state, parts.limits.topic_bytes)
@@ -58,8 +66,8 @@ class AttemptRun:
         tips = filter(None, self._backlog.tips)
         return [Event.of(spec.job_id, self._state.attempt, tip, at) for tip in tips]
 
-    async def run(self) -> Outcome:
-        """Work until an outcome stands; a completed one also has its `_SUCCESS`."""
+    async def run(self) -> Outcome | None:
+        """Work until an outcome stands; a completed one also has its `_SUCCESS`. None: it is long over."""
         self._parts.metrics.begin_producing(self._state.spec.job_id)
         work = asyncio.create_task(self._work(), name=f"produce {self._state.spec.job_id}")
         watch = asyncio.create_task(self._watch(), name=f"watch {self._state.spec.job_id}")
@@ -73,13 +81,29 @@ class AttemptRun:
                 task.cancel()
             await asyncio.gather(work, watch, return_exceptions=True)
 
-    async def cancel(self, requested_by: str | None) -> None:
-        """Decide the attempt as cancelled, unless another outcome stands."""
-        await self._decide(cancelled(self._state, requested_by, self._parts.clock))
+    async def cancel(self, requested_by: str | None) -> bool:
+        """Decide the attempt as cancelled, unless another outcome stands; False where it is long over."""
+        return await self._decide(cancelled(self._state, requested_by, self._parts.clock))
 
-    async def _decide(self, outcome: Outcome) -> None:
+    async def counts(self) -> bool:
+        """Ask the checkpoints whether the attempt goes on."""
+        return self._counts(await self._recall())
+
+    async def _decide(self, outcome: Outcome) -> bool:
+        if not await self.counts():
+            return False
         await decide(self._parts.store, self._layout, outcome)
         self._wake.set()
+        return True
+
+    def _counts(self, state: JobState) -> bool:
+        """Whether the attempt goes on, as the job's state has it; else this run ends."""
+        if state.active and state.attempt == self._state.attempt:
+            return True
+        _log.info("the attempt was ended by others")
+        self._over = True
+        self._wake.set()
+        return False
 
     async def _fail(self, error: JobFailed) -> None:
         outcome = failed(self._state, error, self._parts.clock)
@@ -104,7 +128,7 @@ class AttemptRun:
         while True:
             try:
                 async with self._claim() as (writer, state):
-                    if state.attempt == self._state.attempt:
+                    if self._counts(state):
                         self._state = self._backlog.state = state
                         await self._produce(writer, state)
                     return
@@ -174,8 +198,8 @@ class AttemptRun:
         state.cursor = min(positions) if len(positions) == len(tips) else None
         state.source_count = state.cursor[-1] if state.cursor else 0
 
-    async def _watch(self) -> Outcome:
-        while True:
+    async def _watch(self) -> Outcome | None:
+        while not self._over:
             try:
                 outcome = await self._look()
             except ServiceUnavailable as error:
@@ -194,11 +218,12 @@ class AttemptRun:
                     await self._wake.wait()
             except TimeoutError:
                 continue
+        return None
 
     async def _look(self) -> Outcome | None:
         outcome = await read_outcome(self._parts.store, self._layout, self._state.attempt)
         if outcome is not None and (outcome.ending != "completed" or await self._published()):
-            await self._backlog.look_at_chain()
+            await self._backlog.look_at_all()
             self._report()
             return outcome
         if outcome is None and self._state.planned:
@@ -222,9 +247,8 @@ class AttemptRun:
         if await self._parts.broker.partitions(self._topic):
             return
         # A producer that slept through the job's end finds no topic either: that is no failure of the job.
-        async with self._claim() as (_, state):
-            if state.active and state.attempt == self._state.attempt:
-                await self._fail(self._topic_lost())
+        if await self.counts() and not await self._parts.broker.partitions(self._topic):
+            await self._fail(self._topic_lost())
 
     def _report(self) -> None:
         state, now = self._state, self._parts.clock.monotonic()
@@ -249,5 +273,5 @@ class AttemptRun:
             backlog=backlog.filled,
             slowest=backlog.slowest,
             documents=documents,
-            ratio=self._state.progress * (backlog.chained / produced if produced else 1.0),
+            ratio=self._state.progress * min(1.0, backlog.chained / produced if produced else 1.0),
         )

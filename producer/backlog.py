@@ -111,6 +111,14 @@ class Backlog:
         for number, tip in zip(wanted, found, strict=True):
             self.tips[number] = tip
 
+    async def look_at_all(self) -> None:
+        """Read the ends of all chains, also of those that should have ended where they were last seen.
+
+        Raises:
+            StoreUnavailable: look again later.
+        """
+        self.tips = list(await asyncio.gather(*map(Chain.tip, self._chains, self.tips)))
+
     def _lags(self, number: int) -> bool:
         tip, sent = self.tips[number], self.state.partitions
         return not sent or (tip.next if tip else 0) != sent[number].sequence

@@ -8,8 +8,8 @@ from functools import partial
 
 from common.aio import patiently
 from common.clock import stamp
-from common.errors import JobConflict
-from common.events import event_message
+from common.errors import BrokerUnavailable, JobConflict
+from common.events import Event, event_message
 from common.failpoints import failpoint
 from common.jobstate import RETRIABLE, JobState, State
 from common.layout import CHECKPOINTS, DEAD_LETTERS, EVENTS, attempt_topic, transactional_id
@@ -17,7 +17,7 @@ from common.letters import request_letter
 from common.logs import log_context
 from common.models import JobSpec, Request
 from common.outcome import Outcome
-from common.ports import Message, Record, TransactionalWriter
+from common.ports import Record, TransactionalWriter
 from common.tracing import continued, current, span, traceparent_of
 from producer.acceptance import accept, state_from_store
 from producer.attempt import AttemptRun
@@ -25,6 +25,7 @@ from producer.cleanup import delete_dataset
 from producer.news import News
 from producer.parts import ProducerParts
 from producer.pipeline import checkpoint
+from producer.requests import Requests
 
 _log = logging.getLogger(__name__)
 
@@ -37,13 +38,13 @@ class JobRunner:
         self.state = state
         self._parts = parts
         self._partition = partition
-        self._requests: asyncio.Queue[tuple[Request, Record]] = asyncio.Queue()
+        self._requests = Requests()
         self._heeded = -1
         self._news = News(parts.receiver, parts.store, parts.clock, spec)
 
     def request(self, request: Request, record: Record) -> None:
         """Hand over a request; one that the state has taken in already is dropped."""
-        self._requests.put_nowait((request, record))
+        self._requests.put(request, record)
 
     async def run(self, submission: Record | None) -> None:
         """Work until nothing is left to do for now."""
@@ -65,8 +66,9 @@ class JobRunner:
             if state.active:
                 with log_context(attempt=state.attempt):
                     await self._run_attempt(state)
-            elif not self._requests.empty():
-                await self._heed(*self._requests.get_nowait())
+            elif (asked := self._requests.next) is not None:
+                await self._heed(*asked)
+                self._requests.drop()
             elif not state.topic_removed:
                 await self._retire()
             elif self._has_told():
@@ -103,7 +105,7 @@ class JobRunner:
         return True
 
     async def _run_attempt(self, state: JobState) -> None:
-        attempt = AttemptRun(self._parts, state, self.claim)
+        attempt = AttemptRun(self._parts, state, self.claim, self.recall)
         heed = asyncio.create_task(self._heed_while_active(attempt))
         try:
             outcome = await attempt.run()
@@ -112,29 +114,40 @@ class JobRunner:
             await asyncio.gather(heed, return_exceptions=True)
             # Also when another producer takes the job: two must not tell of one.
             self._parts.metrics.forget_job(self.spec.job_id)
+        if outcome is None:
+            return
         failpoint("webhook.before_checkpoint")
         owes = self._news.wanted
-        # Workers' last events may be lost with them: who sees the end also sees the whole progress.
-        progress = [event_message(event) for event in attempt.events()]
-        await self._change(partial(_conclude, outcome, empty=attempt.empty, owes=owes), progress)
+        await self._tell_progress(attempt.events())
+        await self._change(partial(_conclude, outcome, empty=attempt.empty, owes=owes))
         self._parts.metrics.ended(outcome.ending)
         _log.info("the attempt is %s", outcome.ending)
 
+    async def _tell_progress(self, events: Sequence[Event]) -> None:
+        """The last events of workers may be lost with them: who sees the end shall see the whole progress."""
+        try:
+            await self._parts.broker.publish(EVENTS, [event_message(event) for event in events])
+        except BrokerUnavailable as error:
+            # Only a hint: it must not hold up the end.
+            _log.warning("the last progress is not told: %s", error)
+
     async def _heed_while_active(self, attempt: AttemptRun) -> None:
         while True:
-            request, record = await self._requests.get()
+            request, record = await self._requests.first()
             if self._heeded_before(record):
+                self._requests.drop()
                 continue
+            asking = (
+                attempt.counts if request.action == "retry" else partial(attempt.cancel, request.requested_by)
+            )
+            counts = await patiently(asking, self._parts.clock, f"{request.action} {self.spec.job_id}")
+            if not counts or request.action == "delete":
+                # Is heeded once this run has ended.
+                return
             if request.action == "retry":
                 await self._refuse(record, "not_retriable", "the job is active; cancel it first")
-            else:
-                cancel = partial(attempt.cancel, request.requested_by)
-                await patiently(cancel, self._parts.clock, f"cancel {self.spec.job_id}")
-            if request.action == "delete":
-                # Goes on once the attempt has ended.
-                self._requests.put_nowait((request, record))
-                return
             self._heeded = record.offset
+            self._requests.drop()
 
     def _heeded_before(self, record: Record) -> bool:
         return record.offset <= max(self._heeded, self._known().request_offset)
@@ -153,7 +166,7 @@ class JobRunner:
         elif request.action == "retry" and state.state in RETRIABLE:
             # The grace time of the old attempt's topic may not be over: nobody would remove it later.
             await self._delete_topic(state.attempt)
-            await self._change(_retried)
+            await self._change(partial(_retried, record.offset))
         else:
             wanted = f"cannot {request.action} a job that is {state.state}"
             await self._refuse(record, "refused_request", wanted)
@@ -164,21 +177,20 @@ class JobRunner:
         ends = self._parts.clock.monotonic() + self._parts.limits.topic_grace
         while (left := ends - self._parts.clock.monotonic()) > 0:
             await self._stirred(left)
-            if not self._requests.empty():
+            if self._requests.next is not None:
                 return
             await self._note_told()
-        await self._delete_topic(self._known().attempt)
-        await self._change(_retired)
+        attempt = self._known().attempt
+        await self._delete_topic(attempt)
+        await self._change(partial(_retired, attempt))
 
     async def _stirred(self, seconds: float | None = None) -> None:
         """Wait for a request, or for the end of what is being told; at most so long."""
-        arrived = asyncio.create_task(self._requests.get())
+        arrived = asyncio.create_task(self._requests.first())
         try:
             waiting = (arrived, *self._news.pending)
             await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            if arrived.done():
-                self._requests.put_nowait(arrived.result())
             arrived.cancel()
 
     def _has_told(self) -> bool:
@@ -199,7 +211,7 @@ class JobRunner:
         publish = partial(self._parts.broker.publish, DEAD_LETTERS, [request_letter(record, reason, hint)])
         await patiently(publish, self._parts.clock, "publish a dead letter")
 
-    async def _change(self, change: Callable[[JobState], None], events: Sequence[Message] = ()) -> None:
+    async def _change(self, change: Callable[[JobState], None]) -> None:
         async def commit() -> None:
             async with self.claim() as (writer, state):
                 change(state)
@@ -208,7 +220,6 @@ class JobRunner:
                 state.updated_at = stamp(self._parts.clock)
                 async with writer.transaction() as transaction:
                     await transaction.send(CHECKPOINTS, [checkpoint(state)])
-                    await transaction.send(EVENTS, events)
                 self.state = state
 
         await patiently(commit, self._parts.clock, f"checkpoint {self.spec.job_id}")
@@ -221,8 +232,16 @@ class JobRunner:
             BrokerUnavailable: try again.
         """
         async with self._parts.broker.transactional(transactional_id(self.spec.job_id)) as writer:
-            self.state = await self._read_state() or self._known()
-            yield writer, self.state
+            yield writer, await self.recall()
+
+    async def recall(self) -> JobState:
+        """Read the last committed state; nobody is fenced.
+
+        Raises:
+            BrokerUnavailable: try again.
+        """
+        self.state = await self._read_state() or self._known()
+        return self.state
 
     async def _read_state(self) -> JobState | None:
         key = self.spec.job_id.encode()
@@ -242,8 +261,9 @@ def _conclude(outcome: Outcome, state: JobState, *, empty: bool, owes: bool) -> 
         state.owed.append(outcome.attempt)
 
 
-def _retried(state: JobState) -> None:
-    if state.state in RETRIABLE:
+def _retried(offset: int, state: JobState) -> None:
+    # Another producer may have heeded the request meanwhile: it asks for one attempt, not for two.
+    if state.state in RETRIABLE and state.request_offset < offset:
         state.attempt += 1
         state.state, state.planned, state.topic_removed = State.QUEUED, False, False
         state.code = state.message = state.warning = None
@@ -254,5 +274,7 @@ def _deleted(state: JobState) -> None:
     state.owed = []
 
 
-def _retired(state: JobState) -> None:
-    state.topic_removed = True
+def _retired(attempt: int, state: JobState) -> None:
+    # Another producer may have begun the next attempt meanwhile.
+    if state.attempt == attempt and not state.active:
+        state.topic_removed = True

@@ -74,7 +74,7 @@ TOPICS = (
         "events",
         "job_id",
         "Progress, cumulative for each attempt and partition. A hint: the chain is the truth.",
-        "workers; the job's producer, together with the attempt's end",
+        "workers; the job's producer at the attempt's end",
         "`status`, the gateway, any Kafka client",
         ("Event",),
     ),

@@ -120,6 +120,8 @@ async def refuse_the_zombie(system: System, sampled: Sampled, proxy: S3Proxy, en
     await system.hurry()
     view = await system.finished("sample")
     assert view.state.state == "completed", view.to_json()
+    after = await objects(system, spec_root)
+    assert {key: after.get(key) for key in before} == before, "an object was replaced by who had woken"
     assert other.popen.poll() is None
     assert zombie.popen.poll() is None
     await judge_sample(system, sampled, spec)

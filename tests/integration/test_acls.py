@@ -182,7 +182,7 @@ async def test_a_job_stands_still_without_each_of_the_rights(
         await house.everyone.create_topic(attempt_topic_spec(spec, 1, 1 << 30))
         await client.submit(spec)
         async with at_work(work_of(house, "producer")):
-            await ladder.rung("dataset.events cannot be described", "producer", EVENTS, "Describe")
+            await ladder.rung("dataset.events cannot be described", "producer", EVENTS, "Write")
             await ladder.rung("dataset.jobs cannot be read", "producer", PRODUCERS, "Read")
             await ladder.rung("dataset.jobs cannot be read", "producer", JOBS, "Read")
             await ladder.rung("climb cannot be opened", "producer", TRANSACTIONAL_IDS, "Write")

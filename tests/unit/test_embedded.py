@@ -1,23 +1,22 @@
 """Whole jobs in one process on the in-memory store: options, faults, and what `verify` says of tampering."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from common.chain import ChainRecord
 from common.clock import SystemClock
 from common.errors import ObjectExists, ObjectMissing, StoreUnavailable
 from common.jobstate import JobState, State
-from common.layout import EVENTS, Layout
-from common.memory_broker import MemoryBroker
+from common.layout import Layout
 from common.memory_store import MemoryStore
 from common.metrics import Metrics
 from common.models import JobSpec
 from common.outcome import read_outcome
-from common.ports import Message
 from common.settings import Settings
 from consumer.finish import Finisher
 from consumer.job import JobConsumer
@@ -175,13 +174,10 @@ async def test_an_object_that_goes_while_it_is_compared_fails_no_job(folder: Pat
 async def test_progress_is_whole_where_events_of_workers_are_lost(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish = MemoryBroker.publish
+    async def silent(consumer: JobConsumer, _: ChainRecord) -> None:
+        consumer._progress.set()
 
-    async def lossy(broker: MemoryBroker, topic: str, messages: Sequence[Message]) -> None:
-        if topic != EVENTS:
-            await publish(broker, topic, messages)
-
-    monkeypatch.setattr(MemoryBroker, "publish", lossy)
+    monkeypatch.setattr(JobConsumer, "_report_landed", silent)
     view = await run(sample_job(), MemoryStore(), folder)
     assert view.progress.chained == view.state.produced == DOCUMENTS
     assert view.progress.rows + sum(view.progress.rejected.values()) == DOCUMENTS

@@ -2,25 +2,27 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from common.chain import EMPTY_SHA256, Chain, ChainRecord, Totals
 from common.clock import SystemClock
-from common.errors import ObjectMissing, StoreUnavailable
+from common.errors import FailureCode, JobFailed, ObjectMissing, StoreUnavailable
 from common.jobstate import JobState, PartitionState, Plan, State
 from common.layout import Layout
 from common.memory_broker import MemoryBroker
 from common.memory_store import MemoryStore
 from common.metrics import Metrics
+from common.outcome import Outcome
 from common.ports import TransactionalWriter
 from common.settings import Settings
-from consumer.finish import Finisher
+from consumer.finish import Finisher, fail
 from producer import attempt
-from producer.attempt import AttemptRun
+from producer.attempt import AttemptRun, Claim, Recall
 from producer.parts import Limits, ProducerParts
+from producer.runner import _retired, _retried
 from shardline.wiring import source_factory
 from tests.make import job
 
@@ -120,35 +122,93 @@ async def test_the_end_of_a_chain_is_seen_anew() -> None:
 async def test_a_late_producer_fails_nothing_that_has_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: State
 ) -> None:
-    assert await decided_without_topic(tmp_path, monkeypatch, ended) == []
+    outcome, written = await run_without_topic(tmp_path, monkeypatch, ended)
+    assert (outcome, written) == (None, [])
 
 
 async def test_a_topic_that_is_gone_fails_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert await decided_without_topic(tmp_path, monkeypatch, State.RUNNING) == [LAYOUT.outcome(1)]
+    outcome, written = await run_without_topic(tmp_path, monkeypatch, State.COMPLETING)
+    assert outcome is not None
+    assert (outcome.code, written) == ("topic_lost", [LAYOUT.outcome(1)])
 
 
-async def decided_without_topic(
+async def run_without_topic(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed: State
-) -> list[str]:
-    """What a producer writes that takes the job for completing, and finds no topic and this checkpoint."""
+) -> tuple[Outcome | None, list[str]]:
+    """How the run of a producer ends that takes the job for completing, and what it has written.
+
+    There is no topic, and `committed` is in the checkpoints. Its slot is free again.
+    """
     monkeypatch.setattr(attempt, "_TOPIC_LOOK_SECONDS", 0.0)
-    store, broker, claimed = MemoryStore(), MemoryBroker(), asyncio.Event()
-    state = JobState(SPEC, state=State.COMPLETING, planned=True, partitions=[PartitionState(6)] * 2)
+    store, broker, slots = MemoryStore(), MemoryBroker(), asyncio.Semaphore(1)
+    async with asyncio.timeout(20):
+        outcome = await AttemptRun(
+            parts(store, broker, slots, tmp_path), known(), *checkpoints(broker, committed)
+        ).run()
+    assert not slots.locked()
+    return outcome, await keys(store)
+
+
+def known() -> JobState:
+    return JobState(SPEC, state=State.COMPLETING, planned=True, partitions=[PartitionState(6)] * 2)
+
+
+def parts(store: MemoryStore, broker: MemoryBroker, slots: asyncio.Semaphore, folder: Path) -> ProducerParts:
+    source = source_factory(Settings(), folder, confined=True, remote=None)
+    return ProducerParts(broker, store, CLOCK, Metrics(), source, Limits(progress_seconds=0.01), slots)
+
+
+def checkpoints(broker: MemoryBroker, committed: State) -> tuple[Claim, Recall]:
+    """What the checkpoints say, to whoever claims the job and to whoever only asks."""
+
+    async def recall() -> JobState:
+        return JobState(SPEC, state=committed, planned=True, partitions=known().partitions)
 
     @asynccontextmanager
     async def claim() -> AsyncIterator[tuple[TransactionalWriter, JobState]]:
         async with broker.transactional("test") as writer:
-            yield writer, JobState(SPEC, state=committed, planned=True, partitions=state.partitions)
-        claimed.set()
+            yield writer, await recall()
 
-    source = source_factory(Settings(), tmp_path, confined=True, remote=None)
-    parts = ProducerParts(
-        broker, store, CLOCK, Metrics(), source, Limits(progress_seconds=0.01), asyncio.Semaphore(0)
+    return claim, recall
+
+
+@pytest.mark.parametrize(
+    ("committed", "written"), [(State.DELETED, []), (State.RUNNING, [LAYOUT.outcome(1)])]
+)
+async def test_a_late_cancel_decides_nothing_that_has_ended(
+    tmp_path: Path, committed: State, written: list[str]
+) -> None:
+    store, broker = MemoryStore(), MemoryBroker()
+    run = AttemptRun(
+        parts(store, broker, asyncio.Semaphore(1), tmp_path), known(), *checkpoints(broker, committed)
     )
-    run = asyncio.create_task(AttemptRun(parts, state, claim).run())
-    async with asyncio.timeout(20):
-        await claimed.wait()
-    run.cancel()
-    with suppress(asyncio.CancelledError):
-        await run
-    return await keys(store)
+    await run.cancel("somebody")
+    assert await keys(store) == written
+
+
+async def test_a_late_worker_fails_nothing_that_was_deleted() -> None:
+    store = MemoryStore()
+    state = await landed(store)
+    await delete(store)
+    with pytest.raises(ObjectMissing):
+        await fail(store, state, JobFailed(FailureCode.INTERNAL, "late"), CLOCK)
+    assert await keys(store) == []
+
+
+def test_a_late_producer_retires_no_attempt_but_its_own() -> None:
+    following = JobState(SPEC, state=State.RUNNING, attempt=2)
+    _retired(1, following)
+    assert not following.topic_removed
+    ended = JobState(SPEC, state=State.FAILED, attempt=2)
+    _retired(1, ended)
+    assert not ended.topic_removed
+    _retired(2, ended)
+    assert ended.topic_removed
+
+
+def test_a_retry_that_was_heeded_is_heeded_by_nobody_else() -> None:
+    failed_again = JobState(SPEC, state=State.FAILED, attempt=2, request_offset=7)
+    _retried(7, failed_again)
+    assert (failed_again.state, failed_again.attempt) == (State.FAILED, 2)
+    _retried(8, failed_again)
+    assert (failed_again.state, failed_again.attempt) == (State.QUEUED, 3)

@@ -23,15 +23,24 @@ def fused(
     limit: int | None = None,
     page: int = 4,
     gone: Collection[str] = (),
+    late: bool = False,
 ) -> list[Entry]:
     fusion = Fusion(weights)
-    try:
+
+    def exclude() -> None:
         assert fusion.exclude([*gone, *gone]) == len(set(gone))
         assert fusion.exclude([*gone]) == 0
+
+    try:
+        if not late:
+            exclude()
         for number, names in enumerate(lists):
             for start in range(0, len(names), page):
                 fusion.add(number, [Found(name, foreign=False) for name in names[start : start + page]])
-            assert fusion.count(number) == sum(name not in gone for name in names)
+        if late:
+            exclude()
+        for number, names in enumerate(lists):
+            assert fusion.count(number) == len({*names} - {*gone})
         return [entry for entries in fusion.pages(limit) for entry in entries]
     finally:
         fusion.close()
@@ -83,6 +92,7 @@ def test_what_is_excluded_might_as_well_not_have_been_in_the_lists(
     weights = data.draw(st.lists(WEIGHTS, min_size=len(lists), max_size=len(lists)))
     live = [[name for name in names if name not in gone] for names in lists]
     assert fused(lists, weights, gone=gone) == fused(live, weights)
+    assert fused(lists, weights, gone=gone, late=True) == fused(live, weights)
 
 
 def test_a_document_that_a_list_gives_twice_keeps_its_better_rank() -> None:

@@ -47,13 +47,15 @@ def _on_disk() -> Iterator[None]:
 class Fusion:
     """Takes lists of documents, the best first, and gives the fused one. Blocking: call it off the loop.
 
-    Lists may be given from several threads at once; what comes out does not hang on which is first.
+    Lists and what does not count may be given in any order, from several threads at once: ranks are made
+    at the end.
     All methods raise SourceUnavailable where the temporary folder is full or cannot be written.
     """
 
     def __init__(self, weights: Sequence[float]) -> None:
         self._weights = tuple(weights)
-        self._counts = [0] * len(self._weights)
+        self._given = [0] * len(self._weights)
+        self._counts: list[int | None] = [0] * len(self._weights)
         self._lock = Lock()
         # "" is a database on disk, private and temporary; used by one thread at a time.
         self._base = sqlite3.connect("", check_same_thread=False, isolation_level=None)
@@ -69,12 +71,19 @@ class Fusion:
         return fused_score(self._weights, ranks)
 
     def count(self, number: int) -> int:
-        """How many documents the list of that number has given that count."""
-        return self._counts[number]
+        """How many documents of the list of that number count, as far as it was given."""
+        with self._lock, _on_disk():
+            if (known := self._counts[number]) is None:
+                known = self._base.execute(
+                    f"SELECT count(*) FROM found WHERE r{number} IS NOT NULL AND id NOT IN gone"  # noqa: S608 - a column of ours
+                ).fetchone()[0]
+                self._counts[number] = known
+            return known
 
     def exclude(self, ids: Sequence[str]) -> int:
-        """Let documents not count in the lists that are taken from now on; how many did until now."""
+        """Let documents not count, in whatever list; how many of these did until now."""
         with self._lock, _on_disk():
+            self._counts = [None] * len(self._counts)
             self._base.execute("BEGIN")
             rows = ((one,) for one in ids)
             done = self._base.executemany("INSERT OR IGNORE INTO gone VALUES (?)", rows)
@@ -82,12 +91,13 @@ class Fusion:
         return done.rowcount
 
     def add(self, number: int, page: Sequence[Found]) -> None:
-        """Take the next documents of a list; those that do not count have no rank either."""
+        """Take the next documents of a list."""
         column = f"r{number}"
         with self._lock, _on_disk():
-            live = [found for found in page if not self._is_excluded(found.id)]
-            start = self._counts[number] + 1
-            rows = [(found.id, found.foreign, rank) for rank, found in enumerate(live, start)]
+            rows = [(found.id, found.foreign, place) for place, found in enumerate(page, self._given[number])]
+            self._given[number] += len(page)
+            if (known := self._counts[number]) is not None:
+                self._counts[number] = known + sum(not self._is_excluded(found.id) for found in page)
             self._base.execute("BEGIN")
             self._base.executemany(
                 f"INSERT INTO found (id, away, {column}) VALUES (?, ?, ?)"  # noqa: S608 - a column of ours
@@ -96,15 +106,24 @@ class Fusion:
                 rows,
             )
             self._base.execute("COMMIT")
-        self._counts[number] += len(live)
 
     def _is_excluded(self, identity: str) -> bool:
         return self._base.execute("SELECT 1 FROM gone WHERE id = ?", (identity,)).fetchone() is not None
 
     def pages(self, limit: int | None) -> Iterator[list[Entry]]:
-        """The fused list, ties by id in byte order."""
-        ranks = ", ".join(f"r{number}" for number in range(len(self._weights)))
-        query = f"SELECT id, fused({ranks}) AS score, away FROM found ORDER BY score DESC, id LIMIT ?"  # noqa: S608 - columns of ours
+        """The fused list, ties by id in byte order. What does not count has no rank either."""
+        numbers = range(len(self._weights))
+        names = ", ".join(f"k{number}" for number in numbers)
+        ranks = ", ".join(
+            f"CASE WHEN r{number} IS NOT NULL"
+            f" THEN row_number() OVER (ORDER BY r{number} IS NULL, r{number}) END AS k{number}"
+            for number in numbers
+        )
+        query = (
+            f"SELECT id, fused({names}) AS score, away"  # noqa: S608 - columns of ours
+            f" FROM (SELECT id, away, {ranks} FROM found WHERE id NOT IN gone)"
+            " ORDER BY score DESC, id LIMIT ?"
+        )
         with _on_disk():
             cursor = self._base.execute(query, (-1 if limit is None else limit,))
             while rows := cursor.fetchmany(_PAGE):

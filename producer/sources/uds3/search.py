@@ -21,15 +21,17 @@ _TELL_SECONDS = 1.0
 
 
 class _Marks:
-    """Marks of deletion on their way into a fusion. Ranks count what is not deleted: lists wait for them."""
+    """Marks of deletion on their way into a fusion."""
 
     def __init__(self, fusion: Fusion, stores: Sequence[str]) -> None:
         self._fusion = fusion
         self._missing = set(stores)
         self._counts = dict.fromkeys(stores, 0)
-        self._complete = asyncio.Event()
-        if not stores:
-            self._complete.set()
+
+    @property
+    def complete(self) -> bool:
+        """Whether those of all stores are in."""
+        return not self._missing
 
     async def take(self, store: str, ids: Sequence[str]) -> None:
         """Take in documents that a store marks deleted."""
@@ -40,12 +42,6 @@ class _Marks:
         if store in self._missing:
             self._missing.remove(store)
             _log.info("%s store: %d more documents are marked deleted", store, self._counts[store])
-        if not self._missing:
-            self._complete.set()
-
-    async def wait(self) -> None:
-        """Return when those of all stores are in."""
-        await self._complete.wait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +75,7 @@ class Search:
             await blocking(fusion.close)
 
     async def _fuse(self, fusion: Fusion, enough: int | None) -> None:
-        """Ask all stores at once; most of a search is over when its first page is there."""
+        """Ask all stores at once. No list waits for another or for marks: servers end what stands still."""
         marks = _Marks(fusion, self.marks)
         telling = {name for name in self.marks if name in self.searches and self._tells(name)}
         async with asyncio.TaskGroup() as tasks:
@@ -112,14 +108,13 @@ class Search:
         told = time.perf_counter()
         async with aclosing(hits):
             async for page in hits:
-                await marks.wait()
                 await blocking(partial(fusion.add, number, page))
-                if enough is not None and fusion.count(number) >= enough:
+                if enough is not None and marks.complete and await _count(fusion, number) >= enough:
                     break
                 if time.perf_counter() - told >= _TELL_SECONDS:
                     told = time.perf_counter()
-                    _log.info("%s search: %d hits so far", name, fusion.count(number))
-        _log.info("%s search: %d hits", name, fusion.count(number))
+                    _log.info("%s search: %d hits so far", name, await _count(fusion, number))
+        _log.info("%s search: %d hits", name, await _count(fusion, number))
 
     async def _keyword(self) -> AsyncGenerator[list[Found], None]:
         if self.postgres is None or self.selection is None:
@@ -161,6 +156,10 @@ class Search:
             return
         async with self.postgres.connect() as session:
             yield session
+
+
+async def _count(fusion: Fusion, number: int) -> int:
+    return await blocking(partial(fusion.count, number))
 
 
 def _weights(shares: Sequence[float], relevance: str) -> list[float]:
