@@ -41,13 +41,22 @@ def log_to_stderr(level: str, style: str = "auto", secrets: Collection[str] = ()
     `style` is `json`, `console`, or `auto`: the latter where stderr is a terminal, else JSON.
     `secrets` are masked wherever they stand in a line.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr(sys.stderr)
     handler.setFormatter(log_formatter(style, secrets, sys.stderr))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _CLIENTS:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
     # What a client cannot do now it tries again, and tells us; its own cries are for debugging.
     logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.CRITICAL)
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what stderr is at the time: a live panel stands in for it, and keeps lines above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line."""
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 def log_formatter(style: str, secrets: Collection[str], stream: TextIO) -> logging.Formatter:

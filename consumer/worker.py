@@ -14,6 +14,7 @@ from common.errors import (
     ObjectMissing,
     ServiceUnavailable,
     ShardlineError,
+    TopicMissing,
     UsageError,
 )
 from common.jobstate import JobState, State, latest_states
@@ -100,7 +101,10 @@ class Attempt:
                 raise
             except* (ServiceUnavailable, ObjectMissing) as group:
                 # An object that was there a moment ago: the job is being deleted, which is no failure of it.
-                _log.warning("%s; joining again", first_of(group, ShardlineError))
+                error = first_of(group, ShardlineError)
+                # A job that was whole long ago has no topic any more: there is only the finish left to do.
+                usual = isinstance(error, TopicMissing) and self.state.state is State.COMPLETING
+                _log.log(logging.INFO if usual else logging.WARNING, "%s; joining again", error)
             if failure is not None:
                 await self._fail(failure)
                 return

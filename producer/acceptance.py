@@ -6,7 +6,7 @@ import orjson
 
 from common.clock import Clock, stamp
 from common.errors import JobConflict, ObjectExists
-from common.jobstate import JobState, State
+from common.jobstate import JobState, PartitionState, State
 from common.layout import Layout, job_key
 from common.models import JobSpec
 from common.outcome import latest_attempt
@@ -67,7 +67,9 @@ async def state_from_store(store: ObjectStore, acceptance: Acceptance, offset: i
     state.topic_removed = True
     if outcome.ending == "completed":
         # A worker publishes what a killed one left unfinished; the runner then concludes.
-        state.state, state.planned = State.COMPLETING, True
+        state.state, state.planned, state.progress = State.COMPLETING, True, 1.0
+        state.source_count = outcome.source_count or 0
+        state.partitions = [PartitionState(sent, hash_sum) for sent, hash_sum in outcome.produced]
     else:
         state.state = State(outcome.ending)
         state.code, state.message = outcome.code, outcome.message

@@ -46,10 +46,10 @@ def main() -> None:
 
     try:
         app()
-    except (KeyboardInterrupt, Interrupted):
+    except (KeyboardInterrupt, Interrupted) as error:
         from shardline.output import EXIT_INTERRUPTED
 
-        sys.stderr.write("interrupted; what landed is kept, run the same command again to go on\n")
+        sys.stderr.write(f"{error or 'interrupted'}\n")
         sys.exit(EXIT_INTERRUPTED)
     except ShardlineError as error:
         # Rich is slow to import, and most commands end well.

@@ -23,11 +23,12 @@ _STYLE = {State.COMPLETED: "green", State.FAILED: "red", State.CANCELLED: "yello
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Documents and bytes per second, and seconds left; None while that cannot be told."""
+    """Documents and bytes landed per second, documents read per second, seconds left; None: not known yet."""
 
     documents: float | None = None
     bytes: float | None = None
     left: float | None = None
+    read: float | None = None
 
 
 class Pulse:
@@ -48,7 +49,8 @@ class Pulse:
         documents = max(0, view.progress.chained - first.progress.chained) / elapsed
         done = view.ratio - first.ratio
         left = (1.0 - view.ratio) / (done / elapsed) if done > 0 else None
-        return Rates(documents, max(0, view.progress.bytes - first.progress.bytes) / elapsed, left)
+        read = max(0, view.state.source_count - first.state.source_count) / elapsed
+        return Rates(documents, max(0, view.progress.bytes - first.progress.bytes) / elapsed, left, read)
 
 
 def job_panel(view: JobView, rates: Rates) -> RenderableType:
@@ -67,7 +69,9 @@ def job_panel(view: JobView, rates: Rates) -> RenderableType:
         f"lag {view.lag:,}",
     )
     lines: list[RenderableType] = [head]
-    about = f"  read {state.source_count:,} · kept {progress.rows:,} ({size(progress.bytes)})"
+    # Shards land whole: before the first of them only this tells that the job moves.
+    pace = f" ({rates.read:,.0f}/s)" if rates.read and state.active else ""
+    about = f"  read {state.source_count:,}{pace} · kept {progress.rows:,} ({size(progress.bytes)})"
     about += f" · rejected: {counts(progress.rejected)} · dead letters: {counts(progress.dead)}"
     lines.append(Text(about, style="dim"))
     if state.message or state.warning:

@@ -15,7 +15,13 @@ class CorruptStream(Exception):
 
 
 class Decompressor(Protocol):
-    """Feed it chunks; `finish` raises CorruptStream when the stream is not whole."""
+    """Feed it chunks; `finish` raises CorruptStream when the stream is not whole.
+
+    `taken` and `given` count the bytes that went in and came out.
+    """
+
+    taken: int
+    given: int
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """What this chunk decompresses to, in pieces."""
@@ -27,8 +33,12 @@ class Decompressor(Protocol):
 class Plain:
     """No compression."""
 
+    def __init__(self) -> None:
+        self.taken = self.given = 0
+
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """The chunk."""
+        self.taken = self.given = self.taken + len(chunk)
         yield chunk
 
     def finish(self) -> None:
@@ -39,6 +49,7 @@ class Gzip:
     """Gzip, of one or more members."""
 
     def __init__(self) -> None:
+        self.taken = self.given = 0
         self._member = zlib.decompressobj(wbits=31)
         self._begun = False
 
@@ -52,10 +63,14 @@ class Gzip:
                 continue
             self._begun = True
             try:
-                yield self._member.decompress(chunk, _OUT)
+                plain = self._member.decompress(chunk, _OUT)
             except zlib.error as error:
                 raise CorruptStream(str(error)) from None
-            chunk = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+            rest = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+            self.taken += len(chunk) - len(rest)
+            self.given += len(plain)
+            yield plain
+            chunk = rest
 
     def finish(self) -> None:
         """The last member must be whole."""
@@ -67,6 +82,7 @@ class Zstd:
     """Zstandard, of one or more frames."""
 
     def __init__(self) -> None:
+        self.taken = self.given = 0
         self._decoder = zstandard.ZstdDecompressor(max_window_size=1 << 27)
         self._frame = self._decoder.decompressobj()
         self._begun = False
@@ -78,9 +94,12 @@ class Zstd:
             while piece:
                 self._begun = True
                 try:
-                    yield self._frame.decompress(piece)
+                    plain = self._frame.decompress(piece)
                 except zstandard.ZstdError as error:
                     raise CorruptStream(str(error)) from None
+                self.taken += len(piece) - len(self._frame.unused_data)
+                self.given += len(plain)
+                yield plain
                 piece = b""
                 if self._frame.eof:
                     piece = self._frame.unused_data

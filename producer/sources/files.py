@@ -46,14 +46,16 @@ class JsonLinesFiles:
         self._paths = spec.source.paths
         self._local = local
         self._remote = remote
+        self._reader: _FileReader | None = None
 
     async def freeze(self) -> list[dict[str, Any]]:
         """Every file once, where it is first named; patterns by name."""
         files: dict[str, dict[str, Any]] = {}
         for pattern in self._paths:
-            found = await self._place(pattern).find(pattern)
+            place = self._place(pattern)
+            found = await place.find(pattern)
             if not found:
-                raise invalid(f"no file matches {pattern!r}")
+                raise invalid(f"no file matches {pattern!r}", place.advice)
             for file in found:
                 files.setdefault(file["path"], file)
         return list(files.values())
@@ -94,16 +96,19 @@ class JsonLinesFiles:
                 left = None if left is None else left - len(batch)
                 yield batch
 
+    @property
+    def _inflation(self) -> float:
+        """How many bytes of text came of one byte of the file that is being read."""
+        return self._reader.inflation if self._reader else 1.0
+
     def progress(self, frozen: Frozen, position: Position | None) -> float:
-        """By files and, where their size is that of their text, by bytes."""
+        """By files and bytes; of a compressed file by the ratio that was seen so far."""
         cursor = Cursor.after(position)
         total: int = sum(file["size"] for file in frozen) or 1
         before: int = sum(file["size"] for file in frozen[: cursor.file])
         if cursor.file < len(frozen):
             size = frozen[cursor.file]["size"]
-            plain = isinstance(decompressor(frozen[cursor.file]["path"]), Plain)
-            # Of a compressed file only a usual ratio is known.
-            before += min(size, cursor.offset if plain else cursor.offset // 5)
+            before += min(size, int(cursor.offset / self._inflation))
         return min(1.0, before / total)
 
     async def _items(
@@ -113,6 +118,7 @@ class JsonLinesFiles:
         for number in range(start.file, len(frozen)):
             begin = start if number == start.file else Cursor(file=number)
             reader = _FileReader(frozen[number], begin, self._spec.max_document_bytes, filters)
+            self._reader = reader
             place = self._place(frozen[number]["path"])
             async with aclosing(reader.batches(place, ordinal)) as batches:
                 async for batch in batches:
@@ -136,6 +142,11 @@ class _FileReader:
         self._skip = 0 if seeks else start.offset
         self._lines = LineSplitter(longest, start.line, start.offset)
         self._ordinal = start.ordinal
+
+    @property
+    def inflation(self) -> float:
+        """Bytes of text of one byte of the file."""
+        return self._decoder.given / self._decoder.taken if self._decoder.given else 1.0
 
     async def batches(self, place: Place, ordinal: int) -> AsyncGenerator[list[Item], None]:
         self._ordinal = ordinal

@@ -35,6 +35,10 @@ def changed(name: str) -> JobFailed:
 class Place(Protocol):
     """A kind of place that files lie in."""
 
+    @property
+    def advice(self) -> str:
+        """What may be wrong where nothing is found."""
+
     async def find(self, pattern: str) -> list[dict[str, Any]]:
         """The files of a path or pattern, by name: [{path, size, version}]."""
 
@@ -58,6 +62,11 @@ class LocalFiles:
 
     root: Path
     confined: bool = True
+
+    @property
+    def advice(self) -> str:
+        """Where relative paths start."""
+        return f"relative paths start at {self.root.resolve()}; FILES_ROOT says where else"
 
     async def find(self, pattern: str) -> list[dict[str, Any]]:
         """Files of a path or glob pattern."""
@@ -115,6 +124,11 @@ class S3Files:
     """Objects named `s3://bucket/key`, where the key may hold `*` and `?`."""
 
     remote: RemoteFiles
+
+    @property
+    def advice(self) -> str:
+        """What stars reach over."""
+        return "a star does not reach over a slash; `aws s3 ls` shows what is there"
 
     async def find(self, pattern: str) -> list[dict[str, Any]]:
         """Objects of a key or pattern."""

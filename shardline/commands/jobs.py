@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from shardline.client import JobView
 
 _WATCH_SECONDS = 0.5
+_TAKEN_SECONDS = 5.0
 
 
 def register(app: typer.Typer) -> None:
@@ -58,7 +61,7 @@ def submit(
     if not wait:
         put_json({"job_id": spec.job_id}) if json else put(spec.job_id)
         return
-    view = complete(_watch(spec.job_id, settings, _has_ended))
+    view = _seen_through(spec.job_id, settings)
     put_json(view.to_json()) if json else put(spec.job_id)
     _exit_by(view)
 
@@ -71,14 +74,21 @@ async def _submit(spec: JobSpec, settings: Settings) -> None:
         await Client(broker, settings.jobs_partitions).submit(spec)
 
 
+def _seen_through(job_id: str, settings: Settings) -> JobView:
+    left = f"no longer watching; {job_id} goes on, `shardline cancel {job_id}` ends it"
+    return complete(_watch(job_id, settings, _has_ended), left)
+
+
 async def _watch(job_id: str, settings: Settings, until: Callable[[JobView], bool]) -> JobView:
     from common.errors import JobUnknown
     from shardline.client import Client
+    from shardline.output import say
     from shardline.progress import screen
     from shardline.wiring import open_broker
 
     async with open_broker(settings) as broker:
         client = Client(broker, settings.jobs_partitions)
+        begun, said = time.monotonic(), False
         with screen() as shown:
             async with aclosing(client.follow(_WATCH_SECONDS)) as boards:
                 async for board in boards:
@@ -86,6 +96,9 @@ async def _watch(job_id: str, settings: Settings, until: Callable[[JobView], boo
                         view = board.job(job_id)
                     except JobUnknown:
                         # Submitted a moment ago: a producer has yet to take it.
+                        if not said and time.monotonic() - begun > _TAKEN_SECONDS:
+                            said = True
+                            say(f"{job_id}: not taken yet; is a producer running?")
                         continue
                     shown.show(view)
                     if until(view):
@@ -150,10 +163,13 @@ def status(
         raise JobUnknown(f"no job '{job_id}' is known", hint=UNKNOWN_HINT)
     view = found[job_id]
     if watch and view.state.active:
-        view = complete(_watch(job_id, settings, _has_ended))
+        view = _seen_through(job_id, settings)
+        if not json and sys.stderr.isatty() and sys.stdout.isatty():
+            # The last picture stands on this very terminal.
+            return
     if json:
         put_json(view.to_json())
-    elif not watch or not view.state.active:
+    else:
         _show(view)
 
 

@@ -40,10 +40,13 @@ Port = Annotated[
 
 
 class Interrupted(Exception):
-    """The user pressed Ctrl-C."""
+    """The user pressed Ctrl-C; the message says what became of the work."""
 
 
-def complete(work: Coroutine[Any, Any, T]) -> T:
+_KEPT = "interrupted; what landed is kept, run the same command again to go on"
+
+
+def complete(work: Coroutine[Any, Any, T], interrupted: str = _KEPT) -> T:
     """Run a command's coroutine to its end.
 
     Raises:
@@ -52,7 +55,7 @@ def complete(work: Coroutine[Any, Any, T]) -> T:
     try:
         return asyncio.run(work)
     except KeyboardInterrupt:
-        raise Interrupted from None
+        raise Interrupted(interrupted) from None
 
 
 def settings(**flags: object) -> Settings:

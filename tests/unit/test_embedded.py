@@ -210,6 +210,7 @@ async def test_running_a_completed_job_again_changes_nothing(folder: Path) -> No
     first = await completed(spec, store, folder)
     view = await run(spec, store, folder)
     assert (view.state.state, view.state.attempt) == ("completed", 1)
+    assert (view.state.source_count, view.state.produced, view.progress.chained) == (DOCUMENTS,) * 3
     assert (await verify(spec, store)).digest == first.digest
 
 

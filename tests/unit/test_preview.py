@@ -1,6 +1,8 @@
 """`preview` tells beforehand what `run` then does."""
 
+import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from common.metrics import Metrics
 from common.models import JobSpec
 from common.settings import Settings
 from producer.parts import Limits
+from producer.sources.files import JsonLinesFiles
 from producer.sources.memory import MemoryDatabase
 from producer.sources.planned import PlannedSource
 from producer.sources.port import Document
@@ -74,13 +77,26 @@ async def test_a_sample_gives_an_estimate(folder: Path) -> None:
         assert abs(getattr(part, name) / getattr(whole, name) - 1) < 0.2, name
 
 
-async def test_an_estimate_that_says_nothing_is_none(tmp_path: Path) -> None:
-    # It packs far better than texts do: by its bytes the first documents are all there are.
-    document = b'{"document_id":"%d","content":"' + b"x" * 2000 + b'"}\n'
-    packed = zstandard.compress(b"".join(document % number for number in range(2000)))
-    (tmp_path / "in.jsonl.zst").write_bytes(packed)
-    spec = job(source={"type": "files", "paths": ["in.jsonl.zst"]})
-    found = await looked(spec, tmp_path, 500)
+@pytest.mark.parametrize("pack", [zstandard.compress, gzip.compress])
+@pytest.mark.parametrize("text", [b"x" * 2000, b"%d " * 400])
+async def test_a_compressed_file_is_estimated_by_what_was_seen_of_it(
+    tmp_path: Path, pack: Callable[[bytes], bytes], text: bytes
+) -> None:
+    def document(number: int) -> bytes:
+        content = text % ((number,) * text.count(b"%d"))
+        return b'{"document_id":"%d","content":"%s"}\n' % (number, content)
+
+    name = "in.jsonl.zst" if pack is zstandard.compress else "in.jsonl.gz"
+    (tmp_path / name).write_bytes(pack(b"".join(map(document, range(2000)))))
+    found = await looked(job(source={"type": "files", "paths": [name]}), tmp_path, 500)
+    assert not found.sample.whole
+    assert found.documents == pytest.approx(2000, rel=0.25)
+
+
+async def test_an_estimate_that_says_nothing_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As of a file whose last bytes are those of thousands of documents.
+    monkeypatch.setattr(JsonLinesFiles, "progress", lambda *_: 1.0)
+    found = await looked(job(), folder, 500)
     assert (found.sample.whole, found.documents, found.rows) == (False, None, None)
 
 
