@@ -153,10 +153,11 @@ def test_run_tells_too_and_ends_as_the_job_did(tmp_path: Path, monkeypatch: pyte
     write_sample(tmp_path / "sample.jsonl", 100)
     (tmp_path / "job.json").write_text(json.dumps(sample_job("alone")))
     # As the page says how to make one.
-    (made,) = re.findall(r"made by: (.*)", documented("sh"))
-    secret = subprocess.run(["bash", "-c", made], capture_output=True, text=True, check=True).stdout
-    (tmp_path / "secret").write_text(secret)
-    base = dict(os.environ) | {"SHARDLINE_WEBHOOK_SECRET_FILE": str(tmp_path / "secret")}
+    made = next(line for line in documented("sh").splitlines() if "whsec_" in line)
+    subprocess.run(["bash", "-c", made], cwd=tmp_path, check=True)
+    assert (tmp_path / "webhook.secret").stat().st_mode & 0o777 == 0o600
+    secret = (tmp_path / "webhook.secret").read_text()
+    base = dict(os.environ) | {"SHARDLINE_WEBHOOK_SECRET_FILE": "webhook.secret"}
     with receiving((500, {})) as hook:
         done = run(tmp_path, base | {"SHARDLINE_WEBHOOK_URL": hook.url})
         assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -11,7 +12,7 @@ from deploy.dev.service import HOST
 from shardline.sample import sample_document
 from tests.databases import Database, local_postgres
 from tests.e2e.system import running_system
-from tests.gateway.system import body, ended, eventually, running
+from tests.gateway.system import Server, body, ended, eventually, running
 from tests.services import S3
 from tests.uds3 import make_uds3
 
@@ -29,6 +30,31 @@ async def filled(database: Database, count: int) -> None:
     await database.load("documents_metadata", ("document_id", "title", "document_type"), named)
 
 
+def by_id(row: dict[str, Any]) -> str:
+    return str(row["document_id"])
+
+
+def streamed(server: Server, asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a stream; before it, a search for which nothing is set up is refused."""
+    url = f"{server.url}/api/datasets/stream"
+    # The searches that Clara's clients ask for by default.
+    refused = requests.post(url, json=body("Baugenehmigung"), timeout=20)
+    assert refused.status_code == 503
+    assert "searches here: keyword" in refused.json()["detail"]
+    answer = requests.post(url, json=asked, stream=True, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return [json.loads(line) for line in answer.iter_lines()]
+
+
+def exported(server: Server, dataset_id: str) -> list[dict[str, Any]]:
+    """The rows of a dataset as one file."""
+    url = f"{server.url}/api/datasets/{dataset_id}/export"
+    export = requests.post(url, json={"format": "jsonl"}, timeout=60).json()
+    assert export["export_path"].startswith("s3://")
+    whole = requests.get(server.url + export["download_url"], timeout=30).text
+    return [json.loads(line) for line in whole.splitlines()]
+
+
 async def test_streams_and_datasets_of_a_whole_installation(
     tmp_path: Path, kafka: str, seaweed: S3, database: Database
 ) -> None:
@@ -41,15 +67,8 @@ async def test_streams_and_datasets_of_a_whole_installation(
         ) as server:
             health = requests.get(f"{server.url}/health", timeout=10).json()
             assert health["uds3_available"]
-            # Nothing is set up for the searches that Clara's clients ask for by default.
-            url = f"{server.url}/api/datasets/stream"
-            refused = requests.post(url, json=body("Baugenehmigung"), timeout=20)
-            assert refused.status_code == 503
-            assert "searches here: keyword" in refused.json()["detail"]
             asked = body("Baugenehmigung", name="Große Prüfung", top_k=100_000, **SEARCH)
-            streamed = requests.post(url, json=asked, stream=True, timeout=60)
-            assert streamed.status_code == 200, streamed.text
-            rows = [json.loads(line) for line in streamed.iter_lines()]
+            rows = streamed(server, asked)
             found = await database.fetch(
                 "SELECT document_id FROM documents"
                 " WHERE search_vector @@ plainto_tsquery('german', 'Baugenehmigung')"
@@ -64,16 +83,7 @@ async def test_streams_and_datasets_of_a_whole_installation(
             data = ended(server.url, dataset_id)
             assert data["status"] == "completed", data
             assert data["document_count"] == len(rows)
-            export = requests.post(
-                f"{server.url}/api/datasets/{dataset_id}/export", json={"format": "jsonl"}, timeout=60
-            ).json()
-            assert export["export_path"].startswith("s3://")
-            whole = requests.get(server.url + export["download_url"], timeout=30).text
-            exported = [json.loads(line) for line in whole.splitlines()]
-            key = "document_id"
-            assert sorted(exported, key=lambda row: str(row[key])) == sorted(
-                rows, key=lambda row: str(row[key])
-            )
+            assert sorted(exported(server, dataset_id), key=by_id) == sorted(rows, key=by_id)
             # Nothing is left open.
             assert await database.readers() == 0
 

@@ -14,7 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from common.layout import CHECKPOINTS, DEAD_LETTERS, EVENTS, JOBS, attempt_topic, job_key
-from common.models import Request
+from common.models import JobSpec, Request
 from common.ports import Message
 from deploy.dev.kafka import Kafka
 from shardline.gateway.exports import Exports
@@ -125,32 +125,13 @@ async def test_what_delete_leaves(tmp_path: Path, keen: KeenKafka, seaweed: S3) 
         assert manifest["totals"]["rows"] > 0
         assert sum(manifest["rejected"].values()) > 0
         await Exports(system.store, spool).make(spec, manifest, "jsonl", metadata=True)
-
-        # It is in all the places that `doctor --data` names.
-        assert DEAD_LETTERS in await marked_topics(system)
-        folders = {
-            key.removeprefix(f"{spec.slug}/person/").split("/")[0] for key in await marked_objects(system)
-        }
-        assert folders == {"data", "rejected", "_exports"}
-        found = {one["place"]: one["found"] for one in orjson.loads(await shown(system, "person", "--json"))}
-        assert found["topic dataset.job.person.N"] == attempt_topic("person", 1)
-        assert found["topic dataset.dead-letters"] == "2 letters of this job"
-        assert sum("objects" in text for text in found.values()) == 7
+        await it_is_wherever_doctor_says(system, spec)
 
         await system.client.request(Request(job_id="person", action="delete", requested_by="the officer"))
         await system.until("person", lambda view: view.state.state == "deleted")
 
-        assert await marked_objects(system) == []
-        left = [info.key async for info in system.store.list("")]
-        assert [key for key in left if not key.startswith("_probe/")] == [job_key("person")]
-        assert sorted(await system.broker.topics()) == sorted([JOBS, CHECKPOINTS, EVENTS, DEAD_LETTERS])
-        assert await system.client.letters() == {}
         assert [path for path in spool.rglob("*") if path.is_file() and marked(path.read_bytes())] == []
-        found = {one["place"]: one["found"] for one in orjson.loads(await shown(system, "person", "--json"))}
-        assert found["topic dataset.checkpoints"] == "the job is deleted"
-        assert [name for name, text in found.items() if "objects" in text] == [
-            f"{system.store.uri}/{job_key('person')}"
-        ]
+        await it_is_nowhere_that_can_be_asked(system)
 
         # On the brokers' disks: the attempt's files go at once, the letters with the next compaction.
         await until(lambda: all(DEAD_LETTERS in folder for folder in keen.files_with_the_marker()))
@@ -159,6 +140,29 @@ async def test_what_delete_leaves(tmp_path: Path, keen: KeenKafka, seaweed: S3) 
         assert await marked_topics(system) == []
         for process in processes:
             assert not marked(process.log.read_bytes())
+
+
+async def it_is_wherever_doctor_says(system: System, spec: JobSpec) -> None:
+    assert DEAD_LETTERS in await marked_topics(system)
+    folders = {key.removeprefix(f"{spec.slug}/person/").split("/")[0] for key in await marked_objects(system)}
+    assert folders == {"data", "rejected", "_exports"}
+    found = {one["place"]: one["found"] for one in orjson.loads(await shown(system, "person", "--json"))}
+    assert found["topic dataset.job.person.N"] == attempt_topic("person", 1)
+    assert found["topic dataset.dead-letters"] == "2 letters of this job"
+    assert sum("objects" in text for text in found.values()) == 7
+
+
+async def it_is_nowhere_that_can_be_asked(system: System) -> None:
+    assert await marked_objects(system) == []
+    left = [info.key async for info in system.store.list("")]
+    assert [key for key in left if not key.startswith("_probe/")] == [job_key("person")]
+    assert sorted(await system.broker.topics()) == sorted([JOBS, CHECKPOINTS, EVENTS, DEAD_LETTERS])
+    assert await system.client.letters() == {}
+    found = {one["place"]: one["found"] for one in orjson.loads(await shown(system, "person", "--json"))}
+    assert found["topic dataset.checkpoints"] == "the job is deleted"
+    assert [name for name, text in found.items() if "objects" in text] == [
+        f"{system.store.uri}/{job_key('person')}"
+    ]
 
 
 async def until(holds: Callable[[], bool]) -> None:
