@@ -1,6 +1,7 @@
 """The backlog of one attempt: what the chain does not hold yet. It gates the producer and trims the topic."""
 
 import asyncio
+from collections.abc import Sequence
 
 from common.chain import Chain, ChainRecord, Totals, total
 from common.jobstate import JobState
@@ -92,24 +93,18 @@ class Backlog:
             StoreUnavailable, BrokerUnavailable: look again later.
         """
         # The first look tells what stood there before: it must be whole.
-        await self.look_at_chain(most=None if self._trimmed is None else _LOOKS)
+        await self._look_at_lagging(most=None if self._trimmed is None else _LOOKS)
         if self.bytes < self._limit:
             self._room.set()
         await self._trim()
 
-    async def look_at_chain(self, *, most: int | None = None) -> None:
-        """Read the chains' ends only: of those that may have moved, and of these at `most` the next few.
-
-        Raises:
-            StoreUnavailable: look again later.
-        """
+    async def _look_at_lagging(self, *, most: int | None) -> None:
+        # The ends of chains that may have moved, and of these at `most` the next few.
         lagging = [number for number in range(len(self._chains)) if self._lags(number)]
         start = self._turn % max(1, len(lagging))
         wanted = (lagging[start:] + lagging[:start])[:most]
         self._turn = start + len(wanted)
-        found = await asyncio.gather(*(self._chains[number].tip(self.tips[number]) for number in wanted))
-        for number, tip in zip(wanted, found, strict=True):
-            self.tips[number] = tip
+        await self._read(wanted)
 
     async def look_at_all(self) -> None:
         """Read the ends of all chains, also of those that should have ended where they were last seen.
@@ -117,7 +112,12 @@ class Backlog:
         Raises:
             StoreUnavailable: look again later.
         """
-        self.tips = list(await asyncio.gather(*map(Chain.tip, self._chains, self.tips)))
+        await self._read(range(len(self._chains)))
+
+    async def _read(self, numbers: Sequence[int]) -> None:
+        found = await asyncio.gather(*(self._chains[number].tip(self.tips[number]) for number in numbers))
+        for number, tip in zip(numbers, found, strict=True):
+            self.tips[number] = tip
 
     def _lags(self, number: int) -> bool:
         tip, sent = self.tips[number], self.state.partitions

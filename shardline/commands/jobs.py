@@ -21,8 +21,6 @@ from shardline.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from common.models import JobSpec
     from common.settings import Settings
     from shardline.client import JobView
@@ -76,10 +74,11 @@ async def _submit(spec: JobSpec, settings: Settings) -> None:
 
 def _seen_through(job_id: str, settings: Settings) -> JobView:
     left = f"no longer watching; {job_id} goes on, `shardline cancel {job_id}` ends it"
-    return complete(_watch(job_id, settings, _has_ended), left)
+    return complete(_watch(job_id, settings), left)
 
 
-async def _watch(job_id: str, settings: Settings, until: Callable[[JobView], bool]) -> JobView:
+async def _watch(job_id: str, settings: Settings) -> JobView:
+    """Show a job until it has ended."""
     from common.errors import JobUnknown
     from shardline.client import Client
     from shardline.output import say
@@ -101,13 +100,9 @@ async def _watch(job_id: str, settings: Settings, until: Callable[[JobView], boo
                             say(f"{job_id}: not taken yet; is a producer running?")
                         continue
                     shown.show(view)
-                    if until(view):
+                    if not view.state.active:
                         return view
     raise AssertionError("the board never ends")
-
-
-def _has_ended(view: JobView) -> bool:
-    return not view.state.active
 
 
 def _exit_by(view: JobView) -> None:

@@ -72,12 +72,18 @@ def losing_the_first_outcome() -> MemoryStore:
     return MemoryStore(fault)
 
 
-async def test_a_late_finisher_decides_nothing_of_what_was_deleted() -> None:
-    store = losing_the_first_outcome()
-    state = await landed(store)
+async def failed_once(store: MemoryStore, state: JobState) -> Finisher:
+    """A finisher that has seen all landed, and whose outcome was lost."""
     finisher = Finisher(store, CLOCK, state)
     with pytest.raises(StoreUnavailable):
         await finisher.try_finish(state)
+    return finisher
+
+
+async def test_a_late_finisher_decides_nothing_of_what_was_deleted() -> None:
+    store = losing_the_first_outcome()
+    state = await landed(store)
+    finisher = await failed_once(store, state)
     await delete(store)
     assert not await finisher.try_finish(state)
     assert await keys(store) == []
@@ -87,9 +93,7 @@ async def test_nor_of_a_job_without_documents() -> None:
     store = losing_the_first_outcome()
     await store.create(LAYOUT.plan, Plan([], {}).encode())
     state = JobState(SPEC, state=State.COMPLETING, planned=True, partitions=[PartitionState()] * 2)
-    finisher = Finisher(store, CLOCK, state)
-    with pytest.raises(StoreUnavailable):
-        await finisher.try_finish(state)
+    finisher = await failed_once(store, state)
     await delete(store)
     with pytest.raises(ObjectMissing):
         await finisher.try_finish(state)
@@ -99,9 +103,7 @@ async def test_nor_of_a_job_without_documents() -> None:
 async def test_the_same_finisher_decides_what_was_not_deleted() -> None:
     store = losing_the_first_outcome()
     state = await landed(store)
-    finisher = Finisher(store, CLOCK, state)
-    with pytest.raises(StoreUnavailable):
-        await finisher.try_finish(state)
+    finisher = await failed_once(store, state)
     assert await finisher.try_finish(state)
     assert LAYOUT.success in await keys(store)
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -45,18 +45,25 @@ class _Marks:
 
 
 @dataclass(frozen=True, slots=True)
+class Tables:
+    """UDS3's tables, and what of them a job asks for."""
+
+    postgres: Postgres
+    selection: Selection
+
+
+@dataclass(frozen=True, slots=True)
 class Search:
     """One query over `searches`; `marks` names the rankers whose marks of deletion count.
 
-    `postgres` and `selection` (None: there is none) do the keyword search, and check what rankers find
-    against the tables and the filters on their fields.
+    The tables, where there are any, do the keyword search, and what rankers find is checked against them
+    and the filters on their fields.
     """
 
     query: Query
     relevance: str
     rankers: Mapping[SearchType, Ranker]
-    postgres: Postgres | None
-    selection: Selection | None
+    tables: Tables | None
     searches: Sequence[SearchType]
     marks: Sequence[SearchType]
 
@@ -117,17 +124,17 @@ class Search:
         _log.info("%s search: %d hits", name, await _count(fusion, number))
 
     async def _keyword(self) -> AsyncGenerator[list[Found], None]:
-        if self.postgres is None or self.selection is None:
+        if self.tables is None:
             raise AssertionError("planning chose a keyword search without tables")
-        async with self.postgres.connect() as session:
-            pages = session.rank(self.selection, self.query.text or "")
+        async with self.tables.postgres.connect() as session:
+            pages = session.rank(self.tables.selection, self.query.text or "")
             async with aclosing(pages):
                 async for page in pages:
                     yield [Found(hit.id, foreign=False) for hit in page]
 
     def _rest(self) -> Query:
         """The query with the filters that the tables do not check."""
-        checked = self.selection.filters if self.selection else {}
+        checked = self.tables.selection.filters if self.tables else {}
         rest = {field: wanted for field, wanted in self.query.filters.items() if field not in checked}
         return self.query.model_copy(update={"filters": rest})
 
@@ -136,26 +143,22 @@ class Search:
     ) -> AsyncGenerator[list[Found], None]:
         tell = partial(marks.take, name) if telling else None
         pages = self.rankers[name].rank(self._rest(), tell)
-        async with aclosing(pages), self._gatekeeper() as session:
+        async with aclosing(pages), self._gate() as passing:
             async for page in pages:
                 if telling:
                     marks.whole(name)
-                ids = [hit.id for hit in page]
-                if session is None or self.selection is None:
-                    yield [Found(identity, foreign=True) for identity in ids]
-                else:
-                    gate = await session.gate(self.selection, ids)
-                    yield _passing(ids, gate, filtered=bool(self.selection.filters))
+                yield await passing([hit.id for hit in page])
         if telling:
             marks.whole(name)
 
     @asynccontextmanager
-    async def _gatekeeper(self) -> AsyncIterator[Session | None]:
-        if self.postgres is None:
-            yield None
+    async def _gate(self) -> AsyncIterator[Callable[[Sequence[str]], Awaitable[list[Found]]]]:
+        """What passes the tables, of ids that a ranker found; all of them where there are no tables."""
+        if self.tables is None:
+            yield _foreign
             return
-        async with self.postgres.connect() as session:
-            yield session
+        async with self.tables.postgres.connect() as session:
+            yield partial(_passing, session, self.tables.selection)
 
 
 async def _count(fusion: Fusion, number: int) -> int:
@@ -168,11 +171,16 @@ def _weights(shares: Sequence[float], relevance: str) -> list[float]:
     return [share * factor for share in shares]
 
 
-def _passing(ids: Sequence[str], gate: Mapping[str, tuple[bool, bool]], *, filtered: bool) -> list[Found]:
+async def _foreign(ids: Sequence[str]) -> list[Found]:
+    return [Found(identity, foreign=True) for identity in ids]
+
+
+async def _passing(session: Session, selection: Selection, ids: Sequence[str]) -> list[Found]:
+    gate = await session.gate(selection, ids)
     found = []
     for identity in ids:
         known, passes = gate[identity]
         # What the tables do not know cannot pass a filter on their fields, and is not deleted there.
-        if passes if known else not filtered:
+        if passes if known else not selection.filters:
             found.append(Found(identity, foreign=not known))
     return found

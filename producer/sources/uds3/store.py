@@ -15,7 +15,7 @@ from producer.sources.uds3.contents import ContentFetcher
 from producer.sources.uds3.port import Bodies, Ranker
 from producer.sources.uds3.postgres import Postgres
 from producer.sources.uds3.schema import Schema, columns
-from producer.sources.uds3.search import Search
+from producer.sources.uds3.search import Search, Tables
 from producer.sources.uds3.sql import Selection
 
 _log = logging.getLogger(__name__)
@@ -200,13 +200,11 @@ class Uds3Store:
                 last = page[-1][0]
 
     def _search(self, facts: Mapping[str, Any], limit: int | None) -> AsyncGenerator[list[Entry], None]:
-        schema = facts["schema"]
         search = Search(
             query=self._query,
             relevance=self._spec.quality.relevance,
             rankers=self._stores.others,
-            postgres=self._postgres() if schema else None,
-            selection=self._selection(facts) if schema else None,
+            tables=Tables(self._postgres(), self._selection(facts)) if facts["schema"] else None,
             searches=facts["searches"],
             marks=facts["marks"],
         )
