@@ -14,6 +14,7 @@ from common.errors import JobFailed, ServiceUnavailable, ShardlineError
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
 _THREADS = 3
+_START_GRACE_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -43,6 +44,24 @@ async def blocking(call: Callable[[], T]) -> T:
         if not future.cancelled():
             future.exception()
         raise
+
+
+async def begun(start: Callable[[], Awaitable[object]]) -> None:
+    """Await the start of a client; a cancel lets it end first, for as long as a sound start takes.
+
+    Cut short, a client can leave a connection open of which its close knows nothing.
+    """
+    task = asyncio.ensure_future(start())
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task], timeout=_START_GRACE_SECONDS)
+        raise
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
 
 
 async def let_go(close: Callable[[], Awaitable[object]]) -> bool:

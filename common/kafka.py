@@ -11,7 +11,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailed, for_code
 from aiokafka.protocol.metadata import MetadataRequest
 
-from common.aio import let_go
+from common.aio import begun, let_go
 from common.errors import BrokerUnavailable, TopicMissing
 from common.kafka_errors import quiet_client_logs, translated
 from common.kafka_options import KafkaOptions
@@ -56,7 +56,7 @@ class KafkaBroker:
             if self._admin is None:
                 admin = AIOKafkaAdminClient(**self._options.client())
                 try:
-                    await admin.start()
+                    await begun(admin.start)
                     self._let_in(admin)
                 except KafkaConnectionError:
                     await let_go(admin.close)
@@ -218,7 +218,7 @@ class KafkaBroker:
             if self._producer is None:
                 producer = self._options.producer()
                 try:
-                    await producer.start()
+                    await begun(producer.start)
                 except BaseException:
                     await let_go(producer.stop)
                     raise

@@ -18,7 +18,7 @@ from aiokafka.errors import (
     UnknownMemberIdError,
 )
 
-from common.aio import let_go
+from common.aio import begun, let_go
 from common.errors import BrokerUnavailable, OffsetOutOfRange
 from common.kafka_errors import translated
 from common.kafka_options import KafkaOptions
@@ -123,7 +123,7 @@ async def open_group_reader(
     reader = _GroupReader(consumer, topic, options, _Listener(listener))
     try:
         with translated(f"the group {group} cannot be joined", options.bootstrap_servers):
-            await consumer.start()
+            await begun(consumer.start)
         reader.pin_commits()
         reader.subscribe()
         yield reader
@@ -261,7 +261,7 @@ async def open_table_reader(
     consumer = _consumer(options, auto_offset_reset="earliest")
     try:
         with translated(f"the topic {topic} cannot be read", options.bootstrap_servers):
-            await consumer.start()
+            await begun(consumer.start)
             places = [TopicPartition(topic, number) for number in partitions]
             consumer.assign(places)
             if places:
@@ -307,7 +307,7 @@ class _TableReader:
         asking = _consumer(self._options, isolation_level="read_uncommitted")
         with translated("a table cannot be read", self._options.bootstrap_servers):
             try:
-                await asking.start()
+                await begun(asking.start)
                 ends: Mapping[TopicPartition, int] = await asking.end_offsets(self._places)
             finally:
                 await _stop(asking)

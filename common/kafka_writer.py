@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalOperation, KafkaError
 
-from common.aio import let_go
+from common.aio import begun, let_go
 from common.errors import BrokerUnavailable
 from common.kafka_errors import translated
 from common.kafka_options import KafkaOptions
@@ -24,7 +24,7 @@ async def open_writer(options: KafkaOptions, transactional_id: str) -> AsyncIter
     writer = _Writer(producer, options, transactional_id)
     try:
         with translated(f"{transactional_id} cannot be opened", options.bootstrap_servers):
-            await producer.start()
+            await begun(producer.start)
         yield writer
     finally:
         await writer.close()

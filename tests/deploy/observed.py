@@ -20,6 +20,8 @@ from tests.services import S3, service_started
 
 JOB = "watched"
 DOCUMENTS, DEAD, RATE = 2400, 12, 250
+# A partition takes seconds to fill such a segment: chains lag for so long, however fast workers are.
+SEGMENT_BYTES = 786_432
 _PORT = r"healthz and /readyz on port (\d+)"
 
 
@@ -68,7 +70,7 @@ async def _run(folder: Path, kafka: str, s3: S3, gateway: Server, stack: ExitSta
 
 async def _work(system: System, gateway: Server, prometheus: Prometheus) -> None:
     await system.submit(_job("broken", source={"type": "files", "paths": ["not-there.jsonl"]}))
-    await system.submit(_job(JOB))
+    await system.submit(_job(JOB, output={"shard_bytes": SEGMENT_BYTES}))
     await asyncio.to_thread(_clients, gateway, prometheus)
     view = await system.finished(JOB)
     assert view.state.state == "completed", view.to_json()

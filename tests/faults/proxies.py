@@ -39,7 +39,10 @@ async def _awaited(call: Callable[[], Awaitable[int | None]]) -> int:
 
 
 class TcpProxy:
-    """Forwards bytes; `down` refuses and cuts, `frozen` holds bytes back, `delay` and `rate` slow them."""
+    """Forwards bytes; `down` refuses and cuts, `frozen` holds bytes back, `delay` and `rate` slow them.
+
+    `connections` and `chunks` of bytes, of both directions, are counted as they come.
+    """
 
     def __init__(self, target_port: int, port: int = 0) -> None:
         self._target = target_port
@@ -49,6 +52,7 @@ class TcpProxy:
         self.delay = 0.0
         self.rate = 0.0
         self.connections = 0
+        self.chunks = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     @contextmanager
@@ -56,6 +60,11 @@ class TcpProxy:
         """Serve; gives the port."""
         with in_thread(self._start, self._stop) as port:
             yield port
+
+    @property
+    def open(self) -> int:
+        """How many connections are open now."""
+        return len(self._tasks)
 
     @property
     def down(self) -> bool:
@@ -108,6 +117,7 @@ class TcpProxy:
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         while data := await source.read(1 << 16):
+            self.chunks += 1
             if self.delay:
                 await asyncio.sleep(self.delay)
             if self.rate:

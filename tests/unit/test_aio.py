@@ -1,10 +1,10 @@
-"""Closing clients whose own cancels and ours get into each other's way."""
+"""Starting and closing clients, whose own cancels and ours get into each other's way."""
 
 import asyncio
 
 import pytest
 
-from common.aio import let_go
+from common.aio import begun, let_go
 
 
 async def helper(*, catches: bool) -> None:
@@ -66,3 +66,44 @@ async def test_a_close_within_our_own_cancel_lets_that_go_on() -> None:
     with pytest.raises(asyncio.CancelledError):
         await ours
     assert closed == [False]
+
+
+async def test_a_start_is_not_cut_short_by_a_cancel() -> None:
+    steps: list[str] = []
+    may_end = asyncio.Event()
+
+    async def start() -> None:
+        steps.append("begun")
+        await may_end.wait()
+        steps.append("ended")
+
+    ours = asyncio.create_task(begun(start))
+    await asyncio.sleep(0)
+    ours.cancel()
+    await asyncio.sleep(0)
+    assert steps == ["begun"]
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await ours
+    assert steps == ["begun", "ended"]
+
+
+async def test_a_start_that_does_not_end_is_cancelled_after_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("common.aio._START_GRACE_SECONDS", 0.01)
+    helping = asyncio.create_task(helper(catches=False))
+    ours = asyncio.create_task(begun(lambda: helping))
+    await asyncio.sleep(0)
+    ours.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await ours
+    assert helping.cancelled()
+
+
+async def test_a_start_that_fails_tells_why() -> None:
+    async def start() -> None:
+        raise OSError("away")
+
+    with pytest.raises(OSError, match="away"):
+        await begun(start)
