@@ -14,7 +14,7 @@ from common.errors import JobFailed, ServiceUnavailable, ShardlineError
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
 _THREADS = 3
-_START_GRACE_SECONDS = 2.0
+_GRACE_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -47,39 +47,51 @@ async def blocking(call: Callable[[], T]) -> T:
 
 
 async def begun(start: Callable[[], Awaitable[object]]) -> None:
-    """Await the start of a client; a cancel lets it end first, for as long as a sound start takes.
+    """Await the start of a client; cancels of ours let it end first, for as long as a sound start takes.
 
     Cut short, a client can leave a connection open of which its close knows nothing.
     """
-    task = asyncio.ensure_future(start())
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task], timeout=_START_GRACE_SECONDS)
-        raise
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()
-
-
-async def let_go(close: Callable[[], Awaitable[object]]) -> bool:
-    """Await the close of a client; False when a cancel of its own cut that short.
-
-    Clients cancel their helper tasks and await them. One of those cancels can come out to us, who were
-    not meant; and ours, when it comes meanwhile, can end in a helper that takes it for the client's.
-    """
-    task = asyncio.current_task()
-    before = task.cancelling() if task else 0
-    whole = True
-    try:
-        await close()
-    except asyncio.CancelledError:
-        whole = False
-    if task and task.cancelling() > before:
+    if not await _outlasts_cancels(start):
         raise asyncio.CancelledError
+
+
+async def let_go(close: Callable[[], Awaitable[object]]) -> None:
+    """Await the close of a client; cancels of ours let it end first, for as long as a sound close takes.
+
+    Clients cancel their helper tasks and await them. One of those cancels can come out of the close: it is
+    not meant for us. Ours, were it to reach the client, could end in a helper that takes it for the client's.
+    """
+    await _outlasts_cancels(close)
+
+
+async def _outlasts_cancels(call: Callable[[], Awaitable[object]]) -> bool:
+    """False when the call ended with a cancel that was none of ours; those that are come after its end."""
+    task = asyncio.ensure_future(call())
+    cancelled = await _ended(task, None)
+    if not task.done():
+        task.cancel()
+        await _ended(task, _GRACE_SECONDS)
+    whole = task.done() and not task.cancelled()
+    failed = task.exception() if whole else None
+    if cancelled:
+        raise asyncio.CancelledError
+    if failed:
+        raise failed
     return whole
+
+
+async def _ended(task: asyncio.Future[object], grace: float | None) -> bool:
+    """Wait for its end: so long at most, and no longer once we are cancelled. Whether we were."""
+    loop = asyncio.get_running_loop()
+    until = None if grace is None else loop.time() + grace
+    cancelled = False
+    while not task.done() and (until is None or loop.time() < until):
+        try:
+            await asyncio.wait([task], timeout=None if until is None else until - loop.time())
+        except asyncio.CancelledError:
+            cancelled = True
+            until = until or loop.time() + _GRACE_SECONDS
+    return cancelled
 
 
 _in_vain: dict[int, tuple[str, float]] = {}

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -16,7 +17,7 @@ from common.errors import BrokerUnavailable, TopicMissing
 from common.kafka_errors import quiet_client_logs, translated
 from common.kafka_options import KafkaOptions
 from common.kafka_readers import open_group_reader, open_table_reader
-from common.kafka_writer import open_writer
+from common.kafka_writer import open_writer, stop_producer
 from common.ports import (
     GroupListener,
     GroupReader,
@@ -46,10 +47,10 @@ class KafkaBroker:
 
     async def close(self) -> None:
         """Close what was started."""
-        if self._producer is not None:
-            await let_go(self._producer.stop)
-        if self._admin is not None:
-            await let_go(self._admin.close)
+        try:
+            await self._drop_producer()
+        finally:
+            await self._drop_admin()
 
     async def _started_admin(self) -> AIOKafkaAdminClient:
         async with self._starting:
@@ -220,7 +221,7 @@ class KafkaBroker:
                 try:
                     await begun(producer.start)
                 except BaseException:
-                    await let_go(producer.stop)
+                    await let_go(partial(stop_producer, producer))
                     raise
                 self._producer = producer
         return self._producer
@@ -228,7 +229,7 @@ class KafkaBroker:
     async def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            await let_go(producer.stop)
+            await let_go(partial(stop_producer, producer))
 
     def transactional(self, transactional_id: str) -> AbstractAsyncContextManager[TransactionalWriter]:
         """Open a writer that fences the earlier ones of its id."""

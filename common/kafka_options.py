@@ -111,7 +111,7 @@ class KafkaOptions:
         arguments = self.client()
         host, port, _ = collect_hosts(arguments.pop("bootstrap_servers"))[0]
         connection = await create_conn(host, port, **arguments)
-        connection.close()
+        await connection.close()
 
     def producer(self, **more: Any) -> AIOKafkaProducer:
         """A producer that waits for all replicas and never writes twice."""

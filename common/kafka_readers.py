@@ -51,11 +51,16 @@ def _consumer(options: KafkaOptions, *topics: str, **more: Any) -> AIOKafkaConsu
 
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:
-    # Its helper task must have had a first turn: cancelled before, it would cancel us who wait for it.
-    await asyncio.sleep(0)
-    if not await let_go(consumer.stop):
-        # It waited to fetch again, its broker being away.
-        await let_go(consumer._client.close)  # noqa: SLF001 - what stop() would have done next
+    async def stop() -> None:
+        # Its helper task must have had a first turn: cancelled before, it would cancel us who wait for it.
+        await asyncio.sleep(0)
+        try:
+            await consumer.stop()
+        finally:
+            # Where it waited to fetch again, its broker being away, that ends before it comes to this.
+            await consumer._client.close()  # noqa: SLF001 - there is no public way
+
+    await let_go(stop)
 
 
 def _record(found: Any) -> Record:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from functools import partial
 from typing import Any, NoReturn
 
 from aiokafka import AIOKafkaProducer
@@ -13,6 +14,14 @@ from common.errors import BrokerUnavailable
 from common.kafka_errors import translated
 from common.kafka_options import KafkaOptions
 from common.ports import Message, Transaction, TransactionalWriter
+
+
+async def stop_producer(producer: AIOKafkaProducer) -> None:
+    """Flush what it has and close its connections, the latter whatever becomes of the former."""
+    try:
+        await producer.stop()
+    finally:
+        await producer.client.close()
 
 
 @asynccontextmanager
@@ -38,14 +47,16 @@ class _Writer:
         self._broken = False
 
     async def close(self) -> None:
-        if not self._broken:
-            await let_go(self._producer.stop)
-            return
+        await let_go(self._give_up if self._broken else partial(stop_producer, self._producer))
+
+    async def _give_up(self) -> None:
         # stop() would first wait for the delivery of what can no longer be delivered.
         self._producer._closed = True  # noqa: SLF001 - there is no public way to let go without a flush
-        if self._producer._sender.sender_task is not None:  # noqa: SLF001
-            await let_go(self._producer._sender.close)  # noqa: SLF001
-        await let_go(self._producer.client.close)
+        try:
+            if self._producer._sender.sender_task is not None:  # noqa: SLF001
+                await self._producer._sender.close()  # noqa: SLF001
+        finally:
+            await self._producer.client.close()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:

@@ -41,7 +41,8 @@ async def _awaited(call: Callable[[], Awaitable[int | None]]) -> int:
 class TcpProxy:
     """Forwards bytes; `down` refuses and cuts, `frozen` holds bytes back, `delay` and `rate` slow them.
 
-    `connections` and `chunks` of bytes, of both directions, are counted as they come.
+    Of each connection that came, `chunks` tells how many pieces came, of both directions; `hold` names a
+    connection and how many of them go through, the others being held back.
     """
 
     def __init__(self, target_port: int, port: int = 0) -> None:
@@ -51,8 +52,8 @@ class TcpProxy:
         self.frozen = False
         self.delay = 0.0
         self.rate = 0.0
-        self.connections = 0
-        self.chunks = 0
+        self.chunks: list[int] = []
+        self.hold: tuple[int, int] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @contextmanager
@@ -60,6 +61,11 @@ class TcpProxy:
         """Serve; gives the port."""
         with in_thread(self._start, self._stop) as port:
             yield port
+
+    @property
+    def connections(self) -> int:
+        """How many came."""
+        return len(self.chunks)
 
     @property
     def open(self) -> int:
@@ -99,30 +105,31 @@ class TcpProxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        writers = [writer]
+        number, writers = self.connections, [writer]
+        self.chunks.append(0)
         try:
             if self._down:
                 return
             there, back = await asyncio.open_connection(HOST, self._target)
             writers.append(back)
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._pump(reader, back))
-                tasks.create_task(self._pump(there, writer))
+                tasks.create_task(self._pump(reader, back, number))
+                tasks.create_task(self._pump(there, writer, number))
         except (OSError, ExceptionGroup, asyncio.CancelledError):
             return
         finally:
             for each in writers:
                 each.transport.abort()
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, number: int) -> None:
         while data := await source.read(1 << 16):
-            self.chunks += 1
+            self.chunks[number] += 1
+            place = self.chunks[number]
             if self.delay:
                 await asyncio.sleep(self.delay)
             if self.rate:
                 await asyncio.sleep(len(data) / self.rate)
-            while self.frozen:
+            while self.frozen or (self.hold and number == self.hold[0] and place > self.hold[1]):
                 await asyncio.sleep(0.02)
             sink.write(data)
             await sink.drain()
