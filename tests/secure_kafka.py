@@ -145,6 +145,6 @@ def _settings(secure: SecureKafka, fields: dict[str, Any]) -> Settings:
         "kafka_bootstrap_servers": secure.sasl,
         "kafka_security_protocol": "SASL_SSL",
         "kafka_ssl_cafile": str(secure.authority.certificate),
-        "kafka_request_timeout_ms": 5000,
+        "kafka_request_timeout_ms": 15_000,
     }
     return Settings(**(values | fields))

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -96,7 +97,13 @@ class PostgresServer(Service):
                 process.wait(STOP_SECONDS)
             except psutil.TimeoutExpired:
                 kill = True
+        children = process.children(recursive=True) if process is not None and kill else []
         super().stop(kill=kill)
+        # Sessions outlive their server for a moment, and hold the memory that the next one asks for.
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        psutil.wait_procs(children, STOP_SECONDS)
 
     def remove(self) -> None:
         """Remove the cluster of a stopped server."""

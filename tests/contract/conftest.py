@@ -19,7 +19,7 @@ async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
         yield MemoryBroker()
     else:
         address, prefix = request.getfixturevalue("kafka"), f"{uuid4().hex[:8]}-"
-        options = KafkaOptions(address, prefix, session_timeout_ms=6000, request_timeout_ms=5000)
+        options = KafkaOptions(address, prefix, session_timeout_ms=6000, request_timeout_ms=10_000)
         async with open_kafka(options) as kafka:
             yield kafka
     left = asyncio.all_tasks() - before - {asyncio.current_task()}

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import orjson
@@ -14,6 +14,7 @@ from common.models import JobSpec, parse_job
 from shardline.sample import write_sample
 from tests.deploy.prometheus import Prometheus
 from tests.e2e.system import Process, System, running_system
+from tests.faults.proxies import Fault, S3Proxy
 from tests.gateway.system import Server, body, running
 from tests.make import sample_job
 from tests.services import S3, service_started
@@ -44,6 +45,8 @@ def observed_run(folder: Path, kafka: str, s3: S3) -> Iterator[Observed]:
 
 
 async def _run(folder: Path, kafka: str, s3: S3, gateway: Server, stack: ExitStack) -> Observed:
+    store = S3Proxy(s3.endpoint, [Fault("PUT", rf"/{JOB}/_state/outcome-1\.json$", "held")])
+    s3 = replace(s3, endpoint=stack.enter_context(store.running()))
     write_sample(folder / "sample.jsonl", DOCUMENTS)
     with (folder / "sample.jsonl").open("a") as file:
         file.write('{"document_id": "no text"}\n' * DEAD)
@@ -62,16 +65,20 @@ async def _run(folder: Path, kafka: str, s3: S3, gateway: Server, stack: ExitSta
         # Prometheus sees every counter at 0 before anything happens.
         await asyncio.to_thread(prometheus.until, "up == 1", lambda found: len(found) == 4)
         start = time.time()
-        await _work(system, gateway, prometheus)
+        await _work(system, gateway, prometheus, store)
         seen = f'count by (__name__, job) ({{__name__=~"shardline_.*", dataset_job="{JOB}"}})'
         await asyncio.to_thread(prometheus.until, seen, lambda found: not found)
         return Observed(prometheus, start, time.time(), _left([producer, *workers]))
 
 
-async def _work(system: System, gateway: Server, prometheus: Prometheus) -> None:
+async def _work(system: System, gateway: Server, prometheus: Prometheus, store: S3Proxy) -> None:
     await system.submit(_job("broken", source={"type": "files", "paths": ["not-there.jsonl"]}))
     await system.submit(_job(JOB, output={"shard_bytes": SEGMENT_BYTES}))
     await asyncio.to_thread(_clients, gateway, prometheus)
+    # The series go with the job: it ends when they were seen to tell all.
+    produced = f'shardline_job_documents{{dataset_job="{JOB}", stage="produced"}} == {DOCUMENTS + DEAD}'
+    await asyncio.to_thread(prometheus.until, produced)
+    store.release()
     view = await system.finished(JOB)
     assert view.state.state == "completed", view.to_json()
     assert (await system.finished("broken")).state.state == "failed"

@@ -14,8 +14,10 @@ from common.kafka_options import KafkaOptions
 from common.ports import Message, TopicSpec
 from common.settings import Settings
 from shardline.wiring import kafka_options
+from tests.faults.proxies import until
 from tests.kafka_rights import Acl, open_rights
 from tests.secure_kafka import PASSWORD, SecureKafka, certified, named, tokened
+from tests.stores import connections_to
 from tests.token_endpoint import AUDIENCE, TokenEndpoint
 
 WRONG = "no such password"
@@ -44,6 +46,8 @@ async def refused(who: Settings) -> BrokerUnavailable:
     async with open_kafka(kafka_options(who)) as broker:
         with pytest.raises(BrokerUnavailable) as error:
             await broker.check()
+    port = int(str(who.kafka_bootstrap_servers).rpartition(":")[2])
+    await until(lambda: connections_to(port) == 0, "the end of what was refused")
     return error.value
 
 

@@ -23,7 +23,7 @@ BOUND = 30.0
 @pytest.fixture
 def options(kafka: str) -> KafkaOptions:
     prefix = f"{uuid4().hex[:8]}-"
-    return KafkaOptions(kafka, prefix, session_timeout_ms=6000, request_timeout_ms=5000)
+    return KafkaOptions(kafka, prefix, session_timeout_ms=6000, request_timeout_ms=10_000)
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ async def test_a_deleted_topic_does_not_flood_the_log(
 
 
 async def test_the_broker_may_restart_under_a_reader_and_a_writer(own_kafka: Kafka) -> None:
-    options = KafkaOptions(own_kafka.bootstrap, request_timeout_ms=5000)
+    options = KafkaOptions(own_kafka.bootstrap, request_timeout_ms=10_000)
     async with open_kafka(options) as broker:
         await broker.create_topic(TopicSpec("t", 1))
         await broker.publish("t", [Message(b"k", b"before", 0)])
@@ -264,7 +264,7 @@ async def test_the_broker_may_restart_under_a_reader_and_a_writer(own_kafka: Kaf
 async def test_a_reader_may_be_closed_while_the_broker_is_away(own_kafka: Kafka) -> None:
     # A consumer that waits to fetch again hands the cancel of that wait to whoever stops it, once, and
     # leaves its client open.
-    options = KafkaOptions(own_kafka.bootstrap, request_timeout_ms=5000)
+    options = KafkaOptions(own_kafka.bootstrap, request_timeout_ms=10_000)
     async with open_kafka(options) as broker:
         await broker.create_topic(TopicSpec("t", 1))
         before = asyncio.all_tasks()

@@ -114,7 +114,7 @@ def submit(system: System, body: str) -> None:
 
 async def killed(process: Process) -> None:
     """Return when it was killed by its own failpoint."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while process.popen.poll() is None:
             await asyncio.sleep(0.05)
     assert process.popen.returncode == -signal.SIGKILL, process.log_text()
@@ -134,6 +134,7 @@ async def test_killed_processes_and_those_that_go_on_are_in_one_trace(
             spec = sampled.job("sample")
             submit(system, spec.model_dump_json())
             worker = system.start("worker", SHARDLINE_FAILPOINTS="worker.after_chain=kill@20")
+            await worker.until_ready()
             await killed(system.start("producer", SHARDLINE_FAILPOINTS="producer.after_commit=kill@6"))
             system.start("producer")
             await killed(worker)

@@ -96,7 +96,7 @@ async def test_a_receiver_asks_for_a_pause_and_may_be_gone() -> None:
 
 async def test_one_that_does_not_answer_is_left() -> None:
     with receiving(None) as hook:
-        async with sender(hook.url, Noting(), timeout=0.3) as (sent, metrics):
+        async with sender(hook.url, Noting(), timeout=3.0) as (sent, metrics):
             await sent.deliver("laws_1", BODY)
         assert len(hook.told) == 2
         assert tries(metrics, "failed") == 1
