@@ -6,7 +6,9 @@ import random
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from math import inf
+from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 from common.clock import Clock
 from common.errors import JobFailed, ServiceUnavailable, ShardlineError
@@ -33,17 +35,26 @@ def few_threads() -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="work"))
 
 
-async def blocking(call: Callable[[], T]) -> T:
-    """Run a short blocking call on a thread; a cancel waits for its end, so nothing runs behind our back."""
+async def blocking(call: Callable[[], T], undo: Callable[[T], object] = lambda _: None) -> T:
+    """Run a short blocking call on a thread; a cancel waits for its end, so nothing runs behind our back.
+
+    `undo` gets what the call gave where a cancel comes before we have it.
+    """
     future = asyncio.ensure_future(asyncio.to_thread(call))
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        if not future.done():
-            await asyncio.wait([future])
-        if not future.cancelled():
-            future.exception()
-        raise
+    if not await _ended(future):
+        return future.result()
+    if not future.cancelled() and future.exception() is None:
+        undo(future.result())
+    raise asyncio.CancelledError
+
+
+async def open_to_read(path: Path) -> BinaryIO:
+    """The file, opened off the loop; the caller closes it.
+
+    Raises:
+        OSError: as `open` does.
+    """
+    return await blocking(lambda: path.open("rb"), lambda file: file.close())
 
 
 async def begun(start: Callable[[], Awaitable[object]]) -> None:
@@ -67,10 +78,10 @@ async def let_go(close: Callable[[], Awaitable[object]]) -> None:
 async def _outlasts_cancels(call: Callable[[], Awaitable[object]]) -> bool:
     """False when the call ended with a cancel that was none of ours; those that are come after its end."""
     task = asyncio.ensure_future(call())
-    cancelled = await _ended(task, None)
+    cancelled = await _ended(task, grace=_GRACE_SECONDS)
     if not task.done():
         task.cancel()
-        await _ended(task, _GRACE_SECONDS)
+        await _ended(task, at_most=_GRACE_SECONDS)
     whole = task.done() and not task.cancelled()
     failed = task.exception() if whole else None
     if cancelled:
@@ -80,17 +91,16 @@ async def _outlasts_cancels(call: Callable[[], Awaitable[object]]) -> bool:
     return whole
 
 
-async def _ended(task: asyncio.Future[object], grace: float | None) -> bool:
-    """Wait for its end: so long at most, and no longer once we are cancelled. Whether we were."""
-    loop = asyncio.get_running_loop()
-    until = None if grace is None else loop.time() + grace
-    cancelled = False
-    while not task.done() and (until is None or loop.time() < until):
+async def _ended(future: asyncio.Future[T], *, grace: float = inf, at_most: float = inf) -> bool:
+    """Wait for its end through cancels of ours; from the first on `grace` seconds. Whether there was one."""
+    loop, cancelled = asyncio.get_running_loop(), False
+    until = loop.time() + at_most
+    while not future.done() and (left := until - loop.time()) > 0:
         try:
-            await asyncio.wait([task], timeout=None if until is None else until - loop.time())
+            await asyncio.wait([future], timeout=None if left == inf else left)
         except asyncio.CancelledError:
             cancelled = True
-            until = until or loop.time() + _GRACE_SECONDS
+            until = min(until, loop.time() + grace)
     return cancelled
 
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from common.aio import blocking
+from common.aio import blocking, open_to_read
 from common.errors import ObjectExists, ObjectMissing, StoreUnavailable
 from common.keys import checked
 from common.ports import ObjectInfo
@@ -82,7 +82,7 @@ class DirectoryStore:
     async def stream(self, key: str, *, offset: int = 0) -> AsyncIterator[bytes]:
         """The file's bytes from `offset` on."""
         try:
-            file = await asyncio.to_thread(self._path(key).open, "rb")
+            file = await open_to_read(self._path(key))
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise ObjectMissing(f"there is no {key} in {self._root}") from None
         with file:

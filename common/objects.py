@@ -15,6 +15,7 @@ from aiohttp import ClientError as HttpError
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
+from common.aio import open_to_read
 from common.errors import FailureCode, JobFailed, ObjectExists, ObjectMissing, StoreUnavailable
 from common.keys import checked
 from common.ports import ObjectInfo
@@ -95,7 +96,7 @@ class S3Client:
         if isinstance(body, bytes):
             await self._client.put_object(Bucket=bucket, Key=key, Body=body, IfNoneMatch="*", **extra)
             return
-        file = await asyncio.to_thread(body.open, "rb")
+        file = await open_to_read(body)
         with file:
             await self._client.put_object(
                 Bucket=bucket,

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
+from common.aio import open_to_read
 from common.errors import FailureCode, JobFailed, SourceUnavailable, StoreUnavailable
 from common.ports import ObjectInfo
 
@@ -102,7 +103,7 @@ class LocalFiles:
         path = self.root / file["path"]
         self._check_inside(path, file["path"])
         try:
-            handle = await asyncio.to_thread(path.open, "rb")
+            handle = await open_to_read(path)
         except OSError:
             raise changed(file["path"]) from None
         with handle:

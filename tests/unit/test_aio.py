@@ -1,11 +1,14 @@
-"""Starting and closing clients, whose own cancels and ours get into each other's way."""
+"""Threads, and clients that start and close: no cancel cuts them short, none is lost."""
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
-from common.aio import begun, let_go
+from common.aio import begun, blocking, let_go, open_to_read
 
 
 async def helper(*, catches: bool) -> None:
@@ -96,6 +99,35 @@ async def test_cancels_do_not_cut_it_short(
         await ours
     assert steps == ["begun", "ended"]
     assert ours.cancelled()
+
+
+@pytest.mark.parametrize("cancels", [1, 2])
+async def test_a_cancel_waits_for_the_thread_and_closes_what_it_opened(cancels: int, tmp_path: Path) -> None:
+    may_open, opened = threading.Event(), []
+
+    def call() -> BinaryIO:
+        may_open.wait()
+        opened.append((tmp_path / "file").open("wb"))
+        return opened[0]
+
+    ours = asyncio.create_task(blocking(call, lambda file: file.close()))
+    for _ in range(cancels):
+        await asyncio.sleep(0)
+        ours.cancel()
+    await asyncio.sleep(0)
+    assert not ours.done()
+    may_open.set()
+    with pytest.raises(asyncio.CancelledError):
+        await ours
+    assert opened[0].closed
+
+
+async def test_a_file_is_opened_and_one_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"text")
+    with await open_to_read(tmp_path / "file") as file:
+        assert file.read() == b"text"
+    with pytest.raises(FileNotFoundError):
+        await open_to_read(tmp_path / "other")
 
 
 async def test_a_start_that_does_not_end_is_cancelled_after_a_moment(
