@@ -9,6 +9,8 @@ import pytest
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
+from tests.gateway.system import SECONDS
+
 _FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -35,7 +37,7 @@ def browser(folder: Path, *flags: str) -> Iterator[Chrome]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     chrome = Chrome(options=options, service=Service(driver))
     try:
-        chrome.set_page_load_timeout(30)
+        chrome.set_page_load_timeout(SECONDS)
         yield chrome
     finally:
         chrome.quit()

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,21 @@ from selenium.common.exceptions import (
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.gateway.browser import browser
-from tests.gateway.system import Server, body, ended, running
+from tests.gateway.system import SECONDS, Server, body, ended, running
 
 SHOTS = os.environ.get("SHARDLINE_SCREENSHOTS")
+# What the driver says where the page went in the middle of a command: each place has words of its own.
+_WENT = (
+    "does not belong to the document",
+    "aborted by navigation",
+    "loader has changed",
+    "execution context",
+    "inspected target navigated",
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,23 +55,27 @@ def until(chrome: Chrome, holds: Callable[[], object]) -> None:
         try:
             return holds()
         except WebDriverException as error:
-            # The same in other words, where the page went in the middle of a command.
-            if "does not belong to the document" not in (error.msg or ""):
+            if not any(words in (error.msg or "").lower() for words in _WENT):
                 raise
             return False
 
-    WebDriverWait(chrome, 30, 0.05, ignored_exceptions=passing).until(now)
+    WebDriverWait(chrome, SECONDS, 0.05, ignored_exceptions=passing).until(now)
+
+
+def button(chrome: Chrome, label: str) -> WebElement:
+    """The first button of that label."""
+    return chrome.find_element(By.XPATH, f"//button[starts-with(., '{label}')]")
 
 
 def press(chrome: Chrome, label: str) -> None:
     """Press a button once it is there."""
 
     def pressed() -> bool:
-        button = chrome.find_element(By.XPATH, f"//button[starts-with(., '{label}')]")
-        shown: bool = button.is_displayed()
-        if shown:
-            button.click()
-        return shown
+        found = button(chrome, label)
+        if not found.is_displayed():
+            return False
+        found.click()
+        return True
 
     until(chrome, pressed)
 
@@ -80,9 +94,16 @@ def text(chrome: Chrome, field: str) -> str:
 
 def create(server: Server, words: str, name: str, **changes: object) -> str:
     """Start a job."""
-    answer = requests.post(f"{server.url}/api/datasets", json=body(words, name=name, **changes), timeout=10)
+    answer = requests.post(
+        f"{server.url}/api/datasets", json=body(words, name=name, **changes), timeout=SECONDS
+    )
     found: str = answer.json()["dataset_id"]
     return found
+
+
+def endless(server: Server, name: str) -> str:
+    """Start a job that runs until it is cancelled, however long the browser takes to get there."""
+    return create(server, "slow endless", name, top_k=10_000_000)
 
 
 def complaints(chrome: Chrome) -> list[str]:
@@ -92,7 +113,7 @@ def complaints(chrome: Chrome) -> list[str]:
 
 
 def test_watch_cancel_and_retry(server: Server, chrome: Chrome) -> None:
-    dataset_id = create(server, "slow", "Bauakten", top_k=1000)
+    dataset_id = endless(server, "Bauakten")
     chrome.get(server.url)
     until(chrome, lambda: text(chrome, "state") == "running")
     # The figures move without a reload.
@@ -101,16 +122,16 @@ def test_watch_cancel_and_retry(server: Server, chrome: Chrome) -> None:
     shoot(chrome, "jobs-running")
     assert chrome.execute_script("return window.untouched")
     chrome.find_element(By.LINK_TEXT, "Bauakten").click()
-    assert chrome.current_url.endswith(f"/jobs/{dataset_id}")
+    until(chrome, lambda: chrome.current_url.endswith(f"/jobs/{dataset_id}"))
     press(chrome, "Cancel")
     until(chrome, lambda: text(chrome, "state") == "cancelled")
-    until(chrome, lambda: chrome.find_element(By.XPATH, "//button[starts-with(., 'Retry')]").is_displayed())
-    assert not chrome.find_element(By.XPATH, "//button[starts-with(., 'Cancel')]").is_displayed()
+    retry, cancel = (partial(button, chrome, label) for label in ("Retry", "Cancel"))
+    until(chrome, lambda: retry().is_displayed() and not cancel().is_displayed())
     shoot(chrome, "job-cancelled")
     press(chrome, "Retry")
     until(chrome, lambda: "attempt 2" in chrome.page_source)
     until(chrome, lambda: text(chrome, "state") == "running")
-    assert requests.post(f"{server.url}/api/datasets/{dataset_id}/cancel", timeout=10).status_code == 200
+    assert requests.post(f"{server.url}/api/datasets/{dataset_id}/cancel", timeout=SECONDS).status_code == 200
     until(chrome, lambda: text(chrome, "state") == "cancelled")
     assert complaints(chrome) == []
 
@@ -130,7 +151,7 @@ def test_a_finished_job_shows_what_became_of_its_documents(server: Server, chrom
     assert text(chrome, "rejected") == "283"
     link = chrome.find_element(By.LINK_TEXT, "manifest.json").get_attribute("href")
     assert link is not None
-    assert requests.get(link, timeout=10).json()["totals"]["rows"] == 717
+    assert requests.get(link, timeout=SECONDS).json()["totals"]["rows"] == 717
     shoot(chrome, "job-completed")
     assert complaints(chrome) == []
 
@@ -159,7 +180,7 @@ def test_it_fits_a_phone(server: Server, chrome: Chrome, path: str) -> None:
 
 
 def test_the_keyboard_is_enough(server: Server, chrome: Chrome) -> None:
-    dataset_id = create(server, "slow", "Tastatur")
+    dataset_id = endless(server, "Tastatur")
     chrome.get(f"{server.url}/jobs/{dataset_id}")
     until(chrome, lambda: text(chrome, "state") == "running")
     seen = []
@@ -175,7 +196,7 @@ def test_the_keyboard_is_enough(server: Server, chrome: Chrome) -> None:
     chrome.switch_to.active_element.send_keys(Keys.ENTER)
     until(chrome, lambda: text(chrome, "state") == "cancelled")
     # What changed is said to those who do not see it.
-    assert chrome.find_element(By.ID, "said").get_attribute("aria-live") == "polite"
+    until(chrome, lambda: chrome.find_element(By.ID, "said").get_attribute("aria-live") == "polite")
 
 
 def test_everything_has_a_name_for_a_screen_reader(server: Server, chrome: Chrome) -> None:
