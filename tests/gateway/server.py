@@ -2,7 +2,8 @@
 
 `python -m tests.gateway.server FOLDER`: settings come from the environment, as ever. What the source
 does hangs on the words of the search: `broken` fails in the middle, `slow` waits before each batch,
-`endless` never ends, `away` cannot be reached, `silent` gives nothing and does not end.
+`endless` never ends, `away` cannot be reached, `silent` gives nothing and does not end, `held` gives one
+batch and goes on when a file with the job's id as its name lies where the server runs.
 """
 
 import asyncio
@@ -47,7 +48,9 @@ _FIELDS = {
     "created_at": "string",
 }
 _BREAKS_AT = 500
-_SLOW_BATCH, _SLOW_SECONDS = 20, 0.3
+_SMALL_BATCH, _SLOW_SECONDS = 20, 0.3
+# A stop is waited for, and not cut short: how long it takes depends on the machine.
+_GRACE_SECONDS = 60.0
 
 
 def sample_documents(count: int) -> dict[str, Document]:
@@ -67,6 +70,7 @@ class ScriptedStore:
     def __init__(self, spec: JobSpec, documents: dict[str, Document]) -> None:
         text = spec.query.text or ""
         self._words = set(text.split())
+        self._release = Path(spec.job_id)
         self._inner = MemoryDatabase(spec, documents, _FIELDS)
         self._filters = spec.query.filters
         self._given = 0
@@ -113,7 +117,10 @@ class ScriptedStore:
             await asyncio.Event().wait()
         if "slow" in self._words:
             await asyncio.sleep(_SLOW_SECONDS)
-            entries = entries[:_SLOW_BATCH]
+        while "held" in self._words and self._given and not self._release.exists():
+            await asyncio.sleep(0.05)
+        if self._words & {"slow", "held"}:
+            entries = entries[:_SMALL_BATCH]
         if "broken" in self._words and entries[-1].id >= self._breaks_at:
             raise SourceUnavailable("the test's database went away in the middle")
         self._given += len(entries)
@@ -127,7 +134,7 @@ def main() -> None:
     settings = load_settings().settings
     log_to_stderr(settings.log_level, settings.log_format, settings.secrets())
     folder = Path(sys.argv[1])
-    asyncio.run(run_until_stopped(lambda: _serve(settings, folder), 10.0))
+    asyncio.run(run_until_stopped(lambda: _serve(settings, folder), _GRACE_SECONDS))
 
 
 async def _serve(settings: Settings, folder: Path) -> None:

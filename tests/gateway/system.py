@@ -17,6 +17,8 @@ from shardline.gateway.requests import CreateRequest
 
 _SERVING = re.compile(r"serving on http://[^ ]*:(\d+),")
 SECONDS = 90.0
+# Of one question among many: what is not answered by then is asked again.
+TRY_SECONDS = 10.0
 
 
 class Server:
@@ -42,9 +44,23 @@ class Server:
             time.sleep(0.02)
         return found
 
+    def lines(self, request_id: str) -> list[str]:
+        """What it logged of one request."""
+        return [line for line in self.text().splitlines() if f'"request_id": "{request_id}"' in line]
+
     def audit(self) -> str:
         """The audit log."""
         return (self.folder / "audit.jsonl").read_text()
+
+    def audited(self, request_id: str, outcome: str) -> bool:
+        """Whether the audit log has a request with this outcome."""
+        told = (f'"request_id":"{request_id}"', f'"outcome":"{outcome}"')
+        return any(all(part in line for part in told) for line in self.audit().splitlines())
+
+    def health(self) -> dict[str, Any]:
+        """What it says of itself."""
+        found: dict[str, Any] = requests.get(f"{self.url}/health", timeout=TRY_SECONDS).json()
+        return found
 
     def stop(self) -> int:
         """End it as a service manager does."""
@@ -82,7 +98,7 @@ def running(folder: Path, *command: str, **env: str) -> Iterator[Server]:
     try:
         server = Server(popen, log, folder)
         if not command:
-            eventually(lambda: requests.get(f"{server.url}/health", timeout=5).json()["jobs_available"])
+            eventually(lambda: bool(server.health()["jobs_available"]))
         yield server
     finally:
         if popen.poll() is None:
@@ -105,22 +121,30 @@ def body(text: str = "Satzung", **changes: Any) -> dict[str, Any]:
 _QUERY = set(CreateRequest.model_fields["search_query"].annotation.model_fields)  # type: ignore[union-attr]
 
 
-def eventually(holds: Callable[[], bool]) -> None:
-    """Return once it holds; fail after a while."""
+def eventually(holds: Callable[[], bool], told: object = "") -> None:
+    """Return once it holds; fail after a while, with what was told. What answers late does not hold yet."""
     deadline = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
+    while not _now(holds):
+        assert time.monotonic() < deadline, told
         time.sleep(0.05)
+
+
+def _now(holds: Callable[[], bool]) -> bool:
+    try:
+        return holds()
+    except requests.Timeout:
+        return False
 
 
 def ended(url: str, dataset_id: str, **options: Any) -> dict[str, Any]:
     """A dataset's data once it is completed or failed."""
-    deadline = time.monotonic() + SECONDS
-    while True:
-        answer = requests.get(f"{url}/api/datasets/{dataset_id}", timeout=5, **options)
+    data: dict[str, Any] = {}
+
+    def over() -> bool:
+        answer = requests.get(f"{url}/api/datasets/{dataset_id}", timeout=TRY_SECONDS, **options)
         answer.raise_for_status()
-        data: dict[str, Any] = answer.json()["data"]
-        if data["status"] in ("completed", "failed"):
-            return data
-        assert time.monotonic() < deadline, data
-        time.sleep(0.1)
+        data.update(answer.json()["data"])
+        return data["status"] in ("completed", "failed")
+
+    eventually(over, data)
+    return data

@@ -18,6 +18,7 @@ from producer.sources.planned import PlannedSource
 from producer.sources.port import Parts
 from shardline.clara import DatasetDocument, DatasetSearchAPI, DatasetSearchQuery
 from tests.gateway.server import ScriptedStore, sample_documents
+from tests.gateway.system import SECONDS
 
 DOCUMENTS = sample_documents(1200)
 KEYS = ["text", "metadata", "source", "quality_score", "document_id", "relevance_score"]
@@ -107,7 +108,7 @@ async def test_a_failure_raises_and_leaves_what_was_there(
 async def test_a_cancelled_stream_leaves_no_file(api: DatasetSearchAPI, tmp_path: Path) -> None:
     path = tmp_path / "training.jsonl"
     task = asyncio.create_task(api.stream_to_jsonl(DatasetSearchQuery("endless", top_k=10**9), path))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(SECONDS):
         while not list(tmp_path.iterdir()):
             await asyncio.sleep(0.01)
     task.cancel()
@@ -178,7 +179,7 @@ shardline.cli.main()
         env=env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=SECONDS,
         check=False,
     )
     assert "UDS3 is not configured" in found.stderr
@@ -193,7 +194,7 @@ def script(folder: Path, *options: str, **env: str) -> subprocess.CompletedProce
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent.parent)} | env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=SECONDS,
         check=False,
     )
 

@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from tests.gateway.server import sample_documents
-from tests.gateway.system import Server, body, ended, eventually
+from tests.gateway.system import SECONDS, TRY_SECONDS, Server, body, ended, eventually
 
 CLARA = {"User-Agent": "Clara-Frontend/2.0", "Content-Type": "application/json"}
 
@@ -32,20 +32,22 @@ def listed(answer: requests.Response) -> dict[str, Any]:
 
 def test_create_list_get_export_delete(gateway: Server, session: requests.Session) -> None:
     name = f"Prüfung {uuid.uuid4().hex[:8]}"
-    made = session.post(f"{gateway.url}/api/datasets", json=body(name=name, description="Probe"), timeout=10)
+    made = session.post(
+        f"{gateway.url}/api/datasets", json=body(name=name, description="Probe"), timeout=SECONDS
+    )
     assert made.status_code == 200
     answer = made.json()
     assert set(answer) == {"success", "dataset_id", "status", "message", "data"}
     assert (answer["success"], answer["status"]) == (True, "pending")
     dataset_id = answer["dataset_id"]
-    before = session.get(f"{gateway.url}/api/datasets", timeout=5)
+    before = session.get(f"{gateway.url}/api/datasets", timeout=SECONDS)
     assert listed(before)[dataset_id]["name"] == name
     assert before.json()["total_count"] >= 1
 
     data = ended(gateway.url, dataset_id)
     assert data["status"] == "completed"
     streamed = session.post(
-        f"{gateway.url}/api/datasets/stream", json=body(name=name), stream=True, timeout=30
+        f"{gateway.url}/api/datasets/stream", json=body(name=name), stream=True, timeout=SECONDS
     )
     rows = [json.loads(line) for line in streamed.iter_lines() if line]
     assert data["document_count"] == len(rows)
@@ -56,18 +58,18 @@ def test_create_list_get_export_delete(gateway: Server, session: requests.Sessio
     assert "jsonl" in data["export_paths"]
 
     export = session.post(
-        f"{gateway.url}/api/datasets/{dataset_id}/export", json={"format": "jsonl"}, timeout=30
+        f"{gateway.url}/api/datasets/{dataset_id}/export", json={"format": "jsonl"}, timeout=SECONDS
     )
     export.raise_for_status()
     told = export.json()
     assert told["success"]
     assert told["export_path"].endswith(".jsonl")
     # The page fetches the link without a token, and without the session.
-    whole = requests.get(gateway.url + told["download_url"], timeout=10)
+    whole = requests.get(gateway.url + told["download_url"], timeout=SECONDS)
     assert {line["document_id"] for line in map(json.loads, whole.text.splitlines())} == {
         row["document_id"] for row in rows
     }
-    gone = session.delete(f"{gateway.url}/api/datasets/{dataset_id}", timeout=10)
+    gone = session.delete(f"{gateway.url}/api/datasets/{dataset_id}", timeout=SECONDS)
     assert gone.status_code == 200
     assert gone.json()["success"]
 
@@ -75,7 +77,7 @@ def test_create_list_get_export_delete(gateway: Server, session: requests.Sessio
 def test_the_stream_is_the_dataset(gateway: Server, session: requests.Session) -> None:
     url = f"{gateway.url}/api/datasets/stream"
     name, text = "Größe „Über“", 'Baurecht "Dachanlage" ä€\u2028'
-    streamed = session.post(url, json=body(text, name=name), stream=True, timeout=30)
+    streamed = session.post(url, json=body(text, name=name), stream=True, timeout=SECONDS)
     assert streamed.status_code == 200
     assert streamed.headers["Content-Type"] == "application/x-ndjson"
     assert streamed.headers["Transfer-Encoding"] == "chunked"
@@ -101,12 +103,12 @@ def test_the_stream_is_the_dataset(gateway: Server, session: requests.Session) -
 
 
 def test_health_and_root(gateway: Server, session: requests.Session) -> None:
-    health = session.get(f"{gateway.url}/health", timeout=5).json()
+    health = session.get(f"{gateway.url}/health", timeout=SECONDS).json()
     assert (health["status"], health["service"]) == ("healthy", "clara_dataset_backend")
     assert (health["port"], health["uds3_available"]) == (gateway.port, True)
     assert isinstance(health["datasets_count"], int)
     assert health["timestamp"]
-    root = session.get(f"{gateway.url}/", timeout=5)
+    root = session.get(f"{gateway.url}/", timeout=SECONDS)
     assert root.headers["Content-Type"] == "application/json"
     assert root.json()["endpoints"]["datasets"] == "/api/datasets"
 
@@ -125,7 +127,7 @@ def test_health_and_root(gateway: Server, session: requests.Session) -> None:
     ],
 )
 def test_what_clients_send_is_taken(gateway: Server, changes: dict[str, Any]) -> None:
-    answer = requests.post(f"{gateway.url}/api/datasets/stream", json=body(**changes), timeout=30)
+    answer = requests.post(f"{gateway.url}/api/datasets/stream", json=body(**changes), timeout=SECONDS)
     assert answer.status_code == 200, answer.text
 
 
@@ -146,7 +148,7 @@ def test_what_clients_send_is_taken(gateway: Server, changes: dict[str, Any]) ->
 )
 def test_what_does_not_fit_is_named(gateway: Server, changes: dict[str, Any], field: str) -> None:
     for path in ("/api/datasets", "/api/datasets/stream"):
-        answer = requests.post(gateway.url + path, json=body() | body(**changes), timeout=10)
+        answer = requests.post(gateway.url + path, json=body() | body(**changes), timeout=SECONDS)
         assert answer.status_code == 422
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert any(field in item["loc"] for item in answer.json()["detail"])
@@ -155,7 +157,7 @@ def test_what_does_not_fit_is_named(gateway: Server, changes: dict[str, Any], fi
 
 def test_an_unknown_filter_is_refused_before_the_first_line(gateway: Server) -> None:
     answer = requests.post(
-        f"{gateway.url}/api/datasets/stream", json=body(filters={"colour": "red"}), timeout=10
+        f"{gateway.url}/api/datasets/stream", json=body(filters={"colour": "red"}), timeout=SECONDS
     )
     assert answer.status_code == 422
     assert "document_type" in answer.json()["detail"]
@@ -163,49 +165,55 @@ def test_an_unknown_filter_is_refused_before_the_first_line(gateway: Server) -> 
 
 def test_the_list_has_pages_and_a_filter(gateway: Server) -> None:
     ids = [
-        requests.post(f"{gateway.url}/api/datasets", json=body(top_k=5), timeout=10).json()["dataset_id"]
+        requests.post(f"{gateway.url}/api/datasets", json=body(top_k=5), timeout=SECONDS).json()["dataset_id"]
         for _ in range(3)
     ]
     for one in ids:
         ended(gateway.url, one)
     url = f"{gateway.url}/api/datasets"
-    done = requests.get(url, params={"status": "completed"}, timeout=5)
+    done = requests.get(url, params={"status": "completed"}, timeout=SECONDS)
     every = [one["dataset_id"] for one in done.json()["datasets"]]
     assert set(ids) <= set(every)
-    page = requests.get(url, params={"status": "completed", "limit": "2", "offset": "1"}, timeout=5).json()
+    page = requests.get(
+        url, params={"status": "completed", "limit": "2", "offset": "1"}, timeout=SECONDS
+    ).json()
     assert [one["dataset_id"] for one in page["datasets"]] == every[1:3]
     assert page["total_count"] == len(every)
-    assert requests.get(url, params={"status": "lost"}, timeout=5).status_code == 422
+    assert requests.get(url, params={"status": "lost"}, timeout=SECONDS).status_code == 422
 
 
 def test_what_is_not_there(gateway: Server) -> None:
-    missing = requests.get(f"{gateway.url}/api/datasets/no-such", timeout=5)
+    missing = requests.get(f"{gateway.url}/api/datasets/no-such", timeout=SECONDS)
     assert missing.status_code == 404
     assert missing.json()["detail"] == "there is no dataset 'no-such'"
     assert missing.json()["request_id"] == missing.headers["X-Request-ID"]
-    running = requests.post(f"{gateway.url}/api/datasets", json=body("slow"), timeout=10).json()["dataset_id"]
-    early = requests.post(f"{gateway.url}/api/datasets/{running}/export", json={"format": "csv"}, timeout=10)
+    running = requests.post(f"{gateway.url}/api/datasets", json=body("held"), timeout=SECONDS).json()[
+        "dataset_id"
+    ]
+    early = requests.post(
+        f"{gateway.url}/api/datasets/{running}/export", json={"format": "csv"}, timeout=SECONDS
+    )
     assert early.status_code == 400
     assert "not ready" in early.json()["detail"]
-    requests.delete(f"{gateway.url}/api/datasets/{running}", timeout=10).raise_for_status()
+    requests.delete(f"{gateway.url}/api/datasets/{running}", timeout=SECONDS).raise_for_status()
     assert ended(gateway.url, running)["state"] == "cancelled"
 
 
 def test_the_same_key_is_the_same_dataset(gateway: Server) -> None:
     url, key = f"{gateway.url}/api/datasets", {"Idempotency-Key": uuid.uuid4().hex}
-    first = requests.post(url, json=body(top_k=3), headers=key, timeout=10).json()
-    again = requests.post(url, json=body(top_k=3), headers=key, timeout=10).json()
+    first = requests.post(url, json=body(top_k=3), headers=key, timeout=SECONDS).json()
+    again = requests.post(url, json=body(top_k=3), headers=key, timeout=SECONDS).json()
     assert first["dataset_id"] == again["dataset_id"]
-    other = requests.post(url, json=body(top_k=4), headers=key, timeout=10)
+    other = requests.post(url, json=body(top_k=4), headers=key, timeout=SECONDS)
     assert other.status_code == 409
 
 
 def test_purge_removes_the_dataset(gateway: Server) -> None:
     url = f"{gateway.url}/api/datasets"
-    dataset_id = requests.post(url, json=body(top_k=50), timeout=10).json()["dataset_id"]
+    dataset_id = requests.post(url, json=body(top_k=50), timeout=SECONDS).json()["dataset_id"]
     ended(gateway.url, dataset_id)
-    made = requests.post(f"{url}/{dataset_id}/export", json={"format": "csv"}, timeout=30)
+    made = requests.post(f"{url}/{dataset_id}/export", json={"format": "csv"}, timeout=SECONDS)
     made.raise_for_status()
-    requests.delete(f"{url}/{dataset_id}", params={"purge": "true"}, timeout=10).raise_for_status()
-    eventually(lambda: requests.get(f"{url}/{dataset_id}", timeout=5).status_code == 404)
+    requests.delete(f"{url}/{dataset_id}", params={"purge": "true"}, timeout=SECONDS).raise_for_status()
+    eventually(lambda: requests.get(f"{url}/{dataset_id}", timeout=TRY_SECONDS).status_code == 404)
     assert not [path for path in (gateway.folder / "store").rglob("*") if dataset_id in str(path.parent)]

@@ -16,7 +16,7 @@ from common.layout import Layout
 from consumer.verify import Verifier
 from shardline.gateway.formats import Parquet
 from shardline.gateway.problems import Problem
-from tests.gateway.system import Server, body, ended
+from tests.gateway.system import SECONDS, Server, body, ended
 from tests.make import job
 
 
@@ -24,7 +24,7 @@ from tests.make import job
 def dataset(gateway: Server) -> str:
     """A finished dataset."""
     made = requests.post(
-        f"{gateway.url}/api/datasets", json=body(name="Export", top_k=500), timeout=10
+        f"{gateway.url}/api/datasets", json=body(name="Export", top_k=500), timeout=SECONDS
     ).json()
     found: str = made["dataset_id"]
     assert ended(gateway.url, found)["status"] == "completed"
@@ -42,12 +42,12 @@ def rows(gateway: Server, dataset: str) -> list[dict[str, Any]]:
 def exported(gateway: Server, dataset: str, name: str, **options: Any) -> bytes:
     """An export, fetched by its link."""
     url = f"{gateway.url}/api/datasets/{dataset}/export"
-    told = requests.post(url, json={"format": name} | options, timeout=30)
+    told = requests.post(url, json={"format": name} | options, timeout=SECONDS)
     assert told.status_code == 200, told.text
-    answer = requests.get(gateway.url + told.json()["download_url"], timeout=30)
+    answer = requests.get(gateway.url + told.json()["download_url"], timeout=SECONDS)
     assert answer.status_code == 200
     # The second call finds the first one's file.
-    again = requests.post(url, json={"format": name} | options, timeout=30).json()
+    again = requests.post(url, json={"format": name} | options, timeout=SECONDS).json()
     assert again["export_path"] == told.json()["export_path"]
     return answer.content
 
@@ -96,11 +96,11 @@ def test_parquet_without_its_library_says_what_to_install(
 
 def test_files_are_listed_and_come_whole_or_by_range(gateway: Server, dataset: str) -> None:
     url = f"{gateway.url}/api/datasets/{dataset}/files"
-    files = requests.get(url, timeout=10).json()["files"]
+    files = requests.get(url, timeout=SECONDS).json()["files"]
     names = [one["file"] for one in files]
     assert "manifest.json" in names
     shard = next(one for one in files if one["file"].startswith("data/train/"))
-    whole = requests.get(gateway.url + shard["download_url"], timeout=10)
+    whole = requests.get(gateway.url + shard["download_url"], timeout=SECONDS)
     assert whole.headers["Accept-Ranges"] == "bytes"
     content = whole.content
     assert int(whole.headers["Content-Length"]) == len(content)
@@ -111,20 +111,20 @@ def test_files_are_listed_and_come_whole_or_by_range(gateway: Server, dataset: s
         ("bytes=-50", content[-50:]),
         (f"bytes=10-{len(content) * 2}", content[10:]),
     ):
-        part = requests.get(link, headers={"Range": asked}, timeout=10)
+        part = requests.get(link, headers={"Range": asked}, timeout=SECONDS)
         assert part.status_code == 206
         assert part.content == expected
         start = int(part.headers["Content-Range"].split()[1].split("-")[0])
         assert content[start : start + len(expected)] == expected
-    behind = requests.get(link, headers={"Range": f"bytes={len(content)}-"}, timeout=10)
+    behind = requests.get(link, headers={"Range": f"bytes={len(content)}-"}, timeout=SECONDS)
     assert behind.status_code == 416
     assert behind.headers["Content-Range"] == f"bytes */{len(content)}"
     for ignored in ("bytes=0-1,5-6", "lines=1-2", "bytes=9-3"):
-        assert requests.get(link, headers={"Range": ignored}, timeout=10).status_code == 200
+        assert requests.get(link, headers={"Range": ignored}, timeout=SECONDS).status_code == 200
     tag = whole.headers["ETag"]
-    same = requests.get(link, headers={"Range": "bytes=0-0", "If-Range": tag}, timeout=10)
+    same = requests.get(link, headers={"Range": "bytes=0-0", "If-Range": tag}, timeout=SECONDS)
     assert (same.status_code, same.content) == (206, content[:1])
-    other = requests.get(link, headers={"Range": "bytes=0-0", "If-Range": '"other"'}, timeout=10)
+    other = requests.get(link, headers={"Range": "bytes=0-0", "If-Range": '"other"'}, timeout=SECONDS)
     assert other.status_code == 200
 
 
@@ -136,7 +136,7 @@ def test_only_listed_files_are_given(gateway: Server, dataset: str, path: str) -
     session = requests.Session()
     prepared = requests.Request("GET", f"{gateway.url}/").prepare()
     prepared.url = f"{gateway.url}/api/datasets/{dataset}/files/{path}"
-    assert session.send(prepared, timeout=10).status_code == 404
+    assert session.send(prepared, timeout=SECONDS).status_code == 404
 
 
 async def test_the_dataset_proves_itself_beside_its_exports(gateway: Server, dataset: str) -> None:
@@ -147,9 +147,9 @@ async def test_the_dataset_proves_itself_beside_its_exports(gateway: Server, dat
 
 
 def test_events_tell_of_a_job_until_its_end(gateway: Server) -> None:
-    made = requests.post(f"{gateway.url}/api/datasets", json=body("slow", top_k=60), timeout=10).json()
+    made = requests.post(f"{gateway.url}/api/datasets", json=body("slow", top_k=60), timeout=SECONDS).json()
     url = f"{gateway.url}/api/datasets/{made['dataset_id']}/events"
-    answer = requests.get(url, stream=True, timeout=30)
+    answer = requests.get(url, stream=True, timeout=SECONDS)
     assert answer.headers["Content-Type"].startswith("text/event-stream")
     lines = answer.content.decode().split("\n")
     told = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
@@ -157,21 +157,22 @@ def test_events_tell_of_a_job_until_its_end(gateway: Server) -> None:
     assert lines[-4] == "event: end"
     assert told[-2]["state"] == "completed"
     assert told[-2]["source_documents"] == 60
-    assert requests.get(f"{gateway.url}/api/datasets/none/events", timeout=10).status_code == 404
+    assert requests.get(f"{gateway.url}/api/datasets/none/events", timeout=SECONDS).status_code == 404
 
 
 def test_cancel_then_retry(gateway: Server) -> None:
-    made = requests.post(f"{gateway.url}/api/datasets", json=body("slow", top_k=100), timeout=10).json()
+    made = requests.post(f"{gateway.url}/api/datasets", json=body("held", top_k=100), timeout=SECONDS).json()
     url = f"{gateway.url}/api/datasets/{made['dataset_id']}"
-    early = requests.post(f"{url}/retry", timeout=10)
+    early = requests.post(f"{url}/retry", timeout=SECONDS)
     assert early.status_code == 409
-    requests.post(f"{url}/cancel", timeout=10).raise_for_status()
+    requests.post(f"{url}/cancel", timeout=SECONDS).raise_for_status()
     assert ended(gateway.url, made["dataset_id"])["state"] == "cancelled"
-    assert requests.post(f"{url}/cancel", timeout=10).status_code == 409
-    requests.post(f"{url}/retry", timeout=10).raise_for_status()
-    first = requests.get(f"{url}/status", timeout=10).json()
+    assert requests.post(f"{url}/cancel", timeout=SECONDS).status_code == 409
+    (gateway.folder / made["dataset_id"]).touch()
+    requests.post(f"{url}/retry", timeout=SECONDS).raise_for_status()
+    first = requests.get(f"{url}/status", timeout=SECONDS).json()
     assert first["job_id"] == made["dataset_id"]
     # The second attempt is on its way, or done: events end when it has ended.
-    while requests.get(f"{url}/status", timeout=10).json()["attempt"] == 1:
-        requests.get(f"{url}/events", timeout=30)
+    while requests.get(f"{url}/status", timeout=SECONDS).json()["attempt"] == 1:
+        requests.get(f"{url}/events", timeout=SECONDS)
     assert ended(gateway.url, made["dataset_id"])["state"] == "completed"

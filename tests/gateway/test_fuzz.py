@@ -11,7 +11,7 @@ from schemathesis.config import SchemathesisConfig
 
 from shardline.gateway.app import bare_app
 from tests.gateway.realm import Realm
-from tests.gateway.system import Server, body, ended
+from tests.gateway.system import SECONDS, Server, body, ended
 
 ENDLESS = "/api/events"
 # JSON Schema cannot say all: names have rules, links are signed, ids may be unknown. And what Clara's
@@ -35,7 +35,9 @@ def headers(realm: Realm) -> dict[str, str]:
 def dataset(secure: Server, headers: dict[str, str]) -> str:
     """A finished dataset, so that not every id is unknown."""
     url = f"{secure.url}/api/datasets"
-    found: str = requests.post(url, json=body(top_k=20), headers=headers, timeout=10).json()["dataset_id"]
+    found: str = requests.post(url, json=body(top_k=20), headers=headers, timeout=SECONDS).json()[
+        "dataset_id"
+    ]
     ended(secure.url, found, headers=headers)
     return found
 
@@ -56,8 +58,8 @@ def test_no_request_breaks_the_gateway(
     if "dataset_id" in case.path_parameters and len(str(case.path_parameters["dataset_id"])) % 2:
         case.path_parameters["dataset_id"] = dataset
     if case.path != ENDLESS:
-        case.call_and_validate(base_url=secure.url, headers=headers, timeout=30)
+        case.call_and_validate(base_url=secure.url, headers=headers, timeout=SECONDS)
         return
     sent = case.as_transport_kwargs(base_url=secure.url, headers=headers)
-    with requests.request(**sent, stream=True, timeout=10) as answer:
+    with requests.request(**sent, stream=True, timeout=SECONDS) as answer:
         assert answer.status_code in (200, 401, 405)

@@ -12,27 +12,37 @@ import psutil
 import pytest
 import requests
 
-from tests.gateway.system import Server, body, eventually, running
+from tests.gateway.system import SECONDS, Server, body, eventually, running
 
 STREAM = "/api/datasets/stream"
 
 
-def raw_stream(server: Server, text: str, version: str = "1.1", *, window: int = 0) -> socket.socket:
-    """A stream request on a bare socket, whose receive buffer may be small."""
+def raw_stream(
+    server: Server, text: str, version: str = "1.1", *, own: str = "raw", window: int = 0
+) -> socket.socket:
+    """A stream request on a bare socket, under an id of its own; the receive buffer may be small."""
     content = json.dumps(body(text, top_k=10_000_000)).encode()
     found = socket.socket()
     if window:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
-    found.settimeout(20)
+    found.settimeout(SECONDS)
     found.connect(("127.0.0.1", server.port))
-    head = f"POST {STREAM} HTTP/{version}\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head = f"POST {STREAM} HTTP/{version}\r\nHost: localhost\r\nX-Request-ID: {own}\r\n"
+    head += "Content-Type: application/json\r\n"
     found.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
     return found
 
 
+def said(server: Server, own: str, event: str) -> int:
+    """How often a request said it in the log."""
+    return sum(event in line for line in server.lines(own))
+
+
 def test_a_source_that_breaks_in_the_middle_cuts_the_body(gateway: Server) -> None:
     own = {"X-Request-ID": "broken-in-the-middle"}
-    answer = requests.post(gateway.url + STREAM, json=body("broken"), headers=own, stream=True, timeout=20)
+    answer = requests.post(
+        gateway.url + STREAM, json=body("broken"), headers=own, stream=True, timeout=SECONDS
+    )
     assert answer.status_code == 200
     assert answer.headers["X-Request-ID"] == "broken-in-the-middle"
     lines: list[bytes] = []
@@ -44,7 +54,7 @@ def test_a_source_that_breaks_in_the_middle_cuts_the_body(gateway: Server) -> No
     gateway.until_logged(
         'the stream was cut off: the test\'s database went away.*"request_id": "broken-in-the-middle"'
     )
-    assert '"outcome":"aborted"' in gateway.audit()
+    eventually(lambda: gateway.audited("broken-in-the-middle", "aborted"))
 
 
 def test_a_bare_client_sees_the_missing_last_chunk(gateway: Server) -> None:
@@ -57,7 +67,7 @@ def test_a_bare_client_sees_the_missing_last_chunk(gateway: Server) -> None:
 
 
 def test_a_source_that_is_away_is_told_before_anything_else(gateway: Server) -> None:
-    answer = requests.post(gateway.url + STREAM, json=body("away"), timeout=20)
+    answer = requests.post(gateway.url + STREAM, json=body("away"), timeout=SECONDS)
     assert answer.status_code == 503
     assert "the test's database is away; start it" in answer.json()["detail"]
     assert answer.headers["Retry-After"]
@@ -65,70 +75,73 @@ def test_a_source_that_is_away_is_told_before_anything_else(gateway: Server) -> 
 
 @pytest.mark.parametrize("text", ["endless", "silent", "slow"])
 def test_a_client_that_goes_away_closes_the_source(gateway: Server, text: str) -> None:
-    closed = gateway.text().count("source closed")
-    opened = gateway.text().count("source opened")
-    client = raw_stream(gateway, text)
-    eventually(lambda: gateway.text().count("source opened") > opened)
+    own = f"gone-{text}"
+    client = raw_stream(gateway, text, own=own)
+    eventually(lambda: said(gateway, own, "source opened") == 1)
     client.close()
-    eventually(lambda: gateway.text().count("source closed") > closed)
-    eventually(lambda: '"outcome":"client_gone"' in gateway.audit())
+    eventually(lambda: said(gateway, own, "source closed") == 1)
+    eventually(lambda: gateway.audited(own, "client_gone"))
 
 
 def test_the_first_line_does_not_wait_for_the_others(gateway: Server) -> None:
-    answer = requests.post(gateway.url + STREAM, json=body("slow"), stream=True, timeout=20)
+    # The others would never come.
+    answer = requests.post(gateway.url + STREAM, json=body("held"), stream=True, timeout=SECONDS)
     first = next(answer.iter_lines(chunk_size=1))
     assert json.loads(first)["document_id"]
-    # The source is in the middle of its batches, and has given next to nothing yet.
     answer.close()
-    eventually(lambda: "source closed after 20 documents" in gateway.text() or "after 40" in gateway.text())
+    own = answer.headers["X-Request-ID"]
+    eventually(lambda: said(gateway, own, "source closed after 20 documents") == 1)
+    assert said(gateway, own, "source closed") == 1
 
 
 def test_a_slow_reader_slows_the_source_and_takes_no_memory(gateway: Server) -> None:
     process = psutil.Process(gateway.popen.pid)
-    with raw_stream(gateway, "endless", window=4096) as client:
+    with raw_stream(gateway, "endless", own="slow-reader", window=4096) as client:
         client.recv(1024)
         eventually(lambda: settled(process))
         before = process.memory_info().rss
         # It is blocked: neither time nor memory is spent while nobody reads.
         assert settled(process)
         assert process.memory_info().rss - before < 8 << 20
-    gateway.until_logged("source closed after")
+    eventually(lambda: said(gateway, "slow-reader", "source closed after") == 1)
 
 
 def settled(process: psutil.Process) -> bool:
-    """Whether a process rests for a moment."""
-    before = sum(process.cpu_times()[:2])
+    """Whether a process rests for a moment, which may be a long one where the machine is slow."""
+    began, before = time.monotonic(), sum(process.cpu_times()[:2])
     time.sleep(0.3)
-    return sum(process.cpu_times()[:2]) - before < 0.1
+    spent = sum(process.cpu_times()[:2]) - before
+    return spent / (time.monotonic() - began) < 0.33
 
 
 def test_a_stream_of_any_length_takes_no_memory(gateway: Server) -> None:
-    process = psutil.Process(gateway.popen.pid)
-    peaks = []
-    for lines in (20_000, 60_000):
-        answer = requests.post(
-            gateway.url + STREAM,
-            json=body("endless", top_k=lines, min_quality_score=0),
-            stream=True,
-            timeout=60,
-        )
-        count, peak = 0, 0
-        for piece in answer.iter_content(1 << 20):
-            count += piece.count(b"\n")
-            peak = max(peak, process.memory_info().rss)
-        assert count == lines
-        peaks.append(peak)
-    assert peaks[1] - peaks[0] < 16 << 20
+    # What the first stream of all takes, the process keeps: it is not the stream's length that takes it.
+    peak(gateway, 20_000)
+    short = peak(gateway, 20_000)
+    assert peak(gateway, 60_000) - short < 16 << 20
+
+
+def peak(server: Server, lines: int) -> int:
+    """The most bytes that the server holds while it streams so many lines."""
+    process = psutil.Process(server.popen.pid)
+    wanted = body("endless", top_k=lines, min_quality_score=0)
+    answer = requests.post(server.url + STREAM, json=wanted, stream=True, timeout=SECONDS)
+    count, most = 0, 0
+    for piece in answer.iter_content(1 << 20):
+        count += piece.count(b"\n")
+        most = max(most, process.memory_info().rss)
+    assert count == lines
+    return most
 
 
 def test_streams_and_requests_are_counted(gateway: Server) -> None:
     port = gateway.until_logged(r"/readyz on port (\d+)")[1]
-    requests.post(gateway.url + STREAM, json=body(top_k=100), timeout=20).raise_for_status()
-    metrics = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+    requests.post(gateway.url + STREAM, json=body(top_k=100), timeout=SECONDS).raise_for_status()
+    metrics = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=SECONDS).text
     assert re.search(r'shardline_gateway_streams_total\{outcome="complete"\} [1-9]', metrics)
     assert re.search(r'shardline_gateway_requests_total\{status="200"\} [1-9]', metrics)
     assert re.search(r"shardline_gateway_rows_total [1-9]", metrics)
-    assert requests.get(f"http://127.0.0.1:{port}/readyz", timeout=5).json()["ready"]
+    assert requests.get(f"http://127.0.0.1:{port}/readyz", timeout=SECONDS).json()["ready"]
 
 
 def test_http_1_0_is_refused(gateway: Server) -> None:
@@ -140,7 +153,7 @@ def test_http_1_0_is_refused(gateway: Server) -> None:
 
 
 def test_a_body_of_a_gigabyte_is_refused_early(gateway: Server) -> None:
-    client = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)
+    client = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=SECONDS)
     client.putrequest("POST", STREAM)
     client.putheader("Content-Type", "application/json")
     client.putheader("Content-Length", str(1 << 30))
@@ -163,14 +176,17 @@ def test_a_body_that_hides_its_length_is_refused_at_the_limit(gateway: Server) -
 
     try:
         answer = requests.post(
-            gateway.url + STREAM, data=gigabyte(), headers={"Content-Type": "application/json"}, timeout=20
+            gateway.url + STREAM,
+            data=gigabyte(),
+            headers={"Content-Type": "application/json"},
+            timeout=SECONDS,
         )
         assert answer.status_code == 413
     except requests.ConnectionError:
         # The gateway had answered and hung up while the client was still sending.
         pass
     assert sent < 64 << 20
-    assert requests.get(f"{gateway.url}/health", timeout=5).status_code == 200
+    assert requests.get(f"{gateway.url}/health", timeout=SECONDS).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -178,43 +194,50 @@ def test_a_body_that_hides_its_length_is_refused_at_the_limit(gateway: Server) -
 )
 def test_a_body_that_is_no_json_is_refused(gateway: Server, content: bytes) -> None:
     answer = requests.post(
-        gateway.url + STREAM, data=content, headers={"Content-Type": "application/json"}, timeout=10
+        gateway.url + STREAM, data=content, headers={"Content-Type": "application/json"}, timeout=SECONDS
     )
     assert answer.status_code in (400, 422)
     assert "Traceback" not in answer.text
 
 
 def test_streams_of_one_user_are_counted(tmp_path: Path) -> None:
-    with running(tmp_path, GATEWAY_STREAMS_PER_USER="2", GATEWAY_STALL_SECONDS="1") as server:
-        held = [raw_stream(server, "silent") for _ in range(2)]
+    with running(tmp_path, GATEWAY_STREAMS_PER_USER="2") as server:
+        held = [raw_stream(server, "silent", own=f"silent-{number}") for number in range(2)]
         eventually(lambda: server.text().count("source opened") == 2)
-        refused = requests.post(server.url + STREAM, json=body(), timeout=10)
+        refused = requests.post(server.url + STREAM, json=body(), timeout=SECONDS)
         assert refused.status_code == 429
         assert refused.headers["Retry-After"] == "1"
         held[0].close()
-        eventually(lambda: "source closed" in server.text())
-        assert requests.post(server.url + STREAM, json=body(), timeout=20).status_code == 200
+        eventually(lambda: server.audited("silent-0", "client_gone"))
+        assert said(server, "silent-0", "source closed") == 1
+        assert requests.post(server.url + STREAM, json=body(), timeout=SECONDS).status_code == 200
         held[1].close()
-        # A reader that takes nothing is cut off, and its source closed.
-        with raw_stream(server, "endless", window=4096):
-            server.until_logged("the client took nothing for 1 s")
-            eventually(lambda: '"outcome":"stalled"' in server.audit())
+
+
+def test_a_reader_that_takes_nothing_is_cut_off(tmp_path: Path) -> None:
+    with (
+        running(tmp_path, GATEWAY_STALL_SECONDS="1") as server,
+        raw_stream(server, "endless", own="stalled", window=4096),
+    ):
+        server.until_logged("the client took nothing for 1 s")
+        eventually(lambda: said(server, "stalled", "source closed") == 1)
+        eventually(lambda: server.audited("stalled", "stalled"))
 
 
 def test_requests_of_one_user_are_counted(tmp_path: Path) -> None:
     with running(tmp_path, GATEWAY_REQUESTS_PER_MINUTE="3", STREAMING_ENABLED="false") as server:
-        off = requests.post(server.url + STREAM, json=body(), timeout=10)
+        off = requests.post(server.url + STREAM, json=body(), timeout=SECONDS)
         assert off.status_code == 503
         assert "STREAMING_ENABLED" in off.json()["detail"]
-        codes = [requests.get(f"{server.url}/api/datasets", timeout=5).status_code for _ in range(3)]
+        codes = [requests.get(f"{server.url}/api/datasets", timeout=SECONDS).status_code for _ in range(3)]
         assert codes == [200, 200, 429]
-        assert requests.get(f"{server.url}/health", timeout=5).status_code == 200
+        assert requests.get(f"{server.url}/health", timeout=SECONDS).status_code == 200
 
 
 def test_uds3_may_be_missing(tmp_path: Path) -> None:
     with running(tmp_path, TEST_AWAY="1") as server:
-        assert requests.get(f"{server.url}/health", timeout=5).json()["uds3_available"] is False
-        answer = requests.post(server.url + STREAM, json=body(), timeout=10)
+        assert requests.get(f"{server.url}/health", timeout=SECONDS).json()["uds3_available"] is False
+        answer = requests.post(server.url + STREAM, json=body(), timeout=SECONDS)
         assert answer.status_code == 503
         assert "UDS3 is not available" in answer.json()["detail"]
 
