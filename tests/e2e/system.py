@@ -10,8 +10,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from urllib.request import urlopen
 
 import orjson
 
+from common.chain import Chain
+from common.errors import BrokerUnavailable
 from common.kafka import KafkaBroker, open_kafka
 from common.kafka_options import KafkaOptions
 from common.layout import Layout
@@ -65,7 +67,7 @@ class Process:
 
     def get(self, path: str) -> str:
         """A page of its metrics server."""
-        with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+        with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as answer:
             return str(answer.read().decode())
 
     def metric(self, name: str, job: str | None = None) -> float:
@@ -81,18 +83,32 @@ class Process:
         said = ""
         try:
             async with asyncio.timeout(90):
-                while '"ready":true' not in (said := await asyncio.to_thread(self._readiness)):
+                while '"ready":true' not in (said := await asyncio.to_thread(self.readiness)):
                     await asyncio.sleep(0.1)
         except TimeoutError:
             raise AssertionError(f"{self.kind} is not ready: {said}\n{self.log_text()[-3000:]}") from None
 
     async def until_metric(self, name: str, job: str, least: float) -> None:
         """Return when a metric of a job has reached a value."""
-        async with asyncio.timeout(90):
-            while await asyncio.to_thread(self.metric, name, job) < least:
-                await asyncio.sleep(0.1)
+        said = 0.0
+        try:
+            async with asyncio.timeout(90):
+                while (said := await asyncio.to_thread(self._metric_by_now, name, job)) < least:
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            log = self.log_text()[-3000:]
+            raise AssertionError(f"{name} of {self.kind} is {said}, not {least}\n{log}") from None
 
-    def _readiness(self) -> str:
+    def _metric_by_now(self, name: str, job: str) -> float:
+        assert self.popen.poll() is None, self.log_text()[-3000:]
+        try:
+            return self.metric(name, job)
+        except TimeoutError:
+            # The machine is busy: whoever waits asks again.
+            return 0.0
+
+    def readiness(self) -> str:
+        """What it says of its readiness, or why it says nothing."""
         try:
             return self.get("/readyz")
         except HTTPError as error:
@@ -184,21 +200,40 @@ class System:
         """The job's view, once it is as wanted."""
         last = None
         try:
-            async with asyncio.timeout(deadline), aclosing(self.client.follow(0.1)) as boards:
-                async for board in boards:
-                    for view in board.jobs():
-                        if view.state.spec.job_id == job_id:
-                            last = view
-                            if wanted(view):
-                                return view
+            async with asyncio.timeout(deadline), aclosing(self._views(job_id)) as views:
+                async for last in views:
+                    if wanted(last):
+                        return last
         except TimeoutError:
             logs = "\n".join(f"--- {item.log.name}\n{item.log_text()[-3000:]}" for item in self.processes)
             raise AssertionError(f"{job_id} is {last and last.to_json()}\n{logs}") from None
         raise AssertionError("unreachable")
 
+    async def _views(self, job_id: str) -> AsyncGenerator[JobView, None]:
+        while True:
+            # What a killed producer left open hides all that stands behind it, until the broker ends it.
+            with suppress(BrokerUnavailable):
+                async with aclosing(self.client.follow(0.1)) as boards:
+                    async for board in boards:
+                        for view in board.jobs():
+                            if view.state.spec.job_id == job_id:
+                                yield view
+
     async def finished(self, job_id: str, deadline: float = DEADLINE) -> JobView:
         """The job's view once it has ended."""
         return await self.until(job_id, lambda view: not view.state.active, deadline)
+
+    async def until_chains_move(self, spec: JobSpec) -> None:
+        """Return when every partition's chain is longer than now: somebody works on each of them."""
+        before = await self._chain_ends(spec)
+        async with asyncio.timeout(90):
+            while not all(now > then for now, then in zip(await self._chain_ends(spec), before, strict=True)):
+                await asyncio.sleep(0.1)
+
+    async def _chain_ends(self, spec: JobSpec) -> list[int]:
+        chains = [Chain(self.store, Layout.of(spec), number) for number in range(spec.total_partitions)]
+        tips = [await chain.tip() for chain in chains]
+        return [tip.next if tip else 0 for tip in tips]
 
     async def verify(self, spec: JobSpec) -> Report:
         """`verify` of a dataset."""

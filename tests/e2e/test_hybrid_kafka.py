@@ -51,8 +51,8 @@ async def test_a_search_over_four_stores_is_the_fusion_of_their_whole_lists(
     async with four_stores(tmp_path, database, chroma, emptied, couch) as (stores, settings):
         expected = await stores.fused()
         assert stores.gone("c") & expected.keys()
-        # A killed producer's place is free when its session is over.
-        settings["KAFKA_SESSION_TIMEOUT_MS"] = "4000"
+        # A killed producer's place is free when its session is over, and what it sent ends by its time-out.
+        settings |= {"KAFKA_SESSION_TIMEOUT_MS": "4000", "KAFKA_TRANSACTION_TIMEOUT_MS": "3000"}
         async with running_system(tmp_path, kafka, seaweed, tmp_path, **settings) as system:
             system.start("worker")
             producer = system.start("producer")
@@ -121,7 +121,7 @@ async def kill_producers(system: System, job_id: str) -> None:
     ranking = system.start("producer")
     await until_logged(ranking, f'"event": "graph search begins", "job": "{job_id}"')
     ranking.end(signal.SIGKILL)
-    sending = system.start("producer", SHARDLINE_SOURCE_RATE="800")
+    sending = system.start("producer", SHARDLINE_SOURCE_RATE="200")
     view = await system.until(job_id, lambda view: view.state.produced > 1000)
     assert view.state.active
     sending.end(signal.SIGKILL)

@@ -25,6 +25,7 @@ from shardline.embedded import Embedded
 from shardline.wiring import source_factory
 from tests.corpus import corpus_file, lines
 from tests.e2e.system import running_system
+from tests.faults.oracle import SHORT
 from tests.make import job
 from tests.services import S3
 from tests.themis_server import READER, Request, Themis, themis_server
@@ -196,7 +197,7 @@ async def test_on_kafka_with_a_killed_producer(
             reached.set()
 
     server.before = count
-    env = {"THEMIS_URL": server.url, "THEMIS_TOKEN": READER, "THEMIS_RATE": "0"}
+    env = {"THEMIS_URL": server.url, "THEMIS_TOKEN": READER, "THEMIS_RATE": "0"} | SHORT
     async with running_system(tmp_path, kafka, seaweed, tmp_path, **env) as system:
         system.start("worker")
         producer = system.start("producer")

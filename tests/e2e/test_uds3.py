@@ -15,6 +15,7 @@ from common.layout import Layout
 from shardline.client import JobView
 from tests.databases import Database
 from tests.e2e.system import multiset, running_system
+from tests.faults.oracle import SHORT
 from tests.make import job
 from tests.services import S3
 from tests.uds3 import load_corpus
@@ -42,7 +43,7 @@ async def test_killed_producers_leave_the_dataset_of_the_embedded_run(
     path = tmp_path / "job.json"
     path.write_bytes(orjson.dumps(spec.model_dump(mode="json")))
     expected = await asyncio.to_thread(embedded_digest, path, tmp_path / "out", database)
-    slow = database.env | {"SHARDLINE_SOURCE_RATE": "3000"}
+    slow = database.env | SHORT | {"SHARDLINE_SOURCE_RATE": "500"}
     async with running_system(tmp_path, kafka, seaweed, tmp_path, **slow) as system:
         system.start("worker")
         await system.submit(spec)
@@ -53,7 +54,7 @@ async def test_killed_producers_leave_the_dataset_of_the_embedded_run(
             produced = view.state.produced
             assert view.state.active
             producer.end(signal.SIGKILL)
-        system.start("producer")
+        system.start("producer", SHARDLINE_SOURCE_RATE="0")
         view = await system.finished("uds3")
         assert view.state.state == "completed", view.to_json()
         report = await system.verify(spec)
