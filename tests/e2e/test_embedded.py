@@ -36,7 +36,7 @@ def verified(dataset: str) -> dict[str, object]:
 @pytest.mark.corpus
 def test_killed_five_times_it_ends_with_the_same_digest(tmp_path: Path, laws: Laws) -> None:
     job, output = write_job(tmp_path, laws), tmp_path / "out"
-    slow = os.environ | {"SHARDLINE_SOURCE_RATE": "12000"}
+    slow = os.environ | {"SHARDLINE_SOURCE_RATE": "2000"}
     chain = output / "laws" / "laws" / "_state" / "chain"
     grown = 0
     for _ in range(5):
@@ -69,7 +69,7 @@ def test_ctrl_c_keeps_what_landed_and_says_how_to_go_on(tmp_path: Path, laws: La
         command(job, output),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        env=os.environ | {"SHARDLINE_SOURCE_RATE": "12000"},
+        env=os.environ | {"SHARDLINE_SOURCE_RATE": "2000"},
     )
     until_grown(process, output / "laws" / "laws" / "_state" / "chain", 0)
     process.send_signal(signal.SIGINT)
