@@ -25,6 +25,7 @@ async def run_laws(system: System, laws: Laws, workers: list[Process]) -> None:
     for worker in workers:
         # Every one of them lands segments of this job.
         await worker.until_metric("shards_written_total", "laws", 1)
+    await system.hurry()
     view = await system.finished("laws")
     assert view.state.state == "completed", view.to_json()
     report = await system.verify(spec)
@@ -37,7 +38,7 @@ async def run_laws(system: System, laws: Laws, workers: list[Process]) -> None:
 async def test_the_digest_is_that_of_the_embedded_run(
     tmp_path: Path, kafka: str, seaweed: S3, laws: Laws, workers: int
 ) -> None:
-    async with running_system(tmp_path, kafka, seaweed, laws.folder, SHARDLINE_SOURCE_RATE="10000") as system:
+    async with running_system(tmp_path, kafka, seaweed, laws.folder, SHARDLINE_SOURCE_RATE="2000") as system:
         started = [system.start("worker") for _ in range(workers)]
         for worker in started:
             await worker.until_ready()
