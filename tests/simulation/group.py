@@ -156,8 +156,9 @@ class Reader:
         self, partitions: Sequence[int] | None, *, timeout: float, max_records: int
     ) -> Mapping[int, Sequence[Record]]:
         """Records; what was fetched before a seek may arrive after it, and batches may come twice."""
-        await self._process.gate()
+        # As it stands when the call is made: a process may sleep from then on, and wake in another epoch.
         epoch, seeks = self._epoch, dict(self._seeks)
+        await self._process.gate()
         if self._world.down_until["broker"] > self._world.now:
             await asyncio.sleep(max(timeout, 0.05))
             return {}
