@@ -31,24 +31,20 @@ def listed(answer: requests.Response) -> dict[str, Any]:
 
 
 def test_create_list_get_export_delete(gateway: Server, session: requests.Session) -> None:
-    name = f"Prüfung {uuid.uuid4().hex[:8]}"
-    made = session.post(
-        f"{gateway.url}/api/datasets", json=body(name=name, description="Probe"), timeout=SECONDS
-    )
+    name, datasets = f"Prüfung {uuid.uuid4().hex[:8]}", f"{gateway.url}/api/datasets"
+    made = session.post(datasets, json=body(name=name, description="Probe"), timeout=SECONDS)
     assert made.status_code == 200
     answer = made.json()
     assert set(answer) == {"success", "dataset_id", "status", "message", "data"}
     assert (answer["success"], answer["status"]) == (True, "pending")
     dataset_id = answer["dataset_id"]
-    before = session.get(f"{gateway.url}/api/datasets", timeout=SECONDS)
+    before = session.get(datasets, timeout=SECONDS)
     assert listed(before)[dataset_id]["name"] == name
     assert before.json()["total_count"] >= 1
 
     data = ended(gateway.url, dataset_id)
     assert data["status"] == "completed"
-    streamed = session.post(
-        f"{gateway.url}/api/datasets/stream", json=body(name=name), stream=True, timeout=SECONDS
-    )
+    streamed = session.post(f"{datasets}/stream", json=body(name=name), stream=True, timeout=SECONDS)
     rows = [json.loads(line) for line in streamed.iter_lines() if line]
     assert data["document_count"] == len(rows)
     assert data["total_tokens"] == sum(len(row["text"].split()) for row in rows)
@@ -57,9 +53,7 @@ def test_create_list_get_export_delete(gateway: Server, session: requests.Sessio
     assert data["rejected"] == {"below_min_score": 252, "empty": 31}
     assert "jsonl" in data["export_paths"]
 
-    export = session.post(
-        f"{gateway.url}/api/datasets/{dataset_id}/export", json={"format": "jsonl"}, timeout=SECONDS
-    )
+    export = session.post(f"{datasets}/{dataset_id}/export", json={"format": "jsonl"}, timeout=SECONDS)
     export.raise_for_status()
     told = export.json()
     assert told["success"]
@@ -69,7 +63,7 @@ def test_create_list_get_export_delete(gateway: Server, session: requests.Sessio
     assert {line["document_id"] for line in map(json.loads, whole.text.splitlines())} == {
         row["document_id"] for row in rows
     }
-    gone = session.delete(f"{gateway.url}/api/datasets/{dataset_id}", timeout=SECONDS)
+    gone = session.delete(f"{datasets}/{dataset_id}", timeout=SECONDS)
     assert gone.status_code == 200
     assert gone.json()["success"]
 
