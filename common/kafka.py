@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -221,7 +220,7 @@ class KafkaBroker:
                 try:
                     await begun(producer.start)
                 except BaseException:
-                    await let_go(partial(stop_producer, producer))
+                    await stop_producer(producer)
                     raise
                 self._producer = producer
         return self._producer
@@ -229,7 +228,7 @@ class KafkaBroker:
     async def _drop_producer(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            await let_go(partial(stop_producer, producer))
+            await stop_producer(producer)
 
     def transactional(self, transactional_id: str) -> AbstractAsyncContextManager[TransactionalWriter]:
         """Open a writer that fences the earlier ones of its id."""

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
-from functools import partial
 from typing import Any, NoReturn
 
 from aiokafka import AIOKafkaProducer
@@ -18,10 +17,14 @@ from common.ports import Message, Transaction, TransactionalWriter
 
 async def stop_producer(producer: AIOKafkaProducer) -> None:
     """Flush what it has and close its connections, the latter whatever becomes of the former."""
-    try:
-        await producer.stop()
-    finally:
-        await producer.client.close()
+
+    async def stop() -> None:
+        try:
+            await producer.stop()
+        finally:
+            await producer.client.close()
+
+    await let_go(stop)
 
 
 @asynccontextmanager
@@ -47,7 +50,10 @@ class _Writer:
         self._broken = False
 
     async def close(self) -> None:
-        await let_go(self._give_up if self._broken else partial(stop_producer, self._producer))
+        if self._broken:
+            await let_go(self._give_up)
+        else:
+            await stop_producer(self._producer)
 
     async def _give_up(self) -> None:
         # stop() would first wait for the delivery of what can no longer be delivered.
