@@ -18,7 +18,7 @@ DIST ?= dist
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(VENV)/.installed: pyproject.toml uv.lock common/__init__.py
+$(VENV)/.installed: pyproject.toml uv.lock common/shardline_common/__init__.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Shardline needs Python 3.11 or newer; '$(PYTHON)' is older. Try: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
 	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV) \
@@ -53,7 +53,7 @@ simulate: install ## Thousands of schedules in one process, each a function of i
 	$(RUN)/python -m tests.simulation --schedules 2000
 
 demo: install ## A sample of 20,000 documents becomes a verified dataset
-	$(RUN)/python -m shardline.demo $(DEMO)
+	$(RUN)/python -m tools.demo $(DEMO)
 
 bench: install ## The tables of figures: files, and PostgreSQL
 	$(RUN)/python -m tests.benchmarks
@@ -66,7 +66,7 @@ down: install ## Stop them
 	$(RUN)/python -m deploy.dev.services down
 
 docs: install ## Make the generated pages of docs/, and the dashboards, anew
-	$(RUN)/python -m shardline.reference
+	$(RUN)/python -m tools.reference
 	$(RUN)/python -m deploy.dashboards
 
 dist: install ## Wheel and sdist in DIST; the wheel is built from the sdist

@@ -22,15 +22,15 @@ from typing import Any
 
 import orjson
 
-from common.errors import ServiceUnavailable, ShardlineError
-from common.models import parse_job
-from common.settings import load_settings
-from producer.rows import escaped
-from producer.sources.port import OpenSource
-from shardline.rowstream import Row, Tally, row_pieces
-from shardline.search import search_body
-from shardline.wholefile import WholeFile
-from shardline.wiring import source_factory, uds3_configured
+from shardline.services.row_stream import Row, Tally, row_pieces
+from shardline.services.search_job import search_body
+from shardline.services.wiring import source_factory, uds3_configured
+from shardline_common.errors import ServiceUnavailable, ShardlineError
+from shardline_common.job.spec import parse_job
+from shardline_common.runtime.atomic_file import AtomicFile
+from shardline_common.settings.load import load_settings
+from shardline_producer.rows import escaped
+from shardline_producer.sources.source import OpenSource
 
 __all__ = [
     "UDS3_AVAILABLE",
@@ -132,7 +132,7 @@ class DatasetSearchAPI:
         counted = tally or Tally()
         async with (
             aclosing(self._pieces(query, batch_size, counted)) as pieces,
-            WholeFile(Path(output_path)) as file,
+            AtomicFile(Path(output_path)) as file,
         ):
             async for rows in pieces:
                 await file.write(b"".join(row.line for row in rows))
@@ -162,7 +162,7 @@ class DatasetSearchAPI:
         """Write documents as training lines; makes the folders above. False, with a log line, on failure."""
         lines = (escaped(orjson.dumps(document.to_training_format())) + b"\n" for document in documents)
         try:
-            WholeFile(Path(output_path)).write_all(lines)
+            AtomicFile(Path(output_path)).write_all(lines)
         except (ShardlineError, TypeError) as error:
             _log.error("%s was not written: %s", output_path, error)
             return False

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import aiohttp
 
-from producer.sources.uds3.chroma import ChromaOptions
+from shardline_producer.sources.uds3.chroma.ranker import ChromaOptions
 from tests.stores import Address, http_options
 
 _BATCH = 100

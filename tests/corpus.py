@@ -10,7 +10,7 @@ from typing import Any
 
 import zstandard
 
-from shardline.sample import write_sample
+from shardline.services.sample import write_sample
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "corpus" / "laws.jsonl.zst"
 SAMPLE_DOCUMENTS = 50_880

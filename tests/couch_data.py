@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import aiohttp
 
-from producer.sources.uds3.couch import basic
+from shardline_producer.sources.uds3.couch.bodies import basic
 from tests.stores import Address
 
 

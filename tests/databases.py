@@ -11,10 +11,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from common.settings import Settings
 from deploy.dev.postgres import PASSWORD, USER, PostgresServer
 from deploy.dev.service import HOST, ServiceError
-from producer.sources.uds3.postgres import Postgres, PostgresOptions
+from shardline_common.settings.load import Settings
+from shardline_producer.sources.uds3.postgres.connection import Postgres, PostgresOptions
 from tests.services import docker_answers
 
 POSTGRES_IMAGE = "postgres:15.14"

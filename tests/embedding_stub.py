@@ -7,8 +7,8 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from producer.sources.uds3.embed import EmbeddingOptions
-from producer.sources.uds3.embed_http import HttpEmbedder
+from shardline_producer.sources.uds3.embedding.embedder import EmbeddingOptions
+from shardline_producer.sources.uds3.embedding.http_embedder import HttpEmbedder
 
 
 @asynccontextmanager

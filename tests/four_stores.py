@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from producer.sources.uds3.neo4j_options import Neo4jOptions
+from shardline_producer.sources.uds3.neo4j.options import Neo4jOptions
 from tests.chroma_data import ChromaData
 from tests.corpus import SHARED, corpus_file, lines
 from tests.couch_data import CouchData

@@ -8,21 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.clock import SystemClock
-from common.directory import DirectoryStore
-from common.kafka import KafkaBroker, open_kafka
-from common.kafka_options import KafkaOptions
-from common.metrics import Metrics
-from common.settings import Settings
-from consumer.budget import SpoolBudget
-from consumer.job import Resources
-from consumer.worker import Worker, WorkerParts
-from producer.owner import Owner
-from producer.parts import ProducerParts
-from shardline.client import Client, JobView
-from shardline.kafka_admin import acls_json
-from shardline.sample import write_sample
-from shardline.wiring import kafka_options, limits, slots, source_factory
+from shardline.services.client import Client, JobView
+from shardline.services.kafka_admin import acls_json
+from shardline.services.sample import write_sample
+from shardline.services.wiring import kafka_options, limits, slots, source_factory
+from shardline_common.kafka.broker import KafkaBroker, open_kafka
+from shardline_common.kafka.options import KafkaOptions
+from shardline_common.runtime.clock import SystemClock
+from shardline_common.settings.load import Settings
+from shardline_common.storage.directory import DirectoryStore
+from shardline_common.telemetry.metrics import Metrics
+from shardline_consumer.attempt_consumer import Resources
+from shardline_consumer.spool.budget import SpoolBudget
+from shardline_consumer.worker import Worker, WorkerParts
+from shardline_producer.context import ProducerParts
+from shardline_producer.coordinator import Owner
 from tests.kafka_rights import Acl, Rights, acls, open_rights
 from tests.secure_kafka import NAMES, SecureKafka, certified, named, tokened
 from tests.token_endpoint import TokenEndpoint

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from common.clock import SystemClock
-from common.directory import DirectoryStore
-from common.layout import Layout
-from common.metrics import Metrics
-from common.models import JobSpec
-from common.settings import Settings
-from consumer.verify import Verifier
-from producer.parts import Limits
-from shardline.embedded import Embedded
-from shardline.wiring import source_factory
+from shardline.services.embedded import Embedded
+from shardline.services.wiring import source_factory
+from shardline_common.dataset.verify import Verifier
+from shardline_common.job.names import Layout
+from shardline_common.job.spec import JobSpec
+from shardline_common.runtime.clock import SystemClock
+from shardline_common.settings.load import Settings
+from shardline_common.storage.directory import DirectoryStore
+from shardline_common.telemetry.metrics import Metrics
+from shardline_producer.context import Limits
 from tests.corpus import Expectation, corpus_file, expectation
 from tests.make import job
 

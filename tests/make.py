@@ -5,10 +5,18 @@ from typing import Any
 
 import orjson
 
-from common.hashing import add, document_hash
-from common.models import JobSpec, parse_job
-from common.ports import Record
-from common.wire import DeadLetter, End, Facts, encode_dead, encode_document, encode_end, encode_position
+from shardline_common.job.hashing import add, document_hash
+from shardline_common.job.messages import (
+    DeadLetter,
+    End,
+    Facts,
+    encode_dead,
+    encode_document,
+    encode_end,
+    encode_position,
+)
+from shardline_common.job.spec import JobSpec, parse_job
+from shardline_common.ports.broker import Record
 
 
 def job(**changes: Any) -> JobSpec:

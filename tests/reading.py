@@ -6,21 +6,21 @@ from typing import Any
 
 import orjson
 
-from common.clock import SystemClock
-from common.jobstate import Plan
-from common.layout import Layout
-from common.memory_store import MemoryStore
-from common.metrics import Metrics
-from common.models import JobSpec
-from consumer.verify import Verifier
-from producer.parts import Limits
-from producer.plan import make_plan
-from producer.plan_parts import StoredParts
-from producer.sources.planned import PlannedSource
-from producer.sources.port import Broken, Document, Item
-from producer.sources.uds3.store import Stores, Uds3Store
-from shardline.embedded import Embedded
-from shardline.wiring import source_factory
+from shardline.services.embedded import Embedded
+from shardline.services.wiring import source_factory
+from shardline_common.dataset.verify import Verifier
+from shardline_common.job.names import Layout
+from shardline_common.job.plan import Plan
+from shardline_common.job.spec import JobSpec
+from shardline_common.memory.store import MemoryStore
+from shardline_common.runtime.clock import SystemClock
+from shardline_common.telemetry.metrics import Metrics
+from shardline_producer.context import Limits
+from shardline_producer.plan import make_plan
+from shardline_producer.plan_pages import StoredParts
+from shardline_producer.sources.planned import PlannedSource
+from shardline_producer.sources.source import Broken, Document, Item
+from shardline_producer.sources.uds3.planned_store import Stores, Uds3Store
 from tests.databases import Database
 from tests.make import job
 

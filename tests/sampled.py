@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from common.models import JobSpec
-from shardline.sample import write_sample
+from shardline.services.sample import write_sample
+from shardline_common.job.spec import JobSpec
 from tests.laws import embedded_digest
 from tests.make import job, sample_job
 

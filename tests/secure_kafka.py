@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from common.settings import Settings
 from deploy.dev.kafka import Kafka
 from deploy.dev.service import HOST
+from shardline_common.settings.load import Settings
 from tests.certificates import Authority
 from tests.services import service_started
 from tests.token_endpoint import AUDIENCE, ISSUER, SCOPE, TokenEndpoint, running_endpoint

@@ -23,8 +23,8 @@ from deploy.dev.stores import (
     Couch,
     Neo4j,
 )
-from producer.sources.http import HttpOptions
-from producer.sources.uds3.neo4j_options import Neo4jOptions
+from shardline_common.http.client import HttpOptions
+from shardline_producer.sources.uds3.neo4j.options import Neo4jOptions
 from tests.services import docker_answers, service_started
 
 CHROMA_IMAGE = "chromadb/chroma:1.5.9"

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from common.memory_store import MemoryStore
-from common.models import JobSpec, ThemisSource
-from producer.plan import make_plan
-from producer.plan_parts import StoredParts
-from producer.sources.planned import PlannedSource
-from producer.sources.port import Broken, Document, Item
-from producer.sources.themis.client import ThemisOptions
-from producer.sources.themis.limiter import RateLimiter
-from producer.sources.themis.store import ThemisTable
+from shardline_common.job.spec import JobSpec, ThemisSource
+from shardline_common.memory.store import MemoryStore
+from shardline_producer.plan import make_plan
+from shardline_producer.plan_pages import StoredParts
+from shardline_producer.sources.planned import PlannedSource
+from shardline_producer.sources.source import Broken, Document, Item
+from shardline_producer.sources.themis.client import ThemisOptions
+from shardline_producer.sources.themis.limiter import RateLimiter
+from shardline_producer.sources.themis.planned_store import ThemisTable
 from tests.make import job
 from tests.themis_server import READER, Themis
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
-from common.models import Query, SearchType
-from producer.sources.uds3.port import Body, Hit, Tell, Unreadable, Wanted
+from shardline_common.job.spec import Query, SearchType
+from shardline_producer.sources.uds3.store_ports import Body, Hit, Tell, Unreadable, Wanted
 from tests.databases import Database
 
 SHAPE = """

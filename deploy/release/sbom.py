@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from common import __version__
 from deploy.release.licences import EXPORT, ROOT, UV, expression_of
+from shardline_common import __version__
 
 
 def bill() -> dict[str, Any]:

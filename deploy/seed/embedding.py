@@ -14,7 +14,7 @@ from hashlib import blake2b
 
 from aiohttp import web
 
-from common.lifecycle import run_until_stopped
+from shardline_common.runtime.lifecycle import run_until_stopped
 
 DIMENSION = 384
 _PORT = 8080

@@ -15,10 +15,10 @@ import aiohttp
 import asyncpg
 import neo4j
 
-from common.settings import Settings, load_settings
 from deploy.seed.embedding import vector
-from producer.sources.uds3.couch import basic
-from shardline.sample import sample_document, write_sample
+from shardline.services.sample import sample_document, write_sample
+from shardline_common.settings.load import Settings, load_settings
+from shardline_producer.sources.uds3.couch.bodies import basic
 
 _BATCH = 200
 _BODY_ELSEWHERE = 4

@@ -11,13 +11,17 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from common import __version__
-from common.errors import ShardlineError
-from shardline.gateway import datasets, events, files, pages, root
-from shardline.gateway.frame import Frame, FramePolicy, request_id
+from shardline.gateway import dataset_routes as datasets
+from shardline.gateway import event_stream as events
+from shardline.gateway import file_routes as files
+from shardline.gateway import health_routes as root
+from shardline.gateway import pages
+from shardline.gateway.context import Gateway
+from shardline.gateway.middleware import Frame, FramePolicy, request_id
 from shardline.gateway.openapi import allowed, describe
-from shardline.gateway.parts import Gateway
 from shardline.gateway.problems import MEDIA_TYPE, from_error, problem_body, problem_response
+from shardline_common import __version__
+from shardline_common.errors import ShardlineError
 
 _EXPOSED = ["X-Request-ID", "X-Dataset-Name", "X-Query-Text", "Content-Disposition", "Retry-After"]
 

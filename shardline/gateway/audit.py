@@ -6,11 +6,12 @@ from typing import Any
 
 import orjson
 
-from common.clock import Clock, stamp
-from common.errors import UsageError
-from common.logs import about as fields
-from shardline.gateway.frame import request_id
+from shardline.gateway.middleware import request_id
 from shardline.gateway.users import User
+from shardline_common.errors import UsageError
+from shardline_common.ports.clock import Clock
+from shardline_common.runtime.clock import stamp
+from shardline_common.telemetry.logs import about as fields
 
 _log = logging.getLogger("shardline.audit")
 

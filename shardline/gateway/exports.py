@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common.aio import blocking
-from common.errors import ObjectExists
-from common.layout import Layout
-from common.models import JobSpec
-from common.ports import ObjectInfo, ObjectStore
-from consumer.upload import plain_bytes
-from shardline.gateway.formats import ENDING, MEDIA, Format, open_format
+from shardline.gateway.export_formats import ENDING, MEDIA, Format, open_format
 from shardline.gateway.problems import Problem
+from shardline_common.dataset.read import plain_bytes
+from shardline_common.errors import ObjectExists
+from shardline_common.job.names import Layout
+from shardline_common.job.spec import JobSpec
+from shardline_common.ports.store import ObjectInfo, ObjectStore
+from shardline_common.runtime.threads import run_in_thread
 
 _BATCH_BYTES = 4 << 20
 # The largest object that one put can make.
@@ -58,11 +58,11 @@ class Exports:
     ) -> None:
         with tempfile.TemporaryDirectory(prefix="shardline-export-", dir=self._folder) as folder:
             path = Path(folder) / "export"
-            writer = await blocking(partial(open_format, name, path, manifest, metadata=metadata))
+            writer = await run_in_thread(partial(open_format, name, path, manifest, metadata=metadata))
             try:
                 await self._fill(writer, spec, manifest)
             finally:
-                await blocking(writer.close)
+                await run_in_thread(writer.close)
             try:
                 await self._store.create(key, path, content_type=MEDIA[name])
             except ObjectExists:
@@ -74,7 +74,7 @@ class Exports:
             chunks = plain_bytes(self._store, layout.root + shard["key"], layout.compression)
             async with aclosing(_batches(chunks)) as batches:
                 async for lines in batches:
-                    await blocking(partial(writer.add, lines))
+                    await run_in_thread(partial(writer.add, lines))
 
 
 async def _batches(chunks: AsyncIterator[bytes]) -> AsyncGenerator[list[bytes], None]:

@@ -7,9 +7,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from common import __version__
-from shardline.gateway.answers import ProblemDetails
 from shardline.gateway.problems import MEDIA_TYPE
+from shardline.gateway.responses import ProblemDetails
+from shardline_common import __version__
 
 _DESCRIPTION = """Clara's dataset API on Shardline's jobs and sources.
 

@@ -11,16 +11,16 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, PackageLoader
 from starlette.exceptions import HTTPException
 
-from common import __version__
-from shardline.client import JobView
-from shardline.gateway.answers import Root
-from shardline.gateway.datasets import act, link_to
+from shardline.cli.console import duration, size
+from shardline.gateway.context import COOKIE, Creator, Gate, Gateway, Reader, authorize, bearer_of
+from shardline.gateway.dataset_routes import act, link_to
+from shardline.gateway.health_routes import ROOT
 from shardline.gateway.openapi import refusals
-from shardline.gateway.parts import COOKIE, Creator, Gate, Gateway, Reader, authorize, bearer_of
 from shardline.gateway.problems import Problem
-from shardline.gateway.root import ROOT
+from shardline.gateway.responses import Root
 from shardline.gateway.users import Right, User
-from shardline.output import duration, size
+from shardline.services.client import JobView
+from shardline_common import __version__
 
 router = APIRouter(tags=["pages"])
 _MOST_JOBS = 200

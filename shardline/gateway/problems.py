@@ -8,7 +8,7 @@ import orjson
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from common.errors import (
+from shardline_common.errors import (
     JobConflict,
     JobFailed,
     JobUnknown,

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from common.errors import UsageError
-from common.settings import Settings
 from shardline.gateway.problems import Problem
+from shardline_common.errors import UsageError
+from shardline_common.settings.load import Settings
 
 
 class Right(StrEnum):

@@ -14,16 +14,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from common.columns import infer
-from common.kafka import open_kafka
-from common.kafka_options import KafkaOptions
-from common.layout import attempt_topic
-from common.models import JobSpec
-from common.ports import GroupListener
-from consumer.filters import judge
-from producer.documents import parse_line
-from producer.rows import render
-from producer.sources.port import Document
+from shardline_common.job.columns import infer
+from shardline_common.job.names import attempt_topic
+from shardline_common.job.spec import JobSpec
+from shardline_common.kafka.broker import open_kafka
+from shardline_common.kafka.options import KafkaOptions
+from shardline_common.ports.broker import GroupListener
+from shardline_consumer.filters.clara import judge
+from shardline_producer.rows import render
+from shardline_producer.sources.documents import parse_line
+from shardline_producer.sources.source import Document
 from tests.benchmarks.common import usage, write_corpus
 from tests.e2e.system import System, running_system
 from tests.make import job

@@ -51,7 +51,7 @@ def main() -> None:
         batch = [sys.executable, "-c", BATCH, str(corpus), str(folder / "batch")]
         source = {"type": "files", "paths": [str(corpus)]}
         job.write_text(json.dumps({"name": "claim", "source": source, "output": {"shard_bytes": 1 << 20}}))
-        run = [sys.executable, "-m", "shardline.cli", "run", str(job), "--output", str(folder / "stream")]
+        run = [sys.executable, "-m", "shardline", "run", str(job), "--output", str(folder / "stream")]
         for label, command, pattern in (
             ("collected first", batch, "batch/rows.jsonl"),
             ("shardline run (start-up included)", run, "stream/claim/*/data/train/*"),

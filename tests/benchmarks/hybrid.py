@@ -13,15 +13,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from common.directory import DirectoryStore
-from common.settings import load_settings
 from deploy.dev.postgres import PASSWORD as SQL_PASSWORD
 from deploy.dev.postgres import USER as SQL_USER
 from deploy.dev.stores import NEO4J_USER, PASSWORD, USER, Chroma, Couch, Neo4j
-from producer.plan import make_plan
-from producer.plan_parts import StoredParts
-from producer.sources.uds3.neo4j_options import Neo4jOptions
-from shardline.wiring import source_factory
+from shardline.services.wiring import source_factory
+from shardline_common.settings.load import load_settings
+from shardline_common.storage.directory import DirectoryStore
+from shardline_producer.plan import make_plan
+from shardline_producer.plan_pages import StoredParts
+from shardline_producer.sources.uds3.neo4j.options import Neo4jOptions
 from tests.databases import Database, local_postgres, own_database
 from tests.four_stores import four_stores
 from tests.make import job

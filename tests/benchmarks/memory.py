@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from common.models import JobSpec
+from shardline_common.job.spec import JobSpec
 from tests.benchmarks.common import usage, write_corpus
 from tests.e2e.system import running_system
 from tests.make import job
@@ -54,7 +54,7 @@ def embedded(folder: Path, path: Path, number: int) -> float:
     spec = folder / "job.json"
     spec.write_text(json.dumps(body))
     output = folder / f"out-{path.stem}-{number}"
-    command = [sys.executable, "-m", "shardline.cli", "run", str(spec), "--output", str(output)]
+    command = [sys.executable, "-m", "shardline", "run", str(spec), "--output", str(output)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         peak = 0.0
         while process.poll() is None:

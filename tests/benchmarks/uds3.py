@@ -14,17 +14,17 @@ from aiokafka import AIOKafkaProducer
 from rich.console import Console
 from rich.table import Table
 
-from common.directory import DirectoryStore
-from common.kafka_options import KafkaOptions
-from common.layout import attempt_topic
-from common.models import JobSpec
-from common.ports import Message, TopicSpec
 from deploy.dev.postgres import PASSWORD, USER
-from producer.plan import make_plan
-from producer.plan_parts import StoredParts
-from producer.sources.planned import PlannedSource
-from producer.sources.uds3.postgres import Postgres
-from producer.sources.uds3.store import Stores, Uds3Store
+from shardline_common.job.names import attempt_topic
+from shardline_common.job.spec import JobSpec
+from shardline_common.kafka.options import KafkaOptions
+from shardline_common.ports.broker import Message, TopicSpec
+from shardline_common.storage.directory import DirectoryStore
+from shardline_producer.plan import make_plan
+from shardline_producer.plan_pages import StoredParts
+from shardline_producer.sources.planned import PlannedSource
+from shardline_producer.sources.uds3.planned_store import Stores, Uds3Store
+from shardline_producer.sources.uds3.postgres.connection import Postgres
 from tests.benchmarks.common import WORDS, usage
 from tests.corpus import corpus_file, lines
 from tests.databases import Database, local_postgres

@@ -6,10 +6,10 @@ from uuid import uuid4
 
 import pytest
 
-from common.kafka import open_kafka
-from common.kafka_options import KafkaOptions
-from common.memory_broker import MemoryBroker
-from common.ports import Broker
+from shardline_common.kafka.broker import open_kafka
+from shardline_common.kafka.options import KafkaOptions
+from shardline_common.memory.broker import MemoryBroker
+from shardline_common.ports.broker import Broker
 
 
 @pytest.fixture(params=["memory", "kafka"])

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from common.ports import Broker, GroupListener, GroupReader, Record
+from shardline_common.ports.broker import Broker, GroupListener, GroupReader, Record
 from tests.contract.writing import SECONDS
 
 Positions = Callable[[int], int]

@@ -6,16 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from common.errors import BrokerUnavailable, Fenced, TopicMissing
-from common.memory_log import partition_for
-from common.ports import (
-    Broker,
-    GroupListener,
-    Message,
-    Record,
-    TableReader,
-    TopicSpec,
-)
+from shardline_common.errors import BrokerUnavailable, Fenced, TopicMissing
+from shardline_common.memory.log import partition_for
+from shardline_common.ports.broker import Broker, GroupListener, Message, Record, TableReader, TopicSpec
 from tests.contract.members import Member
 from tests.contract.writing import SECONDS, BodyError, message, numbered, table, values, write, write_and_fail
 

@@ -4,12 +4,8 @@ import asyncio
 
 import pytest
 
-from common.errors import OffsetOutOfRange
-from common.ports import (
-    Broker,
-    Record,
-    TopicSpec,
-)
+from shardline_common.errors import OffsetOutOfRange
+from shardline_common.ports.broker import Broker, Record, TopicSpec
 from tests.contract.members import member, poll_until
 from tests.contract.writing import SECONDS, BodyError, message, numbered, values, write_and_fail
 

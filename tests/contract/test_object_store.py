@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from common.directory import DirectoryStore
-from common.errors import ObjectExists, ObjectMissing, StoreUnavailable, UsageError
-from common.memory_store import MemoryStore
-from common.objects import S3Options, S3Store, open_s3
-from common.ports import ObjectStore
-from common.probe import probe_create_only
+from shardline_common.errors import ObjectExists, ObjectMissing, StoreUnavailable, UsageError
+from shardline_common.memory.store import MemoryStore
+from shardline_common.ports.store import ObjectStore
+from shardline_common.storage.directory import DirectoryStore
+from shardline_common.storage.probe import probe_create_only
+from shardline_common.storage.s3 import S3Options, S3Store, open_s3
 from tests.services import S3
 
 

@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from common.clock import SystemClock
-from common.errors import JobFailed
-from common.memory_store import MemoryStore
-from common.models import JobSpec, ThemisSource
-from common.wire import Position
-from producer.plan import make_plan
-from producer.plan_parts import StoredParts
-from producer.sources.files import JsonLinesFiles
-from producer.sources.memory import MemoryDatabase
-from producer.sources.places import LocalFiles
-from producer.sources.planned import PlannedSource
-from producer.sources.port import Broken, Document, Item, Parts, Source
-from producer.sources.themis.client import ThemisOptions
-from producer.sources.themis.limiter import RateLimiter
-from producer.sources.themis.queries import order_key
-from producer.sources.themis.store import ThemisTable
-from producer.sources.uds3.store import Stores, Uds3Store
+from shardline_common.errors import JobFailed
+from shardline_common.job.messages import Position
+from shardline_common.job.spec import JobSpec, ThemisSource
+from shardline_common.memory.store import MemoryStore
+from shardline_common.runtime.clock import SystemClock
+from shardline_producer.plan import make_plan
+from shardline_producer.plan_pages import StoredParts
+from shardline_producer.sources.files.file_locations import LocalFiles
+from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
+from shardline_producer.sources.memory import MemoryDatabase
+from shardline_producer.sources.planned import PlannedSource
+from shardline_producer.sources.source import Broken, Document, Item, Parts, Source
+from shardline_producer.sources.themis.client import ThemisOptions
+from shardline_producer.sources.themis.limiter import RateLimiter
+from shardline_producer.sources.themis.planned_store import ThemisTable
+from shardline_producer.sources.themis.queries import order_key
+from shardline_producer.sources.uds3.planned_store import Stores, Uds3Store
 from tests.databases import Database, own_database
 from tests.make import job
 from tests.themis_server import READER, themis_server

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from common.ports import Broker, Message, Record, TransactionalWriter
+from shardline_common.ports.broker import Broker, Message, Record, TransactionalWriter
 
 SECONDS = 30.0
 

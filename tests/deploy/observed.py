@@ -10,8 +10,8 @@ from pathlib import Path
 import orjson
 import requests
 
-from common.models import JobSpec, parse_job
-from shardline.sample import write_sample
+from shardline.services.sample import write_sample
+from shardline_common.job.spec import JobSpec, parse_job
 from tests.deploy.prometheus import Prometheus
 from tests.e2e.system import Process, System, running_system
 from tests.faults.proxies import Fault, S3Proxy

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
-from common import __version__
-from common.settings import Settings, load_settings
 from deploy.dev.service import ROOT
+from shardline_common import __version__
+from shardline_common.settings.load import Settings, load_settings
 from tests.deploy.charted import CHART, VERSIONS, helm, of_kind, rendered, validate
 from tests.deploy.composed import composed
 

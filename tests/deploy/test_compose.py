@@ -19,12 +19,12 @@ import requests
 import yaml
 from aiohttp.test_utils import TestServer
 
-from common.settings import Settings, load_settings
 from deploy.dev.service import ROOT
 from deploy.seed.embedding import application
 from deploy.seed.load import seed
-from producer.sources.uds3.neo4j_options import Neo4jOptions
-from shardline.sample import sample_document
+from shardline.services.sample import sample_document
+from shardline_common.settings.load import Settings, load_settings
+from shardline_producer.sources.uds3.neo4j.options import Neo4jOptions
 from tests.databases import POSTGRES_IMAGE, Database
 from tests.deploy.composed import FILE, PROFILES, carried_over, composed
 from tests.e2e.system import Process
@@ -240,7 +240,7 @@ def _whole_system(file: dict[str, Any], env: dict[str, dict[str, str]], folder: 
     assert b"300 documents" in _run([module], env["seed"] | {"SEED_DOCUMENTS": str(LOADED)}, folder)
     # The same again changes nothing: the search counts each document once.
     seed(load_settings(environ=env["seed"], folder=folder).settings, LOADED, folder / "again.jsonl")
-    commands = {name: ["shardline.cli", *services[name]["command"]] for name in OWN}
+    commands = {name: ["shardline", *services[name]["command"]] for name in OWN}
     with (
         started("producer", commands["producer"], env["producer"], folder) as producer,
         started("worker-1", commands["worker"], env["worker"], folder) as first,
@@ -299,7 +299,5 @@ def _submit(env: dict[str, str], folder: Path) -> None:
     """The first job of docs/deployment.md, submitted as it says: by the settings of the producer."""
     text = PAGE.read_text()
     (job,) = re.findall(r"submit - --wait <<'JOB'\n(.*?)\nJOB\n", text, re.DOTALL)
-    ended_as = json.loads(
-        _run(["shardline.cli", "submit", "-", "--wait", "--json"], env, folder, job.encode())
-    )
+    ended_as = json.loads(_run(["shardline", "submit", "-", "--wait", "--json"], env, folder, job.encode()))
     assert ended_as["state"] == "completed"

@@ -19,8 +19,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common import __version__
 from deploy.dev.service import ROOT, free_ports
+from shardline_common import __version__
 from tests.deploy.composed import composed
 from tests.gateway.system import eventually
 
@@ -221,7 +221,7 @@ def test_the_tree_has_the_program_and_nothing_of_development(tree: Tree) -> None
     assert tree.run("shardline", "--version") == f"shardline {__version__}\n"
     (site,) = tree.folder.glob("opt/shardline/lib/python*/site-packages")
     there = {path.name for path in site.iterdir()}
-    assert {"common", "producer", "consumer", "shardline", "asyncpg"} <= there
+    assert {"shardline_common", "shardline_producer", "shardline_consumer", "shardline", "asyncpg"} <= there
     assert not {"pytest", "mypy", "chromadb", "tests", "deploy", "uv"} & there
     # Not editable: the sources are in the tree, nothing points out of it.
     assert not list(site.glob("*shardline*.pth"))

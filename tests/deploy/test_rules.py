@@ -10,7 +10,7 @@ import pytest
 import yaml
 from prometheus_client import Histogram
 
-from common.metrics import CATALOGUE
+from shardline_common.telemetry.metrics import CATALOGUE
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "deploy" / "prometheus"

@@ -10,19 +10,19 @@ import jsonschema
 import orjson
 import pytest
 
-from common.events import Event
-from common.jobstate import JobState, PartitionState, State
-from common.layout import attempt_topic
-from common.letters import job_letter, request_letter
-from common.models import Request
-from common.ports import Record
-from common.wire import DeadLetter
 from deploy.dev.service import ServiceError, cached, run_command
-from producer.topics import system_topics
-from shardline.asyncapi import asyncapi, schemas
-from shardline.schema_pages import JOB_PARTS
+from shardline_common.dataset.events import Event
+from shardline_common.job.dead_letters import job_letter, request_letter
+from shardline_common.job.messages import DeadLetter
+from shardline_common.job.names import attempt_topic
+from shardline_common.job.spec import Request
+from shardline_common.job.state import JobState, PartitionState, State
+from shardline_common.ports.broker import Record
+from shardline_producer.topics import system_topics
 from tests.docs.blocks import DOCS
 from tests.make import job
+from tools.asyncapi import asyncapi, schemas
+from tools.schema_pages import JOB_PARTS
 
 HERE = Path(__file__).parent / "asyncapi"
 DEAD = DeadLetter("too_large", "the row is large", "00" * 32, 5, b"{\xff}")

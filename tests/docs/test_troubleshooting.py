@@ -5,14 +5,14 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from common.errors import FailureCode, ShardlineError
-from consumer.filters import Rejection
-from producer.documents import DeadReason
+from shardline_common.errors import FailureCode, ShardlineError
+from shardline_consumer.filters.clara import Rejection
+from shardline_producer.sources.documents import DeadReason
 from tests.docs.blocks import DOCS, ROOT
 
 
 def tree(root: type[Exception]) -> Iterator[str]:
-    """A class of common.errors and all below it there."""
+    """A class of shardline_common.errors and all below it there."""
     yield root.__name__
     for child in root.__subclasses__():
         if child.__module__ == root.__module__:

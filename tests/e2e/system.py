@@ -20,15 +20,15 @@ from urllib.request import urlopen
 
 import orjson
 
-from common.chain import Chain
-from common.errors import BrokerUnavailable
-from common.kafka import KafkaBroker, open_kafka
-from common.kafka_options import KafkaOptions
-from common.layout import Layout
-from common.models import JobSpec
-from common.objects import S3Options, S3Store, open_s3
-from consumer.verify import Report, Verifier
-from shardline.client import Client, JobView
+from shardline.services.client import Client, JobView
+from shardline_common.dataset.chain import Chain
+from shardline_common.dataset.verify import Report, Verifier
+from shardline_common.errors import BrokerUnavailable
+from shardline_common.job.names import Layout
+from shardline_common.job.spec import JobSpec
+from shardline_common.kafka.broker import KafkaBroker, open_kafka
+from shardline_common.kafka.options import KafkaOptions
+from shardline_common.storage.s3 import S3Options, S3Store, open_s3
 from tests.services import S3
 
 PARTITIONS = 4
@@ -168,7 +168,7 @@ class System:
     def start(self, kind: str, **more: str) -> Process:
         """Start a producer or a worker."""
         log = self.folder / f"{kind}-{len(self.processes)}.log"
-        command = [sys.executable, "-m", "shardline.cli", kind, "--metrics-port", "0"]
+        command = [sys.executable, "-m", "shardline", kind, "--metrics-port", "0"]
         with log.open("wb") as out:
             popen = subprocess.Popen(
                 command, env=self.env(**more), stdout=out, stderr=subprocess.STDOUT, cwd=self.folder

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from common.layout import JOBS
-from common.ports import Message
-from shardline.sample import write_sample
+from shardline.services.sample import write_sample
+from shardline_common.job.names import JOBS
+from shardline_common.ports.broker import Message
 from tests.e2e.system import System, running_system
 from tests.services import S3
 
@@ -20,7 +20,7 @@ class Shell:
         self._system = system
 
     def run(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "shardline.cli", *arguments]
+        command = [sys.executable, "-m", "shardline", *arguments]
         env = self._system.env(NO_COLOR="1", COLUMNS="200")
         done = subprocess.run(
             command, capture_output=True, text=True, env=env, cwd=self._system.folder, check=False

@@ -22,12 +22,12 @@ def write_job(folder: Path, laws: Laws) -> Path:
 
 
 def command(job: Path, output: Path) -> list[str]:
-    return [sys.executable, "-m", "shardline.cli", "run", str(job), "--output", str(output), "--json"]
+    return [sys.executable, "-m", "shardline", "run", str(job), "--output", str(output), "--json"]
 
 
 def verified(dataset: str) -> dict[str, object]:
     done = subprocess.run(
-        [sys.executable, "-m", "shardline.cli", "verify", dataset, "--json"], capture_output=True, check=False
+        [sys.executable, "-m", "shardline", "verify", dataset, "--json"], capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))

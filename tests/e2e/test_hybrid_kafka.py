@@ -12,9 +12,9 @@ from typing import Any
 import orjson
 import pytest
 
-from common.layout import Layout
-from common.models import JobSpec
-from producer.sources.uds3.neo4j_options import Neo4jOptions
+from shardline_common.job.names import Layout
+from shardline_common.job.spec import JobSpec
+from shardline_producer.sources.uds3.neo4j.options import Neo4jOptions
 from tests.databases import Database
 from tests.e2e.system import Process, System, running_system
 from tests.four_stores import WEIGHTS, FourStores, four_stores

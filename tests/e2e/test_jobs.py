@@ -10,13 +10,13 @@ from urllib.request import urlopen
 import orjson
 import pytest
 
-from common.jobstate import State
-from common.layout import JOBS, Layout, attempt_topic, job_key
-from common.models import Request
-from common.outcome import read_outcome
-from common.ports import Message
-from shardline.client import Board, submission
-from shardline.sample import POISON, write_sample
+from shardline.services.client import Board, submission
+from shardline.services.sample import POISON, write_sample
+from shardline_common.job.names import JOBS, Layout, attempt_topic, job_key
+from shardline_common.job.outcome import read_outcome
+from shardline_common.job.spec import Request
+from shardline_common.job.state import State
+from shardline_common.ports.broker import Message
 from tests.e2e.system import Process, System, running_system
 from tests.laws import Laws
 from tests.make import job, sample_job

@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from common.layout import Layout, attempt_topic
+from shardline_common.job.names import Layout, attempt_topic
 from tests.e2e.system import Process, System, multiset, running_system
 from tests.laws import Laws
 from tests.services import S3

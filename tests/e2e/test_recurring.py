@@ -15,9 +15,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from common.models import parse_job
-from shardline.template import fill_job
-from shardline.window import parse_window
+from shardline.services.date_range import parse_window
+from shardline.services.job_template import fill_job
+from shardline_common.job.spec import parse_job
 from tests.databases import Database
 from tests.e2e.system import multiset, running_system
 from tests.reading import names, scanned

@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from common.clock import SystemClock
-from common.directory import DirectoryStore
-from common.layout import Layout
-from common.metrics import Metrics
-from common.models import JobSpec
-from common.settings import Settings
-from consumer.verify import Verifier
-from producer.parts import Limits
-from shardline.client import JobView
-from shardline.embedded import Embedded
-from shardline.wiring import source_factory
+from shardline.services.client import JobView
+from shardline.services.embedded import Embedded
+from shardline.services.wiring import source_factory
+from shardline_common.dataset.verify import Verifier
+from shardline_common.job.names import Layout
+from shardline_common.job.spec import JobSpec
+from shardline_common.runtime.clock import SystemClock
+from shardline_common.settings.load import Settings
+from shardline_common.storage.directory import DirectoryStore
+from shardline_common.telemetry.metrics import Metrics
+from shardline_producer.context import Limits
 from tests.corpus import corpus_file, lines
 from tests.e2e.system import running_system
 from tests.faults.oracle import SHORT
@@ -155,7 +155,7 @@ async def test_killed_and_resumed_it_ends_with_the_same_digest(
 async def start(spec: JobSpec, folder: Path, server: Themis) -> asyncio.subprocess.Process:
     (folder / "job.json").write_bytes(spec.body())
     env = os.environ | {"THEMIS_URL": server.url, "THEMIS_TOKEN": READER, "THEMIS_RATE": "0"}
-    command = ("-m", "shardline.cli", "run", "job.json", "--output", "killed")
+    command = ("-m", "shardline", "run", "job.json", "--output", "killed")
     return await asyncio.create_subprocess_exec(
         sys.executable, *command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

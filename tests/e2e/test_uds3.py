@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
-from common.layout import Layout
-from shardline.client import JobView
+from shardline.services.client import JobView
+from shardline_common.job.names import Layout
 from tests.databases import Database
 from tests.e2e.system import multiset, running_system
 from tests.faults.oracle import SHORT
@@ -73,7 +73,7 @@ def ahead_of(least: int, view: JobView) -> bool:
 
 def embedded_digest(path: Path, output: Path, database: Database) -> str:
     """The digest of `shardline run`, as `verify` proves it."""
-    shardline = [sys.executable, "-m", "shardline.cli"]
+    shardline = [sys.executable, "-m", "shardline"]
     env = os.environ | database.env
     run = [*shardline, "run", str(path), "--output", str(output), "--json"]
     done = subprocess.run(run, capture_output=True, check=False, env=env)

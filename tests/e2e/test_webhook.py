@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from common.failpoints import VARIABLE
-from common.layout import attempt_topic
-from common.models import Request
 from deploy.dev.service import free_ports
-from shardline.sample import write_sample
+from shardline.services.sample import write_sample
+from shardline_common.job.names import attempt_topic
+from shardline_common.job.spec import Request
+from shardline_common.runtime.failpoints import VARIABLE
 from tests.e2e.system import DEADLINE, Process, System, running_system
 from tests.faults.oracle import SHORT
 from tests.make import job, sample_job
@@ -143,7 +143,7 @@ async def test_producers_killed_around_the_telling(tmp_path: Path, kafka: str, s
 
 
 def run(folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "shardline.cli", "run", "job.json", "--json"]
+    command = [sys.executable, "-m", "shardline", "run", "job.json", "--json"]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 

@@ -3,8 +3,8 @@
 import json
 from collections import Counter
 
-from common.layout import Layout
-from common.models import JobSpec
+from shardline_common.job.names import Layout
+from shardline_common.job.spec import JobSpec
 from tests.e2e.system import System, multiset
 from tests.sampled import Sampled
 

@@ -21,8 +21,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 from rich.console import Console
 from rich.table import Table
 
-from common.models import JobSpec, Request
-from shardline.sample import write_sample
+from shardline.services.sample import write_sample
+from shardline_common.job.spec import JobSpec, Request
 from tests.e2e.system import Process, System, running_system
 from tests.faults.oracle import SHORT
 from tests.faults.proxies import Fault, S3Proxy, TcpProxy

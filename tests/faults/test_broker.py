@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import BrokerUnavailable
+from shardline_common.errors import BrokerUnavailable
 from tests.e2e.system import System, running_system
 from tests.faults.oracle import SHORT, judge_sample
 from tests.faults.proxies import TcpProxy

@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common.failpoints import POINTS, VARIABLE
-from common.layout import Layout
+from shardline_common.job.names import Layout
+from shardline_common.runtime.failpoints import POINTS, VARIABLE
 from tests.e2e.system import Process, System, running_system
 from tests.faults.oracle import SHORT, judge_sample
 from tests.faults.proxies import Fault, S3Proxy, until

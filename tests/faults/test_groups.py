@@ -10,12 +10,12 @@ import psutil
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from common.chain import Chain
-from common.failpoints import VARIABLE
-from common.layout import DEAD_LETTERS, JOBS, Layout, attempt_group, attempt_topic
-from common.models import JobSpec
-from common.ports import Message
-from producer.topics import ensure_system_topics
+from shardline_common.dataset.chain import Chain
+from shardline_common.job.names import DEAD_LETTERS, JOBS, Layout, attempt_group, attempt_topic
+from shardline_common.job.spec import JobSpec
+from shardline_common.ports.broker import Message
+from shardline_common.runtime.failpoints import VARIABLE
+from shardline_producer.topics import ensure_system_topics
 from tests.e2e.system import PARTITIONS, Process, System, running_system
 from tests.faults.oracle import SHORT, judge_sample
 from tests.faults.proxies import until

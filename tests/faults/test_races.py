@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import ObjectMissing
-from common.layout import Layout, attempt_topic
-from common.models import JobSpec, Request
-from common.outcome import read_outcome
-from shardline.client import JobView
+from shardline.services.client import JobView
+from shardline_common.errors import ObjectMissing
+from shardline_common.job.names import Layout, attempt_topic
+from shardline_common.job.outcome import read_outcome
+from shardline_common.job.spec import JobSpec, Request
 from tests.e2e.system import System, running_system
 from tests.faults.oracle import SHORT, judge_sample
 from tests.sampled import Sampled

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common.layout import attempt_topic
-from common.models import Request
+from shardline_common.job.names import attempt_topic
+from shardline_common.job.spec import Request
 from tests.e2e.system import running_system
 from tests.faults.oracle import SHORT, judge_sample
 from tests.faults.proxies import Fault, S3Proxy, until

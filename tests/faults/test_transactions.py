@@ -8,9 +8,9 @@ from pathlib import Path
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 
-from common.failpoints import VARIABLE
-from common.layout import attempt_topic
-from common.models import JobSpec
+from shardline_common.job.names import attempt_topic
+from shardline_common.job.spec import JobSpec
+from shardline_common.runtime.failpoints import VARIABLE
 from tests.e2e.system import System, running_system
 from tests.faults.oracle import SHORT, judge_sample
 from tests.faults.proxies import until

@@ -15,29 +15,29 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from common.directory import DirectoryStore
-from common.errors import SourceUnavailable
-from common.lifecycle import run_until_stopped
-from common.logs import log_to_stderr
-from common.memory_broker import MemoryBroker
-from common.metrics import Metrics
-from common.models import JobSpec
-from common.settings import Settings, load_settings
-from consumer.budget import SpoolBudget
-from consumer.job import Resources
-from consumer.spool_folder import spool_folder
-from consumer.worker import Worker, WorkerParts
-from producer.owner import Owner
-from producer.parts import ProducerParts
-from producer.sources.memory import MemoryDatabase
-from producer.sources.planned import Description, Entry, PlannedSource
-from producer.sources.port import Broken, Document, Parts
-from producer.sources.query import check_filters
-from shardline.gateway.library import Library
-from shardline.gateway.serve import Reading, run_gateway
+from shardline.gateway.dataset_library import Library
+from shardline.gateway.server import Reading, run_gateway
 from shardline.gateway.users import security_policy
-from shardline.sample import sample_document
-from shardline.wiring import CLOCK, limits, slots
+from shardline.services.sample import sample_document
+from shardline.services.wiring import CLOCK, limits, slots
+from shardline_common.errors import SourceUnavailable
+from shardline_common.job.spec import JobSpec
+from shardline_common.memory.broker import MemoryBroker
+from shardline_common.runtime.lifecycle import run_until_stopped
+from shardline_common.settings.load import Settings, load_settings
+from shardline_common.storage.directory import DirectoryStore
+from shardline_common.telemetry.logs import log_to_stderr
+from shardline_common.telemetry.metrics import Metrics
+from shardline_consumer.attempt_consumer import Resources
+from shardline_consumer.spool.budget import SpoolBudget
+from shardline_consumer.spool.folder import spool_folder
+from shardline_consumer.worker import Worker, WorkerParts
+from shardline_producer.context import ProducerParts
+from shardline_producer.coordinator import Owner
+from shardline_producer.sources.memory import MemoryDatabase
+from shardline_producer.sources.planned import Description, Entry, PlannedSource
+from shardline_producer.sources.query_filters import check_filters
+from shardline_producer.sources.source import Broken, Document, Parts
 
 _log = logging.getLogger("tests.source")
 _FIELDS = {

@@ -13,7 +13,7 @@ from typing import Any
 
 import requests
 
-from shardline.gateway.requests import CreateRequest
+from shardline.gateway.request_models import CreateRequest
 
 _SERVING = re.compile(r"serving on http://[^ ]*:(\d+),")
 SECONDS = 90.0

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import shardline.clara
-from common.errors import JobFailed, ServiceUnavailable, SourceUnavailable
-from common.models import JobSpec
-from producer.sources.planned import PlannedSource
-from producer.sources.port import Parts
 from shardline.clara import DatasetDocument, DatasetSearchAPI, DatasetSearchQuery
+from shardline_common.errors import JobFailed, ServiceUnavailable, SourceUnavailable
+from shardline_common.job.spec import JobSpec
+from shardline_producer.sources.planned import PlannedSource
+from shardline_producer.sources.source import Parts
 from tests.gateway.server import ScriptedStore, sample_documents
 from tests.gateway.system import SECONDS
 
@@ -168,9 +168,9 @@ def test_nothing_on_its_way_needs_posix(tmp_path: Path) -> None:
 import sys
 for name in {posix!r}:
     sys.modules[name] = None
-import shardline.clara, shardline.commands.export, shardline.cli
+import shardline.clara, shardline.cli.export, shardline.cli.app
 sys.argv = ["shardline", "export", "--query", "x", "--output", "x.jsonl"]
-shardline.cli.main()
+shardline.cli.app.main()
 """
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent.parent)}
     found = subprocess.run(
@@ -189,7 +189,7 @@ shardline.cli.main()
 def script(folder: Path, *options: str, **env: str) -> subprocess.CompletedProcess[str]:
     """`shardline export` as a user calls it."""
     return subprocess.run(
-        [sys.executable, "-m", "shardline.cli", "export", *options],
+        [sys.executable, "-m", "shardline", "export", *options],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent.parent)} | env,
         capture_output=True,

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import requests
 
-from common.directory import DirectoryStore
-from common.layout import Layout
-from consumer.verify import Verifier
-from shardline.gateway.formats import Parquet
+from shardline.gateway.export_formats import Parquet
 from shardline.gateway.problems import Problem
+from shardline_common.dataset.verify import Verifier
+from shardline_common.job.names import Layout
+from shardline_common.storage.directory import DirectoryStore
 from tests.gateway.system import SECONDS, Server, body, ended
 from tests.make import job
 

@@ -10,14 +10,14 @@ import requests
 
 from deploy.dev.postgres import PASSWORD, USER
 from deploy.dev.service import HOST
-from shardline.sample import sample_document
+from shardline.services.sample import sample_document
 from tests.databases import Database, local_postgres
 from tests.e2e.system import running_system
 from tests.gateway.system import SECONDS, Server, body, ended, eventually, running
 from tests.services import S3
 from tests.uds3 import make_uds3
 
-COMMAND = ("-m", "shardline.cli", "gateway")
+COMMAND = ("-m", "shardline", "gateway")
 SEARCH = {"search_types": ["relational"], "min_quality_score": 0.3}
 
 

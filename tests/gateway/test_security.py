@@ -226,7 +226,7 @@ def test_the_page_asks_for_a_token_and_keeps_it_from_scripts(secure: Server, rea
 def start(**env: str) -> subprocess.CompletedProcess[str]:
     """`shardline gateway` with these settings, which must not start."""
     return subprocess.run(
-        [sys.executable, "-m", "shardline.cli", "gateway", "--port", "0", "--metrics-port", "0"],
+        [sys.executable, "-m", "shardline", "gateway", "--port", "0", "--metrics-port", "0"],
         env=os.environ | env,
         capture_output=True,
         text=True,

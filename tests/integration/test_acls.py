@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from common.aio import patiently
-from common.errors import BrokerUnavailable
-from common.layout import (
+from shardline.gateway.job_watcher import Watch
+from shardline.services.client import Client
+from shardline_common.errors import BrokerUnavailable
+from shardline_common.job.names import (
     ATTEMPT_GROUPS,
     ATTEMPT_TOPICS,
     CHECKPOINTS,
@@ -21,11 +22,10 @@ from common.layout import (
     PRODUCERS,
     TRANSACTIONAL_IDS,
 )
-from common.models import Request
-from common.ports import TopicSpec
-from producer.topics import attempt_topic_spec, ensure_system_topics
-from shardline.client import Client
-from shardline.gateway.watch import Watch
+from shardline_common.job.spec import Request
+from shardline_common.ports.broker import TopicSpec
+from shardline_common.runtime.retry import retry_forever
+from shardline_producer.topics import attempt_topic_spec, ensure_system_topics
 from tests.kafka_house import CLOCK, House, at_work, open_house
 from tests.kafka_rights import Acl
 from tests.make import job, sample_job
@@ -163,7 +163,7 @@ def work_of(house: House, role: str) -> Callable[[], Awaitable[None]]:
     broker, work = house.brokers[role], (house.owner if role == "producer" else house.worker)
 
     async def start() -> None:
-        await patiently(partial(ensure_system_topics, broker, 1), CLOCK, "look for the topics", cap=0.5)
+        await retry_forever(partial(ensure_system_topics, broker, 1), CLOCK, "look for the topics", cap=0.5)
         await work().run()
 
     return start
@@ -173,7 +173,7 @@ async def test_a_job_stands_still_without_each_of_the_rights(
     tmp_path: Path, secure: SecureKafka, tokens: TokenEndpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     # Of many tries in vain only the first is a warning.
-    caplog.set_level(logging.DEBUG, "common.aio")
+    caplog.set_level(logging.DEBUG, "shardline_common.runtime.tasks")
     async with open_house(tmp_path, secure, tokens) as house:
         ladder, client = Ladder(house, caplog), Client(house.everyone, 1)
         await ladder.pull_up()

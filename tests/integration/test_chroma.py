@@ -10,16 +10,16 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from common.errors import JobFailed, SourceUnavailable
-from common.models import Query, Range
 from deploy.dev.service import free_ports
-from producer.documents import DeadReason
-from producer.sources.uds3.chroma import ChromaOptions, ChromaRanker
-from producer.sources.uds3.chroma_bodies import ChromaBodies
-from producer.sources.uds3.distance import similarity
-from producer.sources.uds3.embed import EmbeddingOptions
-from producer.sources.uds3.embedders import embedder
-from producer.sources.uds3.port import REMOVED, Body, Hit, Unreadable, Wanted
+from shardline_common.errors import JobFailed, SourceUnavailable
+from shardline_common.job.spec import Query, Range
+from shardline_producer.sources.documents import DeadReason
+from shardline_producer.sources.uds3.chroma.bodies import ChromaBodies
+from shardline_producer.sources.uds3.chroma.ranker import ChromaOptions, ChromaRanker
+from shardline_producer.sources.uds3.distance import similarity
+from shardline_producer.sources.uds3.embedding.choice import embedder
+from shardline_producer.sources.uds3.embedding.embedder import EmbeddingOptions
+from shardline_producer.sources.uds3.store_ports import REMOVED, Body, Hit, Unreadable, Wanted
 from tests.chroma_data import ChromaData
 from tests.embedding_stub import Fixed, embedding_service, over_http
 from tests.stores import Address, connections_to, http_options
@@ -225,7 +225,7 @@ async def test_all_that_is_marked_deleted_is_told(chroma: Address, monkeypatch: 
     assert await removed(replace(data.options, include_archived=True)) == [*"012345", "a", "named"]
     narrow = replace(data.options, http=replace(data.options.http, max_bytes=10_000))
     assert await removed(narrow) == everything
-    monkeypatch.setattr("producer.sources.uds3.chroma._MOST_METADATAS", 2)
+    monkeypatch.setattr("shardline_producer.sources.uds3.chroma.ranker._MOST_METADATAS", 2)
     assert await removed(data.options) == everything
 
 

@@ -11,12 +11,12 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from common.errors import JobFailed, SourceUnavailable
 from deploy.dev.service import free_ports
-from producer.documents import DeadReason
-from producer.sources.uds3.couch import CouchBodies, CouchOptions, basic
-from producer.sources.uds3.port import REMOVED, Body, Unreadable, Wanted
-from shardline.sample import sample_document
+from shardline.services.sample import sample_document
+from shardline_common.errors import JobFailed, SourceUnavailable
+from shardline_producer.sources.documents import DeadReason
+from shardline_producer.sources.uds3.couch.bodies import CouchBodies, CouchOptions, basic
+from shardline_producer.sources.uds3.store_ports import REMOVED, Body, Unreadable, Wanted
 from tests.couch_data import CouchData
 from tests.stores import Address, connections_to, http_options
 

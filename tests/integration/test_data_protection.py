@@ -13,11 +13,11 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from common.layout import CHECKPOINTS, DEAD_LETTERS, EVENTS, JOBS, attempt_topic, job_key
-from common.models import JobSpec, Request
-from common.ports import Message
 from deploy.dev.kafka import Kafka
 from shardline.gateway.exports import Exports
+from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, EVENTS, JOBS, attempt_topic, job_key
+from shardline_common.job.spec import JobSpec, Request
+from shardline_common.ports.broker import Message
 from tests.e2e.system import System, running_system
 from tests.make import job, sample_job
 from tests.services import S3, service_started
@@ -102,7 +102,7 @@ async def forget_soon(broker: KeenKafka, topic: str) -> None:
 
 
 async def shown(system: System, *arguments: str) -> str:
-    command = [sys.executable, "-m", "shardline.cli", "doctor", "--data", *arguments]
+    command = [sys.executable, "-m", "shardline", "doctor", "--data", *arguments]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, env=system.env())
     assert done.returncode == 0, done.stderr
     return str(done.stdout)

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from common.errors import JobFailed, SourceUnavailable
-from producer.sources.port import Document, Item
-from producer.sources.uds3 import sql
-from producer.sources.uds3.port import Body
-from producer.sources.uds3.postgres import Postgres
-from producer.sources.uds3.store import Stores
+from shardline_common.errors import JobFailed, SourceUnavailable
+from shardline_producer.sources.source import Document, Item
+from shardline_producer.sources.uds3.planned_store import Stores
+from shardline_producer.sources.uds3.postgres import sql
+from shardline_producer.sources.uds3.postgres.connection import Postgres
+from shardline_producer.sources.uds3.store_ports import Body
 from tests.databases import Database
 from tests.reading import dead, documents, names, opened, read, uds3_job
 from tests.uds3 import Listed, Shelf, insert, make_uds3

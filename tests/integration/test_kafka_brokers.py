@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from common.kafka import open_kafka
-from common.kafka_options import KafkaOptions
-from common.ports import TopicSpec
-from common.settings import Settings
 from deploy.dev.kafka import Kafka, kafka_jars
 from deploy.dev.service import require_java, run_command
-from producer.topics import attempt_topic_spec, ensure_system_topics, system_topics
-from shardline.client import Client
-from shardline.doctor import examine
-from shardline.serve import warn_of_brokers
+from shardline.services.client import Client
+from shardline.services.doctor import examine
+from shardline.services.processes import warn_of_brokers
+from shardline_common.kafka.broker import open_kafka
+from shardline_common.kafka.options import KafkaOptions
+from shardline_common.ports.broker import TopicSpec
+from shardline_common.settings.load import Settings
+from shardline_producer.topics import attempt_topic_spec, ensure_system_topics, system_topics
 from tests.kafka_house import at_work, open_house
 from tests.make import job, sample_job
 from tests.secure_kafka import SecureKafka

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import BrokerUnavailable, UsageError
-from common.kafka import open_kafka
-from common.kafka_options import KafkaOptions
-from common.ports import Message, TopicSpec
-from common.settings import Settings
-from shardline.wiring import kafka_options
+from shardline.services.wiring import kafka_options
+from shardline_common.errors import BrokerUnavailable, UsageError
+from shardline_common.kafka.broker import open_kafka
+from shardline_common.kafka.options import KafkaOptions
+from shardline_common.ports.broker import Message, TopicSpec
+from shardline_common.settings.load import Settings
 from tests.faults.proxies import until
 from tests.kafka_rights import Acl, open_rights
 from tests.secure_kafka import PASSWORD, SecureKafka, certified, named, tokened

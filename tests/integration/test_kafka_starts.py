@@ -7,9 +7,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
-from common.kafka import KafkaBroker, open_kafka
-from common.kafka_options import KafkaOptions
-from common.ports import GroupListener, Message, TopicSpec
+from shardline_common.kafka.broker import KafkaBroker, open_kafka
+from shardline_common.kafka.options import KafkaOptions
+from shardline_common.ports.broker import GroupListener, Message, TopicSpec
 from tests.faults.proxies import TcpProxy, until
 from tests.stores import connections_to
 
@@ -88,7 +88,7 @@ async def cancel(work: asyncio.Task[None], times: int) -> None:
 async def test_cancels_at_the_start(
     monkeypatch: pytest.MonkeyPatch, kafka: str, name: str, cancels: int
 ) -> None:
-    monkeypatch.setattr("common.aio._GRACE_SECONDS", 60.0)
+    monkeypatch.setattr("shardline_common.runtime.tasks._GRACE_SECONDS", 60.0)
     start, before = STARTS[name]
     async with proxied(kafka) as (proxy, options), open_kafka(options) as broker:
         proxy.hold = (before, ANSWERED)

@@ -10,12 +10,12 @@ from uuid import uuid4
 
 import pytest
 
-from common.errors import BrokerUnavailable, TopicMissing
-from common.kafka import open_kafka
-from common.kafka_options import KafkaOptions
-from common.ports import Broker, GroupListener, GroupReader, Message, TopicSpec
 from deploy.dev.kafka import Kafka
 from deploy.dev.service import free_ports
+from shardline_common.errors import BrokerUnavailable, TopicMissing
+from shardline_common.kafka.broker import open_kafka
+from shardline_common.kafka.options import KafkaOptions
+from shardline_common.ports.broker import Broker, GroupListener, GroupReader, Message, TopicSpec
 
 BOUND = 30.0
 

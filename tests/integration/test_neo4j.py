@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from common.errors import JobFailed, SourceUnavailable
-from common.models import Query
 from deploy.dev.service import free_ports
-from producer.sources.uds3.cypher import Statement
-from producer.sources.uds3.neo4j import Neo4jRanker
-from producer.sources.uds3.neo4j_options import Neo4jOptions
-from producer.sources.uds3.port import Hit
-from shardline.sample import sample_document
+from shardline.services.sample import sample_document
+from shardline_common.errors import JobFailed, SourceUnavailable
+from shardline_common.job.spec import Query
+from shardline_producer.sources.uds3.neo4j.cypher import Statement
+from shardline_producer.sources.uds3.neo4j.options import Neo4jOptions
+from shardline_producer.sources.uds3.neo4j.ranker import Neo4jRanker
+from shardline_producer.sources.uds3.store_ports import Hit
 from tests.stores import connections_to, cypher_async
 
 DOCUMENTS = 2500
@@ -266,7 +266,7 @@ async def test_a_query_that_takes_too_long_may_be_tried_again(
     emptied: Neo4jOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endless = "UNWIND range(1, 100000000000) AS number RETURN sum(number % 7) AS documents"
-    monkeypatch.setattr("producer.sources.uds3.neo4j._COUNT", Statement(endless, {}))
+    monkeypatch.setattr("shardline_producer.sources.uds3.neo4j.ranker._COUNT", Statement(endless, {}))
     hurried = Neo4jRanker(replace(emptied, query_timeout=1.0, attempts=1))
     with pytest.raises(SourceUnavailable, match="TimedOut"):
         await hurried.check()

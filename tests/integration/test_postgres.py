@@ -9,13 +9,13 @@ from typing import Any
 import orjson
 import pytest
 
-from common.errors import JobFailed
-from common.layout import Layout
-from common.memory_store import MemoryStore
-from producer.plan import make_plan
-from producer.sources.port import Broken
-from producer.sources.uds3.postgres import Postgres
-from producer.sources.uds3.store import Stores
+from shardline_common.errors import JobFailed
+from shardline_common.job.names import Layout
+from shardline_common.memory.store import MemoryStore
+from shardline_producer.plan import make_plan
+from shardline_producer.sources.source import Broken
+from shardline_producer.sources.uds3.planned_store import Stores
+from shardline_producer.sources.uds3.postgres.connection import Postgres
 from tests.corpus import corpus_file, lines
 from tests.databases import Database, own_database
 from tests.make import job

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import JobFailed, SourceUnavailable
-from common.layout import Layout
-from common.memory_store import MemoryStore
-from common.models import JobSpec
-from consumer.verify import Verifier
 from deploy.dev.postgres import PASSWORD, USER
 from deploy.dev.service import HOST, free_ports
-from producer.plan import make_plan
-from producer.sources.uds3.postgres import Postgres
-from producer.sources.uds3.store import Stores
+from shardline_common.dataset.verify import Verifier
+from shardline_common.errors import JobFailed, SourceUnavailable
+from shardline_common.job.names import Layout
+from shardline_common.job.spec import JobSpec
+from shardline_common.memory.store import MemoryStore
+from shardline_producer.plan import make_plan
+from shardline_producer.sources.uds3.planned_store import Stores
+from shardline_producer.sources.uds3.postgres.connection import Postgres
 from tests.databases import Database, local_postgres
 from tests.reading import names, opened, read, run, scanned, uds3_job
 from tests.uds3 import insert, load_corpus, make_uds3

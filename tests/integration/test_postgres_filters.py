@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from common.errors import JobFailed
-from producer.plan import make_plan
-from producer.sources.port import Document
-from producer.sources.query import passes
-from producer.sources.uds3.postgres import Postgres
-from producer.sources.uds3.store import Stores
+from shardline_common.errors import JobFailed
+from shardline_producer.plan import make_plan
+from shardline_producer.sources.query_filters import passes
+from shardline_producer.sources.source import Document
+from shardline_producer.sources.uds3.planned_store import Stores
+from shardline_producer.sources.uds3.postgres.connection import Postgres
 from tests.databases import Database
 from tests.reading import dead, documents, names, opened, read, scanned, uds3_job
 from tests.uds3 import insert, load_corpus, make_uds3

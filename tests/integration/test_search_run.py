@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
-from common.clock import SystemClock
-from common.directory import DirectoryStore
-from common.layout import Layout
-from common.metrics import Metrics
-from common.models import JobSpec
-from common.settings import Settings
-from consumer.verify import Verifier
-from producer.parts import Limits
-from producer.sources.uds3.neo4j_options import Neo4jOptions
-from shardline.doctor import examine
-from shardline.embedded import Embedded
-from shardline.wiring import source_factory
+from shardline.services.doctor import examine
+from shardline.services.embedded import Embedded
+from shardline.services.wiring import source_factory
+from shardline_common.dataset.verify import Verifier
+from shardline_common.job.names import Layout
+from shardline_common.job.spec import JobSpec
+from shardline_common.runtime.clock import SystemClock
+from shardline_common.settings.load import Settings
+from shardline_common.storage.directory import DirectoryStore
+from shardline_common.telemetry.metrics import Metrics
+from shardline_producer.context import Limits
+from shardline_producer.sources.uds3.neo4j.options import Neo4jOptions
 from tests.chroma_data import ChromaData
 from tests.couch_data import CouchData
 from tests.embedding_stub import embedding_service

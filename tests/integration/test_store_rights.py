@@ -9,27 +9,27 @@ from typing import Any
 
 import pytest
 
-from common.clock import SystemClock
-from common.errors import ObjectExists, ObjectMissing, StoreUnavailable
-from common.layout import Layout
-from common.memory_broker import MemoryBroker
-from common.metrics import Metrics
-from common.models import Request
-from common.objects import S3Options, S3Store, open_s3
-from common.probe import probe_create_only
-from common.settings import Settings
-from consumer.budget import SpoolBudget
-from consumer.job import Resources
-from consumer.verify import Verifier
-from consumer.worker import Worker, WorkerParts
 from deploy.dev.seaweed import ACCESS_KEY, BUCKET, SECRET_KEY, Seaweed
-from producer.owner import Owner
-from producer.parts import ProducerParts
-from producer.topics import ensure_system_topics
-from shardline.client import Client
 from shardline.gateway.exports import Exports
-from shardline.sample import write_sample
-from shardline.wiring import limits, slots, source_factory
+from shardline.services.client import Client
+from shardline.services.sample import write_sample
+from shardline.services.wiring import limits, slots, source_factory
+from shardline_common.dataset.verify import Verifier
+from shardline_common.errors import ObjectExists, ObjectMissing, StoreUnavailable
+from shardline_common.job.names import Layout
+from shardline_common.job.spec import Request
+from shardline_common.memory.broker import MemoryBroker
+from shardline_common.runtime.clock import SystemClock
+from shardline_common.settings.load import Settings
+from shardline_common.storage.probe import probe_create_only
+from shardline_common.storage.s3 import S3Options, S3Store, open_s3
+from shardline_common.telemetry.metrics import Metrics
+from shardline_consumer.attempt_consumer import Resources
+from shardline_consumer.spool.budget import SpoolBudget
+from shardline_consumer.worker import Worker, WorkerParts
+from shardline_producer.context import ProducerParts
+from shardline_producer.coordinator import Owner
+from shardline_producer.topics import ensure_system_topics
 from tests.kafka_house import at_work
 from tests.make import job, sample_job
 from tests.services import service_started

@@ -15,25 +15,25 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from common.clock import SystemClock
-from common.jobstate import State
-from common.kafka import open_kafka
-from common.kafka_options import KafkaOptions
-from common.layout import CHECKPOINTS, JOBS, attempt_topic
-from common.memory_store import MemoryStore
-from common.metrics import Metrics
-from common.otel import OtelTracer
-from common.ports import Broker, Record
-from common.settings import Settings
-from common.tracing import span, traceparent_of, use
-from common.wire import END
-from consumer.budget import SpoolBudget
-from consumer.job import Resources
-from consumer.worker import Worker, WorkerParts
-from producer.owner import Owner
-from producer.parts import Limits, ProducerParts
-from shardline.client import Client, JobView
-from shardline.wiring import source_factory
+from shardline.services.client import Client, JobView
+from shardline.services.wiring import source_factory
+from shardline_common.job.messages import END
+from shardline_common.job.names import CHECKPOINTS, JOBS, attempt_topic
+from shardline_common.job.state import State
+from shardline_common.kafka.broker import open_kafka
+from shardline_common.kafka.options import KafkaOptions
+from shardline_common.memory.store import MemoryStore
+from shardline_common.ports.broker import Broker, Record
+from shardline_common.runtime.clock import SystemClock
+from shardline_common.settings.load import Settings
+from shardline_common.telemetry.metrics import Metrics
+from shardline_common.telemetry.otel import OtelTracer
+from shardline_common.telemetry.tracing import span, traceparent_of, use
+from shardline_consumer.attempt_consumer import Resources
+from shardline_consumer.spool.budget import SpoolBudget
+from shardline_consumer.worker import Worker, WorkerParts
+from shardline_producer.context import Limits, ProducerParts
+from shardline_producer.coordinator import Owner
 from tests.collector import Collector, collecting
 from tests.e2e.system import Process, System, running_system
 from tests.faults.oracle import SHORT, judge_sample
@@ -105,7 +105,7 @@ async def test_one_trace_from_submit_to_success(tmp_path: Path, kafka: str, samp
 def submit(system: System, body: str) -> None:
     """`shardline submit`, as a process of its own."""
     (system.folder / "job.json").write_text(body)
-    command = [sys.executable, "-m", "shardline.cli", "submit", "job.json"]
+    command = [sys.executable, "-m", "shardline", "submit", "job.json"]
     done = subprocess.run(
         command, env=system.env(), cwd=system.folder, capture_output=True, text=True, check=False
     )

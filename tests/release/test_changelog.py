@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common import __version__
+from shardline_common import __version__
 
 ROOT = Path(__file__).parent.parent.parent
 KINDS = ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")

@@ -11,19 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from common import __version__
+from shardline_common import __version__
 
 ROOT = Path(__file__).parent.parent.parent
 UV = Path(sys.executable).parent / "uv"
-PACKAGES = {"common", "consumer", "producer", "shardline"}
+PACKAGES = {"shardline", "shardline_common", "shardline_consumer", "shardline_producer"}
+FOLDERS = {"common", "consumer", "producer", "shardline"}
 IMPORT_ALL = """
 import importlib, pkgutil
-for name in ("common", "consumer", "producer", "shardline"):
+for name in ("shardline_common", "shardline_consumer", "shardline_producer", "shardline"):
     package = importlib.import_module(name)
     assert "site-packages" in package.__file__, package.__file__
     for module in pkgutil.walk_packages(package.__path__, name + "."):
         # The one module that its extra is for.
-        if module.name != "common.otel":
+        if module.name != "shardline_common.telemetry.otel":
             importlib.import_module(module.name)
             print(module.name)
 """
@@ -91,7 +92,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(dist: Dist) -> None:
 def test_the_sdist_holds_what_the_tests_need_and_nothing_that_was_made(dist: Dist) -> None:
     with tarfile.open(dist.sdist) as sdist:
         names = {name.split("/")[1] for name in sdist.getnames() if "/" in name}
-    assert {*PACKAGES, "tests", "docs", "deploy", "Makefile", "uv.lock", "CHANGELOG.md"} <= names
+    assert {*FOLDERS, "tests", "docs", "deploy", "Makefile", "uv.lock", "CHANGELOG.md"} <= names
     assert not names & {".venv", ".run", "dist", "datasets", ".env"}
 
 

@@ -5,9 +5,9 @@ from email.message import Message
 
 import pytest
 
-from common import __version__
 from deploy.release.licences import ALLOWED, ROOT, STATED, Licence, declared, licences
 from deploy.release.sbom import bill
+from shardline_common import __version__
 
 
 def test_every_licence_is_allowed() -> None:

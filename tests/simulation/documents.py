@@ -4,10 +4,10 @@ import random
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from common.models import JobSpec
-from common.wire import Position
-from producer.documents import DeadReason, dead_letter
-from producer.sources.port import Broken, Declared, Document, Frozen, Item
+from shardline_common.job.messages import Position
+from shardline_common.job.spec import JobSpec
+from shardline_producer.sources.documents import DeadReason, dead_letter
+from shardline_producer.sources.source import Broken, Declared, Document, Frozen, Item
 from tests.make import job
 
 

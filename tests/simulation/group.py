@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from common.errors import BrokerUnavailable, OffsetOutOfRange
-from common.ports import GroupListener, Record
+from shardline_common.errors import BrokerUnavailable, OffsetOutOfRange
+from shardline_common.ports.broker import GroupListener, Record
 from tests.simulation.world import SESSION, Process, World
 
 

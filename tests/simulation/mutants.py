@@ -7,21 +7,22 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from common.chain import Chain, ChainRecord
-from common.errors import FailureCode, JobFailed, ObjectExists, ServiceUnavailable
-from common.jobstate import JobState, PartitionState
-from common.layout import CHECKPOINTS
-from common.memory_store import MemoryStore
-from common.ports import Message, Record
-from consumer import dataset, upload
-from consumer.job import JobConsumer
-from consumer.segments import OpenSegment
-from consumer.spool import SpoolFile
-from consumer.upload import Landing
-from producer.attempt import AttemptRun
-from producer.backlog import Backlog
-from producer.encode import Encoder
-from producer.pipeline import Pipeline, checkpoint
+from shardline_common.dataset.chain import Chain, ChainRecord
+from shardline_common.errors import FailureCode, JobFailed, ObjectExists, ServiceUnavailable
+from shardline_common.job.names import CHECKPOINTS
+from shardline_common.job.state import JobState, PartitionState
+from shardline_common.memory.store import MemoryStore
+from shardline_common.ports.broker import Message, Record
+from shardline_consumer import commit as upload
+from shardline_consumer import publish as dataset
+from shardline_consumer.attempt_consumer import JobConsumer
+from shardline_consumer.commit import Landing
+from shardline_consumer.segment import OpenSegment
+from shardline_consumer.spool.file import SpoolFile
+from shardline_producer.attempt import AttemptRun
+from shardline_producer.backlog import Backlog
+from shardline_producer.encoder import Encoder
+from shardline_producer.pipeline import Pipeline, checkpoint
 from tests.simulation.group import Group, Reader
 from tests.simulation.ports import NetTransaction
 from tests.simulation.world import Process
@@ -139,7 +140,7 @@ def _sequences_anew(stack: ExitStack) -> None:
 
 def _no_fencing(stack: ExitStack) -> None:
     """Two producers of one job do not shut each other out."""
-    from common.memory_broker import MemoryBroker
+    from shardline_common.memory.broker import MemoryBroker
 
     stack.enter_context(patch.object(MemoryBroker, "check_epoch", lambda *_: None))
 
@@ -164,12 +165,12 @@ def _lost_answer_is_a_failure(stack: ExitStack) -> None:
     async def different(_landing: Any, key: str, _digest: str) -> None:
         raise JobFailed(FailureCode.NOT_REPRODUCIBLE, f"{key} was written before")
 
-    stack.enter_context(patch("consumer.upload._expect_same", different))
+    stack.enter_context(patch("shardline_consumer.commit._expect_same", different))
 
 
 def _unproven_finish(stack: ExitStack) -> None:
     """The finish does not wait for the chains."""
-    from consumer.finish import Finisher
+    from shardline_consumer.finish import Finisher
 
     async def landed(self: Finisher, _state: JobState) -> bool:
         self._tips = [await self._dataset.tip(number) for number in range(len(self._tips))]
@@ -177,7 +178,7 @@ def _unproven_finish(stack: ExitStack) -> None:
 
     stack.enter_context(patch.object(Finisher, "_all_landed", landed))
     stack.enter_context(patch.object(dataset, "prove", lambda *_: None))
-    stack.enter_context(patch("consumer.finish.prove", lambda *_: None))
+    stack.enter_context(patch("shardline_consumer.finish.prove", lambda *_: None))
 
 
 def _answers_believed(stack: ExitStack) -> None:

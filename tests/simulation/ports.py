@@ -8,18 +8,18 @@ from pathlib import Path
 
 import orjson
 
-from common.errors import BrokerUnavailable, ServiceUnavailable, StoreUnavailable
-from common.ports import (
+from shardline_common.errors import BrokerUnavailable, ServiceUnavailable, StoreUnavailable
+from shardline_common.ports.broker import (
     GroupListener,
     GroupReader,
     Message,
-    ObjectInfo,
     Record,
     TableReader,
     TopicSpec,
     Transaction,
     TransactionalWriter,
 )
+from shardline_common.ports.store import ObjectInfo
 from tests.simulation.group import Group, Reader
 from tests.simulation.world import Process
 

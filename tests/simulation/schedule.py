@@ -13,21 +13,21 @@ from pathlib import Path
 
 import orjson
 
-from common.jobstate import JobState, latest_states
-from common.layout import CHECKPOINTS, JOBS, Layout, parse_attempt_topic
-from common.memory_store import MemoryStore
-from common.metrics import Metrics
-from common.models import JobSpec, Request
-from common.ports import Message
-from consumer.budget import SpoolBudget
-from consumer.job import Resources
-from consumer.verify import Verifier
-from consumer.worker import Worker, WorkerParts
-from producer.owner import Owner
-from producer.parts import Limits, ProducerParts
-from producer.pipeline import Pace
-from producer.sources.port import Document, Item
-from producer.topics import ensure_system_topics
+from shardline_common.dataset.verify import Verifier
+from shardline_common.job.names import CHECKPOINTS, JOBS, Layout, parse_attempt_topic
+from shardline_common.job.spec import JobSpec, Request
+from shardline_common.job.state import JobState, latest_states
+from shardline_common.memory.store import MemoryStore
+from shardline_common.ports.broker import Message
+from shardline_common.telemetry.metrics import Metrics
+from shardline_consumer.attempt_consumer import Resources
+from shardline_consumer.spool.budget import SpoolBudget
+from shardline_consumer.worker import Worker, WorkerParts
+from shardline_producer.context import Limits, ProducerParts
+from shardline_producer.coordinator import Owner
+from shardline_producer.pipeline import Pace
+from shardline_producer.sources.source import Document, Item
+from shardline_producer.topics import ensure_system_topics
 from tests.simulation.documents import MemorySource, documents, simulated_job
 from tests.simulation.loop import Deadlock, SimClock, simulate
 from tests.simulation.ports import NetBroker, NetReceiver, NetStore

@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import pytest
 
-from producer.news import News
+from shardline_producer.notifications.outbox import News
 from tests.simulation.campaign import first_caught, run_many, sums
 from tests.simulation.mutants import CAUGHT, HARMLESS
 from tests.simulation.schedule import run_schedule, undisturbed

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from common.errors import ServiceUnavailable
-from common.layout import parse_attempt_topic
-from common.memory_broker import MemoryBroker
-from common.memory_store import MemoryStore
-from common.ports import Message
-from common.wire import END, KIND_SEQUENCE
+from shardline_common.errors import ServiceUnavailable
+from shardline_common.job.messages import END, KIND_SEQUENCE
+from shardline_common.job.names import parse_attempt_topic
+from shardline_common.memory.broker import MemoryBroker
+from shardline_common.memory.store import MemoryStore
+from shardline_common.ports.broker import Message
 
 T = TypeVar("T")
 SESSION = 3.0

@@ -8,7 +8,8 @@ from typing import BinaryIO
 
 import pytest
 
-from common.aio import begun, blocking, let_go, open_to_read
+from shardline_common.runtime.tasks import close_shielded, start_shielded
+from shardline_common.runtime.threads import open_to_read, run_in_thread
 
 
 async def helper(*, catches: bool) -> None:
@@ -27,14 +28,14 @@ async def test_the_cancel_of_a_clients_own_helper_is_not_ours() -> None:
         waiting.cancel()
         await waiting
 
-    await let_go(close)
+    await close_shielded(close)
 
 
 @pytest.mark.parametrize("catches", [True, False])
 async def test_a_cancel_of_ours_is_not_lost_in_a_helper(
     monkeypatch: pytest.MonkeyPatch, catches: bool
 ) -> None:
-    monkeypatch.setattr("common.aio._GRACE_SECONDS", 0.01)
+    monkeypatch.setattr("shardline_common.runtime.tasks._GRACE_SECONDS", 0.01)
     closing = asyncio.Event()
 
     async def close() -> None:
@@ -43,7 +44,7 @@ async def test_a_cancel_of_ours_is_not_lost_in_a_helper(
         closing.set()
         await waiting
 
-    ours = asyncio.create_task(let_go(close))
+    ours = asyncio.create_task(close_shielded(close))
     await closing.wait()
     ours.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -64,7 +65,7 @@ async def test_a_close_within_our_own_cancel_lets_that_go_on() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            await let_go(close)
+            await close_shielded(close)
             steps.append("closed")
 
     ours = asyncio.create_task(work())
@@ -75,7 +76,7 @@ async def test_a_close_within_our_own_cancel_lets_that_go_on() -> None:
     assert steps == ["closed"]
 
 
-@pytest.mark.parametrize("outlasting", [begun, let_go])
+@pytest.mark.parametrize("outlasting", [start_shielded, close_shielded])
 @pytest.mark.parametrize("cancels", [1, 2, 5])
 async def test_cancels_do_not_cut_it_short(
     outlasting: Callable[[Callable[[], Awaitable[object]]], Coroutine[None, None, None]], cancels: int
@@ -84,7 +85,7 @@ async def test_cancels_do_not_cut_it_short(
     may_end = asyncio.Event()
 
     async def call() -> None:
-        steps.append("begun")
+        steps.append("start_shielded")
         await may_end.wait()
         steps.append("ended")
 
@@ -93,11 +94,11 @@ async def test_cancels_do_not_cut_it_short(
         await asyncio.sleep(0)
         ours.cancel()
     await asyncio.sleep(0)
-    assert steps == ["begun"]
+    assert steps == ["start_shielded"]
     may_end.set()
     with pytest.raises(asyncio.CancelledError):
         await ours
-    assert steps == ["begun", "ended"]
+    assert steps == ["start_shielded", "ended"]
     assert ours.cancelled()
 
 
@@ -110,7 +111,7 @@ async def test_a_cancel_waits_for_the_thread_and_closes_what_it_opened(cancels: 
         opened.append((tmp_path / "file").open("wb"))
         return opened[0]
 
-    ours = asyncio.create_task(blocking(call, lambda file: file.close()))
+    ours = asyncio.create_task(run_in_thread(call, lambda file: file.close()))
     for _ in range(cancels):
         await asyncio.sleep(0)
         ours.cancel()
@@ -133,9 +134,9 @@ async def test_a_file_is_opened_and_one_that_is_not_there_is_an_error(tmp_path: 
 async def test_a_start_that_does_not_end_is_cancelled_after_a_moment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("common.aio._GRACE_SECONDS", 0.01)
+    monkeypatch.setattr("shardline_common.runtime.tasks._GRACE_SECONDS", 0.01)
     helping = asyncio.create_task(helper(catches=False))
-    ours = asyncio.create_task(begun(lambda: helping))
+    ours = asyncio.create_task(start_shielded(lambda: helping))
     await asyncio.sleep(0)
     ours.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -148,4 +149,4 @@ async def test_a_start_that_fails_tells_why() -> None:
         raise OSError("away")
 
     with pytest.raises(OSError, match="away"):
-        await begun(start)
+        await start_shielded(start)

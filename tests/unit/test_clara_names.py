@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from common.settings import Settings, load_settings
+from shardline_common.settings.load import Settings, load_settings
 
 # name, what an .env file says behind the equals sign, field, what it means, the name to use today
 NAMES = [

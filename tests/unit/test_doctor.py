@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from common.errors import JobFailed, UsageError
-from common.settings import Settings, load_settings
-from shardline.doctor import Check, create_themis_indexes, examine
+from shardline.services.doctor import Check, create_themis_indexes, examine
+from shardline_common.errors import JobFailed, UsageError
+from shardline_common.settings.load import Settings, load_settings
 from tests.make import job
 from tests.themis_reading import filled, names, read
 from tests.themis_server import READER, themis_server

@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common.ports import TopicSpec
-from producer.topics import system_topics
-from shardline.data import PLACES
-from shardline.kafka_admin import ROLES, acl_commands, acls_json, topic_commands
+from shardline.services.data_inventory import PLACES
+from shardline.services.kafka_admin import ROLES, acl_commands, acls_json, topic_commands
+from shardline_common.ports.broker import TopicSpec
+from shardline_producer.topics import system_topics
 from tests.make import sample_job
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -41,7 +41,7 @@ def test_a_command_for_each_topic() -> None:
 
 
 def printed(folder: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "shardline.cli", "doctor", *arguments]
+    command = [sys.executable, "-m", "shardline", "doctor", *arguments]
     env = os.environ | {"KAFKA_TOPIC_PREFIX": "team.", "PYTHONPATH": str(DOCS.parent)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=env)
     assert done.returncode == 0, done.stderr

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.columns import Columns, check_row, conform, declared, infer
-from consumer.filters import judge
-from producer.documents import parse_line
-from producer.rows import render
-from producer.sources.port import Broken, Document
+from shardline_common.job.columns import Columns, check_row, conform, declared, infer
+from shardline_consumer.filters.clara import judge
+from shardline_producer.rows import render
+from shardline_producer.sources.documents import parse_line
+from shardline_producer.sources.source import Broken, Document
 
 
 @pytest.mark.parametrize(

@@ -8,25 +8,25 @@ from typing import Any
 import orjson
 import pytest
 
-from common.chain import ChainRecord
-from common.clock import SystemClock
-from common.errors import ObjectExists, ObjectMissing, StoreUnavailable
-from common.jobstate import JobState, State
-from common.layout import Layout
-from common.memory_store import MemoryStore
-from common.metrics import Metrics
-from common.models import JobSpec
-from common.outcome import read_outcome
-from common.settings import Settings
-from consumer.finish import Finisher
-from consumer.job import JobConsumer
-from consumer.verify import Report, Verifier
-from producer.attempt import AttemptRun
-from producer.parts import Limits
-from shardline.client import JobView
-from shardline.embedded import Embedded
-from shardline.sample import write_sample
-from shardline.wiring import source_factory
+from shardline.services.client import JobView
+from shardline.services.embedded import Embedded
+from shardline.services.sample import write_sample
+from shardline.services.wiring import source_factory
+from shardline_common.dataset.chain import ChainRecord
+from shardline_common.dataset.verify import Report, Verifier
+from shardline_common.errors import ObjectExists, ObjectMissing, StoreUnavailable
+from shardline_common.job.names import Layout
+from shardline_common.job.outcome import read_outcome
+from shardline_common.job.spec import JobSpec
+from shardline_common.job.state import JobState, State
+from shardline_common.memory.store import MemoryStore
+from shardline_common.runtime.clock import SystemClock
+from shardline_common.settings.load import Settings
+from shardline_common.telemetry.metrics import Metrics
+from shardline_consumer.attempt_consumer import JobConsumer
+from shardline_consumer.finish import Finisher
+from shardline_producer.attempt import AttemptRun
+from shardline_producer.context import Limits
 from tests.make import job
 
 DOCUMENTS = 1200

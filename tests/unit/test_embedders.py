@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from common.errors import FailureCode, JobFailed, SourceUnavailable
 from deploy.dev.service import free_ports
-from producer.sources.uds3.embed import EmbeddingOptions
-from producer.sources.uds3.embed_onnx import OnnxEmbedder
-from producer.sources.uds3.embedders import embedder
+from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable
+from shardline_producer.sources.uds3.embedding.choice import embedder
+from shardline_producer.sources.uds3.embedding.embedder import EmbeddingOptions
+from shardline_producer.sources.uds3.embedding.onnx_embedder import OnnxEmbedder
 from tests.embedding_stub import embedding_service, over_http
 
 WORDS = {"[UNK]": 0, "bau": 1, "recht": 2, "dach": 3}

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.columns import Columns
-from common.hashing import document_hash
-from common.jobstate import PartitionState
-from common.models import JobSpec
-from common.ports import Message
-from common.wire import DEAD, KIND_SEQUENCE, DeadLetter
-from producer.encode import Encoder, end_markers
-from producer.sources.port import Broken, Document, Item
+from shardline_common.job.columns import Columns
+from shardline_common.job.hashing import document_hash
+from shardline_common.job.messages import DEAD, KIND_SEQUENCE, DeadLetter
+from shardline_common.job.spec import JobSpec
+from shardline_common.job.state import PartitionState
+from shardline_common.ports.broker import Message
+from shardline_producer.encoder import Encoder, end_markers
+from shardline_producer.sources.source import Broken, Document, Item
 from tests.make import job
 
 SPEC = job(partitions=3, output={"validation_fraction": 0.3}, max_document_bytes=2048)

@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.events import Event, Progress, fold
+from shardline_common.dataset.events import Event, Progress, fold
 
 histories = st.dictionaries(
     st.integers(0, 5), st.lists(st.integers(1, 50), min_size=1, max_size=8), max_size=6

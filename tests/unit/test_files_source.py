@@ -13,13 +13,13 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.errors import JobFailed
-from common.wire import Position
-from producer.sources.decompress import decompressor
-from producer.sources.files import JsonLinesFiles
-from producer.sources.lines import Line, LineSplitter
-from producer.sources.places import LocalFiles
-from producer.sources.port import Broken, Document, Item
+from shardline_common.errors import JobFailed
+from shardline_common.job.messages import Position
+from shardline_producer.sources.files.decompress import decompressor
+from shardline_producer.sources.files.file_locations import LocalFiles
+from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
+from shardline_producer.sources.files.lines import Line, LineSplitter
+from shardline_producer.sources.source import Broken, Document, Item
 from tests.make import job
 
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.wire import Facts
-from consumer.filters import Judge, Rejection, clara_score, judge
+from shardline_common.job.messages import Facts
+from shardline_consumer.filters.clara import Judge, Rejection, clara_score, judge
 
 
 @pytest.mark.parametrize(

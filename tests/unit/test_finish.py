@@ -7,23 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from common.chain import EMPTY_SHA256, Chain, ChainRecord, Totals
-from common.clock import SystemClock
-from common.errors import FailureCode, JobFailed, ObjectMissing, StoreUnavailable
-from common.jobstate import JobState, PartitionState, Plan, State
-from common.layout import Layout
-from common.memory_broker import MemoryBroker
-from common.memory_store import MemoryStore
-from common.metrics import Metrics
-from common.outcome import Outcome
-from common.ports import TransactionalWriter
-from common.settings import Settings
-from consumer.finish import Finisher, fail
-from producer import attempt
-from producer.attempt import AttemptRun, Claim, Recall
-from producer.parts import Limits, ProducerParts
-from producer.runner import _retired, _retried
-from shardline.wiring import source_factory
+from shardline.services.wiring import source_factory
+from shardline_common.dataset.chain import EMPTY_SHA256, Chain, ChainRecord, Totals
+from shardline_common.errors import FailureCode, JobFailed, ObjectMissing, StoreUnavailable
+from shardline_common.job.names import Layout
+from shardline_common.job.outcome import Outcome
+from shardline_common.job.plan import Plan
+from shardline_common.job.state import JobState, PartitionState, State
+from shardline_common.memory.broker import MemoryBroker
+from shardline_common.memory.store import MemoryStore
+from shardline_common.ports.broker import TransactionalWriter
+from shardline_common.runtime.clock import SystemClock
+from shardline_common.settings.load import Settings
+from shardline_common.telemetry.metrics import Metrics
+from shardline_consumer.finish import Finisher, fail
+from shardline_producer import attempt
+from shardline_producer.attempt import AttemptRun, Claim, Recall
+from shardline_producer.context import Limits, ProducerParts
+from shardline_producer.job_runner import _retired, _retried
 from tests.make import job
 
 SPEC = job(partitions=2)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import SourceUnavailable
-from producer.sources.planned import Entry
-from producer.sources.uds3.fusion import Found, Fusion, fused_score
+from shardline_common.errors import SourceUnavailable
+from shardline_producer.sources.planned import Entry
+from shardline_producer.sources.uds3.fusion import Found, Fusion, fused_score
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=3)
 LISTS = st.lists(st.lists(NAMES, unique=True, max_size=12), min_size=1, max_size=3)

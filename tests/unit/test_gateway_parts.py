@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.models import slugify
-from shardline.gateway.datasets import disposition
-from shardline.gateway.keys import Keys, KeysUnavailable, KeyTimes
-from shardline.gateway.limits import Bucket, RateLimit, StreamLimit
-from shardline.gateway.links import Links
+from shardline.gateway.byte_ranges import Unsatisfiable, parse_range
+from shardline.gateway.dataset_routes import disposition
+from shardline.gateway.jwks import Keys, KeysUnavailable, KeyTimes
 from shardline.gateway.problems import Problem
-from shardline.gateway.ranges import Unsatisfiable, parse_range
-from shardline.gateway.requests import CreateRequest, job_of, new_id
+from shardline.gateway.rate_limits import Bucket, RateLimit, StreamLimit
+from shardline.gateway.request_models import CreateRequest, job_of, new_id
+from shardline.gateway.signed_links import Links
+from shardline_common.job.spec import slugify
 from tests.gateway.realm import Realm
 from tests.gateway.system import body
 

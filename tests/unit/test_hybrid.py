@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from common.errors import JobFailed, SourceUnavailable
-from common.jobstate import Plan
-from common.memory_store import MemoryStore
-from common.models import Query
-from producer.documents import DeadReason
-from producer.plan import make_plan
-from producer.plan_parts import StoredParts
-from producer.sources.planned import PlannedSource
-from producer.sources.port import Broken, Document, Item
-from producer.sources.uds3.port import REMOVED, Body, Hit, Tell, Unreadable
-from producer.sources.uds3.store import Stores, Uds3Store
+from shardline_common.errors import JobFailed, SourceUnavailable
+from shardline_common.job.plan import Plan
+from shardline_common.job.spec import Query
+from shardline_common.memory.store import MemoryStore
+from shardline_producer.plan import make_plan
+from shardline_producer.plan_pages import StoredParts
+from shardline_producer.sources.documents import DeadReason
+from shardline_producer.sources.planned import PlannedSource
+from shardline_producer.sources.source import Broken, Document, Item
+from shardline_producer.sources.uds3.planned_store import Stores, Uds3Store
+from shardline_producer.sources.uds3.store_ports import REMOVED, Body, Hit, Tell, Unreadable
 from tests.make import job
 from tests.uds3 import Listed, Shelf
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from common.errors import BrokerUnavailable
-from common.logs import Seldom, about, log_context, log_formatter
-from common.settings import Settings, load_settings
+from shardline_common.errors import BrokerUnavailable
+from shardline_common.settings.load import Settings, load_settings
+from shardline_common.telemetry.logs import RateLimitFilter, about, log_context, log_formatter
 
 Lines = Callable[[], list[dict[str, Any]]]
 HIDDEN = 'p"@ß\\word'
@@ -132,7 +132,7 @@ def test_the_console_has_columns_and_keeps_control_characters_out(logger: loggin
 
 def test_what_is_no_unicode_is_logged_all_the_same() -> None:
     code = (
-        "import logging; from common.logs import log_to_stderr; log_to_stderr('INFO')\n"
+        "import logging; from shardline_common.telemetry.logs import log_to_stderr; log_to_stderr('INFO')\n"
         "logging.getLogger('x').warning('Maß \\udcff %s', b'\\xff')"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
@@ -141,7 +141,7 @@ def test_what_is_no_unicode_is_logged_all_the_same() -> None:
 
 def test_a_repeated_message_is_held_back_and_counted(logger: logging.Logger) -> None:
     stream, now = written(logger, "json"), 100.0
-    logger.addFilter(Seldom(10.0, lambda: now))
+    logger.addFilter(RateLimitFilter(10.0, lambda: now))
     for _ in range(101):
         logger.error("Failed fetch messages from %s", 1)
     logger.error("another message")

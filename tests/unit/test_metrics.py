@@ -12,33 +12,33 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from starlette.types import Receive, Scope, Send
 
-from common.chain import Totals
-from common.clock import SystemClock
-from common.errors import SourceUnavailable, StoreUnavailable
-from common.memory_broker import MemoryBroker
-from common.memory_store import MemoryStore
-from common.metrics import CATALOGUE, Metrics, Standing
-from common.models import JobSpec
-from common.settings import Settings
-from consumer.budget import SpoolBudget
-from consumer.job import Resources
-from consumer.spool_folder import watch_spool
-from consumer.worker import Worker, WorkerParts
-from producer.age import Age
-from producer.owner import Owner
-from producer.parts import Limits, ProducerParts
-from producer.pipeline import Pace, asking
-from producer.sources.planned import PlannedSource
-from producer.sources.port import Parts
-from producer.topics import ensure_system_topics
-from shardline.client import Client
-from shardline.gateway.frame import Frame, FramePolicy
-from shardline.sample import write_sample
-from shardline.wiring import source_factory
+from shardline.gateway.middleware import Frame, FramePolicy
+from shardline.services.client import Client
+from shardline.services.sample import write_sample
+from shardline.services.wiring import source_factory
+from shardline_common.dataset.chain import Totals
+from shardline_common.errors import SourceUnavailable, StoreUnavailable
+from shardline_common.job.spec import JobSpec
+from shardline_common.memory.broker import MemoryBroker
+from shardline_common.memory.store import MemoryStore
+from shardline_common.runtime.clock import SystemClock
+from shardline_common.settings.load import Settings
+from shardline_common.telemetry.metrics import CATALOGUE, JobSnapshot, Metrics
+from shardline_consumer.attempt_consumer import Resources
+from shardline_consumer.spool.budget import SpoolBudget
+from shardline_consumer.spool.folder import watch_spool
+from shardline_consumer.worker import Worker, WorkerParts
+from shardline_producer.context import Limits, ProducerParts
+from shardline_producer.coordinator import Owner
+from shardline_producer.lag_age import Age
+from shardline_producer.pipeline import Pace, asking
+from shardline_producer.sources.planned import PlannedSource
+from shardline_producer.sources.source import Parts
+from shardline_producer.topics import ensure_system_topics
 from tests.gateway.server import ScriptedStore, sample_documents
 from tests.make import job
 
-STANDING = Standing(7, 3.0, 0.5, (2, 4), {"produced": 10, "kept": 2}, 0.25)
+STANDING = JobSnapshot(7, 3.0, 0.5, (2, 4), {"produced": 10, "kept": 2}, 0.25)
 
 
 def text(metrics: Metrics) -> str:

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import JobInvalid, UsageError
-from common.jobstate import JobState, PartitionState, State
-from common.keys import checked
-from common.layout import Layout
-from common.models import JobSpec, Request, parse_job, parse_message, slugify
+from shardline_common.errors import JobInvalid, UsageError
+from shardline_common.job.names import Layout
+from shardline_common.job.spec import JobSpec, Request, parse_job, parse_message, slugify
+from shardline_common.job.state import JobState, PartitionState, State
+from shardline_common.storage.object_keys import checked
 from tests.make import job
 
 MINIMAL = {"job_id": "a", "name": "A", "source": {"type": "files", "paths": ["x.jsonl"]}}

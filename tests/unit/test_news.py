@@ -7,11 +7,11 @@ from collections.abc import Callable
 import orjson
 import pytest
 
-from common.clock import SystemClock
-from common.layout import Layout
-from common.memory_store import MemoryStore
-from common.outcome import Outcome, decide
-from producer.news import News
+from shardline_common.job.names import Layout
+from shardline_common.job.outcome import Outcome, decide
+from shardline_common.memory.store import MemoryStore
+from shardline_common.runtime.clock import SystemClock
+from shardline_producer.notifications.outbox import News
 from tests.make import job
 
 SPEC = job(job_id="laws", name="Gesetze")

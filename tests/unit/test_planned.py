@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.memory_store import MemoryStore
-from common.models import JobSpec
-from producer.documents import DeadReason
-from producer.plan import plan_job
-from producer.plan_parts import StoredParts
-from producer.sources import planned
-from producer.sources.memory import MemoryDatabase
-from producer.sources.planned import Entry, Part, PlannedSource, part_size, unusable
-from producer.sources.port import Broken, Document, Item
+from shardline_common.job.spec import JobSpec
+from shardline_common.memory.store import MemoryStore
+from shardline_producer.plan import plan_job
+from shardline_producer.plan_pages import StoredParts
+from shardline_producer.sources import planned
+from shardline_producer.sources.documents import DeadReason
+from shardline_producer.sources.memory import MemoryDatabase
+from shardline_producer.sources.planned import Entry, Part, PlannedSource, part_size, unusable
+from shardline_producer.sources.source import Broken, Document, Item
 from tests.make import job
 
 NAMES = st.text(st.sampled_from("abäz€-"), min_size=1, max_size=3)

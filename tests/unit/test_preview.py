@@ -10,23 +10,23 @@ import pytest
 import zstandard
 from typer.testing import CliRunner
 
-from common.clock import SystemClock
-from common.errors import JobFailed
-from common.layout import Layout
-from common.memory_store import MemoryStore
-from common.metrics import Metrics
-from common.models import JobSpec
-from common.settings import Settings
-from producer.parts import Limits
-from producer.sources.files import JsonLinesFiles
-from producer.sources.memory import MemoryDatabase
-from producer.sources.planned import PlannedSource
-from producer.sources.port import Document
-from shardline.cli import app
-from shardline.embedded import Embedded
-from shardline.preview import Preview, preview
-from shardline.sample import write_sample
-from shardline.wiring import source_factory
+from shardline.cli.app import app
+from shardline.services.embedded import Embedded
+from shardline.services.preview import Preview, preview
+from shardline.services.sample import write_sample
+from shardline.services.wiring import source_factory
+from shardline_common.errors import JobFailed
+from shardline_common.job.names import Layout
+from shardline_common.job.spec import JobSpec
+from shardline_common.memory.store import MemoryStore
+from shardline_common.runtime.clock import SystemClock
+from shardline_common.settings.load import Settings
+from shardline_common.telemetry.metrics import Metrics
+from shardline_producer.context import Limits
+from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
+from shardline_producer.sources.memory import MemoryDatabase
+from shardline_producer.sources.planned import PlannedSource
+from shardline_producer.sources.source import Document
 from tests.make import job
 from tests.themis_server import READER, themis_server
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import ObjectExists, StoreUnavailable, UsageError
-from common.memory_store import MemoryStore
-from common.probe import probe_create_only
+from shardline_common.errors import ObjectExists, StoreUnavailable, UsageError
+from shardline_common.memory.store import MemoryStore
+from shardline_common.storage.probe import probe_create_only
 
 
 class AnswersLost(MemoryStore):

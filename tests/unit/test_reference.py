@@ -8,11 +8,11 @@ import sys
 import jsonschema
 import pytest
 
-from common.errors import FailureCode
-from consumer.filters import Rejection
-from producer.documents import DeadReason
-from shardline.reference import DOCS, pages
+from shardline_common.errors import FailureCode
+from shardline_consumer.filters.clara import Rejection
+from shardline_producer.sources.documents import DeadReason
 from tests.make import job
+from tools.reference import DOCS, pages
 
 
 @pytest.mark.parametrize("name", sorted(pages()))
@@ -36,7 +36,7 @@ def test_every_reason_and_code_is_explained() -> None:
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; sys.argv = ['shardline', '--help']\n"
-        "from shardline.cli import main\n"
+        "from shardline.cli.app import main\n"
         "try: main()\n"
         "except SystemExit: print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
     )
@@ -47,8 +47,8 @@ def test_help_imports_nothing_heavy() -> None:
         "__main__",
         "_distutils_hack",
         "annotated_doc",
-        "common",
         "shardline",
+        "shardline_common",
         "shellingham",
         "typer",
     }
@@ -67,4 +67,4 @@ def cpu_seconds(*arguments: str) -> float:
 
 def test_help_is_quick() -> None:
     # A ratio in one run: little is done beside what Typer itself needs.
-    assert cpu_seconds("-m", "shardline.cli", "--help") < 2.5 * cpu_seconds("-c", "import typer")
+    assert cpu_seconds("-m", "shardline", "--help") < 2.5 * cpu_seconds("-c", "import typer")

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from common.errors import StoreUnavailable, UsageError
-from common.objects import S3Store, open_s3
-from common.probe import probe_create_only
-from common.settings import Settings
-from shardline.wiring import s3_options
+from shardline.services.wiring import s3_options
+from shardline_common.errors import StoreUnavailable, UsageError
+from shardline_common.settings.load import Settings
+from shardline_common.storage.probe import probe_create_only
+from shardline_common.storage.s3 import S3Store, open_s3
 
 KEY = "arn:aws:kms:eu-central-1:111122223333:key/1"
 _ERROR = "<Error><Key>{}</Key><Code>AccessDenied</Code><Message>no</Message></Error>"

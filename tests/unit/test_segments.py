@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.chain import Totals, total
-from common.errors import FailureCode, JobFailed
-from common.ports import Record
-from consumer.filters import Judge
-from consumer.segments import Cut, OpenSegment
-from consumer.spool import SpoolError
+from shardline_common.dataset.chain import Totals, total
+from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.ports.broker import Record
+from shardline_consumer.filters.clara import Judge
+from shardline_consumer.segment import Cut, OpenSegment
+from shardline_consumer.spool.file import SpoolError
 from tests.make import dead, document, end
 
 CUT = Cut(row_bytes=3000, scanned_bytes=12_000, records=7)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import UsageError
-from common.settings import load_settings
+from shardline_common.errors import UsageError
+from shardline_common.settings.load import load_settings
 
 SECRET = "do-not-show-me"  # noqa: S105 - of this test
 

@@ -12,8 +12,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from common.errors import JobFailed, SourceUnavailable, UsageError
-from producer.sources.http import Answer, HttpOptions, HttpStore, TooMuch, open_http
+from shardline_common.errors import JobFailed, SourceUnavailable, UsageError
+from shardline_common.http.client import Answer, HttpOptions, HttpStore, TooMuch, open_http
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SECRET = "do-not-show-me"  # noqa: S105 - of this test

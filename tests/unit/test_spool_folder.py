@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from consumer.spool import SpoolError
-from consumer.spool_folder import spool_folder, spool_limit, sweep_spool
+from shardline_consumer.spool.file import SpoolError
+from shardline_consumer.spool.folder import spool_folder, spool_limit, sweep_spool
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from consumer.spool_folder import spool_folder
+from shardline_consumer.spool.folder import spool_folder
 with spool_folder(Path(sys.argv[1])) as folder:
     (folder / "segment-1").write_bytes(b"rows")
     print(folder, flush=True)

@@ -4,13 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import UsageError
-from common.settings import Settings, load_settings
-from producer.sources.uds3.embed_http import HttpEmbedder
-from producer.sources.uds3.embed_onnx import OnnxEmbedder
-from producer.sources.uds3.embed_sentence import SentenceEmbedder
-from producer.sources.uds3.embedders import embedder
-from shardline.stores import (
+from shardline.services.store_adapters import (
     body_stores,
     chroma_options,
     couch_options,
@@ -18,6 +12,12 @@ from shardline.stores import (
     neo4j_options,
     probes,
 )
+from shardline_common.errors import UsageError
+from shardline_common.settings.load import Settings, load_settings
+from shardline_producer.sources.uds3.embedding.choice import embedder
+from shardline_producer.sources.uds3.embedding.http_embedder import HttpEmbedder
+from shardline_producer.sources.uds3.embedding.onnx_embedder import OnnxEmbedder
+from shardline_producer.sources.uds3.embedding.sentence_embedder import SentenceEmbedder
 
 SECRET = "do-not-show-me"  # noqa: S105 - of this test
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import JobInvalid, UsageError
-from common.models import JOB_ID, parse_job
-from shardline.commands.options import read_job
-from shardline.template import fill_job
-from shardline.window import parse_window
+from shardline.cli.options import read_job
+from shardline.services.date_range import parse_window
+from shardline.services.job_template import fill_job
+from shardline_common.errors import JobInvalid, UsageError
+from shardline_common.job.spec import JOB_ID, parse_job
 
 TODAY = date(2026, 3, 1)
 DAYS = st.dates(date(1990, 1, 1), date(2090, 1, 1))

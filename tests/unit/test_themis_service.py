@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from common.errors import JobFailed, SourceUnavailable
-from producer.sources.themis.client import ThemisOptions, open_themis
-from producer.sources.themis.limiter import RateLimiter
+from shardline_common.errors import JobFailed, SourceUnavailable
+from shardline_producer.sources.themis.client import ThemisOptions, open_themis
+from shardline_producer.sources.themis.limiter import RateLimiter
 from tests.themis_reading import Instant, Reading, filled, names, read
 from tests.themis_server import READER, Themis, themis_server
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import JobFailed
-from producer.plan import make_plan
-from producer.sources.port import Document
-from producer.sources.themis.queries import order_key
+from shardline_common.errors import JobFailed
+from shardline_producer.plan import make_plan
+from shardline_producer.sources.source import Document
+from shardline_producer.sources.themis.queries import order_key
 from tests.themis_reading import Reading, filled, names, read, reasons, row
 from tests.themis_server import Themis, themis_server
 from tests.themis_tables import encoded

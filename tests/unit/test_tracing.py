@@ -14,24 +14,24 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from starlette.types import Message, Receive, Scope, Send
 
-from common.clock import SystemClock
-from common.errors import BrokerUnavailable, UsageError
-from common.jobstate import JobState, latest_states
-from common.layout import Layout
-from common.logs import log_context
-from common.memory_store import MemoryStore
-from common.metrics import Metrics
-from common.otel import OtelTracer
-from common.ports import Record
-from common.settings import Settings
-from common.tracing import continued, current, headers_of, span, traceparent_of, use
-from consumer.verify import Verifier
-from producer.parts import Limits
-from producer.pipeline import checkpoint
-from shardline.embedded import Embedded
-from shardline.gateway.frame import Frame, FramePolicy
-from shardline.sample import write_sample
-from shardline.wiring import source_factory, traced
+from shardline.gateway.middleware import Frame, FramePolicy
+from shardline.services.embedded import Embedded
+from shardline.services.sample import write_sample
+from shardline.services.wiring import source_factory, traced
+from shardline_common.dataset.verify import Verifier
+from shardline_common.errors import BrokerUnavailable, UsageError
+from shardline_common.job.names import Layout
+from shardline_common.job.state import JobState, latest_states
+from shardline_common.memory.store import MemoryStore
+from shardline_common.ports.broker import Record
+from shardline_common.runtime.clock import SystemClock
+from shardline_common.settings.load import Settings
+from shardline_common.telemetry.logs import log_context
+from shardline_common.telemetry.metrics import Metrics
+from shardline_common.telemetry.otel import OtelTracer
+from shardline_common.telemetry.tracing import continued, current, headers_of, span, traceparent_of, use
+from shardline_producer.context import Limits
+from shardline_producer.pipeline import checkpoint
 from tests.make import job, sample_job
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -209,7 +209,7 @@ def test_a_protocol_that_is_not_spoken_is_refused() -> None:
 
 def without_the_extra(folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """`shardline run` where OpenTelemetry is not installed."""
-    code = "import sys; sys.modules['opentelemetry'] = None\nfrom shardline.cli import main\nmain()"
+    code = "import sys; sys.modules['opentelemetry'] = None\nfrom shardline.cli.app import main\nmain()"
     command = [sys.executable, "-c", code, "run", "job.json", "--output", "out"]
     return subprocess.run(
         command, env=os.environ | env, cwd=folder, capture_output=True, text=True, check=False

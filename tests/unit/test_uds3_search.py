@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.models import Range
-from producer.sources.port import Document
-from producer.sources.query import passes
-from producer.sources.uds3 import distance
-from producer.sources.uds3.chunks import document_of, place_of
-from producer.sources.uds3.cypher import by_content, by_index
-from producer.sources.uds3.distance import SPACES, distance_from, dot, similarity
-from producer.sources.uds3.embed import pooled, unit
-from producer.sources.uds3.lucene import lucene_query
-from producer.sources.uds3.marks import is_deleted
-from producer.sources.uds3.scratch import BestOf, Listed, Names, Reached, scratch
-from producer.sources.uds3.where import where_clause
+from shardline_common.job.spec import Range
+from shardline_producer.sources.query_filters import passes
+from shardline_producer.sources.source import Document
+from shardline_producer.sources.uds3 import distance
+from shardline_producer.sources.uds3.chroma.chunks import document_of, place_of
+from shardline_producer.sources.uds3.chroma.where import where_clause
+from shardline_producer.sources.uds3.distance import SPACES, distance_from, dot, similarity
+from shardline_producer.sources.uds3.embedding.embedder import pooled, unit
+from shardline_producer.sources.uds3.neo4j.cypher import by_content, by_index
+from shardline_producer.sources.uds3.neo4j.lucene import lucene_query
+from shardline_producer.sources.uds3.spilled_lists import BestOf, Listed, Names, Reached, scratch
+from shardline_producer.sources.uds3.tombstones import is_deleted
 
 FLOAT32 = st.floats(-1e6, 1e6, width=32)
 VECTORS = st.integers(1, 24).flatmap(

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.errors import JobFailed
-from common.models import Range
-from producer.sources.uds3 import sql
-from producer.sources.uds3.schema import (
+from shardline_common.errors import JobFailed
+from shardline_common.job.spec import Range
+from shardline_producer.sources.uds3.postgres import sql
+from shardline_producer.sources.uds3.postgres.schema import (
     Column,
     Schema,
     Table,

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from common.clock import SystemClock
-from common.memory_store import MemoryStore
-from common.metrics import Metrics
-from consumer import upload
-from consumer.spool import SpoolFile, compress
-from consumer.upload import Landing
+from shardline_common.memory.store import MemoryStore
+from shardline_common.runtime.clock import SystemClock
+from shardline_common.telemetry.metrics import Metrics
+from shardline_consumer import commit as upload
+from shardline_consumer.commit import Landing
+from shardline_consumer.spool.file import SpoolFile, compress
 from tests.make import job
 
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.chain import ChainRecord
-from common.layout import Layout
-from common.memory_store import MemoryStore
-from consumer.verify import Report, Verifier
-from shardline.sample import write_sample
+from shardline.services.sample import write_sample
+from shardline_common.dataset.chain import ChainRecord
+from shardline_common.dataset.verify import Report, Verifier
+from shardline_common.job.names import Layout
+from shardline_common.memory.store import MemoryStore
 from tests.unit.test_embedded import run, sample_job
 
 SPEC = sample_job(output={"shard_bytes": 8_192}, partitions=2)

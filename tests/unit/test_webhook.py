@@ -11,14 +11,14 @@ import pytest
 from standardwebhooks.webhooks import Webhook as Reference
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from common.clock import SystemClock
-from common.errors import UsageError
-from common.metrics import Metrics
-from common.settings import Settings
 from deploy.dev.service import free_ports
-from producer.webhook import Webhook, open_webhook
-from shardline.doctor import Check, examine
-from shardline.webhooks import open_receiver, webhook_options
+from shardline.services.doctor import Check, examine
+from shardline.services.webhook_setup import open_receiver, webhook_options
+from shardline_common.errors import UsageError
+from shardline_common.runtime.clock import SystemClock
+from shardline_common.settings.load import Settings
+from shardline_common.telemetry.metrics import Metrics
+from shardline_producer.notifications.webhook import Webhook, open_webhook
 from tests.receiver import SECRET, Answer, receiving
 
 BODY = json.dumps({"event": "job.completed", "name": "Gesetze äöü"}).encode()

@@ -1,0 +1,229 @@
+"""The segment chain: the truth about a dataset's progress.
+
+A partition's messages are cut into segments [first, next). Each has one create-only record that
+names its object, its counts and the totals up to its end, so that the last record of a chain tells
+all about the partition. Committed offsets, events and object metadata are hints beside it.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from hashlib import sha256
+from typing import Annotated
+
+import orjson
+from pydantic import Field, TypeAdapter, ValidationError
+
+from shardline_common.errors import FailureCode, JobFailed, ObjectExists, ObjectMissing, StoreUnavailable
+from shardline_common.job.hashing import add
+from shardline_common.job.messages import Position
+from shardline_common.job.names import Layout
+from shardline_common.job.spec import first_fault
+from shardline_common.ports.store import ObjectStore
+
+EMPTY_SHA256 = sha256().hexdigest()
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+HashSum = Annotated[int, Field(ge=0, lt=1 << 64)]
+
+
+def _merged(left: Mapping[str, int], right: Mapping[str, int]) -> dict[str, int]:
+    return {reason: left.get(reason, 0) + right.get(reason, 0) for reason in sorted({*left, *right})}
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Counts of a segment, or of a chain up to a point. They add up.
+
+    `bytes` are uncompressed row bytes, `scanned_bytes` those of all documents read (rows without
+    their score, originals of dead letters), `quality` the sum of scores in units of 0.0001,
+    `hash_sum` the sum of document hashes mod 2^64 over rows, rejections and dead letters.
+    """
+
+    rows: Count = 0
+    bytes: Count = 0
+    rejected: Mapping[str, Count] = field(default_factory=dict)
+    dead: Mapping[str, Count] = field(default_factory=dict)
+    hash_sum: HashSum = 0
+    words: Count = 0
+    quality: int = 0
+    scanned_bytes: Count = 0
+    segments: Count = 0
+
+    @property
+    def records(self) -> int:
+        """Messages accounted for: rows, rejections and dead letters."""
+        return self.rows + sum(self.rejected.values()) + sum(self.dead.values())
+
+    def plus(self, other: "Totals") -> "Totals":
+        """The totals of both."""
+        return Totals(
+            rows=self.rows + other.rows,
+            bytes=self.bytes + other.bytes,
+            rejected=_merged(self.rejected, other.rejected),
+            dead=_merged(self.dead, other.dead),
+            hash_sum=add(self.hash_sum, other.hash_sum),
+            words=self.words + other.words,
+            quality=self.quality + other.quality,
+            scanned_bytes=self.scanned_bytes + other.scanned_bytes,
+            segments=self.segments + other.segments,
+        )
+
+
+def total(parts: Iterable[Totals]) -> Totals:
+    """The sum of many."""
+    result = Totals()
+    for part in parts:
+        result = result.plus(part)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class ChainRecord:
+    """One segment: sequences [first, next) of a partition.
+
+    `key` and `rejected_key` are None where there is no such object. `sha256` is that of the
+    uncompressed rows. `offset` is the Kafka offset behind the segment, in the topic of `attempt`.
+    """
+
+    split: str
+    partition: Count
+    first: Count
+    next: Count
+    key: str | None
+    rejected_key: str | None
+    sha256: str
+    segment: Totals
+    upto: Totals
+    position: Position
+    attempt: Count
+    offset: Count
+
+    def encode(self) -> bytes:
+        """The record as JSON."""
+        return orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "ChainRecord":
+        """The record of its JSON. Raises ValueError for anything else."""
+        return _reader().validate_json(data, strict=True)
+
+    def says_the_same(self, other: "ChainRecord") -> bool:
+        """Whether both describe one segment with the same content; attempt and offset may differ."""
+        return replace(self, attempt=0, offset=0) == replace(other, attempt=0, offset=0)
+
+
+@cache
+def _reader() -> TypeAdapter[ChainRecord]:
+    # Built when first needed: it takes a moment that --help does not have.
+    return TypeAdapter(ChainRecord)
+
+
+class Chain:
+    """One partition's chain in the store."""
+
+    def __init__(self, store: ObjectStore, layout: Layout, partition: int) -> None:
+        self._store = store
+        self._layout = layout
+        self._partition = partition
+
+    async def tip(self, known: ChainRecord | None = None) -> ChainRecord | None:
+        """The last record, or None of an empty chain; `known` is where to look on from.
+
+        Where the chain was deleted meanwhile that is None as well: `known` itself is listed again.
+
+        Raises:
+            StoreUnavailable: also where the record went since it was listed; look again.
+            JobFailed: it is no chain record.
+        """
+        standing = self._layout.link(self._partition, known.first) if known else None
+        before = self._layout.link(self._partition, known.first - 1) if known and known.first else ""
+        last = None
+        async for info in self._store.list(self._layout.chain(self._partition), start_after=before):
+            last = info.key
+        if last is None:
+            return None
+        if last == standing:
+            return known
+        try:
+            return await self._read(last)
+        except ObjectMissing as error:
+            raise StoreUnavailable(f"{error}; it was listed a moment ago") from None
+
+    async def _read(self, key: str) -> ChainRecord:
+        try:
+            return ChainRecord.decode(await self._store.get(key))
+        except ValidationError as error:
+            where, what = first_fault(error)
+            raise JobFailed(
+                FailureCode.CONSERVATION,
+                f"{key} is no chain record: {where} {what}".replace("  ", " "),
+            ) from None
+
+    async def records(self) -> AsyncIterator[ChainRecord]:
+        """All records in order.
+
+        Raises:
+            JobFailed: the chain has a gap or an overlap, or its totals do not add up.
+        """
+        upto, expected = Totals(), 0
+        async for info in self._store.list(self._layout.chain(self._partition)):
+            record = await self._read(info.key)
+            upto = upto.plus(record.segment)
+            self._check_link(record, expected, upto)
+            expected = record.next
+            yield record
+
+    def _check_link(self, record: ChainRecord, expected: int, upto: Totals) -> None:
+        where = f"partition {self._partition}, sequence {record.first}"
+        if record.first != expected or record.next <= record.first or record.partition != self._partition:
+            raise JobFailed(
+                FailureCode.CONSERVATION, f"{where}: the chain should go on at sequence {expected}"
+            )
+        if record.upto != upto or record.segment.records != record.next - record.first:
+            raise JobFailed(FailureCode.CONSERVATION, f"{where}: the chain's counts do not add up")
+
+    async def append(self, record: ChainRecord) -> ChainRecord:
+        """Create the record; where it exists already and says the same, that one stands.
+
+        Raises:
+            JobFailed: another record stands there (`not_reproducible`); nothing was overwritten.
+        """
+        key = self._layout.link(self._partition, record.first)
+        try:
+            await self._store.create(key, record.encode())
+        except ObjectExists:
+            standing = await self._read(key)
+            if standing.says_the_same(record):
+                return standing
+            raise JobFailed(
+                FailureCode.NOT_REPRODUCIBLE,
+                f"partition {record.partition}, sequence {record.first}: the segment was written before "
+                "with other content; nothing was overwritten",
+                hint="the source gave other documents this time; submit a new job",
+            ) from None
+        return record
+
+
+class Digest:
+    """The dataset digest: sha256 over what decides the rows, segment by segment in chain order."""
+
+    def __init__(self) -> None:
+        self._hash = sha256()
+
+    def add(self, record: ChainRecord) -> None:
+        """Take the next segment; partitions ascending, then sequences."""
+        part = [
+            record.split,
+            record.partition,
+            record.first,
+            record.next,
+            record.segment.rows,
+            record.sha256,
+            sorted(record.segment.rejected.items()),
+            sorted(record.segment.dead.items()),
+        ]
+        self._hash.update(orjson.dumps(part) + b"\n")
+
+    def hexdigest(self) -> str:
+        """The digest, as hexadecimal text."""
+        return self._hash.hexdigest()

@@ -1,0 +1,90 @@
+"""Progress events: hints for people and programs, cumulative per attempt and partition.
+
+Being cumulative they fold in any order and with repeats: the one with the highest `next` stands.
+"""
+
+import builtins
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import orjson
+
+from shardline_common.dataset.chain import ChainRecord
+from shardline_common.ports.broker import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a partition's chain holds so far."""
+
+    job_id: str
+    attempt: int
+    partition: int
+    next: int
+    rows: int
+    bytes: int
+    at: str
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    dead: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, job_id: str, attempt: int, record: ChainRecord, at: str) -> "Event":
+        """The event of a chain's last record."""
+        upto = record.upto
+        return cls(
+            job_id,
+            attempt,
+            record.partition,
+            record.next,
+            upto.rows,
+            upto.bytes,
+            at,
+            upto.rejected,
+            upto.dead,
+        )
+
+    @classmethod
+    def decode(cls, data: builtins.bytes) -> "Event":
+        """The event of its JSON."""
+        return cls(**orjson.loads(data))
+
+
+def event_message(event: Event) -> Message:
+    """The event as a message of the events topic."""
+    return Message(event.job_id.encode(), orjson.dumps(event))
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The fold of a job's events: what its chains hold, as far as was heard."""
+
+    chained: int = 0
+    rows: int = 0
+    bytes: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    dead: Mapping[str, int] = field(default_factory=dict)
+
+
+def fold(events: Iterable[Event]) -> Progress:
+    """Progress of one job. A chain goes on over attempts, so the furthest event of a partition stands."""
+    furthest: dict[int, Event] = {}
+    for event in events:
+        known = furthest.get(event.partition)
+        if known is None or event.next > known.next:
+            furthest[event.partition] = event
+    latest = furthest.values()
+    return Progress(
+        chained=sum(event.next for event in latest),
+        rows=sum(event.rows for event in latest),
+        bytes=sum(event.bytes for event in latest),
+        rejected=_sum(event.rejected for event in latest),
+        dead=_sum(event.dead for event in latest),
+    )
+
+
+def _sum(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    result: dict[str, int] = {}
+    for part in parts:
+        for reason, count in part.items():
+            result[reason] = result.get(reason, 0) + count
+    return dict(sorted(result.items()))

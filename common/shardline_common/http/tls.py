@@ -1,0 +1,15 @@
+"""What a client trusts when it connects by TLS."""
+
+import ssl
+
+from shardline_common.errors import UsageError
+
+
+def tls_context(ca_file: str | None) -> ssl.SSLContext | bool:
+    """What a client trusts: the authorities of a PEM file, else the system's. Raises UsageError."""
+    if ca_file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise UsageError(f"the CA file {ca_file} cannot be read: {error}") from None

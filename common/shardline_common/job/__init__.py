@@ -1,0 +1,1 @@
+"""A job: its message, its state, its names, and the messages of its topic."""

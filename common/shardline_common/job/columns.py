@@ -1,0 +1,167 @@
+"""Metadata columns: the same keys and types in every row of a dataset.
+
+A column holds one scalar type. What has no column, or does not fit it, goes as JSON text into the
+column `extra`, exactly and in the document's own order.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, get_args
+
+from shardline_common.job.spec import ColumnType
+
+EXTRA = "extra"
+_INT64 = 1 << 63
+_EXACT = 1 << 53
+_DTYPES = {"string": "string", "int": "int64", "float": "float64", "bool": "bool"}
+_KINDS: dict[type, str] = {str: "string", int: "int", float: "float", bool: "bool"}
+_ROW_KEYS = ("text", "metadata", "source", "quality_score", "document_id", "relevance_score")
+_ROW_TYPES = {
+    "text": str,
+    "source": str,
+    "quality_score": float,
+    "document_id": str,
+    "relevance_score": float,
+}
+
+
+class HasMetadata(Protocol):
+    """A document, as far as columns care."""
+
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Names and types, in the order in which rows show them; `extra` comes behind them, always."""
+
+    types: Mapping[str, str]
+
+    def to_json(self) -> dict[str, str]:
+        """As the checkpoint, the plan and the manifest keep it."""
+        return dict(self.types)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, str]) -> "Columns":
+        """The columns of their JSON. Raises ValueError for an unknown type."""
+        for name, kind in value.items():
+            if kind not in get_args(ColumnType):
+                raise ValueError(f"column {name!r} has the unknown type {kind!r}")
+        return cls(dict(value))
+
+    def features(self) -> list[list[str]]:
+        """[path, Hugging Face dtype] of every field of a row, in row order."""
+        metadata = [[f"metadata.{name}", _DTYPES[kind]] for name, kind in self.types.items()]
+        return [
+            ["text", "string"],
+            *metadata,
+            [f"metadata.{EXTRA}", "string"],
+            ["source", "string"],
+            ["quality_score", "float64"],
+            ["document_id", "string"],
+            ["relevance_score", "float64"],
+        ]
+
+
+def infer(documents: Iterable[HasMetadata]) -> Columns:
+    """Columns of the fields that the documents have, by first appearance.
+
+    int with float → float; other mixtures → string where a string was seen, else no column; lists
+    and objects make no column; what is always null is a string.
+    """
+    seen: dict[str, set[str]] = {}
+    for document in documents:
+        for name, value in document.metadata.items():
+            kinds = seen.setdefault(name, set())
+            if value is not None:
+                kinds.add(_KINDS.get(type(value), "json"))
+    types = {name: kind for name, kinds in seen.items() if (kind := _column(name, kinds)) is not None}
+    return Columns(types)
+
+
+def _column(name: str, kinds: set[str]) -> str | None:
+    scalar = kinds - {"json"}
+    if name == EXTRA or (kinds and not scalar) or not _storable(name):
+        return None
+    if len(scalar) <= 1:
+        return next(iter(scalar), "string")
+    if scalar == {"int", "float"}:
+        return "float"
+    return "string" if "string" in scalar else None
+
+
+def declared(wanted: Sequence[str] | Mapping[str, str], found: Columns) -> Columns:
+    """The columns a job names, with its types or else those found; a field never seen is a string."""
+    if isinstance(wanted, Mapping):
+        return Columns(dict(wanted))
+    return Columns({name: found.types.get(name, "string") for name in wanted})
+
+
+def conform(metadata: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
+    """The metadata of a row: every column in order, then `extra`."""
+    row: dict[str, Any] = dict.fromkeys(columns.types)
+    extra: dict[str, Any] = {}
+    types = columns.types
+    for name, value in metadata.items():
+        kind = types.get(name)
+        if value is None and kind is not None:
+            continue
+        if kind is None or not _fits(value, kind):
+            extra[name] = value
+        else:
+            row[name] = float(value) if kind == "float" else value
+    row[EXTRA] = _text(extra) if extra else None
+    return row
+
+
+def _fits(value: object, kind: str) -> bool:
+    # bool is a subclass of int in Python, and no number in JSON.
+    if kind == "string":
+        return isinstance(value, str) and _storable(value)
+    if kind == "int":
+        return isinstance(value, int) and not isinstance(value, bool) and -_INT64 <= value < _INT64
+    if kind == "float":
+        return _is_float(value)
+    return isinstance(value, bool)
+
+
+def _is_float(value: object) -> bool:
+    if type(value) is float:
+        return math.isfinite(value)
+    # An integer is at home in a float column as long as it stays exact.
+    return type(value) is int and abs(value) <= _EXACT
+
+
+def _storable(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _text(extra: Mapping[str, Any]) -> str:
+    # The standard library keeps integers of any size; a lone surrogate becomes its ASCII escape.
+    text = json.dumps(extra, ensure_ascii=False, separators=(",", ":"))
+    return text if _storable(text) else json.dumps(extra, ensure_ascii=True, separators=(",", ":"))
+
+
+def check_row(row: Any, columns: Columns) -> str | None:
+    """The first thing in which a finished row breaks the schema, or None."""
+    if not isinstance(row, dict) or tuple(row) != _ROW_KEYS:
+        return f"its keys are not {', '.join(_ROW_KEYS)}"
+    for name, kind in _ROW_TYPES.items():
+        if type(row[name]) is not kind:
+            return f"{name} is not a {kind.__name__}"
+    metadata = row["metadata"]
+    if not isinstance(metadata, dict) or tuple(metadata) != (*columns.types, EXTRA):
+        return "its metadata has other columns than the dataset"
+    for name, value in metadata.items():
+        wanted = columns.types.get(name, "string")
+        if value is not None and not _fits(value, wanted):
+            return f"metadata.{name} is not a {wanted}"
+    return None

@@ -1,0 +1,77 @@
+"""Messages of `dataset.dead-letters`: of documents, and of job messages.
+
+The key tells the place, so that a repeat after a crash has the same key and counts once:
+`<job>/<partition>/<sequence>` of a document, `dataset.jobs/<partition>/<offset>` of a job message.
+"""
+
+import base64
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import orjson
+
+from shardline_common.job.messages import DeadLetter
+from shardline_common.job.names import JOBS
+from shardline_common.ports.broker import Message, Record
+
+MOST_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter as people see it. `original` is cut at 64 KiB; None where a setting leaves it out."""
+
+    key: str
+    job_id: str | None
+    reason: str
+    hint: str
+    position: Any
+    sha256: str
+    size: int
+    original: bytes | None
+
+    @classmethod
+    def decode(cls, record: Record) -> "Letter":
+        """The letter of a record with a value."""
+        value = orjson.loads(record.value or b"{}")
+        original = value.pop("original_base64")
+        return cls(
+            key=(record.key or b"").decode(),
+            original=None if original is None else base64.b64decode(original),
+            **value,
+        )
+
+
+def job_letter(
+    job_id: str, place: tuple[int, int], position: bytes, dead: DeadLetter, *, keep_original: bool
+) -> Message:
+    """The letter of a document; `place` is its partition and sequence."""
+    key = f"{job_id}/{place[0]}/{place[1]}"
+    return _message(key, job_id, orjson.loads(position), dead, keep_original=keep_original)
+
+
+def request_letter(record: Record, reason: str, hint: str) -> Message:
+    """The letter of a message of dataset.jobs that cannot be taken."""
+    original = record.value or b""
+    digest = sha256(original).hexdigest()
+    dead = DeadLetter(reason, hint, digest, len(original), original[:MOST_BYTES])
+    key = f"{JOBS}/{record.partition}/{record.offset}"
+    job_id = record.key.decode(errors="replace") if record.key else None
+    return _message(key, job_id, [record.partition, record.offset], dead, keep_original=True)
+
+
+def _message(
+    key: str, job_id: str | None, position: Any, dead: DeadLetter, *, keep_original: bool
+) -> Message:
+    original = base64.b64encode(dead.original[:MOST_BYTES]).decode() if keep_original else None
+    value = {
+        "job_id": job_id,
+        "reason": dead.reason,
+        "hint": dead.hint,
+        "position": position,
+        "sha256": dead.sha256,
+        "size": dead.size,
+        "original_base64": original,
+    }
+    return Message(key.encode(), orjson.dumps(value))

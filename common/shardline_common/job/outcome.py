@@ -1,0 +1,83 @@
+"""The outcome of an attempt: one create-only record decides, whoever writes it first."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import orjson
+
+from shardline_common import __version__
+from shardline_common.errors import JobFailed, ObjectExists, ObjectMissing
+from shardline_common.job.names import Layout
+from shardline_common.job.state import JobState
+from shardline_common.ports.clock import Clock
+from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.clock import stamp
+
+Ending = Literal["completed", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended.
+
+    `code` and `message` say why it failed; `source_count` and `produced` ([messages, hash sum] per
+    partition) are what a completed one was proven against.
+    """
+
+    attempt: int
+    ending: Ending
+    at: str
+    accepted_at: str
+    software: str
+    code: str | None = None
+    message: str | None = None
+    source_count: int | None = None
+    produced: Sequence[Sequence[int]] = ()
+
+
+def failed(state: JobState, error: JobFailed, clock: Clock) -> Outcome:
+    """The outcome of an attempt that cannot go on."""
+    message = f"{error}; {error.hint}" if error.hint else str(error)
+    return Outcome(
+        state.attempt, "failed", stamp(clock), state.accepted_at, __version__, error.code.value, message
+    )
+
+
+def cancelled(state: JobState, requested_by: str | None, clock: Clock) -> Outcome:
+    """The outcome of an attempt that a user ended."""
+    message = f"cancelled by {requested_by}" if requested_by else "cancelled"
+    at, software = stamp(clock), __version__
+    return Outcome(state.attempt, "cancelled", at, state.accepted_at, software, message=message)
+
+
+async def read_outcome(store: ObjectStore, layout: Layout, attempt: int) -> Outcome | None:
+    """The record that decided the attempt, or None while it is open."""
+    try:
+        return Outcome(**orjson.loads(await store.get(layout.outcome(attempt))))
+    except ObjectMissing:
+        return None
+
+
+async def decide(store: ObjectStore, layout: Layout, outcome: Outcome) -> Outcome:
+    """Write the outcome if none stands, and give back the one that stands."""
+    body = orjson.dumps(asdict(outcome), option=orjson.OPT_INDENT_2)
+    try:
+        await store.create(layout.outcome(outcome.attempt), body)
+    except ObjectExists:
+        standing = await read_outcome(store, layout, outcome.attempt)
+        if standing is not None:
+            return standing
+        raise
+    return outcome
+
+
+async def latest_attempt(store: ObjectStore, layout: Layout) -> tuple[int, Outcome | None]:
+    """The highest attempt that was decided and its outcome; (0, None) when there is none."""
+    best: tuple[int, Outcome | None] = (0, None)
+    prefix = layout.outcome(0).removesuffix("0.json")
+    async for info in store.list(prefix):
+        attempt = int(info.key.removeprefix(prefix).removesuffix(".json"))
+        if attempt > best[0]:
+            best = attempt, await read_outcome(store, layout, attempt)
+    return best

@@ -1,0 +1,27 @@
+"""A job's plan: what is frozen before the first message."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+
+@dataclass(slots=True)
+class Plan:
+    """What was frozen before the first message: the source's identity and the metadata columns.
+
+    `notes`: what manifest and status tell of the source, such as stores that were left out.
+    """
+
+    frozen: list[dict[str, Any]]
+    columns: dict[str, str]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        """The plan as JSON."""
+        return orjson.dumps(self, option=orjson.OPT_INDENT_2)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Plan":
+        """The plan of its JSON."""
+        return cls(**orjson.loads(data))

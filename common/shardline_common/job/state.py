@@ -1,0 +1,150 @@
+"""A job's state as the checkpoints topic holds it: written in one transaction with the documents."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from shardline_common.job.messages import Position
+from shardline_common.job.spec import JobSpec
+from shardline_common.ports.broker import Record
+from shardline_common.telemetry.tracing import traceparent_of
+
+_log = logging.getLogger(__name__)
+
+
+class State(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETING = "completing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    DELETED = "deleted"
+
+
+ACTIVE = frozenset({State.QUEUED, State.RUNNING, State.COMPLETING})
+RETRIABLE = frozenset({State.FAILED, State.CANCELLED})
+
+
+@dataclass(slots=True)
+class PartitionState:
+    """What was sent to one partition: messages, hash sum, scanned bytes, dead letters.
+
+    `resume_after`: messages at or before this source position were sent by an earlier attempt.
+    """
+
+    sequence: int = 0
+    hash_sum: int = 0
+    bytes: int = 0
+    dead: int = 0
+    resume_after: Position | None = None
+
+
+@dataclass(slots=True)
+class JobState:
+    """All that a producer needs to go on with a job, and a worker to take part in it.
+
+    `traceparent`: the trace of the job; it travels in the message's headers, beside the rest.
+    `request_offset`: the last message of dataset.jobs that this state has taken in. `cursor`: the
+    source position up to which all is sent. `planned`: the topic exists and the columns are frozen.
+    `notes`: those of the plan. `owed`: attempts whose end the webhook has yet to be told.
+    """
+
+    spec: JobSpec
+    state: State = State.QUEUED
+    attempt: int = 1
+    request_offset: int = -1
+    accepted_at: str = ""
+    traceparent: str | None = None
+    updated_at: str = ""
+    columns: dict[str, str] | None = None
+    planned: bool = False
+    cursor: Position | None = None
+    source_count: int = 0
+    progress: float = 0.0
+    partitions: list[PartitionState] = field(default_factory=list)
+    topic_removed: bool = False
+    code: str | None = None
+    message: str | None = None
+    warning: str | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+    owed: list[int] = field(default_factory=list)
+
+    @property
+    def active(self) -> bool:
+        """Whether the job still has work to do."""
+        return self.state in ACTIVE
+
+    def has_done_with(self, attempt: int) -> bool:
+        """Whether the topic of an attempt is of no more use, for ever: attempts only count up."""
+        return attempt < self.attempt or (attempt == self.attempt and self.topic_removed)
+
+    @property
+    def produced(self) -> int:
+        """Messages sent, over all partitions."""
+        return sum(part.sequence for part in self.partitions)
+
+    @property
+    def dead(self) -> int:
+        """Dead letters sent, over all partitions."""
+        return sum(part.dead for part in self.partitions)
+
+    def encode(self) -> bytes:
+        """The state as JSON, without its trace: what is random stays out of what is compared."""
+        values = {name: getattr(self, name) for name in _ENCODED}
+        return orjson.dumps(values, default=_plain, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
+
+    @classmethod
+    def of(cls, record: Record) -> "JobState":
+        """The state of a record that is no tombstone."""
+        state = cls.decode(record.value or b"")
+        state.traceparent = traceparent_of(record.headers)
+        return state
+
+    @classmethod
+    def decode(cls, data: bytes) -> "JobState":
+        """The state of its JSON."""
+        value: dict[str, Any] = orjson.loads(data)
+        value["spec"] = JobSpec.model_validate(value["spec"])
+        value["state"] = State(value["state"])
+        value["cursor"] = _position(value["cursor"])
+        value["partitions"] = [
+            PartitionState(**part | {"resume_after": _position(part["resume_after"])})
+            for part in value["partitions"]
+        ]
+        return cls(**value)
+
+
+_ENCODED = tuple(item.name for item in fields(JobState) if item.name != "traceparent")
+
+
+def latest_states(records: Sequence[Record]) -> dict[str, JobState]:
+    """The last state of each job among these checkpoints; what cannot be read is logged and left out."""
+    latest = {record.key: record for record in records if record.value is not None}
+    states = {}
+    for record in latest.values():
+        try:
+            state = JobState.of(record)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            _log.warning("the checkpoint at %d/%d cannot be read: %s", record.partition, record.offset, error)
+            continue
+        states[state.spec.job_id] = state
+    return states
+
+
+def _position(value: list[Any] | None) -> Position | None:
+    return None if value is None else tuple(value)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, JobSpec):
+        return value.model_dump(mode="json")
+    if isinstance(value, State):
+        return value.value
+    raise TypeError(type(value).__name__)

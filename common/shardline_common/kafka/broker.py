@@ -1,0 +1,282 @@
+"""Kafka as the broker: topics and plain writes. With the other kafka_*.py the only importer of aiokafka."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailed, for_code
+from aiokafka.protocol.metadata import MetadataRequest
+
+from shardline_common.errors import BrokerUnavailable, TopicMissing
+from shardline_common.kafka.client_errors import quiet_client_logs, translated
+from shardline_common.kafka.options import KafkaOptions
+from shardline_common.kafka.readers import open_group_reader, open_table_reader
+from shardline_common.kafka.writer import open_writer, stop_producer
+from shardline_common.ports.broker import (
+    GroupListener,
+    GroupReader,
+    Message,
+    TableReader,
+    TopicSpec,
+    TransactionalWriter,
+)
+from shardline_common.runtime.tasks import close_shielded, start_shielded
+
+_TOPIC_EXISTS, _UNKNOWN_TOPIC = 36, 3
+# Rights on the topic or the cluster, and a cluster's own policy.
+_NOT_FOR_US = (29, 31, 44)
+_GONE_SECONDS = 30.0
+
+
+class KafkaBroker:
+    """Implements `ports.broker.Broker` on a Kafka cluster. Clients start when they are first needed."""
+
+    def __init__(self, options: KafkaOptions) -> None:
+        self._options = options
+        self._admin: AIOKafkaAdminClient | None = None
+        self._producer: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
+
+    def _name(self, topic: str) -> str:
+        return self._options.prefix + topic
+
+    async def close(self) -> None:
+        """Close what was started."""
+        try:
+            await self._drop_producer()
+        finally:
+            await self._drop_admin()
+
+    async def _started_admin(self) -> AIOKafkaAdminClient:
+        async with self._starting:
+            if self._admin is None:
+                admin = AIOKafkaAdminClient(**self._options.client())
+                try:
+                    await start_shielded(admin.start)
+                    self._let_in(admin)
+                except KafkaConnectionError:
+                    await close_shielded(admin.close)
+                    await self._options.knock()
+                    raise
+                except BaseException:
+                    await close_shielded(admin.close)
+                    raise
+                self._admin = admin
+        return self._admin
+
+    def _let_in(self, admin: AIOKafkaAdminClient) -> None:
+        # The client does not look at the answer to a token: what was refused finds a cluster without brokers.
+        if self._options.sasl_mechanism == "OAUTHBEARER" and not admin._client.cluster.brokers():  # noqa: SLF001
+            raise SaslAuthenticationFailed("the token is refused")
+
+    async def _drop_admin(self) -> None:
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            await close_shielded(admin.close)
+
+    async def check(self) -> None:
+        """Ask the cluster for its metadata."""
+        with translated("Kafka does not answer", self._options.bootstrap_servers):
+            try:
+                async with asyncio.timeout(self._options.request_timeout_ms / 1000):
+                    await (await self._started_admin()).describe_cluster()
+            except Exception:
+                await self._drop_admin()
+                raise
+
+    async def creates_topics_by_itself(self) -> bool | None:
+        """Whether a client that asks for a deleted topic brings it back (auto.create.topics.enable).
+
+        None: only who may read the settings of the brokers (DescribeConfigs on the cluster) can tell.
+        """
+        with translated("the brokers cannot be described", self._options.bootstrap_servers):
+            admin = await self._started_admin()
+            node = (await admin.describe_cluster())["brokers"][0]["node_id"]
+            answers = await admin.describe_configs([ConfigResource(ConfigResourceType.BROKER, str(node))])
+        code, _message, _kind, _name, entries = answers[0].resources[0]
+        if code:
+            return None
+        return {entry[0]: entry[1] for entry in entries}.get("auto.create.topics.enable") == "true"
+
+    async def create_topic(self, spec: TopicSpec) -> bool:
+        """Create the topic; False when it exists."""
+        topic = NewTopic(self._name(spec.name), spec.partitions, 1, topic_configs=dict(spec.config))
+        # Its constructor refuses -1, with which a broker takes its own default.
+        topic.replication_factor = self._options.replication_factor
+        with translated(f"the topic {topic.name} cannot be created", self._options.bootstrap_servers):
+            answer = await (await self._started_admin()).create_topics([topic])
+            for _, code, *message in answer.topic_errors:
+                if code in _NOT_FOR_US:
+                    return await self._may_not_create(topic.name, for_code(code)(*message))
+                if code and code != _TOPIC_EXISTS:
+                    raise for_code(code)(*message)
+        created = all(code != _TOPIC_EXISTS for _, code, *_message in answer.topic_errors)
+        # One that another created a moment ago has as many partitions as he wanted.
+        await self._until(topic.name, (lambda found: found == spec.partitions) if created else bool)
+        return created
+
+    async def _may_not_create(self, name: str, error: KafkaError) -> bool:
+        # Rights come before existence: the answer is the same for a topic that is there to be used.
+        if await self._partitions(name):
+            return False
+        raise BrokerUnavailable(
+            f"the topic {name} is not there, and Kafka does not let us create it ({type(error).__name__})",
+            hint="have it created: `shardline doctor --print-topics` prints the commands",
+        ) from error
+
+    async def _until(self, name: str, wanted: Callable[[int], bool]) -> None:
+        # What was created or deleted is so for all brokers only after a moment.
+        deadline = asyncio.get_running_loop().time() + _GONE_SECONDS
+        while not wanted(await self._partitions(name, led=True)):
+            if asyncio.get_running_loop().time() > deadline:
+                raise BrokerUnavailable(f"the topic {name} is still neither wholly there nor wholly gone")
+            await asyncio.sleep(0.05)
+
+    async def partitions(self, name: str) -> int:
+        """How many there are; 0 without the topic."""
+        return await self._partitions(self._name(name))
+
+    async def _partitions(self, name: str, *, led: bool = False) -> int:
+        with translated(f"the topic {name} cannot be described", self._options.bootstrap_servers):
+            admin = await self._started_admin()
+            # The call for it would let a broker with auto.create.topics.enable create what we ask for.
+            request = MetadataRequest([name], allow_auto_topic_creation=False)
+            found = (await admin._send_request(request)).to_object()["topics"]  # noqa: SLF001
+            parts = _read(found[0])["partitions"] if found else []
+        return len([part for part in parts if part["leader"] >= 0 or not led])
+
+    async def topics(self) -> list[str]:
+        """The names of all topics under the prefix."""
+        prefix = self._options.prefix
+        with translated("the topics cannot be listed", self._options.bootstrap_servers):
+            names = await (await self._started_admin()).list_topics()
+        return sorted(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+
+    async def describe_topic(self, name: str) -> TopicSpec | None:
+        """Partitions and full configuration, or None."""
+        full = self._name(name)
+        partitions = await self._partitions(full)
+        if not partitions:
+            return None
+        with translated(f"the topic {full} cannot be described", self._options.bootstrap_servers):
+            admin = await self._started_admin()
+            answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, full)])
+            code, message, _kind, _name, entries = answers[0].resources[0]
+            if code == _UNKNOWN_TOPIC:
+                return None
+            if code:
+                raise for_code(code)(message)
+        return TopicSpec(name, partitions, {entry[0]: entry[1] or "" for entry in entries})
+
+    async def delete_topic(self, name: str) -> bool:
+        """Delete it and wait until it is gone."""
+        full = self._name(name)
+        with translated(f"the topic {full} cannot be deleted", self._options.bootstrap_servers):
+            answer = await (await self._started_admin()).delete_topics([full])
+            for _, code, *_rest in answer.topic_error_codes:
+                if code == _UNKNOWN_TOPIC:
+                    return False
+                if code:
+                    raise for_code(code)
+        await self._until(full, lambda found: not found)
+        return True
+
+    async def delete_records(self, name: str, before: Mapping[int, int]) -> None:
+        """Let go of records below the offsets; what is gone already is no error."""
+        full = self._name(name)
+        wanted = {TopicPartition(full, number): RecordsToDelete(offset) for number, offset in before.items()}
+        with translated(f"records of {full} cannot be deleted", self._options.bootstrap_servers):
+            if not await self._partitions(full):
+                raise TopicMissing(f"the topic {full} is not there")
+            await (await self._started_admin()).delete_records(wanted)
+
+    async def publish(self, topic: str, messages: Sequence[Message]) -> None:
+        """Write outside of transactions and wait for every delivery."""
+        full = self._name(topic)
+        with translated(f"{full} cannot be written", self._options.bootstrap_servers):
+            try:
+                producer = await self._started_producer()
+                async with asyncio.timeout(2 * self._options.request_timeout_ms / 1000):
+                    sent = [
+                        await producer.send(
+                            full, item.value, item.key, item.partition, headers=list(item.headers)
+                        )
+                        for item in messages
+                    ]
+                    await asyncio.gather(*sent)
+            except Exception:
+                # An idempotent producer that failed once may never get its numbers right again.
+                await self._drop_producer()
+                raise
+
+    async def _started_producer(self) -> AIOKafkaProducer:
+        async with self._starting:
+            if self._producer is None:
+                producer = self._options.producer()
+                try:
+                    await start_shielded(producer.start)
+                except BaseException:
+                    await stop_producer(producer)
+                    raise
+                self._producer = producer
+        return self._producer
+
+    async def _drop_producer(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await stop_producer(producer)
+
+    def transactional(self, transactional_id: str) -> AbstractAsyncContextManager[TransactionalWriter]:
+        """Open a writer that fences the earlier ones of its id."""
+        return open_writer(self._options, self._name(transactional_id))
+
+    @asynccontextmanager
+    async def group_reader(
+        self, topic: str, group: str, listener: GroupListener
+    ) -> AsyncIterator[GroupReader]:
+        """Join the group for the topic."""
+        await self._count(topic)
+        async with open_group_reader(self._options, self._name(topic), self._name(group), listener) as reader:
+            yield reader
+
+    @asynccontextmanager
+    async def table_reader(
+        self, topic: str, partitions: Sequence[int] | None = None
+    ) -> AsyncIterator[TableReader]:
+        """Read partitions from their beginning."""
+        numbers = range(await self._count(topic)) if partitions is None else partitions
+        async with open_table_reader(self._options, self._name(topic), numbers) as reader:
+            yield reader
+
+    async def _count(self, topic: str) -> int:
+        partitions = await self._partitions(self._name(topic))
+        if not partitions:
+            raise TopicMissing(f"the topic {self._name(topic)} is not there")
+        return partitions
+
+
+@asynccontextmanager
+async def open_kafka(options: KafkaOptions) -> AsyncIterator[KafkaBroker]:
+    """A broker for as long as the context lasts.
+
+    Raises:
+        UsageError: the options do not fit together.
+    """
+    options.check()
+    quiet_client_logs()
+    broker = KafkaBroker(options)
+    try:
+        yield broker
+    finally:
+        await broker.close()
+
+
+def _read(topic: dict[str, Any]) -> dict[str, Any]:
+    code = topic["error_code"]
+    if code in _NOT_FOR_US:
+        raise for_code(code)(topic["topic"])
+    return {"partitions": []} if code else topic

@@ -1,0 +1,321 @@
+"""Reading from Kafka: group members and tables."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.consumer.fetcher import OffsetResetStrategy
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalGenerationError,
+    IllegalStateError,
+    KafkaError,
+    OffsetOutOfRangeError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
+
+from shardline_common.errors import BrokerUnavailable, OffsetOutOfRange
+from shardline_common.kafka.client_errors import translated
+from shardline_common.kafka.options import KafkaOptions
+from shardline_common.ports.broker import GroupListener, GroupReader, Record, TableReader
+from shardline_common.runtime.tasks import close_shielded, start_shielded
+
+_log = logging.getLogger(__name__)
+_STALE = (
+    CommitFailedError,
+    IllegalGenerationError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+    IllegalStateError,
+)
+_BATCH_RECORDS = 5_000
+
+
+def _consumer(options: KafkaOptions, *topics: str, **more: Any) -> AIOKafkaConsumer:
+    return AIOKafkaConsumer(
+        *topics,
+        **options.client(),
+        enable_auto_commit=False,
+        max_partition_fetch_bytes=options.fetch_bytes,
+        **{"isolation_level": "read_committed", "auto_offset_reset": "none"} | more,
+    )
+
+
+async def _stop(consumer: AIOKafkaConsumer) -> None:
+    async def stop() -> None:
+        # Its helper task must have had a first turn: cancelled before, it would cancel us who wait for it.
+        await asyncio.sleep(0)
+        try:
+            await consumer.stop()
+        finally:
+            # Where it waited to fetch again, its broker being away, that ends before it comes to this.
+            await consumer._client.close()  # noqa: SLF001 - there is no public way
+
+    await close_shielded(stop)
+
+
+def _record(found: Any) -> Record:
+    return Record(found.partition, found.offset, found.key, found.value, found.headers)
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
+    """Hands rebalances on, and keeps what a callback raises for the next poll: aiokafka would swallow it.
+
+    aiokafka fetches from the committed offsets while the `assigned` callback still runs: `sought` holds
+    the partitions, with their positions, that the callback has placed, and only those are read.
+    """
+
+    def __init__(self, listener: GroupListener) -> None:
+        self._listener = listener
+        self.error: BaseException | None = None
+        self.generation: Callable[[], int] = lambda: -1
+        self.assigned_in = -1
+        self.epoch = 0
+        self.joined = False
+        self.sought: dict[int, int] = {}
+        self.seeks: dict[int, int] = {}
+        self.news = asyncio.Event()
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        self._turn(joined=False)
+        await self._call(self._listener.revoked, revoked)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        self._turn(joined=True)
+        await self._call(self._listener.assigned, assigned)
+
+    def _turn(self, *, joined: bool) -> None:
+        self.epoch += 1
+        self.joined = joined
+        self.assigned_in = self.generation() if joined else -1
+        self.sought.clear()
+
+    def check(self) -> None:
+        """Raise what a callback raised."""
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+
+    async def _call(self, callback: Any, partitions: Iterable[TopicPartition]) -> None:
+        try:
+            await callback(tuple(sorted(item.partition for item in partitions)))
+        except Exception as error:  # noqa: BLE001 - raised at the next poll
+            self.error = error
+            self.news.set()
+
+
+@asynccontextmanager
+async def open_group_reader(
+    options: KafkaOptions, topic: str, group: str, listener: GroupListener
+) -> AsyncIterator[GroupReader]:
+    """A member of the group."""
+    consumer = _consumer(
+        options,
+        group_id=group,
+        session_timeout_ms=options.session_timeout_ms,
+        heartbeat_interval_ms=max(100, min(3000, options.session_timeout_ms // 4)),
+        max_poll_interval_ms=options.max_poll_interval_ms,
+    )
+    reader = _GroupReader(consumer, topic, options, _Listener(listener))
+    try:
+        with translated(f"the group {group} cannot be joined", options.bootstrap_servers):
+            await start_shielded(consumer.start)
+        reader.pin_commits()
+        reader.subscribe()
+        yield reader
+    finally:
+        await _stop(consumer)
+
+
+class _GroupReader:
+    def __init__(
+        self, consumer: AIOKafkaConsumer, topic: str, options: KafkaOptions, listener: _Listener
+    ) -> None:
+        self._consumer = consumer
+        self._topic = topic
+        self._options = options
+        self._listener = listener
+
+    def pin_commits(self) -> None:
+        # aiokafka commits with whatever generation it has when the request is made. After the coordinator
+        # forgot us that is -1, which Kafka takes, for a group that is empty, as a commit from outside.
+        coordinator = self._consumer._coordinator  # noqa: SLF001 - the generation is nowhere else
+        send = coordinator._do_commit_offsets  # noqa: SLF001 - the last place before the request is made
+
+        async def pinned(assignment: Any, offsets: Any) -> None:
+            if coordinator.generation < 0 or coordinator.generation != self._listener.assigned_in:
+                raise IllegalGenerationError(coordinator.group_id)
+            await send(assignment, offsets)
+
+        coordinator._do_commit_offsets = pinned  # noqa: SLF001 - likewise
+        self._listener.generation = lambda: coordinator.generation
+
+    def subscribe(self) -> None:
+        self._consumer.subscribe([self._topic], listener=self._listener)
+
+    def seek(self, partition: int, offset: int) -> None:
+        where = TopicPartition(self._topic, partition)
+        with suppress(IllegalStateError):
+            # Not assigned any more: whoever has it seeks for himself.
+            if offset >= 0:
+                self._consumer.seek(where, offset)
+            else:
+                self._to_beginning(where)
+            self._listener.sought[partition] = offset
+            self._listener.seeks[partition] = self._listener.seeks.get(partition, 0) + 1
+            self._listener.news.set()
+
+    def _to_beginning(self, where: TopicPartition) -> None:
+        # The call of that name waits for the broker, which a rebalance listener must not.
+        self._consumer._fetcher._records.pop(where, None)  # noqa: SLF001 - as its own seek does
+        self._consumer._subscription.subscription.assignment.state_value(where).await_reset(  # noqa: SLF001
+            OffsetResetStrategy.EARLIEST
+        )
+
+    async def commit(self, offsets: Mapping[int, int]) -> bool:
+        wanted = {TopicPartition(self._topic, number): offset for number, offset in offsets.items()}
+        try:
+            with translated("offsets cannot be committed", self._options.bootstrap_servers):
+                try:
+                    await self._consumer.commit(wanted)
+                except _STALE:
+                    return False
+        except BrokerUnavailable as error:
+            _log.info("a commit failed, which is only a hint: %s", error)
+            return False
+        return True
+
+    async def poll(
+        self,
+        partitions: Sequence[int] | None,
+        *,
+        timeout: float,
+        max_records: int,
+    ) -> Mapping[int, Sequence[Record]]:
+        self._listener.check()
+        sought = self._listener.sought
+        readable = [number for number in (sought if partitions is None else partitions) if number in sought]
+        if not readable:
+            return await self._stay(timeout)
+        with translated(f"{self._topic} cannot be read", self._options.bootstrap_servers):
+            try:
+                found = await self._fetch(readable, timeout, max_records)
+            except OffsetOutOfRangeError as error:
+                numbers = tuple(where.partition for where in error.args[0])
+                raise OffsetOutOfRange(f"{self._topic}: no such offset", partitions=numbers) from None
+        return {where.partition: [_record(item) for item in items] for where, items in found.items() if items}
+
+    async def _fetch(
+        self,
+        numbers: Sequence[int],
+        timeout: float,
+        max_records: int,
+    ) -> Mapping[TopicPartition, Sequence[Any]]:
+        epoch, seeks = self._listener.epoch, dict(self._listener.seeks)
+        wanted = [TopicPartition(self._topic, number) for number in numbers]
+        try:
+            found: Mapping[TopicPartition, Sequence[Any]] = await self._consumer.getmany(
+                *wanted, timeout_ms=int(timeout * 1000), max_records=max_records
+            )
+        except KafkaError:
+            if self._listener.epoch == epoch:
+                raise
+            found = dict.fromkeys(wanted, ())
+        # getmany goes on through a rebalance, and then reads from the committed offsets; and through a
+        # seek, and then reads for somebody else. Neither is what was asked for, which is read again.
+        moved = [
+            number
+            for number in numbers
+            if self._listener.epoch != epoch or self._listener.seeks.get(number) != seeks.get(number)
+        ]
+        for number in moved:
+            if number in self._listener.sought:
+                self.seek(number, self._listener.sought[number])
+        return {where: items for where, items in found.items() if where.partition not in moved}
+
+    async def _stay(self, timeout: float) -> Mapping[int, Sequence[Record]]:
+        """Wait without reading. The coordinator must see a poll: ask for a partition nobody has."""
+        with translated(f"{self._topic} cannot be read", self._options.bootstrap_servers):
+            if self._listener.joined:
+                await self._consumer.getmany(TopicPartition(self._topic, 1 << 30), timeout_ms=0)
+            else:
+                # Who may not join waits in silence, until somebody asks.
+                self._consumer._coordinator.check_errors()  # noqa: SLF001 - getmany would ask for partitions
+        self._listener.news.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._listener.news.wait()
+        return {}
+
+
+@asynccontextmanager
+async def open_table_reader(
+    options: KafkaOptions, topic: str, partitions: Sequence[int]
+) -> AsyncIterator[TableReader]:
+    """A reader of partitions from their beginning."""
+    # Retention may move the log's start while we read: what is left is the table.
+    consumer = _consumer(options, auto_offset_reset="earliest")
+    try:
+        with translated(f"the topic {topic} cannot be read", options.bootstrap_servers):
+            await start_shielded(consumer.start)
+            places = [TopicPartition(topic, number) for number in partitions]
+            consumer.assign(places)
+            if places:
+                await consumer.seek_to_beginning(*places)
+        yield _TableReader(consumer, places, options)
+    finally:
+        await _stop(consumer)
+
+
+class _TableReader:
+    def __init__(
+        self, consumer: AIOKafkaConsumer, places: list[TopicPartition], options: KafkaOptions
+    ) -> None:
+        self._consumer = consumer
+        self._places = places
+        self._options = options
+
+    async def poll(self, *, timeout: float) -> Sequence[Record]:
+        if not self._places:
+            await asyncio.sleep(timeout)
+            return ()
+        with translated("a table cannot be read", self._options.bootstrap_servers):
+            found = await self._consumer.getmany(timeout_ms=int(timeout * 1000), max_records=_BATCH_RECORDS)
+        return [_record(item) for items in found.values() for item in items]
+
+    async def catch_up(self, *, deadline: float) -> Sequence[Record]:
+        records: list[Record] = []
+        try:
+            async with asyncio.timeout(deadline):
+                ends = await self._ends()
+                while not await self._reached(ends):
+                    records += await self.poll(timeout=0.1)
+        except TimeoutError:
+            raise BrokerUnavailable(
+                f"the table {self._places[0].topic} was not readable to its end within {deadline:.0f} s",
+                hint="another producer's transaction may hang; it ends by its time-out",
+            ) from None
+        return records
+
+    async def _ends(self) -> Mapping[TopicPartition, int]:
+        # The end of the log with open transactions, not only the last stable offset: what was
+        # committed behind another's open transaction must be seen as well.
+        asking = _consumer(self._options, isolation_level="read_uncommitted")
+        with translated("a table cannot be read", self._options.bootstrap_servers):
+            try:
+                await start_shielded(asking.start)
+                ends: Mapping[TopicPartition, int] = await asking.end_offsets(self._places)
+            finally:
+                await _stop(asking)
+        return ends
+
+    async def _reached(self, ends: Mapping[TopicPartition, int]) -> bool:
+        with translated("a table cannot be read", self._options.bootstrap_servers):
+            for where, end in ends.items():
+                if end > 0 and await self._consumer.position(where) < end:
+                    return False
+        return True

@@ -1,0 +1,166 @@
+"""Writing to Kafka: transactions that cannot tear."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from typing import Any, NoReturn
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import IllegalOperation, KafkaError
+
+from shardline_common.errors import BrokerUnavailable
+from shardline_common.kafka.client_errors import translated
+from shardline_common.kafka.options import KafkaOptions
+from shardline_common.ports.broker import Message, Transaction, TransactionalWriter
+from shardline_common.runtime.tasks import close_shielded, start_shielded
+
+
+async def stop_producer(producer: AIOKafkaProducer) -> None:
+    """Flush what it has and close its connections, the latter whatever becomes of the former."""
+
+    async def stop() -> None:
+        try:
+            await producer.stop()
+        finally:
+            await producer.client.close()
+
+    await close_shielded(stop)
+
+
+@asynccontextmanager
+async def open_writer(options: KafkaOptions, transactional_id: str) -> AsyncIterator[TransactionalWriter]:
+    """A transactional writer; starting it fences the earlier ones of its id."""
+    producer = options.producer(
+        transactional_id=transactional_id, transaction_timeout_ms=options.transaction_timeout_ms
+    )
+    writer = _Writer(producer, options, transactional_id)
+    try:
+        with translated(f"{transactional_id} cannot be opened", options.bootstrap_servers):
+            await start_shielded(producer.start)
+        yield writer
+    finally:
+        await writer.close()
+
+
+class _Writer:
+    def __init__(self, producer: AIOKafkaProducer, options: KafkaOptions, transactional_id: str) -> None:
+        self._producer = producer
+        self._options = options
+        self._id = transactional_id
+        self._broken = False
+
+    async def close(self) -> None:
+        if self._broken:
+            await close_shielded(self._give_up)
+        else:
+            await stop_producer(self._producer)
+
+    async def _give_up(self) -> None:
+        # stop() would first wait for the delivery of what can no longer be delivered.
+        self._producer._closed = True  # noqa: SLF001 - there is no public way to let go without a flush
+        try:
+            if self._producer._sender.sender_task is not None:  # noqa: SLF001
+                await self._producer._sender.close()  # noqa: SLF001
+        finally:
+            await self._producer.client.close()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        # aiokafka would commit a transaction of which a batch was refused: every delivery is awaited
+        # here, under one deadline, before the commit is asked for.
+        if self._broken:
+            raise BrokerUnavailable("this writer failed before; open a new one")
+        self._broken = True
+        transaction = _Transaction(self._producer, self._options, f"the transaction of {self._id} failed")
+        try:
+            with transaction.translated():
+                async with asyncio.timeout(self._options.request_timeout_ms / 1000):
+                    await self._producer.begin_transaction()
+            # The body is not Kafka's: an OSError of the source must not look like the broker's.
+            yield transaction
+            with transaction.translated():
+                async with asyncio.timeout(2 * self._options.request_timeout_ms / 1000):
+                    await transaction.delivered()
+                    await self._producer.commit_transaction()
+        except BaseException:
+            transaction.forget()
+            await self._abort()
+            raise
+        self._broken = False
+
+    async def _abort(self) -> None:
+        # Only to let readers go on sooner: the next writer of the id aborts it in any case.
+        with suppress(KafkaError, TimeoutError, AssertionError):
+            async with asyncio.timeout(2.0):
+                await self._producer.abort_transaction()
+
+
+class _Transaction:
+    def __init__(self, producer: AIOKafkaProducer, options: KafkaOptions, failure: str) -> None:
+        self._producer = producer
+        self._options = options
+        self._failure = failure
+        self._whole = True
+        self._deliveries: list[asyncio.Future[Any]] = []
+
+    def translated(self) -> AbstractContextManager[None]:
+        return translated(self._failure, self._options.bootstrap_servers)
+
+    async def send(self, topic: str, messages: Sequence[Message]) -> None:
+        whole, self._whole = self._whole, False
+        with self.translated():
+            try:
+                await self._send(self._options.prefix + topic, messages)
+            except IllegalOperation:
+                await self._why_given_up()
+        self._whole = whole
+
+    async def _why_given_up(self) -> NoReturn:
+        # The client gives a transaction up when a batch was refused: its delivery tells why.
+        async with asyncio.timeout(self._options.request_timeout_ms / 1000):
+            await asyncio.gather(*self._deliveries)
+        raise BrokerUnavailable(f"{self._failure}: the client gave it up")
+
+    async def _send(self, name: str, messages: Sequence[Message]) -> None:
+        placed: dict[int, list[Message]] = {}
+        for message in messages:
+            if message.partition is None:
+                sent = await self._producer.send(
+                    name, message.value, message.key, headers=list(message.headers)
+                )
+                self._deliveries.append(sent)
+            else:
+                placed.setdefault(message.partition, []).append(message)
+        for number, items in placed.items():
+            await self._send_batches(name, number, items)
+
+    async def _send_batches(self, topic: str, partition: int, messages: Iterable[Message]) -> None:
+        batch = self._producer.create_batch()
+        for message in messages:
+            if not _append(batch, message):
+                await self._send_batch(batch, topic, partition)
+                batch = self._producer.create_batch()
+                _append(batch, message)
+        await self._send_batch(batch, topic, partition)
+
+    async def _send_batch(self, batch: Any, topic: str, partition: int) -> None:
+        batch.close()
+        self._deliveries.append(await self._producer.send_batch(batch, topic, partition=partition))
+
+    async def delivered(self) -> None:
+        if not self._whole:
+            raise BrokerUnavailable(f"{self._failure}: a send did not end")
+        await asyncio.gather(*self._deliveries)
+
+    def forget(self) -> None:
+        for delivery in self._deliveries:
+            delivery.cancel()
+            if delivery.done() and not delivery.cancelled():
+                delivery.exception()
+
+
+def _append(batch: Any, message: Message) -> bool:
+    return (
+        batch.append(key=message.key, value=message.value, timestamp=None, headers=list(message.headers))
+        is not None
+    )

@@ -1,0 +1,304 @@
+"""A broker in memory: what Kafka promises, in one process. Shipped: `shardline run` lives on it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+from shardline_common.errors import BrokerUnavailable, Fenced, OffsetOutOfRange, TopicMissing
+from shardline_common.memory.log import Log, Topic
+from shardline_common.ports.broker import (
+    GroupListener,
+    GroupReader,
+    Message,
+    Record,
+    TableReader,
+    TopicSpec,
+    Transaction,
+    TransactionalWriter,
+)
+
+
+class MemoryBroker:
+    """Implements `ports.broker.Broker`. Records are kept until trimmed, or their topic is deleted."""
+
+    def __init__(self) -> None:
+        self._topics: dict[str, Topic] = {}
+        self._epochs: dict[str, int] = {}
+        self._groups: dict[tuple[str, str], _Group] = {}
+        self._news = asyncio.Event()
+
+    async def check(self) -> None:
+        """A broker in memory always answers."""
+
+    async def create_topic(self, spec: TopicSpec) -> bool:
+        """Create the topic; False when it exists."""
+        if spec.name in self._topics:
+            return False
+        self._topics[spec.name] = Topic(spec)
+        return True
+
+    async def topics(self) -> list[str]:
+        """The names of all topics."""
+        return sorted(self._topics)
+
+    async def partitions(self, name: str) -> int:
+        """The topic's partitions, or 0."""
+        topic = self._topics.get(name)
+        return topic.spec.partitions if topic else 0
+
+    async def describe_topic(self, name: str) -> TopicSpec | None:
+        """The topic's spec, or None."""
+        topic = self._topics.get(name)
+        return topic.spec if topic else None
+
+    async def delete_topic(self, name: str) -> bool:
+        """Delete the topic and its records."""
+        return self._topics.pop(name, None) is not None
+
+    async def delete_records(self, name: str, before: Mapping[int, int]) -> None:
+        """Let go of records below the given offsets."""
+        topic = self.topic(name)
+        for number, offset in before.items():
+            topic.logs[number].trim(offset)
+
+    def topic(self, name: str) -> Topic:
+        """A topic. Raises TopicMissing."""
+        try:
+            return self._topics[name]
+        except KeyError:
+            raise TopicMissing(f"the topic {name} is not there") from None
+
+    async def publish(self, topic: str, messages: Sequence[Message]) -> None:
+        """Write at once."""
+        self.commit([(topic, messages)])
+
+    def commit(self, writes: Iterable[tuple[str, Sequence[Message]]]) -> None:
+        """Make messages visible, all of them or none."""
+        checked = [(self.topic(name), messages) for name, messages in writes]
+        for topic, messages in checked:
+            for message in messages:
+                topic.place(message)
+        for topic, messages in checked:
+            topic.append(messages)
+        self.wake()
+
+    def wake(self) -> None:
+        """Wake everyone who waits for news."""
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def news(self, timeout: float) -> None:
+        """Return at the next change, or after `timeout` seconds."""
+        event = self._news
+        try:
+            async with asyncio.timeout(timeout):
+                await event.wait()
+        except TimeoutError:
+            return
+
+    @asynccontextmanager
+    async def transactional(self, transactional_id: str) -> AsyncIterator[TransactionalWriter]:
+        """Open a writer that fences the earlier ones of its id."""
+        epoch = self._epochs[transactional_id] = self._epochs.get(transactional_id, 0) + 1
+        await asyncio.sleep(0)
+        yield _Writer(self, transactional_id, epoch)
+
+    def check_epoch(self, transactional_id: str, epoch: int) -> None:
+        """Raise Fenced when a newer writer of the id was opened."""
+        if self._epochs[transactional_id] != epoch:
+            raise Fenced(f"a newer producer took over {transactional_id}")
+
+    @asynccontextmanager
+    async def group_reader(
+        self, topic: str, group: str, listener: GroupListener
+    ) -> AsyncIterator[GroupReader]:
+        """Join the group, at the first poll: the caller must hold the reader when partitions are assigned."""
+        self.topic(topic)
+        members = self._groups.setdefault((topic, group), _Group(self, topic))
+        reader = _GroupReader(self, members, topic, listener)
+        try:
+            yield reader
+        finally:
+            await members.leave(reader)
+            if not members.members and topic not in self._topics:
+                self._groups.pop((topic, group), None)
+
+    @asynccontextmanager
+    async def table_reader(
+        self, topic: str, partitions: Sequence[int] | None = None
+    ) -> AsyncIterator[TableReader]:
+        """Read partitions from their beginning."""
+        wanted = range(self.topic(topic).spec.partitions) if partitions is None else partitions
+        yield _TableReader(self, topic, wanted)
+
+
+class _Writer:
+    def __init__(self, broker: MemoryBroker, transactional_id: str, epoch: int) -> None:
+        self._broker = broker
+        self._id = transactional_id
+        self._epoch = epoch
+        self._broken = False
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        if self._broken:
+            raise BrokerUnavailable("this writer failed before; open a new one")
+        self._broken = True
+        self._broker.check_epoch(self._id, self._epoch)
+        transaction = _Transaction(self._broker)
+        yield transaction
+        # As on Kafka, other tasks run between the last send and the commit.
+        await asyncio.sleep(0)
+        self._broker.check_epoch(self._id, self._epoch)
+        self._broker.commit(transaction.writes)
+        self._broken = False
+
+
+class _Transaction:
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+        self.writes: list[tuple[str, Sequence[Message]]] = []
+
+    async def send(self, topic: str, messages: Sequence[Message]) -> None:
+        self._broker.topic(topic)
+        self.writes.append((topic, messages))
+
+
+class _TableReader:
+    def __init__(self, broker: MemoryBroker, topic: str, partitions: Iterable[int]) -> None:
+        self._broker = broker
+        self._topic = topic
+        self._positions = dict.fromkeys(partitions, 0)
+
+    async def poll(self, *, timeout: float) -> Sequence[Record]:
+        found = self._read()
+        if not found and timeout > 0:
+            await self._broker.news(timeout)
+            found = self._read()
+        return found
+
+    async def catch_up(self, *, deadline: float) -> Sequence[Record]:  # noqa: ARG002 - never has to wait
+        await asyncio.sleep(0)
+        return self._read()
+
+    def _read(self) -> list[Record]:
+        logs = self._broker.topic(self._topic).logs
+        found: list[Record] = []
+        for number, position in self._positions.items():
+            log = logs[number]
+            found += log.read(max(position, log.start), 1 << 30)
+            self._positions[number] = log.end
+        return found
+
+
+class _Group:
+    """The members of a group: partitions are dealt anew, round robin, whenever one comes or goes."""
+
+    def __init__(self, broker: MemoryBroker, topic: str) -> None:
+        self._broker = broker
+        self._topic = topic
+        self.members: list[_GroupReader] = []
+        self.committed: dict[int, int] = {}
+        self._lock = asyncio.Lock()
+
+    async def join(self, reader: "_GroupReader") -> None:
+        async with self._lock:
+            if reader not in self.members:
+                self.members.append(reader)
+                await self._deal()
+
+    async def leave(self, reader: "_GroupReader") -> None:
+        async with self._lock:
+            if reader in self.members:
+                self.members.remove(reader)
+                reader.positions.clear()
+                await self._deal()
+
+    async def _deal(self) -> None:
+        for member in self.members:
+            await member.revoke()
+        partitions = self._broker.topic(self._topic).spec.partitions if self.members else 0
+        for index, member in enumerate(self.members):
+            await member.assign(range(index, partitions, len(self.members)))
+        self._broker.wake()
+
+
+class _GroupReader:
+    def __init__(self, broker: MemoryBroker, group: _Group, topic: str, listener: GroupListener) -> None:
+        self._broker = broker
+        self._group = group
+        self._topic = topic
+        self._listener = listener
+        self.positions: dict[int, int] = {}
+        self._sought: set[int] = set()
+
+    async def revoke(self) -> None:
+        if self.positions:
+            await self._listener.revoked(tuple(self.positions))
+        self.positions.clear()
+
+    async def assign(self, partitions: Iterable[int]) -> None:
+        self.positions = dict.fromkeys(partitions, -1)
+        await self._listener.assigned(tuple(self.positions))
+
+    def seek(self, partition: int, offset: int) -> None:
+        self.positions[partition] = offset
+        self._sought.add(partition)
+
+    async def commit(self, offsets: Mapping[int, int]) -> bool:
+        if not offsets.keys() <= self.positions.keys():
+            return False
+        self._group.committed |= offsets
+        return True
+
+    async def poll(
+        self,
+        partitions: Sequence[int] | None,
+        *,
+        timeout: float,
+        max_records: int,
+    ) -> Mapping[int, Sequence[Record]]:
+        if self not in self._group.members:
+            await self._group.join(self)
+        self._sought.clear()
+        if not self._readable(partitions):
+            # Zero seconds still give way to the other tasks.
+            await (self._broker.news(timeout) if timeout > 0 else asyncio.sleep(0))
+        else:
+            await asyncio.sleep(0)
+        # A partition that was sought meanwhile belongs to the next poll.
+        wanted = self.positions if partitions is None else partitions
+        return self._read([number for number in wanted if number not in self._sought], max_records)
+
+    def _readable(self, partitions: Sequence[int] | None) -> bool:
+        logs = self._broker.topic(self._topic).logs
+        wanted = self.positions if partitions is None else partitions
+        return any(
+            logs[number].has_news(self.positions[number]) for number in wanted if number in self.positions
+        )
+
+    def _read(self, partitions: Sequence[int], most: int) -> dict[int, list[Record]]:
+        logs = self._broker.topic(self._topic).logs
+        found: dict[int, list[Record]] = {}
+        for number in partitions:
+            if most <= 0 or number not in self.positions:
+                continue
+            try:
+                records = self._next(logs[number], number, most)
+            except OffsetOutOfRange:
+                # What was taken from the others must reach the caller first; the next poll raises.
+                if found:
+                    return found
+                raise
+            if records:
+                found[number] = records
+                most -= len(records)
+                self.positions[number] = records[-1].offset + 1
+        return found
+
+    def _next(self, log: Log, number: int, most: int) -> list[Record]:
+        position = self.positions[number]
+        try:
+            return log.read(log.start if position < 0 else position, most)
+        except OffsetOutOfRange as error:
+            raise OffsetOutOfRange(str(error), partitions=(number,)) from None

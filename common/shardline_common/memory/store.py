@@ -1,0 +1,76 @@
+"""An object store in memory. Shipped: simulations and tests live on it, with faults of their choice."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from shardline_common.errors import ObjectExists, ObjectMissing
+from shardline_common.ports.store import ObjectInfo
+from shardline_common.storage.object_keys import checked
+
+CHUNK = 1 << 20
+
+Fault = Callable[[str, str, str], None]
+"""Called with ("before" | "after", operation, key); raising loses the request, or its answer."""
+
+
+class MemoryStore:
+    """Implements `shardline_common.ports.broker.ObjectStore` on a dict."""
+
+    def __init__(self, fault: Fault = lambda _when, _operation, _key: None) -> None:
+        self._objects: dict[str, bytes] = {}
+        self._fault = fault
+
+    @classmethod
+    def holding(cls, other: "MemoryStore") -> "MemoryStore":
+        """A store without faults that holds what `other` holds."""
+        store = cls()
+        store._objects = dict(other._objects)  # noqa: SLF001 - of our own kind
+        return store
+
+    @property
+    def uri(self) -> str:
+        """The root, for messages."""
+        return "memory://"
+
+    async def create(self, key: str, body: bytes | Path, *, content_type: str = "application/json") -> None:  # noqa: ARG002 - nothing serves it
+        """Create the object, or raise ObjectExists."""
+        checked(key)
+        self._fault("before", "create", key)
+        data = body if isinstance(body, bytes) else await asyncio.to_thread(body.read_bytes)
+        await asyncio.sleep(0)
+        if key in self._objects:
+            raise ObjectExists(f"{key} exists")
+        self._objects[key] = data
+        self._fault("after", "create", key)
+
+    async def get(self, key: str) -> bytes:
+        """The object's bytes."""
+        self._fault("before", "get", key)
+        await asyncio.sleep(0)
+        try:
+            return self._objects[key]
+        except KeyError:
+            raise ObjectMissing(f"there is no {key}") from None
+
+    async def stream(self, key: str, *, offset: int = 0) -> AsyncIterator[bytes]:
+        """The object's bytes from `offset` on."""
+        data = await self.get(key)
+        for start in range(offset, len(data), CHUNK):
+            yield data[start : start + CHUNK]
+
+    async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Objects by key in byte order."""
+        self._fault("before", "list", prefix)
+        await asyncio.sleep(0)
+        for key in sorted(self._objects, key=str.encode):
+            if key.startswith(prefix) and key.encode() > start_after.encode() and key in self._objects:
+                data = self._objects[key]
+                yield ObjectInfo(key, len(data), sha256(data).hexdigest())
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Remove objects."""
+        for key in keys:
+            self._fault("before", "delete", key)
+            self._objects.pop(key, None)

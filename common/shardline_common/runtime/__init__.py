@@ -1,0 +1,1 @@
+"""What every process needs to run: tasks, threads, retries, signals, failpoints, files."""

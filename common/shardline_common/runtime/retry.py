@@ -1,0 +1,115 @@
+"""The retry policy: exponential back-off with full jitter, on the clock of the caller.
+
+Own code, because the kept libraries measure delays by the machine's clock (docs/dependencies.md).
+"""
+
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from shardline_common.errors import ServiceUnavailable, ShardlineError
+from shardline_common.ports.clock import Clock
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+_MAX_EXPONENT = 20
+_LOG_EVERY = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Pauses between attempts, in seconds: `base` doubles with each failure, up to `cap`."""
+
+    base: float
+    cap: float
+
+    def longest(self, failures: int) -> float:
+        """The longest pause after so many failures in a row (0, 1, 2 …)."""
+        return min(self.cap, self.base * 2.0 ** min(failures, _MAX_EXPONENT))
+
+    def pause(self, failures: int) -> float:
+        """A random pause up to the longest: callers that failed together do not come back together."""
+        return random.uniform(0.0, self.longest(failures))  # noqa: S311 - jitter, no secret
+
+
+class TransientError(Exception):
+    """An attempt failed and may be repeated.
+
+    Args:
+        final: what `retry_attempts` raises after the last attempt.
+        at_least: seconds to wait before the next attempt, because the server asked for it.
+    """
+
+    def __init__(self, final: ShardlineError, *, at_least: float = 0.0) -> None:
+        super().__init__(str(final))
+        self.final = final
+        self.at_least = at_least
+
+
+async def retry_attempts(
+    call: Callable[[], Awaitable[T]],
+    attempts: int,
+    backoff: Backoff,
+    sleep: Callable[[float], Awaitable[None]],
+) -> T:
+    """Call until it succeeds, at most `attempts` times; only TransientError is repeated.
+
+    Raises:
+        ShardlineError: the `final` error of the last TransientError, with the same cause.
+    """
+    failures = 0
+    while True:
+        try:
+            return await call()
+        except TransientError as error:
+            failures += 1
+            if failures >= attempts:
+                raise error.final from error.__cause__
+            pause = max(error.at_least, backoff.pause(failures))
+        await sleep(pause)
+
+
+_failing: dict[int, tuple[str, float]] = {}
+
+
+def longest_failing(clock: Clock) -> tuple[str, float] | None:
+    """What `retry_forever` has retried longest in this process, and for how many seconds; None: nothing."""
+    if not _failing:
+        return None
+    what, since = min(_failing.values(), key=lambda entry: entry[1])
+    return what, clock.monotonic() - since
+
+
+async def retry_forever(
+    call: Callable[[], Awaitable[T]],
+    clock: Clock,
+    what: str,
+    on_error: Callable[[ServiceUnavailable], None] = lambda _: None,
+    cap: float = 15.0,
+) -> T:
+    """Call until the service answers, for as long as it takes; only ServiceUnavailable is repeated.
+
+    Args:
+        call: the attempt.
+        clock: sleeps between attempts.
+        what: names the work in the log and in `longest_failing`.
+        on_error: is called with the error of each failed attempt.
+        cap: the longest pause in seconds.
+    """
+    backoff, failures, ticket = Backoff(0.2, cap), 0, object()
+    try:
+        while True:
+            try:
+                return await call()
+            except ServiceUnavailable as error:
+                on_error(error)
+                _failing.setdefault(id(ticket), (what, clock.monotonic()))
+                pause = backoff.pause(failures)
+                level = logging.WARNING if failures % _LOG_EVERY == 0 else logging.DEBUG
+                _log.log(level, "%s: %s; trying again in %.1f s", what, error, pause)
+                failures += 1
+            await clock.sleep(pause)
+    finally:
+        _failing.pop(id(ticket), None)

@@ -1,0 +1,37 @@
+"""Blocking calls on threads."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from shardline_common.runtime.tasks import await_uncancelled
+
+T = TypeVar("T")
+_THREADS = 3
+
+
+def set_thread_pool() -> None:
+    """Give the running loop a pool of 3 threads. Each thread has a heap of its own, which only grows."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="work"))
+
+
+async def run_in_thread(call: Callable[[], T], undo: Callable[[T], object] = lambda _: None) -> T:
+    """Run a short blocking call on a thread. A cancelled caller waits for its end, also when cancelled twice.
+
+    Args:
+        call: what to run.
+        undo: is given the result where the caller was cancelled before it got it, to close or remove it.
+    """
+    future = asyncio.ensure_future(asyncio.to_thread(call))
+    if not await await_uncancelled(future):
+        return future.result()
+    if not future.cancelled() and future.exception() is None:
+        undo(future.result())
+    raise asyncio.CancelledError
+
+
+async def open_to_read(path: Path) -> BinaryIO:
+    """Open a file on a thread; the caller closes it. Raises OSError as `open` does."""
+    return await run_in_thread(lambda: path.open("rb"), lambda file: file.close())

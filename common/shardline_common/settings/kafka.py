@@ -1,0 +1,88 @@
+"""Settings of Kafka: where it is, who we are there, and its time-outs."""
+
+from pydantic import BaseModel, SecretStr
+
+from shardline_common.settings.fields import setting
+
+
+class KafkaSettings(BaseModel):
+    """How every process reaches Kafka."""
+
+    kafka_bootstrap_servers: str = setting(
+        "localhost:9092", "host:port list of Kafka", "KAFKA_BOOTSTRAP_SERVERS"
+    )
+    kafka_security_protocol: str = setting(
+        "PLAINTEXT",
+        "PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL",
+        "KAFKA_SECURITY_PROTOCOL",
+        pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$",
+    )
+    kafka_sasl_mechanism: str = setting(
+        "PLAIN",
+        "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER",
+        "KAFKA_SASL_MECHANISM",
+        pattern="^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512|OAUTHBEARER)$",
+    )
+    kafka_sasl_username: str | None = setting(None, "user name", "KAFKA_SASL_USERNAME")
+    kafka_sasl_password: SecretStr | None = setting(None, "password", "KAFKA_SASL_PASSWORD")
+    kafka_sasl_oauthbearer_token_url: str | None = setting(
+        None,
+        "token endpoint of the identity provider, for OAUTHBEARER",
+        "KAFKA_SASL_OAUTHBEARER_TOKEN_URL",
+        pattern="^https?://[^@]+$",
+    )
+    kafka_sasl_oauthbearer_client_id: str | None = setting(
+        None, "client id at that endpoint", "KAFKA_SASL_OAUTHBEARER_CLIENT_ID"
+    )
+    kafka_sasl_oauthbearer_client_secret: SecretStr | None = setting(
+        None, "its secret", "KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET"
+    )
+    kafka_sasl_oauthbearer_scope: str | None = setting(
+        None, "scope that is asked for", "KAFKA_SASL_OAUTHBEARER_SCOPE"
+    )
+    kafka_sasl_oauthbearer_cafile: str | None = setting(
+        None, "CA bundle (PEM) of the endpoint", "KAFKA_SASL_OAUTHBEARER_CAFILE"
+    )
+    kafka_ssl_cafile: str | None = setting(None, "CA bundle (PEM)", "KAFKA_SSL_CAFILE")
+    kafka_ssl_certfile: str | None = setting(None, "client certificate (PEM)", "KAFKA_SSL_CERTFILE")
+    kafka_ssl_keyfile: str | None = setting(None, "its key (PEM)", "KAFKA_SSL_KEYFILE")
+    kafka_ssl_key_password: SecretStr | None = setting(
+        None, "password of that key, where it has one", "KAFKA_SSL_KEY_PASSWORD"
+    )
+    kafka_topic_prefix: str = setting(
+        "",
+        "put before topics, groups and transactional ids",
+        "KAFKA_TOPIC_PREFIX",
+        pattern=r"^[a-zA-Z0-9._-]*$",
+    )
+    kafka_replication_factor: int = setting(
+        -1, "of topics that are created; -1 is the broker's default", "KAFKA_REPLICATION_FACTOR", ge=-1
+    )
+    kafka_compression: str = setting(
+        "none",
+        "none, gzip, lz4 or zstd, of documents on the wire",
+        "KAFKA_COMPRESSION",
+        pattern="^(none|gzip|lz4|zstd)$",
+    )
+    kafka_session_timeout_ms: int = setting(
+        30_000,
+        "a worker or producer silent for so long is taken for dead",
+        "KAFKA_SESSION_TIMEOUT_MS",
+        ge=1000,
+    )
+    kafka_max_poll_interval_ms: int = setting(
+        300_000,
+        "one that does not poll for so long is taken for stuck",
+        "KAFKA_MAX_POLL_INTERVAL_MS",
+        ge=1000,
+    )
+    kafka_request_timeout_ms: int = setting(30_000, "of one request", "KAFKA_REQUEST_TIMEOUT_MS", ge=1000)
+    kafka_transaction_timeout_ms: int = setting(
+        60_000, "a transaction open for so long is aborted", "KAFKA_TRANSACTION_TIMEOUT_MS", ge=1000
+    )
+    jobs_partitions: int = setting(
+        8,
+        "partitions of dataset.jobs and dataset.checkpoints, when created",
+        "SHARDLINE_JOBS_PARTITIONS",
+        ge=1,
+    )

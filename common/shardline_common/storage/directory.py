@@ -1,0 +1,190 @@
+"""A local directory as object store: a temporary file, fsync, then link(2), which is create-only."""
+
+import asyncio
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from shardline_common.errors import ObjectExists, ObjectMissing, StoreUnavailable
+from shardline_common.ports.store import ObjectInfo
+from shardline_common.runtime.threads import open_to_read, run_in_thread
+from shardline_common.storage.object_keys import checked
+
+CHUNK = 1 << 20
+HIDDEN = ".shardline-tmp"
+
+
+class DirectoryStore:
+    """Implements `shardline_common.ports.broker.ObjectStore` below `root`. Blocking work runs on threads."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+
+    @property
+    def uri(self) -> str:
+        """The directory."""
+        return str(self._root)
+
+    async def create(self, key: str, body: bytes | Path, *, content_type: str = "application/json") -> None:  # noqa: ARG002 - files have no type
+        """Create the file whole, or raise ObjectExists."""
+        target = self._path(key)
+        await run_in_thread(lambda: self._create(key, target, body))
+
+    def _create(self, key: str, target: Path, body: bytes | Path) -> None:
+        temporary = None
+        try:
+            temporary = self._write(body)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(temporary, target)
+            _sync_directory(target.parent)
+        except FileExistsError:
+            raise ObjectExists(f"{key} exists") from None
+        except OSError as error:
+            raise self._unavailable(error) from error
+        finally:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+
+    def _write(self, body: bytes | Path) -> Path:
+        folder = self._root / HIDDEN
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                if isinstance(body, bytes):
+                    file.write(body)
+                else:
+                    with body.open("rb") as source:
+                        shutil.copyfileobj(source, file, CHUNK)
+                file.flush()
+                os.fsync(file.fileno())
+                # mkstemp makes files private; a dataset is as readable as the umask lets any file be.
+                Path(name).chmod(0o666 & ~_umask())
+        except OSError:
+            Path(name).unlink(missing_ok=True)
+            raise
+        return Path(name)
+
+    async def get(self, key: str) -> bytes:
+        """The file's bytes."""
+        path = self._path(key)
+        try:
+            return await asyncio.to_thread(path.read_bytes)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise ObjectMissing(f"there is no {key} in {self._root}") from None
+        except OSError as error:
+            raise self._unavailable(error) from error
+
+    async def stream(self, key: str, *, offset: int = 0) -> AsyncIterator[bytes]:
+        """The file's bytes from `offset` on."""
+        try:
+            file = await open_to_read(self._path(key))
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise ObjectMissing(f"there is no {key} in {self._root}") from None
+        with file:
+            file.seek(offset)
+            while chunk := await asyncio.to_thread(file.read, CHUNK):
+                yield chunk
+
+    async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Files by key in byte order; a folder is read when its turn comes."""
+        walk = self._walk(prefix, start_after)
+        while batch := await asyncio.to_thread(_some, walk):
+            for info in batch:
+                yield info
+
+    def _walk(self, prefix: str, start_after: str) -> Iterator[ObjectInfo]:
+        start = prefix.rpartition("/")[0]
+        yield from self._below(start + "/" if start else "", prefix, start_after)
+
+    def _below(self, folder: str, prefix: str, start_after: str) -> Iterator[ObjectInfo]:
+        # In byte order of whole keys a folder sorts as its name with a slash behind it.
+        for name, is_folder in sorted(self._entries(folder), key=lambda item: item[0].encode()):
+            key = folder + name
+            if is_folder:
+                if _may_hold(key, prefix, start_after):
+                    yield from self._below(key, prefix, start_after)
+            elif key.startswith(prefix) and key.encode() > start_after.encode():
+                info = self._info(key)
+                if info is not None:
+                    yield info
+
+    def _entries(self, folder: str) -> Sequence[tuple[str, bool]]:
+        try:
+            with os.scandir(self._root / folder) as found:
+                return [
+                    (entry.name + "/", True) if entry.is_dir(follow_symlinks=False) else (entry.name, False)
+                    for entry in found
+                    if folder or not entry.name.startswith(".shardline-")
+                ]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise self._unavailable(error) from error
+
+    def _info(self, key: str) -> ObjectInfo | None:
+        try:
+            stat = (self._root / key).stat()
+        except FileNotFoundError:
+            return None
+        return ObjectInfo(key, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Remove files, and the folders that this leaves empty."""
+        paths = [self._path(key) for key in keys]
+        await run_in_thread(lambda: self._delete(paths))
+
+    def _delete(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        for folder in {path.parent for path in paths}:
+            self._remove_empty(folder)
+
+    def _remove_empty(self, folder: Path) -> None:
+        while folder != self._root:
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+            folder = folder.parent
+
+    def _path(self, key: str) -> Path:
+        return self._root / checked(key)
+
+    def _unavailable(self, error: OSError) -> StoreUnavailable:
+        hint = (
+            "free some space there" if error.errno == errno.ENOSPC else "check the folder and its permissions"
+        )
+        return StoreUnavailable(f"{self._root} cannot be used: {error.strerror or error}", hint=hint)
+
+
+def _may_hold(folder: str, prefix: str, start_after: str) -> bool:
+    in_prefix = folder.startswith(prefix) or prefix.startswith(folder)
+    behind = folder.encode() > start_after.encode() or start_after.startswith(folder)
+    return in_prefix and behind
+
+
+def _some(walk: Iterator[ObjectInfo]) -> list[ObjectInfo]:
+    return [info for _, info in zip(range(1000), walk, strict=False)]
+
+
+@cache
+def _umask() -> int:
+    # The only way to read it is to set it, which all threads would see: once is enough.
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _sync_directory(folder: Path) -> None:
+    # Windows cannot open a directory; there a link is durable with its file.
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

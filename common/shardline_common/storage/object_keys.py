@@ -1,0 +1,18 @@
+"""Object keys: checked once, at the stores' boundary, so that none can escape its root."""
+
+from shardline_common.errors import UsageError
+
+_MOST_BYTES = 1024
+
+
+def checked(key: str) -> str:
+    """The key, if it is relative, `/`-separated and stays below its root.
+
+    Raises:
+        UsageError: it does not.
+    """
+    parts = key.split("/")
+    bad = any(part in ("", ".", "..") for part in parts) or "\\" in key
+    if bad or any(ord(char) < 0x20 for char in key) or len(key.encode()) > _MOST_BYTES:  # noqa: PLR2004 - C0
+        raise UsageError(f"{key!r} is no valid object key")
+    return key

@@ -1,0 +1,287 @@
+"""S3-compatible storage. The only importer of aioboto3 and botocore."""
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import aioboto3
+from aiohttp import ClientError as HttpError
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+from shardline_common.errors import FailureCode, JobFailed, ObjectExists, ObjectMissing, StoreUnavailable
+from shardline_common.ports.store import ObjectInfo
+from shardline_common.runtime.threads import open_to_read
+from shardline_common.storage.object_keys import checked
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3 import S3Client as Client
+
+T = TypeVar("T")
+CHUNK = 1 << 20
+_BATCH = 1000
+_MISSING = {"NoSuchKey", "404", "NotFound"}
+_TAKEN = {"PreconditionFailed", "412"}
+_AGAIN = {"SlowDown", "RequestTimeout", "ConditionalRequestConflict", "OperationAborted", "429", "409"}
+_TRANSIENT = (HTTPClientError, HttpError, OSError, asyncio.TimeoutError)
+
+
+@dataclass(frozen=True, slots=True)
+class S3Options:
+    """Where the bucket is and how to reach it. Without keys the usual AWS chain finds them.
+
+    Time-outs are in seconds; `attempts` bounds the tries of one request before StoreUnavailable.
+    """
+
+    bucket: str
+    prefix: str = ""
+    endpoint_url: str | None = None
+    region: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    addressing_style: str = "auto"
+    ca_bundle: str | None = None
+    encryption: str | None = None
+    kms_key_id: str | None = None
+    connect_timeout: float = 5.0
+    read_timeout: float = 60.0
+    attempts: int = 5
+
+    @property
+    def place(self) -> str:
+        """The bucket and its endpoint, for messages."""
+        return f"s3://{self.bucket} at {self.endpoint_url or 'AWS'}"
+
+    def config(self) -> Config:
+        """Botocore's configuration: no retries of its own, and checksums only where they are required.
+
+        Some stores keep the trailer of the checksums that botocore adds by default inside of the file.
+        """
+        return Config(
+            connect_timeout=self.connect_timeout,
+            read_timeout=self.read_timeout,
+            retries={"total_max_attempts": 1},
+            max_pool_connections=32,
+            s3={"addressing_style": cast("Any", self.addressing_style)},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
+
+
+class S3Client:
+    """Requests to any bucket of one endpoint, with retries, and with foreign errors translated."""
+
+    def __init__(self, client: "Client", options: S3Options) -> None:
+        self._client = client
+        self._options = options
+        self._down = False
+
+    async def put_new(self, bucket: str, key: str, body: bytes | Path, content_type: str) -> None:
+        """Create-only put. A retry after a lost answer meets its own object: ObjectExists, too."""
+        extra: dict[str, Any] = {"ContentType": content_type}
+        if self._options.encryption:
+            extra["ServerSideEncryption"] = self._options.encryption
+        if self._options.kms_key_id:
+            extra["SSEKMSKeyId"] = self._options.kms_key_id
+        await self._try(f"put {key}", partial(self._put, bucket, key, body, extra))
+
+    async def _put(self, bucket: str, key: str, body: bytes | Path, extra: dict[str, Any]) -> None:
+        if isinstance(body, bytes):
+            await self._client.put_object(Bucket=bucket, Key=key, Body=body, IfNoneMatch="*", **extra)
+            return
+        file = await open_to_read(body)
+        with file:
+            await self._client.put_object(
+                Bucket=bucket,
+                Key=key,
+                Body=file,
+                ContentLength=os.fstat(file.fileno()).st_size,
+                IfNoneMatch="*",
+                **extra,
+            )
+
+    async def get(self, bucket: str, key: str) -> bytes:
+        """A small object's bytes."""
+
+        async def read() -> bytes:
+            answer = await self._client.get_object(Bucket=bucket, Key=key)
+            async with answer["Body"] as body:
+                return await body.read()
+
+        return await self._try(f"get {key}", read)
+
+    async def stream_object(
+        self, bucket: str, key: str, *, offset: int = 0, etag: str = ""
+    ) -> AsyncIterator[bytes]:
+        """Bytes from `offset` on; goes on where a connection broke, as long as the object is the same.
+
+        Raises:
+            JobFailed: `source_changed`: the object has another ETag than `etag`, or changed meanwhile.
+        """
+        failures = 0
+        while True:
+            try:
+                answer = await self._try(f"read {key}", partial(self._open, bucket, key, offset, etag))
+                if answer is None:
+                    return
+                etag = etag or answer["ETag"]
+                async with answer["Body"] as body:
+                    while chunk := await body.content.read(CHUNK):
+                        yield chunk
+                        offset += len(chunk)
+            except _TRANSIENT as error:
+                failures += 1
+                if failures >= self._options.attempts:
+                    raise self._unavailable(f"read {key}", error) from error
+                continue
+            return
+
+    async def _open(self, bucket: str, key: str, offset: int, etag: str) -> Any:
+        condition: dict[str, Any] = {"IfMatch": etag} if etag else {}
+        if offset:
+            condition["Range"] = f"bytes={offset}-"
+        try:
+            return await self._client.get_object(Bucket=bucket, Key=key, **condition)
+        except ClientError as error:
+            code = error.response["Error"].get("Code", "")
+            if code in ("InvalidRange", "416"):
+                return None
+            if etag and (code in _TAKEN or code in _MISSING):
+                raise JobFailed(
+                    FailureCode.SOURCE_CHANGED,
+                    f"s3://{bucket}/{key} changed after the job was planned",
+                    hint="put the object back as it was and retry the job, or submit a new job",
+                ) from None
+            raise
+
+    async def list_bucket(self, bucket: str, prefix: str, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Objects by key."""
+        while True:
+            page = await self._try(
+                f"list {prefix}",
+                partial(
+                    self._client.list_objects_v2,
+                    Bucket=bucket,
+                    Prefix=prefix,
+                    StartAfter=start_after,
+                    MaxKeys=_BATCH,
+                ),
+            )
+            found = page.get("Contents", [])
+            for item in found:
+                yield ObjectInfo(item["Key"], item["Size"], item["ETag"])
+            if not page.get("IsTruncated") or not found:
+                return
+            start_after = found[-1]["Key"]
+
+    async def delete(self, bucket: str, keys: Sequence[str]) -> None:
+        """Remove objects."""
+        for start in range(0, len(keys), _BATCH):
+            await self._try("delete objects", partial(self._delete, bucket, keys[start : start + _BATCH]))
+
+    async def _delete(self, bucket: str, keys: Sequence[str]) -> None:
+        batch: Any = [{"Key": key} for key in keys]
+        answer = await self._client.delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
+        # What was not removed is told in an answer that is a success: 200.
+        for error in answer.get("Errors", []):
+            raise self._unavailable(f"delete {error.get('Key')}", OSError(), error.get("Code", "unknown"))
+
+    async def _try(self, what: str, request: Callable[[], Awaitable[T]]) -> T:
+        # A store that is down is asked once by each caller, who waits longer and longer between.
+        attempts = 1 if self._down else self._options.attempts
+        for attempt in range(1, attempts + 1):
+            try:
+                result = await request()
+            except ClientError as error:
+                self._refused(what, error, last=attempt == attempts)
+            except (*_TRANSIENT, BotoCoreError) as error:
+                if attempt == attempts or not isinstance(error, _TRANSIENT):
+                    raise self._unavailable(what, error) from error
+            else:
+                self._down = False
+                return result
+            # Full jitter: many workers that failed together must not come back together.
+            await asyncio.sleep(random.uniform(0.0, min(5.0, 0.1 * 2**attempt)))  # noqa: S311 - jitter
+        raise AssertionError("the last attempt returns or raises")
+
+    def _refused(self, what: str, error: ClientError, *, last: bool) -> None:
+        code = error.response["Error"].get("Code", "")
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        if code in _TAKEN:
+            raise ObjectExists(f"{what}: it exists") from None
+        if code in _MISSING:
+            raise ObjectMissing(f"{what}: there is no such object in {self._options.place}") from None
+        if last or not (code in _AGAIN or status >= 500 or status in (409, 429)):  # noqa: PLR2004 - HTTP's
+            raise self._unavailable(what, error, code) from error
+
+    def _unavailable(self, what: str, error: Exception, code: str = "") -> StoreUnavailable:
+        self._down = True
+        reason = code or type(error).__name__
+        hint = "is the store up? AWS_ENDPOINT_URL_S3 tells where it is"
+        if code in ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
+            hint = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the rights on the bucket"
+        elif code == "NoSuchBucket":
+            hint = "create the bucket, or set S3_BUCKET"
+        return StoreUnavailable(f"{self._options.place} cannot serve ({what}: {reason})", hint=hint)
+
+
+class S3Store:
+    """Implements `shardline_common.ports.broker.ObjectStore` below a prefix of a bucket."""
+
+    def __init__(self, client: S3Client, bucket: str, prefix: str) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
+
+    @property
+    def uri(self) -> str:
+        """s3://bucket/prefix."""
+        return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+
+    async def create(self, key: str, body: bytes | Path, *, content_type: str = "application/json") -> None:
+        """Create the object, or raise ObjectExists."""
+        await self._client.put_new(self._bucket, self._prefix + checked(key), body, content_type)
+
+    async def get(self, key: str) -> bytes:
+        """The object's bytes."""
+        return await self._client.get(self._bucket, self._prefix + checked(key))
+
+    async def stream(self, key: str, *, offset: int = 0) -> AsyncIterator[bytes]:
+        """The object's bytes from `offset` on."""
+        async for chunk in self._client.stream_object(
+            self._bucket, self._prefix + checked(key), offset=offset
+        ):
+            yield chunk
+
+    async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Objects by key."""
+        after = self._prefix + start_after if start_after else ""
+        async for info in self._client.list_bucket(self._bucket, self._prefix + prefix, after):
+            yield ObjectInfo(info.key.removeprefix(self._prefix), info.size, info.etag)
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Remove objects."""
+        await self._client.delete(self._bucket, [self._prefix + checked(key) for key in keys])
+
+
+@asynccontextmanager
+async def open_s3(options: S3Options) -> AsyncIterator[S3Client]:
+    """A client for as long as the context lasts."""
+    session: Any = aioboto3.Session(
+        aws_access_key_id=options.access_key_id,
+        aws_secret_access_key=options.secret_access_key,
+        aws_session_token=options.session_token,
+        region_name=options.region or "us-east-1",
+    )
+    verify = options.ca_bundle or None
+    async with session.client(
+        "s3", endpoint_url=options.endpoint_url, config=options.config(), verify=verify
+    ) as client:
+        yield S3Client(client, options)

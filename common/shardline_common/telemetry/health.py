@@ -1,0 +1,83 @@
+"""/metrics, /healthz and /readyz of a long-running process. They tell the truth."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+
+import orjson
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from shardline_common.errors import ShardlineError, UsageError
+from shardline_common.telemetry.metrics import Metrics
+
+Probe = Callable[[], Awaitable[str | None]]
+"""None when all is well, else a sentence that says what is not."""
+
+_PROBE_SECONDS = 3.0
+
+
+@asynccontextmanager
+async def serve_health(
+    metrics: Metrics, probes: Mapping[str, Probe], host: str, port: int
+) -> AsyncIterator[int]:
+    """Serve for as long as the context lasts; gives the port, which `port` 0 leaves to the system.
+
+    /healthz answers while the event loop turns; /readyz is 503 until every probe is content.
+
+    Raises:
+        UsageError: the port is taken.
+    """
+    app = web.Application()
+    app.router.add_get("/metrics", _metrics(metrics))
+    app.router.add_get("/healthz", _health)
+    app.router.add_get("/readyz", _ready(probes))
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            hint = "set --metrics-port to another one, or to 0 for any free one"
+            raise UsageError(f"port {port} cannot be listened on: {error.strerror}", hint=hint) from None
+        yield int(runner.addresses[0][1])
+    finally:
+        await runner.cleanup()
+
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+
+def _metrics(metrics: Metrics) -> Handler:
+    async def answer(_: web.Request) -> web.Response:
+        metrics.refresh()
+        body = await asyncio.to_thread(generate_latest, metrics.registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    return answer
+
+
+async def _health(_: web.Request) -> web.Response:
+    return web.Response(text="ok\n")
+
+
+def _ready(probes: Mapping[str, Probe]) -> Handler:
+    async def answer(_: web.Request) -> web.Response:
+        found = await asyncio.gather(*map(_ask, probes.values()))
+        checks = dict(zip(probes, found, strict=True))
+        ready = not any(checks.values())
+        body = orjson.dumps({"ready": ready, "checks": {name: text or "ok" for name, text in checks.items()}})
+        return web.Response(body=body, status=200 if ready else 503, content_type="application/json")
+
+    return answer
+
+
+async def _ask(probe: Probe) -> str | None:
+    try:
+        async with asyncio.timeout(_PROBE_SECONDS):
+            return await probe()
+    except TimeoutError:
+        return f"no answer within {_PROBE_SECONDS:.0f} s"
+    except ShardlineError as error:
+        return str(error)

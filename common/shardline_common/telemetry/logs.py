@@ -1,0 +1,205 @@
+"""Logs: one line for each thing that happened, as JSON for programs or in columns for people.
+
+Whoever logs uses the standard library (`logging.getLogger(__name__)`); here a record becomes a line. Its
+fields: time, level, logger, event; what `log_context` bound (job, attempt, partition, request_id);
+what `about` added; `trace_id`, where there is a trace; and `hint`, what to do: that of the first
+ShardlineError among the record's arguments.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from typing import Any, TextIO
+from urllib.parse import quote
+
+from structlog.contextvars import bound_contextvars, get_contextvars
+from structlog.dev import ConsoleRenderer, plain_traceback
+from structlog.processors import JSONRenderer, format_exc_info
+from structlog.stdlib import ProcessorFormatter
+from structlog.typing import Processor
+
+from shardline_common.errors import ShardlineError
+from shardline_common.telemetry.tracing import current
+
+_Fields = MutableMapping[str, Any]
+
+_CLIENTS = ("aiokafka", "aiobotocore", "botocore", "aiohttp", "asyncio", "opentelemetry", "urllib3")
+_OF_THE_CODE = frozenset({"time", "level", "logger"})
+_PLACES = {"job": 1, "attempt": 2, "partition": 3, "request_id": 4}
+_MASK = "********"
+_CONTROL = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160))}
+_ALL_BUT_LINES = {number: text for number, text in _CONTROL.items() if chr(number) != "\n"}
+
+
+def log_to_stderr(level: str, style: str = "auto", secrets: Collection[str] = ()) -> None:
+    """Log to stderr from `level` on; the client libraries only from warnings on.
+
+    `style` is `json`, `console`, or `auto`: the latter where stderr is a terminal, else JSON.
+    `secrets` are masked wherever they stand in a line.
+    """
+    handler = _Stderr(sys.stderr)
+    handler.setFormatter(log_formatter(style, secrets, sys.stderr))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for name in _CLIENTS:
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
+    # What a client cannot do now it tries again, and tells us; its own cries are for debugging.
+    logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.CRITICAL)
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what stderr is at the time: a live panel stands in for it, and keeps lines above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line."""
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def log_formatter(style: str, secrets: Collection[str], stream: TextIO) -> logging.Formatter:
+    """Makes the lines that go to a stream."""
+    console = style == "console" or (style == "auto" and stream.isatty())
+    last: list[Processor] = [_printable, _console(stream)] if console else [_JSON]
+    chain: list[Processor] = [_described, _bound, _added, _traced, _hinted, format_exc_info]
+    chain += [ProcessorFormatter.remove_processors_meta, Masking(secrets)]
+    return ProcessorFormatter(processors=chain + last, pass_foreign_args=True)
+
+
+def log_context(**fields: str | int) -> AbstractContextManager[None]:
+    """Add fields to each line that is logged in this context: by this task, and by tasks it starts."""
+    return bound_contextvars(**fields)
+
+
+def context_fields() -> dict[str, Any]:
+    """What `log_context` has bound here."""
+    return get_contextvars()
+
+
+def about(**fields: Any) -> Mapping[str, Any]:
+    """Fields of a single line: `_log.info("answered", extra=about(status=200))`."""
+    return {"fields": fields}
+
+
+def _console(stream: TextIO) -> Processor:
+    # Rich's tracebacks, the default, show local variables: among them may be secrets.
+    return ConsoleRenderer(
+        colors=stream.isatty(),
+        pad_event_to=40,
+        timestamp_key="time",
+        exception_formatter=plain_traceback,
+        sort_keys=False,
+    )
+
+
+# Without ASCII escapes people can search for words; a lone surrogate is escaped by stderr itself.
+_JSON = JSONRenderer(json.dumps, ensure_ascii=False)
+
+
+def _described(_: Any, __: str, fields: _Fields) -> _Fields:
+    record: logging.LogRecord = fields["_record"]
+    stamp = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+    return {
+        "time": stamp.replace("+00:00", "Z"),
+        "level": record.levelname.lower(),
+        "logger": record.name,
+        **fields,
+    }
+
+
+def _bound(_: Any, __: str, fields: _Fields) -> _Fields:
+    bound = context_fields()
+    # A context gives them in any order, and people compare lines.
+    return {**fields, **{name: bound[name] for name in sorted(bound, key=lambda name: _PLACES.get(name, 9))}}
+
+
+def _added(_: Any, __: str, fields: _Fields) -> _Fields:
+    for name, value in getattr(fields["_record"], "fields", {}).items():
+        fields.setdefault(name, value)
+    return fields
+
+
+def _traced(_: Any, __: str, fields: _Fields) -> _Fields:
+    traceparent = current()
+    return fields if traceparent is None else {**fields, "trace_id": traceparent.split("-")[1]}
+
+
+def _hinted(_: Any, __: str, fields: _Fields) -> _Fields:
+    # A record with one mapping as its argument has no positional ones.
+    arguments = fields.pop("positional_args", ())
+    found = arguments if isinstance(arguments, tuple) else ()
+    hints = [error.hint for error in found if isinstance(error, ShardlineError) and error.hint]
+    return {**fields, "hint": hints[0]} if hints else fields
+
+
+def _printable(_: Any, __: str, fields: _Fields) -> _Fields:
+    # A path or an id from outside must not start a line of its own, nor paint the terminal.
+    return {
+        name: value.translate(_ALL_BUT_LINES if name == "exception" else _CONTROL)
+        if isinstance(value, str)
+        else value
+        for name, value in fields.items()
+    }
+
+
+class Masking:
+    """Replaces secrets, also percent-encoded and as `repr` writes them, in all that is not from the code."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        forms = {form for secret in secrets for form in (secret, quote(secret, safe=""), repr(secret)[1:-1])}
+        # The longest first: one secret may be a part of another.
+        self._forms = sorted(filter(None, forms), key=len, reverse=True)
+
+    def __call__(self, _: Any, __: str, fields: _Fields) -> _Fields:
+        """Mask the values; what JSON does not know becomes text."""
+        return {
+            name: value if name in _OF_THE_CODE else self._masked(value) for name, value in fields.items()
+        }
+
+    def _masked(self, value: object) -> object:
+        if value is None or isinstance(value, int | float):
+            return value
+        if isinstance(value, Mapping):
+            return {str(name): self._masked(item) for name, item in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [self._masked(item) for item in value]
+        text = str(value)
+        for form in self._forms:
+            text = text.replace(form, _MASK)
+        return text
+
+
+class RateLimitFilter(logging.Filter):
+    """Lets one message of a form through in so many seconds, and counts those it held back.
+
+    A client that cannot reach its server says so ten times a second, one whose topic was deleted
+    thousands of times. The next line that passes tells in `repeated` how many were dropped before it.
+    """
+
+    def __init__(self, seconds: float = 60.0, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._now = now
+        self._passed: dict[str, float] = {}
+        self._held: dict[str, int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record passes."""
+        form, now = str(record.msg), self._now()
+        if now - self._passed.get(form, -self._seconds) < self._seconds:
+            self._held[form] = self._held.get(form, 0) + 1
+            return False
+        self._passed[form] = now
+        if held := self._held.pop(form, 0):
+            record.fields = {"repeated": held}
+        return True
+
+
+def hold_back(*names: str) -> None:
+    """Let each message of these loggers of clients through once a minute."""
+    for name in names:
+        logger = logging.getLogger(name)
+        if not any(isinstance(item, RateLimitFilter) for item in logger.filters):
+            logger.addFilter(RateLimitFilter())

@@ -1,0 +1,366 @@
+"""The metrics: a typed catalogue, one registry per process part, updated per batch and never per document."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.metrics import MetricWrapperBase
+
+from shardline_common import __version__
+from shardline_common.dataset.chain import Totals
+from shardline_common.job.state import State
+from shardline_common.runtime.clock import SystemClock
+from shardline_common.runtime.retry import longest_failing
+
+_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_BYTES = tuple(float(1 << power) for power in range(16, 33))
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A metric: its kind, what it means, and the labels beside `dataset_job`."""
+
+    kind: type[MetricWrapperBase]
+    meaning: str
+    labels: tuple[str, ...] = ()
+    per_job: bool = True
+    buckets: tuple[float, ...] = _SECONDS
+
+
+CATALOGUE: dict[str, Definition] = {
+    "documents_produced_total": Definition(Counter, "Messages sent to the job's topic"),
+    "documents_dropped_total": Definition(Counter, "Documents read again that an earlier attempt had sent"),
+    "documents_consumed_total": Definition(Counter, "Messages read from the job's topic, replays included"),
+    "documents_written_total": Definition(Counter, "Rows in landed shards"),
+    "documents_rejected_total": Definition(Counter, "Documents dropped by the filters", ("reason",)),
+    "documents_dead_lettered_total": Definition(Counter, "Documents that could not be rows", ("reason",)),
+    "bytes_written_total": Definition(Counter, "Uncompressed bytes of rows in landed shards"),
+    "shards_written_total": Definition(Counter, "Landed shards"),
+    "shard_bytes": Definition(Histogram, "Uncompressed bytes of a landed shard", buckets=_BYTES),
+    "shard_put_duration_seconds": Definition(Histogram, "Time of a shard's put, with its retries"),
+    "source_batch_duration_seconds": Definition(Histogram, "Time the source took for a batch"),
+    "source_wait_seconds": Definition(
+        Gauge, "For how long the source has been asked without an answer, failed tries included"
+    ),
+    "transaction_duration_seconds": Definition(Histogram, "Time of a Kafka transaction"),
+    "lag_documents": Definition(Gauge, "Messages produced that no chain holds yet"),
+    "lag_seconds": Definition(
+        Gauge, "Age of the oldest message that no chain holds yet, as far as this producer has seen"
+    ),
+    "backlog_ratio": Definition(
+        Gauge, "Share of what the job's topic may hold that no chain holds yet; at 1 the producer waits"
+    ),
+    "slowest_partition": Definition(Gauge, "Number of the partition with the most lag; -1 when none lags"),
+    "slowest_partition_lag_documents": Definition(Gauge, "Messages of it that no chain holds yet"),
+    "job_documents": Definition(
+        Gauge, "Messages of a job by what became of them, over all attempts", ("stage",)
+    ),
+    "job_progress_ratio": Definition(Gauge, "Share of the job that is done, 0 to 1"),
+    "job_eta_seconds": Definition(Gauge, "Seconds left at the rate since the job was taken up"),
+    "checkpoint_timestamp_seconds": Definition(
+        Gauge, "When the last checkpoint was committed; only while documents are still being sent"
+    ),
+    "last_document_timestamp_seconds": Definition(Gauge, "When a message was last sent or landed"),
+    "records_replayed_total": Definition(Counter, "Messages read again after a crash or rebalance"),
+    "creates_refused_total": Definition(Counter, "Creates that found the object there already"),
+    "store_errors_total": Definition(Counter, "Errors of the object store that are tried again"),
+    "jobs": Definition(Gauge, "Jobs this producer owns", ("state",), per_job=False),
+    "attempts_ended_total": Definition(
+        Counter, "Attempts that ended on this producer", ("ending",), per_job=False
+    ),
+    "dead_letters_sent_total": Definition(
+        Counter,
+        "Dead letters of documents and of job messages, repeats after a crash included",
+        ("of",),
+        per_job=False,
+    ),
+    "job_stalled_seconds": Definition(Gauge, "Since when a job with work left has not moved"),
+    "in_vain_seconds": Definition(
+        Gauge, "For how long the oldest retry of this process has had no success", per_job=False
+    ),
+    "tasks": Definition(Gauge, "Asyncio tasks of this process", per_job=False),
+    "spool_bytes": Definition(Gauge, "Spool reserved by open segments", per_job=False),
+    "spool_written_bytes": Definition(Gauge, "Bytes of open segments on the disk", per_job=False),
+    "spool_limit_bytes": Definition(Gauge, "Bytes that the spool may take; 0 without one", per_job=False),
+    "spool_disk_free_bytes": Definition(Gauge, "Bytes free on the disk of the spool", per_job=False),
+    "gateway_requests_total": Definition(
+        Counter, "HTTP requests answered by the gateway", ("status",), per_job=False
+    ),
+    "gateway_answer_seconds": Definition(
+        Histogram, "Time until the answer to a request begins", ("route",), per_job=False
+    ),
+    "gateway_streams_open": Definition(
+        Gauge, "Streams open now: of rows, or of events", ("kind",), per_job=False
+    ),
+    "gateway_streams_total": Definition(
+        Counter, "Streams that ended, by how (docs/http.md)", ("outcome",), per_job=False
+    ),
+    "gateway_rows_total": Definition(Counter, "Rows streamed to clients", per_job=False),
+    "webhooks_total": Definition(
+        Counter,
+        "Tries of the webhook: delivered, failed (tried again), given_up",
+        ("outcome",),
+        per_job=False,
+    ),
+    "build_info": Definition(Gauge, "1; the version is the label", ("version",), per_job=False),
+}
+
+
+_PRODUCING = ("documents_produced_total", "documents_dropped_total", "store_errors_total")
+_LANDING = (
+    "documents_consumed_total",
+    "documents_written_total",
+    "bytes_written_total",
+    "shards_written_total",
+    "records_replayed_total",
+    "creates_refused_total",
+    "store_errors_total",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JobSnapshot:
+    """Where a job stands, as its producer sees it.
+
+    `lag` in messages, `lag_seconds` of the oldest of them, `backlog` as a share of the topic's limit, the
+    `slowest` partition and its lag, `documents` by stage, `ratio` of the job that is done.
+    """
+
+    lag: int
+    lag_seconds: float
+    backlog: float
+    slowest: tuple[int, int]
+    documents: Mapping[str, int]
+    ratio: float
+
+
+class Metrics:
+    """One process's metrics. All names have the prefix `shardline_`."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._metrics = {name: self._make(name, item) for name, item in CATALOGUE.items()}
+        self._labels: dict[str, set[tuple[str, tuple[str, ...]]]] = {}
+        self._started: dict[str, tuple[float, float]] = {}
+        self._asked: dict[str, float] = {}
+        self._followed: list[tuple[Gauge, Callable[[], float]]] = []
+        self._gauge("build_info", __version__).set(1)
+        self._job_states: Callable[[], Sequence[str]] = tuple
+        self.refresh()
+
+    def _make(self, name: str, item: Definition) -> MetricWrapperBase:
+        labels = (("dataset_job",) if item.per_job else ()) + item.labels
+        full = f"shardline_{name}".removesuffix("_total")
+        if item.kind is Histogram:
+            return Histogram(full, item.meaning, labels, registry=self.registry, buckets=item.buckets)
+        return item.kind(full, item.meaning, labels, registry=self.registry)
+
+    def _series(self, name: str, *labels: str) -> MetricWrapperBase:
+        metric = self._metrics[name]
+        if CATALOGUE[name].per_job:
+            self._labels.setdefault(labels[0], set()).add((name, labels))
+        return metric.labels(*labels) if labels else metric
+
+    def _count(self, name: str, amount: float, *labels: str) -> None:
+        series = self._series(name, *labels)
+        if isinstance(series, Counter):
+            series.inc(amount)
+
+    def _gauge(self, name: str, *labels: str) -> Gauge:
+        series = self._series(name, *labels)
+        if not isinstance(series, Gauge):
+            raise TypeError(name)
+        return series
+
+    def _observe(self, name: str, amount: float, *labels: str) -> None:
+        series = self._series(name, *labels)
+        if isinstance(series, Histogram):
+            series.observe(amount)
+
+    def _drop(self, name: str, job: str) -> None:
+        known = self._labels.get(job, set())
+        if (name, (job,)) in known:
+            known.remove((name, (job,)))
+            self._metrics[name].remove(job)
+
+    def begin_producing(self, job: str) -> None:
+        """An attempt is taken up here: counters begin at 0, since a rate needs two values of a series."""
+        for name in _PRODUCING:
+            self._count(name, 0, job)
+
+    def begin_landing(self, job: str, reasons: Iterable[str]) -> None:
+        """Likewise on a worker; `reasons` are those of rejections."""
+        for name in _LANDING:
+            self._count(name, 0, job)
+        for reason in reasons:
+            self._count("documents_rejected_total", 0, job, reason)
+
+    def forget_job(self, job: str) -> None:
+        """Drop all series of a job that this process has no more part in."""
+        for name, labels in self._labels.pop(job, set()):
+            self._metrics[name].remove(*labels)
+        self._started.pop(job, None)
+        self._asked.pop(job, None)
+
+    def produced(self, job: str, count: int, *, dropped: int = 0, dead: int = 0) -> None:
+        """Messages were sent, some of them dead letters, and documents dropped that had been sent before."""
+        self._count("documents_produced_total", count, job)
+        self._count("documents_dropped_total", dropped, job)
+        self._count("dead_letters_sent_total", dead, "document")
+        self._gauge("last_document_timestamp_seconds", job).set(time.time())
+
+    def consumed(self, job: str, count: int, replayed: int) -> None:
+        """Messages were read, some of them again."""
+        self._count("documents_consumed_total", count, job)
+        self._count("records_replayed_total", replayed, job)
+
+    def landed(self, job: str, segment: Totals) -> None:
+        """A segment is in the chain."""
+        self._count("documents_written_total", segment.rows, job)
+        self._count("bytes_written_total", segment.bytes, job)
+        self._count("shards_written_total", 1 if segment.rows else 0, job)
+        if segment.rows:
+            self._observe("shard_bytes", segment.bytes, job)
+        for reason, count in segment.rejected.items():
+            self._count("documents_rejected_total", count, job, reason)
+        for reason, count in segment.dead.items():
+            self._count("documents_dead_lettered_total", count, job, reason)
+        self._gauge("last_document_timestamp_seconds", job).set(time.time())
+
+    def put_duration(self, job: str, seconds: float) -> None:
+        """A shard was put."""
+        self._observe("shard_put_duration_seconds", seconds, job)
+
+    def source_asked(self, job: str) -> None:
+        """The source is asked for something; until it answers, asking again is part of the same wait."""
+        self._asked.setdefault(job, time.monotonic())
+
+    def source_answered(self, job: str) -> None:
+        """The source gave what it was asked for, or has no more."""
+        self._asked.pop(job, None)
+        self._gauge("source_wait_seconds", job).set(0.0)
+
+    def source_batch(self, job: str, seconds: float) -> None:
+        """The source gave a batch."""
+        self.source_answered(job)
+        self._observe("source_batch_duration_seconds", seconds, job)
+
+    def transaction(self, job: str, seconds: float) -> None:
+        """A transaction was committed."""
+        self._observe("transaction_duration_seconds", seconds, job)
+
+    def checkpointed(self, job: str, at: datetime) -> None:
+        """A checkpoint was committed, and there is more to send."""
+        self._gauge("checkpoint_timestamp_seconds", job).set(at.timestamp())
+
+    def all_sent(self, job: str) -> None:
+        """The last checkpoint before the end was committed: from now on its age means nothing."""
+        self._drop("checkpoint_timestamp_seconds", job)
+
+    def create_refused(self, job: str) -> None:
+        """A create found the key taken."""
+        self._count("creates_refused_total", 1, job)
+
+    def store_error(self, job: str) -> None:
+        """The store failed a request that is tried again."""
+        self._count("store_errors_total", 1, job)
+
+    def progress(self, job: str, standing: JobSnapshot) -> None:
+        """Where a job stands."""
+        now = time.monotonic()
+        started, first = self._started.setdefault(job, (now, standing.ratio))
+        self._gauge("lag_documents", job).set(standing.lag)
+        self._gauge("lag_seconds", job).set(standing.lag_seconds)
+        self._gauge("backlog_ratio", job).set(standing.backlog)
+        self._gauge("slowest_partition", job).set(standing.slowest[0])
+        self._gauge("slowest_partition_lag_documents", job).set(standing.slowest[1])
+        for stage, count in standing.documents.items():
+            self._gauge("job_documents", job, stage).set(count)
+        self._gauge("job_progress_ratio", job).set(standing.ratio)
+        if standing.ratio > first:
+            left = (1.0 - standing.ratio) * (now - started) / (standing.ratio - first)
+            self._gauge("job_eta_seconds", job).set(left)
+
+    def stalled(self, job: str, seconds: float) -> None:
+        """How long nothing of a job was sent or landed, though there is work left."""
+        self._gauge("job_stalled_seconds", job).set(seconds)
+
+    def follow_jobs(self, states: Callable[[], Sequence[str]]) -> None:
+        """Ask at every scrape for the states of the jobs that this producer owns: never a stale count."""
+        self._job_states = states
+        for ending in ("completed", "failed", "cancelled"):
+            self._count("attempts_ended_total", 0, ending)
+        for of in ("document", "message"):
+            self._count("dead_letters_sent_total", 0, of)
+        for outcome in ("delivered", "failed", "given_up"):
+            self._count("webhooks_total", 0, outcome)
+
+    def ended(self, ending: str) -> None:
+        """An attempt ended."""
+        self._count("attempts_ended_total", 1, ending)
+
+    def refused_message(self) -> None:
+        """A message of dataset.jobs became a dead letter."""
+        self._count("dead_letters_sent_total", 1, "message")
+
+    def follow(self, name: str, ask: Callable[[], float], *labels: str) -> None:
+        """Ask at every scrape for a gauge's value."""
+        self._followed.append((self._gauge(name, *labels), ask))
+
+    def refresh(self) -> None:
+        """Bring what is asked for at scrapes up to date; call it on the event loop."""
+        vain = longest_failing(SystemClock())
+        self._gauge("in_vain_seconds").set(vain[1] if vain else 0.0)
+        self._gauge("tasks").set(len(asyncio.all_tasks()))
+        states = self._job_states()
+        for state in State:
+            self._gauge("jobs", state.value).set(states.count(state.value))
+        for job, since in self._asked.items():
+            self._gauge("source_wait_seconds", job).set(time.monotonic() - since)
+        for gauge, ask in self._followed:
+            gauge.set(ask())
+
+    def requested(self, status: int, route: str, seconds: float) -> None:
+        """The gateway answered a request; `seconds` until the answer began, `status` 0 when none did."""
+        self._count("gateway_requests_total", 1, str(status))
+        if status:
+            self._observe("gateway_answer_seconds", seconds, route)
+
+    def begin_streams(self, outcomes: Iterable[str]) -> None:
+        """Let the streams of each outcome count from 0."""
+        for outcome in outcomes:
+            self._count("gateway_streams_total", 0, outcome)
+
+    def streamed(self, outcome: str, rows: int) -> None:
+        """A stream of the gateway ended."""
+        self._count("gateway_streams_total", 1, outcome)
+        self._count("gateway_rows_total", rows)
+
+    def webhook(self, outcome: str) -> None:
+        """The webhook was tried."""
+        self._count("webhooks_total", 1, outcome)
+
+    def spool(self, reserved: int) -> None:
+        """Spool bytes reserved now."""
+        self._gauge("spool_bytes").set(reserved)
+
+
+def metrics_reference() -> str:
+    """The catalogue as a Markdown table."""
+    lines = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
+    for name, item in CATALOGUE.items():
+        labels = ", ".join((("dataset_job",) if item.per_job else ()) + item.labels)
+        lines.append(f"| `shardline_{name}` | {item.kind.__name__.lower()} | {labels} | {item.meaning} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,105 @@
+"""Traces by OpenTelemetry: the only importer of its packages (extra `otel`)."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from opentelemetry.context import attach, detach
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span as OtelSpan
+from opentelemetry.trace import StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.re import parse_env_headers
+
+from shardline_common import __version__
+from shardline_common.telemetry.logs import context_fields, hold_back
+from shardline_common.telemetry.tracing import HEADER, Span, Value
+
+_LAST_SECONDS = 3.0
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+@dataclass(frozen=True, slots=True)
+class OtelOptions:
+    """Where spans go (the whole URL), in whose name, with which headers (name=value, by commas)."""
+
+    url: str
+    service: str
+    headers: str = ""
+
+
+@contextmanager
+def open_otel(options: OtelOptions) -> Iterator["OtelTracer"]:
+    """A tracer that sends in the background; what is left at the end gets a few seconds."""
+    hold_back("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    headers = dict(parse_env_headers(options.headers, liberal=True))
+    exporter = OTLPSpanExporter(options.url, headers=headers)
+    tracer = OtelTracer(BatchSpanProcessor(exporter), options.service)
+    try:
+        yield tracer
+    finally:
+        # The SDK would try for half a minute to reach a collector that is away.
+        last = threading.Thread(target=tracer.close, daemon=True)
+        last.start()
+        last.join(_LAST_SECONDS)
+
+
+class OtelTracer:
+    """Implements `telemetry.tracing.Tracer`. Spans carry the fields that `log_context` bound."""
+
+    def __init__(self, processor: SpanProcessor, service: str) -> None:
+        resource = Resource.create({"service.name": service, "service.version": __version__})
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(processor)
+        self._tracer = self._provider.get_tracer("shardline", __version__)
+
+    def close(self) -> None:
+        """Send what is left."""
+        self._provider.shutdown()
+
+    @contextmanager
+    def span(self, name: str, attributes: Mapping[str, Value]) -> Iterator[Span]:
+        """A span. Of an error it tells the class: its text belongs into the log, where secrets are masked."""
+        with self._tracer.start_as_current_span(
+            name,
+            attributes=_named({**context_fields(), **attributes}),
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as found:
+            try:
+                yield _Set(found)
+            except Exception as error:
+                found.set_status(StatusCode.ERROR)
+                found.set_attribute("error.type", type(error).__name__)
+                raise
+
+    @contextmanager
+    def continued(self, traceparent: str) -> Iterator[None]:
+        """Let a span of another process be the current one."""
+        token = attach(_PROPAGATOR.extract({HEADER: traceparent}))
+        try:
+            yield
+        finally:
+            detach(token)
+
+    def current(self) -> str | None:
+        """The current span."""
+        carrier: dict[str, str] = {}
+        _PROPAGATOR.inject(carrier)
+        return carrier.get(HEADER)
+
+
+@dataclass(frozen=True, slots=True)
+class _Set:
+    span: OtelSpan
+
+    def set(self, **attributes: Value) -> None:
+        self.span.set_attributes(_named(attributes))
+
+
+def _named(attributes: Mapping[str, Value]) -> dict[str, Value]:
+    return {f"shardline.{name}": value for name, value in attributes.items()}

@@ -1,0 +1,1 @@
+"""Filters: pure functions that keep a document or drop it with a reason."""

@@ -1,0 +1,66 @@
+"""Filters: pure functions from the facts of a document to keep, or drop with a reason."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from shardline_common.job.messages import Facts
+
+_LENGTH_STEPS = ((1000, 0.4), (500, 0.3), (200, 0.2))
+_SHORT = 0.1
+_METADATA_FIELDS = 3
+_UNITS = 10_000
+
+
+class Rejection(StrEnum):
+    """Why a document was dropped: the closed list."""
+
+    EMPTY = "empty"
+    BELOW_MIN_SCORE = "below_min_score"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A filter's answer: `reason` None keeps. `score` is in units of 0.0001, `text` its JSON."""
+
+    reason: Rejection | None
+    score: int
+    text: bytes
+
+
+def clara_score(facts: Facts) -> float:
+    """Clara's quality score, 0 to 1: length, share of {title, domain, document_type}, relevance."""
+    length = next((points for limit, points in _LENGTH_STEPS if facts.chars > limit), _SHORT)
+    share = facts.present / _METADATA_FIELDS
+    return min(1.0, length + 0.3 * share + 0.3 * facts.relevance)
+
+
+def judge(facts: Facts, min_score: float) -> Verdict:
+    """Keep a document whose score, rounded to 4 decimals, reaches `min_score`, and that has text."""
+    score = round(clara_score(facts), 4) + 0.0
+    reason = None
+    if facts.blank:
+        reason = Rejection.EMPTY
+    elif score < min_score:
+        reason = Rejection.BELOW_MIN_SCORE
+    return Verdict(reason, round(score * _UNITS), repr(score).encode())
+
+
+class Judge:
+    """`judge` for one threshold, remembering verdicts: most documents share a few facts."""
+
+    _MOST = 65_536
+
+    def __init__(self, min_score: float) -> None:
+        self._min_score = min_score
+        self._known: dict[tuple[int, int, int, float], Verdict] = {}
+
+    def __call__(self, chars: int, present: int, flags: int, relevance: float) -> Verdict:
+        """The verdict on facts as they stand in the message; lengths beyond 1,001 count the same."""
+        facts = (min(chars, 1001), present, flags, relevance)
+        verdict = self._known.get(facts)
+        if verdict is None:
+            if len(self._known) >= self._MOST:
+                self._known.clear()
+            verdict = judge(Facts(chars, 0, present, bool(flags), relevance), self._min_score)
+            self._known[facts] = verdict
+        return verdict

@@ -1,0 +1,56 @@
+"""The spool budget: one worker's open segments never need more disk than it was given."""
+
+import asyncio
+from collections import deque
+
+from shardline_common.errors import FailureCode, JobFailed
+
+
+class SpoolBudget:
+    """Reservations in bytes, granted first come, first served, over all jobs and partitions."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @property
+    def used(self) -> int:
+        """Bytes reserved now."""
+        return self._used
+
+    async def reserve(self, size: int) -> None:
+        """Wait until `size` bytes are free and take them.
+
+        Raises:
+            JobFailed: more than the whole budget.
+        """
+        if size > self._limit:
+            raise JobFailed(
+                FailureCode.SPOOL,
+                f"one segment of this job may need {size} bytes of spool, the worker has {self._limit}",
+                hint="raise SHARDLINE_SPOOL_BYTES, or submit the job with a smaller output.shard_bytes",
+            )
+        if not self._waiting and self._used + size <= self._limit:
+            self._used += size
+            return
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, future))
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self.release(size)
+            raise
+
+    def release(self, size: int) -> None:
+        """Give bytes back and serve who waits."""
+        self._used -= size
+        while self._waiting:
+            wanted, future = self._waiting[0]
+            if not future.done():
+                if self._used + wanted > self._limit:
+                    return
+                self._used += wanted
+                future.set_result(None)
+            self._waiting.popleft()

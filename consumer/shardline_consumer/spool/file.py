@@ -1,0 +1,91 @@
+"""Spool files: where an open segment's rows wait, so that memory does not grow with a shard."""
+
+import gzip
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import zstandard
+
+from shardline_common.errors import ServiceUnavailable
+
+_COPY = 1 << 20
+
+
+class SpoolError(ServiceUnavailable):
+    """The spool folder cannot be written: disk full, or removed."""
+
+
+def spool_error(folder: Path, error: OSError) -> SpoolError:
+    """The error as a sentence that names the cure."""
+    return SpoolError(
+        f"the spool folder {folder} cannot be written: {error.strerror or error}",
+        hint="free disk space there, or set SHARDLINE_SPOOL_DIR to another folder; nothing was lost",
+    )
+
+
+class SpoolFile:
+    """An append-only file with the running sha256 of what went in. Blocking: call it off the loop."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._hash = sha256()
+        self.size = 0
+        try:
+            handle, name = tempfile.mkstemp(prefix="segment-", dir=folder)
+            self._file = os.fdopen(handle, "wb", buffering=0)
+        except OSError as error:
+            raise spool_error(folder, error) from error
+        self.path = Path(name)
+
+    def write(self, chunks: Sequence[bytes]) -> None:
+        """Append the chunks in order.
+
+        Raises:
+            SpoolError: the disk is full, or the folder is gone.
+        """
+        data = b"".join(chunks)
+        self._hash.update(data)
+        self.size += len(data)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            raise spool_error(self._folder, error) from error
+
+    @property
+    def sha256(self) -> str:
+        """Sha256 of all that was written, as hexadecimal text."""
+        return self._hash.hexdigest()
+
+    def discard(self) -> None:
+        """Close and remove the file; again is no error."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
+def packed_path(source: Path, compression: str) -> Path:
+    """Where a compressed copy stands: beside `source`."""
+    return source.with_suffix("." + compression)
+
+
+def compress(source: Path, target: Path, size: int, compression: str) -> None:
+    """Write a compressed copy: one zstd frame that tells its content size, or gzip without a time.
+
+    Raises:
+        SpoolError: the disk is full.
+    """
+    try:
+        with source.open("rb") as plain, target.open("wb") as out:
+            if compression == "zstd":
+                with zstandard.ZstdCompressor(level=3).stream_writer(out, size=size, closefd=False) as frame:
+                    shutil.copyfileobj(plain, frame, _COPY)
+            else:
+                with gzip.GzipFile(filename="", mode="wb", fileobj=out, compresslevel=6, mtime=0) as member:
+                    shutil.copyfileobj(plain, member, _COPY)
+    except OSError as error:
+        raise spool_error(source.parent, error) from error

@@ -1,0 +1,122 @@
+"""The spool folder of one process: its own, locked while it lives; those of the dead are swept away."""
+
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from shardline_common.telemetry.metrics import Metrics
+from shardline_consumer.spool.file import SpoolError, spool_error
+
+_log = logging.getLogger(__name__)
+_PREFIX = "shardline-"
+_LOCK = ".lock"
+
+
+@contextmanager
+def spool_folder(parent: Path) -> Iterator[Path]:
+    """A folder of one's own below `parent`, gone at the end; what killed processes left goes first.
+
+    Raises:
+        SpoolError: the folder cannot be written.
+    """
+    with ExitStack() as stack:
+        try:
+            sweep_spool(parent)
+            folder = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent, ignore_cleanup_errors=True)
+            path = Path(stack.enter_context(folder))
+            stack.enter_context(_locked(path))
+        except OSError as error:
+            raise spool_error(parent, error) from error
+        yield path
+
+
+def spool_limit(parent: Path, wanted: int, reserve: int) -> int:
+    """Bytes that the spool may take: `wanted`, or less where the disk has no more than that free.
+
+    Raises:
+        SpoolError: the disk is full up to the reserve.
+    """
+    try:
+        free = shutil.disk_usage(parent).free - reserve
+    except OSError as error:
+        raise spool_error(parent, error) from error
+    if free <= 0:
+        raise SpoolError(
+            f"the disk of {parent} has less than {reserve} bytes free",
+            hint="free disk space there, set SHARDLINE_SPOOL_DIR to another folder, or lower "
+            "SHARDLINE_SPOOL_RESERVE_BYTES",
+        )
+    if free < wanted:
+        _log.warning(
+            "the spool takes %d bytes at most, not %d: the disk of %s is small", free, wanted, parent
+        )
+    return min(wanted, free)
+
+
+def watch_spool(metrics: Metrics, folder: Path, limit: int) -> None:
+    """Let each scrape tell what the spool may take, what it takes, and what its disk has left."""
+    metrics.follow("spool_limit_bytes", lambda: limit)
+    metrics.follow("spool_written_bytes", lambda: _written(folder))
+    metrics.follow("spool_disk_free_bytes", lambda: _free(folder))
+
+
+def _written(folder: Path) -> float:
+    size = 0
+    # Files come and go while we look.
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                size += entry.stat().st_size
+    return size
+
+
+def _free(folder: Path) -> float:
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 0.0
+
+
+def sweep_spool(parent: Path) -> list[Path]:
+    """Remove the spool folders below `parent` whose process is dead; gives what was removed."""
+    if sys.platform == "win32":
+        return []
+    removed = []
+    for lock in parent.glob(f"{_PREFIX}*/{_LOCK}"):
+        if _is_free(lock):
+            _log.info("removing %s, which a killed process left", lock.parent)
+            shutil.rmtree(lock.parent, ignore_errors=True)
+            removed.append(lock.parent)
+    return removed
+
+
+def _is_free(lock: Path) -> bool:
+    import fcntl  # noqa: PLC0415 - not on Windows
+
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl  # noqa: PLC0415 - not on Windows
+
+    handle, name = tempfile.mkstemp(dir=folder)
+    with os.fdopen(handle, "rb") as file:
+        # Locked before it has its name: nobody ever sees it free while we live.
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        Path(name).rename(folder / _LOCK)
+        yield

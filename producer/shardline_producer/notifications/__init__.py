@@ -1,0 +1,1 @@
+"""Notifications of ended attempts: the outbox and the webhook."""

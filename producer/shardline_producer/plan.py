@@ -1,0 +1,78 @@
+"""Planning: freeze the source and the columns, once per job, before the first message."""
+
+from contextlib import aclosing
+from typing import Any
+
+from shardline_common.errors import ObjectExists, ObjectMissing
+from shardline_common.job.columns import Columns, declared, infer
+from shardline_common.job.names import Layout
+from shardline_common.job.plan import Plan
+from shardline_common.job.spec import JobSpec
+from shardline_common.ports.store import ObjectStore
+from shardline_common.telemetry.tracing import span
+from shardline_producer.sources.source import Document, Source
+
+_SAMPLE_DOCUMENTS = 10_000
+_SAMPLE_BYTES = 16 * 1024 * 1024
+
+
+async def plan_job(spec: JobSpec, source: Source, store: ObjectStore) -> Plan:
+    """The job's plan: the one that stands in the store, else a new one that is created there.
+
+    Raises:
+        JobFailed: the source cannot be read, or a filter names a field that it does not have.
+        StoreUnavailable: try again later.
+    """
+    key = Layout.of(spec).plan
+    with span("plan"):
+        try:
+            return Plan.decode(await store.get(key))
+        except ObjectMissing:
+            plan = await make_plan(spec, source)
+        try:
+            await store.create(key, plan.encode())
+        except ObjectExists:
+            return Plan.decode(await store.get(key))
+        return plan
+
+
+async def make_plan(spec: JobSpec, source: Source) -> Plan:
+    """What would be frozen now: what is read, and the columns.
+
+    Raises:
+        JobFailed: the source cannot be read, or a filter names a field that it does not have.
+    """
+    frozen = await source.freeze()
+    known = source.declared(frozen)
+    if known.columns is not None:
+        source.check_query(list(known.columns))
+        found = Columns(dict(known.columns))
+    else:
+        found = await _found(source, frozen)
+    wanted = spec.format.metadata
+    columns = found if wanted is None else declared(wanted, found)
+    return Plan(frozen, columns.to_json(), dict(known.notes))
+
+
+async def _found(source: Source, frozen: list[dict[str, Any]]) -> Columns:
+    sample = await _sample(source, frozen)
+    # In order of appearance; a set would forget it.
+    fields = list(dict.fromkeys(name for document in sample for name in document.metadata))
+    if sample:
+        source.check_query(fields)
+    return infer(sample)
+
+
+async def _sample(source: Source, frozen: list[dict[str, Any]]) -> list[Document]:
+    documents: list[Document] = []
+    seen = size = 0
+    async with aclosing(source.sample(frozen)) as batches:
+        async for batch in batches:
+            for item in batch:
+                if seen >= _SAMPLE_DOCUMENTS or size >= _SAMPLE_BYTES:
+                    return documents
+                seen += 1
+                size += item.size
+                if isinstance(item.content, Document):
+                    documents.append(item.content)
+    return documents

@@ -1,0 +1,1 @@
+"""Sources of documents: one folder for each kind of store."""

@@ -1,0 +1,1 @@
+"""The source files: JSONL files on this machine and on S3."""

@@ -1,0 +1,1 @@
+"""ChromaDB: the vector search, and bodies where it holds them."""

@@ -1,0 +1,1 @@
+"""CouchDB: the store of document bodies."""

@@ -1,0 +1,1 @@
+"""Embedders: how the text of a query becomes a vector."""

@@ -1,0 +1,15 @@
+"""Which embedder the settings ask for."""
+
+from shardline_producer.sources.uds3.embedding.embedder import Embedder, EmbeddingOptions
+from shardline_producer.sources.uds3.embedding.http_embedder import HttpEmbedder
+from shardline_producer.sources.uds3.embedding.onnx_embedder import OnnxEmbedder
+from shardline_producer.sources.uds3.embedding.sentence_embedder import SentenceEmbedder
+
+
+def embedder(options: EmbeddingOptions) -> Embedder:
+    """A service where a URL is set, else the ONNX model of a folder, else sentence-transformers."""
+    if options.url is not None:
+        return HttpEmbedder(options, options.url)
+    if options.path is not None:
+        return OnnxEmbedder(options, options.path)
+    return SentenceEmbedder(options)

@@ -1,0 +1,1 @@
+"""Neo4j: the graph search. The only importer of the neo4j driver."""

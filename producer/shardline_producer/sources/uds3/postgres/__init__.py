@@ -1,0 +1,1 @@
+"""PostgreSQL: the keyword search, metadata and bodies. The only importer of asyncpg."""

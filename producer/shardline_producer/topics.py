@@ -1,0 +1,106 @@
+"""Topics: the four of the system, and each attempt's own, with the settings the protocol needs."""
+
+import asyncio
+from collections.abc import Mapping
+
+from shardline_common.errors import FailureCode, JobFailed, TopicMissing, UsageError
+from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, EVENTS, JOBS, attempt_topic
+from shardline_common.job.spec import JobSpec
+from shardline_common.ports.broker import Broker, TopicSpec
+
+_MIB = 1024 * 1024
+_SEGMENT = 64 * _MIB
+_MESSAGE_ROOM = 128 * 1024
+_DAY_MS = 86_400_000
+
+
+def system_topics(partitions: int) -> list[TopicSpec]:
+    """The topics that live for ever. dataset.jobs and dataset.checkpoints agree in their partitions."""
+    compacted = {
+        "cleanup.policy": "compact",
+        "segment.bytes": str(8 * _MIB),
+        "min.cleanable.dirty.ratio": "0.1",
+    }
+    forever = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+    # What a tombstone forgets must go soon: by the defaults a broker would wait for seven days and more.
+    soon = {"segment.ms": str(_DAY_MS), "max.compaction.lag.ms": str(_DAY_MS)}
+    letters = {"cleanup.policy": "compact,delete", "retention.ms": str(30 * _DAY_MS)} | soon
+    events = {"cleanup.policy": "delete", "retention.ms": str(7 * _DAY_MS)}
+    return [
+        TopicSpec(JOBS, partitions, forever),
+        TopicSpec(CHECKPOINTS, partitions, compacted | {"max.message.bytes": str(8 * _MIB)}),
+        TopicSpec(EVENTS, partitions, events),
+        TopicSpec(DEAD_LETTERS, partitions, letters),
+    ]
+
+
+async def ensure_system_topics(broker: Broker, partitions: int) -> int:
+    """Create what is missing; gives the number of partitions of dataset.jobs.
+
+    Raises:
+        UsageError: dataset.jobs and dataset.checkpoints do not agree.
+        TopicMissing: one of them was deleted meanwhile.
+    """
+    wanted = system_topics(partitions)
+    found = await asyncio.gather(*(broker.partitions(topic.name) for topic in wanted))
+    missing = [topic for topic, count in zip(wanted, found, strict=True) if not count]
+    await asyncio.gather(*map(broker.create_topic, missing))
+    jobs, checkpoints = await asyncio.gather(broker.partitions(JOBS), broker.partitions(CHECKPOINTS))
+    if not jobs or not checkpoints:
+        raise TopicMissing(f"{JOBS} or {CHECKPOINTS} is not there", hint="somebody deletes them; start again")
+    if jobs != checkpoints:
+        raise UsageError(
+            f"dataset.jobs has {jobs} partitions, dataset.checkpoints {checkpoints}",
+            hint="they must have the same number; add partitions to the smaller one",
+        )
+    return jobs
+
+
+def attempt_topic_spec(spec: JobSpec, attempt: int, limit: int) -> TopicSpec:
+    """The topic of an attempt. Small segments where the limit is small: only closed ones can be freed."""
+    segment = max(_MIB, min(_SEGMENT, limit // (4 * spec.total_partitions)))
+    config = {
+        "cleanup.policy": "delete",
+        "retention.ms": "-1",
+        "retention.bytes": "-1",
+        "segment.bytes": str(segment),
+        "max.message.bytes": str(spec.max_document_bytes + max(_MESSAGE_ROOM, _MIB)),
+    }
+    return TopicSpec(attempt_topic(spec.job_id, attempt), spec.total_partitions, config)
+
+
+async def ensure_attempt_topic(broker: Broker, wanted: TopicSpec) -> None:
+    """Create the attempt's topic, or use the one that is there if it suits.
+
+    Raises:
+        JobFailed: the topic that is there would lose or refuse documents.
+    """
+    if await broker.create_topic(wanted):
+        return
+    found = await broker.describe_topic(wanted.name)
+    if found is None:
+        return
+    problems = [] if found.partitions == wanted.partitions else [f"{found.partitions} partitions"]
+    problems += _misfits(found.config, wanted.config)
+    if problems:
+        raise JobFailed(
+            FailureCode.TOPIC_UNSUITABLE,
+            f"the topic {wanted.name} exists with {', '.join(problems)}; "
+            f"needed are {wanted.partitions} partitions, unlimited retention, "
+            f"max.message.bytes {wanted.config['max.message.bytes']}",
+            hint="delete the topic or alter its settings, then retry the job",
+        )
+
+
+def _misfits(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+    problems = []
+    if "compact" in found.get("cleanup.policy", "delete"):
+        problems.append("cleanup.policy " + found["cleanup.policy"])
+    problems += [
+        f"{name} {found[name]}"
+        for name in ("retention.ms", "retention.bytes")
+        if found.get(name, "-1") != "-1"
+    ]
+    if int(found.get("max.message.bytes", wanted["max.message.bytes"])) < int(wanted["max.message.bytes"]):
+        problems.append("max.message.bytes " + found["max.message.bytes"])
+    return problems

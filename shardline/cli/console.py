@@ -1,0 +1,88 @@
+"""What people see: data on stdout, messages and progress on stderr."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from shardline_common.errors import ServiceUnavailable, ShardlineError, UsageError
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def messages() -> Console:
+    """The console for people: stderr."""
+    return Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """A message on stderr."""
+    messages().print(text, markup=False, soft_wrap=True)
+
+
+def exit_code(error: ShardlineError) -> int:
+    """The exit code that tells a script what kind of error it was."""
+    if isinstance(error, UsageError):
+        return EXIT_USAGE
+    return EXIT_UNREACHABLE if isinstance(error, ServiceUnavailable) else EXIT_FAILED
+
+
+def complain(error: ShardlineError) -> None:
+    """An error in one sentence, and what to do about it."""
+    console = messages()
+    console.print("[bold red]error:[/] ", end="")
+    console.print(str(error), markup=False, soft_wrap=True)
+    if error.hint:
+        console.print("[bold]  try:[/] ", end="")
+        console.print(error.hint, markup=False, soft_wrap=True)
+
+
+def put(text: str) -> None:
+    """A line of data on stdout."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def put_json(value: Any) -> None:
+    """A value as JSON on stdout: indented for a terminal, one line for a program."""
+    option = orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0
+    put(orjson.dumps(value, option=option | orjson.OPT_NON_STR_KEYS).decode())
+
+
+def put_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on stdout."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    width = None if sys.stdout.isatty() else 200
+    Console(highlight=False, markup=False, width=width).print(table)
+
+
+def counts(values: Mapping[str, int]) -> str:
+    """Counts by reason in one line."""
+    return ", ".join(f"{reason} {number:,}" for reason, number in values.items()) or "none"
+
+
+def size(number: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:  # noqa: PLR2004 - the factor of the units
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 59s, 3m 20s, 2h 05m."""
+    whole = round(seconds)
+    if whole < 60:  # noqa: PLR2004 - seconds of a minute
+        return f"{whole}s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:  # noqa: PLR2004 - minutes of an hour
+        return f"{minutes}m {rest:02d}s"
+    return f"{minutes // 60}h {minutes % 60:02d}m"

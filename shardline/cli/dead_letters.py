@@ -1,0 +1,105 @@
+"""dead-letters list, show, requeue."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shardline.cli.options import Json, complete, quiet_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from shardline_common.job.dead_letters import Letter
+    from shardline_common.settings.load import Settings
+
+app = typer.Typer(
+    help="What could not be a document or a job, and why.", no_args_is_help=True, rich_markup_mode=None
+)
+Key = Annotated[str, typer.Argument(metavar="KEY", help="As `dead-letters list` shows it.")]
+
+
+@app.command("list", epilog="Example: shardline dead-letters list --job laws-2026")
+def list_letters(
+    job: Annotated[str | None, typer.Option(help="Only this job's.")] = None, json: Json = False
+) -> None:
+    """List dead letters with their reasons."""
+    from shardline.cli.console import put_json, put_table
+
+    letters = complete(_letters(quiet_settings()))
+    chosen = [letter for _, letter in sorted(letters.items()) if job is None or letter.job_id == job]
+    if json:
+        put_json([_plain(letter) for letter in chosen])
+        return
+    put_table(
+        ("key", "reason", "what is wrong"), [(letter.key, letter.reason, letter.hint) for letter in chosen]
+    )
+
+
+def _plain(letter: Letter) -> dict[str, object]:
+    from dataclasses import asdict
+
+    original = (letter.original or b"").decode("utf-8", "backslashreplace")
+    return asdict(letter) | {"original": original if letter.original is not None else None}
+
+
+async def _letters(settings: Settings) -> Mapping[str, Letter]:
+    from shardline.services.client import Client
+    from shardline.services.wiring import open_broker
+
+    async with open_broker(settings) as broker:
+        return await Client(broker, settings.jobs_partitions).letters()
+
+
+@app.command(epilog="Example: shardline dead-letters show dataset.jobs/3/17")
+def show(
+    key: Key,
+    raw: Annotated[bool, typer.Option("--raw", help="Only the original bytes.")] = False,
+    json: Json = False,
+) -> None:
+    """Show a dead letter with its original."""
+    from shardline.cli.console import put_json, put_table
+
+    letter = _one(complete(_letters(quiet_settings())), key)
+    if raw:
+        sys.stdout.buffer.write(letter.original or b"")
+    elif json:
+        put_json(_plain(letter))
+    else:
+        put_table(("field", ""), [(name, str(value)) for name, value in _plain(letter).items()])
+
+
+def _one(letters: Mapping[str, Letter], key: str) -> Letter:
+    from shardline_common.errors import UsageError
+
+    if key not in letters:
+        raise UsageError(f"there is no dead letter '{key}'", hint="`shardline dead-letters list` lists them")
+    return letters[key]
+
+
+@app.command(epilog="Example: shardline dead-letters requeue dataset.jobs/3/17")
+def requeue(key: Key) -> None:
+    """Send a refused job message again, as it was."""
+    from shardline.cli.console import say
+    from shardline_common.errors import UsageError
+    from shardline_common.job.names import JOBS
+
+    settings = quiet_settings()
+    letter = _one(complete(_letters(settings)), key)
+    if not key.startswith(JOBS + "/") or letter.original is None:
+        raise UsageError(
+            "only job messages can be sent again; a document comes from its source",
+            hint="mend the document in its source and submit a new job",
+        )
+    complete(_requeue(letter, settings))
+    say(f"{key} was sent again")
+
+
+async def _requeue(letter: Letter, settings: Settings) -> None:
+    from shardline.services.client import Client
+    from shardline.services.wiring import open_broker
+
+    async with open_broker(settings) as broker:
+        await Client(broker, settings.jobs_partitions).requeue(letter)

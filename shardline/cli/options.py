@@ -1,0 +1,121 @@
+"""Options that many commands share. Light: imported at every start."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping, Sequence
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
+    from shardline.services.date_range import Window
+    from shardline_common.job.spec import JobSpec
+    from shardline_common.settings.load import Settings
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+JobFile = Annotated[Path, typer.Argument(metavar="JOB.json", help="The job message; - is standard input.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job id.")]
+WindowName = Annotated[
+    str | None,
+    typer.Option(
+        "--window",
+        metavar="WHEN",
+        help="Fill ${window}, ${from}, ${to}, ${end}, ${next}. "
+        "yesterday, today, last-week, last-month, a day, 2026-w48, 2026-11, DAY..DAY; in UTC.",
+    ),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Fill ${NAME} in the job's texts; may be repeated."),
+]
+Port = Annotated[
+    int | None,
+    typer.Option("--metrics-port", min=0, max=65535, help="Of /metrics, /healthz, /readyz; 0: any free."),
+]
+
+
+class Interrupted(Exception):
+    """The user pressed Ctrl-C; the message says what became of the work."""
+
+
+_KEPT = "interrupted; what landed is kept, run the same command again to go on"
+
+
+def complete(work: Coroutine[Any, Any, T], interrupted: str = _KEPT) -> T:
+    """Run a command's coroutine to its end.
+
+    Raises:
+        Interrupted: on Ctrl-C, after everything was cleaned up.
+    """
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        raise Interrupted(interrupted) from None
+
+
+def settings(**flags: object) -> Settings:
+    """The settings of this process; old names are mentioned on stderr, and logging is set up."""
+    found = _load(flags)
+    _log_by(found, found.log_level, found.log_format)
+    return found
+
+
+def quiet_settings() -> Settings:
+    """The settings of a command for people: its logs start at warnings, unless LOG_LEVEL says other."""
+    found = _load({})
+    level = "WARNING" if found.log_level == "INFO" else found.log_level
+    _log_by(found, level, "console" if found.log_format == "auto" else found.log_format)
+    return found
+
+
+def _load(flags: Mapping[str, Any]) -> Settings:
+    from shardline.cli.console import say
+    from shardline_common.settings.load import load_settings
+
+    loaded = load_settings(flags)
+    for warning in loaded.warnings:
+        say(f"warning: {warning}")
+    return loaded.settings
+
+
+def _log_by(found: Settings, level: str, style: str) -> None:
+    from shardline_common.telemetry.logs import log_to_stderr
+
+    log_to_stderr(level, style, found.secrets())
+
+
+def read_job(path: Path, window: str | None = None, sets: Sequence[str] | None = None) -> JobSpec:
+    """The job of a file, its placeholders filled.
+
+    Raises:
+        UsageError: it cannot be read, a placeholder has no value, or it breaks the schema.
+    """
+    import sys
+
+    from shardline.services.job_template import fill_job, names_days
+    from shardline_common.errors import UsageError
+    from shardline_common.job.spec import parse_job
+
+    try:
+        text = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    found = _window(window, warn=names_days(text)) if window else None
+    return parse_job(fill_job(text, found, sets or ()), default_id=True)
+
+
+def _window(text: str, *, warn: bool) -> Window:
+    from shardline.cli.console import say
+    from shardline.services.date_range import parse_window
+    from shardline_common.runtime.clock import SystemClock
+
+    today = SystemClock().now().date()
+    found = parse_window(text, today)
+    if warn and found.last >= today:
+        say(f"warning: {found.last} is not over in UTC: what comes later will not be in the dataset")
+    return found

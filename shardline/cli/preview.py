@@ -1,0 +1,98 @@
+"""preview: what a job would do, before it does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shardline.cli.options import JobFile, Json, Sets, WindowName, complete, quiet_settings, read_job
+
+if TYPE_CHECKING:
+    from shardline.services.preview import Preview
+    from shardline_common.job.spec import JobSpec
+    from shardline_common.settings.load import Settings
+
+_EPILOG = (
+    "Examples: shardline preview job.json · shardline preview job.json --documents 10000 --json | jq .rows · "
+    "echo '{…}' | shardline preview -"
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog=_EPILOG)(preview)
+
+
+def preview(
+    job: JobFile,
+    window: WindowName = None,
+    sets: Sets = None,
+    documents: Annotated[int, typer.Option(min=1, max=100_000, help="Read so many at most.")] = 1000,
+    seconds: Annotated[float, typer.Option(min=0.1, help="And for so long at most, after planning.")] = 20.0,
+    show: Annotated[int, typer.Option(min=0, help="Documents to show.")] = 5,
+    json: Json = False,
+) -> None:
+    """Show what a job would do, without doing it; nothing is written, and no Kafka is needed.
+
+    That is: columns, the first documents with their scores, what would be rejected and why, and an
+    estimate of rows and bytes from what was looked at.
+    """
+    from shardline.cli.console import put_json
+
+    found = complete(_preview(read_job(job, window, sets), quiet_settings(), documents, seconds))
+    if json:
+        put_json(found.to_json(show))
+    else:
+        _show(found, show)
+
+
+async def _preview(spec: JobSpec, settings: Settings, documents: int, seconds: float) -> Preview:
+    from shardline.services.preview import preview as look
+    from shardline.services.wiring import open_reader, source_factory
+
+    async with open_reader(settings) as remote:
+        source = source_factory(settings, Path(), confined=False, remote=remote)
+        return await look(spec, source, documents=documents, seconds=seconds)
+
+
+def _show(found: Preview, show: int) -> None:
+    from shardline.cli.console import counts, put, put_table, size
+
+    sample, about = found.sample, "" if found.sample.whole else "about "
+    if show and sample.documents:
+        put_table(
+            ("document", "title", "characters", "relevance", "quality", ""),
+            [
+                (
+                    one.document_id,
+                    (one.title or "")[:60],
+                    f"{one.chars:,}",
+                    str(one.relevance_score),
+                    "" if one.quality_score is None else str(one.quality_score),
+                    one.reason or "kept",
+                )
+                for one in sample.documents[:show]
+            ],
+        )
+        put("")
+    kept = len(sample.rows) / max(1, len(sample.documents))
+    more = f"more than {len(sample.documents):,}"
+    put_table(
+        ("", ""),
+        [
+            ("source", ", ".join(f"{name} {value}" for name, value in found.source.items())),
+            ("documents", f"{about}{found.documents:,}" if found.documents is not None else more),
+            ("rows", "unknown" if found.rows is None else f"{about}{found.rows:,}"),
+            ("size", "unknown" if found.bytes is None else f"{about}{size(found.bytes)}"),
+            ("columns", ", ".join(f"{name}: {kind}" for name, kind in found.columns.items()) or "none"),
+            (
+                "looked at",
+                f"{len(sample.documents):,} documents" + (", all there are" if sample.whole else ""),
+            ),
+            ("kept", f"{kept:.1%}"),
+            ("rejected", counts(sample.reasons(dead=False))),
+            ("dead letters", counts(sample.reasons(dead=True))),
+        ],
+    )

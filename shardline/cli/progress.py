@@ -1,0 +1,107 @@
+"""Progress of a job over time: rates, time left, and how it is shown."""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from shardline.cli.console import counts, duration, messages, say, size
+from shardline.services.client import JobView
+from shardline_common.job.state import State
+
+_WINDOW_SECONDS = 15.0
+_STYLE = {State.COMPLETED: "green", State.FAILED: "red", State.CANCELLED: "yellow"}
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Documents and bytes landed per second, documents read per second, seconds left; None: not known yet."""
+
+    documents: float | None = None
+    bytes: float | None = None
+    left: float | None = None
+    read: float | None = None
+
+
+class Pulse:
+    """Turns successive views of a job into rates over the last seconds."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, JobView]] = deque()
+
+    def take(self, view: JobView, now: float) -> Rates:
+        """The rates with this view taken in at `now`, in monotonic seconds."""
+        self._seen.append((now, view))
+        while len(self._seen) > 2 and now - self._seen[0][0] > _WINDOW_SECONDS:  # noqa: PLR2004 - first and last
+            self._seen.popleft()
+        started, first = self._seen[0]
+        elapsed = now - started
+        if elapsed <= 0:
+            return Rates()
+        documents = max(0, view.progress.chained - first.progress.chained) / elapsed
+        done = view.ratio - first.ratio
+        left = (1.0 - view.ratio) / (done / elapsed) if done > 0 else None
+        read = max(0, view.state.source_count - first.state.source_count) / elapsed
+        return Rates(documents, max(0, view.progress.bytes - first.progress.bytes) / elapsed, left, read)
+
+
+def job_panel(view: JobView, rates: Rates) -> RenderableType:
+    """A job as people watch it: state, bar, percent, rate, time left, lag, and what became of documents."""
+    state, progress = view.state, view.progress
+    head = Table.grid(padding=(0, 2))
+    style = _STYLE.get(state.state, "cyan")
+    head.add_row(
+        Text(state.spec.job_id, style="bold"),
+        Text(state.state.value, style=style),
+        ProgressBar(total=1.0, completed=view.ratio, width=32),
+        f"{view.ratio:6.1%}",
+        f"{rates.documents:,.0f} documents/s" if rates.documents is not None else "",
+        f"{size(rates.bytes)}/s" if rates.bytes is not None else "",
+        f"ETA {duration(rates.left)}" if rates.left is not None and state.active else "",
+        f"lag {view.lag:,}",
+    )
+    lines: list[RenderableType] = [head]
+    # Shards land whole: before the first of them only this tells that the job moves.
+    pace = f" ({rates.read:,.0f}/s)" if rates.read and state.active else ""
+    about = f"  read {state.source_count:,}{pace} · kept {progress.rows:,} ({size(progress.bytes)})"
+    about += f" · rejected: {counts(progress.rejected)} · dead letters: {counts(progress.dead)}"
+    lines.append(Text(about, style="dim"))
+    if state.message or state.warning:
+        lines.append(Text(f"  {state.message or 'warning: ' + str(state.warning)}", style=style))
+    return Group(*lines)
+
+
+class Screen:
+    """Shows a job's progress: live on a terminal, else a line now and then."""
+
+    def __init__(self, live: Live | None) -> None:
+        self._live = live
+        self._pulse = Pulse()
+        self._said: State | None = None
+
+    def show(self, view: JobView) -> None:
+        """Show this view."""
+        rates = self._pulse.take(view, time.monotonic())
+        if self._live is not None:
+            self._live.update(job_panel(view, rates))
+        elif view.state.state is not self._said:
+            self._said = view.state.state
+            say(f"{view.state.spec.job_id}: {view.state.state.value}")
+
+
+@contextmanager
+def screen() -> Iterator[Screen]:
+    """A screen on stderr; a bar only on a terminal."""
+    if not sys.stderr.isatty():
+        yield Screen(None)
+        return
+    with Live(console=messages(), refresh_per_second=5, transient=False) as live:
+        yield Screen(live)

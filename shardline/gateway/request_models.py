@@ -1,0 +1,118 @@
+"""What Clara's clients send, and the job that each of it stands for. Pure."""
+
+import re
+import secrets
+from hashlib import sha256
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from shardline.services.search_job import search_body
+from shardline_common.job.spec import SCALAR, JobSpec, Range, parse_job, slugify
+
+ExportFormat = Literal["jsonl", "parquet", "csv", "json"]
+SearchName = Literal["vector", "graph", "keyword", "relational"]
+# Letters, digits, spaces, underscores, and the quotes of English, French and German.
+_NAME = re.compile("(?=.*[^\\W_])[\\w '\"\u201e\u201c\u201d\u201a\u2018\u2019\u00ab\u00bb]+")
+_EXAMPLE: dict[str, Any] = {
+    "name": "Baurecht Dachanlagen",
+    "description": "Bescheide zu Anlagen auf Dächern",
+    "search_query": {
+        "query_text": "Baurecht Dachanlage",
+        "top_k": 5000,
+        "filters": {"domain": "verwaltungsrecht", "created_at": {"gte": "2020-01-01"}},
+        "min_quality_score": 0.5,
+        "search_types": ["vector", "graph"],
+        "weights": {"vector": 0.6, "graph": 0.4},
+    },
+    "export_formats": ["jsonl"],
+}
+
+
+class _Body(BaseModel):
+    # Clara's clients may send fields of their own; what is not known is not refused.
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class SearchQuery(_Body):
+    """What to search for."""
+
+    query_text: Annotated[str, Field(min_length=1, max_length=10_000, pattern=r"\S")] = Field(
+        description="What to search for."
+    )
+    top_k: Annotated[int, Field(ge=1, le=1 << 53)] = Field(100, description="Documents read, before filters.")
+    filters: dict[str, SCALAR | list[SCALAR] | Range] | None = Field(
+        None, description="Field → value, list of values, or {gte, lte}."
+    )
+    min_quality_score: Annotated[float, Field(ge=0, le=1)] = Field(0.5, description="Lowest score kept.")
+    search_types: Annotated[list[SearchName], Field(min_length=1, max_length=10)] = Field(
+        ["vector", "graph"], description="`relational` is the keyword search."
+    )
+    weights: dict[SearchName, Annotated[float, Field(ge=0, le=1e6)]] | None = Field(
+        None, description="Weight of each search; none is Shardline's own."
+    )
+
+
+class CreateRequest(_Body):
+    """A dataset to be made, or streamed."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
+
+    name: Annotated[str, Field(min_length=3, max_length=100)] = Field(
+        description="Letters and digits of any script, at least one; spaces, _ and quotes."
+    )
+    description: Annotated[str, Field(max_length=2000)] = ""
+    search_query: SearchQuery
+    export_formats: Annotated[list[ExportFormat], Field(max_length=4)] = Field(
+        ["jsonl"], description="The export call makes each when it is asked for."
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError("a name has letters and digits, at least one, spaces, _ and quotes")
+        return value
+
+
+class ExportRequest(_Body):
+    """The format of an export."""
+
+    format: ExportFormat
+    include_metadata: bool = Field(True, description="false leaves the metadata columns out.")
+
+
+def new_id(name: str, idempotency_key: str | None) -> str:
+    """A job id for a dataset of that name: the same for the same key, else one of its own."""
+    tail = secrets.token_hex(6)
+    if idempotency_key is not None:
+        tail = sha256(idempotency_key.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"{slugify(name)[:50].rstrip('-')}-{tail}"
+
+
+def job_of(request: CreateRequest, job_id: str, submitted_by: str | None) -> JobSpec:
+    """The job that makes the dataset.
+
+    Raises:
+        JobInvalid: naming each field and what is wrong with it.
+    """
+    query = request.search_query
+    body = search_body(
+        text=query.query_text,
+        top_k=query.top_k,
+        filters=query.model_dump(mode="json")["filters"],
+        min_score=query.min_quality_score,
+        search_types=query.search_types,
+        weights={str(name): weight for name, weight in (query.weights or {}).items()},
+    )
+    # The rejected are small without their text, and people ask what became of documents.
+    body["quality"]["keep_rejected"] = True
+    body |= {
+        "job_id": job_id,
+        "name": request.name,
+        "submitted_by": submitted_by,
+        "purpose": request.description or None,
+        "labels": {"export_formats": ",".join(request.export_formats)},
+    }
+    return parse_job(orjson.dumps(body))

@@ -1,0 +1,1 @@
+"""Wiring and services behind the command line, the gateway and the Python API."""

@@ -1,0 +1,92 @@
+"""Windows of time: which days a recurring export is about. Pure; all days are days in UTC."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from shardline_common.errors import UsageError
+
+_DAY = timedelta(days=1)
+_DATE = r"[12]\d{3}-\d{2}-\d{2}"
+_HINT = "today, yesterday, last-week, last-month, 2026-11-25, 2026-w48, 2026-11, or 2026-11-01..2026-11-15"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Days from `first` to `last`, both included, under a name that fits into a job id."""
+
+    name: str
+    first: date
+    last: date
+
+    @property
+    def values(self) -> dict[str, str]:
+        """What the placeholders of a job stand for (docs/recurring.md)."""
+        return {
+            "window": self.name,
+            "from": self.first.isoformat(),
+            "to": self.last.isoformat(),
+            "end": f"{self.last.isoformat()}T23:59:59.999999Z",
+            "next": (self.last + _DAY).isoformat(),
+        }
+
+
+PLACEHOLDERS = tuple(Window("", date.min, date.min).values)
+
+
+def parse_window(text: str, today: date) -> Window:
+    """The window that a text names, seen from a day.
+
+    Raises:
+        UsageError: it names none.
+    """
+    relative = _relative(today).get(text)
+    if relative is not None:
+        return relative
+    try:
+        window = _absolute(text.lower())
+    except ValueError as error:
+        raise UsageError(f"--window {text}: {error}", hint=_HINT) from None
+    if window is None:
+        raise UsageError(f"--window {text} is no window", hint=_HINT)
+    return window
+
+
+def _relative(today: date) -> Mapping[str, Window]:
+    monday = today - timedelta(days=today.weekday())
+    return {
+        "today": _day(today),
+        "yesterday": _day(today - _DAY),
+        "last-week": _week(monday - 7 * _DAY),
+        "last-month": _month((today.replace(day=1) - _DAY).replace(day=1)),
+    }
+
+
+def _absolute(text: str) -> Window | None:
+    if re.fullmatch(_DATE, text):
+        return _day(date.fromisoformat(text))
+    if re.fullmatch(r"[12]\d{3}-\d{2}", text):
+        return _month(date.fromisoformat(text + "-01"))
+    if found := re.fullmatch(r"([12]\d{3})-w(\d{2})", text):
+        return _week(date.fromisocalendar(int(found[1]), int(found[2]), 1))
+    if found := re.fullmatch(rf"({_DATE})\.\.({_DATE})", text):
+        first, last = date.fromisoformat(found[1]), date.fromisoformat(found[2])
+        if last < first:
+            raise ValueError("it ends before it begins")
+        return Window(f"{first.isoformat()}-to-{last.isoformat()}", first, last)
+    return None
+
+
+def _day(day: date) -> Window:
+    return Window(day.isoformat(), day, day)
+
+
+def _week(monday: date) -> Window:
+    year, week, _ = monday.isocalendar()
+    return Window(f"{year}-w{week:02d}", monday, monday + 6 * _DAY)
+
+
+def _month(first: date) -> Window:
+    last = (first + 31 * _DAY).replace(day=1) - _DAY
+    return Window(f"{first.year:04d}-{first.month:02d}", first, last)

@@ -1,0 +1,150 @@
+"""What `doctor` tries: each part of the installation, with a sentence for what is wrong."""
+
+import os
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from shardline.cli.console import size
+from shardline.services.processes import AUTO_CREATE
+from shardline.services.store_adapters import probes
+from shardline.services.webhook_setup import try_webhook
+from shardline.services.wiring import open_broker, open_store, open_themis_client, uds3_stores
+from shardline_common.errors import ShardlineError, UsageError
+from shardline_common.job.names import CHECKPOINTS, JOBS
+from shardline_common.job.spec import JobSpec
+from shardline_common.settings.load import Settings
+from shardline_common.storage.probe import probe_create_only
+from shardline_producer.sources.themis.client import shown
+from shardline_producer.sources.themis.indexes import check, create, needed
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing tried. `ok` None: not configured, so not tried."""
+
+    name: str
+    ok: bool | None
+    found: str
+
+    def row(self) -> tuple[str, str, str]:
+        """For a table."""
+        mark = {True: "ok", False: "FAILED", None: "-"}[self.ok]
+        return (self.name, mark, self.found)
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        return asdict(self)
+
+
+async def examine(settings: Settings) -> list[Check]:
+    """Try everything; one failure does not hide another."""
+    tries: list[tuple[str, Callable[[Settings], Awaitable[str]]]] = [
+        ("kafka", _kafka),
+        ("object store", _store),
+        ("spool folder", _spool),
+        ("files", _files),
+        ("postgresql", _postgres),
+        ("themisdb", _themis),
+        ("webhook", try_webhook),
+    ]
+    checks = []
+    for name, attempt in tries:
+        if (missing := _not_configured(name, settings)) is not None:
+            checks.append(Check(name, None, missing))
+            continue
+        checks.append(await _tried(name, partial(attempt, settings)))
+    for probe in probes(settings):
+        missed = Check(probe.name, None, probe.missing)
+        checks.append(await _tried(probe.name, probe.check) if probe.check else missed)
+    return checks
+
+
+async def _tried(name: str, attempt: Callable[[], Awaitable[str]]) -> Check:
+    try:
+        return Check(name, True, await attempt())
+    except ShardlineError as error:
+        return Check(name, False, f"{error}; {error.hint}" if error.hint else str(error))
+
+
+def _not_configured(name: str, settings: Settings) -> str | None:
+    if name == "object store" and settings.s3_bucket is None:
+        return "S3_BUCKET is not set; `run` can write to a directory"
+    if name == "postgresql" and settings.postgres_host is None:
+        return "POSTGRES_HOST is not set"
+    if name == "themisdb" and settings.themis_url is None:
+        return "THEMIS_URL is not set"
+    if name == "webhook" and settings.webhook_url is None:
+        return "SHARDLINE_WEBHOOK_URL is not set"
+    return None
+
+
+async def _files(settings: Settings) -> str:
+    folder = settings.files_root.absolute()
+    try:
+        with os.scandir(folder) as found:
+            count = sum(1 for _ in found)
+    except OSError as error:
+        raise ShardlineError(f"{folder} cannot be read: {error.strerror}", hint="set FILES_ROOT") from None
+    remote = settings.aws_endpoint_url_s3 or settings.aws_region
+    return (
+        f"{folder} holds {count:,} files and folders; s3:// is {'configured' if remote else 'not configured'}"
+    )
+
+
+async def _themis(settings: Settings) -> str:
+    async with open_themis_client(settings) as client:
+        return f"{shown(settings.themis_url or '')}: {await check(client)}"
+
+
+async def create_themis_indexes(settings: Settings, spec: JobSpec) -> list[str]:
+    """Make the indexes that a job over ThemisDB needs. What was done, a sentence each.
+
+    Raises:
+        UsageError: the job reads something else.
+    """
+    if spec.source.type != "themis":
+        raise UsageError(f"the job reads '{spec.source.type}', not ThemisDB")
+    async with open_themis_client(settings) as client:
+        return await create(client, spec.source.table, needed(spec.source, spec.query))
+
+
+async def _postgres(settings: Settings) -> str:
+    postgres = uds3_stores(settings).postgres
+    return await postgres.check() if postgres else ""
+
+
+async def _kafka(settings: Settings) -> str:
+    quick = settings.model_copy(update={"kafka_request_timeout_ms": 5000})
+    async with open_broker(quick) as broker:
+        await broker.check()
+        jobs, checkpoints = await broker.partitions(JOBS), await broker.partitions(CHECKPOINTS)
+        creates = await broker.creates_topics_by_itself()
+    found = f"{settings.kafka_bootstrap_servers} answers; "
+    found += f"{JOBS} has {jobs} partitions" if jobs else f"{JOBS} is made by the first producer"
+    if jobs and checkpoints and jobs != checkpoints:
+        raise ShardlineError(f"{JOBS} and {CHECKPOINTS} differ in their partitions", hint="make them equal")
+    if creates is None:
+        found += "; whether auto.create.topics.enable is false may not be seen from here"
+    return f"{found}; warning: {AUTO_CREATE}" if creates else found
+
+
+async def _store(settings: Settings) -> str:
+    async with open_store(settings) as (store, _):
+        await probe_create_only(store)
+        return f"{store.uri} honours create-only puts (12 at once, one won)"
+
+
+async def _spool(settings: Settings) -> str:
+    folder = settings.spool_dir
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ShardlineError(f"{folder} is no folder that can be written", hint="set SHARDLINE_SPOOL_DIR")
+    free = shutil.disk_usage(folder).free
+    if free < settings.spool_bytes:
+        raise ShardlineError(
+            f"{folder} has {size(free)} free, SHARDLINE_SPOOL_BYTES is {size(settings.spool_bytes)}",
+            hint="lower SHARDLINE_SPOOL_BYTES or set SHARDLINE_SPOOL_DIR",
+        )
+    return f"{folder} has {size(free)} free, {size(settings.spool_bytes)} may be used"

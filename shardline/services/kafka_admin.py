@@ -1,0 +1,130 @@
+"""What an administrator of Kafka does for Shardline: rights for each process, and topics made beforehand.
+
+`doctor --print-acls` and `doctor --print-topics` print it, under the prefix of the settings.
+"""
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shardline_common.job.names import (
+    ATTEMPT_GROUPS,
+    ATTEMPT_TOPICS,
+    CHECKPOINTS,
+    DEAD_LETTERS,
+    EVENTS,
+    JOBS,
+    PRODUCERS,
+    TRANSACTIONAL_IDS,
+)
+from shardline_common.ports.broker import TopicSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """Operations on one resource, or with `prefixed` on all whose names begin so.
+
+    `resource` is `topic`, `group` or `transactional-id`; operations are named as kafka-acls.sh does.
+    """
+
+    resource: str
+    name: str
+    operations: tuple[str, ...]
+    prefixed: bool = False
+
+    def under(self, prefix: str) -> "Right":
+        """The right on the resource under a prefix."""
+        return Right(self.resource, prefix + self.name, self.operations, self.prefixed)
+
+    def command(self, principal: str) -> str:
+        """The command that grants it."""
+        words = ["--add", "--allow-principal", principal]
+        for operation in self.operations:
+            words += ["--operation", operation]
+        words += ["--resource-pattern-type", "prefixed"] if self.prefixed else []
+        return f"kafka-acls.sh {ADMIN} {shlex.join([*words, f'--{self.resource}', self.name])}"
+
+    def to_json(self, principal: str) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "principal": principal,
+            "resource_type": self.resource,
+            "name": self.name,
+            "pattern": "prefixed" if self.prefixed else "literal",
+            "operations": list(self.operations),
+        }
+
+
+ADMIN = '--bootstrap-server "$KAFKA" --command-config admin.properties'
+
+# Whoever looks at jobs first sees that the topics are there; Read and Write include Describe.
+_READER = (
+    Right("topic", JOBS, ("Describe",)),
+    Right("topic", CHECKPOINTS, ("Read",)),
+    Right("topic", EVENTS, ("Read",)),
+    Right("topic", DEAD_LETTERS, ("Describe",)),
+)
+ROLES: Mapping[str, Sequence[Right]] = {
+    "producer": (
+        Right("topic", JOBS, ("Read", "Create")),
+        Right("topic", CHECKPOINTS, ("Read", "Write", "Create")),
+        Right("topic", EVENTS, ("Write", "Create")),
+        Right("topic", DEAD_LETTERS, ("Read", "Write", "Create")),
+        # Delete is the right to trim as well; DescribeConfigs tells whether a topic that is there suits.
+        Right("topic", ATTEMPT_TOPICS, ("Write", "Create", "Delete", "DescribeConfigs"), prefixed=True),
+        Right("group", PRODUCERS, ("Read",)),
+        Right("transactional-id", TRANSACTIONAL_IDS, ("Write",), prefixed=True),
+    ),
+    "worker": (
+        Right("topic", JOBS, ("Describe",)),
+        Right("topic", CHECKPOINTS, ("Read",)),
+        Right("topic", EVENTS, ("Write",)),
+        Right("topic", DEAD_LETTERS, ("Write",)),
+        Right("topic", ATTEMPT_TOPICS, ("Read",), prefixed=True),
+        Right("group", ATTEMPT_GROUPS, ("Read",), prefixed=True),
+    ),
+    "gateway": (Right("topic", JOBS, ("Read", "Write")), *_READER[1:]),
+    "submitter": (Right("topic", JOBS, ("Write",)), *_READER[1:]),
+    "reader": _READER,
+}
+
+
+def rights(prefix: str) -> dict[str, list[Right]]:
+    """The rights of each role on the topics, groups and transactional ids under the prefix."""
+    return {role: [right.under(prefix) for right in found] for role, found in ROLES.items()}
+
+
+def principal(role: str) -> str:
+    """The name that the commands use; another is put in its place."""
+    return f"User:shardline-{role}"
+
+
+def acl_commands(prefix: str) -> list[str]:
+    """kafka-acls.sh commands, those of each role under a comment."""
+    lines = []
+    for role, found in rights(prefix).items():
+        lines += [f"# {role}", *(right.command(principal(role)) for right in found)]
+    return lines
+
+
+def acls_json(prefix: str) -> dict[str, list[dict[str, Any]]]:
+    """The same for programs."""
+    found = rights(prefix).items()
+    return {role: [right.to_json(principal(role)) for right in each] for role, each in found}
+
+
+def topic_commands(topics: Iterable[TopicSpec], prefix: str, replication: int) -> list[str]:
+    """kafka-topics.sh commands that make these topics; a `replication` of -1 is the brokers' default."""
+    return [
+        f"kafka-topics.sh {ADMIN} {shlex.join(_creation(topic, prefix, replication))}" for topic in topics
+    ]
+
+
+def _creation(topic: TopicSpec, prefix: str, replication: int) -> list[str]:
+    words = ["--create", "--if-not-exists", "--topic", prefix + topic.name]
+    words += ["--partitions", str(topic.partitions)]
+    words += ["--replication-factor", str(replication)] if replication > 0 else []
+    for name, value in sorted(topic.config.items()):
+        words += ["--config", f"{name}={value}"]
+    return words

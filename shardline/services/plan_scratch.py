@@ -1,0 +1,64 @@
+"""The plan of a stream, for as long as the stream lasts: a little in memory, more on disk, never for ever."""
+
+import asyncio
+import tempfile
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from shardline_common.errors import StoreUnavailable
+from shardline_common.runtime.threads import run_in_thread
+
+_IN_MEMORY = 1 << 20
+
+
+class ScratchParts:
+    """Implements `sources.source.Parts` for one reader. Nobody resumes a stream: nothing is synced."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, bytes | Path] = {}
+        self._size = 0
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._folder is not None:
+            await run_in_thread(self._folder.cleanup)
+
+    async def keep(self, name: str, body: bytes) -> bytes:
+        """Keep a part, or give the one that stands."""
+        if name in self._held:
+            return await self.get(name)
+        self._size += len(body)
+        if self._size <= _IN_MEMORY:
+            self._held[name] = body
+        else:
+            self._held[name] = await run_in_thread(partial(self._write, len(self._held), body))
+        return body
+
+    def _write(self, number: int, body: bytes) -> Path:
+        try:
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="shardline-stream-")
+            path = Path(self._folder.name) / str(number)
+            path.write_bytes(body)
+        except OSError as error:
+            raise StoreUnavailable(f"the plan cannot be kept on disk: {error.strerror}") from error
+        return path
+
+    async def get(self, name: str) -> bytes:
+        """A part's bytes."""
+        held = self._held[name]
+        return held if isinstance(held, bytes) else await asyncio.to_thread(held.read_bytes)
+
+    async def names(self, folder: str) -> list[str]:
+        """Names in a folder."""
+        inside = f"{folder}/" if folder else ""
+        return sorted(
+            name for name in self._held if name.startswith(inside) and "/" not in name[len(inside) :]
+        )

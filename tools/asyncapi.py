@@ -1,0 +1,220 @@
+"""The topics as an AsyncAPI description, and as a page for people: names, keys, settings, message schemas."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from pydantic import TypeAdapter
+from pydantic.json_schema import JsonSchemaMode
+
+from shardline_common import __version__
+from shardline_common.dataset.events import Event
+from shardline_common.job import messages as wire
+from shardline_common.job.dead_letters import Letter
+from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, EVENTS, JOBS, attempt_topic
+from shardline_common.job.spec import JobSpec, Request
+from shardline_common.job.state import JobState
+from shardline_common.ports.broker import TopicSpec
+from shardline_common.settings.load import Settings
+from shardline_common.telemetry.tracing import HEADER
+from shardline_producer.topics import attempt_topic_spec, system_topics
+from tools.schema_pages import Json, schema_table
+
+_DOCUMENTS = attempt_topic("{job_id}", 1).removesuffix("1") + "{attempt}"
+_JOB = JobSpec.model_validate({"job_id": "id", "name": "id", "source": {"type": "uds3"}})
+_READ: JsonSchemaMode = "validation"
+_VERSION = {"bindingVersion": "0.5.0"}
+_NUMBERS = {"retention.ms", "retention.bytes", "max.message.bytes"}
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What the page and the description say of a topic beyond its settings. `messages`: schema names."""
+
+    name: str
+    title: str
+    key: str
+    text: str
+    writers: str
+    readers: str
+    messages: tuple[str, ...]
+
+
+TOPICS = (
+    Topic(
+        JOBS,
+        "jobs",
+        "job_id",
+        "Jobs, and requests about them. Kept for ever. What is neither is a dead letter.",
+        "`submit`, `cancel`, `retry`, `delete`, the gateway, any Kafka client",
+        "producers, as one consumer group",
+        ("JobSpec", "Request"),
+    ),
+    Topic(
+        CHECKPOINTS,
+        "checkpoints",
+        "job_id",
+        "Each job's state, written in one transaction with its documents. Compacted; as many partitions as "
+        "dataset.jobs, and the same partitioner. Read with isolation.level=read_committed.",
+        "the job's producer",
+        "producers, workers, `status`, the gateway; as a table, without a group",
+        ("JobState",),
+    ),
+    Topic(
+        _DOCUMENTS,
+        "documents",
+        "document_id; for what has none, its place in the source; `end` for an end marker",
+        "The documents of one attempt, numbered without gaps in each partition. It lives as long as the "
+        "attempt. Read with isolation.level=read_committed.",
+        "the job's producer, in transactions",
+        "workers, as one consumer group for each attempt",
+        ("Document", "Dead", "End"),
+    ),
+    Topic(
+        EVENTS,
+        "events",
+        "job_id",
+        "Progress, cumulative for each attempt and partition. A hint: the chain is the truth.",
+        "workers; the job's producer at the attempt's end",
+        "`status`, the gateway, any Kafka client",
+        ("Event",),
+    ),
+    Topic(
+        DEAD_LETTERS,
+        "deadLetters",
+        "`<job_id>/<partition>/<sequence>` of a document, `dataset.jobs/<partition>/<offset>` of a job",
+        "What could not be a document or a job. A repeat after a crash has the same key and counts once. "
+        "Deleting a job writes null for each of its keys.",
+        "workers and producers",
+        "`dead-letters`, any Kafka client",
+        ("Letter",),
+    ),
+)
+_BINARY = {
+    "Document": "kind 1: a document, as its finished row but for the quality score",
+    "Dead": "kind 2: what could not be a document",
+    "End": "kind 3: the end marker of a partition",
+}
+_TRACED = ("JobSpec", "JobState", "End")
+_HEADERS: Json = {
+    "type": "object",
+    "properties": {
+        HEADER: {"type": "string", "description": "The trace that it belongs to (W3C); where there is one."}
+    },
+}
+_TABLES = {CHECKPOINTS: ("JobState", "PartitionState"), EVENTS: ("Event",), DEAD_LETTERS: ("Letter",)}
+_ELSEWHERE = {
+    JOBS: "[The job message](job.md) tells the fields of both.\n",
+    _DOCUMENTS: str(wire.__doc__),
+}
+
+
+def topic_specs() -> dict[str, TopicSpec]:
+    """The topics as they are created, of a job with default settings, by the names of `TOPICS`."""
+    defaults = Settings()
+    system = {spec.name: spec for spec in system_topics(defaults.jobs_partitions)}
+    return system | {_DOCUMENTS: attempt_topic_spec(_JOB, 1, defaults.topic_limit_bytes)}
+
+
+def schemas() -> dict[str, Json]:
+    """Schema by name, of messages and of what they refer to; references lead to #/components/schemas."""
+    models = (JobSpec, Request, JobState, Event, Letter)
+    wanted = [(model, _READ, TypeAdapter(model)) for model in models]
+    _, shared = TypeAdapter.json_schemas(wanted, ref_template="#/components/schemas/{model}")
+    found = {name: _plain(schema) for name, schema in shared["$defs"].items()}
+    # What a state holds beside its JSON, a reader does not see.
+    sent = orjson.loads(JobState(_JOB).encode())
+    state = found["JobState"]
+    state["properties"] = {name: about for name, about in state["properties"].items() if name in sent}
+    # The record's key is no field of its value, and bytes travel as base64.
+    letter = found["Letter"]["properties"]
+    letter["original_base64"] = letter.pop("original")
+    del letter["key"]
+    found["Letter"]["required"] = list(letter)
+    found["Letter"]["description"] = "`original_base64` is cut at 64 KiB; null where a setting leaves it out."
+    return found | {name: {"type": "string", "format": "binary"} for name in _BINARY}
+
+
+def asyncapi() -> Json:
+    """The AsyncAPI 3 description of all topics."""
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Shardline's topics",
+            "version": __version__,
+            "description": "What travels through Kafka. KAFKA_TOPIC_PREFIX goes before each name.",
+        },
+        "defaultContentType": "application/json",
+        "channels": {topic.title: _channel(topic) for topic in TOPICS},
+        "operations": {
+            f"{verb}{topic.title[0].upper()}{topic.title[1:]}": {
+                "action": verb,
+                "channel": {"$ref": f"#/channels/{topic.title}"},
+                "summary": "By " + who,
+            }
+            for topic in TOPICS
+            for verb, who in (("send", topic.writers), ("receive", topic.readers))
+        },
+        "components": {"schemas": schemas()},
+    }
+
+
+def _plain(schema: Any) -> Any:
+    # Pydantic's discriminator is an object, AsyncAPI's a name; `oneOf` decides without it.
+    if isinstance(schema, dict):
+        return {name: _plain(value) for name, value in schema.items() if name != "discriminator"}
+    return [_plain(item) for item in schema] if isinstance(schema, list) else schema
+
+
+def _channel(topic: Topic) -> Json:
+    spec = topic_specs()[topic.name]
+    channel: Json = {
+        "address": topic.name,
+        "description": topic.text,
+        "messages": {name: _message(name, topic.key) for name in topic.messages},
+        "bindings": {
+            "kafka": {"partitions": spec.partitions, "topicConfiguration": _configuration(spec)} | _VERSION
+        },
+    }
+    if topic.name == _DOCUMENTS:
+        channel["parameters"] = {
+            "job_id": {"description": "The job."},
+            "attempt": {"description": "1, 2, 3 …"},
+        }
+    return channel
+
+
+def _message(name: str, key: str) -> Json:
+    message: Json = {
+        "payload": {"$ref": f"#/components/schemas/{name}"},
+        "bindings": {"kafka": {"key": {"type": "string", "description": key}} | _VERSION},
+    }
+    if name in _BINARY:
+        message |= {
+            "contentType": "application/octet-stream",
+            "summary": _BINARY[name],
+            "description": wire.__doc__,
+        }
+    return message | ({"headers": _HEADERS} if name in _TRACED else {})
+
+
+def _configuration(spec: TopicSpec) -> Json:
+    found: Json = {name: int(value) if name in _NUMBERS else value for name, value in spec.config.items()}
+    return found | {"cleanup.policy": spec.config["cleanup.policy"].split(",")}
+
+
+def topics_page() -> str:
+    """The same for people."""
+    specs, described = topic_specs(), schemas()
+    parts = []
+    for topic in TOPICS:
+        spec = specs[topic.name]
+        settings = ", ".join(f"`{name}={value}`" for name, value in spec.config.items())
+        parts.append(f"## `{topic.name}`\n\n{topic.text}\n")
+        parts.append(
+            f"| | |\n|---|---|\n| key | {topic.key} |\n| written by | {topic.writers} |\n"
+            f"| read by | {topic.readers} |\n| created with | {spec.partitions} partitions, {settings} |\n"
+        )
+        parts += [schema_table(name, described) for name in _TABLES.get(topic.name, ())]
+        parts.append(_ELSEWHERE.get(topic.name, ""))
+    return "\n".join(parts)

@@ -1,0 +1,51 @@
+"""`make demo`: a sample becomes a verified dataset, with the very commands a user would type."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+
+from shardline.cli.console import counts, put, say
+
+DOCUMENTS = 20_000
+JOB = {
+    "job_id": "demo",
+    "name": "demo",
+    "source": {"type": "files", "paths": ["documents.jsonl.zst"]},
+    "output": {"shard_bytes": 1_048_576, "validation_fraction": 0.05},
+}
+
+
+def shardline(folder: Path, *arguments: str) -> bytes:
+    """Run a command as a user would, in the demo's folder; its messages go to the terminal."""
+    say(f"$ shardline {' '.join(arguments)}")
+    command = [sys.executable, "-m", "shardline", *arguments]
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, check=False)  # noqa: S603 - our own program
+    if done.returncode:
+        sys.exit(done.returncode)
+    return done.stdout
+
+
+def main() -> None:
+    """Run the demo in the folder that the first argument names."""
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else ".run/demo")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "job.json").write_bytes(orjson.dumps(JOB, option=orjson.OPT_INDENT_2))
+    shardline(folder, "sample", "documents.jsonl.zst", "--documents", str(DOCUMENTS))
+    ran = orjson.loads(shardline(folder, "run", "job.json", "--output", "datasets", "--json"))
+    report = orjson.loads(shardline(folder, "verify", ran["dataset"], "--json"))
+    put("")
+    put(f"dataset   {ran['dataset']}")
+    put(
+        f"kept      {report['rows']:,} of {ran['source_documents']:,} documents, in {report['shards']} shards"
+    )
+    put(f"rejected  {counts(report['rejected'])}")
+    put(f"proven    digest {report['digest']}")
+    put("")
+    put("Load it with Hugging Face datasets:")
+    put(f"  load_dataset('json', data_files='{ran['dataset']}/data/train/*.jsonl', split='train')")
+
+
+if __name__ == "__main__":
+    main()

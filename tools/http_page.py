@@ -1,0 +1,48 @@
+"""The calls of the gateway as a page for people, from its OpenAPI description."""
+
+from collections.abc import Iterator
+
+from tools.schema_pages import Json, schema_table, type_text
+
+# What FastAPI says where nobody said anything; the schema of the answer says more.
+_UNSAID = {"Successful Response": "Done.", "Validation Error": "A parameter does not fit."}
+
+
+def http_page(openapi: Json) -> str:
+    """Each call with its parameters, body and answers; then the fields of bodies and answers."""
+    calls = [
+        _call(method.upper(), path, operation)
+        for path, operations in openapi["paths"].items()
+        for method, operation in operations.items()
+    ]
+    schemas = openapi["components"]["schemas"]
+    tables = [schema_table(name, schemas) for name, schema in schemas.items() if "properties" in schema]
+    return "\n".join([*calls, "## Bodies and answers\n", *tables])
+
+
+def _call(method: str, path: str, operation: Json) -> str:
+    parts = [f"## `{method} {path}`\n", operation["description"].strip() + "\n"]
+    if parameters := operation.get("parameters"):
+        rows = [
+            f"| `{item['name']}` | {item['in']} | {type_text(item['schema'], {})} | {told} |"
+            for item in parameters
+            for told in [item.get("description", "")]
+        ]
+        parts.append("| parameter | in | type | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n")
+    if body := operation.get("requestBody"):
+        parts.append(f"Body: {', '.join(_content(body))}.\n")
+    parts.append("| status | meaning | content |\n|---|---|---|\n" + "\n".join(_answers(operation)) + "\n")
+    return "\n".join(parts)
+
+
+def _answers(operation: Json) -> Iterator[str]:
+    for status, answer in operation["responses"].items():
+        said = _UNSAID.get(answer["description"], answer["description"])
+        content = "" if status >= "400" else ", ".join(_content(answer))
+        yield f"| {status} | {said} | {content} |"
+
+
+def _content(answer: Json) -> Iterator[str]:
+    for kind, about in answer.get("content", {}).items():
+        name = about.get("schema", {}).get("$ref", "").rpartition("/")[2]
+        yield f"`{kind}`: [{name}](#{name.lower()})" if name else f"`{kind}`"
