@@ -27,7 +27,7 @@ from shardline.services.search_job import search_body
 from shardline.services.wiring import source_factory, uds3_configured
 from shardline_common.errors import ServiceUnavailable, ShardlineError
 from shardline_common.job.spec import parse_job
-from shardline_common.runtime.atomic_file import AtomicFile
+from shardline_common.runtime.atomic_file import AsyncAtomicFile, AtomicFile
 from shardline_common.settings.load import load_settings
 from shardline_producer.rows import escaped
 from shardline_producer.sources.source import OpenSource
@@ -132,11 +132,10 @@ class DatasetSearchAPI:
         counted = tally or Tally()
         async with (
             aclosing(self._pieces(query, batch_size, counted)) as pieces,
-            AtomicFile(Path(output_path)) as file,
+            AsyncAtomicFile(Path(output_path)) as file,
         ):
             async for rows in pieces:
                 await file.write(b"".join(row.line for row in rows))
-            await file.finish()
         _log.info("%d documents were written to %s", counted.rows, output_path)
         return counted.rows
 
@@ -162,7 +161,9 @@ class DatasetSearchAPI:
         """Write documents as training lines; makes the folders above. False, with a log line, on failure."""
         lines = (escaped(orjson.dumps(document.to_training_format())) + b"\n" for document in documents)
         try:
-            AtomicFile(Path(output_path)).write_all(lines)
+            with AtomicFile(Path(output_path)) as file:
+                for line in lines:
+                    file.write(line)
         except (ShardlineError, TypeError) as error:
             _log.error("%s was not written: %s", output_path, error)
             return False

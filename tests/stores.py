@@ -23,7 +23,7 @@ from deploy.dev.stores import (
     Couch,
     Neo4j,
 )
-from shardline_common.http.client import HttpOptions
+from shardline_producer.sources.http_store import HttpStoreOptions
 from shardline_producer.sources.uds3.neo4j.options import Neo4jOptions
 from tests.services import docker_answers, service_started
 
@@ -188,7 +188,7 @@ def connections_to(port: int) -> int:
     )
 
 
-def http_options(address: Address, **changes: Any) -> HttpOptions:
+def http_options(address: Address, **changes: Any) -> HttpStoreOptions:
     """The client's options for a store of the tests: impatient."""
     values: dict[str, Any] = {"name": "the store", "url": address.url, "timeout": 20.0, "attempts": 2}
-    return HttpOptions(**(values | changes))
+    return HttpStoreOptions(**(values | changes))

@@ -6,15 +6,23 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 import jwt
 import orjson
 
 from shardline_common.errors import ServiceUnavailable
+from shardline_common.http.client import (
+    AnswerTooLarge,
+    HttpConnectionError,
+    HttpOptions,
+    HttpRequest,
+    open_http,
+)
+from shardline_common.http.urls import encoded
 from shardline_common.ports.clock import Clock
 
 _log = logging.getLogger(__name__)
-_TIMEOUT = aiohttp.ClientTimeout(total=5)
+_SECONDS = 5.0
+_REFUSED = 400
 
 Fetch = Callable[[], Awaitable[Mapping[str, Any]]]
 
@@ -33,15 +41,20 @@ class KeyTimes:
 
 
 def fetch_keys(url: str) -> Fetch:
-    """Reads a JWKS document over HTTP."""
+    """Read a JWKS document over HTTP."""
+    options = HttpOptions(encoded(url), total_seconds=_SECONDS, follow_redirects=True)
 
     async def fetch() -> Mapping[str, Any]:
         try:
-            async with aiohttp.ClientSession(timeout=_TIMEOUT) as session, session.get(url) as answer:
-                answer.raise_for_status()
-                found = orjson.loads(await answer.read())
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            async with open_http(options) as client:
+                answer = await client.send(HttpRequest("GET"))
+            found = orjson.loads(answer.body) if answer.status < _REFUSED else None
+        except HttpConnectionError as error:
+            raise KeysUnavailable(f"the keys of the realm cannot be read: {error.name}") from error
+        except (AnswerTooLarge, ValueError) as error:
             raise KeysUnavailable(f"the keys of the realm cannot be read: {type(error).__name__}") from error
+        if answer.status >= _REFUSED:
+            raise KeysUnavailable(f"the keys of the realm cannot be read: it answers {answer.status}")
         if not isinstance(found, dict):
             raise KeysUnavailable("the keys of the realm cannot be read: the answer is no JSON object")
         return found

@@ -3,31 +3,12 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from shardline.gateway.problems import Problem
 from shardline_common.ports.clock import Clock
+from shardline_common.runtime.token_bucket import TokenBucket
 
 _MOST_USERS = 10_000
-
-
-@dataclass(slots=True)
-class Bucket:
-    """A token bucket: `level` requests are free now, `rate` come back per second, `size` at most."""
-
-    rate: float
-    size: float
-    level: float
-    at: float
-
-    def take(self, now: float) -> float:
-        """Take one; 0.0 when it was there, else the seconds until it will be."""
-        self.level = min(self.size, self.level + max(0.0, now - self.at) * self.rate)
-        self.at = now
-        if self.level >= 1.0:
-            self.level -= 1.0
-            return 0.0
-        return (1.0 - self.level) / self.rate
 
 
 class RateLimit:
@@ -36,15 +17,14 @@ class RateLimit:
     def __init__(self, per_minute: int, clock: Clock) -> None:
         self._per_minute = per_minute
         self._clock = clock
-        self._buckets: dict[str, Bucket] = {}
+        self._buckets: dict[str, TokenBucket] = {}
 
     def take(self, user: str) -> None:
         """Count a request. Raises Problem (429) when it is one too many."""
         now = self._clock.monotonic()
         bucket = self._buckets.pop(user, None)
         if bucket is None:
-            size = float(self._per_minute)
-            bucket = Bucket(size / 60.0, size, size, now)
+            bucket = TokenBucket(60.0 / self._per_minute, float(self._per_minute))
             # Whoever has been away longest has a full bucket again, or nearly.
             while len(self._buckets) >= _MOST_USERS:
                 self._buckets.pop(next(iter(self._buckets)))

@@ -1,15 +1,16 @@
 """A deterministic synthetic corpus, so that a newcomer has input: the same bytes everywhere, always."""
 
 import gzip
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import orjson
 import zstandard
+
+from shardline_common.runtime.atomic_file import AtomicFile
 
 _GERMAN = (
     "Die Behörde|Der Bauherr|Die Gemeinde|Ein Antragsteller|Der Eigentümer|Die Prüfstelle",
@@ -107,19 +108,13 @@ def sample_lines(count: int, seed: int = 1, *, broken: bool = False) -> Iterator
 
 def write_sample(path: Path, count: int, seed: int = 1, *, broken: bool = False) -> None:
     """Write the corpus to a file, plain or by its ending .gz or .zst; whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with unfinished.open("wb") as raw, _encoded(raw, path.name) as out:
-            for line in sample_lines(count, seed, broken=broken):
-                out.write(line)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with AtomicFile(path) as raw, _encoded(raw, path.name) as out:
+        for line in sample_lines(count, seed, broken=broken):
+            out.write(line)
 
 
 @contextmanager
-def _encoded(raw: IO[bytes], name: str) -> Iterator[Any]:
+def _encoded(raw: Any, name: str) -> Iterator[Any]:
     if name.endswith(".zst"):
         with zstandard.ZstdCompressor(level=3).stream_writer(raw, closefd=False) as out:
             yield out

@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from shardline_common.errors import UsageError
-from shardline_common.http.client import HttpOptions
 from shardline_common.job.spec import SearchType
 from shardline_common.settings.load import Settings
+from shardline_producer.sources.http_store import HttpStoreOptions
 from shardline_producer.sources.uds3.chroma.bodies import ChromaBodies
 from shardline_producer.sources.uds3.chroma.ranker import ChromaOptions, ChromaRanker
 from shardline_producer.sources.uds3.couch.bodies import CouchBodies, CouchOptions, basic
@@ -74,7 +74,7 @@ def chroma_options(settings: Settings) -> ChromaOptions | None:
     if settings.chroma_host is None:
         return None
     scheme = "https" if settings.chroma_tls else "http"
-    http = HttpOptions(
+    http = HttpStoreOptions(
         name="ChromaDB",
         url=f"{scheme}://{_host(settings.chroma_host)}:{settings.chroma_port}",
         headers=_chroma_headers(settings),
@@ -133,7 +133,7 @@ def couch_options(settings: Settings) -> CouchOptions | None:
     password = settings.couch_password.get_secret_value() if settings.couch_password else ""
     if password and not settings.couch_user:
         raise UsageError("COUCH_PASSWORD is set without COUCH_USER", hint="set both, or neither")
-    http = HttpOptions(
+    http = HttpStoreOptions(
         name="CouchDB",
         url=url.rstrip("/"),
         headers=basic(settings.couch_user, password) if settings.couch_user else {},

@@ -39,7 +39,7 @@ def webhook_options(settings: Settings) -> WebhookOptions | None:
     return WebhookOptions(
         url=checked_url(settings.webhook_url, allow_http=settings.webhook_allow_http),
         key=signing_key(settings.webhook_secret.get_secret_value()),
-        patience=settings.webhook_patience_seconds,
+        give_up_seconds=settings.webhook_patience_seconds,
         timeout=settings.webhook_timeout_seconds,
         ca_file=settings.webhook_ca_file,
     )
@@ -58,7 +58,7 @@ async def open_receiver(
     if options is None:
         yield None
         return
-    limited = replace(options, patience=min(options.patience, most))
+    limited = replace(options, give_up_seconds=min(options.give_up_seconds, most))
     async with open_webhook(limited, CLOCK, metrics) as webhook:
         yield webhook
 

@@ -11,10 +11,11 @@ from shardline.gateway.byte_ranges import Unsatisfiable, parse_range
 from shardline.gateway.dataset_routes import disposition
 from shardline.gateway.jwks import Keys, KeysUnavailable, KeyTimes
 from shardline.gateway.problems import Problem
-from shardline.gateway.rate_limits import Bucket, RateLimit, StreamLimit
+from shardline.gateway.rate_limits import RateLimit, StreamLimit
 from shardline.gateway.request_models import CreateRequest, job_of, new_id
 from shardline.gateway.signed_links import Links
 from shardline_common.job.spec import slugify
+from shardline_common.runtime.token_bucket import TokenBucket
 from tests.gateway.realm import Realm
 from tests.gateway.system import body
 
@@ -79,7 +80,7 @@ def test_a_link_holds_for_its_own_file_and_time(dataset: str, file: str, expires
 
 @given(st.lists(st.floats(0, 30), max_size=60), st.integers(1, 20))
 def test_a_bucket_never_gives_more_than_its_rate(gaps: list[float], per_minute: int) -> None:
-    bucket, now, taken = Bucket(per_minute / 60, float(per_minute), float(per_minute), 0.0), 0.0, 0
+    bucket, now, taken = TokenBucket(60 / per_minute, float(per_minute)), 0.0, 0
     for gap in gaps:
         now += gap
         taken += bucket.take(now) == 0.0

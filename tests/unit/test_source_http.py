@@ -13,7 +13,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from shardline_common.errors import JobFailed, SourceUnavailable, UsageError
-from shardline_common.http.client import Answer, HttpOptions, HttpStore, TooMuch, open_http
+from shardline_common.http.client import AnswerTooLarge, HttpAnswer
+from shardline_producer.sources.http_store import HttpStore, HttpStoreOptions, open_http_store
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SECRET = "do-not-show-me"  # noqa: S105 - of this test
@@ -30,7 +31,7 @@ async def client(
     await server.start_server(ssl=context)
     values: dict[str, Any] = {"name": "the store", "url": str(server.make_url("")).rstrip("/"), "attempts": 3}
     try:
-        async with open_http(HttpOptions(**(values | options))) as store:
+        async with open_http_store(HttpStoreOptions(**(values | options))) as store:
             yield store
     finally:
         await server.close()
@@ -133,12 +134,12 @@ async def test_an_answer_over_the_limit_is_cut_off() -> None:
 
     async with client(long, max_bytes=100_000) as store:
         for call in (store.get("/"), store.post("/", {}), store.get("/", most=1 << 30)):
-            with pytest.raises(TooMuch) as error:
+            with pytest.raises(AnswerTooLarge) as error:
                 await call
             assert error.value.start.startswith(b"xxx")
     async with client(long, max_bytes=200_000) as store:
         assert len((await store.get("/")).body) == 100_001
-        with pytest.raises(TooMuch):
+        with pytest.raises(AnswerTooLarge):
             await store.get("/", most=100_000)
 
 
@@ -151,7 +152,7 @@ async def test_an_answer_that_is_no_json() -> None:
             await store.json(await store.get("/"), "read")
         assert error.value.hint == "check THE_URL"
         with pytest.raises(JobFailed, match="not JSON"):
-            await store.json(Answer(200, b"{"), "read")
+            await store.json(HttpAnswer(200, b"{"), "read")
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ async def test_one_that_is_away_is_given_up_and_no_secret_is_told(
     clock = Noting()
     (port,) = free_ports(1)
     with caplog.at_level(logging.DEBUG):
-        async with sender(f"http://127.0.0.1:{port}/hidden-path", clock, patience=60) as (
+        async with sender(f"http://127.0.0.1:{port}/hidden-path", clock, give_up_seconds=60) as (
             sent,
             metrics,
         ):

@@ -1,1 +1,1 @@
-"""HTTP as a client: JSON requests with retries, and TLS trust. The client side of aiohttp."""
+"""HTTP as a client: one attempt of a request, TLS trust, and URLs without credentials."""

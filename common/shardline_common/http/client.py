@@ -1,32 +1,56 @@
-"""JSON over HTTP to a store that is read: time-outs, back-off, a size limit, and errors that speak.
+"""A client of one HTTP service: one attempt of a request, with time-outs and a size limit.
 
-The one file of the sources that knows the HTTP client.
+It knows neither retries nor what a status means: whoever asks decides both. The only module that sends
+requests with aiohttp; its exceptions end here.
 """
 
-import asyncio
-import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 import aiohttp
 import orjson
 from yarl import URL
 
-from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable
 from shardline_common.http.tls import tls_context
 from shardline_common.runtime.threads import run_in_thread
 
 _CHUNK = 1 << 18
-_CONNECTIONS = 8
 _BIG = 1 << 16
-_DENIED = (401, 403)
-_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+OK = 200
 
 
-class TooMuch(Exception):
-    """An answer is over the limit of its request; `start` is what came of it."""
+class ConnectionFault(StrEnum):
+    """What went wrong with the connection."""
+
+    TLS = "tls"
+    DROPPED = "dropped"
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"
+
+
+class HttpConnectionError(Exception):
+    """There was no whole answer.
+
+    `fault` says why; `name` is the class of the client's error, `text` its message (may be empty).
+    """
+
+    def __init__(self, fault: ConnectionFault, error: Exception) -> None:
+        super().__init__(str(error))
+        self.fault = fault
+        self.name = type(error).__name__
+        self.text = str(error)
+
+    @property
+    def detail(self) -> str:
+        """Class and message for people."""
+        return f"{self.name}: {self.text}".removesuffix(": ")
+
+
+class AnswerTooLarge(Exception):
+    """An answer is over its limit; `start` holds the bytes that came."""
 
     def __init__(self, message: str, start: bytes) -> None:
         super().__init__(message)
@@ -35,149 +59,118 @@ class TooMuch(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HttpOptions:
-    """A store's address and how patient its client is. `headers` may hold secrets and are never shown."""
+    """A service and how its client treats it.
 
-    name: str
+    `url` is the base that paths are appended to, percent-encoded as it is sent. `headers` go with each
+    request; they may hold secrets and are never shown. Times are in seconds, None is no limit; `max_bytes`
+    bounds the body of an answer. `ca_file` (PEM) replaces the system's authorities.
+    """
+
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     ca_file: str | None = None
-    timeout: float = 30.0
-    attempts: int = 4
+    connections: int = 8
+    connect_seconds: float | None = 10.0
+    read_seconds: float | None = 30.0
+    total_seconds: float | None = None
     max_bytes: int = 64 << 20
-    address_setting: str = "its address"
-    secret_setting: str = "its credentials"  # noqa: S105 - a setting's name
+    follow_redirects: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """Status and body of an answer that is neither a refusal nor an outage."""
+class HttpRequest:
+    """One request. `limit` lowers the limit on the body of its answer; `ignore_body` reads none of it."""
+
+    method: str
+    path: str = ""
+    params: Mapping[str, str] | None = None
+    body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    limit: int | None = None
+    ignore_body: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """A whole answer, whatever its status. `retry_after` is the header of that name, "" without one."""
 
     status: int
     body: bytes
+    retry_after: str = ""
 
     async def json(self) -> Any:
-        """The body as JSON; a big one is parsed on a thread. Raises ValueError."""
+        """The body as JSON; one over 64 KiB is parsed on a thread. Raises ValueError."""
         if len(self.body) < _BIG:
             return orjson.loads(self.body)
         return await run_in_thread(lambda: orjson.loads(self.body))
 
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    method: str
-    path: str
-    params: Mapping[str, str] | None
-    body: bytes | None
-    limit: int
+    def text(self, most: int) -> str:
+        """The first `most` bytes of the body for a message."""
+        return self.body[:most].decode(errors="replace").strip()
 
 
-class HttpStore:
-    """Requests to one store. Safe for concurrent use."""
+class HttpClient:
+    """Requests to one service. Safe for concurrent use."""
 
     def __init__(self, session: aiohttp.ClientSession, options: HttpOptions) -> None:
         self._session = session
         self._options = options
 
-    @property
-    def place(self) -> str:
-        """The store and its address, for messages."""
-        return f"{self._options.name} at {self._options.url}"
-
-    async def get(
-        self, path: str, params: Mapping[str, str] | None = None, *, most: int | None = None
-    ) -> Answer:
-        """A GET of at most `most` bytes, where that is below the store's limit. Same errors as `post`."""
-        limit = min(most or self._options.max_bytes, self._options.max_bytes)
-        return await self._ask(_Request("GET", path, params, None, limit))
-
-    async def post(self, path: str, body: Any, params: Mapping[str, str] | None = None) -> Answer:
-        """A POST that only reads, so that it may be repeated.
+    async def send(self, request: HttpRequest) -> HttpAnswer:
+        """Send the request once and read its answer to the end.
 
         Raises:
-            SourceUnavailable: the store did not answer, or answered that it cannot serve now.
-            JobFailed: the credentials are refused (`source_invalid`).
-            TooMuch: the answer is over the limit.
+            HttpConnectionError: no whole answer came.
+            AnswerTooLarge: the body is over the limit; the connection is closed, the rest is not read.
         """
-        limit = self._options.max_bytes
-        return await self._ask(_Request("POST", path, params, orjson.dumps(body), limit))
-
-    def invalid(self, message: str, hint: str | None = None) -> JobFailed:
-        """The error of something that is wrong for good in this store."""
-        return JobFailed(FailureCode.SOURCE_INVALID, f"{self.place}: {message}", hint=hint)
-
-    async def json(self, answer: Answer, what: str) -> Any:
-        """The JSON of an answer whose status is 200.
-
-        Raises:
-            JobFailed: another status, with the store's own words; or no JSON.
-        """
-        if answer.status != 200:  # noqa: PLR2004 - OK
-            said = answer.body[:300].decode(errors="replace").strip()
-            raise self.invalid(f"cannot {what}: it answers {answer.status} {said}")
         try:
-            return await answer.json()
-        except ValueError:
-            raise self.invalid(
-                f"cannot {what}: the answer is not JSON", f"check {self._options.address_setting}"
-            ) from None
+            return await self._send(request)
+        except aiohttp.ClientSSLError as error:
+            raise HttpConnectionError(ConnectionFault.TLS, error) from error
+        except (aiohttp.ServerDisconnectedError, ConnectionResetError, aiohttp.ClientPayloadError) as error:
+            raise HttpConnectionError(ConnectionFault.DROPPED, error) from error
+        except TimeoutError as error:
+            raise HttpConnectionError(ConnectionFault.TIMEOUT, error) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise HttpConnectionError(ConnectionFault.UNREACHABLE, error) from error
 
-    async def _ask(self, request: "_Request") -> Answer:
-        last = self._options.attempts
-        for attempt in range(1, last + 1):
-            try:
-                answer = await self._once(request)
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                if isinstance(error, aiohttp.ClientSSLError):
-                    hint = "check its certificate, and which CA the settings name"
-                    raise self._unavailable(str(error), hint) from error
-                if attempt == last:
-                    raise self._unavailable(f"{type(error).__name__}: {error}") from error
-            else:
-                if answer.status in _DENIED:
-                    hint = f"check {self._options.secret_setting}"
-                    raise self.invalid(f"it refuses the credentials ({answer.status})", hint)
-                if answer.status not in _AGAIN:
-                    return answer
-                if attempt == last:
-                    said = answer.body[:200].decode(errors="replace").strip()
-                    raise self._unavailable(f"it answers {answer.status} {said}")
-            # Full jitter: many readers that failed together must not come back together.
-            await asyncio.sleep(random.uniform(0.0, min(5.0, 0.1 * 2**attempt)))  # noqa: S311 - jitter
-        raise AssertionError("the last attempt returns or raises")
-
-    async def _once(self, request: "_Request") -> Answer:
-        url = URL(self._options.url + request.path, encoded=True)
+    async def _send(self, request: HttpRequest) -> HttpAnswer:
+        limit = min(request.limit or self._options.max_bytes, self._options.max_bytes)
         async with self._session.request(
-            request.method, url, params=request.params, data=request.body, allow_redirects=False
+            request.method,
+            URL(self._options.url + request.path, encoded=True),
+            params=request.params,
+            data=request.body,
+            headers=request.headers,
+            allow_redirects=self._options.follow_redirects,
         ) as response:
-            received = bytearray()
+            received, retry_after = bytearray(), response.headers.get("Retry-After", "")
+            if request.ignore_body:
+                return HttpAnswer(response.status, b"", retry_after)
             async for chunk in response.content.iter_chunked(_CHUNK):
                 received += chunk
-                if len(received) > request.limit:
-                    # Leaving the context closes the connection: the rest is not read.
-                    text = f"{self.place}: an answer is over {request.limit} bytes"
-                    raise TooMuch(text, bytes(received))
-            return Answer(response.status, bytes(received))
-
-    def _unavailable(self, why: str, hint: str | None = None) -> SourceUnavailable:
-        hint = hint or f"is it up? {self._options.address_setting} tells where it is"
-        return SourceUnavailable(f"{self.place} cannot be read ({why})", hint=hint)
+                if len(received) > limit:
+                    # Leaving the context closes the connection.
+                    raise AnswerTooLarge(f"an answer is over {limit} bytes", bytes(received))
+            return HttpAnswer(response.status, bytes(received), retry_after)
 
 
 @asynccontextmanager
-async def open_http(options: HttpOptions) -> AsyncIterator[HttpStore]:
+async def open_http(options: HttpOptions) -> AsyncIterator[HttpClient]:
     """A client for as long as the context lasts; leaving it closes every connection.
 
     Raises:
         UsageError: the CA file cannot be read.
     """
+    tls = tls_context(options.ca_file)
     timeout = aiohttp.ClientTimeout(
-        total=None, sock_connect=min(10.0, options.timeout), sock_read=options.timeout
+        total=options.total_seconds, sock_connect=options.connect_seconds, sock_read=options.read_seconds
     )
-    connector = aiohttp.TCPConnector(limit=_CONNECTIONS, ssl=tls_context(options.ca_file))
-    headers = {"Content-Type": "application/json", "Accept": "application/json", **options.headers}
-    # The cookie of one answer must not decide the next one.
     async with aiohttp.ClientSession(
-        connector=connector, timeout=timeout, headers=headers, cookie_jar=aiohttp.DummyCookieJar()
+        connector=aiohttp.TCPConnector(limit=options.connections, ssl=tls),
+        timeout=timeout,
+        headers=options.headers,
+        # The cookie of one answer must not decide the next one.
+        cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
-        yield HttpStore(session, options)
+        yield HttpClient(session, options)

@@ -1,22 +1,29 @@
 """Tokens for SASL OAUTHBEARER, by the client credentials grant of OAuth 2.0."""
 
 import asyncio
-import ssl
 import time
 from base64 import b64encode
 from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import quote_plus
+from urllib.parse import quote_plus, urlencode
 
-import aiohttp
 import orjson
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaConnectionError
 
 from shardline_common.errors import BrokerUnavailable, UsageError
+from shardline_common.http.client import (
+    OK,
+    AnswerTooLarge,
+    HttpConnectionError,
+    HttpOptions,
+    HttpRequest,
+    open_http,
+)
+from shardline_common.http.tls import tls_context
+from shardline_common.http.urls import encoded
 
 _SECONDS = 10.0
-_LIFETIME_UNSAID = 60.0
+_DEFAULT_LIFETIME = 60.0
 _RENEW_AT = 0.8
 _MOST_BYTES = 1 << 20
 _HINT = (
@@ -35,18 +42,28 @@ class OAuthOptions:
     scope: str | None = None
     ca_file: str | None = None
 
-    def tls(self) -> ssl.SSLContext:
-        """Trust for the endpoint.
-
-        Raises:
-            UsageError: the CA bundle cannot be read.
-        """
+    def check(self) -> None:
+        """Raise UsageError where the CA bundle cannot be read."""
         try:
-            return ssl.create_default_context(cafile=self.ca_file)
-        except OSError as error:
-            raise UsageError(
-                f"KAFKA_SASL_OAUTHBEARER_CAFILE: {self.ca_file} cannot be used: {error}"
-            ) from None
+            tls_context(self.ca_file)
+        except UsageError as error:
+            raise UsageError(f"KAFKA_SASL_OAUTHBEARER_CAFILE: {error}") from None
+
+    @property
+    def http(self) -> HttpOptions:
+        """The options of the endpoint's client."""
+        # RFC 6749 wants both form-encoded before they are joined.
+        pair = f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}"
+        return HttpOptions(
+            url=encoded(self.token_url),
+            headers={
+                "Authorization": f"Basic {b64encode(pair.encode()).decode()}",
+                "Content-Type": "application/x-www-form-urlencoded",
+            },
+            ca_file=self.ca_file,
+            total_seconds=_SECONDS,
+            max_bytes=_MOST_BYTES,
+        )
 
 
 class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
@@ -60,7 +77,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
 
     def check(self) -> None:
         """Raise UsageError where the endpoint can never be asked."""
-        self._options.tls()
+        self._options.check()
 
     async def token(self) -> str:
         """For the client, which takes its own kind of error for a connection that failed."""
@@ -78,36 +95,27 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
         async with self._asking:
             if not self._token or time.monotonic() >= self._renew_at:
                 asked_at = time.monotonic()
-                self._token, lifetime = await self._ask()
+                self._token, lifetime = await self._request()
                 self._renew_at = asked_at + _RENEW_AT * lifetime
             return self._token
 
-    async def _ask(self) -> tuple[str, float]:
-        try:
-            status, body = await self._post()
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, UsageError) as error:
-            raise self._unavailable(type(error).__name__) from error
-        token = body.get("access_token")
-        if status != 200 or not isinstance(token, str) or not token:  # noqa: PLR2004 - OK
-            raise self._unavailable(f"{status} {str(body.get('error', ''))[:100]}".strip())
-        lifetime = body.get("expires_in")
-        return token, float(lifetime) if isinstance(lifetime, int | float) else _LIFETIME_UNSAID
-
-    async def _post(self) -> tuple[int, dict[str, Any]]:
+    async def _request(self) -> tuple[str, float]:
         options = self._options
         form = {"grant_type": "client_credentials"} | ({"scope": options.scope} if options.scope else {})
-        # RFC 6749 wants both form-encoded before they are joined.
-        pair = f"{quote_plus(options.client_id)}:{quote_plus(options.client_secret)}"
-        headers = {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
-        limit = aiohttp.ClientTimeout(total=_SECONDS)
-        async with (
-            aiohttp.ClientSession(
-                timeout=limit, connector=aiohttp.TCPConnector(ssl=options.tls())
-            ) as session,
-            session.post(options.token_url, data=form, headers=headers, allow_redirects=False) as answer,
-        ):
-            body = orjson.loads(await answer.content.read(_MOST_BYTES))
-            return answer.status, body if isinstance(body, dict) else {}
+        request = HttpRequest("POST", body=urlencode(form).encode())
+        try:
+            async with open_http(options.http) as client:
+                answer = await client.send(request)
+            body = orjson.loads(answer.body)
+        except HttpConnectionError as error:
+            raise self._unavailable(error.name) from error
+        except (AnswerTooLarge, ValueError, UsageError) as error:
+            raise self._unavailable(type(error).__name__) from error
+        fields = body if isinstance(body, dict) else {}
+        token, lifetime = fields.get("access_token"), fields.get("expires_in")
+        if answer.status != OK or not isinstance(token, str) or not token:
+            raise self._unavailable(f"{answer.status} {str(fields.get('error', ''))[:100]}".strip())
+        return token, float(lifetime) if isinstance(lifetime, int | float) else _DEFAULT_LIFETIME
 
     def _unavailable(self, why: str) -> BrokerUnavailable:
         about = f"{self._options.token_url} gives no token for Kafka ({why})"

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
 from shardline_common.errors import FailureCode, JobFailed, ObjectExists, ObjectMissing, StoreUnavailable
 from shardline_common.ports.store import ObjectInfo
+from shardline_common.runtime.retry import Backoff, TransientError, retry_attempts
 from shardline_common.runtime.threads import open_to_read
 from shardline_common.storage.object_keys import checked
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 CHUNK = 1 << 20
 _BATCH = 1000
+_BACKOFF = Backoff(base=0.1, cap=5.0)
 _MISSING = {"NoSuchKey", "404", "NotFound"}
 _TAKEN = {"PreconditionFailed", "412"}
 _AGAIN = {"SlowDown", "RequestTimeout", "ConditionalRequestConflict", "OperationAborted", "429", "409"}
@@ -139,6 +140,7 @@ class S3Client:
             except _TRANSIENT as error:
                 failures += 1
                 if failures >= self._options.attempts:
+                    self._down = True
                     raise self._unavailable(f"read {key}", error) from error
                 continue
             return
@@ -194,35 +196,40 @@ class S3Client:
             raise self._unavailable(f"delete {error.get('Key')}", OSError(), error.get("Code", "unknown"))
 
     async def _try(self, what: str, request: Callable[[], Awaitable[T]]) -> T:
-        # A store that is down is asked once by each caller, who waits longer and longer between.
+        # While the store is down each caller asks once: the callers' own retries wait longer and longer.
         attempts = 1 if self._down else self._options.attempts
-        for attempt in range(1, attempts + 1):
-            try:
-                result = await request()
-            except ClientError as error:
-                self._refused(what, error, last=attempt == attempts)
-            except (*_TRANSIENT, BotoCoreError) as error:
-                if attempt == attempts or not isinstance(error, _TRANSIENT):
-                    raise self._unavailable(what, error) from error
-            else:
-                self._down = False
-                return result
-            # Full jitter: many workers that failed together must not come back together.
-            await asyncio.sleep(random.uniform(0.0, min(5.0, 0.1 * 2**attempt)))  # noqa: S311 - jitter
-        raise AssertionError("the last attempt returns or raises")
+        attempt = partial(self._attempt, what, request)
+        try:
+            result = await retry_attempts(attempt, attempts, _BACKOFF, asyncio.sleep)
+        except StoreUnavailable:
+            self._down = True
+            raise
+        self._down = False
+        return result
 
-    def _refused(self, what: str, error: ClientError, *, last: bool) -> None:
+    async def _attempt(self, what: str, request: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return await request()
+        except ClientError as error:
+            refused = self._refused(what, error)
+            raise refused from (None if isinstance(refused, ObjectExists | ObjectMissing) else error)
+        except _TRANSIENT as error:
+            raise TransientError(self._unavailable(what, error)) from error
+        except BotoCoreError as error:
+            raise self._unavailable(what, error) from error
+
+    def _refused(self, what: str, error: ClientError) -> Exception:
         code = error.response["Error"].get("Code", "")
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
         if code in _TAKEN:
-            raise ObjectExists(f"{what}: it exists") from None
+            return ObjectExists(f"{what}: it exists")
         if code in _MISSING:
-            raise ObjectMissing(f"{what}: there is no such object in {self._options.place}") from None
-        if last or not (code in _AGAIN or status >= 500 or status in (409, 429)):  # noqa: PLR2004 - HTTP's
-            raise self._unavailable(what, error, code) from error
+            return ObjectMissing(f"{what}: there is no such object in {self._options.place}")
+        unavailable = self._unavailable(what, error, code)
+        retried = code in _AGAIN or status >= 500 or status in (409, 429)  # noqa: PLR2004 - HTTP's
+        return TransientError(unavailable) if retried else unavailable
 
     def _unavailable(self, what: str, error: Exception, code: str = "") -> StoreUnavailable:
-        self._down = True
         reason = code or type(error).__name__
         hint = "is the store up? AWS_ENDPOINT_URL_S3 tells where it is"
         if code in ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):

@@ -4,25 +4,25 @@ import base64
 import binascii
 import hmac
 import logging
-import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-import aiohttp
 from yarl import URL
 
 from shardline_common import __version__
 from shardline_common.errors import UsageError
-from shardline_common.http.tls import tls_context
+from shardline_common.http.client import HttpClient, HttpConnectionError, HttpOptions, HttpRequest, open_http
+from shardline_common.http.urls import encoded, origin
 from shardline_common.ports.clock import Clock
+from shardline_common.runtime.retry import Backoff
 from shardline_common.telemetry.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 _PREFIX = "whsec_"
 _KEY_BYTES = range(24, 65)
-_LONGEST_PAUSE = 300.0
+_BACKOFF = Backoff(base=0.5, cap=300.0)
 _GONE = 410
 _HINT = (
     "see that it runs, answers 2xx within the time-out and knows the secret; "
@@ -32,18 +32,21 @@ _HINT = (
 
 @dataclass(frozen=True, slots=True)
 class WebhookOptions:
-    """Where to, signed with what, how patiently (seconds). The URL may hold a secret: it is not shown."""
+    """Where notifications go and how they are signed. The URL may hold a secret and is never shown.
+
+    `give_up_seconds` bounds the attempts of one notification, `timeout` one attempt, both in seconds.
+    """
 
     url: str = field(repr=False)
     key: bytes = field(repr=False)
-    patience: float = 86_400.0
+    give_up_seconds: float = 86_400.0
     timeout: float = 15.0
     ca_file: str | None = None
 
     @property
     def place(self) -> str:
         """Scheme, host and port, for messages."""
-        return str(URL(self.url).origin())
+        return origin(self.url)
 
 
 def checked_url(url: str, *, allow_http: bool) -> str:
@@ -102,84 +105,75 @@ def signature(key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
 class Webhook:
     """Implements `Receiver` over HTTP. Safe for concurrent use."""
 
-    def __init__(
-        self, session: aiohttp.ClientSession, options: WebhookOptions, clock: Clock, metrics: Metrics
-    ) -> None:
-        self._session = session
+    def __init__(self, client: HttpClient, options: WebhookOptions, clock: Clock, metrics: Metrics) -> None:
+        self._client = client
         self._options = options
         self._clock = clock
         self._metrics = metrics
 
     async def deliver(self, message_id: str, body: bytes) -> None:
-        """Post until the answer is 2xx, or patience is over; each try has a timestamp of its own."""
-        started, tries = self._clock.monotonic(), 0
-        while (fault := await self._post(message_id, body)) is not None:
-            tries += 1
-            pause = max(fault.pause, _pause(tries))
-            over = self._clock.monotonic() - started + pause > self._options.patience
-            if over or fault.final:
-                self._give_up(message_id, fault, tries)
+        """Post until the answer is 2xx, or `give_up_seconds` are over. Each attempt has a time of its own."""
+        started, failures = self._clock.monotonic(), 0
+        while (failure := await self._post(message_id, body)) is not None:
+            failures += 1
+            pause = max(failure.pause, _BACKOFF.pause(failures))
+            elapsed = self._clock.monotonic() - started
+            if failure.final or elapsed + pause > self._options.give_up_seconds:
+                self._give_up(message_id, failure, failures)
                 return
             self._metrics.webhook("failed")
             _log.warning(
                 "webhook %s: %s: %s; trying again in %.1f s",
                 message_id,
                 self._options.place,
-                fault.what,
+                failure.reason,
                 pause,
             )
             await self._clock.sleep(pause)
         self._metrics.webhook("delivered")
-        _log.info("webhook %s: %s was told", message_id, self._options.place)
+        _log.info("webhook %s: delivered to %s", message_id, self._options.place)
 
-    def _give_up(self, message_id: str, fault: "_Fault", tries: int) -> None:
+    def _give_up(self, message_id: str, failure: "_FailedPost", attempts: int) -> None:
         self._metrics.webhook("given_up")
         _log.error(
-            "webhook %s: given up after %d tries: %s: %s; %s",
+            "webhook %s: given up after %d attempts: %s: %s; %s",
             message_id,
-            tries,
+            attempts,
             self._options.place,
-            fault.what,
+            failure.reason,
             _HINT,
         )
 
-    async def _post(self, message_id: str, body: bytes) -> "_Fault | None":
+    async def _post(self, message_id: str, body: bytes) -> "_FailedPost | None":
         timestamp = int(self._clock.now().timestamp())
         headers = {
             "webhook-id": message_id,
             "webhook-timestamp": str(timestamp),
             "webhook-signature": signature(self._options.key, message_id, timestamp, body),
         }
+        request = HttpRequest("POST", body=body, headers=headers, ignore_body=True)
         try:
-            # A redirect is an answer like any other: what is signed for one place goes to no other.
-            async with self._session.post(
-                self._options.url, data=body, headers=headers, allow_redirects=False
-            ) as answer:
-                if 200 <= answer.status < 300:  # noqa: PLR2004 - 2xx
-                    return None
-                pause = _seconds(answer.headers.get("Retry-After", ""))
-                return _Fault(f"it answers {answer.status}", pause, final=answer.status == _GONE)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return _Fault(f"{type(error).__name__}: {error}".removesuffix(": "))
+            answer = await self._client.send(request)
+        except HttpConnectionError as error:
+            return _FailedPost(error.detail)
+        if 200 <= answer.status < 300:  # noqa: PLR2004 - 2xx
+            return None
+        pause = _seconds(answer.retry_after)
+        return _FailedPost(f"it answers {answer.status}", pause, final=answer.status == _GONE)
 
 
 @dataclass(frozen=True, slots=True)
-class _Fault:
-    """Why a try was in vain, and how long the receiver wants to be left alone."""
+class _FailedPost:
+    """Why an attempt failed, and the seconds that the receiver asks to be left alone; `final`: for ever."""
 
-    what: str
+    reason: str
     pause: float = 0.0
     final: bool = False
 
 
-def _pause(tries: int) -> float:
-    # Full jitter: many messages that failed together must not come back together.
-    return random.uniform(0.0, min(_LONGEST_PAUSE, 0.5 * 2 ** min(tries, 20)))  # noqa: S311 - jitter
-
-
 def _seconds(retry_after: str) -> float:
-    # A date is passed over: our own pauses do as well.
-    return min(float(retry_after), _LONGEST_PAUSE) if retry_after.isascii() and retry_after.isdigit() else 0.0
+    # A date is ignored: the pauses of the back-off do as well.
+    return min(float(retry_after), _BACKOFF.cap) if retry_after.isascii() and retry_after.isdigit() else 0.0
 
 
 @asynccontextmanager
@@ -189,12 +183,14 @@ async def open_webhook(options: WebhookOptions, clock: Clock, metrics: Metrics) 
     Raises:
         UsageError: the CA file cannot be read.
     """
-    connector = aiohttp.TCPConnector(limit=8, ssl=tls_context(options.ca_file))
-    headers = {"Content-Type": "application/json", "User-Agent": f"shardline/{__version__}"}
-    async with aiohttp.ClientSession(
-        connector=connector,
-        timeout=aiohttp.ClientTimeout(total=options.timeout),
-        headers=headers,
-        cookie_jar=aiohttp.DummyCookieJar(),
-    ) as session:
-        yield Webhook(session, options, clock, metrics)
+    # Redirects are answers like any other: what is signed for one address goes to no other.
+    http = HttpOptions(
+        url=encoded(options.url),
+        headers={"Content-Type": "application/json", "User-Agent": f"shardline/{__version__}"},
+        ca_file=options.ca_file,
+        connect_seconds=None,
+        read_seconds=None,
+        total_seconds=options.timeout,
+    )
+    async with open_http(http) as client:
+        yield Webhook(client, options, clock, metrics)

@@ -1,25 +1,35 @@
 """ThemisDB over HTTP: the only file that speaks to it. Errors are translated here."""
 
-import random
-import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-import aiohttp
 import orjson
-from yarl import URL
 
-from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable
+from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable, UsageError
+from shardline_common.http.client import (
+    OK,
+    ConnectionFault,
+    HttpAnswer,
+    HttpClient,
+    HttpConnectionError,
+    HttpOptions,
+    HttpRequest,
+    open_http,
+)
+from shardline_common.http.urls import without_user
 from shardline_common.ports.clock import Clock
+from shardline_common.runtime.retry import Backoff, TransientError, retry_attempts
 from shardline_producer.sources.themis.limiter import RateLimiter
 
 _ATTEMPTS = 3
+_BACKOFF = Backoff(base=0.2, cap=5.0)
 _MOST_SILENCE = 300.0
 _REQUEST_BYTES = 1 << 20
-_OK, _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _MISSING, _TOO_MANY, _BROKEN = 200, 400, 401, 403, 404, 429, 500
+_BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _MISSING, _TOO_MANY, _BROKEN = 400, 401, 403, 404, 429, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +45,6 @@ class ThemisOptions:
     answer_bytes: int = 16 << 20
 
 
-class TooLarge(Exception):
-    """An answer is larger than this process wants to hold; ask for less."""
-
-
 class Rejected(Exception):
     """The server answered 400; the message is its own."""
 
@@ -51,21 +57,19 @@ class ThemisClient:
     """
 
     def __init__(
-        self, session: aiohttp.ClientSession, options: ThemisOptions, limiter: RateLimiter, clock: Clock
+        self, client: HttpClient, options: ThemisOptions, limiter: RateLimiter, clock: Clock
     ) -> None:
-        self._session = session
+        self._client = client
         self._options = options
         self._limiter = limiter
         self._clock = clock
-        # A name and a password there would be another kind of authorization, which ThemisDB refuses.
-        self._base = URL(options.url).with_user(None)
 
     async def query(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The answer of POST /query.
 
         Raises:
             Rejected: an index is missing, or the query is wrong.
-            TooLarge: ask for fewer rows.
+            AnswerTooLarge: ask for fewer rows.
         """
         return self._json(await self._ask("POST", "/query", body, f"table '{body['table']}'"))
 
@@ -87,57 +91,45 @@ class ThemisClient:
         """The server's version."""
         return str(self._json(await self._ask("GET", "/health", None, "health")).get("version"))
 
-    async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, what: str) -> "_Answer":
-        data = b"" if body is None else orjson.dumps(body)
-        if len(data) > _REQUEST_BYTES:
+    async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, what: str) -> HttpAnswer:
+        data = None if body is None else orjson.dumps(body)
+        if data and len(data) > _REQUEST_BYTES:
             raise JobFailed(
                 FailureCode.SOURCE_INVALID, f"a request of {len(data)} bytes; ThemisDB takes 1 MiB"
             )
-        failures, silence = 0, 0.0
+        headers = {"Content-Type": "application/json"} if data else {}
+        attempt = partial(self._attempt, HttpRequest(method, path, body=data, headers=headers), what)
+        return await retry_attempts(attempt, _ATTEMPTS, _BACKOFF, self._clock.sleep)
+
+    async def _attempt(self, request: HttpRequest, what: str) -> HttpAnswer:
+        answer = await self._within_the_rate(request, what)
+        if answer.status >= _BROKEN:
+            raise TransientError(self._unable(answer, what))
+        return answer
+
+    async def _within_the_rate(self, request: HttpRequest, what: str) -> HttpAnswer:
+        # A refusal by the rate limit is no failure: it says when to come back.
+        silence = 0.0
         while True:
             await self._limiter.wait()
             try:
-                answer = await self._once(method, path, data)
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                failures += 1
-                if failures == _ATTEMPTS:
-                    raise self._away(error, what) from error
-            else:
-                if answer.status == _TOO_MANY and silence < _MOST_SILENCE:
-                    silence += answer.retry_after
-                    self._limiter.pause(answer.retry_after)
-                    continue
-                if answer.status < _BROKEN:
-                    return answer
-                failures += 1
-                if failures == _ATTEMPTS:
-                    raise self._unable(answer, what)
-            await self._clock.sleep(random.uniform(0.0, 0.2 * 2**failures))  # noqa: S311 - jitter, no secret
+                answer = await self._client.send(request)
+            except HttpConnectionError as error:
+                raise TransientError(self._away(error, what)) from error
+            if answer.status != _TOO_MANY or silence >= _MOST_SILENCE:
+                return answer
+            pause = _seconds(answer.retry_after)
+            silence += pause
+            self._limiter.pause(pause)
 
-    async def _once(self, method: str, path: str, data: bytes) -> "_Answer":
-        # The server takes a path as it stands: nothing may be percent-encoded on the way.
-        url = self._base.with_path(self._base.path.rstrip("/") + path, encoded=True)
-        headers = {"Content-Type": "application/json"} if data else {}
-        async with self._session.request(
-            method, url, data=data or None, headers=headers, allow_redirects=False
-        ) as response:
-            chunks, size = [], 0
-            async for chunk in response.content.iter_chunked(1 << 18):
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > self._options.answer_bytes:
-                    response.close()
-                    raise TooLarge
-            return _Answer(response.status, _seconds(response.headers.get("Retry-After")), b"".join(chunks))
-
-    def _json(self, answer: "_Answer") -> dict[str, Any]:
+    def _json(self, answer: HttpAnswer) -> dict[str, Any]:
         try:
-            value = orjson.loads(answer.data)
+            value = orjson.loads(answer.body)
         except orjson.JSONDecodeError:
             value = None
         if not isinstance(value, dict):
             raise self._no_themis(f"it answered {answer.status} without a JSON object")
-        if answer.status == _OK:
+        if answer.status == OK:
             return value
         message = str(value.get("message") or value.get("error"))
         if answer.status in (_UNAUTHORIZED, _FORBIDDEN):
@@ -163,36 +155,26 @@ class ThemisClient:
             hint="set THEMIS_URL to ThemisDB's own address",
         )
 
-    def _unable(self, answer: "_Answer", what: str) -> SourceUnavailable:
+    def _unable(self, answer: HttpAnswer, what: str) -> SourceUnavailable:
         return SourceUnavailable(
             f"ThemisDB at {self._shown} answered {answer.status} when asked for {what}",
             hint="see the server's log; lower THEMIS_RATE where it limits requests",
         )
 
-    def _away(self, error: Exception, what: str) -> SourceUnavailable:
-        if isinstance(
-            error, aiohttp.ServerDisconnectedError | ConnectionResetError | aiohttp.ClientPayloadError
-        ):
+    def _away(self, error: HttpConnectionError, what: str) -> SourceUnavailable:
+        if error.fault is ConnectionFault.DROPPED:
             return SourceUnavailable(
                 f"ThemisDB at {self._shown} dropped the connection when asked for {what}",
                 hint="one entity in a table that is no JSON ends the server when the table is read: "
                 "see its log, and delete that entity",
             )
-        said = str(error) or type(error).__name__
         return SourceUnavailable(
-            f"ThemisDB at {self._shown} cannot be reached ({what}): {said}",
+            f"ThemisDB at {self._shown} cannot be reached ({what}): {error.text or error.name}",
             hint="check THEMIS_URL, and that ThemisDB runs",
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    retry_after: float
-    data: bytes
-
-
-def _seconds(header: str | None) -> float:
+def _seconds(header: str) -> float:
     try:
         return min(_MOST_SILENCE, max(0.1, float(header or 1)))
     except ValueError:
@@ -214,21 +196,20 @@ async def open_themis(
     Raises:
         JobFailed: the CA bundle cannot be read.
     """
-    timeout = aiohttp.ClientTimeout(total=10 * options.timeout, sock_connect=10, sock_read=options.timeout)
-    connector = aiohttp.TCPConnector(limit=options.connections, ssl=_trust(options.ca_bundle))
-    headers = {"Authorization": f"Bearer {options.token}"} if options.token else {}
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
-        yield ThemisClient(session, options, limiter, clock)
-
-
-def _trust(ca_bundle: str | None) -> ssl.SSLContext | bool:
-    if ca_bundle is None:
-        return True
-    try:
-        return ssl.create_default_context(cafile=ca_bundle)
-    except (OSError, ssl.SSLError) as error:
-        raise JobFailed(
-            FailureCode.SOURCE_INVALID,
-            f"the CA bundle {ca_bundle} cannot be read: {error}",
-            hint="set THEMIS_CA_BUNDLE",
-        ) from None
+    http = HttpOptions(
+        # A name and a password there would be another kind of authorization, which ThemisDB refuses.
+        url=without_user(options.url),
+        headers={"Authorization": f"Bearer {options.token}"} if options.token else {},
+        ca_file=options.ca_bundle,
+        connections=options.connections,
+        connect_seconds=10.0,
+        read_seconds=options.timeout,
+        total_seconds=10 * options.timeout,
+        max_bytes=options.answer_bytes,
+    )
+    async with AsyncExitStack() as stack:
+        try:
+            client = await stack.enter_async_context(open_http(http))
+        except UsageError as error:
+            raise JobFailed(FailureCode.SOURCE_INVALID, str(error), hint="set THEMIS_CA_BUNDLE") from None
+        yield ThemisClient(client, options, limiter, clock)

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from functools import partial
 
+from shardline_common.http.client import AnswerTooLarge
 from shardline_producer.sources.documents import DeadReason, parse_line
 from shardline_producer.sources.planned import Entry, unusable, vanished
 from shardline_producer.sources.source import Broken, Document
-from shardline_producer.sources.themis.client import ThemisClient, TooLarge
+from shardline_producer.sources.themis.client import ThemisClient
 from shardline_producer.sources.themis.fanout import in_order
 from shardline_producer.sources.themis.limiter import RateLimiter
 from shardline_producer.sources.themis.listing import Listing, Wanted, not_its_key
@@ -94,7 +95,7 @@ class QuickRows:
             try:
                 rows = await self._listing.window(first, last, self._page)
                 break
-            except TooLarge:
+            except AnswerTooLarge:
                 self._page = max(1, self._page // 2)
         planned = set(wanted)
         self._texts = {row.id: row.text for row in rows if row.id in planned}

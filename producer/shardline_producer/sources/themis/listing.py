@@ -13,10 +13,11 @@ from itertools import pairwise, zip_longest
 from typing import Any
 
 from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.http.client import AnswerTooLarge
 from shardline_producer.sources.documents import Names, parse_line
 from shardline_producer.sources.planned import Entry
 from shardline_producer.sources.source import Document
-from shardline_producer.sources.themis.client import Rejected, ThemisClient, TooLarge
+from shardline_producer.sources.themis.client import Rejected, ThemisClient
 from shardline_producer.sources.themis.conditions import Conditions, kept_by_server
 from shardline_producer.sources.themis.fanout import in_order
 from shardline_producer.sources.themis.queries import (
@@ -122,7 +123,7 @@ class Listing:
                 part = keys[done : done + self._page]
                 try:
                     rows, problem = await self._compared(behind, part)
-                except TooLarge:
+                except AnswerTooLarge:
                     self._shrink(len(part))
                     continue
                 if problem is None:
@@ -207,12 +208,12 @@ class Listing:
         return keys_of(await self._query(self._target.page(behind or None, limit, keys=True)))
 
     async def rows(self, behind: str, limit: int, until: str | None = None) -> list[Row]:
-        """Rows behind a value, up to and with `until`. Raises TooLarge."""
+        """Rows behind a value, up to and with `until`. Raises AnswerTooLarge."""
         answer = await self._query(self._target.page(behind or None, limit, until=until))
         return rows_of(answer, self._target.key)
 
     async def window(self, first: str, last: str, limit: int) -> list[Row]:
-        """Rows from `first` up to and with `last`. Raises TooLarge."""
+        """Rows from `first` up to and with `last`. Raises AnswerTooLarge."""
         answer = await self._query(self._target.window(first, last, limit))
         return rows_of(answer, self._target.key)
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.http.client import AnswerTooLarge
 from shardline_common.job.columns import infer
 from shardline_common.job.spec import JobSpec, ThemisSource
 from shardline_producer.sources.planned import Description
 from shardline_producer.sources.query_filters import check_filters
 from shardline_producer.sources.source import Document
-from shardline_producer.sources.themis.client import Rejected, ThemisClient, TooLarge
+from shardline_producer.sources.themis.client import Rejected, ThemisClient
 from shardline_producer.sources.themis.conditions import Conditions
 from shardline_producer.sources.themis.fanout import in_order
 from shardline_producer.sources.themis.limiter import RateLimiter
@@ -110,7 +111,7 @@ class Planner:
         body = {"table": self._source.table, "allow_full_scan": True, "return": "keys"}
         try:
             return keys_of(await self._reach.client.query(body))
-        except TooLarge:
+        except AnswerTooLarge:
             return None
 
     async def _keyed(self, keys: Sequence[str]) -> bool:
@@ -174,7 +175,7 @@ class Planner:
         while page and seen < _SAMPLE_ROWS and not wanted <= fields.keys():
             try:
                 rows = await listing.rows(behind, page)
-            except TooLarge:
+            except AnswerTooLarge:
                 page //= 2
                 continue
             for row in rows:

@@ -4,8 +4,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shardline_common.http.client import HttpStore, TooMuch, open_http
+from shardline_common.http.client import AnswerTooLarge
 from shardline_producer.sources.documents import ORIGINAL_BYTES
+from shardline_producer.sources.http_store import HttpStore, open_http_store
 from shardline_producer.sources.uds3.chroma.chunks import document_of, place_of
 from shardline_producer.sources.uds3.chroma.ranker import ChromaOptions, Collection, find_collection
 from shardline_producer.sources.uds3.couch.body_text import fits, too_large
@@ -30,13 +31,13 @@ class ChromaBodies:
 
     async def bodies(self, wanted: Sequence[Wanted], longest: int) -> dict[str, Body | Unreadable]:
         """The texts that are there."""
-        async with open_http(self._options.http) as http:
+        async with open_http_store(self._options.http) as http:
             collection = await find_collection(http, self._options)
             return await self._some(http, collection, [one.id for one in wanted], longest)
 
     async def check(self) -> str:
         """Find the collection."""
-        async with open_http(self._options.http) as http:
+        async with open_http_store(self._options.http) as http:
             await find_collection(http, self._options)
         return f"{self._options.collection} at {self._options.http.url} can give texts"
 
@@ -45,7 +46,7 @@ class ChromaBodies:
     ) -> dict[str, Body | Unreadable]:
         try:
             records = await self._records(http, collection, ids)
-        except TooMuch as error:
+        except AnswerTooLarge as error:
             if len(ids) == 1:
                 return {ids[0]: too_large(error.start)}
             half = len(ids) // 2

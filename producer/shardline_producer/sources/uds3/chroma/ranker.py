@@ -15,10 +15,11 @@ from typing import Any
 from urllib.parse import quote
 
 from shardline_common.errors import SourceUnavailable
-from shardline_common.http.client import HttpOptions, HttpStore, TooMuch, open_http
+from shardline_common.http.client import AnswerTooLarge
 from shardline_common.job.spec import Query, SearchType
 from shardline_common.runtime.tasks import leaf_errors
 from shardline_common.runtime.threads import run_in_thread
+from shardline_producer.sources.http_store import HttpStore, HttpStoreOptions, open_http_store
 from shardline_producer.sources.query_filters import passes
 from shardline_producer.sources.source import Document
 from shardline_producer.sources.uds3.chroma.chunks import document_of
@@ -43,7 +44,7 @@ _LISTINGS = 3
 class ChromaOptions:
     """Where the collection is. `include_archived`: documents marked archived are hits as well."""
 
-    http: HttpOptions
+    http: HttpStoreOptions
     tenant: str = "default_tenant"
     database: str = "default_database"
     collection: str = "document_chunks"
@@ -108,7 +109,7 @@ class ChromaRanker:
 
     async def fields(self) -> list[str]:
         """The metadata keys that the collection declares; in older versions, of its first records."""
-        async with open_http(self._options.http) as http:
+        async with open_http_store(self._options.http) as http:
             collection = await find_collection(http, self._options)
             if collection.fields is not None:
                 return list(collection.fields)
@@ -119,7 +120,7 @@ class ChromaRanker:
     async def check(self) -> str:
         """Embed a word, and compare the dimensions."""
         vector = await self._embedder.embed("Recht")
-        async with open_http(self._options.http) as http:
+        async with open_http_store(self._options.http) as http:
             collection = await find_collection(http, self._options)
             self._compare(http, collection, vector)
             records = await _count(http, collection)
@@ -139,7 +140,7 @@ class ChromaRanker:
         vector = await self._embedder.embed(query.text or "")
         with scratch() as connection:
             best, listed = BestOf(connection), Listed(connection)
-            async with open_http(self._options.http) as http:
+            async with open_http_store(self._options.http) as http:
                 collection = await find_collection(http, self._options)
                 self._compare(http, collection, vector)
                 keeper = _Keeper(best, distance_from(vector, collection.space), self._options, query)
@@ -154,7 +155,7 @@ class ChromaRanker:
         """A pass over the metadata: ChromaDB can neither ask for a key that is there, nor ignore case."""
         with scratch() as connection:
             listed = Listed(connection)
-            async with open_http(self._options.http) as http:
+            async with open_http_store(self._options.http) as http:
                 reader = _Reader(http, await find_collection(http, self._options))
                 await reader.list_into(listed, None)
                 async with aclosing(reader.metadatas(listed)) as pages:
@@ -254,7 +255,7 @@ class _Reader:
         while True:
             try:
                 answer = await self._get({"limit": most, "offset": offset, "include": []}, clause)
-            except TooMuch:
+            except AnswerTooLarge:
                 if most == 1:
                     raise self._http.invalid("one id is over the limit of an answer") from None
                 most //= 2
@@ -289,7 +290,7 @@ class _Reader:
             return []
         try:
             return [await self._get({"ids": list(ids), "include": parts}, None)]
-        except TooMuch:
+        except AnswerTooLarge:
             if len(ids) == 1:
                 raise self._http.invalid(f"the record '{ids[0]}' is over the limit of an answer") from None
             half = len(ids) // 2

@@ -12,8 +12,9 @@ from typing import Any
 from urllib.parse import quote
 
 from shardline_common.errors import JobFailed
-from shardline_common.http.client import HttpOptions, HttpStore, TooMuch, open_http
+from shardline_common.http.client import AnswerTooLarge
 from shardline_common.runtime.tasks import leaf_errors
+from shardline_producer.sources.http_store import HttpStore, HttpStoreOptions, open_http_store
 from shardline_producer.sources.uds3.couch.body_ids import CouchNames
 from shardline_producer.sources.uds3.couch.body_text import (
     Attachment,
@@ -37,7 +38,7 @@ _Place = tuple[str, str]
 class CouchOptions:
     """Where the bodies are. `database` None: only where couchdb_refs point."""
 
-    http: HttpOptions
+    http: HttpStoreOptions
     database: str | None = None
     include_archived: bool = False
 
@@ -56,12 +57,12 @@ class CouchBodies:
 
     async def bodies(self, wanted: Sequence[Wanted], longest: int) -> dict[str, Body | Unreadable]:
         """The bodies that are there."""
-        async with open_http(self._options.http) as http:
+        async with open_http_store(self._options.http) as http:
             return await _Shelves(http, self._options, self._names, longest).bodies(wanted)
 
     async def check(self) -> str:
         """Look for the database."""
-        async with open_http(self._options.http) as http:
+        async with open_http_store(self._options.http) as http:
             database = self._options.database
             if database is None:
                 await http.json(await http.get("/"), "read the welcome")
@@ -110,7 +111,7 @@ class _Shelves:
             return {}
         try:
             documents = await self._documents(database, [name for name, _ in places])
-        except TooMuch as error:
+        except AnswerTooLarge as error:
             if len(places) == 1:
                 return {places[0][1]: too_large(error.start)}
             half = len(places) // 2
@@ -168,7 +169,7 @@ class _Shelves:
             answer = await self._http.get(
                 "/" + "/".join(quote(part, safe="") for part in parts), most=self._longest
             )
-        except TooMuch as error:
+        except AnswerTooLarge as error:
             return too_large(error.start)
         if answer.status == _MISSING:
             return None

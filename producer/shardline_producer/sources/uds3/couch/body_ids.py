@@ -6,7 +6,8 @@ from urllib.parse import quote
 
 import orjson
 
-from shardline_common.http.client import HttpStore, TooMuch
+from shardline_common.http.client import AnswerTooLarge
+from shardline_producer.sources.http_store import HttpStore
 from shardline_producer.sources.uds3.couch.body_text import is_gone
 from shardline_producer.sources.uds3.spilled_lists import Names
 
@@ -73,7 +74,7 @@ class CouchNames:
                 params["startkey"] = orjson.dumps(last).decode()
             try:
                 rows = (await http.json(await http.get(path, params), "list documents"))["rows"]
-            except TooMuch:
+            except AnswerTooLarge:
                 if size == 2:  # noqa: PLR2004 - the last one read, and one more
                     raise http.invalid("one document is over the limit of an answer") from None
                 size = max(2, size // 2)

@@ -3,7 +3,7 @@
 from typing import Any
 from urllib.parse import urlsplit
 
-from shardline_common.http.client import HttpOptions, HttpStore, open_http
+from shardline_producer.sources.http_store import HttpStore, HttpStoreOptions, open_http_store
 from shardline_producer.sources.uds3.embedding.embedder import EmbeddingOptions
 
 
@@ -15,7 +15,7 @@ class HttpEmbedder:
         path = parts.path.rstrip("/")
         self._path = path if path.endswith(("/embeddings", "/embed")) else path + "/v1/embeddings"
         self._model = options.model
-        self._options = HttpOptions(
+        self._options = HttpStoreOptions(
             name="the embedding service",
             url=f"{parts.scheme}://{parts.netloc}",
             headers={"Authorization": f"Bearer {options.token}"} if options.token else {},
@@ -32,7 +32,7 @@ class HttpEmbedder:
 
     async def embed(self, text: str) -> list[float]:
         """The vector that the service gives."""
-        async with open_http(self._options) as http:
+        async with open_http_store(self._options) as http:
             if self._path.endswith("/embed"):
                 value = await self._ask(http, {"inputs": text})
                 return _vector(http, value, lambda found: found[0])

@@ -1,0 +1,140 @@
+"""A store that is read as JSON over HTTP: retries, and errors that name the store and its settings."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import orjson
+
+from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable
+from shardline_common.http.client import (
+    OK,
+    ConnectionFault,
+    HttpAnswer,
+    HttpClient,
+    HttpConnectionError,
+    HttpOptions,
+    HttpRequest,
+    open_http,
+)
+from shardline_common.runtime.retry import Backoff, TransientError, retry_attempts
+
+_DENIED = (401, 403)
+_RETRIED = (408, 425, 429, 500, 502, 503, 504)
+_BACKOFF = Backoff(base=0.1, cap=5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpStoreOptions:
+    """A store's name and address, and how often and how long it is asked (seconds, bytes).
+
+    `headers` may hold secrets and are never shown. `address_setting` and `secret_setting` are named in
+    hints.
+    """
+
+    name: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    ca_file: str | None = None
+    timeout: float = 30.0
+    attempts: int = 4
+    max_bytes: int = 64 << 20
+    address_setting: str = "its address"
+    secret_setting: str = "its credentials"  # noqa: S105 - a setting's name
+
+    @property
+    def http(self) -> HttpOptions:
+        """The options of the client."""
+        return HttpOptions(
+            url=self.url,
+            headers={"Content-Type": "application/json", "Accept": "application/json", **self.headers},
+            ca_file=self.ca_file,
+            connect_seconds=min(10.0, self.timeout),
+            read_seconds=self.timeout,
+            max_bytes=self.max_bytes,
+        )
+
+
+class HttpStore:
+    """Requests to one store. Safe for concurrent use."""
+
+    def __init__(self, client: HttpClient, options: HttpStoreOptions) -> None:
+        self._client = client
+        self._options = options
+
+    @property
+    def place(self) -> str:
+        """The store and its address, for messages."""
+        return f"{self._options.name} at {self._options.url}"
+
+    async def get(
+        self, path: str, params: Mapping[str, str] | None = None, *, most: int | None = None
+    ) -> HttpAnswer:
+        """GET an answer of at most `most` bytes. Raises as `post`."""
+        return await self._request(HttpRequest("GET", path, params, limit=most))
+
+    async def post(self, path: str, body: Any, params: Mapping[str, str] | None = None) -> HttpAnswer:
+        """POST a JSON body. The request only reads, so that it may be repeated.
+
+        Raises:
+            SourceUnavailable: the store did not answer, or answered that it cannot serve now.
+            JobFailed: the credentials are refused (`source_invalid`).
+            AnswerTooLarge: the answer is over the limit.
+        """
+        return await self._request(HttpRequest("POST", path, params, orjson.dumps(body)))
+
+    def invalid(self, message: str, hint: str | None = None) -> JobFailed:
+        """The error of something in this store that no retry changes."""
+        return JobFailed(FailureCode.SOURCE_INVALID, f"{self.place}: {message}", hint=hint)
+
+    async def json(self, answer: HttpAnswer, what: str) -> Any:
+        """The JSON of an answer whose status is 200; `what` names the request: "cannot {what}: …".
+
+        Raises:
+            JobFailed: another status, with the store's own words; or no JSON.
+        """
+        if answer.status != OK:
+            raise self.invalid(f"cannot {what}: it answers {answer.status} {answer.text(300)}")
+        try:
+            return await answer.json()
+        except ValueError:
+            raise self.invalid(
+                f"cannot {what}: the answer is not JSON", f"check {self._options.address_setting}"
+            ) from None
+
+    async def _request(self, request: HttpRequest) -> HttpAnswer:
+        attempt = partial(self._attempt, request)
+        return await retry_attempts(attempt, self._options.attempts, _BACKOFF, asyncio.sleep)
+
+    async def _attempt(self, request: HttpRequest) -> HttpAnswer:
+        try:
+            answer = await self._client.send(request)
+        except HttpConnectionError as error:
+            if error.fault is ConnectionFault.TLS:
+                hint = "check its certificate, and which CA the settings name"
+                raise self._unavailable(error.text, hint) from error
+            raise TransientError(self._unavailable(error.detail)) from error
+        if answer.status in _DENIED:
+            hint = f"check {self._options.secret_setting}"
+            raise self.invalid(f"it refuses the credentials ({answer.status})", hint)
+        if answer.status in _RETRIED:
+            raise TransientError(self._unavailable(f"it answers {answer.status} {answer.text(200)}"))
+        return answer
+
+    def _unavailable(self, why: str, hint: str | None = None) -> SourceUnavailable:
+        hint = hint or f"is it up? {self._options.address_setting} tells where it is"
+        return SourceUnavailable(f"{self.place} cannot be read ({why})", hint=hint)
+
+
+@asynccontextmanager
+async def open_http_store(options: HttpStoreOptions) -> AsyncIterator[HttpStore]:
+    """Requests to a store for as long as the context lasts; leaving it closes every connection.
+
+    Raises:
+        UsageError: the CA file cannot be read.
+    """
+    async with open_http(options.http) as client:
+        yield HttpStore(client, options)
