@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 
-from shardline.services.row_stream import Row, Tally, row_pieces
+from shardline.services.row_stream import StreamCounts, StreamRow, row_pieces
 from shardline.services.search_job import search_body
 from shardline.services.wiring import source_factory, uds3_configured
 from shardline_common.errors import ServiceUnavailable, ShardlineError
@@ -107,7 +107,7 @@ class DatasetSearchAPI:
             JobFailed: the query does not fit the store.
             SourceUnavailable: a store cannot be reached, also in the middle.
         """
-        async with aclosing(self._pieces(query, batch_size, Tally())) as pieces:
+        async with aclosing(self._pieces(query, batch_size, StreamCounts())) as pieces:
             async for rows in pieces:
                 for row in rows:
                     yield _document(row)
@@ -121,7 +121,7 @@ class DatasetSearchAPI:
         query: DatasetSearchQuery,
         output_path: str | Path,
         batch_size: int = 100,
-        tally: Tally | None = None,
+        tally: StreamCounts | None = None,
     ) -> int:
         """Write the training lines to a file and give their number; the file is there whole, or not at all.
 
@@ -129,7 +129,7 @@ class DatasetSearchAPI:
             UsageError: the file cannot be written.
             ShardlineError: as `stream_datasets`; what stood under the name before is untouched.
         """
-        counted = tally or Tally()
+        counted = tally or StreamCounts()
         async with (
             aclosing(self._pieces(query, batch_size, counted)) as pieces,
             AsyncAtomicFile(Path(output_path)) as file,
@@ -140,8 +140,8 @@ class DatasetSearchAPI:
         return counted.rows
 
     def _pieces(
-        self, query: DatasetSearchQuery, batch_size: int, tally: Tally
-    ) -> AsyncGenerator[list[Row], None]:
+        self, query: DatasetSearchQuery, batch_size: int, tally: StreamCounts
+    ) -> AsyncGenerator[list[StreamRow], None]:
         if self.search_api is None:
             raise ServiceUnavailable(
                 "UDS3 is not configured", hint="set POSTGRES_HOST; UDS3_ENABLED must not be false"
@@ -193,7 +193,7 @@ def _counts(documents: Sequence[DatasetDocument], name: str) -> Mapping[str, int
     return dict(Counter(document.metadata.get(name) or "unknown" for document in documents))
 
 
-def _document(row: Row) -> DatasetDocument:
+def _document(row: StreamRow) -> DatasetDocument:
     value = orjson.loads(row.line)
     return DatasetDocument(
         document_id=value["document_id"],

@@ -66,10 +66,10 @@ class House:
         """The job as the reader sees it, once it is as wanted."""
         async with (
             asyncio.timeout(60),
-            aclosing(Client(self.brokers["reader"], 1).follow(0.1)) as boards,
+            aclosing(Client(self.brokers["reader"], 1).follow(0.1)) as tables,
         ):
-            async for board in boards:
-                for view in board.jobs():
+            async for table in tables:
+                for view in table.jobs():
                     if view.state.spec.job_id == job_id and wanted(view):
                         return view
         raise AssertionError("unreachable")

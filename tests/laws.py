@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shardline.services.embedded import Embedded
+from shardline.services.embedded import EmbeddedRun
 from shardline.services.wiring import source_factory
 from shardline_common.dataset.verify import Verifier
 from shardline_common.job.names import Layout
@@ -44,7 +44,7 @@ async def embedded_digest(spec: JobSpec, folder: Path, output: Path) -> str:
     """The digest of a run in this process."""
     store = DirectoryStore(output)
     source = source_factory(Settings(), folder, confined=False, remote=None)
-    embedded = Embedded(store, SystemClock(), Metrics(), source, Limits(progress_seconds=0.2), 1 << 30)
+    embedded = EmbeddedRun(store, SystemClock(), Metrics(), source, Limits(progress_seconds=0.2), 1 << 30)
     view = (await embedded.run(spec, lambda _: None)).view
     assert view.state.state == "completed", view.to_json()
     report = await Verifier(store, Layout.of(spec).root).run()

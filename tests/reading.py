@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from shardline.services.embedded import Embedded
+from shardline.services.embedded import EmbeddedRun
 from shardline.services.wiring import source_factory
 from shardline_common.dataset.verify import Verifier
 from shardline_common.job.names import Layout
@@ -17,9 +17,9 @@ from shardline_common.runtime.clock import SystemClock
 from shardline_common.telemetry.metrics import Metrics
 from shardline_producer.context import Limits
 from shardline_producer.plan import make_plan
-from shardline_producer.plan_pages import StoredParts
+from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.sources.planned import PlannedSource
-from shardline_producer.sources.source import Broken, Document, Item
+from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
 from shardline_producer.sources.uds3.planned_store import Stores, Uds3Store
 from tests.databases import Database
 from tests.make import job
@@ -30,37 +30,41 @@ def uds3_job(**changes: Any) -> JobSpec:
 
 
 def opened(stores: Stores, spec: JobSpec, store: MemoryStore | None = None) -> PlannedSource:
-    return PlannedSource(spec, Uds3Store(spec, stores), StoredParts(store or MemoryStore(), ""))
+    return PlannedSource(spec, Uds3Store(spec, stores), StoredPlanPages(store or MemoryStore(), ""))
 
 
-async def read(stores: Stores, **changes: Any) -> tuple[Plan, list[Item]]:
+async def read(stores: Stores, **changes: Any) -> tuple[Plan, list[SourceItem]]:
     spec = uds3_job(**changes)
     source = opened(stores, spec)
     plan = await make_plan(spec, source)
     return plan, [item async for batch in source.read(plan.frozen, None) for item in batch]
 
 
-async def scanned(database: Database, **query: Any) -> list[Item]:
+async def scanned(database: Database, **query: Any) -> list[SourceItem]:
     _, items = await read(Stores(database.postgres), query=query)
     return items
 
 
-def names(items: Sequence[Item]) -> list[str]:
+def names(items: Sequence[SourceItem]) -> list[str]:
     return [item.content.id if isinstance(item.content, Document) else item.content.key for item in items]
 
 
-def documents(items: Sequence[Item]) -> list[Document]:
+def documents(items: Sequence[SourceItem]) -> list[Document]:
     return [item.content for item in items if isinstance(item.content, Document)]
 
 
-def dead(items: Sequence[Item]) -> dict[str, str]:
-    return {one.content.key: one.content.dead.reason for one in items if isinstance(one.content, Broken)}
+def dead(items: Sequence[SourceItem]) -> dict[str, str]:
+    return {
+        one.content.key: one.content.dead_letter.reason
+        for one in items
+        if isinstance(one.content, InvalidDocument)
+    }
 
 
 async def run(spec: JobSpec, database: Database, folder: Path, store: MemoryStore) -> list[dict[str, Any]]:
     """Run a job embedded, prove its dataset, and read its rows."""
     source = source_factory(database.settings, folder, confined=True, remote=None)
-    embedded = Embedded(store, SystemClock(), Metrics(), source, Limits(progress_seconds=0.05), 1 << 30)
+    embedded = EmbeddedRun(store, SystemClock(), Metrics(), source, Limits(progress_seconds=0.05), 1 << 30)
     view = (await embedded.run(spec, lambda _: None)).view
     assert view.state.state == "completed", view.to_json()
     report = await Verifier(store, Layout.of(spec).root).run()

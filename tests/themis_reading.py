@@ -8,9 +8,9 @@ from typing import Any
 from shardline_common.job.spec import JobSpec, ThemisSource
 from shardline_common.memory.store import MemoryStore
 from shardline_producer.plan import make_plan
-from shardline_producer.plan_pages import StoredParts
+from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.sources.planned import PlannedSource
-from shardline_producer.sources.source import Broken, Document, Item
+from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
 from shardline_producer.sources.themis.client import ThemisOptions
 from shardline_producer.sources.themis.limiter import RateLimiter
 from shardline_producer.sources.themis.planned_store import ThemisTable
@@ -49,25 +49,29 @@ class Reading:
         options = dict[str, Any](url=server.url, token=READER, timeout=20) | options
         self.limiter = RateLimiter(rate, self.clock)
         table = ThemisTable(self.spec, self.spec.source, ThemisOptions(**options), self.limiter, self.clock)
-        self.source = PlannedSource(self.spec, table, StoredParts(MemoryStore(), ""))
+        self.source = PlannedSource(self.spec, table, StoredPlanPages(MemoryStore(), ""))
 
-    async def items(self) -> list[Item]:
+    async def items(self) -> list[SourceItem]:
         plan = await make_plan(self.spec, self.source)
         self.columns = plan.columns
         self.frozen = plan.frozen
         return [item async for batch in self.source.read(plan.frozen, None) for item in batch]
 
 
-async def read(server: Themis, **fields: Any) -> list[Item]:
+async def read(server: Themis, **fields: Any) -> list[SourceItem]:
     return await Reading(server, **fields).items()
 
 
-def names(items: Sequence[Item]) -> list[str]:
+def names(items: Sequence[SourceItem]) -> list[str]:
     return [one.content.id if isinstance(one.content, Document) else one.content.key for one in items]
 
 
-def reasons(items: Sequence[Item]) -> dict[str, str]:
-    return {one.content.key: one.content.dead.reason for one in items if isinstance(one.content, Broken)}
+def reasons(items: Sequence[SourceItem]) -> dict[str, str]:
+    return {
+        one.content.key: one.content.dead_letter.reason
+        for one in items
+        if isinstance(one.content, InvalidDocument)
+    }
 
 
 def row(number: int, **more: Any) -> dict[str, Any]:

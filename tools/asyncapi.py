@@ -10,7 +10,7 @@ from pydantic.json_schema import JsonSchemaMode
 from shardline_common import __version__
 from shardline_common.dataset.events import Event
 from shardline_common.job import messages as wire
-from shardline_common.job.dead_letters import Letter
+from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, EVENTS, JOBS, attempt_topic
 from shardline_common.job.spec import JobSpec, Request
 from shardline_common.job.state import JobState
@@ -87,7 +87,7 @@ TOPICS = (
         "Deleting a job writes null for each of its keys.",
         "workers and producers",
         "`dead-letters`, any Kafka client",
-        ("Letter",),
+        ("DeadLetterRecord",),
     ),
 )
 _BINARY = {
@@ -102,7 +102,11 @@ _HEADERS: Json = {
         HEADER: {"type": "string", "description": "The trace that it belongs to (W3C); where there is one."}
     },
 }
-_TABLES = {CHECKPOINTS: ("JobState", "PartitionState"), EVENTS: ("Event",), DEAD_LETTERS: ("Letter",)}
+_TABLES = {
+    CHECKPOINTS: ("JobState", "PartitionState"),
+    EVENTS: ("Event",),
+    DEAD_LETTERS: ("DeadLetterRecord",),
+}
 _ELSEWHERE = {
     JOBS: "[The job message](job.md) tells the fields of both.\n",
     _DOCUMENTS: str(wire.__doc__),
@@ -118,7 +122,7 @@ def topic_specs() -> dict[str, TopicSpec]:
 
 def schemas() -> dict[str, Json]:
     """Schema by name, of messages and of what they refer to; references lead to #/components/schemas."""
-    models = (JobSpec, Request, JobState, Event, Letter)
+    models = (JobSpec, Request, JobState, Event, DeadLetterRecord)
     wanted = [(model, _READ, TypeAdapter(model)) for model in models]
     _, shared = TypeAdapter.json_schemas(wanted, ref_template="#/components/schemas/{model}")
     found = {name: _plain(schema) for name, schema in shared["$defs"].items()}
@@ -127,11 +131,13 @@ def schemas() -> dict[str, Json]:
     state = found["JobState"]
     state["properties"] = {name: about for name, about in state["properties"].items() if name in sent}
     # The record's key is no field of its value, and bytes travel as base64.
-    letter = found["Letter"]["properties"]
+    letter = found["DeadLetterRecord"]["properties"]
     letter["original_base64"] = letter.pop("original")
     del letter["key"]
-    found["Letter"]["required"] = list(letter)
-    found["Letter"]["description"] = "`original_base64` is cut at 64 KiB; null where a setting leaves it out."
+    found["DeadLetterRecord"]["required"] = list(letter)
+    found["DeadLetterRecord"]["description"] = (
+        "`original_base64` is cut at 64 KiB; null where a setting leaves it out."
+    )
     return found | {name: {"type": "string", "format": "binary"} for name in _BINARY}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from shardline_common.dataset.chain import ChainRecord
 from shardline_common.dataset.events import Event, event_message
 from shardline_common.errors import OffsetOutOfRange, TopicMissing
-from shardline_common.job.dead_letters import job_letter
+from shardline_common.job.dead_letters import document_dead_letter
 from shardline_common.job.names import DEAD_LETTERS, EVENTS, attempt_group, attempt_topic
 from shardline_common.ports.broker import Broker, GroupListener, GroupReader
 from shardline_common.runtime.clock import stamp
@@ -168,7 +168,7 @@ class JobConsumer:
     async def _report_dead(self, partition: int, dead: Sequence[Dead]) -> None:
         spec = self._landing.spec
         messages = [
-            job_letter(
+            document_dead_letter(
                 spec.job_id,
                 (partition, item.sequence),
                 item.position,

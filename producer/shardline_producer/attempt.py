@@ -28,7 +28,7 @@ from shardline_producer.context import ProducerParts
 from shardline_producer.lag_age import Age
 from shardline_producer.pipeline import Pipeline, Tools, asking, checkpoint
 from shardline_producer.plan import plan_job
-from shardline_producer.plan_pages import StoredParts
+from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.retry_policy import Patience
 from shardline_producer.sources.source import Source
 from shardline_producer.topics import attempt_topic_spec, ensure_attempt_topic
@@ -146,7 +146,7 @@ class AttemptRun:
     async def _produce(self, writer: TransactionalWriter, state: JobState) -> None:
         if state.state not in (State.QUEUED, State.RUNNING):
             return
-        parts = StoredParts(self._parts.store, self._layout.plan_parts)
+        parts = StoredPlanPages(self._parts.store, self._layout.plan_parts)
         source = self._parts.open_source(state.spec, parts)
         plan = await self._plan(state, source)
         if not state.planned:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from shardline_common.errors import BrokerUnavailable, JobInvalid, OffsetOutOfRange
-from shardline_common.job.dead_letters import request_letter
+from shardline_common.job.dead_letters import message_dead_letter
 from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, JOBS, PRODUCERS
 from shardline_common.job.spec import JobSpec, Request, parse_message
 from shardline_common.job.state import JobState, latest_states
@@ -159,7 +159,9 @@ class Owner:
     async def _refuse(self, record: Record, reason: str, hint: str) -> None:
         _log.warning("%s: message %d/%d: %s", reason, record.partition, record.offset, hint)
         self._parts.metrics.refused_message()
-        publish = partial(self._parts.broker.publish, DEAD_LETTERS, [request_letter(record, reason, hint)])
+        publish = partial(
+            self._parts.broker.publish, DEAD_LETTERS, [message_dead_letter(record, reason, hint)]
+        )
         await retry_forever(publish, self._parts.clock, "publish a dead letter")
 
     def _drop_finished(self) -> None:

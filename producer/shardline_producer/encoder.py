@@ -18,8 +18,8 @@ from shardline_common.job.spec import JobSpec
 from shardline_common.job.state import PartitionState
 from shardline_common.ports.broker import Message
 from shardline_producer.rows import render
-from shardline_producer.sources.documents import ORIGINAL_BYTES, DeadReason
-from shardline_producer.sources.source import Broken, Document, Item
+from shardline_producer.sources.documents import ORIGINAL_BYTES, DeadLetterReason
+from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class Encoder:
         self._train = spec.partitions
         self._validation = spec.validation_partitions
 
-    def encode(self, items: Iterable[Item]) -> Encoded:
+    def encode(self, items: Iterable[SourceItem]) -> Encoded:
         """The messages of items in source order; what a partition holds already is dropped."""
         encoded = Encoded([])
         for item in items:
@@ -60,19 +60,19 @@ class Encoder:
             encoded.messages.append(Message(key, value, number))
         return encoded
 
-    def _place(self, key: bytes, content: Document | Broken) -> int:
+    def _place(self, key: bytes, content: Document | InvalidDocument) -> int:
         if self._validation and in_validation(
             self._group(key, content), self._spec.output.validation_fraction
         ):
             return self._train + partition_of(key, self._validation)
         return partition_of(key, self._train)
 
-    def _group(self, key: bytes, content: Document | Broken) -> bytes:
+    def _group(self, key: bytes, content: Document | InvalidDocument) -> bytes:
         name = self._spec.output.group_by
         value = content.metadata.get(name) if name and isinstance(content, Document) else None
         return key if value is None else str(value).encode("utf-8", "surrogatepass")
 
-    def _value(self, part: PartitionState, item: Item, encoded: Encoded) -> bytes:
+    def _value(self, part: PartitionState, item: SourceItem, encoded: Encoded) -> bytes:
         position, content = encode_position(item.position), item.content
         if isinstance(content, Document):
             facts, head, tail = render(content, self._columns, self._label, self._decimals)
@@ -82,7 +82,7 @@ class Encoder:
                 return encode_document(part.sequence, position, facts, head, tail)
             dead = self._too_large(head + tail)
         else:
-            dead = content.dead
+            dead = content.dead_letter
         part.bytes += len(dead.original)
         part.dead += 1
         encoded.last_dead = f"{content.id if isinstance(content, Document) else content.key}: {dead.reason}"
@@ -92,7 +92,7 @@ class Encoder:
         limit = self._spec.max_document_bytes
         hint = f"the row needs {len(row)} bytes, max_document_bytes is {limit}; raise it in the job"
         return DeadLetter(
-            DeadReason.TOO_LARGE.value, hint, sha256(row).hexdigest(), len(row), row[:ORIGINAL_BYTES]
+            DeadLetterReason.TOO_LARGE.value, hint, sha256(row).hexdigest(), len(row), row[:ORIGINAL_BYTES]
         )
 
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from shardline_common.dataset.events import Event, event_message
 from shardline_common.errors import BrokerUnavailable, JobConflict
-from shardline_common.job.dead_letters import request_letter
+from shardline_common.job.dead_letters import message_dead_letter
 from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, EVENTS, attempt_topic, transactional_id
 from shardline_common.job.outcome import Outcome
 from shardline_common.job.spec import JobSpec, Request
@@ -208,7 +208,9 @@ class JobRunner:
     async def _refuse(self, record: Record, reason: str, hint: str) -> None:
         _log.warning("%s: %s", reason, hint)
         self._parts.metrics.refused_message()
-        publish = partial(self._parts.broker.publish, DEAD_LETTERS, [request_letter(record, reason, hint)])
+        publish = partial(
+            self._parts.broker.publish, DEAD_LETTERS, [message_dead_letter(record, reason, hint)]
+        )
         await retry_forever(publish, self._parts.clock, "publish a dead letter")
 
     async def _change(self, change: Callable[[JobState], None]) -> None:

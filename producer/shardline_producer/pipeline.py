@@ -22,7 +22,7 @@ from shardline_common.telemetry.metrics import Metrics
 from shardline_common.telemetry.tracing import current, headers_of, span
 from shardline_producer.backlog import Backlog
 from shardline_producer.encoder import Encoder, end_markers
-from shardline_producer.sources.source import Item, Source
+from shardline_producer.sources.source import Source, SourceItem
 
 _READ_AHEAD = 2
 _SLICE_SECONDS = 0.25
@@ -69,13 +69,13 @@ class Pipeline:
             JobFailed: the source failed, or there are more dead letters than the job allows.
             BrokerUnavailable: start anew from the last checkpoint.
         """
-        batches: asyncio.Queue[list[Item] | None] = asyncio.Queue(maxsize=_READ_AHEAD)
+        batches: asyncio.Queue[list[SourceItem] | None] = asyncio.Queue(maxsize=_READ_AHEAD)
         with leaf_errors():
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._read(batches))
                 await self._send_all(batches)
 
-    async def _read(self, batches: asyncio.Queue[list[Item] | None]) -> None:
+    async def _read(self, batches: asyncio.Queue[list[SourceItem] | None]) -> None:
         job_id, metrics = self._state.spec.job_id, self._tools.metrics
         started = time.perf_counter()
         with asking(metrics, job_id):
@@ -88,7 +88,7 @@ class Pipeline:
                     started = time.perf_counter()
         await batches.put(None)
 
-    async def _send_all(self, batches: asyncio.Queue[list[Item] | None]) -> None:
+    async def _send_all(self, batches: asyncio.Queue[list[SourceItem] | None]) -> None:
         due = self._tools.clock.monotonic()
         while (batch := await batches.get()) is not None:
             await self._tools.backlog.wait_for_room()
@@ -103,7 +103,7 @@ class Pipeline:
         with span("end"):
             await self._commit(end_markers(self._state.partitions, headers_of(current())))
 
-    async def _send(self, batch: list[Item]) -> None:
+    async def _send(self, batch: list[SourceItem]) -> None:
         state, metrics = self._state, self._tools.metrics
         dead = state.dead
         encoded = await run_in_thread(partial(self._encoder.encode, batch))
@@ -162,5 +162,5 @@ def checkpoint(state: JobState) -> Message:
     return Message(state.spec.job_id.encode(), state.encode(), headers=headers_of(state.traceparent))
 
 
-def _sliced(batch: list[Item], size: int) -> list[list[Item]]:
+def _sliced(batch: list[SourceItem], size: int) -> list[list[SourceItem]]:
     return [batch[start : start + size] for start in range(0, len(batch), size)] if size else [batch]

@@ -4,7 +4,7 @@ from shardline_common.errors import ObjectExists
 from shardline_common.ports.store import ObjectStore
 
 
-class StoredParts:
+class StoredPlanPages:
     """Implements `sources.source.Parts` below one prefix, which ends with a slash or is empty."""
 
     def __init__(self, store: ObjectStore, prefix: str) -> None:

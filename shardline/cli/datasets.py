@@ -11,7 +11,7 @@ from shardline.cli.options import JobFile, Json, Sets, WindowName, complete, qui
 
 if TYPE_CHECKING:
     from shardline.services.client import JobView
-    from shardline.services.embedded import Ending
+    from shardline.services.embedded import RunResult
     from shardline_common.dataset.verify import Report
     from shardline_common.job.spec import JobSpec
     from shardline_common.settings.load import Settings
@@ -47,7 +47,7 @@ def run(
 async def _run(spec: JobSpec, output: str, settings: Settings, *, json: bool) -> None:
     from shardline.cli.console import put_json
     from shardline.cli.progress import screen
-    from shardline.services.embedded import Embedded, locked_output
+    from shardline.services.embedded import EmbeddedRun, locked_output
     from shardline.services.webhook_setup import open_receiver
     from shardline.services.wiring import CLOCK, limits, open_place, open_reader, source_factory
     from shardline_common.job.names import Layout
@@ -62,7 +62,7 @@ async def _run(spec: JobSpec, output: str, settings: Settings, *, json: bool) ->
     ):
         with locked_output(output), screen() as shown:
             await probe_create_only(store)
-            embedded = Embedded(
+            embedded = EmbeddedRun(
                 store=store,
                 clock=CLOCK,
                 metrics=metrics,
@@ -82,7 +82,7 @@ async def _run(spec: JobSpec, output: str, settings: Settings, *, json: bool) ->
     _exit_by(view)
 
 
-def _tell(ending: Ending, place: str) -> None:
+def _tell(ending: RunResult, place: str) -> None:
     from shardline.cli.console import counts, put, say, size
     from shardline_common.job.state import State
 

@@ -12,7 +12,7 @@ from shardline.cli.options import Json, complete, quiet_settings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from shardline_common.job.dead_letters import Letter
+    from shardline_common.job.dead_letters import DeadLetterRecord
     from shardline_common.settings.load import Settings
 
 app = typer.Typer(
@@ -38,19 +38,19 @@ def list_letters(
     )
 
 
-def _plain(letter: Letter) -> dict[str, object]:
+def _plain(letter: DeadLetterRecord) -> dict[str, object]:
     from dataclasses import asdict
 
     original = (letter.original or b"").decode("utf-8", "backslashreplace")
     return asdict(letter) | {"original": original if letter.original is not None else None}
 
 
-async def _letters(settings: Settings) -> Mapping[str, Letter]:
+async def _letters(settings: Settings) -> Mapping[str, DeadLetterRecord]:
     from shardline.services.client import Client
     from shardline.services.wiring import open_broker
 
     async with open_broker(settings) as broker:
-        return await Client(broker, settings.jobs_partitions).letters()
+        return await Client(broker, settings.jobs_partitions).dead_letters()
 
 
 @app.command(epilog="Example: shardline dead-letters show dataset.jobs/3/17")
@@ -71,7 +71,7 @@ def show(
         put_table(("field", ""), [(name, str(value)) for name, value in _plain(letter).items()])
 
 
-def _one(letters: Mapping[str, Letter], key: str) -> Letter:
+def _one(letters: Mapping[str, DeadLetterRecord], key: str) -> DeadLetterRecord:
     from shardline_common.errors import UsageError
 
     if key not in letters:
@@ -97,7 +97,7 @@ def requeue(key: Key) -> None:
     say(f"{key} was sent again")
 
 
-async def _requeue(letter: Letter, settings: Settings) -> None:
+async def _requeue(letter: DeadLetterRecord, settings: Settings) -> None:
     from shardline.services.client import Client
     from shardline.services.wiring import open_broker
 

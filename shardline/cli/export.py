@@ -11,7 +11,7 @@ from shardline.cli.options import Json, complete, quiet_settings
 
 if TYPE_CHECKING:
     from shardline.clara import DatasetSearchQuery
-    from shardline.services.row_stream import Tally
+    from shardline.services.row_stream import StreamCounts
     from shardline_common.settings.load import Settings
 
 
@@ -36,10 +36,10 @@ def export(
     """Search UDS3 and write the training lines to a file, as Clara's script did. Exit 1 on any failure."""
     from shardline.clara import DatasetSearchQuery
     from shardline.cli.console import EXIT_FAILED, complain, put_json, say
-    from shardline.services.row_stream import Tally
+    from shardline.services.row_stream import StreamCounts
     from shardline_common.errors import ServiceUnavailable
 
-    settings, tally = quiet_settings(), Tally()
+    settings, tally = quiet_settings(), StreamCounts()
     asked = DatasetSearchQuery(
         query_text=query,
         top_k=top_k,
@@ -58,7 +58,7 @@ def export(
 
 
 async def _export(
-    query: DatasetSearchQuery, output: Path, batch_size: int, settings: Settings, tally: Tally
+    query: DatasetSearchQuery, output: Path, batch_size: int, settings: Settings, tally: StreamCounts
 ) -> None:
     from shardline.clara import DatasetSearchAPI
     from shardline_common.errors import ServiceUnavailable

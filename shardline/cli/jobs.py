@@ -80,10 +80,10 @@ async def _watch(job_id: str, settings: Settings) -> JobView:
         client = Client(broker, settings.jobs_partitions)
         begun, said = time.monotonic(), False
         with screen() as shown:
-            async with aclosing(client.follow(_WATCH_SECONDS)) as boards:
-                async for board in boards:
+            async with aclosing(client.follow(_WATCH_SECONDS)) as tables:
+                async for table in tables:
                     try:
-                        view = board.job(job_id)
+                        view = table.job(job_id)
                     except JobUnknown:
                         # Submitted a moment ago: a producer has yet to take it.
                         if not said and time.monotonic() - begun > _TAKEN_SECONDS:
@@ -93,7 +93,7 @@ async def _watch(job_id: str, settings: Settings) -> JobView:
                     shown.show(view)
                     if not view.state.active:
                         return view
-    raise AssertionError("the board never ends")
+    raise AssertionError("the table never ends")
 
 
 def _exit_by(view: JobView) -> None:
@@ -130,7 +130,7 @@ async def _views(settings: Settings) -> list[JobView]:
     from shardline.services.wiring import open_broker
 
     async with open_broker(settings) as broker:
-        return (await Client(broker, settings.jobs_partitions).board()).jobs()
+        return (await Client(broker, settings.jobs_partitions).job_table()).jobs()
 
 
 def status(
@@ -162,9 +162,9 @@ def status(
 def _show(view: JobView) -> None:
     from rich.console import Console
 
-    from shardline.cli.progress import Rates, job_panel
+    from shardline.cli.progress import JobRates, job_panel
 
-    Console(highlight=False).print(job_panel(view, Rates()))
+    Console(highlight=False).print(job_panel(view, JobRates()))
 
 
 def cancel(job_id: JobId) -> None:
@@ -197,7 +197,7 @@ async def _request(job_id: str, action: Literal["cancel", "retry", "delete"], se
 
     async with open_broker(settings) as broker:
         client = Client(broker, settings.jobs_partitions)
-        state = (await client.board()).job(job_id).state.state
+        state = (await client.job_table()).job(job_id).state.state
         if action == "retry" and state not in RETRIABLE:
             raise UsageError(f"the job is {state}; only a failed or cancelled one can be retried")
         if action == "cancel" and (state in RETRIABLE or state in (State.COMPLETED, State.DELETED)):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     T = TypeVar("T")
-    from shardline.services.date_range import Window
+    from shardline.services.date_range import DateRange
     from shardline_common.job.spec import JobSpec
     from shardline_common.settings.load import Settings
 
@@ -109,13 +109,13 @@ def read_job(path: Path, window: str | None = None, sets: Sequence[str] | None =
     return parse_job(fill_job(text, found, sets or ()), default_id=True)
 
 
-def _window(text: str, *, warn: bool) -> Window:
+def _window(text: str, *, warn: bool) -> DateRange:
     from shardline.cli.console import say
-    from shardline.services.date_range import parse_window
+    from shardline.services.date_range import parse_date_range
     from shardline_common.runtime.clock import SystemClock
 
     today = SystemClock().now().date()
-    found = parse_window(text, today)
+    found = parse_date_range(text, today)
     if warn and found.last >= today:
         say(f"warning: {found.last} is not over in UTC: what comes later will not be in the dataset")
     return found

@@ -22,7 +22,7 @@ _STYLE = {State.COMPLETED: "green", State.FAILED: "red", State.CANCELLED: "yello
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
+class JobRates:
     """Documents and bytes landed per second, documents read per second, seconds left; None: not known yet."""
 
     documents: float | None = None
@@ -31,13 +31,13 @@ class Rates:
     read: float | None = None
 
 
-class Pulse:
+class RateEstimator:
     """Turns successive views of a job into rates over the last seconds."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, JobView]] = deque()
 
-    def take(self, view: JobView, now: float) -> Rates:
+    def take(self, view: JobView, now: float) -> JobRates:
         """The rates with this view taken in at `now`, in monotonic seconds."""
         self._seen.append((now, view))
         while len(self._seen) > 2 and now - self._seen[0][0] > _WINDOW_SECONDS:  # noqa: PLR2004 - first and last
@@ -45,15 +45,15 @@ class Pulse:
         started, first = self._seen[0]
         elapsed = now - started
         if elapsed <= 0:
-            return Rates()
+            return JobRates()
         documents = max(0, view.progress.chained - first.progress.chained) / elapsed
         done = view.ratio - first.ratio
         left = (1.0 - view.ratio) / (done / elapsed) if done > 0 else None
         read = max(0, view.state.source_count - first.state.source_count) / elapsed
-        return Rates(documents, max(0, view.progress.bytes - first.progress.bytes) / elapsed, left, read)
+        return JobRates(documents, max(0, view.progress.bytes - first.progress.bytes) / elapsed, left, read)
 
 
-def job_panel(view: JobView, rates: Rates) -> RenderableType:
+def job_panel(view: JobView, rates: JobRates) -> RenderableType:
     """A job as people watch it: state, bar, percent, rate, time left, lag, and what became of documents."""
     state, progress = view.state, view.progress
     head = Table.grid(padding=(0, 2))
@@ -84,7 +84,7 @@ class Screen:
 
     def __init__(self, live: Live | None) -> None:
         self._live = live
-        self._pulse = Pulse()
+        self._pulse = RateEstimator()
         self._said: State | None = None
 
     def show(self, view: JobView) -> None:

@@ -97,7 +97,7 @@ class Gateway:
     audit: Audit
     rate: RateLimit
     streams: StreamLimit
-    turns: asyncio.Lock
+    render_lock: asyncio.Lock
     watchers: StreamLimit
     links: Links
     port: int

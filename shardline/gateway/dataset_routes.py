@@ -24,7 +24,7 @@ from shardline.gateway.responses import (
 )
 from shardline.gateway.users import Right, User
 from shardline.services.client import JobView
-from shardline.services.row_stream import Tally, row_pieces
+from shardline.services.row_stream import StreamCounts, row_pieces
 from shardline_common.job.names import Layout
 from shardline_common.job.state import State
 
@@ -53,12 +53,12 @@ async def stream(request: Request, body: CreateRequest, gate: Gate, user: Creato
         )
     _check_top_k(body, gate)
     await gate.uds3.require()
-    spec, tally = job_of(body, new_id(body.name, None), user.name), Tally()
+    spec, tally = job_of(body, new_id(body.name, None), user.name), StreamCounts()
     gate.uds3.require_search(spec)
 
     async def pieces() -> AsyncGenerator[bytes, None]:
         size = gate.settings.streaming_batch_size
-        async with aclosing(row_pieces(spec, gate.open_source, size, tally, gate.turns)) as found:
+        async with aclosing(row_pieces(spec, gate.open_source, size, tally, gate.render_lock)) as found:
             async for rows in found:
                 yield b"".join(row.line for row in rows)
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Literal
 
-from shardline.cli.progress import Pulse, Rates
-from shardline.services.client import Board, Client, JobView, submission
+from shardline.cli.progress import JobRates, RateEstimator
+from shardline.services.client import Client, JobTable, JobView, submission
 from shardline_common.dataset.events import Progress
 from shardline_common.errors import BrokerUnavailable, JobConflict, JobInvalid, JobUnknown, ServiceUnavailable
 from shardline_common.job.names import JOBS
@@ -27,16 +27,16 @@ Action = Literal["cancel", "retry", "delete"]
 
 
 class Watch:
-    """Keeps the board. `run` it in a task; until it has read the jobs once, asking raises."""
+    """Keeps the table. `run` it in a task; until it has read the jobs once, asking raises."""
 
     def __init__(self, broker: Broker, partitions: int, clock: Clock) -> None:
         self._broker = broker
         self._clock = clock
         self._client = Client(broker, partitions)
-        self._board: Board | None = None
+        self._table: JobTable | None = None
         self._submitted: dict[str, JobSpec] = {}
-        self._pulses: dict[str, Pulse] = {}
-        self._rates: dict[str, Rates] = {}
+        self._pulses: dict[str, RateEstimator] = {}
+        self._rates: dict[str, JobRates] = {}
         self._trouble = "the jobs have not been read yet"
         self._tick = asyncio.Event()
 
@@ -47,22 +47,22 @@ class Watch:
             try:
                 await self._follow()
             except ServiceUnavailable as error:
-                if self._board is not None:
+                if self._table is not None:
                     wait = 0.2
-                self._board, self._trouble = None, str(error)
+                self._table, self._trouble = None, str(error)
                 _log.warning("the jobs cannot be followed: %s", error)
             await self._clock.sleep(random.uniform(0.0, wait))  # noqa: S311 - jitter
             wait = min(_MOST_WAIT, 2 * wait)
 
     async def _follow(self) -> None:
-        async with aclosing(self._client.follow(_INTERVAL)) as boards:
-            first = await anext(boards)
+        async with aclosing(self._client.follow(_INTERVAL)) as tables:
+            first = await anext(tables)
             async with self._broker.table_reader(JOBS) as submissions:
                 self._take(await submissions.catch_up(deadline=_DEADLINE))
                 self._advance(first)
-                async for board in boards:
+                async for table in tables:
                     self._take(await _drain(submissions))
-                    self._advance(board)
+                    self._advance(table)
 
     def _take(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -74,14 +74,14 @@ class Watch:
             if isinstance(message, JobSpec):
                 self._submitted.setdefault(message.job_id, message)
 
-    def _advance(self, board: Board) -> None:
-        self._board = board
+    def _advance(self, table: JobTable) -> None:
+        self._table = table
         now = self._clock.monotonic()
-        for view in board.jobs():
+        for view in table.jobs():
             job_id = view.state.spec.job_id
             self._submitted.pop(job_id, None)
             if view.state.active:
-                self._rates[job_id] = self._pulses.setdefault(job_id, Pulse()).take(view, now)
+                self._rates[job_id] = self._pulses.setdefault(job_id, RateEstimator()).take(view, now)
             else:
                 self._pulses.pop(job_id, None)
                 self._rates.pop(job_id, None)
@@ -98,9 +98,9 @@ class Watch:
         Raises:
             BrokerUnavailable: Kafka cannot be read now.
         """
-        if self._board is None:
+        if self._table is None:
             raise BrokerUnavailable(self._trouble, hint="try again in a moment")
-        known = [view for view in self._board.jobs() if view.state.state is not State.DELETED]
+        known = [view for view in self._table.jobs() if view.state.state is not State.DELETED]
         return known + [JobView(JobState(spec), Progress()) for spec in self._submitted.values()]
 
     def job(self, job_id: str) -> JobView:
@@ -115,9 +115,9 @@ class Watch:
                 return view
         raise JobUnknown(f"there is no dataset '{job_id[:100]}'")
 
-    def rates(self, job_id: str) -> Rates:
+    def rates(self, job_id: str) -> JobRates:
         """How fast a job is moving."""
-        return self._rates.get(job_id, Rates())
+        return self._rates.get(job_id, JobRates())
 
     async def submit(self, spec: JobSpec) -> JobView:
         """Submit a job. The same job again is the same job.
@@ -143,12 +143,12 @@ class Watch:
     @property
     def trouble(self) -> str | None:
         """Why the jobs cannot be read now."""
-        return self._trouble if self._board is None else None
+        return self._trouble if self._table is None else None
 
     @property
     def count(self) -> int:
         """Datasets known, 0 where they cannot be read."""
-        return len(self.jobs()) if self._board is not None else 0
+        return len(self.jobs()) if self._table is not None else 0
 
 
 async def _drain(table: TableReader) -> list[Record]:

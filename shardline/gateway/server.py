@@ -134,7 +134,7 @@ def _gateway(
         audit=audit,
         rate=RateLimit(settings.gateway_requests_per_minute, CLOCK),
         streams=streams,
-        turns=asyncio.Lock(),
+        render_lock=asyncio.Lock(),
         watchers=watchers,
         links=Links(key.get_secret_value().encode() if key else secrets.token_bytes(32)),
         port=port,

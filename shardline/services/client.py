@@ -7,7 +7,7 @@ from typing import Any
 
 from shardline_common.dataset.events import Event, Progress, fold
 from shardline_common.errors import JobConflict, JobUnknown
-from shardline_common.job.dead_letters import Letter
+from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, EVENTS, JOBS
 from shardline_common.job.spec import JobSpec, Request
 from shardline_common.job.state import JobState, State, latest_states
@@ -66,18 +66,18 @@ class JobView:
         }
 
 
-class Board:
+class JobTable:
     """All jobs, kept up to date from the checkpoints and events topics."""
 
     def __init__(self) -> None:
         self._states: dict[str, JobState] = {}
         self._events: dict[str, dict[int, Event]] = {}
 
-    def take_checkpoints(self, records: Sequence[Record]) -> None:
+    def apply_checkpoints(self, records: Sequence[Record]) -> None:
         """Take in checkpoints; the last of a job stands."""
         self._states |= latest_states(records)
 
-    def take_events(self, records: Sequence[Record]) -> None:
+    def apply_events(self, records: Sequence[Record]) -> None:
         """Take in events, in any order."""
         for record in records:
             if record.value is None:
@@ -109,25 +109,25 @@ class Client:
         self._broker = broker
         self._partitions = partitions
 
-    async def board(self) -> Board:
+    async def job_table(self) -> JobTable:
         """The jobs as they stand now."""
-        async with aclosing(self.follow(0.0)) as boards:
-            return await anext(boards)
+        async with aclosing(self.follow(0.0)) as tables:
+            return await anext(tables)
 
-    async def follow(self, interval: float) -> AsyncGenerator[Board, None]:
-        """The board, again every `interval` seconds or so, for as long as it is asked for."""
-        board = Board()
+    async def follow(self, interval: float) -> AsyncGenerator[JobTable, None]:
+        """The table, again every `interval` seconds or so, for as long as it is asked for."""
+        table = JobTable()
         await ensure_system_topics(self._broker, self._partitions)
         async with (
-            self._broker.table_reader(CHECKPOINTS) as table,
+            self._broker.table_reader(CHECKPOINTS) as checkpoints,
             self._broker.table_reader(EVENTS) as events,
         ):
-            board.take_checkpoints(await table.catch_up(deadline=_DEADLINE))
-            board.take_events(await events.catch_up(deadline=_DEADLINE))
+            table.apply_checkpoints(await checkpoints.catch_up(deadline=_DEADLINE))
+            table.apply_events(await events.catch_up(deadline=_DEADLINE))
             while True:
-                yield board
-                board.take_checkpoints(await _drain(table, interval))
-                board.take_events(await _drain(events, 0.05))
+                yield table
+                table.apply_checkpoints(await _drain(checkpoints, interval))
+                table.apply_events(await _drain(events, 0.05))
 
     async def submit(self, spec: JobSpec) -> JobView | None:
         """Submit a job; gives its view where the same job is known already.
@@ -136,7 +136,7 @@ class Client:
             JobConflict: the id belongs to another job.
         """
         try:
-            view = (await self.board()).job(spec.job_id)
+            view = (await self.job_table()).job(spec.job_id)
         except JobUnknown:
             view = None
         if view is not None and view.state.spec.body() != spec.body():
@@ -150,19 +150,21 @@ class Client:
 
     async def request(self, request: Request) -> JobView:
         """Send a request about a known job. Raises JobUnknown."""
-        view = (await self.board()).job(request.job_id)
+        view = (await self.job_table()).job(request.job_id)
         await self._broker.publish(JOBS, [Message(request.job_id.encode(), request.body())])
         return view
 
-    async def letters(self) -> Mapping[str, Letter]:
+    async def dead_letters(self) -> Mapping[str, DeadLetterRecord]:
         """The dead letters that are kept, by key; a tombstone forgets one."""
         await ensure_system_topics(self._broker, self._partitions)
         async with self._broker.table_reader(DEAD_LETTERS) as table:
             records = await table.catch_up(deadline=_DEADLINE)
         latest = {(record.key or b"").decode(): record for record in records}
-        return {key: Letter.decode(record) for key, record in latest.items() if record.value is not None}
+        return {
+            key: DeadLetterRecord.decode(record) for key, record in latest.items() if record.value is not None
+        }
 
-    async def requeue(self, letter: Letter) -> None:
+    async def requeue(self, letter: DeadLetterRecord) -> None:
         """Send a job message's original again, as it is, to dataset.jobs, and forget the letter."""
         key = (letter.job_id or "").encode()
         await self._broker.publish(JOBS, [Message(key, letter.original)])

@@ -24,7 +24,7 @@ from shardline_common.settings.load import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DataLocation:
     """One place: what of a person it can hold, how long it keeps it, and what `delete` does there."""
 
     place: str
@@ -38,71 +38,73 @@ class Place:
 
 
 PLACES = (
-    Place(
+    DataLocation(
         f"topic {ATTEMPT_TOPICS}ID.N",
         "documents, whole",
         "until the chain holds them, at most SHARDLINE_TOPIC_GRACE_SECONDS after the job's end",
         "the topics of all attempts are deleted",
     ),
-    Place(
+    DataLocation(
         f"topic {DEAD_LETTERS}",
         "what could not be a document: up to 64 KiB of it (none with SHARDLINE_DEAD_LETTER_ORIGINALS=false)",
         "30 days",
         "a tombstone for each; the brokers' compaction then drops the bytes",
     ),
-    Place(f"topic {EVENTS}", "counts only, no document", "7 days", "nothing; they run out"),
-    Place(
+    DataLocation(f"topic {EVENTS}", "counts only, no document", "7 days", "nothing; they run out"),
+    DataLocation(
         f"topic {CHECKPOINTS}",
         "the job (query, filters, submitted_by, purpose, labels), counts, names of columns",
         "for ever, the last state of each job",
         "stays: it says that the job is deleted",
     ),
-    Place(
+    DataLocation(
         f"topic {JOBS}",
         "the job, and who asked for a cancel, a retry or a delete",
         "for ever",
         "stays: an id is never given twice",
     ),
-    Place("_jobs/ID.json", "the job", "for ever", "stays, for the same reason"),
-    Place("NAME/ID/data/", "rows: texts and metadata", "until deleted", "removed"),
-    Place("NAME/ID/rejected/", "ids, reasons, scores (with keep_rejected)", "until deleted", "removed"),
-    Place(
+    DataLocation("_jobs/ID.json", "the job", "for ever", "stays, for the same reason"),
+    DataLocation("NAME/ID/data/", "rows: texts and metadata", "until deleted", "removed"),
+    DataLocation(
+        "NAME/ID/rejected/", "ids, reasons, scores (with keep_rejected)", "until deleted", "removed"
+    ),
+    DataLocation(
         "NAME/ID/_state/",
         "chain: counts and positions; plan parts: ids of documents, with their scores",
         "until deleted",
         "removed",
     ),
-    Place(
+    DataLocation(
         "NAME/ID/manifest.json, README.md",
         "the job, counts, columns, the card's submitted_by and purpose",
         "until deleted",
         "removed",
     ),
-    Place("_exports/NAME/ID/", "rows, as one file", "until deleted", "removed"),
-    Place(
+    DataLocation("_exports/NAME/ID/", "rows, as one file", "until deleted", "removed"),
+    DataLocation(
         "spool of a worker",
         "rows of open segments",
         "until their segment has landed; a killed worker's until the next starts on that disk",
         "nothing of an ended job is there",
     ),
-    Place(
+    DataLocation(
         "temporary folder of a gateway",
         "ids of a stream's documents; an export while it is made",
         "as long as the stream or the export",
         "nothing is there afterwards",
     ),
-    Place(
+    DataLocation(
         "audit log of a gateway",
         "who did what and when; never a query or a document",
         "as long as whoever keeps the log keeps it",
         "stays: it tells who deleted",
     ),
-    Place("logs", "names of jobs, files and users; never a document", "as the logs are kept", "stay"),
+    DataLocation("logs", "names of jobs, files and users; never a document", "as the logs are kept", "stay"),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class DataFinding:
     """What a job has there now."""
 
     place: str
@@ -113,7 +115,7 @@ class Found:
         return asdict(self)
 
 
-async def look_for(settings: Settings, job_id: str) -> list[Found]:
+async def look_for(settings: Settings, job_id: str) -> list[DataFinding]:
     """What there is of one job, in every place that can be seen from here.
 
     Raises:
@@ -122,7 +124,7 @@ async def look_for(settings: Settings, job_id: str) -> list[Found]:
     """
     async with open_broker(settings) as broker:
         client = Client(broker, settings.jobs_partitions)
-        state = (await client.board()).job(job_id).state
+        state = (await client.job_table()).job(job_id).state
         found = await _topics(broker, client, state)
     if settings.s3_bucket is not None:
         async with open_store(settings) as (store, _):
@@ -130,22 +132,22 @@ async def look_for(settings: Settings, job_id: str) -> list[Found]:
     return [*found, _spool(settings.spool_dir)]
 
 
-async def _topics(broker: Broker, client: Client, state: JobState) -> list[Found]:
+async def _topics(broker: Broker, client: Client, state: JobState) -> list[DataFinding]:
     job_id = state.spec.job_id
     attempts = [name for name in await broker.topics() if (parsed(name) or ("",))[0] == job_id]
-    letters = [one for one in (await client.letters()).values() if one.job_id == job_id]
+    letters = [one for one in (await client.dead_letters()).values() if one.job_id == job_id]
     return [
-        Found(f"topic {ATTEMPT_TOPICS}{job_id}.N", ", ".join(attempts) or "none"),
-        Found(f"topic {DEAD_LETTERS}", f"{len(letters):,} letters of this job"),
-        Found(f"topic {CHECKPOINTS}", f"the job is {state.state}"),
+        DataFinding(f"topic {ATTEMPT_TOPICS}{job_id}.N", ", ".join(attempts) or "none"),
+        DataFinding(f"topic {DEAD_LETTERS}", f"{len(letters):,} letters of this job"),
+        DataFinding(f"topic {CHECKPOINTS}", f"the job is {state.state}"),
     ]
 
 
-async def _objects(store: ObjectStore, state: JobState) -> list[Found]:
+async def _objects(store: ObjectStore, state: JobState) -> list[DataFinding]:
     layout = Layout.of(state.spec)
     inside = ("data/", "rejected/", "_state/", "manifest.json", "README.md")
     prefixes = [job_key(state.spec.job_id), *(layout.root + name for name in inside), layout.exports]
-    return [Found(f"{store.uri}/{prefix}", await _counted(store, prefix)) for prefix in prefixes]
+    return [DataFinding(f"{store.uri}/{prefix}", await _counted(store, prefix)) for prefix in prefixes]
 
 
 async def _counted(store: ObjectStore, prefix: str) -> str:
@@ -155,6 +157,6 @@ async def _counted(store: ObjectStore, prefix: str) -> str:
     return f"{count:,} objects, {size(total)}" if count else "none"
 
 
-def _spool(folder: Path) -> Found:
+def _spool(folder: Path) -> DataFinding:
     count = sum(1 for _ in folder.glob("shardline-*/segment-*"))
-    return Found(f"spool {folder} on this machine", f"{count:,} open segments of all jobs")
+    return DataFinding(f"spool {folder} on this machine", f"{count:,} open segments of all jobs")

@@ -13,7 +13,7 @@ _HINT = "today, yesterday, last-week, last-month, 2026-11-25, 2026-w48, 2026-11,
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class DateRange:
     """Days from `first` to `last`, both included, under a name that fits into a job id."""
 
     name: str
@@ -32,10 +32,10 @@ class Window:
         }
 
 
-PLACEHOLDERS = tuple(Window("", date.min, date.min).values)
+PLACEHOLDERS = tuple(DateRange("", date.min, date.min).values)
 
 
-def parse_window(text: str, today: date) -> Window:
+def parse_date_range(text: str, today: date) -> DateRange:
     """The window that a text names, seen from a day.
 
     Raises:
@@ -53,7 +53,7 @@ def parse_window(text: str, today: date) -> Window:
     return window
 
 
-def _relative(today: date) -> Mapping[str, Window]:
+def _relative(today: date) -> Mapping[str, DateRange]:
     monday = today - timedelta(days=today.weekday())
     return {
         "today": _day(today),
@@ -63,7 +63,7 @@ def _relative(today: date) -> Mapping[str, Window]:
     }
 
 
-def _absolute(text: str) -> Window | None:
+def _absolute(text: str) -> DateRange | None:
     if re.fullmatch(_DATE, text):
         return _day(date.fromisoformat(text))
     if re.fullmatch(r"[12]\d{3}-\d{2}", text):
@@ -74,19 +74,19 @@ def _absolute(text: str) -> Window | None:
         first, last = date.fromisoformat(found[1]), date.fromisoformat(found[2])
         if last < first:
             raise ValueError("it ends before it begins")
-        return Window(f"{first.isoformat()}-to-{last.isoformat()}", first, last)
+        return DateRange(f"{first.isoformat()}-to-{last.isoformat()}", first, last)
     return None
 
 
-def _day(day: date) -> Window:
-    return Window(day.isoformat(), day, day)
+def _day(day: date) -> DateRange:
+    return DateRange(day.isoformat(), day, day)
 
 
-def _week(monday: date) -> Window:
+def _week(monday: date) -> DateRange:
     year, week, _ = monday.isocalendar()
-    return Window(f"{year}-w{week:02d}", monday, monday + 6 * _DAY)
+    return DateRange(f"{year}-w{week:02d}", monday, monday + 6 * _DAY)
 
 
-def _month(first: date) -> Window:
+def _month(first: date) -> DateRange:
     last = (first + 31 * _DAY).replace(day=1) - _DAY
-    return Window(f"{first.year:04d}-{first.month:02d}", first, last)
+    return DateRange(f"{first.year:04d}-{first.month:02d}", first, last)

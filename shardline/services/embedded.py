@@ -11,7 +11,7 @@ from pathlib import Path
 
 from shardline.services.client import Client, JobView
 from shardline_common.errors import UsageError
-from shardline_common.job.dead_letters import Letter
+from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.names import DEAD_LETTERS, EVENTS, Layout
 from shardline_common.job.outcome import latest_attempt
 from shardline_common.job.spec import JobSpec, Request
@@ -44,15 +44,15 @@ _BOUNDED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class RunResult:
     """How a run ended: the job's last view, and the latest dead letters (about a MiB of them)."""
 
     view: JobView
-    letters: list[Letter]
+    letters: list[DeadLetterRecord]
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class EmbeddedRun:
     """One job, one process: where it lands, what it reads, and how much room it may take."""
 
     store: ObjectStore
@@ -65,7 +65,7 @@ class Embedded:
     spool_dir: Path = Path(tempfile.gettempdir())
     receiver: Receiver | None = None
 
-    async def run(self, spec: JobSpec, on_progress: Callable[[JobView], None]) -> Ending:
+    async def run(self, spec: JobSpec, on_progress: Callable[[JobView], None]) -> RunResult:
         """Run the job to its end; what an earlier, killed run landed is kept and continued.
 
         A job that failed or was cancelled before is retried.
@@ -84,10 +84,10 @@ class Embedded:
                     tasks.create_task(self._worker(broker, spool).run(), name="worker"),
                 ]
                 view = await _see_through(client, spec, ended_before, on_progress)
-                letters = await client.letters()
+                letters = await client.dead_letters()
                 for task in running:
                     task.cancel()
-        return Ending(view, sorted(letters.values(), key=lambda letter: letter.position))
+        return RunResult(view, sorted(letters.values(), key=lambda letter: letter.position))
 
     def _owner(self, broker: MemoryBroker) -> Owner:
         # The topic goes with the process: no grace time for it.
@@ -145,9 +145,9 @@ async def _see_through(
 ) -> JobView:
     await client.submit(spec)
     retried = False
-    async with aclosing(client.follow(_WATCH_SECONDS)) as boards:
-        async for board in boards:
-            view = next((view for view in board.jobs() if view.state.spec.job_id == spec.job_id), None)
+    async with aclosing(client.follow(_WATCH_SECONDS)) as tables:
+        async for table in tables:
+            view = next((view for view in table.jobs() if view.state.spec.job_id == spec.job_id), None)
             if view is None:
                 continue
             on_progress(view)
@@ -157,4 +157,4 @@ async def _see_through(
                 await client.request(Request(job_id=spec.job_id, action="retry"))
             elif not (view.state.active or again or view.state.owed):
                 return view
-    raise AssertionError("the board never ends")
+    raise AssertionError("the table never ends")

@@ -9,13 +9,13 @@ from typing import Any
 
 import orjson
 
-from shardline.services.date_range import PLACEHOLDERS, Window
+from shardline.services.date_range import PLACEHOLDERS, DateRange
 from shardline_common.errors import UsageError
 
 _PLACE = re.compile(r"\$(\$?)\{([a-z][a-z0-9_]*)\}")
 
 
-def fill_job(body: bytes, window: Window | None, sets: Sequence[str]) -> bytes:
+def fill_job(body: bytes, window: DateRange | None, sets: Sequence[str]) -> bytes:
     """The job with every placeholder filled: those of the window, and each NAME=VALUE of `sets`.
 
     `$${name}` is the text `${name}`. The values stay texts, whatever they hold: they cannot change the

@@ -22,7 +22,7 @@ from shardline_common.ports.broker import TopicSpec
 
 
 @dataclass(frozen=True, slots=True)
-class Right:
+class KafkaAcl:
     """Operations on one resource, or with `prefixed` on all whose names begin so.
 
     `resource` is `topic`, `group` or `transactional-id`; operations are named as kafka-acls.sh does.
@@ -33,9 +33,9 @@ class Right:
     operations: tuple[str, ...]
     prefixed: bool = False
 
-    def under(self, prefix: str) -> "Right":
+    def under(self, prefix: str) -> "KafkaAcl":
         """The right on the resource under a prefix."""
-        return Right(self.resource, prefix + self.name, self.operations, self.prefixed)
+        return KafkaAcl(self.resource, prefix + self.name, self.operations, self.prefixed)
 
     def command(self, principal: str) -> str:
         """The command that grants it."""
@@ -60,37 +60,37 @@ ADMIN = '--bootstrap-server "$KAFKA" --command-config admin.properties'
 
 # Whoever looks at jobs first sees that the topics are there; Read and Write include Describe.
 _READER = (
-    Right("topic", JOBS, ("Describe",)),
-    Right("topic", CHECKPOINTS, ("Read",)),
-    Right("topic", EVENTS, ("Read",)),
-    Right("topic", DEAD_LETTERS, ("Describe",)),
+    KafkaAcl("topic", JOBS, ("Describe",)),
+    KafkaAcl("topic", CHECKPOINTS, ("Read",)),
+    KafkaAcl("topic", EVENTS, ("Read",)),
+    KafkaAcl("topic", DEAD_LETTERS, ("Describe",)),
 )
-ROLES: Mapping[str, Sequence[Right]] = {
+ROLES: Mapping[str, Sequence[KafkaAcl]] = {
     "producer": (
-        Right("topic", JOBS, ("Read", "Create")),
-        Right("topic", CHECKPOINTS, ("Read", "Write", "Create")),
-        Right("topic", EVENTS, ("Write", "Create")),
-        Right("topic", DEAD_LETTERS, ("Read", "Write", "Create")),
+        KafkaAcl("topic", JOBS, ("Read", "Create")),
+        KafkaAcl("topic", CHECKPOINTS, ("Read", "Write", "Create")),
+        KafkaAcl("topic", EVENTS, ("Write", "Create")),
+        KafkaAcl("topic", DEAD_LETTERS, ("Read", "Write", "Create")),
         # Delete is the right to trim as well; DescribeConfigs tells whether a topic that is there suits.
-        Right("topic", ATTEMPT_TOPICS, ("Write", "Create", "Delete", "DescribeConfigs"), prefixed=True),
-        Right("group", PRODUCERS, ("Read",)),
-        Right("transactional-id", TRANSACTIONAL_IDS, ("Write",), prefixed=True),
+        KafkaAcl("topic", ATTEMPT_TOPICS, ("Write", "Create", "Delete", "DescribeConfigs"), prefixed=True),
+        KafkaAcl("group", PRODUCERS, ("Read",)),
+        KafkaAcl("transactional-id", TRANSACTIONAL_IDS, ("Write",), prefixed=True),
     ),
     "worker": (
-        Right("topic", JOBS, ("Describe",)),
-        Right("topic", CHECKPOINTS, ("Read",)),
-        Right("topic", EVENTS, ("Write",)),
-        Right("topic", DEAD_LETTERS, ("Write",)),
-        Right("topic", ATTEMPT_TOPICS, ("Read",), prefixed=True),
-        Right("group", ATTEMPT_GROUPS, ("Read",), prefixed=True),
+        KafkaAcl("topic", JOBS, ("Describe",)),
+        KafkaAcl("topic", CHECKPOINTS, ("Read",)),
+        KafkaAcl("topic", EVENTS, ("Write",)),
+        KafkaAcl("topic", DEAD_LETTERS, ("Write",)),
+        KafkaAcl("topic", ATTEMPT_TOPICS, ("Read",), prefixed=True),
+        KafkaAcl("group", ATTEMPT_GROUPS, ("Read",), prefixed=True),
     ),
-    "gateway": (Right("topic", JOBS, ("Read", "Write")), *_READER[1:]),
-    "submitter": (Right("topic", JOBS, ("Write",)), *_READER[1:]),
+    "gateway": (KafkaAcl("topic", JOBS, ("Read", "Write")), *_READER[1:]),
+    "submitter": (KafkaAcl("topic", JOBS, ("Write",)), *_READER[1:]),
     "reader": _READER,
 }
 
 
-def rights(prefix: str) -> dict[str, list[Right]]:
+def rights(prefix: str) -> dict[str, list[KafkaAcl]]:
     """The rights of each role on the topics, groups and transactional ids under the prefix."""
     return {role: [right.under(prefix) for right in found] for role, found in ROLES.items()}
 

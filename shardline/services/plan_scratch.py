@@ -13,7 +13,7 @@ from shardline_common.runtime.threads import run_in_thread
 _IN_MEMORY = 1 << 20
 
 
-class ScratchParts:
+class ScratchPlanPages:
     """Implements `sources.source.Parts` for one reader. Nobody resumes a stream: nothing is synced."""
 
     def __init__(self) -> None:

@@ -16,14 +16,14 @@ from shardline_common.memory.store import MemoryStore
 from shardline_common.runtime.threads import run_in_thread
 from shardline_consumer.filters.clara import judge
 from shardline_producer.plan import make_plan
-from shardline_producer.plan_pages import StoredParts
+from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.rows import render
-from shardline_producer.sources.documents import DeadReason
-from shardline_producer.sources.source import Broken, Item, OpenSource, Source
+from shardline_producer.sources.documents import DeadLetterReason
+from shardline_producer.sources.source import InvalidDocument, OpenSource, Source, SourceItem
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedDocument:
     """What would become of one document. `reason` None: a row of `bytes` bytes; else why it is none."""
 
     document_id: str
@@ -38,14 +38,14 @@ class Judged:
 
 
 @dataclass(slots=True)
-class Sample:
+class PreviewSample:
     """What was read of the source, in its order; `whole`: that is all there is."""
 
-    documents: list[Judged] = field(default_factory=list)
+    documents: list[JudgedDocument] = field(default_factory=list)
     whole: bool = False
     position: Position | None = None
 
-    def add(self, judged: Sequence[Judged], items: Sequence[Item]) -> None:
+    def add(self, judged: Sequence[JudgedDocument], items: Sequence[SourceItem]) -> None:
         """Add what was made of items."""
         self.documents += judged
         self.position = items[len(judged) - 1].position
@@ -56,7 +56,7 @@ class Sample:
         return dict(sorted((str(reason), number) for reason, number in found.items()))
 
     @property
-    def rows(self) -> list[Judged]:
+    def rows(self) -> list[JudgedDocument]:
         """Those that become rows."""
         return [one for one in self.documents if one.reason is None]
 
@@ -70,7 +70,7 @@ class Preview:
     documents: int | None
     rows: int | None
     bytes: int | None
-    sample: Sample
+    sample: PreviewSample
 
     def to_json(self, shown: int) -> dict[str, Any]:
         """For programs; the first `shown` documents in detail."""
@@ -102,9 +102,9 @@ async def preview(spec: JobSpec, open_source: OpenSource, *, documents: int, sec
         JobFailed: what would fail the job.
         SourceUnavailable: the source is away.
     """
-    source = open_source(spec, StoredParts(MemoryStore(), ""))
+    source = open_source(spec, StoredPlanPages(MemoryStore(), ""))
     plan = await make_plan(spec, source)
-    sample = Sample()
+    sample = PreviewSample()
     try:
         async with asyncio.timeout(seconds):
             await _read(spec, source, plan, sample, documents)
@@ -124,7 +124,7 @@ async def preview(spec: JobSpec, open_source: OpenSource, *, documents: int, sec
     )
 
 
-async def _read(spec: JobSpec, source: Source, plan: Plan, sample: Sample, most: int) -> None:
+async def _read(spec: JobSpec, source: Source, plan: Plan, sample: PreviewSample, most: int) -> None:
     columns = Columns.from_json(plan.columns)
     async with aclosing(source.read(plan.frozen, None)) as batches:
         async for batch in batches:
@@ -136,7 +136,7 @@ async def _read(spec: JobSpec, source: Source, plan: Plan, sample: Sample, most:
     sample.whole = True
 
 
-def _count(source: Source, plan: Plan, sample: Sample) -> int | None:
+def _count(source: Source, plan: Plan, sample: PreviewSample) -> int | None:
     """How many documents there are, by how far into the source the sample reaches."""
     if sample.whole:
         return len(sample.documents)
@@ -146,27 +146,29 @@ def _count(source: Source, plan: Plan, sample: Sample) -> int | None:
     return round(len(sample.documents) / share) if usable else None
 
 
-def _judge_all(spec: JobSpec, columns: Columns, items: Sequence[Item]) -> list[Judged]:
+def _judge_all(spec: JobSpec, columns: Columns, items: Sequence[SourceItem]) -> list[JudgedDocument]:
     return [_judged(spec, columns, item) for item in items]
 
 
-def _judged(spec: JobSpec, columns: Columns, item: Item) -> Judged:
+def _judged(spec: JobSpec, columns: Columns, item: SourceItem) -> JudgedDocument:
     content = item.content
-    if isinstance(content, Broken):
-        return Judged(content.key, None, 0, 0, 0.0, None, content.dead.reason, dead=True, bytes=0)
+    if isinstance(content, InvalidDocument):
+        return JudgedDocument(
+            content.key, None, 0, 0, 0.0, None, content.dead_letter.reason, dead=True, bytes=0
+        )
     facts, head, tail = render(content, columns, spec.source_label, spec.relevance_decimals)
     verdict = judge(facts, spec.quality.min_score)
     large = len(head) + len(tail) > spec.max_document_bytes
     reason = verdict.reason.value if verdict.reason else None
     title = content.metadata.get("title")
-    return Judged(
+    return JudgedDocument(
         document_id=content.id,
         title=title if isinstance(title, str) else None,
         chars=facts.chars,
         words=facts.words,
         relevance_score=round(facts.relevance, spec.relevance_decimals),
         quality_score=float(verdict.text),
-        reason=DeadReason.TOO_LARGE.value if large else reason,
+        reason=DeadLetterReason.TOO_LARGE.value if large else reason,
         dead=large,
         bytes=len(head) + len(verdict.text) + len(tail) if reason is None and not large else 0,
     )

@@ -8,15 +8,15 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 
-from shardline.services.plan_scratch import ScratchParts
+from shardline.services.plan_scratch import ScratchPlanPages
 from shardline_common.job.columns import Columns
 from shardline_common.job.spec import JobSpec
 from shardline_common.runtime.threads import run_in_thread
 from shardline_consumer.filters.clara import judge
 from shardline_producer.plan import make_plan
 from shardline_producer.rows import render
-from shardline_producer.sources.documents import DeadReason
-from shardline_producer.sources.source import Document, Item, OpenSource
+from shardline_producer.sources.documents import DeadLetterReason
+from shardline_producer.sources.source import Document, OpenSource, SourceItem
 
 _log = logging.getLogger(__name__)
 # What takes longer to render than a few milliseconds does so on a thread.
@@ -24,7 +24,7 @@ _SHORT_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class StreamRow:
     """A document that is kept: its line, and what the line was made of."""
 
     line: bytes
@@ -33,7 +33,7 @@ class Row:
 
 
 @dataclass(slots=True)
-class Tally:
+class StreamCounts:
     """What became of the documents so far."""
 
     read: int = 0
@@ -47,14 +47,14 @@ async def row_pieces(
     spec: JobSpec,
     open_source: OpenSource,
     batch_size: int,
-    tally: Tally,
-    turns: asyncio.Lock | None = None,
-) -> AsyncGenerator[list[Row], None]:
+    tally: StreamCounts,
+    render_lock: asyncio.Lock | None = None,
+) -> AsyncGenerator[list[StreamRow], None]:
     """The rows of a job in source order, in pieces of what `batch_size` documents give; some are empty.
 
     The first piece is that of one document, so that a reader sees it at once. Nothing is read ahead of
     the caller but what the source itself prefetches; closing the generator closes the source.
-    Streams that share `turns` render one after the other, but for their first pieces: so a stream that
+    Streams that share `render_lock` render one after the other, but for their first pieces: so a stream that
     begins waits for one piece of another at each of its steps, not for one of each.
 
     Raises:
@@ -62,11 +62,11 @@ async def row_pieces(
         SourceUnavailable: the source cannot be reached.
     """
     # A long search keeps its ranking on disk: memory does not grow with it.
-    async with ScratchParts() as parts:
+    async with ScratchPlanPages() as parts:
         source = open_source(spec, parts)
         plan = await make_plan(spec, source)
         tally.notes.update(plan.notes)
-        renderer = _Renderer(spec, Columns.from_json(plan.columns), tally, turns or asyncio.Lock())
+        renderer = _Renderer(spec, Columns.from_json(plan.columns), tally, render_lock or asyncio.Lock())
         async with aclosing(source.read(plan.frozen, None)) as batches:
             async for batch in batches:
                 if tally.read == 0 and batch:
@@ -80,34 +80,34 @@ async def row_pieces(
 class _Renderer:
     spec: JobSpec
     columns: Columns
-    tally: Tally
-    turns: asyncio.Lock
+    tally: StreamCounts
+    render_lock: asyncio.Lock
 
-    async def rows(self, items: Sequence[Item]) -> list[Row]:
+    async def rows(self, items: Sequence[SourceItem]) -> list[StreamRow]:
         # Whoever waits for something else, or has just begun, goes first.
         await asyncio.sleep(0)
-        async with self.turns:
+        async with self.render_lock:
             if sum(item.size for item in items) > _SHORT_BYTES:
                 return await run_in_thread(partial(self.render, items))
             return self.render(items)
 
-    def render(self, items: Sequence[Item]) -> list[Row]:
+    def render(self, items: Sequence[SourceItem]) -> list[StreamRow]:
         return [row for item in items if (row := self._row(item)) is not None]
 
-    def _row(self, item: Item) -> Row | None:
+    def _row(self, item: SourceItem) -> StreamRow | None:
         spec, tally, content = self.spec, self.tally, item.content
         tally.read += 1
         if not isinstance(content, Document):
-            tally.dead[content.dead.reason] += 1
-            _log.debug("left out: %s", content.dead.hint)
+            tally.dead[content.dead_letter.reason] += 1
+            _log.debug("left out: %s", content.dead_letter.hint)
             return None
         facts, head, tail = render(content, self.columns, spec.source_label, spec.relevance_decimals)
         if len(head) + len(tail) > spec.max_document_bytes:
-            tally.dead[DeadReason.TOO_LARGE.value] += 1
+            tally.dead[DeadLetterReason.TOO_LARGE.value] += 1
             return None
         verdict = judge(facts, spec.quality.min_score)
         if verdict.reason is not None:
             tally.rejected[verdict.reason.value] += 1
             return None
         tally.rows += 1
-        return Row(b"".join((head, verdict.text, tail)), content, float(verdict.text))
+        return StreamRow(b"".join((head, verdict.text, tail)), content, float(verdict.text))

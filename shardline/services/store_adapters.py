@@ -17,7 +17,7 @@ from shardline_producer.sources.uds3.store_ports import Bodies, Ranker
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class StoreProbe:
     """A store as `doctor` tries it. `check` None: not configured, and `missing` says what is not set."""
 
     name: str
@@ -45,14 +45,16 @@ def body_stores(settings: Settings) -> list[Bodies]:
     return [*found, ChromaBodies(chroma)] if chroma else found
 
 
-def probes(settings: Settings) -> list[Probe]:
+def probes(settings: Settings) -> list[StoreProbe]:
     """The stores as `doctor` tries them."""
     found = rankers(settings, embedder(embedding_options(settings)), 0)
     couch = couch_options(settings)
     return [
-        Probe("chromadb", "CHROMA_HOST is not set", found["vector"].check if "vector" in found else None),
-        Probe("neo4j", "NEO4J_URI is not set", found["graph"].check if "graph" in found else None),
-        Probe("couchdb", "COUCH_URL is not set", CouchBodies(couch).check if couch else None),
+        StoreProbe(
+            "chromadb", "CHROMA_HOST is not set", found["vector"].check if "vector" in found else None
+        ),
+        StoreProbe("neo4j", "NEO4J_URI is not set", found["graph"].check if "graph" in found else None),
+        StoreProbe("couchdb", "COUCH_URL is not set", CouchBodies(couch).check if couch else None),
     ]
 
 

@@ -26,7 +26,7 @@ from shardline_producer.pipeline import Pace
 from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
 from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
 from shardline_producer.sources.planned import PlannedSource, PlannedStore
-from shardline_producer.sources.source import OpenSource, Parts, Source
+from shardline_producer.sources.source import OpenSource, PlanPages, Source
 from shardline_producer.sources.themis.client import ThemisClient, ThemisOptions, open_themis
 from shardline_producer.sources.themis.limiter import RateLimiter
 from shardline_producer.sources.themis.planned_store import ThemisTable
@@ -144,7 +144,7 @@ def source_factory(settings: Settings, root: Path, *, confined: bool, remote: S3
     # One for all jobs: ThemisDB counts the requests of a user.
     limiter = RateLimiter(settings.themis_rate, CLOCK)
 
-    def open_source(spec: JobSpec, parts: Parts) -> Source:
+    def open_source(spec: JobSpec, parts: PlanPages) -> Source:
         if spec.source.type == "files":
             return JsonLinesFiles(spec, local, places)
         store: PlannedStore

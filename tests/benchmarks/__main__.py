@@ -22,7 +22,7 @@ from shardline_common.kafka.options import KafkaOptions
 from shardline_common.ports.broker import GroupListener
 from shardline_consumer.filters.clara import judge
 from shardline_producer.rows import render
-from shardline_producer.sources.documents import parse_line
+from shardline_producer.sources.documents import parse_document
 from shardline_producer.sources.source import Document
 from tests.benchmarks.common import usage, write_corpus
 from tests.e2e.system import System, running_system
@@ -60,11 +60,11 @@ def in_memory(path: Path) -> Callable[[], Awaitable[None]]:
     async def work() -> None:
         digest = sha256()
         with path.open("rb") as lines:
-            first = parse_line(next(lines), "corpus:1")
+            first = parse_document(next(lines), "corpus:1")
             assert isinstance(first, Document)
             columns = infer([first])
             for line in lines:
-                document = parse_line(line, "corpus")
+                document = parse_document(line, "corpus")
                 assert isinstance(document, Document)
                 facts, head, tail = render(document, columns, "files")
                 digest.update(b"".join((head, judge(facts, 0.5).text, tail)))

@@ -20,7 +20,7 @@ from shardline.services.wiring import source_factory
 from shardline_common.settings.load import load_settings
 from shardline_common.storage.directory import DirectoryStore
 from shardline_producer.plan import make_plan
-from shardline_producer.plan_pages import StoredParts
+from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.sources.uds3.neo4j.options import Neo4jOptions
 from tests.databases import Database, local_postgres, own_database
 from tests.four_stores import four_stores
@@ -63,7 +63,7 @@ async def search(
     started_at, first, count = time.perf_counter(), 0.0, 0
     with tempfile.TemporaryDirectory(dir=folder) as output:
         open_source = source_factory(settings, folder, confined=True, remote=None)
-        source = open_source(spec, StoredParts(DirectoryStore(Path(output)), ""))
+        source = open_source(spec, StoredPlanPages(DirectoryStore(Path(output)), ""))
         plan = await make_plan(spec, source)
         async for batch in source.read(plan.frozen, None):
             first = first or time.perf_counter() - started_at

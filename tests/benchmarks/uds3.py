@@ -21,7 +21,7 @@ from shardline_common.kafka.options import KafkaOptions
 from shardline_common.ports.broker import Message, TopicSpec
 from shardline_common.storage.directory import DirectoryStore
 from shardline_producer.plan import make_plan
-from shardline_producer.plan_pages import StoredParts
+from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.sources.planned import PlannedSource
 from shardline_producer.sources.uds3.planned_store import Stores, Uds3Store
 from shardline_producer.sources.uds3.postgres.connection import Postgres
@@ -84,7 +84,7 @@ async def scan(database: Database, folder: Path, spec: JobSpec) -> Reading:
     """Read everything and do nothing with it."""
     cpu, started = time.process_time(), time.perf_counter()
     store = Uds3Store(spec, Stores(Postgres(database.options)))
-    source = PlannedSource(spec, store, StoredParts(DirectoryStore(folder), ""))
+    source = PlannedSource(spec, store, StoredPlanPages(DirectoryStore(folder), ""))
     plan = await make_plan(spec, source)
     first, count = 0.0, 0
     async for batch in source.read(plan.frozen, None):

@@ -16,12 +16,12 @@ from shardline_common.job.spec import JobSpec, ThemisSource
 from shardline_common.memory.store import MemoryStore
 from shardline_common.runtime.clock import SystemClock
 from shardline_producer.plan import make_plan
-from shardline_producer.plan_pages import StoredParts
+from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.sources.files.file_locations import LocalFiles
 from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
 from shardline_producer.sources.memory import MemoryDatabase
 from shardline_producer.sources.planned import PlannedSource
-from shardline_producer.sources.source import Broken, Document, Item, Parts, Source
+from shardline_producer.sources.source import Document, InvalidDocument, PlanPages, Source, SourceItem
 from shardline_producer.sources.themis.client import ThemisOptions
 from shardline_producer.sources.themis.limiter import RateLimiter
 from shardline_producer.sources.themis.planned_store import ThemisTable
@@ -48,7 +48,7 @@ class Case:
     """
 
     source: Mapping[str, Any]
-    open: Callable[[JobSpec, Parts], Source]
+    open: Callable[[JobSpec, PlanPages], Source]
     fill: Callable[[Sequence[Document]], Awaitable[None]]
     put: Callable[[Sequence[Document]], Awaitable[None]] | None = None
     remove: Callable[[Sequence[str]], Awaitable[None]] | None = None
@@ -89,7 +89,7 @@ async def memory_case(_: pytest.FixtureRequest) -> AsyncIterator[Case]:
     documents: dict[str, Document] = {}
     opened: list[MemoryDatabase] = []
 
-    def open_source(spec: JobSpec, parts: Parts) -> Source:
+    def open_source(spec: JobSpec, parts: PlanPages) -> Source:
         opened.append(MemoryDatabase(spec, documents, COLUMNS))
         return PlannedSource(spec, opened[-1], parts)
 
@@ -169,7 +169,7 @@ async def themis_case(_: pytest.FixtureRequest, *, lossless: bool = True) -> Asy
     async with themis_server() as server:
         options = ThemisOptions(server.url, READER)
 
-        def open_source(spec: JobSpec, parts: Parts) -> Source:
+        def open_source(spec: JobSpec, parts: PlanPages) -> Source:
             assert isinstance(spec.source, ThemisSource)
             return PlannedSource(spec, ThemisTable(spec, spec.source, options, limiter, SystemClock()), parts)
 
@@ -211,18 +211,18 @@ class Opened:
     source: Source
     frozen: Sequence[Mapping[str, Any]]
 
-    async def items(self, after: Position | None = None) -> list[Item]:
+    async def items(self, after: Position | None = None) -> list[SourceItem]:
         """Everything behind a position."""
         return [item async for batch in self.source.read(self.frozen, after) for item in batch]
 
 
-async def planned(case: Case, parts: Parts | None = None, **query: Any) -> Opened:
+async def planned(case: Case, parts: PlanPages | None = None, **query: Any) -> Opened:
     spec = case.job(**query)
-    source = case.open(spec, parts or StoredParts(MemoryStore(), ""))
+    source = case.open(spec, parts or StoredPlanPages(MemoryStore(), ""))
     return Opened(source, (await make_plan(spec, source)).frozen)
 
 
-def names(items: Sequence[Item]) -> list[str]:
+def names(items: Sequence[SourceItem]) -> list[str]:
     return [item.content.id if isinstance(item.content, Document) else item.content.key for item in items]
 
 
@@ -247,7 +247,7 @@ async def test_each_document_once_in_an_order_that_stays(case: Case) -> None:
 @pytest.mark.parametrize("ordinal", [1, 2, 499, 500, 501, 999, 1_000, 1_001, 2_499, 2_500])
 async def test_any_position_gives_the_rest_and_only_the_rest(case: Case, ordinal: int) -> None:
     await case.fill(made(2_500))
-    parts = StoredParts(MemoryStore(), "")
+    parts = StoredPlanPages(MemoryStore(), "")
     found = await (await planned(case, parts)).items()
     again = await planned(case, parts)
     assert await again.items(found[ordinal - 1].position) == found[ordinal:]
@@ -293,7 +293,7 @@ async def test_what_changes_meanwhile(case: Case) -> None:
     await case.fill(documents)
     in_order = sorted((one.id for one in documents), key=case.order)
     opened = await planned(case)
-    found = list[Item]()
+    found = list[SourceItem]()
     async with aclosing(opened.source.read(opened.frozen, None)) as batches:
         found += await anext(batches)
         # Of the part that is fixed, and not read yet: the last of it goes away. Behind it all may change.
@@ -304,8 +304,8 @@ async def test_what_changes_meanwhile(case: Case) -> None:
             found += batch
     expected = [name for name in in_order if name != in_order[2_000]]
     assert names(found) == sorted([*expected, "zz-new"], key=case.order)
-    gone = [item.content for item in found if isinstance(item.content, Broken)]
-    assert [(one.key, one.dead.reason) for one in gone] == [(in_order[999], "vanished")]
+    gone = [item.content for item in found if isinstance(item.content, InvalidDocument)]
+    assert [(one.key, one.dead_letter.reason) for one in gone] == [(in_order[999], "vanished")]
     changed = found[names(found).index(in_order[2_100])].content
     assert isinstance(changed, Document)
     assert changed.text == "changed"
@@ -318,13 +318,13 @@ async def test_two_who_race_for_a_part_read_the_same(case: Case) -> None:
         return
     await case.fill(made(1_500))
     store = MemoryStore()
-    one, late = await planned(case, StoredParts(store, "")), await planned(case, Blind(store, ""))
+    one, late = await planned(case, StoredPlanPages(store, "")), await planned(case, Blind(store, ""))
     first = await one.items()
     await case.put(made(50, start=5_000))
     assert await late.items() == first
 
 
-class Blind(StoredParts):
+class Blind(StoredPlanPages):
     """The parts as one sees them who looked before the other wrote any."""
 
     async def names(self, folder: str) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 
 from deploy.dev.service import ServiceError, cached, run_command
 from shardline_common.dataset.events import Event
-from shardline_common.job.dead_letters import job_letter, request_letter
+from shardline_common.job.dead_letters import document_dead_letter, message_dead_letter
 from shardline_common.job.messages import DeadLetter
 from shardline_common.job.names import attempt_topic
 from shardline_common.job.spec import Request
@@ -80,9 +80,11 @@ def test_what_is_sent_fits_its_schema() -> None:
     state.partitions = [PartitionState(3, 4, 5, 1, ("file", 1, 1)), PartitionState()]
     valid("JobState", state.encode())
     valid("Event", orjson.dumps(Event("a", 1, 0, 5, 3, 10, "2026-11-26T00:00:00Z", {"empty": 2})))
-    valid("Letter", job_letter("a", (0, 1), b'["file",1]', DEAD, keep_original=True).value)
-    valid("Letter", job_letter("a", (0, 1), b'["file",1]', DEAD, keep_original=False).value)
-    valid("Letter", request_letter(Record(0, 7, None, b"{"), "invalid", "the job is not valid JSON").value)
+    valid("Letter", document_dead_letter("a", (0, 1), b'["file",1]', DEAD, keep_original=True).value)
+    valid("Letter", document_dead_letter("a", (0, 1), b'["file",1]', DEAD, keep_original=False).value)
+    valid(
+        "Letter", message_dead_letter(Record(0, 7, None, b"{"), "invalid", "the job is not valid JSON").value
+    )
 
 
 def test_the_topics_are_those_of_the_code() -> None:

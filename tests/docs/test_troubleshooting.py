@@ -7,7 +7,7 @@ import pytest
 
 from shardline_common.errors import FailureCode, ShardlineError
 from shardline_consumer.filters.clara import Rejection
-from shardline_producer.sources.documents import DeadReason
+from shardline_producer.sources.documents import DeadLetterReason
 from tests.docs.blocks import DOCS, ROOT
 
 
@@ -38,7 +38,7 @@ def entries(section: str) -> list[tuple[str, list[str]]]:
     [
         ("Errors of a command", set(tree(ShardlineError))),
         ("Codes of a failed job", set(FailureCode)),
-        ("Reasons of dead letters", set(DeadReason)),
+        ("Reasons of dead letters", set(DeadLetterReason)),
         ("Reasons of refused job messages", set(refusals())),
         ("Reasons of rejections", set(Rejection)),
     ],

@@ -213,9 +213,9 @@ class System:
         while True:
             # What a killed producer left open hides all that stands behind it, until the broker ends it.
             with suppress(BrokerUnavailable):
-                async with aclosing(self.client.follow(0.1)) as boards:
-                    async for board in boards:
-                        for view in board.jobs():
+                async with aclosing(self.client.follow(0.1)) as tables:
+                    async for table in tables:
+                        for view in table.jobs():
                             if view.state.spec.job_id == job_id:
                                 yield view
 

@@ -10,7 +10,7 @@ from urllib.request import urlopen
 import orjson
 import pytest
 
-from shardline.services.client import Board, submission
+from shardline.services.client import JobTable, submission
 from shardline.services.sample import POISON, write_sample
 from shardline_common.job.names import JOBS, Layout, attempt_topic, job_key
 from shardline_common.job.outcome import read_outcome
@@ -43,7 +43,9 @@ async def test_a_second_job_does_not_disturb_the_first(
         await system.submit(second)
         ended = await system.finished("second")
         assert ended.state.state == "completed"
-        assert (await system.client.board()).job("first").state.active, "the first must outlast the second"
+        assert (await system.client.job_table()).job("first").state.active, (
+            "the first must outlast the second"
+        )
         after = [worker.metric("documents_consumed_total", "first") for worker in workers]
         assert all(now >= then for now, then in zip(after, before, strict=True))
         assert [_repeated(worker) for worker in workers] == repeated
@@ -83,22 +85,22 @@ async def test_twelve_jobs_on_two_producers(tmp_path: Path, kafka: str, seaweed:
 async def most_of(system: System, names: list[str]) -> tuple[int, int]:
     """Submit jobs; the most that were seen queued, and seen at work, until all have ended."""
     queued = running = 0
-    async with aclosing(system.client.follow(0.1)) as boards, asyncio.timeout(150):
-        await anext(boards)
+    async with aclosing(system.client.follow(0.1)) as tables, asyncio.timeout(150):
+        await anext(tables)
         # At once, and now that somebody looks: one by one the first would end while the last are sent.
         await system.broker.publish(JOBS, [submission(job(**sample_job(name))) for name in names])
-        async for board in boards:
-            states = [view.state.state for view in board.jobs()]
+        async for table in tables:
+            states = [view.state.state for view in table.jobs()]
             queued = max(queued, states.count(State.QUEUED))
-            running = max(running, await at_work(system, board))
-            if len(states) == len(names) and not any(view.state.active for view in board.jobs()):
+            running = max(running, await at_work(system, table))
+            if len(states) == len(names) and not any(view.state.active for view in table.jobs()):
                 break
     return queued, running
 
 
-async def at_work(system: System, board: Board) -> int:
+async def at_work(system: System, table: JobTable) -> int:
     """How many jobs hold a place: until their outcome stands, a moment before their checkpoint says so."""
-    busy = [view.state for view in board.jobs() if view.state.state in (State.RUNNING, State.COMPLETING)]
+    busy = [view.state for view in table.jobs() if view.state.state in (State.RUNNING, State.COMPLETING)]
     outcomes = [await read_outcome(system.store, Layout.of(state.spec), state.attempt) for state in busy]
     return outcomes.count(None)
 
@@ -168,7 +170,7 @@ async def test_refused_messages_leave_their_neighbours_whole(tmp_path: Path, kaf
         view = await system.finished("good")
         assert view.state.state == "completed"
         async with asyncio.timeout(30):
-            while len(found := await system.client.letters()) < len(bad):
+            while len(found := await system.client.dead_letters()) < len(bad):
                 await asyncio.sleep(0.2)
         by_job = {letter.job_id: letter for letter in found.values()}
         assert {letter.encode() for letter in by_job if letter} == set(bad)
@@ -195,7 +197,7 @@ async def test_poison_documents_are_dead_letters(tmp_path: Path, kafka: str, sea
         assert report.ok, report.problems
         assert sum(report.dead_letters.values()) == len(POISON) + 1
         assert report.rows + sum(report.rejected.values()) == 200
-        letters = await system.client.letters()
+        letters = await system.client.dead_letters()
         assert len(letters) == len(POISON) + 1
         assert {letter.original for letter in letters.values()} == {*POISON, huge}
         assert all(letter.hint.startswith("sample.jsonl:") for letter in letters.values())

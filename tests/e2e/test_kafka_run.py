@@ -116,9 +116,9 @@ async def test_everything_rejected_over_a_small_topic_ends_empty(
         )
         await system.submit(spec)
         most = 0
-        async with aclosing(system.client.follow(0.2)) as boards:
-            async for board in boards:
-                views = [view for view in board.jobs() if view.state.spec.job_id == "none"]
+        async with aclosing(system.client.follow(0.2)) as tables:
+            async for table in tables:
+                views = [view for view in table.jobs() if view.state.spec.job_id == "none"]
                 if views and not views[0].state.active:
                     break
                 most = max(most, await topic_bytes(system, "none"))

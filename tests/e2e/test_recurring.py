@@ -15,7 +15,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from shardline.services.date_range import parse_window
+from shardline.services.date_range import parse_date_range
 from shardline.services.job_template import fill_job
 from shardline_common.job.spec import parse_job
 from tests.databases import Database
@@ -115,7 +115,7 @@ async def test_the_page_as_it_stands(tmp_path: Path, kafka: str, seaweed: S3, da
         assert ids[1:3] == ["2026-11-25"] * 2
         assert said.count("looked at") == 2
         for day in set(ids):
-            spec = parse_job(fill_job(laws.encode(), parse_window(day, today), ()))
+            spec = parse_job(fill_job(laws.encode(), parse_date_range(day, today), ()))
             view = await system.finished(spec.job_id)
             assert (view.state.state, view.state.attempt) == ("completed", 1), view.to_json()
             assert multiset(await system.rows(spec)) == by_day[day]
@@ -125,14 +125,16 @@ async def test_the_page_as_it_stands(tmp_path: Path, kafka: str, seaweed: S3, da
         again = shell.run(cronjob_command(jobs)).strip()
         assert again.removeprefix("laws-") in {str(today - timedelta(days=1)), str(today)}
         assert json.loads((jobs / "laws.json").read_text()) == json.loads(laws)
-        assert not await system.client.letters()
+        assert not await system.client.dead_letters()
         # In one process and without Kafka: the same dataset.
         alone = Shell(
             tmp_path, system.env(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9", SHARDLINE_EXPORT_OUTPUT="out")
         )
         place = tmp_path / alone.run(service_command()).strip()
         own = json.loads((place / "manifest.json").read_text())
-        spec = parse_job(fill_job(laws.encode(), parse_window(place.name.removeprefix("laws-"), today), ()))
+        spec = parse_job(
+            fill_job(laws.encode(), parse_date_range(place.name.removeprefix("laws-"), today), ())
+        )
         assert own["job"] == spec.model_dump(mode="json")
         assert own["digest"] == (await system.manifest(spec))["digest"]
 
@@ -147,7 +149,7 @@ async def test_a_window_holds_its_day_whatever_the_column_is(database: Database)
     ):
         row = {"at": text, "plain": text, "day": text[:10], "text_day": text[:10], "text_time": text}
         await insert(database, "documents", {"document_id": text, "content": "§", **row})
-    values = parse_window("2026-11-25", date(2026, 11, 26)).values
+    values = parse_date_range("2026-11-25", date(2026, 11, 26)).values
     ends = {"at": "end", "plain": "end", "day": "to", "text_day": "to", "text_time": "next"}
     for column, end in ends.items():
         found = names(await scanned(database, filters={column: {"gte": values["from"], "lte": values[end]}}))

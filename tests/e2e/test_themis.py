@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from shardline.services.client import JobView
-from shardline.services.embedded import Embedded
+from shardline.services.embedded import EmbeddedRun
 from shardline.services.wiring import source_factory
 from shardline_common.dataset.verify import Verifier
 from shardline_common.job.names import Layout
@@ -58,7 +58,7 @@ async def server(documents: list[dict[str, Any]]) -> AsyncIterator[Themis]:
 async def run(spec: JobSpec, output: Path, settings: Settings, folder: Path = Path()) -> JobView:
     source = source_factory(settings, folder, confined=False, remote=None)
     store = DirectoryStore(output)
-    embedded = Embedded(store, SystemClock(), Metrics(), source, Limits(progress_seconds=0.2), 1 << 30)
+    embedded = EmbeddedRun(store, SystemClock(), Metrics(), source, Limits(progress_seconds=0.2), 1 << 30)
     view = (await embedded.run(spec, lambda _: None)).view
     assert view.state.state == "completed", view.to_json()
     return view

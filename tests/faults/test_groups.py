@@ -44,7 +44,7 @@ async def test_one_worker_four_two(tmp_path: Path, kafka: str, seaweed: S3, samp
                 await asyncio.to_thread(alive.pop(0).end, signal.SIGTERM, 30)
             await alive[-1].until_ready()
             await asyncio.sleep(1.5)
-        assert (await system.client.board()).job("sample").state.active, "it ended before the last change"
+        assert (await system.client.job_table()).job("sample").state.active, "it ended before the last change"
         await system.hurry()
         view = await system.finished("sample")
         assert view.state.state == "completed", view.to_json()
@@ -72,7 +72,7 @@ async def test_committed_offsets_do_not_go_back(
         assert all(offset > 0 for offset in then), then
         zombie.send(signal.SIGCONT)
         await system.hurry()
-        while (await system.client.board()).job("sample").state.active:
+        while (await system.client.job_table()).job("sample").state.active:
             now = await committed(system, spec)
             assert all(new >= old for new, old in zip(now, then, strict=True)), (then, now)
             then = now
@@ -167,7 +167,7 @@ async def test_dead_letters_that_cannot_be_written_hold_their_segment(
         await ensure_system_topics(system.broker, PARTITIONS)
         view = await system.finished("sample")
         assert view.state.state == "completed", view.to_json()
-        letters = await system.client.letters()
+        letters = await system.client.dead_letters()
         assert sorted(letter.reason for letter in letters.values()) == ["invalid_json", "missing_id"]
         report = await system.verify(spec)
         assert report.ok, report.problems

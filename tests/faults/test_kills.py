@@ -41,7 +41,7 @@ async def test_killed_at_random(tmp_path: Path, kafka: str, seaweed: S3, laws: L
         while kills < KILLS:
             # Seeded, and long enough that what was started again gets into its work.
             await asyncio.sleep(dice.uniform(0.5, 2.0))
-            if not (await system.client.board()).job("laws").state.active:
+            if not (await system.client.job_table()).job("laws").state.active:
                 break
             place = dice.randrange(len(alive))
             victim = alive[place]
@@ -90,7 +90,7 @@ async def test_a_stopped_worker_wakes_behind_the_chain(
         await system.until("laws", lambda view: view.progress.chained > 2000)
         await zombie.until_metric("shards_written_total", "laws", 1)
         zombie.send(signal.SIGSTOP)
-        before = (await system.client.board()).job("laws").progress.chained
+        before = (await system.client.job_table()).job("laws").progress.chained
         # The other one must take over all partitions: every chain moves on while the zombie sleeps.
         await system.until_chains_move(spec)
         zombie.send(signal.SIGCONT)

@@ -37,7 +37,7 @@ from shardline_producer.coordinator import Owner
 from shardline_producer.sources.memory import MemoryDatabase
 from shardline_producer.sources.planned import Description, Entry, PlannedSource
 from shardline_producer.sources.query_filters import check_filters
-from shardline_producer.sources.source import Broken, Document, Parts
+from shardline_producer.sources.source import Document, InvalidDocument, PlanPages
 
 _log = logging.getLogger("tests.source")
 _FIELDS = {
@@ -111,7 +111,7 @@ class ScriptedStore:
         finally:
             _log.info("source closed after %d documents", self._given)
 
-    async def fetch(self, entries: Sequence[Entry]) -> list[Document | Broken]:
+    async def fetch(self, entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
         """Contents, as the words say."""
         if "silent" in self._words:
             await asyncio.Event().wait()
@@ -140,7 +140,7 @@ def main() -> None:
 async def _serve(settings: Settings, folder: Path) -> None:
     documents = sample_documents(int(os.environ.get("TEST_DOCUMENTS", "3000")))
 
-    def open_source(spec: JobSpec, parts: Parts) -> PlannedSource:
+    def open_source(spec: JobSpec, parts: PlanPages) -> PlannedSource:
         return PlannedSource(spec, ScriptedStore(spec, documents), parts)
 
     broker, store, metrics = MemoryBroker(), DirectoryStore(folder / "store"), Metrics()

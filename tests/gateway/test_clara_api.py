@@ -16,7 +16,7 @@ from shardline.clara import DatasetDocument, DatasetSearchAPI, DatasetSearchQuer
 from shardline_common.errors import JobFailed, ServiceUnavailable, SourceUnavailable
 from shardline_common.job.spec import JobSpec
 from shardline_producer.sources.planned import PlannedSource
-from shardline_producer.sources.source import Parts
+from shardline_producer.sources.source import PlanPages
 from tests.gateway.server import ScriptedStore, sample_documents
 from tests.gateway.system import SECONDS
 
@@ -24,7 +24,7 @@ DOCUMENTS = sample_documents(1200)
 KEYS = ["text", "metadata", "source", "quality_score", "document_id", "relevance_score"]
 
 
-def open_source(spec: JobSpec, parts: Parts) -> PlannedSource:
+def open_source(spec: JobSpec, parts: PlanPages) -> PlannedSource:
     """The scripted source of the gateway's tests."""
     return PlannedSource(spec, ScriptedStore(spec, DOCUMENTS), parts)
 

@@ -48,12 +48,12 @@ async def test_a_whole_job_needs_no_more(tmp_path: Path, secure: SecureKafka, to
                     await watch.changed()
             await watch.submit(job(**sample_job("over-http")))
             await house.seen("over-http", lambda view: view.state.state == "completed")
-            assert len(await Client(house.everyone, 1).letters()) > 0
+            assert len(await Client(house.everyone, 1).dead_letters()) > 0
             await Client(house.brokers["submitter"], 1).request(Request(job_id="whole", action="delete"))
             await Client(house.brokers["submitter"], 1).request(Request(job_id="over-http", action="delete"))
             for job_id in ("whole", "over-http"):
                 await house.seen(job_id, lambda view: view.state.state == "deleted")
-        assert await Client(house.everyone, 1).letters() == {}
+        assert await Client(house.everyone, 1).dead_letters() == {}
         assert sorted(await house.everyone.topics()) == sorted([JOBS, CHECKPOINTS, EVENTS, DEAD_LETTERS])
 
 
@@ -61,7 +61,7 @@ Step = Callable[[House], Awaitable[object]]
 
 
 async def look(house: House) -> None:
-    await Client(house.brokers["reader"], 1).board()
+    await Client(house.brokers["reader"], 1).job_table()
 
 
 async def submit(house: House) -> None:

@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestServer
 from deploy.dev.service import free_ports
 from shardline_common.errors import JobFailed, SourceUnavailable
 from shardline_common.job.spec import Query, Range
-from shardline_producer.sources.documents import DeadReason
+from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.uds3.chroma.bodies import ChromaBodies
 from shardline_producer.sources.uds3.chroma.ranker import ChromaOptions, ChromaRanker
 from shardline_producer.sources.uds3.distance import similarity
@@ -394,6 +394,6 @@ async def test_texts_of_chunks_are_joined_by_their_numbers(chroma: Address) -> N
         "y": Body("from metadata", {}),
         "d/1": Body("by its name", {}),
         "gone": REMOVED,
-        "long": Unreadable(DeadReason.TOO_LARGE, ("ä" * 60).encode()),
+        "long": Unreadable(DeadLetterReason.TOO_LARGE, ("ä" * 60).encode()),
     }
     assert "can give texts" in await bodies.check()

@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestServer
 from deploy.dev.service import free_ports
 from shardline.services.sample import sample_document
 from shardline_common.errors import JobFailed, SourceUnavailable
-from shardline_producer.sources.documents import DeadReason
+from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.uds3.couch.bodies import CouchBodies, CouchOptions, basic
 from shardline_producer.sources.uds3.store_ports import REMOVED, Body, Unreadable, Wanted
 from tests.couch_data import CouchData
@@ -63,7 +63,7 @@ async def test_bodies_by_id_as_a_field(couch: Address) -> None:
         "b": Body("Text zwei", {}),
         "empty": Body("", {}),
         "both": Body("second", {}),
-        "object": Unreadable(DeadReason.CONTENT_NOT_TEXT),
+        "object": Unreadable(DeadLetterReason.CONTENT_NOT_TEXT),
     }
 
 
@@ -87,10 +87,10 @@ async def test_bodies_as_files(couch: Address) -> None:
         "text": Body("Grüße"),
         "latin": Body("Grüße"),
         "marked": Body("Grüße"),
-        "pdf": Unreadable(DeadReason.NO_TEXT),
-        "pdf-bytes": Unreadable(DeadReason.NO_TEXT, PDF),
-        "broken": Unreadable(DeadReason.INVALID_UTF8, b"\xff\xfe"),
-        "binary": Unreadable(DeadReason.NO_TEXT, b"\xff\xfe"),
+        "pdf": Unreadable(DeadLetterReason.NO_TEXT),
+        "pdf-bytes": Unreadable(DeadLetterReason.NO_TEXT, PDF),
+        "broken": Unreadable(DeadLetterReason.INVALID_UTF8, b"\xff\xfe"),
+        "binary": Unreadable(DeadLetterReason.NO_TEXT, b"\xff\xfe"),
         "field": Body("first"),
     }
 
@@ -174,8 +174,8 @@ async def test_what_is_too_large_is_cut(couch: Address) -> None:
         {"_id": "fits-too", "_attachments": file(b"x" * 100)},
     )
     found = await bodies(options(couch, data.name), "field", "file", "fits", "fits-too", longest=100)
-    assert found["field"] == Unreadable(DeadReason.TOO_LARGE, ("ä" * 100).encode())
-    assert found["file"].reason == DeadReason.TOO_LARGE
+    assert found["field"] == Unreadable(DeadLetterReason.TOO_LARGE, ("ä" * 100).encode())
+    assert found["file"].reason == DeadLetterReason.TOO_LARGE
     assert found["file"].original.startswith(b"x")
     assert (found["fits"].text, found["fits-too"].text) == ("ä" * 50, "x" * 100)
 
@@ -192,7 +192,7 @@ async def test_small_answers_change_nothing(couch: Address) -> None:
     }
     small = options(couch, data.name, max_bytes=40_000)
     narrow = await bodies(small, *names, "huge", longest=50_000)
-    assert narrow.pop("huge").reason == DeadReason.TOO_LARGE
+    assert narrow.pop("huge").reason == DeadLetterReason.TOO_LARGE
     assert narrow == whole
 
 

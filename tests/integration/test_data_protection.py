@@ -157,7 +157,7 @@ async def it_is_nowhere_that_can_be_asked(system: System) -> None:
     left = [info.key async for info in system.store.list("")]
     assert [key for key in left if not key.startswith("_probe/")] == [job_key("person")]
     assert sorted(await system.broker.topics()) == sorted([JOBS, CHECKPOINTS, EVENTS, DEAD_LETTERS])
-    assert await system.client.letters() == {}
+    assert await system.client.dead_letters() == {}
     found = {one["place"]: one["found"] for one in orjson.loads(await shown(system, "person", "--json"))}
     assert found["topic dataset.checkpoints"] == "the job is deleted"
     assert [name for name, text in found.items() if "objects" in text] == [

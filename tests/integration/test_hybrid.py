@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from shardline_common.errors import JobFailed, SourceUnavailable
-from shardline_producer.sources.source import Document, Item
+from shardline_producer.sources.source import Document, SourceItem
 from shardline_producer.sources.uds3.planned_store import Stores
 from shardline_producer.sources.uds3.postgres import sql
 from shardline_producer.sources.uds3.postgres.connection import Postgres
@@ -35,7 +35,7 @@ def stores(database: Database, ids: str, fields: Sequence[str] = ()) -> Stores:
     return Stores(database.postgres, {"vector": Listed("vector", ids, fields)}, [shelf])
 
 
-async def searched(found: Stores, **query: Any) -> list[Item]:
+async def searched(found: Stores, **query: Any) -> list[SourceItem]:
     _, items = await read(found, query={"text": "Recht", "weights": WEIGHTS} | query)
     return items
 

@@ -13,7 +13,7 @@ from shardline_common.errors import JobFailed
 from shardline_common.job.names import Layout
 from shardline_common.memory.store import MemoryStore
 from shardline_producer.plan import make_plan
-from shardline_producer.sources.source import Broken
+from shardline_producer.sources.source import InvalidDocument
 from shardline_producer.sources.uds3.planned_store import Stores
 from shardline_producer.sources.uds3.postgres.connection import Postgres
 from tests.corpus import corpus_file, lines
@@ -216,11 +216,11 @@ async def test_a_text_too_large_stays_in_the_database(database: Database) -> Non
     finally:
         tracemalloc.stop()
     first = items[0].content
-    assert isinstance(first, Broken)
+    assert isinstance(first, InvalidDocument)
     raw = huge.encode()
-    assert (first.dead.reason, first.dead.size) == ("too_large", len(raw))
-    assert first.dead.sha256 == sha256(raw).hexdigest()
-    assert raw.startswith(first.dead.original)
+    assert (first.dead_letter.reason, first.dead_letter.size) == ("too_large", len(raw))
+    assert first.dead_letter.sha256 == sha256(raw).hexdigest()
+    assert raw.startswith(first.dead_letter.original)
     assert names(items) == ["a", "b"]
     assert peak < 4 << 20
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shardline.services.doctor import examine
-from shardline.services.embedded import Embedded
+from shardline.services.embedded import EmbeddedRun
 from shardline.services.wiring import source_factory
 from shardline_common.dataset.verify import Verifier
 from shardline_common.job.names import Layout
@@ -84,7 +84,7 @@ async def run(settings: Settings, spec: JobSpec, output: Path) -> tuple[list[dic
     """The rows and the manifest of a run in this process."""
     store = DirectoryStore(output)
     source = source_factory(settings, output, confined=True, remote=None)
-    embedded = Embedded(store, SystemClock(), Metrics(), source, Limits(progress_seconds=0.1), 1 << 30)
+    embedded = EmbeddedRun(store, SystemClock(), Metrics(), source, Limits(progress_seconds=0.1), 1 << 30)
     view = (await embedded.run(spec, lambda _: None)).view
     assert view.state.state == "completed", view.to_json()
     root = Layout.of(spec).root

@@ -126,7 +126,7 @@ async def test_a_whole_job_needs_no_more(tmp_path: Path, guarded: GuardedSeaweed
 
 async def reached(client: Client, state: str) -> None:
     async with asyncio.timeout(60):
-        while [view.state.state.value for view in (await client.board()).jobs()] != [state]:
+        while [view.state.state.value for view in (await client.job_table()).jobs()] != [state]:
             await asyncio.sleep(0.05)
 
 

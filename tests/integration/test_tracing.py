@@ -51,9 +51,9 @@ def trace_of(found: ReadableSpan) -> str:
 
 async def until(client: Client, *wanted: State) -> JobView:
     """The only job's view once it is in one of these states."""
-    async with asyncio.timeout(90), aclosing(client.follow(0.1)) as boards:
-        async for board in boards:
-            if (views := board.jobs()) and views[0].state.state in wanted:
+    async with asyncio.timeout(90), aclosing(client.follow(0.1)) as tables:
+        async for table in tables:
+            if (views := table.jobs()) and views[0].state.state in wanted:
                 return views[0]
     raise AssertionError("unreachable")
 

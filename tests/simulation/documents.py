@@ -6,8 +6,8 @@ from typing import Any
 
 from shardline_common.job.messages import Position
 from shardline_common.job.spec import JobSpec
-from shardline_producer.sources.documents import DeadReason, dead_letter
-from shardline_producer.sources.source import Broken, Declared, Document, Frozen, Item
+from shardline_producer.sources.documents import DeadLetterReason, dead_letter
+from shardline_producer.sources.source import DeclaredSource, Document, Frozen, InvalidDocument, SourceItem
 from tests.make import job
 
 
@@ -23,17 +23,17 @@ def simulated_job() -> JobSpec:
     )
 
 
-def documents(count: int, seed: int) -> list[Item]:
+def documents(count: int, seed: int) -> list[SourceItem]:
     """The items of a source; they hang on count and seed alone."""
     dice = random.Random(seed)
-    return [Item((0, number, number), _content(number, dice), 100) for number in range(1, count + 1)]
+    return [SourceItem((0, number, number), _content(number, dice), 100) for number in range(1, count + 1)]
 
 
-def _content(number: int, dice: random.Random) -> Document | Broken:
+def _content(number: int, dice: random.Random) -> Document | InvalidDocument:
     kind = dice.choices(("good", "poor", "empty", "broken", "large"), (60, 20, 5, 10, 5))[0]
     if kind == "broken":
         place = f"memory:{number}"
-        return Broken(place, dead_letter(DeadReason.INVALID_JSON, place, b"{", "00", 1))
+        return InvalidDocument(place, dead_letter(DeadLetterReason.INVALID_JSON, place, b"{", "00", 1))
     title = {"title": "t", "domain": "d", "document_type": "x"} if kind != "poor" else {}
     size = {"good": dice.randint(250, 700), "poor": 300, "empty": 0, "large": 2000}[kind]
     return Document(f"doc-{number}", "w" * size or " ", title)
@@ -42,7 +42,7 @@ def _content(number: int, dice: random.Random) -> Document | Broken:
 class MemorySource:
     """Gives its items in batches of any size."""
 
-    def __init__(self, items: Sequence[Item], dice: random.Random) -> None:
+    def __init__(self, items: Sequence[SourceItem], dice: random.Random) -> None:
         self._items = items
         self._dice = dice
 
@@ -50,12 +50,12 @@ class MemorySource:
         """The identity of what is read."""
         return [{"items": len(self._items)}]
 
-    def declared(self, frozen: Frozen) -> Declared:
+    def declared(self, frozen: Frozen) -> DeclaredSource:
         """Nothing is known beforehand."""
         assert frozen[0]["items"] == len(self._items)
-        return Declared()
+        return DeclaredSource()
 
-    async def sample(self, frozen: Frozen) -> AsyncGenerator[list[Item], None]:
+    async def sample(self, frozen: Frozen) -> AsyncGenerator[list[SourceItem], None]:
         """All items."""
         assert frozen[0]["items"] == len(self._items)
         yield list(self._items)
@@ -63,7 +63,7 @@ class MemorySource:
     def check_query(self, fields: Sequence[str]) -> None:
         """There is no query."""
 
-    async def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[Item], None]:
+    async def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[SourceItem], None]:
         """Batches behind a position."""
         assert frozen[0]["items"] == len(self._items)
         start = after[-1] if after else 0

@@ -26,7 +26,7 @@ from shardline_consumer.worker import Worker, WorkerParts
 from shardline_producer.context import Limits, ProducerParts
 from shardline_producer.coordinator import Owner
 from shardline_producer.pipeline import Pace
-from shardline_producer.sources.source import Document, Item
+from shardline_producer.sources.source import Document, SourceItem
 from shardline_producer.topics import ensure_system_topics
 from tests.simulation.documents import MemorySource, documents, simulated_job
 from tests.simulation.loop import Deadlock, SimClock, simulate
@@ -55,7 +55,7 @@ class Verdict:
 class Cast:
     """The processes of a schedule."""
 
-    def __init__(self, world: World, items: list[Item], spool: Path, *, telling: bool) -> None:
+    def __init__(self, world: World, items: list[SourceItem], spool: Path, *, telling: bool) -> None:
         self.world = world
         self.telling = telling
         self._items = items
@@ -237,7 +237,9 @@ async def _ended(world: World, spec: JobSpec) -> JobState:
         await asyncio.sleep(0.5)
 
 
-async def _judge(world: World, state: JobState, items: list[Item], expected: str, verdict: Verdict) -> None:
+async def _judge(
+    world: World, state: JobState, items: list[SourceItem], expected: str, verdict: Verdict
+) -> None:
     if state.state.value != "completed":
         world.problems.append(f"{state.state}: {state.code}: {state.message}")
         return
@@ -266,7 +268,9 @@ def _judge_news(world: World, state: JobState) -> None:
         world.problems.append(f"still owed: {state.owed}")
 
 
-async def _count_ids(store: MemoryStore, layout: Layout, items: list[Item], problems: list[str]) -> None:
+async def _count_ids(
+    store: MemoryStore, layout: Layout, items: list[SourceItem], problems: list[str]
+) -> None:
     found: Counter[str] = Counter()
     for folder in ("data/", "rejected/"):
         async for info in store.list(layout.root + folder):
@@ -281,7 +285,7 @@ async def _count_ids(store: MemoryStore, layout: Layout, items: list[Item], prob
         problems.append(f"ids: {dict(extra)} too many, {sorted(missing)} missing")
 
 
-def _text(items: list[Item], key: str) -> str:
+def _text(items: list[SourceItem], key: str) -> str:
     return next(
         item.content.text for item in items if isinstance(item.content, Document) and item.content.id == key
     )

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from shardline_common.job.columns import Columns, check_row, conform, declared, infer
 from shardline_consumer.filters.clara import judge
 from shardline_producer.rows import render
-from shardline_producer.sources.documents import parse_line
-from shardline_producer.sources.source import Broken, Document
+from shardline_producer.sources.documents import parse_document
+from shardline_producer.sources.source import Document, InvalidDocument
 
 
 @pytest.mark.parametrize(
@@ -42,15 +42,19 @@ from shardline_producer.sources.source import Broken, Document
     ],
 )
 def test_poison(line: bytes, reason: str) -> None:
-    found = parse_line(line, "in.jsonl:7")
-    assert isinstance(found, Broken)
-    assert found.dead.reason == reason
-    assert found.dead.hint.startswith("in.jsonl:7: ")
-    assert (found.key, found.dead.size, found.dead.original) == ("in.jsonl:7", len(line), line[:65_536])
+    found = parse_document(line, "in.jsonl:7")
+    assert isinstance(found, InvalidDocument)
+    assert found.dead_letter.reason == reason
+    assert found.dead_letter.hint.startswith("in.jsonl:7: ")
+    assert (found.key, found.dead_letter.size, found.dead_letter.original) == (
+        "in.jsonl:7",
+        len(line),
+        line[:65_536],
+    )
 
 
 def document(line: bytes) -> Document:
-    found = parse_line(line, "in.jsonl:1")
+    found = parse_document(line, "in.jsonl:1")
     assert isinstance(found, Document), found
     return found
 
@@ -92,9 +96,9 @@ def test_rows_keep_every_text_on_one_line(
         name: value for name, value in metadata.items() if name not in ("document_id", "content", "score")
     }
     source = fields | {"document_id": identity, "content": text, "score": score}
-    found = parse_line(json.dumps(source).encode(), "in.jsonl:1")
-    if isinstance(found, Broken):
-        assert found.dead.reason == "bad_id"
+    found = parse_document(json.dumps(source).encode(), "in.jsonl:1")
+    if isinstance(found, InvalidDocument):
+        assert found.dead_letter.reason == "bad_id"
         return
     columns = infer([found])
     line, row = row_of(found, columns)
@@ -107,7 +111,7 @@ def test_rows_keep_every_text_on_one_line(
 
 @given(st.binary())
 def test_no_bytes_end_the_parser(line: bytes) -> None:
-    parse_line(line, "in.jsonl:1")
+    parse_document(line, "in.jsonl:1")
 
 
 scalars = (

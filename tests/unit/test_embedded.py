@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from shardline.services.client import JobView
-from shardline.services.embedded import Embedded
+from shardline.services.embedded import EmbeddedRun
 from shardline.services.sample import write_sample
 from shardline.services.wiring import source_factory
 from shardline_common.dataset.chain import ChainRecord
@@ -51,7 +51,7 @@ def sample_job(**changes: Any) -> JobSpec:
 async def run(spec: JobSpec, store: MemoryStore, folder: Path, metrics: Metrics | None = None) -> JobView:
     source = source_factory(Settings(), folder, confined=True, remote=None)
     limits = Limits(progress_seconds=0.05)
-    embedded = Embedded(store, SystemClock(), metrics or Metrics(), source, limits, 1 << 28)
+    embedded = EmbeddedRun(store, SystemClock(), metrics or Metrics(), source, limits, 1 << 28)
     return (await embedded.run(spec, lambda _: None)).view
 
 
@@ -292,7 +292,7 @@ async def test_of_many_finishers_all_agree(folder: Path) -> None:
 async def test_dead_letters_of_a_run_are_told(tmp_path: Path) -> None:
     write_sample(tmp_path / "sample.jsonl", 100, broken=True)
     source = source_factory(Settings(), tmp_path, confined=True, remote=None)
-    embedded = Embedded(
+    embedded = EmbeddedRun(
         MemoryStore(), SystemClock(), Metrics(), source, Limits(progress_seconds=0.05), 1 << 28
     )
     ending = await embedded.run(sample_job(), lambda _: None)

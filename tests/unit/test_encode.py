@@ -12,20 +12,24 @@ from shardline_common.job.spec import JobSpec
 from shardline_common.job.state import PartitionState
 from shardline_common.ports.broker import Message
 from shardline_producer.encoder import Encoder, end_markers
-from shardline_producer.sources.source import Broken, Document, Item
+from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
 from tests.make import job
 
 SPEC = job(partitions=3, output={"validation_fraction": 0.3}, max_document_bytes=2048)
 
 
-def item(number: int, kind: str) -> Item:
+def item(number: int, kind: str) -> SourceItem:
     position = (0, number, number * 10, number)
     if kind == "broken":
-        return Item(position, Broken(f"in:{number}", DeadLetter("invalid_json", "", "", 1, b"{")), 1)
-    return Item(position, Document(f"d{number}", "x" * (3000 if kind == "large" else 5), {}), 5)
+        return SourceItem(
+            position, InvalidDocument(f"in:{number}", DeadLetter("invalid_json", "", "", 1, b"{")), 1
+        )
+    return SourceItem(position, Document(f"d{number}", "x" * (3000 if kind == "large" else 5), {}), 5)
 
 
-def encode(spec: JobSpec, items: Sequence[Item], parts: list[PartitionState], size: int) -> list[Message]:
+def encode(
+    spec: JobSpec, items: Sequence[SourceItem], parts: list[PartitionState], size: int
+) -> list[Message]:
     encoder = Encoder(spec, Columns({}), parts)
     found = []
     for start in range(0, len(items), size):
@@ -71,7 +75,7 @@ def test_a_restart_sends_the_rest_and_only_the_rest(found: list[str], data: st.D
         assert [m for m in rest if m.partition == number] == own[number][count:]
 
 
-def place(entry: Item) -> int:
+def place(entry: SourceItem) -> int:
     parts = [PartitionState() for _ in range(SPEC.total_partitions)]
     encode(SPEC, [entry], parts, 1)
     return next(number for number, part in enumerate(parts) if part.sequence)

@@ -19,7 +19,7 @@ from shardline_producer.sources.files.decompress import decompressor
 from shardline_producer.sources.files.file_locations import LocalFiles
 from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
 from shardline_producer.sources.files.lines import Line, LineSplitter
-from shardline_producer.sources.source import Broken, Document, Item
+from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
 from tests.make import job
 
 
@@ -28,12 +28,12 @@ def source(folder: Path, paths: Sequence[str], *, confined: bool = True, **chang
     return JsonLinesFiles(spec, LocalFiles(folder, confined), None)
 
 
-async def items(found: JsonLinesFiles, after: Position | None = None) -> list[Item]:
+async def items(found: JsonLinesFiles, after: Position | None = None) -> list[SourceItem]:
     frozen = await found.freeze()
     return [item async for batch in found.read(frozen, after) for item in batch]
 
 
-def names(found: Sequence[Item]) -> list[str]:
+def names(found: Sequence[SourceItem]) -> list[str]:
     return [item.content.id if isinstance(item.content, Document) else item.content.key for item in found]
 
 
@@ -170,8 +170,8 @@ async def test_a_huge_line_is_not_held(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert names(everything) == ["d0", "a.jsonl:2", "d1"]
     broken = everything[1].content
-    assert isinstance(broken, Broken)
-    assert (broken.dead.reason, broken.dead.size, len(broken.dead.original)) == (
+    assert isinstance(broken, InvalidDocument)
+    assert (broken.dead_letter.reason, broken.dead_letter.size, len(broken.dead_letter.original)) == (
         "too_large",
         64 << 20,
         65_536,

@@ -11,10 +11,10 @@ from shardline_common.job.plan import Plan
 from shardline_common.job.spec import Query
 from shardline_common.memory.store import MemoryStore
 from shardline_producer.plan import make_plan
-from shardline_producer.plan_pages import StoredParts
-from shardline_producer.sources.documents import DeadReason
+from shardline_producer.plan_pages import StoredPlanPages
+from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.planned import PlannedSource
-from shardline_producer.sources.source import Broken, Document, Item
+from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
 from shardline_producer.sources.uds3.planned_store import Stores, Uds3Store
 from shardline_producer.sources.uds3.store_ports import REMOVED, Body, Hit, Tell, Unreadable
 from tests.make import job
@@ -29,14 +29,14 @@ def shelf(names: str) -> Shelf:
     return Shelf({name: Body(f"text {name}", {"title": name.upper()}) for name in names})
 
 
-async def searched(found: Stores, *, degrade: bool = False, **query: Any) -> tuple[Plan, list[Item]]:
+async def searched(found: Stores, *, degrade: bool = False, **query: Any) -> tuple[Plan, list[SourceItem]]:
     spec = job(source={"type": "uds3", "degrade": degrade}, query={"text": "law"} | query)
-    source = PlannedSource(spec, Uds3Store(spec, found), StoredParts(MemoryStore(), ""))
+    source = PlannedSource(spec, Uds3Store(spec, found), StoredPlanPages(MemoryStore(), ""))
     plan = await make_plan(spec, source)
     return plan, [item async for batch in source.read(plan.frozen, None) for item in batch]
 
 
-def names(items: Sequence[Item]) -> list[str]:
+def names(items: Sequence[SourceItem]) -> list[str]:
     return [item.content.id if isinstance(item.content, Document) else item.content.key for item in items]
 
 
@@ -186,12 +186,12 @@ async def test_filters_go_to_rankers_that_know_them_and_are_refused_by_others() 
 async def test_bodies_are_asked_for_in_small_groups_and_may_be_unreadable() -> None:
     ids = [f"d{n:03d}" for n in range(120)]
     bodies: dict[str, Body | Unreadable] = {name: Body(name) for name in ids[2:]}
-    bodies["d001"] = Unreadable(DeadReason.NO_TEXT, b"%PDF-1.7")
+    bodies["d001"] = Unreadable(DeadLetterReason.NO_TEXT, b"%PDF-1.7")
     shelves = Shelf(bodies)
     _, items = await searched(stores(Listed("vector", ids), bodies=[shelves]))
     assert names(items) == ids
     assert shelves.largest == 50
-    gone = [item.content.dead for item in items if isinstance(item.content, Broken)]
+    gone = [item.content.dead_letter for item in items if isinstance(item.content, InvalidDocument)]
     assert [(one.reason, one.original) for one in gone] == [("no_content", b""), ("no_text", b"%PDF-1.7")]
 
 
@@ -200,5 +200,9 @@ async def test_what_one_shelf_says_is_removed_no_other_is_asked_for() -> None:
     _, items = await searched(stores(Listed("vector", "abcd"), bodies=shelves))
     texts = {item.content.id: item.content.text for item in items if isinstance(item.content, Document)}
     assert texts == {"b": "new b", "c": "text c"}
-    dead = {item.content.key: item.content.dead.reason for item in items if isinstance(item.content, Broken)}
+    dead = {
+        item.content.key: item.content.dead_letter.reason
+        for item in items
+        if isinstance(item.content, InvalidDocument)
+    }
     assert dead == {"a": "vanished", "d": "no_content"}

@@ -33,7 +33,7 @@ from shardline_producer.coordinator import Owner
 from shardline_producer.lag_age import Age
 from shardline_producer.pipeline import Pace, asking
 from shardline_producer.sources.planned import PlannedSource
-from shardline_producer.sources.source import Parts
+from shardline_producer.sources.source import PlanPages
 from shardline_producer.topics import ensure_system_topics
 from tests.gateway.server import ScriptedStore, sample_documents
 from tests.make import job
@@ -221,7 +221,7 @@ async def test_a_source_that_fails_again_and_again_is_one_wait() -> None:
     await ensure_system_topics(broker, 1)
     documents = sample_documents(600)
 
-    def open_source(spec: JobSpec, parts: Parts) -> PlannedSource:
+    def open_source(spec: JobSpec, parts: PlanPages) -> PlannedSource:
         return PlannedSource(spec, ScriptedStore(spec, documents), parts)
 
     policy = Limits(progress_seconds=0.02)

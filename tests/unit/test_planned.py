@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from shardline_common.job.spec import JobSpec
 from shardline_common.memory.store import MemoryStore
 from shardline_producer.plan import plan_job
-from shardline_producer.plan_pages import StoredParts
+from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.sources import planned
-from shardline_producer.sources.documents import DeadReason
+from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.memory import MemoryDatabase
-from shardline_producer.sources.planned import Entry, Part, PlannedSource, part_size, unusable
-from shardline_producer.sources.source import Broken, Document, Item
+from shardline_producer.sources.planned import Entry, PlannedSource, PlanPage, part_size, unusable
+from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
 from tests.make import job
 
 NAMES = st.text(st.sampled_from("abäz€-"), min_size=1, max_size=3)
@@ -42,7 +42,7 @@ def database(names: Sequence[str]) -> dict[str, Document]:
     return {name: Document(name, f"law {name} " * (1 + len(name)), {}) for name in names}
 
 
-def names(items: Sequence[Item]) -> list[str]:
+def names(items: Sequence[SourceItem]) -> list[str]:
     return [item.content.id if isinstance(item.content, Document) else item.content.key for item in items]
 
 
@@ -63,12 +63,14 @@ async def test_each_planned_document_once_whatever_changes_meanwhile(
     documents, store, spec = database(sorted(ids)), MemoryStore(), spec_of(top_k=top)
     untouched = ids - {name for _, name in changes}
     with small_parts(*sizes):
-        frozen = await PlannedSource(spec, MemoryDatabase(spec, documents), StoredParts(store, "")).freeze()
-        seen: list[Item] = []
+        frozen = await PlannedSource(
+            spec, MemoryDatabase(spec, documents), StoredPlanPages(store, "")
+        ).freeze()
+        seen: list[SourceItem] = []
         ended = False
         while not ended:
             # Another producer each time, from wherever the last one stood.
-            source = PlannedSource(spec, MemoryDatabase(spec, documents), StoredParts(store, ""))
+            source = PlannedSource(spec, MemoryDatabase(spec, documents), StoredPlanPages(store, ""))
             stop = data.draw(st.integers(1, 6))
             async with aclosing(source.read(frozen, seen[-1].position if seen else None)) as batches:
                 async for batch in batches:
@@ -104,7 +106,7 @@ async def test_a_search_is_the_same_from_anywhere(
     top = data.draw(st.none() | st.integers(1, 30))
     spec = spec_of(text="law", top_k=top)
     with small_parts(*sizes):
-        source = PlannedSource(spec, MemoryDatabase(spec, documents), StoredParts(store, ""))
+        source = PlannedSource(spec, MemoryDatabase(spec, documents), StoredPlanPages(store, ""))
         frozen = await source.freeze()
         documents.pop(next(iter(documents), ""), None)
         found = [item async for batch in source.read(frozen, None) for item in batch]
@@ -119,7 +121,7 @@ async def test_a_search_is_the_same_from_anywhere(
 
 async def test_two_who_rank_at_once_read_the_ranking_of_the_plan_that_stands() -> None:
     documents, store, spec = database("abc"), MemoryStore(), spec_of(text="law")
-    parts = StoredParts(store, "plan/")
+    parts = StoredPlanPages(store, "plan/")
 
     def source() -> PlannedSource:
         return PlannedSource(spec, MemoryDatabase(spec, documents), parts)
@@ -139,8 +141,8 @@ async def test_two_who_rank_at_once_read_the_ranking_of_the_plan_that_stands() -
 
 @given(st.lists(st.builds(Entry, NAMES, st.floats(0, 1), st.booleans()), max_size=9), st.booleans())
 def test_a_part_survives_its_object(entries: list[Entry], last: bool) -> None:
-    part = Part(7, last, entries)
-    assert Part.decode(part.encode()) == part
+    part = PlanPage(7, last, entries)
+    assert PlanPage.decode(part.encode()) == part
 
 
 def test_parts_are_small_at_first_and_few_at_last() -> None:
@@ -154,7 +156,7 @@ def test_parts_are_small_at_first_and_few_at_last() -> None:
 async def test_parts_are_bounded_in_bytes() -> None:
     names_ = [f"{n:04d}" + "x" * 1020 for n in range(9_000)]
     documents, store, spec = {name: Document(name, "x", {}) for name in names_}, MemoryStore(), spec_of()
-    source = PlannedSource(spec, MemoryDatabase(spec, documents), StoredParts(store, ""))
+    source = PlannedSource(spec, MemoryDatabase(spec, documents), StoredPlanPages(store, ""))
     with small_parts(9_000, 50_000, 500):
         plan = [part async for part in source._plan(await source.freeze(), 0)]
     assert [entry.id for part in plan for entry in part.entries] == names_
@@ -162,6 +164,6 @@ async def test_parts_are_bounded_in_bytes() -> None:
 
 
 def test_what_cannot_be_a_document_tells_why() -> None:
-    found = unusable("a", DeadReason.NO_TEXT, b"%PDF")
-    assert isinstance(found, Broken)
-    assert (found.key, found.dead.reason, found.dead.size) == ("a", "no_text", 4)
+    found = unusable("a", DeadLetterReason.NO_TEXT, b"%PDF")
+    assert isinstance(found, InvalidDocument)
+    assert (found.key, found.dead_letter.reason, found.dead_letter.size) == ("a", "no_text", 4)

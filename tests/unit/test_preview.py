@@ -11,7 +11,7 @@ import zstandard
 from typer.testing import CliRunner
 
 from shardline.cli.app import app
-from shardline.services.embedded import Embedded
+from shardline.services.embedded import EmbeddedRun
 from shardline.services.preview import Preview, preview
 from shardline.services.sample import write_sample
 from shardline.services.wiring import source_factory
@@ -48,7 +48,7 @@ async def looked(spec: JobSpec, folder: Path, documents: int = 100_000) -> Previ
 async def manifest(spec: JobSpec, folder: Path) -> dict[str, Any]:
     store = MemoryStore()
     source = source_factory(Settings(), folder, confined=True, remote=None)
-    embedded = Embedded(store, SystemClock(), Metrics(), source, Limits(progress_seconds=0.05), 1 << 28)
+    embedded = EmbeddedRun(store, SystemClock(), Metrics(), source, Limits(progress_seconds=0.05), 1 << 28)
     await embedded.run(spec, lambda _: None)
     found: dict[str, Any] = json.loads(await store.get(Layout.of(spec).manifest))
     return found

@@ -10,7 +10,7 @@ import pytest
 
 from shardline_common.errors import FailureCode
 from shardline_consumer.filters.clara import Rejection
-from shardline_producer.sources.documents import DeadReason
+from shardline_producer.sources.documents import DeadLetterReason
 from tests.make import job
 from tools.reference import DOCS, pages
 
@@ -29,7 +29,7 @@ def test_the_schema_takes_real_jobs() -> None:
 
 def test_every_reason_and_code_is_explained() -> None:
     text = (DOCS / "datasets.md").read_text(encoding="utf-8")
-    for name in [*FailureCode, *DeadReason, *Rejection]:
+    for name in [*FailureCode, *DeadLetterReason, *Rejection]:
         assert f"`{name}`" in text, name
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardline.cli.options import read_job
-from shardline.services.date_range import parse_window
+from shardline.services.date_range import parse_date_range
 from shardline.services.job_template import fill_job
 from shardline_common.errors import JobInvalid, UsageError
 from shardline_common.job.spec import JOB_ID, parse_job
@@ -33,7 +33,7 @@ DAY = timedelta(days=1)
     ],
 )
 def test_windows(text: str, name: str, first: str, last: str) -> None:
-    found = parse_window(text, TODAY)
+    found = parse_date_range(text, TODAY)
     assert (found.name, found.first.isoformat(), found.last.isoformat()) == (name, first, last)
 
 
@@ -43,25 +43,25 @@ def test_windows(text: str, name: str, first: str, last: str) -> None:
 )
 def test_what_is_no_window_is_a_sentence(text: str) -> None:
     with pytest.raises(UsageError, match="--window") as refused:
-        parse_window(text, TODAY)
+        parse_date_range(text, TODAY)
     assert "yesterday" in (refused.value.hint or "")
 
 
 @given(DAYS)
 def test_windows_follow_each_other_without_gap_or_overlap(today: date) -> None:
     for text, step in (("yesterday", 1), ("last-week", 7)):
-        now, then = parse_window(text, today), parse_window(text, today - step * DAY)
+        now, then = parse_date_range(text, today), parse_date_range(text, today - step * DAY)
         assert now.first == then.last + DAY
         assert now.last < today
-    month = parse_window("last-month", today)
+    month = parse_date_range("last-month", today)
     assert (month.first.day, (month.last + DAY).day) == (1, 1)
     assert (month.last + DAY).month == today.month
 
 
 @given(DAYS, st.sampled_from(["today", "yesterday", "last-week", "last-month"]))
 def test_a_name_names_its_window_and_fits_into_an_id(today: date, text: str) -> None:
-    found = parse_window(text, today)
-    assert parse_window(found.name, TODAY) == found
+    found = parse_date_range(text, today)
+    assert parse_date_range(found.name, TODAY) == found
     job = {"job_id": "laws-${window}", "name": "laws", "source": {"type": "uds3"}}
     assert parse_job(fill_job(json.dumps(job).encode(), found, ())).job_id == f"laws-{found.name}"
     assert JOB_ID.startswith("^[a-z0-9]")
@@ -71,13 +71,13 @@ def test_a_name_names_its_window_and_fits_into_an_id(today: date, text: str) -> 
 def test_each_text_of_a_day_lies_in_its_window_alone(day: date, at: time, form: str) -> None:
     text = day.isoformat() + at.strftime(form)
     for other in (day - DAY, day, day + DAY):
-        values = parse_window(other.isoformat(), TODAY).values
+        values = parse_date_range(other.isoformat(), TODAY).values
         assert (values["from"] <= text <= values["next"]) == (other == day)
         assert (values["from"] <= day.isoformat() <= values["to"]) == (other == day)
 
 
 def filled(job: object, *sets: str, window: str | None = None) -> object:
-    found = parse_window(window, TODAY) if window else None
+    found = parse_date_range(window, TODAY) if window else None
     return json.loads(fill_job(json.dumps(job).encode(), found, sets))
 
 

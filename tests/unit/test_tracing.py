@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from starlette.types import Message, Receive, Scope, Send
 
 from shardline.gateway.middleware import Frame, FramePolicy
-from shardline.services.embedded import Embedded
+from shardline.services.embedded import EmbeddedRun
 from shardline.services.sample import write_sample
 from shardline.services.wiring import source_factory, traced
 from shardline_common.dataset.verify import Verifier
@@ -127,7 +127,7 @@ async def embedded(folder: Path) -> MemoryStore:
     """What a run of the sample leaves in its store."""
     store, source = MemoryStore(), source_factory(Settings(), folder, confined=True, remote=None)
     limits = Limits(progress_seconds=0.05)
-    embedded = Embedded(store, SystemClock(), Metrics(), source, limits, 1 << 28, spool_dir=folder)
+    embedded = EmbeddedRun(store, SystemClock(), Metrics(), source, limits, 1 << 28, spool_dir=folder)
     view = (await embedded.run(job(**sample_job("sample")), lambda _: None)).view
     assert view.state.state == "completed", view.to_json()
     return store

@@ -19,7 +19,7 @@ MOST_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetterRecord:
     """A dead letter as people see it. `original` is cut at 64 KiB; None where a setting leaves it out."""
 
     key: str
@@ -32,7 +32,7 @@ class Letter:
     original: bytes | None
 
     @classmethod
-    def decode(cls, record: Record) -> "Letter":
+    def decode(cls, record: Record) -> "DeadLetterRecord":
         """The letter of a record with a value."""
         value = orjson.loads(record.value or b"{}")
         original = value.pop("original_base64")
@@ -43,7 +43,7 @@ class Letter:
         )
 
 
-def job_letter(
+def document_dead_letter(
     job_id: str, place: tuple[int, int], position: bytes, dead: DeadLetter, *, keep_original: bool
 ) -> Message:
     """The letter of a document; `place` is its partition and sequence."""
@@ -51,7 +51,7 @@ def job_letter(
     return _message(key, job_id, orjson.loads(position), dead, keep_original=keep_original)
 
 
-def request_letter(record: Record, reason: str, hint: str) -> Message:
+def message_dead_letter(record: Record, reason: str, hint: str) -> Message:
     """The letter of a message of dataset.jobs that cannot be taken."""
     original = record.value or b""
     digest = sha256(original).hexdigest()

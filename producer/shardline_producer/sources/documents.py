@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from shardline_common.job.messages import DeadLetter
-from shardline_producer.sources.source import Broken, Document
+from shardline_producer.sources.source import Document, InvalidDocument
 
 ORIGINAL_BYTES = 65_536
 _MOST_ID_BYTES = 1024
@@ -20,7 +20,7 @@ _CONTROL = 0x20
 _MOST_SCORE = 1e300
 
 
-class DeadReason(StrEnum):
+class DeadLetterReason(StrEnum):
     """Why something cannot be a document: the closed list."""
 
     INVALID_UTF8 = "invalid_utf8"
@@ -39,54 +39,58 @@ class DeadReason(StrEnum):
 
 
 _HINTS = {
-    DeadReason.INVALID_UTF8: "the line is not valid UTF-8",
-    DeadReason.INVALID_JSON: "the line is not valid JSON (NaN and Infinity are not)",
-    DeadReason.NOT_AN_OBJECT: "a document is a JSON object",
-    DeadReason.TOO_DEEP: f"the document is nested more than {_MOST_DEPTH} levels deep",
-    DeadReason.MISSING_ID: "the document has no document_id",
-    DeadReason.BAD_ID: f"document_id must be text of up to {_MOST_ID_BYTES} bytes without control characters",
-    DeadReason.NO_CONTENT: "the document has no content",
-    DeadReason.CONTENT_NOT_TEXT: "content must be text",
-    DeadReason.LONE_SURROGATE: "document_id or content holds half of a surrogate pair",
-    DeadReason.TOO_LARGE: "the document is larger than max_document_bytes",
-    DeadReason.VANISHED: "the document was planned, and then removed or marked deleted before it was read",
-    DeadReason.UNREADABLE_KEY: "ThemisDB cannot give a row alone whose key holds '/', '?', '#', '..', a "
-    "backslash or white space; with source.lossless false it can be read",
-    DeadReason.NO_TEXT: "the document's body is a file without a text, such as a scanned PDF",
+    DeadLetterReason.INVALID_UTF8: "the line is not valid UTF-8",
+    DeadLetterReason.INVALID_JSON: "the line is not valid JSON (NaN and Infinity are not)",
+    DeadLetterReason.NOT_AN_OBJECT: "a document is a JSON object",
+    DeadLetterReason.TOO_DEEP: f"the document is nested more than {_MOST_DEPTH} levels deep",
+    DeadLetterReason.MISSING_ID: "the document has no document_id",
+    DeadLetterReason.BAD_ID: f"document_id must be text of up to {_MOST_ID_BYTES} bytes without "
+    "control characters",
+    DeadLetterReason.NO_CONTENT: "the document has no content",
+    DeadLetterReason.CONTENT_NOT_TEXT: "content must be text",
+    DeadLetterReason.LONE_SURROGATE: "document_id or content holds half of a surrogate pair",
+    DeadLetterReason.TOO_LARGE: "the document is larger than max_document_bytes",
+    DeadLetterReason.VANISHED: "the document was planned, and then removed or marked deleted before it "
+    "was read",
+    DeadLetterReason.UNREADABLE_KEY: "ThemisDB cannot give a row alone whose key holds '/', '?', '#', '..', "
+    "a backslash or white space; with source.lossless false it can be read",
+    DeadLetterReason.NO_TEXT: "the document's body is a file without a text, such as a scanned PDF",
 }
 
 
 class _Unusable(Exception):
-    def __init__(self, reason: DeadReason) -> None:
+    def __init__(self, reason: DeadLetterReason) -> None:
         super().__init__(reason)
         self.reason = reason
 
 
-def dead_letter(reason: DeadReason, place: str, start: bytes, digest: str, size: int) -> DeadLetter:
+def dead_letter(reason: DeadLetterReason, place: str, start: bytes, digest: str, size: int) -> DeadLetter:
     """The dead letter of something `size` bytes long that begins with `start`."""
     return DeadLetter(reason.value, f"{place}: {_HINTS[reason]}", digest, size, start[:ORIGINAL_BYTES])
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class FieldNames:
     """The fields that hold a document's id and its text; of several for the text the first that is there."""
 
     identity: str = "document_id"
     text: tuple[str, ...] = ("content",)
 
 
-_FILES = Names()
+_FILES = FieldNames()
 
 
-def parse_line(raw: bytes, place: str, names: Names = _FILES) -> Document | Broken:
+def parse_document(raw: bytes, place: str, names: FieldNames = _FILES) -> Document | InvalidDocument:
     """The document of a line; `place` names the line for people, and stands in for a missing id."""
     try:
         return _document(raw, names)
     except _Unusable as error:
-        return Broken(place, dead_letter(error.reason, place, raw, sha256(raw).hexdigest(), len(raw)))
+        return InvalidDocument(
+            place, dead_letter(error.reason, place, raw, sha256(raw).hexdigest(), len(raw))
+        )
 
 
-def usable(document: Document) -> Document | Broken:
+def validated(document: Document) -> Document | InvalidDocument:
     """The document, or its dead letter where id or text cannot be those of a row."""
     try:
         _identity(document.id)
@@ -94,11 +98,13 @@ def usable(document: Document) -> Document | Broken:
     except _Unusable as error:
         raw = document.text.encode("utf-8", "surrogatepass")
         place = document.id.encode("utf-8", "backslashreplace").decode()
-        return Broken(place, dead_letter(error.reason, place, raw, sha256(raw).hexdigest(), len(raw)))
+        return InvalidDocument(
+            place, dead_letter(error.reason, place, raw, sha256(raw).hexdigest(), len(raw))
+        )
     return document
 
 
-def _document(raw: bytes, names: Names) -> Document:
+def _document(raw: bytes, names: FieldNames) -> Document:
     # The fast path decides only what every JSON reader agrees on; what orjson refuses, or may have
     # rounded, is decided by the slow path, so that no result hangs on a library's limits.
     try:
@@ -106,7 +112,7 @@ def _document(raw: bytes, names: Names) -> Document:
     except orjson.JSONDecodeError:
         value = _slow_loads(raw)
     if type(value) is not dict:
-        raise _Unusable(DeadReason.NOT_AN_OBJECT)
+        raise _Unusable(DeadLetterReason.NOT_AN_OBJECT)
     for item in value.values():
         if _needs_a_second_look(item):
             value = _slow_loads(raw)
@@ -117,7 +123,7 @@ def _document(raw: bytes, names: Names) -> Document:
         if text is None:
             text = value.pop(name, None)
     if type(text) is not str:
-        raise _Unusable(DeadReason.NO_CONTENT if text is None else DeadReason.CONTENT_NOT_TEXT)
+        raise _Unusable(DeadLetterReason.NO_CONTENT if text is None else DeadLetterReason.CONTENT_NOT_TEXT)
     if not text.isascii():
         _check_surrogates(text)
     return Document(identity, text, value, own_score(value))
@@ -133,14 +139,14 @@ def _needs_a_second_look(item: object) -> bool:
 
 def _identity(value: object) -> str:
     if value is None:
-        raise _Unusable(DeadReason.MISSING_ID)
+        raise _Unusable(DeadLetterReason.MISSING_ID)
     if type(value) is int:
         value = str(value)
     if type(value) is not str or not value:
-        raise _Unusable(DeadReason.BAD_ID)
+        raise _Unusable(DeadLetterReason.BAD_ID)
     _check_surrogates(value)
     if len(value.encode()) > _MOST_ID_BYTES or any(ord(char) < _CONTROL for char in value):
-        raise _Unusable(DeadReason.BAD_ID)
+        raise _Unusable(DeadLetterReason.BAD_ID)
     return value
 
 
@@ -148,7 +154,7 @@ def _check_surrogates(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _Unusable(DeadReason.LONE_SURROGATE) from None
+        raise _Unusable(DeadLetterReason.LONE_SURROGATE) from None
 
 
 def own_score(metadata: dict[str, Any]) -> float:
@@ -164,15 +170,15 @@ def _slow_loads(raw: bytes) -> Any:
     try:
         text = raw.decode()
     except UnicodeDecodeError:
-        raise _Unusable(DeadReason.INVALID_UTF8) from None
+        raise _Unusable(DeadLetterReason.INVALID_UTF8) from None
     if text.count("[") + text.count("{") > _MOST_DEPTH and _depth(text) > _MOST_DEPTH:
-        raise _Unusable(DeadReason.TOO_DEEP)
+        raise _Unusable(DeadLetterReason.TOO_DEEP)
     try:
         return json.loads(
             text, parse_constant=_refuse_constant, parse_int=_parse_int, parse_float=_parse_float
         )
     except ValueError:
-        raise _Unusable(DeadReason.INVALID_JSON) from None
+        raise _Unusable(DeadLetterReason.INVALID_JSON) from None
 
 
 def _refuse_constant(name: str) -> Any:

@@ -8,7 +8,7 @@ from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.spec import JobSpec
 from shardline_producer.sources.planned import Description, Entry, vanished
 from shardline_producer.sources.query_filters import check_filters, passes
-from shardline_producer.sources.source import Broken, Document
+from shardline_producer.sources.source import Document, InvalidDocument
 
 _PAGE = 1_000
 _FETCH_SIZE = 1 << 20
@@ -72,9 +72,9 @@ class MemoryDatabase:
         finally:
             self.connections -= 1
 
-    async def fetch(self, entries: Sequence[Entry]) -> list[Document | Broken]:
+    async def fetch(self, entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
         """Contents as they are now, about a MiB of them."""
-        found: list[Document | Broken] = []
+        found: list[Document | InvalidDocument] = []
         size = 0
         for entry in entries:
             document = self.documents.get(entry.id)

@@ -17,8 +17,15 @@ import orjson
 
 from shardline_common.job.messages import Position
 from shardline_common.job.spec import JobSpec
-from shardline_producer.sources.documents import DeadReason, dead_letter
-from shardline_producer.sources.source import Broken, Declared, Document, Frozen, Item, Parts
+from shardline_producer.sources.documents import DeadLetterReason, dead_letter
+from shardline_producer.sources.source import (
+    DeclaredSource,
+    Document,
+    Frozen,
+    InvalidDocument,
+    PlanPages,
+    SourceItem,
+)
 
 _FIRST_PART = 1_000
 _LARGEST_PART = 50_000
@@ -41,7 +48,7 @@ class Description:
 
     `facts` are given back to every later call, so that whoever goes on does as the planner did.
     `ranked`: the list is one search, made whole at planning; else it is extended in its own order.
-    `columns` and `notes` as in `Declared`; `estimate` is about how many documents there are.
+    `columns` and `notes` as in `DeclaredSource`; `estimate` is about how many documents there are.
     """
 
     facts: Mapping[str, Any]
@@ -54,7 +61,7 @@ class Description:
 class Fetcher(Protocol):
     """Reads contents over one connection."""
 
-    async def fetch(self, entries: Sequence[Entry]) -> list[Document | Broken]:
+    async def fetch(self, entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
         """The contents of the first entries, in order: of at least one, and of as many as fit into memory.
 
         A document's relevance is its own score; in a search that of the plan takes its place.
@@ -90,19 +97,19 @@ class PlannedStore(Protocol):
         """Connect for reading contents; leaving the context closes the connection."""
 
 
-def vanished(identity: str) -> Broken:
+def vanished(identity: str) -> InvalidDocument:
     """The dead letter of a planned document that is not there any more."""
-    return unusable(identity, DeadReason.VANISHED)
+    return unusable(identity, DeadLetterReason.VANISHED)
 
 
-def unusable(identity: str, reason: DeadReason, original: bytes = b"") -> Broken:
+def unusable(identity: str, reason: DeadLetterReason, original: bytes = b"") -> InvalidDocument:
     """The dead letter of a planned document that cannot be one; `original` is what there was of it."""
     digest = sha256(original).hexdigest()
-    return Broken(identity, dead_letter(reason, identity, original, digest, len(original)))
+    return InvalidDocument(identity, dead_letter(reason, identity, original, digest, len(original)))
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PlanPage:
     """Entries with the ordinals first + 1, first + 2 …; `last`: nothing comes behind them."""
 
     first: int
@@ -133,7 +140,7 @@ class Part:
         return orjson.dumps(value)
 
     @classmethod
-    def decode(cls, data: bytes) -> "Part":
+    def decode(cls, data: bytes) -> "PlanPage":
         """The part of its JSON."""
         value = orjson.loads(data)
         ids, foreign = value["ids"], set(value.get("foreign", ()))
@@ -158,7 +165,7 @@ def part_size(first: int) -> int:
 class PlannedSource:
     """Implements `Source` over a PlannedStore. Positions are (ordinal of the plan,)."""
 
-    def __init__(self, spec: JobSpec, store: PlannedStore, parts: Parts) -> None:
+    def __init__(self, spec: JobSpec, store: PlannedStore, parts: PlanPages) -> None:
         self._top = spec.query.top_k
         self._store = store
         self._parts = parts
@@ -182,27 +189,27 @@ class PlannedSource:
             async for page in pages:
                 waiting += page
                 while len(waiting) > (size := part_size(first)):
-                    await self._keep(folder, Part(first, False, waiting[:size]))
+                    await self._keep(folder, PlanPage(first, False, waiting[:size]))
                     first, waiting = first + size, waiting[size:]
-        await self._keep(folder, Part(first, True, waiting))
+        await self._keep(folder, PlanPage(first, True, waiting))
         return first + len(waiting)
 
-    async def _keep(self, folder: str, part: Part) -> Part:
+    async def _keep(self, folder: str, part: PlanPage) -> PlanPage:
         name = f"{folder}/{part.name}" if folder else part.name
-        return Part.decode(await self._parts.keep(name, part.encode()))
+        return PlanPage.decode(await self._parts.keep(name, part.encode()))
 
-    def declared(self, frozen: Frozen) -> Declared:
+    def declared(self, frozen: Frozen) -> DeclaredSource:
         """What the store told at planning."""
-        return Declared(frozen[0]["columns"], frozen[0]["notes"])
+        return DeclaredSource(frozen[0]["columns"], frozen[0]["notes"])
 
     def check_query(self, fields: Sequence[str]) -> None:
         """Nothing is left to check: the store did it at planning."""
 
-    def sample(self, frozen: Frozen) -> AsyncGenerator[list[Item], None]:
+    def sample(self, frozen: Frozen) -> AsyncGenerator[list[SourceItem], None]:
         """The first documents of the plan."""
         return self.read(frozen, None)
 
-    async def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[Item], None]:
+    async def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[SourceItem], None]:
         """Fetch the planned documents behind a position; a scan's plan is extended on the way."""
         done: int = after[-1] if after else 0
         # Few at first: whoever waits for the first document does not wait for the five hundredth.
@@ -233,22 +240,22 @@ class PlannedSource:
         share = done / max(count, 1) if count is not None else min(0.99, done / max(frozen[0]["estimate"], 1))
         return min(1.0, share)
 
-    async def _plan(self, frozen: Frozen, done: int) -> AsyncGenerator[Part, None]:
+    async def _plan(self, frozen: Frozen, done: int) -> AsyncGenerator[PlanPage, None]:
         """The parts from the one on that holds the entry behind `done`."""
         folder: str = frozen[0]["folder"]
         names = await self._parts.names(folder)
         wanted = f"{folder}/{part_name(done)}" if folder else part_name(done)
         start = max((place for place, name in enumerate(names) if name <= wanted), default=0)
-        part: Part | None = None
+        part: PlanPage | None = None
         for name in names[start:]:
-            part = Part.decode(await self._parts.get(name))
+            part = PlanPage.decode(await self._parts.get(name))
             yield part
         while part is None or not part.last:
             part = await self._extend(frozen[0]["facts"], part)
             yield part
         self._count = part.next
 
-    async def _extend(self, facts: Mapping[str, Any], before: Part | None) -> Part:
+    async def _extend(self, facts: Mapping[str, Any], before: PlanPage | None) -> PlanPage:
         first = before.next if before else 0
         after = before.entries[-1] if before else None
         limit = part_size(first)
@@ -263,13 +270,13 @@ class PlannedSource:
                     break
         whole = size < _PART_BYTES and len(entries) < limit
         last = whole or first + len(entries) == self._top
-        return await self._keep("", Part(first, last, entries))
+        return await self._keep("", PlanPage(first, last, entries))
 
 
-def _item(ordinal: int, content: Document | Broken, score: float | None) -> Item:
-    if isinstance(content, Broken):
-        return Item((ordinal,), content, content.dead.size)
+def _item(ordinal: int, content: Document | InvalidDocument, score: float | None) -> SourceItem:
+    if isinstance(content, InvalidDocument):
+        return SourceItem((ordinal,), content, content.dead_letter.size)
     if score is not None:
         content.relevance = score
     text = content.text
-    return Item((ordinal,), content, len(text) if text.isascii() else len(text.encode()))
+    return SourceItem((ordinal,), content, len(text) if text.isascii() else len(text.encode()))

@@ -22,27 +22,27 @@ class Document:
 
 
 @dataclass(slots=True)
-class Broken:
+class InvalidDocument:
     """What cannot be a document. `key` is its place, in place of an id: `laws.jsonl:12`."""
 
     key: str
-    dead: DeadLetter
+    dead_letter: DeadLetter
 
 
 @dataclass(slots=True)
-class Item:
+class SourceItem:
     """One thing read: where, what, and how many bytes it has in the source.
 
     The last part of a position is the ordinal: 1, 2, 3 … over all items, the source's own count.
     """
 
     position: Position
-    content: Document | Broken
+    content: Document | InvalidDocument
     size: int
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
+class DeclaredSource:
     """What a source knows of its documents without reading one.
 
     `columns`: name → type of the metadata, in row order; None: look at the first documents.
@@ -63,10 +63,10 @@ class Source(Protocol):
             JobFailed: there is nothing, or it may not be read (`source_invalid`).
         """
 
-    def declared(self, frozen: Frozen) -> Declared:
+    def declared(self, frozen: Frozen) -> DeclaredSource:
         """What is known of the documents now."""
 
-    def sample(self, frozen: Frozen) -> AsyncGenerator[list[Item], None]:
+    def sample(self, frozen: Frozen) -> AsyncGenerator[list[SourceItem], None]:
         """Items in source order: what columns are found from, where none are declared.
 
         Files give them without regard to the query, so that its filters can be checked; a planned
@@ -80,7 +80,7 @@ class Source(Protocol):
             JobFailed: a filter names another field; the message names those there are.
         """
 
-    def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[Item], None]:
+    def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[SourceItem], None]:
         """Batches of items behind `after`, in a stable order, bounded in bytes.
 
         Raises:
@@ -91,7 +91,7 @@ class Source(Protocol):
         """The share of the source that lies before `position`, 0 to 1."""
 
 
-class Parts(Protocol):
+class PlanPages(Protocol):
     """Where the parts of a plan are kept: small JSON objects, create-only, in the dataset's own folder.
 
     Names are relative, `/`-separated, and sort as text. All methods raise StoreUnavailable.
@@ -107,5 +107,5 @@ class Parts(Protocol):
         """The names in a folder ("" is the root), sorted; folders below it are left out."""
 
 
-OpenSource = Callable[[JobSpec, Parts], Source]
+OpenSource = Callable[[JobSpec, PlanPages], Source]
 """Makes the source of a job. It opens no connection yet: each freeze and read has its own, and closes it."""

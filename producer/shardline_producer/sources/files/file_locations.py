@@ -33,7 +33,7 @@ def changed(name: str) -> JobFailed:
     )
 
 
-class Place(Protocol):
+class FileLocation(Protocol):
     """A kind of place that files lie in."""
 
     @property

@@ -10,12 +10,12 @@ from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.messages import Position
 from shardline_common.job.spec import FilesSource, JobSpec
 from shardline_common.runtime.threads import run_in_thread
-from shardline_producer.sources.documents import DeadReason, dead_letter, parse_line
+from shardline_producer.sources.documents import DeadLetterReason, dead_letter, parse_document
 from shardline_producer.sources.files.decompress import CorruptStream, Decompressor, Plain, decompressor
-from shardline_producer.sources.files.file_locations import Place, invalid
+from shardline_producer.sources.files.file_locations import FileLocation, invalid
 from shardline_producer.sources.files.lines import Line, LineSplitter
 from shardline_producer.sources.query_filters import check_filters, passes
-from shardline_producer.sources.source import Broken, Declared, Document, Frozen, Item
+from shardline_producer.sources.source import DeclaredSource, Document, Frozen, InvalidDocument, SourceItem
 
 _MOST_ITEMS = 1000
 _MOST_BYTES = 1 << 20
@@ -39,7 +39,7 @@ class Cursor:
 class JsonLinesFiles:
     """Implements `Source`. Positions are (file, line, offset behind the line, ordinal)."""
 
-    def __init__(self, spec: JobSpec, local: Place, remote: Place | None) -> None:
+    def __init__(self, spec: JobSpec, local: FileLocation, remote: FileLocation | None) -> None:
         if not isinstance(spec.source, FilesSource):
             raise TypeError(spec.source.type)
         self._spec = spec
@@ -60,7 +60,7 @@ class JsonLinesFiles:
                 files.setdefault(file["path"], file)
         return list(files.values())
 
-    def _place(self, path: str) -> Place:
+    def _place(self, path: str) -> FileLocation:
         if not path.startswith("s3://"):
             return self._local
         if self._remote is None:
@@ -69,20 +69,20 @@ class JsonLinesFiles:
             )
         return self._remote
 
-    def declared(self, frozen: Frozen) -> Declared:  # noqa: ARG002 - it knows nothing beforehand
+    def declared(self, frozen: Frozen) -> DeclaredSource:  # noqa: ARG002 - it knows nothing beforehand
         """Nothing: files tell their fields only when they are read."""
-        return Declared()
+        return DeclaredSource()
 
     def check_query(self, fields: Sequence[str]) -> None:
         """Check the filters against the fields found."""
         check_filters(self._spec.query.filters, fields)
 
-    async def sample(self, frozen: Frozen) -> AsyncGenerator[list[Item], None]:
+    async def sample(self, frozen: Frozen) -> AsyncGenerator[list[SourceItem], None]:
         """All items, unfiltered."""
         async for batch in self._items(frozen, Cursor(), {}):
             yield batch
 
-    async def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[Item], None]:
+    async def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[SourceItem], None]:
         """Items behind a position that pass the filters, up to top_k of them."""
         query, start = self._spec.query, Cursor.after(after)
         left = None if query.top_k is None else query.top_k - start.ordinal
@@ -113,7 +113,7 @@ class JsonLinesFiles:
 
     async def _items(
         self, frozen: Frozen, start: Cursor, filters: Mapping[str, Any]
-    ) -> AsyncGenerator[list[Item], None]:
+    ) -> AsyncGenerator[list[SourceItem], None]:
         ordinal = start.ordinal
         for number in range(start.file, len(frozen)):
             begin = start if number == start.file else Cursor(file=number)
@@ -148,7 +148,7 @@ class _FileReader:
         """Bytes of text of one byte of the file."""
         return self._decoder.given / self._decoder.taken if self._decoder.given else 1.0
 
-    async def batches(self, place: Place, ordinal: int) -> AsyncGenerator[list[Item], None]:
+    async def batches(self, place: FileLocation, ordinal: int) -> AsyncGenerator[list[SourceItem], None]:
         self._ordinal = ordinal
         stream = place.stream(self._file, self._seek)
         async with aclosing(stream) as chunks:
@@ -160,7 +160,7 @@ class _FileReader:
         while batch := await self._batch(rest):
             yield batch
 
-    async def _batch(self, work: Iterator[Item]) -> list[Item]:
+    async def _batch(self, work: Iterator[SourceItem]) -> list[SourceItem]:
         try:
             return await run_in_thread(partial(_some, work))
         except CorruptStream as error:
@@ -170,7 +170,7 @@ class _FileReader:
                 hint="the file is broken or was cut off; make it anew and submit a new job",
             ) from None
 
-    def _decode(self, chunk: bytes) -> Iterator[Item]:
+    def _decode(self, chunk: bytes) -> Iterator[SourceItem]:
         for piece in self._decoder.feed(chunk):
             fresh = piece
             if self._skip:
@@ -178,28 +178,30 @@ class _FileReader:
                 self._skip -= len(piece) - len(fresh)
             yield from self._parse(self._lines.feed(fresh))
 
-    def _finish(self) -> Iterator[Item]:
+    def _finish(self) -> Iterator[SourceItem]:
         self._decoder.finish()
         yield from self._parse(self._lines.finish())
 
-    def _parse(self, lines: Iterator[Line]) -> Iterator[Item]:
+    def _parse(self, lines: Iterator[Line]) -> Iterator[SourceItem]:
         for line in lines:
             content = self._content(line)
             if isinstance(content, Document) and self._filters and not passes(content, self._filters):
                 continue
             self._ordinal += 1
             position = (self._start.file, line.number, line.end, self._ordinal)
-            yield Item(position, content, line.size)
+            yield SourceItem(position, content, line.size)
 
-    def _content(self, line: Line) -> Document | Broken:
+    def _content(self, line: Line) -> Document | InvalidDocument:
         place = f"{self._file['path']}:{line.number}"
         if line.digest is None:
-            return parse_line(line.text, place)
-        return Broken(place, dead_letter(DeadReason.TOO_LARGE, place, line.text, line.digest, line.size))
+            return parse_document(line.text, place)
+        return InvalidDocument(
+            place, dead_letter(DeadLetterReason.TOO_LARGE, place, line.text, line.digest, line.size)
+        )
 
 
-def _some(work: Iterator[Item]) -> list[Item]:
-    batch: list[Item] = []
+def _some(work: Iterator[SourceItem]) -> list[SourceItem]:
+    batch: list[SourceItem] = []
     size = 0
     for item in work:
         batch.append(item)

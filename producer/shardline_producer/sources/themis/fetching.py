@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from shardline_common.http.client import AnswerTooLarge
-from shardline_producer.sources.documents import DeadReason, parse_line
+from shardline_producer.sources.documents import DeadLetterReason, parse_document
 from shardline_producer.sources.planned import Entry, unusable, vanished
-from shardline_producer.sources.source import Broken, Document
+from shardline_producer.sources.source import Document, InvalidDocument
 from shardline_producer.sources.themis.client import ThemisClient
 from shardline_producer.sources.themis.fanout import in_order
 from shardline_producer.sources.themis.limiter import RateLimiter
@@ -26,9 +26,9 @@ class WholeRows:
         self._wanted = wanted
         self._width = width
 
-    async def fetch(self, entries: Sequence[Entry]) -> list[Document | Broken]:
+    async def fetch(self, entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
         """As many as a MiB holds, and as the rate limit lets through without a wait."""
-        found, size = list[Document | Broken](), 0
+        found, size = list[Document | InvalidDocument](), 0
         most = min(len(entries), self._limiter.free)
         while len(found) < most and size < _BYTES:
             width = (
@@ -42,19 +42,19 @@ class WholeRows:
                 size += length
         return found
 
-    async def _one(self, identity: str) -> tuple[Document | Broken, int]:
+    async def _one(self, identity: str) -> tuple[Document | InvalidDocument, int]:
         target = self._wanted.target
         if not readable(target.table, identity):
-            return unusable(identity, DeadReason.UNREADABLE_KEY), 0
+            return unusable(identity, DeadLetterReason.UNREADABLE_KEY), 0
         blob = await self._client.entity(target.table, identity)
         if blob is None:
             return vanished(identity), 0
         found = self._document(blob, identity)
         return found, len(blob)
 
-    def _document(self, blob: str, identity: str) -> Document | Broken:
-        found = parse_line(blob.encode("utf-8", "surrogatepass"), identity, self._wanted.names)
-        if isinstance(found, Broken):
+    def _document(self, blob: str, identity: str) -> Document | InvalidDocument:
+        found = parse_document(blob.encode("utf-8", "surrogatepass"), identity, self._wanted.names)
+        if isinstance(found, InvalidDocument):
             return found
         if found.id != identity:
             raise not_its_key(self._wanted.target, found.id)
@@ -72,9 +72,9 @@ class QuickRows:
         self._texts: dict[str, str] = {}
         self._until = b""
 
-    async def fetch(self, entries: Sequence[Entry]) -> list[Document | Broken]:
+    async def fetch(self, entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
         """As many as a MiB holds, of a window that is a page long at most."""
-        found, size = list[Document | Broken](), 0
+        found, size = list[Document | InvalidDocument](), 0
         for place, entry in enumerate(entries):
             if order_key(entry.id) > self._until:
                 if found:
@@ -111,8 +111,8 @@ class QuickRows:
         self._until = order_key(identity)
         return rows[0].text
 
-    def _document(self, text: str, identity: str) -> Document | Broken:
-        found = parse_line(text.encode("utf-8", "surrogatepass"), identity, self._wanted.names)
-        if isinstance(found, Broken):
+    def _document(self, text: str, identity: str) -> Document | InvalidDocument:
+        found = parse_document(text.encode("utf-8", "surrogatepass"), identity, self._wanted.names)
+        if isinstance(found, InvalidDocument):
             return found
         return found if self._wanted.conditions.meets(found) else vanished(identity)

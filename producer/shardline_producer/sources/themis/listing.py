@@ -14,7 +14,7 @@ from typing import Any
 
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.http.client import AnswerTooLarge
-from shardline_producer.sources.documents import Names, parse_line
+from shardline_producer.sources.documents import FieldNames, parse_document
 from shardline_producer.sources.planned import Entry
 from shardline_producer.sources.source import Document
 from shardline_producer.sources.themis.client import Rejected, ThemisClient
@@ -47,13 +47,13 @@ class Wanted:
     keyed: bool
 
     @property
-    def names(self) -> Names:
+    def names(self) -> FieldNames:
         """Where id and text of a row are: the exporter of ThemisDB calls the text `content`."""
-        return Names(self.target.key, ("content", "text"))
+        return FieldNames(self.target.key, ("content", "text"))
 
     def parse(self, text: str, place: str) -> Document | None:
         """The document of a row's text, where it is one."""
-        found = parse_line(text.encode("utf-8", "surrogatepass"), place, self.names)
+        found = parse_document(text.encode("utf-8", "surrogatepass"), place, self.names)
         return found if isinstance(found, Document) else None
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import orjson
 
-from shardline_producer.sources.documents import DeadReason, dead_letter, own_score, usable
+from shardline_producer.sources.documents import DeadLetterReason, dead_letter, own_score, validated
 from shardline_producer.sources.planned import Entry, unusable, vanished
-from shardline_producer.sources.source import Broken, Document
+from shardline_producer.sources.source import Document, InvalidDocument
 from shardline_producer.sources.uds3.postgres.connection import Row, Session, metadata_of
 from shardline_producer.sources.uds3.postgres.sql import Selection
 from shardline_producer.sources.uds3.store_ports import Bodies, Body, Unreadable, Wanted
@@ -30,7 +30,7 @@ class ContentFetcher:
         self._bodies = bodies
         self._longest = longest
 
-    async def fetch(self, entries: Sequence[Entry]) -> list[Document | Broken]:
+    async def fetch(self, entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
         """Contents of the first entries."""
         if self._selection is None or not self._selection.schema.has_contents:
             entries = entries[:_MOST_BODIES]
@@ -61,7 +61,7 @@ class ContentFetcher:
 
     def _content(
         self, entry: Entry, row: Row | None, bodies: Mapping[str, Body | Unreadable]
-    ) -> Document | Broken:
+    ) -> Document | InvalidDocument:
         if row is not None and _gone(entry, row):
             return vanished(entry.id)
         if row is not None and row.digest is not None:
@@ -71,7 +71,7 @@ class ContentFetcher:
             return _document(entry.id, row.body, metadata)
         body = bodies.get(entry.id)
         if body is None:
-            return unusable(entry.id, DeadReason.NO_CONTENT)
+            return unusable(entry.id, DeadLetterReason.NO_CONTENT)
         if isinstance(body, Unreadable):
             return unusable(entry.id, body.reason, body.original)
         # The tables are the authority; what they do not say, the body's store may know.
@@ -91,10 +91,12 @@ def _wanted(entry: Entry, row: Row | None) -> Wanted | None:
     return Wanted(entry.id, refs if isinstance(refs, dict) else {})
 
 
-def _too_large(row: Row) -> Broken:
+def _too_large(row: Row) -> InvalidDocument:
     start = (row.body or "").encode()
-    return Broken(row.id, dead_letter(DeadReason.TOO_LARGE, row.id, start, row.digest or "", row.size or 0))
+    return InvalidDocument(
+        row.id, dead_letter(DeadLetterReason.TOO_LARGE, row.id, start, row.digest or "", row.size or 0)
+    )
 
 
-def _document(identity: str, text: str, metadata: dict[str, Any]) -> Document | Broken:
-    return usable(Document(identity, text, metadata, own_score(metadata)))
+def _document(identity: str, text: str, metadata: dict[str, Any]) -> Document | InvalidDocument:
+    return validated(Document(identity, text, metadata, own_score(metadata)))

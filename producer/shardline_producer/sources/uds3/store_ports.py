@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from shardline_common.job.spec import Query, SearchType
-from shardline_producer.sources.documents import DeadReason
+from shardline_producer.sources.documents import DeadLetterReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +71,12 @@ class Body:
 class Unreadable:
     """A body that is there and is no text: why. `original` is its start, for the dead letter."""
 
-    reason: DeadReason
+    reason: DeadLetterReason
     original: bytes = b""
 
 
 # The body is marked deleted: no other store is asked for it, and the document is a dead letter.
-REMOVED = Unreadable(DeadReason.VANISHED)
+REMOVED = Unreadable(DeadLetterReason.VANISHED)
 
 
 class Bodies(Protocol):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from email.message import Message
 from typing import Any
 
-from shardline_producer.sources.documents import ORIGINAL_BYTES, DeadReason
+from shardline_producer.sources.documents import ORIGINAL_BYTES, DeadLetterReason
 from shardline_producer.sources.uds3.store_ports import Body, Unreadable
 from shardline_producer.sources.uds3.tombstones import is_deleted
 
@@ -40,7 +40,7 @@ def text_of(document: Mapping[str, Any], longest: int) -> str | Unreadable | Non
     if document.get("_attachments"):
         return None
     if any(value is not None and not isinstance(value, str) for value in values):
-        return Unreadable(DeadReason.CONTENT_NOT_TEXT)
+        return Unreadable(DeadLetterReason.CONTENT_NOT_TEXT)
     return texts[0] if texts else None
 
 
@@ -53,7 +53,7 @@ def fits(text: str, longest: int) -> bool:
 
 def too_large(start: bytes) -> Unreadable:
     """A body over the limit, of which that is the start."""
-    return Unreadable(DeadReason.TOO_LARGE, start[:ORIGINAL_BYTES])
+    return Unreadable(DeadLetterReason.TOO_LARGE, start[:ORIGINAL_BYTES])
 
 
 def attachment_of(document: Mapping[str, Any]) -> Attachment | Unreadable | None:
@@ -63,18 +63,20 @@ def attachment_of(document: Mapping[str, Any]) -> Attachment | Unreadable | None
     for suits in (_is_text, _is_bytes):
         if chosen := [file for file in files if suits(file)]:
             return chosen[0]
-    return Unreadable(DeadReason.NO_TEXT) if files else None
+    return Unreadable(DeadLetterReason.NO_TEXT) if files else None
 
 
 def decoded(file: Attachment, data: bytes) -> str | Unreadable:
     """The text of a file's bytes; bytes without a type are text only as UTF-8."""
     start = data[:ORIGINAL_BYTES]
     if data.startswith(_PDF):
-        return Unreadable(DeadReason.NO_TEXT, start)
+        return Unreadable(DeadLetterReason.NO_TEXT, start)
     try:
         return data.decode(file.charset)
     except UnicodeDecodeError:
-        return Unreadable(DeadReason.INVALID_UTF8 if _is_text(file) else DeadReason.NO_TEXT, start)
+        return Unreadable(
+            DeadLetterReason.INVALID_UTF8 if _is_text(file) else DeadLetterReason.NO_TEXT, start
+        )
 
 
 def known_beside(document: Mapping[str, Any]) -> dict[str, Any]:
