@@ -18,12 +18,11 @@ from shardline_common.runtime.clock import SystemClock
 from shardline_common.settings.load import Settings
 from shardline_common.storage.directory import DirectoryStore
 from shardline_common.telemetry.metrics import Metrics
-from shardline_consumer.attempt_consumer import Resources
-from shardline_consumer.spool.budget import SpoolBudget
-from shardline_consumer.worker import Worker, WorkerParts
+from shardline_consumer.worker import Worker
 from shardline_producer.context import ProducerParts
 from shardline_producer.coordinator import Owner
 from tests.kafka_rights import Acl, Rights, acls, open_rights
+from tests.make import worker_context
 from tests.secure_kafka import NAMES, SecureKafka, certified, named, tokened
 from tests.token_endpoint import TokenEndpoint
 
@@ -58,9 +57,9 @@ class House:
 
     def worker(self) -> Worker:
         """A worker."""
-        resources = Resources(self.folder, SpoolBudget(1 << 30), asyncio.Semaphore(4))
-        store = DirectoryStore(self.folder / "store")
-        return Worker(WorkerParts(self.brokers["worker"], store, CLOCK, Metrics(), resources, 0.2))
+        return Worker(
+            worker_context(self.brokers["worker"], DirectoryStore(self.folder / "store"), self.folder)
+        )
 
     async def seen(self, job_id: str, wanted: Callable[[JobView], bool]) -> JobView:
         """The job as the reader sees it, once it is as wanted."""

@@ -1,6 +1,8 @@
 """Small builders that many tests share."""
 
+import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -16,7 +18,12 @@ from shardline_common.job.messages import (
     encode_position,
 )
 from shardline_common.job.spec import JobSpec, parse_job
-from shardline_common.ports.broker import Record
+from shardline_common.ports.broker import Broker, Record
+from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.clock import SystemClock
+from shardline_common.telemetry.metrics import Metrics
+from shardline_consumer.context import WorkerContext
+from shardline_consumer.spool.budget import SpoolBudget
 
 
 def job(**changes: Any) -> JobSpec:
@@ -62,3 +69,15 @@ def end(records: Sequence[Record]) -> Record:
     for record in records:
         hash_sum = add(hash_sum, document_hash(record.key or b""))
     return Record(0, len(records), b"end", encode_end(End(len(records), hash_sum)))
+
+
+def worker_context(broker: Broker, store: ObjectStore, spool: Path, **changes: Any) -> WorkerContext:
+    """What a worker of a test works with: it looks for the end of attempts every 0.2 s."""
+    values: dict[str, Any] = {
+        "clock": SystemClock(),
+        "metrics": Metrics(),
+        "budget": SpoolBudget(1 << 30),
+        "uploads": asyncio.Semaphore(4),
+        "finish_seconds": 0.2,
+    }
+    return WorkerContext(broker=broker, store=store, spool=spool, **(values | changes))

@@ -1,75 +1,63 @@
-"""One worker's part in one job attempt: a group member that feeds its partitions."""
+"""A member of an attempt's consumer group: it feeds a processor for each partition that it is assigned."""
 
 import asyncio
 import logging
 from collections.abc import Sequence
 from contextvars import copy_context
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from shardline_common.dataset.chain import ChainRecord
 from shardline_common.dataset.events import Event, event_message
 from shardline_common.errors import OffsetOutOfRange, TopicMissing
 from shardline_common.job.dead_letters import document_dead_letter
 from shardline_common.job.names import DEAD_LETTERS, EVENTS, attempt_group, attempt_topic
-from shardline_common.ports.broker import Broker, GroupListener, GroupReader
+from shardline_common.ports.broker import GroupListener, GroupReader
 from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.telemetry.logs import about, log_context
-from shardline_consumer.commit import Landing
-from shardline_consumer.partition import Behind, Bench, PartitionTask, Stale
-from shardline_consumer.segment import Dead
-from shardline_consumer.spool.budget import SpoolBudget
+from shardline_consumer.commit import SegmentSink
+from shardline_consumer.partition import ChainAdvanced, PartitionProcessor, PartitionRevoked
+from shardline_consumer.segment import SequencedDeadLetter
 
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
-_MOST_RECORDS = 4_000
-_LOOK_FOR_TOPIC_AFTER = 5.0
+_MAX_RECORDS = 4_000
+_TOPIC_CHECK_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """What a worker's jobs share."""
+class AttemptConsumer:
+    """Consumes one attempt until cancelled. Implements `PartitionListener`.
 
-    spool: Path
-    budget: SpoolBudget
-    uploads: asyncio.Semaphore
-    keep_originals: bool = True
+    `progress` is set when a segment is committed or partitions are assigned. An assignment has a number,
+    its epoch: a processor of an earlier epoch neither puts nor commits.
+    """
 
-
-class JobConsumer:
-    """Takes part in one attempt until cancelled."""
-
-    def __init__(
-        self, broker: Broker, landing: Landing, resources: Resources, progress: asyncio.Event
-    ) -> None:
-        self._broker = broker
-        self._landing = landing
-        self._resources = resources
+    def __init__(self, sink: SegmentSink, progress: asyncio.Event) -> None:
+        self._sink = sink
+        self._context = sink.context
         self._progress = progress
-        self._topic = attempt_topic(landing.spec.job_id, landing.attempt)
-        self._parts: dict[int, PartitionTask] = {}
+        self._topic = attempt_topic(sink.spec.job_id, sink.attempt)
+        self._processors: dict[int, PartitionProcessor] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._epoch = 0
         self._ready = asyncio.Event()
-        self._quiet_since = landing.clock.monotonic()
+        self._quiet_since = self._context.clock.monotonic()
 
     async def run(self) -> None:
-        """Join the group and work.
+        """Join the group and consume.
 
         Raises (partly in ExceptionGroups):
             TopicMissing: the attempt's topic was deleted.
-            JobFailed, SpoolError, UsageError: see PartitionTask.
+            JobFailed, SpoolError, UsageError: as PartitionProcessor.run.
             BrokerUnavailable: join again later.
         """
-        group = attempt_group(self._landing.spec.job_id, self._landing.attempt)
-        self._context = copy_context()
+        group = attempt_group(self._sink.spec.job_id, self._sink.attempt)
+        self._task_context = copy_context()
         async with asyncio.TaskGroup() as tasks:
             self._group = tasks
             listener = GroupListener(assigned=self._assigned, revoked=self._revoked)
-            async with self._broker.group_reader(self._topic, group, listener) as reader:
+            async with self._context.broker.group_reader(self._topic, group, listener) as reader:
                 self._reader = reader
                 try:
                     await self._feed(reader)
@@ -77,117 +65,110 @@ class JobConsumer:
                     await self._revoked(tuple(self._tasks))
 
     async def _assigned(self, partitions: Sequence[int]) -> None:
-        # Only marks the place: the chain is read by each partition's task, a rebalance must not wait for S3.
+        # Starts tasks and returns: each reads its chain itself, because a rebalance must not wait for S3.
         self._epoch += 1
         self._progress.set()
         for partition in partitions:
-            work, name = self._work(partition, self._epoch), f"{self._topic}/{partition}"
-            # Brokers call from tasks of their own: what is known of the job must not get lost.
-            self._tasks[partition] = self._group.create_task(work, name=name, context=self._context.copy())
+            work, name = self._process(partition, self._epoch), f"{self._topic}/{partition}"
+            # Brokers call from tasks of their own, which do not carry the log context of the job.
+            self._tasks[partition] = self._group.create_task(
+                work, name=name, context=self._task_context.copy()
+            )
 
     async def _revoked(self, partitions: Sequence[int]) -> None:
         self._epoch += 1
         tasks = [self._tasks.pop(partition) for partition in partitions if partition in self._tasks]
         for partition in partitions:
-            self._parts.pop(partition, None)
+            self._processors.pop(partition, None)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _work(self, partition: int, epoch: int) -> None:
+    async def _process(self, partition: int, epoch: int) -> None:
+        is_assigned = partial(self._is_current, epoch)
         with log_context(partition=partition):
-            await self._work_on(partition, epoch)
-
-    async def _work_on(self, partition: int, epoch: int) -> None:
-        current = partial(self._is_current, epoch)
-        resources = self._resources
-        bench = Bench(
-            spool=resources.spool,
-            budget=resources.budget,
-            uploads=resources.uploads,
-            dead_letters=self._report_dead,
-            landed=self._report_landed,
-            ready=self._ready.set,
-        )
-        while current():
-            task = PartitionTask(self._landing, bench, partition, self._seek, current)
-            self._parts[partition] = task
-            try:
-                await task.run()
-            except BaseExceptionGroup as group:
-                if group.split((Stale, Behind))[1] is not None:
-                    raise
+            while is_assigned():
+                processor = PartitionProcessor(self._sink, self, partition, is_assigned)
+                self._processors[partition] = processor
+                try:
+                    await processor.run()
+                except BaseExceptionGroup as group:
+                    if group.split((PartitionRevoked, ChainAdvanced))[1] is not None:
+                        raise
 
     def _is_current(self, epoch: int) -> bool:
         return epoch == self._epoch
 
-    def _seek(self, partition: int, offset: int) -> None:
-        self._reader.seek(partition, offset)
-
     async def _feed(self, reader: GroupReader) -> None:
         while True:
-            wanted = {number: part for number, part in self._parts.items() if part.wants_records}
-            if not wanted:
-                await self._rest(reader)
+            wanting = {number: one for number, one in self._processors.items() if one.wants_records}
+            if not wanting:
+                await self._wait_for_room(reader)
                 continue
             try:
-                found = await reader.poll(tuple(wanted), timeout=_POLL_SECONDS, max_records=_MOST_RECORDS)
+                found = await reader.poll(tuple(wanting), timeout=_POLL_SECONDS, max_records=_MAX_RECORDS)
             except OffsetOutOfRange as error:
-                self._rewind(error.partitions)
+                for number in error.partitions:
+                    if (processor := self._processors.get(number)) is not None:
+                        processor.rewind()
                 continue
             for number, records in found.items():
-                # Whoever follows on one of these seeks first, which takes back what was under way.
-                wanted[number].give(records)
-            await self._look_for_topic(quiet=not found)
+                # A later processor of the partition seeks first, which discards what was being fetched.
+                wanting[number].give(records)
+            await self._check_topic(quiet=not found)
 
-    async def _rest(self, reader: GroupReader) -> None:
-        # No partition has room: stay a member, and wake when one of them is ready.
+    async def _wait_for_room(self, reader: GroupReader) -> None:
+        # A poll of no partition keeps the membership.
         self._ready.clear()
         await reader.poll((), timeout=0, max_records=1)
         try:
             async with asyncio.timeout(_POLL_SECONDS):
                 await self._ready.wait()
         except TimeoutError:
-            await self._look_for_topic(quiet=True)
+            await self._check_topic(quiet=True)
 
-    def _rewind(self, partitions: Sequence[int]) -> None:
-        for number in partitions:
-            if (part := self._parts.get(number)) is not None:
-                part.rewind()
-
-    async def _look_for_topic(self, *, quiet: bool) -> None:
-        # A consumer whose topic was deleted gets no error, only nothing, for ever.
-        now = self._landing.clock.monotonic()
+    async def _check_topic(self, *, quiet: bool) -> None:
+        # A consumer whose topic was deleted gets no error: its polls return nothing for ever.
+        now = self._context.clock.monotonic()
         if not quiet:
             self._quiet_since = now
-        elif now - self._quiet_since > _LOOK_FOR_TOPIC_AFTER:
+        elif now - self._quiet_since > _TOPIC_CHECK_SECONDS:
             self._quiet_since = now
-            if not await self._broker.partitions(self._topic):
+            if not await self._context.broker.partitions(self._topic):
                 raise TopicMissing(f"the topic {self._topic} is gone", hint="retry the job to rebuild it")
 
-    async def _report_dead(self, partition: int, dead: Sequence[Dead]) -> None:
-        spec = self._landing.spec
+    def seek(self, partition: int, offset: int) -> None:
+        """Implements `PartitionListener.seek`."""
+        self._reader.seek(partition, offset)
+
+    def wants_records(self) -> None:
+        """Implements `PartitionListener.wants_records`."""
+        self._ready.set()
+
+    async def publish_dead_letters(self, partition: int, dead: Sequence[SequencedDeadLetter]) -> None:
+        """Implements `PartitionListener.publish_dead_letters`: retried until Kafka accepts them."""
         messages = [
             document_dead_letter(
-                spec.job_id,
-                (partition, item.sequence),
-                item.position,
-                item.letter,
-                keep_original=self._resources.keep_originals,
+                self._sink.spec.job_id,
+                (partition, one.sequence),
+                one.position,
+                one.dead_letter,
+                keep_original=self._context.keep_originals,
             )
-            for item in dead
+            for one in dead
         ]
-        publish = partial(self._broker.publish, DEAD_LETTERS, messages)
-        await retry_forever(publish, self._landing.clock, "publish dead letters")
+        publish = partial(self._context.broker.publish, DEAD_LETTERS, messages)
+        await retry_forever(publish, self._context.clock, "publish dead letters")
 
-    async def _report_landed(self, record: ChainRecord) -> None:
+    async def segment_committed(self, record: ChainRecord) -> None:
+        """Implements `PartitionListener.segment_committed`."""
         self._progress.set()
-        spec, attempt = self._landing.spec, self._landing.attempt
+        spec, attempt = self._sink.spec, self._sink.attempt
         _log.info(
-            "a segment landed", extra=about(first=record.first, rows=record.segment.rows, object=record.key)
+            "segment committed", extra=about(first=record.first, rows=record.segment.rows, object=record.key)
         )
         if record.attempt == attempt:
             await self._reader.commit({record.partition: record.offset})
             failpoint("worker.after_commit")
-        event = Event.of(spec.job_id, attempt, record, stamp(self._landing.clock))
-        await self._broker.publish(EVENTS, [event_message(event)])
+        event = Event.of(spec.job_id, attempt, record, stamp(self._context.clock))
+        await self._context.broker.publish(EVENTS, [event_message(event)])

@@ -1,151 +1,141 @@
-"""Landing a closed segment: objects, then its chain record. Every put is create-only."""
+"""Committing a closed segment: its objects, then its chain record. Every put is create-only."""
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from typing import TypeVar
 
 from shardline_common.dataset.chain import EMPTY_SHA256, Chain, ChainRecord
 from shardline_common.dataset.read import object_sha256
 from shardline_common.errors import FailureCode, JobFailed, ObjectExists, ShardlineError
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
-from shardline_common.ports.clock import Clock
-from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.threads import run_in_thread
-from shardline_common.telemetry.metrics import Metrics
 from shardline_common.telemetry.tracing import span
+from shardline_consumer.context import WorkerContext
 from shardline_consumer.segment import OpenSegment
 from shardline_consumer.spool.file import SpoolFile, compress, packed_path
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
-_TYPES = {"none": "application/x-ndjson", "gzip": "application/gzip", "zstd": "application/zstd"}
+_CONTENT_TYPES = {"none": "application/x-ndjson", "gzip": "application/gzip", "zstd": "application/zstd"}
 
 
 @dataclass(frozen=True, slots=True)
-class Landing:
-    """Where the segments of one job attempt land."""
+class SegmentSink:
+    """Commits the segments of one attempt. Store errors are retried for as long as it takes."""
 
-    store: ObjectStore
-    clock: Clock
-    metrics: Metrics
+    context: WorkerContext
     spec: JobSpec
     attempt: int
 
     @property
     def layout(self) -> Layout:
-        """The dataset's keys."""
+        """The keys of the dataset."""
         return Layout.of(self.spec)
 
     def chain(self, partition: int) -> Chain:
-        """A partition's chain."""
-        return Chain(self.store, self.layout, partition)
+        """The chain of a partition."""
+        return Chain(self.context.store, self.layout, partition)
 
-    def store_error(self, error: ShardlineError) -> None:
-        """Count an error of the store."""
-        self.metrics.store_error(self.spec.job_id)
+    def count_store_error(self, error: ShardlineError) -> None:
+        """Count an error of the store that is retried."""
+        self.context.metrics.store_error(self.spec.job_id)
         _log.debug("store: %s", error)
 
+    async def commit_segment(
+        self, partition: int, segment: OpenSegment, check_assigned: Callable[[], None]
+    ) -> tuple[ChainRecord, bool]:
+        """Commit a closed segment; gives the chain record that stands, and whether it was created here.
 
-async def land(
-    landing: Landing, partition: int, segment: OpenSegment, valid: Callable[[], None]
-) -> tuple[ChainRecord, bool]:
-    """Land a closed segment; gives the chain record that stands and whether it is the one written here.
+        1. Put the rows. 2. Put the rejected documents. 3. Append the chain record.
+        `check_assigned` is called before each step; it raises when the partition was revoked meanwhile.
 
-    1. the rows, 2. the rejected, 3. the chain record. `valid` is asked before each and raises
-    when the partition has gone to another worker meanwhile. Store errors are waited out.
-
-    Raises:
-        JobFailed: other content stands under one of the keys (`not_reproducible`).
-        SpoolError: the compressed copy cannot be written.
-    """
-    layout, split = landing.layout, landing.spec.split_of(partition)
-    key = layout.data(split, partition, segment.first) if segment.rows else None
-    rejected_key = layout.rejected(partition, segment.first) if segment.rejected else None
-    if key and segment.rows:
-        valid()
-        failpoint("worker.before_data")
-        await put_rows(landing, key, segment.rows)
-        failpoint("worker.after_data")
-    if rejected_key and segment.rejected:
-        valid()
-        await put_rows(landing, rejected_key, segment.rejected)
-    totals = segment.totals
-    record = ChainRecord(
-        split=split,
-        partition=partition,
-        first=segment.first,
-        next=segment.next,
-        key=key,
-        rejected_key=rejected_key,
-        sha256=segment.rows.sha256 if segment.rows else EMPTY_SHA256,
-        segment=totals,
-        upto=segment.before.plus(totals),
-        position=segment.position,
-        attempt=landing.attempt,
-        offset=segment.offset,
-    )
-    valid()
-    append = partial(landing.chain(partition).append, record)
-    failpoint("worker.before_chain")
-    with span("chain"):
-        standing = await retry_forever(
-            append, landing.clock, f"chain record of {layout.root}", landing.store_error
+        Raises:
+            JobFailed: an object of other content has one of the keys (`not_reproducible`).
+            SpoolError: the compressed copy cannot be written.
+        """
+        spec, layout, metrics = self.spec, self.layout, self.context.metrics
+        split = spec.split_of(partition)
+        key = layout.data(split, partition, segment.first) if segment.rows else None
+        rejected_key = layout.rejected(partition, segment.first) if segment.rejected else None
+        # 1. The rows.
+        if key and segment.rows:
+            check_assigned()
+            failpoint("worker.before_data")
+            await self.put(key, segment.rows)
+            failpoint("worker.after_data")
+        # 2. The rejected documents.
+        if rejected_key and segment.rejected:
+            check_assigned()
+            await self.put(rejected_key, segment.rejected)
+        # 3. The chain record.
+        totals = segment.totals
+        record = ChainRecord(
+            split=split,
+            partition=partition,
+            first=segment.first,
+            next=segment.next,
+            key=key,
+            rejected_key=rejected_key,
+            sha256=segment.rows.sha256 if segment.rows else EMPTY_SHA256,
+            segment=totals,
+            upto=segment.before.plus(totals),
+            position=segment.position,
+            attempt=self.attempt,
+            offset=segment.offset,
         )
-    failpoint("worker.after_chain")
-    if standing is not record:
-        landing.metrics.create_refused(landing.spec.job_id)
-    return standing, standing is record
+        check_assigned()
+        append = partial(self.chain(partition).append, record)
+        failpoint("worker.before_chain")
+        with span("chain"):
+            standing = await self._retried(append, f"chain record of {layout.root}")
+        failpoint("worker.after_chain")
+        if standing is not record:
+            metrics.create_refused(spec.job_id)
+        return standing, standing is record
 
+    async def put(self, key: str, file: SpoolFile) -> None:
+        """Put a spool file, compressed where the job asks for it. An object of the same rows is a success.
 
-async def put_rows(landing: Landing, key: str, file: SpoolFile) -> None:
-    """Put a spool file under its key, compressed where the job says so; a copy of ours there is a success.
+        Raises:
+            JobFailed: an object of other content has the key.
+            SpoolError: the compressed copy cannot be written.
+        """
+        compression, metrics, job_id = self.spec.output.compression, self.context.metrics, self.spec.job_id
+        plain = compression == "none"
+        path = file.path if plain else packed_path(file.path, compression)
+        create = partial(self.context.store.create, key, path, content_type=_CONTENT_TYPES[compression])
+        with span("put", object=key, bytes=file.size):
+            try:
+                if not plain:
+                    await run_in_thread(partial(compress, file.path, path, file.size, compression))
+                started = time.perf_counter()
+                try:
+                    await self._retried(create, f"put {key}")
+                except ObjectExists:
+                    metrics.create_refused(job_id)
+                    await self._expect_same_rows(key, file.sha256)
+                metrics.put_duration(job_id, time.perf_counter() - started)
+            finally:
+                # A cancel while it was written leaves a whole copy that nothing else removes.
+                if not plain:
+                    path.unlink(missing_ok=True)
 
-    Raises:
-        JobFailed: other content stands under the key.
-        SpoolError: the compressed copy cannot be written.
-    """
-    with span("put", object=key, bytes=file.size):
-        await _put_now(landing, key, file)
+    async def _expect_same_rows(self, key: str, digest: str) -> None:
+        # A refused create is a success when the object holds these rows: a retry after a lost answer, a
+        # crash between the put and the chain record, or another worker with the same segment.
+        compare = partial(object_sha256, self.context.store, key, self.spec.output.compression)
+        if await self._retried(compare, f"compare {key}") != digest:
+            raise JobFailed(
+                FailureCode.NOT_REPRODUCIBLE,
+                f"{key} exists with other content; nothing was overwritten",
+                hint="the source gave other documents this time; submit a new job",
+            )
 
-
-async def _put_now(landing: Landing, key: str, file: SpoolFile) -> None:
-    compression = landing.spec.output.compression
-    if compression == "none":
-        await _create(landing, key, file.path, file.sha256)
-        return
-    packed = packed_path(file.path, compression)
-    try:
-        await run_in_thread(partial(compress, file.path, packed, file.size, compression))
-        await _create(landing, key, packed, file.sha256)
-    finally:
-        # Also when we are cancelled while it is written: then it is whole by now, and nobody's.
-        packed.unlink(missing_ok=True)
-
-
-async def _create(landing: Landing, key: str, path: Path, digest: str) -> None:
-    started = time.perf_counter()
-    content_type = _TYPES[landing.spec.output.compression]
-    create = partial(landing.store.create, key, path, content_type=content_type)
-    try:
-        await retry_forever(create, landing.clock, f"put {key}", landing.store_error)
-    except ObjectExists:
-        landing.metrics.create_refused(landing.spec.job_id)
-        await _expect_same(landing, key, digest)
-    landing.metrics.put_duration(landing.spec.job_id, time.perf_counter() - started)
-
-
-async def _expect_same(landing: Landing, key: str, digest: str) -> None:
-    # A refused create is our own success when the bytes are ours: a retry whose first answer was
-    # lost, a crash between put and chain record, or another worker with the same segment.
-    compare = partial(object_sha256, landing.store, key, landing.spec.output.compression)
-    if await retry_forever(compare, landing.clock, f"compare {key}", landing.store_error) != digest:
-        raise JobFailed(
-            FailureCode.NOT_REPRODUCIBLE,
-            f"{key} was written before with other content; nothing was overwritten",
-            hint="the source gave other documents this time; submit a new job",
-        )
+    async def _retried(self, call: Callable[[], Awaitable[T]], what: str) -> T:
+        return await retry_forever(call, self.context.clock, what, self.count_store_error)

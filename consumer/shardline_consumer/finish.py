@@ -1,74 +1,85 @@
-"""The finish: any worker may try it, all agree, one wins."""
+"""Finishing an attempt: every worker tries it, all build the same bytes, one create succeeds."""
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from shardline_common import __version__
+from shardline_common.dataset.chain import Chain, ChainRecord
+from shardline_common.dataset.conservation import prove_conservation
 from shardline_common.errors import JobFailed
 from shardline_common.job.names import Layout
 from shardline_common.job.outcome import Outcome, decide, failed, read_outcome
+from shardline_common.job.plan import read_plan
 from shardline_common.job.state import JobState, State
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.telemetry.tracing import span
-from shardline_consumer.publish import Dataset, produced_counts, prove
-
-if TYPE_CHECKING:
-    from shardline_common.dataset.chain import ChainRecord
+from shardline_consumer.publish import publish_dataset
 
 
 class Finisher:
-    """Watches one attempt whose documents are all produced, until it is decided and published."""
+    """Decides and publishes one attempt when the chains hold everything that was produced."""
 
     def __init__(self, store: ObjectStore, clock: Clock, state: JobState) -> None:
-        self._dataset = Dataset(store, state.spec)
         self._store = store
         self._clock = clock
-        self._tips: list[ChainRecord | None] = [None] * state.spec.total_partitions
+        self._spec = state.spec
+        self._layout = Layout.of(state.spec)
+        self._heads: list[ChainRecord | None] = [None] * state.spec.total_partitions
 
     async def try_finish(self, state: JobState) -> bool:
-        """Finish if the chains are complete; True when the attempt is decided and, if completed, published.
+        """Finish the attempt if it can be; True when it is decided and, if completed, published.
+
+        1. Read the outcome. 2. Without one, check that the chains are complete, and prove conservation.
+        3. Decide. 4. Publish what is completed.
 
         Raises:
             StoreUnavailable: try again later.
-            JobFailed: the chain is broken, or what stands under the manifest's key is not ours.
-            ObjectMissing: the dataset was deleted meanwhile.
+            JobFailed: a chain is broken, or an object of the dataset has other content.
+            ObjectMissing: the dataset was deleted.
         """
-        outcome = await read_outcome(self._store, self._dataset.layout, state.attempt)
-        if outcome is None and (state.state is not State.COMPLETING or not await self._all_landed(state)):
+        # 1. Another worker, or a cancel, may have decided.
+        outcome = await read_outcome(self._store, self._layout, state.attempt)
+        # 2. Only the last checkpoint of the producer says how much was produced.
+        if outcome is None and (state.state is not State.COMPLETING or not await self._all_committed(state)):
             return False
-        with span("finish") as told:
+        with span("finish") as finish_span:
             if outcome is None:
-                # A worker that slept through a deletion finds nothing decided: that is no reason to decide.
-                await self._dataset.plan()
+                # A worker that was paused while the dataset was deleted finds no outcome either. Without
+                # a plan there is no dataset, and nothing is decided.
+                await read_plan(self._store, self._layout)
+                # 3. The create decides; where another outcome stands, that one is returned.
                 failpoint("worker.before_outcome")
-                outcome = await decide(self._store, self._dataset.layout, self._verdict(state))
+                outcome = await decide(self._store, self._layout, self._outcome(state))
                 failpoint("worker.after_outcome")
-            told.set(ending=outcome.ending)
+            finish_span.set(ending=outcome.ending)
+            # 4. Also what another worker decided and did not publish.
             if outcome.ending == "completed":
-                await self._dataset.publish(outcome)
+                await publish_dataset(self._store, self._spec, outcome)
         return True
 
-    async def _all_landed(self, state: JobState) -> bool:
-        # No further than the first partition that lacks something: with many of them every look costs.
-        for number, part in enumerate(state.partitions):
-            if self._held(number) < part.sequence:
-                self._tips[number] = await self._dataset.tip(number, self._tips[number])
-                if self._held(number) < part.sequence:
+    async def _all_committed(self, state: JobState) -> bool:
+        # Stops at the first partition that is behind: with many partitions each request costs.
+        for number, sent in enumerate(state.partitions):
+            if self._committed(number) < sent.sequence:
+                self._heads[number] = await self._read_head(number)
+                if self._committed(number) < sent.sequence:
                     return False
-        # The proof is about all of them as they stand now.
-        self._tips = list(await asyncio.gather(*map(self._dataset.tip, range(len(self._tips)), self._tips)))
-        return all(self._held(number) >= part.sequence for number, part in enumerate(state.partitions))
+        # The proof needs all heads as they are now.
+        self._heads = list(await asyncio.gather(*map(self._read_head, range(len(self._heads)))))
+        return all(self._committed(number) >= sent.sequence for number, sent in enumerate(state.partitions))
 
-    def _held(self, number: int) -> int:
-        tip = self._tips[number]
-        return tip.next if tip else 0
+    async def _read_head(self, number: int) -> ChainRecord | None:
+        return await Chain(self._store, self._layout, number).head(self._heads[number])
 
-    def _verdict(self, state: JobState) -> Outcome:
+    def _committed(self, number: int) -> int:
+        head = self._heads[number]
+        return head.next if head else 0
+
+    def _outcome(self, state: JobState) -> Outcome:
         try:
-            prove(state.partitions, self._tips, state.source_count)
+            prove_conservation(state.partitions, self._heads, state.source_count)
         except JobFailed as error:
             return failed(state, error, self._clock)
         return Outcome(
@@ -78,16 +89,17 @@ class Finisher:
             accepted_at=state.accepted_at,
             software=__version__,
             source_count=state.source_count,
-            produced=produced_counts(state),
+            produced=[[part.sequence, part.hash_sum] for part in state.partitions],
         )
 
 
-async def fail(store: ObjectStore, state: JobState, error: JobFailed, clock: Clock) -> Outcome:
-    """Decide an attempt as failed, if nothing else was decided before.
+async def fail_attempt(store: ObjectStore, state: JobState, error: JobFailed, clock: Clock) -> Outcome:
+    """Decide an attempt as failed, unless it is decided; gives the outcome that stands.
 
     Raises:
-        ObjectMissing: the dataset was deleted meanwhile.
+        ObjectMissing: the dataset was deleted.
         StoreUnavailable: try again later.
     """
-    await Dataset(store, state.spec).plan()
-    return await decide(store, Layout.of(state.spec), failed(state, error, clock))
+    layout = Layout.of(state.spec)
+    await read_plan(store, layout)
+    return await decide(store, layout, failed(state, error, clock))

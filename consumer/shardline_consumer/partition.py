@@ -1,158 +1,157 @@
-"""One assigned partition: settle on the chain, fill segments, land them in order.
-
-An instance lives for one assignment: its `epoch`. When the partition is revoked the instance is
-cancelled and its open segment dropped; whoever comes next goes on at the chain's end.
-"""
+"""One assigned partition: read the chain's end, fill segments from there, commit them in order."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
+from typing import Protocol
 
 from shardline_common.dataset.chain import ChainRecord, Totals
 from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.job.messages import decode_head, is_message
+from shardline_common.job.segment_limits import SegmentLimits, max_spool_bytes
 from shardline_common.ports.broker import Record
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.threads import run_in_thread
 from shardline_common.telemetry.tracing import span
-from shardline_consumer.commit import Landing, land
+from shardline_consumer.commit import SegmentSink
 from shardline_consumer.filters.clara import Judge
-from shardline_consumer.segment import SCAN_FACTOR, Cut, Dead, OpenSegment
-from shardline_consumer.spool.budget import SpoolBudget
+from shardline_consumer.segment import OpenSegment, SequencedDeadLetter
 
 
-class Stale(Exception):
-    """The partition has gone to another worker; what was begun is dropped."""
+class PartitionRevoked(Exception):
+    """The partition was assigned to another worker; the open segment is dropped."""
 
 
-class Behind(Exception):
-    """The chain is ahead of us: settle again and go on at its end."""
+class ChainAdvanced(Exception):
+    """The chain holds more than this processor has committed: start again at the chain's end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """What the partitions of a job share: the worker's spool folder, budget and upload slots.
+class PartitionListener(Protocol):
+    """What a processor reports to the consumer that feeds it."""
 
-    And where they report: dead letters met, segments landed, ready for more records.
+    def seek(self, partition: int, offset: int) -> None:
+        """Read the partition from `offset` on; -1 is the beginning of the log."""
+
+    def wants_records(self) -> None:
+        """A processor has become ready for more records."""
+
+    async def publish_dead_letters(self, partition: int, dead: Sequence[SequencedDeadLetter]) -> None:
+        """Publish the dead letters that were read; returns when they are delivered."""
+
+    async def segment_committed(self, record: ChainRecord) -> None:
+        """Commit the offset and report progress; both are hints."""
+
+
+class PartitionProcessor:
+    """Processes one partition during one assignment.
+
+    When the partition is revoked the processor is cancelled and its open segment dropped; the next owner
+    continues at the chain's end. `is_assigned` tells whether the assignment still holds.
     """
-
-    spool: Path
-    budget: SpoolBudget
-    uploads: asyncio.Semaphore
-    dead_letters: Callable[[int, Sequence[Dead]], Awaitable[None]]
-    landed: Callable[[ChainRecord], Awaitable[None]]
-    ready: Callable[[], None]
-
-
-class PartitionTask:
-    """The work on one partition during one assignment."""
 
     def __init__(
         self,
-        landing: Landing,
-        bench: Bench,
+        sink: SegmentSink,
+        listener: PartitionListener,
         partition: int,
-        seek: Callable[[int, int], None],
-        is_current: Callable[[], bool],
+        is_assigned: Callable[[], bool],
     ) -> None:
-        self._landing = landing
-        self._bench = bench
+        self._sink = sink
+        self._context = sink.context
+        self._listener = listener
         self._partition = partition
-        self._seek = seek
-        self._is_current = is_current
-        self._judge = Judge(landing.spec.quality.min_score)
+        self._is_assigned = is_assigned
+        self._judge = Judge(sink.spec.quality.min_score)
+        self._limits = SegmentLimits.of(sink.spec)
+        self._spool_bytes = max_spool_bytes(sink.spec)
         self._segment: OpenSegment | None = None
-        self._held: set[OpenSegment] = set()
+        self._reserved: set[OpenSegment] = set()
         self._inbox: asyncio.Queue[Sequence[Record]] = asyncio.Queue(maxsize=1)
         self._closed: asyncio.Queue[OpenSegment] = asyncio.Queue(maxsize=1)
-        self._unproven = False
+        self._offset_unproven = False
 
     @property
     def wants_records(self) -> bool:
-        """Whether the next records should be fetched: settled, and nothing is waiting."""
+        """Whether to fetch its next records: a segment is open, and no records are waiting."""
         return self._segment is not None and self._inbox.empty()
 
     def give(self, records: Sequence[Record]) -> None:
-        """Hand over records, when it wants them."""
+        """Hand over records. Only while `wants_records`."""
         self._inbox.put_nowait(records)
 
     def rewind(self) -> None:
-        """The log does not hold the position asked for: read from its start, sequences tell what is new."""
-        self._unproven = False
-        self._go_to(-1)
+        """Read the log from its start, because it does not hold the position asked for.
 
-    def _go_to(self, offset: int) -> None:
+        The sequences tell which messages are new.
+        """
+        self._offset_unproven = False
+        self._seek(-1)
+
+    def _seek(self, offset: int) -> None:
         if not self._inbox.empty():
             self._inbox.get_nowait()
-        self._seek(self._partition, offset)
+        self._listener.seek(self._partition, offset)
 
     async def run(self) -> None:
-        """Work until cancelled.
+        """Process until cancelled.
 
-        Raises (in an ExceptionGroup once settled):
-            JobFailed: the attempt cannot go on.
-            SpoolError, UsageError: this worker cannot go on.
-            Stale, Behind: start anew, or not at all.
+        1. Read the chain's end. 2. Seek behind it. 3. Open a segment. 4. Fill and commit segments.
+
+        Raises (from step 4 on in an ExceptionGroup):
+            JobFailed: the attempt cannot continue.
+            SpoolError, UsageError: this worker cannot continue.
+            PartitionRevoked: the assignment is over.
+            ChainAdvanced: run a new processor.
         """
         try:
-            tip = await self._read_tip()
-            self._start_at(tip)
-            await self._open(tip.upto if tip else Totals(), tip.next if tip else 0)
+            head = await self._read_head()
+            if head is not None and head.attempt == self._sink.attempt:
+                # Only an offset of this attempt belongs to this topic. Even that may be wrong where the
+                # topic was created again; the first record's sequence or the log's bounds show it.
+                self._offset_unproven = True
+                self._seek(head.offset)
+            else:
+                self.rewind()
+            await self._open_segment(head.upto if head else Totals(), head.next if head else 0)
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._land_segments())
+                tasks.create_task(self._commit_segments())
                 tasks.create_task(self._fill_segments())
         finally:
-            for segment in tuple(self._held):
+            for segment in tuple(self._reserved):
                 self._release(segment)
 
-    async def _read_tip(self) -> ChainRecord | None:
-        read = self._landing.chain(self._partition).tip
-        return await retry_forever(read, self._landing.clock, "read the chain", self._landing.store_error)
+    async def _read_head(self) -> ChainRecord | None:
+        read = self._sink.chain(self._partition).head
+        return await retry_forever(read, self._context.clock, "read the chain", self._sink.count_store_error)
 
-    def _start_at(self, tip: ChainRecord | None) -> None:
-        # An offset of an earlier life of the topic means nothing here. A wrong one is noticed by the
-        # sequence of the first record, or by the log's bounds; then we read from the start.
-        if tip is not None and tip.attempt == self._landing.attempt:
-            self._unproven = True
-            self._go_to(tip.offset)
-        else:
-            self.rewind()
-
-    async def _open(self, before: Totals, first: int) -> None:
-        await self._bench.budget.reserve(self._need)
-        self._landing.metrics.spool(self._bench.budget.used)
-        spec = self._landing.spec
-        rejects = spec.relevance_decimals if spec.quality.keep_rejected else None
+    async def _open_segment(self, before: Totals, first: int) -> None:
+        await self._context.budget.reserve(self._spool_bytes)
+        self._context.metrics.spool(self._context.budget.used)
+        spec = self._sink.spec
+        decimals = spec.relevance_decimals if spec.quality.keep_rejected else None
         self._segment = OpenSegment(
-            first, before, self._judge, Cut.of(spec), self._bench.spool, rejects=rejects
+            first, before, self._judge, self._limits, self._context.spool, rejected_decimals=decimals
         )
-        self._held.add(self._segment)
-        self._bench.ready()
+        self._reserved.add(self._segment)
+        self._listener.wants_records()
 
     def _release(self, segment: OpenSegment) -> None:
-        self._held.discard(segment)
+        self._reserved.discard(segment)
         segment.discard()
-        self._bench.budget.release(self._need)
-        self._landing.metrics.spool(self._bench.budget.used)
-
-    @property
-    def _need(self) -> int:
-        spec = self._landing.spec
-        rows = spec.output.shard_bytes + spec.max_document_bytes
-        rejected = SCAN_FACTOR * spec.output.shard_bytes if spec.quality.keep_rejected else 0
-        return (rows + rejected) * (1 if spec.output.compression == "none" else 2)
+        self._context.budget.release(self._spool_bytes)
+        self._context.metrics.spool(self._context.budget.used)
 
     async def _fill_segments(self) -> None:
         while True:
             records: Sequence[Record] = await self._inbox.get()
-            self._bench.ready()
+            self._listener.wants_records()
             while records and self._segment is not None:
                 records = await self._take(self._segment, records)
 
     async def _take(self, segment: OpenSegment, records: Sequence[Record]) -> Sequence[Record]:
-        if self._misplaced(records[0], segment.next):
+        """Give records to the segment; returns those that it left."""
+        if self._is_misplaced(records[0], segment.next):
             self.rewind()
             return ()
         try:
@@ -160,11 +159,14 @@ class PartitionTask:
             taken = await run_in_thread(partial(segment.take, records))
             failpoint("worker.after_spool")
         except JobFailed as error:
-            await self._unless_behind(error, segment)
+            # A missing message may be in the chain already, and trimmed from the topic for that reason.
+            head = await self._read_head()
+            if error.code is FailureCode.SEQUENCE_GAP and head is not None and head.next > segment.first:
+                raise ChainAdvanced from error
             raise
-        self._landing.metrics.consumed(self._landing.spec.job_id, taken.used, taken.replayed)
-        if taken.dead:
-            await self._bench.dead_letters(self._partition, taken.dead)
+        self._context.metrics.consumed(self._sink.spec.job_id, taken.used, taken.replayed)
+        if taken.dead_letters:
+            await self._listener.publish_dead_letters(self._partition, taken.dead_letters)
         if segment.closed or segment.ended:
             await self._next_segment(segment)
         return records[taken.used :]
@@ -176,34 +178,32 @@ class PartitionTask:
         else:
             self._release(segment)
         if not segment.ended:
-            await self._open(segment.before.plus(segment.totals), segment.next)
+            await self._open_segment(segment.before.plus(segment.totals), segment.next)
 
-    def _misplaced(self, record: Record, due: int) -> bool:
-        if not self._unproven or not record.value:
+    def _is_misplaced(self, record: Record, expected: int) -> bool:
+        value = record.value
+        if not self._offset_unproven or not is_message(value):
             return False
-        self._unproven = False
-        return int.from_bytes(record.value[1:9], "big") > due
+        self._offset_unproven = False
+        return decode_head(value)[1] > expected
 
-    async def _unless_behind(self, error: JobFailed, segment: OpenSegment) -> None:
-        # What we miss may be in the chain already, and trimmed from the topic for that reason.
-        tip = await self._read_tip()
-        if error.code is FailureCode.SEQUENCE_GAP and tip is not None and tip.next > segment.first:
-            raise Behind from error
-
-    async def _land_segments(self) -> None:
+    async def _commit_segments(self) -> None:
+        metrics, job_id = self._context.metrics, self._sink.spec.job_id
         while True:
             segment = await self._closed.get()
-            async with self._bench.uploads:
+            async with self._context.uploads:
                 with span("segment", first=segment.first, records=segment.next - segment.first):
-                    record, ours = await land(self._landing, self._partition, segment, self._valid)
+                    record, created = await self._sink.commit_segment(
+                        self._partition, segment, self._check_assigned
+                    )
             self._release(segment)
-            if ours:
-                self._landing.metrics.landed(self._landing.spec.job_id, record.segment)
-            self._valid()
-            await self._bench.landed(record)
-            if not ours:
-                raise Behind
+            if created:
+                metrics.landed(job_id, record.segment)
+            self._check_assigned()
+            await self._listener.segment_committed(record)
+            if not created:
+                raise ChainAdvanced
 
-    def _valid(self) -> None:
-        if not self._is_current():
-            raise Stale
+    def _check_assigned(self) -> None:
+        if not self._is_assigned():
+            raise PartitionRevoked

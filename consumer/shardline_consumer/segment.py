@@ -1,6 +1,5 @@
-"""Segments: pure cutting of a partition's messages, and the open segment that is being filled."""
+"""The open segment of a partition: it takes messages until one of the limits closes it."""
 
-import struct
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,71 +13,69 @@ from shardline_common.job.hashing import MODULUS, document_hash
 from shardline_common.job.messages import (
     DEAD,
     DOCUMENT,
-    DOCUMENT_HEAD,
-    END,
-    KIND_SEQUENCE,
+    MALFORMED,
     DeadLetter,
     Position,
     decode_dead,
+    decode_document,
     decode_end,
+    decode_head,
     decode_position,
+    is_message,
 )
-from shardline_common.job.spec import JobSpec
+from shardline_common.job.segment_limits import SegmentLimits
 from shardline_common.ports.broker import Record
 from shardline_consumer.filters.clara import Judge, Verdict
 from shardline_consumer.spool.file import SpoolFile
 
-_MALFORMED = (struct.error, ValueError, KeyError, TypeError, OverflowError)
-MOST_RECORDS = 1_000_000
-SCAN_FACTOR = 4
-
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """When a segment closes: behind the record that reaches one of these."""
-
-    row_bytes: int
-    scanned_bytes: int
-    records: int = MOST_RECORDS
-
-    @classmethod
-    def of(cls, spec: JobSpec) -> "Cut":
-        """The rule of a job."""
-        return cls(spec.output.shard_bytes, SCAN_FACTOR * spec.output.shard_bytes)
-
-    def reached(self, row_bytes: int, scanned_bytes: int, records: int) -> bool:
-        """Whether a segment with these sums is full."""
-        return row_bytes >= self.row_bytes or scanned_bytes >= self.scanned_bytes or records >= self.records
-
-
-@dataclass(frozen=True, slots=True)
-class Dead:
-    """A dead letter met in the topic, with its place."""
+class SequencedDeadLetter:
+    """A dead letter of the topic, with its sequence and its source position (JSON)."""
 
     sequence: int
     position: bytes
-    letter: DeadLetter
+    dead_letter: DeadLetter
 
 
 @dataclass(slots=True)
-class Taken:
-    """What one `take` did: records used, replays skipped, foreign messages skipped, dead letters met."""
+class TakeResult:
+    """What one `take` did with its records.
+
+    `used`: how many it took or skipped, from the first on; of these `replayed` had been taken before and
+    `foreign` are no messages of Shardline.
+    """
 
     used: int = 0
     replayed: int = 0
     foreign: int = 0
-    dead: list[Dead] = field(default_factory=list)
+    dead_letters: list[SequencedDeadLetter] = field(default_factory=list)
 
 
 class OpenSegment:
-    """The segment from `first` on. Feed it records; when `closed`, its totals and files are final.
+    """A segment that begins at sequence `first`. When it is `closed`, its totals and files are final.
 
-    `before` are the chain's totals up to `first`; `rejects` the decimals of a rejected document's relevance,
-    None where rejected documents are not kept. Blocking (it writes its spool): call it off the loop.
+    `ended` is set by the end marker: no segment follows. Blocking, because it writes its spool files: call
+    it on a thread.
+
+    Args:
+        first: sequence of the first message.
+        before: the chain's totals up to `first`.
+        judge: decides which documents become rows.
+        limits: when the segment closes.
+        spool: folder of the spool files.
+        rejected_decimals: decimals of the relevance of a rejected document; None: they are not kept.
     """
 
     def __init__(
-        self, first: int, before: Totals, judge: Judge, cut: Cut, spool: Path, *, rejects: int | None
+        self,
+        first: int,
+        before: Totals,
+        judge: Judge,
+        limits: SegmentLimits,
+        spool: Path,
+        *,
+        rejected_decimals: int | None,
     ) -> None:
         self.first = first
         self.next = first
@@ -87,14 +84,14 @@ class OpenSegment:
         self.ended = False
         self.offset = -1
         self._judge = judge
-        self._cut = cut
+        self._limits = limits
         self._spool = spool
-        self._rejects = rejects
+        self._rejected_decimals = rejected_decimals
         self.rows: SpoolFile | None = None
         self.rejected: SpoolFile | None = None
         self._position = b"[]"
-        self._counts: Counter[str] = Counter()
-        self._dead: Counter[str] = Counter()
+        self._rejected_by_reason: Counter[str] = Counter()
+        self._dead_by_reason: Counter[str] = Counter()
         self._kept = self._row_bytes = self._hash_sum = self._words = self._quality = self._scanned = 0
 
     @property
@@ -104,12 +101,12 @@ class OpenSegment:
 
     @property
     def totals(self) -> Totals:
-        """The counts so far."""
+        """The counts of the messages taken so far."""
         return Totals(
             rows=self._kept,
             bytes=self._row_bytes,
-            rejected=dict(sorted(self._counts.items())),
-            dead=dict(sorted(self._dead.items())),
+            rejected=dict(sorted(self._rejected_by_reason.items())),
+            dead=dict(sorted(self._dead_by_reason.items())),
             hash_sum=self._hash_sum % MODULUS,
             words=self._words,
             quality=self._quality,
@@ -117,57 +114,53 @@ class OpenSegment:
             segments=1,
         )
 
-    def take(self, records: Sequence[Record]) -> Taken:
-        """Take records until the segment closes or they are used up.
+    def take(self, records: Sequence[Record]) -> TakeResult:
+        """Take records until the segment closes or all are used.
 
         Raises:
-            JobFailed: a sequence is missing, or the end marker's sums disagree.
+            JobFailed: a sequence is missing, or the sums of the end marker disagree.
             SpoolError: the spool cannot be written.
         """
-        taken = Taken()
+        result = TakeResult()
         rows: list[bytes] = []
-        rejects: list[bytes] = []
+        rejected: list[bytes] = []
         for record in records:
-            taken.used += 1
+            result.used += 1
             value = record.value
-            if not value or not _is_ours(value) or record.key is None:
-                taken.foreign += 1
+            if not is_message(value) or record.key is None:
+                result.foreign += 1
                 continue
-            kind, sequence = KIND_SEQUENCE.unpack_from(value)
+            kind, sequence = decode_head(value)
             if sequence < self.next:
-                taken.replayed += 1
+                result.replayed += 1
                 continue
             if sequence > self.next:
                 raise self._gap(record, sequence)
             try:
                 if kind == DOCUMENT:
-                    self._document(record.key, value, rows, rejects)
+                    self._take_document(record.key, value, rows, rejected)
                 elif kind == DEAD:
-                    taken.dead.append(self._dead_letter(record.key, value))
+                    result.dead_letters.append(self._take_dead_letter(record.key, value))
                 else:
-                    self._end(value)
-            except _MALFORMED:
-                # No producer of ours wrote it. Were it a damaged one of ours, the next sequence would tell.
-                taken.foreign += 1
+                    self._take_end(value)
+            except MALFORMED:
+                # Not written by a producer of Shardline. A damaged message of ours would leave a gap, which
+                # the next sequence shows.
+                result.foreign += 1
                 continue
             self.offset = record.offset + 1
             if self.ended:
                 break
             self.next += 1
-            if self._cut.reached(self._row_bytes, self._scanned, self.next - self.first):
+            if self._limits.reached(self._row_bytes, self._scanned, self.next - self.first):
                 self.closed = True
                 break
-        self._write(rows, rejects)
-        return taken
+        self._write(rows, rejected)
+        return result
 
-    def _document(self, key: bytes, value: bytes, rows: list[bytes], rejects: list[bytes]) -> None:
+    def _take_document(self, key: bytes, value: bytes, rows: list[bytes], rejected: list[bytes]) -> None:
         # The hot path: a row is never decoded, only joined with its score.
-        _, _, chars, words, present, flags, relevance, p, h = DOCUMENT_HEAD.unpack_from(value)
-        start = DOCUMENT_HEAD.size
-        head = start + p
-        tail = head + h
-        if tail > len(value):
-            raise ValueError("shorter than it says")
+        chars, words, present, flags, relevance, start, head, tail = decode_document(value)
         verdict = self._judge(chars, present, flags, relevance)
         self._position = value[start:head]
         self._hash_sum += document_hash(key)
@@ -179,18 +172,18 @@ class OpenSegment:
             self._words += words
             self._quality += verdict.score
             return
-        self._counts[verdict.reason.value] += 1
-        if self._rejects is not None:
-            rejects.append(_reject_line(key, verdict, round(relevance, self._rejects) + 0.0))
+        self._rejected_by_reason[verdict.reason.value] += 1
+        if self._rejected_decimals is not None:
+            rejected.append(_rejected_line(key, verdict, round(relevance, self._rejected_decimals) + 0.0))
 
-    def _dead_letter(self, key: bytes, value: bytes) -> Dead:
-        self._position, letter = decode_dead(value)
+    def _take_dead_letter(self, key: bytes, value: bytes) -> SequencedDeadLetter:
+        self._position, dead_letter = decode_dead(value)
         self._hash_sum += document_hash(key)
-        self._scanned += len(letter.original)
-        self._dead[letter.reason] += 1
-        return Dead(self.next, self._position, letter)
+        self._scanned += len(dead_letter.original)
+        self._dead_by_reason[dead_letter.reason] += 1
+        return SequencedDeadLetter(self.next, self._position, dead_letter)
 
-    def _end(self, value: bytes) -> None:
+    def _take_end(self, value: bytes) -> None:
         end = decode_end(value)
         if (self.before.hash_sum + self._hash_sum) % MODULUS != end.hash_sum:
             raise JobFailed(
@@ -205,17 +198,17 @@ class OpenSegment:
         return JobFailed(
             FailureCode.SEQUENCE_GAP,
             f"partition {record.partition}, offset {record.offset}: "
-            f"sequence {sequence} where {self.next} was due",
+            f"sequence {sequence} instead of {self.next}",
             hint="messages were lost from the topic; retry the job",
         )
 
-    def _write(self, rows: list[bytes], rejects: list[bytes]) -> None:
+    def _write(self, rows: list[bytes], rejected: list[bytes]) -> None:
         if rows:
             self.rows = self.rows or SpoolFile(self._spool)
             self.rows.write(rows)
-        if rejects:
+        if rejected:
             self.rejected = self.rejected or SpoolFile(self._spool)
-            self.rejected.write(rejects)
+            self.rejected.write(rejected)
 
     def discard(self) -> None:
         """Remove the spool files."""
@@ -224,11 +217,7 @@ class OpenSegment:
                 file.discard()
 
 
-def _is_ours(value: bytes) -> bool:
-    return DOCUMENT <= value[0] <= END and len(value) >= KIND_SEQUENCE.size
-
-
-def _reject_line(key: bytes, verdict: Verdict, relevance: float) -> bytes:
+def _rejected_line(key: bytes, verdict: Verdict, relevance: float) -> bytes:
     line = {
         "document_id": key.decode(),
         "reason": verdict.reason,

@@ -116,7 +116,7 @@ class Backlog:
         await self._read(range(len(self._chains)))
 
     async def _read(self, numbers: Sequence[int]) -> None:
-        found = await asyncio.gather(*(self._chains[number].tip(self.tips[number]) for number in numbers))
+        found = await asyncio.gather(*(self._chains[number].head(self.tips[number]) for number in numbers))
         for number, tip in zip(numbers, found, strict=True):
             self.tips[number] = tip
 

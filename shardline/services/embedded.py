@@ -24,10 +24,10 @@ from shardline_common.runtime.tasks import leaf_errors
 from shardline_common.runtime.threads import set_thread_pool
 from shardline_common.storage.directory import HIDDEN
 from shardline_common.telemetry.metrics import Metrics
-from shardline_consumer.attempt_consumer import Resources
+from shardline_consumer.context import WorkerContext
 from shardline_consumer.spool.budget import SpoolBudget
 from shardline_consumer.spool.folder import spool_folder
-from shardline_consumer.worker import Worker, WorkerParts
+from shardline_consumer.worker import Worker
 from shardline_producer.context import Limits, ProducerParts
 from shardline_producer.coordinator import Owner
 from shardline_producer.notifications.outbox import Receiver
@@ -106,10 +106,18 @@ class EmbeddedRun:
         )
 
     def _worker(self, broker: MemoryBroker, spool: Path) -> Worker:
-        uploads = asyncio.Semaphore(self.uploads)
-        resources = Resources(spool, SpoolBudget(self.spool_bytes), uploads, keep_originals=False)
         return Worker(
-            WorkerParts(broker, self.store, self.clock, self.metrics, resources, finish_seconds=0.2)
+            WorkerContext(
+                broker=broker,
+                store=self.store,
+                clock=self.clock,
+                metrics=self.metrics,
+                spool=spool,
+                budget=SpoolBudget(self.spool_bytes),
+                uploads=asyncio.Semaphore(self.uploads),
+                keep_originals=False,
+                finish_seconds=0.2,
+            )
         )
 
 

@@ -17,10 +17,10 @@ from shardline_common.settings.load import Settings
 from shardline_common.storage.probe import probe_create_only
 from shardline_common.telemetry.health import Probe, serve_health
 from shardline_common.telemetry.metrics import Metrics
-from shardline_consumer.attempt_consumer import Resources
+from shardline_consumer.context import WorkerContext
 from shardline_consumer.spool.budget import SpoolBudget
 from shardline_consumer.spool.folder import spool_folder, spool_limit, watch_spool
-from shardline_consumer.worker import Worker, WorkerParts
+from shardline_consumer.worker import Worker
 from shardline_producer.context import ProducerParts
 from shardline_producer.coordinator import Owner
 from shardline_producer.topics import ensure_system_topics
@@ -70,13 +70,17 @@ async def serve_worker(settings: Settings) -> None:
         limit = spool_limit(settings.spool_dir, settings.spool_bytes, settings.spool_reserve_bytes)
         watch_spool(metrics, folder, limit)
         async with open_broker(settings) as broker, open_store(settings) as (store, _):
-            resources = Resources(
+            context = WorkerContext(
+                broker=broker,
+                store=store,
+                clock=CLOCK,
+                metrics=metrics,
                 spool=folder,
                 budget=SpoolBudget(limit),
                 uploads=asyncio.Semaphore(settings.uploads),
                 keep_originals=settings.dead_letter_originals,
             )
-            worker = Worker(WorkerParts(broker, store, CLOCK, metrics, resources))
+            worker = Worker(context)
             await _serve(settings, metrics, broker, store, worker.run, worker.ready)
 
 

@@ -232,7 +232,7 @@ class System:
 
     async def _chain_ends(self, spec: JobSpec) -> list[int]:
         chains = [Chain(self.store, Layout.of(spec), number) for number in range(spec.total_partitions)]
-        tips = [await chain.tip() for chain in chains]
+        tips = [await chain.head() for chain in chains]
         return [tip.next if tip else 0 for tip in tips]
 
     async def verify(self, spec: JobSpec) -> Report:

@@ -28,16 +28,15 @@ from shardline_common.settings.load import Settings, load_settings
 from shardline_common.storage.directory import DirectoryStore
 from shardline_common.telemetry.logs import log_to_stderr
 from shardline_common.telemetry.metrics import Metrics
-from shardline_consumer.attempt_consumer import Resources
-from shardline_consumer.spool.budget import SpoolBudget
 from shardline_consumer.spool.folder import spool_folder
-from shardline_consumer.worker import Worker, WorkerParts
+from shardline_consumer.worker import Worker
 from shardline_producer.context import ProducerParts
 from shardline_producer.coordinator import Owner
 from shardline_producer.sources.memory import MemoryDatabase
 from shardline_producer.sources.planned import Description, Entry, PlannedSource
 from shardline_producer.sources.query_filters import check_filters
 from shardline_producer.sources.source import Document, InvalidDocument, PlanPages
+from tests.make import worker_context
 
 _log = logging.getLogger("tests.source")
 _FIELDS = {
@@ -146,8 +145,7 @@ async def _serve(settings: Settings, folder: Path) -> None:
     broker, store, metrics = MemoryBroker(), DirectoryStore(folder / "store"), Metrics()
     producer = ProducerParts(broker, store, CLOCK, metrics, open_source, limits(settings), slots(settings))
     with spool_folder(settings.spool_dir) as spool:
-        resources = Resources(spool, SpoolBudget(1 << 30), asyncio.Semaphore(4), keep_originals=True)
-        worker = Worker(WorkerParts(broker, store, CLOCK, metrics, resources, finish_seconds=0.2))
+        worker = Worker(worker_context(broker, store, spool, clock=CLOCK, metrics=metrics))
         library = Library(store, settings.spool_dir)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(Owner(producer).run())

@@ -24,14 +24,12 @@ from shardline_common.settings.load import Settings
 from shardline_common.storage.probe import probe_create_only
 from shardline_common.storage.s3 import S3Options, S3Store, open_s3
 from shardline_common.telemetry.metrics import Metrics
-from shardline_consumer.attempt_consumer import Resources
-from shardline_consumer.spool.budget import SpoolBudget
-from shardline_consumer.worker import Worker, WorkerParts
+from shardline_consumer.worker import Worker
 from shardline_producer.context import ProducerParts
 from shardline_producer.coordinator import Owner
 from shardline_producer.topics import ensure_system_topics
 from tests.kafka_house import at_work
-from tests.make import job, sample_job
+from tests.make import job, sample_job, worker_context
 from tests.services import service_started
 
 POLICIES = Path(__file__).parent.parent.parent / "deploy" / "iam"
@@ -108,8 +106,7 @@ async def test_a_whole_job_needs_no_more(tmp_path: Path, guarded: GuardedSeaweed
         as_role(guarded, "reader") as reading,
     ):
         parts = ProducerParts(broker, producing, clock, Metrics(), source, limits(settings), slots(settings))
-        resources = Resources(tmp_path, SpoolBudget(1 << 30), asyncio.Semaphore(4))
-        worker = Worker(WorkerParts(broker, working, clock, Metrics(), resources, 0.2))
+        worker = Worker(worker_context(broker, working, tmp_path, clock=clock))
         async with at_work(Owner(parts).run, worker.run):
             await client.submit(spec)
             await reached(client, "completed")

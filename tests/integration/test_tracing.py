@@ -29,14 +29,13 @@ from shardline_common.settings.load import Settings
 from shardline_common.telemetry.metrics import Metrics
 from shardline_common.telemetry.otel import OtelTracer
 from shardline_common.telemetry.tracing import span, traceparent_of, use
-from shardline_consumer.attempt_consumer import Resources
-from shardline_consumer.spool.budget import SpoolBudget
-from shardline_consumer.worker import Worker, WorkerParts
+from shardline_consumer.worker import Worker
 from shardline_producer.context import Limits, ProducerParts
 from shardline_producer.coordinator import Owner
 from tests.collector import Collector, collecting
 from tests.e2e.system import Process, System, running_system
 from tests.faults.oracle import SHORT, judge_sample
+from tests.make import worker_context
 from tests.sampled import Sampled
 from tests.services import S3
 
@@ -72,8 +71,7 @@ async def test_one_trace_from_submit_to_success(tmp_path: Path, kafka: str, samp
         source = source_factory(Settings(), sampled.folder, confined=True, remote=None)
         limits = Limits(topic_grace=60, progress_seconds=0.1)
         producer = ProducerParts(broker, store, clock, metrics, source, limits, asyncio.Semaphore(1))
-        resources = Resources(tmp_path, SpoolBudget(1 << 30), asyncio.Semaphore(2))
-        worker = WorkerParts(broker, store, clock, metrics, resources, finish_seconds=0.2)
+        worker = worker_context(broker, store, tmp_path, clock=clock, metrics=metrics)
         with use(OtelTracer(SimpleSpanProcessor(exporter), "test")):
             await client.submit(spec)
             # The same job again, in another trace: still the same job, and the first trace stands.
@@ -146,7 +144,7 @@ async def test_killed_processes_and_those_that_go_on_are_in_one_trace(
                 if process.popen.poll() is None:
                     process.end()
     judge_trace(collector)
-    landed = next(line for line in lines_of(last) if line["event"] == "a segment landed")
+    landed = next(line for line in lines_of(last) if line["event"] == "segment committed")
     assert (landed["job"], landed["attempt"]) == ("sample", 1)
     assert landed["partition"] in (0, 1)
     assert landed["trace_id"] == collector.spans[0].trace_id

@@ -9,14 +9,13 @@ from unittest.mock import patch
 
 from shardline_common.dataset.chain import Chain, ChainRecord
 from shardline_common.errors import FailureCode, JobFailed, ObjectExists, ServiceUnavailable
+from shardline_common.job.messages import decode_head
 from shardline_common.job.names import CHECKPOINTS
 from shardline_common.job.state import JobState, PartitionState
 from shardline_common.memory.store import MemoryStore
 from shardline_common.ports.broker import Message, Record
-from shardline_consumer import commit as upload
-from shardline_consumer import publish as dataset
-from shardline_consumer.attempt_consumer import JobConsumer
-from shardline_consumer.commit import Landing
+from shardline_consumer.attempt_consumer import AttemptConsumer
+from shardline_consumer.commit import SegmentSink
 from shardline_consumer.segment import OpenSegment
 from shardline_consumer.spool.file import SpoolFile
 from shardline_producer.attempt import AttemptRun
@@ -52,8 +51,8 @@ def _chain_before_data(stack: ExitStack) -> None:
     real = Chain.append
     late: list[Callable[[], Awaitable[None]]] = []
 
-    async def put_later(landing: Landing, key: str, file: SpoolFile) -> None:
-        late.append(partial(landing.store.create, key, file.path.read_bytes()))
+    async def put_later(sink: SegmentSink, key: str, file: SpoolFile) -> None:
+        late.append(partial(sink.context.store.create, key, file.path.read_bytes()))
 
     async def append(self: Chain, record: ChainRecord) -> ChainRecord:
         standing = await real(self, record)
@@ -62,19 +61,19 @@ def _chain_before_data(stack: ExitStack) -> None:
                 await late.pop()()
         return standing
 
-    stack.enter_context(patch.object(upload, "put_rows", put_later))
+    stack.enter_context(patch.object(SegmentSink, "put", put_later))
     stack.enter_context(patch.object(Chain, "append", append))
 
 
 def _no_epoch(stack: ExitStack) -> None:
     """What was revoked goes on: neither cancelled nor asked for its epoch."""
 
-    async def revoked(self: JobConsumer, partitions: Sequence[int]) -> None:
+    async def revoked(self: AttemptConsumer, partitions: Sequence[int]) -> None:
         for partition in partitions:
-            self._parts.pop(partition, None)
+            self._processors.pop(partition, None)
 
-    stack.enter_context(patch.object(JobConsumer, "_revoked", revoked))
-    stack.enter_context(patch.object(JobConsumer, "_is_current", lambda _self, _epoch: True))
+    stack.enter_context(patch.object(AttemptConsumer, "_revoked", revoked))
+    stack.enter_context(patch.object(AttemptConsumer, "_is_current", lambda _self, _epoch: True))
 
 
 def _checkpoint_apart(stack: ExitStack) -> None:
@@ -152,7 +151,7 @@ def _gaps_unnoticed(stack: ExitStack) -> None:
     def take(self: OpenSegment, records: Sequence[Record]) -> Any:
         for record in records:
             if record.value:
-                self.next = int.from_bytes(record.value[1:9], "big")
+                self.next = decode_head(record.value)[1]
                 break
         return real(self, records)
 
@@ -162,23 +161,22 @@ def _gaps_unnoticed(stack: ExitStack) -> None:
 def _lost_answer_is_a_failure(stack: ExitStack) -> None:
     """A refused create fails the job, even where one's own bytes stand there."""
 
-    async def different(_landing: Any, key: str, _digest: str) -> None:
+    async def different(_sink: SegmentSink, key: str, _digest: str) -> None:
         raise JobFailed(FailureCode.NOT_REPRODUCIBLE, f"{key} was written before")
 
-    stack.enter_context(patch("shardline_consumer.commit._expect_same", different))
+    stack.enter_context(patch.object(SegmentSink, "_expect_same_rows", different))
 
 
 def _unproven_finish(stack: ExitStack) -> None:
     """The finish does not wait for the chains."""
     from shardline_consumer.finish import Finisher
 
-    async def landed(self: Finisher, _state: JobState) -> bool:
-        self._tips = [await self._dataset.tip(number) for number in range(len(self._tips))]
+    async def all_committed(self: Finisher, _state: JobState) -> bool:
+        self._heads = [await self._read_head(number) for number in range(len(self._heads))]
         return True
 
-    stack.enter_context(patch.object(Finisher, "_all_landed", landed))
-    stack.enter_context(patch.object(dataset, "prove", lambda *_: None))
-    stack.enter_context(patch("shardline_consumer.finish.prove", lambda *_: None))
+    stack.enter_context(patch.object(Finisher, "_all_committed", all_committed))
+    stack.enter_context(patch("shardline_consumer.finish.prove_conservation", lambda *_: None))
 
 
 def _answers_believed(stack: ExitStack) -> None:

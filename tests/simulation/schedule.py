@@ -20,9 +20,9 @@ from shardline_common.job.state import JobState, latest_states
 from shardline_common.memory.store import MemoryStore
 from shardline_common.ports.broker import Message
 from shardline_common.telemetry.metrics import Metrics
-from shardline_consumer.attempt_consumer import Resources
+from shardline_consumer.context import WorkerContext
 from shardline_consumer.spool.budget import SpoolBudget
-from shardline_consumer.worker import Worker, WorkerParts
+from shardline_consumer.worker import Worker
 from shardline_producer.context import Limits, ProducerParts
 from shardline_producer.coordinator import Owner
 from shardline_producer.pipeline import Pace
@@ -112,9 +112,17 @@ class Cast:
         folder = self._spool / process.name
         folder.mkdir()
         budget = SpoolBudget(self.world.dice.choice((16_000, 1 << 20)))
-        resources = Resources(folder, budget, asyncio.Semaphore(self.world.dice.choice((1, 4))))
         return Worker(
-            WorkerParts(NetBroker(process), NetStore(process), self._clock, Metrics(), resources, 0.5)
+            WorkerContext(
+                broker=NetBroker(process),
+                store=NetStore(process),
+                clock=self._clock,
+                metrics=Metrics(),
+                spool=folder,
+                budget=budget,
+                uploads=asyncio.Semaphore(self.world.dice.choice((1, 4))),
+                finish_seconds=0.5,
+            )
         )
 
 

@@ -23,7 +23,7 @@ from shardline_common.memory.store import MemoryStore
 from shardline_common.runtime.clock import SystemClock
 from shardline_common.settings.load import Settings
 from shardline_common.telemetry.metrics import Metrics
-from shardline_consumer.attempt_consumer import JobConsumer
+from shardline_consumer.attempt_consumer import AttemptConsumer
 from shardline_consumer.finish import Finisher
 from shardline_producer.attempt import AttemptRun
 from shardline_producer.context import Limits
@@ -68,7 +68,7 @@ async def completed(spec: JobSpec, store: MemoryStore, folder: Path) -> Report:
     return report
 
 
-@pytest.mark.parametrize("part", [JobConsumer, AttemptRun])
+@pytest.mark.parametrize("part", [AttemptConsumer, AttemptRun])
 async def test_what_a_client_cancels_is_begun_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch, part: Any
 ) -> None:
@@ -174,10 +174,10 @@ async def test_an_object_that_goes_while_it_is_compared_fails_no_job(folder: Pat
 async def test_progress_is_whole_where_events_of_workers_are_lost(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def silent(consumer: JobConsumer, _: ChainRecord) -> None:
+    async def silent(consumer: AttemptConsumer, _: ChainRecord) -> None:
         consumer._progress.set()
 
-    monkeypatch.setattr(JobConsumer, "_report_landed", silent)
+    monkeypatch.setattr(AttemptConsumer, "segment_committed", silent)
     view = await run(sample_job(), MemoryStore(), folder)
     assert view.progress.chained == view.state.produced == DOCUMENTS
     assert view.progress.rows + sum(view.progress.rejected.values()) == DOCUMENTS

@@ -20,7 +20,7 @@ from shardline_common.ports.broker import TransactionalWriter
 from shardline_common.runtime.clock import SystemClock
 from shardline_common.settings.load import Settings
 from shardline_common.telemetry.metrics import Metrics
-from shardline_consumer.finish import Finisher, fail
+from shardline_consumer.finish import Finisher, fail_attempt
 from shardline_producer import attempt
 from shardline_producer.attempt import AttemptRun, Claim, Recall
 from shardline_producer.context import Limits, ProducerParts
@@ -114,11 +114,11 @@ async def test_the_end_of_a_chain_is_seen_anew() -> None:
     await landed(store)
     chain = Chain(store, LAYOUT, 1)
     first, last = record(1, 0, 3), record(1, 3, 6)
-    assert [await chain.tip(known) for known in (None, first, last)] == [last] * 3
+    assert [await chain.head(known) for known in (None, first, last)] == [last] * 3
     await store.delete([LAYOUT.link(1, 3)])
-    assert [await chain.tip(known) for known in (None, first)] == [first] * 2
+    assert [await chain.head(known) for known in (None, first)] == [first] * 2
     await delete(store)
-    assert [await chain.tip(known) for known in (None, first, last)] == [None] * 3
+    assert [await chain.head(known) for known in (None, first, last)] == [None] * 3
 
 
 @pytest.mark.parametrize("ended", [State.DELETED, State.CANCELLED])
@@ -194,7 +194,7 @@ async def test_a_late_worker_fails_nothing_that_was_deleted() -> None:
     state = await landed(store)
     await delete(store)
     with pytest.raises(ObjectMissing):
-        await fail(store, state, JobFailed(FailureCode.INTERNAL, "late"), CLOCK)
+        await fail_attempt(store, state, JobFailed(FailureCode.INTERNAL, "late"), CLOCK)
     assert await keys(store) == []
 
 

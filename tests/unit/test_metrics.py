@@ -24,10 +24,8 @@ from shardline_common.memory.store import MemoryStore
 from shardline_common.runtime.clock import SystemClock
 from shardline_common.settings.load import Settings
 from shardline_common.telemetry.metrics import CATALOGUE, JobSnapshot, Metrics
-from shardline_consumer.attempt_consumer import Resources
-from shardline_consumer.spool.budget import SpoolBudget
 from shardline_consumer.spool.folder import watch_spool
-from shardline_consumer.worker import Worker, WorkerParts
+from shardline_consumer.worker import Worker
 from shardline_producer.context import Limits, ProducerParts
 from shardline_producer.coordinator import Owner
 from shardline_producer.lag_age import Age
@@ -36,7 +34,7 @@ from shardline_producer.sources.planned import PlannedSource
 from shardline_producer.sources.source import PlanPages
 from shardline_producer.topics import ensure_system_topics
 from tests.gateway.server import ScriptedStore, sample_documents
-from tests.make import job
+from tests.make import job, worker_context
 
 STANDING = JobSnapshot(7, 3.0, 0.5, (2, 4), {"produced": 10, "kept": 2}, 0.25)
 
@@ -211,11 +209,6 @@ async def test_a_request_is_counted_under_its_route_and_never_under_its_path() -
     assert "made-up" not in text(metrics)
 
 
-@pytest.fixture
-def spool(tmp_path: Path) -> Resources:
-    return Resources(tmp_path, SpoolBudget(1 << 28), asyncio.Semaphore(2))
-
-
 async def test_a_source_that_fails_again_and_again_is_one_wait() -> None:
     broker, store, clock, metrics = MemoryBroker(), MemoryStore(), SystemClock(), Metrics()
     await ensure_system_topics(broker, 1)
@@ -264,7 +257,7 @@ async def test_lag_grows_while_the_store_is_away(tmp_path: Path) -> None:
         running.cancel()
 
 
-async def test_who_loses_a_job_stops_telling_of_it(tmp_path: Path, spool: Resources) -> None:
+async def test_who_loses_a_job_stops_telling_of_it(tmp_path: Path) -> None:
     # A producer that another one relieved, and a worker beside one that was quicker to the end.
     write_sample(tmp_path / "sample.jsonl", 400)
     broker, store, clock = MemoryBroker(), MemoryStore(), SystemClock()
@@ -273,7 +266,7 @@ async def test_who_loses_a_job_stops_telling_of_it(tmp_path: Path, spool: Resour
     source = source_factory(Settings(), tmp_path, confined=True, remote=None)
     policy = Limits(progress_seconds=0.02, pace=Pace(100.0))
     owner = Owner(ProducerParts(broker, store, clock, made, source, policy, asyncio.Semaphore(1)))
-    worker = Worker(WorkerParts(broker, store, clock, landed, spool, finish_seconds=0.1))
+    worker = Worker(worker_context(broker, store, tmp_path, metrics=landed, finish_seconds=0.1))
     spec = job(source={"type": "files", "paths": ["sample.jsonl"]}, output={"shard_bytes": 65_536})
     await Client(broker, 1).submit(spec)
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:

@@ -126,23 +126,25 @@ class Chain:
         self._layout = layout
         self._partition = partition
 
-    async def tip(self, known: ChainRecord | None = None) -> ChainRecord | None:
-        """The last record, or None of an empty chain; `known` is where to look on from.
+    async def head(self, known: ChainRecord | None = None) -> ChainRecord | None:
+        """The last record; None where the chain is empty, or was deleted meanwhile.
 
-        Where the chain was deleted meanwhile that is None as well: `known` itself is listed again.
+        Args:
+            known: a record of this chain from which to list on.
 
         Raises:
-            StoreUnavailable: also where the record went since it was listed; look again.
-            JobFailed: it is no chain record.
+            StoreUnavailable: the store cannot be read now, or lists a record that it does not have.
+            JobFailed: the object is no chain record.
         """
-        standing = self._layout.link(self._partition, known.first) if known else None
+        # The known record is listed again: that shows whether the chain was deleted.
+        known_key = self._layout.link(self._partition, known.first) if known else None
         before = self._layout.link(self._partition, known.first - 1) if known and known.first else ""
         last = None
         async for info in self._store.list(self._layout.chain(self._partition), start_after=before):
             last = info.key
         if last is None:
             return None
-        if last == standing:
+        if last == known_key:
             return known
         try:
             return await self._read(last)

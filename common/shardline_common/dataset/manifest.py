@@ -1,35 +1,117 @@
-"""A manifest as it is read again: by `verify`, which trusts nothing in it."""
+"""The manifest: built from the chains, and read again by `verify`, which trusts nothing in it."""
 
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from shardline_common.dataset.chain import Count
+from shardline_common.dataset.chain import Chain, ChainRecord, Count, Digest, Totals, total
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.columns import Columns
+from shardline_common.job.names import Layout
+from shardline_common.job.outcome import Outcome
+from shardline_common.job.plan import Plan
 from shardline_common.job.spec import JobSpec, first_fault
+from shardline_common.ports.store import ObjectStore
+
+_QUALITY_UNITS = 10_000
 
 
-class _Part(BaseModel):
-    # Fields that a later version adds are no fault; those that are here are of exactly these types.
+async def build_manifest(store: ObjectStore, spec: JobSpec, outcome: Outcome, plan: Plan) -> dict[str, Any]:
+    """The manifest of a completed job: every shard, every sum, and the digest.
+
+    A pure function of job, plan, chains and outcome: whoever builds it, its bytes are the same.
+
+    Raises:
+        JobFailed: a chain is broken.
+        StoreUnavailable: try again later.
+    """
+    layout, columns = Layout.of(spec), Columns.from_json(plan.columns)
+    digest, shards, by_split = Digest(), [], dict[str, Totals]()
+    for partition in range(spec.total_partitions):
+        async for record in Chain(store, layout, partition).records():
+            digest.add(record)
+            by_split[record.split] = by_split.get(record.split, Totals()).plus(record.segment)
+            if record.key is not None:
+                shards.append(manifest_shard(record, layout))
+    sums = total(by_split.values())
+    return {
+        "version": 1,
+        "job": spec.model_dump(mode="json"),
+        "spec_digest": spec.digest,
+        "digest": digest.hexdigest(),
+        "attempt": outcome.attempt,
+        "software": outcome.software,
+        "accepted_at": outcome.accepted_at,
+        "completed_at": outcome.at,
+        "warnings": _warnings(sums, plan),
+        "totals": sums_json(sums),
+        "splits": {split: sums_json(part) for split, part in sorted(by_split.items())},
+        "rejected": sums.rejected,
+        "dead_letters": sums.dead,
+        "source": {"type": spec.source.type, "count": outcome.source_count, **plan.notes},
+        "partitions": [
+            {"partition": number, "messages": count, "hash_sum": f"{hash_sum:016x}"}
+            for number, (count, hash_sum) in enumerate(outcome.produced)
+        ],
+        "schema": {"columns": columns.to_json(), "features": columns.features()},
+        "shards": shards,
+    }
+
+
+def _warnings(sums: Totals, plan: Plan) -> list[str]:
+    found = [] if sums.rows else ["empty"]
+    return found + [name for name in ("left_out", "degraded") if plan.notes.get(name)]
+
+
+def manifest_shard(record: ChainRecord, layout: Layout) -> dict[str, Any]:
+    """A segment with rows as the manifest lists it; its key is relative to the dataset."""
+    key = layout.data(record.split, record.partition, record.first)
+    return {
+        "key": key.removeprefix(layout.root),
+        "split": record.split,
+        "partition": record.partition,
+        "first": record.first,
+        "next": record.next,
+        "rows": record.segment.rows,
+        "bytes": record.segment.bytes,
+        "sha256": record.sha256,
+    }
+
+
+def sums_json(sums: Totals) -> dict[str, Any]:
+    """Totals as the manifest shows them."""
+    mean = round(sums.quality / sums.rows / _QUALITY_UNITS, 4) if sums.rows else None
+    return {
+        "documents": sums.records,
+        "rows": sums.rows,
+        "rejected": sum(sums.rejected.values()),
+        "dead_letters": sum(sums.dead.values()),
+        "bytes": sums.bytes,
+        "words": sums.words,
+        "mean_quality": mean,
+    }
+
+
+class _ManifestModel(BaseModel):
+    # A later version may add fields; those of this version have exactly these types.
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
 
-class Produced(_Part):
-    """What the producer sent to a partition; the hash sum in hexadecimal."""
+class ProducedPartition(_ManifestModel):
+    """What the producer sent to a partition: messages, and their hash sum in hexadecimal."""
 
     partition: Count
     messages: Count
     hash_sum: str
 
 
-class SourceCount(_Part):
+class SourceCount(_ManifestModel):
     """The source's own count of documents."""
 
     count: Count
 
 
-class Schema(_Part):
+class RowSchema(_ManifestModel):
     """The metadata columns and their types."""
 
     columns: dict[str, str]
@@ -40,14 +122,14 @@ class Schema(_Part):
         return Columns.from_json(value).to_json()
 
 
-class Manifest(_Part):
-    """The parts of a manifest that prove something. Shards and totals are compared as a whole."""
+class Manifest(_ManifestModel):
+    """The parts of a manifest that `verify` compares. Shards and totals are compared as a whole."""
 
     job: JobSpec = Field(strict=False)
     digest: str
     source: SourceCount
-    partitions: list[Produced]
-    rows_schema: Schema = Field(alias="schema")
+    partitions: list[ProducedPartition]
+    rows_schema: RowSchema = Field(alias="schema")
     shards: list[dict[str, Any]]
     totals: dict[str, Any]
     splits: dict[str, dict[str, Any]]

@@ -8,13 +8,12 @@ from typing import Any
 import orjson
 
 from shardline_common.dataset.chain import Chain, ChainRecord, Digest, Totals, total
-from shardline_common.dataset.manifest import Manifest, Produced
+from shardline_common.dataset.manifest import Manifest, ProducedPartition, manifest_shard, sums_json
 from shardline_common.dataset.read import plain_bytes
 from shardline_common.errors import JobFailed, ObjectMissing
 from shardline_common.job.columns import Columns, check_row
 from shardline_common.job.names import Layout
 from shardline_common.ports.store import ObjectStore
-from shardline_consumer.publish import manifest_shard, sums_json
 
 _MOST_PROBLEMS = 20
 
@@ -110,7 +109,7 @@ class Verifier:
                 f"where {place if has_rows else 'no shard'} was due"
             )
 
-    def _conserved(self, produced: Produced, held: Totals) -> None:
+    def _conserved(self, produced: ProducedPartition, held: Totals) -> None:
         if held.records != produced.messages or f"{held.hash_sum:016x}" != produced.hash_sum:
             self._problem(
                 f"partition {produced.partition}: {produced.messages} messages were produced, {held.records} "

@@ -1,7 +1,7 @@
-r"""The messages of a job's topic: binary, so that the worker parses and renders nothing again.
+r"""The messages of an attempt's topic: binary, so that the worker neither parses nor renders a row.
 
-A document travels as its finished row but for the quality score, beside the few facts the score
-is made of. The worker fills the score in; the text is never decoded there.
+A document travels as its finished row without the quality score, beside the facts that the score is
+computed from. The worker inserts the score; it never decodes the text.
 
 ```
 document  B kind=1 | Q sequence | I chars | I words | B present | B flags | d relevance
@@ -11,30 +11,38 @@ end       B kind=3 | Q count    | Q hash sum
 ```
 
 Integers are big-endian. The row is `head + quality score + tail`; `position` is a JSON array. The
-Kafka key is the document's id (or, for what has none, its place in the source) and feeds the hash sum.
+Kafka key is the document's id (for a dead letter without an id, its place in the source) and feeds the
+hash sum. Only this module knows the layout.
 """
 
+import struct
 from dataclasses import dataclass
 from struct import Struct
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
 DOCUMENT, DEAD, END = 1, 2, 3
-FLAG_BLANK = 1
+MALFORMED = (struct.error, ValueError, KeyError, TypeError, OverflowError)
+"""What the decoders raise for a value that no producer of Shardline wrote."""
 
-KIND_SEQUENCE = Struct(">BQ")
-DOCUMENT_HEAD = Struct(">BQIIBBdHI")
+_FLAG_BLANK = 1
+_KIND_SEQUENCE = Struct(">BQ")
+_DOCUMENT_HEAD = Struct(">BQIIBBdHI")
 _DEAD_HEAD = Struct(">BQH")
 _END = Struct(">BQQ")
 
 Position = tuple[Any, ...]
-"""A place in a source: totally ordered, JSON scalars only, the last one the ordinal (1, 2, 3 …)."""
+"""A place in a source: JSON scalars, totally ordered; the last one is the ordinal (1, 2, 3 …)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a filter may know without the text: `present` counts title, domain, document_type (0..3)."""
+    """What a filter knows of a document without its text.
+
+    `chars` and `words` of the text, `present`: how many of title, domain and document_type it has (0 to
+    3), `blank`: whether the text is only white space.
+    """
 
     chars: int
     words: int
@@ -45,7 +53,10 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """What could not be a document: why, where, and the start of the original bytes."""
+    """Something that could not be a document: the reason, a sentence about it, and the original bytes.
+
+    `sha256` and `size` are those of the whole original; `original` is its start.
+    """
 
     reason: str
     hint: str
@@ -56,7 +67,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The end marker of a partition: how many messages came before it, and their ids' hash sum."""
+    """The end marker of a partition: the number of messages before it, and the hash sum of their keys."""
 
     count: int
     hash_sum: int
@@ -74,8 +85,8 @@ def decode_position(data: bytes) -> Position:
 
 def encode_document(sequence: int, position: bytes, facts: Facts, head: bytes, tail: bytes) -> bytes:
     """A document message: the row's bytes before and after the quality score, and its facts."""
-    flags = FLAG_BLANK if facts.blank else 0
-    fixed = DOCUMENT_HEAD.pack(
+    flags = _FLAG_BLANK if facts.blank else 0
+    fixed = _DOCUMENT_HEAD.pack(
         DOCUMENT,
         sequence,
         facts.chars,
@@ -89,21 +100,54 @@ def encode_document(sequence: int, position: bytes, facts: Facts, head: bytes, t
     return b"".join((fixed, position, head, tail))
 
 
-def encode_dead(sequence: int, position: bytes, dead: DeadLetter) -> bytes:
-    """A dead message."""
-    about = orjson.dumps({"reason": dead.reason, "hint": dead.hint, "sha256": dead.sha256, "size": dead.size})
-    return b"".join((_DEAD_HEAD.pack(DEAD, sequence, len(position)), position, about, b"\n", dead.original))
+def encode_dead(sequence: int, position: bytes, dead_letter: DeadLetter) -> bytes:
+    """A dead letter."""
+    about = orjson.dumps(
+        {
+            "reason": dead_letter.reason,
+            "hint": dead_letter.hint,
+            "sha256": dead_letter.sha256,
+            "size": dead_letter.size,
+        }
+    )
+    return b"".join(
+        (_DEAD_HEAD.pack(DEAD, sequence, len(position)), position, about, b"\n", dead_letter.original)
+    )
+
+
+def is_message(value: bytes | None) -> TypeGuard[bytes]:
+    """Whether the value can be one of these messages, by its first byte and its size."""
+    return value is not None and len(value) >= _KIND_SEQUENCE.size and DOCUMENT <= value[0] <= END
+
+
+def decode_head(value: bytes) -> tuple[int, int]:
+    """Kind and sequence of a message."""
+    return _KIND_SEQUENCE.unpack_from(value)
+
+
+def decode_document(value: bytes) -> tuple[int, int, int, int, float, int, int, int]:
+    """(chars, words, present, flags, relevance, position start, head start, tail start) of a document.
+
+    The position is `value[position start:head start]`, the row's head `value[head start:tail start]`, its
+    tail the rest. `flags` is not 0 where the text is only white space. Raises one of MALFORMED.
+    """
+    _, _, chars, words, present, flags, relevance, position, head = _DOCUMENT_HEAD.unpack_from(value)
+    head_start = _DOCUMENT_HEAD.size + position
+    tail_start = head_start + head
+    if tail_start > len(value):
+        raise ValueError("shorter than its head says")
+    return chars, words, present, flags, relevance, _DOCUMENT_HEAD.size, head_start, tail_start
 
 
 def decode_dead(value: bytes) -> tuple[bytes, DeadLetter]:
-    """Position and content of a dead message. Raises ValueError, TypeError or struct.error if it is none."""
+    """Position (JSON) and content of a dead letter. Raises one of MALFORMED."""
     _, _, length = _DEAD_HEAD.unpack_from(value)
     start = _DEAD_HEAD.size + length
     about, _, original = value[start:].partition(b"\n")
-    letter = DeadLetter(original=original, **orjson.loads(about))
-    if not isinstance(letter.reason, str):
+    dead_letter = DeadLetter(original=original, **orjson.loads(about))
+    if not isinstance(dead_letter.reason, str):
         raise TypeError("a reason is text")
-    return value[_DEAD_HEAD.size : start], letter
+    return value[_DEAD_HEAD.size : start], dead_letter
 
 
 def encode_end(end: End) -> bytes:
@@ -112,6 +156,6 @@ def encode_end(end: End) -> bytes:
 
 
 def decode_end(value: bytes) -> End:
-    """The end marker of a value of kind END."""
+    """An end marker. Raises one of MALFORMED."""
     _, count, hash_sum = _END.unpack(value)
     return End(count, hash_sum)

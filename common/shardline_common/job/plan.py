@@ -5,6 +5,9 @@ from typing import Any
 
 import orjson
 
+from shardline_common.job.names import Layout
+from shardline_common.ports.store import ObjectStore
+
 
 @dataclass(slots=True)
 class Plan:
@@ -25,3 +28,8 @@ class Plan:
     def decode(cls, data: bytes) -> "Plan":
         """The plan of its JSON."""
         return cls(**orjson.loads(data))
+
+
+async def read_plan(store: ObjectStore, layout: Layout) -> Plan:
+    """The plan of a job. Raises ObjectMissing where there is none, and StoreUnavailable."""
+    return Plan.decode(await store.get(layout.plan))

@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
+from shardline_common.memory.broker import MemoryBroker
 from shardline_common.memory.store import MemoryStore
-from shardline_common.runtime.clock import SystemClock
-from shardline_common.telemetry.metrics import Metrics
-from shardline_consumer import commit as upload
-from shardline_consumer.commit import Landing
+from shardline_consumer import commit
+from shardline_consumer.commit import SegmentSink
 from shardline_consumer.spool.file import SpoolFile, compress
-from tests.make import job
+from tests.make import job, worker_context
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
@@ -27,12 +26,12 @@ async def test_a_copy_that_is_being_packed_goes_with_the_upload(
         goes_on.wait(30)
         compress(*arguments)
 
-    monkeypatch.setattr(upload, "compress", slowly)
+    monkeypatch.setattr(commit, "compress", slowly)
     spec = job(output={"compression": compression})
-    landing = Landing(MemoryStore(), SystemClock(), Metrics(), spec, 1)
+    sink = SegmentSink(worker_context(MemoryBroker(), MemoryStore(), tmp_path), spec, 1)
     file = SpoolFile(tmp_path)
     file.write([b'{"a":1}\n'])
-    putting = asyncio.create_task(upload.put_rows(landing, "data/x", file))
+    putting = asyncio.create_task(sink.put("data/x", file))
     await asyncio.to_thread(begun.wait, 30)
     putting.cancel()
     goes_on.set()

@@ -1,0 +1,43 @@
+"""The conservation proof: everything that was produced is in the chain, and nothing else."""
+
+from collections.abc import Sequence
+
+from shardline_common.dataset.chain import ChainRecord, Totals
+from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.job.state import PartitionState
+
+
+def prove_conservation(
+    produced: Sequence[PartitionState], heads: Sequence[ChainRecord | None], source_count: int
+) -> None:
+    """Check the counts of a job whose documents are all produced and committed.
+
+    For each partition, produced = rows + rejections + dead letters, and the hash sums of the document ids
+    agree. The sum over all partitions equals the source's own count.
+
+    Args:
+        produced: what the producer sent, by partition.
+        heads: the last chain record of each partition; None for an empty chain.
+        source_count: how many documents the source has by its own count.
+
+    Raises:
+        JobFailed: `conservation`, naming the first sum that disagrees.
+    """
+    for number, (sent, head) in enumerate(zip(produced, heads, strict=True)):
+        committed = head.upto if head else Totals()
+        if committed.records != sent.sequence:
+            raise _broken(
+                f"partition {number}: {sent.sequence} messages were produced, {committed.records} are in the "
+                "chain"
+            )
+        if committed.hash_sum != sent.hash_sum:
+            raise _broken(
+                f"partition {number}: the hash sum of the document ids disagrees with the producer's"
+            )
+    counted = sum(part.sequence for part in produced)
+    if counted != source_count:
+        raise _broken(f"the source counted {source_count} documents, {counted} were produced")
+
+
+def _broken(message: str) -> JobFailed:
+    return JobFailed(FailureCode.CONSERVATION, message, hint="retry the job; if it fails again, report it")

@@ -1,0 +1,138 @@
+"""A worker's part in one attempt: it consumes the attempt's topic and tries to finish the attempt."""
+
+import asyncio
+import contextlib
+import logging
+from functools import partial
+
+from shardline_common.errors import (
+    FailureCode,
+    JobFailed,
+    ObjectMissing,
+    ServiceUnavailable,
+    ShardlineError,
+    TopicMissing,
+    UsageError,
+)
+from shardline_common.job.state import JobState, State
+from shardline_common.runtime.retry import retry_forever
+from shardline_common.runtime.tasks import first_of
+from shardline_common.telemetry.logs import log_context
+from shardline_common.telemetry.tracing import continued
+from shardline_consumer.attempt_consumer import AttemptConsumer
+from shardline_consumer.commit import SegmentSink
+from shardline_consumer.context import WorkerContext
+from shardline_consumer.filters.clara import Rejection
+from shardline_consumer.finish import Finisher, fail_attempt
+from shardline_consumer.spool.file import SpoolError
+
+_log = logging.getLogger(__name__)
+_REJOIN_SECONDS = 1.0
+
+
+class WorkerAttempt:
+    """Consumes and finishes one attempt. `state` is the newest one known."""
+
+    def __init__(self, context: WorkerContext, state: JobState) -> None:
+        self.state = state
+        self._context = context
+        self._progress = asyncio.Event()
+        self._sink = SegmentSink(context, state.spec, state.attempt)
+        self._finisher = Finisher(context.store, context.clock, state)
+
+    def update(self, state: JobState) -> None:
+        """Take a newer state of the same attempt."""
+        if state.state is not self.state.state:
+            self._progress.set()
+        self.state = state
+
+    async def run(self) -> None:
+        """Work until the attempt is decided, or until cancelled. Errors of the attempt are its outcome.
+
+        Raises:
+            SpoolError, UsageError: this worker cannot work on any job.
+        """
+        state = self.state
+        with log_context(job=state.spec.job_id, attempt=state.attempt), continued(state.traceparent):
+            try:
+                await self._run()
+            except Exception as error:
+                if _ends_the_worker(error):
+                    raise
+                _log.exception("a bug in Shardline: the attempt cannot be failed; it is left alone")
+
+    async def _run(self) -> None:
+        metrics, job_id = self._context.metrics, self.state.spec.job_id
+        metrics.begin_landing(job_id, Rejection)
+        consume = asyncio.create_task(self._consume(), name=f"consume {job_id}")
+        finish = asyncio.create_task(self._finish(), name=f"finish {job_id}")
+        try:
+            await asyncio.wait((consume, finish), return_when=asyncio.FIRST_COMPLETED)
+            if consume.done():
+                await consume
+            await finish
+        except Exception as error:
+            if _ends_the_worker(error):
+                raise
+            _log.exception("a bug in Shardline")
+            text = f"{type(error).__name__}: {error}"
+            await self._fail(JobFailed(FailureCode.INTERNAL, text, hint="report it, with the worker's log"))
+        finally:
+            for task in (consume, finish):
+                task.cancel()
+            await asyncio.gather(consume, finish, return_exceptions=True)
+            # The last series of a job must not outlive it on this worker.
+            metrics.forget_job(job_id)
+
+    async def _consume(self) -> None:
+        while True:
+            failure: JobFailed | None = None
+            try:
+                await AttemptConsumer(self._sink, self._progress).run()
+            except* JobFailed as group:
+                failure = first_of(group, JobFailed)
+            except* SpoolError:
+                raise
+            except* (ServiceUnavailable, ObjectMissing) as group:
+                # An object that was listed and is gone: the job is being deleted, which does not fail it.
+                error = first_of(group, ShardlineError)
+                # A job that was complete long ago has no topic any more: only the finish is left.
+                expected = isinstance(error, TopicMissing) and self.state.state is State.COMPLETING
+                _log.log(logging.INFO if expected else logging.WARNING, "%s; joining again", error)
+            if failure is not None:
+                await self._fail(failure)
+                return
+            await self._context.clock.sleep(_REJOIN_SECONDS)
+
+    async def _fail(self, error: JobFailed) -> None:
+        _log.error("the attempt failed: %s: %s", error.code, error)
+        decide = partial(fail_attempt, self._context.store, self.state, error, self._context.clock)
+        try:
+            await retry_forever(decide, self._context.clock, "write the outcome")
+        except ObjectMissing as gone:
+            _log.warning("the outcome is not written, because the dataset was deleted: %s", gone)
+        self._progress.set()
+
+    async def _finish(self) -> None:
+        while True:
+            try:
+                if await self._finisher.try_finish(self.state):
+                    return
+            except ServiceUnavailable as error:
+                _log.warning("not finished yet: %s", error)
+            except JobFailed as error:
+                await self._fail(error)
+                return
+            except ObjectMissing as error:
+                _log.warning("nothing is left to finish, because the dataset was deleted: %s", error)
+                return
+            self._progress.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._context.finish_seconds):
+                    await self._progress.wait()
+
+
+def _ends_the_worker(error: Exception) -> bool:
+    # Without a spool, or with a wrong setting, no job can be worked on. Other errors end only their job.
+    ends = (SpoolError, UsageError)
+    return isinstance(error, ends) or (isinstance(error, ExceptionGroup) and error.subgroup(ends) is not None)

@@ -1,0 +1,31 @@
+"""What a worker works with: one context for all its attempts and partitions."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from shardline_common.ports.broker import Broker
+from shardline_common.ports.clock import Clock
+from shardline_common.ports.store import ObjectStore
+from shardline_common.telemetry.metrics import Metrics
+from shardline_consumer.spool.budget import SpoolBudget
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerContext:
+    """The ports of a worker, its metrics, and what its attempts share.
+
+    `spool` is the folder of open segments, `budget` the bytes that they may take over all jobs, `uploads`
+    how many shards are put at once. `keep_originals`: dead letters carry the original bytes.
+    `finish_seconds`: how often an attempt is checked for its end.
+    """
+
+    broker: Broker
+    store: ObjectStore
+    clock: Clock
+    metrics: Metrics
+    spool: Path
+    budget: SpoolBudget
+    uploads: asyncio.Semaphore
+    keep_originals: bool = True
+    finish_seconds: float = 2.0
