@@ -11,7 +11,7 @@ from typing import Any
 from shardline.services.client import Client, JobView
 from shardline.services.kafka_admin import acls_json
 from shardline.services.sample import write_sample
-from shardline.services.wiring import kafka_options, limits, slots, source_factory
+from shardline.services.wiring import kafka_options, producer_policy, slots, source_factory
 from shardline_common.kafka.broker import KafkaBroker, open_kafka
 from shardline_common.kafka.options import KafkaOptions
 from shardline_common.runtime.clock import SystemClock
@@ -19,8 +19,8 @@ from shardline_common.settings.load import Settings
 from shardline_common.storage.directory import DirectoryStore
 from shardline_common.telemetry.metrics import Metrics
 from shardline_consumer.worker import Worker
-from shardline_producer.context import ProducerParts
-from shardline_producer.coordinator import Owner
+from shardline_producer.context import ProducerContext
+from shardline_producer.coordinator import JobCoordinator
 from tests.kafka_rights import Acl, Rights, acls, open_rights
 from tests.make import worker_context
 from tests.secure_kafka import NAMES, SecureKafka, certified, named, tokened
@@ -41,19 +41,19 @@ class House:
     settings: Settings
     brokers: dict[str, KafkaBroker] = field(default_factory=dict)
 
-    def owner(self) -> Owner:
+    def owner(self) -> JobCoordinator:
         """A producer."""
         source = source_factory(self.settings, self.folder, confined=True, remote=None)
-        parts = ProducerParts(
+        parts = ProducerContext(
             self.brokers["producer"],
             DirectoryStore(self.folder / "store"),
             CLOCK,
             Metrics(),
             source,
-            limits(self.settings),
+            producer_policy(self.settings),
             slots(self.settings),
         )
-        return Owner(parts)
+        return JobCoordinator(parts)
 
     def worker(self) -> Worker:
         """A worker."""

@@ -15,7 +15,7 @@ from shardline_common.runtime.clock import SystemClock
 from shardline_common.settings.load import Settings
 from shardline_common.storage.directory import DirectoryStore
 from shardline_common.telemetry.metrics import Metrics
-from shardline_producer.context import Limits
+from shardline_producer.context import ProducerPolicy
 from tests.corpus import Expectation, corpus_file, expectation
 from tests.make import job
 
@@ -44,7 +44,9 @@ async def embedded_digest(spec: JobSpec, folder: Path, output: Path) -> str:
     """The digest of a run in this process."""
     store = DirectoryStore(output)
     source = source_factory(Settings(), folder, confined=False, remote=None)
-    embedded = EmbeddedRun(store, SystemClock(), Metrics(), source, Limits(progress_seconds=0.2), 1 << 30)
+    embedded = EmbeddedRun(
+        store, SystemClock(), Metrics(), source, ProducerPolicy(progress_seconds=0.2), 1 << 30
+    )
     view = (await embedded.run(spec, lambda _: None)).view
     assert view.state.state == "completed", view.to_json()
     report = await Verifier(store, Layout.of(spec).root).run()

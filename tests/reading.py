@@ -15,7 +15,7 @@ from shardline_common.job.spec import JobSpec
 from shardline_common.memory.store import MemoryStore
 from shardline_common.runtime.clock import SystemClock
 from shardline_common.telemetry.metrics import Metrics
-from shardline_producer.context import Limits
+from shardline_producer.context import ProducerPolicy
 from shardline_producer.plan import make_plan
 from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.sources.planned import PlannedSource
@@ -64,7 +64,9 @@ def dead(items: Sequence[SourceItem]) -> dict[str, str]:
 async def run(spec: JobSpec, database: Database, folder: Path, store: MemoryStore) -> list[dict[str, Any]]:
     """Run a job embedded, prove its dataset, and read its rows."""
     source = source_factory(database.settings, folder, confined=True, remote=None)
-    embedded = EmbeddedRun(store, SystemClock(), Metrics(), source, Limits(progress_seconds=0.05), 1 << 30)
+    embedded = EmbeddedRun(
+        store, SystemClock(), Metrics(), source, ProducerPolicy(progress_seconds=0.05), 1 << 30
+    )
     view = (await embedded.run(spec, lambda _: None)).view
     assert view.state.state == "completed", view.to_json()
     report = await Verifier(store, Layout.of(spec).root).run()

@@ -129,7 +129,10 @@ def schemas() -> dict[str, Json]:
     # What a state holds beside its JSON, a reader does not see.
     sent = orjson.loads(JobState(_JOB).encode())
     state = found["JobState"]
-    state["properties"] = {name: about for name, about in state["properties"].items() if name in sent}
+    # The JSON keeps the name that the version before reads (job/state.py).
+    named = {"pending_notifications": "owed"}
+    fields = {named.get(name, name): about for name, about in state["properties"].items()}
+    state["properties"] = {name: about for name, about in fields.items() if name in sent}
     # The record's key is no field of its value, and bytes travel as base64.
     letter = found["DeadLetterRecord"]["properties"]
     letter["original_base64"] = letter.pop("original")

@@ -1,4 +1,4 @@
-"""Acceptance: a create-only record of the job, by which it is known for ever."""
+"""Acceptance: a create-only record, by which a job id belongs to one job for ever."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from shardline_common.runtime.clock import stamp
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """The record: the normalised spec and when it was first accepted."""
+    """The acceptance record: the normalised spec, and when it was first accepted (RFC 3339)."""
 
     spec: JobSpec
     accepted_at: str
@@ -34,10 +34,10 @@ class Acceptance:
 
 
 async def accept(store: ObjectStore, spec: JobSpec, clock: Clock) -> Acceptance:
-    """Accept a job; the same body again is the same job.
+    """Accept a job; gives the record that stands. The same body again is the same job.
 
     Raises:
-        JobConflict: the id was accepted before with another body; that job is untouched.
+        JobConflict: the id belongs to a job with another body; that job is untouched.
         StoreUnavailable: try again later.
     """
     acceptance = Acceptance(spec, stamp(clock))
@@ -55,7 +55,12 @@ async def accept(store: ObjectStore, spec: JobSpec, clock: Clock) -> Acceptance:
 
 
 async def state_from_store(store: ObjectStore, acceptance: Acceptance, offset: int) -> JobState:
-    """A job's state where the checkpoints know nothing of it: new, or known only to the store.
+    """The state of a job without a checkpoint: a new job, or one whose outcome is in the store.
+
+    Args:
+        store: the store of its dataset.
+        acceptance: the job's record.
+        offset: the offset of the submission in dataset.jobs; -1 without one.
 
     Raises:
         StoreUnavailable: try again later.
@@ -67,7 +72,7 @@ async def state_from_store(store: ObjectStore, acceptance: Acceptance, offset: i
     state.attempt = attempt
     state.topic_removed = True
     if outcome.ending == "completed":
-        # A worker publishes what a killed one left unfinished; the runner then concludes.
+        # A worker publishes what a killed worker left unpublished; then the runner concludes.
         state.state, state.planned, state.progress = State.COMPLETING, True, 1.0
         state.source_count = outcome.source_count or 0
         state.partitions = [PartitionState(sent, hash_sum) for sent, hash_sum in outcome.produced]

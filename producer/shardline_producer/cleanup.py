@@ -1,4 +1,4 @@
-"""Deleting a job's traces: dataset, topics, dead letters. The acceptance record stays, for ever."""
+"""Deleting a job: its dataset, topics and dead letters. The acceptance record stays."""
 
 from shardline_common.job.names import DEAD_LETTERS, Layout, attempt_topic
 from shardline_common.job.state import JobState
@@ -12,7 +12,7 @@ async def delete_dataset(broker: Broker, store: ObjectStore, state: JobState) ->
     """Remove the topics of all attempts, every object of the dataset, and the job's dead letters.
 
     Raises:
-        ServiceUnavailable: call again; what is gone already is no error.
+        ServiceUnavailable: call again; what is already deleted is no error.
     """
     job_id = state.spec.job_id
     for attempt in range(1, state.attempt + 1):
@@ -20,7 +20,7 @@ async def delete_dataset(broker: Broker, store: ObjectStore, state: JobState) ->
     layout = Layout.of(state.spec)
     for prefix in (layout.root, layout.exports):
         await _remove(store, prefix)
-    await _forget_letters(broker, job_id)
+    await _delete_dead_letters(broker, job_id)
 
 
 async def _remove(store: ObjectStore, prefix: str) -> None:
@@ -33,8 +33,8 @@ async def _remove(store: ObjectStore, prefix: str) -> None:
     await store.delete(batch)
 
 
-async def _forget_letters(broker: Broker, job_id: str) -> None:
-    # The topic is compacted: a tombstone removes the letter of its key.
+async def _delete_dead_letters(broker: Broker, job_id: str) -> None:
+    # The topic is compacted: a tombstone removes the dead letter of its key.
     prefix = f"{job_id}/".encode()
     async with broker.table_reader(DEAD_LETTERS) as table:
         records = await table.catch_up(deadline=120.0)

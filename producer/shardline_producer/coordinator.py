@@ -1,4 +1,4 @@
-"""The producer process: owns the jobs in its partitions of dataset.jobs."""
+"""The producer process: it owns the jobs in its partitions of dataset.jobs."""
 
 import asyncio
 import logging
@@ -13,81 +13,84 @@ from shardline_common.job.state import JobState, latest_states
 from shardline_common.ports.broker import GroupListener, GroupReader, Record
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.telemetry.logs import log_context
-from shardline_producer.context import ProducerParts
+from shardline_producer.context import ProducerContext
 from shardline_producer.job_runner import JobRunner
 from shardline_producer.topic_sweep import sweep_topics
 
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
+_MAX_RECORDS = 500
 _CATCH_UP_SECONDS = 120.0
+_REJOIN_SECONDS = 1.0
 
 
-class Owner:
-    """Takes jobs and requests from dataset.jobs and runs one JobRunner for each job that has work."""
+class JobCoordinator:
+    """Reads jobs and requests from dataset.jobs and runs a JobRunner for each job that has work.
 
-    def __init__(self, parts: ProducerParts) -> None:
-        self._parts = parts
+    A partition that is assigned is loaded first: its checkpoints give the jobs it had before. `ready` is
+    set once partitions were assigned.
+    """
+
+    def __init__(self, context: ProducerContext) -> None:
+        self._context = context
         self._runners: dict[int, dict[str, JobRunner]] = {}
         self._tasks: dict[tuple[int, str], asyncio.Task[None]] = {}
         self._loading: dict[int, asyncio.Task[None]] = {}
-        self._next: dict[int, int] = {}
+        self._next_offsets: dict[int, int] = {}
         self.ready = asyncio.Event()
-        parts.metrics.follow_jobs(self._states)
+        context.metrics.follow_jobs(self._states)
 
     async def run(self) -> None:
-        """Work until cancelled; joins the group again after errors of the broker."""
+        """Work until cancelled; join the group again after errors of the broker."""
         while True:
             try:
                 async with asyncio.TaskGroup() as tasks:
                     self._group = tasks
                     tasks.create_task(self._sweep(), name="sweep topics")
-                    await self._own()
+                    listener = GroupListener(assigned=self._assigned, revoked=self._revoked)
+                    async with self._context.broker.group_reader(JOBS, PRODUCERS, listener) as reader:
+                        self._reader = reader
+                        try:
+                            await self._read_messages(reader)
+                        finally:
+                            self._forget(tuple(self._runners))
             except* BrokerUnavailable as group:
                 _log.warning("dataset.jobs cannot be read: %s; joining again", group.exceptions[0])
             self.ready.clear()
             self._forget(tuple(self._runners))
-            await self._parts.clock.sleep(1.0)
+            await self._context.clock.sleep(_REJOIN_SECONDS)
 
     async def _sweep(self) -> None:
-        parts = self._parts
-        await sweep_topics(parts.broker, parts.clock, parts.limits.sweep_seconds, self._state_of)
+        context = self._context
+        await sweep_topics(context.broker, context.clock, context.policy.sweep_seconds, self._state_of)
 
     def _state_of(self, job_id: str) -> JobState | None:
         runners = (runners.get(job_id) for runners in self._runners.values())
         return next((runner.state for runner in runners if runner is not None), None)
 
-    async def _own(self) -> None:
-        listener = GroupListener(assigned=self._assigned, revoked=self._revoked)
-        async with self._parts.broker.group_reader(JOBS, PRODUCERS, listener) as reader:
-            self._reader = reader
-            try:
-                await self._take_messages(reader)
-            finally:
-                self._forget(tuple(self._runners))
-
-    async def _take_messages(self, reader: GroupReader) -> None:
+    async def _read_messages(self, reader: GroupReader) -> None:
         while True:
             loaded = [number for number in self._runners if number not in self._loading]
             try:
-                found = await reader.poll(loaded, timeout=_POLL_SECONDS, max_records=500)
+                found = await reader.poll(loaded, timeout=_POLL_SECONDS, max_records=_MAX_RECORDS)
             except OffsetOutOfRange as error:
                 for partition in error.partitions:
                     reader.seek(partition, -1)
                 continue
             for records in found.values():
                 for record in records:
-                    await self._take(record)
-            self._drop_finished()
+                    await self._handle_message(record)
+            self._remove_finished()
 
     async def _revoked(self, _: Sequence[int]) -> None:
-        # Running jobs go on through a rebalance; what is not assigned again stops in _assigned, and a
-        # new owner elsewhere fences us in any case.
+        # Running jobs continue through a rebalance. Those of partitions that are not assigned again stop
+        # in `_assigned`; their new owner fences this producer in any case.
         return
 
     async def _assigned(self, partitions: Sequence[int]) -> None:
         self._forget([number for number in self._runners if number not in partitions])
         for number in partitions:
-            self._reader.seek(number, self._next.get(number, -1))
+            self._reader.seek(number, self._next_offsets.get(number, -1))
             if number not in self._runners:
                 self._runners[number] = {}
                 self._loading[number] = self._group.create_task(self._load(number), name=f"load {number}")
@@ -96,7 +99,7 @@ class Owner:
     def _forget(self, partitions: Sequence[int]) -> None:
         for number in partitions:
             self._runners.pop(number, None)
-            self._next.pop(number, None)
+            self._next_offsets.pop(number, None)
             if (loading := self._loading.pop(number, None)) is not None:
                 loading.cancel()
         for (number, job_id), task in tuple(self._tasks.items()):
@@ -105,19 +108,19 @@ class Owner:
                 del self._tasks[number, job_id]
 
     async def _load(self, partition: int) -> None:
-        records = await retry_forever(
-            partial(self._read_table, partition), self._parts.clock, f"read checkpoints {partition}"
-        )
+        """Read the checkpoints of a partition and start the jobs that have work."""
+
+        async def read() -> Sequence[Record]:
+            async with self._context.broker.table_reader(CHECKPOINTS, [partition]) as table:
+                return await table.catch_up(deadline=_CATCH_UP_SECONDS)
+
+        records = await retry_forever(read, self._context.clock, f"read checkpoints {partition}")
         for job_id, state in latest_states(records).items():
-            runner = JobRunner(self._parts, partition, state.spec, state)
+            runner = JobRunner(self._context, partition, state.spec, state)
             self._runners[partition][job_id] = runner
-            if state.active or not state.topic_removed or state.owed:
+            if state.active or not state.topic_removed or state.pending_notifications:
                 self._start(partition, runner, None)
         self._loading.pop(partition, None)
-
-    async def _read_table(self, partition: int) -> Sequence[Record]:
-        async with self._parts.broker.table_reader(CHECKPOINTS, [partition]) as table:
-            return await table.catch_up(deadline=_CATCH_UP_SECONDS)
 
     def _start(self, partition: int, runner: JobRunner, submission: Record | None) -> None:
         job_id = runner.spec.job_id
@@ -126,55 +129,54 @@ class Owner:
             name = f"job {job_id}"
             self._tasks[partition, job_id] = self._group.create_task(_guarded(runner, submission), name=name)
 
-    async def _take(self, record: Record) -> None:
+    async def _handle_message(self, record: Record) -> None:
+        """Hand a message to its job; one that is neither a job nor a request of a known job is refused."""
         runners = self._runners.get(record.partition)
         if runners is None:
             return
-        self._next[record.partition] = record.offset + 1
+        self._next_offsets[record.partition] = record.offset + 1
         try:
-            message = _message(record)
+            message = _parse(record)
         except JobInvalid as error:
             await self._refuse(record, "invalid_job", str(error))
             return
-        known = runners.get(message.job_id)
-        if isinstance(message, JobSpec):
-            await self._submit(runners, known, message, record)
-        elif known is None:
-            await self._refuse(record, "unknown_job", f"no job '{message.job_id}' was ever submitted")
-        else:
-            known.request(message, record)
-            self._start(record.partition, known, None)
-
-    async def _submit(
-        self, runners: dict[str, JobRunner], known: JobRunner | None, spec: JobSpec, record: Record
-    ) -> None:
-        if known is None:
-            runner = JobRunner(self._parts, record.partition, spec, None)
-            runners[spec.job_id] = runner
-            self._start(record.partition, runner, record)
-        elif known.spec.body() != spec.body():
-            hint = f"the job id '{spec.job_id}' belongs to another job, which is untouched; choose another"
+        runner = runners.get(message.job_id)
+        if isinstance(message, Request):
+            if runner is None:
+                await self._refuse(record, "unknown_job", f"no job '{message.job_id}' was ever submitted")
+            else:
+                runner.request(message, record)
+                self._start(record.partition, runner, None)
+        elif runner is None:
+            self._submit(runners, message, record)
+        elif runner.spec.body() != message.body():
+            hint = f"the job id '{message.job_id}' belongs to another job, which is untouched; choose another"
             await self._refuse(record, "job_conflict", hint)
+
+    def _submit(self, runners: dict[str, JobRunner], spec: JobSpec, record: Record) -> None:
+        runner = JobRunner(self._context, record.partition, spec, None)
+        runners[spec.job_id] = runner
+        self._start(record.partition, runner, record)
 
     async def _refuse(self, record: Record, reason: str, hint: str) -> None:
         _log.warning("%s: message %d/%d: %s", reason, record.partition, record.offset, hint)
-        self._parts.metrics.refused_message()
-        publish = partial(
-            self._parts.broker.publish, DEAD_LETTERS, [message_dead_letter(record, reason, hint)]
-        )
-        await retry_forever(publish, self._parts.clock, "publish a dead letter")
+        self._context.metrics.refused_message()
+        dead_letters = [message_dead_letter(record, reason, hint)]
+        publish = partial(self._context.broker.publish, DEAD_LETTERS, dead_letters)
+        await retry_forever(publish, self._context.clock, "publish a dead letter")
 
-    def _drop_finished(self) -> None:
+    def _remove_finished(self) -> None:
         for (partition, job_id), task in tuple(self._tasks.items()):
             if not task.done():
                 continue
             del self._tasks[partition, job_id]
             runner = self._runners.get(partition, {}).get(job_id)
             if runner is not None and runner.state is None:
+                # It was not accepted.
                 del self._runners[partition][job_id]
             elif runner is not None and task.cancelled():
-                # Not by us, who forget first whom they cancel: a client let its own cancel out.
-                _log.error("%s: a bug in Shardline: the job was cancelled; taken up again", job_id)
+                # Jobs that this producer cancels are forgotten before: a client let its own cancel out.
+                _log.error("%s: a bug in Shardline: the job was cancelled; started again", job_id)
                 self._start(partition, runner, None)
 
     def _states(self) -> list[str]:
@@ -182,17 +184,17 @@ class Owner:
         return [runner.state.state.value for runner in runners if runner.state is not None]
 
 
+def _parse(record: Record) -> JobSpec | Request:
+    message = parse_message(record.value or b"")
+    if record.key != message.job_id.encode():
+        # The key decides the partition, and with it the owner of the job.
+        raise JobInvalid(f"the message's key must be the job id '{message.job_id}'")
+    return message
+
+
 async def _guarded(runner: JobRunner, submission: Record | None) -> None:
     with log_context(job=runner.spec.job_id):
         try:
             await runner.run(submission)
         except Exception:  # noqa: BLE001 - one job must not end the others
-            _log.exception("a bug in Shardline; the next start takes the job up again")
-
-
-def _message(record: Record) -> JobSpec | Request:
-    message = parse_message(record.value or b"")
-    if record.key != message.job_id.encode():
-        # The key decides the partition, and so who owns the job.
-        raise JobInvalid(f"the message's key must be the job id '{message.job_id}'")
-    return message
+            _log.exception("a bug in Shardline; the job continues at the next start of a producer")

@@ -2,12 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 
 from shardline_common.job.columns import Columns
 from shardline_common.job.hashing import add, document_hash, in_validation, partition_of
 from shardline_common.job.messages import (
-    DeadLetter,
     End,
     encode_dead,
     encode_document,
@@ -17,53 +15,53 @@ from shardline_common.job.messages import (
 from shardline_common.job.spec import JobSpec
 from shardline_common.job.state import PartitionState
 from shardline_common.ports.broker import Message
-from shardline_producer.rows import render
-from shardline_producer.sources.documents import ORIGINAL_BYTES, DeadLetterReason
+from shardline_producer.rows import RowRenderer
 from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
 
 
 @dataclass(slots=True)
-class Encoded:
-    """Messages of a batch; how many documents earlier attempts had sent; the last dead letter."""
+class EncodedBatch:
+    """The messages of a batch.
+
+    `dropped`: how many of its documents an earlier attempt sent. `last_dead_letter`: the key and the reason
+    of the last dead letter, "" without one.
+    """
 
     messages: list[Message]
     dropped: int = 0
-    last_dead: str = ""
+    last_dead_letter: str = ""
 
 
 class Encoder:
-    """Numbers documents per partition. `partitions` is the job's state and is counted up in place."""
+    """Encodes the items of one job. `partitions` is the job's state; it is updated in place."""
 
     def __init__(self, spec: JobSpec, columns: Columns, partitions: list[PartitionState]) -> None:
         self._spec = spec
-        self._columns = columns
+        self._renderer = RowRenderer(spec, columns)
         self._partitions = partitions
-        self._label = spec.source_label
-        self._decimals = spec.relevance_decimals
         self._train = spec.partitions
         self._validation = spec.validation_partitions
 
-    def encode(self, items: Iterable[SourceItem]) -> Encoded:
-        """The messages of items in source order; what a partition holds already is dropped."""
-        encoded = Encoded([])
+    def encode(self, items: Iterable[SourceItem]) -> EncodedBatch:
+        """The messages of items in source order; items that their partition holds already are dropped."""
+        batch = EncodedBatch([])
         for item in items:
             content = item.content
             key = (content.id if isinstance(content, Document) else content.key).encode()
-            number = self._place(key, content)
+            number = self._partition(key, content)
             part = self._partitions[number]
             if part.resume_after is not None and item.position <= part.resume_after:
-                encoded.dropped += 1
+                batch.dropped += 1
                 continue
-            value = self._value(part, item, encoded)
+            value = self._value(part, item, batch)
             part.hash_sum = add(part.hash_sum, document_hash(key))
             part.sequence += 1
-            encoded.messages.append(Message(key, value, number))
-        return encoded
+            batch.messages.append(Message(key, value, number))
+        return batch
 
-    def _place(self, key: bytes, content: Document | InvalidDocument) -> int:
-        if self._validation and in_validation(
-            self._group(key, content), self._spec.output.validation_fraction
-        ):
+    def _partition(self, key: bytes, content: Document | InvalidDocument) -> int:
+        fraction = self._spec.output.validation_fraction
+        if self._validation and in_validation(self._group(key, content), fraction):
             return self._train + partition_of(key, self._validation)
         return partition_of(key, self._train)
 
@@ -72,28 +70,20 @@ class Encoder:
         value = content.metadata.get(name) if name and isinstance(content, Document) else None
         return key if value is None else str(value).encode("utf-8", "surrogatepass")
 
-    def _value(self, part: PartitionState, item: SourceItem, encoded: Encoded) -> bytes:
+    def _value(self, part: PartitionState, item: SourceItem, batch: EncodedBatch) -> bytes:
         position, content = encode_position(item.position), item.content
         if isinstance(content, Document):
-            facts, head, tail = render(content, self._columns, self._label, self._decimals)
-            size = len(head) + len(tail)
-            if size <= self._spec.max_document_bytes:
-                part.bytes += size
-                return encode_document(part.sequence, position, facts, head, tail)
-            dead = self._too_large(head + tail)
+            key, row = content.id, self._renderer.render(content)
+            dead_letter = self._renderer.check_size(row)
+            if dead_letter is None:
+                part.bytes += len(row.head) + len(row.tail)
+                return encode_document(part.sequence, position, *row)
         else:
-            dead = content.dead_letter
-        part.bytes += len(dead.original)
+            key, dead_letter = content.key, content.dead_letter
+        part.bytes += len(dead_letter.original)
         part.dead += 1
-        encoded.last_dead = f"{content.id if isinstance(content, Document) else content.key}: {dead.reason}"
-        return encode_dead(part.sequence, position, dead)
-
-    def _too_large(self, row: bytes) -> DeadLetter:
-        limit = self._spec.max_document_bytes
-        hint = f"the row needs {len(row)} bytes, max_document_bytes is {limit}; raise it in the job"
-        return DeadLetter(
-            DeadLetterReason.TOO_LARGE.value, hint, sha256(row).hexdigest(), len(row), row[:ORIGINAL_BYTES]
-        )
+        batch.last_dead_letter = f"{key}: {dead_letter.reason}"
+        return encode_dead(part.sequence, position, dead_letter)
 
 
 def end_markers(

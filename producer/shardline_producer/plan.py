@@ -1,4 +1,4 @@
-"""Planning: freeze the source and the columns, once per job, before the first message."""
+"""Planning: the source and the columns are frozen once per job, before the first message."""
 
 from contextlib import aclosing
 from typing import Any
@@ -17,11 +17,11 @@ _SAMPLE_BYTES = 16 * 1024 * 1024
 
 
 async def plan_job(spec: JobSpec, source: Source, store: ObjectStore) -> Plan:
-    """The job's plan: the one that stands in the store, else a new one that is created there.
+    """The job's plan: the one in the store, else a new one that is created there.
 
     Raises:
         JobFailed: the source cannot be read, or a filter names a field that it does not have.
-        StoreUnavailable: try again later.
+        SourceUnavailable, StoreUnavailable: try again later.
     """
     key = Layout.of(spec).plan
     with span("plan"):
@@ -37,10 +37,11 @@ async def plan_job(spec: JobSpec, source: Source, store: ObjectStore) -> Plan:
 
 
 async def make_plan(spec: JobSpec, source: Source) -> Plan:
-    """What would be frozen now: what is read, and the columns.
+    """A plan of what the source holds now. Nothing is written.
 
     Raises:
         JobFailed: the source cannot be read, or a filter names a field that it does not have.
+        SourceUnavailable: try again later.
     """
     frozen = await source.freeze()
     known = source.declared(frozen)
@@ -48,15 +49,15 @@ async def make_plan(spec: JobSpec, source: Source) -> Plan:
         source.check_query(list(known.columns))
         found = Columns(dict(known.columns))
     else:
-        found = await _found(source, frozen)
+        found = await _sampled_columns(source, frozen)
     wanted = spec.format.metadata
     columns = found if wanted is None else declared(wanted, found)
     return Plan(frozen, columns.to_json(), dict(known.notes))
 
 
-async def _found(source: Source, frozen: list[dict[str, Any]]) -> Columns:
+async def _sampled_columns(source: Source, frozen: list[dict[str, Any]]) -> Columns:
     sample = await _sample(source, frozen)
-    # In order of appearance; a set would forget it.
+    # dict keeps the order of appearance; a set would lose it.
     fields = list(dict.fromkeys(name for document in sample for name in document.metadata))
     if sample:
         source.check_query(fields)

@@ -1,18 +1,18 @@
-"""Parts of a plan in an object store: below the dataset, so that they are deleted with it."""
+"""Plan pages in an object store: in the dataset's own folder, so that they are deleted with it."""
 
 from shardline_common.errors import ObjectExists
 from shardline_common.ports.store import ObjectStore
 
 
 class StoredPlanPages:
-    """Implements `sources.source.Parts` below one prefix, which ends with a slash or is empty."""
+    """Implements `sources.source.PlanPages` below one prefix, which ends with a slash or is empty."""
 
     def __init__(self, store: ObjectStore, prefix: str) -> None:
         self._store = store
         self._prefix = prefix
 
     async def keep(self, name: str, body: bytes) -> bytes:
-        """Create the part, or give the one that stands."""
+        """Create the page; gives the body that stands under the name."""
         try:
             await self._store.create(self._prefix + name, body)
         except ObjectExists:
@@ -20,11 +20,11 @@ class StoredPlanPages:
         return body
 
     async def get(self, name: str) -> bytes:
-        """The part's bytes."""
+        """The body of a page."""
         return await self._store.get(self._prefix + name)
 
     async def names(self, folder: str) -> list[str]:
-        """Names in a folder."""
+        """The names in a folder, sorted."""
         inside = f"{folder}/" if folder else ""
         start = len(self._prefix + inside)
         found = [info.key[start:] async for info in self._store.list(self._prefix + inside)]

@@ -1,4 +1,4 @@
-"""How long a producer goes on trying: outages are waited out, refusals are not, sources have a limit."""
+"""How long a producer retries one attempt: outages are waited out, refusals and absent sources are not."""
 
 from shardline_common.errors import (
     BrokerUnavailable,
@@ -10,31 +10,37 @@ from shardline_common.errors import (
 from shardline_common.job.messages import Position
 from shardline_common.ports.broker import Broker
 from shardline_common.ports.clock import Clock
+from shardline_common.runtime.retry import Backoff
 
-_MOST_REFUSALS = 8
+_MAX_REFUSALS = 8
+_BACKOFF = Backoff(base=0.2, cap=5.0)
 
 
-class Patience:
-    """Counts failures in a row, without a document sent between them."""
+class AttemptRetryPolicy:
+    """Counts the failures of one attempt since it last made progress."""
 
     def __init__(self, broker: Broker, clock: Clock, source_seconds: float) -> None:
         self._broker = broker
         self._clock = clock
         self._source_seconds = source_seconds
-        self._reached: Position | None = None
+        self._cursor: Position | None = None
         self._failures = 0
         self._since = 0.0
 
-    async def spend(self, error: ServiceUnavailable, cursor: Position | None) -> None:
+    async def pause(self, error: ServiceUnavailable, cursor: Position | None) -> None:
         """Wait before the next try.
 
+        Args:
+            error: why the last try failed.
+            cursor: the source position that was reached; a new one resets the count.
+
         Raises:
-            JobFailed: the source stayed away for too long, or Kafka answers and still refuses.
+            JobFailed: the source was unreachable for `source_seconds`, or Kafka answers and still refuses.
         """
         now = self._clock.monotonic()
-        if self._failures == 0 or cursor != self._reached:
+        if self._failures == 0 or cursor != self._cursor:
             self._failures, self._since = 0, now
-        self._reached = cursor
+        self._cursor = cursor
         self._failures += 1
         if isinstance(error, SourceUnavailable) and now - self._since >= self._source_seconds:
             raise JobFailed(
@@ -42,13 +48,13 @@ class Patience:
                 f"the source did not answer for {now - self._since:.0f} s: {error}",
                 hint="see that it runs and can be reached, then retry the job: what was read is kept",
             )
-        await self._give_up_if_refused(error)
-        await self._clock.sleep(min(5.0, 0.2 * 2**self._failures))
+        if self._failures > _MAX_REFUSALS and isinstance(error, BrokerUnavailable):
+            await self._fail_if_refused(error)
+        # Without jitter: only one producer retries this attempt.
+        await self._clock.sleep(_BACKOFF.longest(self._failures))
 
-    async def _give_up_if_refused(self, error: ServiceUnavailable) -> None:
-        # An outage is waited out; a broker that answers and still refuses is not going to change its mind.
-        if self._failures <= _MOST_REFUSALS or not isinstance(error, BrokerUnavailable):
-            return
+    async def _fail_if_refused(self, error: BrokerUnavailable) -> None:
+        # A broker that answers and has refused so often will not accept the documents.
         try:
             await self._broker.check()
         except BrokerUnavailable:

@@ -1,9 +1,14 @@
-"""From a document to its row, finished but for the quality score."""
+"""From a document to its row, finished but for the quality score; or to the dead letter of a large one."""
+
+from hashlib import sha256
+from typing import NamedTuple
 
 import orjson
 
 from shardline_common.job.columns import Columns, conform
-from shardline_common.job.messages import Facts
+from shardline_common.job.messages import MAX_ORIGINAL_BYTES, DeadLetter, Facts
+from shardline_common.job.spec import JobSpec
+from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.source import Document
 
 _COUNTED = ("title", "domain", "document_type")
@@ -11,22 +16,45 @@ _COUNTED = ("title", "domain", "document_type")
 _LINE_BREAKS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
 
 
-def render(
-    document: Document, columns: Columns, source: str, decimals: int = 4
-) -> tuple[Facts, bytes, bytes]:
-    """The facts of a document, and its row's bytes before and after the quality score.
+class RenderedRow(NamedTuple):
+    """A row without its quality score: `head + score + tail`. `facts` are what a filter knows of it."""
 
-    The keys stand in the order of Clara's training line; relevance is rounded to `decimals`.
-    """
-    text, metadata = document.text, document.metadata
-    row = orjson.dumps({"text": text, "metadata": conform(metadata, columns), "source": source})
-    relevance = round(document.relevance, decimals) + 0.0
-    tail = orjson.dumps({"document_id": document.id, "relevance_score": relevance})
-    head, tail = escaped(row[:-1] + b',"quality_score":'), escaped(b"," + tail[1:] + b"\n")
-    present = sum(metadata.get(name) not in (None, "") for name in _COUNTED)
-    words = len(text.split())
-    # No words and only white space are the same thing.
-    return Facts(len(text), words, present, words == 0, document.relevance), head, tail
+    facts: Facts
+    head: bytes
+    tail: bytes
+
+
+class RowRenderer:
+    """Renders the rows of one job. The keys stand in the order of Clara's training line."""
+
+    def __init__(self, spec: JobSpec, columns: Columns) -> None:
+        self._columns = columns
+        self._source = spec.source_label
+        self._decimals = spec.relevance_decimals
+        self._max_bytes = spec.max_document_bytes
+
+    def render(self, document: Document) -> RenderedRow:
+        """The row of a document; `check_size` says whether it may be sent."""
+        text, metadata = document.text, document.metadata
+        row = orjson.dumps(
+            {"text": text, "metadata": conform(metadata, self._columns), "source": self._source}
+        )
+        relevance = round(document.relevance, self._decimals) + 0.0
+        end = orjson.dumps({"document_id": document.id, "relevance_score": relevance})
+        head, tail = escaped(row[:-1] + b',"quality_score":'), escaped(b"," + end[1:] + b"\n")
+        present = sum(metadata.get(name) not in (None, "") for name in _COUNTED)
+        words = len(text.split())
+        # A text without words is white space only.
+        return RenderedRow(Facts(len(text), words, present, words == 0, document.relevance), head, tail)
+
+    def check_size(self, rendered: RenderedRow) -> DeadLetter | None:
+        """The dead letter (`too_large`) of a row over max_document_bytes; None for any other row."""
+        if len(rendered.head) + len(rendered.tail) <= self._max_bytes:
+            return None
+        row = rendered.head + rendered.tail
+        hint = f"the row needs {len(row)} bytes, max_document_bytes is {self._max_bytes}; raise it in the job"
+        reason, digest = DeadLetterReason.TOO_LARGE.value, sha256(row).hexdigest()
+        return DeadLetter(reason, hint, digest, len(row), row[:MAX_ORIGINAL_BYTES])
 
 
 def escaped(line: bytes) -> bytes:

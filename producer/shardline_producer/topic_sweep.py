@@ -1,7 +1,7 @@
-"""Orphan topics: those that appeared after their attempt had ended.
+"""The sweep of orphan topics: topics that were created after their attempt had ended.
 
-A request to create a topic can be late: its producer was stopped or cut off, and the attempt was
-cancelled and cleaned up meanwhile. Kafka then holds a topic that nobody will ever use.
+A request to create a topic can reach Kafka late: its producer was paused or cut off, and the attempt was
+cancelled and cleaned up meanwhile. Nothing else removes such a topic.
 """
 
 import logging
@@ -19,10 +19,14 @@ _log = logging.getLogger(__name__)
 async def sweep_topics(
     broker: Broker, clock: Clock, seconds: float, known: Callable[[str], JobState | None]
 ) -> None:
-    """Look again and again, until cancelled; `known` gives the state of a job that this producer owns.
+    """Delete orphan topics every `seconds`, until cancelled.
 
-    What is alive is never touched: of jobs unknown here nothing is removed, and a state that is old
-    can only make us leave a topic, never take one.
+    Args:
+        broker: where the topics are.
+        clock: sleeps between sweeps.
+        seconds: the interval.
+        known: gives the state of a job that this producer owns, else None. Topics of other jobs are left
+            alone. An old state can only leave an orphan, never delete a topic in use.
     """
     while True:
         await clock.sleep(seconds)
@@ -30,11 +34,11 @@ async def sweep_topics(
             for name in await broker.topics():
                 await _remove_if_orphan(broker, name, known)
         except BrokerUnavailable as error:
-            _log.info("orphan topics are looked for later: %s", error)
+            _log.info("orphan topics are swept later: %s", error)
 
 
 async def _remove_if_orphan(broker: Broker, name: str, known: Callable[[str], JobState | None]) -> None:
     found = parse_attempt_topic(name)
     state = known(found[0]) if found else None
     if found and state is not None and state.has_done_with(found[1]) and await broker.delete_topic(name):
-        _log.warning("the topic %s belonged to an attempt that has ended; removed", name)
+        _log.warning("the topic %s of an ended attempt was deleted", name)

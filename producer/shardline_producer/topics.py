@@ -1,4 +1,4 @@
-"""Topics: the four of the system, and each attempt's own, with the settings the protocol needs."""
+"""Topics: the four of the system and the one of each attempt, with the settings the protocol needs."""
 
 import asyncio
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ _DAY_MS = 86_400_000
 
 
 def system_topics(partitions: int) -> list[TopicSpec]:
-    """The topics that live for ever. dataset.jobs and dataset.checkpoints agree in their partitions."""
+    """The topics of the system. dataset.jobs and dataset.checkpoints have the same number of partitions."""
     compacted = {
         "cleanup.policy": "compact",
         "segment.bytes": str(8 * _MIB),
         "min.cleanable.dirty.ratio": "0.1",
     }
     forever = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
-    # What a tombstone forgets must go soon: by the defaults a broker would wait for seven days and more.
+    # Deleted dead letters must go within days: by its defaults a broker keeps them for a week and more.
     soon = {"segment.ms": str(_DAY_MS), "max.compaction.lag.ms": str(_DAY_MS)}
     letters = {"cleanup.policy": "compact,delete", "retention.ms": str(30 * _DAY_MS)} | soon
     events = {"cleanup.policy": "delete", "retention.ms": str(7 * _DAY_MS)}
@@ -47,7 +47,9 @@ async def ensure_system_topics(broker: Broker, partitions: int) -> int:
     await asyncio.gather(*map(broker.create_topic, missing))
     jobs, checkpoints = await asyncio.gather(broker.partitions(JOBS), broker.partitions(CHECKPOINTS))
     if not jobs or not checkpoints:
-        raise TopicMissing(f"{JOBS} or {CHECKPOINTS} is not there", hint="somebody deletes them; start again")
+        raise TopicMissing(
+            f"{JOBS} or {CHECKPOINTS} is not there", hint="another program deletes them; start again"
+        )
     if jobs != checkpoints:
         raise UsageError(
             f"dataset.jobs has {jobs} partitions, dataset.checkpoints {checkpoints}",
@@ -57,7 +59,10 @@ async def ensure_system_topics(broker: Broker, partitions: int) -> int:
 
 
 def attempt_topic_spec(spec: JobSpec, attempt: int, limit: int) -> TopicSpec:
-    """The topic of an attempt. Small segments where the limit is small: only closed ones can be freed."""
+    """The topic of an attempt that may hold `limit` bytes.
+
+    Its log segments are small where the limit is small, because Kafka frees only closed ones.
+    """
     segment = max(_MIB, min(_SEGMENT, limit // (4 * spec.total_partitions)))
     config = {
         "cleanup.policy": "delete",
@@ -70,10 +75,10 @@ def attempt_topic_spec(spec: JobSpec, attempt: int, limit: int) -> TopicSpec:
 
 
 async def ensure_attempt_topic(broker: Broker, wanted: TopicSpec) -> None:
-    """Create the attempt's topic, or use the one that is there if it suits.
+    """Create the topic of an attempt, or use an existing one with fitting settings.
 
     Raises:
-        JobFailed: the topic that is there would lose or refuse documents.
+        JobFailed: the existing topic would lose or refuse documents (`topic_unsuitable`).
     """
     if await broker.create_topic(wanted):
         return

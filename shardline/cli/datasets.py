@@ -49,7 +49,7 @@ async def _run(spec: JobSpec, output: str, settings: Settings, *, json: bool) ->
     from shardline.cli.progress import screen
     from shardline.services.embedded import EmbeddedRun, locked_output
     from shardline.services.webhook_setup import open_receiver
-    from shardline.services.wiring import CLOCK, limits, open_place, open_reader, source_factory
+    from shardline.services.wiring import CLOCK, open_place, open_reader, producer_policy, source_factory
     from shardline_common.job.names import Layout
     from shardline_common.storage.probe import probe_create_only
     from shardline_common.telemetry.metrics import Metrics
@@ -67,7 +67,7 @@ async def _run(spec: JobSpec, output: str, settings: Settings, *, json: bool) ->
                 clock=CLOCK,
                 metrics=metrics,
                 open_source=source_factory(settings, Path(), confined=False, remote=remote),
-                limits=limits(settings),
+                policy=producer_policy(settings),
                 spool_bytes=settings.spool_bytes,
                 uploads=settings.uploads,
                 receiver=receiver,

@@ -28,8 +28,8 @@ from shardline_consumer.context import WorkerContext
 from shardline_consumer.spool.budget import SpoolBudget
 from shardline_consumer.spool.folder import spool_folder
 from shardline_consumer.worker import Worker
-from shardline_producer.context import Limits, ProducerParts
-from shardline_producer.coordinator import Owner
+from shardline_producer.context import ProducerContext, ProducerPolicy
+from shardline_producer.coordinator import JobCoordinator
 from shardline_producer.notifications.outbox import Receiver
 from shardline_producer.sources.source import OpenSource
 from shardline_producer.topics import ensure_system_topics
@@ -59,7 +59,7 @@ class EmbeddedRun:
     clock: Clock
     metrics: Metrics
     open_source: OpenSource
-    limits: Limits
+    policy: ProducerPolicy
     spool_bytes: int
     uploads: int = 4
     spool_dir: Path = Path(tempfile.gettempdir())
@@ -89,17 +89,17 @@ class EmbeddedRun:
                     task.cancel()
         return RunResult(view, sorted(letters.values(), key=lambda letter: letter.position))
 
-    def _owner(self, broker: MemoryBroker) -> Owner:
+    def _owner(self, broker: MemoryBroker) -> JobCoordinator:
         # The topic goes with the process: no grace time for it.
-        limits = replace(self.limits, topic_grace=0.0)
-        return Owner(
-            ProducerParts(
+        policy = replace(self.policy, topic_grace=0.0)
+        return JobCoordinator(
+            ProducerContext(
                 broker=broker,
                 store=self.store,
                 clock=self.clock,
                 metrics=self.metrics,
                 open_source=self.open_source,
-                limits=limits,
+                policy=policy,
                 slots=asyncio.Semaphore(1),
                 receiver=self.receiver,
             )
@@ -163,6 +163,6 @@ async def _see_through(
             if again and not retried:
                 retried = True
                 await client.request(Request(job_id=spec.job_id, action="retry"))
-            elif not (view.state.active or again or view.state.owed):
+            elif not (view.state.active or again or view.state.pending_notifications):
                 return view
     raise AssertionError("the table never ends")

@@ -17,8 +17,7 @@ from shardline_common.runtime.threads import run_in_thread
 from shardline_consumer.filters.clara import judge
 from shardline_producer.plan import make_plan
 from shardline_producer.plan_pages import StoredPlanPages
-from shardline_producer.rows import render
-from shardline_producer.sources.documents import DeadLetterReason
+from shardline_producer.rows import RowRenderer
 from shardline_producer.sources.source import InvalidDocument, OpenSource, Source, SourceItem
 
 
@@ -156,9 +155,10 @@ def _judged(spec: JobSpec, columns: Columns, item: SourceItem) -> JudgedDocument
         return JudgedDocument(
             content.key, None, 0, 0, 0.0, None, content.dead_letter.reason, dead=True, bytes=0
         )
-    facts, head, tail = render(content, columns, spec.source_label, spec.relevance_decimals)
+    renderer = RowRenderer(spec, columns)
+    facts, head, tail = row = renderer.render(content)
     verdict = judge(facts, spec.quality.min_score)
-    large = len(head) + len(tail) > spec.max_document_bytes
+    dead_letter = renderer.check_size(row)
     reason = verdict.reason.value if verdict.reason else None
     title = content.metadata.get("title")
     return JudgedDocument(
@@ -168,7 +168,7 @@ def _judged(spec: JobSpec, columns: Columns, item: SourceItem) -> JudgedDocument
         words=facts.words,
         relevance_score=round(facts.relevance, spec.relevance_decimals),
         quality_score=float(verdict.text),
-        reason=DeadLetterReason.TOO_LARGE.value if large else reason,
-        dead=large,
-        bytes=len(head) + len(verdict.text) + len(tail) if reason is None and not large else 0,
+        reason=dead_letter.reason if dead_letter else reason,
+        dead=dead_letter is not None,
+        bytes=len(head) + len(verdict.text) + len(tail) if reason is None and dead_letter is None else 0,
     )

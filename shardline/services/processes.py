@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from shardline.services.webhook_setup import open_receiver
-from shardline.services.wiring import CLOCK, limits, open_broker, open_store, slots, source_factory
+from shardline.services.wiring import CLOCK, open_broker, open_store, producer_policy, slots, source_factory
 from shardline_common.errors import BrokerUnavailable
 from shardline_common.kafka.broker import KafkaBroker
 from shardline_common.ports.broker import Broker
@@ -21,8 +21,8 @@ from shardline_consumer.context import WorkerContext
 from shardline_consumer.spool.budget import SpoolBudget
 from shardline_consumer.spool.folder import spool_folder, spool_limit, watch_spool
 from shardline_consumer.worker import Worker
-from shardline_producer.context import ProducerParts
-from shardline_producer.coordinator import Owner
+from shardline_producer.context import ProducerContext
+from shardline_producer.coordinator import JobCoordinator
 from shardline_producer.topics import ensure_system_topics
 
 _log = logging.getLogger(__name__)
@@ -44,17 +44,17 @@ async def serve_producer(settings: Settings) -> None:
         open_broker(settings) as broker,
         open_store(settings) as (store, client),
     ):
-        parts = ProducerParts(
+        parts = ProducerContext(
             broker=broker,
             store=store,
             clock=CLOCK,
             metrics=metrics,
             open_source=source_factory(settings, settings.files_root, confined=True, remote=client),
-            limits=limits(settings),
+            policy=producer_policy(settings),
             slots=slots(settings),
             receiver=receiver,
         )
-        owner = Owner(parts)
+        owner = JobCoordinator(parts)
         await _serve(settings, metrics, broker, store, owner.run, owner.ready)
 
 

@@ -14,8 +14,7 @@ from shardline_common.job.spec import JobSpec
 from shardline_common.runtime.threads import run_in_thread
 from shardline_consumer.filters.clara import judge
 from shardline_producer.plan import make_plan
-from shardline_producer.rows import render
-from shardline_producer.sources.documents import DeadLetterReason
+from shardline_producer.rows import RowRenderer
 from shardline_producer.sources.source import Document, OpenSource, SourceItem
 
 _log = logging.getLogger(__name__)
@@ -101,9 +100,10 @@ class _Renderer:
             tally.dead[content.dead_letter.reason] += 1
             _log.debug("left out: %s", content.dead_letter.hint)
             return None
-        facts, head, tail = render(content, self.columns, spec.source_label, spec.relevance_decimals)
-        if len(head) + len(tail) > spec.max_document_bytes:
-            tally.dead[DeadLetterReason.TOO_LARGE.value] += 1
+        renderer = RowRenderer(spec, self.columns)
+        facts, head, tail = row = renderer.render(content)
+        if (dead_letter := renderer.check_size(row)) is not None:
+            tally.dead[dead_letter.reason] += 1
             return None
         verdict = judge(facts, spec.quality.min_score)
         if verdict.reason is not None:

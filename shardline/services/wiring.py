@@ -21,8 +21,7 @@ from shardline_common.settings.load import Settings
 from shardline_common.storage.directory import DirectoryStore
 from shardline_common.storage.s3 import S3Client, S3Options, S3Store, open_s3
 from shardline_common.telemetry.tracing import use
-from shardline_producer.context import Limits
-from shardline_producer.pipeline import Pace
+from shardline_producer.context import Pace, ProducerPolicy
 from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
 from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
 from shardline_producer.sources.planned import PlannedSource, PlannedStore
@@ -290,9 +289,9 @@ def uds3_probe(settings: Settings) -> Callable[[], Awaitable[None]]:
     return probe
 
 
-def limits(settings: Settings) -> Limits:
-    """A producer's policy."""
-    return Limits(
+def producer_policy(settings: Settings) -> ProducerPolicy:
+    """The policy of a producer."""
+    return ProducerPolicy(
         topic_bytes=settings.topic_limit_bytes,
         topic_grace=settings.topic_grace_seconds,
         progress_seconds=settings.progress_seconds,

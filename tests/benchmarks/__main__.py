@@ -21,7 +21,7 @@ from shardline_common.kafka.broker import open_kafka
 from shardline_common.kafka.options import KafkaOptions
 from shardline_common.ports.broker import GroupListener
 from shardline_consumer.filters.clara import judge
-from shardline_producer.rows import render
+from shardline_producer.rows import RowRenderer
 from shardline_producer.sources.documents import parse_document
 from shardline_producer.sources.source import Document
 from tests.benchmarks.common import usage, write_corpus
@@ -62,11 +62,11 @@ def in_memory(path: Path) -> Callable[[], Awaitable[None]]:
         with path.open("rb") as lines:
             first = parse_document(next(lines), "corpus:1")
             assert isinstance(first, Document)
-            columns = infer([first])
+            renderer = RowRenderer(job(), infer([first]))
             for line in lines:
                 document = parse_document(line, "corpus")
                 assert isinstance(document, Document)
-                facts, head, tail = render(document, columns, "files")
+                facts, head, tail = renderer.render(document)
                 digest.update(b"".join((head, judge(facts, 0.5).text, tail)))
 
     return work

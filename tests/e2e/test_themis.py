@@ -22,7 +22,7 @@ from shardline_common.runtime.clock import SystemClock
 from shardline_common.settings.load import Settings
 from shardline_common.storage.directory import DirectoryStore
 from shardline_common.telemetry.metrics import Metrics
-from shardline_producer.context import Limits
+from shardline_producer.context import ProducerPolicy
 from tests.corpus import corpus_file, lines
 from tests.e2e.system import running_system
 from tests.faults.oracle import SHORT
@@ -58,7 +58,9 @@ async def server(documents: list[dict[str, Any]]) -> AsyncIterator[Themis]:
 async def run(spec: JobSpec, output: Path, settings: Settings, folder: Path = Path()) -> JobView:
     source = source_factory(settings, folder, confined=False, remote=None)
     store = DirectoryStore(output)
-    embedded = EmbeddedRun(store, SystemClock(), Metrics(), source, Limits(progress_seconds=0.2), 1 << 30)
+    embedded = EmbeddedRun(
+        store, SystemClock(), Metrics(), source, ProducerPolicy(progress_seconds=0.2), 1 << 30
+    )
     view = (await embedded.run(spec, lambda _: None)).view
     assert view.state.state == "completed", view.to_json()
     return view

@@ -58,7 +58,7 @@ async def test_ends_are_told_signed_and_tried_again(tmp_path: Path, kafka: str, 
             assert manifest["dead_letters"]
             assert list(posts[-1].verified()) == list(json.loads(documented("json")))
             assert len({post.body for post in posts}) == 1
-            await system.until("sample", lambda view: not view.state.owed)
+            await system.until("sample", lambda view: not view.state.pending_notifications)
             assert producer.metric("webhooks_total") == 3
             await fails_then_completes(system, hook)
             # One post for each end, and nothing for anything else.
@@ -86,7 +86,7 @@ async def fails_then_completes(system: System, hook: Hook) -> None:
     await system.client.request(Request(job_id="late", action="retry"))
     (done,) = await told(hook, "late_2")
     assert (done.verified()["state"], done.verified()["attempt"]) == ("completed", 2)
-    await system.until("late", lambda view: not view.state.owed)
+    await system.until("late", lambda view: not view.state.pending_notifications)
 
 
 async def test_a_receiver_that_is_away_holds_up_nothing(tmp_path: Path, kafka: str, seaweed: S3) -> None:
@@ -100,12 +100,12 @@ async def test_a_receiver_that_is_away_holds_up_nothing(tmp_path: Path, kafka: s
             await system.submit(job(**sample_job(name)))
         for name in ("kept", "unwanted"):
             view = await system.until(name, lambda view: view.state.topic_removed)
-            assert (view.state.state, view.state.owed) == ("completed", [1])
+            assert (view.state.state, view.state.pending_notifications) == ("completed", [1])
             assert await system.broker.describe_topic(attempt_topic(name, 1)) is None
         # A deleted job is told no more.
         await system.client.request(Request(job_id="unwanted", action="delete"))
         view = await system.until("unwanted", lambda view: view.state.state == "deleted")
-        assert view.state.owed == []
+        assert view.state.pending_notifications == []
         # A producer that goes and one that comes: what is owed is known to both.
         assert await asyncio.to_thread(producer.end) == 0
         assert SECRET[6:] not in producer.log_text()
@@ -113,7 +113,7 @@ async def test_a_receiver_that_is_away_holds_up_nothing(tmp_path: Path, kafka: s
             system.start("producer")
             (post,) = await told(hook, "kept_1")
             assert post.verified()["state"] == "completed"
-            await system.until("kept", lambda view: not view.state.owed)
+            await system.until("kept", lambda view: not view.state.pending_notifications)
             assert [post.id for post in hook.told] == ["kept_1"]
 
 
@@ -136,7 +136,7 @@ async def test_producers_killed_around_the_telling(tmp_path: Path, kafka: str, s
                 assert len(hook.told) == (place == "webhook.after_send")
             system.start("producer")
             posts = await told(hook, "sample_1", 2)
-            await system.until("sample", lambda view: not view.state.owed)
+            await system.until("sample", lambda view: not view.state.pending_notifications)
             assert [post.id for post in hook.told] == ["sample_1"] * 2
             assert len({post.body for post in posts}) == 1
             assert all(post.verified()["state"] == "completed" for post in posts)

@@ -19,7 +19,7 @@ from shardline.gateway.dataset_library import Library
 from shardline.gateway.server import Reading, run_gateway
 from shardline.gateway.users import security_policy
 from shardline.services.sample import sample_document
-from shardline.services.wiring import CLOCK, limits, slots
+from shardline.services.wiring import CLOCK, producer_policy, slots
 from shardline_common.errors import SourceUnavailable
 from shardline_common.job.spec import JobSpec
 from shardline_common.memory.broker import MemoryBroker
@@ -30,8 +30,8 @@ from shardline_common.telemetry.logs import log_to_stderr
 from shardline_common.telemetry.metrics import Metrics
 from shardline_consumer.spool.folder import spool_folder
 from shardline_consumer.worker import Worker
-from shardline_producer.context import ProducerParts
-from shardline_producer.coordinator import Owner
+from shardline_producer.context import ProducerContext
+from shardline_producer.coordinator import JobCoordinator
 from shardline_producer.sources.memory import MemoryDatabase
 from shardline_producer.sources.planned import Description, Entry, PlannedSource
 from shardline_producer.sources.query_filters import check_filters
@@ -143,12 +143,14 @@ async def _serve(settings: Settings, folder: Path) -> None:
         return PlannedSource(spec, ScriptedStore(spec, documents), parts)
 
     broker, store, metrics = MemoryBroker(), DirectoryStore(folder / "store"), Metrics()
-    producer = ProducerParts(broker, store, CLOCK, metrics, open_source, limits(settings), slots(settings))
+    producer = ProducerContext(
+        broker, store, CLOCK, metrics, open_source, producer_policy(settings), slots(settings)
+    )
     with spool_folder(settings.spool_dir) as spool:
         worker = Worker(worker_context(broker, store, spool, clock=CLOCK, metrics=metrics))
         library = Library(store, settings.spool_dir)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(Owner(producer).run())
+            tasks.create_task(JobCoordinator(producer).run())
             tasks.create_task(worker.run())
             reading = Reading(open_source, _present, frozenset({"vector", "graph", "keyword"}))
             await run_gateway(settings, security_policy(settings), broker, library, reading)

@@ -16,7 +16,7 @@ from shardline_common.runtime.clock import SystemClock
 from shardline_common.settings.load import Settings
 from shardline_common.storage.directory import DirectoryStore
 from shardline_common.telemetry.metrics import Metrics
-from shardline_producer.context import Limits
+from shardline_producer.context import ProducerPolicy
 from shardline_producer.sources.uds3.neo4j.options import Neo4jOptions
 from tests.chroma_data import ChromaData
 from tests.couch_data import CouchData
@@ -84,7 +84,9 @@ async def run(settings: Settings, spec: JobSpec, output: Path) -> tuple[list[dic
     """The rows and the manifest of a run in this process."""
     store = DirectoryStore(output)
     source = source_factory(settings, output, confined=True, remote=None)
-    embedded = EmbeddedRun(store, SystemClock(), Metrics(), source, Limits(progress_seconds=0.1), 1 << 30)
+    embedded = EmbeddedRun(
+        store, SystemClock(), Metrics(), source, ProducerPolicy(progress_seconds=0.1), 1 << 30
+    )
     view = (await embedded.run(spec, lambda _: None)).view
     assert view.state.state == "completed", view.to_json()
     root = Layout.of(spec).root

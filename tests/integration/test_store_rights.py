@@ -13,7 +13,7 @@ from deploy.dev.seaweed import ACCESS_KEY, BUCKET, SECRET_KEY, Seaweed
 from shardline.gateway.exports import Exports
 from shardline.services.client import Client
 from shardline.services.sample import write_sample
-from shardline.services.wiring import limits, slots, source_factory
+from shardline.services.wiring import producer_policy, slots, source_factory
 from shardline_common.dataset.verify import Verifier
 from shardline_common.errors import ObjectExists, ObjectMissing, StoreUnavailable
 from shardline_common.job.names import Layout
@@ -25,8 +25,8 @@ from shardline_common.storage.probe import probe_create_only
 from shardline_common.storage.s3 import S3Options, S3Store, open_s3
 from shardline_common.telemetry.metrics import Metrics
 from shardline_consumer.worker import Worker
-from shardline_producer.context import ProducerParts
-from shardline_producer.coordinator import Owner
+from shardline_producer.context import ProducerContext
+from shardline_producer.coordinator import JobCoordinator
 from shardline_producer.topics import ensure_system_topics
 from tests.kafka_house import at_work
 from tests.make import job, sample_job, worker_context
@@ -105,9 +105,11 @@ async def test_a_whole_job_needs_no_more(tmp_path: Path, guarded: GuardedSeaweed
         as_role(guarded, "gateway") as serving,
         as_role(guarded, "reader") as reading,
     ):
-        parts = ProducerParts(broker, producing, clock, Metrics(), source, limits(settings), slots(settings))
+        parts = ProducerContext(
+            broker, producing, clock, Metrics(), source, producer_policy(settings), slots(settings)
+        )
         worker = Worker(worker_context(broker, working, tmp_path, clock=clock))
-        async with at_work(Owner(parts).run, worker.run):
+        async with at_work(JobCoordinator(parts).run, worker.run):
             await client.submit(spec)
             await reached(client, "completed")
             report = await Verifier(reading, Layout.of(spec).root).run()

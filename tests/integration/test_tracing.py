@@ -30,8 +30,8 @@ from shardline_common.telemetry.metrics import Metrics
 from shardline_common.telemetry.otel import OtelTracer
 from shardline_common.telemetry.tracing import span, traceparent_of, use
 from shardline_consumer.worker import Worker
-from shardline_producer.context import Limits, ProducerParts
-from shardline_producer.coordinator import Owner
+from shardline_producer.context import ProducerContext, ProducerPolicy
+from shardline_producer.coordinator import JobCoordinator
 from tests.collector import Collector, collecting
 from tests.e2e.system import Process, System, running_system
 from tests.faults.oracle import SHORT, judge_sample
@@ -69,15 +69,15 @@ async def test_one_trace_from_submit_to_success(tmp_path: Path, kafka: str, samp
     async with open_kafka(options) as broker:
         client, store, clock, metrics = Client(broker, 1), MemoryStore(), SystemClock(), Metrics()
         source = source_factory(Settings(), sampled.folder, confined=True, remote=None)
-        limits = Limits(topic_grace=60, progress_seconds=0.1)
-        producer = ProducerParts(broker, store, clock, metrics, source, limits, asyncio.Semaphore(1))
+        limits = ProducerPolicy(topic_grace=60, progress_seconds=0.1)
+        producer = ProducerContext(broker, store, clock, metrics, source, limits, asyncio.Semaphore(1))
         worker = worker_context(broker, store, tmp_path, clock=clock, metrics=metrics)
         with use(OtelTracer(SimpleSpanProcessor(exporter), "test")):
             await client.submit(spec)
             # The same job again, in another trace: still the same job, and the first trace stands.
             with span("another"):
                 await client.submit(spec)
-            work = [asyncio.ensure_future(Owner(producer).run())]
+            work = [asyncio.ensure_future(JobCoordinator(producer).run())]
             await until(client, State.COMPLETING)
             # Nothing has been trimmed yet.
             documents = await all_records(broker, attempt_topic("sample", 1))

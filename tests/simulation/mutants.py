@@ -11,7 +11,7 @@ from shardline_common.dataset.chain import Chain, ChainRecord
 from shardline_common.errors import FailureCode, JobFailed, ObjectExists, ServiceUnavailable
 from shardline_common.job.messages import decode_head
 from shardline_common.job.names import CHECKPOINTS
-from shardline_common.job.state import JobState, PartitionState
+from shardline_common.job.state import JobState, PartitionState, checkpoint
 from shardline_common.memory.store import MemoryStore
 from shardline_common.ports.broker import Message, Record
 from shardline_consumer.attempt_consumer import AttemptConsumer
@@ -21,7 +21,7 @@ from shardline_consumer.spool.file import SpoolFile
 from shardline_producer.attempt import AttemptRun
 from shardline_producer.backlog import Backlog
 from shardline_producer.encoder import Encoder
-from shardline_producer.pipeline import Pipeline, checkpoint
+from shardline_producer.pipeline import Pipeline
 from tests.simulation.group import Group, Reader
 from tests.simulation.ports import NetTransaction
 from tests.simulation.world import Process
@@ -80,9 +80,9 @@ def _checkpoint_apart(stack: ExitStack) -> None:
     """The checkpoint has a transaction of its own, behind that of the documents."""
 
     async def commit(self: Pipeline, messages: list[Message]) -> None:
-        async with self._tools.writer.transaction() as transaction:
+        async with self._writer.transaction() as transaction:
             await transaction.send(self._topic, messages)
-        async with self._tools.writer.transaction() as transaction:
+        async with self._writer.transaction() as transaction:
             await transaction.send(CHECKPOINTS, [checkpoint(self._state)])
 
     stack.enter_context(patch.object(Pipeline, "_commit", commit))
@@ -115,14 +115,14 @@ def _trim_by_committed(stack: ExitStack) -> None:
 
 def _no_resume_after(stack: ExitStack) -> None:
     """A retry does not drop what earlier attempts had sent."""
-    real = AttemptRun._continue_the_chain
+    real = AttemptRun._continue_chains
 
     def forget(self: AttemptRun, state: JobState) -> None:
         real(self, state)
         for part in state.partitions:
             part.resume_after = None
 
-    stack.enter_context(patch.object(AttemptRun, "_continue_the_chain", forget))
+    stack.enter_context(patch.object(AttemptRun, "_continue_chains", forget))
 
 
 def _sequences_anew(stack: ExitStack) -> None:

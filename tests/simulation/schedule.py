@@ -23,9 +23,8 @@ from shardline_common.telemetry.metrics import Metrics
 from shardline_consumer.context import WorkerContext
 from shardline_consumer.spool.budget import SpoolBudget
 from shardline_consumer.worker import Worker
-from shardline_producer.context import Limits, ProducerParts
-from shardline_producer.coordinator import Owner
-from shardline_producer.pipeline import Pace
+from shardline_producer.context import Pace, ProducerContext, ProducerPolicy
+from shardline_producer.coordinator import JobCoordinator
 from shardline_producer.sources.source import Document, SourceItem
 from shardline_producer.topics import ensure_system_topics
 from tests.simulation.documents import MemorySource, documents, simulated_job
@@ -84,8 +83,8 @@ class Cast:
         """Processes of a kind that run."""
         return [process for process in self.processes if process.name.startswith(kind) and process.running]
 
-    def _owner(self, process: Process) -> Owner:
-        limits = Limits(
+    def _owner(self, process: Process) -> JobCoordinator:
+        limits = ProducerPolicy(
             topic_bytes=1,
             topic_grace=0.5,
             progress_seconds=0.5,
@@ -95,8 +94,8 @@ class Cast:
         )
         source = MemorySource(self._items, self.world.dice)
         slots = asyncio.Semaphore(2)
-        return Owner(
-            ProducerParts(
+        return JobCoordinator(
+            ProducerContext(
                 NetBroker(process),
                 NetStore(process),
                 self._clock,
@@ -272,8 +271,8 @@ def _judge_news(world: World, state: JobState) -> None:
     world.counts["ends told"] = len(world.heard)
     if world.heard.keys() != wanted:
         world.problems.append(f"told were {sorted(world.heard)}, not {sorted(wanted)}")
-    if state.owed:
-        world.problems.append(f"still owed: {state.owed}")
+    if state.pending_notifications:
+        world.problems.append(f"still pending: {state.pending_notifications}")
 
 
 async def _count_ids(

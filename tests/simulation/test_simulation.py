@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import pytest
 
-from shardline_producer.notifications.outbox import News
+from shardline_producer.notifications.outbox import NotificationOutbox
 from tests.simulation.campaign import first_caught, run_many, sums
 from tests.simulation.mutants import CAUGHT, HARMLESS
 from tests.simulation.schedule import run_schedule, undisturbed
@@ -52,7 +52,7 @@ def test_every_end_is_told_in_every_schedule() -> None:
 
 def test_news_that_count_as_told_too_early_are_missed() -> None:
     digest = undisturbed()
-    with patch.object(News, "told", property(lambda self: set(self._tasks))):
+    with patch.object(NotificationOutbox, "delivered", property(lambda self: frozenset(self._tasks))):
         verdicts = (run_schedule(seed, digest, telling=True) for seed in range(1, 200))
         assert any("told were" in problem for verdict in verdicts for problem in verdict.problems)
 

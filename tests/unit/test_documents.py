@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from shardline_common.job.columns import Columns, check_row, conform, declared, infer
 from shardline_consumer.filters.clara import judge
-from shardline_producer.rows import render
+from shardline_producer.rows import RowRenderer
 from shardline_producer.sources.documents import parse_document
 from shardline_producer.sources.source import Document, InvalidDocument
+from tests.make import job
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def document(line: bytes) -> Document:
 
 
 def row_of(found: Document, columns: Columns) -> tuple[bytes, dict[str, object]]:
-    facts, head, tail = render(found, columns, "files")
+    facts, head, tail = RowRenderer(job(), columns).render(found)
     line = head + judge(facts, 0.5).text + tail
     return line, json.loads(line)
 

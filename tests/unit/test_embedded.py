@@ -26,7 +26,7 @@ from shardline_common.telemetry.metrics import Metrics
 from shardline_consumer.attempt_consumer import AttemptConsumer
 from shardline_consumer.finish import Finisher
 from shardline_producer.attempt import AttemptRun
-from shardline_producer.context import Limits
+from shardline_producer.context import ProducerPolicy
 from tests.make import job
 
 DOCUMENTS = 1200
@@ -50,7 +50,7 @@ def sample_job(**changes: Any) -> JobSpec:
 
 async def run(spec: JobSpec, store: MemoryStore, folder: Path, metrics: Metrics | None = None) -> JobView:
     source = source_factory(Settings(), folder, confined=True, remote=None)
-    limits = Limits(progress_seconds=0.05)
+    limits = ProducerPolicy(progress_seconds=0.05)
     embedded = EmbeddedRun(store, SystemClock(), metrics or Metrics(), source, limits, 1 << 28)
     return (await embedded.run(spec, lambda _: None)).view
 
@@ -293,7 +293,7 @@ async def test_dead_letters_of_a_run_are_told(tmp_path: Path) -> None:
     write_sample(tmp_path / "sample.jsonl", 100, broken=True)
     source = source_factory(Settings(), tmp_path, confined=True, remote=None)
     embedded = EmbeddedRun(
-        MemoryStore(), SystemClock(), Metrics(), source, Limits(progress_seconds=0.05), 1 << 28
+        MemoryStore(), SystemClock(), Metrics(), source, ProducerPolicy(progress_seconds=0.05), 1 << 28
     )
     ending = await embedded.run(sample_job(), lambda _: None)
     assert [letter.reason for letter in ending.letters][:3] == [

@@ -22,9 +22,9 @@ from shardline_common.settings.load import Settings
 from shardline_common.telemetry.metrics import Metrics
 from shardline_consumer.finish import Finisher, fail_attempt
 from shardline_producer import attempt
-from shardline_producer.attempt import AttemptRun, Claim, Recall
-from shardline_producer.context import Limits, ProducerParts
-from shardline_producer.job_runner import _retired, _retried
+from shardline_producer.attempt import AttemptRun
+from shardline_producer.context import ProducerContext, ProducerPolicy
+from shardline_producer.job_runner import _retried, _topic_removed
 from tests.make import job
 
 SPEC = job(partitions=2)
@@ -142,11 +142,11 @@ async def run_without_topic(
 
     There is no topic, and `committed` is in the checkpoints. Its slot is free again.
     """
-    monkeypatch.setattr(attempt, "_TOPIC_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(attempt, "_TOPIC_CHECK_SECONDS", 0.0)
     store, broker, slots = MemoryStore(), MemoryBroker(), asyncio.Semaphore(1)
     async with asyncio.timeout(20):
         outcome = await AttemptRun(
-            parts(store, broker, slots, tmp_path), known(), *checkpoints(broker, committed)
+            parts(store, broker, slots, tmp_path), known(), Committed(broker, committed)
         ).run()
     assert not slots.locked()
     return outcome, await keys(store)
@@ -156,23 +156,29 @@ def known() -> JobState:
     return JobState(SPEC, state=State.COMPLETING, planned=True, partitions=[PartitionState(6)] * 2)
 
 
-def parts(store: MemoryStore, broker: MemoryBroker, slots: asyncio.Semaphore, folder: Path) -> ProducerParts:
+def parts(
+    store: MemoryStore, broker: MemoryBroker, slots: asyncio.Semaphore, folder: Path
+) -> ProducerContext:
     source = source_factory(Settings(), folder, confined=True, remote=None)
-    return ProducerParts(broker, store, CLOCK, Metrics(), source, Limits(progress_seconds=0.01), slots)
+    return ProducerContext(
+        broker, store, CLOCK, Metrics(), source, ProducerPolicy(progress_seconds=0.01), slots
+    )
 
 
-def checkpoints(broker: MemoryBroker, committed: State) -> tuple[Claim, Recall]:
-    """What the checkpoints say, to whoever claims the job and to whoever only asks."""
+class Committed:
+    """Implements `JobStateStore`: the committed state of the job is a given one."""
 
-    async def recall() -> JobState:
-        return JobState(SPEC, state=committed, planned=True, partitions=known().partitions)
+    def __init__(self, broker: MemoryBroker, committed: State) -> None:
+        self._broker = broker
+        self._committed = committed
+
+    async def load_state(self) -> JobState:
+        return JobState(SPEC, state=self._committed, planned=True, partitions=known().partitions)
 
     @asynccontextmanager
-    async def claim() -> AsyncIterator[tuple[TransactionalWriter, JobState]]:
-        async with broker.transactional("test") as writer:
-            yield writer, await recall()
-
-    return claim, recall
+    async def fence_and_load(self) -> AsyncIterator[tuple[TransactionalWriter, JobState]]:
+        async with self._broker.transactional("test") as writer:
+            yield writer, await self.load_state()
 
 
 @pytest.mark.parametrize(
@@ -183,7 +189,7 @@ async def test_a_late_cancel_decides_nothing_that_has_ended(
 ) -> None:
     store, broker = MemoryStore(), MemoryBroker()
     run = AttemptRun(
-        parts(store, broker, asyncio.Semaphore(1), tmp_path), known(), *checkpoints(broker, committed)
+        parts(store, broker, asyncio.Semaphore(1), tmp_path), known(), Committed(broker, committed)
     )
     await run.cancel("somebody")
     assert await keys(store) == written
@@ -200,12 +206,12 @@ async def test_a_late_worker_fails_nothing_that_was_deleted() -> None:
 
 def test_a_late_producer_retires_no_attempt_but_its_own() -> None:
     following = JobState(SPEC, state=State.RUNNING, attempt=2)
-    _retired(1, following)
+    _topic_removed(1, following)
     assert not following.topic_removed
     ended = JobState(SPEC, state=State.FAILED, attempt=2)
-    _retired(1, ended)
+    _topic_removed(1, ended)
     assert not ended.topic_removed
-    _retired(2, ended)
+    _topic_removed(2, ended)
     assert ended.topic_removed
 
 

@@ -26,10 +26,10 @@ from shardline_common.settings.load import Settings
 from shardline_common.telemetry.metrics import CATALOGUE, JobSnapshot, Metrics
 from shardline_consumer.spool.folder import watch_spool
 from shardline_consumer.worker import Worker
-from shardline_producer.context import Limits, ProducerParts
-from shardline_producer.coordinator import Owner
-from shardline_producer.lag_age import Age
-from shardline_producer.pipeline import Pace, asking
+from shardline_producer.context import Pace, ProducerContext, ProducerPolicy
+from shardline_producer.coordinator import JobCoordinator
+from shardline_producer.lag_age import LagAge
+from shardline_producer.pipeline import asking
 from shardline_producer.sources.planned import PlannedSource
 from shardline_producer.sources.source import PlanPages
 from shardline_producer.topics import ensure_system_topics
@@ -138,38 +138,38 @@ async def test_what_is_not_the_sources_fault_is_no_wait_for_it(error: BaseExcept
 
 
 def test_age_is_that_of_what_the_chains_have_not_reached() -> None:
-    age = Age()
-    assert age.look(10.0, 0, 0) == 0
-    assert age.look(11.0, 100, 0) == 0
-    assert age.look(15.0, 200, 99) == 4
-    assert age.look(16.0, 200, 100) == 1
-    assert age.look(20.0, 300, 100) == 5
-    assert age.look(21.0, 300, 300) == 0
-    assert age.look(22.0, 300, 300) == 0
-    assert age.look(30.0, 301, 300) == 0
+    age = LagAge()
+    assert age.update(10.0, 0, 0) == 0
+    assert age.update(11.0, 100, 0) == 0
+    assert age.update(15.0, 200, 99) == 4
+    assert age.update(16.0, 200, 100) == 1
+    assert age.update(20.0, 300, 100) == 5
+    assert age.update(21.0, 300, 300) == 0
+    assert age.update(22.0, 300, 300) == 0
+    assert age.update(30.0, 301, 300) == 0
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), max_size=2000))
 def test_age_stays_small_and_within_what_was_seen(steps: list[tuple[int, int]]) -> None:
-    age, produced, chained, since = Age(), 0, 0, 0
+    age, produced, chained, since = LagAge(), 0, 0, 0
     for now, (more, landed) in enumerate(steps):
         if produced == chained:
             since = now
         produced += more
         chained = min(produced, chained + landed)
-        found = age.look(float(now), produced, chained)
+        found = age.update(float(now), produced, chained)
         assert 0 <= found <= now - since
         assert (found == 0.0) or produced > chained
     assert len(age._samples) <= 513
 
 
 def test_age_of_a_long_lag_is_kept_in_few_samples() -> None:
-    age = Age()
+    age = LagAge()
     for now in range(5000):
-        assert age.look(float(now), now + 1, 0) == now
+        assert age.update(float(now), now + 1, 0) == now
     assert len(age._samples) <= 513
     # Which sample stands for what the chains have reached is known to a few.
-    assert abs(age.look(5000.0, 5001, 2500) - 2500) < 50
+    assert abs(age.update(5000.0, 5001, 2500) - 2500) < 50
 
 
 async def test_the_spool_is_measured_at_each_scrape(tmp_path: Path) -> None:
@@ -217,8 +217,10 @@ async def test_a_source_that_fails_again_and_again_is_one_wait() -> None:
     def open_source(spec: JobSpec, parts: PlanPages) -> PlannedSource:
         return PlannedSource(spec, ScriptedStore(spec, documents), parts)
 
-    policy = Limits(progress_seconds=0.02)
-    owner = Owner(ProducerParts(broker, store, clock, metrics, open_source, policy, asyncio.Semaphore(1)))
+    policy = ProducerPolicy(progress_seconds=0.02)
+    owner = JobCoordinator(
+        ProducerContext(broker, store, clock, metrics, open_source, policy, asyncio.Semaphore(1))
+    )
     await Client(broker, 1).submit(job(source={"type": "uds3"}, query={"text": "broken"}))
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         running = tasks.create_task(owner.run())
@@ -240,8 +242,10 @@ async def test_lag_grows_while_the_store_is_away(tmp_path: Path) -> None:
     broker, store, metrics = MemoryBroker(), MemoryStore(fault), Metrics()
     await ensure_system_topics(broker, 1)
     source = source_factory(Settings(), tmp_path, confined=True, remote=None)
-    policy = Limits(progress_seconds=0.02, pace=Pace(400.0))
-    owner = Owner(ProducerParts(broker, store, SystemClock(), metrics, source, policy, asyncio.Semaphore(1)))
+    policy = ProducerPolicy(progress_seconds=0.02, pace=Pace(400.0))
+    owner = JobCoordinator(
+        ProducerContext(broker, store, SystemClock(), metrics, source, policy, asyncio.Semaphore(1))
+    )
     await Client(broker, 1).submit(job(source={"type": "files", "paths": ["sample.jsonl"]}))
 
     async def until(name: str, most: float) -> None:
@@ -264,8 +268,8 @@ async def test_who_loses_a_job_stops_telling_of_it(tmp_path: Path) -> None:
     await ensure_system_topics(broker, 1)
     made, landed = Metrics(), Metrics()
     source = source_factory(Settings(), tmp_path, confined=True, remote=None)
-    policy = Limits(progress_seconds=0.02, pace=Pace(100.0))
-    owner = Owner(ProducerParts(broker, store, clock, made, source, policy, asyncio.Semaphore(1)))
+    policy = ProducerPolicy(progress_seconds=0.02, pace=Pace(100.0))
+    owner = JobCoordinator(ProducerContext(broker, store, clock, made, source, policy, asyncio.Semaphore(1)))
     worker = Worker(worker_context(broker, store, tmp_path, metrics=landed, finish_seconds=0.1))
     spec = job(source={"type": "files", "paths": ["sample.jsonl"]}, output={"shard_bytes": 65_536})
     await Client(broker, 1).submit(spec)

@@ -22,7 +22,7 @@ from shardline_common.memory.store import MemoryStore
 from shardline_common.runtime.clock import SystemClock
 from shardline_common.settings.load import Settings
 from shardline_common.telemetry.metrics import Metrics
-from shardline_producer.context import Limits
+from shardline_producer.context import ProducerPolicy
 from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
 from shardline_producer.sources.memory import MemoryDatabase
 from shardline_producer.sources.planned import PlannedSource
@@ -48,7 +48,9 @@ async def looked(spec: JobSpec, folder: Path, documents: int = 100_000) -> Previ
 async def manifest(spec: JobSpec, folder: Path) -> dict[str, Any]:
     store = MemoryStore()
     source = source_factory(Settings(), folder, confined=True, remote=None)
-    embedded = EmbeddedRun(store, SystemClock(), Metrics(), source, Limits(progress_seconds=0.05), 1 << 28)
+    embedded = EmbeddedRun(
+        store, SystemClock(), Metrics(), source, ProducerPolicy(progress_seconds=0.05), 1 << 28
+    )
     await embedded.run(spec, lambda _: None)
     found: dict[str, Any] = json.loads(await store.get(Layout.of(spec).manifest))
     return found

@@ -21,7 +21,7 @@ from shardline.services.wiring import source_factory, traced
 from shardline_common.dataset.verify import Verifier
 from shardline_common.errors import BrokerUnavailable, UsageError
 from shardline_common.job.names import Layout
-from shardline_common.job.state import JobState, latest_states
+from shardline_common.job.state import JobState, checkpoint, latest_states
 from shardline_common.memory.store import MemoryStore
 from shardline_common.ports.broker import Record
 from shardline_common.runtime.clock import SystemClock
@@ -30,8 +30,7 @@ from shardline_common.telemetry.logs import log_context
 from shardline_common.telemetry.metrics import Metrics
 from shardline_common.telemetry.otel import OtelTracer
 from shardline_common.telemetry.tracing import continued, current, headers_of, span, traceparent_of, use
-from shardline_producer.context import Limits
-from shardline_producer.pipeline import checkpoint
+from shardline_producer.context import ProducerPolicy
 from tests.make import job, sample_job
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -126,7 +125,7 @@ def test_the_trace_of_a_checkpoint_stands_in_its_headers_alone() -> None:
 async def embedded(folder: Path) -> MemoryStore:
     """What a run of the sample leaves in its store."""
     store, source = MemoryStore(), source_factory(Settings(), folder, confined=True, remote=None)
-    limits = Limits(progress_seconds=0.05)
+    limits = ProducerPolicy(progress_seconds=0.05)
     embedded = EmbeddedRun(store, SystemClock(), Metrics(), source, limits, 1 << 28, spool_dir=folder)
     view = (await embedded.run(job(**sample_job("sample")), lambda _: None)).view
     assert view.state.state == "completed", view.to_json()

@@ -23,6 +23,8 @@ from typing import Any, TypeGuard
 import orjson
 
 DOCUMENT, DEAD, END = 1, 2, 3
+MAX_ORIGINAL_BYTES = 65_536
+"""How much of the original a dead letter keeps."""
 MALFORMED = (struct.error, ValueError, KeyError, TypeError, OverflowError)
 """What the decoders raise for a value that no producer of Shardline wrote."""
 

@@ -1,4 +1,4 @@
-"""A job's state as the checkpoints topic holds it: written in one transaction with the documents."""
+"""A job's state, as the checkpoints topic holds it: committed in one transaction with the documents."""
 
 import logging
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ import orjson
 
 from shardline_common.job.messages import Position
 from shardline_common.job.spec import JobSpec
-from shardline_common.ports.broker import Record
-from shardline_common.telemetry.tracing import traceparent_of
+from shardline_common.ports.broker import Message, Record
+from shardline_common.telemetry.tracing import headers_of, traceparent_of
 
 _log = logging.getLogger(__name__)
 
 
 class State(StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -34,9 +34,9 @@ RETRIABLE = frozenset({State.FAILED, State.CANCELLED})
 
 @dataclass(slots=True)
 class PartitionState:
-    """What was sent to one partition: messages, hash sum, scanned bytes, dead letters.
+    """What was sent to one partition: messages, hash sum of their keys, scanned bytes, dead letters.
 
-    `resume_after`: messages at or before this source position were sent by an earlier attempt.
+    `resume_after`: an earlier attempt sent the messages up to this source position.
     """
 
     sequence: int = 0
@@ -48,12 +48,12 @@ class PartitionState:
 
 @dataclass(slots=True)
 class JobState:
-    """All that a producer needs to go on with a job, and a worker to take part in it.
+    """All that a producer needs to continue a job, and a worker to take part in it.
 
-    `traceparent`: the trace of the job; it travels in the message's headers, beside the rest.
-    `request_offset`: the last message of dataset.jobs that this state has taken in. `cursor`: the
-    source position up to which all is sent. `planned`: the topic exists and the columns are frozen.
-    `notes`: those of the plan. `owed`: attempts whose end the webhook has yet to be told.
+    `traceparent`: the trace of the job; it travels in the headers of the checkpoint. `request_offset`: the
+    last message of dataset.jobs that this state covers. `cursor`: the source position up to which
+    everything is sent. `planned`: the topic exists and the columns are frozen. `notes`: those of the plan.
+    `pending_notifications`: ended attempts whose notification is not delivered yet.
     """
 
     spec: JobSpec
@@ -74,7 +74,7 @@ class JobState:
     message: str | None = None
     warning: str | None = None
     notes: dict[str, Any] = field(default_factory=dict)
-    owed: list[int] = field(default_factory=list)
+    pending_notifications: list[int] = field(default_factory=list)
 
     @property
     def active(self) -> bool:
@@ -82,7 +82,7 @@ class JobState:
         return self.state in ACTIVE
 
     def has_done_with(self, attempt: int) -> bool:
-        """Whether the topic of an attempt is of no more use, for ever: attempts only count up."""
+        """Whether the topic of that attempt is not needed any more; attempts only count up."""
         return attempt < self.attempt or (attempt == self.attempt and self.topic_removed)
 
     @property
@@ -96,13 +96,13 @@ class JobState:
         return sum(part.dead for part in self.partitions)
 
     def encode(self) -> bytes:
-        """The state as JSON, without its trace: what is random stays out of what is compared."""
-        values = {name: getattr(self, name) for name in _ENCODED}
+        """The state as JSON, without its trace: random values stay out of what is compared."""
+        values = {name: getattr(self, attribute) for attribute, name in _JSON_NAMES.items()}
         return orjson.dumps(values, default=_plain, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
 
     @classmethod
     def of(cls, record: Record) -> "JobState":
-        """The state of a record that is no tombstone."""
+        """The state of a checkpoint that is no tombstone."""
         state = cls.decode(record.value or b"")
         state.traceparent = traceparent_of(record.headers)
         return state
@@ -118,10 +118,21 @@ class JobState:
             PartitionState(**part | {"resume_after": _position(part["resume_after"])})
             for part in value["partitions"]
         ]
+        value["pending_notifications"] = value.pop("owed", [])
         return cls(**value)
 
 
-_ENCODED = tuple(item.name for item in fields(JobState) if item.name != "traceparent")
+# Attribute -> name in the checkpoint. Running processes of the version before read the old name.
+_JSON_NAMES = {
+    item.name: "owed" if item.name == "pending_notifications" else item.name
+    for item in fields(JobState)
+    if item.name != "traceparent"
+}
+
+
+def checkpoint(state: JobState) -> Message:
+    """The state as a message of the checkpoints topic."""
+    return Message(state.spec.job_id.encode(), state.encode(), headers=headers_of(state.traceparent))
 
 
 def latest_states(records: Sequence[Record]) -> dict[str, JobState]:

@@ -1,4 +1,4 @@
-"""Kafka as the broker: topics and plain writes. With the other kafka_*.py the only importer of aiokafka."""
+"""Kafka as the broker: topics, plain writes, and the ways to writers and readers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -9,10 +9,10 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailed, for_code
-from aiokafka.protocol.metadata import MetadataRequest
 
 from shardline_common.errors import BrokerUnavailable, TopicMissing
 from shardline_common.kafka.client_errors import quiet_client_logs, translated
+from shardline_common.kafka.client_internals import has_brokers, topic_metadata
 from shardline_common.kafka.options import KafkaOptions
 from shardline_common.kafka.readers import open_group_reader, open_table_reader
 from shardline_common.kafka.writer import open_writer, stop_producer
@@ -27,9 +27,9 @@ from shardline_common.ports.broker import (
 from shardline_common.runtime.tasks import close_shielded, start_shielded
 
 _TOPIC_EXISTS, _UNKNOWN_TOPIC = 36, 3
-# Rights on the topic or the cluster, and a cluster's own policy.
-_NOT_FOR_US = (29, 31, 44)
-_GONE_SECONDS = 30.0
+# Missing rights on the topic or the cluster, and the policy of a cluster.
+_NOT_ALLOWED = (29, 31, 44)
+_SETTLE_SECONDS = 30.0
 
 
 class KafkaBroker:
@@ -57,21 +57,17 @@ class KafkaBroker:
                 admin = AIOKafkaAdminClient(**self._options.client())
                 try:
                     await start_shielded(admin.start)
-                    self._let_in(admin)
+                    if self._options.sasl_mechanism == "OAUTHBEARER" and not has_brokers(admin):
+                        raise SaslAuthenticationFailed("the token is refused")  # noqa: TRY301 - closed below
                 except KafkaConnectionError:
                     await close_shielded(admin.close)
-                    await self._options.knock()
+                    await self._options.connect()
                     raise
                 except BaseException:
                     await close_shielded(admin.close)
                     raise
                 self._admin = admin
         return self._admin
-
-    def _let_in(self, admin: AIOKafkaAdminClient) -> None:
-        # The client does not look at the answer to a token: what was refused finds a cluster without brokers.
-        if self._options.sasl_mechanism == "OAUTHBEARER" and not admin._client.cluster.brokers():  # noqa: SLF001
-            raise SaslAuthenticationFailed("the token is refused")
 
     async def _drop_admin(self) -> None:
         admin, self._admin = self._admin, None
@@ -105,22 +101,22 @@ class KafkaBroker:
     async def create_topic(self, spec: TopicSpec) -> bool:
         """Create the topic; False when it exists."""
         topic = NewTopic(self._name(spec.name), spec.partitions, 1, topic_configs=dict(spec.config))
-        # Its constructor refuses -1, with which a broker takes its own default.
+        # The constructor refuses -1, by which a broker takes its own default.
         topic.replication_factor = self._options.replication_factor
         with translated(f"the topic {topic.name} cannot be created", self._options.bootstrap_servers):
             answer = await (await self._started_admin()).create_topics([topic])
             for _, code, *message in answer.topic_errors:
-                if code in _NOT_FOR_US:
+                if code in _NOT_ALLOWED:
                     return await self._may_not_create(topic.name, for_code(code)(*message))
                 if code and code != _TOPIC_EXISTS:
                     raise for_code(code)(*message)
         created = all(code != _TOPIC_EXISTS for _, code, *_message in answer.topic_errors)
-        # One that another created a moment ago has as many partitions as he wanted.
+        # A topic that another process created a moment ago may have another number of partitions.
         await self._until(topic.name, (lambda found: found == spec.partitions) if created else bool)
         return created
 
     async def _may_not_create(self, name: str, error: KafkaError) -> bool:
-        # Rights come before existence: the answer is the same for a topic that is there to be used.
+        # Kafka checks rights before existence: the error is the same for a topic that exists.
         if await self._partitions(name):
             return False
         raise BrokerUnavailable(
@@ -129,11 +125,13 @@ class KafkaBroker:
         ) from error
 
     async def _until(self, name: str, wanted: Callable[[int], bool]) -> None:
-        # What was created or deleted is so for all brokers only after a moment.
-        deadline = asyncio.get_running_loop().time() + _GONE_SECONDS
+        # All brokers know of a created or deleted topic only after a moment.
+        deadline = asyncio.get_running_loop().time() + _SETTLE_SECONDS
         while not wanted(await self._partitions(name, led=True)):
             if asyncio.get_running_loop().time() > deadline:
-                raise BrokerUnavailable(f"the topic {name} is still neither wholly there nor wholly gone")
+                raise BrokerUnavailable(
+                    f"the topic {name} is still not known to, or not gone from, all brokers"
+                )
             await asyncio.sleep(0.05)
 
     async def partitions(self, name: str) -> int:
@@ -142,11 +140,8 @@ class KafkaBroker:
 
     async def _partitions(self, name: str, *, led: bool = False) -> int:
         with translated(f"the topic {name} cannot be described", self._options.bootstrap_servers):
-            admin = await self._started_admin()
-            # The call for it would let a broker with auto.create.topics.enable create what we ask for.
-            request = MetadataRequest([name], allow_auto_topic_creation=False)
-            found = (await admin._send_request(request)).to_object()["topics"]  # noqa: SLF001
-            parts = _read(found[0])["partitions"] if found else []
+            found = await topic_metadata(await self._started_admin(), name)
+            parts = _partitions_of(found) if found else []
         return len([part for part in parts if part["leader"] >= 0 or not led])
 
     async def topics(self) -> list[str]:
@@ -186,7 +181,7 @@ class KafkaBroker:
         return True
 
     async def delete_records(self, name: str, before: Mapping[int, int]) -> None:
-        """Let go of records below the offsets; what is gone already is no error."""
+        """Delete records below the offsets. Deleted records are no error."""
         full = self._name(name)
         wanted = {TopicPartition(full, number): RecordsToDelete(offset) for number, offset in before.items()}
         with translated(f"records of {full} cannot be deleted", self._options.bootstrap_servers):
@@ -195,7 +190,7 @@ class KafkaBroker:
             await (await self._started_admin()).delete_records(wanted)
 
     async def publish(self, topic: str, messages: Sequence[Message]) -> None:
-        """Write outside of transactions and wait for every delivery."""
+        """Write outside of transactions; returns when every message is delivered."""
         full = self._name(topic)
         with translated(f"{full} cannot be written", self._options.bootstrap_servers):
             try:
@@ -209,7 +204,7 @@ class KafkaBroker:
                     ]
                     await asyncio.gather(*sent)
             except Exception:
-                # An idempotent producer that failed once may never get its numbers right again.
+                # An idempotent producer that failed once may have lost its sequence numbers.
                 await self._drop_producer()
                 raise
 
@@ -275,8 +270,8 @@ async def open_kafka(options: KafkaOptions) -> AsyncIterator[KafkaBroker]:
         await broker.close()
 
 
-def _read(topic: dict[str, Any]) -> dict[str, Any]:
+def _partitions_of(topic: dict[str, Any]) -> list[dict[str, Any]]:
     code = topic["error_code"]
-    if code in _NOT_FOR_US:
+    if code in _NOT_ALLOWED:
         raise for_code(code)(topic["topic"])
-    return {"partitions": []} if code else topic
+    return [] if code else topic["partitions"]

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.conn import collect_hosts, create_conn
 
 from shardline_common.errors import BrokerUnavailable, UsageError
+from shardline_common.kafka.client_internals import connect_once
 from shardline_common.kafka.oauth import ClientCredentials
 
 _OAUTH_SETTINGS = (
@@ -104,14 +104,11 @@ class KafkaOptions:
             "sasl_oauth_token_provider": self.tokens,
         }
 
-    async def knock(self) -> None:
-        """Connect once, for the error: what starts a client tells only that no broker let it in."""
+    async def connect(self) -> None:
+        """Connect once, for the error: starting a client says only that no broker let it in."""
         if self.tokens is not None:
             await self.tokens.current()
-        arguments = self.client()
-        host, port, _ = collect_hosts(arguments.pop("bootstrap_servers"))[0]
-        connection = await create_conn(host, port, **arguments)
-        await connection.close()
+        await connect_once(**self.client())
 
     def producer(self, **more: Any) -> AIOKafkaProducer:
         """A producer that waits for all replicas and never writes twice."""

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.consumer.fetcher import OffsetResetStrategy
 from aiokafka.errors import (
     CommitFailedError,
     IllegalGenerationError,
@@ -20,6 +19,13 @@ from aiokafka.errors import (
 
 from shardline_common.errors import BrokerUnavailable, OffsetOutOfRange
 from shardline_common.kafka.client_errors import translated
+from shardline_common.kafka.client_internals import (
+    check_group_errors,
+    close_connections,
+    commit_only_while,
+    generation,
+    seek_to_beginning,
+)
 from shardline_common.kafka.options import KafkaOptions
 from shardline_common.ports.broker import GroupListener, GroupReader, Record, TableReader
 from shardline_common.runtime.tasks import close_shielded, start_shielded
@@ -47,13 +53,13 @@ def _consumer(options: KafkaOptions, *topics: str, **more: Any) -> AIOKafkaConsu
 
 async def _stop(consumer: AIOKafkaConsumer) -> None:
     async def stop() -> None:
-        # Its helper task must have had a first turn: cancelled before, it would cancel us who wait for it.
+        # The helper task of the consumer must have run once: cancelled before, it cancels this task.
         await asyncio.sleep(0)
         try:
             await consumer.stop()
         finally:
-            # Where it waited to fetch again, its broker being away, that ends before it comes to this.
-            await consumer._client.close()  # noqa: SLF001 - there is no public way
+            # `stop` ends early where the consumer waits to fetch again from a broker that is away.
+            await close_connections(consumer)
 
     await close_shielded(stop)
 
@@ -62,11 +68,12 @@ def _record(found: Any) -> Record:
     return Record(found.partition, found.offset, found.key, found.value, found.headers)
 
 
-class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
-    """Hands rebalances on, and keeps what a callback raises for the next poll: aiokafka would swallow it.
+class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
+    """Passes rebalances on. What a callback raises is kept for the next poll, because aiokafka swallows it.
 
-    aiokafka fetches from the committed offsets while the `assigned` callback still runs: `sought` holds
-    the partitions, with their positions, that the callback has placed, and only those are read.
+    aiokafka fetches from the committed offsets while the `assigned` callback still runs. Only the partitions
+    in `sought`, with the positions that the callback gave them, are read. `epoch` counts rebalances,
+    `seeks` the seeks of each partition.
     """
 
     def __init__(self, listener: GroupListener) -> None:
@@ -78,24 +85,24 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
         self.joined = False
         self.sought: dict[int, int] = {}
         self.seeks: dict[int, int] = {}
-        self.news = asyncio.Event()
+        self.changed = asyncio.Event()
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        self._turn(joined=False)
+        self._start_epoch(joined=False)
         await self._call(self._listener.revoked, revoked)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        self._turn(joined=True)
+        self._start_epoch(joined=True)
         await self._call(self._listener.assigned, assigned)
 
-    def _turn(self, *, joined: bool) -> None:
+    def _start_epoch(self, *, joined: bool) -> None:
         self.epoch += 1
         self.joined = joined
         self.assigned_in = self.generation() if joined else -1
         self.sought.clear()
 
     def check(self) -> None:
-        """Raise what a callback raised."""
+        """Raise what a callback raised since the last check."""
         if self.error is not None:
             error, self.error = self.error, None
             raise error
@@ -105,7 +112,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
             await callback(tuple(sorted(item.partition for item in partitions)))
         except Exception as error:  # noqa: BLE001 - raised at the next poll
             self.error = error
-            self.news.set()
+            self.changed.set()
 
 
 @asynccontextmanager
@@ -120,39 +127,30 @@ async def open_group_reader(
         heartbeat_interval_ms=max(100, min(3000, options.session_timeout_ms // 4)),
         max_poll_interval_ms=options.max_poll_interval_ms,
     )
-    reader = _GroupReader(consumer, topic, options, _Listener(listener))
+    reader = _KafkaGroupReader(consumer, topic, options, _RebalanceListener(listener))
     try:
         with translated(f"the group {group} cannot be joined", options.bootstrap_servers):
             await start_shielded(consumer.start)
-        reader.pin_commits()
+        reader.guard_commits()
         reader.subscribe()
         yield reader
     finally:
         await _stop(consumer)
 
 
-class _GroupReader:
+class _KafkaGroupReader:
     def __init__(
-        self, consumer: AIOKafkaConsumer, topic: str, options: KafkaOptions, listener: _Listener
+        self, consumer: AIOKafkaConsumer, topic: str, options: KafkaOptions, listener: _RebalanceListener
     ) -> None:
         self._consumer = consumer
         self._topic = topic
         self._options = options
         self._listener = listener
 
-    def pin_commits(self) -> None:
-        # aiokafka commits with whatever generation it has when the request is made. After the coordinator
-        # forgot us that is -1, which Kafka takes, for a group that is empty, as a commit from outside.
-        coordinator = self._consumer._coordinator  # noqa: SLF001 - the generation is nowhere else
-        send = coordinator._do_commit_offsets  # noqa: SLF001 - the last place before the request is made
-
-        async def pinned(assignment: Any, offsets: Any) -> None:
-            if coordinator.generation < 0 or coordinator.generation != self._listener.assigned_in:
-                raise IllegalGenerationError(coordinator.group_id)
-            await send(assignment, offsets)
-
-        coordinator._do_commit_offsets = pinned  # noqa: SLF001 - likewise
-        self._listener.generation = lambda: coordinator.generation
+    def guard_commits(self) -> None:
+        """Refuse commits of another generation than that of the assignment."""
+        commit_only_while(self._consumer, lambda: generation(self._consumer) == self._listener.assigned_in)
+        self._listener.generation = lambda: generation(self._consumer)
 
     def subscribe(self) -> None:
         self._consumer.subscribe([self._topic], listener=self._listener)
@@ -160,21 +158,14 @@ class _GroupReader:
     def seek(self, partition: int, offset: int) -> None:
         where = TopicPartition(self._topic, partition)
         with suppress(IllegalStateError):
-            # Not assigned any more: whoever has it seeks for himself.
+            # The partition is not assigned any more; its new owner seeks.
             if offset >= 0:
                 self._consumer.seek(where, offset)
             else:
-                self._to_beginning(where)
+                seek_to_beginning(self._consumer, where)
             self._listener.sought[partition] = offset
             self._listener.seeks[partition] = self._listener.seeks.get(partition, 0) + 1
-            self._listener.news.set()
-
-    def _to_beginning(self, where: TopicPartition) -> None:
-        # The call of that name waits for the broker, which a rebalance listener must not.
-        self._consumer._fetcher._records.pop(where, None)  # noqa: SLF001 - as its own seek does
-        self._consumer._subscription.subscription.assignment.state_value(where).await_reset(  # noqa: SLF001
-            OffsetResetStrategy.EARLIEST
-        )
+            self._listener.changed.set()
 
     async def commit(self, offsets: Mapping[int, int]) -> bool:
         wanted = {TopicPartition(self._topic, number): offset for number, offset in offsets.items()}
@@ -185,7 +176,7 @@ class _GroupReader:
                 except _STALE:
                     return False
         except BrokerUnavailable as error:
-            _log.info("a commit failed, which is only a hint: %s", error)
+            _log.info("the offsets were not committed, which are only hints: %s", error)
             return False
         return True
 
@@ -200,7 +191,7 @@ class _GroupReader:
         sought = self._listener.sought
         readable = [number for number in (sought if partitions is None else partitions) if number in sought]
         if not readable:
-            return await self._stay(timeout)
+            return await self._wait(timeout)
         with translated(f"{self._topic} cannot be read", self._options.bootstrap_servers):
             try:
                 found = await self._fetch(readable, timeout, max_records)
@@ -225,8 +216,8 @@ class _GroupReader:
             if self._listener.epoch == epoch:
                 raise
             found = dict.fromkeys(wanted, ())
-        # getmany goes on through a rebalance, and then reads from the committed offsets; and through a
-        # seek, and then reads for somebody else. Neither is what was asked for, which is read again.
+        # A getmany that is under way continues through a rebalance, from the committed offsets, and through
+        # a seek. What it returns then is dropped, and the partition is read again from where it was sought.
         moved = [
             number
             for number in numbers
@@ -237,18 +228,18 @@ class _GroupReader:
                 self.seek(number, self._listener.sought[number])
         return {where: items for where, items in found.items() if where.partition not in moved}
 
-    async def _stay(self, timeout: float) -> Mapping[int, Sequence[Record]]:
-        """Wait without reading. The coordinator must see a poll: ask for a partition nobody has."""
+    async def _wait(self, timeout: float) -> Mapping[int, Sequence[Record]]:
+        """Wait without reading. The coordinator must see a poll: ask for a partition that does not exist."""
         with translated(f"{self._topic} cannot be read", self._options.bootstrap_servers):
             if self._listener.joined:
                 await self._consumer.getmany(TopicPartition(self._topic, 1 << 30), timeout_ms=0)
             else:
-                # Who may not join waits in silence, until somebody asks.
-                self._consumer._coordinator.check_errors()  # noqa: SLF001 - getmany would ask for partitions
-        self._listener.news.clear()
+                # A member that may not join gets no error until it is asked for.
+                check_group_errors(self._consumer)
+        self._listener.changed.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
-                await self._listener.news.wait()
+                await self._listener.changed.wait()
         return {}
 
 
@@ -257,30 +248,30 @@ async def open_table_reader(
     options: KafkaOptions, topic: str, partitions: Sequence[int]
 ) -> AsyncIterator[TableReader]:
     """A reader of partitions from their beginning."""
-    # Retention may move the log's start while we read: what is left is the table.
+    # Retention may move the log's start during the read: the rest of the log is the table.
     consumer = _consumer(options, auto_offset_reset="earliest")
     try:
         with translated(f"the topic {topic} cannot be read", options.bootstrap_servers):
             await start_shielded(consumer.start)
-            places = [TopicPartition(topic, number) for number in partitions]
-            consumer.assign(places)
-            if places:
-                await consumer.seek_to_beginning(*places)
-        yield _TableReader(consumer, places, options)
+            partitions = [TopicPartition(topic, number) for number in partitions]
+            consumer.assign(partitions)
+            if partitions:
+                await consumer.seek_to_beginning(*partitions)
+        yield _KafkaTableReader(consumer, partitions, options)
     finally:
         await _stop(consumer)
 
 
-class _TableReader:
+class _KafkaTableReader:
     def __init__(
-        self, consumer: AIOKafkaConsumer, places: list[TopicPartition], options: KafkaOptions
+        self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition], options: KafkaOptions
     ) -> None:
         self._consumer = consumer
-        self._places = places
+        self._partitions = partitions
         self._options = options
 
     async def poll(self, *, timeout: float) -> Sequence[Record]:
-        if not self._places:
+        if not self._partitions:
             await asyncio.sleep(timeout)
             return ()
         with translated("a table cannot be read", self._options.bootstrap_servers):
@@ -296,21 +287,21 @@ class _TableReader:
                     records += await self.poll(timeout=0.1)
         except TimeoutError:
             raise BrokerUnavailable(
-                f"the table {self._places[0].topic} was not readable to its end within {deadline:.0f} s",
-                hint="another producer's transaction may hang; it ends by its time-out",
+                f"the table {self._partitions[0].topic} was not readable to its end within {deadline:.0f} s",
+                hint="another producer's transaction may be open; it ends by its time-out",
             ) from None
         return records
 
     async def _ends(self) -> Mapping[TopicPartition, int]:
-        # The end of the log with open transactions, not only the last stable offset: what was
-        # committed behind another's open transaction must be seen as well.
-        asking = _consumer(self._options, isolation_level="read_uncommitted")
+        # The log's end, open transactions included, instead of the last stable offset: a message that was
+        # committed behind an open transaction must be read as well.
+        end_reader = _consumer(self._options, isolation_level="read_uncommitted")
         with translated("a table cannot be read", self._options.bootstrap_servers):
             try:
-                await start_shielded(asking.start)
-                ends: Mapping[TopicPartition, int] = await asking.end_offsets(self._places)
+                await start_shielded(end_reader.start)
+                ends: Mapping[TopicPartition, int] = await end_reader.end_offsets(self._partitions)
             finally:
-                await _stop(asking)
+                await _stop(end_reader)
         return ends
 
     async def _reached(self, ends: Mapping[TopicPartition, int]) -> bool:

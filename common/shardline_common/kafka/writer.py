@@ -1,4 +1,7 @@
-"""Writing to Kafka: transactions that cannot tear."""
+"""Writing to Kafka in transactions.
+
+Awaits every delivery before a commit, because aiokafka commits a transaction of which a batch was refused.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -10,13 +13,14 @@ from aiokafka.errors import IllegalOperation, KafkaError
 
 from shardline_common.errors import BrokerUnavailable
 from shardline_common.kafka.client_errors import translated
+from shardline_common.kafka.client_internals import abandon
 from shardline_common.kafka.options import KafkaOptions
 from shardline_common.ports.broker import Message, Transaction, TransactionalWriter
 from shardline_common.runtime.tasks import close_shielded, start_shielded
 
 
 async def stop_producer(producer: AIOKafkaProducer) -> None:
-    """Flush what it has and close its connections, the latter whatever becomes of the former."""
+    """Stop a producer, and close its connections also where its `stop` fails."""
 
     async def stop() -> None:
         try:
@@ -33,7 +37,7 @@ async def open_writer(options: KafkaOptions, transactional_id: str) -> AsyncIter
     producer = options.producer(
         transactional_id=transactional_id, transaction_timeout_ms=options.transaction_timeout_ms
     )
-    writer = _Writer(producer, options, transactional_id)
+    writer = _KafkaWriter(producer, options, transactional_id)
     try:
         with translated(f"{transactional_id} cannot be opened", options.bootstrap_servers):
             await start_shielded(producer.start)
@@ -42,7 +46,7 @@ async def open_writer(options: KafkaOptions, transactional_id: str) -> AsyncIter
         await writer.close()
 
 
-class _Writer:
+class _KafkaWriter:
     def __init__(self, producer: AIOKafkaProducer, options: KafkaOptions, transactional_id: str) -> None:
         self._producer = producer
         self._options = options
@@ -51,32 +55,24 @@ class _Writer:
 
     async def close(self) -> None:
         if self._broken:
-            await close_shielded(self._give_up)
+            await close_shielded(lambda: abandon(self._producer))
         else:
             await stop_producer(self._producer)
 
-    async def _give_up(self) -> None:
-        # stop() would first wait for the delivery of what can no longer be delivered.
-        self._producer._closed = True  # noqa: SLF001 - there is no public way to let go without a flush
-        try:
-            if self._producer._sender.sender_task is not None:  # noqa: SLF001
-                await self._producer._sender.close()  # noqa: SLF001
-        finally:
-            await self._producer.client.close()
-
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        # aiokafka would commit a transaction of which a batch was refused: every delivery is awaited
-        # here, under one deadline, before the commit is asked for.
+        # 1. Begin. 2. Run the body. 3. Await every delivery, under one deadline. 4. Commit.
         if self._broken:
             raise BrokerUnavailable("this writer failed before; open a new one")
         self._broken = True
-        transaction = _Transaction(self._producer, self._options, f"the transaction of {self._id} failed")
+        transaction = _KafkaTransaction(
+            self._producer, self._options, f"the transaction of {self._id} failed"
+        )
         try:
             with transaction.translated():
                 async with asyncio.timeout(self._options.request_timeout_ms / 1000):
                     await self._producer.begin_transaction()
-            # The body is not Kafka's: an OSError of the source must not look like the broker's.
+            # Outside of the translation: an OSError of the source must not look like one of the broker.
             yield transaction
             with transaction.translated():
                 async with asyncio.timeout(2 * self._options.request_timeout_ms / 1000):
@@ -89,13 +85,13 @@ class _Writer:
         self._broken = False
 
     async def _abort(self) -> None:
-        # Only to let readers go on sooner: the next writer of the id aborts it in any case.
+        # Lets readers continue sooner; the next writer of the id aborts the transaction in any case.
         with suppress(KafkaError, TimeoutError, AssertionError):
             async with asyncio.timeout(2.0):
                 await self._producer.abort_transaction()
 
 
-class _Transaction:
+class _KafkaTransaction:
     def __init__(self, producer: AIOKafkaProducer, options: KafkaOptions, failure: str) -> None:
         self._producer = producer
         self._options = options
@@ -112,14 +108,14 @@ class _Transaction:
             try:
                 await self._send(self._options.prefix + topic, messages)
             except IllegalOperation:
-                await self._why_given_up()
+                await self._raise_refusal()
         self._whole = whole
 
-    async def _why_given_up(self) -> NoReturn:
-        # The client gives a transaction up when a batch was refused: its delivery tells why.
+    async def _raise_refusal(self) -> NoReturn:
+        # aiokafka gives a transaction up when a batch was refused; the error is in the batch's delivery.
         async with asyncio.timeout(self._options.request_timeout_ms / 1000):
             await asyncio.gather(*self._deliveries)
-        raise BrokerUnavailable(f"{self._failure}: the client gave it up")
+        raise BrokerUnavailable(f"{self._failure}: the client gave the transaction up")
 
     async def _send(self, name: str, messages: Sequence[Message]) -> None:
         placed: dict[int, list[Message]] = {}
@@ -149,7 +145,7 @@ class _Transaction:
 
     async def delivered(self) -> None:
         if not self._whole:
-            raise BrokerUnavailable(f"{self._failure}: a send did not end")
+            raise BrokerUnavailable(f"{self._failure}: a send was interrupted")
         await asyncio.gather(*self._deliveries)
 
     def forget(self) -> None:

@@ -1,8 +1,9 @@
-"""The news of a job: how its attempts ended, told beside whatever else the job does."""
+"""The outbox of a job: it delivers a notification for each attempt that ended."""
 
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -22,14 +23,25 @@ _log = logging.getLogger(__name__)
 
 
 class Receiver(Protocol):
-    """Who is told. Repeats after a crash have the same id and the same body."""
+    """Receives notifications. A repeat after a crash has the same id and the same body."""
 
     async def deliver(self, message_id: str, body: bytes) -> None:
-        """Return once the message was taken, or given up for good."""
+        """Return once the notification was accepted, or given up for good."""
 
 
-class News:
-    """Tells what one job owes. What is being told holds up neither the job nor its topic's removal."""
+@dataclass(frozen=True, slots=True)
+class NotificationStatus:
+    """`delivered`: attempts whose notification was delivered or given up. `delivering`: one is under way."""
+
+    delivered: frozenset[int] = frozenset()
+    delivering: bool = False
+
+
+class NotificationOutbox:
+    """Delivers the notifications of one job, each in a task: none delays the job or another notification.
+
+    Without a receiver nothing is delivered, and nothing is pending.
+    """
 
     def __init__(self, receiver: Receiver | None, store: ObjectStore, clock: Clock, spec: JobSpec) -> None:
         self._receiver = receiver
@@ -39,54 +51,62 @@ class News:
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     @property
-    def wanted(self) -> bool:
-        """Whether anybody is told at all."""
+    def enabled(self) -> bool:
+        """Whether there is a receiver."""
         return self._receiver is not None
 
     @property
-    def pending(self) -> list[asyncio.Task[None]]:
-        """What is being told now."""
+    def deliveries(self) -> list[asyncio.Task[None]]:
+        """The deliveries under way."""
         return [task for task in self._tasks.values() if not task.done()]
 
     @property
-    def told(self) -> set[int]:
-        """Attempts that were told, or given up."""
-        return {attempt for attempt, task in self._tasks.items() if task.done() and not task.cancelled()}
+    def delivered(self) -> frozenset[int]:
+        """Attempts whose notification was delivered, or given up."""
+        done = (attempt for attempt, task in self._tasks.items() if task.done() and not task.cancelled())
+        return frozenset(done)
 
-    def tell(self, owed: Iterable[int]) -> None:
-        """Begin to tell these attempts, unless they are told already."""
+    @property
+    def status(self) -> NotificationStatus:
+        """What `next_action` needs to know."""
+        return NotificationStatus(self.delivered, bool(self.deliveries))
+
+    def start(self, attempts: Iterable[int]) -> None:
+        """Start the deliveries of these attempts that were not started before."""
         if self._receiver is None:
             return
-        for attempt in set(owed) - self._tasks.keys():
-            name = f"tell {self._spec.job_id} {attempt}"
-            self._tasks[attempt] = asyncio.create_task(self._tell(self._receiver, attempt), name=name)
+        for attempt in set(attempts) - self._tasks.keys():
+            name = f"notify {self._spec.job_id} {attempt}"
+            self._tasks[attempt] = asyncio.create_task(self._deliver(self._receiver, attempt), name=name)
 
     async def stop(self) -> None:
-        """Tell no more; what is not told yet stays owed."""
-        tasks = self.pending
+        """Cancel what is under way; it stays pending in the checkpoint."""
+        tasks = self.deliveries
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._tasks.clear()
 
-    async def _tell(self, receiver: Receiver, attempt: int) -> None:
+    async def _deliver(self, receiver: Receiver, attempt: int) -> None:
         job_id = self._spec.job_id
         try:
-            read = partial(notice, self._store, self._spec, attempt)
-            body = await retry_forever(read, self._clock, f"read how {job_id} ended")
+            read = partial(notification_body, self._store, self._spec, attempt)
+            body = await retry_forever(read, self._clock, f"read the outcome of {job_id}")
             if body is None:
                 return
             failpoint("webhook.before_send")
             await receiver.deliver(f"{job_id}_{attempt}", body)
             failpoint("webhook.after_send")
-        except Exception:  # noqa: BLE001 - the news must not end the job
-            _log.exception("%s: a bug in Shardline: attempt %d was not told", job_id, attempt)
+        except Exception:  # noqa: BLE001 - a notification must not end the job
+            _log.exception(
+                "%s: a bug in Shardline: the notification of attempt %d is dropped", job_id, attempt
+            )
 
 
-async def notice(store: ObjectStore, spec: JobSpec, attempt: int) -> bytes | None:
-    """What is told of an attempt that was decided; None when the dataset was deleted since.
+async def notification_body(store: ObjectStore, spec: JobSpec, attempt: int) -> bytes | None:
+    """The notification of a decided attempt as JSON; None when the dataset was deleted since.
 
-    It follows from what stands in the store alone, so that a repeat is the same, byte for byte.
+    It is built from the store alone, so that a repeat has the same bytes.
 
     Raises:
         StoreUnavailable: try again later.
@@ -95,17 +115,19 @@ async def notice(store: ObjectStore, spec: JobSpec, attempt: int) -> bytes | Non
     outcome = await read_outcome(store, layout, attempt)
     if outcome is None:
         return None
-    if outcome.ending != "completed":
-        return orjson.dumps(_news(spec, outcome, {}, None))
-    try:
-        text = await store.get(layout.manifest)
-    except ObjectMissing:
-        return None
-    manifest = await run_in_thread(lambda: orjson.loads(text))
-    return orjson.dumps(_news(spec, outcome, manifest, f"{store.uri}/{layout.root}".rstrip("/")))
+    manifest: Mapping[str, Any] = {}
+    dataset = None
+    if outcome.ending == "completed":
+        try:
+            text = await store.get(layout.manifest)
+        except ObjectMissing:
+            return None
+        manifest = await run_in_thread(lambda: orjson.loads(text))
+        dataset = f"{store.uri}/{layout.root}".rstrip("/")
+    return orjson.dumps(_notification(spec, outcome, manifest, dataset))
 
 
-def _news(
+def _notification(
     spec: JobSpec, outcome: Outcome, manifest: Mapping[str, Any], dataset: str | None
 ) -> dict[str, Any]:
     return {

@@ -11,7 +11,7 @@ from shardline_common.job.names import Layout
 from shardline_common.job.outcome import Outcome, decide
 from shardline_common.memory.store import MemoryStore
 from shardline_common.runtime.clock import SystemClock
-from shardline_producer.notifications.outbox import News
+from shardline_producer.notifications.outbox import NotificationOutbox
 from tests.make import job
 
 SPEC = job(job_id="laws", name="Gesetze")
@@ -48,27 +48,27 @@ async def until(what: Callable[[], bool]) -> None:
 
 async def test_one_that_is_not_taken_holds_up_no_other() -> None:
     ear = Ear("laws_1")
-    news = News(ear, await stored("failed", "cancelled"), SystemClock(), SPEC)
-    news.tell([1])
-    news.tell([1, 2])
-    await until(lambda: news.told == {2})
-    assert len(news.pending) == 1
+    outbox = NotificationOutbox(ear, await stored("failed", "cancelled"), SystemClock(), SPEC)
+    outbox.start([1])
+    outbox.start([1, 2])
+    await until(lambda: outbox.delivered == {2})
+    assert len(outbox.deliveries) == 1
     assert (ear.told["laws_2"]["event"], ear.told["laws_2"]["attempt"]) == ("job.cancelled", 2)
-    await news.stop()
-    assert (news.pending, news.told) == ([], set())
+    await outbox.stop()
+    assert (outbox.deliveries, outbox.delivered) == ([], frozenset())
     # What was stopped is told when it is asked for again.
     ear.held = ()
-    news.tell([1])
-    await until(lambda: news.told == {1})
+    outbox.start([1])
+    await until(lambda: outbox.delivered == {1})
     assert ear.told["laws_1"]["code"] == "source_changed"
 
 
 async def test_what_was_deleted_meanwhile_is_not_told() -> None:
     ear = Ear()
-    news = News(ear, await stored("completed"), SystemClock(), SPEC)
+    outbox = NotificationOutbox(ear, await stored("completed"), SystemClock(), SPEC)
     # Of the first the manifest is gone, of the second all.
-    news.tell([1, 2])
-    await until(lambda: news.told == {1, 2})
+    outbox.start([1, 2])
+    await until(lambda: outbox.delivered == {1, 2})
     assert ear.told == {}
 
 
@@ -82,9 +82,9 @@ async def test_warnings_are_told_as_one_text() -> None:
         "dead_letters": {},
     }
     await store.create(LAYOUT.manifest, orjson.dumps(manifest))
-    news = News(ear, store, SystemClock(), SPEC)
-    news.tell([1])
-    await until(lambda: news.told == {1})
+    outbox = NotificationOutbox(ear, store, SystemClock(), SPEC)
+    outbox.start([1])
+    await until(lambda: outbox.delivered == {1})
     said = ear.told["laws_1"]
     assert (said["warning"], said["rejected"]) == ("empty, degraded", {"empty": 3})
     assert said["dataset"] == f"{store.uri}/gesetze/laws"
@@ -94,15 +94,15 @@ async def test_a_bug_ends_neither_the_job_nor_the_other_news(caplog: pytest.LogC
     store = await stored("failed", "completed")
     await store.create(LAYOUT.manifest, b"no manifest")
     ear = Ear()
-    news = News(ear, store, SystemClock(), SPEC)
+    outbox = NotificationOutbox(ear, store, SystemClock(), SPEC)
     with caplog.at_level(logging.ERROR):
-        news.tell([1, 2])
-        await until(lambda: news.told == {1, 2})
+        outbox.start([1, 2])
+        await until(lambda: outbox.delivered == {1, 2})
     assert list(ear.told) == ["laws_1"]
-    assert "a bug in Shardline: attempt 2 was not told" in caplog.text
+    assert "a bug in Shardline: the notification of attempt 2 is dropped" in caplog.text
 
 
 async def test_where_nobody_listens_nothing_is_told() -> None:
-    news = News(None, await stored("failed"), SystemClock(), SPEC)
-    news.tell([1])
-    assert (news.wanted, news.pending, news.told) == (False, [], set())
+    outbox = NotificationOutbox(None, await stored("failed"), SystemClock(), SPEC)
+    outbox.start([1])
+    assert (outbox.enabled, outbox.deliveries, outbox.delivered) == (False, [], frozenset())

@@ -1,0 +1,71 @@
+"""The private parts of aiokafka that kafka/client_internals.py uses are where it expects them."""
+
+import inspect
+import re
+import tomllib
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
+from aiokafka.cluster import ClusterMetadata
+from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.consumer.fetcher import Fetcher, OffsetResetStrategy
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.consumer.subscription_state import Assignment, Subscription, TopicPartitionState
+from aiokafka.producer.sender import Sender
+from aiokafka.protocol.metadata import MetadataRequest
+
+PYPROJECT = Path(__file__).parent.parent.parent / "pyproject.toml"
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes"),
+    [
+        (AIOKafkaAdminClient, {"_client"}),
+        (AIOKafkaConsumer, {"_client", "_coordinator", "_fetcher", "_subscription"}),
+        (AIOKafkaProducer, {"client", "_closed", "_sender"}),
+        (AIOKafkaClient, {"cluster"}),
+        (Fetcher, {"_records"}),
+        (GroupCoordinator, {"generation", "group_id"}),
+    ],
+)
+def test_attributes_are_set_by_the_constructor(kind: type, attributes: set[str]) -> None:
+    assigned = set(re.findall(r"self\.(\w+)\b[^=\n]*=", inspect.getsource(kind.__init__)))  # type: ignore[misc]
+    assert attributes <= assigned, attributes - assigned
+
+
+@pytest.mark.parametrize(
+    ("call", "parameters"),
+    [
+        (AIOKafkaAdminClient._send_request, ["self", "request", "node_id"]),
+        (GroupCoordinator._do_commit_offsets, ["self", "assignment", "offsets"]),
+        (GroupCoordinator.check_errors, ["self"]),
+        (Assignment.state_value, ["self", "tp"]),
+        (TopicPartitionState.await_reset, ["self", "strategy"]),
+        (Sender.close, ["self"]),
+        (ClusterMetadata.brokers, ["self"]),
+        (collect_hosts, ["hosts", "randomize"]),
+    ],
+)
+def test_calls_have_these_parameters(call: Callable[..., Any], parameters: list[str]) -> None:
+    assert list(inspect.signature(call).parameters) == parameters
+
+
+def test_other_names_are_there() -> None:
+    assert {"host", "port"} <= set(inspect.signature(create_conn).parameters)
+    assert isinstance(inspect.getattr_static(Sender, "sender_task"), property)
+    assert "assignment" in dir(Subscription)
+    assert OffsetResetStrategy.EARLIEST
+    assert "allow_auto_topic_creation" in inspect.signature(MetadataRequest).parameters
+
+
+def test_later_minor_versions_are_excluded() -> None:
+    wanted = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["dependencies"]
+    (requirement,) = (one for one in wanted if one.startswith("aiokafka"))
+    major, minor = version("aiokafka").split(".")[:2]
+    assert requirement == f"aiokafka[zstd,lz4]>={major}.{minor},<{major}.{int(minor) + 1}"
