@@ -14,9 +14,9 @@ from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, EVENTS, JOBS, attempt_topic
 from shardline_common.job.spec import JobSpec, Request
 from shardline_common.job.state import JobState
+from shardline_common.job.trace_headers import TRACE_HEADER
 from shardline_common.ports.broker import TopicSpec
 from shardline_common.settings.load import Settings
-from shardline_common.telemetry.tracing import HEADER
 from shardline_producer.topics import attempt_topic_spec, system_topics
 from tools.schema_pages import Json, schema_table
 
@@ -99,7 +99,10 @@ _TRACED = ("JobSpec", "JobState", "End")
 _HEADERS: Json = {
     "type": "object",
     "properties": {
-        HEADER: {"type": "string", "description": "The trace that it belongs to (W3C); where there is one."}
+        TRACE_HEADER: {
+            "type": "string",
+            "description": "The trace that it belongs to (W3C); where there is one.",
+        }
     },
 }
 _TABLES = {

@@ -10,9 +10,8 @@ import typer
 from shardline.cli.app import app
 from shardline.gateway.app import bare_app
 from shardline_common.job.spec import JobSpec
-from shardline_common.settings.load import settings_reference
-from shardline_common.telemetry.metrics import metrics_reference
 from tools.asyncapi import asyncapi, schemas, topics_page
+from tools.catalogues import metrics_reference, settings_reference
 from tools.http_page import http_page
 from tools.schema_pages import job_page
 

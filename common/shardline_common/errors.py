@@ -1,22 +1,22 @@
-"""The error tree. Every error Shardline raises on purpose is one of these.
+"""The error tree. Every error that Shardline raises on purpose is one of these.
 
 ```
-ShardlineError                 something the user can act on: message says what, hint says what to do
+ShardlineError                 an error that a user can act on: a message, and a hint for what to do
 ├── UsageError                 the command, job or setting is wrong (exit 2)
-│   ├── JobInvalid             a job message breaks the schema
-│   ├── JobConflict            the id belongs to another job
-│   └── JobUnknown             no job of this id was ever accepted
+│   ├── JobInvalid             a job message does not fit the schema
+│   ├── JobConflict            the job id belongs to another job
+│   └── JobUnknown             no job has this id
 ├── ServiceUnavailable         a service cannot be reached or refuses (exit 3)
 │   ├── BrokerUnavailable
-│   │   ├── Fenced             a newer producer took the job over
-│   │   ├── TopicMissing       the topic is not there (any more)
+│   │   ├── Fenced             a newer producer of the job has started
+│   │   ├── TopicMissing       the topic does not exist
 │   │   └── OffsetOutOfRange   the log does not hold that offset
 │   ├── StoreUnavailable
-│   └── SourceUnavailable      what a job reads from is away
-├── ObjectExists               a create-only put found the key taken
+│   └── SourceUnavailable      the store that a job reads from
+├── ObjectExists               a create-only put found an object under the key
 ├── ObjectMissing              no object has this key
-└── JobFailed                  the job cannot go on (exit 1); `code` is one of FailureCode
-    └── DatasetBroken          `verify` found a break
+└── JobFailed                  the attempt cannot continue (exit 1); `code` is one of FailureCode
+    └── DatasetBroken          `verify` found a fault
 ```
 """
 
@@ -24,7 +24,7 @@ from enum import StrEnum
 
 
 class FailureCode(StrEnum):
-    """Why an attempt ended as failed; written into the outcome record and shown by `status`."""
+    """Why an attempt failed; written into its outcome record and shown by `status`."""
 
     SOURCE_CHANGED = "source_changed"
     SOURCE_INVALID = "source_invalid"
@@ -41,7 +41,7 @@ class FailureCode(StrEnum):
 
 
 class ShardlineError(Exception):
-    """An error with a sentence for the user and, where there is one, a cure."""
+    """An error with a sentence for the user, and in `hint` one thing to do about it (or None)."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -53,43 +53,43 @@ class UsageError(ShardlineError):
 
 
 class JobInvalid(UsageError):
-    """A job message breaks the schema."""
+    """A job message does not fit the schema."""
 
 
 class JobConflict(UsageError):
-    """The job id was accepted before with another body."""
+    """The job id belongs to a job with another body, which is untouched."""
 
 
 class JobUnknown(UsageError):
-    """No job of this id was ever accepted."""
+    """No job has this id."""
 
 
 class ServiceUnavailable(ShardlineError):
-    """A service cannot be reached, or answers that it cannot serve now."""
+    """A service cannot be reached, or answers that it cannot serve now. The call may be repeated."""
 
 
 class BrokerUnavailable(ServiceUnavailable):
-    """Kafka cannot be reached or failed a request that may be tried again."""
+    """Kafka cannot be reached, or failed a request that may be repeated."""
 
 
 class Fenced(BrokerUnavailable):
-    """Another producer with the same transactional id started later; this one must stop."""
+    """Another producer with the same transactional id has started since; this one must stop."""
 
 
 class TopicMissing(BrokerUnavailable):
-    """The topic is not there (any more)."""
+    """The topic does not exist, or was deleted."""
 
 
 class OffsetOutOfRange(BrokerUnavailable):
-    """The log starts behind, or ends before, the offset asked for, in each of `partitions`."""
+    """The log of each of `partitions` starts behind the requested offset, or ends before it."""
 
     def __init__(self, message: str, *, partitions: tuple[int, ...]) -> None:
-        super().__init__(message, hint="seek to the start of the log; sequences tell what is new")
+        super().__init__(message, hint="seek to the start of the log; the sequences show what is new")
         self.partitions = partitions
 
 
 class StoreUnavailable(ServiceUnavailable):
-    """The object store cannot be reached or failed a request that may be tried again."""
+    """The object store cannot be reached, or failed a request that may be repeated."""
 
 
 class SourceUnavailable(ServiceUnavailable):
@@ -97,7 +97,7 @@ class SourceUnavailable(ServiceUnavailable):
 
 
 class ObjectExists(ShardlineError):
-    """A create-only put found the key taken."""
+    """A create-only put found an object under its key."""
 
 
 class ObjectMissing(ShardlineError):
@@ -105,7 +105,7 @@ class ObjectMissing(ShardlineError):
 
 
 class JobFailed(ShardlineError):
-    """The attempt cannot go on; `code` goes into its outcome record."""
+    """The attempt cannot continue; `code` goes into its outcome record."""
 
     def __init__(self, code: FailureCode, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -113,7 +113,7 @@ class JobFailed(ShardlineError):
 
 
 class DatasetBroken(JobFailed):
-    """`verify` found that the dataset does not prove itself."""
+    """`verify` found a fault in the dataset."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(FailureCode.CONSERVATION, message, hint=hint)

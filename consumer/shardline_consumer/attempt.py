@@ -63,7 +63,7 @@ class WorkerAttempt:
 
     async def _run(self) -> None:
         metrics, job_id = self._context.metrics, self.state.spec.job_id
-        metrics.begin_landing(job_id, Rejection)
+        metrics.begin_consuming(job_id, Rejection)
         consume = asyncio.create_task(self._consume(), name=f"consume {job_id}")
         finish = asyncio.create_task(self._finish(), name=f"finish {job_id}")
         try:

@@ -198,7 +198,7 @@ class PartitionProcessor:
                     )
             self._release(segment)
             if created:
-                metrics.landed(job_id, record.segment)
+                metrics.segment_committed(job_id, record.segment)
             self._check_assigned()
             await self._listener.segment_committed(record)
             if not created:

@@ -169,7 +169,7 @@ class AttemptRun:
         if state.state not in (State.QUEUED, State.RUNNING):
             return
         # 1.
-        source = context.open_source(spec, StoredPlanPages(context.store, self._layout.plan_parts))
+        source = context.open_source(spec, StoredPlanPages(context.store, self._layout.plan_pages))
         # 2. A planned job does not ask its source again; the wait for the source continues.
         if state.planned:
             if state.state is State.RUNNING:

@@ -13,12 +13,13 @@ from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, EVENTS, attemp
 from shardline_common.job.outcome import Outcome
 from shardline_common.job.spec import JobSpec, Request
 from shardline_common.job.state import RETRIABLE, JobState, State, checkpoint
+from shardline_common.job.trace_headers import traceparent_of
 from shardline_common.ports.broker import Record, TransactionalWriter
 from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.telemetry.logs import log_context
-from shardline_common.telemetry.tracing import continued, current, span, traceparent_of
+from shardline_common.telemetry.tracing import continued, current, span
 from shardline_producer.acceptance import accept, state_from_store
 from shardline_producer.actions import Action, next_action
 from shardline_producer.attempt import AttemptRun
@@ -145,7 +146,7 @@ class JobRunner:
             await self._publish_progress(attempt)
             conclude = partial(_concluded, outcome, empty=attempt.empty, notify=self._outbox.enabled)
             await self._update(conclude)
-            self._context.metrics.ended(outcome.ending)
+            self._context.metrics.attempt_ended(outcome.ending)
             _log.info("the attempt is %s", outcome.ending)
 
     async def _stop_attempt(self) -> None:

@@ -11,13 +11,14 @@ from shardline_common.job.columns import Columns
 from shardline_common.job.names import CHECKPOINTS, attempt_topic
 from shardline_common.job.plan import Plan
 from shardline_common.job.state import JobState, State, checkpoint
+from shardline_common.job.trace_headers import trace_headers
 from shardline_common.ports.broker import Message, TransactionalWriter
 from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.tasks import leaf_errors
 from shardline_common.runtime.threads import run_in_thread
 from shardline_common.telemetry.metrics import Metrics
-from shardline_common.telemetry.tracing import current, headers_of, span
+from shardline_common.telemetry.tracing import current, span
 from shardline_producer.backlog import Backlog
 from shardline_producer.context import ProducerContext
 from shardline_producer.encoder import Encoder, end_markers
@@ -91,7 +92,7 @@ class Pipeline:
         state.state = State.COMPLETING
         state.progress = 1.0
         with span("end"):
-            await self._commit(end_markers(state.partitions, headers_of(current())))
+            await self._commit(end_markers(state.partitions, trace_headers(current())))
 
     async def _send(self, batch: list[SourceItem]) -> None:
         """Send one batch: 1. encode, 2. move the state, 3. commit, 4. check the number of dead letters."""

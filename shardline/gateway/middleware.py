@@ -17,8 +17,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shardline.gateway.problems import Problem, problem_response
+from shardline_common.job.trace_headers import TRACE_HEADER, traceparent_of
 from shardline_common.telemetry.logs import about, log_context
-from shardline_common.telemetry.tracing import HEADER, Passing, Span, continued, span, traceparent_of
+from shardline_common.telemetry.tracing import PassThroughTracer, Span, continued, span
 
 _log = logging.getLogger("shardline.gateway")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -105,10 +106,10 @@ class Frame:
 def _traced(scope: Scope, headers: Headers) -> Iterator[Span]:
     if scope["path"] == _HEALTH:
         # Asked every few seconds by whoever watches the process.
-        with Passing().span("request", {}) as told:
+        with PassThroughTracer().span("request", {}) as told:
             yield told
         return
-    given = traceparent_of([(HEADER, headers.get(HEADER, "").encode())])
+    given = traceparent_of([(TRACE_HEADER, headers.get(TRACE_HEADER, "").encode())])
     with continued(given), span("request", method=scope["method"], path=scope["path"]) as told:
         yield told
 

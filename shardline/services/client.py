@@ -11,8 +11,9 @@ from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, EVENTS, JOBS
 from shardline_common.job.spec import JobSpec, Request
 from shardline_common.job.state import JobState, State, latest_states
+from shardline_common.job.trace_headers import trace_headers
 from shardline_common.ports.broker import Broker, Message, Record, TableReader
-from shardline_common.telemetry.tracing import current, headers_of, span
+from shardline_common.telemetry.tracing import current, span
 from shardline_producer.topics import ensure_system_topics
 
 _DEADLINE = 60.0
@@ -173,7 +174,7 @@ class Client:
 
 def submission(spec: JobSpec) -> Message:
     """The message that submits a job; its trace, if it has one, stands beside the body."""
-    return Message(spec.job_id.encode(), spec.body(), headers=headers_of(current()))
+    return Message(spec.job_id.encode(), spec.body(), headers=trace_headers(current()))
 
 
 async def _drain(table: TableReader, wait: float) -> list[Record]:

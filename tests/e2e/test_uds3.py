@@ -61,7 +61,7 @@ async def test_killed_producers_leave_the_dataset_of_the_embedded_run(
         assert report.ok, report.problems
         assert report.digest == expected
         assert multiset(await system.rows(spec)) == {f"d{n:06d}": 1 for n in range(DOCUMENTS)}
-        parts = [info.key async for info in system.store.list(Layout.of(spec).plan_parts)]
+        parts = [info.key async for info in system.store.list(Layout.of(spec).plan_pages)]
         assert len(parts) == len(set(parts)) > 3
     assert await database.readers() == 0
 

@@ -45,7 +45,7 @@ async def test_a_scan_gives_the_rows_of_the_same_documents_in_a_file(
     assert {row["source"] for row in by_table} == {"uds3_search"}
     expected = {row["document_id"]: row | {"source": "uds3_search"} for row in by_file}
     assert all(row == expected[row["document_id"]] for row in by_table)
-    parts = [info.key async for info in store.list(Layout.of(spec).plan_parts)]
+    parts = [info.key async for info in store.list(Layout.of(spec).plan_pages)]
     assert 2 < len(parts) < 12
     manifest = orjson.loads(await store.get(Layout.of(spec).manifest))
     assert manifest["source"] == {"type": "uds3", "count": len(corpus)}

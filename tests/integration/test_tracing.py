@@ -20,6 +20,7 @@ from shardline.services.wiring import source_factory
 from shardline_common.job.messages import END
 from shardline_common.job.names import CHECKPOINTS, JOBS, attempt_topic
 from shardline_common.job.state import State
+from shardline_common.job.trace_headers import traceparent_of
 from shardline_common.kafka.broker import open_kafka
 from shardline_common.kafka.options import KafkaOptions
 from shardline_common.memory.store import MemoryStore
@@ -28,7 +29,7 @@ from shardline_common.runtime.clock import SystemClock
 from shardline_common.settings.load import Settings
 from shardline_common.telemetry.metrics import Metrics
 from shardline_common.telemetry.otel import OtelTracer
-from shardline_common.telemetry.tracing import span, traceparent_of, use
+from shardline_common.telemetry.tracing import span, use
 from shardline_consumer.worker import Worker
 from shardline_producer.context import ProducerContext, ProducerPolicy
 from shardline_producer.coordinator import JobCoordinator

@@ -164,7 +164,7 @@ class Reader:
             return {}
         found = self._read(partitions, max_records)
         if not found:
-            await (self._world.broker.news(timeout) if timeout > 0 else asyncio.sleep(0))
+            await (self._world.broker.wait_for_change(timeout) if timeout > 0 else asyncio.sleep(0))
             await self._process.gate()
             found = self._read(partitions, max_records) if epoch == self._epoch else {}
         if found and self._world.dice.random() < 0.2:

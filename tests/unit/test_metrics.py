@@ -53,11 +53,11 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 async def test_a_job_leaves_no_series_behind() -> None:
     metrics = Metrics()
     metrics.begin_producing("one")
-    metrics.begin_landing("one", ["empty"])
+    metrics.begin_consuming("one", ["empty"])
     metrics.progress("one", STANDING)
     metrics.checkpointed("one", datetime.now(UTC))
     metrics.source_asked("one")
-    metrics.landed("one", Totals(rows=1, bytes=100, rejected={"empty": 1}, dead={"no_content": 1}))
+    metrics.segment_committed("one", Totals(rows=1, bytes=100, rejected={"empty": 1}, dead={"no_content": 1}))
     held = {name for name, item in CATALOGUE.items() if item.per_job}
     found = set(re.findall(r'shardline_(\w+)\{[^}]*dataset_job="one"', text(metrics)))
     assert len({re.sub("_(bucket|sum|count|created)$", "", name) for name in found} & held) >= 15
@@ -67,7 +67,7 @@ async def test_a_job_leaves_no_series_behind() -> None:
 
 async def test_counters_begin_at_zero_so_that_the_first_increase_counts() -> None:
     metrics = Metrics()
-    metrics.begin_landing("one", ["empty"])
+    metrics.begin_consuming("one", ["empty"])
     assert value(metrics, "documents_written_total", dataset_job="one") == 0
     assert value(metrics, "documents_rejected_total", dataset_job="one", reason="empty") == 0
     metrics.follow_jobs(list)
@@ -102,8 +102,8 @@ async def test_the_age_of_a_checkpoint_ends_with_the_last_one() -> None:
 
 async def test_shards_are_counted_by_size_and_empty_segments_are_none() -> None:
     metrics = Metrics()
-    metrics.landed("one", Totals(rows=3, bytes=70_000))
-    metrics.landed("one", Totals(rejected={"empty": 3}))
+    metrics.segment_committed("one", Totals(rows=3, bytes=70_000))
+    metrics.segment_committed("one", Totals(rejected={"empty": 3}))
     assert value(metrics, "shard_bytes_count", dataset_job="one") == 1
     assert value(metrics, "shard_bytes_bucket", dataset_job="one", le="65536.0") == 0
     assert value(metrics, "shard_bytes_bucket", dataset_job="one", le="131072.0") == 1

@@ -22,6 +22,7 @@ from shardline_common.dataset.verify import Verifier
 from shardline_common.errors import BrokerUnavailable, UsageError
 from shardline_common.job.names import Layout
 from shardline_common.job.state import JobState, checkpoint, latest_states
+from shardline_common.job.trace_headers import trace_headers, traceparent_of
 from shardline_common.memory.store import MemoryStore
 from shardline_common.ports.broker import Record
 from shardline_common.runtime.clock import SystemClock
@@ -29,7 +30,7 @@ from shardline_common.settings.load import Settings
 from shardline_common.telemetry.logs import log_context
 from shardline_common.telemetry.metrics import Metrics
 from shardline_common.telemetry.otel import OtelTracer
-from shardline_common.telemetry.tracing import continued, current, headers_of, span, traceparent_of, use
+from shardline_common.telemetry.tracing import continued, current, span, use
 from shardline_producer.context import ProducerPolicy
 from tests.make import job, sample_job
 
@@ -77,10 +78,10 @@ def test_what_is_no_traceparent_is_none(value: bytes | None) -> None:
 
 def test_without_a_tracer_the_trace_is_handed_on() -> None:
     assert current() is None
-    assert headers_of(current()) == ()
+    assert trace_headers(current()) == ()
     with continued(GIVEN), span("batch", documents=1) as told:
         told.set(more=1)
-        assert headers_of(current()) == (("traceparent", GIVEN.encode()),)
+        assert trace_headers(current()) == (("traceparent", GIVEN.encode()),)
         with continued(None):
             assert current() == GIVEN
     assert current() is None
@@ -89,7 +90,7 @@ def test_without_a_tracer_the_trace_is_handed_on() -> None:
 async def test_a_span_lies_below_what_was_continued_also_in_other_tasks(spans: InMemorySpanExporter) -> None:
     async def inner() -> None:
         with span("inner", rows=3):
-            assert traceparent_of(headers_of(current())) == current()
+            assert traceparent_of(trace_headers(current())) == current()
 
     with continued(GIVEN), log_context(job="laws"), span("outer"):
         await asyncio.create_task(inner())

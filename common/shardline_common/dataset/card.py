@@ -9,7 +9,7 @@ _INDENT = "  "
 
 
 def dataset_card(manifest: Mapping[str, Any]) -> str:
-    """The card of a manifest. Only splits that have rows are listed: readers fail on empty ones."""
+    """The card of a manifest. It lists only splits that have rows, because readers fail on empty ones."""
     job = manifest["job"]
     splits = {name: sums for name, sums in manifest["splits"].items() if sums["rows"]}
     suffix = {"none": ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}[job["output"]["compression"]]
@@ -87,7 +87,7 @@ def _body(manifest: Mapping[str, Any], splits: Mapping[str, Any], suffix: str) -
 
 
 def _missing(source: Mapping[str, Any]) -> list[str]:
-    # A search over fewer stores than were asked for is another dataset: whoever uses it must know.
+    # A search over fewer stores than the job asks for gives another dataset; its users must know.
     return [
         f"{sentence}: {', '.join(source[key])}.  "
         for key, sentence in (

@@ -1,8 +1,8 @@
-"""The segment chain: the truth about a dataset's progress.
+"""The chain of segments: what of a partition is in the dataset.
 
-A partition's messages are cut into segments [first, next). Each has one create-only record that
-names its object, its counts and the totals up to its end, so that the last record of a chain tells
-all about the partition. Committed offsets, events and object metadata are hints beside it.
+The messages of a partition are cut into segments [first, next). Each segment has one create-only record
+with the keys of its objects, its counts, and the totals of the chain up to its end. The last record, the
+head, therefore says everything about the partition. Committed offsets, events and object metadata are hints.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -32,7 +32,7 @@ def _merged(left: Mapping[str, int], right: Mapping[str, int]) -> dict[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Counts of a segment, or of a chain up to a point. They add up.
+    """Counts of a segment, or of a chain up to a record.
 
     `bytes` are uncompressed row bytes, `scanned_bytes` those of all documents read (rows without
     their score, originals of dead letters), `quality` the sum of scores in units of 0.0001,
@@ -51,11 +51,11 @@ class Totals:
 
     @property
     def records(self) -> int:
-        """Messages accounted for: rows, rejections and dead letters."""
+        """Messages: rows, rejections and dead letters."""
         return self.rows + sum(self.rejected.values()) + sum(self.dead.values())
 
     def plus(self, other: "Totals") -> "Totals":
-        """The totals of both."""
+        """The sum of both."""
         return Totals(
             rows=self.rows + other.rows,
             bytes=self.bytes + other.bytes,
@@ -70,7 +70,7 @@ class Totals:
 
 
 def total(parts: Iterable[Totals]) -> Totals:
-    """The sum of many."""
+    """The sum of all."""
     result = Totals()
     for part in parts:
         result = result.plus(part)
@@ -81,8 +81,9 @@ def total(parts: Iterable[Totals]) -> Totals:
 class ChainRecord:
     """One segment: sequences [first, next) of a partition.
 
-    `key` and `rejected_key` are None where there is no such object. `sha256` is that of the
-    uncompressed rows. `offset` is the Kafka offset behind the segment, in the topic of `attempt`.
+    `key` and `rejected_key` are None where there is no such object. `sha256` is that of the uncompressed
+    rows. `segment` are its own counts, `upto` those of the chain up to its end. `position` is the source
+    position of its last message, `offset` the Kafka offset behind it, in the topic of `attempt`.
     """
 
     split: str
@@ -104,22 +105,22 @@ class ChainRecord:
 
     @classmethod
     def decode(cls, data: bytes) -> "ChainRecord":
-        """The record of its JSON. Raises ValueError for anything else."""
+        """The record of `encode`. Raises ValueError for anything else."""
         return _reader().validate_json(data, strict=True)
 
     def says_the_same(self, other: "ChainRecord") -> bool:
-        """Whether both describe one segment with the same content; attempt and offset may differ."""
+        """Whether both describe the same segment with the same content; attempt and offset may differ."""
         return replace(self, attempt=0, offset=0) == replace(other, attempt=0, offset=0)
 
 
 @cache
 def _reader() -> TypeAdapter[ChainRecord]:
-    # Built when first needed: it takes a moment that --help does not have.
+    # Built when it is first used, because building takes long enough to slow --help down.
     return TypeAdapter(ChainRecord)
 
 
 class Chain:
-    """One partition's chain in the store."""
+    """The chain of one partition in the store."""
 
     def __init__(self, store: ObjectStore, layout: Layout, partition: int) -> None:
         self._store = store
@@ -162,7 +163,7 @@ class Chain:
             ) from None
 
     async def records(self) -> AsyncIterator[ChainRecord]:
-        """All records in order.
+        """All records, in order.
 
         Raises:
             JobFailed: the chain has a gap or an overlap, or its totals do not add up.
@@ -179,16 +180,17 @@ class Chain:
         where = f"partition {self._partition}, sequence {record.first}"
         if record.first != expected or record.next <= record.first or record.partition != self._partition:
             raise JobFailed(
-                FailureCode.CONSERVATION, f"{where}: the chain should go on at sequence {expected}"
+                FailureCode.CONSERVATION, f"{where}: the chain should continue at sequence {expected}"
             )
         if record.upto != upto or record.segment.records != record.next - record.first:
-            raise JobFailed(FailureCode.CONSERVATION, f"{where}: the chain's counts do not add up")
+            raise JobFailed(FailureCode.CONSERVATION, f"{where}: the counts of the chain do not add up")
 
     async def append(self, record: ChainRecord) -> ChainRecord:
-        """Create the record; where it exists already and says the same, that one stands.
+        """Create the record; gives the record that stands: this one, or an existing one of the same content.
 
         Raises:
-            JobFailed: another record stands there (`not_reproducible`); nothing was overwritten.
+            JobFailed: the record that stands has other content (`not_reproducible`).
+            StoreUnavailable: the record may have been created; call again.
         """
         key = self._layout.link(self._partition, record.first)
         try:
@@ -199,21 +201,21 @@ class Chain:
                 return standing
             raise JobFailed(
                 FailureCode.NOT_REPRODUCIBLE,
-                f"partition {record.partition}, sequence {record.first}: the segment was written before "
-                "with other content; nothing was overwritten",
+                f"partition {record.partition}, sequence {record.first}: the segment exists with other "
+                "content; nothing was overwritten",
                 hint="the source gave other documents this time; submit a new job",
             ) from None
         return record
 
 
 class Digest:
-    """The dataset digest: sha256 over what decides the rows, segment by segment in chain order."""
+    """The dataset digest: sha256 over what decides the rows, segment by segment."""
 
     def __init__(self) -> None:
         self._hash = sha256()
 
     def add(self, record: ChainRecord) -> None:
-        """Take the next segment; partitions ascending, then sequences."""
+        """Add the next segment: partitions in ascending order, then sequences."""
         part = [
             record.split,
             record.partition,

@@ -1,6 +1,6 @@
 """Progress events: hints for people and programs, cumulative per attempt and partition.
 
-Being cumulative they fold in any order and with repeats: the one with the highest `next` stands.
+They may be folded in any order and with repeats: of each partition, the event with the highest `next` counts.
 """
 
 import builtins
@@ -15,7 +15,7 @@ from shardline_common.ports.broker import Message
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a partition's chain holds so far."""
+    """What the chain of a partition holds. `at` is an RFC 3339 time."""
 
     job_id: str
     attempt: int
@@ -29,7 +29,7 @@ class Event:
 
     @classmethod
     def of(cls, job_id: str, attempt: int, record: ChainRecord, at: str) -> "Event":
-        """The event of a chain's last record."""
+        """The event of a chain's head."""
         upto = record.upto
         return cls(
             job_id,
@@ -56,7 +56,7 @@ def event_message(event: Event) -> Message:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The fold of a job's events: what its chains hold, as far as was heard."""
+    """The sum of a job's events: what its chains hold, as far as the events say."""
 
     chained: int = 0
     rows: int = 0
@@ -66,7 +66,7 @@ class Progress:
 
 
 def fold(events: Iterable[Event]) -> Progress:
-    """Progress of one job. A chain goes on over attempts, so the furthest event of a partition stands."""
+    """The progress of one job. Chains continue over attempts, so each partition's furthest event counts."""
     furthest: dict[int, Event] = {}
     for event in events:
         known = furthest.get(event.partition)

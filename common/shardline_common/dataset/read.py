@@ -11,7 +11,7 @@ from shardline_common.ports.store import ObjectStore
 
 
 async def object_sha256(store: ObjectStore, key: str, compression: str) -> str:
-    """Sha256 of an object's uncompressed bytes, read in bounded memory."""
+    """The sha256 of an object's uncompressed bytes, read in bounded memory. Raises as `plain_bytes`."""
     digest = sha256()
     async for chunk in plain_bytes(store, key, compression):
         digest.update(chunk)
@@ -19,10 +19,17 @@ async def object_sha256(store: ObjectStore, key: str, compression: str) -> str:
 
 
 async def plain_bytes(store: ObjectStore, key: str, compression: str) -> AsyncIterator[bytes]:
-    """An object's uncompressed bytes in chunks.
+    """The uncompressed bytes of an object, in chunks.
+
+    Args:
+        store: where the object is.
+        key: its key.
+        compression: none, gzip or zstd.
 
     Raises:
-        JobFailed: the object is no valid gzip or zstd stream.
+        JobFailed: the object is no valid stream of that compression.
+        ObjectMissing: there is no such object.
+        StoreUnavailable: the store cannot be read now.
     """
     if compression == "none":
         async for chunk in store.stream(key):

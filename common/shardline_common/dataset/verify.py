@@ -1,4 +1,4 @@
-"""`verify`: read a finished dataset again, every byte of it, and let it prove itself."""
+"""`verify`: read every byte of a finished dataset again and check it against its manifest and chains."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,7 +20,7 @@ _MOST_PROBLEMS = 20
 
 @dataclass(slots=True)
 class Report:
-    """What `verify` found; `problems` in the order met, the first one is where the proof breaks."""
+    """What `verify` found. `problems` are sentences in the order of reading, 20 at most; `ok`: none."""
 
     ok: bool = False
     digest: str = ""
@@ -36,7 +36,13 @@ class Report:
 
 
 class Verifier:
-    """Checks one dataset. `root` is the key of the folder that holds manifest.json, with a slash or ''."""
+    """Checks one dataset.
+
+    Args:
+        store: where it is.
+        root: key of the folder with manifest.json, ending with a slash; "" is the root of the store.
+        on_shard: is called after each shard with the number of shards read, and of all.
+    """
 
     def __init__(
         self, store: ObjectStore, root: str, on_shard: Callable[[int, int], None] = lambda _done, _all: None
@@ -47,7 +53,7 @@ class Verifier:
         self._report = Report()
 
     async def run(self) -> Report:
-        """The report.
+        """Read and check everything. A fault is a problem of the report, not an error.
 
         Raises:
             StoreUnavailable: the store cannot be read.
@@ -100,13 +106,13 @@ class Verifier:
         self._whole(by_split, digest.hexdigest(), shards, manifest)
 
     def _expect_keys(self, layout: Layout, record: ChainRecord) -> None:
-        # The keys hold the root of the store that the dataset was written to; it may have moved since.
+        # The keys begin with the root of the store that the dataset was written to; it may have moved since.
         place = layout.data(record.split, record.partition, record.first).removeprefix(layout.root)
         has_rows = record.segment.rows > 0
         if (record.key is not None) != has_rows or (record.key and not record.key.endswith(place)):
             self._problem(
                 f"partition {record.partition}, sequence {record.first}: the chain names {record.key}, "
-                f"where {place if has_rows else 'no shard'} was due"
+                f"not {place if has_rows else 'no shard'}"
             )
 
     def _conserved(self, produced: ProducedPartition, held: Totals) -> None:

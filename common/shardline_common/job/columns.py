@@ -1,7 +1,7 @@
-"""Metadata columns: the same keys and types in every row of a dataset.
+"""Metadata columns: every row of a dataset has the same keys and types.
 
-A column holds one scalar type. What has no column, or does not fit it, goes as JSON text into the
-column `extra`, exactly and in the document's own order.
+A column holds one scalar type. A value without a column, or of another type, goes as JSON text into the
+column `extra`, unchanged and in the order of the document.
 """
 
 import json
@@ -28,31 +28,31 @@ _ROW_TYPES = {
 
 
 class HasMetadata(Protocol):
-    """A document, as far as columns care."""
+    """The part of a document that columns are inferred from."""
 
     metadata: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Names and types, in the order in which rows show them; `extra` comes behind them, always."""
+    """Names and types in row order. The column `extra` always follows them."""
 
     types: Mapping[str, str]
 
     def to_json(self) -> dict[str, str]:
-        """As the checkpoint, the plan and the manifest keep it."""
+        """Name → type, as in the checkpoint, the plan and the manifest."""
         return dict(self.types)
 
     @classmethod
     def from_json(cls, value: Mapping[str, str]) -> "Columns":
-        """The columns of their JSON. Raises ValueError for an unknown type."""
+        """The columns of `to_json`. Raises ValueError for an unknown type."""
         for name, kind in value.items():
             if kind not in get_args(ColumnType):
                 raise ValueError(f"column {name!r} has the unknown type {kind!r}")
         return cls(dict(value))
 
     def features(self) -> list[list[str]]:
-        """[path, Hugging Face dtype] of every field of a row, in row order."""
+        """[path, Hugging Face dtype] of each field of a row, in row order."""
         metadata = [[f"metadata.{name}", _DTYPES[kind]] for name, kind in self.types.items()]
         return [
             ["text", "string"],
@@ -66,10 +66,10 @@ class Columns:
 
 
 def infer(documents: Iterable[HasMetadata]) -> Columns:
-    """Columns of the fields that the documents have, by first appearance.
+    """The columns of the fields of documents, by first appearance.
 
-    int with float → float; other mixtures → string where a string was seen, else no column; lists
-    and objects make no column; what is always null is a string.
+    A field with int and float becomes float. Any other mixture becomes string where a string occurs, else it
+    has no column. Lists and objects have no column. A field that is always null becomes string.
     """
     seen: dict[str, set[str]] = {}
     for document in documents:
@@ -93,14 +93,14 @@ def _column(name: str, kinds: set[str]) -> str | None:
 
 
 def declared(wanted: Sequence[str] | Mapping[str, str], found: Columns) -> Columns:
-    """The columns a job names, with its types or else those found; a field never seen is a string."""
+    """The columns that a job names: with its types, else the inferred ones. An unknown field is a string."""
     if isinstance(wanted, Mapping):
         return Columns(dict(wanted))
     return Columns({name: found.types.get(name, "string") for name in wanted})
 
 
 def conform(metadata: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
-    """The metadata of a row: every column in order, then `extra`."""
+    """The metadata of a row: each column in order, then `extra`."""
     row: dict[str, Any] = dict.fromkeys(columns.types)
     extra: dict[str, Any] = {}
     types = columns.types
@@ -117,7 +117,7 @@ def conform(metadata: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
 
 
 def _fits(value: object, kind: str) -> bool:
-    # bool is a subclass of int in Python, and no number in JSON.
+    # In Python bool is a subclass of int; in JSON it is no number.
     if kind == "string":
         return isinstance(value, str) and _storable(value)
     if kind == "int":
@@ -130,7 +130,7 @@ def _fits(value: object, kind: str) -> bool:
 def _is_float(value: object) -> bool:
     if type(value) is float:
         return math.isfinite(value)
-    # An integer is at home in a float column as long as it stays exact.
+    # A float column takes an integer that a float represents exactly.
     return type(value) is int and abs(value) <= _EXACT
 
 
@@ -145,13 +145,13 @@ def _storable(text: str) -> bool:
 
 
 def _text(extra: Mapping[str, Any]) -> str:
-    # The standard library keeps integers of any size; a lone surrogate becomes its ASCII escape.
+    # Unlike orjson, the standard library writes integers of any size. A lone surrogate needs ASCII escapes.
     text = json.dumps(extra, ensure_ascii=False, separators=(",", ":"))
     return text if _storable(text) else json.dumps(extra, ensure_ascii=True, separators=(",", ":"))
 
 
 def check_row(row: Any, columns: Columns) -> str | None:
-    """The first thing in which a finished row breaks the schema, or None."""
+    """The first fault of a row against the schema, as a sentence; None without one."""
     if not isinstance(row, dict) or tuple(row) != _ROW_KEYS:
         return f"its keys are not {', '.join(_ROW_KEYS)}"
     for name, kind in _ROW_TYPES.items():

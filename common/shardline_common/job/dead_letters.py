@@ -1,6 +1,6 @@
-"""Messages of `dataset.dead-letters`: of documents, and of job messages.
+"""The messages of `dataset.dead-letters`: dead letters of documents and of job messages.
 
-The key tells the place, so that a repeat after a crash has the same key and counts once:
+The key names the place of the original, so that a repeat after a crash has the same key and counts once:
 `<job>/<partition>/<sequence>` of a document, `dataset.jobs/<partition>/<offset>` of a job message.
 """
 
@@ -20,7 +20,11 @@ MOST_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterRecord:
-    """A dead letter as people see it. `original` is cut at 64 KiB; None where a setting leaves it out."""
+    """A dead letter as read from the topic.
+
+    `original` is the start of the original, up to 64 KiB; None where a setting leaves it out. `sha256` and
+    `size` are those of the whole original.
+    """
 
     key: str
     job_id: str | None
@@ -33,7 +37,7 @@ class DeadLetterRecord:
 
     @classmethod
     def decode(cls, record: Record) -> "DeadLetterRecord":
-        """The letter of a record with a value."""
+        """The dead letter of a record with a value."""
         value = orjson.loads(record.value or b"{}")
         original = value.pop("original_base64")
         return cls(
@@ -46,13 +50,13 @@ class DeadLetterRecord:
 def document_dead_letter(
     job_id: str, place: tuple[int, int], position: bytes, dead: DeadLetter, *, keep_original: bool
 ) -> Message:
-    """The letter of a document; `place` is its partition and sequence."""
+    """The dead letter of a document; `place` is its partition and sequence, `position` JSON."""
     key = f"{job_id}/{place[0]}/{place[1]}"
     return _message(key, job_id, orjson.loads(position), dead, keep_original=keep_original)
 
 
 def message_dead_letter(record: Record, reason: str, hint: str) -> Message:
-    """The letter of a message of dataset.jobs that cannot be taken."""
+    """The dead letter of a message of dataset.jobs that is refused."""
     original = record.value or b""
     digest = sha256(original).hexdigest()
     dead = DeadLetter(reason, hint, digest, len(original), original[:MOST_BYTES])

@@ -1,6 +1,6 @@
-"""The hashes that place and count documents: pure functions of job and content.
+"""The hashes that choose a document's partition and split, and that prove its presence. Pure.
 
-All are BLAKE2b (RFC 7693) with 8 bytes of digest, told apart by the `person` parameter.
+All are BLAKE2b (RFC 7693) with 8 bytes of digest; the `person` parameter tells them apart.
 """
 
 from hashlib import blake2b
@@ -14,7 +14,7 @@ def _hash64(data: bytes, person: bytes) -> int:
 
 
 def document_hash(key: bytes) -> int:
-    """64-bit hash of a document id; its sum mod 2^64 over a partition is part of the proof."""
+    """64-bit hash of a document's key. Its sum mod 2^64 over a partition is part of the proof."""
     return int.from_bytes(blake2b(key, digest_size=8, person=b"document").digest(), "big")
 
 
@@ -24,10 +24,10 @@ def add(total: int, value: int) -> int:
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """Partition of a document id among `partitions` of its split."""
+    """The partition of a key among `partitions`, from 0."""
     return _hash64(key, b"partition") % partitions
 
 
 def in_validation(group: bytes, fraction: float) -> bool:
-    """Whether the group (or document id) belongs to the validation split of that share."""
+    """Whether a group, or a document id, belongs to the validation split of that share (0 to 1)."""
     return _hash64(group, b"split") < int(fraction * MODULUS)

@@ -1,4 +1,4 @@
-"""The outcome of an attempt: one create-only record decides, whoever writes it first."""
+"""The outcome of an attempt: one create-only record, which decides the attempt."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,8 +21,8 @@ Ending = Literal["completed", "failed", "cancelled"]
 class Outcome:
     """How an attempt ended.
 
-    `code` and `message` say why it failed; `source_count` and `produced` ([messages, hash sum] per
-    partition) are what a completed one was proven against.
+    `at` and `accepted_at` are RFC 3339 times. `code` and `message` say why it failed. A completed attempt has
+    the counts it was proven against: `source_count`, and `produced` as [messages, hash sum] per partition.
     """
 
     attempt: int
@@ -37,7 +37,7 @@ class Outcome:
 
 
 def failed(state: JobState, error: JobFailed, clock: Clock) -> Outcome:
-    """The outcome of an attempt that cannot go on."""
+    """The outcome `failed`, with the code and the text of the error."""
     message = f"{error}; {error.hint}" if error.hint else str(error)
     return Outcome(
         state.attempt, "failed", stamp(clock), state.accepted_at, __version__, error.code.value, message
@@ -45,14 +45,14 @@ def failed(state: JobState, error: JobFailed, clock: Clock) -> Outcome:
 
 
 def cancelled(state: JobState, requested_by: str | None, clock: Clock) -> Outcome:
-    """The outcome of an attempt that a user ended."""
+    """The outcome `cancelled`."""
     message = f"cancelled by {requested_by}" if requested_by else "cancelled"
     at, software = stamp(clock), __version__
     return Outcome(state.attempt, "cancelled", at, state.accepted_at, software, message=message)
 
 
 async def read_outcome(store: ObjectStore, layout: Layout, attempt: int) -> Outcome | None:
-    """The record that decided the attempt, or None while it is open."""
+    """The outcome of an attempt; None while it is undecided. Raises StoreUnavailable."""
     try:
         return Outcome(**orjson.loads(await store.get(layout.outcome(attempt))))
     except ObjectMissing:
@@ -60,7 +60,11 @@ async def read_outcome(store: ObjectStore, layout: Layout, attempt: int) -> Outc
 
 
 async def decide(store: ObjectStore, layout: Layout, outcome: Outcome) -> Outcome:
-    """Write the outcome if none stands, and give back the one that stands."""
+    """Create the outcome record; gives the outcome that stands, which may be another one.
+
+    Raises:
+        StoreUnavailable: the outcome may have been created; call again.
+    """
     body = orjson.dumps(asdict(outcome), option=orjson.OPT_INDENT_2)
     try:
         await store.create(layout.outcome(outcome.attempt), body)
@@ -73,7 +77,7 @@ async def decide(store: ObjectStore, layout: Layout, outcome: Outcome) -> Outcom
 
 
 async def latest_attempt(store: ObjectStore, layout: Layout) -> tuple[int, Outcome | None]:
-    """The highest attempt that was decided and its outcome; (0, None) when there is none."""
+    """The highest decided attempt and its outcome; (0, None) when none is decided."""
     best: tuple[int, Outcome | None] = (0, None)
     prefix = layout.outcome(0).removesuffix("0.json")
     async for info in store.list(prefix):

@@ -11,9 +11,9 @@ from shardline_common.ports.store import ObjectStore
 
 @dataclass(slots=True)
 class Plan:
-    """What was frozen before the first message: the source's identity and the metadata columns.
+    """The identity of the source, and the metadata columns (name → type).
 
-    `notes`: what manifest and status tell of the source, such as stores that were left out.
+    `notes` go into manifest and status: facts of the source, such as stores that were left out.
     """
 
     frozen: list[dict[str, Any]]
@@ -26,7 +26,7 @@ class Plan:
 
     @classmethod
     def decode(cls, data: bytes) -> "Plan":
-        """The plan of its JSON."""
+        """The plan of `encode`."""
         return cls(**orjson.loads(data))
 
 

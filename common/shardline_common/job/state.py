@@ -10,8 +10,8 @@ import orjson
 
 from shardline_common.job.messages import Position
 from shardline_common.job.spec import JobSpec
+from shardline_common.job.trace_headers import trace_headers, traceparent_of
 from shardline_common.ports.broker import Message, Record
-from shardline_common.telemetry.tracing import headers_of, traceparent_of
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class JobState:
 
     @property
     def active(self) -> bool:
-        """Whether the job still has work to do."""
+        """Whether the job has an undecided attempt."""
         return self.state in ACTIVE
 
     def has_done_with(self, attempt: int) -> bool:
@@ -109,7 +109,7 @@ class JobState:
 
     @classmethod
     def decode(cls, data: bytes) -> "JobState":
-        """The state of its JSON."""
+        """The state of `encode`."""
         value: dict[str, Any] = orjson.loads(data)
         value["spec"] = JobSpec.model_validate(value["spec"])
         value["state"] = State(value["state"])
@@ -132,11 +132,11 @@ _JSON_NAMES = {
 
 def checkpoint(state: JobState) -> Message:
     """The state as a message of the checkpoints topic."""
-    return Message(state.spec.job_id.encode(), state.encode(), headers=headers_of(state.traceparent))
+    return Message(state.spec.job_id.encode(), state.encode(), headers=trace_headers(state.traceparent))
 
 
 def latest_states(records: Sequence[Record]) -> dict[str, JobState]:
-    """The last state of each job among these checkpoints; what cannot be read is logged and left out."""
+    """The last state of each job among checkpoints. One that cannot be read is logged and left out."""
     latest = {record.key: record for record in records if record.value is not None}
     states = {}
     for record in latest.values():

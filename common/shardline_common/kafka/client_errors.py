@@ -1,4 +1,4 @@
-"""Foreign errors of the Kafka client become ours here, at the boundary."""
+"""Errors of the Kafka client are translated here, at the boundary."""
 
 import ssl
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from aiokafka.errors import (
 )
 
 from shardline_common.errors import BrokerUnavailable, Fenced, ShardlineError, TopicMissing
-from shardline_common.telemetry.logs import hold_back
+from shardline_common.telemetry.logs import limit_rate
 
 _FENCED = (ProducerFenced, InvalidProducerEpoch, TransactionCoordinatorFenced)
 _DENIED = (
@@ -40,7 +40,12 @@ _FORBIDDEN = (
 
 @contextmanager
 def translated(what: str, servers: str) -> Iterator[None]:
-    """Raise what goes wrong inside as a BrokerUnavailable that says what could not be done, and where."""
+    """Raise an error of the client as a BrokerUnavailable.
+
+    Args:
+        what: what could not be done, as the start of a sentence.
+        servers: the bootstrap servers, for the message.
+    """
     try:
         yield
     except ShardlineError:
@@ -62,13 +67,13 @@ def translated(what: str, servers: str) -> Iterator[None]:
     except (TimeoutError, KafkaError, OSError, AssertionError) as error:
         name = type(error).__name__
         about = f"{what} ({name}: {error})" if str(error) else f"{what} ({name})"
-        hint = f"is Kafka up at {servers}? KAFKA_BOOTSTRAP_SERVERS tells where it is"
+        hint = f"is Kafka up at {servers}? check KAFKA_BOOTSTRAP_SERVERS"
         raise BrokerUnavailable(about, hint=hint) from error
 
 
 def quiet_client_logs() -> None:
-    """Let each message of the client's own logs through once a minute."""
-    hold_back(
+    """Limit the log lines of the client: each message once a minute."""
+    limit_rate(
         "aiokafka",
         "aiokafka.client",
         "aiokafka.cluster",

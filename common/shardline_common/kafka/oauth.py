@@ -34,7 +34,7 @@ _HINT = (
 
 @dataclass(frozen=True, slots=True)
 class OAuthOptions:
-    """The endpoint that gives tokens, and the client we are there."""
+    """A token endpoint, and the client that asks it."""
 
     token_url: str
     client_id: str
@@ -67,7 +67,7 @@ class OAuthOptions:
 
 
 class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
-    """Gives the token that every connection of this process shows; a new one well before it ends."""
+    """Provides the token of every connection of this process, and renews it before it expires."""
 
     def __init__(self, options: OAuthOptions) -> None:
         self._options = options
@@ -76,21 +76,21 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
         self._renew_at = 0.0
 
     def check(self) -> None:
-        """Raise UsageError where the endpoint can never be asked."""
+        """Raise UsageError where the CA bundle cannot be read."""
         self._options.check()
 
     async def token(self) -> str:
-        """For the client, which takes its own kind of error for a connection that failed."""
+        """The token for aiokafka, which expects its own error for a connection that failed."""
         try:
             return await self.current()
         except BrokerUnavailable as error:
             raise KafkaConnectionError(str(error)) from error
 
     async def current(self) -> str:
-        """A token that is good for some time yet.
+        """A token that is still valid for some time.
 
         Raises:
-            BrokerUnavailable: the endpoint is away, or refuses the client.
+            BrokerUnavailable: the endpoint cannot be reached, or refuses the client.
         """
         async with self._asking:
             if not self._token or time.monotonic() >= self._renew_at:

@@ -1,4 +1,4 @@
-"""How to reach Kafka."""
+"""The options of every Kafka client."""
 
 import ssl
 from dataclasses import dataclass, field
@@ -18,10 +18,10 @@ _OAUTH_SETTINGS = (
 
 @dataclass(frozen=True, slots=True)
 class KafkaOptions:
-    """How to reach Kafka, and its time-outs. `prefix` covers topics, groups and transactional ids.
+    """How to reach Kafka. `prefix` covers topics, groups and transactional ids.
 
-    `replication_factor` -1 leaves it to the broker; `compression` is that of documents on the wire;
-    `tokens` are shown where `sasl_mechanism` is OAUTHBEARER.
+    `replication_factor` -1 is the default of the broker; `compression` that of documents; `tokens` provides
+    tokens where `sasl_mechanism` is OAUTHBEARER.
     """
 
     bootstrap_servers: str
@@ -46,10 +46,10 @@ class KafkaOptions:
     fetch_bytes: int = 1 << 21
 
     def check(self) -> None:
-        """Whether the settings fit together, before anything is asked.
+        """Check the options before a client is made.
 
         Raises:
-            UsageError: a file of TLS cannot be used, or something is missing.
+            UsageError: a TLS file cannot be used, or an option is missing.
         """
         self._tls()
         if not self.security_protocol.startswith("SASL"):
@@ -73,7 +73,7 @@ class KafkaOptions:
             raise UsageError(f"KAFKA_SSL_CAFILE: {self.ssl_cafile} cannot be used: {error}") from None
         if self.ssl_certfile:
             try:
-                # Without a password OpenSSL would ask for one on the terminal.
+                # Without a password OpenSSL asks for one on the terminal.
                 context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile, self.ssl_key_password or "")
             except OSError as error:
                 raise UsageError(
@@ -83,10 +83,10 @@ class KafkaOptions:
         return context
 
     def client(self) -> dict[str, Any]:
-        """The arguments that every client takes.
+        """The arguments of every client.
 
         Raises:
-            BrokerUnavailable: a file of TLS cannot be used now; it may be about to be replaced.
+            BrokerUnavailable: a TLS file cannot be used; it may be replaced right now.
         """
         try:
             context = self._tls()
@@ -111,7 +111,7 @@ class KafkaOptions:
         await connect_once(**self.client())
 
     def producer(self, **more: Any) -> AIOKafkaProducer:
-        """A producer that waits for all replicas and never writes twice."""
+        """An idempotent producer that waits for all replicas. It is not started."""
         return AIOKafkaProducer(
             **self.client(),
             acks="all",

@@ -1,4 +1,4 @@
-"""A broker in memory: what Kafka promises, in one process. Shipped: `shardline run` lives on it."""
+"""A broker in memory, which keeps the promises of the port in one process. `shardline run` uses it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -19,16 +19,16 @@ from shardline_common.ports.broker import (
 
 
 class MemoryBroker:
-    """Implements `ports.broker.Broker`. Records are kept until trimmed, or their topic is deleted."""
+    """Implements `ports.broker.Broker`. Records stay until they are trimmed or their topic is deleted."""
 
     def __init__(self) -> None:
         self._topics: dict[str, Topic] = {}
         self._epochs: dict[str, int] = {}
         self._groups: dict[tuple[str, str], _Group] = {}
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     async def check(self) -> None:
-        """A broker in memory always answers."""
+        """It always answers."""
 
     async def create_topic(self, spec: TopicSpec) -> bool:
         """Create the topic; False when it exists."""
@@ -56,7 +56,7 @@ class MemoryBroker:
         return self._topics.pop(name, None) is not None
 
     async def delete_records(self, name: str, before: Mapping[int, int]) -> None:
-        """Let go of records below the given offsets."""
+        """Delete the records below the given offsets."""
         topic = self.topic(name)
         for number, offset in before.items():
             topic.logs[number].trim(offset)
@@ -83,13 +83,13 @@ class MemoryBroker:
         self.wake()
 
     def wake(self) -> None:
-        """Wake everyone who waits for news."""
-        self._news.set()
-        self._news = asyncio.Event()
+        """Wake all who wait for a change."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
-    async def news(self, timeout: float) -> None:
+    async def wait_for_change(self, timeout: float) -> None:
         """Return at the next change, or after `timeout` seconds."""
-        event = self._news
+        event = self._changed
         try:
             async with asyncio.timeout(timeout):
                 await event.wait()
@@ -101,7 +101,7 @@ class MemoryBroker:
         """Open a writer that fences the earlier ones of its id."""
         epoch = self._epochs[transactional_id] = self._epochs.get(transactional_id, 0) + 1
         await asyncio.sleep(0)
-        yield _Writer(self, transactional_id, epoch)
+        yield _MemoryWriter(self, transactional_id, epoch)
 
     def check_epoch(self, transactional_id: str, epoch: int) -> None:
         """Raise Fenced when a newer writer of the id was opened."""
@@ -112,10 +112,10 @@ class MemoryBroker:
     async def group_reader(
         self, topic: str, group: str, listener: GroupListener
     ) -> AsyncIterator[GroupReader]:
-        """Join the group, at the first poll: the caller must hold the reader when partitions are assigned."""
+        """Join the group at the first poll, when the caller has the reader that its listener needs."""
         self.topic(topic)
         members = self._groups.setdefault((topic, group), _Group(self, topic))
-        reader = _GroupReader(self, members, topic, listener)
+        reader = _MemoryGroupReader(self, members, topic, listener)
         try:
             yield reader
         finally:
@@ -129,10 +129,10 @@ class MemoryBroker:
     ) -> AsyncIterator[TableReader]:
         """Read partitions from their beginning."""
         wanted = range(self.topic(topic).spec.partitions) if partitions is None else partitions
-        yield _TableReader(self, topic, wanted)
+        yield _MemoryTableReader(self, topic, wanted)
 
 
-class _Writer:
+class _MemoryWriter:
     def __init__(self, broker: MemoryBroker, transactional_id: str, epoch: int) -> None:
         self._broker = broker
         self._id = transactional_id
@@ -145,7 +145,7 @@ class _Writer:
             raise BrokerUnavailable("this writer failed before; open a new one")
         self._broken = True
         self._broker.check_epoch(self._id, self._epoch)
-        transaction = _Transaction(self._broker)
+        transaction = _MemoryTransaction(self._broker)
         yield transaction
         # As on Kafka, other tasks run between the last send and the commit.
         await asyncio.sleep(0)
@@ -154,7 +154,7 @@ class _Writer:
         self._broken = False
 
 
-class _Transaction:
+class _MemoryTransaction:
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
         self.writes: list[tuple[str, Sequence[Message]]] = []
@@ -164,7 +164,7 @@ class _Transaction:
         self.writes.append((topic, messages))
 
 
-class _TableReader:
+class _MemoryTableReader:
     def __init__(self, broker: MemoryBroker, topic: str, partitions: Iterable[int]) -> None:
         self._broker = broker
         self._topic = topic
@@ -173,7 +173,7 @@ class _TableReader:
     async def poll(self, *, timeout: float) -> Sequence[Record]:
         found = self._read()
         if not found and timeout > 0:
-            await self._broker.news(timeout)
+            await self._broker.wait_for_change(timeout)
             found = self._read()
         return found
 
@@ -192,29 +192,29 @@ class _TableReader:
 
 
 class _Group:
-    """The members of a group: partitions are dealt anew, round robin, whenever one comes or goes."""
+    """A group. Partitions are assigned anew, round robin, whenever a member joins or leaves."""
 
     def __init__(self, broker: MemoryBroker, topic: str) -> None:
         self._broker = broker
         self._topic = topic
-        self.members: list[_GroupReader] = []
+        self.members: list[_MemoryGroupReader] = []
         self.committed: dict[int, int] = {}
         self._lock = asyncio.Lock()
 
-    async def join(self, reader: "_GroupReader") -> None:
+    async def join(self, reader: "_MemoryGroupReader") -> None:
         async with self._lock:
             if reader not in self.members:
                 self.members.append(reader)
-                await self._deal()
+                await self._assign()
 
-    async def leave(self, reader: "_GroupReader") -> None:
+    async def leave(self, reader: "_MemoryGroupReader") -> None:
         async with self._lock:
             if reader in self.members:
                 self.members.remove(reader)
                 reader.positions.clear()
-                await self._deal()
+                await self._assign()
 
-    async def _deal(self) -> None:
+    async def _assign(self) -> None:
         for member in self.members:
             await member.revoke()
         partitions = self._broker.topic(self._topic).spec.partitions if self.members else 0
@@ -223,7 +223,7 @@ class _Group:
         self._broker.wake()
 
 
-class _GroupReader:
+class _MemoryGroupReader:
     def __init__(self, broker: MemoryBroker, group: _Group, topic: str, listener: GroupListener) -> None:
         self._broker = broker
         self._group = group
@@ -262,11 +262,11 @@ class _GroupReader:
             await self._group.join(self)
         self._sought.clear()
         if not self._readable(partitions):
-            # Zero seconds still give way to the other tasks.
-            await (self._broker.news(timeout) if timeout > 0 else asyncio.sleep(0))
+            # Also with a time-out of 0 other tasks must run.
+            await (self._broker.wait_for_change(timeout) if timeout > 0 else asyncio.sleep(0))
         else:
             await asyncio.sleep(0)
-        # A partition that was sought meanwhile belongs to the next poll.
+        # Records of a partition that was sought meanwhile are for the next poll.
         wanted = self.positions if partitions is None else partitions
         return self._read([number for number in wanted if number not in self._sought], max_records)
 
@@ -274,7 +274,7 @@ class _GroupReader:
         logs = self._broker.topic(self._topic).logs
         wanted = self.positions if partitions is None else partitions
         return any(
-            logs[number].has_news(self.positions[number]) for number in wanted if number in self.positions
+            logs[number].has_records(self.positions[number]) for number in wanted if number in self.positions
         )
 
     def _read(self, partitions: Sequence[int], most: int) -> dict[int, list[Record]]:
@@ -286,7 +286,7 @@ class _GroupReader:
             try:
                 records = self._next(logs[number], number, most)
             except OffsetOutOfRange:
-                # What was taken from the others must reach the caller first; the next poll raises.
+                # The records of other partitions must reach the caller first; the next poll raises.
                 if found:
                     return found
                 raise

@@ -12,7 +12,7 @@ _COMPACT_FROM = 1000
 
 
 def murmur2(data: bytes) -> int:
-    """The 32-bit MurmurHash2 with which Kafka's default partitioner places keys."""
+    """The 32-bit MurmurHash2 by which Kafka's default partitioner chooses a partition."""
     length, m = len(data), 0x5BD1E995
     h = (0x9747B28C ^ length) & 0xFFFFFFFF
     for start in range(0, length - length % 4, 4):
@@ -26,7 +26,7 @@ def murmur2(data: bytes) -> int:
 
 
 def partition_for(key: bytes, partitions: int) -> int:
-    """The partition of a message that names none."""
+    """The partition of a message that names none, by its key."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions
 
 
@@ -58,31 +58,31 @@ class Log:
             )
         if not self.records:
             return []
-        # Without compaction offsets are dense, so the place is known; with it, the log is small.
+        # Without compaction offsets are dense, which gives the index. A compacted log is small.
         skip = offset - self.records[0].offset
         if len(self.records) == self.end - self.records[0].offset:
             return list(islice(self.records, max(0, skip), max(0, skip) + most))
         return list(islice((record for record in self.records if record.offset >= offset), most))
 
-    def has_news(self, offset: int) -> bool:
-        """Whether a read from `offset` on (-1: the start) would not be empty, or would be out of range."""
+    def has_records(self, offset: int) -> bool:
+        """Whether a read from `offset` on (-1: the start) would give records, or raise."""
         if offset < 0:
             return self.end > self.start
         return not self.start <= offset <= self.end or self.end > offset
 
     def trim(self, before: int) -> None:
-        """Let go of records below `before`."""
+        """Delete the records below `before`."""
         self.start = max(self.start, min(before, self.end))
         while self.records and self.records[0].offset < self.start:
             self.size -= _size(self.records.popleft())
 
     def retain(self, limit: int) -> None:
-        """Let go of the oldest records until at most `limit` bytes are held."""
+        """Delete the oldest records until at most `limit` bytes are left."""
         while self.size > limit and len(self.records) > 1:
             self.trim(self.records[0].offset + 1)
 
     def compact(self) -> None:
-        """Keep the last record of each key, once that is worth it."""
+        """Keep only the last record of each key. Waits until the log has 1,000 records."""
         if len(self.records) < _COMPACT_FROM:
             return
         latest = {record.key: record for record in self.records}
@@ -105,7 +105,7 @@ class Topic:
         self._compacted = "compact" in spec.config.get("cleanup.policy", "delete")
 
     def place(self, message: Message) -> int:
-        """The partition a message goes to.
+        """The partition of a message.
 
         Raises:
             BrokerUnavailable: the message is larger than the topic allows.

@@ -1,4 +1,4 @@
-"""An object store in memory. Shipped: simulations and tests live on it, with faults of their choice."""
+"""An object store in memory, with faults on demand. Simulations, tests and `preview` use it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -12,7 +12,7 @@ from shardline_common.storage.object_keys import checked
 CHUNK = 1 << 20
 
 Fault = Callable[[str, str, str], None]
-"""Called with ("before" | "after", operation, key); raising loses the request, or its answer."""
+"""Called with ("before" | "after", operation, key). Raising loses the request, or its answer."""
 
 
 class MemoryStore:
@@ -24,14 +24,14 @@ class MemoryStore:
 
     @classmethod
     def holding(cls, other: "MemoryStore") -> "MemoryStore":
-        """A store without faults that holds what `other` holds."""
+        """A store without faults that has the objects of `other`."""
         store = cls()
         store._objects = dict(other._objects)  # noqa: SLF001 - of our own kind
         return store
 
     @property
     def uri(self) -> str:
-        """The root, for messages."""
+        """A name for messages."""
         return "memory://"
 
     async def create(self, key: str, body: bytes | Path, *, content_type: str = "application/json") -> None:  # noqa: ARG002 - nothing serves it

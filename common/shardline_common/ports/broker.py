@@ -12,7 +12,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A record to be written. `partition` None: chosen from the key by the broker's default partitioner."""
+    """A record to write. `partition` None: the default partitioner of Kafka chooses it by the key."""
 
     key: bytes
     value: bytes | None
@@ -22,7 +22,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record as read: one committed message at one offset."""
+    """A record that was read: one committed message at one offset."""
 
     partition: int
     offset: int
@@ -33,7 +33,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """A topic as it must be. `config` holds Kafka topic settings by their names, values as text."""
+    """A topic: its partitions, and in `config` the Kafka topic settings by name, with values as text."""
 
     name: str
     partitions: int
@@ -46,74 +46,76 @@ class Transaction(Protocol):
     async def send(self, topic: str, messages: Sequence[Message]) -> None:
         """Add messages, in order per partition. May return before they are delivered.
 
-        Messages of one call that carry a partition are packed into as few record batches as fit.
+        The messages of one call that name a partition are packed into as few record batches as possible.
         """
 
 
 class TransactionalWriter(Protocol):
-    """A writer fenced by its transactional id: opening a second one of the id shuts out the first."""
+    """A writer with a transactional id. Opening a second writer of the id fences the first."""
 
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """Run the body in a transaction: on leaving, every delivery is awaited, then it commits.
+        """Run the body in a transaction. Leaving the context awaits every delivery, then commits.
 
-        When the body or a delivery fails, nothing becomes visible, the error is raised and the
-        writer is unusable: close it, open a new one, read the last committed state again.
+        When the body or a delivery fails, nothing becomes visible and the error is raised. The writer is
+        unusable then: close it, open a new one, and read the last committed state again.
 
         Raises:
-            Fenced: a newer writer of the same id exists.
-            TopicMissing: a topic is not there.
-            BrokerUnavailable: anything else; the fate of the transaction may be unknown.
+            Fenced: a newer writer of the id exists.
+            TopicMissing: a topic does not exist.
+            BrokerUnavailable: anything else; the transaction may have been committed.
         """
 
 
 class GroupReader(Protocol):
-    """A consumer-group member that reads committed records of one topic.
+    """A member of a consumer group, which reads committed records of one topic.
 
-    The position of a newly assigned partition is undefined until the listener seeks: the
-    `assigned` callback must seek every partition it is given.
+    A newly assigned partition has no position and is not read until `seek` is called for it: by the
+    `assigned` callback, or by a task that it starts.
     """
 
     async def poll(
         self, partitions: Sequence[int] | None, *, timeout: float, max_records: int
     ) -> Mapping[int, Sequence[Record]]:
-        """Records of the named (None: all assigned) partitions, in offset order; {} after `timeout` seconds.
+        """Read records of the named partitions (None: all assigned), in offset order.
 
-        Callers poll on, with an empty sequence if need be, to stay members of the group.
+        Returns {} when nothing came within `timeout` seconds.
+
+        A member that does not poll is removed from the group: poll with no partition to stay a member.
 
         Raises:
-            OffsetOutOfRange: a position is not in the log; seek and poll on.
-            BrokerUnavailable: not readable now; may be tried again.
+            OffsetOutOfRange: a position is not in the log; seek, and poll again.
+            BrokerUnavailable: the records cannot be read now; poll again.
         """
 
     def seek(self, partition: int, offset: int) -> None:
-        """Read `partition` from `offset` on; -1 is the beginning of the log.
+        """Read `partition` from `offset` on; -1 is the start of the log.
 
-        Takes effect at the next poll: one that is under way returns no records of the partition.
+        It takes effect at the next poll. A poll that is under way returns no record of the partition.
         """
 
     async def commit(self, offsets: Mapping[int, int]) -> bool:
-        """Commit next offsets for the group; a hint only. False when the group has moved on."""
+        """Commit the next offsets of the group, which are only hints. False when the assignment is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupListener:
-    """Callbacks of a GroupReader, awaited in the middle of a rebalance. They must not raise."""
+    """The callbacks of a GroupReader. They are awaited during a rebalance and must not raise."""
 
     assigned: Callable[[Sequence[int]], Awaitable[None]]
     revoked: Callable[[Sequence[int]], Awaitable[None]]
 
 
 class TableReader(Protocol):
-    """Reads partitions of a topic from their beginning, without a group: for compacted tables."""
+    """Reads partitions of a topic from their start, without a group: a compacted topic as a table."""
 
     async def poll(self, *, timeout: float) -> Sequence[Record]:
         """The next committed records; empty after `timeout` seconds."""
 
     async def catch_up(self, *, deadline: float) -> Sequence[Record]:
-        """All committed records up to what the log holds now, waiting out open transactions.
+        """All committed records up to the current end of the log. Waits for open transactions to end.
 
         Raises:
-            BrokerUnavailable: not reached within `deadline` seconds.
+            BrokerUnavailable: the end was not reached within `deadline` seconds.
         """
 
 
@@ -121,41 +123,41 @@ class Broker(Protocol):
     """Topics, transactions and groups. Topic names are given without prefix; the adapter adds it."""
 
     async def check(self) -> None:
-        """Return when the broker answers; raise BrokerUnavailable else."""
+        """Return if the broker answers. Raises BrokerUnavailable otherwise."""
 
     async def create_topic(self, spec: TopicSpec) -> bool:
-        """Create the topic; False when one of that name exists already (it is left as it is).
+        """Create the topic; False when a topic of that name exists, which is left unchanged.
 
-        Who may not create topics may still use one that is there: False, too.
+        Also False where this client has no right to create it, and it exists.
         """
 
     async def topics(self) -> Sequence[str]:
         """The names of all topics (under the prefix), sorted."""
 
     async def partitions(self, name: str) -> int:
-        """How many partitions the topic has; 0 when it does not exist. Asks for no more than that."""
+        """The number of partitions; 0 when the topic does not exist. Needs only the right to describe it."""
 
     async def describe_topic(self, name: str) -> TopicSpec | None:
         """The topic's partitions and full configuration, or None when it does not exist."""
 
     async def delete_topic(self, name: str) -> bool:
-        """Delete it; False when there was none."""
+        """Delete the topic; False when it does not exist."""
 
     async def delete_records(self, name: str, before: Mapping[int, int]) -> None:
-        """Let go of the records below the given offsets, by partition. Idempotent."""
+        """Delete the records below the given offsets, by partition. May be repeated."""
 
     def transactional(self, transactional_id: str) -> AbstractAsyncContextManager[TransactionalWriter]:
-        """Open a writer that fences all earlier ones of the id and aborts what they left open."""
+        """Open a writer. It fences all earlier writers of the id and aborts their open transactions."""
 
     async def publish(self, topic: str, messages: Sequence[Message]) -> None:
-        """Write outside transactions; returns when all are delivered (acks=all, idempotent)."""
+        """Write without a transaction; returns when all messages are delivered (acks=all, idempotent)."""
 
     def group_reader(
         self, topic: str, group: str, listener: GroupListener
     ) -> AbstractAsyncContextManager[GroupReader]:
-        """Join `group` for that one topic. Leaving the context leaves the group; nothing is committed."""
+        """Join `group` for one topic. Leaving the context leaves the group and commits nothing."""
 
     def table_reader(
         self, topic: str, partitions: Sequence[int] | None = None
     ) -> AbstractAsyncContextManager[TableReader]:
-        """Read the named (None: all) partitions from their beginning."""
+        """Read the named partitions (None: all) from their start."""

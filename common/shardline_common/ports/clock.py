@@ -5,13 +5,13 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Wall time for records that people read, monotonic time for deadlines, and sleep."""
+    """Wall time for records, monotonic time for deadlines, and sleep."""
 
     def now(self) -> datetime:
-        """Wall time in UTC; never decides rows, order or place."""
+        """Wall time in UTC. It must not decide rows, their order or their place."""
 
     def monotonic(self) -> float:
-        """Seconds from an arbitrary start, never going back."""
+        """Seconds since an arbitrary start; never less than before."""
 
     async def sleep(self, seconds: float) -> None:
-        """Wait; cancellable."""
+        """Wait. May be cancelled."""

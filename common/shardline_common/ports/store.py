@@ -12,7 +12,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object's name and size in bytes; `etag` identifies its content within one store."""
+    """Key and size in bytes of an object. `etag` identifies its content within one store."""
 
     key: str
     size: int
@@ -20,33 +20,36 @@ class ObjectInfo:
 
 
 class ObjectStore(Protocol):
-    """Create-only objects under one root. Keys are relative, `/`-separated, without `..`.
+    """Create-only objects below one root. Keys are relative, `/`-separated, without `..`.
 
     All methods raise StoreUnavailable when the store cannot serve now (time-outs, 403, 409, 429, 5xx).
+    A method that was cancelled may still have taken effect.
     """
 
     @property
     def uri(self) -> str:
-        """Where the root is, as users write it: `s3://bucket/prefix` or a directory."""
+        """The root as users write it: `s3://bucket/prefix`, or a directory."""
 
     async def create(self, key: str, body: bytes | Path, *, content_type: str = "application/json") -> None:
-        """Create the object whole, or not at all; of many writers of one key exactly one succeeds.
+        """Create the object whole or not at all. Of many writers of one key exactly one succeeds.
+
+        A writer whose first answer was lost may get ObjectExists for its own object.
 
         Raises:
-            ObjectExists: the key is taken.
+            ObjectExists: there is an object under the key.
         """
 
     async def get(self, key: str) -> bytes:
-        """The object's bytes, for small objects. Raises ObjectMissing."""
+        """The bytes of a small object. Raises ObjectMissing."""
 
     def stream(self, key: str, *, offset: int = 0) -> AsyncIterator[bytes]:
-        """The object's bytes from `offset` on, in chunks of at most 1 MiB. Raises ObjectMissing."""
+        """The bytes from `offset` on, in chunks of at most 1 MiB. Raises ObjectMissing."""
 
     def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
-        """Objects whose key starts with `prefix` and sorts behind `start_after`.
+        """The objects whose key starts with `prefix` and sorts behind `start_after`.
 
-        Within one folder by key in byte order; stores differ on folders beside files.
+        Within one folder they come by key in byte order. Stores differ in how they order folders among files.
         """
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Remove objects; keys that do not exist are no error."""
+        """Delete objects. A key without an object is no error."""

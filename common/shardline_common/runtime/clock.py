@@ -24,5 +24,5 @@ class SystemClock:
 
 
 def stamp(clock: Clock) -> str:
-    """Wall time as RFC 3339 with milliseconds, for records and logs."""
+    """Wall time as text: RFC 3339 in UTC with milliseconds."""
     return clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,8 +1,7 @@
-"""Named places at which a test may kill or stop the process: no-ops until SHARDLINE_FAILPOINTS arms them.
+"""Failpoints: named places at which a test kills or stops the process. Without SHARDLINE_FAILPOINTS no-ops.
 
-`SHARDLINE_FAILPOINTS="worker.after_data=kill@3,producer.before_commit=stop"`: at the third passage of
-the one and the first of the other the process gets the signal from itself, as if it came at exactly
-that moment. For tests and drills only: nothing else sets the variable.
+`SHARDLINE_FAILPOINTS="worker.after_data=kill@3,producer.before_commit=stop"` sends SIGKILL at the third
+passage of the one, and SIGSTOP at the first passage of the other. For tests and drills only.
 """
 
 import os
@@ -46,7 +45,7 @@ _armed: dict[str, _Armed] = {}
 
 
 def failpoint(name: str) -> None:
-    """Pass the place of that name, unless it is armed."""
+    """Count a passage of the failpoint; send the signal where it is armed for this one."""
     if not _armed:
         return
     armed = _armed.get(name)
@@ -58,10 +57,10 @@ def failpoint(name: str) -> None:
 
 
 def arm(environ: Mapping[str, str]) -> None:
-    """Arm what the environment names.
+    """Arm the failpoints of the environment.
 
     Raises:
-        UsageError: a place or a signal that there is not.
+        UsageError: there is no such failpoint or action.
     """
     _armed.clear()
     for part in filter(None, environ.get(VARIABLE, "").split(",")):
@@ -69,7 +68,7 @@ def arm(environ: Mapping[str, str]) -> None:
         action, _, passages = order.partition("@")
         if name not in POINTS or action not in _SIGNALS or not (passages or "1").isdecimal():
             raise UsageError(
-                f"{VARIABLE}: '{part}' is no failpoint",
+                f"{VARIABLE}: '{part}' is not a failpoint",
                 hint=f"NAME=kill|stop[@N], with NAME one of {', '.join(POINTS)}",
             )
         _armed[name] = _Armed(_SIGNALS[action], int(passages or "1"))

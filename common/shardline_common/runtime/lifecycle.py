@@ -1,4 +1,4 @@
-"""The life of a long-running process: signals, grace, and the end."""
+"""The end of a long-running process: signals, and time to finish."""
 
 import asyncio
 import logging
@@ -14,9 +14,10 @@ _log = logging.getLogger(__name__)
 
 
 async def run_until_stopped(work: Callable[[], Awaitable[None]], grace: float) -> None:
-    """Run until the work ends or a SIGTERM or SIGINT comes; then cancel it and wait up to `grace` seconds.
+    """Run the work until it ends, or until SIGTERM or SIGINT.
 
-    A second signal ends the process at once. What the work raises by itself is raised.
+    1. The first signal cancels the work, which has `grace` seconds to end. 2. A second signal, or the end of
+    that time, ends the process at once, with exit code 128 + signal or 1. An error of the work is raised.
     """
     set_thread_pool()
     stop = asyncio.Event()
@@ -32,7 +33,7 @@ async def run_until_stopped(work: Callable[[], Awaitable[None]], grace: float) -
         task.cancel()
         _, late = await asyncio.wait((task,), timeout=grace)
         if late:
-            _log.error("not done within %.0f s; stopping all the same, nothing that landed is lost", grace)
+            _log.error("not stopped within %.0f s; ending anyway, what is committed is kept", grace)
             _exit(1)
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
@@ -52,7 +53,7 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
         for number in numbers:
             loop.add_signal_handler(number, handle, number)
     except NotImplementedError:
-        # Windows: there Ctrl-C cancels the main task, which has the same effect.
+        # On Windows Ctrl-C cancels the main task, which has the same effect.
         yield
         return
     try:
@@ -63,6 +64,6 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
 
 
 def _exit(code: int) -> None:
-    # sys.exit would wait for threads, and for what hangs.
+    # sys.exit would wait for threads that hang.
     sys.stderr.flush()
     os._exit(code)

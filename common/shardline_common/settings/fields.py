@@ -1,4 +1,4 @@
-"""How a setting is declared: its default, its meaning, its names in the environment."""
+"""How a setting is declared."""
 
 from typing import Any
 
@@ -6,6 +6,14 @@ from pydantic import Field
 
 
 def setting(default: Any, meaning: str, *names: str, old: tuple[str, ...] = (), **bounds: Any) -> Any:
-    """A field: its environment names, the first one current; `old` ones work with a warning."""
+    """A field of a settings model.
+
+    Args:
+        default: its default value.
+        meaning: one sentence part for docs/settings.md and error hints.
+        names: its environment names, the current one first.
+        old: former names, which work with a warning.
+        bounds: limits as in pydantic.Field.
+    """
     extra: Any = {"names": list(names), "old": list(old)}
     return Field(default=default, description=meaning, json_schema_extra=extra, **bounds)

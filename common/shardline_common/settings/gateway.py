@@ -1,4 +1,4 @@
-"""The settings of the HTTP gateway and of what it shares with `export`."""
+"""The settings of the HTTP gateway, and those that it shares with `export`."""
 
 from pathlib import Path
 
@@ -8,59 +8,59 @@ from shardline_common.settings.fields import setting
 
 
 class GatewaySettings(BaseModel):
-    """Names are Clara's where Clara had one."""
+    """The names are those of Clara where Clara has the setting."""
 
     streaming_enabled: bool = setting(
-        True, "false: the stream call and `export` answer that streaming is off", "STREAMING_ENABLED"
+        True, "false: the stream call and `export` are off", "STREAMING_ENABLED"
     )
     streaming_batch_size: int = setting(
-        100, "documents of one piece of a stream", "STREAMING_BATCH_SIZE", ge=10, le=1000
+        100, "documents of one chunk of a stream", "STREAMING_BATCH_SIZE", ge=10, le=1000
     )
-    uds3_enabled: bool = setting(
-        True, "false: the gateway answers that UDS3 is not configured", "UDS3_ENABLED"
-    )
+    uds3_enabled: bool = setting(True, "false: the gateway treats UDS3 as not configured", "UDS3_ENABLED")
     gateway_host: str | None = setting(
         None,
-        "address of the gateway; none is all interfaces, or loopback where no token is asked for",
+        "address of the gateway; none: all interfaces, or loopback where no token is required",
         "GATEWAY_HOST",
     )
     gateway_port: int = setting(
-        45_681, "port of the gateway; 0 is any free one", "CLARA_DATASET_PORT", ge=0, le=65535
+        45_681, "port of the gateway; 0: any free port", "CLARA_DATASET_PORT", ge=0, le=65535
     )
     environment: str = setting(
-        "development", "name of the installation, shown by /health and in the log", "CLARA_ENVIRONMENT"
+        "development", "name of the installation in /health and in the log", "CLARA_ENVIRONMENT"
     )
     security_mode: str = setting(
         "production",
-        "production and development ask for a token; debug and testing do not",
+        "production and development require a token; debug and testing do not",
         "CLARA_SECURITY_MODE",
         old=("SECURITY_MODE",),
         pattern="^(production|development|debug|testing)$",
     )
     jwt_enabled: bool = setting(
-        True, "false: no token is asked for; refused in production", "CLARA_JWT_ENABLED"
+        True, "false: no token is required; refused in production", "CLARA_JWT_ENABLED"
     )
-    jwt_algorithm: str = setting("RS256", "RS256 is the only one", "JWT_ALGORITHM", pattern="^RS256$")
+    jwt_algorithm: str = setting(
+        "RS256", "algorithm of tokens; only RS256", "JWT_ALGORITHM", pattern="^RS256$"
+    )
     keycloak_url: str | None = setting(
         None, "base URL of Keycloak, https://host[/auth]", "KEYCLOAK_URL", pattern="^https?://"
     )
-    keycloak_realm: str = setting("vcc", "realm whose tokens are taken", "KEYCLOAK_REALM")
+    keycloak_realm: str = setting("vcc", "realm whose tokens are accepted", "KEYCLOAK_REALM")
     keycloak_client_id: str = setting(
         "clara-dataset-backend", "audience that a token must name", "KEYCLOAK_CLIENT_ID"
     )
-    debug_user_id: str = setting("debug-user", "id of the user where no token is asked for", "DEBUG_USER_ID")
-    debug_user_email: str = setting("debug@localhost", "their address", "DEBUG_USER_EMAIL")
-    debug_user_roles: str = setting("admin", "their roles, separated by commas", "DEBUG_USER_ROLES")
+    debug_user_id: str = setting("debug-user", "user id where no token is required", "DEBUG_USER_ID")
+    debug_user_email: str = setting("debug@localhost", "e-mail address of that user", "DEBUG_USER_EMAIL")
+    debug_user_roles: str = setting("admin", "roles of that user, separated by commas", "DEBUG_USER_ROLES")
     gateway_cors_origins: str = setting(
         "",
-        "origins of other sites that may call, separated by commas; none by default",
+        "origins that may call by CORS, separated by commas",
         "GATEWAY_CORS_ORIGINS",
     )
     gateway_body_bytes: int = setting(
-        1 << 20, "bytes that a request's body may have", "GATEWAY_BODY_BYTES", ge=1024
+        1 << 20, "largest body of a request, in bytes", "GATEWAY_BODY_BYTES", ge=1024
     )
     gateway_requests_per_minute: int = setting(
-        600, "requests of one user", "GATEWAY_REQUESTS_PER_MINUTE", ge=1
+        600, "requests per minute of one user", "GATEWAY_REQUESTS_PER_MINUTE", ge=1
     )
     gateway_streams: int = setting(
         50, "streams at once, of all users; each may hold a connection to PostgreSQL", "GATEWAY_STREAMS", ge=1
@@ -69,15 +69,20 @@ class GatewaySettings(BaseModel):
         4, "streams at once, of one user", "GATEWAY_STREAMS_PER_USER", ge=1
     )
     gateway_stall_seconds: float = setting(
-        120.0, "a client that takes nothing for so long is cut off", "GATEWAY_STALL_SECONDS", gt=0
+        120.0,
+        "seconds after which a client that reads nothing is disconnected",
+        "GATEWAY_STALL_SECONDS",
+        gt=0,
     )
-    gateway_max_top_k: int = setting(0, "highest top_k over HTTP; 0 is no limit", "GATEWAY_MAX_TOP_K", ge=0)
-    gateway_link_seconds: int = setting(900, "how long a download link works", "GATEWAY_LINK_SECONDS", ge=10)
+    gateway_max_top_k: int = setting(0, "highest top_k over HTTP; 0: no limit", "GATEWAY_MAX_TOP_K", ge=0)
+    gateway_link_seconds: int = setting(
+        900, "seconds that a download link is valid", "GATEWAY_LINK_SECONDS", ge=10
+    )
     gateway_link_key: SecretStr | None = setting(
         None,
-        "signs download links; the same for all gateways of an installation, else made at each start",
+        "key of download links; the same for all gateways; none: a new one at each start",
         "GATEWAY_LINK_KEY",
     )
     gateway_audit_log: Path | None = setting(
-        None, "file that the audit log is appended to; none is the log", "GATEWAY_AUDIT_LOG"
+        None, "file that the audit log is appended to; none: the log", "GATEWAY_AUDIT_LOG"
     )

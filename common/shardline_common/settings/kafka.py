@@ -1,4 +1,4 @@
-"""Settings of Kafka: where it is, who we are there, and its time-outs."""
+"""The settings of Kafka: addresses, credentials and time-outs."""
 
 from pydantic import BaseModel, SecretStr
 
@@ -6,10 +6,10 @@ from shardline_common.settings.fields import setting
 
 
 class KafkaSettings(BaseModel):
-    """How every process reaches Kafka."""
+    """The connection to Kafka of every process."""
 
     kafka_bootstrap_servers: str = setting(
-        "localhost:9092", "host:port list of Kafka", "KAFKA_BOOTSTRAP_SERVERS"
+        "localhost:9092", "bootstrap servers, host:port, separated by commas", "KAFKA_BOOTSTRAP_SERVERS"
     )
     kafka_security_protocol: str = setting(
         "PLAINTEXT",
@@ -35,54 +35,59 @@ class KafkaSettings(BaseModel):
         None, "client id at that endpoint", "KAFKA_SASL_OAUTHBEARER_CLIENT_ID"
     )
     kafka_sasl_oauthbearer_client_secret: SecretStr | None = setting(
-        None, "its secret", "KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET"
+        None, "secret of that client", "KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET"
     )
     kafka_sasl_oauthbearer_scope: str | None = setting(
-        None, "scope that is asked for", "KAFKA_SASL_OAUTHBEARER_SCOPE"
+        None, "scope of the token", "KAFKA_SASL_OAUTHBEARER_SCOPE"
     )
     kafka_sasl_oauthbearer_cafile: str | None = setting(
-        None, "CA bundle (PEM) of the endpoint", "KAFKA_SASL_OAUTHBEARER_CAFILE"
+        None, "CA bundle (PEM) for that endpoint", "KAFKA_SASL_OAUTHBEARER_CAFILE"
     )
     kafka_ssl_cafile: str | None = setting(None, "CA bundle (PEM)", "KAFKA_SSL_CAFILE")
     kafka_ssl_certfile: str | None = setting(None, "client certificate (PEM)", "KAFKA_SSL_CERTFILE")
-    kafka_ssl_keyfile: str | None = setting(None, "its key (PEM)", "KAFKA_SSL_KEYFILE")
+    kafka_ssl_keyfile: str | None = setting(None, "key of the client certificate (PEM)", "KAFKA_SSL_KEYFILE")
     kafka_ssl_key_password: SecretStr | None = setting(
-        None, "password of that key, where it has one", "KAFKA_SSL_KEY_PASSWORD"
+        None, "password of that key, if it has one", "KAFKA_SSL_KEY_PASSWORD"
     )
     kafka_topic_prefix: str = setting(
         "",
-        "put before topics, groups and transactional ids",
+        "prefix of topics, groups and transactional ids",
         "KAFKA_TOPIC_PREFIX",
         pattern=r"^[a-zA-Z0-9._-]*$",
     )
     kafka_replication_factor: int = setting(
-        -1, "of topics that are created; -1 is the broker's default", "KAFKA_REPLICATION_FACTOR", ge=-1
+        -1,
+        "replicas of created topics; -1: the broker's default",
+        "KAFKA_REPLICATION_FACTOR",
+        ge=-1,
     )
     kafka_compression: str = setting(
         "none",
-        "none, gzip, lz4 or zstd, of documents on the wire",
+        "compression of documents in Kafka: none, gzip, lz4 or zstd",
         "KAFKA_COMPRESSION",
         pattern="^(none|gzip|lz4|zstd)$",
     )
     kafka_session_timeout_ms: int = setting(
         30_000,
-        "a worker or producer silent for so long is taken for dead",
+        "session time-out: without a heartbeat for this time a member is removed from its group",
         "KAFKA_SESSION_TIMEOUT_MS",
         ge=1000,
     )
     kafka_max_poll_interval_ms: int = setting(
         300_000,
-        "one that does not poll for so long is taken for stuck",
+        "without a poll for this time a member is removed from its group",
         "KAFKA_MAX_POLL_INTERVAL_MS",
         ge=1000,
     )
-    kafka_request_timeout_ms: int = setting(30_000, "of one request", "KAFKA_REQUEST_TIMEOUT_MS", ge=1000)
+    kafka_request_timeout_ms: int = setting(
+        30_000, "time-out of one request", "KAFKA_REQUEST_TIMEOUT_MS", ge=1000
+    )
     kafka_transaction_timeout_ms: int = setting(
-        60_000, "a transaction open for so long is aborted", "KAFKA_TRANSACTION_TIMEOUT_MS", ge=1000
+        60_000, "time after which Kafka aborts an open transaction", "KAFKA_TRANSACTION_TIMEOUT_MS", ge=1000
     )
     jobs_partitions: int = setting(
         8,
-        "partitions of dataset.jobs and dataset.checkpoints, when created",
+        "partitions of dataset.jobs and dataset.checkpoints when they are created",
         "SHARDLINE_JOBS_PARTITIONS",
         ge=1,
     )

@@ -1,4 +1,4 @@
-"""The settings of tracing, by OpenTelemetry's names. Those not listed here its SDK reads by itself."""
+"""The settings of tracing, by the names of OpenTelemetry. Its SDK reads others of its settings itself."""
 
 from pydantic import BaseModel, SecretStr
 
@@ -6,7 +6,7 @@ from shardline_common.settings.fields import setting
 
 
 class TraceSettings(BaseModel):
-    """Where spans go. Without an address there is no tracing (docs/observability.md)."""
+    """The collector of spans. Without an address there is no tracing (docs/observability.md)."""
 
     otel_endpoint: str | None = setting(
         None,
@@ -16,26 +16,26 @@ class TraceSettings(BaseModel):
     )
     otel_traces_endpoint: str | None = setting(
         None,
-        "whole address for spans, such as http://collector:4318/v1/traces; goes before the collector's",
+        "whole address for spans, such as http://collector:4318/v1/traces; overrides the collector's",
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
         pattern="^https?://[^/@]+",
     )
     otel_headers: SecretStr | None = setting(
         None,
-        "headers for the collector, name=value, separated by commas",
+        "headers for the collector: name=value, separated by commas",
         "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
         "OTEL_EXPORTER_OTLP_HEADERS",
     )
     otel_protocol: str = setting(
         "http/protobuf",
-        "how the collector is spoken to; http/protobuf is the only one",
+        "protocol of the collector; only http/protobuf",
         "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
         "OTEL_EXPORTER_OTLP_PROTOCOL",
     )
     otel_exporter: str = setting(
-        "otlp", "list without otlp, such as none: no tracing, whatever else is set", "OTEL_TRACES_EXPORTER"
+        "otlp", "exporters; a list without otlp, such as none, turns tracing off", "OTEL_TRACES_EXPORTER"
     )
-    otel_disabled: bool = setting(False, "true: likewise", "OTEL_SDK_DISABLED")
+    otel_disabled: bool = setting(False, "true: no tracing", "OTEL_SDK_DISABLED")
     otel_service_name: str | None = setting(
         None,
         "name of the service in traces; none: shardline-producer, -worker, -gateway or -cli",

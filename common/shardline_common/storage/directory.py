@@ -1,4 +1,4 @@
-"""A local directory as object store: a temporary file, fsync, then link(2), which is create-only."""
+"""A local directory as object store: temporary file, fsync, then link(2), which is create-only."""
 
 import asyncio
 import errno
@@ -62,7 +62,7 @@ class DirectoryStore:
                         shutil.copyfileobj(source, file, CHUNK)
                 file.flush()
                 os.fsync(file.fileno())
-                # mkstemp makes files private; a dataset is as readable as the umask lets any file be.
+                # mkstemp makes private files; a dataset is as readable as the umask allows.
                 Path(name).chmod(0o666 & ~_umask())
         except OSError:
             Path(name).unlink(missing_ok=True)
@@ -91,9 +91,9 @@ class DirectoryStore:
                 yield chunk
 
     async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
-        """Files by key in byte order; a folder is read when its turn comes."""
+        """Files by key in byte order. Each folder is read when the walk reaches it."""
         walk = self._walk(prefix, start_after)
-        while batch := await asyncio.to_thread(_some, walk):
+        while batch := await asyncio.to_thread(_next_batch, walk):
             for info in batch:
                 yield info
 
@@ -102,7 +102,7 @@ class DirectoryStore:
         yield from self._below(start + "/" if start else "", prefix, start_after)
 
     def _below(self, folder: str, prefix: str, start_after: str) -> Iterator[ObjectInfo]:
-        # In byte order of whole keys a folder sorts as its name with a slash behind it.
+        # In the byte order of whole keys a folder sorts as its name with a slash.
         for name, is_folder in sorted(self._entries(folder), key=lambda item: item[0].encode()):
             key = folder + name
             if is_folder:
@@ -134,7 +134,7 @@ class DirectoryStore:
         return ObjectInfo(key, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Remove files, and the folders that this leaves empty."""
+        """Remove files, and the folders that become empty."""
         paths = [self._path(key) for key in keys]
         await run_in_thread(lambda: self._delete(paths))
 
@@ -168,20 +168,20 @@ def _may_hold(folder: str, prefix: str, start_after: str) -> bool:
     return in_prefix and behind
 
 
-def _some(walk: Iterator[ObjectInfo]) -> list[ObjectInfo]:
+def _next_batch(walk: Iterator[ObjectInfo]) -> list[ObjectInfo]:
     return [info for _, info in zip(range(1000), walk, strict=False)]
 
 
 @cache
 def _umask() -> int:
-    # The only way to read it is to set it, which all threads would see: once is enough.
+    # It can only be read by setting it, which all threads see: read it once.
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
 
 
 def _sync_directory(folder: Path) -> None:
-    # Windows cannot open a directory; there a link is durable with its file.
+    # Windows cannot open a directory; there a link is as durable as its file.
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Object keys: checked once, at the stores' boundary, so that none can escape its root."""
+"""Object keys are checked here, at the boundary of every store, so that no key can escape its root."""
 
 from shardline_common.errors import UsageError
 
@@ -6,10 +6,10 @@ _MOST_BYTES = 1024
 
 
 def checked(key: str) -> str:
-    """The key, if it is relative, `/`-separated and stays below its root.
+    """The key, if it is relative, `/`-separated, without `.` and `..`, and at most 1,024 bytes long.
 
     Raises:
-        UsageError: it does not.
+        UsageError: it is not.
     """
     parts = key.split("/")
     bad = any(part in ("", ".", "..") for part in parts) or "\\" in key

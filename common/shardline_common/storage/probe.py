@@ -1,4 +1,4 @@
-"""Whether a store keeps the one promise that everything rests on: create-only puts."""
+"""The probe of an object store: does it honour create-only puts, on which exactly-once rests?"""
 
 import asyncio
 import secrets
@@ -11,11 +11,11 @@ _WRITERS = 12
 
 
 async def probe_create_only(store: ObjectStore) -> None:
-    """Let many writers create one key at once: exactly one may win.
+    """Let 12 writers create one key at once; exactly one may succeed.
 
     Raises:
-        UsageError: the store lets more than one succeed.
-        StoreUnavailable: it cannot be asked, or lost the winner's answer; ask again.
+        UsageError: more than one succeeded.
+        StoreUnavailable: the store cannot be reached, or the answer to the winner was lost; call again.
     """
     key = f"_probe/{secrets.token_hex(16)}"
 
@@ -29,8 +29,8 @@ async def probe_create_only(store: ObjectStore) -> None:
     wins = sum(await asyncio.gather(*map(create, range(_WRITERS))))
     try:
         if wins == 0:
-            # The winner's answer was lost, and its retry met its own object.
-            raise StoreUnavailable(f"{store.uri} did not tell who of {_WRITERS} writers of one key won")
+            # The answer to the winner was lost, and its retry found its own object.
+            raise StoreUnavailable(f"{store.uri} did not say which of {_WRITERS} writers succeeded")
         if wins > 1:
             raise UsageError(
                 f"{store.uri} does not honour create-only puts (If-None-Match: *): "
@@ -38,6 +38,6 @@ async def probe_create_only(store: ObjectStore) -> None:
                 hint="Shardline cannot be exactly once there; use a store or version that does",
             )
     finally:
-        # Who may not delete is no worse a writer.
+        # A writer needs no right to delete.
         with suppress(StoreUnavailable):
             await store.delete([key])

@@ -1,4 +1,4 @@
-"""S3-compatible storage. The only importer of aioboto3 and botocore."""
+"""S3-compatible storage."""
 
 import asyncio
 import os
@@ -35,9 +35,9 @@ _TRANSIENT = (HTTPClientError, HttpError, OSError, asyncio.TimeoutError)
 
 @dataclass(frozen=True, slots=True)
 class S3Options:
-    """Where the bucket is and how to reach it. Without keys the usual AWS chain finds them.
+    """A bucket and how to reach it. Without keys the usual AWS chain finds them.
 
-    Time-outs are in seconds; `attempts` bounds the tries of one request before StoreUnavailable.
+    Time-outs are in seconds; after `attempts` failed attempts a request raises StoreUnavailable.
     """
 
     bucket: str
@@ -61,9 +61,9 @@ class S3Options:
         return f"s3://{self.bucket} at {self.endpoint_url or 'AWS'}"
 
     def config(self) -> Config:
-        """Botocore's configuration: no retries of its own, and checksums only where they are required.
+        """The configuration of botocore: no retries, and checksums only where they are required.
 
-        Some stores keep the trailer of the checksums that botocore adds by default inside of the file.
+        By default botocore adds checksums as a trailer, which some stores keep inside the object.
         """
         return Config(
             connect_timeout=self.connect_timeout,
@@ -77,7 +77,7 @@ class S3Options:
 
 
 class S3Client:
-    """Requests to any bucket of one endpoint, with retries, and with foreign errors translated."""
+    """Requests to any bucket of one endpoint, with retries and translated errors."""
 
     def __init__(self, client: "Client", options: S3Options) -> None:
         self._client = client
@@ -85,7 +85,7 @@ class S3Client:
         self._down = False
 
     async def put_new(self, bucket: str, key: str, body: bytes | Path, content_type: str) -> None:
-        """Create-only put. A retry after a lost answer meets its own object: ObjectExists, too."""
+        """Create-only put. A retry after a lost answer raises ObjectExists for its own object."""
         extra: dict[str, Any] = {"ContentType": content_type}
         if self._options.encryption:
             extra["ServerSideEncryption"] = self._options.encryption
@@ -109,7 +109,7 @@ class S3Client:
             )
 
     async def get(self, bucket: str, key: str) -> bytes:
-        """A small object's bytes."""
+        """The bytes of a small object. Raises ObjectMissing."""
 
         async def read() -> bytes:
             answer = await self._client.get_object(Bucket=bucket, Key=key)
@@ -121,10 +121,11 @@ class S3Client:
     async def stream_object(
         self, bucket: str, key: str, *, offset: int = 0, etag: str = ""
     ) -> AsyncIterator[bytes]:
-        """Bytes from `offset` on; goes on where a connection broke, as long as the object is the same.
+        """The bytes from `offset` on. Continues where a connection broke, as long as the object is the same.
 
         Raises:
-            JobFailed: `source_changed`: the object has another ETag than `etag`, or changed meanwhile.
+            JobFailed: `source_changed`: the object has not the ETag `etag`, or changed meanwhile.
+            ObjectMissing: there is no such object.
         """
         failures = 0
         while True:
@@ -191,7 +192,7 @@ class S3Client:
     async def _delete(self, bucket: str, keys: Sequence[str]) -> None:
         batch: Any = [{"Key": key} for key in keys]
         answer = await self._client.delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
-        # What was not removed is told in an answer that is a success: 200.
+        # An answer with the status 200 names the objects that were not removed.
         for error in answer.get("Errors", []):
             raise self._unavailable(f"delete {error.get('Key')}", OSError(), error.get("Code", "unknown"))
 

@@ -1,4 +1,8 @@
-"""/metrics, /healthz and /readyz of a long-running process. They tell the truth."""
+"""/metrics, /healthz and /readyz of a long-running process.
+
+/healthz is 200 while the event loop runs. /readyz is 503 while a probe reports a fault, such as Kafka or the
+store failing for SHARDLINE_STUCK_SECONDS.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -12,7 +16,7 @@ from shardline_common.errors import ShardlineError, UsageError
 from shardline_common.telemetry.metrics import Metrics
 
 Probe = Callable[[], Awaitable[str | None]]
-"""None when all is well, else a sentence that says what is not."""
+"""None without a fault, else a sentence about the fault."""
 
 _PROBE_SECONDS = 3.0
 
@@ -21,12 +25,10 @@ _PROBE_SECONDS = 3.0
 async def serve_health(
     metrics: Metrics, probes: Mapping[str, Probe], host: str, port: int
 ) -> AsyncIterator[int]:
-    """Serve for as long as the context lasts; gives the port, which `port` 0 leaves to the system.
-
-    /healthz answers while the event loop turns; /readyz is 503 until every probe is content.
+    """Serve for as long as the context lasts; gives the port. `port` 0 is any free port.
 
     Raises:
-        UsageError: the port is taken.
+        UsageError: the port is in use.
     """
     app = web.Application()
     app.router.add_get("/metrics", _metrics(metrics))

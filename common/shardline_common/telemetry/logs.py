@@ -1,9 +1,8 @@
-"""Logs: one line for each thing that happened, as JSON for programs or in columns for people.
+"""Logs: one line for each event, as JSON or in columns.
 
-Whoever logs uses the standard library (`logging.getLogger(__name__)`); here a record becomes a line. Its
-fields: time, level, logger, event; what `log_context` bound (job, attempt, partition, request_id);
-what `about` added; `trace_id`, where there is a trace; and `hint`, what to do: that of the first
-ShardlineError among the record's arguments.
+All modules log by the standard library (`logging.getLogger(__name__)`). A line has the fields time, level,
+logger and event; those of `log_context` (job, attempt, partition, request_id); those of `about`; `trace_id`
+where there is a trace; and `hint`, that of the first ShardlineError among the arguments of the record.
 """
 
 import json
@@ -36,22 +35,24 @@ _ALL_BUT_LINES = {number: text for number, text in _CONTROL.items() if chr(numbe
 
 
 def log_to_stderr(level: str, style: str = "auto", secrets: Collection[str] = ()) -> None:
-    """Log to stderr from `level` on; the client libraries only from warnings on.
+    """Log to stderr.
 
-    `style` is `json`, `console`, or `auto`: the latter where stderr is a terminal, else JSON.
-    `secrets` are masked wherever they stand in a line.
+    Args:
+        level: the lowest level; client libraries log warnings at least.
+        style: json, console, or auto: console where stderr is a terminal, else json.
+        secrets: texts that are masked in every line.
     """
     handler = _Stderr(sys.stderr)
     handler.setFormatter(log_formatter(style, secrets, sys.stderr))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _CLIENTS:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
-    # What a client cannot do now it tries again, and tells us; its own cries are for debugging.
+    # The client retries, and raises what it cannot do; its own log lines help only in debugging.
     logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.CRITICAL)
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes to what stderr is at the time: a live panel stands in for it, and keeps lines above itself."""
+    """Writes to the current sys.stderr. A live panel replaces it, to keep the lines above the panel."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the line."""
@@ -60,7 +61,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
 
 def log_formatter(style: str, secrets: Collection[str], stream: TextIO) -> logging.Formatter:
-    """Makes the lines that go to a stream."""
+    """The formatter of the lines of a stream."""
     console = style == "console" or (style == "auto" and stream.isatty())
     last: list[Processor] = [_printable, _console(stream)] if console else [_JSON]
     chain: list[Processor] = [_described, _bound, _added, _traced, _hinted, format_exc_info]
@@ -69,22 +70,22 @@ def log_formatter(style: str, secrets: Collection[str], stream: TextIO) -> loggi
 
 
 def log_context(**fields: str | int) -> AbstractContextManager[None]:
-    """Add fields to each line that is logged in this context: by this task, and by tasks it starts."""
+    """Add fields to every line of this context: of this task, and of the tasks that it starts."""
     return bound_contextvars(**fields)
 
 
 def context_fields() -> dict[str, Any]:
-    """What `log_context` has bound here."""
+    """The fields that `log_context` has added here."""
     return get_contextvars()
 
 
 def about(**fields: Any) -> Mapping[str, Any]:
-    """Fields of a single line: `_log.info("answered", extra=about(status=200))`."""
+    """Fields of one line: `_log.info("answered", extra=about(status=200))`."""
     return {"fields": fields}
 
 
 def _console(stream: TextIO) -> Processor:
-    # Rich's tracebacks, the default, show local variables: among them may be secrets.
+    # The default, Rich's tracebacks, shows local variables, which may be secrets.
     return ConsoleRenderer(
         colors=stream.isatty(),
         pad_event_to=40,
@@ -94,7 +95,7 @@ def _console(stream: TextIO) -> Processor:
     )
 
 
-# Without ASCII escapes people can search for words; a lone surrogate is escaped by stderr itself.
+# Without ASCII escapes, words can be searched for. stderr escapes a lone surrogate.
 _JSON = JSONRenderer(json.dumps, ensure_ascii=False)
 
 
@@ -111,7 +112,7 @@ def _described(_: Any, __: str, fields: _Fields) -> _Fields:
 
 def _bound(_: Any, __: str, fields: _Fields) -> _Fields:
     bound = context_fields()
-    # A context gives them in any order, and people compare lines.
+    # In a fixed order, so that lines can be compared.
     return {**fields, **{name: bound[name] for name in sorted(bound, key=lambda name: _PLACES.get(name, 9))}}
 
 
@@ -127,7 +128,7 @@ def _traced(_: Any, __: str, fields: _Fields) -> _Fields:
 
 
 def _hinted(_: Any, __: str, fields: _Fields) -> _Fields:
-    # A record with one mapping as its argument has no positional ones.
+    # A record whose only argument is a mapping has no positional arguments.
     arguments = fields.pop("positional_args", ())
     found = arguments if isinstance(arguments, tuple) else ()
     hints = [error.hint for error in found if isinstance(error, ShardlineError) and error.hint]
@@ -135,7 +136,7 @@ def _hinted(_: Any, __: str, fields: _Fields) -> _Fields:
 
 
 def _printable(_: Any, __: str, fields: _Fields) -> _Fields:
-    # A path or an id from outside must not start a line of its own, nor paint the terminal.
+    # A path or an id from outside must not start a new line or control the terminal.
     return {
         name: value.translate(_ALL_BUT_LINES if name == "exception" else _CONTROL)
         if isinstance(value, str)
@@ -145,15 +146,15 @@ def _printable(_: Any, __: str, fields: _Fields) -> _Fields:
 
 
 class Masking:
-    """Replaces secrets, also percent-encoded and as `repr` writes them, in all that is not from the code."""
+    """Replaces secrets, also percent-encoded and as `repr` writes them, in all fields but the fixed ones."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         forms = {form for secret in secrets for form in (secret, quote(secret, safe=""), repr(secret)[1:-1])}
-        # The longest first: one secret may be a part of another.
+        # The longest first, because one secret may be a part of another.
         self._forms = sorted(filter(None, forms), key=len, reverse=True)
 
     def __call__(self, _: Any, __: str, fields: _Fields) -> _Fields:
-        """Mask the values; what JSON does not know becomes text."""
+        """Mask the values. A value of an unknown type becomes text."""
         return {
             name: value if name in _OF_THE_CODE else self._masked(value) for name, value in fields.items()
         }
@@ -172,10 +173,10 @@ class Masking:
 
 
 class RateLimitFilter(logging.Filter):
-    """Lets one message of a form through in so many seconds, and counts those it held back.
+    """Passes one record of each message format in `seconds`, and drops the others.
 
-    A client that cannot reach its server says so ten times a second, one whose topic was deleted
-    thousands of times. The next line that passes tells in `repeated` how many were dropped before it.
+    A client that cannot reach its server logs ten times a second; one whose topic was deleted, thousands of
+    times. The next record that passes has the number of dropped ones in the field `repeated`.
     """
 
     def __init__(self, seconds: float = 60.0, now: Callable[[], float] = time.monotonic) -> None:
@@ -183,22 +184,22 @@ class RateLimitFilter(logging.Filter):
         self._seconds = seconds
         self._now = now
         self._passed: dict[str, float] = {}
-        self._held: dict[str, int] = {}
+        self._dropped: dict[str, int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record passes."""
         form, now = str(record.msg), self._now()
         if now - self._passed.get(form, -self._seconds) < self._seconds:
-            self._held[form] = self._held.get(form, 0) + 1
+            self._dropped[form] = self._dropped.get(form, 0) + 1
             return False
         self._passed[form] = now
-        if held := self._held.pop(form, 0):
-            record.fields = {"repeated": held}
+        if dropped := self._dropped.pop(form, 0):
+            record.fields = {"repeated": dropped}
         return True
 
 
-def hold_back(*names: str) -> None:
-    """Let each message of these loggers of clients through once a minute."""
+def limit_rate(*names: str) -> None:
+    """Pass each message format of these loggers once a minute."""
     for name in names:
         logger = logging.getLogger(name)
         if not any(isinstance(item, RateLimitFilter) for item in logger.filters):

@@ -1,4 +1,7 @@
-"""The metrics: a typed catalogue, one registry per process part, updated per batch and never per document."""
+"""The metrics: a typed catalogue, and one registry for each part of a process.
+
+They are updated per batch, never per document.
+"""
 
 import asyncio
 import time
@@ -28,7 +31,7 @@ _BYTES = tuple(float(1 << power) for power in range(16, 33))
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A metric: its kind, what it means, and the labels beside `dataset_job`."""
+    """A metric: kind, meaning, and labels beside `dataset_job`, which only metrics `per_job` have."""
 
     kind: type[MetricWrapperBase]
     meaning: str
@@ -41,39 +44,39 @@ CATALOGUE: dict[str, Definition] = {
     "documents_produced_total": Definition(Counter, "Messages sent to the job's topic"),
     "documents_dropped_total": Definition(Counter, "Documents read again that an earlier attempt had sent"),
     "documents_consumed_total": Definition(Counter, "Messages read from the job's topic, replays included"),
-    "documents_written_total": Definition(Counter, "Rows in landed shards"),
+    "documents_written_total": Definition(Counter, "Rows in committed shards"),
     "documents_rejected_total": Definition(Counter, "Documents dropped by the filters", ("reason",)),
     "documents_dead_lettered_total": Definition(Counter, "Documents that could not be rows", ("reason",)),
-    "bytes_written_total": Definition(Counter, "Uncompressed bytes of rows in landed shards"),
-    "shards_written_total": Definition(Counter, "Landed shards"),
-    "shard_bytes": Definition(Histogram, "Uncompressed bytes of a landed shard", buckets=_BYTES),
-    "shard_put_duration_seconds": Definition(Histogram, "Time of a shard's put, with its retries"),
+    "bytes_written_total": Definition(Counter, "Uncompressed bytes of rows in committed shards"),
+    "shards_written_total": Definition(Counter, "Committed shards"),
+    "shard_bytes": Definition(Histogram, "Uncompressed bytes of a committed shard", buckets=_BYTES),
+    "shard_put_duration_seconds": Definition(Histogram, "Time of the put of a shard, with its retries"),
     "source_batch_duration_seconds": Definition(Histogram, "Time the source took for a batch"),
     "source_wait_seconds": Definition(
-        Gauge, "For how long the source has been asked without an answer, failed tries included"
+        Gauge, "Seconds since the source was asked without an answer, failed attempts included"
     ),
     "transaction_duration_seconds": Definition(Histogram, "Time of a Kafka transaction"),
     "lag_documents": Definition(Gauge, "Messages produced that no chain holds yet"),
     "lag_seconds": Definition(
-        Gauge, "Age of the oldest message that no chain holds yet, as far as this producer has seen"
+        Gauge, "Age of the oldest message that no chain holds yet, since this producer owns the job"
     ),
     "backlog_ratio": Definition(
-        Gauge, "Share of what the job's topic may hold that no chain holds yet; at 1 the producer waits"
+        Gauge, "Share of the topic's limit that no chain holds yet; at 1 the producer waits"
     ),
     "slowest_partition": Definition(Gauge, "Number of the partition with the most lag; -1 when none lags"),
-    "slowest_partition_lag_documents": Definition(Gauge, "Messages of it that no chain holds yet"),
-    "job_documents": Definition(
-        Gauge, "Messages of a job by what became of them, over all attempts", ("stage",)
+    "slowest_partition_lag_documents": Definition(
+        Gauge, "Messages of that partition that no chain holds yet"
     ),
+    "job_documents": Definition(Gauge, "Messages of a job by stage, over all attempts", ("stage",)),
     "job_progress_ratio": Definition(Gauge, "Share of the job that is done, 0 to 1"),
-    "job_eta_seconds": Definition(Gauge, "Seconds left at the rate since the job was taken up"),
+    "job_eta_seconds": Definition(Gauge, "Seconds left at the rate since this producer owns the job"),
     "checkpoint_timestamp_seconds": Definition(
         Gauge, "When the last checkpoint was committed; only while documents are still being sent"
     ),
-    "last_document_timestamp_seconds": Definition(Gauge, "When a message was last sent or landed"),
+    "last_document_timestamp_seconds": Definition(Gauge, "When a message was last sent or committed"),
     "records_replayed_total": Definition(Counter, "Messages read again after a crash or rebalance"),
-    "creates_refused_total": Definition(Counter, "Creates that found the object there already"),
-    "store_errors_total": Definition(Counter, "Errors of the object store that are tried again"),
+    "creates_refused_total": Definition(Counter, "Creates that found an object under the key"),
+    "store_errors_total": Definition(Counter, "Errors of the object store that are retried"),
     "jobs": Definition(Gauge, "Jobs this producer owns", ("state",), per_job=False),
     "attempts_ended_total": Definition(
         Counter, "Attempts that ended on this producer", ("ending",), per_job=False
@@ -84,9 +87,9 @@ CATALOGUE: dict[str, Definition] = {
         ("of",),
         per_job=False,
     ),
-    "job_stalled_seconds": Definition(Gauge, "Since when a job with work left has not moved"),
+    "job_stalled_seconds": Definition(Gauge, "Seconds since an unfinished job made progress"),
     "in_vain_seconds": Definition(
-        Gauge, "For how long the oldest retry of this process has had no success", per_job=False
+        Gauge, "Seconds that the longest failing retry of this process lasts", per_job=False
     ),
     "tasks": Definition(Gauge, "Asyncio tasks of this process", per_job=False),
     "spool_bytes": Definition(Gauge, "Spool reserved by open segments", per_job=False),
@@ -97,18 +100,18 @@ CATALOGUE: dict[str, Definition] = {
         Counter, "HTTP requests answered by the gateway", ("status",), per_job=False
     ),
     "gateway_answer_seconds": Definition(
-        Histogram, "Time until the answer to a request begins", ("route",), per_job=False
+        Histogram, "Time until the response to a request begins", ("route",), per_job=False
     ),
     "gateway_streams_open": Definition(
         Gauge, "Streams open now: of rows, or of events", ("kind",), per_job=False
     ),
     "gateway_streams_total": Definition(
-        Counter, "Streams that ended, by how (docs/http.md)", ("outcome",), per_job=False
+        Counter, "Streams that ended, by outcome (docs/http.md)", ("outcome",), per_job=False
     ),
     "gateway_rows_total": Definition(Counter, "Rows streamed to clients", per_job=False),
     "webhooks_total": Definition(
         Counter,
-        "Tries of the webhook: delivered, failed (tried again), given_up",
+        "Attempts of the webhook: delivered, failed (retried), given_up",
         ("outcome",),
         per_job=False,
     ),
@@ -117,7 +120,7 @@ CATALOGUE: dict[str, Definition] = {
 
 
 _PRODUCING = ("documents_produced_total", "documents_dropped_total", "store_errors_total")
-_LANDING = (
+_CONSUMING = (
     "documents_consumed_total",
     "documents_written_total",
     "bytes_written_total",
@@ -130,10 +133,11 @@ _LANDING = (
 
 @dataclass(frozen=True, slots=True)
 class JobSnapshot:
-    """Where a job stands, as its producer sees it.
+    """The progress of a job, as its producer sees it.
 
-    `lag` in messages, `lag_seconds` of the oldest of them, `backlog` as a share of the topic's limit, the
-    `slowest` partition and its lag, `documents` by stage, `ratio` of the job that is done.
+    `lag` in messages, `lag_seconds` of the oldest of them, `backlog` as a share of the topic's limit,
+    `slowest`: the partition with the most lag and its lag, `documents` by stage, `ratio`: the share of the
+    job that is done.
     """
 
     lag: int
@@ -145,7 +149,7 @@ class JobSnapshot:
 
 
 class Metrics:
-    """One process's metrics. All names have the prefix `shardline_`."""
+    """The metrics of one process. All names have the prefix `shardline_`."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -196,38 +200,38 @@ class Metrics:
             self._metrics[name].remove(job)
 
     def begin_producing(self, job: str) -> None:
-        """An attempt is taken up here: counters begin at 0, since a rate needs two values of a series."""
+        """An attempt starts here. Its counters begin at 0, because a rate needs two values of a series."""
         for name in _PRODUCING:
             self._count(name, 0, job)
 
-    def begin_landing(self, job: str, reasons: Iterable[str]) -> None:
-        """Likewise on a worker; `reasons` are those of rejections."""
-        for name in _LANDING:
+    def begin_consuming(self, job: str, reasons: Iterable[str]) -> None:
+        """An attempt starts on this worker; `reasons` are those of its rejections."""
+        for name in _CONSUMING:
             self._count(name, 0, job)
         for reason in reasons:
             self._count("documents_rejected_total", 0, job, reason)
 
     def forget_job(self, job: str) -> None:
-        """Drop all series of a job that this process has no more part in."""
+        """Drop all series of a job, because this process has no part in it any more."""
         for name, labels in self._labels.pop(job, set()):
             self._metrics[name].remove(*labels)
         self._started.pop(job, None)
         self._asked.pop(job, None)
 
     def produced(self, job: str, count: int, *, dropped: int = 0, dead: int = 0) -> None:
-        """Messages were sent, some of them dead letters, and documents dropped that had been sent before."""
+        """`count` messages were sent, `dead` of them dead letters; `dropped` were sent before."""
         self._count("documents_produced_total", count, job)
         self._count("documents_dropped_total", dropped, job)
         self._count("dead_letters_sent_total", dead, "document")
         self._gauge("last_document_timestamp_seconds", job).set(time.time())
 
     def consumed(self, job: str, count: int, replayed: int) -> None:
-        """Messages were read, some of them again."""
+        """Messages were read, `replayed` of them again."""
         self._count("documents_consumed_total", count, job)
         self._count("records_replayed_total", replayed, job)
 
-    def landed(self, job: str, segment: Totals) -> None:
-        """A segment is in the chain."""
+    def segment_committed(self, job: str, segment: Totals) -> None:
+        """A segment was committed."""
         self._count("documents_written_total", segment.rows, job)
         self._count("bytes_written_total", segment.bytes, job)
         self._count("shards_written_total", 1 if segment.rows else 0, job)
@@ -244,16 +248,16 @@ class Metrics:
         self._observe("shard_put_duration_seconds", seconds, job)
 
     def source_asked(self, job: str) -> None:
-        """The source is asked for something; until it answers, asking again is part of the same wait."""
+        """The source is asked. Until it answers, further requests are part of the same wait."""
         self._asked.setdefault(job, time.monotonic())
 
     def source_answered(self, job: str) -> None:
-        """The source gave what it was asked for, or has no more."""
+        """The source has answered."""
         self._asked.pop(job, None)
         self._gauge("source_wait_seconds", job).set(0.0)
 
     def source_batch(self, job: str, seconds: float) -> None:
-        """The source gave a batch."""
+        """The source gave a batch after `seconds`."""
         self.source_answered(job)
         self._observe("source_batch_duration_seconds", seconds, job)
 
@@ -262,23 +266,23 @@ class Metrics:
         self._observe("transaction_duration_seconds", seconds, job)
 
     def checkpointed(self, job: str, at: datetime) -> None:
-        """A checkpoint was committed, and there is more to send."""
+        """A checkpoint was committed at `at`, and there is more to send."""
         self._gauge("checkpoint_timestamp_seconds", job).set(at.timestamp())
 
     def all_sent(self, job: str) -> None:
-        """The last checkpoint before the end was committed: from now on its age means nothing."""
+        """The last documents were sent: the age of the checkpoint has no meaning any more."""
         self._drop("checkpoint_timestamp_seconds", job)
 
     def create_refused(self, job: str) -> None:
-        """A create found the key taken."""
+        """A create found an object under its key."""
         self._count("creates_refused_total", 1, job)
 
     def store_error(self, job: str) -> None:
-        """The store failed a request that is tried again."""
+        """The store failed a request that is retried."""
         self._count("store_errors_total", 1, job)
 
     def progress(self, job: str, standing: JobSnapshot) -> None:
-        """Where a job stands."""
+        """The progress of a job."""
         now = time.monotonic()
         started, first = self._started.setdefault(job, (now, standing.ratio))
         self._gauge("lag_documents", job).set(standing.lag)
@@ -294,11 +298,11 @@ class Metrics:
             self._gauge("job_eta_seconds", job).set(left)
 
     def stalled(self, job: str, seconds: float) -> None:
-        """How long nothing of a job was sent or landed, though there is work left."""
+        """Nothing of an unfinished job was sent or committed for `seconds`."""
         self._gauge("job_stalled_seconds", job).set(seconds)
 
     def follow_jobs(self, states: Callable[[], Sequence[str]]) -> None:
-        """Ask at every scrape for the states of the jobs that this producer owns: never a stale count."""
+        """Count the jobs by state at every scrape; `states` gives the states of this producer's jobs."""
         self._job_states = states
         for ending in ("completed", "failed", "cancelled"):
             self._count("attempts_ended_total", 0, ending)
@@ -307,7 +311,7 @@ class Metrics:
         for outcome in ("delivered", "failed", "given_up"):
             self._count("webhooks_total", 0, outcome)
 
-    def ended(self, ending: str) -> None:
+    def attempt_ended(self, ending: str) -> None:
         """An attempt ended."""
         self._count("attempts_ended_total", 1, ending)
 
@@ -316,13 +320,13 @@ class Metrics:
         self._count("dead_letters_sent_total", 1, "message")
 
     def follow(self, name: str, ask: Callable[[], float], *labels: str) -> None:
-        """Ask at every scrape for a gauge's value."""
+        """Set a gauge at every scrape; `ask` gives its value."""
         self._followed.append((self._gauge(name, *labels), ask))
 
     def refresh(self) -> None:
-        """Bring what is asked for at scrapes up to date; call it on the event loop."""
-        vain = longest_failing(SystemClock())
-        self._gauge("in_vain_seconds").set(vain[1] if vain else 0.0)
+        """Set the gauges that are computed at a scrape. Call it on the event loop."""
+        failing = longest_failing(SystemClock())
+        self._gauge("in_vain_seconds").set(failing[1] if failing else 0.0)
         self._gauge("tasks").set(len(asyncio.all_tasks()))
         states = self._job_states()
         for state in State:
@@ -333,34 +337,25 @@ class Metrics:
             gauge.set(ask())
 
     def requested(self, status: int, route: str, seconds: float) -> None:
-        """The gateway answered a request; `seconds` until the answer began, `status` 0 when none did."""
+        """The gateway answered a request: `seconds` until the response began; `status` 0: there was none."""
         self._count("gateway_requests_total", 1, str(status))
         if status:
             self._observe("gateway_answer_seconds", seconds, route)
 
     def begin_streams(self, outcomes: Iterable[str]) -> None:
-        """Let the streams of each outcome count from 0."""
+        """Let the counters of these outcomes begin at 0."""
         for outcome in outcomes:
             self._count("gateway_streams_total", 0, outcome)
 
     def streamed(self, outcome: str, rows: int) -> None:
-        """A stream of the gateway ended."""
+        """A stream of the gateway ended after `rows` rows."""
         self._count("gateway_streams_total", 1, outcome)
         self._count("gateway_rows_total", rows)
 
     def webhook(self, outcome: str) -> None:
-        """The webhook was tried."""
+        """An attempt of the webhook ended."""
         self._count("webhooks_total", 1, outcome)
 
     def spool(self, reserved: int) -> None:
-        """Spool bytes reserved now."""
+        """The bytes of spool that are reserved."""
         self._gauge("spool_bytes").set(reserved)
-
-
-def metrics_reference() -> str:
-    """The catalogue as a Markdown table."""
-    lines = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
-    for name, item in CATALOGUE.items():
-        labels = ", ".join((("dataset_job",) if item.per_job else ()) + item.labels)
-        lines.append(f"| `shardline_{name}` | {item.kind.__name__.lower()} | {labels} | {item.meaning} |")
-    return "\n".join(lines) + "\n"

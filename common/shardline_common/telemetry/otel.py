@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry: the only importer of its packages (extra `otel`)."""
+"""Traces by OpenTelemetry (extra `otel`)."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -16,8 +16,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.re import parse_env_headers
 
 from shardline_common import __version__
-from shardline_common.telemetry.logs import context_fields, hold_back
-from shardline_common.telemetry.tracing import HEADER, Span, Value
+from shardline_common.job.trace_headers import TRACE_HEADER
+from shardline_common.telemetry.logs import context_fields, limit_rate
+from shardline_common.telemetry.tracing import Span, Value
 
 _LAST_SECONDS = 3.0
 _PROPAGATOR = TraceContextTextMapPropagator()
@@ -25,7 +26,7 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 @dataclass(frozen=True, slots=True)
 class OtelOptions:
-    """Where spans go (the whole URL), in whose name, with which headers (name=value, by commas)."""
+    """The whole URL for spans, the service name, and headers (name=value, separated by commas)."""
 
     url: str
     service: str
@@ -34,15 +35,15 @@ class OtelOptions:
 
 @contextmanager
 def open_otel(options: OtelOptions) -> Iterator["OtelTracer"]:
-    """A tracer that sends in the background; what is left at the end gets a few seconds."""
-    hold_back("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+    """A tracer that sends spans in the background. At the end it has 3 seconds to send the rest."""
+    limit_rate("opentelemetry.exporter.otlp.proto.http.trace_exporter")
     headers = dict(parse_env_headers(options.headers, liberal=True))
     exporter = OTLPSpanExporter(options.url, headers=headers)
     tracer = OtelTracer(BatchSpanProcessor(exporter), options.service)
     try:
         yield tracer
     finally:
-        # The SDK would try for half a minute to reach a collector that is away.
+        # The SDK tries for half a minute to reach a collector that is away.
         last = threading.Thread(target=tracer.close, daemon=True)
         last.start()
         last.join(_LAST_SECONDS)
@@ -58,12 +59,12 @@ class OtelTracer:
         self._tracer = self._provider.get_tracer("shardline", __version__)
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the rest."""
         self._provider.shutdown()
 
     @contextmanager
     def span(self, name: str, attributes: Mapping[str, Value]) -> Iterator[Span]:
-        """A span. Of an error it tells the class: its text belongs into the log, where secrets are masked."""
+        """A span. An error sets its class; its text goes only to the log, where secrets are masked."""
         with self._tracer.start_as_current_span(
             name,
             attributes=_named({**context_fields(), **attributes}),
@@ -79,8 +80,8 @@ class OtelTracer:
 
     @contextmanager
     def continued(self, traceparent: str) -> Iterator[None]:
-        """Let a span of another process be the current one."""
-        token = attach(_PROPAGATOR.extract({HEADER: traceparent}))
+        """Make a span of another process the current one."""
+        token = attach(_PROPAGATOR.extract({TRACE_HEADER: traceparent}))
         try:
             yield
         finally:
@@ -90,7 +91,7 @@ class OtelTracer:
         """The current span."""
         carrier: dict[str, str] = {}
         _PROPAGATOR.inject(carrier)
-        return carrier.get(HEADER)
+        return carrier.get(TRACE_HEADER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,27 @@
+"""The catalogues of settings and metrics as Markdown tables."""
+
+from shardline_common.settings.load import Settings, is_secret, masked, names_of
+from shardline_common.telemetry.metrics import CATALOGUE
+
+
+def metrics_reference() -> str:
+    """The metrics."""
+    lines = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
+    for name, item in CATALOGUE.items():
+        labels = ", ".join((("dataset_job",) if item.per_job else ()) + item.labels)
+        lines.append(f"| `shardline_{name}` | {item.kind.__name__.lower()} | {labels} | {item.meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def settings_reference() -> str:
+    """The settings."""
+    lines = ["| environment | shardline.toml | default | meaning |", "|---|---|---|---|"]
+    for name, info in Settings.model_fields.items():
+        names = ", ".join(f"`{one}`" for one in names_of(name))
+        secret = is_secret(name)
+        if secret:
+            names += f", `{names_of(name)[0]}_FILE`"
+        default = "the system's temporary folder" if name == "spool_dir" else masked(info.default)
+        key = "(secret)" if secret else f"`{name}`"
+        lines.append(f"| {names} | {key} | {default} | {info.description} |")
+    return "\n".join(lines) + "\n"
