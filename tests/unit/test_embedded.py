@@ -319,7 +319,7 @@ Tamper = Callable[[bytes], bytes | None]
             "source is not a str",
         ),
         ("data/train/", lambda _: None, "there is no"),
-        ("_state/chain/00000/", lambda _: None, "the chain should go on at sequence 0"),
+        ("_state/chain/00000/", lambda _: None, "the chain should continue at sequence 0"),
         ("_state/chain/00001/", lambda body: body.replace(b'"rows": ', b'"rows": 1', 1), "do not add up"),
         ("manifest.json", lambda body: body.replace(b'"digest": "', b'"digest": "0', 1), "the manifest says"),
         ("manifest.json", lambda body: body.replace(b'"count": ', b'"count": 1', 1), "the source counted"),

@@ -25,7 +25,7 @@ class Overwrites(MemoryStore):
 
 
 async def test_a_lost_answer_is_asked_again() -> None:
-    with pytest.raises(StoreUnavailable, match="did not tell"):
+    with pytest.raises(StoreUnavailable, match="did not say"):
         await probe_create_only(AnswersLost())
 
 
