@@ -1,4 +1,4 @@
-"""Fills ChromaDB for the tests, over its HTTP API and without the adapter under test."""
+"""Fills ChromaDB for the tests, over its HTTP API, without the adapter under test."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import aiohttp
 
-from shardline_producer.sources.uds3.chroma.ranker import ChromaOptions
+from shardline_producer.sources.uds3.chroma.collection import ChromaOptions
 from tests.stores import Address, http_options
 
 _BATCH = 100
@@ -22,7 +22,7 @@ class ChromaData:
         self.options = ChromaOptions(http_options(address), collection=self.name)
 
     async def create(self) -> None:
-        """Make it, empty."""
+        """Create it, empty."""
         body = {"name": self.name, "configuration": {"hnsw": {"space": self._space}}}
         await self._post(self._folder, body)
 
@@ -32,7 +32,7 @@ class ChromaData:
         metadatas: Mapping[str, Mapping[str, Any]] | None = None,
         documents: Mapping[str, str] | None = None,
     ) -> None:
-        """Add records: id to vector, and for some of them metadata and text."""
+        """Add records: vectors by id, and the metadata and texts of some of them."""
         names = list(records)
         for start in range(0, len(names), _BATCH):
             ids = names[start : start + _BATCH]

@@ -1,4 +1,4 @@
-"""Fills CouchDB for the tests, over its HTTP API and without the adapter under test."""
+"""Fills CouchDB for the tests, over its HTTP API, without the adapter under test."""
 
 import json
 from typing import Any
@@ -6,25 +6,25 @@ from uuid import uuid4
 
 import aiohttp
 
-from shardline_producer.sources.uds3.couch.bodies import basic
+from shardline_producer.sources.uds3.couch.body_store import basic_auth
 from tests.stores import Address
 
 
 class CouchData:
-    """One new database, filled without the adapter under test."""
+    """One new database."""
 
     def __init__(self, address: Address) -> None:
-        self._headers = basic(address.user, address.password) if address.user else {}
+        self._headers = basic_auth(address.user, address.password) if address.user else {}
         self.name = f"test-{uuid4().hex[:12]}"
         self._url = f"{address.url}/{self.name}"
 
     async def create(self, *documents: dict[str, Any]) -> None:
-        """Make it."""
+        """Create it, with these documents."""
         await self._ask("PUT", "", None)
         await self.post("/_bulk_docs", {"docs": list(documents)})
 
     async def post(self, path: str, body: Any) -> Any:
-        """POST below the database."""
+        """POST to a path of the database. Returns the JSON of the answer."""
         return await self._ask("POST", path, body)
 
     async def _ask(self, method: str, path: str, body: Any) -> Any:

@@ -1,4 +1,4 @@
-"""PostgreSQL for the tests: the environment's, else a container, else this machine's own server."""
+"""PostgreSQL for the tests: the server the environment names, else a container, else a process."""
 
 import os
 import secrets
@@ -22,7 +22,7 @@ POSTGRES_IMAGE = "postgres:15.14"
 
 @dataclass(frozen=True)
 class Database:
-    """A database of one's own on the session's server."""
+    """A database on the server that all tests share, with a user who may do anything."""
 
     host: str
     port: int
@@ -32,7 +32,7 @@ class Database:
 
     @property
     def env(self) -> dict[str, str]:
-        """The settings of a process that reads it."""
+        """The environment of a process that reads it."""
         return {
             "POSTGRES_HOST": self.host,
             "POSTGRES_PORT": str(self.port),
@@ -43,12 +43,12 @@ class Database:
 
     @property
     def settings(self) -> Settings:
-        """The same as settings."""
+        """The settings of a process that reads it."""
         return Settings.model_validate({name.lower(): value for name, value in self.env.items()})
 
     @property
     def options(self) -> PostgresOptions:
-        """The same for the adapter."""
+        """The options of the adapter."""
         return PostgresOptions(self.host, self.port, self.user, self.password, self.name, sslmode="disable")
 
     @property
@@ -58,7 +58,7 @@ class Database:
 
     @asynccontextmanager
     async def admin(self) -> AsyncIterator[Any]:
-        """A connection that may do anything."""
+        """Open a connection of the administrator."""
         connection = await asyncpg.connect(
             host=self.host, port=self.port, user=self.user, password=self.password, database=self.name
         )
@@ -74,7 +74,7 @@ class Database:
                 await connection.execute(statement)
 
     async def fetch(self, query: str, *values: object) -> list[Any]:
-        """Rows of a query."""
+        """Run a query. Returns its rows."""
         async with self.admin() as connection:
             return list(await connection.fetch(query, *values))
 
@@ -84,7 +84,7 @@ class Database:
             await connection.copy_records_to_table(table, columns=list(columns), records=rows)
 
     async def readers(self) -> int:
-        """How many connections of Shardline are open to it now."""
+        """The number of connections that Shardline has open."""
         query = (
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
             " AND application_name = 'shardline'"
@@ -94,21 +94,21 @@ class Database:
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    """The session's server: use a database of your own (the fixture `database`)."""
+    """The server that all tests share. Each test uses a database of its own: the fixture `database`."""
     with _server(tmp_path_factory.mktemp("postgres")) as found:
         yield found
 
 
 @pytest.fixture
 async def database(postgres_server: Database) -> AsyncIterator[Database]:
-    """An empty database of this test's own."""
+    """An empty database for one test."""
     async with own_database(postgres_server) as found:
         yield found
 
 
 @asynccontextmanager
 async def own_database(server: Database, provider: str = "icu") -> AsyncIterator[Database]:
-    """An empty database; its default order is a dictionary's (icu), or that of bytes (libc)."""
+    """Create an empty database. Its default collation is a dictionary's (icu) or byte order (libc)."""
     name = f"test_{secrets.token_hex(4)}"
     order = "LOCALE_PROVIDER icu ICU_LOCALE 'de-DE'" if provider == "icu" else "LOCALE_PROVIDER libc"
     await server.execute(f"CREATE DATABASE {name} TEMPLATE template0 {order} LOCALE 'C.UTF-8'")
@@ -133,7 +133,7 @@ def _server(folder: Path) -> Iterator[Database]:
 
 @contextmanager
 def local_postgres(folder: Path, *, tls: bool = False) -> Iterator[PostgresServer]:
-    """A server of one's own; its `stop` and `start` keep port and data."""
+    """Run a server. Its `stop` and `start` keep port and data."""
     server = PostgresServer(folder, tls=tls)
     try:
         server.start()

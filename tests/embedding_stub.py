@@ -1,4 +1,4 @@
-"""A service that embeds over HTTP for the tests: it knows the vectors of a few texts."""
+"""Embedders for the tests: an HTTP service that knows a few texts, and one with a fixed vector."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -15,7 +15,7 @@ from shardline_producer.sources.uds3.embedding.http_embedder import HttpEmbedder
 async def embedding_service(
     vectors: Mapping[str, Sequence[float]], token: str | None = None
 ) -> AsyncIterator[str]:
-    """Its URL. It answers as OpenAI's API at /v1/embeddings, as text-embeddings-inference at /embed."""
+    """Run a service: OpenAI's API at /v1/embeddings, text-embeddings-inference at /embed. Yields its URL."""
 
     def vector(request: web.Request, text: Any) -> list[float]:
         if token is not None and request.headers.get("Authorization") != f"Bearer {token}":
@@ -25,9 +25,9 @@ async def embedding_service(
         return list(vectors[text])
 
     async def openai(request: web.Request) -> web.Response:
-        asked = await request.json()
-        assert asked["model"] == "all-MiniLM-L6-v2"
-        return web.json_response({"data": [{"embedding": vector(request, asked["input"]), "index": 0}]})
+        body = await request.json()
+        assert body["model"] == "all-MiniLM-L6-v2"
+        return web.json_response({"data": [{"embedding": vector(request, body["input"]), "index": 0}]})
 
     async def inference(request: web.Request) -> web.Response:
         return web.json_response([vector(request, (await request.json())["inputs"])])
@@ -39,8 +39,8 @@ async def embedding_service(
         yield str(server.make_url("")).rstrip("/")
 
 
-class Fixed:
-    """Implements `Embedder`: every text has the same vector."""
+class FixedEmbedder:
+    """Implements `Embedder`: all texts have the same vector."""
 
     identity = "fixed"
 
@@ -54,5 +54,5 @@ class Fixed:
 
 
 def over_http(url: str, **changes: Any) -> HttpEmbedder:
-    """The embedder of a service."""
+    """An embedder that uses the service at a URL."""
     return HttpEmbedder(EmbeddingOptions(url=url, timeout=5.0, **changes), url)

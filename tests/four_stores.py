@@ -1,8 +1,8 @@
 """One corpus over PostgreSQL, ChromaDB, Neo4j and CouchDB, as an installation of UDS3 grows over the years.
 
-Each document is somewhere else, its body as well, and some are marked deleted, each in another store.
-`FourStores` fills them, and tells what a search must find: from each store's whole list, asked in the
-test's own words, with fractions in place of floating point.
+Documents and their bodies are in different stores, and different stores mark some of them as deleted.
+`FourStores` computes what a search must find: from the whole list of each store, by queries of its own,
+with fractions instead of floating point.
 """
 
 import asyncio
@@ -22,24 +22,28 @@ from tests.couch_data import CouchData
 from tests.databases import Database
 from tests.embedding_stub import embedding_service
 from tests.stores import Address, cypher_async
-from tests.uds3 import make_uds3
+from tests.uds3_data import make_uds3
 from tests.vectors import Vectors, load_vectors
 
-# With this question no two of the distances lie so near to each other, and to a border of their
-# rounding, that the last bits of a vector, which ChromaDB does not promise, could change their order.
-QUESTION = 5
-# One word of it, since the keyword search wants all words in a document; in the sample another.
+# ChromaDB may return vectors with other last bits. For this query no two distances are so close to each
+# other, or to a rounding boundary, that this could change their order.
+QUERY_NUMBER = 5
+# The keyword search finds documents with all words of the text. So the text is one word, which the corpus
+# has; the sample needs another.
 IN_CORPUS, IN_SAMPLE = "Zulassung", "Baugenehmigung"
 WEIGHTS = {"vector": Fraction(1, 2), "graph": Fraction(1, 4), "keyword": Fraction(1, 4)}
-# The full-text index of all documents takes longer to fill than all else here; those that only the
-# keyword search can find are therefore every twentieth.
-_ONE_OF = 20
+# Filling the full-text index takes longest. So only every twentieth of the documents that only the keyword
+# search can find is loaded.
+_KEYWORD_STEP = 20
 _BATCH = 100
 
 
 @dataclass(frozen=True)
-class Place:
-    """Which stores have a document, where its body is, and the letters of those that mark it deleted."""
+class DocumentPlacement:
+    """Which stores have a document, which has its body, and which mark it deleted (a letter for each).
+
+    The letters: p PostgreSQL, v ChromaDB, g Neo4j, c CouchDB.
+    """
 
     id: str
     tables: bool
@@ -49,32 +53,32 @@ class Place:
     deleted: str = ""
 
 
-# In which stores, where the body is, which stores mark it deleted (a letter for each).
-_MARKED = {
+# The placements of documents that are deleted, by their number modulo 40.
+_DELETED = {
     3: (True, True, True, "tables", "p"),
     13: (False, True, False, "couch", "v"),
     23: (False, False, True, "couch", "g"),
     33: (True, True, True, "couch", "c"),
     36: (True, True, True, "couch", "pvgc"),
-    # All have these two, and only one store knows that they are deleted: that is enough.
+    # Three stores have these, and one tombstone is enough.
     5: (True, True, True, "tables", "g"),
     6: (True, True, True, "tables", "v"),
 }
 
 
-def place_of(number: int, identity: str) -> Place:
-    """Where document `number` of those with a vector is."""
-    if marked := _MARKED.get(number % 40):
-        return Place(identity, *marked)
+def placement_of(number: int, identity: str) -> DocumentPlacement:
+    """The placement of document `number` of those with a vector."""
+    if deleted := _DELETED.get(number % 40):
+        return DocumentPlacement(identity, *deleted)
     if number % 11 == 0:
-        return Place(identity, False, True, True, "chroma" if number % 2 else "couch")
+        return DocumentPlacement(identity, False, True, True, "chroma" if number % 2 else "couch")
     bodies = ("couch", "reference", *["tables"] * 5)
-    return Place(identity, True, number % 9 > 0, number % 8 > 0, bodies[number % 7])
+    return DocumentPlacement(identity, True, number % 9 > 0, number % 8 > 0, bodies[number % 7])
 
 
 @dataclass
 class FourStores:
-    """The stores, filled. `texts` are the bodies; `edges` lie between documents of the graph."""
+    """The filled stores. `texts`: the bodies, by id; `edges`: between documents of the graph."""
 
     database: Database
     graph: Neo4jOptions
@@ -82,16 +86,16 @@ class FourStores:
     couch: CouchData
     vectors: Vectors
     text: str
-    places: dict[str, Place]
+    placements: dict[str, DocumentPlacement]
     texts: dict[str, str]
     edges: list[tuple[str, str]] = field(default_factory=list)
 
-    def gone(self, store: str) -> set[str]:
-        """The documents that a store marks deleted."""
-        return {one.id for one in self.places.values() if store in one.deleted}
+    def deleted_in(self, store: str) -> set[str]:
+        """The documents that a store marks deleted, by its letter."""
+        return {one.id for one in self.placements.values() if store in one.deleted}
 
     async def keyword(self) -> list[str]:
-        """PostgreSQL's own ranking of all rows, deleted or not."""
+        """The ranking of all rows by PostgreSQL, deleted or not."""
         query = (
             "SELECT document_id, ts_rank_cd(search_vector, q, 32)::float8 FROM documents,"
             " plainto_tsquery('german', $1) q WHERE search_vector @@ q"
@@ -101,34 +105,36 @@ class FourStores:
     def nearest(self) -> list[str]:
         """All documents of ChromaDB that it does not mark deleted, by the cosine of the nearest chunk."""
         found = {}
-        for number, far in enumerate(self.vectors.cosine_distances(QUESTION)):
-            place = self.places[self.vectors.ids[number]]
-            if place.chroma and "v" not in place.deleted:
-                found[place.id] = round(min(far, 2.0 - far) if number % 3 == 0 else far, 6)
+        for number, distance in enumerate(self.vectors.cosine_distances(QUERY_NUMBER)):
+            placement = self.placements[self.vectors.ids[number]]
+            if placement.chroma and "v" not in placement.deleted:
+                # Every third document has a second, opposite chunk.
+                nearest = min(distance, 2.0 - distance) if number % 3 == 0 else distance
+                found[placement.id] = round(nearest, 6)
         return _ranked(found)
 
     async def related(self) -> list[str]:
-        """What Neo4j's index finds, then what is one edge away from it, without what the graph marks."""
+        """The hits of Neo4j's index, then the documents one edge away, without deleted ones."""
         statement = (
             "CALL db.index.fulltext.queryNodes('texts', $words) YIELD node, score "
             "RETURN coalesce(node.document_id, node.id) AS id, score"
         )
         rows = await cypher_async(self.graph, statement, words=self.text)
-        gone = self.gone("g")
-        direct = _ranked({row["id"]: -row["score"] for row in rows if row["id"] not in gone})
+        deleted = self.deleted_in("g")
+        direct = _ranked({row["id"]: -row["score"] for row in rows if row["id"] not in deleted})
         hits, near = set(direct), set[str]()
         for start, end in self.edges:
             near |= {end} if start in hits else set()
             near |= {start} if end in hits else set()
-        return direct + sorted(near - hits - gone, key=str.encode)
+        return direct + sorted(near - hits - deleted, key=str.encode)
 
     async def fused(self) -> dict[str, Fraction]:
-        """Every document that no searched store marks deleted with its score, the best first, ties by id."""
+        """The scores of all documents that no searched store marks deleted, the best first, ties by id."""
         found = {"keyword": await self.keyword(), "vector": self.nearest(), "graph": await self.related()}
         scores: dict[str, Fraction] = {}
-        gone = self.gone("p") | self.gone("v") | self.gone("g")
+        deleted = self.deleted_in("p") | self.deleted_in("v") | self.deleted_in("g")
         for name, ids in found.items():
-            live = [one for one in ids if one not in gone]
+            live = [one for one in ids if one not in deleted]
             assert len(live) > 20, name
             for rank, identity in enumerate(live, 1):
                 scores[identity] = scores.get(identity, Fraction(0)) + WEIGHTS[name] / (60 + rank)
@@ -143,19 +149,19 @@ def _ranked(scores: Mapping[str, float]) -> list[str]:
 async def four_stores(
     folder: Path, database: Database, chroma: Address, graph: Neo4jOptions, couch: Address
 ) -> AsyncIterator[tuple[FourStores, dict[str, str]]]:
-    """The stores with the corpus in them, and the settings of a process that searches them."""
+    """Fill the stores with the corpus. Yields them, and the environment of a process that searches them."""
     vectors = load_vectors()
     text = IN_CORPUS if SHARED.exists() else IN_SAMPLE
     documents = lines(corpus_file(folder))
     with_vector = set(vectors.ids)
-    places = {one: place_of(number, one) for number, one in enumerate(vectors.ids)}
-    for document in [one for one in documents if one["document_id"] not in with_vector][::_ONE_OF]:
+    placements = {one: placement_of(number, one) for number, one in enumerate(vectors.ids)}
+    for document in [one for one in documents if one["document_id"] not in with_vector][::_KEYWORD_STEP]:
         identity = document["document_id"]
-        places[identity] = Place(identity, True, False, False, "tables")
-    chosen = [document for document in documents if document["document_id"] in places]
+        placements[identity] = DocumentPlacement(identity, True, False, False, "tables")
+    chosen = [document for document in documents if document["document_id"] in placements]
     texts = {one["document_id"]: one["content"] for one in chosen}
     stores = FourStores(
-        database, graph, ChromaData(chroma, "cosine"), CouchData(couch), vectors, text, places, texts
+        database, graph, ChromaData(chroma, "cosine"), CouchData(couch), vectors, text, placements, texts
     )
     async with asyncio.TaskGroup() as tasks:
         for fill in (
@@ -165,7 +171,9 @@ async def four_stores(
             _fill_graph(stores),
         ):
             tasks.create_task(fill)
-    async with embedding_service({text: vectors.query_embeddings[QUESTION].astype(float).tolist()}) as url:
+    async with embedding_service(
+        {text: vectors.query_embeddings[QUERY_NUMBER].astype(float).tolist()}
+    ) as url:
         yield stores, _settings(stores, chroma, couch) | {"EMBEDDING_URL": url}
 
 
@@ -192,11 +200,11 @@ def _settings(stores: FourStores, chroma: Address, couch: Address) -> dict[str, 
 
 async def _fill_bodies(stores: FourStores) -> None:
     bodies = []
-    for place in stores.places.values():
-        if place.body in ("couch", "reference"):
-            name = place.id if place.body == "couch" else _reference(place.id)
-            marks = {"metadata": {"deleted": True}} if "c" in place.deleted else {}
-            bodies.append({"_id": name, "content": stores.texts[place.id]} | marks)
+    for placement in stores.placements.values():
+        if placement.body in ("couch", "reference"):
+            name = placement.id if placement.body == "couch" else _reference(placement.id)
+            marks = {"metadata": {"deleted": True}} if "c" in placement.deleted else {}
+            bodies.append({"_id": name, "content": stores.texts[placement.id]} | marks)
     await stores.couch.create()
     for start in range(0, len(bodies), _BATCH):
         await stores.couch.post("/_bulk_docs", {"docs": bodies[start : start + _BATCH]})
@@ -209,22 +217,24 @@ def _reference(identity: str) -> str:
 async def _fill_tables(stores: FourStores, documents: Sequence[Mapping[str, Any]]) -> None:
     await make_uds3(stores.database)
     rows, titles, references = [], [], []
-    states = ("archived", "failed", "deleted")
+    statuses = ("archived", "failed", "deleted")
     for number, document in enumerate(documents):
-        place = stores.places[document["document_id"]]
-        if not place.tables:
+        placement = stores.placements[document["document_id"]]
+        if not placement.tables:
             continue
-        state = states[number % 3] if "p" in place.deleted else "completed"
-        content = document["content"] if place.body == "tables" else None
-        rows.append((place.id, document.get("document_type"), content, state))
-        titles.append((place.id, document.get("title"), document.get("document_type")))
-        if place.body == "reference":
-            references.append((place.id, json.dumps({stores.couch.name: {"doc_id": _reference(place.id)}})))
+        status = statuses[number % 3] if "p" in placement.deleted else "completed"
+        content = document["content"] if placement.body == "tables" else None
+        rows.append((placement.id, document.get("document_type"), content, status))
+        titles.append((placement.id, document.get("title"), document.get("document_type")))
+        if placement.body == "reference":
+            references.append(
+                (placement.id, json.dumps({stores.couch.name: {"doc_id": _reference(placement.id)}}))
+            )
     load = stores.database.load
     await load("documents", ("document_id", "classification", "content", "processing_status"), rows)
     await load("documents_metadata", ("document_id", "title", "document_type"), titles)
     await load("uds3_master_documents", ("document_id", "couchdb_refs"), references)
-    # The planner must know how large the tables are, as it does where they have grown for a while.
+    # The planner needs the sizes of the tables. A real installation has them from autovacuum.
     await stores.database.execute("ANALYZE")
 
 
@@ -234,17 +244,17 @@ async def _fill_vectors(stores: FourStores) -> None:
     texts: dict[str, str] = {}
     embeddings = stores.vectors.embeddings.astype(float).tolist()
     for number, (identity, vector) in enumerate(zip(stores.vectors.ids, embeddings, strict=True)):
-        place = stores.places[identity]
-        if not place.chroma:
+        placement = stores.placements[identity]
+        if not placement.chroma:
             continue
-        marks = {"is_deleted": True} if "v" in place.deleted else {}
+        marks = {"is_deleted": True} if "v" in placement.deleted else {}
         name = f"{identity}::chunk::0" if number % 2 else identity
         records[name], metadatas[name] = vector, {"document_id": identity} | marks
-        # Where CouchDB says that a document is deleted, its old text is still here.
-        if place.body == "chroma" or "c" in place.deleted:
+        # The old texts of documents that CouchDB marks deleted are still in ChromaDB.
+        if placement.body == "chroma" or "c" in placement.deleted:
             texts[name] = stores.texts[identity]
         if number % 3 == 0:
-            # A second chunk, turned away from the first.
+            # A second chunk, opposite to the first.
             second = f"{identity}::chunk::1"
             records[second], metadatas[second] = [-value for value in vector], {"kind": "chunk"} | marks
     await stores.chroma.create()
@@ -252,11 +262,11 @@ async def _fill_vectors(stores: FourStores) -> None:
 
 
 async def _fill_graph(stores: FourStores) -> None:
-    known = [place for place in stores.places.values() if place.graph]
+    known = [placement for placement in stores.placements.values() if placement.graph]
     nodes: list[dict[str, Any]] = [
-        {"id" if number % 3 == 0 else "document_id": place.id, "content": stores.texts[place.id]}
-        | ({"deleted": True} if "g" in place.deleted else {})
-        for number, place in enumerate(known)
+        {"id" if number % 3 == 0 else "document_id": placement.id, "content": stores.texts[placement.id]}
+        | ({"deleted": True} if "g" in placement.deleted else {})
+        for number, placement in enumerate(known)
     ]
     stores.edges = [(known[n].id, known[n + 17].id) for n in range(0, len(known) - 17, 3)]
     fill = "UNWIND $nodes AS node CREATE (n:Document) SET n = node RETURN elementId(n) AS element"
@@ -266,7 +276,7 @@ async def _fill_graph(stores: FourStores) -> None:
         elements += [row["element"] for row in rows]
     await cypher_async(stores.graph, "CREATE FULLTEXT INDEX texts FOR (n:Document) ON EACH [n.content]")
     await cypher_async(stores.graph, "CALL db.awaitIndexes(60)")
-    element_of = dict(zip((place.id for place in known), elements, strict=True))
+    element_of = dict(zip((placement.id for placement in known), elements, strict=True))
     link = (
         "UNWIND $edges AS edge MATCH (a) WHERE elementId(a) = edge[0] "
         "MATCH (b) WHERE elementId(b) = edge[1] CREATE (a)-[:CITES]->(b)"

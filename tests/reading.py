@@ -20,7 +20,7 @@ from shardline_producer.plan import make_plan
 from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.sources.planned import PlannedSource
 from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
-from shardline_producer.sources.uds3.planned_store import Stores, Uds3Store
+from shardline_producer.sources.uds3.planned_store import ConfiguredStores, Uds3Store
 from tests.databases import Database
 from tests.make import job
 
@@ -29,11 +29,11 @@ def uds3_job(**changes: Any) -> JobSpec:
     return job(**({"job_id": "uds3", "name": "uds3", "source": {"type": "uds3"}} | changes))
 
 
-def opened(stores: Stores, spec: JobSpec, store: MemoryStore | None = None) -> PlannedSource:
+def opened(stores: ConfiguredStores, spec: JobSpec, store: MemoryStore | None = None) -> PlannedSource:
     return PlannedSource(spec, Uds3Store(spec, stores), StoredPlanPages(store or MemoryStore(), ""))
 
 
-async def read(stores: Stores, **changes: Any) -> tuple[Plan, list[SourceItem]]:
+async def read(stores: ConfiguredStores, **changes: Any) -> tuple[Plan, list[SourceItem]]:
     spec = uds3_job(**changes)
     source = opened(stores, spec)
     plan = await make_plan(spec, source)
@@ -41,7 +41,7 @@ async def read(stores: Stores, **changes: Any) -> tuple[Plan, list[SourceItem]]:
 
 
 async def scanned(database: Database, **query: Any) -> list[SourceItem]:
-    _, items = await read(Stores(database.postgres), query=query)
+    _, items = await read(ConfiguredStores(database.postgres), query=query)
     return items
 
 

@@ -1,4 +1,4 @@
-"""ChromaDB, Neo4j and CouchDB for the tests: the environment's, else a container, else own processes."""
+"""ChromaDB, Neo4j and CouchDB for the tests: those the environment names, else containers, else processes."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ COUCH_IMAGE = "couchdb:3.4.2"
 
 @dataclass(frozen=True)
 class Address:
-    """Where a store of the tests speaks HTTP."""
+    """The HTTP address of a store."""
 
     url: str
     user: str = ""
@@ -48,7 +48,7 @@ class Address:
 
 @pytest.fixture(scope="session")
 def chroma(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
-    """The session's ChromaDB: use a collection of your own."""
+    """The ChromaDB that all tests share. Each test uses a collection of its own."""
     if host := os.environ.get("CHROMA_HOST"):
         yield Address(f"http://{host}:{os.environ.get('CHROMA_PORT', '8000')}")
         return
@@ -63,7 +63,7 @@ def chroma(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
 
 @pytest.fixture(scope="session")
 def couch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
-    """The session's CouchDB: use a database of your own."""
+    """The CouchDB that all tests share. Each test uses a database of its own."""
     if url := os.environ.get("COUCH_URL"):
         yield Address(url, os.environ.get("COUCH_USER", ""), os.environ.get("COUCH_PASSWORD", ""))
         return
@@ -79,12 +79,12 @@ def couch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
 
 @pytest.fixture(scope="session")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neo4jOptions]:
-    """The session's Neo4j. A test may fill it; `emptied` gives it back empty."""
+    """The Neo4j that all tests share. Tests that write to it use `emptied`."""
     if uri := os.environ.get("NEO4J_URI"):
         user, password = os.environ.get("NEO4J_USER", NEO4J_USER), os.environ.get("NEO4J_PASSWORD", "")
         options = Neo4jOptions(uri, user, password, os.environ.get("NEO4J_DATABASE"))
         if cypher(options, "MATCH (n) RETURN count(n) AS nodes")[0]["nodes"]:
-            pytest.fail(f"NEO4J_URI={uri} holds nodes; the tests want a database of their own", pytrace=False)
+            pytest.fail(f"NEO4J_URI={uri} holds nodes; the tests need an empty database", pytrace=False)
         yield options
         return
     names = {"NEO4J_AUTH": f"{NEO4J_USER}/{PASSWORD}"}
@@ -102,19 +102,19 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neo4jOptions]:
 
 @pytest.fixture
 def emptied(graph: Neo4jOptions) -> Iterator[Neo4jOptions]:
-    """The session's Neo4j without nodes and full-text indexes, before and after."""
+    """The shared Neo4j, without nodes and full-text indexes before and after the test."""
     _empty(graph)
     yield graph
     _empty(graph)
 
 
 def cypher(options: Neo4jOptions, statement: str, **parameters: Any) -> list[dict[str, Any]]:
-    """Run one statement of a test's own."""
+    """Run one statement. Returns its rows."""
     return asyncio.run(cypher_async(options, statement, **parameters))
 
 
 async def cypher_async(options: Neo4jOptions, statement: Any, **parameters: Any) -> list[dict[str, Any]]:
-    """Run one statement of a test's own."""
+    """Run one statement. Returns its rows."""
     auth = (options.user or "", options.password or "")
     async with (
         neo4j.AsyncGraphDatabase.driver(options.uri, auth=auth) as driver,
@@ -131,7 +131,7 @@ def _empty(options: Neo4jOptions) -> None:
 
 
 def change_password(uri: str) -> None:
-    """Give a fresh Neo4j the tests' password, which it must have before anything else."""
+    """Replace the first password of a new Neo4j, which refuses all other statements until then."""
     fresh = Neo4jOptions(uri, NEO4J_USER, NEO4J_FIRST_PASSWORD, "system")
     statement = "ALTER CURRENT USER SET PASSWORD FROM $old TO $new"
     _until_it_works(lambda: cypher(fresh, statement, old=NEO4J_FIRST_PASSWORD, new=PASSWORD))
@@ -142,7 +142,7 @@ def _await_login(options: Neo4jOptions) -> None:
 
 
 def _until_it_works(call: Any) -> None:
-    # Bolt listens before the databases are there.
+    # Bolt accepts connections before the databases are online.
     deadline = time.monotonic() + 60.0
     while True:
         try:
@@ -181,7 +181,7 @@ def _answers(url: str) -> None:
 
 
 def connections_to(port: int) -> int:
-    """How many connections of this process lead to a port of this machine."""
+    """The number of open connections of this process to a port of this machine."""
     own = psutil.Process().net_connections(kind="tcp")
     return sum(
         one.status == psutil.CONN_ESTABLISHED and bool(one.raddr) and one.raddr.port == port for one in own
@@ -189,6 +189,6 @@ def connections_to(port: int) -> int:
 
 
 def http_options(address: Address, **changes: Any) -> HttpStoreOptions:
-    """The client's options for a store of the tests: impatient."""
+    """Client options for a store of the tests, with short time-outs and few attempts."""
     values: dict[str, Any] = {"name": "the store", "url": address.url, "timeout": 20.0, "attempts": 2}
     return HttpStoreOptions(**(values | changes))

@@ -1,6 +1,6 @@
-"""Vectors for the vector search: the real ones of the corpus where they are there, else made up.
+"""Vectors for the vector search: those of the corpus if it is present, else random ones.
 
-All are float16 numbers, so that distances can be told exactly, by whole numbers.
+All are float16 numbers, so that integers give their exact distances.
 """
 
 import math
@@ -17,7 +17,7 @@ _SCALE = 24
 
 @dataclass(frozen=True)
 class Vectors:
-    """Documents and queries with their vectors of unit length."""
+    """Documents and queries with their vectors, all of length 1."""
 
     ids: list[str]
     embeddings: "np.ndarray[Any, np.dtype[np.float16]]"
@@ -25,13 +25,13 @@ class Vectors:
     query_embeddings: "np.ndarray[Any, np.dtype[np.float16]]"
 
     def squared_distances(self, query: int, sign: int = 1) -> list[float]:
-        """Of every document, or of its opposite: from exact whole numbers."""
-        differences = _whole(self.query_embeddings[query]) - sign * _whole(self.embeddings)
+        """The squared distance of each document, or with sign -1 of its opposite, from exact integers."""
+        differences = _integers(self.query_embeddings[query]) - sign * _integers(self.embeddings)
         return [square / _ONE for square in (differences * differences).sum(axis=1).tolist()]
 
     def cosine_distances(self, query: int) -> list[float]:
-        """Of every document."""
-        documents, vector = _whole(self.embeddings), _whole(self.query_embeddings[query])
+        """The cosine distance of each document."""
+        documents, vector = _integers(self.embeddings), _integers(self.query_embeddings[query])
         dots = (documents @ vector).tolist()
         lengths = [math.sqrt(square / _ONE) for square in (documents * documents).sum(axis=1).tolist()]
         own = math.sqrt(int(vector @ vector) / _ONE)
@@ -41,13 +41,13 @@ class Vectors:
 _ONE = 1 << (2 * _SCALE)
 
 
-def _whole(values: "np.ndarray[Any, np.dtype[np.float16]]") -> "np.ndarray[Any, np.dtype[np.int64]]":
-    # Every float16 is a multiple of 2^-24; sums of 384 products of such, up to 1 each, fit into 63 bits.
+def _integers(values: "np.ndarray[Any, np.dtype[np.float16]]") -> "np.ndarray[Any, np.dtype[np.int64]]":
+    # Each float16 is a multiple of 2^-24. The sum of 384 products of values up to 1 fits into 63 bits.
     return (values.astype(np.float64) * (1 << _SCALE)).astype(np.int64)
 
 
 def load_vectors() -> Vectors:
-    """The corpus's vectors, else made-up ones of the sample's ids."""
+    """The vectors of the corpus, else random vectors for the ids of the sample."""
     if SHARED.exists():
         with np.load(SHARED) as stored:
             return Vectors(

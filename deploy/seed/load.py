@@ -18,7 +18,7 @@ import neo4j
 from deploy.seed.embedding import vector
 from shardline.services.sample import sample_document, write_sample
 from shardline_common.settings.load import Settings, load_settings
-from shardline_producer.sources.uds3.couch.bodies import basic
+from shardline_producer.sources.uds3.couch.body_store import basic_auth
 
 _BATCH = 200
 _BODY_ELSEWHERE = 4
@@ -149,7 +149,7 @@ async def _neo4j(settings: Settings, documents: Documents) -> None:
 
 async def _couch(settings: Settings, documents: Documents) -> None:
     password = settings.couch_password
-    login = basic(settings.couch_user or "", password.get_secret_value() if password else "")
+    login = basic_auth(settings.couch_user or "", password.get_secret_value() if password else "")
     url = f"{settings.couch_url}/{settings.couch_database}"
     async with aiohttp.ClientSession(headers=login) as session:
         async with session.put(url) as answer:

@@ -7,13 +7,14 @@ from shardline_common.errors import UsageError
 from shardline_common.job.spec import SearchType
 from shardline_common.settings.load import Settings
 from shardline_producer.sources.http_store import HttpStoreOptions
-from shardline_producer.sources.uds3.chroma.bodies import ChromaBodies
-from shardline_producer.sources.uds3.chroma.ranker import ChromaOptions, ChromaRanker
-from shardline_producer.sources.uds3.couch.bodies import CouchBodies, CouchOptions, basic
-from shardline_producer.sources.uds3.embedding.choice import embedder
+from shardline_producer.sources.uds3.chroma.body_store import ChromaBodyStore
+from shardline_producer.sources.uds3.chroma.collection import ChromaOptions
+from shardline_producer.sources.uds3.chroma.ranker import ChromaRanker
+from shardline_producer.sources.uds3.couch.body_store import CouchBodyStore, CouchOptions, basic_auth
 from shardline_producer.sources.uds3.embedding.embedder import Embedder, EmbeddingOptions
+from shardline_producer.sources.uds3.embedding.factory import make_embedder
 from shardline_producer.sources.uds3.neo4j.options import Neo4jOptions
-from shardline_producer.sources.uds3.store_ports import Bodies, Ranker
+from shardline_producer.sources.uds3.store_ports import BodyStore, Ranker
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +39,23 @@ def rankers(settings: Settings, embed: Embedder, hops: int) -> dict[SearchType, 
     return found
 
 
-def body_stores(settings: Settings) -> list[Bodies]:
+def body_stores(settings: Settings) -> list[BodyStore]:
     """Where bodies are asked for, in this order."""
     couch, chroma = couch_options(settings), chroma_options(settings)
-    found: list[Bodies] = [CouchBodies(couch)] if couch else []
-    return [*found, ChromaBodies(chroma)] if chroma else found
+    found: list[BodyStore] = [CouchBodyStore(couch)] if couch else []
+    return [*found, ChromaBodyStore(chroma)] if chroma else found
 
 
 def probes(settings: Settings) -> list[StoreProbe]:
     """The stores as `doctor` tries them."""
-    found = rankers(settings, embedder(embedding_options(settings)), 0)
+    found = rankers(settings, make_embedder(embedding_options(settings)), 0)
     couch = couch_options(settings)
     return [
         StoreProbe(
             "chromadb", "CHROMA_HOST is not set", found["vector"].check if "vector" in found else None
         ),
         StoreProbe("neo4j", "NEO4J_URI is not set", found["graph"].check if "graph" in found else None),
-        StoreProbe("couchdb", "COUCH_URL is not set", CouchBodies(couch).check if couch else None),
+        StoreProbe("couchdb", "COUCH_URL is not set", CouchBodyStore(couch).check if couch else None),
     ]
 
 
@@ -138,7 +139,7 @@ def couch_options(settings: Settings) -> CouchOptions | None:
     http = HttpStoreOptions(
         name="CouchDB",
         url=url.rstrip("/"),
-        headers=basic(settings.couch_user, password) if settings.couch_user else {},
+        headers=basic_auth(settings.couch_user, password) if settings.couch_user else {},
         ca_file=settings.couch_ca_file,
         timeout=settings.search_timeout_seconds,
         address_setting="COUCH_URL",

@@ -29,8 +29,8 @@ from shardline_producer.sources.source import OpenSource, PlanPages, Source
 from shardline_producer.sources.themis.client import ThemisClient, ThemisOptions, open_themis
 from shardline_producer.sources.themis.limiter import RateLimiter
 from shardline_producer.sources.themis.planned_store import ThemisTable
-from shardline_producer.sources.uds3.embedding.choice import embedder
-from shardline_producer.sources.uds3.planned_store import Stores, Uds3Store
+from shardline_producer.sources.uds3.embedding.factory import make_embedder
+from shardline_producer.sources.uds3.planned_store import ConfiguredStores, Uds3Store
 from shardline_producer.sources.uds3.postgres.connection import Postgres, PostgresOptions
 
 CLOCK = SystemClock()
@@ -192,15 +192,15 @@ def themis_options(settings: Settings) -> ThemisOptions:
     )
 
 
-def uds3_stores(settings: Settings, hops: int = 0) -> Stores:
+def uds3_stores(settings: Settings, hops: int = 0) -> ConfiguredStores:
     """UDS3's stores, as far as they are configured."""
-    embed = embedder(embedding_options(settings))
-    return Stores(
+    embed = make_embedder(embedding_options(settings))
+    return ConfiguredStores(
         postgres=_postgres(settings),
         rankers=rankers(settings, embed, hops),
-        bodies=body_stores(settings),
-        archived=settings.uds3_include_archived,
-        model=lambda: embed.identity,
+        body_stores=body_stores(settings),
+        include_archived=settings.uds3_include_archived,
+        model_identity=lambda: embed.identity,
     )
 
 
@@ -260,14 +260,14 @@ def traced(settings: Settings, process: str) -> Iterator[None]:
 def uds3_configured(settings: Settings) -> bool:
     """Whether any store of UDS3 is set up."""
     stores = uds3_stores(settings)
-    return settings.uds3_enabled and (stores.postgres is not None or bool(stores.others))
+    return settings.uds3_enabled and (stores.postgres is not None or bool(stores.rankers))
 
 
 def uds3_searches(settings: Settings) -> frozenset[SearchType]:
     """The searches that a store is configured for."""
     stores = uds3_stores(settings)
     keyword: frozenset[SearchType] = frozenset({"keyword"} if stores.postgres is not None else ())
-    return keyword | frozenset(stores.others)
+    return keyword | frozenset(stores.rankers)
 
 
 def uds3_probe(settings: Settings) -> Callable[[], Awaitable[None]]:
@@ -281,9 +281,9 @@ def uds3_probe(settings: Settings) -> Callable[[], Awaitable[None]]:
         if stores.postgres is not None:
             async with stores.postgres.connect():
                 return
-        if not stores.others:
+        if not stores.rankers:
             raise SourceUnavailable("no store of UDS3 is configured", hint="set POSTGRES_HOST")
-        for ranker in stores.others.values():
+        for ranker in stores.rankers.values():
             await ranker.check()
 
     return probe

@@ -1,6 +1,6 @@
-"""A hybrid search over four stores: `python -m tests.benchmarks.hybrid`.
+"""Measures a hybrid search over four stores: `python -m tests.benchmarks.hybrid`.
 
-From the question, asked of a process whose connections are all new, to its first and its last document.
+The times are from the start of planning, with new connections, to the first and to the last document.
 """
 
 import asyncio
@@ -29,15 +29,15 @@ from tests.services import service_started
 from tests.stores import Address, change_password
 
 SEARCHES = ["vector", "graph", "keyword"]
-TIMES = 5
+RUNS = 5
 
-Started = tuple[Database, Address, Neo4jOptions, Address]
+StoreAddresses = tuple[Database, Address, Neo4jOptions, Address]
 """PostgreSQL, ChromaDB, Neo4j, CouchDB."""
 
 
 @contextmanager
-def started(folder: Path) -> Iterator[Started]:
-    """The four stores, empty."""
+def started_stores(folder: Path) -> Iterator[StoreAddresses]:
+    """Run the four stores, empty."""
     chroma, couch, graph = Chroma(folder / "chroma"), Couch(folder / "couch"), Neo4j(folder / "neo4j")
     with ExitStack() as stack:
         sql = stack.enter_context(local_postgres(folder / "postgres"))
@@ -56,7 +56,7 @@ def started(folder: Path) -> Iterator[Started]:
 async def search(
     folder: Path, env: dict[str, str], text: str, top_k: int | None, searches: list[str]
 ) -> tuple[int, float, float]:
-    """How many documents; seconds to the first and to the last."""
+    """Search once. Returns the number of documents, and the seconds to the first and to the last."""
     query = {"text": text, "search_types": searches, "top_k": top_k}
     spec = job(job_id="hybrid", name="hybrid", source={"type": "uds3", "hops": 1}, query=query)
     settings = load_settings(environ=env, folder=folder).settings
@@ -71,19 +71,19 @@ async def search(
     return count, first, time.perf_counter() - started_at
 
 
-async def figures(folder: Path, stores_at: Started) -> Table:
-    """The best of several, for a part of the list and for all of it."""
+async def figures(folder: Path, addresses: StoreAddresses) -> Table:
+    """The best of several runs of each search, for its first documents and to its end."""
     table = Table(title="UDS3's search over PostgreSQL, ChromaDB, Neo4j and CouchDB")
     for column in ("what", "documents", "first document", "last document"):
         table.add_column(column, justify="left" if column == "what" else "right")
-    server, chroma, graph, couch = stores_at
+    server, chroma, graph, couch = addresses
     async with (
         own_database(server) as database,
         four_stores(folder, database, chroma, graph, couch) as (stores, env),
     ):
         for searches in (SEARCHES, *([one] for one in SEARCHES)):
             for top_k in (1000, None):
-                runs = [await search(folder, env, stores.text, top_k, searches) for _ in range(TIMES)]
+                runs = [await search(folder, env, stores.text, top_k, searches) for _ in range(RUNS)]
                 count, first, last = min(runs, key=lambda run: run[1])
                 name = f"{' + '.join(searches)}, {f'top {top_k:,}' if top_k else 'to the end'}"
                 table.add_row(name, f"{count:,}", f"{first:.2f} s", f"{last:.2f} s")
@@ -92,8 +92,11 @@ async def figures(folder: Path, stores_at: Started) -> Table:
 
 def main() -> None:
     """Print the table."""
-    with tempfile.TemporaryDirectory(prefix="shardline-hybrid-") as name, started(Path(name)) as stores_at:
-        Console(width=110).print(asyncio.run(figures(Path(name), stores_at)))
+    with (
+        tempfile.TemporaryDirectory(prefix="shardline-hybrid-") as name,
+        started_stores(Path(name)) as addresses,
+    ):
+        Console(width=110).print(asyncio.run(figures(Path(name), addresses)))
 
 
 if __name__ == "__main__":

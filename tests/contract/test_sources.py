@@ -26,11 +26,11 @@ from shardline_producer.sources.themis.client import ThemisOptions
 from shardline_producer.sources.themis.limiter import RateLimiter
 from shardline_producer.sources.themis.planned_store import ThemisTable
 from shardline_producer.sources.themis.queries import order_key
-from shardline_producer.sources.uds3.planned_store import Stores, Uds3Store
+from shardline_producer.sources.uds3.planned_store import ConfiguredStores, Uds3Store
 from tests.databases import Database, own_database
 from tests.make import job
 from tests.themis_server import READER, themis_server
-from tests.uds3 import Listed
+from tests.uds3_data import ListRanker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,7 +125,7 @@ def postgres_over(database: Database) -> Case:
         async with database.admin() as connection:
             await connection.execute("DELETE FROM documents WHERE document_id = ANY ($1)", list(ids))
 
-    stores = Stores(database.postgres)
+    stores = ConfiguredStores(database.postgres)
     return Case(
         {"type": "uds3"},
         lambda spec, parts: PlannedSource(spec, Uds3Store(spec, stores), parts),
@@ -141,8 +141,8 @@ async def hybrid_case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
     """A search that finds everything: by its text in PostgreSQL, and in a list of another store."""
     async with own_database(request.getfixturevalue("postgres_server")) as database:
         await database.execute(TABLE)
-        tables, vector = postgres_over(database), Listed("vector", [])
-        stores = Stores(database.postgres, {"vector": vector})
+        tables, vector = postgres_over(database), ListRanker("vector", [])
+        stores = ConfiguredStores(database.postgres, {"vector": vector})
 
         async def fill(documents: Sequence[Document]) -> None:
             await tables.fill(documents)

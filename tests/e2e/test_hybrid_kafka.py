@@ -50,7 +50,7 @@ async def test_a_search_over_four_stores_is_the_fusion_of_their_whole_lists(
 ) -> None:
     async with four_stores(tmp_path, database, chroma, emptied, couch) as (stores, settings):
         expected = await stores.fused()
-        assert stores.gone("c") & expected.keys()
+        assert stores.deleted_in("c") & expected.keys()
         # A killed producer's place is free when its session is over, and what it sent ends by its time-out.
         settings |= {"KAFKA_SESSION_TIMEOUT_MS": "4000", "KAFKA_TRANSACTION_TIMEOUT_MS": "3000"}
         async with running_system(tmp_path, kafka, seaweed, tmp_path, **settings) as system:
@@ -82,7 +82,7 @@ async def completed(system: System, spec: JobSpec) -> str:
 
 async def check(system: System, spec: JobSpec, stores: FourStores, expected: Mapping[str, Fraction]) -> None:
     """Rows, their order in each partition, scores, texts and dead letters are those expected."""
-    gone = stores.gone("c") & expected.keys()
+    gone = stores.deleted_in("c") & expected.keys()
     blank = {one for one in expected.keys() - gone if not stores.texts[one].strip()}
     kept = [one for one in expected if one not in gone | blank]
     partitions = await rows_by_partition(system, spec)

@@ -22,7 +22,7 @@ from tests.databases import Database
 from tests.e2e.system import multiset, running_system
 from tests.reading import names, scanned
 from tests.services import S3
-from tests.uds3 import insert, make_uds3
+from tests.uds3_data import insert, make_uds3
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "recurring.md").read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ from tests.e2e.system import multiset, running_system
 from tests.faults.oracle import SHORT
 from tests.make import job
 from tests.services import S3
-from tests.uds3 import load_corpus
+from tests.uds3_data import load_corpus
 
 DOCUMENTS = 12_000
 

@@ -15,7 +15,7 @@ from tests.databases import Database, local_postgres
 from tests.e2e.system import running_system
 from tests.gateway.system import SECONDS, Server, body, ended, eventually, running
 from tests.services import S3
-from tests.uds3 import make_uds3
+from tests.uds3_data import make_uds3
 
 COMMAND = ("-m", "shardline", "gateway")
 SEARCH = {"search_types": ["relational"], "min_quality_score": 0.3}

@@ -1,4 +1,4 @@
-"""The vector search against ChromaDB's own server, compared with a ranking made from whole numbers."""
+"""The vector search against a ChromaDB server, compared with a ranking from exact integers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -14,14 +14,21 @@ from deploy.dev.service import free_ports
 from shardline_common.errors import JobFailed, SourceUnavailable
 from shardline_common.job.spec import Query, Range
 from shardline_producer.sources.documents import DeadLetterReason
-from shardline_producer.sources.uds3.chroma.bodies import ChromaBodies
-from shardline_producer.sources.uds3.chroma.ranker import ChromaOptions, ChromaRanker
+from shardline_producer.sources.uds3.chroma.body_store import ChromaBodyStore
+from shardline_producer.sources.uds3.chroma.collection import ChromaOptions
+from shardline_producer.sources.uds3.chroma.ranker import ChromaRanker
 from shardline_producer.sources.uds3.distance import similarity
-from shardline_producer.sources.uds3.embedding.choice import embedder
 from shardline_producer.sources.uds3.embedding.embedder import EmbeddingOptions
-from shardline_producer.sources.uds3.store_ports import REMOVED, Body, Hit, Unreadable, Wanted
+from shardline_producer.sources.uds3.embedding.factory import make_embedder
+from shardline_producer.sources.uds3.store_ports import (
+    DELETED_BODY,
+    BodyRequest,
+    DocumentBody,
+    Hit,
+    InvalidBody,
+)
 from tests.chroma_data import ChromaData
-from tests.embedding_stub import Fixed, embedding_service, over_http
+from tests.embedding_stub import FixedEmbedder, embedding_service, over_http
 from tests.stores import Address, connections_to, http_options
 from tests.vectors import Vectors, load_vectors
 
@@ -41,14 +48,14 @@ def vectors() -> Vectors:
 
 @pytest.fixture(scope="module")
 def laws(chroma: Address, vectors: Vectors) -> ChromaData:
-    """A collection of 5,000 documents: half of them a chunk; every third has another one, turned away."""
+    """A collection of 5,000 documents: half are chunks, and every third has a second, opposite chunk."""
     data = ChromaData(chroma, "l2")
     records: dict[str, list[float]] = {}
     metadatas: dict[str, dict[str, Any]] = {}
     for number, (identity, vector) in enumerate(zip(vectors.ids, vectors.embeddings.tolist(), strict=True)):
-        place = f"{identity}::chunk::{number % 7}" if number % 2 else identity
-        records[place] = vector
-        metadatas[place] = {"document_id": identity, "number": number, "even": number % 2 == 0}
+        record = f"{identity}::chunk::{number % 7}" if number % 2 else identity
+        records[record] = vector
+        metadatas[record] = {"document_id": identity, "number": number, "even": number % 2 == 0}
         if number % 3 == 0:
             records[f"{identity}::chunk::99"] = [-value for value in vector]
 
@@ -79,13 +86,13 @@ async def ids(ranker: ChromaRanker, **query: Any) -> list[str]:
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("number", [0, 5, 11])
-async def test_every_document_is_ranked_exactly(laws: ChromaData, vectors: Vectors, number: int) -> None:
+async def test_the_ranking_of_all_documents_is_exact(laws: ChromaData, vectors: Vectors, number: int) -> None:
     texts = dict(zip(vectors.queries, vectors.query_embeddings.astype(float).tolist(), strict=True))
     async with embedding_service(texts) as url:
         hits = await ranked(ChromaRanker(laws.options, over_http(url)), vectors.queries[number])
-    near, turned = vectors.squared_distances(number), vectors.squared_distances(number, -1)
+    near, opposite = vectors.squared_distances(number), vectors.squared_distances(number, -1)
     best = [
-        (round(min(near[place], turned[place]) if place % 3 == 0 else near[place], 6), identity)
+        (round(min(near[place], opposite[place]) if place % 3 == 0 else near[place], 6), identity)
         for place, identity in enumerate(vectors.ids)
     ]
     best.sort(key=lambda pair: (pair[0], pair[1].encode()))
@@ -94,31 +101,33 @@ async def test_every_document_is_ranked_exactly(laws: ChromaData, vectors: Vecto
 
 
 @pytest.mark.corpus
-async def test_cosine_distances_up_to_what_the_store_keeps(chroma: Address, vectors: Vectors) -> None:
+async def test_cosine_distances_are_exact_up_to_the_stores_rounding(
+    chroma: Address, vectors: Vectors
+) -> None:
     data = ChromaData(chroma)
     await data.create()
-    known = dict(zip(vectors.ids[:1500], vectors.cosine_distances(7), strict=False))
-    await data.add(dict(zip(known, vectors.embeddings.tolist(), strict=False)))
+    distances = dict(zip(vectors.ids[:1500], vectors.cosine_distances(7), strict=False))
+    await data.add(dict(zip(distances, vectors.embeddings.tolist(), strict=False)))
     hits = await ranked(
-        ChromaRanker(data.options, Fixed(*vectors.query_embeddings[7].astype(float).tolist()))
+        ChromaRanker(data.options, FixedEmbedder(*vectors.query_embeddings[7].astype(float).tolist()))
     )
-    assert {hit.id for hit in hits} == set(known)
-    # A vector may come back with other last bits, and its distance just on the other side of a rounding.
-    assert all(abs(similarity(known[hit.id]) - hit.score) < 1e-6 for hit in hits)
+    assert {hit.id for hit in hits} == set(distances)
+    # A returned vector may differ in its last bits, which may move its distance over a rounding boundary.
+    assert all(abs(similarity(distances[hit.id]) - hit.score) < 1e-6 for hit in hits)
     assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.id.encode()))
 
 
 @pytest.mark.corpus
-async def test_small_answers_change_nothing(laws: ChromaData, vectors: Vectors) -> None:
+async def test_a_small_answer_limit_does_not_change_the_result(laws: ChromaData, vectors: Vectors) -> None:
     vector = vectors.query_embeddings[3].astype(float).tolist()
     narrow = replace(laws.options, http=replace(laws.options.http, max_bytes=200_000))
     query: dict[str, Any] = {"filters": {"number": {"lte": 700}}}
-    whole = await ranked(ChromaRanker(laws.options, Fixed(*vector)), **query)
+    whole = await ranked(ChromaRanker(laws.options, FixedEmbedder(*vector)), **query)
     assert len(whole) == 701
-    assert await ranked(ChromaRanker(narrow, Fixed(*vector)), **query) == whole
+    assert await ranked(ChromaRanker(narrow, FixedEmbedder(*vector)), **query) == whole
     tiny = replace(laws.options, http=replace(laws.options.http, max_bytes=3_000))
-    with pytest.raises(JobFailed, match="over the limit"):
-        await ranked(ChromaRanker(tiny, Fixed(*vector)))
+    with pytest.raises(JobFailed, match="exceeds the limit"):
+        await ranked(ChromaRanker(tiny, FixedEmbedder(*vector)))
 
 
 @pytest.mark.parametrize(
@@ -129,15 +138,17 @@ async def test_small_answers_change_nothing(laws: ChromaData, vectors: Vectors) 
         ("ip", ["a", "b", "east", "north", "south"]),
     ],
 )
-async def test_spaces_and_ties_by_id(chroma: Address, space: str, expected: list[str]) -> None:
+async def test_each_space_orders_by_distance_with_ties_by_id(
+    chroma: Address, space: str, expected: list[str]
+) -> None:
     vector = (1.0, 0.1) if space == "cosine" else (1.0, 0.6)
     data = await made(chroma, space)
-    hits = await ranked(ChromaRanker(data.options, Fixed(*vector)))
+    hits = await ranked(ChromaRanker(data.options, FixedEmbedder(*vector)))
     assert [hit.id for hit in hits] == expected
     assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.id.encode()))
 
 
-async def test_the_best_chunk_ranks_its_document(chroma: Address) -> None:
+async def test_the_nearest_chunk_ranks_its_document(chroma: Address) -> None:
     data = ChromaData(chroma)
     await data.create()
     await data.add(
@@ -149,10 +160,10 @@ async def test_the_best_chunk_ranks_its_document(chroma: Address) -> None:
         },
         {"random-uuid": {"document_id": "z::chunk::5"}},
     )
-    assert await ids(ChromaRanker(data.options, Fixed(1.0, 0.0))) == ["z::chunk::5", "x", "y"]
+    assert await ids(ChromaRanker(data.options, FixedEmbedder(1.0, 0.0))) == ["z::chunk::5", "x", "y"]
 
 
-async def test_filters(chroma: Address) -> None:
+async def test_filters_select_hits_by_metadata(chroma: Address) -> None:
     data = await made(
         chroma,
         north={"year": 2020, "open": True, "day": "2020-05-01", "kind": "law"},
@@ -160,8 +171,8 @@ async def test_filters(chroma: Address) -> None:
         a={"year": 2021.5, "day": "2019-01-01", "kind": "note"},
         east={"year": 1, "kind": "1"},
     )
-    ranker = ChromaRanker(data.options, Fixed(1.0, 0.5))
-    assert list(await ranker.fields()) == ["day", "kind", "open", "year"]
+    ranker = ChromaRanker(data.options, FixedEmbedder(1.0, 0.5))
+    assert list(await ranker.filter_fields()) == ["day", "kind", "open", "year"]
 
     async def found(**filters: Any) -> list[str]:
         return sorted(await ids(ranker, filters=filters))
@@ -180,7 +191,7 @@ async def test_filters(chroma: Address) -> None:
     assert await found(kind=[]) == []
 
 
-async def test_documents_marked_deleted_are_no_hits(chroma: Address) -> None:
+async def test_deleted_documents_are_not_hits(chroma: Address) -> None:
     data = await made(
         chroma,
         north={"deleted": True},
@@ -188,18 +199,18 @@ async def test_documents_marked_deleted_are_no_hits(chroma: Address) -> None:
         a={"deleted_at": "2024-01-01"},
         east={"deleted": False},
     )
-    assert await ids(ChromaRanker(data.options, Fixed(1.0, 0.5))) == ["east", "south"]
+    assert await ids(ChromaRanker(data.options, FixedEmbedder(1.0, 0.5))) == ["east", "south"]
     archived = replace(data.options, include_archived=True)
-    assert await ids(ChromaRanker(archived, Fixed(1.0, 0.5))) == ["b", "east", "south"]
+    assert await ids(ChromaRanker(archived, FixedEmbedder(1.0, 0.5))) == ["b", "east", "south"]
 
 
-async def removed(options: ChromaOptions) -> list[str]:
-    async with aclosing(ChromaRanker(options, Fixed(1.0, 0.5)).removed()) as pages:
+async def deleted_ids(options: ChromaOptions) -> list[str]:
+    async with aclosing(ChromaRanker(options, FixedEmbedder(1.0, 0.5)).deleted_ids()) as pages:
         return sorted([one async for page in pages for one in page])
 
 
-async def test_all_that_is_marked_deleted_is_told(chroma: Address, monkeypatch: pytest.MonkeyPatch) -> None:
-    marks: list[dict[str, Any]] = [
+async def test_all_deleted_documents_are_reported(chroma: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    tombstones: list[dict[str, Any]] = [
         {"deleted": True},
         {"deleted": "True"},
         {"is_deleted": 1},
@@ -212,76 +223,81 @@ async def test_all_that_is_marked_deleted_is_told(chroma: Address, monkeypatch: 
     ]
     data = ChromaData(chroma)
     await data.create()
-    assert await removed(data.options) == []
+    assert await deleted_ids(data.options) == []
     records = {str(place): (1.0, 0.0) for place in range(10)}
     await data.add(
         records | {"a::chunk::0": (1.0, 0.0), "a::chunk::1": (1.0, 0.0), "uuid": (0.0, 1.0)},
-        {str(place): one | {"content": "x" * 4000} for place, one in enumerate(marks)}
-        # One chunk of two; a record that names its document.
+        {str(place): one | {"content": "x" * 4000} for place, one in enumerate(tombstones)}
+        # One chunk of two is marked, and so is a record whose metadata names its document.
         | {"a::chunk::1": {"deleted": "yes"}, "uuid": {"document_id": "named", "is_deleted": "t"}},
     )
     everything = [*"0123456", "a", "named"]
-    assert await removed(data.options) == everything
-    assert await removed(replace(data.options, include_archived=True)) == [*"012345", "a", "named"]
+    assert await deleted_ids(data.options) == everything
+    assert await deleted_ids(replace(data.options, include_archived=True)) == [*"012345", "a", "named"]
     narrow = replace(data.options, http=replace(data.options.http, max_bytes=10_000))
-    assert await removed(narrow) == everything
-    monkeypatch.setattr("shardline_producer.sources.uds3.chroma.ranker._MOST_METADATAS", 2)
-    assert await removed(data.options) == everything
+    assert await deleted_ids(narrow) == everything
+    monkeypatch.setattr("shardline_producer.sources.uds3.chroma.collection._METADATAS_PER_PAGE", 2)
+    assert await deleted_ids(data.options) == everything
 
 
-async def test_marks_of_a_collection_that_is_written_to_or_away_are_waited_for() -> None:
+async def test_tombstones_of_a_changing_or_unreachable_store_are_transient() -> None:
     async with stub([1, 2, 3, 4, 5, 6]) as options:
         with pytest.raises(SourceUnavailable, match="added or removed"):
-            await removed(options)
+            await deleted_ids(options)
     (port,) = free_ports(1)
     with pytest.raises(SourceUnavailable, match="cannot be read"):
-        await removed(ChromaOptions(http_options(Address(f"http://127.0.0.1:{port}"))))
+        await deleted_ids(ChromaOptions(http_options(Address(f"http://127.0.0.1:{port}"))))
 
 
 async def test_an_empty_collection_has_no_hits(chroma: Address) -> None:
     data = ChromaData(chroma)
     await data.create()
-    ranker = ChromaRanker(data.options, Fixed(1.0, 0.5))
+    ranker = ChromaRanker(data.options, FixedEmbedder(1.0, 0.5))
     assert await ids(ranker) == []
-    assert list(await ranker.fields()) == []
+    assert list(await ranker.filter_fields()) == []
     await data.add(SMALL)
     await data.remove(list(SMALL))
     assert await ids(ranker) == []
 
 
-async def test_what_is_wrong_is_named(chroma: Address) -> None:
+async def test_errors_name_the_collection_the_dimension_or_the_package(chroma: Address) -> None:
     data = await made(chroma)
     missing = replace(data.options, collection="nowhere")
     with pytest.raises(JobFailed, match="no collection 'nowhere'") as error:
-        await ids(ChromaRanker(missing, Fixed(1.0, 0.5)))
+        await ids(ChromaRanker(missing, FixedEmbedder(1.0, 0.5)))
     assert "CHROMA_COLLECTION" in (error.value.hint or "")
     with pytest.raises(JobFailed, match="dimension 2, the model fixed makes 3"):
-        await ids(ChromaRanker(data.options, Fixed(1.0, 0.5, 0.0)))
+        await ids(ChromaRanker(data.options, FixedEmbedder(1.0, 0.5, 0.0)))
     with pytest.raises(JobFailed, match="sentence_transformers") as error:
-        await ids(ChromaRanker(data.options, embedder(EmbeddingOptions())))
+        await ids(ChromaRanker(data.options, make_embedder(EmbeddingOptions())))
     assert "EMBEDDING_MODEL_PATH" in (error.value.hint or "")
 
 
-async def test_check_tells_what_is_there(chroma: Address) -> None:
+async def test_check_reports_records_dimension_and_distance(chroma: Address) -> None:
     data = await made(chroma)
-    said = await ChromaRanker(data.options, Fixed(1.0, 0.5)).check()
-    assert f"{data.name} at {chroma.url} has 5 records of dimension 2, distance cosine" in said
+    answer = await ChromaRanker(data.options, FixedEmbedder(1.0, 0.5)).check()
+    assert f"{data.name} at {chroma.url} has 5 records of dimension 2, distance cosine" in answer
     with pytest.raises(JobFailed, match="dimension"):
-        await ChromaRanker(data.options, Fixed(1.0)).check()
+        await ChromaRanker(data.options, FixedEmbedder(1.0)).check()
 
 
-async def test_a_server_that_is_down_may_be_tried_again() -> None:
+async def test_a_server_that_is_down_is_a_transient_error() -> None:
     (port,) = free_ports(1)
     options = ChromaOptions(http_options(Address(f"http://127.0.0.1:{port}")))
-    for call in (ChromaRanker(options, Fixed(1.0)).fields(), ids(ChromaRanker(options, Fixed(1.0)))):
+    for call in (
+        ChromaRanker(options, FixedEmbedder(1.0)).filter_fields(),
+        ids(ChromaRanker(options, FixedEmbedder(1.0))),
+    ):
         with pytest.raises(SourceUnavailable, match=f"127.0.0.1:{port} cannot be read"):
             await call
 
 
 @pytest.mark.corpus
-async def test_a_cancel_closes_the_connections(chroma: Address, laws: ChromaData, vectors: Vectors) -> None:
+async def test_cancellation_closes_the_connections(
+    chroma: Address, laws: ChromaData, vectors: Vectors
+) -> None:
     vector = vectors.query_embeddings[0].astype(float).tolist()
-    work = asyncio.create_task(ids(ChromaRanker(laws.options, Fixed(*vector))))
+    work = asyncio.create_task(ids(ChromaRanker(laws.options, FixedEmbedder(*vector))))
     while not connections_to(chroma.port):
         await asyncio.sleep(0)
     work.cancel()
@@ -291,9 +307,9 @@ async def test_a_cancel_closes_the_connections(chroma: Address, laws: ChromaData
         await asyncio.sleep(0)
 
 
-async def test_leaving_a_ranking_early_leaves_nothing_open(chroma: Address) -> None:
+async def test_closing_a_ranking_early_closes_the_connections(chroma: Address) -> None:
     data = await made(chroma)
-    async with aclosing(ChromaRanker(data.options, Fixed(1.0, 0.5)).rank(Query(text="x"))) as pages:
+    async with aclosing(ChromaRanker(data.options, FixedEmbedder(1.0, 0.5)).rank(Query(text="x"))) as pages:
         await anext(pages)
     while connections_to(chroma.port):
         await asyncio.sleep(0)
@@ -301,9 +317,9 @@ async def test_leaving_a_ranking_early_leaves_nothing_open(chroma: Address) -> N
 
 @asynccontextmanager
 async def stub(
-    counts: Sequence[int], token: str | None = None, asked_for: list[Any] | None = None
+    counts: Sequence[int], token: str | None = None, clauses: list[Any] | None = None
 ) -> AsyncIterator[ChromaOptions]:
-    """A server with one collection of three records, whose count is told as given, then stays."""
+    """A server with one collection of three records. It reports these counts, then always the last."""
     left = list(counts)
 
     @web.middleware
@@ -320,12 +336,12 @@ async def stub(
         return web.json_response(left.pop(0) if len(left) > 1 else left[0])
 
     async def get(request: web.Request) -> web.Response:
-        asked = await request.json()
-        if asked_for is not None:
-            asked_for.append(asked.get("where"))
-        names = asked.get("ids", ["r1", "r2", "r3"][asked.get("offset", 0) :])
-        # r2 is removed after it was listed.
-        names = names if asked["include"] == [] else [name for name in names if name != "r2"]
+        body = await request.json()
+        if clauses is not None:
+            clauses.append(body.get("where"))
+        names = body.get("ids", ["r1", "r2", "r3"][body.get("offset", 0) :])
+        # r2 is removed after its id was listed.
+        names = names if body["include"] == [] else [name for name in names if name != "r2"]
         answer: dict[str, Any] = {"ids": names, "metadatas": [{"x": 1}] * len(names)}
         return web.json_response(answer | {"embeddings": [[0.5]] * len(names)})
 
@@ -340,33 +356,33 @@ async def stub(
 
 async def test_a_collection_that_changes_is_listed_again() -> None:
     async with stub([3, 4, 3]) as options:
-        ranker = ChromaRanker(options, Fixed(1.0))
+        ranker = ChromaRanker(options, FixedEmbedder(1.0))
         assert await ids(ranker) == ["r1", "r3"]
-        assert list(await ranker.fields()) == ["x"]
+        assert list(await ranker.filter_fields()) == ["x"]
     async with stub([1, 2, 3, 4, 5, 6]) as options:
         with pytest.raises(SourceUnavailable, match="added or removed"):
-            await ids(ChromaRanker(options, Fixed(1.0)))
+            await ids(ChromaRanker(options, FixedEmbedder(1.0)))
 
 
-async def test_the_server_is_told_what_it_can_decide_itself() -> None:
-    asked_for: list[Any] = []
-    async with stub([3], asked_for=asked_for) as options:
+async def test_the_server_receives_the_filters_that_it_can_evaluate() -> None:
+    clauses: list[Any] = []
+    async with stub([3], clauses=clauses) as options:
         filters = {"x": Range(gte=1), "y": None, "z": "a"}
-        await ids(ChromaRanker(options, Fixed(1.0)), filters=filters)
-    assert {"$and": [{"x": {"$gte": 1}}, {"z": {"$eq": "a"}}]} in asked_for
+        await ids(ChromaRanker(options, FixedEmbedder(1.0)), filters=filters)
+    assert {"$and": [{"x": {"$gte": 1}}, {"z": {"$eq": "a"}}]} in clauses
 
 
-async def test_refused_credentials_are_wrong_for_good() -> None:
+async def test_refused_credentials_are_a_permanent_error() -> None:
     async with stub([3], "right") as options:
         with pytest.raises(JobFailed, match="refuses the credentials") as error:
-            await ids(ChromaRanker(options, Fixed(1.0)))
+            await ids(ChromaRanker(options, FixedEmbedder(1.0)))
         assert error.value.hint == "check its credentials"
         known = replace(options, http=replace(options.http, headers={"X-Chroma-Token": "right"}))
-        assert await ids(ChromaRanker(known, Fixed(1.0))) == ["r1", "r3"]
+        assert await ids(ChromaRanker(known, FixedEmbedder(1.0))) == ["r1", "r3"]
         assert "right" not in repr(known)
 
 
-async def test_texts_of_chunks_are_joined_by_their_numbers(chroma: Address) -> None:
+async def test_chunk_texts_are_joined_in_the_order_of_their_numbers(chroma: Address) -> None:
     data = ChromaData(chroma)
     await data.create()
     await data.add(
@@ -387,13 +403,13 @@ async def test_texts_of_chunks_are_joined_by_their_numbers(chroma: Address) -> N
             "long": "ä" * 60,
         },
     )
-    bodies = ChromaBodies(data.options)
-    wanted = [Wanted(one) for one in ("x", "y", "z", "d/1", "gone", "u1", "nowhere", "long")]
-    assert await bodies.bodies(wanted, 100) == {
-        "x": Body("first\nsecond", {"title": "T"}),
-        "y": Body("from metadata", {}),
-        "d/1": Body("by its name", {}),
-        "gone": REMOVED,
-        "long": Unreadable(DeadLetterReason.TOO_LARGE, ("ä" * 60).encode()),
+    bodies = ChromaBodyStore(data.options)
+    requests = [BodyRequest(one) for one in ("x", "y", "z", "d/1", "gone", "u1", "nowhere", "long")]
+    assert await bodies.bodies(requests, 100) == {
+        "x": DocumentBody("first\nsecond", {"title": "T"}),
+        "y": DocumentBody("from metadata", {}),
+        "d/1": DocumentBody("by its name", {}),
+        "gone": DELETED_BODY,
+        "long": InvalidBody(DeadLetterReason.TOO_LARGE, ("ä" * 60).encode()),
     }
     assert "can give texts" in await bodies.check()

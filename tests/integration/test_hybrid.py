@@ -1,4 +1,4 @@
-"""Hybrid search with PostgreSQL as the one who knows what is deleted."""
+"""Hybrid search with PostgreSQL, which checks the hits of the other stores."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,19 +7,19 @@ import pytest
 
 from shardline_common.errors import JobFailed, SourceUnavailable
 from shardline_producer.sources.source import Document, SourceItem
-from shardline_producer.sources.uds3.planned_store import Stores
+from shardline_producer.sources.uds3.planned_store import ConfiguredStores
 from shardline_producer.sources.uds3.postgres import sql
 from shardline_producer.sources.uds3.postgres.connection import Postgres
-from shardline_producer.sources.uds3.store_ports import Body
+from shardline_producer.sources.uds3.store_ports import DocumentBody
 from tests.databases import Database
 from tests.reading import dead, documents, names, opened, read, uds3_job
-from tests.uds3 import Listed, Shelf, insert, make_uds3
+from tests.uds3_data import DictBodyStore, ListRanker, insert, make_uds3
 
 WEIGHTS = {"vector": 0.5, "keyword": 0.5}
 
 
-async def filled(database: Database) -> None:
-    """a, b, c hold the word, c most often; x is deleted; y has its body elsewhere; z is no row."""
+async def fill(database: Database) -> None:
+    """a, b and c contain the word, c most often; x is deleted; y has its body elsewhere; z has no row."""
     await make_uds3(database)
     for name, times in (("a", 1), ("b", 2), ("c", 3), ("x", 9)):
         await insert(database, "documents", {"document_id": name, "content": "Recht " * times})
@@ -30,21 +30,23 @@ async def filled(database: Database) -> None:
     await insert(database, "documents_metadata", {"document_id": "a", "rechtsgebiet": "bau", "title": "A"})
 
 
-def stores(database: Database, ids: str, fields: Sequence[str] = ()) -> Stores:
-    shelf = Shelf({name: Body(f"body {name}", {"title": "beside", "kind": "k"}) for name in "xyz"})
-    return Stores(database.postgres, {"vector": Listed("vector", ids, fields)}, [shelf])
+def stores(database: Database, ids: str, fields: Sequence[str] = ()) -> ConfiguredStores:
+    bodies = DictBodyStore(
+        {name: DocumentBody(f"body {name}", {"title": "beside", "kind": "k"}) for name in "xyz"}
+    )
+    return ConfiguredStores(database.postgres, {"vector": ListRanker("vector", ids, fields)}, [bodies])
 
 
-async def searched(found: Stores, **query: Any) -> list[SourceItem]:
+async def searched(found: ConfiguredStores, **query: Any) -> list[SourceItem]:
     _, items = await read(found, query={"text": "Recht", "weights": WEIGHTS} | query)
     return items
 
 
-async def test_lists_are_fused_over_what_is_not_deleted(database: Database) -> None:
-    await filled(database)
+async def test_deleted_documents_take_no_rank_in_the_fusion(database: Database) -> None:
+    await fill(database)
     items = await searched(stores(database, "xazyb"))
     by_id = {one.id: one for one in documents(items)}
-    # x is in both lists and counts in neither: a is first of the vector's.
+    # x is in both lists and takes no rank in either: a is first in the list of vectors.
     ranks = {"vector": "azyb", "keyword": "cba"}
     expected = {
         name: sum(0.5 / (61 + ranks[kind].index(name)) for kind in ranks if name in ranks[kind])
@@ -58,22 +60,22 @@ async def test_lists_are_fused_over_what_is_not_deleted(database: Database) -> N
     assert by_id["a"].metadata["title"] == "A"
 
 
-async def test_filters_on_fields_of_the_tables_are_checked_there(database: Database) -> None:
-    await filled(database)
+async def test_filters_on_table_fields_are_checked_by_postgresql(database: Database) -> None:
+    await fill(database)
     found = stores(database, "zcba", fields=["kind"])
     assert names(await searched(found, filters={"domain": "bau"})) == ["a"]
-    ranker = found.others["vector"]
-    assert isinstance(ranker, Listed)
-    assert ranker.asked[-1].filters == {}
+    ranker = found.rankers["vector"]
+    assert isinstance(ranker, ListRanker)
+    assert ranker.queries[-1].filters == {}
     only = {"search_types": ["vector"], "filters": {"kind": "k", "title": None}}
     assert names(await searched(found, **only)) == ["c", "b"]
-    assert ranker.asked[-1].filters == {"kind": "k"}
+    assert ranker.queries[-1].filters == {"kind": "k"}
     with pytest.raises(JobFailed, match="the keyword search has no field 'kind'"):
         await searched(found, filters={"kind": "k"})
 
 
-async def test_what_goes_away_behind_the_plan_is_a_dead_letter(database: Database) -> None:
-    await filled(database)
+async def test_a_document_deleted_after_planning_is_a_dead_letter(database: Database) -> None:
+    await fill(database)
     found = stores(database, "abcyz")
     spec = uds3_job(query={"text": "Recht", "weights": WEIGHTS})
     source = opened(found, spec)
@@ -90,34 +92,34 @@ async def test_what_goes_away_behind_the_plan_is_a_dead_letter(database: Databas
     assert names(half) == names(items)[2:]
 
 
-async def test_without_postgresql_nobody_knows_what_is_deleted_so_it_is_waited_for(
+async def test_postgresql_down_fails_planning_even_with_degrade(
     database: Database,
 ) -> None:
-    away = Postgres(database.options.__class__("127.0.0.1", 1, "u", "p", "d"))
-    found = Stores(away, {"vector": Listed("vector", "ab")})
+    unreachable = Postgres(database.options.__class__("127.0.0.1", 1, "u", "p", "d"))
+    found = ConfiguredStores(unreachable, {"vector": ListRanker("vector", "ab")})
     for degrade in (False, True):
-        with pytest.raises(SourceUnavailable, match="is away"):
+        with pytest.raises(SourceUnavailable, match="is unavailable"):
             await read(
                 found, source={"type": "uds3", "degrade": degrade}, query={"text": "x", "weights": WEIGHTS}
             )
 
 
-async def test_a_body_of_a_store_stands_in_for_rows_without_a_content(database: Database) -> None:
+async def test_rows_without_content_take_bodies_from_a_body_store(database: Database) -> None:
     await make_uds3(database, content=False)
     ids = [f"d{n:03d}" for n in range(130)]
     await database.load("documents", ("document_id", "classification"), [(one, "law") for one in ids])
-    shelf = Shelf({one: Body(f"body {one}", {"title": "T"}) for one in ids[1:]})
-    _, items = await read(Stores(database.postgres, bodies=[shelf]))
+    bodies = DictBodyStore({one: DocumentBody(f"body {one}", {"title": "T"}) for one in ids[1:]})
+    _, items = await read(ConfiguredStores(database.postgres, body_stores=[bodies]))
     assert names(items) == ids
     assert dead(items) == {"d000": "no_content"}
     last = items[-1].content
     assert isinstance(last, Document)
     assert last.text == "body d129"
     assert last.metadata == {"title": "T", "domain": "law", "classification": "law"}
-    assert shelf.largest == 50
+    assert bodies.largest == 50
 
 
-async def test_a_page_of_hits_is_looked_up_by_key_and_no_table_read_whole_for_it(database: Database) -> None:
+async def test_hits_are_checked_by_index_lookups_without_a_table_scan(database: Database) -> None:
     await make_uds3(database, content=False)
     ids = [f"d{number * 7919 % 30_000:05d}" for number in range(30_000)]
     for table in ("documents", "documents_metadata", "uds3_master_documents"):
@@ -126,13 +128,13 @@ async def test_a_page_of_hits_is_looked_up_by_key_and_no_table_read_whole_for_it
         "UPDATE documents SET processing_status = 'failed' WHERE document_id < 'd01'", "ANALYZE"
     )
     async with database.postgres.connect() as session:
-        selection = sql.Selection(await session.schema(), {})
+        selection = sql.DocumentSelection(await session.schema(), {})
         hits = [*ids[:1000], "nowhere"]
-        gate = await session.gate(selection, hits)
-    assert gate == {one: (one != "nowhere", one >= "d01") for one in hits}
-    statement = sql.gate(selection, hits)
+        checks = await session.check_hits(selection, hits)
+    assert checks == {one: (one != "nowhere", one >= "d01") for one in hits}
+    statement = sql.check_hits(selection, hits)
     plan = "\n".join(row[0] for row in await database.fetch("EXPLAIN " + statement.text, *statement.values))
     assert plan.count("Index") >= 3
     assert "Seq Scan" not in plan
-    # Keys in the order of the index find its pages where the keys before left them.
+    # Keys are looked up in the order of the index, so that neighbours share its pages.
     assert statement.values[0] == sorted(hits)

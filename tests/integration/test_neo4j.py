@@ -1,4 +1,4 @@
-"""The graph search against Neo4j's own server, compared with a search in the test's own words."""
+"""The graph search against a Neo4j server, compared with a search by the test's own statements."""
 
 import asyncio
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from deploy.dev.service import free_ports
 from shardline.services.sample import sample_document
 from shardline_common.errors import JobFailed, SourceUnavailable
 from shardline_common.job.spec import Query
-from shardline_producer.sources.uds3.neo4j.cypher import Statement
+from shardline_producer.sources.uds3.neo4j.cypher import CypherStatement
 from shardline_producer.sources.uds3.neo4j.options import Neo4jOptions
 from shardline_producer.sources.uds3.neo4j.ranker import Neo4jRanker
 from shardline_producer.sources.uds3.store_ports import Hit
@@ -36,7 +36,7 @@ async def link(options: Neo4jOptions, *edges: tuple[str, str, str]) -> None:
 
 
 async def index(options: Neo4jOptions, statement: str = FULL_TEXT) -> None:
-    """Make a full-text index, and wait until it has taken everything in."""
+    """Create a full-text index, and wait until it is online."""
     await cypher_async(options, statement)
     await cypher_async(options, "CALL db.awaitIndexes(60)")
 
@@ -51,7 +51,7 @@ async def ids(options: Neo4jOptions, text: str = "recht", hops: int = 0, **query
 
 
 def sample_nodes() -> list[dict[str, Any]]:
-    """Documents of the sample: some have only a name, some bear `id` in place of `document_id`."""
+    """Documents of the sample: some have only a name, some have `id` instead of `document_id`."""
     nodes = []
     for number in range(DOCUMENTS):
         document = sample_document(number)
@@ -63,7 +63,7 @@ def sample_nodes() -> list[dict[str, Any]]:
     return nodes
 
 
-async def test_all_that_contain_the_text_by_id(emptied: Neo4jOptions) -> None:
+async def test_without_an_index_all_documents_that_contain_the_text_by_id(emptied: Neo4jOptions) -> None:
     nodes = sample_nodes()
     await fill(emptied, *nodes)
     expected = sorted(
@@ -77,7 +77,7 @@ async def test_all_that_contain_the_text_by_id(emptied: Neo4jOptions) -> None:
     assert len(await ids(emptied, "e")) > 2000
 
 
-async def test_by_full_text_score_then_id(emptied: Neo4jOptions) -> None:
+async def test_with_an_index_hits_are_ordered_by_score_then_id(emptied: Neo4jOptions) -> None:
     nodes = sample_nodes()
     await fill(emptied, *nodes)
     await index(emptied)
@@ -94,7 +94,7 @@ async def test_by_full_text_score_then_id(emptied: Neo4jOptions) -> None:
     assert "texts" in await Neo4jRanker(emptied).check()
 
 
-async def test_words_of_a_query_are_no_operators(emptied: Neo4jOptions) -> None:
+async def test_operators_in_a_query_are_escaped(emptied: Neo4jOptions) -> None:
     await fill(emptied, {"id": "a", "content": "bau AND recht"}, {"id": "b", "content": "bau plan"})
     await index(emptied)
     assert sorted(await ids(emptied, 'bau AND -recht +(plan "')) == ["a", "b"]
@@ -102,7 +102,7 @@ async def test_words_of_a_query_are_no_operators(emptied: Neo4jOptions) -> None:
     assert await ids(emptied, "-- ** !!") == []
 
 
-async def test_one_over_content_goes_before_one_over_names(emptied: Neo4jOptions) -> None:
+async def test_an_index_over_content_precedes_one_over_names(emptied: Neo4jOptions) -> None:
     await fill(emptied, {"id": "a", "content": "recht"}, {"id": "b", "name": "recht"})
     await index(emptied, "CREATE FULLTEXT INDEX a_names FOR (n:Document) ON EACH [n.name]")
     assert await ids(emptied) == ["b"]
@@ -113,7 +113,7 @@ async def test_one_over_content_goes_before_one_over_names(emptied: Neo4jOptions
     assert await ids(emptied) == ["a"]
 
 
-async def test_ids_in_byte_order_each_once(emptied: Neo4jOptions) -> None:
+async def test_ids_are_unique_and_in_byte_order(emptied: Neo4jOptions) -> None:
     names = ["b", "a", "ä", "Z", "\uff5e", "\U0001f600", "10", "9"]
     await fill(emptied, *({"id": one, "content": "recht"} for one in names))
     await fill(emptied, {"document_id": "a", "id": "other", "content": "Recht"}, {"content": "recht"})
@@ -121,7 +121,7 @@ async def test_ids_in_byte_order_each_once(emptied: Neo4jOptions) -> None:
     assert await ids(emptied) == sorted([*names, "7"], key=str.encode)
 
 
-async def test_filters(emptied: Neo4jOptions) -> None:
+async def test_filters_select_hits_by_properties(emptied: Neo4jOptions) -> None:
     text = {"content": "recht"}
     await fill(
         emptied,
@@ -136,7 +136,7 @@ async def test_filters(emptied: Neo4jOptions) -> None:
         "CREATE (:Document {id: 'f', content: 'recht', day: datetime('2018-02-02T10:00:00Z'), year: '2020'})",
     )
     fields = ["content", "day", "id", "kind", "open", "year"]
-    assert list(await Neo4jRanker(emptied).fields()) == fields
+    assert list(await Neo4jRanker(emptied).filter_fields()) == fields
 
     async def found(**filters: Any) -> str:
         return "".join(await ids(emptied, filters=filters))
@@ -158,7 +158,7 @@ async def test_filters(emptied: Neo4jOptions) -> None:
     assert await found(open={"gte": False}) == ""
 
 
-MARKS: list[dict[str, Any]] = [
+TOMBSTONES: list[dict[str, Any]] = [
     {"deleted": True},
     {"deleted": "true"},
     {"is_deleted": 1},
@@ -172,8 +172,10 @@ MARKS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("indexed", [False, True])
-async def test_documents_marked_deleted_are_no_hits(emptied: Neo4jOptions, indexed: bool) -> None:
-    await fill(emptied, *({"id": str(place), "content": "recht"} | one for place, one in enumerate(MARKS)))
+async def test_deleted_documents_are_not_hits(emptied: Neo4jOptions, indexed: bool) -> None:
+    await fill(
+        emptied, *({"id": str(place), "content": "recht"} | one for place, one in enumerate(TOMBSTONES))
+    )
     await cypher_async(emptied, "CREATE (:Document {id: 'x', content: 'recht', deleted_at: datetime()})")
     if indexed:
         await index(emptied)
@@ -181,27 +183,27 @@ async def test_documents_marked_deleted_are_no_hits(emptied: Neo4jOptions, index
     assert await ids(replace(emptied, include_archived=True)) == ["5", "7", "8"]
 
 
-async def removed(options: Neo4jOptions) -> list[str]:
-    async with aclosing(Neo4jRanker(options).removed()) as pages:
+async def deleted_ids(options: Neo4jOptions) -> list[str]:
+    async with aclosing(Neo4jRanker(options).deleted_ids()) as pages:
         return [one async for page in pages for one in page]
 
 
-async def test_all_that_is_marked_deleted_is_told(emptied: Neo4jOptions) -> None:
-    assert await removed(emptied) == []
-    await fill(emptied, *({"id": str(place)} | one for place, one in enumerate(MARKS)))
-    # By the id that a hit would have; one of two nodes is enough; what has no id is no document.
+async def test_all_deleted_documents_are_reported(emptied: Neo4jOptions) -> None:
+    assert await deleted_ids(emptied) == []
+    await fill(emptied, *({"id": str(place)} | one for place, one in enumerate(TOMBSTONES)))
+    # The id is that of a hit. One marked node of two is enough. A node without an id is not a document.
     await fill(emptied, {"document_id": "a", "id": "other", "deleted": True}, {"id": "b"}, {"deleted": True})
     await fill(emptied, {"id": "b", "is_deleted": "YES"}, {"id": 7, "processing_status": "Failed"})
     await cypher_async(emptied, "CREATE (:Document {id: 'x', deleted_at: datetime()}), (:Other {id: 'y'})")
     await cypher_async(emptied, "MATCH (n:Other) SET n.deleted = true")
-    assert sorted(await removed(emptied)) == [*"01234567", "a", "b", "x"]
-    assert sorted(await removed(replace(emptied, include_archived=True))) == [*"0123467", "a", "b", "x"]
+    assert sorted(await deleted_ids(emptied)) == [*"01234567", "a", "b", "x"]
+    assert sorted(await deleted_ids(replace(emptied, include_archived=True))) == [*"0123467", "a", "b", "x"]
     many = [f"m{number:04d}" for number in range(2500)]
     await fill(emptied, *({"id": one, "deleted": True} for one in many))
-    assert sorted(await removed(emptied))[-2501:] == [*many, "x"]
+    assert sorted(await deleted_ids(emptied))[-2501:] == [*many, "x"]
 
 
-async def test_neighbours_follow_by_distance_then_id(emptied: Neo4jOptions) -> None:
+async def test_neighbours_follow_hits_by_distance_then_id(emptied: Neo4jOptions) -> None:
     other = {"content": "x"}
     await fill(emptied, {"id": "hit1", "content": "recht"}, {"id": "hit2", "content": "recht", "kind": "k"})
     await fill(
@@ -230,17 +232,17 @@ async def test_neighbours_follow_by_distance_then_id(emptied: Neo4jOptions) -> N
     hits = await ranked(emptied, "recht", hops=3)
     assert [hit.id for hit in hits] == ["hit1", "hit2", "m", "z", "a", "far"]
     assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.id.encode()))
-    # A filter says what is a hit, and not where the way may lead.
+    # Filters select hits, but the search also passes through other documents.
     assert await ids(emptied, hops=3, filters={"kind": "k"}) == ["hit2", "m", "a", "z", "far"]
 
 
 async def test_an_empty_database_has_no_hits(emptied: Neo4jOptions) -> None:
     assert await ids(emptied, hops=2) == []
-    assert list(await Neo4jRanker(emptied).fields()) == []
+    assert list(await Neo4jRanker(emptied).filter_fields()) == []
     assert "0 documents, searched by CONTAINS" in await Neo4jRanker(emptied).check()
 
 
-async def test_what_is_wrong_is_named(emptied: Neo4jOptions) -> None:
+async def test_errors_name_the_setting_and_hide_the_password(emptied: Neo4jOptions) -> None:
     wrong = replace(emptied, password=SECRET)
     with pytest.raises(JobFailed, match="refuses the credentials") as error:
         await ids(wrong)
@@ -254,35 +256,35 @@ async def test_what_is_wrong_is_named(emptied: Neo4jOptions) -> None:
     assert error.value.hint == "check NEO4J_URI"
 
 
-async def test_a_server_that_is_down_may_be_tried_again(emptied: Neo4jOptions) -> None:
+async def test_a_server_that_is_down_is_a_transient_error(emptied: Neo4jOptions) -> None:
     (port,) = free_ports(1)
-    away = replace(emptied, uri=f"bolt://127.0.0.1:{port}", attempts=2)
-    for call in (ids(away), removed(away)):
+    unreachable = replace(emptied, uri=f"bolt://127.0.0.1:{port}", attempts=2)
+    for call in (ids(unreachable), deleted_ids(unreachable)):
         with pytest.raises(SourceUnavailable, match=f"127.0.0.1:{port} cannot be read"):
             await call
 
 
-async def test_a_query_that_takes_too_long_may_be_tried_again(
+async def test_a_query_over_its_timeout_is_a_transient_error(
     emptied: Neo4jOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endless = "UNWIND range(1, 100000000000) AS number RETURN sum(number % 7) AS documents"
-    monkeypatch.setattr("shardline_producer.sources.uds3.neo4j.ranker._COUNT", Statement(endless, {}))
-    hurried = Neo4jRanker(replace(emptied, query_timeout=1.0, attempts=1))
+    monkeypatch.setattr("shardline_producer.sources.uds3.neo4j.ranker._COUNT", CypherStatement(endless, {}))
+    impatient = Neo4jRanker(replace(emptied, query_timeout=1.0, attempts=1))
     with pytest.raises(SourceUnavailable, match="TimedOut"):
-        await hurried.check()
+        await impatient.check()
 
 
-async def test_a_cancel_closes_the_connections(emptied: Neo4jOptions) -> None:
+async def test_cancellation_closes_the_connections(emptied: Neo4jOptions) -> None:
     await fill(emptied, *sample_nodes())
-    port, begun = int(emptied.uri.rpartition(":")[2]), asyncio.Event()
+    port, started = int(emptied.uri.rpartition(":")[2]), asyncio.Event()
 
     async def read() -> None:
         async with aclosing(Neo4jRanker(emptied, hops=2).rank(Query(text="e"))) as pages:
             async for _ in pages:
-                begun.set()
+                started.set()
 
     work = asyncio.create_task(read())
-    await begun.wait()
+    await started.wait()
     assert connections_to(port) == 1
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -291,7 +293,7 @@ async def test_a_cancel_closes_the_connections(emptied: Neo4jOptions) -> None:
         await asyncio.sleep(0)
 
 
-async def test_leaving_a_ranking_early_leaves_nothing_open(emptied: Neo4jOptions) -> None:
+async def test_closing_a_ranking_early_closes_the_connections(emptied: Neo4jOptions) -> None:
     await fill(emptied, *sample_nodes())
     port = int(emptied.uri.rpartition(":")[2])
     async with aclosing(Neo4jRanker(emptied).rank(Query(text="e"))) as pages:

@@ -1,4 +1,4 @@
-"""UDS3 on a real PostgreSQL: scans, full-text search, and the shapes that tables come in."""
+"""UDS3 on a PostgreSQL server: scans, full-text search, and variants of the tables."""
 
 import tracemalloc
 from dataclasses import replace
@@ -14,17 +14,17 @@ from shardline_common.job.names import Layout
 from shardline_common.memory.store import MemoryStore
 from shardline_producer.plan import make_plan
 from shardline_producer.sources.source import InvalidDocument
-from shardline_producer.sources.uds3.planned_store import Stores
+from shardline_producer.sources.uds3.planned_store import ConfiguredStores
 from shardline_producer.sources.uds3.postgres.connection import Postgres
 from tests.corpus import corpus_file, lines
 from tests.databases import Database, own_database
 from tests.make import job
 from tests.reading import dead, documents, names, opened, read, run, scanned, uds3_job
-from tests.uds3 import insert, load_corpus, make_uds3
+from tests.uds3_data import insert, load_corpus, make_uds3
 
 
 @pytest.mark.corpus
-async def test_a_scan_gives_the_rows_of_the_same_documents_in_a_file(
+async def test_a_scan_gives_the_same_rows_as_a_file_of_the_documents(
     database: Database, tmp_path: Path
 ) -> None:
     corpus = lines(corpus_file(tmp_path))
@@ -52,9 +52,9 @@ async def test_a_scan_gives_the_rows_of_the_same_documents_in_a_file(
     assert list(manifest["schema"]["columns"]) == columns
 
 
-async def test_declared_columns_are_those_of_the_tables(database: Database) -> None:
+async def test_the_declared_columns_are_the_tables_columns(database: Database) -> None:
     await make_uds3(database)
-    plan, items = await read(Stores(database.postgres))
+    plan, items = await read(ConfiguredStores(database.postgres))
     assert items == []
     assert list(plan.columns) == [
         *("title", "domain", "document_type", "rechtsgebiet", "behoerde", "file_path", "classification"),
@@ -64,7 +64,7 @@ async def test_declared_columns_are_those_of_the_tables(database: Database) -> N
     assert (plan.columns["content_length"], plan.columns["quality_score"]) == ("int", "float")
 
 
-async def test_domain_is_the_legal_area_else_the_classification(database: Database) -> None:
+async def test_the_domain_is_the_legal_area_or_the_classification(database: Database) -> None:
     await make_uds3(database)
     await insert(
         database,
@@ -84,7 +84,7 @@ async def test_domain_is_the_legal_area_else_the_classification(database: Databa
     assert names(await scanned(database, filters={"domain": "class"})) == ["b"]
 
 
-async def test_the_order_is_that_of_bytes_whatever_the_database_sorts_by(postgres_server: Database) -> None:
+async def test_ids_are_in_byte_order_under_any_collation(postgres_server: Database) -> None:
     ids = ["a", "B", "ä", "Z", "a-1", "a1", "A", "é", "z", "ß", "10", "9", "\U0001f600", "\uffff"]
     found = []
     for locale in ("icu", "libc"):
@@ -94,7 +94,7 @@ async def test_the_order_is_that_of_bytes_whatever_the_database_sorts_by(postgre
     assert found[0] == found[1] == sorted(ids, key=str.encode)
 
 
-async def test_a_search_is_ranked_as_the_database_ranks_it(database: Database, tmp_path: Path) -> None:
+async def test_a_keyword_search_has_the_ranking_of_postgresql(database: Database, tmp_path: Path) -> None:
     await make_uds3(database)
     corpus = lines(corpus_file(tmp_path))[:3000]
     rows = [(one["document_id"], one["content"], one.get("domain")) for one in corpus]
@@ -109,7 +109,7 @@ async def test_a_search_is_ranked_as_the_database_ranks_it(database: Database, t
     expected = [row["document_id"] for row in order]
     assert len(expected) > 20
     search = {"text": text, "search_types": ["relational"], "weights": {"keyword": 1.0, "vector": 1.0}}
-    plan, items = await read(Stores(database.postgres), query=search)
+    plan, items = await read(ConfiguredStores(database.postgres), query=search)
     assert names(items) == expected
     assert plan.notes == {"searches": ["keyword"], "left_out": [], "degraded": []}
     assert [one.relevance for one in documents(items)] == [
@@ -119,11 +119,15 @@ async def test_a_search_is_ranked_as_the_database_ranks_it(database: Database, t
         assert names(await scanned(database, **search, top_k=most)) == expected[:most]
     texts = {one["document_id"]: one["content"] for one in corpus}
     assert all(one.text == texts[one.id] for one in documents(items))
-    _, normal = await read(Stores(database.postgres), query=search, quality={"relevance": "normalized"})
+    _, normal = await read(
+        ConfiguredStores(database.postgres), query=search, quality={"relevance": "normalized"}
+    )
     assert [one.relevance for one in documents(normal)][:2] == [1.0, 61 / 62]
 
 
-async def test_what_was_left_out_is_told_wherever_the_dataset_is(database: Database, tmp_path: Path) -> None:
+async def test_left_out_searches_are_in_manifest_warnings_and_card(
+    database: Database, tmp_path: Path
+) -> None:
     await make_uds3(database)
     rows = [(f"d{n}", "Recht " * (300 + n)) for n in range(3)]
     await database.load("documents", ("document_id", "content"), rows)
@@ -132,14 +136,14 @@ async def test_what_was_left_out_is_told_wherever_the_dataset_is(database: Datab
     assert await run(spec, database, tmp_path, store) == []
     layout = Layout.of(spec)
     manifest = orjson.loads(await store.get(layout.manifest))
-    told = {"searches": ["keyword"], "left_out": ["vector", "graph"], "degraded": []}
-    assert manifest["source"] == {"type": "uds3", "count": 3} | told
+    notes = {"searches": ["keyword"], "left_out": ["vector", "graph"], "degraded": []}
+    assert manifest["source"] == {"type": "uds3", "count": 3} | notes
     assert manifest["warnings"] == ["empty", "left_out"]
     assert "left out, not configured: vector, graph." in (await store.get(layout.card)).decode()
     rejected: list[dict[str, Any]] = []
     async for info in store.list(layout.root + "rejected/"):
         rejected += map(orjson.loads, (await store.get(info.key)).splitlines())
-    # Clara's raw relevance keeps six decimals, also of what is rejected.
+    # The raw relevance is rounded to six decimals, as Clara's, also in rejected documents.
     assert sorted(one["scores"]["relevance"] for one in rejected) == [0.004762, 0.004839, 0.004918]
     kept = uds3_job(job_id="kept", query={"text": "Recht"}, quality={"min_score": 0.4})
     assert {row["relevance_score"] for row in await run(kept, database, tmp_path, store)} == {
@@ -147,7 +151,7 @@ async def test_what_was_left_out_is_told_wherever_the_dataset_is(database: Datab
     }
 
 
-async def test_the_configuration_is_that_of_the_table(database: Database) -> None:
+async def test_each_table_is_searched_with_its_own_configuration(database: Database) -> None:
     await make_uds3(database)
     await insert(database, "documents", {"document_id": "d", "content": "Die Häuser der Gemeinden"})
     await insert(database, "uds3_master_documents", {"document_id": "m", "original_filename": "houses.pdf"})
@@ -162,7 +166,7 @@ async def test_the_configuration_is_that_of_the_table(database: Database) -> Non
     assert await found("house") == ["m"]
 
 
-async def test_without_a_vector_the_text_is_searched_all_the_same(database: Database) -> None:
+async def test_a_table_without_a_search_vector_is_searched(database: Database) -> None:
     await load_corpus(
         database, [{"document_id": f"d{n}", "content": "Baurecht " * n + "Dach"} for n in range(4)]
     )
@@ -170,7 +174,7 @@ async def test_without_a_vector_the_text_is_searched_all_the_same(database: Data
     assert sorted(names(found)) == ["d1", "d2", "d3"]
 
 
-async def test_several_rows_of_metadata_do_not_make_several_documents(database: Database) -> None:
+async def test_several_metadata_rows_make_one_document(database: Database) -> None:
     await make_uds3(database)
     await database.execute("ALTER TABLE documents_metadata DROP CONSTRAINT documents_metadata_pkey")
     await insert(database, "documents", {"document_id": "a", "content": "law"})
@@ -181,14 +185,14 @@ async def test_several_rows_of_metadata_do_not_make_several_documents(database: 
     assert names(await scanned(database, text="law", search_types=["keyword"])) == ["a"]
 
 
-async def test_another_table_a_view_and_what_is_not_there(database: Database) -> None:
+async def test_tables_and_views_can_be_chosen_and_unknown_names_fail(database: Database) -> None:
     await make_uds3(database)
     await insert(database, "documents", {"document_id": "a", "content": "x"})
     await insert(database, "uds3_master_documents", {"document_id": "m"})
     await database.execute("CREATE VIEW chosen AS SELECT document_id, content FROM documents")
 
     async def over(table: str) -> list[str]:
-        _, items = await read(Stores(Postgres(replace(database.options, table=table))))
+        _, items = await read(ConfiguredStores(Postgres(replace(database.options, table=table))))
         return names(items)
 
     assert await over("chosen") == ["a"]
@@ -198,16 +202,16 @@ async def test_another_table_a_view_and_what_is_not_there(database: Database) ->
     with pytest.raises(JobFailed, match=r"no field 'colour'; it has behoerde, .*title"):
         await scanned(database, filters={"colour": "red"})
     with pytest.raises(JobFailed, match="PostgreSQL, which is not configured"):
-        await read(Stores())
+        await read(ConfiguredStores())
 
 
-async def test_a_text_too_large_stays_in_the_database(database: Database) -> None:
+async def test_a_text_over_the_limit_is_not_transferred(database: Database) -> None:
     huge = "ä" * (10 << 20)
     await load_corpus(
         database, [{"document_id": name, "content": text} for name, text in (("a", huge), ("b", "x"))]
     )
     spec = uds3_job(max_document_bytes=65_536)
-    source = opened(Stores(database.postgres), spec)
+    source = opened(ConfiguredStores(database.postgres), spec)
     plan = await make_plan(spec, source)
     tracemalloc.start()
     try:
@@ -225,13 +229,13 @@ async def test_a_text_too_large_stays_in_the_database(database: Database) -> Non
     assert peak < 4 << 20
 
 
-async def test_without_any_text_to_be_had_the_job_fails_at_planning(database: Database) -> None:
+async def test_without_any_store_of_texts_planning_fails(database: Database) -> None:
     await make_uds3(database, content=False)
     with pytest.raises(JobFailed, match="no table has a column content, and no store of bodies"):
         await scanned(database)
 
 
-async def test_a_body_in_no_store_is_a_dead_letter(database: Database) -> None:
+async def test_a_document_without_a_body_is_a_dead_letter(database: Database) -> None:
     await make_uds3(database)
     await insert(database, "documents", {"document_id": "a"}, {"document_id": "b", "content": ""})
     items = await scanned(database)
@@ -239,7 +243,7 @@ async def test_a_body_in_no_store_is_a_dead_letter(database: Database) -> None:
     assert [one.text for one in documents(items)] == [""]
 
 
-async def test_ids_that_cannot_be_a_rows_are_dead_letters(database: Database) -> None:
+async def test_invalid_ids_are_dead_letters(database: Database) -> None:
     ids = ["", "new\nline", "x" * 2000, "good"]
     await load_corpus(database, [{"document_id": one, "content": "x"} for one in ids])
     items = await scanned(database)

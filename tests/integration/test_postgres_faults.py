@@ -1,4 +1,4 @@
-"""UDS3 on a real PostgreSQL: who may read it, what goes wrong, and what comes back."""
+"""UDS3 on a PostgreSQL server: privileges, errors, time-outs, restarts and TLS."""
 
 import asyncio
 import random
@@ -17,14 +17,14 @@ from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
 from shardline_common.memory.store import MemoryStore
 from shardline_producer.plan import make_plan
-from shardline_producer.sources.uds3.planned_store import Stores
+from shardline_producer.sources.uds3.planned_store import ConfiguredStores
 from shardline_producer.sources.uds3.postgres.connection import Postgres
 from tests.databases import Database, local_postgres
 from tests.reading import names, opened, read, run, scanned, uds3_job
-from tests.uds3 import insert, load_corpus, make_uds3
+from tests.uds3_data import insert, load_corpus, make_uds3
 
 
-async def test_select_is_enough_and_nothing_can_be_written(database: Database) -> None:
+async def test_select_is_the_only_privilege_needed_and_writes_fail(database: Database) -> None:
     await make_uds3(database)
     await insert(database, "documents", {"document_id": "a", "content": "law"})
     reader = f"reader_{secrets.token_hex(4)}"
@@ -32,51 +32,53 @@ async def test_select_is_enough_and_nothing_can_be_written(database: Database) -
         f"CREATE ROLE {reader} LOGIN PASSWORD 'reader'", f"GRANT SELECT ON documents TO {reader}"
     )
     options = replace(database.options, user=reader, password="reader")  # noqa: S106 - of this test
-    _, items = await read(Stores(Postgres(options)), query={"text": "law", "search_types": ["keyword"]})
+    _, items = await read(
+        ConfiguredStores(Postgres(options)), query={"text": "law", "search_types": ["keyword"]}
+    )
     assert names(items) == ["a"]
     async with database.postgres.connect() as session:
         with pytest.raises(Exception, match="read-only"):
             await session._connection.execute("DELETE FROM public.documents")
     await database.execute(f"REVOKE ALL ON documents FROM {reader}")
     with pytest.raises(JobFailed, match="cannot be read") as caught:
-        await read(Stores(Postgres(options)))
+        await read(ConfiguredStores(Postgres(options)))
     assert "GRANT SELECT" in (caught.value.hint or "")
     await database.execute(f"DROP ROLE {reader}")
 
 
-WRONG: list[tuple[Callable[[Database], Database], type[Exception], str]] = [
+ERRORS: list[tuple[Callable[[Database], Database], type[Exception], str]] = [
     (lambda one: replace(one, password="secret-wrong"), JobFailed, "password authentication failed"),  # noqa: S106
     (lambda one: replace(one, name="nowhere"), JobFailed, '"nowhere" does not exist'),
-    (lambda one: replace(one, port=free_ports(1)[0]), SourceUnavailable, "is away"),
+    (lambda one: replace(one, port=free_ports(1)[0]), SourceUnavailable, "is unavailable"),
 ]
 
 
-@pytest.mark.parametrize(("change", "kind", "said"), WRONG, ids=["password", "database", "port"])
-async def test_what_is_wrong_for_good_and_what_is_only_away(
-    database: Database, change: Callable[[Database], Database], kind: type[Exception], said: str
+@pytest.mark.parametrize(("change", "kind", "message"), ERRORS, ids=["password", "database", "port"])
+async def test_permanent_and_transient_errors_are_told_apart(
+    database: Database, change: Callable[[Database], Database], kind: type[Exception], message: str
 ) -> None:
-    with pytest.raises(kind, match=said) as caught:
+    with pytest.raises(kind, match=message) as caught:
         await scanned(change(database))
     assert "secret" not in str(caught.value)
     assert "secret" not in repr(change(database).options)
 
 
-async def test_a_statement_that_takes_too_long_is_given_up(database: Database) -> None:
+async def test_a_statement_over_its_timeout_is_a_transient_error(database: Database) -> None:
     await load_corpus(database, [{"document_id": "a", "content": "x"}])
     slow = Postgres(replace(database.options, statement_seconds=0.2))
     async with database.admin() as connection, connection.transaction():
         await connection.execute("LOCK TABLE documents IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(SourceUnavailable, match="timeout"):
-            await read(Stores(slow))
+            await read(ConfiguredStores(slow))
     async with asyncio.timeout(10):
         while await database.readers():
             await asyncio.sleep(0.01)
 
 
-async def test_a_table_that_changed_its_shape_fails_the_job(database: Database) -> None:
+async def test_a_column_dropped_after_planning_fails_the_job(database: Database) -> None:
     await load_corpus(database, [{"document_id": "a", "content": "x", "title": "t", "law": "l"}])
     spec = uds3_job()
-    source = opened(Stores(database.postgres), spec)
+    source = opened(ConfiguredStores(database.postgres), spec)
     plan = await make_plan(spec, source)
     await database.execute("ALTER TABLE documents DROP COLUMN law")
     with pytest.raises(JobFailed) as caught:
@@ -84,7 +86,9 @@ async def test_a_table_that_changed_its_shape_fails_the_job(database: Database) 
     assert caught.value.code == "source_changed"
 
 
-async def test_stopped_anywhere_it_ends_with_the_same_digest(database: Database, tmp_path: Path) -> None:
+async def test_a_job_cancelled_at_random_points_has_the_same_digest(
+    database: Database, tmp_path: Path
+) -> None:
     rows = [
         {"document_id": f"d{n:05d}", "content": "law " * (200 + n % 300), "title": f"T{n}"}
         for n in range(6_000)
@@ -99,7 +103,7 @@ async def test_stopped_anywhere_it_ends_with_the_same_digest(database: Database,
         running = asyncio.create_task(run(spec, database, tmp_path, store))
         while not running.done() and await chain_length(store, spec) < chained + dice.randint(1, 12):
             await asyncio.sleep(0.002)
-        # A cancel here is the death of producer and worker: nothing but the store outlives them.
+        # A cancellation here is a crash of producer and worker: only the store keeps its state.
         assert running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     await database.execute("DELETE FROM documents WHERE document_id < 'd00100'")
@@ -115,7 +119,7 @@ async def digest(spec: JobSpec, database: Database, folder: Path, store: MemoryS
     return (await Verifier(store, Layout.of(spec).root).run()).digest
 
 
-async def test_a_server_that_goes_away_and_comes_back(tmp_path: Path) -> None:
+async def test_a_job_survives_a_restart_of_the_server(tmp_path: Path) -> None:
     with local_postgres(tmp_path / "own") as server:
         database = Database(HOST, server.ports["sql"], USER, PASSWORD)
         rows = [{"document_id": f"d{n:05d}", "content": "law " * 200, "title": "T"} for n in range(3_000)]
@@ -130,7 +134,7 @@ async def test_a_server_that_goes_away_and_comes_back(tmp_path: Path) -> None:
         assert len(await running) == 3_000
 
 
-async def test_certificates_are_verified_where_it_is_asked_for(tmp_path: Path) -> None:
+async def test_certificates_are_verified_by_sslmode(tmp_path: Path) -> None:
     with (
         local_postgres(tmp_path / "one", tls=True) as server,
         local_postgres(tmp_path / "other", tls=True) as other,
@@ -152,4 +156,4 @@ async def test_certificates_are_verified_where_it_is_asked_for(tmp_path: Path) -
                 await read_by(mode, ca)
         missing = replace(database.options, sslmode="verify-full", sslrootcert=str(tmp_path / "none.pem"))
         with pytest.raises(JobFailed, match="POSTGRES_SSLROOTCERT"):
-            await read(Stores(Postgres(missing)))
+            await read(ConfiguredStores(Postgres(missing)))

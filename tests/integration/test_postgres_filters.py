@@ -1,4 +1,4 @@
-"""UDS3 on a real PostgreSQL: which documents count, by filters and by what is deleted."""
+"""UDS3 on a PostgreSQL server: filters and tombstones."""
 
 import asyncio
 import secrets
@@ -12,13 +12,13 @@ from shardline_common.errors import JobFailed
 from shardline_producer.plan import make_plan
 from shardline_producer.sources.query_filters import passes
 from shardline_producer.sources.source import Document
-from shardline_producer.sources.uds3.planned_store import Stores
+from shardline_producer.sources.uds3.planned_store import ConfiguredStores
 from shardline_producer.sources.uds3.postgres.connection import Postgres
 from tests.databases import Database
 from tests.reading import dead, documents, names, opened, read, scanned, uds3_job
-from tests.uds3 import insert, load_corpus, make_uds3
+from tests.uds3_data import insert, load_corpus, make_uds3
 
-MARKS: Mapping[str, dict[str, Any]] = {
+TOMBSTONES: Mapping[str, dict[str, Any]] = {
     "deleted": {"deleted": True},
     "is_deleted": {"is_deleted": "1"},
     "deleted_at": {"deleted_at": "2020-01-01T00:00:00Z"},
@@ -27,7 +27,7 @@ MARKS: Mapping[str, dict[str, Any]] = {
 }
 
 
-async def marked(database: Database) -> None:
+async def fill_marked(database: Database) -> None:
     await make_uds3(database)
     await database.execute(
         "ALTER TABLE documents ADD deleted boolean, ADD is_deleted text, ADD deleted_at timestamptz"
@@ -35,7 +35,7 @@ async def marked(database: Database) -> None:
     await database.execute(
         "ALTER TABLE uds3_master_documents ADD is_deleted boolean DEFAULT FALSE, ADD deleted_at text"
     )
-    rows = [{"document_id": name, "content": "law", **mark} for name, mark in MARKS.items()]
+    rows = [{"document_id": name, "content": "law", **fields} for name, fields in TOMBSTONES.items()]
     live = {"document_id": "live", "content": "law", "deleted": False, "processing_status": "completed"}
     await insert(database, "documents", *rows, live, {"document_id": "by-master", "content": "law"})
     await insert(
@@ -46,20 +46,20 @@ async def marked(database: Database) -> None:
     )
 
 
-async def test_what_is_marked_deleted_is_never_exported(database: Database) -> None:
-    await marked(database)
+async def test_deleted_documents_are_never_exported(database: Database) -> None:
+    await fill_marked(database)
     assert names(await scanned(database)) == ["live"]
     assert names(await scanned(database, filters={"domain": None})) == ["live"]
     only = {"text": "law", "search_types": ["keyword"]}
     assert names(await scanned(database, **only)) == ["live"]
-    _, items = await read(Stores(database.postgres, archived=True))
+    _, items = await read(ConfiguredStores(database.postgres, include_archived=True))
     assert names(items) == ["archived", "live"]
 
 
-async def test_marked_after_it_was_planned_it_is_a_dead_letter(database: Database) -> None:
-    await marked(database)
+async def test_a_document_deleted_after_planning_is_a_dead_letter(database: Database) -> None:
+    await fill_marked(database)
     spec = uds3_job(query={"text": "law", "search_types": ["keyword"]})
-    source = opened(Stores(database.postgres), spec)
+    source = opened(ConfiguredStores(database.postgres), spec)
     plan = await make_plan(spec, source)
     await database.execute("UPDATE documents SET deleted = TRUE WHERE document_id = 'live'")
     items = [item async for batch in source.read(plan.frozen, None) for item in batch]
@@ -92,7 +92,7 @@ FILTERS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("filters", FILTERS, ids=str)
-async def test_a_filter_means_here_what_it_means_over_files(
+async def test_a_filter_selects_the_same_documents_as_over_files(
     filtered: tuple[Database, list[Document]], filters: dict[str, Any]
 ) -> None:
     database, everything = filtered
@@ -103,7 +103,7 @@ async def test_a_filter_means_here_what_it_means_over_files(
 
 @pytest.fixture(scope="module")
 def filtered(postgres_server: Database) -> Iterator[tuple[Database, list[Document]]]:
-    """A table that no test of this module changes."""
+    """A table that the tests of this module only read."""
     database = replace(postgres_server, name=f"filtered_{secrets.token_hex(4)}")
     everything = [
         Document(
@@ -125,7 +125,7 @@ def filtered(postgres_server: Database) -> Iterator[tuple[Database, list[Documen
     asyncio.run(postgres_server.execute(f"DROP DATABASE {database.name} WITH (FORCE)"))
 
 
-async def test_dates_compare_with_texts(database: Database) -> None:
+async def test_date_columns_compare_with_texts(database: Database) -> None:
     await database.execute(
         "CREATE TABLE documents (document_id text PRIMARY KEY, content text, at timestamptz, day date)"
     )
@@ -143,23 +143,23 @@ async def test_dates_compare_with_texts(database: Database) -> None:
         await scanned(database, filters={"day": {"gte": "the day before yesterday"}})
 
 
-async def test_some_columns_are_enough_but_for_those_that_tell_what_is_deleted(database: Database) -> None:
-    await marked(database)
+async def test_tombstone_columns_must_be_readable_and_others_need_not(database: Database) -> None:
+    await fill_marked(database)
     reader = f"reader_{secrets.token_hex(4)}"
     await database.execute(
         f"CREATE ROLE {reader} LOGIN PASSWORD 'reader'",
         f"GRANT SELECT (document_id, content, processing_status) ON documents TO {reader}",
     )
     options = replace(database.options, user=reader, password="reader")  # noqa: S106 - of this test
-    with pytest.raises(JobFailed, match=r"documents \(deleted, is_deleted, deleted_at\) tells which"):
-        await read(Stores(Postgres(options)))
+    with pytest.raises(JobFailed, match=r"documents \(deleted, is_deleted, deleted_at\) marks documents"):
+        await read(ConfiguredStores(Postgres(options)))
     await database.execute(f"GRANT SELECT (deleted, is_deleted, deleted_at) ON documents TO {reader}")
-    with pytest.raises(JobFailed, match=r"uds3_master_documents \(is_deleted, deleted_at\) tells which"):
-        await read(Stores(Postgres(options)))
+    with pytest.raises(JobFailed, match=r"uds3_master_documents \(is_deleted, deleted_at\) marks documents"):
+        await read(ConfiguredStores(Postgres(options)))
     await database.execute(
         f"GRANT SELECT (document_id, is_deleted, deleted_at) ON uds3_master_documents TO {reader}"
     )
-    plan, items = await read(Stores(Postgres(options)))
+    plan, items = await read(ConfiguredStores(Postgres(options)))
     assert names(items) == ["live"]
     assert list(plan.columns) == ["processing_status"]
     await database.execute(f"DROP OWNED BY {reader}", f"DROP ROLE {reader}")

@@ -1,4 +1,4 @@
-"""A hybrid search over real servers and without PostgreSQL, from the settings to the rows of a dataset."""
+"""A hybrid search over ChromaDB, Neo4j and CouchDB, from the settings to the rows of a dataset."""
 
 import json
 from pathlib import Path
@@ -26,16 +26,16 @@ from tests.make import job
 from tests.stores import Address
 
 QUERY = "Baurecht"
-BEHIND = [f"v{number:02d}" for number in range(20)]
+IDS = [f"v{number:02d}" for number in range(20)]
 
 
 @pytest.fixture
 async def filled(chroma: Address, couch: Address, emptied: Neo4jOptions) -> dict[str, Any]:
-    """Settings of three stores that hold a few documents between them."""
+    """The settings of three stores, each with some of a few documents."""
     vectors = ChromaData(chroma)
     await vectors.create()
     chunks = {
-        f"{name}::chunk::{n}": (1.0, 0.01 * place + n) for place, name in enumerate(BEHIND) for n in (0, 1)
+        f"{name}::chunk::{n}": (1.0, 0.01 * place + n) for place, name in enumerate(IDS) for n in (0, 1)
     }
     await vectors.add(
         chunks | {"only-here": (1.0, 0.015)},
@@ -51,9 +51,7 @@ async def filled(chroma: Address, couch: Address, emptied: Neo4jOptions) -> dict
     )
     await link(emptied, ("g1", "CITES", "near"))
     bodies = CouchData(couch)
-    texts = [
-        {"_id": name, "content": f"Text {name}. " * 50, "title": f"T {name}"} for name in (*BEHIND, "near")
-    ]
+    texts = [{"_id": name, "content": f"Text {name}. " * 50, "title": f"T {name}"} for name in (*IDS, "near")]
     await bodies.create(*texts)
     return {
         "chroma_host": "127.0.0.1",
@@ -81,7 +79,7 @@ def search(job_id: str, **query: Any) -> JobSpec:
 
 
 async def run(settings: Settings, spec: JobSpec, output: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The rows and the manifest of a run in this process."""
+    """Run a job in this process. Returns its rows and its manifest."""
     store = DirectoryStore(output)
     source = source_factory(settings, output, confined=True, remote=None)
     embedded = EmbeddedRun(
@@ -97,9 +95,9 @@ async def run(settings: Settings, spec: JobSpec, output: Path) -> tuple[list[dic
     return rows, json.loads((folder / "manifest.json").read_text())
 
 
-async def test_three_stores_become_one_dataset(filled: dict[str, Any], tmp_path: Path) -> None:
-    # By distance: v00, v01 and only-here between them, v02 … By graph: g1, v05, then near, one edge away.
-    by_vector = ["v00", "v01", "only-here", *BEHIND[2:]]
+async def test_a_search_over_three_stores_is_their_fusion(filled: dict[str, Any], tmp_path: Path) -> None:
+    # By vector: v00, v01, only-here, v02 … By graph: g1, v05, then near, which is one edge away.
+    by_vector = ["v00", "v01", "only-here", *IDS[2:]]
     by_graph = ["g1", "v05", "near"]
     ranks = [{name: rank for rank, name in enumerate(one, 1)} for one in (by_vector, by_graph)]
     weights = (0.6, 0.4)
@@ -118,7 +116,7 @@ async def test_three_stores_become_one_dataset(filled: dict[str, Any], tmp_path:
         few, _ = await run(settings, search("few", top_k=3), tmp_path / "three")
     assert rows == again
     assert [row["document_id"] for row in few] == expected[:3]
-    # g1 has no body anywhere.
+    # No store has a body of g1.
     assert [row["document_id"] for row in rows] == [name for name in expected if name != "g1"]
     assert manifest["dead_letters"] == {"no_content": 1}
     assert {row["document_id"]: row["relevance_score"] for row in rows} == {
@@ -133,16 +131,16 @@ async def test_three_stores_become_one_dataset(filled: dict[str, Any], tmp_path:
     assert notes["model"] == "all-MiniLM-L6-v2 (http)"
 
 
-async def test_a_mark_in_any_store_keeps_a_document_out_of_every_list(
+async def test_a_tombstone_in_any_store_removes_a_document_from_all_lists(
     filled: dict[str, Any], emptied: Neo4jOptions, chroma: Address, tmp_path: Path
 ) -> None:
-    # v01 is found by its vector and marked in the graph; near lies in the graph, and is marked in a chunk.
+    # v01 is a hit of ChromaDB and marked in Neo4j; near is a hit of Neo4j and marked in ChromaDB.
     await fill(emptied, {"document_id": "v01", "deleted": "yes"})
     vectors = ChromaData(chroma)
     await vectors.create()
-    chunks = {f"{name}::chunk::0": (1.0, 0.01 * place) for place, name in enumerate(BEHIND)}
+    chunks = {f"{name}::chunk::0": (1.0, 0.01 * place) for place, name in enumerate(IDS)}
     await vectors.add(chunks | {"near::chunk::3": (0.0, 1.0)}, {"near::chunk::3": {"deleted_at": "2024"}})
-    live = ["v00", *BEHIND[2:]]
+    live = ["v00", *IDS[2:]]
     async with embedding_service({QUERY: (1.0, 0.0)}) as url:
         settings = Settings(**filled | {"chroma_collection": vectors.name, "embedding_url": url})
         both, manifest = await run(settings, search("both"), tmp_path)
@@ -154,7 +152,7 @@ async def test_a_mark_in_any_store_keeps_a_document_out_of_every_list(
     assert [row["document_id"] for row in related] == ["v05"]
 
 
-async def test_doctor_tries_each_store(filled: dict[str, Any]) -> None:
+async def test_doctor_checks_each_store(filled: dict[str, Any]) -> None:
     async with embedding_service({"Recht": (1.0, 0.0)}) as url:
         settings = Settings(**filled, embedding_url=url, kafka_bootstrap_servers="127.0.0.1:1")
         checks = {check.name: check for check in await examine(settings)}
@@ -169,7 +167,7 @@ async def test_doctor_tries_each_store(filled: dict[str, Any]) -> None:
     assert filled["couch_password"] not in str(checks) + str(broken)
 
 
-async def test_a_store_that_is_down_is_waited_for_or_named(filled: dict[str, Any], tmp_path: Path) -> None:
+async def test_a_store_that_is_down_is_named_in_the_manifest(filled: dict[str, Any], tmp_path: Path) -> None:
     settings = Settings(**filled | {"neo4j_uri": "bolt://127.0.0.1:1"})
     spec = search("down").model_copy(update={"source": job(source={"type": "uds3", "degrade": True}).source})
     async with embedding_service({QUERY: (1.0, 0.0)}) as url:
@@ -179,7 +177,7 @@ async def test_a_store_that_is_down_is_waited_for_or_named(filled: dict[str, Any
     assert manifest["source"]["degraded"] == ["graph"]
 
 
-async def test_what_couchdb_marks_deleted_is_not_taken_from_chromadb(
+async def test_a_body_deleted_in_couchdb_is_not_read_from_chromadb(
     chroma: Address, couch: Address, tmp_path: Path
 ) -> None:
     names = ("by-id", "by-name", "lives", "nowhere-else")

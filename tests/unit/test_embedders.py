@@ -1,4 +1,4 @@
-"""Embedders: a tiny ONNX model made here, a service on this machine, and what is said without one."""
+"""Embedders: a tiny ONNX model made by the test, a local HTTP service, and errors without a model."""
 
 import importlib
 import json
@@ -12,8 +12,8 @@ import pytest
 
 from deploy.dev.service import free_ports
 from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable
-from shardline_producer.sources.uds3.embedding.choice import embedder
 from shardline_producer.sources.uds3.embedding.embedder import EmbeddingOptions
+from shardline_producer.sources.uds3.embedding.factory import make_embedder
 from shardline_producer.sources.uds3.embedding.onnx_embedder import OnnxEmbedder
 from tests.embedding_stub import embedding_service, over_http
 
@@ -23,7 +23,7 @@ SECRET = "do-not-show-me"  # noqa: S105 - of this test
 
 
 def write_model(folder: Path, *, pools: bool = False, inputs: tuple[str, ...] = ("input_ids",)) -> None:
-    """A model that looks words up in a table; with `pools` it gives the first word's vector as the text's."""
+    """A model that looks words up in a table. With `pools` it returns only the first word's vector."""
     from onnx import TensorProto, helper, save_model
 
     nodes = [helper.make_node("Gather", ["table", "input_ids"], ["tokens"], axis=0)]
@@ -64,34 +64,34 @@ def onnx(folder: Path) -> OnnxEmbedder:
     return OnnxEmbedder(EmbeddingOptions(path=folder), folder)
 
 
-async def test_the_mean_of_the_tokens_at_length_one(model: Path) -> None:
+async def test_the_vector_is_the_normalized_mean_of_the_tokens(model: Path) -> None:
     half = math.sqrt(0.5)
     assert await onnx(model).embed("bau recht") == pytest.approx([half, half, 0.0])
     assert await onnx(model).embed("bau bau bau") == [1.0, 0.0, 0.0]
     assert await onnx(model).embed("nie gehört") == [0.0, 0.0, 1.0]
 
 
-async def test_a_text_is_cut_where_the_model_says(model: Path) -> None:
+async def test_a_text_is_cut_at_the_models_max_seq_length(model: Path) -> None:
     (model / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 2}))
     assert await onnx(model).embed("bau bau recht recht recht") == [1.0, 0.0, 0.0]
 
 
-async def test_a_model_may_pool_by_itself_and_want_other_inputs(model: Path) -> None:
+async def test_a_model_may_pool_and_need_other_inputs(model: Path) -> None:
     write_model(model, pools=True, inputs=("input_ids", "attention_mask", "token_type_ids"))
     assert await onnx(model).embed("recht bau") == [0.0, 1.0, 0.0]
     write_model(model, inputs=("input_ids", "pixel_values"))
-    with pytest.raises(JobFailed, match="wants the input 'pixel_values'"):
+    with pytest.raises(JobFailed, match="has the unknown input 'pixel_values'"):
         await onnx(model).embed("recht")
 
 
-async def test_another_file_is_another_identity(model: Path) -> None:
+async def test_the_identity_changes_with_the_model_file(model: Path) -> None:
     first = onnx(model).identity
     assert first.startswith("all-MiniLM-L6-v2 (onnx, sha256 ")
     write_model(model, pools=True)
     assert onnx(model).identity != first
 
 
-async def test_a_model_that_is_not_there_or_is_none_is_named(tmp_path: Path) -> None:
+async def test_a_missing_or_invalid_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(JobFailed, match=r"no model\.onnx in") as error:
         await onnx(tmp_path).embed("x")
     assert error.value.code == FailureCode.SOURCE_INVALID
@@ -104,9 +104,7 @@ async def test_a_model_that_is_not_there_or_is_none_is_named(tmp_path: Path) -> 
         await onnx(tmp_path).embed("x")
 
 
-async def test_packages_that_are_not_installed_are_named(
-    model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_missing_packages_are_named(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import_module = importlib.import_module
 
     def without(name: str, package: str | None = None) -> Any:
@@ -119,11 +117,11 @@ async def test_packages_that_are_not_installed_are_named(
         await onnx(model).embed("x")
     assert "extra 'onnx'" in (error.value.hint or "")
     with pytest.raises(JobFailed, match="sentence_transformers cannot be loaded") as error:
-        await embedder(EmbeddingOptions()).embed("x")
+        await make_embedder(EmbeddingOptions()).embed("x")
     assert "EMBEDDING_URL" in (error.value.hint or "")
 
 
-async def test_sentence_transformers_where_a_user_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_sentence_transformers_is_used_if_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     class Vector:
         def tolist(self) -> list[float]:
             return [0.5, 0.5]
@@ -141,21 +139,21 @@ async def test_sentence_transformers_where_a_user_has_it(monkeypatch: pytest.Mon
     package = ModuleType("sentence_transformers")
     package.SentenceTransformer = SentenceTransformer  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "sentence_transformers", package)
-    ours = embedder(EmbeddingOptions())
-    assert ours.identity == "all-MiniLM-L6-v2 (sentence-transformers)"
-    assert await ours.embed("x") == [0.5, 0.5]
+    embedder = make_embedder(EmbeddingOptions())
+    assert embedder.identity == "all-MiniLM-L6-v2 (sentence-transformers)"
+    assert await embedder.embed("x") == [0.5, 0.5]
     with pytest.raises(JobFailed, match="model unknown cannot be loaded"):
-        await embedder(EmbeddingOptions(model="unknown")).embed("x")
+        await make_embedder(EmbeddingOptions(model="unknown")).embed("x")
 
 
 @pytest.mark.parametrize("path", ["", "/v1/embeddings", "/embed"])
-async def test_a_service(path: str) -> None:
+async def test_an_http_service_embeds_by_both_protocols(path: str) -> None:
     async with embedding_service({"bau": [1.0, 2.0]}, token=SECRET) as url:
-        ours = over_http(url + path, token=SECRET)
-        assert await ours.embed("bau") == [1.0, 2.0]
-        assert ours.identity == "all-MiniLM-L6-v2 (http)"
+        embedder = over_http(url + path, token=SECRET)
+        assert await embedder.embed("bau") == [1.0, 2.0]
+        assert embedder.identity == "all-MiniLM-L6-v2 (http)"
         with pytest.raises(JobFailed, match="422 unknown text"):
-            await ours.embed("nie gehört")
+            await embedder.embed("nie gehört")
         with pytest.raises(JobFailed, match="refuses the credentials") as error:
             await over_http(url + path).embed("bau")
         assert error.value.hint == "check EMBEDDING_TOKEN"
@@ -163,14 +161,14 @@ async def test_a_service(path: str) -> None:
             await over_http(url + "/nothing").embed("bau")
 
 
-async def test_a_service_that_answers_something_else() -> None:
+async def test_an_answer_without_a_vector_is_an_error() -> None:
     broken: Any = {"bau": ["x"]}
     async with embedding_service(broken) as url:
         with pytest.raises(JobFailed, match="holds no vector"):
             await over_http(url).embed("bau")
 
 
-async def test_a_service_that_is_down_may_be_tried_again() -> None:
+async def test_a_service_that_is_down_is_a_transient_error() -> None:
     (port,) = free_ports(1)
     with pytest.raises(SourceUnavailable, match="the embedding service"):
         await over_http(f"http://127.0.0.1:{port}").embed("bau")

@@ -1,4 +1,4 @@
-"""Hybrid search over rankers of this test's own: what is left out, what is refused, what degrades."""
+"""Hybrid search over rankers in memory: fusion, tombstones, left out and degraded searches, bodies."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -15,21 +15,29 @@ from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.planned import PlannedSource
 from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
-from shardline_producer.sources.uds3.planned_store import Stores, Uds3Store
-from shardline_producer.sources.uds3.store_ports import REMOVED, Body, Hit, Tell, Unreadable
+from shardline_producer.sources.uds3.planned_store import ConfiguredStores, Uds3Store
+from shardline_producer.sources.uds3.store_ports import (
+    DELETED_BODY,
+    DocumentBody,
+    Hit,
+    InvalidBody,
+    OnDeleted,
+)
 from tests.make import job
-from tests.uds3 import Listed, Shelf
+from tests.uds3_data import DictBodyStore, ListRanker
 
 
-def stores(*rankers: Listed, bodies: Sequence[Shelf] = ()) -> Stores:
-    return Stores(rankers={ranker.name: ranker for ranker in rankers}, bodies=bodies)
+def stores(*rankers: ListRanker, bodies: Sequence[DictBodyStore] = ()) -> ConfiguredStores:
+    return ConfiguredStores(rankers={ranker.name: ranker for ranker in rankers}, body_stores=bodies)
 
 
-def shelf(names: str) -> Shelf:
-    return Shelf({name: Body(f"text {name}", {"title": name.upper()}) for name in names})
+def body_store(names: str) -> DictBodyStore:
+    return DictBodyStore({name: DocumentBody(f"text {name}", {"title": name.upper()}) for name in names})
 
 
-async def searched(found: Stores, *, degrade: bool = False, **query: Any) -> tuple[Plan, list[SourceItem]]:
+async def searched(
+    found: ConfiguredStores, *, degrade: bool = False, **query: Any
+) -> tuple[Plan, list[SourceItem]]:
     spec = job(source={"type": "uds3", "degrade": degrade}, query={"text": "law"} | query)
     source = PlannedSource(spec, Uds3Store(spec, found), StoredPlanPages(MemoryStore(), ""))
     plan = await make_plan(spec, source)
@@ -40,10 +48,12 @@ def names(items: Sequence[SourceItem]) -> list[str]:
     return [item.content.id if isinstance(item.content, Document) else item.content.key for item in items]
 
 
-async def test_two_lists_are_fused_and_their_bodies_come_from_the_shelves() -> None:
-    found = stores(Listed("vector", "abc"), Listed("graph", "cd"), bodies=[shelf("ab"), shelf("bcd")])
+async def test_lists_are_fused_and_bodies_come_from_body_stores() -> None:
+    found = stores(
+        ListRanker("vector", "abc"), ListRanker("graph", "cd"), bodies=[body_store("ab"), body_store("bcd")]
+    )
     plan, items = await searched(found, weights={"vector": 0.5, "graph": 0.5})
-    # c is third and first, and so before a, which is first alone.
+    # c has the ranks 3 and 1, a only the rank 1.
     assert names(items) == ["c", "a", "b", "d"]
     assert plan.notes == {"searches": ["vector", "graph"], "left_out": [], "degraded": []}
     assert plan.columns == {"title": "string"}
@@ -54,71 +64,75 @@ async def test_two_lists_are_fused_and_their_bodies_come_from_the_shelves() -> N
     assert names((await searched(found, top_k=2, weights={"vector": 0.5, "graph": 0.5}))[1]) == ["c", "a"]
 
 
-async def test_a_store_that_is_not_configured_is_named_and_left_out() -> None:
-    plan, items = await searched(stores(Listed("vector", "ab"), bodies=[shelf("ab")]))
+async def test_a_store_that_is_not_configured_is_left_out_and_named() -> None:
+    plan, items = await searched(stores(ListRanker("vector", "ab"), bodies=[body_store("ab")]))
     assert names(items) == ["a", "b"]
     assert plan.notes == {"searches": ["vector"], "left_out": ["graph", "keyword"], "degraded": []}
     with pytest.raises(JobFailed, match="no store of bodies is configured"):
-        await searched(stores(Listed("vector", "ab")))
+        await searched(stores(ListRanker("vector", "ab")))
     with pytest.raises(JobFailed, match="none of the searches vector, graph, keyword can be done"):
         await searched(stores())
 
 
-async def test_a_store_that_is_down_is_waited_for_unless_the_job_may_degrade() -> None:
-    graph = Listed("graph", "b")
-    graph.down = SourceUnavailable("Neo4j is away")
-    found = stores(Listed("vector", "ab"), graph, bodies=[shelf("ab")])
-    with pytest.raises(SourceUnavailable, match="Neo4j is away"):
+async def test_a_store_that_is_down_fails_planning_unless_the_job_degrades() -> None:
+    graph = ListRanker("graph", "b")
+    graph.down = SourceUnavailable("Neo4j is down")
+    found = stores(ListRanker("vector", "ab"), graph, bodies=[body_store("ab")])
+    with pytest.raises(SourceUnavailable, match="Neo4j is down"):
         await searched(found)
     plan, items = await searched(found, degrade=True)
     assert names(items) == ["a", "b"]
     assert plan.notes["degraded"] == ["graph"]
 
 
-async def test_a_store_that_breaks_off_in_the_middle_is_no_shorter_list() -> None:
-    class Breaks(Listed):
-        async def rank(self, query: Query, tell: Tell | None = None) -> AsyncGenerator[list[Hit], None]:
-            async for page in super().rank(query, tell):
+async def test_an_error_in_the_middle_of_a_list_fails_planning() -> None:
+    class FailsInRank(ListRanker):
+        async def rank(
+            self, query: Query, on_deleted: OnDeleted | None = None
+        ) -> AsyncGenerator[list[Hit], None]:
+            async for page in super().rank(query, on_deleted):
                 yield page
-                self.down = SourceUnavailable("gone in the middle")
+                self.down = SourceUnavailable("failed in the middle")
 
-    with pytest.raises(SourceUnavailable, match="gone in the middle"):
-        await searched(stores(Breaks("vector", "abcdef"), bodies=[shelf("abcdef")]), degrade=True)
+    with pytest.raises(SourceUnavailable, match="failed in the middle"):
+        await searched(stores(FailsInRank("vector", "abcdef"), bodies=[body_store("abcdef")]), degrade=True)
 
 
-async def test_what_one_store_marks_deleted_is_in_no_list() -> None:
-    vector, graph = Listed("vector", "abcd"), Listed("graph", "eadb")
-    vector.gone, graph.gone = "ez", "acz"
+async def test_a_tombstone_in_one_store_removes_the_document_from_all_lists() -> None:
+    vector, graph = ListRanker("vector", "abcd"), ListRanker("graph", "eadb")
+    vector.deleted, graph.deleted = "ez", "acz"
     _, items = await searched(
-        stores(vector, graph, bodies=[shelf("abcde")]), weights={"vector": 0.5, "graph": 0.5}
+        stores(vector, graph, bodies=[body_store("abcde")]), weights={"vector": 0.5, "graph": 0.5}
     )
-    # b and d are left of both lists: once first and once second.
+    # Both lists keep b and d, with the ranks 1 and 2 the other way round.
     assert names(items) == ["b", "d"]
     scores = [item.content.relevance for item in items if isinstance(item.content, Document)]
     assert scores == [pytest.approx(0.5 / 61 + 0.5 / 62, abs=1e-17)] * 2
 
 
 @pytest.mark.parametrize("searches", [["vector", "graph"], ["vector"]])
-async def test_marks_that_come_after_the_lists_count_as_well(searches: list[str]) -> None:
+async def test_tombstones_read_after_the_lists_are_applied(searches: list[str]) -> None:
     ended: set[str] = set()
     all_ended = asyncio.Event()
 
-    class Asked(Listed):
-        async def rank(self, query: Query, tell: Tell | None = None) -> AsyncGenerator[list[Hit], None]:
-            async for page in super().rank(query, tell):
+    class WaitsForLists(ListRanker):
+        async def rank(
+            self, query: Query, on_deleted: OnDeleted | None = None
+        ) -> AsyncGenerator[list[Hit], None]:
+            async for page in super().rank(query, on_deleted):
                 yield page
             ended.add(self.name)
             if len(ended) == len(searches):
                 all_ended.set()
 
-        async def removed(self) -> AsyncGenerator[list[str], None]:
+        async def deleted_ids(self) -> AsyncGenerator[list[str], None]:
             await all_ended.wait()
-            async for page in super().removed():
+            async for page in super().deleted_ids():
                 yield page
 
-    vector, graph = Asked("vector", "abcd"), Asked("graph", "eadb")
-    vector.gone, graph.gone = "ez", "acz"
-    found = stores(vector, graph, bodies=[shelf("abcde")])
+    vector, graph = WaitsForLists("vector", "abcd"), WaitsForLists("graph", "eadb")
+    vector.deleted, graph.deleted = "ez", "acz"
+    found = stores(vector, graph, bodies=[body_store("abcde")])
     async with asyncio.timeout(10):
         _, items = await searched(
             found, search_types=searches, top_k=2, weights={"vector": 0.5, "graph": 0.5}
@@ -129,75 +143,80 @@ async def test_marks_that_come_after_the_lists_count_as_well(searches: list[str]
 
 
 @pytest.mark.parametrize("ids", ["abcd", ""])
-async def test_marks_that_a_search_comes_by_are_not_asked_for_again(ids: str) -> None:
-    class Once(Listed):
-        times = 0
+async def test_tombstones_that_a_search_reports_are_not_read_again(ids: str) -> None:
+    class CountsReads(ListRanker):
+        reads = 0
 
-        async def removed(self) -> AsyncGenerator[list[str], None]:
-            self.times += 1
-            async for page in super().removed():
+        async def deleted_ids(self) -> AsyncGenerator[list[str], None]:
+            self.reads += 1
+            async for page in super().deleted_ids():
                 yield page
 
-    vector, graph = Once("vector", ids, ["year"], tells=True), Listed("graph", "eadb", ["year"])
-    vector.gone, graph.gone = "ez", "acz"
-    found = stores(vector, graph, bodies=[shelf("abcde")])
+    vector, graph = (
+        CountsReads("vector", ids, ["year"], reports_deleted=True),
+        ListRanker("graph", "eadb", ["year"]),
+    )
+    vector.deleted, graph.deleted = "ez", "acz"
+    found = stores(vector, graph, bodies=[body_store("abcde")])
     _, items = await searched(found, weights={"vector": 0.5, "graph": 0.5})
-    assert (sorted(names(items)), vector.times) == (["b", "d"], 1)
+    assert (sorted(names(items)), vector.reads) == (["b", "d"], 1)
     _, items = await searched(found, filters={"year": 1}, weights={"vector": 0.5, "graph": 0.5})
-    assert (sorted(names(items)), vector.times) == (["b", "d"], 2)
+    assert (sorted(names(items)), vector.reads) == (["b", "d"], 2)
 
 
-async def test_a_store_that_is_not_searched_is_asked_for_its_marks() -> None:
-    vector, graph = Listed("vector", "abcd"), Listed("graph", "d")
-    graph.gone = "ac"
-    found = stores(vector, graph, bodies=[shelf("abcd")])
+async def test_tombstones_of_stores_that_are_not_searched_are_read() -> None:
+    vector, graph = ListRanker("vector", "abcd"), ListRanker("graph", "d")
+    graph.deleted = "ac"
+    found = stores(vector, graph, bodies=[body_store("abcd")])
     plan, items = await searched(found, search_types=["vector"], top_k=2)
     assert names(items) == ["b", "d"]
-    assert (plan.notes["searches"], graph.asked) == (["vector"], [])
-    graph.down = SourceUnavailable("Neo4j is away")
-    with pytest.raises(SourceUnavailable, match="Neo4j is away"):
+    assert (plan.notes["searches"], graph.queries) == (["vector"], [])
+    graph.down = SourceUnavailable("Neo4j is down")
+    with pytest.raises(SourceUnavailable, match="Neo4j is down"):
         await searched(found, search_types=["vector"])
     plan, items = await searched(found, degrade=True, search_types=["vector"])
     assert names(items) == ["a", "b", "c", "d"]
     assert plan.notes == {"searches": ["vector"], "left_out": [], "degraded": ["graph"]}
 
 
-async def test_marks_that_break_off_are_no_fewer_marks() -> None:
-    class Breaks(Listed):
-        async def removed(self) -> AsyncGenerator[list[str], None]:
-            async for page in super().removed():
+async def test_an_error_in_the_middle_of_tombstones_fails_planning() -> None:
+    class FailsInTombstones(ListRanker):
+        async def deleted_ids(self) -> AsyncGenerator[list[str], None]:
+            async for page in super().deleted_ids():
                 yield page
-                self.down = SourceUnavailable("gone in the middle")
+                self.down = SourceUnavailable("failed in the middle")
 
-    graph = Breaks("graph", "")
-    graph.gone = "abcd"
-    with pytest.raises(SourceUnavailable, match="gone in the middle"):
-        await searched(stores(Listed("vector", "abcdef"), graph, bodies=[shelf("abcdef")]), degrade=True)
+    graph = FailsInTombstones("graph", "")
+    graph.deleted = "abcd"
+    with pytest.raises(SourceUnavailable, match="failed in the middle"):
+        await searched(
+            stores(ListRanker("vector", "abcdef"), graph, bodies=[body_store("abcdef")]), degrade=True
+        )
 
 
-async def test_filters_go_to_rankers_that_know_them_and_are_refused_by_others() -> None:
-    vector = Listed("vector", "a", fields=["year"])
-    await searched(stores(vector, bodies=[shelf("a")]), filters={"year": 2020}, search_types=["vector"])
-    assert vector.asked[-1].filters == {"year": 2020}
+async def test_filters_reach_rankers_that_know_the_field_or_are_refused() -> None:
+    vector = ListRanker("vector", "a", fields=["year"])
+    await searched(stores(vector, bodies=[body_store("a")]), filters={"year": 2020}, search_types=["vector"])
+    assert vector.queries[-1].filters == {"year": 2020}
     with pytest.raises(JobFailed, match="the vector search has no field 'colour'; it has year"):
         await searched(stores(vector), filters={"colour": "red"})
 
 
-async def test_bodies_are_asked_for_in_small_groups_and_may_be_unreadable() -> None:
+async def test_bodies_are_requested_in_groups_and_may_be_invalid() -> None:
     ids = [f"d{n:03d}" for n in range(120)]
-    bodies: dict[str, Body | Unreadable] = {name: Body(name) for name in ids[2:]}
-    bodies["d001"] = Unreadable(DeadLetterReason.NO_TEXT, b"%PDF-1.7")
-    shelves = Shelf(bodies)
-    _, items = await searched(stores(Listed("vector", ids), bodies=[shelves]))
+    bodies: dict[str, DocumentBody | InvalidBody] = {name: DocumentBody(name) for name in ids[2:]}
+    bodies["d001"] = InvalidBody(DeadLetterReason.NO_TEXT, b"%PDF-1.7")
+    store = DictBodyStore(bodies)
+    _, items = await searched(stores(ListRanker("vector", ids), bodies=[store]))
     assert names(items) == ids
-    assert shelves.largest == 50
-    gone = [item.content.dead_letter for item in items if isinstance(item.content, InvalidDocument)]
-    assert [(one.reason, one.original) for one in gone] == [("no_content", b""), ("no_text", b"%PDF-1.7")]
+    assert store.largest == 50
+    letters = [item.content.dead_letter for item in items if isinstance(item.content, InvalidDocument)]
+    assert [(one.reason, one.original) for one in letters] == [("no_content", b""), ("no_text", b"%PDF-1.7")]
 
 
-async def test_what_one_shelf_says_is_removed_no_other_is_asked_for() -> None:
-    shelves = [Shelf({"a": REMOVED, "b": Body("new b")}), shelf("abc")]
-    _, items = await searched(stores(Listed("vector", "abcd"), bodies=shelves))
+async def test_a_deleted_body_is_not_requested_from_the_next_store() -> None:
+    bodies = [DictBodyStore({"a": DELETED_BODY, "b": DocumentBody("new b")}), body_store("abc")]
+    _, items = await searched(stores(ListRanker("vector", "abcd"), bodies=bodies))
     texts = {item.content.id: item.content.text for item in items if isinstance(item.content, Document)}
     assert texts == {"b": "new b", "c": "text c"}
     dead = {

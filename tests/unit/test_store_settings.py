@@ -1,4 +1,4 @@
-"""From settings to the stores that search: names, addresses, headers, and what is not shown."""
+"""Settings of the search stores become options: names, addresses, headers; secrets are not shown."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from shardline.services.store_adapters import (
 )
 from shardline_common.errors import UsageError
 from shardline_common.settings.load import Settings, load_settings
-from shardline_producer.sources.uds3.embedding.choice import embedder
+from shardline_producer.sources.uds3.embedding.factory import make_embedder
 from shardline_producer.sources.uds3.embedding.http_embedder import HttpEmbedder
 from shardline_producer.sources.uds3.embedding.onnx_embedder import OnnxEmbedder
 from shardline_producer.sources.uds3.embedding.sentence_embedder import SentenceEmbedder
@@ -26,7 +26,7 @@ def loaded(tmp_path: Path, **environ: str) -> Settings:
     return load_settings(environ=environ, folder=tmp_path).settings
 
 
-def test_nothing_is_configured_by_default(tmp_path: Path) -> None:
+def test_no_store_is_configured_by_default(tmp_path: Path) -> None:
     settings = loaded(tmp_path)
     assert (chroma_options(settings), neo4j_options(settings), couch_options(settings)) == (None, None, None)
     assert body_stores(settings) == []
@@ -37,7 +37,7 @@ def test_nothing_is_configured_by_default(tmp_path: Path) -> None:
     ]
 
 
-def test_chromadb(tmp_path: Path) -> None:
+def test_chromadb_settings_give_url_collection_and_headers(tmp_path: Path) -> None:
     options = chroma_options(loaded(tmp_path, CHROMADB_HOST="::1", CHROMADB_PORT="8001", CHROMA_TOKEN=SECRET))
     assert options is not None
     assert options.http.url == "http://[::1]:8001"
@@ -56,7 +56,7 @@ def test_chromadb(tmp_path: Path) -> None:
     assert SECRET not in repr(options) + repr(secure)
 
 
-def test_neo4j(tmp_path: Path) -> None:
+def test_neo4j_settings_give_a_uri_and_hide_the_password(tmp_path: Path) -> None:
     parts = neo4j_options(loaded(tmp_path, NEO4J_HOST="graph", NEO4J_PORT="7688"))
     assert parts is not None
     assert parts.uri == "bolt://graph:7688"
@@ -67,7 +67,7 @@ def test_neo4j(tmp_path: Path) -> None:
     assert SECRET not in repr(whole)
 
 
-def test_couchdb(tmp_path: Path) -> None:
+def test_couchdb_settings_give_url_and_basic_authentication(tmp_path: Path) -> None:
     environ = {"COUCHDB_HOST": "couch", "COUCHDB_USER": "u", "COUCHDB_PASSWORD": SECRET}
     found = load_settings(environ=environ, folder=tmp_path)
     options = couch_options(found.settings)
@@ -91,15 +91,17 @@ def test_couchdb(tmp_path: Path) -> None:
         ("COUCH_URL", "couch:5984"),
     ],
 )
-def test_an_address_holds_no_secret_and_is_one(tmp_path: Path, name: str, value: str) -> None:
+def test_an_address_with_a_secret_or_without_a_scheme_is_refused(
+    tmp_path: Path, name: str, value: str
+) -> None:
     with pytest.raises(UsageError, match=name) as error:
         loaded(tmp_path, **{name: value})
     assert SECRET not in str(error.value)
 
 
-def test_which_embedder(tmp_path: Path) -> None:
+def test_the_embedder_is_chosen_by_url_then_path_then_package(tmp_path: Path) -> None:
     def chosen(**environ: str) -> object:
-        return embedder(embedding_options(loaded(tmp_path, **environ)))
+        return make_embedder(embedding_options(loaded(tmp_path, **environ)))
 
     assert isinstance(chosen(), SentenceEmbedder)
     assert isinstance(chosen(EMBEDDING_MODEL_PATH="model"), OnnxEmbedder)

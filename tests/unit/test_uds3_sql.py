@@ -1,4 +1,4 @@
-"""SQL and schema of UDS3: values never become text, and what the catalogue tells is understood."""
+"""SQL and schema of UDS3: values stay parameters, and the catalogue is interpreted."""
 
 import re
 from typing import Any
@@ -11,25 +11,25 @@ from shardline_common.errors import JobFailed
 from shardline_common.job.spec import Range
 from shardline_producer.sources.uds3.postgres import sql
 from shardline_producer.sources.uds3.postgres.schema import (
-    Column,
-    Schema,
-    Table,
-    choose,
-    columns,
-    fields,
+    PostgresColumn,
+    PostgresSchema,
+    PostgresTable,
     is_bytewise,
-    kind_of,
+    json_type,
+    metadata_columns,
+    metadata_fields,
     search_config,
+    select_tables,
 )
 
 
-def column(name: str, kind: str = "string", type_name: str = "text") -> Column:
-    return Column(name, f'"{name}"', kind, type_name)
+def column(name: str, kind: str = "string", type_name: str = "text") -> PostgresColumn:
+    return PostgresColumn(name, f'"{name}"', kind, type_name)
 
 
-def table(name: str, *found: Column, unique: bool = True, config: str | None = None) -> Table:
+def table(name: str, *found: PostgresColumn, unique: bool = True, config: str | None = None) -> PostgresTable:
     key = column("document_id")
-    return Table(name, f'public."{name}"', key.quoted, unique, False, config, (key, *found))
+    return PostgresTable(name, f'public."{name}"', key.quoted, unique, False, config, (key, *found))
 
 
 DOCUMENTS = table(
@@ -46,11 +46,13 @@ DOCUMENTS = table(
     config="german",
 )
 METADATA = table("documents_metadata", column("title"), column("rechtsgebiet"), unique=False)
-SCHEMA = Schema((DOCUMENTS, METADATA))
+SCHEMA = PostgresSchema((DOCUMENTS, METADATA))
 QUOTED = {'"C"', '"documents"', '"documents_metadata"'}
 QUOTED |= {one.quoted for each in SCHEMA.tables for one in each.columns}
-OURS = {f"'{word}'" for word in ("", "true", "t", "1", "yes", "failed", "deleted", "archived", "UTF8", "hex")}
-NAMES = st.sampled_from([*fields(SCHEMA), "document_id"])
+LITERALS = {
+    f"'{word}'" for word in ("", "true", "t", "1", "yes", "failed", "deleted", "archived", "UTF8", "hex")
+}
+NAMES = st.sampled_from([*metadata_fields(SCHEMA), "document_id"])
 SCALARS = (
     st.text("ab'\"$;-\\")
     | st.integers(-(1 << 64), 1 << 64)
@@ -66,27 +68,25 @@ VALUES = (
 
 
 @given(st.dictionaries(NAMES, VALUES, max_size=4), st.text(min_size=1), st.integers(1, 50_000))
-def test_values_are_parameters_all_of_them_and_in_order(
-    filters: dict[str, Any], text: str, limit: int
-) -> None:
-    selection = sql.Selection(SCHEMA, filters)
+def test_all_values_are_parameters_in_order(filters: dict[str, Any], text: str, limit: int) -> None:
+    selection = sql.DocumentSelection(SCHEMA, filters)
     statements = [
         sql.page(selection, None, limit),
         sql.page(selection, text, limit),
         sql.ranked(selection, text),
-        sql.gate(selection, [text]),
+        sql.check_hits(selection, [text]),
         sql.contents(selection, [text], 1000, limit),
     ]
     for statement in statements:
         used = [int(number) for number in re.findall(r"\$(\d+)", statement.text)]
         assert sorted(set(used)) == list(range(1, len(statement.values) + 1))
-        # What is quoted in the text is a name of the catalogue; what stands in apostrophes is our own.
+        # Quoted names come from the catalogue, and literals are constants of the code.
         assert set(re.findall(r'"[^"]*"', statement.text)) <= QUOTED
-        assert set(re.findall(r"'[^']*'", statement.text)) <= OURS
+        assert set(re.findall(r"'[^']*'", statement.text)) <= LITERALS
 
 
-def test_columns_are_claras_first_and_markers_are_none() -> None:
-    assert columns(SCHEMA) == {
+def test_claras_columns_come_first_and_tombstones_are_left_out() -> None:
+    assert metadata_columns(SCHEMA) == {
         "title": "string",
         "domain": "string",
         "rechtsgebiet": "string",
@@ -97,8 +97,8 @@ def test_columns_are_claras_first_and_markers_are_none() -> None:
         "day": "string",
         "processing_status": "string",
     }
-    assert fields(SCHEMA)["domain"].tables == {0, 1}
-    assert Schema.from_json(SCHEMA.to_json()) == SCHEMA
+    assert metadata_fields(SCHEMA)["domain"].tables == {0, 1}
+    assert PostgresSchema.from_json(SCHEMA.to_json()) == SCHEMA
 
 
 @pytest.mark.parametrize(
@@ -114,11 +114,11 @@ def test_columns_are_claras_first_and_markers_are_none() -> None:
         (["CREATE INDEX i ON documents USING gin (search_vector)"], "german"),
     ],
 )
-def test_the_search_configuration_is_what_fills_the_vector(sources: list[str], config: str) -> None:
+def test_the_search_configuration_is_read_from_the_tables_sql(sources: list[str], config: str) -> None:
     assert search_config("documents", sources) == config
 
 
-def test_the_master_table_is_english_where_nothing_tells() -> None:
+def test_the_master_tables_default_configuration_is_english() -> None:
     assert search_config("uds3_master_documents", []) == "english"
 
 
@@ -131,19 +131,22 @@ def test_the_master_table_is_english_where_nothing_tells() -> None:
         *(("tsvector", "U", None), ("bytea", "U", None)),
     ],
 )
-def test_types_become_those_of_json(type_name: str, category: str, kind: str | None) -> None:
-    assert kind_of(type_name, category) == kind
+def test_postgresql_types_map_to_json_types(type_name: str, category: str, kind: str | None) -> None:
+    assert json_type(type_name, category) == kind
 
 
-def test_only_the_order_of_bytes_is_taken_for_it() -> None:
+def test_only_byte_order_locales_are_bytewise() -> None:
     assert all(map(is_bytewise, ("C", "POSIX", "C.UTF-8")))
     assert not any(map(is_bytewise, ("de_DE.utf8", "en_US.UTF-8", "de-DE", "", None)))
 
 
-def test_the_main_table_is_the_one_wanted_else_the_first_known() -> None:
+def test_the_main_table_is_the_configured_or_the_first_known_one() -> None:
     tables = {"documents": DOCUMENTS, "documents_metadata": METADATA, "mine": table("mine")}
-    assert [one.name for one in choose(tables, None, "here").tables] == ["documents", "documents_metadata"]
-    mine = choose(tables, "mine", "here").tables
+    assert [one.name for one in select_tables(tables, None, "here").tables] == [
+        "documents",
+        "documents_metadata",
+    ]
+    mine = select_tables(tables, "mine", "here").tables
     assert [one.name for one in mine] == ["mine", "documents", "documents_metadata"]
     with pytest.raises(JobFailed, match="here has no table other"):
-        choose(tables, "other", "here")
+        select_tables(tables, "other", "here")

@@ -1,1 +1,1 @@
-"""UDS3 as a source: PostgreSQL, ChromaDB, Neo4j and CouchDB, whichever are there."""
+"""UDS3 as a source: a scan of PostgreSQL, or a search over PostgreSQL, ChromaDB, Neo4j and CouchDB."""

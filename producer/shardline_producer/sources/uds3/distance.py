@@ -1,19 +1,20 @@
-"""How far a vector is from a query: exact, and the same on every machine.
+"""Distances between vectors: exact, and the same on every machine.
 
-Vectors are taken as the float32 values that the store holds. A product of two of them is exact in
-float64, and `math.fsum` gives the exact sum rounded once, in whatever order it is added up. So
-`cosine` and `ip` do not hang on a processor, a library or a block size; `l2` rounds each difference
-once, as IEEE 754 says.
+Vectors are taken as the float32 values that the store holds. A product of two such values is exact in
+float64, and `math.fsum` returns the exact sum, rounded once, in any order of the terms. So `cosine` and `ip`
+do not depend on a processor, a library or a block size. `l2` rounds each difference once, as IEEE 754
+defines.
 
-The result is rounded to 6 decimals: ChromaDB gives a vector of a cosine collection back as it was, or
-scaled to length 1 and back in float32, depending on what its index has taken in. That moves a distance by
-about 1e-9, and must not part documents of the same text, which are ordered by their ids. So a cosine
-is computed by plain sums first, and exactly only where those do not decide to which side it is rounded.
+Results are rounded to 6 decimals. ChromaDB returns a vector of a cosine collection as it was stored, or
+scaled to length 1 and back in float32, depending on the state of its index. That changes a distance by about
+1e-9. Without the rounding it would reorder documents of the same text, which are ordered by their ids.
+So a cosine is computed by plain sums first, and exactly only if the plain result is so close to a rounding
+boundary that its error could matter.
 
 | space | distance |
 |---|---|
 | cosine | 1 - q·v / (√(q·q) √(v·v)); 1 where a length is 0 |
-| l2 | Σ (q - v)², the squared distance, as ChromaDB has it |
+| l2 | Σ (q - v)², the squared distance, as ChromaDB defines it |
 | ip | 1 - q·v |
 """
 
@@ -33,9 +34,12 @@ def dot(left: Sequence[float], right: Sequence[float]) -> float:
 
 
 def distance_from(query: Sequence[float], space: str) -> Callable[[Sequence[float]], float]:
-    """The distance to `query` in a space of SPACES; infinite for what is no vector of finite numbers."""
+    """A function of the distance to `query` in a space of SPACES.
+
+    It returns infinity for a value that is not a vector of finite numbers with the query's dimension.
+    """
     origin = array("f", query)
-    measure = {"cosine": _cosine, "l2": _squared, "ip": _inner}[space](origin)
+    measure = {"cosine": _cosine, "l2": _squared, "ip": _inner_product}[space](origin)
 
     def distance(vector: Sequence[float]) -> float:
         try:
@@ -49,7 +53,7 @@ def distance_from(query: Sequence[float], space: str) -> Callable[[Sequence[floa
 
 
 def similarity(distance: float) -> float:
-    """1 at the query. UDS3 shows 0 beyond a distance of 1; here it goes on below, as the order does."""
+    """The score of a hit: 1 at the query. It is negative beyond a distance of 1, where UDS3 shows 0."""
     return 1.0 - distance
 
 
@@ -60,14 +64,14 @@ def _cosine(query: "array[float]") -> _Measure:
     length = math.sqrt(dot(query, query))
 
     def measure(vector: "array[float]") -> float:
-        # Of n exact products, added up one by one, the error is at most n 2^-53 of the lengths' product
-        # (Cauchy-Schwarz): for any number of dimensions that occurs, far below the slack.
+        # The error of a plain sum of n exact products is at most n 2^-53 of the product of the lengths
+        # (Cauchy-Schwarz): far below the slack for all dimensions that occur.
         lengths = length * math.hypot(*vector)
         if not lengths:
             return 1.0
-        near: float = 1.0 - sum(map(mul, query, vector)) / lengths
-        if round(near - _SLACK, DECIMALS) == round(near + _SLACK, DECIMALS):
-            return near
+        plain: float = 1.0 - sum(map(mul, query, vector)) / lengths
+        if round(plain - _SLACK, DECIMALS) == round(plain + _SLACK, DECIMALS):
+            return plain
         return 1.0 - dot(query, vector) / (length * math.sqrt(dot(vector, vector)))
 
     return measure
@@ -81,5 +85,5 @@ def _squared(query: "array[float]") -> _Measure:
     return measure
 
 
-def _inner(query: "array[float]") -> _Measure:
+def _inner_product(query: "array[float]") -> _Measure:
     return lambda vector: 1.0 - dot(query, vector)

@@ -1,139 +1,111 @@
-"""Long lists on disk: a search may find more documents than memory should hold.
+"""Lists of a search that are kept on disk. All compare text by its bytes, and all calls block."""
 
-SQLite in a temporary file, without journal: it is gone with the process.
-"""
-
-import sqlite3
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Self
+
+from shardline_producer.sources.uds3.scratch import ScratchDatabase
 
 _PAGE = 1000
 
 
-class BestOf:
-    """The best score of each document: the lowest number wins. Text is compared by its bytes."""
+class LowestScores:
+    """The lowest score of each document."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        connection.execute("CREATE TABLE best (id TEXT PRIMARY KEY, score REAL NOT NULL) WITHOUT ROWID")
+    def __init__(self, database: ScratchDatabase) -> None:
+        self._database = database
+        database.execute("CREATE TABLE lowest (id TEXT PRIMARY KEY, score REAL NOT NULL) WITHOUT ROWID")
 
-    def offer(self, found: Iterable[tuple[str, float]]) -> None:
-        """Keep the scores that are lower than what their documents have."""
-        self._connection.executemany(
-            "INSERT INTO best VALUES (?, ?)"
+    def add(self, scores: Iterable[tuple[str, float]]) -> None:
+        """Take (document id, score) pairs. A document keeps the lowest score that it was given."""
+        self._database.write(
+            "INSERT INTO lowest VALUES (?, ?)"
             " ON CONFLICT (id) DO UPDATE SET score = min(score, excluded.score)",
-            found,
+            scores,
         )
 
     def ranked(self) -> Iterator[list[tuple[str, float]]]:
-        """Pages of documents, the lowest score first, ties by id."""
-        cursor = self._connection.execute("SELECT id, score FROM best ORDER BY score, id")
-        while page := cursor.fetchmany(_PAGE):
-            yield page
+        """Pages of (document id, score), the lowest score first, ties by id."""
+        return self._database.pages("SELECT id, score FROM lowest ORDER BY score, id", _PAGE)
 
 
-class Listed:
-    """Names, each once, in byte order."""
+class SortedIds:
+    """A set of ids that is read in order."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        connection.execute("CREATE TABLE listed (name TEXT PRIMARY KEY) WITHOUT ROWID")
+    def __init__(self, database: ScratchDatabase) -> None:
+        self._database = database
+        database.execute("CREATE TABLE ids (id TEXT PRIMARY KEY) WITHOUT ROWID")
 
     def clear(self) -> None:
-        """Forget all."""
-        self._connection.execute("DELETE FROM listed")
+        """Remove all ids."""
+        self._database.execute("DELETE FROM ids")
 
-    def add(self, names: Iterable[str]) -> None:
-        """Add names; those that are there already stay."""
-        self._connection.executemany("INSERT OR IGNORE INTO listed VALUES (?)", ((name,) for name in names))
+    def add(self, ids: Iterable[str]) -> None:
+        """Add ids. Those that are present stay once."""
+        self._database.write("INSERT OR IGNORE INTO ids VALUES (?)", ((one,) for one in ids))
 
     def count(self) -> int:
-        """How many there are."""
-        return int(self._connection.execute("SELECT count(*) FROM listed").fetchone()[0])
+        """The number of ids."""
+        return int(self._database.rows("SELECT count(*) FROM ids")[0][0])
 
-    def after(self, name: str, most: int) -> list[str]:
-        """The next names behind one."""
-        rows = self._connection.execute(
-            "SELECT name FROM listed WHERE name > ? ORDER BY name LIMIT ?", (name, most)
-        )
-        return [found for (found,) in rows]
+    def after(self, last: str, limit: int) -> list[str]:
+        """The next ids after `last`, at most `limit`."""
+        query = "SELECT id FROM ids WHERE id > ? ORDER BY id LIMIT ?"
+        return [found for (found,) in self._database.rows(query, (last, limit))]
 
 
-class Reached:
-    """The nodes that a search of a graph came to, and after how many edges."""
+class VisitedNodes:
+    """The nodes that a breadth-first search of a graph has visited, with their distance in edges."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        connection.execute(
-            "CREATE TABLE reached (node TEXT PRIMARY KEY, id TEXT, hop INTEGER, fits INTEGER) WITHOUT ROWID"
+    def __init__(self, database: ScratchDatabase) -> None:
+        self._database = database
+        database.execute(
+            "CREATE TABLE visited (node TEXT PRIMARY KEY, id TEXT, hop INTEGER, is_hit INTEGER) WITHOUT ROWID"
         )
 
-    def add(self, hop: int, nodes: Iterable[tuple[str, str, bool]]) -> Self:
-        """Add nodes as (node, document id, whether it is a hit); those that were reached before stay."""
-        self._connection.executemany(
-            "INSERT OR IGNORE INTO reached VALUES (?, ?, ?, ?)",
-            ((node, document, hop, fits) for node, document, fits in nodes),
+    def add(self, hop: int, nodes: Iterable[tuple[str, str, bool]]) -> None:
+        """Add (node, document id, whether it is a hit) at a distance. Nodes visited before keep theirs."""
+        self._database.write(
+            "INSERT OR IGNORE INTO visited VALUES (?, ?, ?, ?)",
+            ((node, document, hop, is_hit) for node, document, is_hit in nodes),
         )
-        return self
 
-    def at(self, hop: int, after: str, most: int) -> list[str]:
-        """The next nodes at a distance, in order, behind one."""
-        rows = self._connection.execute(
-            "SELECT node FROM reached WHERE hop = ? AND node > ? ORDER BY node LIMIT ?", (hop, after, most)
-        )
-        return [node for (node,) in rows]
+    def at(self, hop: int, after: str, limit: int) -> list[str]:
+        """The next nodes at a distance, in order after the node `after`, at most `limit`."""
+        query = "SELECT node FROM visited WHERE hop = ? AND node > ? ORDER BY node LIMIT ?"
+        return [node for (node,) in self._database.rows(query, (hop, after, limit))]
 
     def neighbours(self) -> Iterator[list[tuple[str, int]]]:
-        """Pages of (document id, edges from the nearest direct hit), the nearest first, ties by id."""
-        cursor = self._connection.execute(
-            "SELECT id, min(hop) AS nearest FROM reached WHERE fits GROUP BY id HAVING nearest > 0"
-            " ORDER BY nearest, id"
+        """Pages of (document id, edges from the nearest direct hit), the nearest first, ties by id.
+
+        Direct hits, at distance 0, are left out.
+        """
+        return self._database.pages(
+            "SELECT id, min(hop) AS nearest FROM visited WHERE is_hit GROUP BY id HAVING nearest > 0"
+            " ORDER BY nearest, id",
+            _PAGE,
         )
-        while page := cursor.fetchmany(_PAGE):
-            yield page
 
 
-class Names:
-    """Which name a document goes by elsewhere: the first in byte order where there are several.
+class AliasIndex:
+    """The name of each document in another store; of several names the first in byte order.
 
-    It has a database of its own, which is closed when it is let go of.
+    It owns its database, which is closed when the index is garbage collected.
     """
 
     def __init__(self) -> None:
-        self._connection = _temporary()
-        weakref.finalize(self, self._connection.close)
-        self._connection.execute("CREATE TABLE names (id TEXT PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID")
+        self._database = ScratchDatabase()
+        weakref.finalize(self, self._database.close)
+        self._database.execute("CREATE TABLE aliases (id TEXT PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID")
 
     def add(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Add (document id, name) pairs."""
-        self._connection.executemany(
-            "INSERT INTO names VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET name = min(name, excluded.name)",
+        self._database.write(
+            "INSERT INTO aliases VALUES (?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET name = min(name, excluded.name)",
             pairs,
         )
 
-    def of(self, identities: Iterable[str]) -> list[tuple[str, str]]:
-        """(name, document id) of those that have one."""
-        found = []
-        for identity in identities:
-            for (name,) in self._connection.execute("SELECT name FROM names WHERE id = ?", (identity,)):
-                found.append((name, identity))
-        return found
-
-
-@contextmanager
-def scratch() -> Iterator[sqlite3.Connection]:
-    """A database of one's own, used by one thread at a time."""
-    connection = _temporary()
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
-def _temporary() -> sqlite3.Connection:
-    # "" is SQLite's name for a file of its own, which it removes.
-    connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-    connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN;")
-    return connection
+    def find(self, ids: Iterable[str]) -> list[tuple[str, str]]:
+        """The (name, document id) pairs of those documents that have a name, in the order of `ids`."""
+        query = "SELECT name FROM aliases WHERE id = ?"
+        return [(name, one) for one in ids for (name,) in self._database.rows(query, (one,))]

@@ -1,4 +1,4 @@
-"""What UDS3's stores are to a job: some rank documents, some hold their bodies."""
+"""The ports of UDS3's stores: some rank documents, some hold their bodies."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 from shardline_common.job.spec import Query, SearchType
 from shardline_producer.sources.documents import DeadLetterReason
+
+MAX_BODIES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,43 +18,46 @@ class Hit:
     score: float
 
 
-Tell = Callable[[Sequence[str]], Awaitable[None]]
-"""Takes ids of documents that are marked deleted."""
+OnDeleted = Callable[[Sequence[str]], Awaitable[None]]
+"""A callback that takes ids of documents that are marked deleted."""
 
 
 class Ranker(Protocol):
-    """One kind of search over one store. All methods open what they need and close it again.
+    """One kind of search over one store. Each method opens its connections and closes them.
 
-    They raise SourceUnavailable where a later try may help, JobFailed (`source_invalid`) where not.
+    All methods raise SourceUnavailable for errors that a later attempt may not meet, JobFailed
+    (`source_invalid`) for all others.
     """
 
     name: SearchType
 
-    async def fields(self) -> Sequence[str]:
-        """The filter fields that it knows."""
+    async def filter_fields(self) -> Sequence[str]:
+        """The fields that filters may name."""
 
-    def sees_all(self, query: Query) -> bool:
-        """Whether `rank` comes by every document before its first hit, and so can tell what is removed."""
+    def reports_deleted(self, query: Query) -> bool:
+        """Whether `rank` reads every document of the store, and so reports all that are marked deleted."""
 
-    def rank(self, query: Query, tell: Tell | None = None) -> AsyncGenerator[list[Hit], None]:
-        """Pages of hits, the best first, ties by document id in byte order, each id once, to the end.
+    def rank(self, query: Query, on_deleted: OnDeleted | None = None) -> AsyncGenerator[list[Hit], None]:
+        """Pages of all hits, the best first, ties by document id in byte order, each id once.
 
-        `query.filters` holds only fields that it knows; `query.top_k` is not looked at. `tell`, where it
-        sees all, is given what `removed` would give, before the first hit.
+        Args:
+            query: its filters name only fields of `filter_fields`. `query.top_k` is ignored.
+            on_deleted: given only where `reports_deleted(query)`. It is called with all ids that
+                `deleted_ids` would return, before the first page.
         """
 
-    def removed(self) -> AsyncGenerator[list[str], None]:
-        """Pages of the ids of all documents that the store marks deleted, whatever is searched for.
+    def deleted_ids(self) -> AsyncGenerator[list[str], None]:
+        """Pages of the ids of all documents that the store marks deleted, in any order, with repeats.
 
-        In any order, and an id may come again. One of several records or nodes with the mark is enough.
+        A document is deleted if one of its records or nodes is marked.
         """
 
     async def check(self) -> str:
-        """Look whether the store can be searched; a sentence for `doctor`."""
+        """Test whether the store can be searched. Returns a sentence for `doctor`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class BodyRequest:
     """A document whose body is wanted. `refs`: the master table's couchdb_refs, {db: {doc_id}}, or {}."""
 
     id: str
@@ -60,38 +65,40 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
-    """A document's text. `metadata` is what the store knows beside it, for documents without a row."""
+class DocumentBody:
+    """The text of a document. `metadata` is what the store knows of documents that have no row."""
 
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A body that is there and is no text: why. `original` is its start, for the dead letter."""
+class InvalidBody:
+    """A body that is not text, with the reason. `original` is its start, for the dead letter."""
 
     reason: DeadLetterReason
     original: bytes = b""
 
 
-# The body is marked deleted: no other store is asked for it, and the document is a dead letter.
-REMOVED = Unreadable(DeadLetterReason.VANISHED)
+# The body is marked deleted. No other store is asked for it, and the document becomes a dead letter.
+DELETED_BODY = InvalidBody(DeadLetterReason.VANISHED)
 
 
-class Bodies(Protocol):
-    """A store of bodies."""
+class BodyStore(Protocol):
+    """A store of document bodies."""
 
-    async def bodies(self, wanted: Sequence[Wanted], longest: int) -> Mapping[str, Body | Unreadable]:
-        """All bodies that are there, by document id; one marked deleted comes as `REMOVED`.
+    async def bodies(
+        self, requests: Sequence[BodyRequest], max_bytes: int
+    ) -> Mapping[str, DocumentBody | InvalidBody]:
+        """The bodies that the store has, by document id. One that is marked deleted is `DELETED_BODY`.
 
-        At most 50 are wanted at once, so that what is held stays bounded: a body of more than `longest`
-        bytes comes as `Unreadable(TOO_LARGE, its first 64 KiB)`.
+        Memory is bounded: there are at most MAX_BODIES requests, and a body of more than `max_bytes` bytes
+        is `InvalidBody(TOO_LARGE, its first 64 KiB)`.
 
         Raises:
-            SourceUnavailable: try again later.
-            JobFailed: the store refuses for good.
+            SourceUnavailable: a later attempt may succeed.
+            JobFailed: no later attempt can succeed.
         """
 
     async def check(self) -> str:
-        """Look whether the store can be read; a sentence for `doctor`."""
+        """Test whether the store can be read. Returns a sentence for `doctor`."""

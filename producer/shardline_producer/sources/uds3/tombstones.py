@@ -1,24 +1,28 @@
-"""Which documents are marked deleted: they stay in the stores, and are never exported."""
+"""The tombstones of UDS3: deleted documents stay in the stores with a mark, and are never exported."""
 
 from collections.abc import Mapping
 from typing import Any
 
-_YES = ("true", "1", "yes", "t")
-_NEVER = ("", "false")
+FLAGS = ("deleted", "is_deleted")
+TIME = "deleted_at"
+STATUS = "processing_status"
+TOMBSTONE_FIELDS = (*FLAGS, TIME, STATUS)
+
+# Values of the flags that mark a document, and values of the time that do not; all in lower case.
+TRUE_VALUES = ("true", "1", "yes", "t")
+NO_TIME_VALUES = ("", "false")
 
 
 def is_deleted(fields: Mapping[str, Any], *, include_archived: bool = False) -> bool:
-    """Whether any of UDS3's marks says that the document is gone.
-
-    They are `deleted`, `is_deleted`, `deleted_at`, and a `processing_status` of deleted, failed or archived.
-    """
-    if any(str(fields.get(name, "")).lower() in _YES for name in ("deleted", "is_deleted")):
+    """Whether any of the tombstone fields marks the document as deleted."""
+    if any(str(fields.get(name, "")).lower() in TRUE_VALUES for name in FLAGS):
         return True
-    if str(fields.get("deleted_at") or "").lower() not in _NEVER:
+    if str(fields.get(TIME) or "").lower() not in NO_TIME_VALUES:
         return True
-    return str(fields.get("processing_status", "")).lower() in ended(include_archived=include_archived)
+    status = str(fields.get(STATUS, "")).lower()
+    return status in deleted_statuses(include_archived=include_archived)
 
 
-def ended(*, include_archived: bool) -> tuple[str, ...]:
-    """The values of `processing_status` of documents that are left out."""
+def deleted_statuses(*, include_archived: bool) -> tuple[str, ...]:
+    """The values of `processing_status`, in lower case, of documents that are not exported."""
     return ("deleted", "failed") if include_archived else ("deleted", "failed", "archived")

@@ -1,1 +1,1 @@
-"""ChromaDB: the vector search, and bodies where it holds them."""
+"""ChromaDB: the vector search, and the bodies of documents if it has them."""

@@ -1,4 +1,4 @@
-"""Chunks of documents as ChromaDB holds them: which document one belongs to, and in which place."""
+"""The chunks of documents in ChromaDB: each record is a chunk, or a whole document."""
 
 import re
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ _CHUNK = re.compile(r"(?s)(.+)::chunk::(\d{1,18})")
 
 
 def document_of(record_id: str, metadata: Mapping[str, Any] | None) -> str:
-    """The document of a record: metadata.document_id, else what stands before `::chunk::<n>`, else its id."""
+    """The document id of a record: metadata.document_id, else the text before `::chunk::<n>`, else its id."""
     named = (metadata or {}).get("document_id")
     if isinstance(named, str) and named:
         return named
@@ -16,7 +16,7 @@ def document_of(record_id: str, metadata: Mapping[str, Any] | None) -> str:
     return match[1] if match else record_id
 
 
-def place_of(record_id: str) -> tuple[int, str]:
-    """Where a record stands in its document: by the chunk's number, then by its id."""
+def chunk_order(record_id: str) -> tuple[int, str]:
+    """The sort key of a record in its document: the chunk's number (-1 without one), then its id."""
     match = _CHUNK.fullmatch(record_id)
     return (int(match[2]) if match else -1, record_id)

@@ -1,1 +1,1 @@
-"""CouchDB: the store of document bodies."""
+"""CouchDB: the bodies of documents."""

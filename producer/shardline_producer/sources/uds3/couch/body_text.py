@@ -1,4 +1,4 @@
-"""What of a CouchDB document is its text: a field, else an attachment."""
+"""The text and the metadata of a CouchDB document: pure. The text is in a field, else in an attachment."""
 
 import codecs
 from collections.abc import Mapping
@@ -7,120 +7,112 @@ from email.message import Message
 from typing import Any
 
 from shardline_producer.sources.documents import ORIGINAL_BYTES, DeadLetterReason
-from shardline_producer.sources.uds3.store_ports import Body, Unreadable
+from shardline_producer.sources.uds3.body_limit import limited
+from shardline_producer.sources.uds3.store_ports import DocumentBody, InvalidBody
 from shardline_producer.sources.uds3.tombstones import is_deleted
 
-_FIELDS = ("content", "text")
-_BYTES = ("application/octet-stream", "binary/octet-stream")
+_TEXT_FIELDS = ("content", "text")
+_BYTE_TYPES = ("application/octet-stream", "binary/octet-stream")
 _PDF = b"%PDF-"
 
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file of a document; its type may name a character set."""
+    """An attachment of a document. `charset` is that of its type, else UTF-8."""
 
     name: str
     type: str
     charset: str
 
+    @property
+    def is_text(self) -> bool:
+        """Whether its type is text."""
+        return self.type.startswith("text/")
 
-def is_gone(document: Mapping[str, Any], *, include_archived: bool) -> bool:
-    """Whether the document, or its metadata, bears a mark of deletion."""
+    @property
+    def is_bytes(self) -> bool:
+        """Whether its type says nothing of its content."""
+        return self.type in _BYTE_TYPES
+
+
+def is_deleted_document(document: Mapping[str, Any], *, include_archived: bool) -> bool:
+    """Whether the document or its metadata has a tombstone."""
     metadata = document.get("metadata")
     marked = [document, metadata if isinstance(metadata, Mapping) else {}]
     return any(is_deleted(fields, include_archived=include_archived) for fields in marked)
 
 
-def text_of(document: Mapping[str, Any], longest: int) -> str | Unreadable | None:
-    """The text in a field; None where there is none and an attachment may have it."""
-    values = [document.get(name) for name in _FIELDS]
+def field_text(document: Mapping[str, Any], max_bytes: int) -> str | InvalidBody | None:
+    """The text in a field; None if there is none, or if an attachment may have it."""
+    values = [document.get(name) for name in _TEXT_FIELDS]
     texts = [value for value in values if isinstance(value, str)]
     if text := next(filter(None, texts), ""):
-        return text if fits(text, longest) else too_large(text[:ORIGINAL_BYTES].encode(errors="replace"))
+        return limited(text, max_bytes)
     if document.get("_attachments"):
         return None
     if any(value is not None and not isinstance(value, str) for value in values):
-        return Unreadable(DeadLetterReason.CONTENT_NOT_TEXT)
+        return InvalidBody(DeadLetterReason.CONTENT_NOT_TEXT)
     return texts[0] if texts else None
 
 
-def fits(text: str, longest: int) -> bool:
-    """Whether a text has at most that many bytes."""
-    return len(text) <= longest and (
-        len(text) * 4 <= longest or len(text.encode(errors="replace")) <= longest
-    )
+def text_attachment(document: Mapping[str, Any]) -> Attachment | InvalidBody | None:
+    """The attachment that has the text: one of type text before one of bytes, then by name.
 
-
-def too_large(start: bytes) -> Unreadable:
-    """A body over the limit, of which that is the start."""
-    return Unreadable(DeadLetterReason.TOO_LARGE, start[:ORIGINAL_BYTES])
-
-
-def attachment_of(document: Mapping[str, Any]) -> Attachment | Unreadable | None:
-    """The file that holds the text: text before bytes, then by name. Files of other types have none."""
+    Returns NO_TEXT if all attachments are of other types, None if there is none.
+    """
     stubs = document.get("_attachments") or {}
-    files = [_attachment(name, stub) for name, stub in sorted(stubs.items())]
-    for suits in (_is_text, _is_bytes):
-        if chosen := [file for file in files if suits(file)]:
-            return chosen[0]
-    return Unreadable(DeadLetterReason.NO_TEXT) if files else None
-
-
-def decoded(file: Attachment, data: bytes) -> str | Unreadable:
-    """The text of a file's bytes; bytes without a type are text only as UTF-8."""
-    start = data[:ORIGINAL_BYTES]
-    if data.startswith(_PDF):
-        return Unreadable(DeadLetterReason.NO_TEXT, start)
-    try:
-        return data.decode(file.charset)
-    except UnicodeDecodeError:
-        return Unreadable(
-            DeadLetterReason.INVALID_UTF8 if _is_text(file) else DeadLetterReason.NO_TEXT, start
-        )
-
-
-def known_beside(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata of a document: its `metadata`, and its other fields where that does not name them."""
-    own = {key: value for key, value in document.items() if not key.startswith("_")}
-    metadata = own.pop("metadata", None)
-    for name in (*_FIELDS, "document_id"):
-        own.pop(name, None)
-    inner = dict(metadata) if isinstance(metadata, Mapping) else {}
-    inner.pop("document_id", None)
-    return own | inner
-
-
-def names_in(refs: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The (database, document) pairs of couchdb_refs, {db: {doc_id}} or {db: doc_id}, by database."""
-    pairs = []
-    for database, value in sorted(refs.items()):
-        name = value.get("doc_id") or value.get("_id") if isinstance(value, Mapping) else value
-        if isinstance(name, str) and name:
-            pairs.append((database, name))
-    return pairs
+    attachments = [_attachment(name, stub) for name, stub in sorted(stubs.items())]
+    chosen = next((one for one in attachments if one.is_text), None)
+    chosen = chosen or next((one for one in attachments if one.is_bytes), None)
+    return chosen or (InvalidBody(DeadLetterReason.NO_TEXT) if attachments else None)
 
 
 def _attachment(name: str, stub: Mapping[str, Any]) -> Attachment:
+    content_type = str(stub.get("content_type") or _BYTE_TYPES[0])
     header = Message()
-    header["Content-Type"] = str(stub.get("content_type") or _BYTES[0])
+    header["Content-Type"] = content_type
     charset = header.get_content_charset() or "utf-8"
     try:
-        # The mark of UTF-8 at a file's start is no part of its text.
+        # utf-8-sig drops a byte order mark, which is not part of the text.
         charset = "utf-8-sig" if codecs.lookup(charset).name == "utf-8" else charset
     except LookupError:
         charset = "utf-8-sig"
-    kind = str(stub.get("content_type") or _BYTES[0]).partition(";")[0].strip().lower()
-    return Attachment(name, kind, charset)
+    return Attachment(name, content_type.partition(";")[0].strip().lower(), charset)
 
 
-def _is_text(file: Attachment) -> bool:
-    return file.type.startswith("text/")
+def decode_attachment(attachment: Attachment, data: bytes) -> str | InvalidBody:
+    """The text of an attachment's bytes. Bytes without a type are text only if they are UTF-8."""
+    start = data[:ORIGINAL_BYTES]
+    if data.startswith(_PDF):
+        return InvalidBody(DeadLetterReason.NO_TEXT, start)
+    try:
+        return data.decode(attachment.charset)
+    except UnicodeDecodeError:
+        is_text = attachment.is_text
+        return InvalidBody(DeadLetterReason.INVALID_UTF8 if is_text else DeadLetterReason.NO_TEXT, start)
 
 
-def _is_bytes(file: Attachment) -> bool:
-    return file.type in _BYTES
+def body_of(document: Mapping[str, Any], text: str | InvalidBody) -> DocumentBody | InvalidBody:
+    """The body of a document with this text.
+
+    Its metadata are the fields of `metadata`, and the document's other fields that those do not name.
+    """
+    if isinstance(text, InvalidBody):
+        return text
+    fields = {key: value for key, value in document.items() if not key.startswith("_")}
+    metadata = fields.pop("metadata", None)
+    for name in (*_TEXT_FIELDS, "document_id"):
+        fields.pop(name, None)
+    inner = dict(metadata) if isinstance(metadata, Mapping) else {}
+    inner.pop("document_id", None)
+    return DocumentBody(text, fields | inner)
 
 
-def body(document: Mapping[str, Any], text: str | Unreadable) -> Body | Unreadable:
-    """The body of a document whose text was found."""
-    return text if isinstance(text, Unreadable) else Body(text, known_beside(document))
+def references(refs: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The (database, CouchDB id) pairs of couchdb_refs, {db: {doc_id}} or {db: doc_id}, by database."""
+    pairs = []
+    for database, value in sorted(refs.items()):
+        couch_id = value.get("doc_id") or value.get("_id") if isinstance(value, Mapping) else value
+        if isinstance(couch_id, str) and couch_id:
+            pairs.append((database, couch_id))
+    return pairs

@@ -1,1 +1,1 @@
-"""Embedders: how the text of a query becomes a vector."""
+"""Embedders, which turn the text of a query into a vector."""

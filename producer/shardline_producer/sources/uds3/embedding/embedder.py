@@ -1,4 +1,4 @@
-"""Embedders: the text of a query as a vector, made by the model that the collection was filled with."""
+"""The port of embedders, and what they share."""
 
 import importlib
 import math
@@ -12,24 +12,24 @@ from shardline_common.errors import FailureCode, JobFailed
 
 
 class Embedder(Protocol):
-    """Makes vectors of texts."""
+    """Turns a text into a vector, by the model that the collection was filled with."""
 
     @property
     def identity(self) -> str:
-        """The model and how it is run, for the plan: another identity may rank differently."""
+        """The model and its runtime, for the plan: another identity may rank differently."""
 
     async def embed(self, text: str) -> Sequence[float]:
         """The vector of a text.
 
         Raises:
-            SourceUnavailable: the service that makes it is away.
-            JobFailed: there is no model, or it does not work (`source_invalid`); says what to install.
+            SourceUnavailable: the embedding service cannot be reached.
+            JobFailed: the model is missing or does not work (`source_invalid`); the hint names the fix.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingOptions:
-    """Which model, and where it is: a service's URL, else a folder with an ONNX model, else by its name."""
+    """The model, and where it is: at a service's URL, else in a folder as ONNX, else a name. Seconds."""
 
     model: str = "all-MiniLM-L6-v2"
     url: str | None = None
@@ -39,32 +39,32 @@ class EmbeddingOptions:
     timeout: float = 30.0
 
 
-def no_model(message: str, hint: str) -> JobFailed:
-    """The error of a model that is not there."""
+def model_error(message: str, hint: str) -> JobFailed:
+    """The error of a model that is missing or does not work."""
     return JobFailed(FailureCode.SOURCE_INVALID, message, hint=hint)
 
 
-def optional(package: str, install: str) -> ModuleType:
-    """Import a package that not every installation has.
+def import_optional(package: str, hint: str) -> ModuleType:
+    """Import a package that is not a dependency of Shardline. `hint` is that of the error.
 
     Raises:
-        JobFailed: it is not installed, or does not load.
+        JobFailed: the package is not installed, or its import fails.
     """
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise no_model(f"the package {package} cannot be loaded: {error}", install) from error
+        raise model_error(f"the package {package} cannot be loaded: {error}", hint) from error
 
 
-def pooled(tokens: Sequence[Sequence[float]], mask: Sequence[int]) -> list[float]:
-    """The mean of the vectors of those tokens whose mask is 1; zeros where there are none."""
+def mean_pooled(tokens: Sequence[Sequence[float]], mask: Sequence[int]) -> list[float]:
+    """The mean of the vectors of tokens whose mask is 1; zeros if there is none."""
     chosen = [vector for vector, counts in zip(tokens, mask, strict=True) if counts]
     if not chosen:
         return [0.0] * len(tokens[0]) if tokens else []
     return [math.fsum(column) / len(chosen) for column in zip(*chosen, strict=True)]
 
 
-def unit(vector: Sequence[float]) -> list[float]:
-    """The vector with length 1 (L2); zeros stay zeros."""
+def normalized(vector: Sequence[float]) -> list[float]:
+    """The vector scaled to length 1 (L2); a zero vector stays as it is."""
     length = math.sqrt(math.fsum(value * value for value in vector))
     return [value / length for value in vector] if length else list(vector)

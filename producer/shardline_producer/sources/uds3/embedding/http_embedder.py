@@ -1,14 +1,14 @@
-"""A service that embeds over HTTP: OpenAI's /v1/embeddings, or /embed of text-embeddings-inference."""
+"""Embedding by an HTTP service: OpenAI's /v1/embeddings, or /embed of text-embeddings-inference."""
 
 from typing import Any
 from urllib.parse import urlsplit
 
-from shardline_producer.sources.http_store import HttpStore, HttpStoreOptions, open_http_store
+from shardline_producer.sources.http_store import HttpStoreOptions, open_http_store
 from shardline_producer.sources.uds3.embedding.embedder import EmbeddingOptions
 
 
 class HttpEmbedder:
-    """Implements `Embedder`. The path of the URL tells the form; one without a path gets /v1/embeddings."""
+    """Implements `Embedder`. The URL's path selects the protocol; without a path it is /v1/embeddings."""
 
     def __init__(self, options: EmbeddingOptions, url: str) -> None:
         parts = urlsplit(url)
@@ -27,26 +27,21 @@ class HttpEmbedder:
 
     @property
     def identity(self) -> str:
-        """The model's name; which version of it the service runs is not told."""
+        """The model's name. The service does not report the model's version."""
         return f"{self._model} (http)"
 
     async def embed(self, text: str) -> list[float]:
-        """The vector that the service gives."""
+        """Ask the service for the vector."""
+        body: dict[str, Any] = {"model": self._model, "input": text, "encoding_format": "float"}
+        is_inference = self._path.endswith("/embed")
+        if is_inference:
+            body = {"inputs": text}
         async with open_http_store(self._options) as http:
-            if self._path.endswith("/embed"):
-                value = await self._ask(http, {"inputs": text})
-                return _vector(http, value, lambda found: found[0])
-            value = await self._ask(http, {"model": self._model, "input": text, "encoding_format": "float"})
-            return _vector(http, value, lambda found: found["data"][0]["embedding"])
-
-    async def _ask(self, http: HttpStore, body: dict[str, Any]) -> Any:
-        return await http.json(await http.post(self._path, body), "embed the query")
-
-
-def _vector(http: HttpStore, value: Any, pick: Any) -> list[float]:
-    try:
-        return [float(number) for number in pick(value)]
-    except (LookupError, TypeError, ValueError):
-        raise http.invalid(
-            "the answer holds no vector", "EMBEDDING_URL ends with /v1/embeddings or /embed"
-        ) from None
+            found = await http.json(await http.post(self._path, body), "embed the query")
+            try:
+                vector = found[0] if is_inference else found["data"][0]["embedding"]
+                return [float(number) for number in vector]
+            except (LookupError, TypeError, ValueError):
+                raise http.invalid(
+                    "the answer holds no vector", "end EMBEDDING_URL with /v1/embeddings or /embed"
+                ) from None

@@ -1,10 +1,14 @@
-"""The package sentence-transformers, where a user has installed it; Shardline does not ask for it."""
+"""Embedding by sentence-transformers. Shardline does not depend on it; users may install it."""
 
 from functools import cached_property
 from typing import Any
 
 from shardline_common.runtime.threads import run_in_thread
-from shardline_producer.sources.uds3.embedding.embedder import EmbeddingOptions, no_model, optional
+from shardline_producer.sources.uds3.embedding.embedder import (
+    EmbeddingOptions,
+    import_optional,
+    model_error,
+)
 
 _INSTALL = (
     "set EMBEDDING_MODEL_PATH to a folder with an ONNX model (extra 'onnx'), or EMBEDDING_URL to a service, "
@@ -24,7 +28,7 @@ class SentenceEmbedder:
         return f"{self._name} (sentence-transformers)"
 
     async def embed(self, text: str) -> list[float]:
-        """The vector, computed on a thread; the model is loaded at the first call."""
+        """Compute the vector on a thread. The first call loads the model."""
         return await run_in_thread(lambda: self._embed(text))
 
     def _embed(self, text: str) -> list[float]:
@@ -33,8 +37,8 @@ class SentenceEmbedder:
 
     @cached_property
     def _model(self) -> Any:
-        library = optional("sentence_transformers", _INSTALL)
+        library = import_optional("sentence_transformers", _INSTALL)
         try:
             return library.SentenceTransformer(self._name, device="cpu")
-        except Exception as error:  # the library's errors share no class
-            raise no_model(f"the model {self._name} cannot be loaded: {error}", _INSTALL) from error
+        except Exception as error:  # the library's errors have no common class
+            raise model_error(f"the model {self._name} cannot be loaded: {error}", _INSTALL) from error

@@ -1,1 +1,1 @@
-"""Neo4j: the graph search. The only importer of the neo4j driver."""
+"""Neo4j: the graph search. Only this package uses the neo4j driver."""

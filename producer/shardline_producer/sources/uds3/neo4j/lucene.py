@@ -1,4 +1,4 @@
-"""A user's words as a query of Lucene's classic parser, which Neo4j's full-text indexes use."""
+"""A text as a query of Lucene's classic parser, which Neo4j's full-text indexes use."""
 
 import re
 
@@ -7,9 +7,9 @@ _OPERATORS = ("AND", "OR", "NOT", "TO")
 
 
 def lucene_query(text: str) -> str | None:
-    """The words of a text, each as it stands and none as an operator; None where there is no word.
+    """The words of a text, escaped so that none is an operator; None if there is no word.
 
-    A document is a hit when it has one of them; more of them, and rarer ones, score higher.
+    A document with any of the words is a hit. More words, and rarer ones, give a higher score.
     """
     words = [
         word.lower() if word in _OPERATORS else _SPECIAL.sub(r"\\\1", word)

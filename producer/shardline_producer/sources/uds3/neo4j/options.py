@@ -1,11 +1,11 @@
-"""Where Neo4j is: apart from the driver, which takes long to import and is imported only where it is used."""
+"""The options of Neo4j, apart from the driver, whose import is slow and happens only if Neo4j is used."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class Neo4jOptions:
-    """Where the graph is. `timeout` is for connecting, `query_timeout` for one whole query, in seconds."""
+    """The address of the graph. `timeout` limits connecting, `query_timeout` a whole query, in seconds."""
 
     uri: str
     user: str | None = None
@@ -19,5 +19,5 @@ class Neo4jOptions:
 
     @property
     def place(self) -> str:
-        """For messages."""
+        """The database, for messages."""
         return f"Neo4j at {self.uri}" + (f", database {self.database}" if self.database else "")

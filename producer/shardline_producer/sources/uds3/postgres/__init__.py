@@ -1,1 +1,1 @@
-"""PostgreSQL: the keyword search, metadata and bodies. The only importer of asyncpg."""
+"""PostgreSQL: the keyword search, metadata and bodies of documents. Only this package uses asyncpg."""

@@ -1,11 +1,11 @@
-"""PostgreSQL: the only file that speaks to it. It reads, and needs SELECT on UDS3's tables alone."""
+"""Connections to PostgreSQL. They only read, and need SELECT on UDS3's tables and no other privilege."""
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import asyncpg
 import orjson
@@ -16,25 +16,23 @@ from shardline_producer.sources.uds3.postgres.schema import (
     KEY,
     KNOWN_TABLES,
     VECTOR,
-    Column,
-    Schema,
-    Table,
-    choose,
+    PostgresColumn,
+    PostgresSchema,
+    PostgresTable,
     is_bytewise,
-    kind_of,
-    marks_deleted,
+    json_type,
     search_config,
+    select_tables,
 )
 from shardline_producer.sources.uds3.store_ports import Hit
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from shardline_producer.sources.uds3.tombstones import TOMBSTONE_FIELDS
 
 _PAGE = 5_000
 _CONNECT_SECONDS = 10.0
 _FETCH_BYTES = 1 << 20
-# Time in UTC and as ISO 8601, whatever the server's defaults; sorts of a part's ids stay in memory.
-_SESSION = {
+# Times are in UTC and ISO 8601, whatever the server's defaults. work_mem keeps the sort of a page's ids in
+# memory.
+_SESSION_SETTINGS = {
     "default_transaction_read_only": "on",
     "search_path": "pg_catalog",
     "TimeZone": "UTC",
@@ -43,7 +41,7 @@ _SESSION = {
     "jit": "off",
     "application_name": "shardline",
 }
-_COLUMNS = """
+_COLUMNS_QUERY = """
 SELECT c.oid, c.relname, format('%I.%I', n.nspname, c.relname) AS quoted, a.attname,
        quote_ident(a.attname) AS column, t.typname, t.typcategory::text AS category,
        CASE l.collname WHEN 'default' THEN d.datcollate
@@ -63,7 +61,7 @@ WHERE n.nspname = $1 AND c.relname = ANY ($2) AND c.relkind IN ('r', 'p', 'v', '
   AND has_schema_privilege(n.oid, 'USAGE')
 ORDER BY c.relname, a.attnum
 """
-_CONFIG_SOURCES = """
+_CONFIG_SOURCES_QUERY = """
 SELECT pg_get_triggerdef(g.oid) || ' ' || p.prosrc FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid
 WHERE g.tgrelid = $1 AND NOT g.tgisinternal
 UNION ALL SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = $1
@@ -73,7 +71,7 @@ UNION ALL SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = $1
 
 @dataclass(frozen=True, slots=True)
 class PostgresOptions:
-    """Where the database is, who asks, and how long an answer may take in seconds."""
+    """The address of the database, the user, and how long a statement may run, in seconds."""
 
     host: str
     port: int
@@ -93,8 +91,12 @@ class PostgresOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """What the tables hold of one document; `digest` is that of a text too long to be sent whole."""
+class PostgresRow:
+    """What the tables have of one document.
+
+    `body` is None if no table has a text. `digest`: the sha256 of a text that exceeds the limit, of which
+    `body` is only the start. `refs` and `metadata` are JSON.
+    """
 
     id: str
     known: bool
@@ -105,97 +107,57 @@ class Row:
     refs: str | None
     metadata: str
 
+    def metadata_values(self) -> dict[str, Any]:
+        """The metadata that is not null."""
+        return {name: value for name, value in orjson.loads(self.metadata).items() if value is not None}
+
 
 class Postgres:
-    """UDS3's tables. Each call opens a connection of its own and closes it."""
+    """UDS3's tables. Each call opens a connection and closes it."""
 
     def __init__(self, options: PostgresOptions) -> None:
         self._options = options
 
     async def check(self) -> str:
-        """Look whether the database can be read; a sentence for `doctor`."""
+        """Test whether the database can be read. Returns a sentence for `doctor`."""
         async with self.connect() as session:
             schema = await session.schema()
         tables = ", ".join(table.name for table in schema.tables)
-        searched = "can be searched" if schema.searchable else "has nothing to search in"
+        searched = "can be searched" if schema.searchable else "cannot be searched by text"
         return f"{self._options.place} answers; it has {tables} and {searched}"
 
     @asynccontextmanager
-    async def connect(self) -> AsyncIterator["Session"]:
-        """A connection that only reads.
+    async def connect(self) -> AsyncIterator["PostgresSession"]:
+        """Open a read-only session; leaving the context closes it.
 
         Raises:
-            SourceUnavailable: try again later.
-            JobFailed: it refuses for good: password, database, privileges.
+            SourceUnavailable: a later attempt may succeed.
+            JobFailed: the server refuses the password, the database or the privileges.
         """
-        with self._translated():
-            connection = await self._open()
+        options = self._options
+        settings = _SESSION_SETTINGS | {"statement_timeout": f"{int(options.statement_seconds * 1000)}ms"}
+        with _translated(options):
+            connection = await asyncpg.connect(
+                host=options.host,
+                port=options.port,
+                user=options.user,
+                password=options.password,
+                database=options.database,
+                ssl=_tls(options),
+                timeout=_CONNECT_SECONDS,
+                command_timeout=options.statement_seconds + _CONNECT_SECONDS,
+            )
             try:
-                yield Session(connection, self._options)
+                values = (f"set_config('{name}', '{value}', FALSE)" for name, value in settings.items())
+                await connection.execute("SELECT " + ", ".join(values))
+                yield PostgresSession(connection, options)
             finally:
-                # A query under way is cancelled by the client when its task is; what remains is the goodbye.
+                # asyncpg has cancelled a running query when its task was cancelled: closing needs only the
+                # time of a farewell message.
                 await connection.close(timeout=_CONNECT_SECONDS)
 
-    async def _open(self) -> Any:
-        options = self._options
-        connection = await asyncpg.connect(
-            host=options.host,
-            port=options.port,
-            user=options.user,
-            password=options.password,
-            database=options.database,
-            ssl=_tls(options),
-            timeout=_CONNECT_SECONDS,
-            command_timeout=options.statement_seconds + _CONNECT_SECONDS,
-        )
-        session = _SESSION | {"statement_timeout": f"{int(options.statement_seconds * 1000)}ms"}
-        try:
-            await connection.execute(
-                "SELECT "
-                + ", ".join(f"set_config('{name}', '{value}', FALSE)" for name, value in session.items())
-            )
-        except BaseException:
-            await connection.close(timeout=_CONNECT_SECONDS)
-            raise
-        return connection
 
-    @contextmanager
-    def _translated(self) -> "Iterator[None]":
-        try:
-            yield
-        except ShardlineError:
-            raise
-        except ssl.SSLCertVerificationError as error:
-            raise self._refused(error, "check POSTGRES_SSLMODE and POSTGRES_SSLROOTCERT") from None
-        except asyncpg.InterfaceError as error:
-            if isinstance(error, ValueError):
-                # The client cannot express what was asked for.
-                raise self._refused(error, None) from None
-            raise self._away(error) from error
-        except _AWAY as error:
-            raise self._away(error) from error
-        except (asyncpg.UndefinedColumnError, asyncpg.UndefinedTableError) as error:
-            raise JobFailed(
-                FailureCode.SOURCE_CHANGED,
-                f"{self._options.place}: a table is not what it was at planning: {_said(error)}",
-                hint="put it back and retry, or submit a new job",
-            ) from None
-        except asyncpg.PostgresError as error:
-            raise self._refused(error, _HINTS.get(type(error))) from None
-
-    def _away(self, error: Exception) -> SourceUnavailable:
-        return SourceUnavailable(
-            f"{self._options.place} is away: {_said(error)}",
-            hint="check POSTGRES_HOST and POSTGRES_PORT, and that the server runs",
-        )
-
-    def _refused(self, error: Exception, hint: str | None) -> JobFailed:
-        return JobFailed(
-            FailureCode.SOURCE_INVALID, f"{self._options.place} refuses: {_said(error)}", hint=hint
-        )
-
-
-_AWAY = (
+_TRANSIENT_ERRORS = (
     OSError,
     asyncio.TimeoutError,
     asyncpg.PostgresConnectionError,
@@ -210,12 +172,49 @@ _HINTS: Mapping[type[BaseException], str] = {
     asyncpg.InvalidAuthorizationSpecificationError: "check POSTGRES_USER, and the server's pg_hba.conf",
     asyncpg.InvalidCatalogNameError: "check POSTGRES_DATABASE",
     asyncpg.InsufficientPrivilegeError: "GRANT SELECT on UDS3's tables to the user",
-    asyncpg.InvalidDatetimeFormatError: "a filter of a date column needs dates such as 2020-01-31",
-    asyncpg.DatetimeFieldOverflowError: "a filter of a date column needs dates such as 2020-01-31",
+    asyncpg.InvalidDatetimeFormatError: "write dates such as 2020-01-31 in filters of date columns",
+    asyncpg.DatetimeFieldOverflowError: "write dates such as 2020-01-31 in filters of date columns",
 }
 
 
-def _said(error: BaseException) -> str:
+@contextmanager
+def _translated(options: PostgresOptions) -> Iterator[None]:
+    """Raise errors of the client and the server as SourceUnavailable or JobFailed."""
+    try:
+        yield
+    except ShardlineError:
+        raise
+    except ssl.SSLCertVerificationError as error:
+        raise _refused(options, error, "check POSTGRES_SSLMODE and POSTGRES_SSLROOTCERT") from None
+    except asyncpg.InterfaceError as error:
+        if isinstance(error, ValueError):
+            # A value cannot be encoded in the type of its parameter.
+            raise _refused(options, error, None) from None
+        raise _unavailable(options, error) from error
+    except _TRANSIENT_ERRORS as error:
+        raise _unavailable(options, error) from error
+    except (asyncpg.UndefinedColumnError, asyncpg.UndefinedTableError) as error:
+        raise JobFailed(
+            FailureCode.SOURCE_CHANGED,
+            f"{options.place}: a table has changed since planning: {_message(error)}",
+            hint="restore the table and retry, or submit a new job",
+        ) from None
+    except asyncpg.PostgresError as error:
+        raise _refused(options, error, _HINTS.get(type(error))) from None
+
+
+def _unavailable(options: PostgresOptions, error: Exception) -> SourceUnavailable:
+    return SourceUnavailable(
+        f"{options.place} is unavailable: {_message(error)}",
+        hint="check POSTGRES_HOST and POSTGRES_PORT, and that the server runs",
+    )
+
+
+def _refused(options: PostgresOptions, error: Exception, hint: str | None) -> JobFailed:
+    return JobFailed(FailureCode.SOURCE_INVALID, f"{options.place} refuses: {_message(error)}", hint=hint)
+
+
+def _message(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
@@ -228,7 +227,7 @@ def _tls(options: PostgresOptions) -> Any:
         raise JobFailed(
             FailureCode.SOURCE_INVALID,
             f"POSTGRES_SSLROOTCERT: {options.sslrootcert} cannot be read: {error}",
-            hint="it names the PEM file of the authority that signed the server's certificate",
+            hint="name the PEM file of the authority that signed the server's certificate",
         ) from None
     context.check_hostname = options.sslmode == "verify-full"
     if options.sslmode == "require":
@@ -236,93 +235,99 @@ def _tls(options: PostgresOptions) -> Any:
     return context
 
 
-class Session:
+class PostgresSession:
     """One open connection."""
 
     def __init__(self, connection: Any, options: PostgresOptions) -> None:
         self._connection = connection
         self._options = options
 
-    async def schema(self) -> Schema:
-        """The tables in use, as the catalogue tells.
+    async def schema(self) -> PostgresSchema:
+        """Read the tables in use from the catalogue.
 
         Raises:
-            JobFailed: there is none that can be used.
+            JobFailed: there is no usable table, or the user cannot read a column that marks documents as
+                deleted.
         """
         names = list(dict.fromkeys([*KNOWN_TABLES, *([self._options.table] if self._options.table else [])]))
-        rows = await self._connection.fetch(_COLUMNS, self._options.schema, names)
+        rows = await self._connection.fetch(_COLUMNS_QUERY, self._options.schema, names)
         tables = {}
         for name in dict.fromkeys(row["relname"] for row in rows):
             table = await self._table(name, [row for row in rows if row["relname"] == name])
             if table is not None:
                 tables[name] = table
         place = f"{self._options.place}, schema {self._options.schema},"
-        return choose(tables, self._options.table, place)
+        return select_tables(tables, self._options.table, place)
 
-    async def _table(self, name: str, found: Sequence[Any]) -> Table | None:
+    async def _table(self, name: str, found: Sequence[Any]) -> PostgresTable | None:
+        """A table by the catalogue's rows of its columns; None if it has no readable text column of ids."""
         rows = [row for row in found if row["readable"]]
         key = next(
             (row for row in rows if row["attname"] == KEY and row["typname"] in ("text", "varchar")), None
         )
-        hidden = [row["attname"] for row in found if marks_deleted(row["attname"]) and not row["readable"]]
-        if hidden or (key is None and any(marks_deleted(row["attname"]) for row in found)):
-            raise self._unreadable(name, hidden)
+        tombstones = [row for row in found if row["attname"] in TOMBSTONE_FIELDS]
+        hidden = [row["attname"] for row in tombstones if not row["readable"]]
+        if hidden or (tombstones and key is None):
+            what = f"{name} ({', '.join(hidden or [KEY])})"
+            raise JobFailed(
+                FailureCode.SOURCE_INVALID,
+                f"{self._options.place}: {what} marks documents as deleted, and cannot be read",
+                hint=f"GRANT SELECT on {what} to the user; {KEY} must be text",
+            )
         if key is None:
             return None
         config = None
         if any(row["attname"] == VECTOR and row["typname"] == "tsvector" for row in rows):
-            sources = await self._connection.fetch(_CONFIG_SOURCES, key["oid"])
+            sources = await self._connection.fetch(_CONFIG_SOURCES_QUERY, key["oid"])
             config = search_config(name, [row[0] for row in sources if row[0]])
         columns = [
-            Column(row["attname"], row["column"], kind, row["typname"])
+            PostgresColumn(row["attname"], row["column"], kind, row["typname"])
             for row in rows
-            if (kind := kind_of(row["typname"], row["category"])) is not None
+            if (kind := json_type(row["typname"], row["category"])) is not None
         ]
         bytewise = key["provider"] == "c" and is_bytewise(key["locale"])
-        return Table(name, key["quoted"], key["column"], key["unique"], bytewise, config, tuple(columns))
-
-    def _unreadable(self, name: str, hidden: Sequence[str]) -> JobFailed:
-        what = f"{name} ({', '.join(hidden)})" if hidden else f"{name} ({KEY})"
-        return JobFailed(
-            FailureCode.SOURCE_INVALID,
-            f"{self._options.place}: {what} tells which documents are deleted, and cannot be read",
-            hint=f"GRANT SELECT on {what} to the user; {KEY} must be text",
+        return PostgresTable(
+            name, key["quoted"], key["column"], key["unique"], bytewise, config, tuple(columns)
         )
 
-    async def estimate(self, schema: Schema) -> int | None:
-        """About how many rows the main table has, where the server has counted them before."""
+    async def estimate(self, schema: PostgresSchema) -> int | None:
+        """About how many rows the main table has, by the server's statistics; None without statistics."""
         query = "SELECT reltuples::int8 FROM pg_class WHERE oid = $1::text::regclass"
         count: int = await self._connection.fetchval(query, schema.tables[0].quoted)
         return count if count > 0 else None
 
-    async def page(self, selection: sql.Selection, after: str | None, limit: int) -> list[tuple[str, bool]]:
-        """Ids behind `after` in byte order, and whether they count; fewer than `limit` at the end."""
+    async def page(
+        self, selection: sql.DocumentSelection, after: str | None, limit: int
+    ) -> list[tuple[str, bool]]:
+        """The next ids after `after` in byte order, and whether the selection has them.
+
+        Fewer than `limit` only at the end.
+        """
         found = await self._fetch(sql.page(selection, after, limit))
         return [(row["id"], row["live"]) for row in found]
 
-    async def rank(self, selection: sql.Selection, text: str) -> AsyncGenerator[list[Hit], None]:
-        """Documents that match a text, the best first, in one snapshot."""
+    async def rank(self, selection: sql.DocumentSelection, text: str) -> AsyncGenerator[list[Hit], None]:
+        """Pages of the documents that match a text, the best first, in one snapshot."""
         statement = sql.ranked(selection, text)
         async with self._connection.transaction(readonly=True):
             cursor = await self._connection.cursor(statement.text, *statement.values)
             while page := await cursor.fetch(_PAGE):
                 yield [Hit(row["id"], row["score"]) for row in page]
 
-    async def gate(self, selection: sql.Selection, ids: Sequence[str]) -> dict[str, tuple[bool, bool]]:
-        """Of each id whether the tables know it, and whether it counts."""
-        found = await self._fetch(sql.gate(selection, list(ids)))
+    async def check_hits(
+        self, selection: sql.DocumentSelection, ids: Sequence[str]
+    ) -> dict[str, tuple[bool, bool]]:
+        """For each id: whether a table has the document, and whether it is live and passes the filters."""
+        found = await self._fetch(sql.check_hits(selection, list(ids)))
         return {row["id"]: (row["known"], row["passes"]) for row in found}
 
-    async def contents(self, selection: sql.Selection, ids: Sequence[str], longest: int) -> list[Row]:
-        """What the tables hold of the first of these ids; about a MiB of it."""
-        found = await self._fetch(sql.contents(selection, list(ids), longest, _FETCH_BYTES))
-        return [Row(**row) for row in found]
+    async def contents(
+        self, selection: sql.DocumentSelection, ids: Sequence[str], max_bytes: int
+    ) -> list[PostgresRow]:
+        """The rows of the first of these documents: at least one, up to about a MiB."""
+        found = await self._fetch(sql.contents(selection, list(ids), max_bytes, _FETCH_BYTES))
+        return [PostgresRow(**row) for row in found]
 
-    async def _fetch(self, statement: sql.Statement) -> list[Any]:
+    async def _fetch(self, statement: sql.SqlStatement) -> list[Any]:
         rows: list[Any] = await self._connection.fetch(statement.text, *statement.values)
         return rows
-
-
-def metadata_of(row: Row) -> dict[str, Any]:
-    """The metadata of a row, without what is null."""
-    return {name: value for name, value in orjson.loads(row.metadata).items() if value is not None}

@@ -1,6 +1,6 @@
-"""What UDS3's tables look like in one installation: pure, made from what the catalogue tells.
+"""The shape of UDS3's tables in one installation: pure functions of PostgreSQL's catalogue.
 
-Names come quoted by the server itself (`quote_ident`), so that no text of ours or a user's becomes SQL.
+Names are quoted by the server (`quote_ident`), so that neither our text nor a user's becomes SQL.
 """
 
 import re
@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from shardline_common.errors import FailureCode, JobFailed
+from shardline_producer.sources.uds3.tombstones import FLAGS, TIME
 
 KEY = "document_id"
 CONTENT = "content"
@@ -19,11 +20,9 @@ VECTOR = "search_vector"
 REFS = "couchdb_refs"
 DOCUMENTS, METADATA, MASTER = "documents", "documents_metadata", "uds3_master_documents"
 KNOWN_TABLES = (DOCUMENTS, METADATA, MASTER)
-MARKERS = ("deleted", "is_deleted", "deleted_at")
-STATUS = "processing_status"
 
-_HIDDEN = frozenset({KEY, CONTENT, VECTOR, *MARKERS, REFS, "chromadb_refs", "neo4j_refs"})
-_FIRST = ("title", "domain", "document_type")
+_NO_METADATA = frozenset({KEY, CONTENT, VECTOR, *FLAGS, TIME, REFS, "chromadb_refs", "neo4j_refs"})
+_LEADING = ("title", "domain", "document_type")
 _NUMBERS = {
     "int2": "int",
     "int4": "int",
@@ -32,16 +31,19 @@ _NUMBERS = {
     "float8": "float",
     "numeric": "float",
 }
-_OTHERS = {"uuid": "string", "json": "json", "jsonb": "json"}
-_BYTEWISE = frozenset({"C", "POSIX", "C.UTF-8", "C.utf8", "ucs_basic"})
+_USER_TYPES = {"uuid": "string", "json": "json", "jsonb": "json"}
+_BYTE_ORDER_LOCALES = frozenset({"C", "POSIX", "C.UTF-8", "C.utf8", "ucs_basic"})
 _CONFIG = re.compile(
     r"to_tsvector\s*\(\s*'(?:pg_catalog\.)?(\w+)'|tsvector_update_trigger\s*\([^)]*?'pg_catalog\.(\w+)'"
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """A column. `kind`: the type its values have in JSON; `type`: PostgreSQL's name for it."""
+class PostgresColumn:
+    """A column. `kind`: the type of its values in JSON; `type`: its type in PostgreSQL.
+
+    The names of the fields are stored in plans, as are those of the classes below.
+    """
 
     name: str
     quoted: str
@@ -50,13 +52,17 @@ class Column:
 
     @property
     def is_text(self) -> bool:
-        """Whether it compares with text as it is."""
+        """Whether it compares with text without a cast."""
         return self.type in ("text", "varchar")
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """A table or view. `bytewise`: its key's index has the order of bytes; `config`: of its search vector."""
+class PostgresTable:
+    """A table or view.
+
+    `bytewise`: the index of its key is in byte order. `config`: the text search configuration of its
+    column search_vector; None if it has no such column.
+    """
 
     name: str
     quoted: str
@@ -64,78 +70,76 @@ class Table:
     unique: bool
     bytewise: bool
     config: str | None
-    columns: tuple[Column, ...]
+    columns: tuple[PostgresColumn, ...]
 
-    def column(self, name: str) -> Column | None:
-        """A column by name."""
+    def column(self, name: str) -> PostgresColumn | None:
+        """The column of this name."""
         return next((column for column in self.columns if column.name == name), None)
 
 
 @dataclass(frozen=True, slots=True)
-class Schema:
-    """The tables in use, the main one first: its rows are the documents, the others tell more of them."""
+class PostgresSchema:
+    """The tables in use. Rows of the first, the main table, are the documents; the others add fields."""
 
-    tables: tuple[Table, ...]
+    tables: tuple[PostgresTable, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As the plan keeps it."""
+        """The schema as JSON, for the plan."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Schema":
-        """The schema of its JSON."""
+    def from_json(cls, value: Mapping[str, Any]) -> "PostgresSchema":
+        """The schema from its JSON."""
         return _SCHEMA.validate_python(value)
 
     @property
-    def has_contents(self) -> bool:
+    def has_content(self) -> bool:
         """Whether any table has a column for texts."""
         return any(table.column(CONTENT) for table in self.tables)
 
     @property
     def searchable(self) -> bool:
-        """Whether any table has a search vector, or a content that one can be made of."""
-        return self.has_contents or any(table.config for table in self.tables)
+        """Whether any table has a search vector, or a content to compute one from."""
+        return self.has_content or any(table.config for table in self.tables)
 
 
-_SCHEMA = TypeAdapter(Schema)
+_SCHEMA = TypeAdapter(PostgresSchema)
 
 
-def kind_of(type_name: str, category: str) -> str | None:
-    """The JSON type of a PostgreSQL type; None for what is no metadata, such as vectors and bytes."""
+def json_type(type_name: str, category: str) -> str | None:
+    """The JSON type of a PostgreSQL type; None for types that are no metadata, such as vectors and bytes."""
     if category == "N":
         return _NUMBERS.get(type_name, "string")
     if category == "B":
         return "bool"
     if category in "AC":
         return "json"
-    return _OTHERS.get(type_name) if category == "U" else "string"
+    return _USER_TYPES.get(type_name) if category == "U" else "string"
 
 
-def marks_deleted(name: str) -> bool:
-    """Whether a column of that name tells that a document is deleted."""
-    return name in MARKERS or name == STATUS
-
-
-def is_bytewise(collation: str | None) -> bool:
-    """Whether a collation, by the locale it stands for, is the order of bytes."""
-    return collation in _BYTEWISE
+def is_bytewise(locale: str | None) -> bool:
+    """Whether a collation of this locale sorts text by its bytes."""
+    return locale in _BYTE_ORDER_LOCALES
 
 
 def search_config(table: str, sources: Sequence[str]) -> str:
-    """The text search configuration that fills a table's vector, as its trigger, default or index says."""
+    """The text search configuration that fills a table's vector.
+
+    It is read from the SQL text of the table's triggers, defaults and indexes, else it is that of UDS3.
+    """
     for text in sources:
         if found := _CONFIG.search(text):
             return found[1] or found[2]
     return "english" if table == MASTER else "german"
 
 
-def choose(tables: Mapping[str, Table], wanted: str | None, place: str) -> Schema:
-    """The schema of the tables that are there: main is the one wanted, else the first known one.
+def select_tables(tables: Mapping[str, PostgresTable], main_name: str | None, place: str) -> PostgresSchema:
+    """The schema of the tables that exist. The main table is `main_name`, else the first known one.
 
     Raises:
-        JobFailed: none of them is there, or it has no usable key.
+        JobFailed: there is no such table, or it has no usable key.
     """
-    names = [wanted] if wanted else list(KNOWN_TABLES)
+    names = [main_name] if main_name else list(KNOWN_TABLES)
     main = next((tables[name] for name in names if name in tables), None)
     if main is None:
         raise JobFailed(
@@ -143,13 +147,16 @@ def choose(tables: Mapping[str, Table], wanted: str | None, place: str) -> Schem
             f"{place} has no table {' or '.join(names)} that may be read and has a text column {KEY}",
             hint="check POSTGRES_DATABASE, POSTGRES_SCHEMA, POSTGRES_TABLE, and GRANT SELECT to the user",
         )
-    beside = [tables[name] for name in KNOWN_TABLES if name in tables and name != main.name]
-    return Schema((main, *beside))
+    others = [tables[name] for name in KNOWN_TABLES if name in tables and name != main.name]
+    return PostgresSchema((main, *others))
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
-    """A metadata field as SQL. `type`: of a date, by which texts are compared; `tables` it needs."""
+class FieldExpression:
+    """A metadata field as an SQL expression.
+
+    `kind` and `type` as in PostgresColumn. `tables`: the numbers of the tables that it reads.
+    """
 
     label: str
     sql: str
@@ -160,52 +167,44 @@ class Field:
 
 
 def alias(number: int) -> str:
-    """The name of a table in our statements."""
+    """The name of table `number` in our statements."""
     return f"t{number}"
 
 
-def fields(schema: Schema) -> dict[str, Field]:
-    """Every metadata field: title, domain and document_type first, then as the tables have them.
+def metadata_fields(schema: PostgresSchema) -> dict[str, FieldExpression]:
+    """All metadata fields: title, domain and document_type first, then in the order of the tables' columns.
 
-    Where several tables have a column, that of documents_metadata counts, then the main table's.
+    Of several columns of one name, documents_metadata has precedence, then the main table.
     """
-    found: dict[str, Field] = {}
-    for number, table in _by_authority(schema):
+    by_precedence = sorted(enumerate(schema.tables), key=lambda pair: pair[1].name != METADATA)
+    found: dict[str, FieldExpression] = {}
+    for number, table in by_precedence:
         for column in table.columns:
-            if column.name not in _HIDDEN and column.name not in found:
-                found[column.name] = _field(number, column)
+            if column.name not in _NO_METADATA and column.name not in found:
+                sql = f"{alias(number)}.{column.quoted}" + ("::float8" if column.type == "numeric" else "")
+                found[column.name] = FieldExpression(
+                    column.quoted, sql, column.kind, column.type, column.is_text, frozenset({number})
+                )
     if (domain := _domain(found)) is not None:
         found["domain"] = domain
-    first = {name: found[name] for name in _FIRST if name in found}
-    return first | found
+    leading = {name: found[name] for name in _LEADING if name in found}
+    return leading | found
 
 
-def _by_authority(schema: Schema) -> list[tuple[int, Table]]:
-    numbered = list(enumerate(schema.tables))
-    return sorted(numbered, key=lambda pair: pair[1].name != METADATA)
-
-
-def _field(number: int, column: Column) -> Field:
-    sql = f"{alias(number)}.{column.quoted}"
-    if column.type == "numeric":
-        sql = f"{sql}::float8"
-    return Field(column.quoted, sql, column.kind, column.type, column.is_text, frozenset({number}))
-
-
-def _domain(found: Mapping[str, Field]) -> Field | None:
-    # UDS3 has no domain of its own: the legal area is the nearest thing to it, then the classification.
-    parts = [found[name] for name in ("domain", "rechtsgebiet", "classification") if name in found]
-    parts = [part for part in parts if part.kind == "string"]
-    if not parts:
+def _domain(found: Mapping[str, FieldExpression]) -> FieldExpression | None:
+    # UDS3 has no domain of its own: the legal area is the nearest field, then the classification.
+    names = ("domain", "rechtsgebiet", "classification")
+    sources = [found[name] for name in names if name in found and found[name].kind == "string"]
+    if not sources:
         return None
-    sql = ", ".join(f"nullif({part.sql}::text, '')" for part in parts)
-    tables = frozenset[int]().union(*(part.tables for part in parts))
-    return Field("domain", f"coalesce({sql})", "string", "text", is_text=True, tables=tables)
+    sql = ", ".join(f"nullif({source.sql}::text, '')" for source in sources)
+    tables = frozenset[int]().union(*(source.tables for source in sources))
+    return FieldExpression("domain", f"coalesce({sql})", "string", "text", is_text=True, tables=tables)
 
 
-def columns(schema: Schema) -> dict[str, str]:
-    """Names and types of the metadata columns that rows get; what is JSON has none, nor has a score."""
-    found = {name: field.kind for name, field in fields(schema).items() if field.kind != "json"}
+def metadata_columns(schema: PostgresSchema) -> dict[str, str]:
+    """The names and types of the rows' metadata columns: all fields but JSON values and a numeric score."""
+    found = {name: field.kind for name, field in metadata_fields(schema).items() if field.kind != "json"}
     if found.get(SCORE) in ("int", "float"):
         del found[SCORE]
     return found

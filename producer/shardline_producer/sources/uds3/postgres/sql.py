@@ -1,4 +1,4 @@
-"""SQL over UDS3's tables: pure. Values are parameters, names come quoted from the catalogue."""
+"""SQL over UDS3's tables: pure. Values are parameters, names are quoted by the server."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,79 +8,86 @@ from shardline_common.job.spec import Range
 from shardline_producer.sources.uds3.postgres.schema import (
     CONTENT,
     KEY,
-    MARKERS,
     REFS,
-    STATUS,
     VECTOR,
-    Field,
-    Schema,
-    Table,
+    FieldExpression,
+    PostgresSchema,
+    PostgresTable,
     alias,
-    fields,
+    metadata_fields,
+)
+from shardline_producer.sources.uds3.tombstones import (
+    FLAGS,
+    NO_TIME_VALUES,
+    STATUS,
+    TIME,
+    TRUE_VALUES,
+    deleted_statuses,
 )
 
 _INT64 = 1 << 63
-_TRUE = "('true', 't', '1', 'yes')"
 _NEVER = "FALSE"
 
 
 @dataclass(slots=True)
-class Statement:
-    """A text with $1, $2 …, and the values for them."""
+class SqlStatement:
+    """A statement with the placeholders $1, $2 …, and their values."""
 
     text: str = ""
     values: list[Any] = field(default_factory=list)
 
     def add(self, value: object, cast: str) -> str:
-        """The placeholder of one more value."""
+        """Add a value. Returns its placeholder."""
         self.values.append(value)
         return f"${len(self.values)}::{cast}"
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """Which documents count: not marked deleted, and passing the filters."""
+class DocumentSelection:
+    """Which documents are read: those that are not deleted and pass the filters."""
 
-    schema: Schema
+    schema: PostgresSchema
     filters: Mapping[str, Any]
-    archived: bool = False
+    include_archived: bool = False
 
-    def known_fields(self) -> dict[str, Field]:
+    def known_fields(self) -> dict[str, FieldExpression]:
         """The fields that filters may name."""
         sql = f"t0.{self.schema.tables[0].key}"
-        key = Field(KEY, sql, "string", "text", is_text=True, tables=frozenset({0}))
-        return {KEY: key} | fields(self.schema)
+        key = FieldExpression(KEY, sql, "string", "text", is_text=True, tables=frozenset({0}))
+        return {KEY: key} | metadata_fields(self.schema)
 
 
-def page(selection: Selection, after: str | None, limit: int) -> Statement:
-    """The next ids in byte order, and whether they count: rows (id, live).
+def page(selection: DocumentSelection, after: str | None, limit: int) -> SqlStatement:
+    """The next ids in byte order: rows (id, live). `live`: the selection has the document.
 
-    With filters only what counts comes. Without, each id comes, and the rows of one page alone are looked at:
-    so the first page does not read the whole table.
+    With filters, the rows are all live. Without filters, the rows are all ids, because only the rows of one
+    page are then looked up in the other tables: the first page does not read a whole table.
     """
-    return _matching(selection, after, limit) if selection.filters else _candidates(selection, after, limit)
+    if selection.filters:
+        return _filtered_page(selection, after, limit)
+    return _unfiltered_page(selection, after, limit)
 
 
-def _matching(selection: Selection, after: str | None, limit: int) -> Statement:
-    statement, main = Statement(), selection.schema.tables[0]
+def _filtered_page(selection: DocumentSelection, after: str | None, limit: int) -> SqlStatement:
+    statement, main = SqlStatement(), selection.schema.tables[0]
     conditions, tables = _conditions(selection, statement)
     if after is not None:
-        conditions.append(f"{_ordered(main)} > {statement.add(after, 'text')}")
+        conditions.append(f"{_bytewise_key(main)} > {statement.add(after, 'text')}")
     statement.text = (
         f"SELECT t0.{main.key} AS id, TRUE AS live FROM {main.quoted} t0"
         f"{_joins(selection.schema, tables - {0}, f't0.{main.key}')} WHERE {' AND '.join(conditions)}"
-        f"{_once(main)} ORDER BY {_ordered(main)} LIMIT {statement.add(limit, 'int8')}"
+        f"{_group_by_key(main)} ORDER BY {_bytewise_key(main)} LIMIT {statement.add(limit, 'int8')}"
     )
     return statement
 
 
-def _candidates(selection: Selection, after: str | None, limit: int) -> Statement:
-    statement, main = Statement(), selection.schema.tables[0]
-    behind = "" if after is None else f" WHERE {_ordered(main)} > {statement.add(after, 'text')}"
-    # The id goes out as the column has it: under another collation the join could not use the key's index.
+def _unfiltered_page(selection: DocumentSelection, after: str | None, limit: int) -> SqlStatement:
+    statement, main = SqlStatement(), selection.schema.tables[0]
+    behind = "" if after is None else f" WHERE {_bytewise_key(main)} > {statement.add(after, 'text')}"
+    # The inner id keeps the collation of its column: with another one, the join cannot use the key's index.
     inner = (
-        f"SELECT t0.{main.key} AS id FROM {main.quoted} t0{behind}{_once(main)}"
-        f" ORDER BY {_ordered(main)} LIMIT {statement.add(limit, 'int8')}"
+        f"SELECT t0.{main.key} AS id FROM {main.quoted} t0{behind}{_group_by_key(main)}"
+        f" ORDER BY {_bytewise_key(main)} LIMIT {statement.add(limit, 'int8')}"
     )
     deleted, tables = _deleted(selection)
     statement.text = (
@@ -90,16 +97,16 @@ def _candidates(selection: Selection, after: str | None, limit: int) -> Statemen
     return statement
 
 
-def _once(main: Table) -> str:
+def _group_by_key(main: PostgresTable) -> str:
     return "" if main.unique else f" GROUP BY t0.{main.key}"
 
 
-def ranked(selection: Selection, text: str) -> Statement:
-    """Documents that match a text, the best first: rows (id, score). A table's rank is ts_rank_cd(…, 32).
+def ranked(selection: DocumentSelection, text: str) -> SqlStatement:
+    """Documents that match a text, the best first: rows (id, score).
 
-    Where several tables can be searched, the best of a document's ranks counts.
+    A table scores by ts_rank_cd(…, 32). A document has the best of its scores in all searchable tables.
     """
-    statement = Statement()
+    statement = SqlStatement()
     words = statement.add(text, "text")
     searches = [
         _search(table, words, statement)
@@ -115,11 +122,11 @@ def ranked(selection: Selection, text: str) -> Statement:
     return statement
 
 
-def _search(table: Table, words: str, statement: Statement) -> str:
+def _search(table: PostgresTable, words: str, statement: SqlStatement) -> str:
     config = f"{statement.add(table.config or 'german', 'text')}::regconfig"
     vector = f"s.{VECTOR}"
     if table.config is None:
-        # No vector is kept: the same is made on the way, with the weights of UDS3's own trigger.
+        # The table has no vector. Compute the one that UDS3's trigger would store, with its weights.
         parts = [(KEY, "A"), (CONTENT, "B"), ("classification", "C")]
         found = [(table.column(name), weight) for name, weight in parts]
         vector = " || ".join(
@@ -134,37 +141,40 @@ def _search(table: Table, words: str, statement: Statement) -> str:
     )
 
 
-def gate(selection: Selection, ids: list[str]) -> Statement:
-    """Whether hits of another store count: rows (id, known, passes)."""
-    statement = Statement()
-    # In the order of the index: keys that lie side by side share its pages.
+def check_hits(selection: DocumentSelection, ids: list[str]) -> SqlStatement:
+    """Check hits of another store: rows (id, known, passes).
+
+    `known`: a table has the document. `passes`: it is not deleted and passes the filters.
+    """
+    statement = SqlStatement()
+    # Sorted keys are looked up in the order of the index, so that neighbours share its pages.
     wanted = statement.add(sorted(ids), "text[]")
     conditions, _ = _conditions(selection, statement)
     statement.text = (
-        f"SELECT w.id, {_known(selection.schema)} AS known,"
+        f"SELECT w.id, {_is_known(selection.schema)} AS known,"
         f" ({' AND '.join(conditions)}) IS TRUE AS passes FROM unnest({wanted}) AS w (id)"
         f"{_lookups(selection.schema, range(len(selection.schema.tables)), 'w.id')}"
     )
     return statement
 
 
-def contents(selection: Selection, ids: list[str], longest: int, budget: int) -> Statement:
-    """Texts and metadata by id, in the order asked for, as many as have `budget` bytes; at least one.
+def contents(selection: DocumentSelection, ids: list[str], max_bytes: int, budget: int) -> SqlStatement:
+    """Texts and metadata of the first ids, in their order: at least one row, up to `budget` bytes of rows.
 
-    Rows (id, known, deleted, size, body, digest, refs, metadata). Of a text over `longest` bytes only the
-    start comes, and its sha256. Sizes of large texts are known to the server without reading them.
+    Rows (id, known, deleted, size, body, digest, refs, metadata). Of a text of more than `max_bytes` bytes,
+    `body` is only the start and `digest` its sha256. The server knows the size of a large text without
+    reading it.
     """
-    schema, statement = selection.schema, Statement()
-    wanted, most = statement.add(ids, "text[]"), statement.add(longest, "int8")
+    schema, statement = selection.schema, SqlStatement()
+    wanted, most = statement.add(ids, "text[]"), statement.add(max_bytes, "int8")
     room = statement.add(budget, "int8")
     deleted, _ = _deleted(selection)
-    bodies = [f"{alias(n)}.{column.quoted}::text" for n, column in _every(schema, CONTENT)]
-    refs = [f"{alias(n)}.{column.quoted}::text" for n, column in _every(schema, REFS)]
-    chosen = ", ".join(f"{one.sql} AS {one.label}" for one in fields(schema).values())
+    chosen = ", ".join(f"{one.sql} AS {one.label}" for one in metadata_fields(schema).values())
+    metadata = f"(SELECT row_to_json(m)::text FROM (SELECT {chosen}) m)" if chosen else "'{}'::text"
     inner = (
-        f"SELECT w.n, w.id, {_known(schema)} AS known, ({deleted}) AS deleted,"
-        f" {_first_of(bodies)} AS body, {_first_of(refs)} AS refs,"
-        f" {_as_json(chosen)} AS metadata FROM unnest({wanted}) WITH ORDINALITY AS w (id, n)"
+        f"SELECT w.n, w.id, {_is_known(schema)} AS known, ({deleted}) AS deleted,"
+        f" {_first_value(schema, CONTENT)} AS body, {_first_value(schema, REFS)} AS refs,"
+        f" {metadata} AS metadata FROM unnest({wanted}) WITH ORDINALITY AS w (id, n)"
         f"{_lookups(schema, range(len(schema.tables)), 'w.id')}"
     )
     sized = f"SELECT f.*, octet_length(f.body) AS size FROM ({inner}) f"
@@ -180,29 +190,23 @@ def contents(selection: Selection, ids: list[str], longest: int, budget: int) ->
     return statement
 
 
-def _every(schema: Schema, name: str) -> list[tuple[int, Any]]:
+def _first_value(schema: PostgresSchema, name: str) -> str:
+    """The first value that is not null in the tables' columns of this name, as text."""
     found = [(number, table.column(name)) for number, table in enumerate(schema.tables)]
-    return [(number, column) for number, column in found if column is not None]
+    values = [f"{alias(number)}.{column.quoted}::text" for number, column in found if column is not None]
+    return f"coalesce({', '.join(values)})" if values else "NULL::text"
 
 
-def _first_of(parts: list[str]) -> str:
-    return f"coalesce({', '.join(parts)})" if parts else "NULL::text"
-
-
-def _as_json(chosen: str) -> str:
-    return f"(SELECT row_to_json(m)::text FROM (SELECT {chosen}) m)" if chosen else "'{}'::text"
-
-
-def _known(schema: Schema) -> str:
+def _is_known(schema: PostgresSchema) -> str:
     return "(" + " OR ".join(f"{alias(n)}.{t.key} IS NOT NULL" for n, t in enumerate(schema.tables)) + ")"
 
 
-def _ordered(main: Table) -> str:
+def _bytewise_key(main: PostgresTable) -> str:
     return f"t0.{main.key}" if main.bytewise else f't0.{main.key} COLLATE "C"'
 
 
-def _joins(schema: Schema, numbers: Iterable[int], key: str) -> str:
-    """Join tables as sets: the planner chooses how."""
+def _joins(schema: PostgresSchema, numbers: Iterable[int], key: str) -> str:
+    """Join whole tables, by a plan that the server chooses."""
     return "".join(
         f" LEFT JOIN {table.quoted} {name} ON {name}.{table.key} = {key}"
         if table.unique
@@ -212,14 +216,14 @@ def _joins(schema: Schema, numbers: Iterable[int], key: str) -> str:
     )
 
 
-def _lookups(schema: Schema, numbers: Iterable[int], key: str) -> str:
-    """Look each key up by itself: for few keys of a large table, which must not be read whole for them."""
+def _lookups(schema: PostgresSchema, numbers: Iterable[int], key: str) -> str:
+    """Look up each key alone, so that few keys do not make the server read a whole large table."""
     return "".join(_lookup(schema.tables[number], alias(number), key) for number in sorted(numbers))
 
 
-def _lookup(table: Table, name: str, key: str) -> str:
+def _lookup(table: PostgresTable, name: str, key: str) -> str:
     columns = ", ".join(f"r.{column.quoted}" for column in table.columns)
-    # Several rows of one document must not make it several documents; which one counts must not hang on luck.
+    # A document with several rows must stay one document, and always take its metadata from the same row.
     order = "" if table.unique else f' ORDER BY ROW({columns})::text COLLATE "C"'
     return (
         f" LEFT JOIN LATERAL (SELECT {columns} FROM {table.quoted} r"
@@ -227,7 +231,7 @@ def _lookup(table: Table, name: str, key: str) -> str:
     )
 
 
-def _conditions(selection: Selection, statement: Statement) -> tuple[list[str], set[int]]:
+def _conditions(selection: DocumentSelection, statement: SqlStatement) -> tuple[list[str], set[int]]:
     deleted, tables = _deleted(selection)
     conditions = [f"NOT ({deleted})"]
     known = selection.known_fields()
@@ -237,31 +241,30 @@ def _conditions(selection: Selection, statement: Statement) -> tuple[list[str], 
     return conditions, tables
 
 
-def _deleted(selection: Selection) -> tuple[str, set[int]]:
+def _deleted(selection: DocumentSelection) -> tuple[str, set[int]]:
     found: list[str] = []
     tables: set[int] = set()
+    statuses = deleted_statuses(include_archived=selection.include_archived)
     for number, table in enumerate(selection.schema.tables):
         for column in table.columns:
-            if (
-                sql := _marker(column.name, f"{alias(number)}.{column.quoted}", selection.archived)
-            ) is not None:
-                found.append(f"coalesce({sql}, FALSE)")
-                tables.add(number)
+            value = f"lower({alias(number)}.{column.quoted}::text)"
+            if column.name in FLAGS:
+                found.append(f"coalesce({value} IN {_literals(TRUE_VALUES)}, FALSE)")
+            elif column.name == TIME:
+                found.append(f"coalesce({value} NOT IN {_literals(NO_TIME_VALUES)}, FALSE)")
+            elif column.name == STATUS:
+                found.append(f"coalesce({value} IN {_literals(statuses)}, FALSE)")
+            else:
+                continue
+            tables.add(number)
     return " OR ".join(found) or "FALSE", tables
 
 
-def _marker(name: str, sql: str, archived: bool) -> str | None:
-    if name == "deleted_at":
-        return f"lower({sql}::text) NOT IN ('', 'false')"
-    if name in MARKERS:
-        return f"lower({sql}::text) IN {_TRUE}"
-    if name == STATUS:
-        gone = "('failed', 'deleted')" if archived else "('failed', 'deleted', 'archived')"
-        return f"lower({sql}::text) IN {gone}"
-    return None
+def _literals(words: Iterable[str]) -> str:
+    return "(" + ", ".join(f"'{word}'" for word in words) + ")"
 
 
-def _condition(one: Field, wanted: object, statement: Statement) -> str:
+def _condition(one: FieldExpression, wanted: object, statement: SqlStatement) -> str:
     if isinstance(wanted, Range):
         bounds = [(">=", wanted.gte), ("<=", wanted.lte)]
         parts = [_compare(one, sign, bound, statement) for sign, bound in bounds if bound is not None]
@@ -270,8 +273,8 @@ def _condition(one: Field, wanted: object, statement: Statement) -> str:
     return "(" + (" OR ".join(_compare(one, "=", value, statement) for value in values) or _NEVER) + ")"
 
 
-def _compare(one: Field, sign: str, value: object, statement: Statement) -> str:
-    """One comparison; what cannot compare (a number with a text) is never met."""
+def _compare(one: FieldExpression, sign: str, value: object, statement: SqlStatement) -> str:
+    """One comparison. It is never true where the types differ, such as a number and a text."""
     if value is None:
         return f"{one.sql} IS NULL"
     if isinstance(value, bool):
@@ -287,12 +290,12 @@ def _compare(one: Field, sign: str, value: object, statement: Statement) -> str:
     return f"{sql}{order} {sign} {statement.add(value, 'text')}"
 
 
-def _compare_number(one: Field, sign: str, value: float, statement: Statement) -> str:
+def _compare_number(one: FieldExpression, sign: str, value: float, statement: SqlStatement) -> str:
     if one.kind not in ("int", "float"):
         return _NEVER
     if isinstance(value, int) and one.kind == "int":
         if not -_INT64 <= value < _INT64:
-            # Beyond all integers of a column: a range has no end there, or no beginning.
+            # The value exceeds all integers of a column: the range has no bound there, or is empty.
             return _NEVER if sign == "=" or (sign == ">=") == (value > 0) else f"{one.sql} IS NOT NULL"
         return f"{one.sql} {sign} {statement.add(value, 'int8')}"
     return f"{one.sql}::float8 {sign} {statement.add(float(value), 'float8')}"

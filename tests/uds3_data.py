@@ -1,4 +1,4 @@
-"""UDS3 for tests: tables as its own set-up makes them; rankers and bodies of a list."""
+"""UDS3 for tests: its tables as its own set-up creates them, and rankers and bodies in memory."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -7,7 +7,13 @@ from typing import Any
 import orjson
 
 from shardline_common.job.spec import Query, SearchType
-from shardline_producer.sources.uds3.store_ports import Body, Hit, Tell, Unreadable, Wanted
+from shardline_producer.sources.uds3.store_ports import (
+    BodyRequest,
+    DocumentBody,
+    Hit,
+    InvalidBody,
+    OnDeleted,
+)
 from tests.databases import Database
 
 SHAPE = """
@@ -40,20 +46,20 @@ CREATE TRIGGER documents_search BEFORE INSERT OR UPDATE ON documents
   FOR EACH ROW EXECUTE FUNCTION documents_search();
 """
 _TYPES = {str: "text", int: "bigint", float: "double precision", bool: "boolean"}
-_BESIDE = ("title", "document_type")
+_METADATA_COLUMNS = ("title", "document_type")
 
 
 async def load_corpus(database: Database, documents: Sequence[Mapping[str, Any]]) -> None:
-    """Documents in two tables: title and document_type in documents_metadata, all else in documents."""
+    """Create and fill two tables: title and document_type in documents_metadata, all else in documents."""
     types: dict[str, str] = {}
     for document in documents:
         for name, value in document.items():
             if value is not None and types.get(name) != "double precision":
                 types[name] = _TYPES.get(type(value), "jsonb")
     types.pop("document_id")
-    main = {name: kind for name, kind in types.items() if name not in _BESIDE}
-    beside = {name: kind for name, kind in types.items() if name in _BESIDE}
-    for table, chosen in (("documents", main), ("documents_metadata", beside)):
+    main = {name: kind for name, kind in types.items() if name not in _METADATA_COLUMNS}
+    metadata = {name: kind for name, kind in types.items() if name in _METADATA_COLUMNS}
+    for table, chosen in (("documents", main), ("documents_metadata", metadata)):
         columns = "".join(f", {name} {kind}" for name, kind in chosen.items())
         await database.execute(f"CREATE TABLE {table} (document_id text PRIMARY KEY{columns})")
         rows = [_row(document, chosen) for document in documents]
@@ -61,21 +67,20 @@ async def load_corpus(database: Database, documents: Sequence[Mapping[str, Any]]
 
 
 def _row(document: Mapping[str, Any], types: Mapping[str, str]) -> tuple[Any, ...]:
-    values = (_value(document.get(name), kind) for name, kind in types.items())
-    return (document["document_id"], *values)
-
-
-def _value(value: Any, kind: str) -> Any:
-    return orjson.dumps(value).decode() if kind == "jsonb" and value is not None else value
+    row = [document["document_id"]]
+    for name, kind in types.items():
+        value = document.get(name)
+        row.append(orjson.dumps(value).decode() if kind == "jsonb" and value is not None else value)
+    return tuple(row)
 
 
 async def make_uds3(database: Database, *, content: bool = True) -> None:
-    """UDS3's own tables, empty; with the set-up of its full-text search, or without a content."""
+    """Create UDS3's tables, empty: with its full-text search, or without a column content."""
     await database.execute(SHAPE, *([VECTOR] if content else []))
 
 
 async def insert(database: Database, table: str, *rows: Mapping[str, Any]) -> None:
-    """Insert rows of any columns, JSON where a value is a dict."""
+    """Insert rows of any columns; a dict is inserted as JSON."""
     async with database.admin() as connection:
         await connection.execute("SET datestyle TO 'ISO'")
         for row in rows:
@@ -85,61 +90,70 @@ async def insert(database: Database, table: str, *rows: Mapping[str, Any]) -> No
             await connection.execute(query, orjson.dumps(row).decode())
 
 
-class Listed:
-    """A ranker that gives a list in pages; `down` is raised instead."""
+class ListRanker:
+    """A `Ranker` over a list, two ids a page. `down`, once set, is raised by its reads."""
 
     def __init__(
-        self, name: SearchType, ids: Sequence[str], fields: Sequence[str] = (), *, tells: bool = False
+        self,
+        name: SearchType,
+        ids: Sequence[str],
+        fields: Sequence[str] = (),
+        *,
+        reports_deleted: bool = False,
     ) -> None:
         self.name: SearchType = name
-        self._tells = tells
         self.ids = ids
-        self.gone: Sequence[str] = ()
+        self.deleted: Sequence[str] = ()
         self.down: Exception | None = None
-        self.asked: list[Query] = []
+        self.queries: list[Query] = []
         self._fields = fields
+        self._reports_deleted = reports_deleted
 
-    async def fields(self) -> Sequence[str]:
+    async def filter_fields(self) -> Sequence[str]:
         if self.down is not None:
             raise self.down
         return self._fields
 
-    def sees_all(self, query: Query) -> bool:
-        return self._tells and not query.filters
+    def reports_deleted(self, query: Query) -> bool:
+        return self._reports_deleted and not query.filters
 
-    async def rank(self, query: Query, tell: Tell | None = None) -> AsyncGenerator[list[Hit], None]:
-        self.asked.append(query)
-        assert (tell is not None) == self.sees_all(query)
-        if tell is not None:
-            async with aclosing(self.removed()) as pages:
+    async def rank(
+        self, query: Query, on_deleted: OnDeleted | None = None
+    ) -> AsyncGenerator[list[Hit], None]:
+        self.queries.append(query)
+        assert (on_deleted is not None) == self.reports_deleted(query)
+        if on_deleted is not None:
+            async with aclosing(self.deleted_ids()) as pages:
                 async for page in pages:
-                    await tell(page)
+                    await on_deleted(page)
         for start in range(0, len(self.ids), 2):
             if self.down is not None:
                 raise self.down
             yield [Hit(identity, 1.0) for identity in self.ids[start : start + 2]]
 
-    async def removed(self) -> AsyncGenerator[list[str], None]:
-        for start in range(0, len(self.gone), 2):
+    async def deleted_ids(self) -> AsyncGenerator[list[str], None]:
+        for start in range(0, len(self.deleted), 2):
             if self.down is not None:
                 raise self.down
-            yield list(self.gone[start : start + 2])
+            yield list(self.deleted[start : start + 2])
 
     async def check(self) -> str:
         return "a list"
 
 
-class Shelf:
-    """Bodies of a dict; it notes how many were wanted at once."""
+class DictBodyStore:
+    """A `BodyStore` over a dict. `largest` is the highest number of requests in one call."""
 
-    def __init__(self, bodies: Mapping[str, Body | Unreadable]) -> None:
+    def __init__(self, bodies: Mapping[str, DocumentBody | InvalidBody]) -> None:
         self._bodies = bodies
         self.largest = 0
 
-    async def bodies(self, wanted: Sequence[Wanted], longest: int) -> Mapping[str, Body | Unreadable]:
-        assert longest == 4_194_304
-        self.largest = max(self.largest, len(wanted))
-        return {one.id: self._bodies[one.id] for one in wanted if one.id in self._bodies}
+    async def bodies(
+        self, requests: Sequence[BodyRequest], max_bytes: int
+    ) -> Mapping[str, DocumentBody | InvalidBody]:
+        assert max_bytes == 4_194_304
+        self.largest = max(self.largest, len(requests))
+        return {one.id: self._bodies[one.id] for one in requests if one.id in self._bodies}
 
     async def check(self) -> str:
-        return "a shelf"
+        return "a dict"

@@ -1,4 +1,4 @@
-"""Which embedder the settings ask for."""
+"""Makes the embedder that the settings name."""
 
 from shardline_producer.sources.uds3.embedding.embedder import Embedder, EmbeddingOptions
 from shardline_producer.sources.uds3.embedding.http_embedder import HttpEmbedder
@@ -6,8 +6,8 @@ from shardline_producer.sources.uds3.embedding.onnx_embedder import OnnxEmbedder
 from shardline_producer.sources.uds3.embedding.sentence_embedder import SentenceEmbedder
 
 
-def embedder(options: EmbeddingOptions) -> Embedder:
-    """A service where a URL is set, else the ONNX model of a folder, else sentence-transformers."""
+def make_embedder(options: EmbeddingOptions) -> Embedder:
+    """An HTTP service if there is a URL, else the ONNX model in a folder, else sentence-transformers."""
     if options.url is not None:
         return HttpEmbedder(options, options.url)
     if options.path is not None:

@@ -1,7 +1,8 @@
-"""Filters as ChromaDB's `where`: what it can decide itself, so that less is sent.
+"""Filters as ChromaDB's `where` clause, so that the server sends fewer records.
 
-Every filter is checked again on what comes back; a clause here must only let through all that meets it.
-ChromaDB compares text for equality alone, and whole numbers with others by value.
+All filters are checked again on the records that are read. A clause must let through every record that
+passes the filters, and may let through more.
+ChromaDB compares text only for equality, and integers with other numbers by value.
 """
 
 from collections.abc import Mapping
@@ -10,11 +11,11 @@ from typing import Any
 from shardline_common.job.spec import Range
 
 _EXACT = 1 << 53
-_MOST_VALUES = 100
+_MAX_VALUES = 100
 
 
 def where_clause(filters: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The clause, or None where ChromaDB can decide none of the filters."""
+    """The clause, or None if ChromaDB can evaluate none of the filters."""
     clauses = [clause for name, wanted in filters.items() for clause in _clauses(name, wanted)]
     return _joined("$and", clauses) if clauses else None
 
@@ -24,13 +25,13 @@ def _clauses(name: str, wanted: object) -> list[dict[str, Any]]:
         bounds = (("$gte", wanted.gte), ("$lte", wanted.lte))
         return [{name: {sign: bound}} for sign, bound in bounds if _is_number(bound)]
     values = wanted if isinstance(wanted, list) else [wanted]
-    if not 0 < len(values) <= _MOST_VALUES or not all(map(_is_comparable, values)):
+    if not 0 < len(values) <= _MAX_VALUES or not all(map(_is_comparable, values)):
         return []
     return [_joined("$or", [{name: {"$eq": value}} for value in values])]
 
 
-def _joined(sign: str, clauses: list[dict[str, Any]]) -> dict[str, Any]:
-    return clauses[0] if len(clauses) == 1 else {sign: clauses}
+def _joined(operator: str, clauses: list[dict[str, Any]]) -> dict[str, Any]:
+    return clauses[0] if len(clauses) == 1 else {operator: clauses}
 
 
 def _is_comparable(value: object) -> bool:
