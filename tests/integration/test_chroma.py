@@ -67,7 +67,7 @@ def laws(chroma: Address, vectors: Vectors) -> ChromaData:
     return data
 
 
-async def made(chroma: Address, space: str = "cosine", **metadatas: dict[str, Any]) -> ChromaData:
+async def small_collection(chroma: Address, space: str = "cosine", **metadatas: dict[str, Any]) -> ChromaData:
     """A collection of SMALL."""
     data = ChromaData(chroma, space)
     await data.create()
@@ -142,7 +142,7 @@ async def test_each_space_orders_by_distance_with_ties_by_id(
     chroma: Address, space: str, expected: list[str]
 ) -> None:
     vector = (1.0, 0.1) if space == "cosine" else (1.0, 0.6)
-    data = await made(chroma, space)
+    data = await small_collection(chroma, space)
     hits = await ranked(ChromaRanker(data.options, FixedEmbedder(*vector)))
     assert [hit.id for hit in hits] == expected
     assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.id.encode()))
@@ -164,7 +164,7 @@ async def test_the_nearest_chunk_ranks_its_document(chroma: Address) -> None:
 
 
 async def test_filters_select_hits_by_metadata(chroma: Address) -> None:
-    data = await made(
+    data = await small_collection(
         chroma,
         north={"year": 2020, "open": True, "day": "2020-05-01", "kind": "law"},
         b={"year": 2020.0, "open": False, "day": "2021-05-01", "kind": "law"},
@@ -192,7 +192,7 @@ async def test_filters_select_hits_by_metadata(chroma: Address) -> None:
 
 
 async def test_deleted_documents_are_not_hits(chroma: Address) -> None:
-    data = await made(
+    data = await small_collection(
         chroma,
         north={"deleted": True},
         b={"processing_status": "archived"},
@@ -240,7 +240,7 @@ async def test_all_deleted_documents_are_reported(chroma: Address, monkeypatch: 
     assert await deleted_ids(data.options) == everything
 
 
-async def test_tombstones_of_a_changing_or_unreachable_store_are_transient() -> None:
+async def test_tombstones_of_a_changing_collection_are_a_transient_error() -> None:
     async with stub([1, 2, 3, 4, 5, 6]) as options:
         with pytest.raises(SourceUnavailable, match="added or removed"):
             await deleted_ids(options)
@@ -261,7 +261,7 @@ async def test_an_empty_collection_has_no_hits(chroma: Address) -> None:
 
 
 async def test_errors_name_the_collection_the_dimension_or_the_package(chroma: Address) -> None:
-    data = await made(chroma)
+    data = await small_collection(chroma)
     missing = replace(data.options, collection="nowhere")
     with pytest.raises(JobFailed, match="no collection 'nowhere'") as error:
         await ids(ChromaRanker(missing, FixedEmbedder(1.0, 0.5)))
@@ -274,7 +274,7 @@ async def test_errors_name_the_collection_the_dimension_or_the_package(chroma: A
 
 
 async def test_check_reports_records_dimension_and_distance(chroma: Address) -> None:
-    data = await made(chroma)
+    data = await small_collection(chroma)
     answer = await ChromaRanker(data.options, FixedEmbedder(1.0, 0.5)).check()
     assert f"{data.name} at {chroma.url} has 5 records of dimension 2, distance cosine" in answer
     with pytest.raises(JobFailed, match="dimension"):
@@ -308,7 +308,7 @@ async def test_cancellation_closes_the_connections(
 
 
 async def test_closing_a_ranking_early_closes_the_connections(chroma: Address) -> None:
-    data = await made(chroma)
+    data = await small_collection(chroma)
     async with aclosing(ChromaRanker(data.options, FixedEmbedder(1.0, 0.5)).rank(Query(text="x"))) as pages:
         await anext(pages)
     while connections_to(chroma.port):
@@ -412,4 +412,4 @@ async def test_chunk_texts_are_joined_in_the_order_of_their_numbers(chroma: Addr
         "gone": DELETED_BODY,
         "long": InvalidBody(DeadLetterReason.TOO_LARGE, ("ä" * 60).encode()),
     }
-    assert "can give texts" in await bodies.check()
+    assert "can be read for bodies" in await bodies.check()

@@ -131,7 +131,7 @@ async def test_a_search_over_three_stores_is_their_fusion(filled: dict[str, Any]
     assert notes["model"] == "all-MiniLM-L6-v2 (http)"
 
 
-async def test_a_tombstone_in_any_store_removes_a_document_from_all_lists(
+async def test_a_tombstone_in_any_store_applies_to_all_lists(
     filled: dict[str, Any], emptied: Neo4jOptions, chroma: Address, tmp_path: Path
 ) -> None:
     # v01 is a hit of ChromaDB and marked in Neo4j; near is a hit of Neo4j and marked in ChromaDB.

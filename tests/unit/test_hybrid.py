@@ -98,7 +98,7 @@ async def test_an_error_in_the_middle_of_a_list_fails_planning() -> None:
         await searched(stores(FailsInRank("vector", "abcdef"), bodies=[body_store("abcdef")]), degrade=True)
 
 
-async def test_a_tombstone_in_one_store_removes_the_document_from_all_lists() -> None:
+async def test_a_tombstone_in_one_store_applies_to_all_lists() -> None:
     vector, graph = ListRanker("vector", "abcd"), ListRanker("graph", "eadb")
     vector.deleted, graph.deleted = "ez", "acz"
     _, items = await searched(

@@ -49,7 +49,7 @@ class ChromaBodyStore:
         """Find the collection."""
         async with open_http_store(self._options.http) as http:
             await find_collection(http, self._options)
-        return f"{self._options.collection} at {self._options.http.url} can give texts"
+        return f"{self._options.collection} at {self._options.http.url} can be read for bodies"
 
     async def _bodies(
         self, http: HttpStore, collection: ChromaCollection, ids: Sequence[str], max_bytes: int
