@@ -93,8 +93,8 @@ class ChromaRanker:
                 self._check_dimension(http, collection, vector)
                 reader = CollectionReader(http, collection)
                 await reader.list_ids(ids, where_clause(query.filters))
-                distance = distance_from(vector, collection.space)
-                measure = partial(self._measure, distances, distance, query)
+                distance_to = distance_from(vector, collection.space)
+                measure = partial(self._measure, distances, distance_to, query)
                 with leaf_errors():
                     await _read_vectors(reader, ids, collection.records_per_page, measure, on_deleted)
             for page in distances.ranked():
@@ -103,7 +103,7 @@ class ChromaRanker:
     def _measure(
         self,
         distances: LowestScores,
-        distance: Callable[[Sequence[float]], float],
+        distance_to: Callable[[Sequence[float]], float],
         query: Query,
         answers: Sequence[Mapping[str, Any]],
     ) -> list[str]:
@@ -119,9 +119,9 @@ class ChromaRanker:
                 if self._is_deleted(fields):
                     deleted.append(document)
                     continue
-                far = distance(vector)
-                if far < math.inf and passes(Document(document, "", fields), query.filters):
-                    found.append((document, far))
+                distance = distance_to(vector)
+                if distance < math.inf and passes(Document(document, "", fields), query.filters):
+                    found.append((document, distance))
         distances.add(found)
         return deleted
 
