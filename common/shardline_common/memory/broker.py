@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from shardline_common.errors import BrokerUnavailable, Fenced, OffsetOutOfRange, TopicMissing
-from shardline_common.memory.log import Log, Topic
+from shardline_common.memory.log import MemoryTopic, PartitionLog
 from shardline_common.ports.broker import (
     GroupListener,
     GroupReader,
@@ -22,7 +22,7 @@ class MemoryBroker:
     """Implements `ports.broker.Broker`. Records stay until they are trimmed or their topic is deleted."""
 
     def __init__(self) -> None:
-        self._topics: dict[str, Topic] = {}
+        self._topics: dict[str, MemoryTopic] = {}
         self._epochs: dict[str, int] = {}
         self._groups: dict[tuple[str, str], _Group] = {}
         self._changed = asyncio.Event()
@@ -34,7 +34,7 @@ class MemoryBroker:
         """Create the topic; False when it exists."""
         if spec.name in self._topics:
             return False
-        self._topics[spec.name] = Topic(spec)
+        self._topics[spec.name] = MemoryTopic(spec)
         return True
 
     async def topics(self) -> list[str]:
@@ -61,7 +61,7 @@ class MemoryBroker:
         for number, offset in before.items():
             topic.logs[number].trim(offset)
 
-    def topic(self, name: str) -> Topic:
+    def topic(self, name: str) -> MemoryTopic:
         """A topic. Raises TopicMissing."""
         try:
             return self._topics[name]
@@ -296,7 +296,7 @@ class _MemoryGroupReader:
                 self.positions[number] = records[-1].offset + 1
         return found
 
-    def _next(self, log: Log, number: int, most: int) -> list[Record]:
+    def _next(self, log: PartitionLog, number: int, most: int) -> list[Record]:
         position = self.positions[number]
         try:
             return log.read(log.start if position < 0 else position, most)

@@ -31,7 +31,7 @@ def partition_for(key: bytes, partitions: int) -> int:
 
 
 @dataclass(slots=True)
-class Log:
+class PartitionLog:
     """One partition: records from `start` on; compaction may leave gaps in the offsets."""
 
     start: int = 0
@@ -94,12 +94,12 @@ def _size(record: Record) -> int:
     return len(record.key or b"") + len(record.value or b"")
 
 
-class Topic:
+class MemoryTopic:
     """A topic: its settings and its logs."""
 
     def __init__(self, spec: TopicSpec) -> None:
         self.spec = spec
-        self.logs = [Log() for _ in range(spec.partitions)]
+        self.logs = [PartitionLog() for _ in range(spec.partitions)]
         self._most = int(spec.config.get("max.message.bytes", 1 << 30))
         self._retention = int(spec.config.get("retention.bytes", -1))
         self._compacted = "compact" in spec.config.get("cleanup.policy", "delete")

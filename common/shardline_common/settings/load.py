@@ -12,17 +12,15 @@ from dotenv import dotenv_values
 from pydantic import ConfigDict, SecretStr, ValidationError
 
 from shardline_common.errors import UsageError
+from shardline_common.settings.core import CoreSettings
 from shardline_common.settings.gateway import GatewaySettings
 from shardline_common.settings.kafka import KafkaSettings
-from shardline_common.settings.pipeline import PipelineSettings
 from shardline_common.settings.sources import SourceSettings
 from shardline_common.settings.tracing import TraceSettings
 from shardline_common.settings.webhook import WebhookSettings
 
 
-class Settings(
-    WebhookSettings, TraceSettings, GatewaySettings, SourceSettings, PipelineSettings, KafkaSettings
-):
+class Settings(WebhookSettings, TraceSettings, GatewaySettings, SourceSettings, CoreSettings, KafkaSettings):
     """Every setting of every process. Field names are those of shardline.toml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)

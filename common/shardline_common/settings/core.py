@@ -8,7 +8,7 @@ from pydantic import BaseModel, SecretStr
 from shardline_common.settings.fields import setting
 
 
-class PipelineSettings(BaseModel):
+class CoreSettings(BaseModel):
     """The settings of producer, worker and the commands."""
 
     aws_access_key_id: str | None = setting(None, "S3 access key; none: the AWS chain", "AWS_ACCESS_KEY_ID")
