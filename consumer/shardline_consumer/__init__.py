@@ -1,1 +1,1 @@
-"""Turns the documents of a topic into the shards of a dataset."""
+"""The worker: turns the documents of an attempt's topic into the shards of a dataset."""

@@ -47,7 +47,7 @@ class PartitionProcessor:
     """Processes one partition during one assignment.
 
     When the partition is revoked the processor is cancelled and its open segment dropped; the next owner
-    continues at the chain's end. `is_assigned` tells whether the assignment still holds.
+    continues at the chain's end. `is_assigned` says whether the assignment still holds.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class PartitionProcessor:
     def rewind(self) -> None:
         """Read the log from its start, because it does not hold the position asked for.
 
-        The sequences tell which messages are new.
+        The sequences show which messages are new.
         """
         self._offset_unproven = False
         self._seek(-1)

@@ -1,1 +1,1 @@
-"""Streams documents of jobs from their sources into Kafka."""
+"""The producer: streams the documents of jobs from their sources into Kafka."""

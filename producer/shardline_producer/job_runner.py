@@ -216,7 +216,7 @@ class JobRunner:
         await self._update(partial(_topic_removed, attempt))
 
     async def _wait(self, seconds: float | None = None) -> None:
-        """Wait for a request, or for the end of a delivery; at most so long."""
+        """Wait for a request or the end of a delivery, at most `seconds`."""
         arrival = asyncio.create_task(self._requests.arrival())
         try:
             waited = (arrival, *self._outbox.deliveries)

@@ -19,7 +19,7 @@ _QUALITY_UNITS = 10_000
 async def build_manifest(store: ObjectStore, spec: JobSpec, outcome: Outcome, plan: Plan) -> dict[str, Any]:
     """The manifest of a completed job: every shard, every sum, and the digest.
 
-    A pure function of job, plan, chains and outcome: whoever builds it, its bytes are the same.
+    A pure function of job, plan, chains and outcome: every worker builds the same bytes.
 
     Raises:
         JobFailed: a chain is broken.

@@ -1,7 +1,7 @@
 """A client of one HTTP service: one attempt of a request, with time-outs and a size limit.
 
-It knows neither retries nor what a status means: whoever asks decides both. The only module that sends
-requests with aiohttp; its exceptions end here.
+It knows neither retries nor the meaning of a status; its callers decide both. Only this module sends requests
+with aiohttp, whose exceptions end here.
 """
 
 from collections.abc import AsyncIterator, Mapping

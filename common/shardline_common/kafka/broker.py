@@ -85,9 +85,9 @@ class KafkaBroker:
                 raise
 
     async def creates_topics_by_itself(self) -> bool | None:
-        """Whether a client that asks for a deleted topic brings it back (auto.create.topics.enable).
+        """Whether brokers create a missing topic that a client asks for (auto.create.topics.enable).
 
-        None: only who may read the settings of the brokers (DescribeConfigs on the cluster) can tell.
+        None: this client has no right to read it (DescribeConfigs on the cluster).
         """
         with translated("the brokers cannot be described", self._options.bootstrap_servers):
             admin = await self._started_admin()

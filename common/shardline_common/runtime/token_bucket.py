@@ -1,4 +1,4 @@
-"""A token bucket: how many requests may be sent in a time. Pure: the caller tells the time."""
+"""A token bucket: it limits the rate of requests. Pure: the caller passes the time."""
 
 from dataclasses import dataclass
 

@@ -232,7 +232,7 @@ class S3Client:
 
     def _unavailable(self, what: str, error: Exception, code: str = "") -> StoreUnavailable:
         reason = code or type(error).__name__
-        hint = "is the store up? AWS_ENDPOINT_URL_S3 tells where it is"
+        hint = "check that the store runs, and AWS_ENDPOINT_URL_S3"
         if code in ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
             hint = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the rights on the bucket"
         elif code == "NoSuchBucket":

@@ -1,4 +1,4 @@
-"""Filters: pure functions from the facts of a document to keep, or drop with a reason."""
+"""Clara's quality score as a filter: keep a document, or drop it with a reason."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +12,7 @@ _UNITS = 10_000
 
 
 class Rejection(StrEnum):
-    """Why a document was dropped: the closed list."""
+    """The reasons of a rejection; there are no others."""
 
     EMPTY = "empty"
     BELOW_MIN_SCORE = "below_min_score"
@@ -20,7 +20,7 @@ class Rejection(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A filter's answer: `reason` None keeps. `score` is in units of 0.0001, `text` its JSON."""
+    """The decision on a document; `reason` None keeps it. `score` is in units of 0.0001, `text` its JSON."""
 
     reason: Rejection | None
     score: int
@@ -35,7 +35,7 @@ def clara_score(facts: Facts) -> float:
 
 
 def judge(facts: Facts, min_score: float) -> Verdict:
-    """Keep a document whose score, rounded to 4 decimals, reaches `min_score`, and that has text."""
+    """Keep a document that has text, and whose score, rounded to 4 decimals, is at least `min_score`."""
     score = round(clara_score(facts), 4) + 0.0
     reason = None
     if facts.blank:
@@ -46,7 +46,7 @@ def judge(facts: Facts, min_score: float) -> Verdict:
 
 
 class Judge:
-    """`judge` for one threshold, remembering verdicts: most documents share a few facts."""
+    """`judge` for one threshold. It caches verdicts, because most documents share a few facts."""
 
     _MOST = 65_536
 
@@ -55,7 +55,7 @@ class Judge:
         self._known: dict[tuple[int, int, int, float], Verdict] = {}
 
     def __call__(self, chars: int, present: int, flags: int, relevance: float) -> Verdict:
-        """The verdict on facts as they stand in the message; lengths beyond 1,001 count the same."""
+        """The verdict on the facts of a message. All lengths from 1,001 on have the same score."""
         facts = (min(chars, 1001), present, flags, relevance)
         verdict = self._known.get(facts)
         if verdict is None:

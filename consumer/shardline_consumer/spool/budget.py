@@ -1,4 +1,4 @@
-"""The spool budget: one worker's open segments never need more disk than it was given."""
+"""The spool budget: the disk space of the open segments of a worker."""
 
 import asyncio
 from collections import deque
@@ -7,7 +7,7 @@ from shardline_common.errors import FailureCode, JobFailed
 
 
 class SpoolBudget:
-    """Reservations in bytes, granted first come, first served, over all jobs and partitions."""
+    """Reservations in bytes over all jobs and partitions, granted in the order of the calls."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -16,14 +16,14 @@ class SpoolBudget:
 
     @property
     def used(self) -> int:
-        """Bytes reserved now."""
+        """The bytes that are reserved."""
         return self._used
 
     async def reserve(self, size: int) -> None:
-        """Wait until `size` bytes are free and take them.
+        """Wait until `size` bytes are free, and reserve them.
 
         Raises:
-            JobFailed: more than the whole budget.
+            JobFailed: `size` is over the whole budget.
         """
         if size > self._limit:
             raise JobFailed(
@@ -44,7 +44,7 @@ class SpoolBudget:
             raise
 
     def release(self, size: int) -> None:
-        """Give bytes back and serve who waits."""
+        """Give `size` bytes back, and grant waiting reservations."""
         self._used -= size
         while self._waiting:
             wanted, future = self._waiting[0]

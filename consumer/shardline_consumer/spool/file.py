@@ -1,4 +1,4 @@
-"""Spool files: where an open segment's rows wait, so that memory does not grow with a shard."""
+"""Spool files: the rows of open segments on disk, so that memory does not grow with a shard."""
 
 import gzip
 import os
@@ -20,7 +20,7 @@ class SpoolError(ServiceUnavailable):
 
 
 def spool_error(folder: Path, error: OSError) -> SpoolError:
-    """The error as a sentence that names the cure."""
+    """The error with the folder, and a hint."""
     return SpoolError(
         f"the spool folder {folder} cannot be written: {error.strerror or error}",
         hint="free disk space there, or set SHARDLINE_SPOOL_DIR to another folder; nothing was lost",
@@ -28,7 +28,7 @@ def spool_error(folder: Path, error: OSError) -> SpoolError:
 
 
 class SpoolFile:
-    """An append-only file with the running sha256 of what went in. Blocking: call it off the loop."""
+    """An append-only file with the sha256 of its content. Blocking: call it on a thread."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -59,22 +59,22 @@ class SpoolFile:
 
     @property
     def sha256(self) -> str:
-        """Sha256 of all that was written, as hexadecimal text."""
+        """The sha256 of the content, in hexadecimal."""
         return self._hash.hexdigest()
 
     def discard(self) -> None:
-        """Close and remove the file; again is no error."""
+        """Close and remove the file. May be repeated."""
         self._file.close()
         self.path.unlink(missing_ok=True)
 
 
 def packed_path(source: Path, compression: str) -> Path:
-    """Where a compressed copy stands: beside `source`."""
+    """The path of the compressed copy, beside `source`."""
     return source.with_suffix("." + compression)
 
 
 def compress(source: Path, target: Path, size: int, compression: str) -> None:
-    """Write a compressed copy: one zstd frame that tells its content size, or gzip without a time.
+    """Write a compressed copy: one zstd frame with its content size, or gzip without a time stamp.
 
     Raises:
         SpoolError: the disk is full.

@@ -1,4 +1,4 @@
-"""The spool folder of one process: its own, locked while it lives; those of the dead are swept away."""
+"""The spool folder of a process, locked while the process lives. Folders of dead processes are removed."""
 
 import contextlib
 import logging
@@ -20,7 +20,7 @@ _LOCK = ".lock"
 
 @contextmanager
 def spool_folder(parent: Path) -> Iterator[Path]:
-    """A folder of one's own below `parent`, gone at the end; what killed processes left goes first.
+    """A private folder below `parent`, removed at the end. Folders of killed processes are removed first.
 
     Raises:
         SpoolError: the folder cannot be written.
@@ -37,10 +37,10 @@ def spool_folder(parent: Path) -> Iterator[Path]:
 
 
 def spool_limit(parent: Path, wanted: int, reserve: int) -> int:
-    """Bytes that the spool may take: `wanted`, or less where the disk has no more than that free.
+    """The bytes that the spool may take: `wanted`, or what is free on its disk beyond `reserve`.
 
     Raises:
-        SpoolError: the disk is full up to the reserve.
+        SpoolError: no more than the reserve is free.
     """
     try:
         free = shutil.disk_usage(parent).free - reserve
@@ -54,13 +54,13 @@ def spool_limit(parent: Path, wanted: int, reserve: int) -> int:
         )
     if free < wanted:
         _log.warning(
-            "the spool takes %d bytes at most, not %d: the disk of %s is small", free, wanted, parent
+            "the spool may take %d bytes instead of %d: the disk of %s is small", free, wanted, parent
         )
     return min(wanted, free)
 
 
 def watch_spool(metrics: Metrics, folder: Path, limit: int) -> None:
-    """Let each scrape tell what the spool may take, what it takes, and what its disk has left."""
+    """Set the gauges of the spool at each scrape: its limit, its size, and the free space of its disk."""
     metrics.follow("spool_limit_bytes", lambda: limit)
     metrics.follow("spool_written_bytes", lambda: _written(folder))
     metrics.follow("spool_disk_free_bytes", lambda: _free(folder))
@@ -68,7 +68,7 @@ def watch_spool(metrics: Metrics, folder: Path, limit: int) -> None:
 
 def _written(folder: Path) -> float:
     size = 0
-    # Files come and go while we look.
+    # Files are created and removed meanwhile.
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):
@@ -84,13 +84,13 @@ def _free(folder: Path) -> float:
 
 
 def sweep_spool(parent: Path) -> list[Path]:
-    """Remove the spool folders below `parent` whose process is dead; gives what was removed."""
+    """Remove the spool folders below `parent` whose process is dead; gives the removed folders."""
     if sys.platform == "win32":
         return []
     removed = []
     for lock in parent.glob(f"{_PREFIX}*/{_LOCK}"):
         if _is_free(lock):
-            _log.info("removing %s, which a killed process left", lock.parent)
+            _log.info("removing %s of a killed process", lock.parent)
             shutil.rmtree(lock.parent, ignore_errors=True)
             removed.append(lock.parent)
     return removed
@@ -116,7 +116,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
     handle, name = tempfile.mkstemp(dir=folder)
     with os.fdopen(handle, "rb") as file:
-        # Locked before it has its name: nobody ever sees it free while we live.
+        # It is locked before it gets its name, so that no process finds it unlocked.
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         Path(name).rename(folder / _LOCK)
         yield

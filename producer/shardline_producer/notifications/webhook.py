@@ -1,4 +1,4 @@
-"""The webhook: posts to one URL, signed as Standard Webhooks says, until they are taken or given up."""
+"""The webhook: posts notifications to one URL, signed by Standard Webhooks, until accepted or given up."""
 
 import base64
 import binascii
@@ -50,10 +50,10 @@ class WebhookOptions:
 
 
 def checked_url(url: str, *, allow_http: bool) -> str:
-    """The URL, if posts may be sent there.
+    """The URL, if notifications may be sent to it.
 
     Raises:
-        UsageError: it is no URL of HTTP, holds credentials, or is open to readers on the way.
+        UsageError: it is no HTTP URL, holds credentials, or is http:// to another machine.
     """
     name = "SHARDLINE_WEBHOOK_URL"
     try:
@@ -64,7 +64,7 @@ def checked_url(url: str, *, allow_http: bool) -> str:
     if host is None or parsed.scheme not in ("http", "https"):
         raise UsageError(f"{name} is no URL", hint="such as https://hooks.example.org/shardline")
     if parsed.user is not None or parsed.password is not None:
-        raise UsageError(f"{name} holds credentials", hint="leave them out: the signature tells who sends")
+        raise UsageError(f"{name} holds credentials", hint="leave them out: the signature proves the sender")
     if parsed.scheme == "http" and not (allow_http or _is_loopback(host)):
         hint = "use https, or set SHARDLINE_WEBHOOK_ALLOW_HTTP=true where the network can be trusted"
         raise UsageError(f"{name}: http:// to {host} can be read and changed on the way", hint=hint)
@@ -79,10 +79,10 @@ def _is_loopback(host: str) -> bool:
 
 
 def signing_key(secret: str) -> bytes:
-    """The key of a secret as Standard Webhooks writes it.
+    """The signing key of a secret (whsec_ and base64, as Standard Webhooks).
 
     Raises:
-        UsageError: it is none; the secret is not repeated.
+        UsageError: it is not of that form; the message does not repeat it.
     """
     try:
         key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
