@@ -6,7 +6,8 @@ from pathlib import Path
 
 import orjson
 
-from shardline.cli.console import counts, put, say
+from shardline.cli.console import put, say
+from shardline.services.units import format_counts
 
 DOCUMENTS = 20_000
 JOB = {
@@ -40,7 +41,7 @@ def main() -> None:
     put(
         f"kept      {report['rows']:,} of {ran['source_documents']:,} documents, in {report['shards']} shards"
     )
-    put(f"rejected  {counts(report['rejected'])}")
+    put(f"rejected  {format_counts(report['rejected'])}")
     put(f"proven    digest {report['digest']}")
     put("")
     put("Load it with Hugging Face datasets:")

@@ -83,7 +83,8 @@ async def _run(spec: JobSpec, output: str, settings: Settings, *, json: bool) ->
 
 
 def _tell(ending: RunResult, place: str) -> None:
-    from shardline.cli.console import counts, put, say, size
+    from shardline.cli.console import put, say
+    from shardline.services.units import format_counts, format_size
     from shardline_common.job.state import State
 
     progress, state = ending.view.progress, ending.view.state
@@ -92,8 +93,8 @@ def _tell(ending: RunResult, place: str) -> None:
     if state.state is not State.COMPLETED:
         return
     say(
-        f"{progress.rows:,} rows ({size(progress.bytes)}) of {state.source_count:,} documents; "
-        f"rejected: {counts(progress.rejected)}; dead letters: {counts(progress.dead)}"
+        f"{progress.rows:,} rows ({format_size(progress.bytes)}) of {state.source_count:,} documents; "
+        f"rejected: {format_counts(progress.rejected)}; dead letters: {format_counts(progress.dead)}"
     )
     for key, sentence in (
         ("left_out", "searches left out, not configured"),
@@ -144,7 +145,8 @@ async def _verify(uri: str, settings: Settings) -> Report:
 
 
 def _report(report: Report, *, json: bool) -> None:
-    from shardline.cli.console import counts, put, put_json, say
+    from shardline.cli.console import put, put_json, say
+    from shardline.services.units import format_counts
 
     if json:
         put_json(report.to_json())
@@ -153,8 +155,9 @@ def _report(report: Report, *, json: bool) -> None:
         say(f"broken: {problem}")
     if report.ok:
         put(
-            f"proven: {report.rows:,} rows in {report.shards} shards, rejected {counts(report.rejected)}, "
-            f"dead letters {counts(report.dead_letters)}, digest {report.digest}"
+            f"proven: {report.rows:,} rows in {report.shards} shards, "
+            f"rejected {format_counts(report.rejected)}, "
+            f"dead letters {format_counts(report.dead_letters)}, digest {report.digest}"
         )
 
 

@@ -162,7 +162,8 @@ def status(
 def _show(view: JobView) -> None:
     from rich.console import Console
 
-    from shardline.cli.progress import JobRates, job_panel
+    from shardline.cli.progress import job_panel
+    from shardline.services.job_rates import JobRates
 
     Console(highlight=False).print(job_panel(view, JobRates()))
 

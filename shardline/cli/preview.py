@@ -58,7 +58,8 @@ async def _preview(spec: JobSpec, settings: Settings, documents: int, seconds: f
 
 
 def _show(found: Preview, show: int) -> None:
-    from shardline.cli.console import counts, put, put_table, size
+    from shardline.cli.console import put, put_table
+    from shardline.services.units import format_counts, format_size
 
     sample, about = found.sample, "" if found.sample.whole else "about "
     if show and sample.documents:
@@ -85,14 +86,14 @@ def _show(found: Preview, show: int) -> None:
             ("source", ", ".join(f"{name} {value}" for name, value in found.source.items())),
             ("documents", f"{about}{found.documents:,}" if found.documents is not None else more),
             ("rows", "unknown" if found.rows is None else f"{about}{found.rows:,}"),
-            ("size", "unknown" if found.bytes is None else f"{about}{size(found.bytes)}"),
+            ("size", "unknown" if found.bytes is None else f"{about}{format_size(found.bytes)}"),
             ("columns", ", ".join(f"{name}: {kind}" for name, kind in found.columns.items()) or "none"),
             (
                 "looked at",
                 f"{len(sample.documents):,} documents" + (", all there are" if sample.whole else ""),
             ),
             ("kept", f"{kept:.1%}"),
-            ("rejected", counts(sample.reasons(dead=False))),
-            ("dead letters", counts(sample.reasons(dead=True))),
+            ("rejected", format_counts(sample.reasons(dead=False))),
+            ("dead letters", format_counts(sample.reasons(dead=True))),
         ],
     )

@@ -1,11 +1,9 @@
-"""Progress of a job over time: rates, time left, and how it is shown."""
+"""Progress of a job on the terminal."""
 
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -13,44 +11,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from shardline.cli.console import counts, duration, messages, say, size
+from shardline.cli.console import messages, say
 from shardline.services.client import JobView
+from shardline.services.job_rates import JobRates, RateEstimator
+from shardline.services.units import format_counts, format_duration, format_size
 from shardline_common.job.state import State
 
-_WINDOW_SECONDS = 15.0
 _STYLE = {State.COMPLETED: "green", State.FAILED: "red", State.CANCELLED: "yellow"}
-
-
-@dataclass(frozen=True, slots=True)
-class JobRates:
-    """Documents and bytes landed per second, documents read per second, seconds left; None: not known yet."""
-
-    documents: float | None = None
-    bytes: float | None = None
-    left: float | None = None
-    read: float | None = None
-
-
-class RateEstimator:
-    """Turns successive views of a job into rates over the last seconds."""
-
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, JobView]] = deque()
-
-    def take(self, view: JobView, now: float) -> JobRates:
-        """The rates with this view taken in at `now`, in monotonic seconds."""
-        self._seen.append((now, view))
-        while len(self._seen) > 2 and now - self._seen[0][0] > _WINDOW_SECONDS:  # noqa: PLR2004 - first and last
-            self._seen.popleft()
-        started, first = self._seen[0]
-        elapsed = now - started
-        if elapsed <= 0:
-            return JobRates()
-        documents = max(0, view.progress.chained - first.progress.chained) / elapsed
-        done = view.ratio - first.ratio
-        left = (1.0 - view.ratio) / (done / elapsed) if done > 0 else None
-        read = max(0, view.state.source_count - first.state.source_count) / elapsed
-        return JobRates(documents, max(0, view.progress.bytes - first.progress.bytes) / elapsed, left, read)
 
 
 def job_panel(view: JobView, rates: JobRates) -> RenderableType:
@@ -64,15 +31,15 @@ def job_panel(view: JobView, rates: JobRates) -> RenderableType:
         ProgressBar(total=1.0, completed=view.ratio, width=32),
         f"{view.ratio:6.1%}",
         f"{rates.documents:,.0f} documents/s" if rates.documents is not None else "",
-        f"{size(rates.bytes)}/s" if rates.bytes is not None else "",
-        f"ETA {duration(rates.left)}" if rates.left is not None and state.active else "",
+        f"{format_size(rates.bytes)}/s" if rates.bytes is not None else "",
+        f"ETA {format_duration(rates.left)}" if rates.left is not None and state.active else "",
         f"lag {view.lag:,}",
     )
     lines: list[RenderableType] = [head]
     # Shards land whole: before the first of them only this tells that the job moves.
     pace = f" ({rates.read:,.0f}/s)" if rates.read and state.active else ""
-    about = f"  read {state.source_count:,}{pace} · kept {progress.rows:,} ({size(progress.bytes)})"
-    about += f" · rejected: {counts(progress.rejected)} · dead letters: {counts(progress.dead)}"
+    about = f"  read {state.source_count:,}{pace} · kept {progress.rows:,} ({format_size(progress.bytes)})"
+    about += f" · rejected: {format_counts(progress.rejected)} · dead letters: {format_counts(progress.dead)}"
     lines.append(Text(about, style="dim"))
     if state.message or state.warning:
         lines.append(Text(f"  {state.message or 'warning: ' + str(state.warning)}", style=style))
@@ -84,12 +51,12 @@ class Screen:
 
     def __init__(self, live: Live | None) -> None:
         self._live = live
-        self._pulse = RateEstimator()
+        self._estimator = RateEstimator()
         self._said: State | None = None
 
     def show(self, view: JobView) -> None:
         """Show this view."""
-        rates = self._pulse.take(view, time.monotonic())
+        rates = self._estimator.add(view, time.monotonic())
         if self._live is not None:
             self._live.update(job_panel(view, rates))
         elif view.state.state is not self._said:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Literal
 
-from shardline.cli.progress import JobRates, RateEstimator
 from shardline.services.client import Client, JobTable, JobView, submission
+from shardline.services.job_rates import JobRates, RateEstimator
 from shardline_common.dataset.events import Progress
 from shardline_common.errors import BrokerUnavailable, JobConflict, JobInvalid, JobUnknown, ServiceUnavailable
 from shardline_common.job.names import JOBS
@@ -81,7 +81,7 @@ class Watch:
             job_id = view.state.spec.job_id
             self._submitted.pop(job_id, None)
             if view.state.active:
-                self._rates[job_id] = self._pulses.setdefault(job_id, RateEstimator()).take(view, now)
+                self._rates[job_id] = self._pulses.setdefault(job_id, RateEstimator()).add(view, now)
             else:
                 self._pulses.pop(job_id, None)
                 self._rates.pop(job_id, None)

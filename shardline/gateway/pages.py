@@ -11,7 +11,6 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, PackageLoader
 from starlette.exceptions import HTTPException
 
-from shardline.cli.console import duration, size
 from shardline.gateway.context import COOKIE, Creator, Gate, Gateway, Reader, authorize, bearer_of
 from shardline.gateway.dataset_routes import act, link_to
 from shardline.gateway.health_routes import ROOT
@@ -20,6 +19,7 @@ from shardline.gateway.problems import Problem
 from shardline.gateway.responses import Root
 from shardline.gateway.users import Right, User
 from shardline.services.client import JobView
+from shardline.services.units import format_duration
 from shardline_common import __version__
 
 router = APIRouter(tags=["pages"])
@@ -36,7 +36,7 @@ _static = {name: package_files("shardline.gateway").joinpath("static", name).rea
 _templates = Environment(
     loader=PackageLoader("shardline.gateway"), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
-_templates.filters |= {"size": size, "duration": duration, "count": lambda number: f"{number:,}"}
+_templates.filters |= {"duration": format_duration, "count": lambda number: f"{number:,}"}
 
 
 def wants_page(request: Request) -> bool:

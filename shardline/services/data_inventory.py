@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from shardline.cli.console import size
 from shardline.services.client import Client
+from shardline.services.units import format_size
 from shardline.services.wiring import open_broker, open_store
 from shardline_common.job.names import (
     ATTEMPT_TOPICS,
@@ -154,7 +154,7 @@ async def _counted(store: ObjectStore, prefix: str) -> str:
     count = total = 0
     async for info in store.list(prefix):
         count, total = count + 1, total + info.size
-    return f"{count:,} objects, {size(total)}" if count else "none"
+    return f"{count:,} objects, {format_size(total)}" if count else "none"
 
 
 def _spool(folder: Path) -> DataFinding:

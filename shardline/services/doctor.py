@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from shardline.cli.console import size
 from shardline.services.processes import AUTO_CREATE
 from shardline.services.store_adapters import probes
+from shardline.services.units import format_size
 from shardline.services.webhook_setup import try_webhook
 from shardline.services.wiring import open_broker, open_store, open_themis_client, uds3_stores
 from shardline_common.errors import ShardlineError, UsageError
@@ -144,7 +144,8 @@ async def _spool(settings: Settings) -> str:
     free = shutil.disk_usage(folder).free
     if free < settings.spool_bytes:
         raise ShardlineError(
-            f"{folder} has {size(free)} free, SHARDLINE_SPOOL_BYTES is {size(settings.spool_bytes)}",
+            f"{folder} has {format_size(free)} free, "
+            f"SHARDLINE_SPOOL_BYTES is {format_size(settings.spool_bytes)}",
             hint="lower SHARDLINE_SPOOL_BYTES or set SHARDLINE_SPOOL_DIR",
         )
-    return f"{folder} has {size(free)} free, {size(settings.spool_bytes)} may be used"
+    return f"{folder} has {format_size(free)} free, {format_size(settings.spool_bytes)} may be used"
