@@ -1,38 +1,38 @@
-"""Tokens of Keycloak: signature, audience, issuer, expiry, roles."""
+"""Access tokens of Keycloak: verification of signature, audience, issuer and expiry."""
 
 from typing import Any
 
 import jwt
 
-from shardline.gateway.jwks import Keys
+from shardline.gateway.jwks import JwksCache
 from shardline.gateway.problems import Problem
 from shardline.gateway.users import SecurityPolicy, User
 
-_LEEWAY = 10
-_MOST_BYTES = 16_384
-_REQUIRED = ["exp", "iss", "aud", "sub"]
+_LEEWAY_SECONDS = 10
+_MAX_TOKEN_CHARS = 16_384
+_REQUIRED_CLAIMS = ["exp", "iss", "aud", "sub"]
 
 
 def unauthorized(detail: str) -> Problem:
-    """The caller is not who they say, or says nothing."""
+    """Make the error of a request without a valid token (401)."""
     return Problem(401, detail, headers={"WWW-Authenticate": 'Bearer realm="shardline"'})
 
 
-class Tokens:
-    """Checks tokens against the realm's keys."""
+class TokenVerifier:
+    """Verifies access tokens with the public keys of the realm."""
 
-    def __init__(self, policy: SecurityPolicy, keys: Keys) -> None:
+    def __init__(self, policy: SecurityPolicy, jwks: JwksCache) -> None:
         self._policy = policy
-        self._keys = keys
+        self._jwks = jwks
 
-    async def user(self, token: str) -> User:
-        """The user whom a token names.
+    async def verify(self, token: str) -> User:
+        """Verify a token and return the user it names.
 
         Raises:
             Problem: 401, the token is not valid.
-            KeysUnavailable: it cannot be checked now.
+            JwksUnavailable: the realm's keys cannot be read, so the token cannot be verified.
         """
-        key = await self._keys.get(_key_id(token))
+        key = await self._jwks.get(_key_id(token))
         if key is None:
             raise unauthorized("the token is signed with a key that the realm does not have")
         try:
@@ -42,23 +42,23 @@ class Tokens:
                 algorithms=["RS256"],
                 audience=self._policy.audience,
                 issuer=self._policy.issuer,
-                leeway=_LEEWAY,
-                options={"require": _REQUIRED},
+                leeway=_LEEWAY_SECONDS,
+                options={"require": _REQUIRED_CLAIMS},
             )
         except jwt.ExpiredSignatureError:
             raise unauthorized("the token has expired") from None
         except jwt.InvalidAudienceError:
             raise unauthorized("the token is for another audience") from None
         except jwt.InvalidIssuerError:
-            raise unauthorized("the token is of another issuer") from None
+            raise unauthorized("the token is from another issuer") from None
         except (jwt.PyJWTError, ValueError, TypeError):
             raise unauthorized("the token is not valid") from None
         return _user(claims)
 
 
 def _key_id(token: str) -> str:
-    # Before anything is asked of the realm: only what could be one of its tokens.
-    if len(token) > _MOST_BYTES:
+    # A token that cannot be one of the realm's is refused here, before it can cause a fetch of the JWKS.
+    if len(token) > _MAX_TOKEN_CHARS:
         raise unauthorized("the token is too long")
     try:
         header = jwt.get_unverified_header(token)
@@ -68,7 +68,7 @@ def _key_id(token: str) -> str:
         raise unauthorized("the token is not signed with RS256")
     kid = header.get("kid")
     if not isinstance(kid, str):
-        raise unauthorized("the token names no key")
+        raise unauthorized("the token has no key id")
     return kid
 
 

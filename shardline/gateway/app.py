@@ -1,8 +1,6 @@
 """The gateway as an ASGI application."""
 
-from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -11,38 +9,35 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from shardline.gateway import dataset_routes as datasets
-from shardline.gateway import event_stream as events
-from shardline.gateway import file_routes as files
-from shardline.gateway import health_routes as root
-from shardline.gateway import pages
-from shardline.gateway.context import Gateway
-from shardline.gateway.middleware import Frame, FramePolicy, request_id
-from shardline.gateway.openapi import allowed, describe
-from shardline.gateway.problems import MEDIA_TYPE, from_error, problem_body, problem_response
+from shardline.gateway import dataset_routes, event_stream, file_routes, health_routes, pages
+from shardline.gateway.context import GatewayContext
+from shardline.gateway.middleware import GatewayMiddleware, MiddlewarePolicy, request_id
+from shardline.gateway.openapi import allowed_methods, build_openapi
+from shardline.gateway.problems import MEDIA_TYPE, problem_body, problem_from_error, problem_response
 from shardline_common import __version__
 from shardline_common.errors import ShardlineError
 
-_EXPOSED = ["X-Request-ID", "X-Dataset-Name", "X-Query-Text", "Content-Disposition", "Retry-After"]
+_EXPOSED_HEADERS = ["X-Request-ID", "X-Dataset-Name", "X-Query-Text", "Content-Disposition", "Retry-After"]
+_MAX_FIELD_ERRORS = 100
 
 
 def bare_app() -> FastAPI:
-    """The routes without what they work on: enough to describe them."""
+    """Make the application without a context. It can be described (OpenAPI), and serves no request."""
     app = FastAPI(title="Shardline gateway", version=__version__, docs_url=None, redoc_url=None)
-    for module in (root, datasets, files, events, pages):
+    for module in (health_routes, dataset_routes, file_routes, event_stream, pages):
         app.include_router(module.router)
-    app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(ShardlineError, _failed)
-    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(ShardlineError, _on_shardline_error)
+    app.openapi = lambda: build_openapi(app)  # type: ignore[method-assign]
     return app
 
 
-def make_app(gateway: Gateway) -> ASGIApp:
-    """The application that serves."""
+def make_app(context: GatewayContext) -> ASGIApp:
+    """Make the application that serves requests: the routes, CORS and the middleware."""
     app = bare_app()
-    app.state.gateway = gateway
-    settings = gateway.settings
+    app.state.context = context
+    settings = context.settings
     origins = [origin.strip() for origin in settings.gateway_cors_origins.split(",") if origin.strip()]
     served: ASGIApp = app
     if origins:
@@ -51,46 +46,42 @@ def make_app(gateway: Gateway) -> ASGIApp:
             allow_origins=origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID"],
-            expose_headers=_EXPOSED,
+            expose_headers=_EXPOSED_HEADERS,
         )
-    loopback = gateway.security.everyone is not None and gateway.security.loopback_only
-    policy = FramePolicy(settings.gateway_body_bytes, frozenset(origins), loopback)
-    return Frame(served, policy, gateway.metrics.requested)
+    loopback_only = context.security.debug_user is not None and context.security.loopback_only
+    policy = MiddlewarePolicy(settings.gateway_body_bytes, frozenset(origins), loopback_only)
+    return GatewayMiddleware(served, policy, context.metrics.requested)
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for these
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (
-        methods := allowed(request.app, request.url.path)
+        methods := allowed_methods(request.app, request.url.path)
     ):
-        # The router knows only the methods of the first route that fits.
+        # Starlette names only the methods of the first route whose path matches.
         error.headers = {"Allow": methods}
-    if pages.wants_page(request):
-        return pages.refusal(request, error)
+    if pages.wants_html(request):
+        return pages.error_page(error)
     return problem_response(error, request_id.get())
 
 
-async def _failed(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ShardlineError)  # noqa: S101 - likewise
-    return await _refused(request, from_error(error))
+async def _on_shardline_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ShardlineError)  # noqa: S101 - registered for this class
+    return await _on_http_error(request, problem_from_error(error))
 
 
-async def _invalid(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - likewise
-    body = problem_body(422, _sentences(error.errors()), request_id.get())
-    return Response(body, 422, media_type=MEDIA_TYPE)
-
-
-def _sentences(errors: Sequence[Any]) -> list[dict[str, Any]]:
-    # What was sent is left out: it may be long, or secret, or no Unicode.
-    return [
+async def _on_invalid_request(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class
+    # The rejected input is left out: it may be long or secret, and may not be valid Unicode.
+    details = [
         {
             "loc": [part if isinstance(part, int) else _printable(str(part)) for part in item["loc"]],
             "msg": _printable(item["msg"]),
             "type": item["type"],
         }
-        for item in errors[:100]
+        for item in error.errors()[:_MAX_FIELD_ERRORS]
     ]
+    return Response(problem_body(422, details, request_id.get()), 422, media_type=MEDIA_TYPE)
 
 
 def _printable(text: str) -> str:

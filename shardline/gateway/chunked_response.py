@@ -1,4 +1,4 @@
-"""Answers that are made while they are sent: as fast as the client takes them, and never quietly shorter."""
+"""Streamed responses: sent at the speed of the client, and left visibly broken when the source fails."""
 
 import asyncio
 import logging
@@ -10,13 +10,13 @@ from enum import StrEnum
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from shardline.gateway.problems import Problem, from_error
+from shardline.gateway.problems import Problem, problem_from_error
 from shardline_common.errors import ShardlineError
 
 _log = logging.getLogger("shardline.gateway")
 
 
-class Ending(StrEnum):
+class StreamOutcome(StrEnum):
     """How a stream ended."""
 
     COMPLETE = "complete"
@@ -28,93 +28,93 @@ class Ending(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class StreamPlan:
-    """What is streamed: `pieces` makes it (some may be empty), `slot` is held meanwhile.
+class StreamSpec:
+    """What a streamed response sends, and under which limits.
 
-    `stall` seconds without the client taking anything end the stream; `ended` hears how it ended.
+    Attributes:
+        chunks: makes the body; some chunks may be empty.
+        slot: is held while the stream is open.
+        stall_seconds: the stream ends when the client takes nothing for so many seconds.
+        on_end: is called once, with the outcome.
     """
 
-    pieces: Callable[[], AsyncGenerator[bytes, None]]
+    chunks: Callable[[], AsyncGenerator[bytes, None]]
     slot: AbstractContextManager[None]
-    stall: float
-    ended: Callable[[Ending], None] = lambda _: None
+    stall_seconds: float
+    on_end: Callable[[StreamOutcome], None] = lambda _: None
 
 
-class PieceStream(Response):
-    """Sends pieces. The status waits for the first one, so that what is wrong from the start is told.
+class ChunkedResponse(Response):
+    """Streams chunks. The status is sent with the first chunk, so that an error before it has its own status.
 
-    A stream that fails later is left without its end: no client can take it for the whole.
+    When the source fails later, the last chunk is not sent: the client sees a broken body, and cannot take
+    what it received for the whole.
     """
 
     def __init__(
-        self, plan: StreamPlan, media_type: str, headers: Mapping[str, str], status_code: int = 200
+        self, stream: StreamSpec, media_type: str, headers: Mapping[str, str], status_code: int = 200
     ) -> None:
         super().__init__(status_code=status_code, headers=dict(headers), media_type=media_type)
         if "content-length" not in {name.lower() for name in headers}:
             del self.headers["content-length"]
-        self._plan = plan
+        self._stream = stream
         self._started = False
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
-        """Stream until the end, an error, or until the client is gone: then the source is closed at once."""
-        ending = Ending.ABORTED
+        """Send the response and report its outcome. A client that disconnects ends the source at once."""
+        outcome = StreamOutcome.ABORTED
         try:
-            with self._plan.slot:
-                ending = await self._run(receive, send)
+            with self._stream.slot:
+                outcome = await self._run(receive, send)
         except Problem:
-            ending = Ending.REFUSED
+            outcome = StreamOutcome.REFUSED
             raise
         except asyncio.CancelledError:
-            ending = Ending.STOPPED
+            outcome = StreamOutcome.STOPPED
             raise
         finally:
-            self._plan.ended(ending)
+            self._stream.on_end(outcome)
 
-    async def _run(self, receive: Receive, send: Send) -> Ending:
+    async def _run(self, receive: Receive, send: Send) -> StreamOutcome:
         body = asyncio.ensure_future(self._send_all(send))
         gone = asyncio.ensure_future(_disconnected(receive))
         try:
             await asyncio.wait((body, gone), return_when=asyncio.FIRST_COMPLETED)
             if not body.done():
-                return Ending.CLIENT_GONE
+                return StreamOutcome.CLIENT_GONE
             body.result()
         except ShardlineError as error:
             if self._started:
                 _log.error("the stream was cut off: %s", error)
-                return Ending.ABORTED
-            raise from_error(error) from error
+                return StreamOutcome.ABORTED
+            raise problem_from_error(error) from error
         except TimeoutError:
-            _log.warning("the client took nothing for %.0f s; it was cut off", self._plan.stall)
-            return Ending.STALLED
+            _log.warning("the client took nothing for %.0f s; it was cut off", self._stream.stall_seconds)
+            return StreamOutcome.STALLED
         finally:
             for task in (body, gone):
                 task.cancel()
             await asyncio.gather(body, gone, return_exceptions=True)
-        return Ending.COMPLETE
+        return StreamOutcome.COMPLETE
 
     async def _send_all(self, send: Send) -> None:
-        async with aclosing(self._plan.pieces()) as pieces:
-            async for piece in pieces:
-                if not self._started:
-                    await self._begin(send)
-                if piece:
-                    await self._send(send, piece, more=True)
-        if not self._started:
-            await self._begin(send)
+        async with aclosing(self._stream.chunks()) as chunks:
+            async for chunk in chunks:
+                await self._send(send, chunk, more=True)
         await self._send(send, b"", more=False)
 
-    async def _begin(self, send: Send) -> None:
-        self._started = True
-        start: Message = {
-            "type": "http.response.start",
-            "status": self.status_code,
-            "headers": self.raw_headers,
-        }
-        await send(start)
-
-    async def _send(self, send: Send, body: bytes, *, more: bool) -> None:
-        async with asyncio.timeout(self._plan.stall):
-            await send({"type": "http.response.body", "body": body, "more_body": more})
+    async def _send(self, send: Send, chunk: bytes, *, more: bool) -> None:
+        if not self._started:
+            self._started = True
+            start: Message = {
+                "type": "http.response.start",
+                "status": self.status_code,
+                "headers": self.raw_headers,
+            }
+            await send(start)
+        if chunk or not more:
+            async with asyncio.timeout(self._stream.stall_seconds):
+                await send({"type": "http.response.body", "body": chunk, "more_body": more})
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -1,14 +1,14 @@
-"""Exports: a finished dataset as one file, made once and kept beside the datasets."""
+"""Exports: a completed dataset as one file, made once and kept in the store."""
 
 import asyncio
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from shardline.gateway.export_formats import ENDING, MEDIA, Format, open_format
+from shardline.gateway.export_formats import MEDIA_TYPES, open_export
 from shardline.gateway.problems import Problem
 from shardline_common.dataset.read import plain_bytes
 from shardline_common.errors import ObjectExists
@@ -18,73 +18,75 @@ from shardline_common.ports.store import ObjectInfo, ObjectStore
 from shardline_common.runtime.threads import run_in_thread
 
 _BATCH_BYTES = 4 << 20
-# The largest object that one put can make.
-_MOST_BYTES = 5 << 30
+# The largest object that one put may create in S3.
+_MAX_EXPORT_BYTES = 5 << 30
 
 
-class Exports:
-    """Makes exports. Two requests for the same one wait for one making."""
+class DatasetExports:
+    """Makes exports and finds those that exist. `temp_folder` takes a file until it is in the store."""
 
-    def __init__(self, store: ObjectStore, folder: Path) -> None:
+    def __init__(self, store: ObjectStore, temp_folder: Path) -> None:
         self._store = store
-        self._folder = folder
-        self._making: dict[str, asyncio.Lock] = {}
+        self._temp_folder = temp_folder
+        self._locks: dict[str, asyncio.Lock] = {}
 
     async def existing(self, spec: JobSpec) -> list[ObjectInfo]:
-        """The exports of a dataset that were made so far."""
+        """List the exports of a dataset that are in the store."""
         return [info async for info in self._store.list(Layout.of(spec).exports)]
 
-    async def make(self, spec: JobSpec, manifest: Mapping[str, Any], name: str, *, metadata: bool) -> str:
-        """The key of the export, made now unless it was made before.
+    async def get_or_create(
+        self, spec: JobSpec, manifest: Mapping[str, Any], name: str, *, metadata: bool
+    ) -> str:
+        """Return the object key of an export; create the object when it does not exist.
+
+        Concurrent calls for the same export wait for the first of them.
 
         Raises:
-            Problem: the format needs a library, or the file would be larger than an object may be.
-            StoreUnavailable: try again later.
+            Problem: 501, the format needs a library; 422, the dataset is too large for one object.
+            StoreUnavailable: the store cannot be read or written now.
         """
         tail = "" if metadata else ".text-only"
-        key = f"{Layout.of(spec).exports}{spec.slug}{tail}.{ENDING[name]}"
-        if manifest["totals"]["bytes"] > _MOST_BYTES:
+        key = f"{Layout.of(spec).exports}{spec.slug}{tail}.{name}"
+        if manifest["totals"]["bytes"] > _MAX_EXPORT_BYTES:
             raise Problem(422, "the dataset is larger than one file may be; download its shards instead")
-        async with self._making.setdefault(key, asyncio.Lock()):
+        async with self._locks.setdefault(key, asyncio.Lock()):
             try:
                 if key not in [info.key for info in await self.existing(spec)]:
-                    await self._make(key, spec, manifest, name, metadata=metadata)
+                    with tempfile.TemporaryDirectory(
+                        prefix="shardline-export-", dir=self._temp_folder
+                    ) as folder:
+                        path = Path(folder) / "export"
+                        await self._write(path, spec, manifest, name, metadata=metadata)
+                        # Another gateway may have created the same export meanwhile.
+                        with suppress(ObjectExists):
+                            await self._store.create(key, path, content_type=MEDIA_TYPES[name])
             finally:
-                self._making.pop(key, None)
+                self._locks.pop(key, None)
         return key
 
-    async def _make(
-        self, key: str, spec: JobSpec, manifest: Mapping[str, Any], name: str, *, metadata: bool
+    async def _write(
+        self, path: Path, spec: JobSpec, manifest: Mapping[str, Any], name: str, *, metadata: bool
     ) -> None:
-        with tempfile.TemporaryDirectory(prefix="shardline-export-", dir=self._folder) as folder:
-            path = Path(folder) / "export"
-            writer = await run_in_thread(partial(open_format, name, path, manifest, metadata=metadata))
-            try:
-                await self._fill(writer, spec, manifest)
-            finally:
-                await run_in_thread(writer.close)
-            try:
-                await self._store.create(key, path, content_type=MEDIA[name])
-            except ObjectExists:
-                return
-
-    async def _fill(self, writer: Format, spec: JobSpec, manifest: Mapping[str, Any]) -> None:
         layout = Layout.of(spec)
-        for shard in manifest["shards"]:
-            chunks = plain_bytes(self._store, layout.root + shard["key"], layout.compression)
-            async with aclosing(_batches(chunks)) as batches:
-                async for lines in batches:
-                    await run_in_thread(partial(writer.add, lines))
+        writer = await run_in_thread(partial(open_export, name, path, manifest, metadata=metadata))
+        try:
+            for shard in manifest["shards"]:
+                chunks = plain_bytes(self._store, layout.root + shard["key"], layout.compression)
+                async with aclosing(_line_batches(chunks)) as batches:
+                    async for lines in batches:
+                        await run_in_thread(partial(writer.add, lines))
+        finally:
+            await run_in_thread(writer.close)
 
 
-async def _batches(chunks: AsyncIterator[bytes]) -> AsyncGenerator[list[bytes], None]:
-    """Whole lines, a few megabytes at a time."""
-    held = b""
+async def _line_batches(chunks: AsyncIterator[bytes]) -> AsyncGenerator[list[bytes], None]:
+    """Cut chunks into whole lines, in batches of about 4 MiB."""
+    rest = b""
     async for chunk in chunks:
-        held += chunk
-        if len(held) >= _BATCH_BYTES:
-            whole, _, held = held.rpartition(b"\n")
+        rest += chunk
+        if len(rest) >= _BATCH_BYTES:
+            whole, _, rest = rest.rpartition(b"\n")
             if whole:
                 yield (whole + b"\n").splitlines(keepends=True)
-    if held:
-        yield held.splitlines(keepends=True)
+    if rest:
+        yield rest.splitlines(keepends=True)

@@ -1,8 +1,8 @@
-"""The routes `/health` and, for programs, `/`."""
+"""The route `/health`, and the JSON of `/`."""
 
 from fastapi import APIRouter
 
-from shardline.gateway.context import Gate
+from shardline.gateway.context import Context
 from shardline.gateway.responses import Health, Root
 from shardline_common import __version__
 from shardline_common.runtime.clock import stamp
@@ -24,16 +24,16 @@ ROOT = Root(
 
 
 @router.get("/health")
-async def health(gate: Gate) -> Health:
-    """Tell what can be reached; 200 as long as the gateway itself answers."""
+async def health(context: Context) -> Health:
+    """Report which services can be reached. The status is 200 whenever the gateway itself answers."""
     return Health(
         status="healthy",
         service=SERVICE,
         version=__version__,
-        port=gate.port,
-        environment=gate.settings.environment,
-        uds3_available=await gate.uds3.trouble() is None,
-        jobs_available=gate.watch.trouble is None,
-        datasets_count=gate.watch.count,
-        timestamp=stamp(gate.clock),
+        port=context.port,
+        environment=context.settings.environment,
+        uds3_available=await context.uds3.unavailable_reason() is None,
+        jobs_available=context.jobs.unavailable_reason is None,
+        datasets_count=context.jobs.count,
+        timestamp=stamp(context.clock),
     )

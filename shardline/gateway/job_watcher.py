@@ -1,8 +1,7 @@
-"""The jobs as they stand, read from Kafka once for all requests, and told to whoever watches."""
+"""The state of all jobs, read from Kafka once for all requests."""
 
 import asyncio
 import logging
-import random
 from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Literal
@@ -16,99 +15,103 @@ from shardline_common.job.spec import JobSpec, Request, parse_message
 from shardline_common.job.state import JobState, State
 from shardline_common.ports.broker import Broker, Message, Record, TableReader
 from shardline_common.ports.clock import Clock
+from shardline_common.runtime.retry import Backoff
 from shardline_common.telemetry.tracing import span
 
 _log = logging.getLogger(__name__)
-_INTERVAL = 0.5
-_DEADLINE = 60.0
-_MOST_WAIT = 15.0
-
-Action = Literal["cancel", "retry", "delete"]
+_INTERVAL_SECONDS = 0.5
+_DEADLINE_SECONDS = 60.0
+_BACKOFF = Backoff(0.2, 15.0)
 
 
-class Watch:
-    """Keeps the table. `run` it in a task; until it has read the jobs once, asking raises."""
+class JobWatcher:
+    """Keeps the table of jobs up to date while `run` runs in a task.
+
+    Until the first read of the topics is complete, and while Kafka cannot be read, `jobs`, `job` and `submit`
+    raise BrokerUnavailable.
+    """
 
     def __init__(self, broker: Broker, partitions: int, clock: Clock) -> None:
         self._broker = broker
         self._clock = clock
         self._client = Client(broker, partitions)
         self._table: JobTable | None = None
+        # Jobs of dataset.jobs that no producer has accepted yet, by job id.
         self._submitted: dict[str, JobSpec] = {}
-        self._pulses: dict[str, RateEstimator] = {}
+        self._estimators: dict[str, RateEstimator] = {}
         self._rates: dict[str, JobRates] = {}
-        self._trouble = "the jobs have not been read yet"
-        self._tick = asyncio.Event()
+        self._reason = "the jobs have not been read yet"
+        self._refreshed = asyncio.Event()
 
     async def run(self) -> None:
-        """Follow the jobs for ever; while Kafka is away, try again with back-off."""
-        wait = 0.2
+        """Follow the jobs until cancelled. While Kafka cannot be read, try again with back-off."""
+        failures = 0
         while True:
             try:
                 await self._follow()
             except ServiceUnavailable as error:
                 if self._table is not None:
-                    wait = 0.2
-                self._table, self._trouble = None, str(error)
-                _log.warning("the jobs cannot be followed: %s", error)
-            await self._clock.sleep(random.uniform(0.0, wait))  # noqa: S311 - jitter
-            wait = min(_MOST_WAIT, 2 * wait)
+                    failures = 0
+                self._table, self._reason = None, str(error)
+                _log.warning("the jobs cannot be read: %s", error)
+            await self._clock.sleep(_BACKOFF.pause(failures))
+            failures += 1
 
     async def _follow(self) -> None:
-        async with aclosing(self._client.follow(_INTERVAL)) as tables:
+        async with aclosing(self._client.follow(_INTERVAL_SECONDS)) as tables:
             first = await anext(tables)
             async with self._broker.table_reader(JOBS) as submissions:
-                self._take(await submissions.catch_up(deadline=_DEADLINE))
-                self._advance(first)
+                self._add_submitted(await submissions.catch_up(deadline=_DEADLINE_SECONDS))
+                self._refresh(first)
                 async for table in tables:
-                    self._take(await _drain(submissions))
-                    self._advance(table)
+                    self._add_submitted(await _drain(submissions))
+                    self._refresh(table)
 
-    def _take(self, records: Sequence[Record]) -> None:
+    def _add_submitted(self, records: Sequence[Record]) -> None:
         for record in records:
             try:
                 message = parse_message(record.value or b"")
             except JobInvalid:
-                # The producer that owns the job refuses it, and says why in a dead letter.
+                # The producer that owns the partition writes a dead letter with the reason.
                 continue
             if isinstance(message, JobSpec):
                 self._submitted.setdefault(message.job_id, message)
 
-    def _advance(self, table: JobTable) -> None:
+    def _refresh(self, table: JobTable) -> None:
         self._table = table
         now = self._clock.monotonic()
         for view in table.jobs():
             job_id = view.state.spec.job_id
             self._submitted.pop(job_id, None)
             if view.state.active:
-                self._rates[job_id] = self._pulses.setdefault(job_id, RateEstimator()).add(view, now)
+                self._rates[job_id] = self._estimators.setdefault(job_id, RateEstimator()).add(view, now)
             else:
-                self._pulses.pop(job_id, None)
+                self._estimators.pop(job_id, None)
                 self._rates.pop(job_id, None)
-        tick, self._tick = self._tick, asyncio.Event()
-        tick.set()
+        refreshed, self._refreshed = self._refreshed, asyncio.Event()
+        refreshed.set()
 
-    async def changed(self) -> None:
-        """Return when the jobs have been looked at again."""
-        await self._tick.wait()
+    async def wait_for_refresh(self) -> None:
+        """Wait until the table is read again."""
+        await self._refreshed.wait()
 
     def jobs(self) -> list[JobView]:
-        """All jobs but the deleted ones, the oldest first; those no producer has taken yet come last.
+        """Return all jobs except deleted ones: the oldest first, those not yet accepted by a producer last.
 
         Raises:
             BrokerUnavailable: Kafka cannot be read now.
         """
         if self._table is None:
-            raise BrokerUnavailable(self._trouble, hint="try again in a moment")
+            raise BrokerUnavailable(self._reason, hint="try again in a moment")
         known = [view for view in self._table.jobs() if view.state.state is not State.DELETED]
         return known + [JobView(JobState(spec), Progress()) for spec in self._submitted.values()]
 
     def job(self, job_id: str) -> JobView:
-        """One job.
+        """Return one job.
 
         Raises:
             BrokerUnavailable: Kafka cannot be read now.
-            JobUnknown: there is none of that id, or it was deleted.
+            JobUnknown: no job has this id, or it was deleted.
         """
         for view in self.jobs():
             if view.state.spec.job_id == job_id:
@@ -116,38 +119,38 @@ class Watch:
         raise JobUnknown(f"there is no dataset '{job_id[:100]}'")
 
     def rates(self, job_id: str) -> JobRates:
-        """How fast a job is moving."""
+        """Return the rates of a job; those of a job that is not active are None."""
         return self._rates.get(job_id, JobRates())
 
     async def submit(self, spec: JobSpec) -> JobView:
-        """Submit a job. The same job again is the same job.
+        """Submit a job. To submit the same job again changes nothing.
 
         Raises:
             JobConflict: the id belongs to another job.
-            BrokerUnavailable: Kafka cannot be written now.
+            BrokerUnavailable: Kafka cannot be read or written now.
         """
         known = {view.state.spec.job_id: view for view in self.jobs()}.get(spec.job_id)
         if known is not None and known.state.spec.body() != spec.body():
             raise JobConflict(f"the id '{spec.job_id}' was accepted before with another body")
         with span("submit", job=spec.job_id):
             await self._broker.publish(JOBS, [submission(spec)])
-        # Shown before Kafka gives it back.
+        # The client may ask for the job before the message is read back from Kafka.
         self._submitted.setdefault(spec.job_id, spec)
         return self.job(spec.job_id)
 
-    async def request(self, job_id: str, action: Action, user: str) -> None:
-        """Ask the producer that owns a job for something. Raises BrokerUnavailable."""
+    async def request(self, job_id: str, action: Literal["cancel", "retry", "delete"], user: str) -> None:
+        """Send a request to the producer of a job. Raise BrokerUnavailable when Kafka cannot be written."""
         request = Request(job_id=job_id, action=action, requested_by=user)
         await self._broker.publish(JOBS, [Message(job_id.encode(), request.body())])
 
     @property
-    def trouble(self) -> str | None:
-        """Why the jobs cannot be read now."""
-        return self._trouble if self._table is None else None
+    def unavailable_reason(self) -> str | None:
+        """Why the jobs cannot be read now; None when they can."""
+        return self._reason if self._table is None else None
 
     @property
     def count(self) -> int:
-        """Datasets known, 0 where they cannot be read."""
+        """Number of datasets; 0 while the jobs cannot be read."""
         return len(self.jobs()) if self._table is not None else 0
 
 

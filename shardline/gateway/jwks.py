@@ -1,4 +1,4 @@
-"""The realm's public keys, read from Keycloak: kept, and read again when a token names a new one."""
+"""The JWKS of the realm: the public keys that Keycloak signs tokens with, fetched and cached."""
 
 import asyncio
 import logging
@@ -21,95 +21,103 @@ from shardline_common.http.urls import encoded
 from shardline_common.ports.clock import Clock
 
 _log = logging.getLogger(__name__)
-_SECONDS = 5.0
-_REFUSED = 400
+_TIMEOUT_SECONDS = 5.0
+_BAD_REQUEST = 400
 
-Fetch = Callable[[], Awaitable[Mapping[str, Any]]]
+FetchJwks = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
-class KeysUnavailable(ServiceUnavailable):
-    """The keys cannot be read: nobody can be let in."""
+class JwksUnavailable(ServiceUnavailable):
+    """The JWKS cannot be fetched, so no token can be verified."""
 
 
 @dataclass(frozen=True, slots=True)
-class KeyTimes:
-    """Seconds: keys are read again after `fresh`, trusted up to `trusted`, asked for once in `floor`."""
+class JwksPolicy:
+    """How long the JWKS is cached, in seconds.
 
-    fresh: float = 600.0
-    trusted: float = 3600.0
-    floor: float = 10.0
+    Attributes:
+        fresh_seconds: the age from which on it is fetched again.
+        usable_seconds: the age up to which it is used while it cannot be fetched.
+        min_interval_seconds: the shortest time between two fetches.
+    """
+
+    fresh_seconds: float = 600.0
+    usable_seconds: float = 3600.0
+    min_interval_seconds: float = 10.0
 
 
-def fetch_keys(url: str) -> Fetch:
-    """Read a JWKS document over HTTP."""
-    options = HttpOptions(encoded(url), total_seconds=_SECONDS, follow_redirects=True)
+def jwks_fetcher(url: str) -> FetchJwks:
+    """Return a function that fetches the JWKS from this URL and raises JwksUnavailable."""
+    options = HttpOptions(encoded(url), total_seconds=_TIMEOUT_SECONDS, follow_redirects=True)
 
     async def fetch() -> Mapping[str, Any]:
         try:
             async with open_http(options) as client:
-                answer = await client.send(HttpRequest("GET"))
-            found = orjson.loads(answer.body) if answer.status < _REFUSED else None
+                response = await client.send(HttpRequest("GET"))
+            document = orjson.loads(response.body) if response.status < _BAD_REQUEST else None
         except HttpConnectionError as error:
-            raise KeysUnavailable(f"the keys of the realm cannot be read: {error.name}") from error
+            raise JwksUnavailable(f"the keys of the realm cannot be read: {error.name}") from error
         except (AnswerTooLarge, ValueError) as error:
-            raise KeysUnavailable(f"the keys of the realm cannot be read: {type(error).__name__}") from error
-        if answer.status >= _REFUSED:
-            raise KeysUnavailable(f"the keys of the realm cannot be read: it answers {answer.status}")
-        if not isinstance(found, dict):
-            raise KeysUnavailable("the keys of the realm cannot be read: the answer is no JSON object")
-        return found
+            raise JwksUnavailable(f"the keys of the realm cannot be read: {type(error).__name__}") from error
+        if response.status >= _BAD_REQUEST:
+            raise JwksUnavailable(f"the keys of the realm cannot be read: HTTP status {response.status}")
+        if not isinstance(document, dict):
+            raise JwksUnavailable("the keys of the realm cannot be read: the response is not a JSON object")
+        return document
 
     return fetch
 
 
-class Keys:
-    """Public keys by id. RSA keys for signatures only: nothing else of the document is looked at."""
+class JwksCache:
+    """Caches the realm's public keys by key id. Only RSA signing keys of the JWKS are used."""
 
-    def __init__(self, fetch: Fetch, clock: Clock, times: KeyTimes | None = None) -> None:
+    def __init__(self, fetch: FetchJwks, clock: Clock, policy: JwksPolicy | None = None) -> None:
         self._fetch = fetch
         self._clock = clock
-        self._times = times or KeyTimes()
+        self._policy = policy or JwksPolicy()
         self._keys: dict[str, jwt.PyJWK] = {}
-        self._read_at = self._asked_at = float("-inf")
+        self._fetched_at = self._tried_at = float("-inf")
         self._lock = asyncio.Lock()
 
     async def get(self, kid: str) -> jwt.PyJWK | None:
-        """The key of that id, or None when the realm has none.
+        """Return the key of this id, or None when the realm has none.
+
+        An unknown id, or a stale cache, causes a fetch.
 
         Raises:
-            KeysUnavailable: the keys cannot be read and those known are too old, or lack this one.
+            JwksUnavailable: the fetch failed, and the cached keys are too old or lack this id.
         """
-        if kid in self._keys and self._age() < self._times.fresh:
+        if kid in self._keys and self._age() < self._policy.fresh_seconds:
             return self._keys[kid]
         async with self._lock:
             missing = kid not in self._keys
-            if missing or self._age() >= self._times.fresh:
-                await self._refresh(needed=missing or self._age() >= self._times.trusted)
+            if missing or self._age() >= self._policy.fresh_seconds:
+                await self._refresh(required=missing or self._age() >= self._policy.usable_seconds)
         return self._keys.get(kid)
 
     def _age(self) -> float:
-        return self._clock.monotonic() - self._read_at
+        return self._clock.monotonic() - self._fetched_at
 
-    async def _refresh(self, *, needed: bool) -> None:
+    async def _refresh(self, *, required: bool) -> None:
         now = self._clock.monotonic()
-        if now - self._asked_at < self._times.floor:
-            # Whoever makes up key ids must not make us hammer the realm.
-            if needed and self._read_at < self._asked_at:
-                raise KeysUnavailable("the keys of the realm could not be read a moment ago")
+        if now - self._tried_at < self._policy.min_interval_seconds:
+            # Without this limit, a client that makes up key ids would cause a fetch for each request.
+            if required and self._fetched_at < self._tried_at:
+                raise JwksUnavailable("the keys of the realm could not be read a moment ago")
             return
-        self._asked_at = now
+        self._tried_at = now
         try:
             document = await self._fetch()
-        except KeysUnavailable as error:
-            if needed:
+        except JwksUnavailable as error:
+            if required:
                 raise
-            _log.warning("%s; those known are used on", error)
+            _log.warning("%s; the cached keys stay in use", error)
             return
-        self._keys = _usable(document)
-        self._read_at = now
+        self._keys = _signing_keys(document)
+        self._fetched_at = now
 
 
-def _usable(document: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
+def _signing_keys(document: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
     found = {}
     keys = document.get("keys")
     for key in keys if isinstance(keys, list) else []:

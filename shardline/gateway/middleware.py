@@ -1,6 +1,6 @@
-"""What surrounds every request: its id, limits on hosts, origins and bodies, and the last word on errors.
+"""The outermost layer of every request: request id, checks of host, origin and body size, error responses.
 
-Plain ASGI: a stream passes through it without a task or a buffer of its own.
+It is plain ASGI, so that a stream passes through without an extra task or buffer.
 """
 
 import logging
@@ -25,41 +25,55 @@ _log = logging.getLogger("shardline.gateway")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 _HEALTH = "/health"
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-_HEADERS: Mapping[str, str] = {
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_SECURITY_HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    # Stricter, and browsers would send the origin "null" with the forms of our own pages.
+    # With a stricter policy, browsers send the origin "null" with the forms of the gateway's own pages.
     "Referrer-Policy": "same-origin",
     "Content-Security-Policy": "default-src 'self'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'",
 }
 
-Counted = Callable[[int, str, float], None]
-"""Hears of each request: status (0 when no answer began), route, seconds until the answer began."""
+OnResponse = Callable[[int, str, float], None]
+"""Called once for each request with the status (0: no response began), the route, and the seconds until the
+response began."""
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 
 @dataclass(frozen=True, slots=True)
-class FramePolicy:
-    """`body_bytes` of a request at most; `origins` of other sites that may call; `loopback` names only."""
+class MiddlewarePolicy:
+    """What the middleware lets through.
+
+    Attributes:
+        body_bytes: the largest body of a request.
+        origins: origins of other sites whose pages may send requests.
+        loopback_only: whether the Host header must be a loopback name.
+    """
 
     body_bytes: int
     origins: frozenset[str] = frozenset()
-    loopback: bool = False
+    loopback_only: bool = False
 
 
-class Frame:
-    """The outermost layer of the gateway."""
+class GatewayMiddleware:
+    """Wraps the gateway's application."""
 
-    def __init__(self, app: ASGIApp, policy: FramePolicy, counted: Counted) -> None:
+    def __init__(self, app: ASGIApp, policy: MiddlewarePolicy, on_response: OnResponse) -> None:
         self._app = app
         self._policy = policy
-        self._counted = counted
+        self._on_response = on_response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request; whatever goes wrong is logged under its id and told without a trace."""
+        """Serve a request.
+
+        1. Take the client's request id, or make one. Each log line of the request has it.
+        2. Check host, origin and the declared size of the body.
+        3. Run the application; count the bytes of the body as they come.
+        4. Turn an error into a response that shows no stack trace.
+        5. Report the response to metrics, log and trace.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -67,59 +81,54 @@ class Frame:
         given = headers.get("x-request-id", "")
         own = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         token = request_id.set(own)
-        exchange = _Exchange(send, own)
-        with log_context(request_id=own), _traced(scope, headers) as told:
+        response = _TrackedResponse(send, own)
+        with log_context(request_id=own), _request_span(scope, headers) as request_span:
             try:
-                await self._serve(scope, headers, receive, exchange)
+                self._check(scope, headers)
+                body = _LimitedBody(receive, self._policy.body_bytes)
+                await self._app(scope, body.receive, response.send)
+            except Problem as problem:
+                await response.refuse(scope, receive, problem)
+            except Exception:  # noqa: BLE001 - a bug is logged with its stack trace, and hidden from the client
+                _log.exception("%s %s: a bug in Shardline", scope["method"], scope["path"])
+                detail = "the gateway failed; its log has the reason under this request id"
+                await response.refuse(scope, receive, Problem(500, detail))
             finally:
-                self._counted(exchange.status, _route(scope), exchange.began)
-                exchange.log(scope)
-                told.set(status=exchange.status)
+                # The route's template, not the path: a client can make up any number of paths, and each would
+                # become a label of the metrics.
+                route = str(getattr(scope.get("route"), "path", "none"))
+                self._on_response(response.status, route, response.began)
+                response.log(scope)
+                request_span.set(status=response.status)
                 request_id.reset(token)
-
-    async def _serve(self, scope: Scope, headers: Headers, receive: Receive, exchange: "_Exchange") -> None:
-        try:
-            self._check(scope, headers)
-            await self._app(scope, _Body(receive, self._policy.body_bytes).receive, exchange.send)
-        except Problem as problem:
-            await exchange.refuse(scope, receive, problem)
-        except Exception:  # noqa: BLE001 - the last word on a bug: told without a trace
-            _log.exception("%s %s: a bug in Shardline", scope["method"], scope["path"])
-            hint = "the gateway failed; its log has the reason under the request id"
-            await exchange.refuse(scope, receive, Problem(500, hint))
 
     def _check(self, scope: Scope, headers: Headers) -> None:
         host = headers.get("host", "")
-        if self._policy.loopback and _without_port(host) not in _LOOPBACK:
-            raise Problem(403, "this gateway asks for no token and answers only to its loopback names")
+        if self._policy.loopback_only and _without_port(host) not in _LOOPBACK:
+            raise Problem(403, "this gateway requires no token, so it serves requests to loopback names only")
         origin = headers.get("origin")
-        foreign = origin is not None and origin not in self._policy.origins and _place(origin) != host
-        if foreign and scope["method"] not in _SAFE:
-            # Another site's page must not act in the name of whoever reads it.
+        foreign = origin is not None and origin not in self._policy.origins and _host_of(origin) != host
+        if foreign and scope["method"] not in _SAFE_METHODS:
+            # Without this check, a page of another site could act with the rights of the user who views it.
             raise Problem(403, "pages of other sites may not call this gateway (GATEWAY_CORS_ORIGINS)")
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length[:20]) > self._policy.body_bytes:
-            raise _too_large(self._policy.body_bytes)
+            raise _body_too_large(self._policy.body_bytes)
 
 
 @contextmanager
-def _traced(scope: Scope, headers: Headers) -> Iterator[Span]:
+def _request_span(scope: Scope, headers: Headers) -> Iterator[Span]:
     if scope["path"] == _HEALTH:
-        # Asked every few seconds by whoever watches the process.
-        with PassThroughTracer().span("request", {}) as told:
-            yield told
+        # Monitoring requests it every few seconds: a span for each would fill the traces.
+        with PassThroughTracer().span("request", {}) as request_span:
+            yield request_span
         return
     given = traceparent_of([(TRACE_HEADER, headers.get(TRACE_HEADER, "").encode())])
-    with continued(given), span("request", method=scope["method"], path=scope["path"]) as told:
-        yield told
+    with continued(given), span("request", method=scope["method"], path=scope["path"]) as request_span:
+        yield request_span
 
 
-def _route(scope: Scope) -> str:
-    # The template and not the path: what a client makes up must not become a label.
-    return str(getattr(scope.get("route"), "path", "none"))
-
-
-def _place(origin: str) -> str | None:
+def _host_of(origin: str) -> str | None:
     try:
         return urlsplit(origin).netloc
     except ValueError:
@@ -130,28 +139,28 @@ def _without_port(host: str) -> str:
     return host if host.endswith("]") or ":" not in host else host.rpartition(":")[0]
 
 
-def _too_large(most: int) -> Problem:
-    return Problem(413, f"the body has more than {most} bytes", headers={"Connection": "close"})
+def _body_too_large(limit: int) -> Problem:
+    return Problem(413, f"the body has more than {limit} bytes", headers={"Connection": "close"})
 
 
-class _Body:
-    """Counts what a client sends without having said how much it will be."""
+class _LimitedBody:
+    """Refuses a request when its body grows over the limit: a chunked body declares no size."""
 
-    def __init__(self, receive: Receive, most: int) -> None:
+    def __init__(self, receive: Receive, limit: int) -> None:
         self._receive = receive
-        self._most = most
-        self._seen = 0
+        self._limit = limit
+        self._received = 0
 
     async def receive(self) -> Message:
         message = await self._receive()
-        self._seen += len(message.get("body", b""))
-        if self._seen > self._most:
-            raise _too_large(self._most)
+        self._received += len(message.get("body", b""))
+        if self._received > self._limit:
+            raise _body_too_large(self._limit)
         return message
 
 
-class _Exchange:
-    """One answer on its way: adds the headers of all answers, and knows whether it has begun."""
+class _TrackedResponse:
+    """Adds the common headers to a response, and records its status and when it began."""
 
     def __init__(self, send: Send, own_id: str) -> None:
         self._send = send
@@ -167,7 +176,7 @@ class _Exchange:
             self.began = time.perf_counter() - self._started
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.id
-            for name, value in _HEADERS.items():
+            for name, value in _SECURITY_HEADERS.items():
                 headers.setdefault(name, value)
         elif message["type"] == "http.response.body":
             self._complete = not message.get("more_body", False)
@@ -177,8 +186,8 @@ class _Exchange:
         if self._complete:
             return
         if self.status:
-            # Without its last chunk the client sees that the answer is broken.
-            _log.error("the answer was cut off: %s", problem.detail)
+            # The status is sent already. Without the last chunk the client sees that the body is broken.
+            _log.error("the response was cut off: %s", problem.detail)
             return
         await problem_response(problem, self.id)(scope, receive, self.send)
 

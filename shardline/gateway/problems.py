@@ -1,4 +1,4 @@
-"""Refusals as problem details (RFC 9457), with the `detail` that Clara's clients read."""
+"""Error responses as problem details (RFC 9457), whose `detail` Clara's clients read."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -22,14 +22,14 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(HTTPException):
-    """A request that is refused: status, what is wrong, and headers such as Retry-After."""
+    """A request is refused: the HTTP status, a sentence that says why, and headers such as Retry-After."""
 
     def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status, detail, dict(headers or {}))
 
 
-def from_error(error: ShardlineError) -> Problem:
-    """The refusal of an error that Shardline raised on purpose."""
+def problem_from_error(error: ShardlineError) -> Problem:
+    """Translate an error of Shardline into the Problem with the matching HTTP status."""
     detail = f"{error}; {error.hint}" if error.hint else str(error)
     if isinstance(error, JobUnknown | ObjectMissing):
         return Problem(404, detail)
@@ -43,13 +43,13 @@ def from_error(error: ShardlineError) -> Problem:
 
 
 def problem_body(status: int, detail: Any, request_id: str) -> bytes:
-    """The body of a refusal."""
+    """Encode problem details as JSON."""
     title = HTTPStatus(status).phrase
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     return orjson.dumps(body | {"request_id": request_id}, default=str)
 
 
 def problem_response(problem: HTTPException, request_id: str) -> Response:
-    """The answer to a refused request."""
+    """Make the response to a refused request."""
     body = problem_body(problem.status_code, problem.detail, request_id)
     return Response(body, problem.status_code, problem.headers, MEDIA_TYPE)

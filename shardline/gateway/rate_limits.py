@@ -1,18 +1,22 @@
-"""How much one user may ask for: requests per minute, streams at once."""
+"""Limits of what one user may request: requests per minute, and streams at a time."""
 
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
 
 from shardline.gateway.problems import Problem
 from shardline_common.ports.clock import Clock
 from shardline_common.runtime.token_bucket import TokenBucket
+from shardline_common.settings.load import Settings
 
-_MOST_USERS = 10_000
+_MAX_USERS = 10_000
+_EVENT_STREAMS, _EVENT_STREAMS_PER_USER = 1000, 50
 
 
 class RateLimit:
-    """Requests per minute and user, with bursts of up to a minute's worth."""
+    """Limits the requests of each user per minute. A burst may use a whole minute's requests at once."""
 
     def __init__(self, per_minute: int, clock: Clock) -> None:
         self._per_minute = per_minute
@@ -20,13 +24,13 @@ class RateLimit:
         self._buckets: dict[str, TokenBucket] = {}
 
     def take(self, user: str) -> None:
-        """Count a request. Raises Problem (429) when it is one too many."""
+        """Count a request. Raise Problem (429) when the user is over the limit."""
         now = self._clock.monotonic()
         bucket = self._buckets.pop(user, None)
         if bucket is None:
             bucket = TokenBucket(60.0 / self._per_minute, float(self._per_minute))
-            # Whoever has been away longest has a full bucket again, or nearly.
-            while len(self._buckets) >= _MOST_USERS:
+            # Evict the user whose last request is the oldest: that bucket is full again, or nearly so.
+            while len(self._buckets) >= _MAX_USERS:
                 self._buckets.pop(next(iter(self._buckets)))
         self._buckets[user] = bucket
         wait = bucket.take(now)
@@ -35,7 +39,7 @@ class RateLimit:
 
 
 class StreamLimit:
-    """Streams at once, of one user and of all."""
+    """Limits the open streams of each user, and of all users together."""
 
     def __init__(self, total: int, per_user: int) -> None:
         self._total = total
@@ -44,17 +48,17 @@ class StreamLimit:
 
     @property
     def open(self) -> int:
-        """Streams open now."""
+        """Number of open streams."""
         return sum(self._open.values())
 
     @contextmanager
     def slot(self, user: str) -> Iterator[None]:
-        """Hold a place for a stream. Raises Problem (429) when there is none."""
+        """Hold a slot for a stream. Raise Problem (429) when none is free."""
         held = self._open.get(user, 0)
         if held >= self._per_user:
             raise _too_many(f"{held} streams of this user are open already", 1.0)
         if self.open >= self._total:
-            raise _too_many("the gateway has as many streams open as it may", 1.0)
+            raise _too_many(f"{self._total} streams are open, which is the limit of this gateway", 1.0)
         self._open[user] = held + 1
         try:
             yield
@@ -62,6 +66,24 @@ class StreamLimit:
             self._open[user] -= 1
             if not self._open[user]:
                 del self._open[user]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """The limits of one gateway process: on requests, on streams of rows, on streams of events."""
+
+    requests: RateLimit
+    row_streams: StreamLimit
+    event_streams: StreamLimit
+
+    @classmethod
+    def of(cls, settings: Settings, clock: Clock) -> Self:
+        """Make the limits from the settings."""
+        return cls(
+            RateLimit(settings.gateway_requests_per_minute, clock),
+            StreamLimit(settings.gateway_streams, settings.gateway_streams_per_user),
+            StreamLimit(_EVENT_STREAMS, _EVENT_STREAMS_PER_USER),
+        )
 
 
 def _too_many(detail: str, wait: float) -> Problem:

@@ -1,4 +1,7 @@
-"""What Clara's clients send, and the job that each of it stands for. Pure."""
+"""The bodies of Clara's requests, and the jobs made from them. Pure.
+
+The class names are the component names of the OpenAPI description, so generated clients use them.
+"""
 
 import re
 import secrets
@@ -30,72 +33,78 @@ _EXAMPLE: dict[str, Any] = {
 }
 
 
-class _Body(BaseModel):
-    # Clara's clients may send fields of their own; what is not known is not refused.
+class _RequestModel(BaseModel):
+    # Unknown fields are ignored: Clara's clients may send fields that Shardline does not know.
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
-class SearchQuery(_Body):
-    """What to search for."""
+class SearchQuery(_RequestModel):
+    """A search."""
 
     query_text: Annotated[str, Field(min_length=1, max_length=10_000, pattern=r"\S")] = Field(
-        description="What to search for."
+        description="The text to search for."
     )
-    top_k: Annotated[int, Field(ge=1, le=1 << 53)] = Field(100, description="Documents read, before filters.")
+    top_k: Annotated[int, Field(ge=1, le=1 << 53)] = Field(
+        100, description="Number of documents to read, before filtering."
+    )
     filters: dict[str, SCALAR | list[SCALAR] | Range] | None = Field(
         None, description="Field → value, list of values, or {gte, lte}."
     )
-    min_quality_score: Annotated[float, Field(ge=0, le=1)] = Field(0.5, description="Lowest score kept.")
+    min_quality_score: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="The lowest quality score of a row."
+    )
     search_types: Annotated[list[SearchName], Field(min_length=1, max_length=10)] = Field(
         ["vector", "graph"], description="`relational` is the keyword search."
     )
     weights: dict[SearchName, Annotated[float, Field(ge=0, le=1e6)]] | None = Field(
-        None, description="Weight of each search; none is Shardline's own."
+        None, description="Weight of each search; null: Shardline's defaults."
     )
 
 
-class CreateRequest(_Body):
-    """A dataset to be made, or streamed."""
+class CreateRequest(_RequestModel):
+    """A dataset to create, or rows to stream."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     name: Annotated[str, Field(min_length=3, max_length=100)] = Field(
-        description="Letters and digits of any script, at least one; spaces, _ and quotes."
+        description="Letters and digits of any script (at least one), spaces, _ and quotes."
     )
     description: Annotated[str, Field(max_length=2000)] = ""
     search_query: SearchQuery
     export_formats: Annotated[list[ExportFormat], Field(max_length=4)] = Field(
-        ["jsonl"], description="The export call makes each when it is asked for."
+        ["jsonl"], description="Formats wanted later; the export call makes each of them."
     )
 
     @field_validator("name")
     @classmethod
     def _plain(cls, value: str) -> str:
         if not _NAME.fullmatch(value):
-            raise ValueError("a name has letters and digits, at least one, spaces, _ and quotes")
+            raise ValueError(
+                "a name may have letters, digits, spaces, _ and quotes, and needs a letter or digit"
+            )
         return value
 
 
-class ExportRequest(_Body):
+class ExportRequest(_RequestModel):
     """The format of an export."""
 
     format: ExportFormat
-    include_metadata: bool = Field(True, description="false leaves the metadata columns out.")
+    include_metadata: bool = Field(True, description="false: leave the metadata columns out.")
 
 
-def new_id(name: str, idempotency_key: str | None) -> str:
-    """A job id for a dataset of that name: the same for the same key, else one of its own."""
+def make_job_id(name: str, idempotency_key: str | None) -> str:
+    """Make the job id of a dataset from its name: with a key always the same id, else a new one."""
     tail = secrets.token_hex(6)
     if idempotency_key is not None:
         tail = sha256(idempotency_key.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     return f"{slugify(name)[:50].rstrip('-')}-{tail}"
 
 
-def job_of(request: CreateRequest, job_id: str, submitted_by: str | None) -> JobSpec:
-    """The job that makes the dataset.
+def job_from_request(request: CreateRequest, job_id: str, submitted_by: str | None) -> JobSpec:
+    """Make the job that creates the dataset.
 
     Raises:
-        JobInvalid: naming each field and what is wrong with it.
+        JobInvalid: a field is not valid; the message names each.
     """
     query = request.search_query
     body = search_body(
@@ -106,7 +115,7 @@ def job_of(request: CreateRequest, job_id: str, submitted_by: str | None) -> Job
         search_types=query.search_types,
         weights={str(name): weight for name, weight in (query.weights or {}).items()},
     )
-    # The rejected are small without their text, and people ask what became of documents.
+    # Users ask why a document is not in the dataset; without their text, rejected documents are small.
     body["quality"]["keep_rejected"] = True
     body |= {
         "job_id": job_id,

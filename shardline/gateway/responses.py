@@ -1,4 +1,7 @@
-"""What Clara's clients get: the shapes of the answers. Pure."""
+"""The bodies of the API's responses, as Clara's clients read them. Pure.
+
+The class names are the component names of the OpenAPI description, so generated clients use them.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -20,30 +23,30 @@ _STATUS: dict[State, Status] = {
 
 
 class Dataset(BaseModel):
-    """A dataset as Clara's clients know it. `state` is Shardline's own, finer word for `status`."""
+    """A dataset as Clara's clients know it. `state` is the state of its job, finer than `status`."""
 
     dataset_id: str
     name: str
     description: str
     status: Status
     state: str
-    created_at: str | None = Field(description="None until a producer has taken the job.")
+    created_at: str | None = Field(description="null until a producer accepts the job.")
     updated_at: str | None
     created_by: str | None
     query_text: str | None
-    document_count: int = Field(description="Rows that landed.")
+    document_count: int = Field(description="Rows written so far.")
     total_tokens: int = Field(description="Words of all rows; 0 until the dataset is complete.")
     quality_score_avg: float = Field(description="Mean score of all rows; 0 until the dataset is complete.")
     export_paths: dict[str, str]
-    progress: float = Field(description="Share that is done, 0 to 1.")
-    rejected: dict[str, int] = Field(description="Documents that the filters dropped, by reason.")
-    dead_letters: dict[str, int] = Field(description="What could not be a document, by reason.")
-    message: str | None = Field(description="Why it failed, or a warning.")
+    progress: float = Field(description="Share of the job that is done, 0 to 1.")
+    rejected: dict[str, int] = Field(description="Documents that the filters rejected, by reason.")
+    dead_letters: dict[str, int] = Field(description="Records that could not be documents, by reason.")
+    message: str | None = Field(description="Why the job failed, or a warning.")
     metadata: dict[str, Any]
 
 
 class DatasetAnswer(BaseModel):
-    """The answer about one dataset."""
+    """The response about one dataset."""
 
     success: bool
     dataset_id: str
@@ -53,7 +56,7 @@ class DatasetAnswer(BaseModel):
 
 
 class DatasetList(BaseModel):
-    """The datasets of a page, and how many there are in all."""
+    """A page of datasets, and the number of all datasets that match."""
 
     datasets: list[Dataset] | dict[str, Dataset] = Field(
         description="A list; for the User-Agent `Clara-Frontend/…` an object by dataset_id."
@@ -64,17 +67,32 @@ class DatasetList(BaseModel):
 
 
 class ExportAnswer(BaseModel):
-    """Where an export lies, and a link that works without a token for a while."""
+    """Where an export is stored, and a link to it that is valid without a token until it expires."""
 
     success: bool
     message: str
     export_path: str
     download_url: str
-    expires_in: int = Field(description="Seconds that the link works.")
+    expires_in: int = Field(description="Seconds for which the link is valid.")
+
+
+class File(BaseModel):
+    """A file of a dataset."""
+
+    file: str
+    download_url: str = Field(description="Valid without a token until it expires.")
+
+
+class FileList(BaseModel):
+    """The files of a completed dataset."""
+
+    dataset_id: str
+    expires_in: int = Field(description="Seconds for which the links are valid.")
+    files: list[File]
 
 
 class Health(BaseModel):
-    """Whether the gateway answers, and what it can reach."""
+    """Which services the gateway can reach."""
 
     status: Literal["healthy"]
     service: Literal["clara_dataset_backend"]
@@ -88,7 +106,7 @@ class Health(BaseModel):
 
 
 class Root(BaseModel):
-    """What is where, for programs."""
+    """The endpoints of the gateway, for programs."""
 
     service: str
     version: str
@@ -97,7 +115,7 @@ class Root(BaseModel):
 
 
 class ProblemDetails(BaseModel):
-    """A refusal (RFC 9457). For a body that does not fit, `detail` lists what is wrong with each field."""
+    """An error (RFC 9457). For a body that is not valid, `detail` lists what is wrong with each field."""
 
     type: str
     title: str
@@ -106,8 +124,16 @@ class ProblemDetails(BaseModel):
     request_id: str
 
 
-def dataset_of(view: JobView, manifest: Mapping[str, Any] | None, exports: Mapping[str, str]) -> Dataset:
-    """A dataset of its job, of its manifest where it is complete, and of the exports made so far."""
+def dataset_from_view(
+    view: JobView, manifest: Mapping[str, Any] | None, exports: Mapping[str, str]
+) -> Dataset:
+    """Make a Dataset of a job.
+
+    Args:
+        view: the job.
+        manifest: the manifest; None until the dataset is complete.
+        exports: the paths of its exports, by format.
+    """
     state, spec, progress = view.state, view.state.spec, view.progress
     totals = manifest["totals"] if manifest else {}
     return Dataset(
@@ -132,6 +158,6 @@ def dataset_of(view: JobView, manifest: Mapping[str, Any] | None, exports: Mappi
     )
 
 
-def status_of(view: JobView) -> Status:
-    """Clara's word for a job's state."""
+def status_from_view(view: JobView) -> Status:
+    """Return the state of a job as Clara's status."""
     return _STATUS[view.state.state]

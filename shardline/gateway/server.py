@@ -6,21 +6,22 @@ import logging
 import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import uvicorn
 
-from shardline.gateway.access_tokens import Tokens
+from shardline.gateway.access_tokens import TokenVerifier
 from shardline.gateway.app import make_app
-from shardline.gateway.audit import Audit
-from shardline.gateway.chunked_response import Ending
-from shardline.gateway.context import Gateway, Uds3
-from shardline.gateway.dataset_library import Library
-from shardline.gateway.job_watcher import Watch
-from shardline.gateway.jwks import Keys, fetch_keys
-from shardline.gateway.rate_limits import RateLimit, StreamLimit
-from shardline.gateway.signed_links import Links
+from shardline.gateway.audit import AuditLog
+from shardline.gateway.chunked_response import StreamOutcome
+from shardline.gateway.context import GatewayContext
+from shardline.gateway.dataset_reader import DatasetReader
+from shardline.gateway.job_watcher import JobWatcher
+from shardline.gateway.jwks import JwksCache, jwks_fetcher
+from shardline.gateway.rate_limits import RequestLimits
+from shardline.gateway.signed_links import LinkSigner
+from shardline.gateway.uds3_status import Uds3Status
 from shardline.gateway.users import SecurityPolicy, security_policy
 from shardline.services.wiring import (
     CLOCK,
@@ -34,25 +35,26 @@ from shardline.services.wiring import (
 from shardline_common.errors import UsageError
 from shardline_common.job.spec import SearchType
 from shardline_common.ports.broker import Broker
-from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.tasks import leaf_errors
 from shardline_common.settings.load import Settings
-from shardline_common.telemetry.health import Probe, serve_health
+from shardline_common.telemetry.health import serve_health
 from shardline_common.telemetry.metrics import Metrics
 from shardline_producer.sources.source import OpenSource
 
 _log = logging.getLogger("shardline.gateway")
-_CERTS = "/protocol/openid-connect/certs"
-_WATCHERS, _WATCHERS_PER_USER = 1000, 50
-_FINISH_SECONDS = 5
+_JWKS_PATH = "/protocol/openid-connect/certs"
+_GRACEFUL_SECONDS = 5
 _CLOSE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """Where streams read; `probe` raises a ShardlineError when nothing can be read there.
+class SourceAccess:
+    """What streams read from.
 
-    `searches` are those that a store is configured for.
+    Attributes:
+        open_source: opens the source of a job.
+        probe: raises a ShardlineError when UDS3 cannot be reached.
+        searches: the searches for which a store is configured.
     """
 
     open_source: OpenSource
@@ -64,141 +66,139 @@ async def serve_gateway(settings: Settings) -> None:
     """Run the gateway until cancelled.
 
     Raises:
-        UsageError: a setting is wrong, or the port is taken.
+        UsageError: a setting is wrong, or the port is in use.
     """
     policy = security_policy(settings)
     async with (
         open_broker(settings) as broker,
-        _open_library(settings) as library,
+        _open_datasets(settings) as datasets,
         open_reader(settings) as remote,
     ):
         open_source = source_factory(settings, settings.files_root, confined=True, remote=remote)
-        reading = Reading(open_source, uds3_probe(settings), uds3_searches(settings))
-        await run_gateway(settings, policy, broker, library, reading)
+        access = SourceAccess(open_source, uds3_probe(settings), uds3_searches(settings))
+        await run_gateway(settings, policy, broker, datasets, access)
 
 
 async def run_gateway(
-    settings: Settings, policy: SecurityPolicy, broker: Broker, library: Library, reading: Reading
+    settings: Settings, policy: SecurityPolicy, broker: Broker, datasets: DatasetReader, access: SourceAccess
 ) -> None:
-    """Run the gateway on these parts until cancelled."""
+    """Run the gateway on these adapters until cancelled.
+
+    1. Listen, so that a port in use is an error before anything else starts.
+    2. Serve metrics and health.
+    3. Follow the jobs, and serve requests until cancelled.
+    """
     for warning in policy.warnings:
         _log.warning("%s", warning)
-    watch = Watch(broker, settings.jobs_partitions, CLOCK)
-    with _listening(policy.host, settings.gateway_port) as listener:
+    jobs = JobWatcher(broker, settings.jobs_partitions, CLOCK)
+    with _listen(policy.host, settings.gateway_port) as listener:
         port: int = listener.getsockname()[1]
-        gateway = _gateway(settings, policy, watch, library, reading, port)
-        probes: dict[str, Probe] = {"jobs": _jobs_probe(watch)}
-        health = serve_health(gateway.metrics, probes, settings.metrics_host, settings.metrics_port)
-        async with health as own:
-            _log.info("serving /metrics, /healthz and /readyz on port %d", own)
+        context = _make_context(settings, policy, jobs, datasets, access, port)
+
+        async def probe_jobs() -> str | None:
+            return jobs.unavailable_reason
+
+        async with serve_health(
+            context.metrics, {"jobs": probe_jobs}, settings.metrics_host, settings.metrics_port
+        ) as metrics_port:
+            _log.info("serving /metrics, /healthz and /readyz on port %d", metrics_port)
             with leaf_errors():
                 async with asyncio.TaskGroup() as tasks:
-                    following = tasks.create_task(watch.run(), name="follow the jobs")
+                    following = tasks.create_task(jobs.run(), name="follow the jobs")
                     _log.info(
                         "serving on http://%s:%d, security mode %s", policy.host, port, settings.security_mode
                     )
-                    await _serve(gateway, listener)
+                    await _serve(context, listener)
                     following.cancel()
 
 
-def _gateway(
+def _make_context(
     settings: Settings,
     policy: SecurityPolicy,
-    watch: Watch,
-    library: Library,
-    reading: Reading,
+    jobs: JobWatcher,
+    datasets: DatasetReader,
+    access: SourceAccess,
     port: int,
-) -> Gateway:
-    audit = Audit(settings.gateway_audit_log, CLOCK)
-    audit.check()
-    key = settings.gateway_link_key
-    tokens = (
-        Tokens(policy, Keys(fetch_keys(policy.issuer + _CERTS), CLOCK)) if policy.everyone is None else None
-    )
-    streams = StreamLimit(settings.gateway_streams, settings.gateway_streams_per_user)
-    watchers = StreamLimit(_WATCHERS, _WATCHERS_PER_USER)
+) -> GatewayContext:
+    audit_log = AuditLog(settings.gateway_audit_log, CLOCK)
+    audit_log.check_writable()
+    token_verifier = None
+    if policy.debug_user is None:
+        token_verifier = TokenVerifier(policy, JwksCache(jwks_fetcher(policy.issuer + _JWKS_PATH), CLOCK))
+    limits = RequestLimits.of(settings, CLOCK)
     metrics = Metrics()
-    metrics.begin_streams(Ending)
-    metrics.follow("gateway_streams_open", lambda: streams.open, "rows")
-    metrics.follow("gateway_streams_open", lambda: watchers.open, "events")
-    return Gateway(
+    metrics.begin_streams(StreamOutcome)
+    metrics.follow("gateway_streams_open", lambda: limits.row_streams.open, "rows")
+    metrics.follow("gateway_streams_open", lambda: limits.event_streams.open, "events")
+    key = settings.gateway_link_key
+    return GatewayContext(
         settings=settings,
         clock=CLOCK,
         metrics=metrics,
         security=policy,
-        tokens=tokens,
-        watch=watch,
-        library=library,
-        open_source=reading.open_source,
-        uds3=Uds3(reading.probe if settings.uds3_enabled else None, reading.searches, CLOCK),
-        audit=audit,
-        rate=RateLimit(settings.gateway_requests_per_minute, CLOCK),
-        streams=streams,
+        token_verifier=token_verifier,
+        audit_log=audit_log,
+        limits=limits,
+        link_signer=LinkSigner(key.get_secret_value().encode() if key else secrets.token_bytes(32)),
+        jobs=jobs,
+        datasets=datasets,
+        open_source=access.open_source,
+        uds3=Uds3Status(access.probe if settings.uds3_enabled else None, access.searches, CLOCK),
         render_lock=asyncio.Lock(),
-        watchers=watchers,
-        links=Links(key.get_secret_value().encode() if key else secrets.token_bytes(32)),
         port=port,
     )
 
 
 @asynccontextmanager
-async def _open_library(settings: Settings) -> AsyncIterator[Library]:
+async def _open_datasets(settings: Settings) -> AsyncIterator[DatasetReader]:
     if settings.s3_bucket is None:
-        _log.warning("S3_BUCKET is not set: streams work, finished datasets cannot be read")
-        yield Library(None, settings.spool_dir)
+        _log.warning("S3_BUCKET is not set: streams work, datasets in a store cannot be read")
+        yield DatasetReader(None, settings.spool_dir)
         return
     async with open_store(settings) as (store, _):
-        yield library_on(store, settings)
+        yield DatasetReader(store, settings.spool_dir)
 
 
-def library_on(store: ObjectStore, settings: Settings) -> Library:
-    """The finished datasets of a store."""
-    return Library(store, settings.spool_dir)
-
-
-@contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-            listener.listen(1024)
-        except OSError as error:
-            raise UsageError(
-                f"{host}:{port} cannot be listened on: {error.strerror}",
-                hint="set CLARA_DATASET_PORT or GATEWAY_HOST",
-            ) from None
-        yield listener
-    finally:
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError as error:
         listener.close()
+        raise UsageError(
+            f"the gateway cannot listen on {host}:{port}: {error.strerror}",
+            hint="set CLARA_DATASET_PORT or GATEWAY_HOST",
+        ) from None
+    return listener
 
 
-class _Server(uvicorn.Server):
-    """Signals are handled by the process, not by the server."""
+class _UvicornServer(uvicorn.Server):
+    """Leaves signals to the process, which cancels the gateway's task."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
-async def _serve(gateway: Gateway, listener: socket.socket) -> None:
+async def _serve(context: GatewayContext, listener: socket.socket) -> None:
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # A stream that stalled is closed; but closing waits for a client to take what was written.
-        stall = int((gateway.settings.gateway_stall_seconds + _CLOSE_SECONDS) * 1000)
+        # A stalled stream is closed, but closing a connection waits until the client takes what was written
+        # before. Without this limit, a client that takes nothing would hold the connection for ever.
+        stall = int((context.settings.gateway_stall_seconds + _CLOSE_SECONDS) * 1000)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stall)
     config = uvicorn.Config(
-        make_app(gateway),
+        make_app(context),
         http="h11",
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=_FINISH_SECONDS,
+        timeout_graceful_shutdown=_GRACEFUL_SECONDS,
     )
-    server = _Server(config)
+    server = _UvicornServer(config)
     serving = asyncio.ensure_future(server.serve([listener]))
     try:
         await asyncio.shield(serving)
@@ -206,10 +206,3 @@ async def _serve(gateway: Gateway, listener: socket.socket) -> None:
         server.should_exit = True
         await serving
         raise
-
-
-def _jobs_probe(watch: Watch) -> Probe:
-    async def probe() -> str | None:
-        return watch.trouble
-
-    return probe

@@ -1,4 +1,4 @@
-"""Who calls, and what their roles allow."""
+"""Users, the permissions of their roles, and the security policy of the gateway."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -8,8 +8,8 @@ from shardline_common.errors import UsageError
 from shardline_common.settings.load import Settings
 
 
-class Right(StrEnum):
-    """What a role may allow."""
+class Permission(StrEnum):
+    """A kind of action that a role may allow."""
 
     READ = "read"
     CREATE = "create"
@@ -17,40 +17,49 @@ class Right(StrEnum):
     PURGE = "purge"
 
 
-_LOOPBACK, _EVERYWHERE = "127.0.0.1", "0.0.0.0"  # noqa: S104 - where every request carries a token
+_LOOPBACK = "127.0.0.1"
+_ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - used only where every request needs a token
 _CREATORS = frozenset({"admin", "trainer", "analyst"})
 _EXPORTERS = frozenset({"admin", "trainer"})
-ROLES = {
-    Right.READ: _CREATORS,
-    Right.CREATE: _CREATORS,
-    Right.EXPORT: _EXPORTERS,
-    Right.PURGE: _EXPORTERS,
+ROLES_BY_PERMISSION = {
+    Permission.READ: _CREATORS,
+    Permission.CREATE: _CREATORS,
+    Permission.EXPORT: _EXPORTERS,
+    Permission.PURGE: _EXPORTERS,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A caller. `name` is for people: the audit log, `submitted_by`."""
+    """The caller of a request. `name` is shown in the audit log and in a job's `submitted_by`."""
 
     id: str
     name: str
     roles: frozenset[str] = field(default_factory=frozenset)
 
-    def may(self, right: Right) -> bool:
-        """Whether one of the roles allows it."""
-        return bool(self.roles & ROLES[right])
+    def has(self, permission: Permission) -> bool:
+        """Whether one of the user's roles allows the action."""
+        return bool(self.roles & ROLES_BY_PERMISSION[permission])
 
-    def require(self, right: Right) -> None:
-        """Raise Problem (403) unless one of the roles allows it."""
-        if not self.may(right):
-            raise Problem(403, f"none of the roles of {self.name} allows to {right.value}")
+    def require(self, permission: Permission) -> None:
+        """Raise Problem (403) when none of the user's roles allows the action."""
+        if not self.has(permission):
+            raise Problem(403, f"no role of {self.name} has the permission '{permission.value}'")
 
 
 @dataclass(frozen=True, slots=True)
 class SecurityPolicy:
-    """Who is let in. `everyone` None: only who has a token; else all are that user."""
+    """How the gateway authenticates requests, and where it listens.
 
-    everyone: User | None
+    Attributes:
+        debug_user: the user of every request, without a token; None: every request needs a token.
+        issuer: the issuer that a token must name.
+        audience: the audience that a token must name.
+        host: the address to listen on.
+        warnings: sentences to log at the start.
+    """
+
+    debug_user: User | None
     issuer: str = ""
     audience: str = ""
     host: str = _LOOPBACK
@@ -58,45 +67,41 @@ class SecurityPolicy:
 
     @property
     def loopback_only(self) -> bool:
-        """Whether only this machine may reach the port."""
+        """Whether the port can be reached from this machine only."""
         return self.host in ("127.0.0.1", "::1", "localhost")
 
 
 def security_policy(settings: Settings) -> SecurityPolicy:
-    """The policy that the settings ask for.
+    """Make the policy from the settings.
 
     Raises:
-        UsageError: production without tokens, or tokens without a Keycloak.
+        UsageError: tokens are switched off in production, or required without the address of Keycloak.
     """
     mode = settings.security_mode
     if mode == "production" and not settings.jwt_enabled:
         raise UsageError(
-            "CLARA_SECURITY_MODE=production with CLARA_JWT_ENABLED=false would let everyone in",
+            "CLARA_SECURITY_MODE=production with CLARA_JWT_ENABLED=false would accept every request",
             hint="set CLARA_JWT_ENABLED=true, or CLARA_SECURITY_MODE=development, debug or testing",
         )
-    if settings.jwt_enabled and mode in ("production", "development"):
-        return _with_tokens(settings)
-    return _without_tokens(settings)
-
-
-def _with_tokens(settings: Settings) -> SecurityPolicy:
+    if not settings.jwt_enabled or mode not in ("production", "development"):
+        roles = frozenset(role.strip() for role in settings.debug_user_roles.split(",") if role.strip())
+        user = User(settings.debug_user_id, settings.debug_user_email, roles)
+        warning = (
+            "NO TOKEN IS REQUIRED: every request to this port is made as "
+            f"{user.name} ({', '.join(sorted(roles))})"
+        )
+        return SecurityPolicy(user, host=settings.gateway_host or _LOOPBACK, warnings=(warning,))
     if not settings.keycloak_url:
         raise UsageError(
-            f"CLARA_SECURITY_MODE={settings.security_mode} asks for tokens, and KEYCLOAK_URL is not set",
+            f"CLARA_SECURITY_MODE={mode} requires tokens, and KEYCLOAK_URL is not set",
             hint="set KEYCLOAK_URL, KEYCLOAK_REALM and KEYCLOAK_CLIENT_ID",
         )
     issuer = f"{settings.keycloak_url.rstrip('/')}/realms/{settings.keycloak_realm}"
-    plain = "KEYCLOAK_URL is not https: whoever can change that traffic can make tokens"
-    warnings = (plain,) if issuer.startswith("http://") else ()
+    plain = "KEYCLOAK_URL is not https: an attacker who can modify that traffic can forge tokens"
     return SecurityPolicy(
-        None, issuer, settings.keycloak_client_id, settings.gateway_host or _EVERYWHERE, warnings
+        None,
+        issuer,
+        settings.keycloak_client_id,
+        settings.gateway_host or _ALL_INTERFACES,
+        (plain,) if issuer.startswith("http://") else (),
     )
-
-
-def _without_tokens(settings: Settings) -> SecurityPolicy:
-    roles = frozenset(role.strip() for role in settings.debug_user_roles.split(",") if role.strip())
-    user = User(settings.debug_user_id, settings.debug_user_email, roles)
-    warning = (
-        f"NO TOKEN IS ASKED FOR: everyone who reaches this port is {user.name} ({', '.join(sorted(roles))})"
-    )
-    return SecurityPolicy(user, host=settings.gateway_host or _LOOPBACK, warnings=(warning,))

@@ -1,4 +1,4 @@
-"""Debian's Chromium without a screen."""
+"""Debian's Chromium, headless."""
 
 import shutil
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ _FLAGS = (
 
 @contextmanager
 def browser(folder: Path, *flags: str) -> Iterator[Chrome]:
-    """A browser with a profile of its own; a test that cannot have one fails, saying what to install."""
+    """Start a browser with its own profile. Without Chromium the test fails and names what to install."""
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if program is None or driver is None:
         pytest.fail("the page's tests need Chromium: apt-get install chromium chromium-driver", pytrace=False)

@@ -1,4 +1,4 @@
-"""Two servers that the tests without wishes of their own share: an open one, and one that asks for tokens."""
+"""The two servers that most tests share: one without tokens, one that requires tokens."""
 
 from collections.abc import Iterator
 
@@ -10,10 +10,10 @@ from tests.gateway.system import Server, running
 
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A gateway that asks for no token, with a producer and a worker."""
+    """A gateway that requires no token, with a producer and a worker."""
     folder = tmp_path_factory.mktemp("gateway")
-    many = {"GATEWAY_REQUESTS_PER_MINUTE": "1000000", "GATEWAY_STREAMS_PER_USER": "20"}
-    with running(folder, **many) as server:
+    limits = {"GATEWAY_REQUESTS_PER_MINUTE": "1000000", "GATEWAY_STREAMS_PER_USER": "20"}
+    with running(folder, **limits) as server:
         yield server
 
 
@@ -24,7 +24,7 @@ def realm() -> Iterator[Realm]:
 
 
 def guarded(realm: Realm, **env: str) -> dict[str, str]:
-    """The settings of a gateway that asks for tokens of the realm."""
+    """The settings of a gateway that requires tokens of the realm."""
     return {
         "CLARA_SECURITY_MODE": "production",
         "KEYCLOAK_URL": realm.url,

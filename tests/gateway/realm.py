@@ -1,4 +1,4 @@
-"""A Keycloak realm as far as the gateway sees it: a JWKS document over HTTP, and tokens."""
+"""What the gateway needs of a Keycloak realm: a JWKS over HTTP, and tokens."""
 
 import json
 import time
@@ -19,7 +19,7 @@ _PATH = f"/realms/{REALM}/protocol/openid-connect/certs"
 
 
 class Realm:
-    """Keys by id; `requests` counts how often they were asked for; `away` makes it fail."""
+    """Signing keys by id. `requests` counts the fetches of the JWKS; while `away` is true they fail."""
 
     def __init__(self) -> None:
         self.keys: dict[str, rsa.RSAPrivateKey] = {}
@@ -29,11 +29,11 @@ class Realm:
         self.add("first")
 
     def add(self, kid: str) -> None:
-        """A new signing key."""
+        """Add a signing key."""
         self.keys[kid] = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
     def document(self) -> bytes:
-        """The JWKS."""
+        """Return the JWKS."""
         keys = [
             json.loads(RSAAlgorithm.to_jwk(key.public_key())) | {"kid": kid, "alg": "RS256", "use": "sig"}
             for kid, key in self.keys.items()
@@ -41,7 +41,7 @@ class Realm:
         return json.dumps({"keys": keys}).encode()
 
     def claims(self, roles: list[str], **changes: Any) -> dict[str, Any]:
-        """What Keycloak puts into an access token."""
+        """Return the claims of an access token of Keycloak."""
         claims = {
             "iss": f"{self.url}/realms/{REALM}",
             "aud": AUDIENCE,
@@ -53,11 +53,11 @@ class Realm:
         return {name: value for name, value in (claims | changes).items() if value is not None}
 
     def token(self, *roles: str, kid: str = "first", **changes: Any) -> str:
-        """A token signed with a key of the realm."""
+        """Make a token signed with a key of the realm."""
         return jwt.encode(self.claims(list(roles), **changes), self.keys[kid], "RS256", headers={"kid": kid})
 
     def public_pem(self) -> bytes:
-        """The public key, as anyone may have it."""
+        """Return the public key as PEM."""
         return (
             self.keys["first"]
             .public_key()
@@ -67,7 +67,7 @@ class Realm:
 
 @contextmanager
 def running_realm() -> Iterator[Realm]:
-    """A realm on a port of its own."""
+    """Serve a realm on a free port."""
     realm = Realm()
 
     class Handler(QuietHandler):

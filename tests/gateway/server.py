@@ -1,9 +1,9 @@
-"""The gateway as a real process, with a producer and a worker beside it, on a source made for tests.
+"""The gateway as a real process with a producer and a worker, on a scripted source.
 
-`python -m tests.gateway.server FOLDER`: settings come from the environment, as ever. What the source
-does hangs on the words of the search: `broken` fails in the middle, `slow` waits before each batch,
-`endless` never ends, `away` cannot be reached, `silent` gives nothing and does not end, `held` gives one
-batch and goes on when a file with the job's id as its name lies where the server runs.
+`python -m tests.gateway.server FOLDER`; the settings come from the environment. The words of the search
+script the source: `broken` fails in the middle, `slow` waits before each batch, `endless` never ends, `away`
+cannot be reached, `silent` yields nothing and does not end, `held` yields one batch and continues when a file
+named like the job's id exists in the server's working directory.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from shardline.gateway.dataset_library import Library
-from shardline.gateway.server import Reading, run_gateway
+from shardline.gateway.dataset_reader import DatasetReader
+from shardline.gateway.server import SourceAccess, run_gateway
 from shardline.gateway.users import security_policy
 from shardline.services.sample import sample_document
 from shardline.services.wiring import CLOCK, producer_policy, slots
@@ -48,12 +48,12 @@ _FIELDS = {
 }
 _BREAKS_AT = 500
 _SMALL_BATCH, _SLOW_SECONDS = 20, 0.3
-# A stop is waited for, and not cut short: how long it takes depends on the machine.
+# Long, so that a slow machine does not cut a stop short.
 _GRACE_SECONDS = 60.0
 
 
 def sample_documents(count: int) -> dict[str, Document]:
-    """Documents of the sample, by id."""
+    """Return documents of the sample, by id."""
     documents = {}
     for number in range(count):
         value = sample_document(number)
@@ -64,7 +64,7 @@ def sample_documents(count: int) -> dict[str, Document]:
 
 
 class ScriptedStore:
-    """Implements `PlannedStore`: a database in memory that does what the search's words say."""
+    """Implements `PlannedStore` in memory, scripted by the words of the search."""
 
     def __init__(self, spec: JobSpec, documents: dict[str, Document]) -> None:
         text = spec.query.text or ""
@@ -73,11 +73,11 @@ class ScriptedStore:
         self._inner = MemoryDatabase(spec, documents, _FIELDS)
         self._filters = spec.query.filters
         self._given = 0
-        # A place in the source, not in the reading of it: a producer that goes on breaks there again.
+        # A position in the source, so that a producer that takes the job over fails there too.
         self._breaks_at = sorted(documents)[_BREAKS_AT] if len(documents) > _BREAKS_AT else ""
 
     async def describe(self) -> Description:
-        """A scan, so that nothing is ranked: the words are stage directions."""
+        """A scan without ranking: the words script the source and match no document."""
         if "away" in self._words:
             raise SourceUnavailable("the test's database is away", hint="start it")
         check_filters(self._filters, list(_FIELDS))
@@ -89,7 +89,7 @@ class ScriptedStore:
         after: Entry | None,
         limit: int | None,
     ) -> AsyncGenerator[list[Entry], None]:
-        """By id; `endless` counts on for ever."""
+        """Yield entries by id; `endless` never stops."""
         if "endless" in self._words:
             start = int(after.id) + 1 if after else 0
             end = start + (limit or 1000)
@@ -103,7 +103,7 @@ class ScriptedStore:
 
     @asynccontextmanager
     async def fetcher(self, _: Mapping[str, Any]) -> AsyncIterator["ScriptedStore"]:
-        """Says in the log when it is opened and closed."""
+        """Log when the source is opened and closed."""
         _log.info("source opened")
         try:
             yield self
@@ -111,7 +111,7 @@ class ScriptedStore:
             _log.info("source closed after %d documents", self._given)
 
     async def fetch(self, entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
-        """Contents, as the words say."""
+        """Fetch documents as scripted."""
         if "silent" in self._words:
             await asyncio.Event().wait()
         if "slow" in self._words:
@@ -129,7 +129,7 @@ class ScriptedStore:
 
 
 def main() -> None:
-    """Serve until stopped."""
+    """Serve until stopped by a signal."""
     settings = load_settings().settings
     log_to_stderr(settings.log_level, settings.log_format, settings.secrets())
     folder = Path(sys.argv[1])
@@ -148,12 +148,12 @@ async def _serve(settings: Settings, folder: Path) -> None:
     )
     with spool_folder(settings.spool_dir) as spool:
         worker = Worker(worker_context(broker, store, spool, clock=CLOCK, metrics=metrics))
-        library = Library(store, settings.spool_dir)
+        datasets = DatasetReader(store, settings.spool_dir)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(JobCoordinator(producer).run())
             tasks.create_task(worker.run())
-            reading = Reading(open_source, _present, frozenset({"vector", "graph", "keyword"}))
-            await run_gateway(settings, security_policy(settings), broker, library, reading)
+            access = SourceAccess(open_source, _present, frozenset({"vector", "graph", "keyword"}))
+            await run_gateway(settings, security_policy(settings), broker, datasets, access)
 
 
 async def _present() -> None:

@@ -17,7 +17,7 @@ from shardline.gateway.request_models import CreateRequest
 
 _SERVING = re.compile(r"serving on http://[^ ]*:(\d+),")
 SECONDS = 90.0
-# Of one question among many: what is not answered by then is asked again.
+# For one of several tries: a try that times out is repeated.
 TRY_SECONDS = 10.0
 
 
@@ -32,11 +32,11 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def text(self) -> str:
-        """What it logged."""
+        """Return the log."""
         return self.log.read_text(errors="replace")
 
     def until_logged(self, pattern: str | re.Pattern[str]) -> re.Match[str]:
-        """The first match in the log, once it is there."""
+        """Wait for a match in the log and return it."""
         deadline = time.monotonic() + SECONDS
         while (found := re.search(pattern, self.text())) is None:
             assert self.popen.poll() is None, self.text()
@@ -45,32 +45,32 @@ class Server:
         return found
 
     def lines(self, request_id: str) -> list[str]:
-        """What it logged of one request."""
+        """Return the log lines of one request."""
         return [line for line in self.text().splitlines() if f'"request_id": "{request_id}"' in line]
 
     def audit(self) -> str:
-        """The audit log."""
+        """Return the audit log."""
         return (self.folder / "audit.jsonl").read_text()
 
     def audited(self, request_id: str, outcome: str) -> bool:
-        """Whether the audit log has a request with this outcome."""
-        told = (f'"request_id":"{request_id}"', f'"outcome":"{outcome}"')
-        return any(all(part in line for part in told) for line in self.audit().splitlines())
+        """Whether the audit log records a request with this outcome."""
+        fields = (f'"request_id":"{request_id}"', f'"outcome":"{outcome}"')
+        return any(all(field in line for field in fields) for line in self.audit().splitlines())
 
     def health(self) -> dict[str, Any]:
-        """What it says of itself."""
+        """Return the body of /health."""
         found: dict[str, Any] = requests.get(f"{self.url}/health", timeout=TRY_SECONDS).json()
         return found
 
     def stop(self) -> int:
-        """End it as a service manager does."""
+        """Stop it as a service manager does, and return the exit code."""
         self.popen.send_signal(signal.SIGTERM)
         return self.popen.wait(SECONDS)
 
 
 @contextmanager
 def running(folder: Path, *command: str, **env: str) -> Iterator[Server]:
-    """A gateway with a producer and a worker, or the command of one's choice, on a port of its own."""
+    """Run a gateway with a producer and a worker, or another command, on a free port."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "server.log"
     settings = {
@@ -107,7 +107,7 @@ def running(folder: Path, *command: str, **env: str) -> Iterator[Server]:
 
 
 def body(text: str = "Satzung", **changes: Any) -> dict[str, Any]:
-    """The body of a create or stream call, as Clara's client makes it."""
+    """Make the body of a create or stream call, as Clara's client does."""
     query = {"query_text": text, "top_k": 1000, "min_quality_score": 0.5, "search_types": ["vector", "graph"]}
     query |= {"filters": {}} | {name: changes.pop(name) for name in tuple(changes) if name in _QUERY}
     return {
@@ -121,11 +121,11 @@ def body(text: str = "Satzung", **changes: Any) -> dict[str, Any]:
 _QUERY = set(CreateRequest.model_fields["search_query"].annotation.model_fields)  # type: ignore[union-attr]
 
 
-def eventually(holds: Callable[[], bool], told: object = "") -> None:
-    """Return once it holds; fail after a while, with what was told. What answers late does not hold yet."""
+def eventually(holds: Callable[[], bool], details: object = "") -> None:
+    """Wait until the condition holds; fail after a while and show `details`. A time-out counts as false."""
     deadline = time.monotonic() + SECONDS
     while not _now(holds):
-        assert time.monotonic() < deadline, told
+        assert time.monotonic() < deadline, details
         time.sleep(0.05)
 
 
@@ -137,7 +137,7 @@ def _now(holds: Callable[[], bool]) -> bool:
 
 
 def ended(url: str, dataset_id: str, **options: Any) -> dict[str, Any]:
-    """A dataset's data once it is completed or failed."""
+    """Wait until a dataset is completed or failed, and return its data."""
     data: dict[str, Any] = {}
 
     def over() -> bool:

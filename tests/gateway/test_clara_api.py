@@ -1,4 +1,4 @@
-"""Clara's Python API and script: the same names, the same lines, and a file that is whole or not there."""
+"""Clara's Python API and script: the same names and lines, and a file that is complete or absent."""
 
 import asyncio
 import json
@@ -89,7 +89,7 @@ def test_statistics(api: DatasetSearchAPI) -> None:
 
 
 @pytest.mark.parametrize("text", ["away", "broken"])
-async def test_a_failure_raises_and_leaves_what_was_there(
+async def test_a_failure_raises_and_keeps_the_old_file(
     api: DatasetSearchAPI, tmp_path: Path, text: str
 ) -> None:
     path = tmp_path / "training.jsonl"
@@ -122,7 +122,7 @@ async def test_an_unknown_filter_is_refused(api: DatasetSearchAPI) -> None:
         await api.search_datasets(DatasetSearchQuery("x", filters={"colour": "red"}))
 
 
-def test_a_file_that_cannot_be_written_is_false(api: DatasetSearchAPI, tmp_path: Path) -> None:
+def test_export_returns_false_when_the_file_cannot_be_written(api: DatasetSearchAPI, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert api.export_to_jsonl([DatasetDocument("1", "x")], str(tmp_path / "file" / "below")) is False
     assert api.export_to_jsonl([DatasetDocument("1", "x", {"a": object()})], str(tmp_path / "x")) is False
@@ -143,11 +143,11 @@ def test_any_document_is_one_line(text: str, score: float) -> None:
 
 
 def available() -> bool:
-    """As it stands now."""
+    """Read the flag anew: it is computed at each access."""
     return shardline.clara.UDS3_AVAILABLE
 
 
-def test_what_is_not_configured_is_not_available(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_uds3_is_available_only_when_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("POSTGRES_HOST", "UDS3_POSTGRES_HOST", "UDS3_ENABLED"):
         monkeypatch.delenv(name, raising=False)
@@ -162,7 +162,7 @@ def test_what_is_not_configured_is_not_available(monkeypatch: pytest.MonkeyPatch
     assert not available()
 
 
-def test_nothing_on_its_way_needs_posix(tmp_path: Path) -> None:
+def test_the_export_imports_no_posix_module(tmp_path: Path) -> None:
     posix = ("fcntl", "grp", "pwd", "resource", "syslog", "termios", "tty", "posix_ipc")
     code = f"""
 import sys
@@ -187,7 +187,7 @@ shardline.cli.app.main()
 
 
 def script(folder: Path, *options: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """`shardline export` as a user calls it."""
+    """Run `shardline export` as a user does."""
     return subprocess.run(
         [sys.executable, "-m", "shardline", "export", *options],
         cwd=folder,
@@ -200,7 +200,7 @@ def script(folder: Path, *options: str, **env: str) -> subprocess.CompletedProce
 
 
 @pytest.mark.parametrize(
-    ("env", "said"),
+    ("env", "message"),
     [
         ({"POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": "1"}, "error:"),
         ({}, "UDS3 is not configured"),
@@ -208,10 +208,12 @@ def script(folder: Path, *options: str, **env: str) -> subprocess.CompletedProce
         ({"UDS3_ENABLED": "false"}, "UDS3 is not configured"),
     ],
 )
-def test_the_script_fails_with_1_and_leaves_no_file(tmp_path: Path, env: dict[str, str], said: str) -> None:
+def test_the_script_fails_with_1_and_leaves_no_file(
+    tmp_path: Path, env: dict[str, str], message: str
+) -> None:
     found = script(tmp_path, "--query", "Dach", "--output", "out/training.jsonl", **env)
     assert found.returncode == 1, found.stderr
-    assert said in found.stderr
+    assert message in found.stderr
     assert "Traceback" not in found.stderr
     assert not list(tmp_path.rglob("*training*"))
 

@@ -1,4 +1,4 @@
-"""A client written to Clara's table works unchanged, with and without Clara's User-Agent."""
+"""A client written for Clara's API works unchanged, with and without Clara's User-Agent."""
 
 import json
 import uuid
@@ -21,11 +21,11 @@ def session(request: pytest.FixtureRequest) -> requests.Session:
     return found
 
 
-def listed(answer: requests.Response) -> dict[str, Any]:
-    """The datasets of a list by id, read as each kind of client does."""
-    answer.raise_for_status()
-    datasets = answer.json()["datasets"]
-    if answer.request.headers["User-Agent"].startswith("Clara-Frontend/"):
+def listed(response: requests.Response) -> dict[str, Any]:
+    """Return the datasets of a list by id, read as each kind of client reads it."""
+    response.raise_for_status()
+    datasets = response.json()["datasets"]
+    if response.request.headers["User-Agent"].startswith("Clara-Frontend/"):
         return {one["dataset_id"]: one for one in datasets.values()}
     return {one["dataset_id"]: one for one in datasets}
 
@@ -34,10 +34,10 @@ def test_create_list_get_export_delete(gateway: Server, session: requests.Sessio
     name, datasets = f"Prüfung {uuid.uuid4().hex[:8]}", f"{gateway.url}/api/datasets"
     made = session.post(datasets, json=body(name=name, description="Probe"), timeout=SECONDS)
     assert made.status_code == 200
-    answer = made.json()
-    assert set(answer) == {"success", "dataset_id", "status", "message", "data"}
-    assert (answer["success"], answer["status"]) == (True, "pending")
-    dataset_id = answer["dataset_id"]
+    response = made.json()
+    assert set(response) == {"success", "dataset_id", "status", "message", "data"}
+    assert (response["success"], response["status"]) == (True, "pending")
+    dataset_id = response["dataset_id"]
     before = session.get(datasets, timeout=SECONDS)
     assert listed(before)[dataset_id]["name"] == name
     assert before.json()["total_count"] >= 1
@@ -55,11 +55,11 @@ def test_create_list_get_export_delete(gateway: Server, session: requests.Sessio
 
     export = session.post(f"{datasets}/{dataset_id}/export", json={"format": "jsonl"}, timeout=SECONDS)
     export.raise_for_status()
-    told = export.json()
-    assert told["success"]
-    assert told["export_path"].endswith(".jsonl")
+    exported = export.json()
+    assert exported["success"]
+    assert exported["export_path"].endswith(".jsonl")
     # The page fetches the link without a token, and without the session.
-    whole = requests.get(gateway.url + told["download_url"], timeout=SECONDS)
+    whole = requests.get(gateway.url + exported["download_url"], timeout=SECONDS)
     assert {line["document_id"] for line in map(json.loads, whole.text.splitlines())} == {
         row["document_id"] for row in rows
     }
@@ -68,7 +68,7 @@ def test_create_list_get_export_delete(gateway: Server, session: requests.Sessio
     assert gone.json()["success"]
 
 
-def test_the_stream_is_the_dataset(gateway: Server, session: requests.Session) -> None:
+def test_a_stream_sends_rows_as_json_lines(gateway: Server, session: requests.Session) -> None:
     url = f"{gateway.url}/api/datasets/stream"
     name, text = "Größe „Über“", 'Baurecht "Dachanlage" ä€\u2028'
     streamed = session.post(url, json=body(text, name=name), stream=True, timeout=SECONDS)
@@ -120,9 +120,9 @@ def test_health_and_root(gateway: Server, session: requests.Session) -> None:
         {"filters": {"pages": {"gte": 3}, "domain": ["baurecht", "umweltrecht"]}},
     ],
 )
-def test_what_clients_send_is_taken(gateway: Server, changes: dict[str, Any]) -> None:
-    answer = requests.post(f"{gateway.url}/api/datasets/stream", json=body(**changes), timeout=SECONDS)
-    assert answer.status_code == 200, answer.text
+def test_valid_queries_are_accepted(gateway: Server, changes: dict[str, Any]) -> None:
+    response = requests.post(f"{gateway.url}/api/datasets/stream", json=body(**changes), timeout=SECONDS)
+    assert response.status_code == 200, response.text
 
 
 @pytest.mark.parametrize(
@@ -140,21 +140,21 @@ def test_what_clients_send_is_taken(gateway: Server, changes: dict[str, Any]) ->
         ({"export_formats": ["xml"]}, "export_formats"),
     ],
 )
-def test_what_does_not_fit_is_named(gateway: Server, changes: dict[str, Any], field: str) -> None:
+def test_an_invalid_field_is_named(gateway: Server, changes: dict[str, Any], field: str) -> None:
     for path in ("/api/datasets", "/api/datasets/stream"):
-        answer = requests.post(gateway.url + path, json=body() | body(**changes), timeout=SECONDS)
-        assert answer.status_code == 422
-        assert answer.headers["Content-Type"] == "application/problem+json"
-        assert any(field in item["loc"] for item in answer.json()["detail"])
+        response = requests.post(gateway.url + path, json=body() | body(**changes), timeout=SECONDS)
+        assert response.status_code == 422
+        assert response.headers["Content-Type"] == "application/problem+json"
+        assert any(field in item["loc"] for item in response.json()["detail"])
     assert not (gateway.folder.parent / "etc").exists()
 
 
 def test_an_unknown_filter_is_refused_before_the_first_line(gateway: Server) -> None:
-    answer = requests.post(
+    response = requests.post(
         f"{gateway.url}/api/datasets/stream", json=body(filters={"colour": "red"}), timeout=SECONDS
     )
-    assert answer.status_code == 422
-    assert "document_type" in answer.json()["detail"]
+    assert response.status_code == 422
+    assert "document_type" in response.json()["detail"]
 
 
 def test_the_list_has_pages_and_a_filter(gateway: Server) -> None:
@@ -176,7 +176,7 @@ def test_the_list_has_pages_and_a_filter(gateway: Server) -> None:
     assert requests.get(url, params={"status": "lost"}, timeout=SECONDS).status_code == 422
 
 
-def test_what_is_not_there(gateway: Server) -> None:
+def test_unknown_and_unfinished_datasets_are_refused(gateway: Server) -> None:
     missing = requests.get(f"{gateway.url}/api/datasets/no-such", timeout=SECONDS)
     assert missing.status_code == 404
     assert missing.json()["detail"] == "there is no dataset 'no-such'"
@@ -193,7 +193,7 @@ def test_what_is_not_there(gateway: Server) -> None:
     assert ended(gateway.url, running)["state"] == "cancelled"
 
 
-def test_the_same_key_is_the_same_dataset(gateway: Server) -> None:
+def test_the_same_idempotency_key_is_the_same_dataset(gateway: Server) -> None:
     url, key = f"{gateway.url}/api/datasets", {"Idempotency-Key": uuid.uuid4().hex}
     first = requests.post(url, json=body(top_k=3), headers=key, timeout=SECONDS).json()
     again = requests.post(url, json=body(top_k=3), headers=key, timeout=SECONDS).json()

@@ -1,4 +1,4 @@
-"""Exports and downloads: every format holds the same rows, ranges and links do what they should."""
+"""Exports and downloads: every format has the same rows; ranges, links and events work."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import requests
 
-from shardline.gateway.export_formats import Parquet
+from shardline.gateway.export_formats import ParquetExport
 from shardline.gateway.problems import Problem
 from shardline_common.dataset.verify import Verifier
 from shardline_common.job.names import Layout
@@ -22,7 +22,7 @@ from tests.make import job
 
 @pytest.fixture(scope="module")
 def dataset(gateway: Server) -> str:
-    """A finished dataset."""
+    """A completed dataset."""
     made = requests.post(
         f"{gateway.url}/api/datasets", json=body(name="Export", top_k=500), timeout=SECONDS
     ).json()
@@ -33,26 +33,28 @@ def dataset(gateway: Server) -> str:
 
 @pytest.fixture(scope="module")
 def rows(gateway: Server, dataset: str) -> list[dict[str, Any]]:
-    """Its rows, read from the shards in the store."""
+    """The rows of the dataset, read from the shards in the store."""
     folder = gateway.folder / "store" / "export" / dataset / "data"
     shards = sorted(folder.rglob("*.jsonl"))
     return [json.loads(line) for shard in shards for line in shard.read_text("utf-8").split("\n") if line]
 
 
 def exported(gateway: Server, dataset: str, name: str, **options: Any) -> bytes:
-    """An export, fetched by its link."""
+    """Make an export and download it by its link."""
     url = f"{gateway.url}/api/datasets/{dataset}/export"
-    told = requests.post(url, json={"format": name} | options, timeout=SECONDS)
-    assert told.status_code == 200, told.text
-    answer = requests.get(gateway.url + told.json()["download_url"], timeout=SECONDS)
-    assert answer.status_code == 200
-    # The second call finds the first one's file.
+    made = requests.post(url, json={"format": name} | options, timeout=SECONDS)
+    assert made.status_code == 200, made.text
+    response = requests.get(gateway.url + made.json()["download_url"], timeout=SECONDS)
+    assert response.status_code == 200
+    # A second call returns the same file.
     again = requests.post(url, json={"format": name} | options, timeout=SECONDS).json()
-    assert again["export_path"] == told.json()["export_path"]
-    return answer.content
+    assert again["export_path"] == made.json()["export_path"]
+    return response.content
 
 
-def test_jsonl_is_the_shards(gateway: Server, dataset: str, rows: list[dict[str, Any]]) -> None:
+def test_a_jsonl_export_has_the_rows_of_the_shards(
+    gateway: Server, dataset: str, rows: list[dict[str, Any]]
+) -> None:
     lines = exported(gateway, dataset, "jsonl").decode().split("\n")
     assert [json.loads(line) for line in lines if line] == rows
     bare = exported(gateway, dataset, "jsonl", include_metadata=False).decode().splitlines()
@@ -60,13 +62,13 @@ def test_jsonl_is_the_shards(gateway: Server, dataset: str, rows: list[dict[str,
     assert len(bare) == len(rows)
 
 
-def test_json_is_one_object(gateway: Server, dataset: str, rows: list[dict[str, Any]]) -> None:
+def test_a_json_export_is_one_object(gateway: Server, dataset: str, rows: list[dict[str, Any]]) -> None:
     found = json.loads(exported(gateway, dataset, "json"))
     assert found["documents"] == rows
     assert (found["dataset_id"], found["name"]) == (dataset, "Export")
 
 
-def test_csv_is_a_table(gateway: Server, dataset: str, rows: list[dict[str, Any]]) -> None:
+def test_a_csv_export_is_a_table(gateway: Server, dataset: str, rows: list[dict[str, Any]]) -> None:
     text = exported(gateway, dataset, "csv").decode()
     found = list(csv.DictReader(io.StringIO(text, newline="")))
     assert [row["document_id"] for row in found] == [row["document_id"] for row in rows]
@@ -74,7 +76,7 @@ def test_csv_is_a_table(gateway: Server, dataset: str, rows: list[dict[str, Any]
     assert [row["metadata.title"] for row in found] == [row["metadata"]["title"] or "" for row in rows]
 
 
-def test_parquet_has_the_schema_of_the_dataset(
+def test_a_parquet_export_has_the_schema_of_the_dataset(
     gateway: Server, dataset: str, rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     path = tmp_path / "export.parquet"
@@ -89,12 +91,12 @@ def test_parquet_without_its_library_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(Problem) as refused:
-        Parquet(tmp_path / "x.parquet", [], metadata=True)
+        ParquetExport(tmp_path / "x.parquet", [], metadata=True)
     assert refused.value.status_code == 501
     assert "extra `parquet`" in refused.value.detail
 
 
-def test_files_are_listed_and_come_whole_or_by_range(gateway: Server, dataset: str) -> None:
+def test_files_are_listed_and_downloaded_whole_or_by_range(gateway: Server, dataset: str) -> None:
     url = f"{gateway.url}/api/datasets/{dataset}/files"
     files = requests.get(url, timeout=SECONDS).json()["files"]
     names = [one["file"] for one in files]
@@ -132,31 +134,31 @@ def test_files_are_listed_and_come_whole_or_by_range(gateway: Server, dataset: s
     "path",
     ["../../audit.jsonl", "..%2f..%2faudit.jsonl", "_state/plan.json", "data/../manifest.json", "%00", ""],
 )
-def test_only_listed_files_are_given(gateway: Server, dataset: str, path: str) -> None:
+def test_only_listed_files_can_be_downloaded(gateway: Server, dataset: str, path: str) -> None:
     session = requests.Session()
     prepared = requests.Request("GET", f"{gateway.url}/").prepare()
     prepared.url = f"{gateway.url}/api/datasets/{dataset}/files/{path}"
     assert session.send(prepared, timeout=SECONDS).status_code == 404
 
 
-async def test_the_dataset_proves_itself_beside_its_exports(gateway: Server, dataset: str) -> None:
+async def test_verify_passes_beside_exports(gateway: Server, dataset: str) -> None:
     exported(gateway, dataset, "csv")
     spec = job(job_id=dataset, name="Export")
     report = await Verifier(DirectoryStore(gateway.folder / "store"), Layout.of(spec).root).run()
     assert report.problems == []
 
 
-def test_events_tell_of_a_job_until_its_end(gateway: Server) -> None:
+def test_events_report_progress_until_the_job_ends(gateway: Server) -> None:
     made = requests.post(f"{gateway.url}/api/datasets", json=body("slow", top_k=60), timeout=SECONDS).json()
     url = f"{gateway.url}/api/datasets/{made['dataset_id']}/events"
-    answer = requests.get(url, stream=True, timeout=SECONDS)
-    assert answer.headers["Content-Type"].startswith("text/event-stream")
-    lines = answer.content.decode().split("\n")
-    told = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    response = requests.get(url, stream=True, timeout=SECONDS)
+    assert response.headers["Content-Type"].startswith("text/event-stream")
+    lines = response.content.decode().split("\n")
+    progress = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
     assert lines[-3] == "data: {}"
     assert lines[-4] == "event: end"
-    assert told[-2]["state"] == "completed"
-    assert told[-2]["source_documents"] == 60
+    assert progress[-2]["state"] == "completed"
+    assert progress[-2]["source_documents"] == 60
     assert requests.get(f"{gateway.url}/api/datasets/none/events", timeout=SECONDS).status_code == 404
 
 
@@ -172,7 +174,7 @@ def test_cancel_then_retry(gateway: Server) -> None:
     requests.post(f"{url}/retry", timeout=SECONDS).raise_for_status()
     first = requests.get(f"{url}/status", timeout=SECONDS).json()
     assert first["job_id"] == made["dataset_id"]
-    # The second attempt is on its way, or done: events end when it has ended.
+    # The second attempt runs or has ended: the events end when it has ended.
     while requests.get(f"{url}/status", timeout=SECONDS).json()["attempt"] == 1:
         requests.get(f"{url}/events", timeout=SECONDS)
     assert ended(gateway.url, made["dataset_id"])["state"] == "completed"

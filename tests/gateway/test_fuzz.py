@@ -1,4 +1,4 @@
-"""Requests that nobody writes by hand: no 500, no answer that the OpenAPI description does not know."""
+"""Generated requests: no 500, and no response that the OpenAPI description does not have."""
 
 import time
 from typing import Any
@@ -14,8 +14,8 @@ from tests.gateway.realm import Realm
 from tests.gateway.system import SECONDS, Server, body, ended
 
 ENDLESS = "/api/events"
-# JSON Schema cannot say all: names have rules, links are signed, ids may be unknown. And what Clara's
-# server took is taken: "5" for 5, and parameters that nobody asked for.
+# JSON Schema cannot express all rules: on names, signed links and known ids. And like Clara's server, the
+# gateway accepts "5" for 5, and unknown parameters.
 CHECKS = {
     "positive_data_acceptance": {"expected-statuses": ["2xx", "400", "403", "404", "409", "416", "422"]},
     "negative_data_rejection": {"enabled": False},
@@ -27,13 +27,13 @@ api = schemathesis.openapi.from_dict(
 
 @pytest.fixture(scope="module")
 def headers(realm: Realm) -> dict[str, str]:
-    """Those of a caller who may do everything."""
+    """The headers of a caller with all permissions."""
     return {"Authorization": f"Bearer {realm.token('admin', exp=int(time.time()) + 3600)}"}
 
 
 @pytest.fixture(scope="module")
 def dataset(secure: Server, headers: dict[str, str]) -> str:
-    """A finished dataset, so that not every id is unknown."""
+    """A completed dataset, so that some ids are known."""
     url = f"{secure.url}/api/datasets"
     found: str = requests.post(url, json=body(top_k=20), headers=headers, timeout=SECONDS).json()[
         "dataset_id"
@@ -61,5 +61,5 @@ def test_no_request_breaks_the_gateway(
         case.call_and_validate(base_url=secure.url, headers=headers, timeout=SECONDS)
         return
     sent = case.as_transport_kwargs(base_url=secure.url, headers=headers)
-    with requests.request(**sent, stream=True, timeout=SECONDS) as answer:
-        assert answer.status_code in (200, 401, 405)
+    with requests.request(**sent, stream=True, timeout=SECONDS) as response:
+        assert response.status_code in (200, 401, 405)

@@ -1,4 +1,4 @@
-"""The gateway as it is installed: PostgreSQL, Kafka and S3 for real, and every process of Shardline's own."""
+"""The gateway as installed: real PostgreSQL, Kafka and S3, and each of Shardline's processes."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ SEARCH = {"search_types": ["relational"], "min_quality_score": 0.3}
 
 
 async def filled(database: Database, count: int) -> None:
-    """UDS3's tables with documents of the sample."""
+    """Create UDS3's tables with documents of the sample."""
     await make_uds3(database)
     documents = [sample_document(number) for number in range(count)]
     rows = [(one["document_id"], one["content"], one.get("domain")) for one in documents]
@@ -32,7 +32,7 @@ async def filled(database: Database, count: int) -> None:
 
 
 def until_searched(server: Server) -> None:
-    """Return once the gateway has seen the database: a first look that is too slow counts a while."""
+    """Wait until the gateway reaches the database: a slow first probe is cached for some seconds."""
     eventually(lambda: bool(server.health()["uds3_available"]))
 
 
@@ -41,19 +41,19 @@ def by_id(row: dict[str, Any]) -> str:
 
 
 def streamed(server: Server, asked: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a stream; before it, a search for which nothing is set up is refused."""
+    """Return the rows of a stream, after a search without a configured store was refused."""
     url = f"{server.url}/api/datasets/stream"
-    # The searches that Clara's clients ask for by default.
+    # Clara's clients request the searches vector and graph by default.
     refused = requests.post(url, json=body("Baugenehmigung"), timeout=SECONDS)
     assert refused.status_code == 503
     assert "searches here: keyword" in refused.json()["detail"]
-    answer = requests.post(url, json=asked, stream=True, timeout=SECONDS)
-    assert answer.status_code == 200, answer.text
-    return [json.loads(line) for line in answer.iter_lines()]
+    response = requests.post(url, json=asked, stream=True, timeout=SECONDS)
+    assert response.status_code == 200, response.text
+    return [json.loads(line) for line in response.iter_lines()]
 
 
 def exported(server: Server, dataset_id: str) -> list[dict[str, Any]]:
-    """The rows of a dataset as one file."""
+    """Export a dataset and return its rows."""
     url = f"{server.url}/api/datasets/{dataset_id}/export"
     export = requests.post(url, json={"format": "jsonl"}, timeout=SECONDS).json()
     assert export["export_path"].startswith("s3://")
@@ -61,7 +61,7 @@ def exported(server: Server, dataset_id: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.splitlines()]
 
 
-async def test_streams_and_datasets_of_a_whole_installation(
+async def test_streams_and_datasets_on_real_services(
     tmp_path: Path, kafka: str, seaweed: S3, database: Database
 ) -> None:
     await filled(database, 3000)
@@ -89,13 +89,13 @@ async def test_streams_and_datasets_of_a_whole_installation(
             assert data["status"] == "completed", data
             assert data["document_count"] == len(rows)
             assert sorted(exported(server, dataset_id), key=by_id) == sorted(rows, key=by_id)
-            # Nothing is left open; a server notices that a connection is closed when it gets to it.
+            # No connection stays open; PostgreSQL notices a closed connection with a delay.
             async with asyncio.timeout(SECONDS):
                 while await database.readers():
                     await asyncio.sleep(0.05)
 
 
-async def test_a_database_killed_in_mid_stream_breaks_the_body(tmp_path: Path) -> None:
+async def test_a_killed_database_breaks_the_body_of_a_stream(tmp_path: Path) -> None:
     with local_postgres(tmp_path / "postgres") as postgres:
         database = Database(HOST, postgres.ports["sql"], USER, PASSWORD)
         await filled(database, 30_000)
@@ -104,18 +104,18 @@ async def test_a_database_killed_in_mid_stream_breaks_the_body(tmp_path: Path) -
             until_searched(server)
             asked = body("Behörde Bauherr Gemeinde", top_k=100_000, **SEARCH) | {"name": "Abbruch"}
             asked["search_query"]["query_text"] = "Anlage"
-            answer = requests.post(
+            response = requests.post(
                 f"{server.url}/api/datasets/stream", json=asked, stream=True, timeout=SECONDS
             )
-            assert answer.status_code == 200, answer.text
-            lines = answer.iter_lines(chunk_size=512)
+            assert response.status_code == 200, response.text
+            lines = response.iter_lines(chunk_size=512)
             assert json.loads(next(lines))["document_id"]
             postgres.stop(kill=True)
             with pytest.raises(requests.exceptions.ChunkedEncodingError):
                 for _ in lines:
                     pass
             server.until_logged("the stream was cut off")
-            # Without Kafka and with a database that is gone the gateway still answers, and says so.
+            # Without Kafka and without its database the gateway still answers, and reports both.
             health = server.health()
             assert health["status"] == "healthy"
             assert not health["jobs_available"]

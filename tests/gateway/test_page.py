@@ -1,4 +1,4 @@
-"""The page in a real browser: watch a job, cancel it, retry it; wide and narrow, dark, light, by keyboard."""
+"""The pages in a real browser: follow, cancel and retry a job; wide, narrow, dark, light, by keyboard."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -23,8 +23,8 @@ from tests.gateway.browser import browser
 from tests.gateway.system import SECONDS, Server, body, ended, running
 
 SHOTS = os.environ.get("SHARDLINE_SCREENSHOTS")
-# What the driver says where the page went in the middle of a command: each place has words of its own.
-_WENT = (
+# The driver's errors when the page navigates during a command: the text differs by command.
+_NAVIGATION_ERRORS = (
     "does not belong to the document",
     "aborted by navigation",
     "loader has changed",
@@ -47,28 +47,28 @@ def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 
 def until(chrome: Chrome, holds: Callable[[], object]) -> None:
-    """Return once it holds."""
-    # The page loads itself anew when a job ends or begins.
-    passing = [StaleElementReferenceException, NoSuchElementException]
+    """Wait until the condition holds."""
+    # The page reloads when a job ends or starts.
+    transient = [StaleElementReferenceException, NoSuchElementException]
 
     def now(_: Chrome) -> object:
         try:
             return holds()
         except WebDriverException as error:
-            if not any(words in (error.msg or "").lower() for words in _WENT):
+            if not any(words in (error.msg or "").lower() for words in _NAVIGATION_ERRORS):
                 raise
             return False
 
-    WebDriverWait(chrome, SECONDS, 0.05, ignored_exceptions=passing).until(now)
+    WebDriverWait(chrome, SECONDS, 0.05, ignored_exceptions=transient).until(now)
 
 
 def button(chrome: Chrome, label: str) -> WebElement:
-    """The first button of that label."""
+    """Return the first button with this label."""
     return chrome.find_element(By.XPATH, f"//button[starts-with(., '{label}')]")
 
 
 def press(chrome: Chrome, label: str) -> None:
-    """Press a button once it is there."""
+    """Press a button once it is displayed."""
 
     def pressed() -> bool:
         found = button(chrome, label)
@@ -81,42 +81,42 @@ def press(chrome: Chrome, label: str) -> None:
 
 
 def shoot(chrome: Chrome, name: str) -> None:
-    """Keep a picture where one is asked for (SHARDLINE_SCREENSHOTS names a folder)."""
+    """Save a screenshot into the folder SHARDLINE_SCREENSHOTS, when it is set."""
     if SHOTS:
         chrome.save_screenshot(str(Path(SHOTS) / f"{name}.png"))
 
 
 def text(chrome: Chrome, field: str) -> str:
-    """The text of a field of the job on the page."""
+    """Return the text of a field of the job on the page."""
     found: str = chrome.find_element(By.CSS_SELECTOR, f'[data-job] [data-field="{field}"]').text
     return found
 
 
 def create(server: Server, words: str, name: str, **changes: object) -> str:
     """Start a job."""
-    answer = requests.post(
+    response = requests.post(
         f"{server.url}/api/datasets", json=body(words, name=name, **changes), timeout=SECONDS
     )
-    found: str = answer.json()["dataset_id"]
+    found: str = response.json()["dataset_id"]
     return found
 
 
 def endless(server: Server, name: str) -> str:
-    """Start a job that runs until it is cancelled, however long the browser takes to get there."""
+    """Start a job that runs until it is cancelled, so that a slow browser does not miss it."""
     return create(server, "slow endless", name, top_k=10_000_000)
 
 
 def complaints(chrome: Chrome) -> list[str]:
-    """What the browser complained about."""
+    """Return the warnings and errors of the browser's console."""
     log: Any = chrome
     return [entry["message"] for entry in log.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 
 
-def test_watch_cancel_and_retry(server: Server, chrome: Chrome) -> None:
+def test_a_job_is_followed_cancelled_and_retried(server: Server, chrome: Chrome) -> None:
     dataset_id = endless(server, "Bauakten")
     chrome.get(server.url)
     until(chrome, lambda: text(chrome, "state") == "running")
-    # The figures move without a reload.
+    # The figures change without a reload.
     chrome.execute_script("window.untouched = true")
     until(chrome, lambda: int(text(chrome, "read").replace(",", "")) >= 40)
     shoot(chrome, "jobs-running")
@@ -136,7 +136,7 @@ def test_watch_cancel_and_retry(server: Server, chrome: Chrome) -> None:
     assert complaints(chrome) == []
 
 
-def test_a_finished_job_shows_what_became_of_its_documents(server: Server, chrome: Chrome) -> None:
+def test_a_completed_job_shows_counts_rows_and_files(server: Server, chrome: Chrome) -> None:
     script = "<script>document.title = 'broken'</script>"
     dataset_id = create(server, f"Satzung {script}", "Fertig", top_k=1000)
     ended(server.url, dataset_id)
@@ -156,7 +156,7 @@ def test_a_finished_job_shows_what_became_of_its_documents(server: Server, chrom
     assert complaints(chrome) == []
 
 
-def test_a_failed_job_says_why(server: Server, chrome: Chrome) -> None:
+def test_a_failed_job_shows_the_reason(server: Server, chrome: Chrome) -> None:
     dataset_id = create(server, "broken", "Kaputt")
     chrome.get(f"{server.url}/jobs/{dataset_id}")
     until(chrome, lambda: text(chrome, "state") == "failed")
@@ -165,7 +165,7 @@ def test_a_failed_job_says_why(server: Server, chrome: Chrome) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "job"])
-def test_it_fits_a_phone(server: Server, chrome: Chrome, path: str) -> None:
+def test_pages_fit_a_phone(server: Server, chrome: Chrome, path: str) -> None:
     dataset_id = create(server, "Satzung", f"Donaudampfschifffahrtsgesellschaft {'X' * 60}", top_k=200)
     ended(server.url, dataset_id)
     phone = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
@@ -179,27 +179,27 @@ def test_it_fits_a_phone(server: Server, chrome: Chrome, path: str) -> None:
         chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_the_keyboard_is_enough(server: Server, chrome: Chrome) -> None:
+def test_a_job_can_be_cancelled_by_keyboard(server: Server, chrome: Chrome) -> None:
     dataset_id = endless(server, "Tastatur")
     chrome.get(f"{server.url}/jobs/{dataset_id}")
     until(chrome, lambda: text(chrome, "state") == "running")
-    seen = []
+    focused = []
     for _ in range(12):
         chrome.switch_to.active_element.send_keys(Keys.TAB)
-        seen.append(chrome.switch_to.active_element.text)
-        if seen[-1].startswith("Cancel"):
+        focused.append(chrome.switch_to.active_element.text)
+        if focused[-1].startswith("Cancel"):
             break
-    assert seen[0] == "Skip to the content"
-    assert seen[-1].startswith("Cancel")
+    assert focused[0] == "Skip to the content"
+    assert focused[-1].startswith("Cancel")
     outline = chrome.execute_script("return getComputedStyle(document.activeElement).outlineStyle")
     assert outline == "solid"
     chrome.switch_to.active_element.send_keys(Keys.ENTER)
     until(chrome, lambda: text(chrome, "state") == "cancelled")
-    # What changed is said to those who do not see it.
-    until(chrome, lambda: chrome.find_element(By.ID, "said").get_attribute("aria-live") == "polite")
+    # A screen reader announces the change.
+    until(chrome, lambda: chrome.find_element(By.ID, "announcement").get_attribute("aria-live") == "polite")
 
 
-def test_everything_has_a_name_for_a_screen_reader(server: Server, chrome: Chrome) -> None:
+def test_elements_have_accessible_names(server: Server, chrome: Chrome) -> None:
     ended(server.url, create(server, "Satzung", "Namen", top_k=200))
     chrome.get(server.url)
     bars = chrome.find_elements(By.TAG_NAME, "progress")
@@ -212,7 +212,7 @@ def test_everything_has_a_name_for_a_screen_reader(server: Server, chrome: Chrom
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_both_schemes_can_be_read(server: Server, chrome: Chrome, scheme: str) -> None:
+def test_text_has_contrast_in_both_color_schemes(server: Server, chrome: Chrome, scheme: str) -> None:
     features = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", features)
     chrome.get(server.url)

@@ -1,4 +1,4 @@
-"""Who is let in, and who is not: tokens, roles, modes, origins, hosts."""
+"""Which requests are accepted and which refused: tokens, roles, modes, origins, hosts."""
 
 import base64
 import hmac
@@ -31,27 +31,27 @@ def encoded(part: dict[str, Any]) -> bytes:
 
 
 def unsigned(realm: Realm) -> str:
-    """`alg: none`, as it is refused by no mistake of a library."""
+    """A token with `alg: none`."""
     return (
         encoded({"alg": "none", "kid": "first"}) + b"." + encoded(realm.claims(["admin"])) + b"."
     ).decode()
 
 
 def confused(realm: Realm) -> str:
-    """HS256 with the public key as the secret."""
+    """A token signed with HS256 and the public key as the secret."""
     signed = encoded({"alg": "HS256", "kid": "first"}) + b"." + encoded(realm.claims(["admin"]))
-    mark = hmac.new(realm.public_pem(), signed, sha256).digest()
-    return (signed + b"." + base64.urlsafe_b64encode(mark).rstrip(b"=")).decode()
+    signature = hmac.new(realm.public_pem(), signed, sha256).digest()
+    return (signed + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode()
 
 
-def stranger(realm: Realm) -> str:
-    """Signed with a key that is not the realm's, under the id of one that is."""
+def foreign(realm: Realm) -> str:
+    """A token signed with another realm's key, under the id of a key of this realm."""
     other = Realm()
     return jwt.encode(realm.claims(["admin"]), other.keys["first"], "RS256", headers={"kid": "first"})
 
 
 def opened(server: Server, call: requests.Response) -> bool:
-    """Whether a source was opened for a call: its lines bear its id, and the last one says it is answered."""
+    """Whether a call opened a source: its log lines have its request id, and the last one is `answered`."""
     own = call.headers["X-Request-ID"]
     eventually(lambda: any('"answered"' in line for line in server.lines(own)))
     return any('"source opened"' in line for line in server.lines(own))
@@ -67,7 +67,7 @@ def opened(server: Server, call: requests.Response) -> bool:
         (lambda realm: realm.token("admin", sub=None), "not valid"),
         (unsigned, "RS256"),
         (confused, "RS256"),
-        (stranger, "not valid"),
+        (foreign, "not valid"),
         (lambda realm: realm.token("admin")[:-4] + "AAAA", "not valid"),
         (lambda _: "not.a.token", "not a JWT"),
         (lambda _: "x" * 20_000, "too long"),
@@ -104,8 +104,8 @@ def test_no_token_is_refused(secure: Server) -> None:
         ("GET", f"{DATASETS}/x/files/manifest.json"),
     ):
         content = {"format": "csv"} if path.endswith("export") else body()
-        answer = requests.request(method, secure.url + path, json=content, timeout=SECONDS)
-        assert answer.status_code == 401, (method, path, answer.text)
+        response = requests.request(method, secure.url + path, json=content, timeout=SECONDS)
+        assert response.status_code == 401, (method, path, response.text)
     assert requests.get(f"{secure.url}/health", timeout=SECONDS).status_code == 200
 
 
@@ -128,10 +128,10 @@ def test_roles_decide(secure: Server, realm: Realm) -> None:
     assert ended(secure.url, dataset_id, headers=bearer(realm.token("analyst")))["status"] == "completed"
     export = f"{DATASETS}/{dataset_id}/export"
     assert call("POST", export, "analyst", json={"format": "csv"}).status_code == 403
-    told = call("POST", export, "trainer", json={"format": "csv"})
-    assert told.status_code == 200
-    # The link works without a token; anything else about it does not.
-    link = secure.url + told.json()["download_url"]
+    exported = call("POST", export, "trainer", json={"format": "csv"})
+    assert exported.status_code == 200
+    # The link works without a token, and only unchanged.
+    link = secure.url + exported.json()["download_url"]
     assert requests.get(link, timeout=SECONDS).status_code == 200
     assert requests.get(link.replace("/exports/", "/exports/x"), timeout=SECONDS).status_code == 403
     assert requests.get(link[:-1] + ("0" if link[-1] != "0" else "1"), timeout=SECONDS).status_code == 403
@@ -170,7 +170,7 @@ def test_the_audit_log_names_the_user_and_no_secret(secure: Server, realm: Realm
     assert token not in secure.audit() + secure.text()
 
 
-def test_keys_rotate_and_nobody_makes_us_hammer_the_realm(realm: Realm, tmp_path: Path) -> None:
+def test_unknown_key_ids_do_not_cause_a_fetch_each(realm: Realm, tmp_path: Path) -> None:
     with running(tmp_path, **guarded(realm)) as server:
         url = server.url + DATASETS
         assert requests.get(url, headers=bearer(realm.token("admin")), timeout=SECONDS).status_code == 200
@@ -184,18 +184,18 @@ def test_keys_rotate_and_nobody_makes_us_hammer_the_realm(realm: Realm, tmp_path
         assert realm.requests - asked <= 1
 
 
-def test_an_unreachable_realm_lets_nobody_in(tmp_path: Path) -> None:
+def test_no_token_is_accepted_while_the_realm_is_away(tmp_path: Path) -> None:
     with running_realm() as realm, running(tmp_path, **guarded(realm)) as server:
         realm.away = True
         url, headers = server.url + DATASETS, bearer(realm.token("admin"))
         for _ in range(3):
-            answer = requests.get(url, headers=headers, timeout=SECONDS)
-            assert answer.status_code == 503
-            assert answer.headers["Retry-After"]
+            response = requests.get(url, headers=headers, timeout=SECONDS)
+            assert response.status_code == 503
+            assert response.headers["Retry-After"]
         assert requests.get(f"{server.url}/health", timeout=SECONDS).status_code == 200
 
 
-def test_the_page_asks_for_a_token_and_keeps_it_from_scripts(secure: Server, realm: Realm) -> None:
+def test_the_sign_in_form_sets_an_http_only_cookie(secure: Server, realm: Realm) -> None:
     html = {"Accept": "text/html"}
     asked = requests.get(secure.url, headers=html, timeout=SECONDS)
     assert asked.status_code == 401
@@ -213,7 +213,7 @@ def test_the_page_asks_for_a_token_and_keeps_it_from_scripts(secure: Server, rea
     cookie = signed.history[0].headers["Set-Cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie
-    # With the cookie alone, changes need the page's own origin.
+    # With the cookie, a change needs the gateway's own origin.
     cancel = f"{secure.url}/jobs/none/cancel"
     assert browser.post(cancel, timeout=SECONDS).status_code == 403
     assert (
@@ -236,17 +236,17 @@ def start(**env: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_production_without_tokens_does_not_start() -> None:
-    ended_at_once = start(CLARA_SECURITY_MODE="production", CLARA_JWT_ENABLED="false")
-    assert ended_at_once.returncode == 2
-    assert "CLARA_SECURITY_MODE" in ended_at_once.stderr
-    assert "CLARA_JWT_ENABLED" in ended_at_once.stderr
+    refused = start(CLARA_SECURITY_MODE="production", CLARA_JWT_ENABLED="false")
+    assert refused.returncode == 2
+    assert "CLARA_SECURITY_MODE" in refused.stderr
+    assert "CLARA_JWT_ENABLED" in refused.stderr
     no_keycloak = start(CLARA_SECURITY_MODE="production")
     assert no_keycloak.returncode == 2
     assert "KEYCLOAK_URL" in no_keycloak.stderr
 
 
 @pytest.mark.parametrize("mode", ["development", "debug", "testing"])
-def test_other_modes_warn_loudly_and_stay_on_this_machine(tmp_path: Path, mode: str) -> None:
+def test_other_modes_warn_and_listen_on_loopback(tmp_path: Path, mode: str) -> None:
     env = {
         "CLARA_SECURITY_MODE": mode,
         "CLARA_JWT_ENABLED": "false",
@@ -255,14 +255,14 @@ def test_other_modes_warn_loudly_and_stay_on_this_machine(tmp_path: Path, mode: 
         "DEBUG_USER_ROLES": "analyst, viewer",
     }
     with running(tmp_path, **env) as server:
-        server.until_logged("warning.*NO TOKEN IS ASKED FOR.*dora@example.org")
+        server.until_logged("warning.*NO TOKEN IS REQUIRED.*dora@example.org")
         server.until_logged("serving on http://127.0.0.1:")
         made = requests.post(server.url + DATASETS, json=body(top_k=1), timeout=SECONDS).json()
         assert made["data"]["created_by"] == "dora@example.org"
         ended(server.url, made["dataset_id"])
         export = f"{server.url}{DATASETS}/{made['dataset_id']}/export"
         assert requests.post(export, json={"format": "csv"}, timeout=SECONDS).status_code == 403
-        # Another name for this machine, as a rebinding page would use, is not answered.
+        # A page that uses DNS rebinding sends its own host name: such a request is refused.
         rebound = requests.get(server.url + DATASETS, headers={"Host": "evil.example"}, timeout=SECONDS)
         assert rebound.status_code == 403
         foreign = {"Origin": "https://evil.example"}
@@ -272,7 +272,7 @@ def test_other_modes_warn_loudly_and_stay_on_this_machine(tmp_path: Path, mode: 
         )
 
 
-def test_cors_is_closed_until_it_is_opened(tmp_path: Path, gateway: Server) -> None:
+def test_cors_is_off_by_default(tmp_path: Path, gateway: Server) -> None:
     asked = {"Origin": "https://page.example", "Access-Control-Request-Method": "POST"}
     closed = requests.options(gateway.url + STREAM, headers=asked, timeout=SECONDS)
     assert "Access-Control-Allow-Origin" not in closed.headers

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shardline.gateway.job_watcher import Watch
+from shardline.gateway.job_watcher import JobWatcher
 from shardline.services.client import Client
 from shardline_common.errors import BrokerUnavailable
 from shardline_common.job.names import (
@@ -36,7 +36,7 @@ from tests.token_endpoint import TokenEndpoint
 async def test_a_whole_job_needs_no_more(tmp_path: Path, secure: SecureKafka, tokens: TokenEndpoint) -> None:
     async with open_house(tmp_path, secure, tokens) as house:
         await ensure_system_topics(house.brokers["producer"], 1)
-        watch = Watch(house.brokers["gateway"], 1, CLOCK)
+        watch = JobWatcher(house.brokers["gateway"], 1, CLOCK)
         async with at_work(house.owner().run, house.worker().run, watch.run):
             spec = job(**sample_job("whole"))
             await Client(house.brokers["submitter"], 1).submit(spec)
@@ -44,8 +44,8 @@ async def test_a_whole_job_needs_no_more(tmp_path: Path, secure: SecureKafka, to
             assert view.state.state == "completed", view.to_json()
             await house.seen("whole", lambda view: view.progress.chained == view.state.produced > 300)
             async with asyncio.timeout(30):
-                while watch.trouble is not None:
-                    await watch.changed()
+                while watch.unavailable_reason is not None:
+                    await watch.wait_for_refresh()
             await watch.submit(job(**sample_job("over-http")))
             await house.seen("over-http", lambda view: view.state.state == "completed")
             assert len(await Client(house.everyone, 1).dead_letters()) > 0
@@ -69,11 +69,11 @@ async def submit(house: House) -> None:
 
 
 async def watch(house: House) -> None:
-    watched = Watch(house.brokers["gateway"], 1, CLOCK)
+    watched = JobWatcher(house.brokers["gateway"], 1, CLOCK)
     async with at_work(watched.run), asyncio.timeout(20):
-        while (trouble := watched.trouble) is not None:
-            if "does not allow" in trouble:
-                raise BrokerUnavailable(trouble)
+        while (reason := watched.unavailable_reason) is not None:
+            if "does not allow" in reason:
+                raise BrokerUnavailable(reason)
             await asyncio.sleep(0.02)
         await watched.submit(job(**sample_job(f"g-{secrets.token_hex(4)}")))
 

@@ -14,7 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from deploy.dev.kafka import Kafka
-from shardline.gateway.exports import Exports
+from shardline.gateway.exports import DatasetExports
 from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, EVENTS, JOBS, attempt_topic, job_key
 from shardline_common.job.spec import JobSpec, Request
 from shardline_common.ports.broker import Message
@@ -124,7 +124,7 @@ async def test_what_delete_leaves(tmp_path: Path, keen: KeenKafka, seaweed: S3) 
         manifest = await system.manifest(spec)
         assert manifest["totals"]["rows"] > 0
         assert sum(manifest["rejected"].values()) > 0
-        await Exports(system.store, spool).make(spec, manifest, "jsonl", metadata=True)
+        await DatasetExports(system.store, spool).get_or_create(spec, manifest, "jsonl", metadata=True)
         await it_is_wherever_doctor_says(system, spec)
 
         await system.client.request(Request(job_id="person", action="delete", requested_by="the officer"))

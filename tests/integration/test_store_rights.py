@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deploy.dev.seaweed import ACCESS_KEY, BUCKET, SECRET_KEY, Seaweed
-from shardline.gateway.exports import Exports
+from shardline.gateway.exports import DatasetExports
 from shardline.services.client import Client
 from shardline.services.sample import write_sample
 from shardline.services.wiring import producer_policy, slots, source_factory
@@ -115,7 +115,7 @@ async def test_a_whole_job_needs_no_more(tmp_path: Path, guarded: GuardedSeaweed
             report = await Verifier(reading, Layout.of(spec).root).run()
             assert report.ok, report.problems
             manifest = json.loads(await serving.get(Layout.of(spec).manifest))
-            await Exports(serving, tmp_path).make(spec, manifest, "jsonl", metadata=True)
+            await DatasetExports(serving, tmp_path).get_or_create(spec, manifest, "jsonl", metadata=True)
             assert [info.key async for info in reading.list(Layout.of(spec).exports)]
             await client.request(Request(job_id="rights", action="delete"))
             await reached(client, "deleted")

@@ -50,7 +50,7 @@ def trace_of(found: ReadableSpan) -> str:
 
 
 async def until(client: Client, *wanted: State) -> JobView:
-    """The only job's view once it is in one of these states."""
+    """Wait until the only job is in one of these states, and return its view."""
     async with asyncio.timeout(90), aclosing(client.follow(0.1)) as tables:
         async for table in tables:
             if (views := table.jobs()) and views[0].state.state in wanted:
@@ -59,7 +59,7 @@ async def until(client: Client, *wanted: State) -> JobView:
 
 
 async def all_records(broker: Broker, topic: str) -> Sequence[Record]:
-    """What a topic holds."""
+    """Read all records of a topic."""
     async with broker.table_reader(topic) as table:
         return await table.catch_up(deadline=30)
 
@@ -75,12 +75,12 @@ async def test_one_trace_from_submit_to_success(tmp_path: Path, kafka: str, samp
         worker = worker_context(broker, store, tmp_path, clock=clock, metrics=metrics)
         with use(OtelTracer(SimpleSpanProcessor(exporter), "test")):
             await client.submit(spec)
-            # The same job again, in another trace: still the same job, and the first trace stands.
+            # The same job submitted again in another trace is still the same job, in the first trace.
             with span("another"):
                 await client.submit(spec)
             work = [asyncio.ensure_future(JobCoordinator(producer).run())]
             await until(client, State.COMPLETING)
-            # Nothing has been trimmed yet.
+            # Before the worker starts, so that no record has been deleted.
             documents = await all_records(broker, attempt_topic("sample", 1))
             work.append(asyncio.ensure_future(Worker(worker).run()))
             view = await until(client, State.COMPLETED, State.FAILED)
@@ -102,7 +102,7 @@ async def test_one_trace_from_submit_to_success(tmp_path: Path, kafka: str, samp
 
 
 def submit(system: System, body: str) -> None:
-    """`shardline submit`, as a process of its own."""
+    """Run `shardline submit` in its own process."""
     (system.folder / "job.json").write_text(body)
     command = [sys.executable, "-m", "shardline", "submit", "job.json"]
     done = subprocess.run(
@@ -112,14 +112,14 @@ def submit(system: System, body: str) -> None:
 
 
 async def killed(process: Process) -> None:
-    """Return when it was killed by its own failpoint."""
+    """Wait until the process was killed by its failpoint."""
     async with asyncio.timeout(180):
         while process.popen.poll() is None:
             await asyncio.sleep(0.05)
     assert process.popen.returncode == -signal.SIGKILL, process.log_text()
 
 
-async def test_killed_processes_and_those_that_go_on_are_in_one_trace(
+async def test_killed_processes_and_their_successors_share_a_trace(
     tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled
 ) -> None:
     with collecting() as collector:
@@ -152,7 +152,7 @@ async def test_killed_processes_and_those_that_go_on_are_in_one_trace(
 
 
 def judge_trace(collector: Collector) -> None:
-    """One trace; two producers and two workers took part in it."""
+    """Check that all spans are in one trace, made by two producers and two workers."""
     assert collector.authorizations == {"Bearer of-the-test"}
     spans = collector.spans
     assert {each.name for each in spans} == STEPS
@@ -167,5 +167,5 @@ def judge_trace(collector: Collector) -> None:
 
 
 def lines_of(process: Process) -> list[dict[str, object]]:
-    """Its log: every line of it is JSON."""
+    """Return the log lines of a process, each parsed as JSON."""
     return [json.loads(line) for line in process.log_text().splitlines()]

@@ -1,19 +1,19 @@
-"""The pure parts of the gateway: ranges, links, limits, names, and the job of a request."""
+"""The pure modules of the gateway: ranges, links, limits, names, and the job of a request."""
 
 import asyncio
+import json
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardline.gateway.byte_ranges import Unsatisfiable, parse_range
-from shardline.gateway.dataset_routes import disposition
-from shardline.gateway.jwks import Keys, KeysUnavailable, KeyTimes
+from shardline.gateway.http_headers import RangeNotSatisfiable, content_disposition, parse_range
+from shardline.gateway.jwks import JwksCache, JwksPolicy, JwksUnavailable
 from shardline.gateway.problems import Problem
 from shardline.gateway.rate_limits import RateLimit, StreamLimit
-from shardline.gateway.request_models import CreateRequest, job_of, new_id
-from shardline.gateway.signed_links import Links
+from shardline.gateway.request_models import CreateRequest, job_from_request, make_job_id
+from shardline.gateway.signed_links import LinkSigner
 from shardline_common.job.spec import slugify
 from shardline_common.runtime.token_bucket import TokenBucket
 from tests.gateway.realm import Realm
@@ -21,7 +21,7 @@ from tests.gateway.system import body
 
 
 class ManualClock:
-    """Time that a test moves."""
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -37,7 +37,7 @@ class ManualClock:
 
 
 @given(st.integers(0, 1000), st.integers(0, 1200), st.integers(0, 1200))
-def test_a_range_is_what_slicing_gives(size: int, first: int, last: int) -> None:
+def test_a_range_gives_the_same_bytes_as_slicing(size: int, first: int, last: int) -> None:
     content = bytes(number % 251 for number in range(size))
     for header, expected in (
         (f"bytes={first}-{last}", content[first : last + 1]),
@@ -46,7 +46,7 @@ def test_a_range_is_what_slicing_gives(size: int, first: int, last: int) -> None
     ):
         try:
             found = parse_range(header, size)
-        except Unsatisfiable:
+        except RangeNotSatisfiable:
             assert expected == b""
             continue
         if found is None:
@@ -60,22 +60,22 @@ def test_a_range_is_what_slicing_gives(size: int, first: int, last: int) -> None
 def test_any_range_header_is_harmless(header: str) -> None:
     try:
         found = parse_range(header, 10)
-    except Unsatisfiable:
+    except RangeNotSatisfiable:
         return
     assert found is None or 0 <= found[0] < found[1] <= 10
 
 
 @given(st.text(min_size=1, max_size=40), st.text(max_size=60), st.integers(1, 1 << 40))
-def test_a_link_holds_for_its_own_file_and_time(dataset: str, file: str, expires: int) -> None:
-    links = Links(b"key")
-    query = parse_qs(urlsplit(links.link("id", "f", expires)).query)
-    mark = query["signature"][0]
-    assert links.holds("id", "f", expires, mark, expires - 1)
-    assert not links.holds("id", "f", expires, mark, expires)
-    assert not links.holds("id", "f", expires + 1, mark, 0)
-    assert not Links(b"other").holds("id", "f", expires, mark, 0)
+def test_a_link_is_valid_for_its_file_until_it_expires(dataset: str, file: str, expires: int) -> None:
+    signer = LinkSigner(b"key")
+    query = parse_qs(urlsplit(signer.link("id", "f", expires)).query)
+    signature = query["signature"][0]
+    assert signer.verify("id", "f", expires, signature, expires - 1)
+    assert not signer.verify("id", "f", expires, signature, expires)
+    assert not signer.verify("id", "f", expires + 1, signature, 0)
+    assert not LinkSigner(b"other").verify("id", "f", expires, signature, 0)
     if (dataset, file) != ("id", "f"):
-        assert not links.holds(dataset, file, expires, mark, 0)
+        assert not signer.verify(dataset, file, expires, signature, 0)
 
 
 @given(st.lists(st.floats(0, 30), max_size=60), st.integers(1, 20))
@@ -87,7 +87,7 @@ def test_a_bucket_never_gives_more_than_its_rate(gaps: list[float], per_minute: 
     assert taken <= per_minute + now * per_minute / 60 + 1e-6
 
 
-def test_a_refused_request_is_told_how_long_to_wait() -> None:
+def test_a_refused_request_has_retry_after() -> None:
     clock = ManualClock()
     limit = RateLimit(2, clock)  # type: ignore[arg-type]
     limit.take("a")
@@ -100,7 +100,7 @@ def test_a_refused_request_is_told_how_long_to_wait() -> None:
     limit.take("a")
 
 
-def test_places_for_streams_come_back() -> None:
+def test_stream_slots_are_released() -> None:
     limit = StreamLimit(2, 1)
     with limit.slot("a"), limit.slot("b"):
         for user in ("a", "c"):
@@ -114,7 +114,7 @@ def test_places_for_streams_come_back() -> None:
 def test_a_file_name_survives_in_the_header(name: str) -> None:
     if any(0xD800 <= ord(char) <= 0xDFFF for char in name):
         return
-    header = disposition(name)
+    header = content_disposition(name)
     assert header.isascii()
     assert header.isprintable()
     assert unquote(header.partition("filename*=UTF-8''")[2]) == name
@@ -126,20 +126,20 @@ def test_a_file_name_survives_in_the_header(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["Straßenbau 2026", "Über_uns", "„Zitat“ und 'mehr'", 'with "quotes"', "日本語データ", "a_b"]
 )
-def test_names_of_any_script_are_taken(name: str) -> None:
+def test_names_of_any_script_are_accepted(name: str) -> None:
     request = CreateRequest.model_validate(body(name=name) | {"name": name})
-    spec = job_of(request, new_id(name, None), "erika")
+    spec = job_from_request(request, make_job_id(name, None), "erika")
     assert (spec.name, spec.submitted_by) == (name, "erika")
     assert spec.job_id.startswith(slugify(name)[:50].rstrip("-"))
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "a\\b", "abc\n", "<script>", "a@b", "_ _", "   ", "a\x00b"])
-def test_names_that_could_be_anything_else_are_refused(name: str) -> None:
+def test_unsafe_names_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="name"):
         CreateRequest.model_validate(body() | {"name": name})
 
 
-def test_a_request_is_the_job_it_says() -> None:
+def test_a_request_becomes_the_matching_job() -> None:
     request = CreateRequest.model_validate(
         body(
             "Dach",
@@ -150,43 +150,44 @@ def test_a_request_is_the_job_it_says() -> None:
             description="Zweck",
         )
     )
-    spec = job_of(request, "id-1", "erika")
+    spec = job_from_request(request, "id-1", "erika")
     assert spec.source.type == "uds3"
     assert spec.query.search_types == ["keyword", "vector"]
     assert spec.query.weights == {"keyword": 0.7, "vector": 0.3}
     assert (spec.query.text, spec.query.top_k, spec.quality.min_score) == ("Dach", 1000, 0.7)
     assert spec.purpose == "Zweck"
-    assert new_id("x y", "key") == new_id("x y", "key") != new_id("x y", None)
+    assert make_job_id("x y", "key") == make_job_id("x y", "key") != make_job_id("x y", None)
 
 
-async def test_keys_are_read_again_for_a_new_id_but_not_at_will() -> None:
+async def test_keys_are_fetched_for_a_new_id_once_an_interval() -> None:
     realm, clock, calls = Realm(), ManualClock(), 0
 
     async def fetch() -> dict[str, object]:
         nonlocal calls
         calls += 1
         if realm.away:
-            raise KeysUnavailable("away")
-        return __import__("json").loads(realm.document())  # type: ignore[no-any-return]
+            raise JwksUnavailable("away")
+        document: dict[str, object] = json.loads(realm.document())
+        return document
 
-    keys = Keys(fetch, clock, KeyTimes(fresh=600, trusted=3600, floor=10))  # type: ignore[arg-type]
-    assert await keys.get("first") is not None
-    assert await keys.get("second") is None
+    jwks = JwksCache(fetch, clock, JwksPolicy(600, 3600, 10))  # type: ignore[arg-type]
+    assert await jwks.get("first") is not None
+    assert await jwks.get("second") is None
     assert calls == 1
     realm.add("second")
     clock.time = 11
-    found = await asyncio.gather(*(keys.get("second") for _ in range(10)))
+    found = await asyncio.gather(*(jwks.get("second") for _ in range(10)))
     assert all(found)
     assert calls == 2
-    # Known keys outlive a realm that is away for a while, but not for ever.
+    # While the realm is away, cached keys are used until they are too old.
     realm.away = True
     clock.time = 700
-    assert await keys.get("first") is not None
+    assert await jwks.get("first") is not None
     clock.time = 4000
-    with pytest.raises(KeysUnavailable):
-        await keys.get("first")
-    # A key that was taken back is not used any longer than it is fresh.
+    with pytest.raises(JwksUnavailable):
+        await jwks.get("first")
+    # A withdrawn key is used until the cache is stale.
     realm.away = False
     del realm.keys["first"]
     clock.time = 5000
-    assert await keys.get("first") is None
+    assert await jwks.get("first") is None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from starlette.types import Receive, Scope, Send
 
-from shardline.gateway.middleware import Frame, FramePolicy
+from shardline.gateway.middleware import GatewayMiddleware, MiddlewarePolicy
 from shardline.services.client import Client
 from shardline.services.sample import write_sample
 from shardline.services.wiring import source_factory
@@ -200,9 +200,9 @@ async def test_a_request_is_counted_under_its_route_and_never_under_its_path() -
         return {"type": "http.request", "body": b""}
 
     metrics = Metrics()
-    frame = Frame(app, FramePolicy(100), metrics.requested)
+    middleware = GatewayMiddleware(app, MiddlewarePolicy(100), metrics.requested)
     for path in ("/known", "/made-up", "/gone"):
-        await frame({"type": "http", "method": "GET", "path": path, "headers": []}, nothing, nothing)
+        await middleware({"type": "http", "method": "GET", "path": path, "headers": []}, nothing, nothing)
     assert value(metrics, "gateway_answer_seconds_count", route=Route.path) == 1
     assert value(metrics, "gateway_answer_seconds_count", route="none") == 1
     assert value(metrics, "gateway_requests_total", status="0") == 1

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from starlette.types import Message, Receive, Scope, Send
 
-from shardline.gateway.middleware import Frame, FramePolicy
+from shardline.gateway.middleware import GatewayMiddleware, MiddlewarePolicy
 from shardline.services.embedded import EmbeddedRun
 from shardline.services.sample import write_sample
 from shardline.services.wiring import source_factory, traced
@@ -178,7 +178,8 @@ async def asked(path: str) -> None:
 
     headers = [(b"traceparent", GIVEN.encode()), (b"x-request-id", b"mine"), (b"host", b"h")]
     scope = {"type": "http", "method": "GET", "path": path, "headers": headers}
-    await Frame(app, FramePolicy(1000), lambda _status, _route, _seconds: None)(scope, nothing, ignored)
+    middleware = GatewayMiddleware(app, MiddlewarePolicy(1000), lambda _status, _route, _seconds: None)
+    await middleware(scope, nothing, ignored)
 
 
 async def test_a_request_goes_on_with_its_callers_trace(spans: InMemorySpanExporter) -> None:

@@ -1,10 +1,10 @@
-// Keeps the figures of the page up to date; without it the page shows how things stood when it was loaded.
+// Updates the figures of the page from server-sent events. Without it, the page shows the state at loading.
 "use strict";
 
-const numbers = new Intl.NumberFormat("en");
+const numberFormat = new Intl.NumberFormat("en");
 const sum = (counts) => Object.values(counts).reduce((total, count) => total + count, 0);
 
-function spent(seconds) {
+function formatDuration(seconds) {
   const whole = Math.round(seconds);
   if (whole < 60) return `${whole}s`;
   const minutes = Math.floor(whole / 60);
@@ -21,23 +21,23 @@ function show(card, job) {
   if (badge.textContent !== job.state) {
     badge.textContent = job.state;
     badge.className = `badge ${job.state}`;
-    document.getElementById("said").textContent = `${job.name} is ${job.state}`;
+    document.getElementById("announcement").textContent = `${job.name} is ${job.state}`;
   }
   field("ratio").value = job.progress;
   set("percent", `${Math.round(job.progress * 100)}%`);
-  set("read", numbers.format(job.source_documents));
-  set("rows", numbers.format(job.rows));
-  set("rejected", numbers.format(sum(job.rejected)));
-  set("dead", numbers.format(sum(job.dead_letters)));
-  set("rate", active && job.documents_per_second !== null ? numbers.format(Math.round(job.documents_per_second)) : "–");
-  set("left", active && job.seconds_left !== null ? spent(job.seconds_left) : "–");
+  set("read", numberFormat.format(job.source_documents));
+  set("rows", numberFormat.format(job.rows));
+  set("rejected", numberFormat.format(sum(job.rejected)));
+  set("dead", numberFormat.format(sum(job.dead_letters)));
+  set("rate", active && job.documents_per_second !== null ? numberFormat.format(Math.round(job.documents_per_second)) : "–");
+  set("left", active && job.seconds_left !== null ? formatDuration(job.seconds_left) : "–");
   const message = job.message || job.warning || "";
   set("message", message);
   field("message").hidden = message === "";
   const retriable = job.state === "failed" || job.state === "cancelled";
-  const shown = { active, retriable };
+  const visible = { active, retriable };
   for (const form of card.querySelectorAll("form[data-when]")) {
-    form.hidden = !shown[form.dataset.when];
+    form.hidden = !visible[form.dataset.when];
   }
 }
 
@@ -46,17 +46,17 @@ function follow(root) {
   events.addEventListener("progress", (event) => {
     const job = JSON.parse(event.data);
     const card = document.querySelector(`[data-job="${CSS.escape(job.job_id)}"]`);
-    const newer = document.getElementById("newer");
+    const newJobs = document.getElementById("new-jobs");
     if (!card) {
-      if (newer) newer.hidden = false;
+      if (newJobs) newJobs.hidden = false;
       return;
     }
     show(card, job);
-    // At an end and at a new beginning more changes than figures: samples, files, the attempt.
+    // When a job ends or starts again, samples, files and the attempt change too: load the page again.
     if (root.dataset.active && root.dataset.active !== String(isActive(job))) window.location.reload();
   });
   events.addEventListener("unavailable", () => {
-    document.getElementById("said").textContent = "The jobs cannot be read at the moment.";
+    document.getElementById("announcement").textContent = "The jobs cannot be read at the moment.";
   });
 }
 

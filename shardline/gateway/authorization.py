@@ -1,0 +1,82 @@
+"""Authentication and authorization of requests, as FastAPI dependencies."""
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+from fastapi.security.http import HTTPAuthorizationCredentials
+
+from shardline.gateway.access_tokens import unauthorized
+from shardline.gateway.context import Context, GatewayContext
+from shardline.gateway.problems import Problem
+from shardline.gateway.users import Permission, User
+
+COOKIE = "shardline_token"
+_bearer = HTTPBearer(auto_error=False, description="An access token of the Keycloak realm (RS256).")
+_Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+
+
+def bearer_token(request: Request) -> str | None:
+    """Return the token of the Authorization header, or None."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+async def authorize(
+    request: Request, context: GatewayContext, token: str | None, permission: Permission
+) -> User:
+    """Authenticate the caller and check the permission. A refusal is recorded in the audit log.
+
+    Args:
+        request: is searched for the cookie of the pages when `token` is None.
+        context: verifies tokens and counts requests.
+        token: the access token of the caller.
+        permission: what the request needs.
+
+    Raises:
+        Problem: 401, no valid token; 403, no role allows the action; 429, too many requests.
+        JwksUnavailable: tokens cannot be verified now.
+    """
+    admitted: User | None = None
+    try:
+        # 1. Authenticate.
+        if context.security.debug_user is not None:
+            user = context.security.debug_user
+        elif context.token_verifier is None:
+            raise unauthorized("tokens cannot be verified")
+        else:
+            user = await context.token_verifier.verify(token or _cookie_token(request))
+        # 2. Count the request.
+        context.limits.requests.take(user.id)
+        # 3. Check the permission.
+        admitted = user
+        admitted.require(permission)
+    except Problem as problem:
+        action = f"{request.method} {request.url.path}"
+        context.audit_log.record(admitted, action[:300], str(problem.status_code))
+        raise
+    return admitted
+
+
+def _cookie_token(request: Request) -> str:
+    token = request.cookies.get(COOKIE)
+    if not token:
+        raise unauthorized("a token is needed: Authorization: Bearer …")
+    if request.method != "GET" and request.headers.get("origin") is None:
+        # The middleware checks the Origin header where there is one. Without it, the request may come from
+        # another site's page, to which the browser adds the cookie.
+        raise Problem(403, "a request that changes something with a cookie needs an Origin header")
+    return token
+
+
+def _requires(permission: Permission) -> Any:
+    async def user(request: Request, context: Context, bearer: _Bearer) -> User:
+        return await authorize(request, context, bearer.credentials if bearer else None, permission)
+
+    return Depends(user)
+
+
+# The parameter types by which a route receives the caller, who has the permission.
+ReadAccess = Annotated[User, _requires(Permission.READ)]
+CreateAccess = Annotated[User, _requires(Permission.CREATE)]
+ExportAccess = Annotated[User, _requires(Permission.EXPORT)]
