@@ -3,9 +3,22 @@
 from collections.abc import Iterator
 
 import pytest
+from schemathesis.pytest.plugin import SchemathesisFunction
 
 from tests.gateway.realm import AUDIENCE, REALM, Realm, running_realm
 from tests.gateway.system import Server, running
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each item of a Schemathesis test its own node id.
+
+    Schemathesis puts the operation into the name of an item, but pytest from 9.2 on makes the node id from
+    the name of the function. The items then share one node id, and pytest-xdist runs only one of them.
+    """
+    for item in items:
+        if isinstance(item, SchemathesisFunction) and item.parent is not None:
+            item._id = item.parent.id.child(item.name)
+            assert item.name in item.nodeid
 
 
 @pytest.fixture(scope="session")
