@@ -139,8 +139,8 @@ def main() -> None:
 async def _serve(settings: Settings, folder: Path) -> None:
     documents = sample_documents(int(os.environ.get("TEST_DOCUMENTS", "3000")))
 
-    def open_source(spec: JobSpec, parts: PlanPages) -> PlannedSource:
-        return PlannedSource(spec, ScriptedStore(spec, documents), parts)
+    def open_source(spec: JobSpec, pages: PlanPages) -> PlannedSource:
+        return PlannedSource(spec, ScriptedStore(spec, documents), pages)
 
     broker, store, metrics = MemoryBroker(), DirectoryStore(folder / "store"), Metrics()
     producer = ProducerContext(

@@ -24,9 +24,9 @@ DOCUMENTS = sample_documents(1200)
 KEYS = ["text", "metadata", "source", "quality_score", "document_id", "relevance_score"]
 
 
-def open_source(spec: JobSpec, parts: PlanPages) -> PlannedSource:
+def open_source(spec: JobSpec, pages: PlanPages) -> PlannedSource:
     """The scripted source of the gateway's tests."""
-    return PlannedSource(spec, ScriptedStore(spec, DOCUMENTS), parts)
+    return PlannedSource(spec, ScriptedStore(spec, DOCUMENTS), pages)
 
 
 @pytest.fixture
