@@ -1,1 +1,1 @@
-"""The HTTP gateway: Clara's dataset API on Shardline's jobs and sources, and a page for people."""
+"""The HTTP gateway: Clara's dataset API on Shardline's jobs and sources, and HTML pages that show the jobs."""

@@ -145,10 +145,10 @@ async def test_killed_processes_and_their_successors_share_a_trace(
                 if process.popen.poll() is None:
                     process.end()
     judge_trace(collector)
-    landed = next(line for line in lines_of(last) if line["event"] == "segment committed")
-    assert (landed["job"], landed["attempt"]) == ("sample", 1)
-    assert landed["partition"] in (0, 1)
-    assert landed["trace_id"] == collector.spans[0].trace_id
+    committed = next(line for line in lines_of(last) if line["event"] == "segment committed")
+    assert (committed["job"], committed["attempt"]) == ("sample", 1)
+    assert committed["partition"] in (0, 1)
+    assert committed["trace_id"] == collector.spans[0].trace_id
 
 
 def judge_trace(collector: Collector) -> None:
