@@ -1,1 +1,1 @@
-"""The HTTP gateway: Clara's dataset API on Shardline's jobs and sources, and HTML pages that show the jobs."""
+"""The HTTP gateway: Clara's dataset API on jobs and sources, and HTML pages that show the jobs."""
