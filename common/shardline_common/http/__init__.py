@@ -1,1 +1,1 @@
-"""HTTP as a client: one attempt of a request, TLS trust, and URLs without credentials."""
+"""The HTTP client: one attempt of a request, TLS trust, and URLs without credentials."""

@@ -1,7 +1,7 @@
 """A client of one HTTP service: one attempt of a request, with time-outs and a size limit.
 
-It knows neither retries nor the meaning of a status; its callers decide both. Only this module sends requests
-with aiohttp, whose exceptions end here.
+The caller decides about retries and about the meaning of a status. This is the only module that sends
+requests with aiohttp; aiohttp's exceptions do not leave it.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -18,12 +18,12 @@ from shardline_common.http.tls import tls_context
 from shardline_common.runtime.threads import run_in_thread
 
 _CHUNK = 1 << 18
-_BIG = 1 << 16
+_PARSED_ON_THREAD = 1 << 16
 OK = 200
 
 
 class ConnectionFault(StrEnum):
-    """What went wrong with the connection."""
+    """Why there was no whole answer."""
 
     TLS = "tls"
     DROPPED = "dropped"
@@ -34,7 +34,7 @@ class ConnectionFault(StrEnum):
 class HttpConnectionError(Exception):
     """There was no whole answer.
 
-    `fault` says why; `name` is the class of the client's error, `text` its message (may be empty).
+    `name` is the class of aiohttp's error, `text` its message, which may be empty.
     """
 
     def __init__(self, fault: ConnectionFault, error: Exception) -> None:
@@ -45,12 +45,12 @@ class HttpConnectionError(Exception):
 
     @property
     def detail(self) -> str:
-        """Class and message for people."""
+        """Class and message of the error, for people."""
         return f"{self.name}: {self.text}".removesuffix(": ")
 
 
 class AnswerTooLarge(Exception):
-    """An answer is over its limit; `start` holds the bytes that came."""
+    """The body of an answer is over its limit. `start` holds the bytes that were received."""
 
     def __init__(self, message: str, start: bytes) -> None:
         super().__init__(message)
@@ -59,11 +59,12 @@ class AnswerTooLarge(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HttpOptions:
-    """A service and how its client treats it.
+    """A service, and how requests to it are made.
 
-    `url` is the base that paths are appended to, percent-encoded as it is sent. `headers` go with each
-    request; they may hold secrets and are never shown. Times are in seconds, None is no limit; `max_bytes`
-    bounds the body of an answer. `ca_file` (PEM) replaces the system's authorities.
+    `url` is percent-encoded; the path of a request is appended to it. `headers` are sent with each request;
+    they may hold secrets and are never shown. Times are in seconds; None is no limit. `read_seconds` limits
+    the time without a byte. `max_bytes` limits the body of an answer. `ca_file` (PEM) replaces the system's
+    authorities.
     """
 
     url: str
@@ -79,7 +80,11 @@ class HttpOptions:
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """One request. `limit` lowers the limit on the body of its answer; `ignore_body` reads none of it."""
+    """One request.
+
+    `limit` is a lower limit on the body of its answer than the options have. `ignore_body`: the body is not
+    read.
+    """
 
     method: str
     path: str = ""
@@ -92,20 +97,20 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """A whole answer, whatever its status. `retry_after` is the header of that name, "" without one."""
+    """A whole answer of any status. `retry_after` is the header Retry-After, "" where there is none."""
 
     status: int
     body: bytes
     retry_after: str = ""
 
     async def json(self) -> Any:
-        """The body as JSON; one over 64 KiB is parsed on a thread. Raises ValueError."""
-        if len(self.body) < _BIG:
+        """The body as JSON; a body over 64 KiB is parsed on a thread. Raises ValueError."""
+        if len(self.body) < _PARSED_ON_THREAD:
             return orjson.loads(self.body)
         return await run_in_thread(lambda: orjson.loads(self.body))
 
     def text(self, most: int) -> str:
-        """The first `most` bytes of the body for a message."""
+        """The first `most` bytes of the body, for a message."""
         return self.body[:most].decode(errors="replace").strip()
 
 
@@ -120,8 +125,8 @@ class HttpClient:
         """Send the request once and read its answer to the end.
 
         Raises:
-            HttpConnectionError: no whole answer came.
-            AnswerTooLarge: the body is over the limit; the connection is closed, the rest is not read.
+            HttpConnectionError: there was no whole answer.
+            AnswerTooLarge: the body is over the limit. The connection is closed and the rest is not read.
         """
         try:
             return await self._send(request)
@@ -150,14 +155,14 @@ class HttpClient:
             async for chunk in response.content.iter_chunked(_CHUNK):
                 received += chunk
                 if len(received) > limit:
-                    # Leaving the context closes the connection.
+                    # Leaving the context closes the connection, because the body was not read to its end.
                     raise AnswerTooLarge(f"an answer is over {limit} bytes", bytes(received))
             return HttpAnswer(response.status, bytes(received), retry_after)
 
 
 @asynccontextmanager
 async def open_http(options: HttpOptions) -> AsyncIterator[HttpClient]:
-    """A client for as long as the context lasts; leaving it closes every connection.
+    """A client while the context lasts; leaving it closes every connection.
 
     Raises:
         UsageError: the CA file cannot be read.
@@ -170,7 +175,7 @@ async def open_http(options: HttpOptions) -> AsyncIterator[HttpClient]:
         connector=aiohttp.TCPConnector(limit=options.connections, ssl=tls),
         timeout=timeout,
         headers=options.headers,
-        # The cookie of one answer must not decide the next one.
+        # A cookie of one answer must not change the next one.
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as session:
         yield HttpClient(session, options)

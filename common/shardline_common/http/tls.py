@@ -1,4 +1,4 @@
-"""What a client trusts when it connects by TLS."""
+"""The certificate authorities that a client trusts."""
 
 import ssl
 
@@ -6,7 +6,7 @@ from shardline_common.errors import UsageError
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext | bool:
-    """What a client trusts: the authorities of a PEM file, else the system's. Raises UsageError."""
+    """Trust the authorities of a PEM file, None: the system's. Raises UsageError where it cannot be read."""
     if ca_file is None:
         return True
     try:

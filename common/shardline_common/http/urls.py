@@ -1,18 +1,18 @@
-"""URLs of services: what of them may be shown, and what may be sent."""
+"""URLs of services: the forms that are sent, and those that may be shown."""
 
 from yarl import URL
 
 
 def encoded(url: str) -> str:
-    """The URL percent-encoded, as it is sent. Raises ValueError where it is no URL."""
+    """The URL percent-encoded, as it is sent. Raises ValueError where it is not a URL."""
     return str(URL(url))
 
 
 def origin(url: str) -> str:
-    """Scheme, host and port: what a message may show of a URL that may hold a secret."""
+    """Scheme, host and port: the part that may be shown of a URL that may hold a secret."""
     return str(URL(url).origin())
 
 
 def without_user(url: str) -> str:
-    """The URL without a user's name and password, without a slash at its end."""
+    """The URL without user name, password, and slashes at its end."""
     return str(URL(url).with_user(None)).rstrip("/")
