@@ -1,4 +1,4 @@
-"""The documents that big tests run on: the shared corpus where it is there, else the sample."""
+"""The documents of large tests: the shared corpus where it exists, else a sample."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ SAMPLE_DOCUMENTS = 50_880
 
 @dataclass
 class Expectation:
-    """What must become of a corpus, recomputed without any of Shardline's code."""
+    """The expected rows and rejections of a corpus, computed without Shardline's code."""
 
     documents: int = 0
     rows: dict[str, tuple[str, float]] = field(default_factory=dict)
@@ -43,7 +43,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 @cache
 def expectation(path: Path, min_score: float = 0.5) -> Expectation:
-    """Clara's rule in a few lines of its own."""
+    """Clara's scoring rule, written again."""
     found = Expectation()
     for document in lines(path):
         found.documents += 1

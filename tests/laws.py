@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: the corpus, its expectation, and the digest of an undisturbed run."""
+"""What the end-to-end tests share: the corpus, its expected rows, and the digest of a run without faults."""
 
 import asyncio
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from tests.make import job
 
 @dataclass(frozen=True)
 class Laws:
-    """The corpus, what must become of it, and the digest of an embedded, undisturbed run."""
+    """The corpus, its expected rows, and the digest of an embedded run without faults."""
 
     folder: Path
     expected: Expectation
@@ -41,7 +41,7 @@ class Laws:
 
 
 async def embedded_digest(spec: JobSpec, folder: Path, output: Path) -> str:
-    """The digest of a run in this process."""
+    """Run the job in this process; the digest of its verified dataset."""
     store = DirectoryStore(output)
     source = source_factory(Settings(), folder, confined=False, remote=None)
     embedded = EmbeddedRun(

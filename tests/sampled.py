@@ -1,4 +1,4 @@
-"""A small sample that the fault tests share, and the digest of its undisturbed run."""
+"""A small sample that the fault tests share, and the digest of a run without faults."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ DOCUMENTS = 4_000
 
 @dataclass(frozen=True)
 class Sampled:
-    """The sample, the ids in it, and the digest of an embedded, undisturbed run."""
+    """The sample, its ids, and the digest of an embedded run without faults."""
 
     folder: Path
     ids: Counter[str]
@@ -26,7 +26,7 @@ class Sampled:
 
     @staticmethod
     def job(job_id: str, **changes: object) -> JobSpec:
-        """The job over it; rejected documents are kept, so that all ids can be counted."""
+        """The job over the sample. It keeps rejected documents, so that all ids can be counted."""
         return job(**sample_job(job_id, **({"quality": {"keep_rejected": True}} | changes)))
 
 

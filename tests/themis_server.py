@@ -1,14 +1,14 @@
-"""A stand-in for ThemisDB's HTTP server, as published at HEAD: the same answers, the same traps.
+"""A fake of ThemisDB's HTTP server, as published at HEAD: the same answers and the same bugs.
 
-tests/unit/test_themis_server.py replays recorded exchanges with the real server against it; their
-numbers stand in brackets. Beside what the tables do (tests/themis_tables.py):
+tests/unit/test_themis_server.py replays recorded exchanges with the real server against it. Numbers in
+brackets name those exchanges. Beside what the tables do (tests/themis_tables.py):
 
-- A token is asked for on entities and queries (02-04, 29), not on indexes (31); one may read only (55).
+- Entities and queries need a token (02-04, 29), indexes need none (31); one token may only read (55).
 - 100 requests a minute, then 429 with Retry-After (98).
-- A body over 1 MiB is cut off without an answer (90).
-- A path is taken as it stands, nothing is percent-decoded; a key with '/', '\\' or '..' is refused (93).
+- The connection of a request over 1 MiB is closed without an answer (90).
+- A path is taken as it stands, without percent-decoding; a key with '/', '\\' or '..' is refused (93).
 - AQL is refused (14-16) and the export is not routed (12, 13).
-- What kills the real process (A40, A42) drops every connection here, until `revive`.
+- A request that ends the real process (A40, A42) closes every connection here, until `restart`.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-from tests.themis_tables import Killed, Refused, Tables
+from tests.themis_tables import Killed, QueryRefused, ThemisTables
 
 ADMIN, READER = "admin-token-for-tests", "readonly-token-for-tests"
 _BODY_LIMIT = 1 << 20
@@ -37,13 +37,13 @@ _KINDS = {dict: "object", list: "array", str: "string", bool: "boolean", int: "n
 Answer = tuple[int, dict[str, Any]]
 
 
-class _CutOff(Exception):
-    """The connection is closed without an answer; the server lives on."""
+class _ConnectionClosed(Exception):
+    """The connection is closed without an answer; the server goes on."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """One request; the names of headers are in lower case, the path is as it was sent."""
+class HttpCall:
+    """One request. The names of headers are in lower case; the path is as it was sent."""
 
     method: str
     path: str
@@ -51,19 +51,19 @@ class Request:
     body: bytes
 
 
-async def _read(reader: asyncio.StreamReader) -> Request:
+async def _read(reader: asyncio.StreamReader) -> HttpCall:
     head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
     method, path, _ = head[0].split(" ")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
     size = int(headers.get("content-length", "0"))
     if size > _BODY_LIMIT:
-        raise _CutOff
-    return Request(method, path, headers, await reader.readexactly(size))
+        raise _ConnectionClosed
+    return HttpCall(method, path, headers, await reader.readexactly(size))
 
 
 @dataclass
-class Bucket:
-    """The rate limit of one user: refilled steadily; None lets everything through."""
+class RequestBucket:
+    """The rate limit of one user, refilled steadily. Without `per_minute` there is no limit."""
 
     per_minute: int | None = None
     tokens: float = 0.0
@@ -71,7 +71,7 @@ class Bucket:
     now: Callable[[], float] = time.monotonic
 
     def wait(self) -> int:
-        """0 when the request may pass, else the seconds to wait."""
+        """0 where the request may pass, else the seconds to wait."""
         if self.per_minute is None:
             return 0
         now = self.now()
@@ -85,27 +85,31 @@ class Bucket:
 
 
 @dataclass
-class Themis:
-    """The server's state, what it was asked, and the faults a test wants."""
+class ThemisServer:
+    """The server's state, the requests it received, and the faults that a test sets.
 
-    tables: Tables = field(default_factory=Tables)
+    `before` runs before each request; `killed` closes every connection without an answer; `refused` counts
+    the answers 429. `asked` counts the requests by path, `queries` holds the bodies of POST /query.
+    """
+
+    tables: ThemisTables = field(default_factory=ThemisTables)
     scopes: dict[str, set[str]] = field(
         default_factory=lambda: {ADMIN: {"data:read", "data:write"}, READER: {"data:read"}}
     )
     now: Callable[[], float] = time.monotonic
-    dead: bool = False
+    killed: bool = False
     url: str = ""
     asked: Counter[str] = field(default_factory=Counter)
     queries: list[dict[str, Any]] = field(default_factory=list)
-    before: Callable[[Request], Awaitable[None]] | None = None
+    before: Callable[[HttpCall], Awaitable[None]] | None = None
     refused: int = 0
     open_now: int = 0
     most_open: int = 0
-    bucket: Bucket = field(default_factory=Bucket)
+    bucket: RequestBucket = field(default_factory=RequestBucket)
     connections: set[asyncio.Task[None]] = field(default_factory=set)
 
     def fill(self, table: str, key: str, rows: list[dict[str, Any]], *, indexed: bool = True) -> None:
-        """Put rows under the value of their `key`, and index it."""
+        """Store rows under the value of their `key`, and index it."""
         for row in rows:
             self.tables.put(f"{table}:{row[key]}", json.dumps(row, ensure_ascii=False))
         if indexed:
@@ -117,22 +121,22 @@ class Themis:
         self.tables.rebuild(table, column)
 
     def limit(self, per_minute: int | None, *, left: int | None = None) -> None:
-        """Requests that each user may make a minute, and now."""
+        """Limit the requests of a user per minute; `left` are the ones left now."""
         tokens = float(left if left is not None else per_minute or 0)
-        self.bucket = Bucket(per_minute, tokens, self.now(), self.now)
+        self.bucket = RequestBucket(per_minute, tokens, self.now(), self.now)
 
-    def revive(self) -> None:
-        """Start the server again after it was killed."""
-        self.dead = False
+    def restart(self) -> None:
+        """Answer again after the server was killed."""
+        self.killed = False
 
     async def connected(self) -> int:
-        """Connections that clients hold open now, once those that they closed are noticed."""
+        """How many connections clients hold open; a few rounds of the loop notice closed ones."""
         for _ in range(20):
             await asyncio.sleep(0)
         return len(self.connections)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer the requests of one connection, or drop it."""
+        """Answer the requests of one connection, or close it."""
         task = asyncio.current_task()
         assert task is not None
         self.connections.add(task)
@@ -141,15 +145,15 @@ class Themis:
                 await self._serve_one(await _read(reader), writer)
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
-        except _CutOff:
+        except _ConnectionClosed:
             writer.transport.abort()
         except Killed:
-            self.dead = True
+            self.killed = True
             writer.transport.abort()
         finally:
             self.connections.discard(task)
 
-    async def _serve_one(self, request: Request, writer: asyncio.StreamWriter) -> None:
+    async def _serve_one(self, request: HttpCall, writer: asyncio.StreamWriter) -> None:
         self.open_now += 1
         self.most_open = max(self.most_open, self.open_now)
         try:
@@ -164,8 +168,8 @@ class Themis:
         writer.write("\r\n".join([*lines, "", ""]).encode() + body)
         await writer.drain()
 
-    def _answer(self, request: Request) -> tuple[int, dict[str, Any], dict[str, str]]:
-        if self.dead:
+    def _answer(self, request: HttpCall) -> tuple[int, dict[str, Any], dict[str, str]]:
+        if self.killed:
             raise Killed
         path = request.path.partition("?")[0]
         self.asked[
@@ -182,7 +186,6 @@ class Themis:
 
     def _limited(self, wait: int) -> tuple[int, dict[str, Any], dict[str, str]]:
         self.refused += 1
-        self.refused += 1
         headers = {
             "Retry-After": str(wait),
             "X-RateLimit-Limit": str(self.bucket.per_minute),
@@ -197,7 +200,7 @@ class Themis:
         }
         return 429, answer, headers
 
-    def _refusal(self, request: Request, path: str) -> tuple[int, dict[str, Any], dict[str, str]] | None:
+    def _refusal(self, request: HttpCall, path: str) -> tuple[int, dict[str, Any], dict[str, str]] | None:
         if path != "/query" and not path.startswith("/entities"):
             return None
         scope = "data:read" if path == "/query" or request.method == "GET" else "data:write"
@@ -234,7 +237,7 @@ class Themis:
             return _error(404, "Endpoint not found")
         try:
             return routes[path](_loads(body, "invalid" if path == "/query/aql" else "Invalid"))
-        except Refused as refused:
+        except QueryRefused as refused:
             return _error(400, str(refused))
 
     def _aql(self, _: dict[str, Any]) -> Answer:
@@ -302,7 +305,7 @@ def _loads(body: bytes, word: str) -> dict[str, Any]:
     try:
         value: dict[str, Any] = json.loads(body)
     except ValueError:
-        raise Refused(f"{word} JSON: {_PARSE_ERROR.format(len(body) + 1)}") from None
+        raise QueryRefused(f"{word} JSON: {_PARSE_ERROR.format(len(body) + 1)}") from None
     return value
 
 
@@ -323,9 +326,9 @@ def _not_text(value: object) -> Answer | None:
 
 
 @asynccontextmanager
-async def themis_server(*, fixed: bool = False, per_minute: int | None = None) -> AsyncIterator[Themis]:
-    """Serve on a free port. `fixed` is a server without the known bugs of its queries."""
-    server = Themis(Tables(fixed=fixed))
+async def themis_server(*, fixed: bool = False, per_minute: int | None = None) -> AsyncIterator[ThemisServer]:
+    """Serve on a free port. `fixed`: without the known bugs of queries."""
+    server = ThemisServer(ThemisTables(fixed=fixed))
     server.limit(per_minute)
     listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
     host, port = listening.sockets[0].getsockname()

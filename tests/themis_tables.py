@@ -1,6 +1,6 @@
-"""What ThemisDB's tables, indexes and queries do at HEAD, traps included, without any HTTP.
+"""ThemisDB's tables, indexes and queries as they are at HEAD, with their bugs and without HTTP.
 
-The numbers in brackets are those of the recorded exchanges that show the behaviour.
+Numbers in brackets name the recorded exchanges that show the behaviour.
 """
 
 import json
@@ -16,15 +16,15 @@ _INT64 = 1 << 63
 FATAL_LIMIT = 10**9
 
 
-class Refused(Exception):
-    """An answer 400 with this message."""
+class QueryRefused(Exception):
+    """The server answers 400 with this message."""
 
 
 class Killed(Exception):
-    """The server process ends, without an answer."""
+    """The server's process ends without an answer."""
 
 
-def encoded(value: str) -> bytes:
+def index_key(value: str) -> bytes:
     """A value in an index key: short numbers padded, ':' and '%' escaped, and a ':' behind it."""
     if value.isascii() and value.isdigit() and len(value) <= _DIGITS:
         return value.zfill(_DIGITS).encode() + b":"
@@ -32,7 +32,7 @@ def encoded(value: str) -> bytes:
 
 
 def parsed(blob: str) -> dict[str, Any]:
-    """The fields a query knows: objects are dropped, and arrays unless all numbers (56)."""
+    """The fields that a query knows: objects are dropped, and arrays unless all are numbers (56)."""
     try:
         value = json.loads(blob)
     except ValueError:
@@ -47,7 +47,7 @@ def _kept(item: object) -> bool:
 
 
 def rendered(fields: Mapping[str, Any]) -> str:
-    """A row as /query gives it: names sorted and not escaped, doubles cut to 6 digits (56)."""
+    """A row as /query returns it: names sorted and not escaped, doubles cut to 6 digits (56)."""
     parts = [f'"{name}":{_rendered(fields[name])}' for name in sorted(fields, key=str.encode)]
     return "{" + ",".join(parts) + "}"
 
@@ -78,8 +78,8 @@ def _comparable(item: object) -> str | None:
 
 
 @dataclass
-class Index:
-    """The keys of one index, sorted as RocksDB sorts them; what follows the last ':' is the row's key."""
+class ThemisIndex:
+    """The keys of one index, sorted as in RocksDB. What follows the last ':' is the row's key."""
 
     kind: str
     keys: list[bytes] = field(default_factory=list)
@@ -88,7 +88,7 @@ class Index:
         """Add or remove the entry of a row."""
         if value is None:
             return
-        key = encoded(value) + pk.encode()
+        key = index_key(value) + pk.encode()
         at = bisect_left(self.keys, key)
         there = at < len(self.keys) and self.keys[at] == key
         if add and not there:
@@ -97,28 +97,28 @@ class Index:
             del self.keys[at]
 
     def between(self, start: bytes, end: bytes | None) -> list[str]:
-        """Keys of rows from `start` on, below `end`. A row's key that holds ':' comes back cut (95)."""
+        """The keys of rows from `start` to before `end`. A row's key that holds ':' is returned cut (95)."""
         first = bisect_left(self.keys, start)
         last = len(self.keys) if end is None else bisect_left(self.keys, end)
         return [key.rpartition(b":")[2].decode() for key in self.keys[first:last]]
 
 
 @dataclass
-class Tables:
-    """All entities, by `table:key`, and the indexes. `fixed`: the server without its known bugs."""
+class ThemisTables:
+    """All entities by `table:key`, and the indexes. `fixed`: the server without its known bugs."""
 
     fixed: bool = False
     blobs: dict[str, str] = field(default_factory=dict)
-    indexes: dict[tuple[str, str], list[Index]] = field(default_factory=dict)
+    indexes: dict[tuple[str, str], list[ThemisIndex]] = field(default_factory=dict)
 
     def put(self, key: str, blob: str) -> None:
-        """Store a blob, whatever it holds (A41), and bring the indexes that exist up to date."""
+        """Store any blob (A41), and update the indexes that exist."""
         self.delete(key)
         self.blobs[key] = blob
         self._index(key, blob, add=True)
 
     def delete(self, key: str) -> None:
-        """Remove it; one that is not there is no error (17)."""
+        """Remove a row; a missing one is no error (17)."""
         old = self.blobs.pop(key, None)
         if old is not None:
             self._index(key, old, add=False)
@@ -137,10 +137,10 @@ class Tables:
                 index.change(_comparable(fields.get(column)), pk, add=add)
 
     def create_index(self, table: str, column: str, kind: str) -> None:
-        """Create an empty index (30, 47): rows that are there are not in it before a rebuild."""
+        """Create an empty index (30, 47): existing rows are not in it before a rebuild."""
         found = self.indexes.setdefault((table, column), [])
         if all(index.kind != kind for index in found):
-            found.append(Index(kind))
+            found.append(ThemisIndex(kind))
 
     def rebuild(self, table: str, column: str) -> int:
         """Fill the indexes of a column from the rows (32)."""
@@ -151,7 +151,7 @@ class Tables:
                 if key.startswith(f"{table}:"):
                     value = _comparable(parsed(blob).get(column))
                     if value is not None:
-                        index.keys.append(encoded(value) + key.partition(":")[2].encode())
+                        index.keys.append(index_key(value) + key.partition(":")[2].encode())
             index.keys.sort()
         return sum(len(index.keys) for index in found)
 
@@ -159,16 +159,16 @@ class Tables:
         """The columns of a table that have an index."""
         return [column for name, column in self.indexes if name == table]
 
-    def _one(self, table: str, column: str, kind: str) -> Index | None:
+    def _one(self, table: str, column: str, kind: str) -> ThemisIndex | None:
         found = self.indexes.get((table, column), [])
         return next((index for index in found if index.kind == kind), None)
 
     def keys(self, query: Mapping[str, Any]) -> list[str]:
-        """The keys a query finds.
+        """The keys that a query finds.
 
         Raises:
-            Refused: an index is missing, or nothing says how to find the rows.
-            Killed: the limit is more than memory holds (A40).
+            QueryRefused: an index is missing, or the query has neither predicates nor an order.
+            Killed: the limit is more than the memory holds (A40).
         """
         ordered = bool(query.get("order_by") or query.get("range"))
         if query.get("allow_full_scan", False):
@@ -184,7 +184,7 @@ class Tables:
             self._one(table, one["column"], "range") is None for one in query.get("range", [])
         )
         if missing or not (predicates or ordered):
-            # Order and limit are forgotten on this way (46).
+            # A full scan ignores order and limit (46).
             return self._scan(query)
         return self._range_aware(query) if ordered else self._intersection(query, "")
 
@@ -201,7 +201,7 @@ class Tables:
 
     def _intersection(self, query: Mapping[str, Any], prefix: str) -> list[str]:
         if not query.get("predicates"):
-            raise Refused("executeAndKeysSequential: keine Prädikate")
+            raise QueryRefused("executeAndKeysSequential: keine Prädikate")
         lists = [self._equal(query["table"], one, prefix) for one in query["predicates"]]
         return sorted(set.intersection(*map(set, lists)), key=str.encode)
 
@@ -209,20 +209,20 @@ class Tables:
         column = predicate["column"]
         index = self._one(table, column, "equality")
         if index is None:
-            raise Refused(f"{prefix}scanKeysEqual: kein Index für {table}.{column}")
-        start = encoded(predicate["value"])
+            raise QueryRefused(f"{prefix}scanKeysEqual: kein Index für {table}.{column}")
+        start = index_key(predicate["value"])
         return index.between(start, start + _BEHIND)
 
     def _within(self, table: str, bounds: Mapping[str, Any]) -> list[str]:
         index = self._one(table, bounds["column"], "range")
         if index is None:
-            raise Refused(f"Missing range index for column: {bounds['column']}")
+            raise QueryRefused(f"Missing range index for column: {bounds['column']}")
         start, end = b"", None
-        # An empty bound is none.
+        # An empty bound is no bound.
         if bounds.get("gte"):
-            start = encoded(bounds["gte"]) + (b"" if bounds.get("includeLower", True) else _BEHIND)
+            start = index_key(bounds["gte"]) + (b"" if bounds.get("includeLower", True) else _BEHIND)
         if bounds.get("lte"):
-            end = encoded(bounds["lte"]) + (_BEHIND if bounds.get("includeUpper", True) else b"")
+            end = index_key(bounds["lte"]) + (_BEHIND if bounds.get("includeUpper", True) else b"")
         return index.between(start, end)
 
     def _range_aware(self, query: Mapping[str, Any]) -> list[str]:
@@ -235,11 +235,11 @@ class Tables:
             return sorted(candidates, key=str.encode)
         column = order["column"]
         if self._one(table, column, "range") is None:
-            raise Refused(f"ORDER BY requires range index on column: {column}")
+            raise QueryRefused(f"ORDER BY requires range index on column: {column}")
         limit = self._limit(order)
         bounds = next((one for one in query.get("range", []) if one["column"] == column), {"column": column})
         scan = self._within(table, bounds)
-        # The bug of (49, 50): no candidate at all is taken for "no filter".
+        # The bug of (49, 50): a filter without candidates is taken for no filter.
         filters = bool(candidates) or (self.fixed and bool(lists))
         found = [pk for pk in scan if not filters or pk in candidates]
         return (found[::-1] if order.get("desc") else found)[: max(1, limit)]
@@ -251,10 +251,10 @@ class Tables:
         return limit
 
     def entities(self, table: str, keys: Sequence[str]) -> list[str]:
-        """The rows of keys as /query gives them; a key that names no row is left out without a word.
+        """The rows of keys as /query returns them; a key that names no row is left out without notice.
 
         Raises:
-            Killed: one of them is no JSON (A42).
+            Killed: one of the rows is no JSON (A42).
         """
         blobs = (self.blobs.get(f"{table}:{pk}") for pk in keys)
         return [rendered(parsed(blob)) for blob in blobs if blob is not None]

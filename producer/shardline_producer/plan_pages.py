@@ -11,7 +11,7 @@ class StoredPlanPages:
         self._store = store
         self._prefix = prefix
 
-    async def keep(self, name: str, body: bytes) -> bytes:
+    async def create_or_get(self, name: str, body: bytes) -> bytes:
         """Create the page; gives the body that stands under the name."""
         try:
             await self._store.create(self._prefix + name, body)

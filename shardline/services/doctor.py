@@ -17,8 +17,8 @@ from shardline_common.job.names import CHECKPOINTS, JOBS
 from shardline_common.job.spec import JobSpec
 from shardline_common.settings.load import Settings
 from shardline_common.storage.probe import probe_create_only
-from shardline_producer.sources.themis.client import shown
-from shardline_producer.sources.themis.indexes import check, create, needed
+from shardline_producer.sources.themis.client import display_url
+from shardline_producer.sources.themis.indexes import check_server, create_indexes, required_indexes
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ async def _files(settings: Settings) -> str:
 
 async def _themis(settings: Settings) -> str:
     async with open_themis_client(settings) as client:
-        return f"{shown(settings.themis_url or '')}: {await check(client)}"
+        return f"{display_url(settings.themis_url or '')}: {await check_server(client)}"
 
 
 async def create_themis_indexes(settings: Settings, spec: JobSpec) -> list[str]:
@@ -108,7 +108,8 @@ async def create_themis_indexes(settings: Settings, spec: JobSpec) -> list[str]:
     if spec.source.type != "themis":
         raise UsageError(f"the job reads '{spec.source.type}', not ThemisDB")
     async with open_themis_client(settings) as client:
-        return await create(client, spec.source.table, needed(spec.source, spec.query))
+        indexes = required_indexes(spec.source, spec.query)
+        return await create_indexes(client, spec.source.table, indexes)
 
 
 async def _postgres(settings: Settings) -> str:

@@ -14,7 +14,7 @@ _IN_MEMORY = 1 << 20
 
 
 class ScratchPlanPages:
-    """Implements `sources.source.Parts` for one reader. Nobody resumes a stream: nothing is synced."""
+    """Implements `sources.source.PlanPages` for one reader. Nobody resumes a stream: nothing is synced."""
 
     def __init__(self) -> None:
         self._held: dict[str, bytes | Path] = {}
@@ -30,7 +30,7 @@ class ScratchPlanPages:
         if self._folder is not None:
             await run_in_thread(self._folder.cleanup)
 
-    async def keep(self, name: str, body: bytes) -> bytes:
+    async def create_or_get(self, name: str, body: bytes) -> bytes:
         """Keep a part, or give the one that stands."""
         if name in self._held:
             return await self.get(name)

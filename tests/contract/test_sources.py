@@ -1,4 +1,4 @@
-"""One suite for every source: what the port promises, each of them keeps."""
+"""One suite for every source: each keeps the contract of the port `Source`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from shardline_producer.plan import make_plan
 from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.sources.files.file_locations import LocalFiles
 from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
-from shardline_producer.sources.memory import MemoryDatabase
+from shardline_producer.sources.memory_database import MemoryDatabase
 from shardline_producer.sources.planned import PlannedSource
 from shardline_producer.sources.source import Document, InvalidDocument, PlanPages, Source, SourceItem
 from shardline_producer.sources.themis.client import ThemisOptions
@@ -29,6 +29,7 @@ from shardline_producer.sources.themis.queries import order_key
 from shardline_producer.sources.uds3.planned_store import ConfiguredStores, Uds3Store
 from tests.databases import Database, own_database
 from tests.make import job
+from tests.source_items import item_ids
 from tests.themis_server import READER, themis_server
 from tests.uds3_data import ListRanker
 
@@ -43,8 +44,8 @@ TABLE = "CREATE TABLE documents (document_id text PRIMARY KEY, content text, tit
 class Case:
     """One source over documents that the suite chooses.
 
-    `put` inserts or replaces documents, `remove` deletes them, `connections` counts what is open now;
-    None where the source cannot change, or has no connections. `order` sorts ids as the store does.
+    `put` inserts or replaces documents, `remove` deletes them, `connections` counts the open connections;
+    None where the source cannot change or has no connections. `order` sorts ids as the store does.
     """
 
     source: Mapping[str, Any]
@@ -57,12 +58,12 @@ class Case:
     order: Callable[[str], Any] = str.encode
 
     def job(self, **query: Any) -> JobSpec:
-        """A job over it."""
+        """A job over this source."""
         return job(source=dict(self.source), query={**self.query, **query})
 
 
-def made(count: int, start: int = 0) -> list[Document]:
-    """Documents whose ids do not sort by number, and are not all ASCII."""
+def make_documents(count: int, start: int = 0) -> list[Document]:
+    """Documents whose ids do not sort by number and are not all ASCII."""
     numbers = range(start, start + count)
     return [
         Document(f"{'zäAé'[n % 4]}-{n}", f"text {n}", {"title": f"T {n % 7}", "number": n}) for n in numbers
@@ -89,9 +90,9 @@ async def memory_case(_: pytest.FixtureRequest) -> AsyncIterator[Case]:
     documents: dict[str, Document] = {}
     opened: list[MemoryDatabase] = []
 
-    def open_source(spec: JobSpec, parts: PlanPages) -> Source:
+    def open_source(spec: JobSpec, pages: PlanPages) -> Source:
         opened.append(MemoryDatabase(spec, documents, COLUMNS))
-        return PlannedSource(spec, opened[-1], parts)
+        return PlannedSource(spec, opened[-1], pages)
 
     async def put(more: Sequence[Document]) -> None:
         documents.update({one.id: one for one in more})
@@ -110,10 +111,10 @@ async def memory_case(_: pytest.FixtureRequest) -> AsyncIterator[Case]:
 async def postgres_case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
     async with own_database(request.getfixturevalue("postgres_server")) as database:
         await database.execute(TABLE)
-        yield postgres_over(database)
+        yield postgres_case_over(database)
 
 
-def postgres_over(database: Database) -> Case:
+def postgres_case_over(database: Database) -> Case:
     async def fill(documents: Sequence[Document]) -> None:
         await database.load("documents", ("document_id", "content", "title", "number"), rows(documents))
 
@@ -128,7 +129,7 @@ def postgres_over(database: Database) -> Case:
     stores = ConfiguredStores(database.postgres)
     return Case(
         {"type": "uds3"},
-        lambda spec, parts: PlannedSource(spec, Uds3Store(spec, stores), parts),
+        lambda spec, pages: PlannedSource(spec, Uds3Store(spec, stores), pages),
         fill,
         put,
         remove,
@@ -138,10 +139,10 @@ def postgres_over(database: Database) -> Case:
 
 @asynccontextmanager
 async def hybrid_case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
-    """A search that finds everything: by its text in PostgreSQL, and in a list of another store."""
+    """A search that finds every document: by its text in PostgreSQL, and in the list of another store."""
     async with own_database(request.getfixturevalue("postgres_server")) as database:
         await database.execute(TABLE)
-        tables, vector = postgres_over(database), ListRanker("vector", [])
+        tables, vector = postgres_case_over(database), ListRanker("vector", [])
         stores = ConfiguredStores(database.postgres, {"vector": vector})
 
         async def fill(documents: Sequence[Document]) -> None:
@@ -150,7 +151,7 @@ async def hybrid_case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
 
         yield replace(
             tables,
-            open=lambda spec, parts: PlannedSource(spec, Uds3Store(spec, stores), parts),
+            open=lambda spec, pages: PlannedSource(spec, Uds3Store(spec, stores), pages),
             fill=fill,
             put=None,
             remove=None,
@@ -169,9 +170,9 @@ async def themis_case(_: pytest.FixtureRequest, *, lossless: bool = True) -> Asy
     async with themis_server() as server:
         options = ThemisOptions(server.url, READER)
 
-        def open_source(spec: JobSpec, parts: PlanPages) -> Source:
+        def open_source(spec: JobSpec, pages: PlanPages) -> Source:
             assert isinstance(spec.source, ThemisSource)
-            return PlannedSource(spec, ThemisTable(spec, spec.source, options, limiter, SystemClock()), parts)
+            return PlannedSource(spec, ThemisTable(spec, spec.source, options, limiter, SystemClock()), pages)
 
         async def put(documents: Sequence[Document]) -> None:
             found = [{"doc_id": one.id, "content": one.text, **one.metadata} for one in documents]
@@ -194,7 +195,7 @@ CASES: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[C
     "postgres": postgres_case,
     "hybrid": hybrid_case,
     "themis": themis_case,
-    "themis-quick": partial(themis_case, lossless=False),
+    "themis-lossy": partial(themis_case, lossless=False),
 }
 
 
@@ -205,150 +206,148 @@ async def case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
 
 
 @dataclass
-class Opened:
-    """A source of a job, planned over parts of its own."""
+class PlannedJob:
+    """The source of a job, and what it froze."""
 
     source: Source
     frozen: Sequence[Mapping[str, Any]]
 
     async def items(self, after: Position | None = None) -> list[SourceItem]:
-        """Everything behind a position."""
+        """All items behind a position."""
         return [item async for batch in self.source.read(self.frozen, after) for item in batch]
 
 
-async def planned(case: Case, parts: PlanPages | None = None, **query: Any) -> Opened:
+async def plan(case: Case, pages: PlanPages | None = None, **query: Any) -> PlannedJob:
     spec = case.job(**query)
-    source = case.open(spec, parts or StoredPlanPages(MemoryStore(), ""))
-    return Opened(source, (await make_plan(spec, source)).frozen)
+    source = case.open(spec, pages or StoredPlanPages(MemoryStore(), ""))
+    return PlannedJob(source, (await make_plan(spec, source)).frozen)
 
 
-def names(items: Sequence[SourceItem]) -> list[str]:
-    return [item.content.id if isinstance(item.content, Document) else item.content.key for item in items]
-
-
-async def test_each_document_once_in_an_order_that_stays(case: Case) -> None:
-    await case.fill(made(2_500))
-    opened = await planned(case)
+async def test_each_document_once_in_a_stable_order(case: Case) -> None:
+    await case.fill(make_documents(2_500))
+    opened = await plan(case)
     found = await opened.items()
-    assert sorted(names(found)) == sorted(one.id for one in made(2_500))
+    assert sorted(item_ids(found)) == sorted(one.id for one in make_documents(2_500))
     assert [item.position[-1] for item in found] == list(range(1, 2_501))
     assert [item.position for item in found] == sorted(item.position for item in found)
-    by_id = {one.id: one for one in made(2_500)}
+    by_id = {one.id: one for one in make_documents(2_500)}
     for item in found:
-        # The relevance is the search's, where there is one.
+        # In a search the relevance is the search's.
         assert isinstance(item.content, Document)
         assert replace(item.content, relevance=0.0) == by_id[item.content.id]
     assert await opened.items() == found
-    assert await (await planned(case)).items() == found
+    assert await (await plan(case)).items() == found
     assert opened.source.progress(opened.frozen, None) == 0
     assert opened.source.progress(opened.frozen, found[-1].position) == 1
 
 
 @pytest.mark.parametrize("ordinal", [1, 2, 499, 500, 501, 999, 1_000, 1_001, 2_499, 2_500])
-async def test_any_position_gives_the_rest_and_only_the_rest(case: Case, ordinal: int) -> None:
-    await case.fill(made(2_500))
-    parts = StoredPlanPages(MemoryStore(), "")
-    found = await (await planned(case, parts)).items()
-    again = await planned(case, parts)
+async def test_read_resumes_behind_any_position(case: Case, ordinal: int) -> None:
+    await case.fill(make_documents(2_500))
+    pages = StoredPlanPages(MemoryStore(), "")
+    found = await (await plan(case, pages)).items()
+    again = await plan(case, pages)
     assert await again.items(found[ordinal - 1].position) == found[ordinal:]
 
 
-async def test_nothing_to_read_is_an_end(case: Case) -> None:
+async def test_empty_store_yields_nothing(case: Case) -> None:
     await case.fill([])
-    opened = await planned(case)
+    opened = await plan(case)
     assert await opened.items() == []
     assert await opened.items() == []
 
 
-async def test_top_k_counts_what_the_filters_let_through(case: Case) -> None:
-    await case.fill(made(2_500))
-    everything = await (await planned(case, filters={"title": "T 3"})).items()
+async def test_top_k_counts_filtered_documents(case: Case) -> None:
+    await case.fill(make_documents(2_500))
+    everything = await (await plan(case, filters={"title": "T 3"})).items()
     assert len(everything) == 357
     for most in (1, 10, 356, 357, 10_000):
-        opened = await planned(case, filters={"title": "T 3"}, top_k=most)
-        assert names(await opened.items()) == names(everything)[:most]
+        opened = await plan(case, filters={"title": "T 3"}, top_k=most)
+        assert item_ids(await opened.items()) == item_ids(everything)[:most]
 
 
-async def test_an_unknown_field_is_refused_naming_those_there_are(case: Case) -> None:
-    await case.fill(made(3))
+async def test_unknown_filter_field_names_the_known_ones(case: Case) -> None:
+    await case.fill(make_documents(3))
     with pytest.raises(JobFailed, match=r"no field 'colour'.* document_id.* number.* title") as caught:
-        await planned(case, filters={"colour": "red"})
+        await plan(case, filters={"colour": "red"})
     assert caught.value.code == "source_invalid"
 
 
 async def test_batches_are_bounded(case: Case) -> None:
     await case.fill([Document(f"d{n}", "x" * 100_000, {}) for n in range(100)])
-    opened = await planned(case)
+    opened = await plan(case)
     largest = 0
     async with aclosing(opened.source.read(opened.frozen, None)) as batches:
         async for batch in batches:
+            assert batch
             largest = max(largest, sum(item.size for item in batch))
     assert largest < 2 << 20
 
 
-async def test_what_changes_meanwhile(case: Case) -> None:
+async def test_changes_during_a_read(case: Case) -> None:
     if case.put is None or case.remove is None:
         return
-    documents = made(2_500)
+    documents = make_documents(2_500)
     await case.fill(documents)
     in_order = sorted((one.id for one in documents), key=case.order)
-    opened = await planned(case)
+    opened = await plan(case)
     found = list[SourceItem]()
     async with aclosing(opened.source.read(opened.frozen, None)) as batches:
         found += await anext(batches)
-        # Of the part that is fixed, and not read yet: the last of it goes away. Behind it all may change.
+        # Of the page that is stored and not read yet, the last document is removed. Behind that page
+        # everything may change.
         await case.remove([in_order[999], in_order[2_000]])
         await case.put([Document("A-0000", "before", {}), Document("zz-new", "behind", {})])
         await case.put([Document(in_order[2_100], "changed", {"title": "T", "number": 1})])
         async for batch in batches:
             found += batch
     expected = [name for name in in_order if name != in_order[2_000]]
-    assert names(found) == sorted([*expected, "zz-new"], key=case.order)
+    assert item_ids(found) == sorted([*expected, "zz-new"], key=case.order)
     gone = [item.content for item in found if isinstance(item.content, InvalidDocument)]
     assert [(one.key, one.dead_letter.reason) for one in gone] == [(in_order[999], "vanished")]
-    changed = found[names(found).index(in_order[2_100])].content
+    changed = found[item_ids(found).index(in_order[2_100])].content
     assert isinstance(changed, Document)
     assert changed.text == "changed"
-    # Once fixed, the plan stays: the whole is the same again, but for what is gone now.
-    assert names(await opened.items()) == names(found)
+    # Once stored, the plan stays: a second read has the same ids.
+    assert item_ids(await opened.items()) == item_ids(found)
 
 
-async def test_two_who_race_for_a_part_read_the_same(case: Case) -> None:
+async def test_two_readers_of_a_new_page_read_the_same(case: Case) -> None:
     if case.put is None:
         return
-    await case.fill(made(1_500))
+    await case.fill(make_documents(1_500))
     store = MemoryStore()
-    one, late = await planned(case, StoredPlanPages(store, "")), await planned(case, Blind(store, ""))
+    one, late = await plan(case, StoredPlanPages(store, "")), await plan(case, EmptyPlanPages(store, ""))
     first = await one.items()
-    await case.put(made(50, start=5_000))
+    await case.put(make_documents(50, start=5_000))
     assert await late.items() == first
 
 
-class Blind(StoredPlanPages):
-    """The parts as one sees them who looked before the other wrote any."""
+class EmptyPlanPages(StoredPlanPages):
+    """Plan pages as listed before another producer stored the first one."""
 
-    async def names(self, folder: str) -> list[str]:
+    async def item_ids(self, folder: str) -> list[str]:
         assert folder == ""
         return []
 
 
-async def test_closing_in_the_middle_closes_connections(case: Case) -> None:
+async def test_closed_read_closes_its_connections(case: Case) -> None:
     if case.connections is None:
         return
-    await case.fill(made(2_500))
-    opened = await planned(case)
-    await closed(case.connections, 0)
+    await case.fill(make_documents(2_500))
+    opened = await plan(case)
+    await wait_until_closed(case.connections, 0)
     async with aclosing(opened.source.read(opened.frozen, None)) as batches:
         await anext(batches)
         assert await case.connections() > 0
-    await closed(case.connections, 0)
+    await wait_until_closed(case.connections, 0)
 
 
-async def test_a_cancel_in_the_middle_closes_connections(case: Case) -> None:
+async def test_cancelled_read_closes_its_connections(case: Case) -> None:
     if case.connections is None:
         return
-    await case.fill(made(2_500))
-    opened = await planned(case)
+    await case.fill(make_documents(2_500))
+    opened = await plan(case)
     before = await case.connections()
     reading = asyncio.Event()
 
@@ -362,11 +361,11 @@ async def test_a_cancel_in_the_middle_closes_connections(case: Case) -> None:
     await reading.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    await closed(case.connections, before)
+    await wait_until_closed(case.connections, before)
 
 
-async def closed(connections: Callable[[], Awaitable[int]], before: int) -> None:
-    """Servers take a moment to forget a connection that was closed."""
+async def wait_until_closed(connections: Callable[[], Awaitable[int]], before: int) -> None:
+    """Wait until no more connections are open than before; servers notice a close late."""
     async with asyncio.timeout(10):
         while await connections() > before:
             await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Real documents through the stand-in for ThemisDB: the rows that `files` gives, and exact after a kill."""
+"""Real documents from the fake ThemisDB: the same rows as from files, exact also after a kill."""
 
 import asyncio
 import json
@@ -28,27 +28,27 @@ from tests.e2e.system import running_system
 from tests.faults.oracle import SHORT
 from tests.make import job
 from tests.services import S3
-from tests.themis_server import READER, Request, Themis, themis_server
+from tests.themis_server import READER, HttpCall, ThemisServer, themis_server
 
-# A slice: every row is a request of its own.
-SLICE = 3_000
+# Each row is a request of its own, so most tests read only the first rows.
+FIRST = 3_000
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """All documents, and the ids without the slash that no path of ThemisDB can hold."""
+    """All documents; their ids have a tilde for the slash, which no path of ThemisDB can hold."""
     found = lines(corpus_file(tmp_path_factory.mktemp("corpus")))
     return [one | {"document_id": one["document_id"].replace("/", "~")} for one in found]
 
 
 @pytest.fixture(scope="module")
 def documents(corpus: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first of them."""
-    return corpus[:SLICE]
+    """The first documents."""
+    return corpus[:FIRST]
 
 
 @pytest.fixture
-async def server(documents: list[dict[str, Any]]) -> AsyncIterator[Themis]:
+async def server(documents: list[dict[str, Any]]) -> AsyncIterator[ThemisServer]:
     async with themis_server() as found:
         found.fill("laws", "document_id", documents)
         found.index("laws", "document_type")
@@ -71,7 +71,7 @@ def themis_job(**fields: Any) -> JobSpec:
     return job(source=source, output={"shard_bytes": 1 << 20}, partitions=3)
 
 
-def settings_for(server: Themis) -> Settings:
+def settings_for(server: ThemisServer) -> Settings:
     return Settings(themis_url=server.url, themis_token=READER, themis_rate=0)
 
 
@@ -87,7 +87,7 @@ async def digest(spec: JobSpec, output: Path) -> str:
 
 
 async def rows_of_files(documents: list[dict[str, Any]], folder: Path) -> dict[str, dict[str, Any]]:
-    """What a file of the documents becomes, by id, but for the field `source`."""
+    """The rows of a file of the documents, by id, with `themis` as their source."""
     lines_of = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in documents)
     (folder / "laws.jsonl").write_text(lines_of, encoding="utf-8")
     files = job(source={"type": "files", "paths": ["laws.jsonl"]}, output={"shard_bytes": 1 << 20})
@@ -98,23 +98,23 @@ async def rows_of_files(documents: list[dict[str, Any]], folder: Path) -> dict[s
 
 
 @pytest.mark.corpus
-async def test_the_rows_are_those_of_files(
-    server: Themis, documents: list[dict[str, Any]], tmp_path: Path
+async def test_lossless_rows_equal_those_of_files(
+    server: ThemisServer, documents: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     expected = await rows_of_files(documents, tmp_path)
     view = await run(themis_job(), tmp_path / "themis", settings_for(server))
-    assert view.state.source_count == SLICE
+    assert view.state.source_count == FIRST
     found = list(rows(tmp_path / "themis"))
     assert len(found) == len(expected)
-    # To the byte: /query sorts the fields, a row read alone keeps their order.
+    # Equal to the byte: a row read alone keeps the order of its fields, which /query sorts.
     assert all(json.dumps(row) == json.dumps(expected[row["document_id"]]) for row in found)
 
 
 @pytest.mark.corpus
-async def test_the_whole_corpus_in_pages_is_that_of_files(
+async def test_lossy_rows_of_the_corpus_equal_those_of_files(
     corpus: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    # Pages lose lists, and so does this comparison.
+    # A lossy read loses lists.
     flat = [{name: value for name, value in one.items() if type(value) is not list} for one in corpus]
     expected = await rows_of_files(flat, tmp_path)
     async with themis_server() as server:
@@ -128,8 +128,8 @@ async def test_the_whole_corpus_in_pages_is_that_of_files(
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("requests", [400, 2_200])
-async def test_killed_and_resumed_it_ends_with_the_same_digest(
-    server: Themis, tmp_path: Path, requests: int
+async def test_killed_and_resumed_job_has_the_same_digest(
+    server: ThemisServer, tmp_path: Path, requests: int
 ) -> None:
     spec = themis_job()
     settings = settings_for(server)
@@ -137,7 +137,7 @@ async def test_killed_and_resumed_it_ends_with_the_same_digest(
     reached = asyncio.Event()
     counted = 0
 
-    async def count(request: Request) -> None:
+    async def count(request: HttpCall) -> None:
         nonlocal counted
         counted += request.method == "GET"
         if counted == requests:
@@ -154,7 +154,7 @@ async def test_killed_and_resumed_it_ends_with_the_same_digest(
     assert await digest(spec, tmp_path / "killed") == await digest(spec, tmp_path / "whole")
 
 
-async def start(spec: JobSpec, folder: Path, server: Themis) -> asyncio.subprocess.Process:
+async def start(spec: JobSpec, folder: Path, server: ThemisServer) -> asyncio.subprocess.Process:
     (folder / "job.json").write_bytes(spec.body())
     env = os.environ | {"THEMIS_URL": server.url, "THEMIS_TOKEN": READER, "THEMIS_RATE": "0"}
     command = ("-m", "shardline", "run", "job.json", "--output", "killed")
@@ -164,19 +164,19 @@ async def start(spec: JobSpec, folder: Path, server: Themis) -> asyncio.subproce
 
 
 @pytest.mark.corpus
-async def test_a_server_that_is_away_for_a_while_is_waited_for(server: Themis, tmp_path: Path) -> None:
+async def test_outage_of_the_server_is_waited_out(server: ThemisServer, tmp_path: Path) -> None:
     spec = themis_job()
     await run(spec, tmp_path / "whole", settings_for(server))
     asked = refused = 0
 
-    async def outage(_: Request) -> None:
+    async def outage(_: HttpCall) -> None:
         nonlocal asked, refused
         asked += 1
         if asked == 1_500:
-            server.dead = True
-        refused += server.dead
+            server.killed = True
+        refused += server.killed
         if refused > 40:
-            server.revive()
+            server.restart()
 
     server.before = outage
     await run(spec, tmp_path / "waited", settings_for(server))
@@ -185,14 +185,14 @@ async def test_a_server_that_is_away_for_a_while_is_waited_for(server: Themis, t
 
 
 @pytest.mark.corpus
-async def test_on_kafka_with_a_killed_producer(
-    server: Themis, tmp_path: Path, kafka: str, seaweed: S3
+async def test_killed_producer_on_kafka_keeps_the_digest(
+    server: ThemisServer, tmp_path: Path, kafka: str, seaweed: S3
 ) -> None:
     spec = themis_job()
     await run(spec, tmp_path / "whole", settings_for(server))
     reached, asked = asyncio.Event(), 0
 
-    async def count(request: Request) -> None:
+    async def count(request: HttpCall) -> None:
         nonlocal asked
         asked += request.method == "GET"
         if asked == 1_500:
@@ -216,8 +216,8 @@ async def test_on_kafka_with_a_killed_producer(
 
 
 @pytest.mark.corpus
-async def test_a_filter_with_an_index(
-    server: Themis, documents: list[dict[str, Any]], tmp_path: Path
+async def test_filter_with_an_index(
+    server: ThemisServer, documents: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     kind = "verordnung"
     wanted = {one["document_id"] for one in documents if one.get("document_type") == kind}

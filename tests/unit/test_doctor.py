@@ -10,7 +10,8 @@ from shardline.services.doctor import Check, create_themis_indexes, examine
 from shardline_common.errors import JobFailed, UsageError
 from shardline_common.settings.load import Settings, load_settings
 from tests.make import job
-from tests.themis_reading import filled, names, read
+from tests.source_items import item_ids
+from tests.themis_reading import fill_documents, read_items
 from tests.themis_server import READER, themis_server
 
 
@@ -45,18 +46,19 @@ async def test_themisdb_is_tried_with_the_token() -> None:
 
 async def test_indexes_are_made_when_asked_and_suffice() -> None:
     async with themis_server() as server:
-        filled(server)
+        fill_documents(server)
         server.tables.indexes.clear()
         settings = Settings(themis_url=server.url, themis_token=READER, themis_rate=0)
         fields = {"theme": "a", "query": {"filters": {"content": "text 4", "doc_id": "d-00004", "year": 3}}}
         with pytest.raises(JobFailed, match="no range index"):
-            await read(server, **fields)
+            await read_items(server, **fields)
         spec = job(source={"type": "themis", "theme": "a"}, query=fields["query"])
         assert await create_themis_indexes(settings, spec) == [
             "range index on documents.doc_id: 50 entries",
             "equality index on documents.category: 50 entries",
         ]
-        assert names(await read(server, theme="a", query={"filters": {"content": "text 4"}})) == ["d-00004"]
+        found = await read_items(server, theme="a", query={"filters": {"content": "text 4"}})
+        assert item_ids(found) == ["d-00004"]
         with pytest.raises(UsageError, match="not ThemisDB"):
             await create_themis_indexes(settings, job())
 

@@ -1,4 +1,4 @@
-"""Lines become documents or dead letters with a reason, whatever the JSON library thinks of them."""
+"""Lines become documents or dead letters with a reason, independent of the JSON library's limits."""
 
 import json
 from typing import Any
@@ -42,7 +42,7 @@ from tests.make import job
         (b'{"document_id":"a","content":"x","n":' + b"[" * 90_000 + b"]" * 90_000 + b"}", "too_deep"),
     ],
 )
-def test_poison(line: bytes, reason: str) -> None:
+def test_invalid_line_is_a_dead_letter(line: bytes, reason: str) -> None:
     found = parse_document(line, "in.jsonl:7")
     assert isinstance(found, InvalidDocument)
     assert found.dead_letter.reason == reason
@@ -66,7 +66,7 @@ def row_of(found: Document, columns: Columns) -> tuple[bytes, dict[str, object]]
     return line, json.loads(line)
 
 
-def test_what_readers_differ_on_is_kept_exactly() -> None:
+def test_values_that_parsers_differ_on_are_kept() -> None:
     found = document(
         b'{"document_id":7,"content":"x","big":123456789012345678901234567890,"over":1e999,'
         b'"half":"\\ud800","deep":[[1]],"twice":1,"twice":2,"score":"high"}'
@@ -111,7 +111,7 @@ def test_rows_keep_every_text_on_one_line(
 
 
 @given(st.binary())
-def test_no_bytes_end_the_parser(line: bytes) -> None:
+def test_parser_accepts_any_bytes(line: bytes) -> None:
     parse_document(line, "in.jsonl:1")
 
 
@@ -138,7 +138,7 @@ def test_all_rows_of_a_dataset_have_one_schema(metadatas: list[dict[str, Any]]) 
         assert lost <= set(json.loads(extra) if extra else ())
 
 
-def test_mixed_types_find_their_column() -> None:
+def test_mixed_types_choose_the_type_of_their_column() -> None:
     samples: list[dict[str, Any]] = [
         {"n": 1, "s": "x", "b": True, "l": [1], "m": "x", "z": None},
         {"n": 1.5, "m": 2, "b": False},
@@ -161,7 +161,7 @@ def test_mixed_types_find_their_column() -> None:
         ({"more": 1}, "its keys are not"),
     ],
 )
-def test_a_row_that_breaks_the_schema_is_named(change: dict[str, object], problem: str) -> None:
+def test_row_that_breaks_the_schema_is_reported(change: dict[str, object], problem: str) -> None:
     columns = Columns({"n": "int"})
     _, row = row_of(Document("id", "text", {"n": 1}), columns)
     assert check_row(row, columns) is None

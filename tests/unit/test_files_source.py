@@ -1,4 +1,4 @@
-"""The source `files`: every format, any resume, bounded memory."""
+"""The source `files`: every format, reads from any position, bounded memory."""
 
 import gzip
 import os
@@ -19,8 +19,9 @@ from shardline_producer.sources.files.decompress import decompressor
 from shardline_producer.sources.files.file_locations import LocalFiles
 from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
 from shardline_producer.sources.files.lines import Line, LineSplitter
-from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
+from shardline_producer.sources.source import InvalidDocument, SourceItem
 from tests.make import job
+from tests.source_items import item_ids
 
 
 def source(folder: Path, paths: Sequence[str], *, confined: bool = True, **changes: Any) -> JsonLinesFiles:
@@ -31,10 +32,6 @@ def source(folder: Path, paths: Sequence[str], *, confined: bool = True, **chang
 async def items(found: JsonLinesFiles, after: Position | None = None) -> list[SourceItem]:
     frozen = await found.freeze()
     return [item async for batch in found.read(frozen, after) for item in batch]
-
-
-def names(found: Sequence[SourceItem]) -> list[str]:
-    return [item.content.id if isinstance(item.content, Document) else item.content.key for item in found]
 
 
 def line(number: int, **more: Any) -> bytes:
@@ -53,13 +50,13 @@ def write(path: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson.gz", "a.jsonl.zst"])
-async def test_every_format_from_every_position(tmp_path: Path, name: str) -> None:
+async def test_read_resumes_at_every_position_of_every_format(tmp_path: Path, name: str) -> None:
     lines = [b"\xef\xbb\xbf" + line(0), b"", line(1) + b"\r", b"{broken", b"  \t ", line(2)]
     write(tmp_path / name, b"\n".join(lines))
     write(tmp_path / "b.jsonl", line(3) + b"\n")
     found = source(tmp_path, [name, "b.jsonl"])
     everything = await items(found)
-    assert names(everything) == ["d0", "d1", f"{name}:4", "d2", "d3"]
+    assert item_ids(everything) == ["d0", "d1", f"{name}:4", "d2", "d3"]
     assert [item.position[-1] for item in everything] == [1, 2, 3, 4, 5]
     assert [item.position for item in everything] == sorted(item.position for item in everything)
     for number, item in enumerate(everything):
@@ -94,11 +91,11 @@ async def test_patterns_are_sorted_and_a_file_is_read_once(tmp_path: Path) -> No
     for number in (2, 0, 1):
         write(tmp_path / f"part-{number}.jsonl", line(number))
     found = source(tmp_path, ["part-1.jsonl", "part-*.jsonl"])
-    assert names(await items(found)) == ["d1", "d0", "d2"]
+    assert item_ids(await items(found)) == ["d1", "d0", "d2"]
 
 
 @pytest.mark.parametrize("path", ["missing.jsonl", "none-*.jsonl", "../outside.jsonl", "link.jsonl"])
-async def test_what_may_not_be_read_is_refused(tmp_path: Path, path: str) -> None:
+async def test_missing_and_outside_files_are_refused(tmp_path: Path, path: str) -> None:
     (tmp_path / "outside.jsonl").write_bytes(line(0))
     root = tmp_path / "root"
     root.mkdir()
@@ -108,7 +105,7 @@ async def test_what_may_not_be_read_is_refused(tmp_path: Path, path: str) -> Non
     assert caught.value.code == "source_invalid"
 
 
-async def test_a_changed_file_fails_the_job(tmp_path: Path) -> None:
+async def test_changed_file_fails_the_job(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     write(path, line(0) + b"\n" + line(1))
     found = source(tmp_path, ["a.jsonl"])
@@ -121,7 +118,7 @@ async def test_a_changed_file_fails_the_job(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.jsonl.zst"])
 @pytest.mark.parametrize("damage", ["cut", "noise"])
-async def test_a_broken_stream_fails_the_job(tmp_path: Path, name: str, damage: str) -> None:
+async def test_corrupt_stream_fails_the_job(tmp_path: Path, name: str, damage: str) -> None:
     path = tmp_path / name
     write(path, b"\n".join(line(number) for number in range(500)))
     data = path.read_bytes()
@@ -136,7 +133,7 @@ async def test_filters_and_top_k(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", b"\n".join(rows))
 
     async def chosen(**query: Any) -> list[str]:
-        return names(await items(source(tmp_path, ["a.jsonl"], query=query)))
+        return item_ids(await items(source(tmp_path, ["a.jsonl"], query=query)))
 
     assert await chosen(top_k=3) == ["d0", "d1", "d2"]
     assert await chosen(filters={"kind": "b"}, top_k=2) == ["d1", "d3"]
@@ -148,13 +145,13 @@ async def test_filters_and_top_k(tmp_path: Path) -> None:
     assert await chosen(filters={"kind": {"lte": "a"}, "year": {"gte": 2005}}) == ["d6", "d8"]
 
 
-def test_an_unknown_filter_field_names_those_there_are(tmp_path: Path) -> None:
+def test_unknown_filter_field_names_the_known_ones(tmp_path: Path) -> None:
     found = source(tmp_path, ["a.jsonl"], query={"filters": {"colour": "red"}})
     with pytest.raises(JobFailed, match="no field 'colour'; it has content, document_id, kind, score"):
         found.check_query(["kind"])
 
 
-async def test_a_huge_line_is_not_held(tmp_path: Path) -> None:
+async def test_huge_line_is_not_held_in_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     with path.open("wb") as file:
         file.write(line(0) + b"\n")
@@ -168,7 +165,7 @@ async def test_a_huge_line_is_not_held(tmp_path: Path) -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert names(everything) == ["d0", "a.jsonl:2", "d1"]
+    assert item_ids(everything) == ["d0", "a.jsonl:2", "d1"]
     broken = everything[1].content
     assert isinstance(broken, InvalidDocument)
     assert (broken.dead_letter.reason, broken.dead_letter.size, len(broken.dead_letter.original)) == (
@@ -180,7 +177,7 @@ async def test_a_huge_line_is_not_held(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["bomb.gz", "bomb.zst"])
-def test_a_bomb_comes_out_in_pieces(name: str) -> None:
+def test_decompression_bomb_comes_in_bounded_pieces(name: str) -> None:
     data = b"\0" * (256 << 20)
     packed = gzip.compress(data, 9) if name.endswith("gz") else zstandard.compress(data)
     decoder = decompressor(name)
@@ -195,7 +192,7 @@ def test_a_bomb_comes_out_in_pieces(name: str) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(st.binary(max_size=400))
-async def test_any_bytes_are_read_to_their_end(tmp_path: Path, data: bytes) -> None:
+async def test_every_line_of_any_bytes_is_an_item(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "any.jsonl").write_bytes(data)
     everything = await items(source(tmp_path, ["any.jsonl"]))
     wanted = [part for part in data.removeprefix(b"\xef\xbb\xbf").split(b"\n") if part.strip(b" \t\r\n\v\f")]

@@ -1,4 +1,4 @@
-"""JSON over HTTP: what is tried again, what is refused, what is cut off, and whom it trusts."""
+"""JSON over HTTP: retries, refusals, the limit on an answer, and TLS trust."""
 
 import asyncio
 import ssl
@@ -24,7 +24,7 @@ SECRET = "do-not-show-me"  # noqa: S105 - of this test
 async def client(
     handler: Handler, context: ssl.SSLContext | None = None, **options: Any
 ) -> AsyncIterator[HttpStore]:
-    """A client of a server with one handler for every path."""
+    """A store whose server has one handler for every path."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     server = TestServer(app, scheme="https" if context else "http")
@@ -37,7 +37,7 @@ async def client(
         await server.close()
 
 
-async def test_a_path_is_sent_as_it_is_written() -> None:
+async def test_path_is_sent_unchanged() -> None:
     async def echo(request: web.Request) -> web.Response:
         body = await request.json() if request.can_read_body else None
         return web.json_response({"path": request.raw_path, "method": request.method, "body": body})
@@ -49,7 +49,7 @@ async def test_a_path_is_sent_as_it_is_written() -> None:
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-async def test_what_passes_is_tried_again(status: int) -> None:
+async def test_transient_status_is_retried(status: int) -> None:
     asked = 0
 
     async def flaky(_: web.Request) -> web.Response:
@@ -66,7 +66,7 @@ async def test_what_passes_is_tried_again(status: int) -> None:
     assert asked == 0
 
 
-async def test_an_answer_that_breaks_off_is_asked_for_again() -> None:
+async def test_truncated_answer_is_retried() -> None:
     asked = 0
 
     async def breaks(request: web.Request) -> web.StreamResponse:
@@ -85,7 +85,7 @@ async def test_an_answer_that_breaks_off_is_asked_for_again() -> None:
         assert await store.json(await store.get("/"), "read") == [1, 2]
 
 
-async def test_a_store_that_sends_nothing_is_away() -> None:
+async def test_silent_store_is_unavailable() -> None:
     over = asyncio.Event()
 
     async def silent(request: web.Request) -> web.StreamResponse:
@@ -102,7 +102,7 @@ async def test_a_store_that_sends_nothing_is_away() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_refused_credentials_are_not_tried_again(status: int) -> None:
+async def test_refused_credentials_are_not_retried(status: int) -> None:
     asked = []
 
     async def refuses(request: web.Request) -> web.Response:
@@ -119,7 +119,7 @@ async def test_refused_credentials_are_not_tried_again(status: int) -> None:
     assert SECRET not in str(error.value)
 
 
-async def test_a_redirect_does_not_carry_the_secrets_elsewhere() -> None:
+async def test_redirect_is_not_followed_with_credentials() -> None:
     async def moved(_: web.Request) -> web.Response:
         return web.Response(status=307, headers={"Location": "http://elsewhere.example/"})
 
@@ -128,7 +128,7 @@ async def test_a_redirect_does_not_carry_the_secrets_elsewhere() -> None:
             await store.json(await store.get("/"), "read")
 
 
-async def test_an_answer_over_the_limit_is_cut_off() -> None:
+async def test_answer_over_the_limit_is_not_read_to_its_end() -> None:
     async def long(_: web.Request) -> web.Response:
         return web.Response(body=b"x" * 100_001)
 
@@ -143,7 +143,7 @@ async def test_an_answer_over_the_limit_is_cut_off() -> None:
             await store.get("/", most=100_000)
 
 
-async def test_an_answer_that_is_no_json() -> None:
+async def test_answer_that_is_no_json_fails_the_job() -> None:
     async def page(_: web.Request) -> web.Response:
         return web.Response(text="<html>" + " " * 100_000)
 
@@ -157,7 +157,7 @@ async def test_an_answer_that_is_no_json() -> None:
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A certificate of 127.0.0.1 and its key in one file."""
+    """A certificate for 127.0.0.1 and its key, in one file."""
     path = tmp_path / "own.pem"
     subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
     new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
@@ -170,7 +170,7 @@ def certificate(tmp_path: Path) -> Path:
     return path
 
 
-async def test_only_whom_it_is_told_to_trust(certificate: Path) -> None:
+async def test_only_the_configured_ca_is_trusted(certificate: Path) -> None:
     async def fine(_: web.Request) -> web.Response:
         return web.json_response("fine")
 

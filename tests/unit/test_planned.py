@@ -1,4 +1,4 @@
-"""Planned sources: whatever happens meanwhile, the plan is read once, from anywhere, by anyone."""
+"""Planned sources: each planned document is read once, from any position, by any producer."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -14,23 +14,24 @@ from shardline_common.memory.store import MemoryStore
 from shardline_producer.plan import plan_job
 from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.sources import planned
-from shardline_producer.sources.documents import DeadLetterReason
-from shardline_producer.sources.memory import MemoryDatabase
-from shardline_producer.sources.planned import Entry, PlannedSource, PlanPage, part_size, unusable
+from shardline_producer.sources.documents import DeadLetterReason, invalid_document
+from shardline_producer.sources.memory_database import MemoryDatabase
+from shardline_producer.sources.planned import Entry, PlannedSource, PlanPage, page_size
 from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
 from tests.make import job
+from tests.source_items import item_ids
 
 NAMES = st.text(st.sampled_from("abäz€-"), min_size=1, max_size=3)
 TEXTS = st.text(max_size=4)
 
 
 @contextmanager
-def small_parts(first: int, largest: int, fetched: int) -> Iterator[None]:
-    """Parts of a few entries, so that a few documents make many."""
+def small_pages(first: int, largest: int, fetched: int) -> Iterator[None]:
+    """Pages of a few entries, so that a few documents make many pages."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planned, "_FIRST_PART", first)
-        patch.setattr(planned, "_LARGEST_PART", largest)
-        patch.setattr(planned, "_FETCH", fetched)
+        patch.setattr(planned, "_FIRST_PAGE", first)
+        patch.setattr(planned, "_LARGEST_PAGE", largest)
+        patch.setattr(planned, "_LARGEST_FETCH", fetched)
         yield
 
 
@@ -42,10 +43,6 @@ def database(names: Sequence[str]) -> dict[str, Document]:
     return {name: Document(name, f"law {name} " * (1 + len(name)), {}) for name in names}
 
 
-def names(items: Sequence[SourceItem]) -> list[str]:
-    return [item.content.id if isinstance(item.content, Document) else item.content.key for item in items]
-
-
 @given(
     st.sets(NAMES, max_size=40),
     st.lists(st.tuples(st.booleans(), NAMES), max_size=12),
@@ -53,7 +50,7 @@ def names(items: Sequence[SourceItem]) -> list[str]:
     st.none() | st.integers(1, 30),
     st.data(),
 )
-async def test_each_planned_document_once_whatever_changes_meanwhile(
+async def test_changes_repeat_or_lose_no_planned_document(
     ids: set[str],
     changes: list[tuple[bool, str]],
     sizes: tuple[int, int, int],
@@ -62,14 +59,14 @@ async def test_each_planned_document_once_whatever_changes_meanwhile(
 ) -> None:
     documents, store, spec = database(sorted(ids)), MemoryStore(), spec_of(top_k=top)
     untouched = ids - {name for _, name in changes}
-    with small_parts(*sizes):
+    with small_pages(*sizes):
         frozen = await PlannedSource(
             spec, MemoryDatabase(spec, documents), StoredPlanPages(store, "")
         ).freeze()
         seen: list[SourceItem] = []
         ended = False
         while not ended:
-            # Another producer each time, from wherever the last one stood.
+            # Each time another producer reads on behind the last position.
             source = PlannedSource(spec, MemoryDatabase(spec, documents), StoredPlanPages(store, ""))
             stop = data.draw(st.integers(1, 6))
             async with aclosing(source.read(frozen, seen[-1].position if seen else None)) as batches:
@@ -86,12 +83,12 @@ async def test_each_planned_document_once_whatever_changes_meanwhile(
                     documents.pop(name, None)
                 else:
                     documents |= database([name])
-        plan = [part async for part in source._plan(frozen, 0)]
-    entries = [entry.id for part in plan for entry in part.entries]
-    assert names(seen) == entries == sorted(set(entries), key=str.encode)
+        plan = [page async for page in source._plan(frozen, 0)]
+    entries = [entry.id for page in plan for entry in page.entries]
+    assert item_ids(seen) == entries == sorted(set(entries), key=str.encode)
     assert [item.position for item in seen] == [(n,) for n in range(1, len(seen) + 1)]
-    assert [part.last for part in plan] == [False] * (len(plan) - 1) + [True]
-    assert [part.first for part in plan] == [0, *(part.next for part in plan[:-1])]
+    assert [page.last for page in plan] == [False] * (len(plan) - 1) + [True]
+    assert [page.first for page in plan] == [0, *(page.next for page in plan[:-1])]
     assert top is not None or untouched <= set(entries)
     assert len(entries) <= (top or 1000)
 
@@ -99,13 +96,13 @@ async def test_each_planned_document_once_whatever_changes_meanwhile(
 @given(
     st.sets(NAMES, max_size=30), st.tuples(st.integers(1, 4), st.integers(4, 9), st.integers(1, 5)), st.data()
 )
-async def test_a_search_is_the_same_from_anywhere(
+async def test_search_resumes_behind_any_position(
     ids: set[str], sizes: tuple[int, int, int], data: st.DataObject
 ) -> None:
     documents, store = database(sorted(ids)), MemoryStore()
     top = data.draw(st.none() | st.integers(1, 30))
     spec = spec_of(text="law", top_k=top)
-    with small_parts(*sizes):
+    with small_pages(*sizes):
         source = PlannedSource(spec, MemoryDatabase(spec, documents), StoredPlanPages(store, ""))
         frozen = await source.freeze()
         documents.pop(next(iter(documents), ""), None)
@@ -115,16 +112,16 @@ async def test_a_search_is_the_same_from_anywhere(
         rest = [item async for batch in source.read(frozen, after) for item in batch]
     assert rest == found[start:]
     order = sorted(ids, key=lambda name: (-(1 + len(name)), name.encode()))
-    assert names(found) == order[:top]
+    assert item_ids(found) == order[:top]
     assert frozen[0]["count"] == len(found)
 
 
-async def test_two_who_rank_at_once_read_the_ranking_of_the_plan_that_stands() -> None:
+async def test_two_planners_at_once_read_the_stored_ranking() -> None:
     documents, store, spec = database("abc"), MemoryStore(), spec_of(text="law")
-    parts = StoredPlanPages(store, "plan/")
+    pages = StoredPlanPages(store, "plan/")
 
     def source() -> PlannedSource:
-        return PlannedSource(spec, MemoryDatabase(spec, documents), parts)
+        return PlannedSource(spec, MemoryDatabase(spec, documents), pages)
 
     async def late() -> Any:
         await asyncio.sleep(0)
@@ -136,34 +133,34 @@ async def test_two_who_rank_at_once_read_the_ranking_of_the_plan_that_stands() -
     read = [[item async for batch in source().read(one.frozen, None) for item in batch] for _ in range(2)]
     assert read[0] == read[1]
     folders = {info.key.split("/")[1] async for info in store.list("plan/")}
-    assert len(folders) == 2, "both ranked, and neither touched the other's parts"
+    assert len(folders) == 2, "both ranked, and neither wrote into the other's folder"
 
 
 @given(st.lists(st.builds(Entry, NAMES, st.floats(0, 1), st.booleans()), max_size=9), st.booleans())
-def test_a_part_survives_its_object(entries: list[Entry], last: bool) -> None:
-    part = PlanPage(7, last, entries)
-    assert PlanPage.decode(part.encode()) == part
+def test_page_round_trips_through_json(entries: list[Entry], last: bool) -> None:
+    page = PlanPage(7, last, entries)
+    assert PlanPage.decode(page.encode()) == page
 
 
-def test_parts_are_small_at_first_and_few_at_last() -> None:
+def test_pages_grow() -> None:
     first, count = 0, 0
     while first < 1_000_000:
-        first, count = first + part_size(first), count + 1
-    assert part_size(0) == 1_000
+        first, count = first + page_size(first), count + 1
+    assert page_size(0) == 1_000
     assert count < 32
 
 
-async def test_parts_are_bounded_in_bytes() -> None:
+async def test_pages_are_bounded_in_bytes() -> None:
     names_ = [f"{n:04d}" + "x" * 1020 for n in range(9_000)]
     documents, store, spec = {name: Document(name, "x", {}) for name in names_}, MemoryStore(), spec_of()
     source = PlannedSource(spec, MemoryDatabase(spec, documents), StoredPlanPages(store, ""))
-    with small_parts(9_000, 50_000, 500):
-        plan = [part async for part in source._plan(await source.freeze(), 0)]
-    assert [entry.id for part in plan for entry in part.entries] == names_
-    assert max(len(part.encode()) for part in plan) < 6 << 20
+    with small_pages(9_000, 50_000, 500):
+        plan = [page async for page in source._plan(await source.freeze(), 0)]
+    assert [entry.id for page in plan for entry in page.entries] == names_
+    assert max(len(page.encode()) for page in plan) < 6 << 20
 
 
-def test_what_cannot_be_a_document_tells_why() -> None:
-    found = unusable("a", DeadLetterReason.NO_TEXT, b"%PDF")
+def test_invalid_document_keeps_reason_and_size() -> None:
+    found = invalid_document("a", DeadLetterReason.NO_TEXT, b"%PDF")
     assert isinstance(found, InvalidDocument)
     assert (found.key, found.dead_letter.reason, found.dead_letter.size) == ("a", "no_text", 4)

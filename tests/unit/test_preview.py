@@ -24,7 +24,7 @@ from shardline_common.settings.load import Settings
 from shardline_common.telemetry.metrics import Metrics
 from shardline_producer.context import ProducerPolicy
 from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
-from shardline_producer.sources.memory import MemoryDatabase
+from shardline_producer.sources.memory_database import MemoryDatabase
 from shardline_producer.sources.planned import PlannedSource
 from shardline_producer.sources.source import Document
 from tests.make import job

@@ -1,4 +1,4 @@
-"""The stand-in answers as the real server did: recorded exchanges, replayed, and a few written out here."""
+"""The fake ThemisDB answers as the real server: recorded exchanges are replayed, a few are written here."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from tests.themis_server import ADMIN, Themis, themis_server
+from tests.themis_server import ADMIN, ThemisServer, themis_server
 
 SHARED = Path(__file__).parent.parent.parent.parent / "shared" / "themis"
 REPLAYED = re.compile(r"(0[1-9]|1[0-7]|2\d|3[0-4]|4\d|50|5[56]|9[0123578]|A4[0-2])_")
@@ -25,7 +25,7 @@ LOSSY = (
 
 @dataclass
 class Exchange:
-    """A request, and what came back; `status` None: the connection was closed without an answer."""
+    """A request and its answer; `status` None: the connection was closed without one."""
 
     name: str
     method: str
@@ -37,7 +37,7 @@ class Exchange:
 
 
 def built_in() -> list[Exchange]:
-    """What holds where the recordings are not: each trap in one request."""
+    """The exchanges that are tested without the recordings: each bug in one request."""
     page = {"table": "documents", "order_by": {"column": "doc_id", "limit": 3}}
     no_match = {"predicates": [{"column": "category", "value": "none"}]}
     wanted: list[tuple[str, str, Any, int | None, Any]] = [
@@ -78,7 +78,7 @@ def _rows(table: str, count: int) -> dict[str, Any]:
 
 
 def recorded(path: Path) -> Exchange:
-    """An exchange of a file: `>>>` request, `<<<` response head, then the body."""
+    """The exchange in a file: `>>>` request, `<<<` response head, then the body."""
     text = path.read_text(encoding="utf-8")
     request, _, response = text.partition("\n<<<")
     head, _, body = request.partition("\n>>>\n")
@@ -93,7 +93,7 @@ def recorded(path: Path) -> Exchange:
 
 
 def all_recorded() -> list[Exchange]:
-    """The recordings; nothing where they are not, the built-in ones run anyway."""
+    """The recordings; none where the folder is missing. The built-in exchanges always run."""
     paths = sorted(SHARED.iterdir()) if SHARED.exists() else []
     return [recorded(path) for path in paths if REPLAYED.match(path.name)]
 
@@ -103,8 +103,8 @@ def document(number: int) -> dict[str, Any]:
     return {"doc_id": f"doc-{number:06d}", "content": f"Inhalt {number}", "category": category, "tags": ["x"]}
 
 
-# What happened to the real server between two recordings.
-BETWEEN: dict[str, Callable[[Themis], None]] = {
+# What changed in the real server between two recordings.
+BETWEEN: dict[str, Callable[[ThemisServer], None]] = {
     "20": lambda server: server.fill("documents", "doc_id", [*map(document, range(2000))], indexed=False),
     "34": lambda server: server.fill("documents", "doc_id", [document(2000)], indexed=False),
     "40": lambda server: server.fill(
@@ -119,7 +119,7 @@ BETWEEN: dict[str, Callable[[Themis], None]] = {
 
 
 def shape(value: Any) -> Any:
-    """Keys and types, of lists the first item's."""
+    """Keys and types; of a list those of the first item."""
     if isinstance(value, dict):
         return {name: shape(item) for name, item in sorted(value.items())}
     if isinstance(value, list):
@@ -146,20 +146,22 @@ async def ask(session: aiohttp.ClientSession, url: str, exchange: Exchange) -> t
         return None, None
 
 
-async def test_built_in_exchanges_come_back() -> None:
+async def test_built_in_exchanges_match() -> None:
     async with themis_server() as server:
         BETWEEN["20"](server)
         BETWEEN["95"](server)
         await replay(server, built_in())
 
 
-async def test_recorded_exchanges_come_back() -> None:
+async def test_recorded_exchanges_match() -> None:
     async with themis_server() as server:
         await replay(server, all_recorded(), BETWEEN)
 
 
 async def replay(
-    server: Themis, exchanges: list[Exchange], between: Mapping[str, Callable[[Themis], None]] | None = None
+    server: ThemisServer,
+    exchanges: list[Exchange],
+    between: Mapping[str, Callable[[ThemisServer], None]] | None = None,
 ) -> None:
     async with aiohttp.ClientSession() as session:
         for exchange in exchanges:
@@ -170,12 +172,12 @@ async def replay(
             if exchange.answer is not None:
                 compare(exchange, answer)
             if status is None:
-                server.revive()
+                server.restart()
 
 
 def compare(exchange: Exchange, answer: Any) -> None:
     if exchange.name.startswith("98"):
-        # How long to wait hangs on the second.
+        # The seconds to wait depend on the time of the request.
         answer |= {name: exchange.answer[name] for name in ("message", "retry_after_seconds")}
     if exchange.status is not None and exchange.status >= 400:
         assert answer == exchange.answer, exchange.name
@@ -187,18 +189,18 @@ def compare(exchange: Exchange, answer: Any) -> None:
         assert answer[name][:2] == exchange.answer[name][:2], exchange.name
 
 
-async def test_a_killed_server_stays_dead_until_revived() -> None:
+async def test_killed_server_answers_only_after_a_restart() -> None:
     async with themis_server() as server, aiohttp.ClientSession() as session:
         kill = built_in()[-1]
         server.fill("documents", "doc_id", [document(0)])
         assert await ask(session, server.url, kill) == (None, None)
         health = Exchange("", "GET", "/health", {}, "", 200)
         assert await ask(session, server.url, health) == (None, None)
-        server.revive()
+        server.restart()
         assert (await ask(session, server.url, health))[0] == 200
 
 
-async def test_the_fixed_server_keeps_its_filters() -> None:
+async def test_fixed_server_applies_a_filter_without_matches() -> None:
     async with themis_server(fixed=True) as server, aiohttp.ClientSession() as session:
         server.fill("documents", "doc_id", [document(0)])
         server.index("documents", "category")

@@ -9,12 +9,13 @@ import pytest
 from shardline_common.errors import JobFailed, SourceUnavailable
 from shardline_producer.sources.themis.client import ThemisOptions, open_themis
 from shardline_producer.sources.themis.limiter import RateLimiter
-from tests.themis_reading import Instant, Reading, filled, names, read
-from tests.themis_server import READER, Themis, themis_server
+from tests.source_items import item_ids
+from tests.themis_reading import InstantClock, ThemisJob, fill_documents, read_items
+from tests.themis_server import READER, ThemisServer, themis_server
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[Themis]:
+async def server() -> AsyncIterator[ThemisServer]:
     async with themis_server() as found:
         yield found
 
@@ -22,10 +23,12 @@ async def server() -> AsyncIterator[Themis]:
 @pytest.mark.parametrize(
     ("token", "said"), [(None, "Missing Authorization"), ("wrong-secret", "missing token")]
 )
-async def test_a_token_that_is_refused(server: Themis, token: str | None, said: str) -> None:
-    filled(server)
+async def test_refused_token_fails_the_job_and_is_not_shown(
+    server: ThemisServer, token: str | None, said: str
+) -> None:
+    fill_documents(server)
     with pytest.raises(JobFailed, match=said) as caught:
-        await read(server, token=token)
+        await read_items(server, token=token)
     assert caught.value.code == "source_invalid"
     assert "THEMIS_TOKEN" in str(caught.value.hint)
     assert (
@@ -34,41 +37,41 @@ async def test_a_token_that_is_refused(server: Themis, token: str | None, said: 
     )
 
 
-async def test_a_blob_that_kills_the_server_names_the_table(server: Themis) -> None:
-    filled(server)
+async def test_crash_of_the_server_names_the_table(server: ThemisServer) -> None:
+    fill_documents(server)
     server.tables.put("documents:d-00025", "no json")
     server.tables.indexes["documents", "doc_id"][0].change("d-00025", "d-00025", add=True)
     with pytest.raises(SourceUnavailable, match=r"dropped the connection .*table 'documents'") as caught:
-        await read(server)
+        await read_items(server)
     assert "no JSON" in str(caught.value.hint)
-    server.revive()
+    server.restart()
 
 
-async def test_a_server_that_is_away(server: Themis) -> None:
+async def test_unreachable_server_is_unavailable(server: ThemisServer) -> None:
     with pytest.raises(SourceUnavailable, match=r"http://127\.0\.0\.1:9 cannot be reached") as caught:
-        await read(server, url="http://user:secret@127.0.0.1:9")
+        await read_items(server, url="http://user:secret@127.0.0.1:9")
     assert "THEMIS_URL" in str(caught.value.hint)
     assert "secret" not in str(caught.value)
 
 
-async def test_a_stranger_at_the_address(server: Themis) -> None:
+async def test_another_server_at_the_address_fails_the_job(server: ThemisServer) -> None:
     with pytest.raises(JobFailed, match="does not answer as ThemisDB does: it answered 404"):
-        await read(server, url=server.url + "/base")
+        await read_items(server, url=server.url + "/base")
 
 
-async def test_what_is_refused_for_a_moment_is_tried_again(server: Themis) -> None:
-    filled(server, 20)
-    reading = Reading(server, lossless=True)
+async def test_rate_limited_requests_are_repeated_after_a_pause(server: ThemisServer) -> None:
+    fill_documents(server, 20)
+    reading = ThemisJob(server, lossless=True)
     server.now = reading.clock.monotonic
     server.limit(60, left=5)
     assert len(await reading.items()) == 20
-    # 20 rows and a few questions, at one a second: nothing was asked for in vain more often than needed.
+    # 20 rows and a few queries, at one request a second: refused requests were not repeated too early.
     assert 15 < reading.clock.seconds - 1000 < 60
 
 
-async def test_the_own_limit_keeps_below_the_servers(server: Themis) -> None:
-    filled(server, 300)
-    reading = Reading(server, lossless=True, rate=100)
+async def test_own_rate_limit_stays_below_the_servers(server: ThemisServer) -> None:
+    fill_documents(server, 300)
+    reading = ThemisJob(server, lossless=True, rate=100)
     server.now = reading.clock.monotonic
     server.limit(100)
     assert len(await reading.items()) == 300
@@ -76,39 +79,39 @@ async def test_the_own_limit_keeps_below_the_servers(server: Themis) -> None:
     assert 100 < reading.clock.seconds - 1000 < 200
 
 
-async def test_over_an_hour_asks_for_a_choice(server: Themis) -> None:
-    filled(server, 6_100)
+async def test_job_over_an_hour_must_choose_lossless(server: ThemisServer) -> None:
+    fill_documents(server, 6_100)
     with pytest.raises(JobFailed, match=r"6,100 rows .* takes 1\.0 hours .*choose") as caught:
-        await read(server, rate=100)
+        await read_items(server, rate=100)
     assert "source.lossless" in str(caught.value.hint)
     assert "THEMIS_RATE" in str(caught.value.hint)
-    assert len(await read(server, rate=100, lossless=False)) == 6_100
-    assert len(await read(server, rate=100, query={"top_k": 60})) == 60
-    assert len(await read(server, rate=6_000)) == 6_100
+    assert len(await read_items(server, rate=100, lossless=False)) == 6_100
+    assert len(await read_items(server, rate=100, query={"top_k": 60})) == 60
+    assert len(await read_items(server, rate=6_000)) == 6_100
 
 
-async def test_answers_that_are_too_large_are_asked_for_in_pieces(server: Themis) -> None:
-    filled(server, 200, more="x" * 1000)
+async def test_too_large_answers_are_split(server: ThemisServer) -> None:
+    fill_documents(server, 200, more="x" * 1000)
     for lossless in (True, False):
-        found = await read(server, lossless=lossless, answer_bytes=20_000)
-        assert names(found) == [f"d-{number:05d}" for number in range(200)]
+        found = await read_items(server, lossless=lossless, answer_bytes=20_000)
+        assert item_ids(found) == [f"d-{number:05d}" for number in range(200)]
     limits = [query["order_by"]["limit"] for query in server.queries if query.get("return") != "keys"]
     assert 12 in limits
 
 
-async def test_no_more_requests_at_once_than_set(server: Themis) -> None:
-    filled(server, 300)
+async def test_concurrent_requests_are_limited(server: ThemisServer) -> None:
+    fill_documents(server, 300)
 
     async def yielding(_: object) -> None:
         await asyncio.sleep(0)
 
     server.before = yielding
-    await read(server, lossless=True)
+    await read_items(server, lossless=True)
     assert 2 < server.most_open <= 8
 
 
-async def test_a_cancelled_read_closes_its_connections(server: Themis) -> None:
-    filled(server)
+async def test_cancelled_read_closes_its_connections(server: ThemisServer) -> None:
+    fill_documents(server)
     reached, never = asyncio.Event(), asyncio.Event()
 
     async def hang(request: Any) -> None:
@@ -117,7 +120,7 @@ async def test_a_cancelled_read_closes_its_connections(server: Themis) -> None:
             await never.wait()
 
     server.before = hang
-    task = asyncio.create_task(read(server))
+    task = asyncio.create_task(read_items(server))
     await reached.wait()
     assert await server.connected() > 0
     task.cancel()
@@ -126,8 +129,8 @@ async def test_a_cancelled_read_closes_its_connections(server: Themis) -> None:
     assert await server.connected() == 0
 
 
-async def test_a_request_over_a_mebibyte_is_not_sent(server: Themis) -> None:
-    clock = Instant()
+async def test_request_over_one_mebibyte_is_not_sent(server: ThemisServer) -> None:
+    clock = InstantClock()
     async with open_themis(ThemisOptions(server.url, READER), RateLimiter(0, clock), clock) as client:
         with pytest.raises(JobFailed, match="1 MiB"):
             await client.query({"table": "x" * (1 << 20)})

@@ -11,11 +11,9 @@ from typing import Any
 
 import orjson
 
-from shardline_common.job.messages import DeadLetter
+from shardline_common.job.messages import MAX_ORIGINAL_BYTES, DeadLetter
 from shardline_common.job.names import JOBS
 from shardline_common.ports.broker import Message, Record
-
-MOST_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ def message_dead_letter(record: Record, reason: str, hint: str) -> Message:
     """The dead letter of a message of dataset.jobs that is refused."""
     original = record.value or b""
     digest = sha256(original).hexdigest()
-    dead = DeadLetter(reason, hint, digest, len(original), original[:MOST_BYTES])
+    dead = DeadLetter(reason, hint, digest, len(original), original[:MAX_ORIGINAL_BYTES])
     key = f"{JOBS}/{record.partition}/{record.offset}"
     job_id = record.key.decode(errors="replace") if record.key else None
     return _message(key, job_id, [record.partition, record.offset], dead, keep_original=True)
@@ -68,7 +66,7 @@ def message_dead_letter(record: Record, reason: str, hint: str) -> Message:
 def _message(
     key: str, job_id: str | None, position: Any, dead: DeadLetter, *, keep_original: bool
 ) -> Message:
-    original = base64.b64encode(dead.original[:MOST_BYTES]).decode() if keep_original else None
+    original = base64.b64encode(dead.original[:MAX_ORIGINAL_BYTES]).decode() if keep_original else None
     value = {
         "job_id": job_id,
         "reason": dead.reason,

@@ -57,7 +57,7 @@ class Facts:
 class DeadLetter:
     """Something that could not be a document: the reason, a sentence about it, and the original bytes.
 
-    `sha256` and `size` are those of the whole original; `original` is its start.
+    `sha256` and `size` are those of the whole original; `original` is its start, at most MAX_ORIGINAL_BYTES.
     """
 
     reason: str

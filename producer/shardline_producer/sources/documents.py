@@ -1,4 +1,4 @@
-"""From a line to a document, or to a dead letter with a reason that a user understands."""
+"""From the bytes of a line to a document, or to a dead letter with its reason."""
 
 import json
 import math
@@ -9,19 +9,18 @@ from typing import Any
 
 import orjson
 
-from shardline_common.job.messages import DeadLetter
+from shardline_common.job.messages import MAX_ORIGINAL_BYTES, DeadLetter
 from shardline_producer.sources.source import Document, InvalidDocument
 
-ORIGINAL_BYTES = 65_536
-_MOST_ID_BYTES = 1024
-_MOST_DEPTH = 100
+_MAX_ID_BYTES = 1024
+_MAX_DEPTH = 100
+_MAX_SCORE = 1e300
 _INT64 = 1 << 63
-_CONTROL = 0x20
-_MOST_SCORE = 1e300
+_FIRST_PRINTABLE = 0x20
 
 
 class DeadLetterReason(StrEnum):
-    """Why something cannot be a document: the closed list."""
+    """Every reason for which something cannot be a document."""
 
     INVALID_UTF8 = "invalid_utf8"
     INVALID_JSON = "invalid_json"
@@ -42,94 +41,100 @@ _HINTS = {
     DeadLetterReason.INVALID_UTF8: "the line is not valid UTF-8",
     DeadLetterReason.INVALID_JSON: "the line is not valid JSON (NaN and Infinity are not)",
     DeadLetterReason.NOT_AN_OBJECT: "a document is a JSON object",
-    DeadLetterReason.TOO_DEEP: f"the document is nested more than {_MOST_DEPTH} levels deep",
+    DeadLetterReason.TOO_DEEP: f"the document is nested more than {_MAX_DEPTH} levels deep",
     DeadLetterReason.MISSING_ID: "the document has no document_id",
-    DeadLetterReason.BAD_ID: f"document_id must be text of up to {_MOST_ID_BYTES} bytes without "
+    DeadLetterReason.BAD_ID: f"document_id must be text of up to {_MAX_ID_BYTES} bytes without "
     "control characters",
     DeadLetterReason.NO_CONTENT: "the document has no content",
     DeadLetterReason.CONTENT_NOT_TEXT: "content must be text",
     DeadLetterReason.LONE_SURROGATE: "document_id or content holds half of a surrogate pair",
     DeadLetterReason.TOO_LARGE: "the document is larger than max_document_bytes",
-    DeadLetterReason.VANISHED: "the document was planned, and then removed or marked deleted before it "
-    "was read",
-    DeadLetterReason.UNREADABLE_KEY: "ThemisDB cannot give a row alone whose key holds '/', '?', '#', '..', "
-    "a backslash or white space; with source.lossless false it can be read",
-    DeadLetterReason.NO_TEXT: "the document's body is a file without a text, such as a scanned PDF",
+    DeadLetterReason.VANISHED: "the document was removed or marked deleted after it was planned, "
+    "before it was read",
+    DeadLetterReason.UNREADABLE_KEY: "ThemisDB cannot return a single row whose key holds '/', '?', '#', "
+    "'..', a backslash or white space; a job with source.lossless false can read it",
+    DeadLetterReason.NO_TEXT: "the document's body is a file without text, such as a scanned PDF",
 }
 
 
-class _Unusable(Exception):
+class _NotADocument(Exception):
     def __init__(self, reason: DeadLetterReason) -> None:
         super().__init__(reason)
         self.reason = reason
 
 
-def dead_letter(reason: DeadLetterReason, place: str, start: bytes, digest: str, size: int) -> DeadLetter:
-    """The dead letter of something `size` bytes long that begins with `start`."""
-    return DeadLetter(reason.value, f"{place}: {_HINTS[reason]}", digest, size, start[:ORIGINAL_BYTES])
+def dead_letter(reason: DeadLetterReason, key: str, start: bytes, digest: str, size: int) -> DeadLetter:
+    """The dead letter of something of `size` bytes whose sha256 is `digest`, and which begins with `start`.
+
+    `key` names it for people: where it was read, or its id.
+    """
+    return DeadLetter(reason.value, f"{key}: {_HINTS[reason]}", digest, size, start[:MAX_ORIGINAL_BYTES])
+
+
+def invalid_document(key: str, reason: DeadLetterReason, original: bytes = b"") -> InvalidDocument:
+    """What stands for a document that cannot be one; `original` is all that was read of it."""
+    digest = sha256(original).hexdigest()
+    return InvalidDocument(key, dead_letter(reason, key, original, digest, len(original)))
 
 
 @dataclass(frozen=True, slots=True)
 class FieldNames:
-    """The fields that hold a document's id and its text; of several for the text the first that is there."""
+    """The fields that hold a document's id and its text. The text is the first of `text` that is not null."""
 
     identity: str = "document_id"
     text: tuple[str, ...] = ("content",)
 
 
-_FILES = FieldNames()
+_DEFAULT_FIELDS = FieldNames()
 
 
-def parse_document(raw: bytes, place: str, names: FieldNames = _FILES) -> Document | InvalidDocument:
-    """The document of a line; `place` names the line for people, and stands in for a missing id."""
+def parse_document(raw: bytes, key: str, names: FieldNames = _DEFAULT_FIELDS) -> Document | InvalidDocument:
+    """Parse a JSON object as a document. `key` is the InvalidDocument's key where it cannot be one."""
     try:
-        return _document(raw, names)
-    except _Unusable as error:
-        return InvalidDocument(
-            place, dead_letter(error.reason, place, raw, sha256(raw).hexdigest(), len(raw))
-        )
+        return _parse(raw, names)
+    except _NotADocument as error:
+        return invalid_document(key, error.reason, raw)
 
 
 def validated(document: Document) -> Document | InvalidDocument:
-    """The document, or its dead letter where id or text cannot be those of a row."""
+    """The document, or an InvalidDocument where its id or text cannot be those of a row."""
     try:
-        _identity(document.id)
+        _checked_id(document.id)
         _check_surrogates(document.text)
-    except _Unusable as error:
-        raw = document.text.encode("utf-8", "surrogatepass")
-        place = document.id.encode("utf-8", "backslashreplace").decode()
-        return InvalidDocument(
-            place, dead_letter(error.reason, place, raw, sha256(raw).hexdigest(), len(raw))
-        )
+    except _NotADocument as error:
+        key = document.id.encode("utf-8", "backslashreplace").decode()
+        return invalid_document(key, error.reason, document.text.encode("utf-8", "surrogatepass"))
     return document
 
 
-def _document(raw: bytes, names: FieldNames) -> Document:
-    # The fast path decides only what every JSON reader agrees on; what orjson refuses, or may have
-    # rounded, is decided by the slow path, so that no result hangs on a library's limits.
+def _parse(raw: bytes, names: FieldNames) -> Document:
+    # orjson decides only what every JSON parser agrees on. What it refuses or may have rounded is parsed
+    # again by the exact parser, so that no result depends on the limits of a library's version.
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:
-        value = _slow_loads(raw)
+        value = _parse_exactly(raw)
     if type(value) is not dict:
-        raise _Unusable(DeadLetterReason.NOT_AN_OBJECT)
+        raise _NotADocument(DeadLetterReason.NOT_AN_OBJECT)
     for item in value.values():
-        if _needs_a_second_look(item):
-            value = _slow_loads(raw)
+        if _needs_exact_parse(item):
+            value = _parse_exactly(raw)
             break
-    identity = _identity(value.pop(names.identity, None))
+    identity = _checked_id(value.pop(names.identity, None))
     text = value.pop(names.text[0], None)
     for name in names.text[1:]:
         if text is None:
             text = value.pop(name, None)
     if type(text) is not str:
-        raise _Unusable(DeadLetterReason.NO_CONTENT if text is None else DeadLetterReason.CONTENT_NOT_TEXT)
+        raise _NotADocument(
+            DeadLetterReason.NO_CONTENT if text is None else DeadLetterReason.CONTENT_NOT_TEXT
+        )
     if not text.isascii():
         _check_surrogates(text)
     return Document(identity, text, value, own_score(value))
 
 
-def _needs_a_second_look(item: object) -> bool:
+def _needs_exact_parse(item: object) -> bool:
     if type(item) is str or item is None or type(item) is bool:
         return False
     if isinstance(item, float | int):
@@ -137,16 +142,16 @@ def _needs_a_second_look(item: object) -> bool:
     return True
 
 
-def _identity(value: object) -> str:
+def _checked_id(value: object) -> str:
     if value is None:
-        raise _Unusable(DeadLetterReason.MISSING_ID)
+        raise _NotADocument(DeadLetterReason.MISSING_ID)
     if type(value) is int:
         value = str(value)
     if type(value) is not str or not value:
-        raise _Unusable(DeadLetterReason.BAD_ID)
+        raise _NotADocument(DeadLetterReason.BAD_ID)
     _check_surrogates(value)
-    if len(value.encode()) > _MOST_ID_BYTES or any(ord(char) < _CONTROL for char in value):
-        raise _Unusable(DeadLetterReason.BAD_ID)
+    if len(value.encode()) > _MAX_ID_BYTES or any(ord(char) < _FIRST_PRINTABLE for char in value):
+        raise _NotADocument(DeadLetterReason.BAD_ID)
     return value
 
 
@@ -154,31 +159,31 @@ def _check_surrogates(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _Unusable(DeadLetterReason.LONE_SURROGATE) from None
+        raise _NotADocument(DeadLetterReason.LONE_SURROGATE) from None
 
 
 def own_score(metadata: dict[str, Any]) -> float:
-    """Take a document's own score out of its metadata; 0.0 where it has none, or it is no number."""
+    """Move a document's own score out of its metadata; 0.0, and nothing moves, where it is no number."""
     score = metadata.get("score")
-    if isinstance(score, bool) or not isinstance(score, int | float) or abs(score) > _MOST_SCORE:
+    if isinstance(score, bool) or not isinstance(score, int | float) or abs(score) > _MAX_SCORE:
         return 0.0
     del metadata["score"]
     return float(score)
 
 
-def _slow_loads(raw: bytes) -> Any:
+def _parse_exactly(raw: bytes) -> Any:
     try:
         text = raw.decode()
     except UnicodeDecodeError:
-        raise _Unusable(DeadLetterReason.INVALID_UTF8) from None
-    if text.count("[") + text.count("{") > _MOST_DEPTH and _depth(text) > _MOST_DEPTH:
-        raise _Unusable(DeadLetterReason.TOO_DEEP)
+        raise _NotADocument(DeadLetterReason.INVALID_UTF8) from None
+    if text.count("[") + text.count("{") > _MAX_DEPTH and _depth(text) > _MAX_DEPTH:
+        raise _NotADocument(DeadLetterReason.TOO_DEEP)
     try:
         return json.loads(
             text, parse_constant=_refuse_constant, parse_int=_parse_int, parse_float=_parse_float
         )
     except ValueError:
-        raise _Unusable(DeadLetterReason.INVALID_JSON) from None
+        raise _NotADocument(DeadLetterReason.INVALID_JSON) from None
 
 
 def _refuse_constant(name: str) -> Any:
@@ -186,9 +191,9 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _parse_int(digits: str) -> int | str:
-    # Python refuses to read integers of more than 4,300 digits; as text they stay what they are.
-    most = 4000
-    return int(digits) if len(digits) <= most else digits
+    # Python refuses integers of more than 4,300 digits. As text they keep every digit.
+    max_digits = 4000
+    return int(digits) if len(digits) <= max_digits else digits
 
 
 def _parse_float(digits: str) -> float | str:

@@ -29,10 +29,11 @@ _BACKOFF = Backoff(base=0.1, cap=5.0)
 
 @dataclass(frozen=True, slots=True)
 class HttpStoreOptions:
-    """A store's name and address, and how often and how long it is asked (seconds, bytes).
+    """The name and address of a store, and how requests to it are made.
 
-    `headers` may hold secrets and are never shown. `address_setting` and `secret_setting` are named in
-    hints.
+    `timeout` is in seconds without a byte, `attempts` counts the tries of a request, `max_bytes` limits an
+    answer. `headers` may hold secrets and are never shown. `address_setting` and `secret_setting` name the
+    settings in hints.
     """
 
     name: str
@@ -47,7 +48,7 @@ class HttpStoreOptions:
 
     @property
     def http(self) -> HttpOptions:
-        """The options of the client."""
+        """The options of the HTTP client."""
         return HttpOptions(
             url=self.url,
             headers={"Content-Type": "application/json", "Accept": "application/json", **self.headers},
@@ -67,34 +68,34 @@ class HttpStore:
 
     @property
     def place(self) -> str:
-        """The store and its address, for messages."""
+        """The store's name and address, for messages."""
         return f"{self._options.name} at {self._options.url}"
 
     async def get(
         self, path: str, params: Mapping[str, str] | None = None, *, most: int | None = None
     ) -> HttpAnswer:
-        """GET an answer of at most `most` bytes. Raises as `post`."""
+        """GET a path; `most` limits the answer to fewer bytes than the options do. Raises as `post`."""
         return await self._request(HttpRequest("GET", path, params, limit=most))
 
     async def post(self, path: str, body: Any, params: Mapping[str, str] | None = None) -> HttpAnswer:
-        """POST a JSON body. The request only reads, so that it may be repeated.
+        """POST a JSON body. The request must only read, because it may be sent again.
 
         Raises:
-            SourceUnavailable: the store did not answer, or answered that it cannot serve now.
+            SourceUnavailable: no answer, or a status that a later try may change, after all attempts.
             JobFailed: the credentials are refused (`source_invalid`).
             AnswerTooLarge: the answer is over the limit.
         """
         return await self._request(HttpRequest("POST", path, params, orjson.dumps(body)))
 
     def invalid(self, message: str, hint: str | None = None) -> JobFailed:
-        """The error of something in this store that no retry changes."""
+        """The error `source_invalid` of this store, for what no retry changes."""
         return JobFailed(FailureCode.SOURCE_INVALID, f"{self.place}: {message}", hint=hint)
 
     async def json(self, answer: HttpAnswer, what: str) -> Any:
-        """The JSON of an answer whose status is 200; `what` names the request: "cannot {what}: …".
+        """The JSON of an answer with the status 200. `what` completes the message "cannot {what}: …".
 
         Raises:
-            JobFailed: another status, with the store's own words; or no JSON.
+            JobFailed: the answer has another status, or is not JSON (`source_invalid`).
         """
         if answer.status != OK:
             raise self.invalid(f"cannot {what}: it answers {answer.status} {answer.text(300)}")
@@ -125,13 +126,13 @@ class HttpStore:
         return answer
 
     def _unavailable(self, why: str, hint: str | None = None) -> SourceUnavailable:
-        hint = hint or f"is it up? {self._options.address_setting} tells where it is"
+        hint = hint or f"start it, or correct {self._options.address_setting}"
         return SourceUnavailable(f"{self.place} cannot be read ({why})", hint=hint)
 
 
 @asynccontextmanager
 async def open_http_store(options: HttpStoreOptions) -> AsyncIterator[HttpStore]:
-    """Requests to a store for as long as the context lasts; leaving it closes every connection.
+    """Requests to a store while the context lasts; leaving it closes every connection.
 
     Raises:
         UsageError: the CA file cannot be read.

@@ -1,15 +1,14 @@
-"""Planned sources: what is read from a database is listed first, then fetched in the order of the list.
+"""Planned sources: the ids in a database are listed first, then read in the order of the list.
 
-The list, the plan, lies beside the dataset as numbered create-only parts. A search is ranked whole at
-planning. A scan is listed part by part, each fixed before any of its documents is sent: so every
-planned document is read exactly once, whatever is inserted, changed or removed meanwhile, and any
-producer goes on from any ordinal.
+The list is the plan. It is stored beside the dataset as numbered create-only pages. A search is ranked to
+its end at planning. A scan is listed page by page, and a page is stored before any of its documents is
+yielded. So every planned document is read exactly once, whatever is inserted, changed or removed
+meanwhile, and any producer can read on from any ordinal.
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
 from secrets import token_hex
 from typing import Any, Protocol
 
@@ -17,7 +16,7 @@ import orjson
 
 from shardline_common.job.messages import Position
 from shardline_common.job.spec import JobSpec
-from shardline_producer.sources.documents import DeadLetterReason, dead_letter
+from shardline_producer.sources.documents import DeadLetterReason, invalid_document
 from shardline_producer.sources.source import (
     DeclaredSource,
     Document,
@@ -27,15 +26,15 @@ from shardline_producer.sources.source import (
     SourceItem,
 )
 
-_FIRST_PART = 1_000
-_LARGEST_PART = 50_000
-_PART_BYTES = 4 << 20
-_FIRST_FETCH, _FETCH = 64, 500
+_FIRST_PAGE = 1_000
+_LARGEST_PAGE = 50_000
+_PAGE_BYTES = 4 << 20
+_FIRST_FETCH, _LARGEST_FETCH = 64, 500
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A document to be read. `foreign`: it is known to a search store only, not to the main one."""
+    """A document to be read. `foreign`: only a search store knows it, the main store does not."""
 
     id: str
     score: float = 0.0
@@ -44,11 +43,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a store finds at planning; all of it is JSON and is frozen in the job's plan.
+    """What a store reports at planning. All of it is JSON and is kept in the job's plan.
 
-    `facts` are given back to every later call, so that whoever goes on does as the planner did.
-    `ranked`: the list is one search, made whole at planning; else it is extended in its own order.
-    `columns` and `notes` as in `DeclaredSource`; `estimate` is about how many documents there are.
+    `facts` are what the store decided at planning; every later call gets them, so that it decides the same.
+    `ranked`: the list is one search, ranked to its end at planning; else it is a scan, listed while reading.
+    `columns` and `notes` as in `DeclaredSource`. `estimate` is about how many documents there are.
     """
 
     facts: Mapping[str, Any]
@@ -59,38 +58,54 @@ class Description:
 
 
 class Fetcher(Protocol):
-    """Reads contents over one connection."""
+    """Reads the contents of planned entries over one connection. One call runs at a time."""
 
     async def fetch(self, entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
-        """The contents of the first entries, in order: of at least one, and of as many as fit into memory.
+        """Read the contents of the first entries, in their order.
 
-        A document's relevance is its own score; in a search that of the plan takes its place.
-        What was removed or marked deleted since it was planned comes as `vanished(id)`.
+        At least one content, and as many as about 1 MiB holds; the caller passes the remaining entries
+        again. The content of an entry has the entry's id. A document's `relevance` is its own score; in a
+        ranked plan the entry's score replaces it. A document that was removed or marked deleted since it
+        was planned is `vanished(id)`. A call may be repeated; for unchanged data it returns the same.
 
         Raises:
-            SourceUnavailable: try again later.
-            JobFailed: the store refuses for good.
+            SourceUnavailable: a later try may succeed.
+            JobFailed: no retry helps.
         """
 
 
 class PlannedStore(Protocol):
-    """A database under one job's query."""
+    """A database under one job's query: it lists the ids that match, and reads their contents.
+
+    `entries` and `fetcher` may be called on another object in another process than `describe`; `facts` is
+    all that they share. Each call opens its own connections and closes them when it ends, when its
+    generator or context is closed, and when its task is cancelled.
+    """
 
     async def describe(self) -> Description:
-        """Look at what is there, and check the query against it.
+        """Look at the database, and check the job's query against it. It may run more than once.
 
         Raises:
-            SourceUnavailable: try again later.
-            JobFailed: what the job needs is not there; an unknown filter field, naming those there are.
+            SourceUnavailable: a later try may succeed.
+            JobFailed: what the job needs is missing, or a filter names an unknown field; the message names
+                the known ones.
         """
 
     def entries(
         self, facts: Mapping[str, Any], after: Entry | None, limit: int | None
     ) -> AsyncGenerator[list[Entry], None]:
-        """Up to `limit` entries behind `after`, in pages of bounded size; fewer only at the end.
+        """List up to `limit` entries behind `after`, in batches of bounded size.
 
-        Each document once. In a ranked list `after` is always None; else entries come in the order of their
-        ids, and one that was removed meanwhile is a valid `after` all the same.
+        Fewer than `limit` entries mean that the list has ended. No id comes twice in the whole list.
+
+        A scan comes in a total order of the ids that never changes. `after` is the last entry of the page
+        before and may have been removed from the database since; the scan goes on behind its id. `limit`
+        is always set; the caller may close the generator before it is reached.
+
+        A ranked list is read once: `after` is None, and `limit` is `query.top_k`. Equal scores are ordered
+        by id, so that the ranking of unchanged data is always the same.
+
+        Raises as `describe`.
         """
 
     def fetcher(self, facts: Mapping[str, Any]) -> AbstractAsyncContextManager[Fetcher]:
@@ -98,19 +113,13 @@ class PlannedStore(Protocol):
 
 
 def vanished(identity: str) -> InvalidDocument:
-    """The dead letter of a planned document that is not there any more."""
-    return unusable(identity, DeadLetterReason.VANISHED)
-
-
-def unusable(identity: str, reason: DeadLetterReason, original: bytes = b"") -> InvalidDocument:
-    """The dead letter of a planned document that cannot be one; `original` is what there was of it."""
-    digest = sha256(original).hexdigest()
-    return InvalidDocument(identity, dead_letter(reason, identity, original, digest, len(original)))
+    """What stands for a planned document that is not there any more."""
+    return invalid_document(identity, DeadLetterReason.VANISHED)
 
 
 @dataclass(frozen=True, slots=True)
 class PlanPage:
-    """Entries with the ordinals first + 1, first + 2 …; `last`: nothing comes behind them."""
+    """Entries with the ordinals first + 1, first + 2 … `last`: the list ends with this page."""
 
     first: int
     last: bool
@@ -118,16 +127,16 @@ class PlanPage:
 
     @property
     def next(self) -> int:
-        """Entries up to the end of this part."""
+        """How many entries the plan has up to the end of this page."""
         return self.first + len(self.entries)
 
     @property
     def name(self) -> str:
-        """The part's name in its folder."""
-        return part_name(self.first)
+        """The page's name in its folder."""
+        return page_name(self.first)
 
     def encode(self) -> bytes:
-        """The part as JSON: columns instead of rows, and only those that say something."""
+        """The page as JSON: one list per field; a field that is the default of all entries is left out."""
         value: dict[str, Any] = {
             "first": self.first,
             "last": self.last,
@@ -135,46 +144,53 @@ class PlanPage:
         }
         if any(entry.score for entry in self.entries):
             value["scores"] = [entry.score for entry in self.entries]
-        if foreign := [place for place, entry in enumerate(self.entries) if entry.foreign]:
+        if foreign := [index for index, entry in enumerate(self.entries) if entry.foreign]:
             value["foreign"] = foreign
         return orjson.dumps(value)
 
     @classmethod
     def decode(cls, data: bytes) -> "PlanPage":
-        """The part of its JSON."""
+        """The page of its JSON."""
         value = orjson.loads(data)
         ids, foreign = value["ids"], set(value.get("foreign", ()))
         scores = value.get("scores") or [0.0] * len(ids)
         entries = [
-            Entry(identity, score, place in foreign)
-            for place, (identity, score) in enumerate(zip(ids, scores, strict=True))
+            Entry(identity, score, index in foreign)
+            for index, (identity, score) in enumerate(zip(ids, scores, strict=True))
         ]
         return cls(value["first"], value["last"], entries)
 
 
-def part_name(first: int) -> str:
-    """The name of the part behind that many entries."""
+def page_name(first: int) -> str:
+    """The name of the page that begins behind `first` entries; names sort as their numbers do."""
     return f"{first:012d}.json"
 
 
-def part_size(first: int) -> int:
-    """How many entries the part has that begins there: few at first, so that reading starts at once."""
-    return min(_LARGEST_PART, max(_FIRST_PART, first))
+def page_size(first: int) -> int:
+    """How many entries the page behind `first` entries has.
+
+    Pages grow from 1,000 to 50,000 entries: the first document comes soon, and a million need few objects.
+    """
+    return min(_LARGEST_PAGE, max(_FIRST_PAGE, first))
 
 
 class PlannedSource:
-    """Implements `Source` over a PlannedStore. Positions are (ordinal of the plan,)."""
+    """Implements `Source` over a PlannedStore. A position is (ordinal in the plan,).
 
-    def __init__(self, spec: JobSpec, store: PlannedStore, parts: PlanPages) -> None:
+    The frozen part is one object: the store's Description, the folder of the pages, and for a search the
+    number of entries.
+    """
+
+    def __init__(self, spec: JobSpec, store: PlannedStore, pages: PlanPages) -> None:
         self._top = spec.query.top_k
         self._store = store
-        self._parts = parts
+        self._pages = pages
         self._count: int | None = None
 
     async def freeze(self) -> list[dict[str, Any]]:
-        """Describe the store; a search is also ranked, into a folder of its own.
+        """Describe the store, and rank a search into a folder of its own.
 
-        Of two producers that plan at once, the plan that stands names the folder that counts.
+        Where two producers plan at once, both rank; the plan that is stored names the folder that counts.
         """
         found = await self._store.describe()
         frozen = asdict(found) | {"folder": "", "count": None}
@@ -185,92 +201,97 @@ class PlannedSource:
 
     async def _rank(self, facts: Mapping[str, Any], folder: str) -> int:
         first, waiting = 0, list[Entry]()
-        async with aclosing(self._store.entries(facts, None, self._top)) as pages:
-            async for page in pages:
-                waiting += page
-                while len(waiting) > (size := part_size(first)):
-                    await self._keep(folder, PlanPage(first, False, waiting[:size]))
+        async with aclosing(self._store.entries(facts, None, self._top)) as batches:
+            async for batch in batches:
+                waiting += batch
+                while len(waiting) > (size := page_size(first)):
+                    await self._create_or_get(folder, PlanPage(first, False, waiting[:size]))
                     first, waiting = first + size, waiting[size:]
-        await self._keep(folder, PlanPage(first, True, waiting))
+        await self._create_or_get(folder, PlanPage(first, True, waiting))
         return first + len(waiting)
 
-    async def _keep(self, folder: str, part: PlanPage) -> PlanPage:
-        name = f"{folder}/{part.name}" if folder else part.name
-        return PlanPage.decode(await self._parts.keep(name, part.encode()))
+    async def _create_or_get(self, folder: str, page: PlanPage) -> PlanPage:
+        name = f"{folder}/{page.name}" if folder else page.name
+        return PlanPage.decode(await self._pages.create_or_get(name, page.encode()))
 
     def declared(self, frozen: Frozen) -> DeclaredSource:
-        """What the store told at planning."""
+        """Columns and notes of the store's Description."""
         return DeclaredSource(frozen[0]["columns"], frozen[0]["notes"])
 
     def check_query(self, fields: Sequence[str]) -> None:
-        """Nothing is left to check: the store did it at planning."""
+        """Nothing: `PlannedStore.describe` has checked the query."""
 
     def sample(self, frozen: Frozen) -> AsyncGenerator[list[SourceItem], None]:
         """The first documents of the plan."""
         return self.read(frozen, None)
 
     async def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[SourceItem], None]:
-        """Fetch the planned documents behind a position; a scan's plan is extended on the way."""
+        """Read the planned documents behind a position; a scan lists further pages on the way."""
         done: int = after[-1] if after else 0
-        # Few at first: whoever waits for the first document does not wait for the five hundredth.
+        # Few at first, so that the first document does not wait for the five hundredth.
         size = _FIRST_FETCH
-        facts: Mapping[str, Any] = frozen[0]["facts"]
-        async with aclosing(self._plan(frozen, done)) as plan, self._store.fetcher(facts) as fetcher:
-            async for part in plan:
-                while done < part.next:
-                    start = done - part.first
-                    entries = part.entries[start : start + size]
-                    size = min(_FETCH, 2 * size)
+        facts, ranked = frozen[0]["facts"], frozen[0]["ranked"]
+        async with aclosing(self._plan(frozen, done)) as pages, self._store.fetcher(facts) as fetcher:
+            async for page in pages:
+                while done < page.next:
+                    start = done - page.first
+                    entries = page.entries[start : start + size]
+                    size = min(_LARGEST_FETCH, 2 * size)
                     contents = await fetcher.fetch(entries)
                     if not 0 < len(contents) <= len(entries):
                         raise AssertionError(f"{len(contents)} contents of {len(entries)} entries")
                     yield [
-                        _item(done + place, content, entry.score if frozen[0]["ranked"] else None)
-                        for place, (content, entry) in enumerate(zip(contents, entries, strict=False), 1)
+                        _item(ordinal, content, entry.score if ranked else None)
+                        for ordinal, (content, entry) in enumerate(
+                            zip(contents, entries, strict=False), done + 1
+                        )
                     ]
                     done += len(contents)
 
     def progress(self, frozen: Frozen, position: Position | None) -> float:
-        """By the plan's length where it is known, else by the store's estimate."""
+        """The share by the plan's length, where it is known, else by the store's estimate."""
         done: int = position[-1] if position else 0
         count: int | None = self._count if self._count is not None else frozen[0]["count"]
         if count is None and frozen[0]["estimate"] is None:
             return 0.0
-        # An estimate may be too low: until the plan's end is known, the job is not at its end.
+        # An estimate may be too low: until the end of the plan is known, the job is not complete.
         share = done / max(count, 1) if count is not None else min(0.99, done / max(frozen[0]["estimate"], 1))
         return min(1.0, share)
 
     async def _plan(self, frozen: Frozen, done: int) -> AsyncGenerator[PlanPage, None]:
-        """The parts from the one on that holds the entry behind `done`."""
+        """The pages of the plan, from the one that holds entry done + 1 to the last."""
+        # 1. The pages that are stored. A name up to that of `done` may hold it: pages differ in length.
         folder: str = frozen[0]["folder"]
-        names = await self._parts.names(folder)
-        wanted = f"{folder}/{part_name(done)}" if folder else part_name(done)
-        start = max((place for place, name in enumerate(names) if name <= wanted), default=0)
-        part: PlanPage | None = None
+        names = await self._pages.names(folder)
+        highest = f"{folder}/{page_name(done)}" if folder else page_name(done)
+        start = max((index for index, name in enumerate(names) if name <= highest), default=0)
+        page: PlanPage | None = None
         for name in names[start:]:
-            part = PlanPage.decode(await self._parts.get(name))
-            yield part
-        while part is None or not part.last:
-            part = await self._extend(frozen[0]["facts"], part)
-            yield part
-        self._count = part.next
+            page = PlanPage.decode(await self._pages.get(name))
+            yield page
+        # 2. Where the last page is not stored yet: list the next pages. Another producer may have stored
+        #    a page first; then its page counts.
+        while page is None or not page.last:
+            page = await self._create_or_get("", await self._list_page(frozen[0]["facts"], page))
+            yield page
+        # 3. The end of the plan is known now.
+        self._count = page.next
 
-    async def _extend(self, facts: Mapping[str, Any], before: PlanPage | None) -> PlanPage:
+    async def _list_page(self, facts: Mapping[str, Any], before: PlanPage | None) -> PlanPage:
         first = before.next if before else 0
         after = before.entries[-1] if before else None
-        limit = part_size(first)
+        limit = page_size(first)
         if self._top is not None:
             limit = min(limit, self._top - first)
         entries, size = list[Entry](), 0
-        async with aclosing(self._store.entries(facts, after, limit)) as pages:
-            async for page in pages:
-                entries += page
-                size += sum(len(entry.id) for entry in page)
-                if size >= _PART_BYTES:
+        async with aclosing(self._store.entries(facts, after, limit)) as batches:
+            async for batch in batches:
+                entries += batch
+                size += sum(len(entry.id) for entry in batch)
+                if size >= _PAGE_BYTES:
                     break
-        whole = size < _PART_BYTES and len(entries) < limit
-        last = whole or first + len(entries) == self._top
-        return await self._keep("", PlanPage(first, last, entries))
+        ended = size < _PAGE_BYTES and len(entries) < limit
+        return PlanPage(first, ended or first + len(entries) == self._top, entries)
 
 
 def _item(ordinal: int, content: Document | InvalidDocument, score: float | None) -> SourceItem:

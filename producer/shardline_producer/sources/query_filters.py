@@ -1,4 +1,4 @@
-"""Filters of a query over documents in hand: equality by JSON value, lists, inclusive ranges."""
+"""The filters of a query on documents in memory: equality of JSON values, lists, inclusive ranges."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -7,31 +7,35 @@ from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.spec import Range
 from shardline_producer.sources.source import Document
 
-_OWN = ("document_id", "content", "score")
+OWN_FIELDS = ("document_id", "content", "score")
+"""The names by which filters reach a document's id, text and score."""
 
 
 def check_filters(filters: Mapping[str, Any], fields: Sequence[str]) -> None:
-    """Check that every filter names a field there is.
+    """Check that every filter names one of the metadata fields, or id, text or score.
 
     Raises:
-        JobFailed: naming the unknown one and those there are.
+        JobFailed: a filter names another field (`source_invalid`); the message names the known ones.
     """
-    check_known(filters, {*fields, *_OWN})
+    check_known(filters, {*fields, *OWN_FIELDS})
 
 
-def check_known(filters: Mapping[str, Any], known: Collection[str], whose: str = "the source") -> None:
-    """Check that every filter names one of these fields. Raises JobFailed."""
+def check_known(filters: Mapping[str, Any], known: Collection[str], owner: str = "the source") -> None:
+    """Check that every filter names one of the `known` fields. Raises as `check_filters`.
+
+    `owner` is what has the fields, for the message.
+    """
     for name in filters:
         if name not in known:
             raise JobFailed(
                 FailureCode.SOURCE_INVALID,
-                f"query.filters: {whose} has no field '{name}'; it has {', '.join(sorted(known))}",
+                f"query.filters: {owner} has no field '{name}'; it has {', '.join(sorted(known))}",
             )
 
 
 def passes(document: Document, filters: Mapping[str, Any]) -> bool:
-    """Whether a document meets every filter."""
-    return all(_meets(_field(document, name), wanted) for name, wanted in filters.items())
+    """Whether a document matches every filter."""
+    return all(_matches(_field(document, name), wanted) for name, wanted in filters.items())
 
 
 def _field(document: Document, name: str) -> object:
@@ -44,17 +48,17 @@ def _field(document: Document, name: str) -> object:
     return document.metadata.get(name)
 
 
-def _meets(value: object, wanted: object) -> bool:
+def _matches(value: object, wanted: object) -> bool:
     if isinstance(wanted, Range):
-        above = wanted.gte is None or _reaches(value, wanted.gte)
-        return above and (wanted.lte is None or _reaches(wanted.lte, value))
+        above = wanted.gte is None or _at_least(value, wanted.gte)
+        return above and (wanted.lte is None or _at_least(wanted.lte, value))
     if isinstance(wanted, list):
         return any(_equal(value, one) for one in wanted)
     return _equal(value, wanted)
 
 
-def _reaches(high: object, low: object) -> bool:
-    # Numbers compare with numbers and text with text; all else is outside of the range.
+def _at_least(high: object, low: object) -> bool:
+    # Numbers compare with numbers and text with text; any other pair is outside the range.
     if isinstance(high, str) and isinstance(low, str):
         return high >= low
     if isinstance(high, int | float) and isinstance(low, int | float):
@@ -63,5 +67,5 @@ def _reaches(high: object, low: object) -> bool:
 
 
 def _equal(value: object, wanted: object) -> bool:
-    # True is 1 in Python, and is not in JSON.
+    # In Python True equals 1; in JSON it does not.
     return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)

@@ -1,4 +1,4 @@
-"""What a source is: it freezes what it will read, then streams it from any position on."""
+"""The port `Source`: it fixes what a job reads, then streams it from any position."""
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,12 +8,17 @@ from shardline_common.job.messages import DeadLetter, Position
 from shardline_common.job.spec import JobSpec
 
 Frozen = Sequence[Mapping[str, Any]]
-"""The identity of what a source reads (names, sizes, versions): JSON, kept in the plan."""
+"""What `Source.freeze` returned: JSON objects that identify what the job reads (names, sizes, versions)."""
 
 
 @dataclass(slots=True)
 class Document:
-    """A document as the source holds it. `relevance` is its own score, 0.0 where it has none."""
+    """A document as the source holds it.
+
+    `id` has 1 to 1,024 bytes of UTF-8 and no control characters; id and text hold no lone surrogates
+    (`documents.validated` checks both). `metadata` maps names to JSON values, in the source's own order.
+    `relevance` is the score of the search, else the document's own, else 0.0.
+    """
 
     id: str
     text: str
@@ -23,7 +28,11 @@ class Document:
 
 @dataclass(slots=True)
 class InvalidDocument:
-    """What cannot be a document. `key` is its place, in place of an id: `laws.jsonl:12`."""
+    """Something read that cannot be a document.
+
+    `key` stands for the id: the id where it is known, else where it was read, such as `laws.jsonl:12`. It
+    decides the partition and is part of the hash sum, so it must be the same each time.
+    """
 
     key: str
     dead_letter: DeadLetter
@@ -31,10 +40,7 @@ class InvalidDocument:
 
 @dataclass(slots=True)
 class SourceItem:
-    """One thing read: where, what, and how many bytes it has in the source.
-
-    The last part of a position is the ordinal: 1, 2, 3 … over all items, the source's own count.
-    """
+    """One thing read: its position, its content, and its size in the source in bytes."""
 
     position: Position
     content: Document | InvalidDocument
@@ -43,10 +49,10 @@ class SourceItem:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredSource:
-    """What a source knows of its documents without reading one.
+    """What a source knows of its documents before it reads one.
 
-    `columns`: name → type of the metadata, in row order; None: look at the first documents.
-    `notes`: JSON for manifest and status, such as the stores that were left out.
+    `columns` maps the names of the metadata to column types, in row order; None: the caller finds the
+    columns from `Source.sample`. `notes` is JSON for manifest and status, such as the stores left out.
     """
 
     columns: Mapping[str, str] | None = None
@@ -54,58 +60,97 @@ class DeclaredSource:
 
 
 class Source(Protocol):
-    """A store of documents under one query. Reading is repeatable as long as the frozen part holds."""
+    """The documents that one job reads.
+
+    `freeze` runs once at planning; its result is kept as JSON in the job's plan. Every other method gets
+    that result back, often on another object in another process. No method may rely on an earlier call of
+    another method. One `freeze`, `sample` or `read` runs at a time on an object; `progress` may be called
+    between the batches of a `read`.
+
+    Order. `read` yields each document that matches the query once, in an order that depends only on the
+    frozen part and the query. What cannot be a document is yielded in its place as an InvalidDocument, and
+    never dropped. Documents that the filters exclude are not yielded and take no ordinal.
+
+    Positions. A position is a tuple of JSON scalars; all positions of a source have the same shape. They
+    rise strictly, as Python compares tuples. The last part is the ordinal: 1, 2, 3 … without gaps over all
+    items from the start of the source, whichever reads yielded them. `query.top_k` is the highest ordinal.
+    The last ordinal is the source's own count, which the job's proof compares with rows, rejections and
+    dead letters.
+
+    Resuming. For every position that a read yielded, `read(frozen, position)` yields the items behind it,
+    with the same positions and contents as before. The dataset is exact only if this holds. A source
+    whose store can change either detects the change and raises JobFailed (`source_changed`), or fixes the
+    list of ids before it yields a document of it, as PlannedSource does.
+
+    Batches. A batch holds at least one item. It ends with the item that reaches 1 MiB, or after 1,000 items:
+    the caller holds up to four batches in memory.
+
+    Errors. SourceUnavailable: a later try may succeed. The caller opens a new source and reads on from the
+    last committed position, for as long as SHARDLINE_SOURCE_PATIENCE_SECONDS allows. JobFailed: no retry
+    helps; the attempt fails with its code. StoreUnavailable of the plan pages is passed on. Any other
+    exception fails the attempt as `internal`. Errors of client libraries do not leave the source.
+
+    Cancellation. The caller may close a generator (`aclose`) behind any batch, and may cancel the task that
+    runs a method. The source closes its connections, files and tasks before the close or the cancel ends.
+    Blocking work runs on threads (`run_in_thread`), whose end a cancel awaits.
+
+    Repetition. Every method may be called again. `freeze` may also run in two producers at once: the plan
+    that is stored first counts, and the other result is dropped.
+    """
 
     async def freeze(self) -> list[dict[str, Any]]:
-        """What there is to read, now.
+        """Describe what there is to read now, as JSON.
 
         Raises:
-            JobFailed: there is nothing, or it may not be read (`source_invalid`).
+            JobFailed: what the job names does not exist, or may not be read (`source_invalid`).
+            SourceUnavailable: a later try may succeed.
         """
 
     def declared(self, frozen: Frozen) -> DeclaredSource:
-        """What is known of the documents now."""
+        """What is known of the documents without reading them. Without I/O."""
 
     def sample(self, frozen: Frozen) -> AsyncGenerator[list[SourceItem], None]:
-        """Items in source order: what columns are found from, where none are declared.
+        """Batches of items in source order, from which columns are found where none are declared.
 
-        Files give them without regard to the query, so that its filters can be checked; a planned
-        source checks them itself and gives what it will read.
+        The caller stops after 10,000 items or 16 MiB. A source that cannot check its filters at planning
+        yields items without regard to them, so that the caller learns all fields for `check_query`; a
+        source that has checked them yields what `read` yields. Errors as in `read`.
         """
 
     def check_query(self, fields: Sequence[str]) -> None:
-        """Check the query against the fields that were found or declared.
+        """Check the query's filters against the fields that were declared or sampled. Without I/O.
 
         Raises:
-            JobFailed: a filter names another field; the message names those there are.
+            JobFailed: a filter names another field (`source_invalid`); the message names the known ones.
         """
 
     def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[SourceItem], None]:
-        """Batches of items behind `after`, in a stable order, bounded in bytes.
+        """Batches of the items behind `after`; None: from the start.
 
         Raises:
-            JobFailed: the source changed, is broken or stays unreachable.
+            JobFailed: the source changed (`source_changed`) or is broken (`source_invalid`).
+            SourceUnavailable: a later try may succeed.
         """
 
     def progress(self, frozen: Frozen, position: Position | None) -> float:
-        """The share of the source that lies before `position`, 0 to 1."""
+        """The share of the source up to `position`, 0.0 to 1.0; it may be an estimate. Without I/O."""
 
 
 class PlanPages(Protocol):
-    """Where the parts of a plan are kept: small JSON objects, create-only, in the dataset's own folder.
+    """The pages of a job's plan: small JSON objects below the dataset, create-only.
 
-    Names are relative, `/`-separated, and sort as text. All methods raise StoreUnavailable.
+    A name is relative and separated by `/`; names are sorted as text. All methods raise StoreUnavailable.
     """
 
-    async def keep(self, name: str, body: bytes) -> bytes:
-        """Keep a part. The body that stands under the name: this one, or that of whoever came first."""
+    async def create_or_get(self, name: str, body: bytes) -> bytes:
+        """Create the page and return `body`; where it exists, change nothing and return what it holds."""
 
     async def get(self, name: str) -> bytes:
-        """A part that is there."""
+        """The bytes of a page that exists."""
 
     async def names(self, folder: str) -> list[str]:
-        """The names in a folder ("" is the root), sorted; folders below it are left out."""
+        """The sorted full names of the pages in a folder ("" is the root), without those of folders in it."""
 
 
 OpenSource = Callable[[JobSpec, PlanPages], Source]
-"""Makes the source of a job. It opens no connection yet: each freeze and read has its own, and closes it."""
+"""Makes the source of a job. It opens no connection: each method of the source opens and closes its own."""

@@ -1,1 +1,1 @@
-"""The source files: JSONL files on this machine and on S3."""
+"""The source `files`: JSONL files in local folders and in S3 buckets."""

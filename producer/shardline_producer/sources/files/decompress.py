@@ -1,4 +1,4 @@
-"""Decompression of a stream in small pieces, so that no input, however made, fills the memory."""
+"""Decompression of a stream in pieces of bounded size, so that no input can fill the memory."""
 
 import zlib
 from collections.abc import Iterator
@@ -6,113 +6,114 @@ from typing import Protocol
 
 import zstandard
 
-_PIECE = 4096
-_OUT = 1 << 20
+_INPUT_BYTES = 4096
+_OUTPUT_BYTES = 1 << 20
+_TRUNCATED = "the file ends in the middle"
 
 
 class CorruptStream(Exception):
-    """The stream is no valid gzip or zstd, or ends in the middle."""
+    """The stream is not valid gzip or zstd, or it is truncated."""
 
 
 class Decompressor(Protocol):
-    """Feed it chunks; `finish` raises CorruptStream when the stream is not whole.
+    """Decompresses one stream that it is fed in chunks.
 
-    `taken` and `given` count the bytes that went in and came out.
+    `bytes_in` and `bytes_out` count what it has decompressed so far, before and after.
     """
 
-    taken: int
-    given: int
+    bytes_in: int
+    bytes_out: int
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """What this chunk decompresses to, in pieces."""
+        """What the chunk decompresses to, in pieces. Raises CorruptStream."""
 
     def finish(self) -> None:
-        """The stream has ended."""
+        """Check that the stream ended with the last chunk. Raises CorruptStream where it is truncated."""
 
 
-class Plain:
-    """No compression."""
+class PlainDecompressor:
+    """Implements `Decompressor` for a stream without compression."""
 
     def __init__(self) -> None:
-        self.taken = self.given = 0
+        self.bytes_in = self.bytes_out = 0
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """The chunk."""
-        self.taken = self.given = self.taken + len(chunk)
+        """The chunk itself."""
+        self.bytes_in = self.bytes_out = self.bytes_in + len(chunk)
         yield chunk
 
     def finish(self) -> None:
-        """A plain stream is always whole."""
+        """Nothing: a plain stream may end anywhere."""
 
 
-class Gzip:
-    """Gzip, of one or more members."""
+class GzipDecompressor:
+    """Implements `Decompressor` for gzip, of one or more members."""
 
     def __init__(self) -> None:
-        self.taken = self.given = 0
+        self.bytes_in = self.bytes_out = 0
         self._member = zlib.decompressobj(wbits=31)
-        self._begun = False
+        self._inside_member = False
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Plain bytes, at most 1 MiB a piece."""
+        """Pieces of at most 1 MiB."""
         while chunk:
             if self._member.eof:
                 # Zero bytes may pad the end of the last member.
                 chunk = chunk.lstrip(b"\0")
-                self._member, self._begun = zlib.decompressobj(wbits=31), False
+                self._member, self._inside_member = zlib.decompressobj(wbits=31), False
                 continue
-            self._begun = True
+            self._inside_member = True
             try:
-                plain = self._member.decompress(chunk, _OUT)
+                plain = self._member.decompress(chunk, _OUTPUT_BYTES)
             except zlib.error as error:
                 raise CorruptStream(str(error)) from None
             rest = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
-            self.taken += len(chunk) - len(rest)
-            self.given += len(plain)
+            self.bytes_in += len(chunk) - len(rest)
+            self.bytes_out += len(plain)
             yield plain
             chunk = rest
 
     def finish(self) -> None:
-        """The last member must be whole."""
-        if self._begun and not self._member.eof:
-            raise CorruptStream("the file ends in the middle")
+        """Check that the last member is whole."""
+        if self._inside_member and not self._member.eof:
+            raise CorruptStream(_TRUNCATED)
 
 
-class Zstd:
-    """Zstandard, of one or more frames."""
+class ZstdDecompressor:
+    """Implements `Decompressor` for Zstandard, of one or more frames."""
 
     def __init__(self) -> None:
-        self.taken = self.given = 0
+        self.bytes_in = self.bytes_out = 0
         self._decoder = zstandard.ZstdDecompressor(max_window_size=1 << 27)
         self._frame = self._decoder.decompressobj()
-        self._begun = False
+        self._inside_frame = False
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Plain bytes; a small piece of input at a time bounds what comes out."""
-        for start in range(0, len(chunk), _PIECE):
-            piece = chunk[start : start + _PIECE]
+        """The output of 4 KiB of input at a time: the library cannot limit the output itself."""
+        for start in range(0, len(chunk), _INPUT_BYTES):
+            piece = chunk[start : start + _INPUT_BYTES]
             while piece:
-                self._begun = True
+                self._inside_frame = True
                 try:
                     plain = self._frame.decompress(piece)
                 except zstandard.ZstdError as error:
                     raise CorruptStream(str(error)) from None
-                self.taken += len(piece) - len(self._frame.unused_data)
-                self.given += len(plain)
+                self.bytes_in += len(piece) - len(self._frame.unused_data)
+                self.bytes_out += len(plain)
                 yield plain
                 piece = b""
                 if self._frame.eof:
                     piece = self._frame.unused_data
-                    self._frame, self._begun = self._decoder.decompressobj(), False
+                    self._frame, self._inside_frame = self._decoder.decompressobj(), False
 
     def finish(self) -> None:
-        """The last frame must be whole."""
-        if self._begun:
-            raise CorruptStream("the file ends in the middle")
+        """Check that the last frame is whole."""
+        if self._inside_frame:
+            raise CorruptStream(_TRUNCATED)
 
 
 def decompressor(name: str) -> Decompressor:
-    """By the file's ending: .gz, .zst or plain."""
+    """The decompressor for a file name: .gz, .zst, else plain."""
     if name.endswith(".gz"):
-        return Gzip()
-    return Zstd() if name.endswith(".zst") else Plain()
+        return GzipDecompressor()
+    return ZstdDecompressor() if name.endswith(".zst") else PlainDecompressor()

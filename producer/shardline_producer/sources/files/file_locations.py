@@ -1,4 +1,4 @@
-"""Where files lie: local folders and S3 buckets, behind one small port."""
+"""Where files are: local folders and S3 buckets, behind one small port."""
 
 import asyncio
 import glob
@@ -15,17 +15,17 @@ from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable, S
 from shardline_common.ports.store import ObjectInfo
 from shardline_common.runtime.threads import open_to_read
 
-CHUNK = 1 << 18
-_WILD = re.compile(r"[*?\[]")
+_CHUNK = 1 << 18
+_WILDCARD = re.compile(r"[*?\[]")
 
 
-def invalid(message: str, hint: str | None = None) -> JobFailed:
-    """The job names something that cannot be read."""
+def source_invalid(message: str, hint: str | None = None) -> JobFailed:
+    """The error for a file that cannot be read."""
     return JobFailed(FailureCode.SOURCE_INVALID, message, hint=hint)
 
 
-def changed(name: str) -> JobFailed:
-    """A file is not what it was when the job was planned."""
+def source_changed(name: str) -> JobFailed:
+    """The error for a file that is not what it was when the job was planned."""
     return JobFailed(
         FailureCode.SOURCE_CHANGED,
         f"{name} changed after the job was planned",
@@ -34,82 +34,96 @@ def changed(name: str) -> JobFailed:
 
 
 class FileLocation(Protocol):
-    """A kind of place that files lie in."""
+    """A kind of storage that holds files. A file is {path, size, version}, as JSON in the plan."""
 
     @property
-    def advice(self) -> str:
-        """What may be wrong where nothing is found."""
+    def not_found_hint(self) -> str:
+        """The hint for a pattern that matches no file."""
 
     async def find(self, pattern: str) -> list[dict[str, Any]]:
-        """The files of a path or pattern, by name: [{path, size, version}]."""
+        """The files of a path or pattern, sorted by path; none where nothing matches.
+
+        Raises:
+            JobFailed: a file cannot be read, or the pattern is malformed (`source_invalid`).
+            SourceUnavailable: a later try may succeed.
+        """
 
     def stream(self, file: dict[str, Any], offset: int) -> AsyncGenerator[bytes, None]:
-        """A file's bytes from `offset` on. Raises JobFailed when it is not the frozen one any more."""
+        """The bytes of a file from `offset` on.
+
+        Raises:
+            JobFailed: the file is not the planned one any more, also at its end (`source_changed`).
+            SourceUnavailable: a later try may succeed.
+        """
 
 
-class RemoteFiles(Protocol):
-    """What the S3 adapter offers to sources: any bucket that the credentials may read."""
+class BucketReader(Protocol):
+    """The part of an S3 client that this source needs: to list and read any bucket it has access to."""
 
     def list_bucket(self, bucket: str, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """Objects by key."""
+        """The objects below a prefix, sorted by key. Raises StoreUnavailable."""
 
     def stream_object(self, bucket: str, key: str, *, offset: int, etag: str) -> AsyncIterator[bytes]:
-        """Bytes of the object of that ETag. Raises JobFailed (`source_changed`) of another one."""
+        """The bytes of the object with that ETag. Raises StoreUnavailable, JobFailed (`source_changed`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalFiles:
-    """Files below `root`; relative paths start there. `confined` refuses everything outside of it."""
+    """Implements `FileLocation` for files on this machine. A version is the time of the last change.
+
+    Relative paths start at `root`; `confined` refuses every file outside of it.
+    """
 
     root: Path
     confined: bool = True
 
     @property
-    def advice(self) -> str:
+    def not_found_hint(self) -> str:
         """Where relative paths start."""
-        return f"relative paths start at {self.root.resolve()}; FILES_ROOT says where else"
+        return f"relative paths start at {self.root.resolve()}; set FILES_ROOT to start them elsewhere"
 
     async def find(self, pattern: str) -> list[dict[str, Any]]:
-        """Files of a path or glob pattern."""
+        """The files of a path or glob pattern, without folders."""
         return await asyncio.to_thread(self._find, pattern)
 
     def _find(self, pattern: str) -> list[dict[str, Any]]:
-        path = str(self.root / pattern)
-        found = [path]
-        if _WILD.search(pattern):
-            found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-        return [self._identity(Path(name), pattern) for name in found if not Path(name).is_dir()]
-
-    def _identity(self, path: Path, pattern: str) -> dict[str, Any]:
-        self._check_inside(path, pattern)
-        try:
-            stat = path.stat()
-        except OSError as error:
-            raise invalid(f"{path} cannot be read: {error.strerror}") from None
-        # The name is as the job gives it: where the root lies must not show in the dataset.
-        name = str(path) if Path(pattern).is_absolute() else os.path.relpath(path, self.root)
-        return {"path": name, "size": stat.st_size, "version": str(stat.st_mtime_ns)}
+        paths = [str(self.root / pattern)]
+        if _WILDCARD.search(pattern):
+            paths = sorted(glob.glob(paths[0], recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+        found: list[dict[str, Any]] = []
+        for path in map(Path, paths):
+            if path.is_dir():
+                continue
+            self._check_inside(path, pattern)
+            try:
+                stat = path.stat()
+            except OSError as error:
+                raise source_invalid(f"{path} cannot be read: {error.strerror}") from None
+            # The name is relative where the pattern is: the dataset must not depend on where the root is.
+            name = str(path) if Path(pattern).is_absolute() else os.path.relpath(path, self.root)
+            found.append({"path": name, "size": stat.st_size, "version": str(stat.st_mtime_ns)})
+        return found
 
     def _check_inside(self, path: Path, pattern: str) -> None:
         root = self.root.resolve()
         if self.confined and not path.resolve().is_relative_to(root):
-            raise invalid(
-                f"{pattern!r} lies outside of {root}, where this producer may read files",
+            raise source_invalid(
+                f"{pattern!r} is outside of {root}, the folder that this producer may read",
                 "move the file there, or set FILES_ROOT of the producer",
             )
 
     async def stream(self, file: dict[str, Any], offset: int) -> AsyncGenerator[bytes, None]:
-        """A file's bytes; its size and time are checked before and after."""
+        """The bytes of a file, whose size and time are checked before the first and behind the last."""
         path = self.root / file["path"]
         self._check_inside(path, file["path"])
         try:
             handle = await open_to_read(path)
         except OSError:
-            raise changed(file["path"]) from None
+            raise source_changed(file["path"]) from None
         with handle:
             _check_version(handle.fileno(), file)
             handle.seek(offset)
-            while chunk := await asyncio.to_thread(handle.read, CHUNK):
+            while chunk := await asyncio.to_thread(handle.read, _CHUNK):
                 yield chunk
             _check_version(handle.fileno(), file)
 
@@ -117,39 +131,42 @@ class LocalFiles:
 def _check_version(descriptor: int, file: dict[str, Any]) -> None:
     stat = os.fstat(descriptor)
     if (stat.st_size, str(stat.st_mtime_ns)) != (file["size"], file["version"]):
-        raise changed(file["path"])
+        raise source_changed(file["path"])
 
 
 @dataclass(frozen=True, slots=True)
 class S3Files:
-    """Objects named `s3://bucket/key`, where the key may hold `*` and `?`."""
+    """Implements `FileLocation` for objects named `s3://bucket/key`. A version is the object's ETag.
 
-    remote: RemoteFiles
+    The key may hold the wildcards of a shell; none of them matches a slash.
+    """
+
+    client: BucketReader
 
     @property
-    def advice(self) -> str:
-        """What stars reach over."""
-        return "a star does not reach over a slash; `aws s3 ls` shows what is there"
+    def not_found_hint(self) -> str:
+        """What a star matches."""
+        return "a star does not match a slash; list the objects with `aws s3 ls`"
 
     async def find(self, pattern: str) -> list[dict[str, Any]]:
-        """Objects of a key or pattern."""
+        """The objects of a key or pattern."""
         bucket, _, key = pattern.removeprefix("s3://").partition("/")
         if not bucket or not key:
-            raise invalid(f"{pattern!r} is not of the form s3://bucket/key")
-        prefix = _WILD.split(key, maxsplit=1)[0]
-        with _as_source():
+            raise source_invalid(f"{pattern!r} is not of the form s3://bucket/key")
+        prefix = _WILDCARD.split(key, maxsplit=1)[0]
+        with _source_errors():
             return [
                 {"path": f"s3://{bucket}/{info.key}", "size": info.size, "version": info.etag}
-                async for info in self.remote.list_bucket(bucket, prefix)
+                async for info in self.client.list_bucket(bucket, prefix)
                 if info.key == key or (prefix != key and _matches(info.key, key))
             ]
 
     async def stream(self, file: dict[str, Any], offset: int) -> AsyncGenerator[bytes, None]:
-        """An object's bytes, as long as its ETag is the frozen one."""
+        """The bytes of an object while its ETag is the planned one."""
         bucket, _, key = file["path"].removeprefix("s3://").partition("/")
-        chunks = self.remote.stream_object(bucket, key, offset=offset, etag=file["version"])
+        chunks = self.client.stream_object(bucket, key, offset=offset, etag=file["version"])
         while True:
-            with _as_source():
+            with _source_errors():
                 chunk = await anext(chunks, None)
             if chunk is None:
                 return
@@ -157,8 +174,8 @@ class S3Files:
 
 
 @contextmanager
-def _as_source() -> Iterator[None]:
-    # The same S3 may hold the dataset: who reads must be able to tell which of the two is away.
+def _source_errors() -> Iterator[None]:
+    # The same S3 may hold the dataset. The caller must see which of the two is unavailable.
     try:
         yield
     except StoreUnavailable as error:
@@ -166,6 +183,6 @@ def _as_source() -> Iterator[None]:
 
 
 def _matches(key: str, pattern: str) -> bool:
-    # As in a shell, a star does not reach over a slash.
-    names, wanted = key.split("/"), pattern.split("/")
-    return len(names) == len(wanted) and all(map(fnmatchcase, names, wanted))
+    # As in a shell, a star does not match a slash.
+    names, patterns = key.split("/"), pattern.split("/")
+    return len(names) == len(patterns) and all(map(fnmatchcase, names, patterns))

@@ -1,17 +1,23 @@
-"""Lines of a byte stream in bounded memory: numbered, with the offset behind each."""
+"""The lines of a byte stream in bounded memory, numbered, each with the offset behind it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
+from shardline_common.job.messages import MAX_ORIGINAL_BYTES
+
 _BOM = b"\xef\xbb\xbf"
-_WHITE = b" \t\r\n\v\f"
-KEPT_OF_LONG = 65_536
+_WHITE_SPACE = b" \t\r\n\v\f"
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line without its end. Of one that is too long only the start is kept; `size` tells its length."""
+    """A line without its line end.
+
+    `number` counts from 1, `end` is the offset behind the line end, `size` the length in bytes. Of a line
+    over the limit `text` is only the first MAX_ORIGINAL_BYTES and `digest` the sha256 of the whole line;
+    `digest` is None for every other line.
+    """
 
     number: int
     end: int
@@ -21,14 +27,18 @@ class Line:
 
 
 class LineSplitter:
-    """Feed it chunks, take its lines. Lines of white space are counted, but not given."""
+    """Splits chunks of a stream into lines. Lines of white space are counted and not returned.
 
-    def __init__(self, longest: int, number: int = 0, offset: int = 0) -> None:
-        self._longest = longest
+    The lines do not depend on how the stream is cut into chunks. `number` and `offset` are those of the
+    line before the first chunk.
+    """
+
+    def __init__(self, max_bytes: int, number: int = 0, offset: int = 0) -> None:
+        self._max_bytes = max_bytes
         self._number = number
         self._offset = offset
         self._rest = b""
-        self._long: _Long | None = None
+        self._oversized: _OversizedLine | None = None
 
     def feed(self, chunk: bytes) -> Iterator[Line]:
         """The lines that this chunk completes."""
@@ -38,50 +48,51 @@ class LineSplitter:
             if line is not None:
                 yield line
             start = end + 1
-        self._keep(chunk[start:])
+        self._add(chunk[start:])
 
     def finish(self) -> Iterator[Line]:
-        """The last line, where it has no end of line."""
-        if self._rest or self._long:
+        """The last line, where the stream does not end with a line end."""
+        if self._rest or self._oversized:
             line = self._complete(b"", 0)
             if line is not None:
                 yield line
 
-    def _keep(self, part: bytes) -> None:
-        if self._long is None:
+    def _add(self, part: bytes) -> None:
+        if self._oversized is None:
             self._rest += part
-            if len(self._rest) > self._longest:
-                self._long = _Long(self._rest)
+            if len(self._rest) > self._max_bytes:
+                self._oversized = _OversizedLine(self._rest)
                 self._rest = b""
         else:
-            self._long.add(part)
+            self._oversized.add(part)
 
-    def _complete(self, part: bytes, newline: int) -> Line | None:
-        self._keep(part)
+    def _complete(self, part: bytes, line_end: int) -> Line | None:
+        self._add(part)
         self._number += 1
-        if self._long is not None:
-            long, self._long = self._long, None
-            self._offset += long.size + newline
-            return Line(self._number, self._offset, long.start, long.size, long.digest.hexdigest())
+        if self._oversized is not None:
+            line, self._oversized = self._oversized, None
+            self._offset += line.size + line_end
+            return Line(self._number, self._offset, line.start, line.size, line.digest.hexdigest())
         text, self._rest = self._rest, b""
-        self._offset += len(text) + newline
+        self._offset += len(text) + line_end
         if self._number == 1:
             text = text.removeprefix(_BOM)
         text = text.removesuffix(b"\r")
-        if not text or (text[0] in _WHITE and not text.strip(_WHITE)):
+        if not text or (text[0] in _WHITE_SPACE and not text.strip(_WHITE_SPACE)):
             return None
         return Line(self._number, self._offset, text, len(text))
 
 
-class _Long:
-    """A line over the limit: its start, its size and its sha256; the same however it came in."""
+class _OversizedLine:
+    """Start, size and sha256 of a line over the limit, which is not held in memory."""
 
-    def __init__(self, begun: bytes) -> None:
-        self.start = begun[:KEPT_OF_LONG]
-        self.size = len(begun)
-        self.digest = sha256(begun)
+    def __init__(self, first: bytes) -> None:
+        self.start = first[:MAX_ORIGINAL_BYTES]
+        self.size = len(first)
+        self.digest = sha256(first)
 
     def add(self, part: bytes) -> None:
-        self.start += part[: KEPT_OF_LONG - len(self.start)]
+        """Add the next bytes of the line."""
+        self.start += part[: MAX_ORIGINAL_BYTES - len(self.start)]
         self.size += len(part)
         self.digest.update(part)

@@ -1,4 +1,4 @@
-"""ThemisDB over HTTP: the only file that speaks to it. Errors are translated here."""
+"""ThemisDB over HTTP: the only file that sends requests to it. HTTP errors are translated here."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -27,14 +27,18 @@ from shardline_producer.sources.themis.limiter import RateLimiter
 
 _ATTEMPTS = 3
 _BACKOFF = Backoff(base=0.2, cap=5.0)
-_MOST_SILENCE = 300.0
-_REQUEST_BYTES = 1 << 20
-_BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _MISSING, _TOO_MANY, _BROKEN = 400, 401, 403, 404, 429, 500
+_MAX_PAUSE_SECONDS = 300.0
+_MAX_REQUEST_BYTES = 1 << 20
+_BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _MISSING, _TOO_MANY, _SERVER_ERROR = 400, 401, 403, 404, 429, 500
 
 
 @dataclass(frozen=True, slots=True)
 class ThemisOptions:
-    """Where ThemisDB is, and how to treat it. Seconds, bytes, connections."""
+    """Where ThemisDB is, and how requests to it are made.
+
+    `timeout` is in seconds without a byte, `connections` the most requests at once, `page` the most rows
+    of an answer, `answer_bytes` its largest size.
+    """
 
     url: str
     token: str | None = field(default=None, repr=False)
@@ -45,15 +49,15 @@ class ThemisOptions:
     answer_bytes: int = 16 << 20
 
 
-class Rejected(Exception):
-    """The server answered 400; the message is its own."""
+class QueryRejected(Exception):
+    """The server answered 400: the query is wrong, or an index is missing. The message is the server's."""
 
 
 class ThemisClient:
-    """Requests over a few kept-open connections.
+    """Requests over a few kept-open connections. Safe for concurrent use.
 
-    All methods raise SourceUnavailable (try again later) and JobFailed (`source_invalid`: the token, or
-    a server that is not ThemisDB).
+    All methods raise SourceUnavailable (a later try may succeed) and JobFailed (`source_invalid`: the token
+    is refused, or the server is not ThemisDB).
     """
 
     def __init__(
@@ -68,58 +72,55 @@ class ThemisClient:
         """The answer of POST /query.
 
         Raises:
-            Rejected: an index is missing, or the query is wrong.
-            AnswerTooLarge: ask for fewer rows.
+            QueryRejected: an index is missing, or the query is wrong.
+            AnswerTooLarge: the caller may ask for fewer rows.
         """
-        return self._json(await self._ask("POST", "/query", body, f"table '{body['table']}'"))
+        return self._json(await self._request("POST", "/query", body, f"table '{body['table']}'"))
 
     async def entity(self, table: str, key: str) -> str | None:
-        """The stored text of a row, or None where there is none."""
-        answer = await self._ask("GET", f"/entities/{table}:{key}", None, f"row '{key}' of '{table}'")
+        """The stored text of a row; None where there is none. The key must be `is_readable`."""
+        answer = await self._request("GET", f"/entities/{table}:{key}", None, f"row '{key}' of '{table}'")
         if answer.status == _MISSING:
             return None
         blob = self._json(answer).get("blob")
         if not isinstance(blob, str):
-            raise self._no_themis(f"the answer for row '{key}' of '{table}' has no text 'blob'")
+            raise self._not_themis(f"the answer for row '{key}' of '{table}' has no text 'blob'")
         return blob
 
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer of any other POST. Raises Rejected."""
-        return self._json(await self._ask("POST", path, body, f"table '{body.get('table')}'"))
+        """The answer of any other POST. Raises QueryRejected."""
+        return self._json(await self._request("POST", path, body, f"table '{body.get('table')}'"))
 
     async def health(self) -> str:
         """The server's version."""
-        return str(self._json(await self._ask("GET", "/health", None, "health")).get("version"))
+        return str(self._json(await self._request("GET", "/health", None, "health")).get("version"))
 
-    async def _ask(self, method: str, path: str, body: Mapping[str, Any] | None, what: str) -> HttpAnswer:
+    async def _request(self, method: str, path: str, body: Mapping[str, Any] | None, what: str) -> HttpAnswer:
         data = None if body is None else orjson.dumps(body)
-        if data and len(data) > _REQUEST_BYTES:
+        if data and len(data) > _MAX_REQUEST_BYTES:
             raise JobFailed(
-                FailureCode.SOURCE_INVALID, f"a request of {len(data)} bytes; ThemisDB takes 1 MiB"
+                FailureCode.SOURCE_INVALID, f"a request has {len(data)} bytes; ThemisDB accepts at most 1 MiB"
             )
         headers = {"Content-Type": "application/json"} if data else {}
         attempt = partial(self._attempt, HttpRequest(method, path, body=data, headers=headers), what)
         return await retry_attempts(attempt, _ATTEMPTS, _BACKOFF, self._clock.sleep)
 
     async def _attempt(self, request: HttpRequest, what: str) -> HttpAnswer:
-        answer = await self._within_the_rate(request, what)
-        if answer.status >= _BROKEN:
-            raise TransientError(self._unable(answer, what))
-        return answer
-
-    async def _within_the_rate(self, request: HttpRequest, what: str) -> HttpAnswer:
-        # A refusal by the rate limit is no failure: it says when to come back.
-        silence = 0.0
+        # A 429 counts as no failed attempt, because it says when the next request may come. It is repeated
+        # until the pauses add up to five minutes.
+        paused = 0.0
         while True:
             await self._limiter.wait()
             try:
                 answer = await self._client.send(request)
             except HttpConnectionError as error:
-                raise TransientError(self._away(error, what)) from error
-            if answer.status != _TOO_MANY or silence >= _MOST_SILENCE:
+                raise TransientError(self._unreachable(error, what)) from error
+            if answer.status >= _SERVER_ERROR:
+                raise TransientError(self._failed(answer, what))
+            if answer.status != _TOO_MANY or paused >= _MAX_PAUSE_SECONDS:
                 return answer
-            pause = _seconds(answer.retry_after)
-            silence += pause
+            pause = _retry_seconds(answer.retry_after)
+            paused += pause
             self._limiter.pause(pause)
 
     def _json(self, answer: HttpAnswer) -> dict[str, Any]:
@@ -128,61 +129,61 @@ class ThemisClient:
         except orjson.JSONDecodeError:
             value = None
         if not isinstance(value, dict):
-            raise self._no_themis(f"it answered {answer.status} without a JSON object")
+            raise self._not_themis(f"it answered {answer.status} without a JSON object")
         if answer.status == OK:
             return value
         message = str(value.get("message") or value.get("error"))
         if answer.status in (_UNAUTHORIZED, _FORBIDDEN):
             raise JobFailed(
                 FailureCode.SOURCE_INVALID,
-                f"ThemisDB at {self._shown} refuses the token: {message}",
+                f"ThemisDB at {self._address} refuses the token: {message}",
                 hint="set THEMIS_TOKEN to a token with the scope data:read",
             )
         if answer.status == _BAD_REQUEST:
-            raise Rejected(message)
+            raise QueryRejected(message)
         if answer.status == _TOO_MANY:
-            raise self._unable(answer, "its rate limit")
-        raise self._no_themis(f"it answered {answer.status}: {message}")
+            raise self._failed(answer, "its rate limit")
+        raise self._not_themis(f"it answered {answer.status}: {message}")
 
     @property
-    def _shown(self) -> str:
-        return shown(self._options.url)
+    def _address(self) -> str:
+        return display_url(self._options.url)
 
-    def _no_themis(self, found: str) -> JobFailed:
+    def _not_themis(self, found: str) -> JobFailed:
         return JobFailed(
             FailureCode.SOURCE_INVALID,
-            f"{self._shown} does not answer as ThemisDB does: {found}",
-            hint="set THEMIS_URL to ThemisDB's own address",
+            f"{self._address} does not answer as ThemisDB does: {found}",
+            hint="set THEMIS_URL to the address of ThemisDB",
         )
 
-    def _unable(self, answer: HttpAnswer, what: str) -> SourceUnavailable:
+    def _failed(self, answer: HttpAnswer, what: str) -> SourceUnavailable:
         return SourceUnavailable(
-            f"ThemisDB at {self._shown} answered {answer.status} when asked for {what}",
-            hint="see the server's log; lower THEMIS_RATE where it limits requests",
+            f"ThemisDB at {self._address} answered {answer.status} when asked for {what}",
+            hint="see the server's log; lower THEMIS_RATE where the server limits requests",
         )
 
-    def _away(self, error: HttpConnectionError, what: str) -> SourceUnavailable:
+    def _unreachable(self, error: HttpConnectionError, what: str) -> SourceUnavailable:
         if error.fault is ConnectionFault.DROPPED:
             return SourceUnavailable(
-                f"ThemisDB at {self._shown} dropped the connection when asked for {what}",
-                hint="one entity in a table that is no JSON ends the server when the table is read: "
-                "see its log, and delete that entity",
+                f"ThemisDB at {self._address} dropped the connection when asked for {what}",
+                hint="a query of a table that holds an entity that is no JSON ends the server's process: "
+                "find the entity in the server's log and delete it",
             )
         return SourceUnavailable(
-            f"ThemisDB at {self._shown} cannot be reached ({what}): {error.text or error.name}",
+            f"ThemisDB at {self._address} cannot be reached ({what}): {error.text or error.name}",
             hint="check THEMIS_URL, and that ThemisDB runs",
         )
 
 
-def _seconds(header: str) -> float:
+def _retry_seconds(header: str) -> float:
     try:
-        return min(_MOST_SILENCE, max(0.1, float(header or 1)))
+        return min(_MAX_PAUSE_SECONDS, max(0.1, float(header or 1)))
     except ValueError:
         return 1.0
 
 
-def shown(url: str) -> str:
-    """An address without a user's name and password."""
+def display_url(url: str) -> str:
+    """The URL's scheme, host and port, without a user's name and password."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
@@ -191,13 +192,13 @@ def shown(url: str) -> str:
 async def open_themis(
     options: ThemisOptions, limiter: RateLimiter, clock: Clock
 ) -> AsyncIterator[ThemisClient]:
-    """Connect; leaving the context closes every connection.
+    """A client while the context lasts; leaving it closes every connection.
 
     Raises:
         JobFailed: the CA bundle cannot be read.
     """
     http = HttpOptions(
-        # A name and a password there would be another kind of authorization, which ThemisDB refuses.
+        # A name and a password in the URL would be sent as Basic authorization, which ThemisDB refuses.
         url=without_user(options.url),
         headers={"Authorization": f"Bearer {options.token}"} if options.token else {},
         ca_file=options.ca_bundle,

@@ -1,7 +1,8 @@
-"""What a job wants of a table: what the server may filter by, and the same checked again here. Pure.
+"""Which rows of a table a job reads: what the server may filter by, and the same checks here. Pure.
 
-The server drops its filter without a word where no row matches. And what /query gives is lossy: objects
-and most arrays are missing, and doubles are cut to 6 digits; so a check may be unsure.
+Every row is checked here, because the server drops its filter without notice where no row matches. And
+/query returns rows with losses: objects and most arrays are missing, and doubles are cut to 6 digits. So
+the check of such a row may be undecided.
 """
 
 from collections.abc import Mapping
@@ -9,18 +10,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardline_common.job.spec import Query, Range, ThemisSource
-from shardline_producer.sources.query_filters import passes
+from shardline_producer.sources.query_filters import OWN_FIELDS, passes
 from shardline_producer.sources.source import Document
 
-CREATED = "created_at"
-_OWN = ("document_id", "content", "score")
-_CUT = 1e-5
-_DIGITS = 999_999
+_CREATED = "created_at"
+_RELATIVE_LOSS = 1e-5
+_MAX_EXACT = 999_999
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """`equal`: column → value that the source's own fields ask for; `since`, `until`: of created_at."""
+    """The conditions of a job on a row.
+
+    `equal` (column → value) comes from `theme`, `domain` and `subject` of the job's source; `since` and
+    `until` are bounds of the column created_at; `filters` are those of the query.
+    """
 
     equal: Mapping[str, str]
     since: str | None
@@ -29,7 +33,7 @@ class Conditions:
 
     @classmethod
     def of(cls, source: ThemisSource, query: Query) -> "Conditions":
-        """Those of a job. `theme` is the column category, the other two have their own."""
+        """The conditions of a job. `theme` is the column category."""
         equal = {"category": source.theme, "domain": source.domain, "subject": source.subject}
         wanted = {name: value for name, value in equal.items() if value is not None}
         filters = {
@@ -39,65 +43,66 @@ class Conditions:
 
     @property
     def empty(self) -> bool:
-        """Whether every row is wanted."""
+        """Whether every row meets them."""
         return not (self.equal or self.since or self.until or self.filters)
 
     @property
     def optional(self) -> dict[str, str]:
-        """Filters by which the server may choose, where it has an index: equality of text."""
+        """The filters that the server may apply where it has an index: equalities of text."""
         return {
             name: value
             for name, value in self.filters.items()
-            if isinstance(value, str) and value and name not in (*_OWN, *self.equal)
+            if isinstance(value, str) and value and name not in (*OWN_FIELDS, *self.equal)
         }
 
     def meets(self, document: Document) -> bool:
-        """Whether a whole document is wanted."""
+        """Whether a row without losses meets the conditions."""
         columns = document.metadata
         return (
             all(columns.get(name) == value for name, value in self.equal.items())
-            and self._in_time(columns.get(CREATED))
+            and self._in_date_range(columns.get(_CREATED))
             and passes(document, self.filters)
         )
 
-    def _in_time(self, value: object) -> bool:
+    def _in_date_range(self, value: object) -> bool:
         if self.since is None and self.until is None:
             return True
         if not isinstance(value, str):
             return False
-        # A day as the upper bound is meant with all its hours.
+        # A day as the upper bound includes all its hours.
         return value >= (self.since or "") and (self.until is None or value[: len(self.until)] <= self.until)
 
     def meets_lossy(self, document: Document) -> bool | None:
-        """Whether a row as /query gives it is wanted; None when only the whole one can tell."""
-        if any(_unsure(document.metadata.get(name), wanted) for name, wanted in self.filters.items()):
+        """Whether a row from /query meets the conditions; None where only the stored row can decide."""
+        if any(_undecided(document.metadata.get(name), wanted) for name, wanted in self.filters.items()):
             return None
         return self.meets(document)
 
 
-def _unsure(value: object, wanted: object) -> bool:
+def _undecided(value: object, wanted: object) -> bool:
     operands = [wanted.gte, wanted.lte] if isinstance(wanted, Range) else wanted
     if not isinstance(operands, list):
         operands = [operands]
     if value is None:
-        # What is missing here may be a list or an object there.
+        # The stored row may hold a list or an object where the answer holds nothing.
         return not isinstance(wanted, Range) and None in operands
-    return any(_near(value, one) for one in operands)
+    return any(_within_loss(value, one) for one in operands)
 
 
-def _near(value: object, operand: object) -> bool:
+def _within_loss(value: object, operand: object) -> bool:
     if isinstance(value, bool) or isinstance(operand, bool):
         return False
     if not isinstance(value, int | float) or not isinstance(operand, int | float):
         return False
-    if isinstance(value, int) and (abs(value) > _DIGITS or value == operand):
-        # Whole numbers come whole.
+    if isinstance(value, int) and (abs(value) > _MAX_EXACT or value == operand):
+        # Integers come without loss. One of more than 6 digits is no shortened double, which would have an
+        # exponent.
         return False
-    return abs(value - operand) <= _CUT * max(abs(value), abs(operand))
+    return abs(value - operand) <= _RELATIVE_LOSS * max(abs(value), abs(operand))
 
 
-def kept_by_server(fields: Mapping[str, Any], predicates: Mapping[str, str]) -> bool:
-    """Whether a row matches as the server compares: everything as text."""
+def matches_predicates(fields: Mapping[str, Any], predicates: Mapping[str, str]) -> bool:
+    """Whether a row matches the predicates as the server compares them: every value as text."""
     return all(_as_text(fields.get(name)) == value for name, value in predicates.items())
 
 

@@ -1,118 +1,115 @@
-"""Contents of planned rows: one by one and as they were stored, or by windows of /query, quick and lossy."""
+"""The contents of planned rows: each row alone, as it was stored, or many rows in one answer, with losses."""
 
 from collections.abc import Sequence
 from functools import partial
 
 from shardline_common.http.client import AnswerTooLarge
-from shardline_producer.sources.documents import DeadLetterReason, parse_document
-from shardline_producer.sources.planned import Entry, unusable, vanished
+from shardline_common.runtime.tasks import gather_limited
+from shardline_producer.sources.documents import DeadLetterReason, invalid_document, parse_document
+from shardline_producer.sources.planned import Entry, vanished
 from shardline_producer.sources.source import Document, InvalidDocument
 from shardline_producer.sources.themis.client import ThemisClient
-from shardline_producer.sources.themis.fanout import in_order
 from shardline_producer.sources.themis.limiter import RateLimiter
-from shardline_producer.sources.themis.listing import Listing, Wanted, not_its_key
-from shardline_producer.sources.themis.queries import order_key, readable
+from shardline_producer.sources.themis.listing import RowLister, RowSelection, key_column_mismatch
+from shardline_producer.sources.themis.queries import is_readable, order_key
 
-_BYTES = 1 << 20
-_WAVE = 64
+_FETCH_BYTES = 1 << 20
+_MAX_WAVE = 64
 
 
-class WholeRows:
-    """Implements `Fetcher`: each row alone, byte for byte as it was stored."""
+class LosslessFetcher:
+    """Implements `Fetcher`: reads each row alone, byte for byte as it was stored."""
 
-    def __init__(self, client: ThemisClient, limiter: RateLimiter, wanted: Wanted, width: int) -> None:
+    def __init__(
+        self, client: ThemisClient, limiter: RateLimiter, selection: RowSelection, concurrency: int
+    ) -> None:
         self._client = client
         self._limiter = limiter
-        self._wanted = wanted
-        self._width = width
+        self._selection = selection
+        self._concurrency = concurrency
 
     async def fetch(self, entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
-        """As many as a MiB holds, and as the rate limit lets through without a wait."""
+        """As many as 1 MiB holds, and as the rate limit allows without a wait."""
         found, size = list[Document | InvalidDocument](), 0
-        most = min(len(entries), self._limiter.free)
-        while len(found) < most and size < _BYTES:
-            width = (
-                self._width if not found else min(_WAVE, max(1, (_BYTES - size) * len(found) // max(1, size)))
-            )
-            wave = entries[len(found) : min(most, len(found) + width)]
-            for content, length in await in_order(
-                [partial(self._one, entry.id) for entry in wave], self._width
-            ):
+        most = min(len(entries), self._limiter.available)
+        while len(found) < most and size < _FETCH_BYTES:
+            # The first rows tell how many more the rest of the MiB holds.
+            wave = self._concurrency
+            if found:
+                wave = min(_MAX_WAVE, max(1, (_FETCH_BYTES - size) * len(found) // max(1, size)))
+            next_entries = entries[len(found) : min(most, len(found) + wave)]
+            calls = [partial(self._read, entry.id) for entry in next_entries]
+            for content, length in await gather_limited(calls, self._concurrency):
                 found.append(content)
                 size += length
         return found
 
-    async def _one(self, identity: str) -> tuple[Document | InvalidDocument, int]:
-        target = self._wanted.target
-        if not readable(target.table, identity):
-            return unusable(identity, DeadLetterReason.UNREADABLE_KEY), 0
-        blob = await self._client.entity(target.table, identity)
+    async def _read(self, identity: str) -> tuple[Document | InvalidDocument, int]:
+        query = self._selection.query
+        if not is_readable(query.table, identity):
+            return invalid_document(identity, DeadLetterReason.UNREADABLE_KEY), 0
+        blob = await self._client.entity(query.table, identity)
         if blob is None:
             return vanished(identity), 0
-        found = self._document(blob, identity)
-        return found, len(blob)
-
-    def _document(self, blob: str, identity: str) -> Document | InvalidDocument:
-        found = parse_document(blob.encode("utf-8", "surrogatepass"), identity, self._wanted.names)
-        if isinstance(found, InvalidDocument):
-            return found
-        if found.id != identity:
-            raise not_its_key(self._wanted.target, found.id)
-        # It was changed since it was planned: what is there now is no part of what the job asks for.
-        return found if self._wanted.conditions.meets(found) else vanished(identity)
+        return _content(blob, identity, self._selection), len(blob)
 
 
-class QuickRows:
-    """Implements `Fetcher`: rows as /query gives them, many in one answer; what came too early is held."""
+class LossyFetcher:
+    """Implements `Fetcher`: reads many rows in one answer of /query, and keeps those not asked for yet."""
 
-    def __init__(self, listing: Listing, wanted: Wanted, page: int) -> None:
-        self._listing = listing
-        self._wanted = wanted
+    def __init__(self, lister: RowLister, selection: RowSelection, page: int) -> None:
+        self._lister = lister
+        self._selection = selection
         self._page = page
         self._texts: dict[str, str] = {}
-        self._until = b""
+        # The sort key up to which the last answer is complete.
+        self._loaded_until = b""
 
     async def fetch(self, entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
-        """As many as a MiB holds, of a window that is a page long at most."""
+        """As many as 1 MiB holds, from one answer."""
         found, size = list[Document | InvalidDocument](), 0
-        for place, entry in enumerate(entries):
-            if order_key(entry.id) > self._until:
+        for index, entry in enumerate(entries):
+            if order_key(entry.id) > self._loaded_until:
                 if found:
                     break
-                await self._load([one.id for one in entries[place:]])
+                await self._load([one.id for one in entries[index:]])
             text = self._texts.pop(entry.id, None)
             if text is None:
-                text = await self._alone(entry.id)
-            found.append(vanished(entry.id) if text is None else self._document(text, entry.id))
+                text = await self._read_alone(entry.id)
+            found.append(vanished(entry.id) if text is None else _content(text, entry.id, self._selection))
             size += len(text or "")
-            if size >= _BYTES:
+            if size >= _FETCH_BYTES:
                 break
         return found
 
-    async def _load(self, wanted: Sequence[str]) -> None:
-        first, last = wanted[0], wanted[-1]
+    async def _load(self, ids: Sequence[str]) -> None:
         while True:
             try:
-                rows = await self._listing.window(first, last, self._page)
+                rows = await self._lister.rows_between(ids[0], ids[-1], self._page)
                 break
             except AnswerTooLarge:
                 self._page = max(1, self._page // 2)
-        planned = set(wanted)
+        planned = set(ids)
         self._texts = {row.id: row.text for row in rows if row.id in planned}
-        ids = [row.id for row in rows if row.id is not None]
-        # A short page is no end, where rows went away; an empty one says that all are gone.
-        self._until = order_key(ids[-1] if ids else last)
+        row_ids = [row.id for row in rows if row.id is not None]
+        # A short answer is complete only up to its last row. An empty one says that all rows are gone.
+        self._loaded_until = order_key(row_ids[-1] if row_ids else ids[-1])
 
-    async def _alone(self, identity: str) -> str | None:
-        # Whether it is gone is asked once more: it may have come back, or the window been cut.
-        rows = await self._listing.window(identity, identity, 1)
+    async def _read_alone(self, identity: str) -> str | None:
+        # A row that is missing in an answer is asked for once more: it may have been inserted again since,
+        # or a cut key may have taken its place.
+        rows = await self._lister.rows_between(identity, identity, 1)
         if not rows or rows[0].id != identity:
             return None
-        self._until = order_key(identity)
+        self._loaded_until = order_key(identity)
         return rows[0].text
 
-    def _document(self, text: str, identity: str) -> Document | InvalidDocument:
-        found = parse_document(text.encode("utf-8", "surrogatepass"), identity, self._wanted.names)
-        if isinstance(found, InvalidDocument):
-            return found
-        return found if self._wanted.conditions.meets(found) else vanished(identity)
+
+def _content(text: str, identity: str, selection: RowSelection) -> Document | InvalidDocument:
+    found = parse_document(text.encode("utf-8", "surrogatepass"), identity, selection.names)
+    if isinstance(found, InvalidDocument):
+        return found
+    if found.id != identity:
+        raise key_column_mismatch(selection.query, found.id)
+    # A row that was changed since it was planned may not match the job any more.
+    return found if selection.conditions.meets(found) else vanished(identity)

@@ -1,4 +1,4 @@
-"""ThemisDB as a planned store: every describe, listing and fetching has connections of its own."""
+"""ThemisDB as a planned store: each describe, listing and fetcher has connections of its own."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -9,15 +9,18 @@ from shardline_common.ports.clock import Clock
 from shardline_producer.sources.planned import Description, Entry, Fetcher
 from shardline_producer.sources.themis.client import ThemisOptions, open_themis
 from shardline_producer.sources.themis.conditions import Conditions
-from shardline_producer.sources.themis.fetching import QuickRows, WholeRows
+from shardline_producer.sources.themis.fetching import LosslessFetcher, LossyFetcher
 from shardline_producer.sources.themis.limiter import RateLimiter
-from shardline_producer.sources.themis.listing import Wanted
-from shardline_producer.sources.themis.planning import Planner, Reach
-from shardline_producer.sources.themis.queries import Target
+from shardline_producer.sources.themis.listing import RowSelection
+from shardline_producer.sources.themis.planning import TablePlanner, ThemisSession
+from shardline_producer.sources.themis.queries import TableQuery
 
 
 class ThemisTable:
-    """Implements `PlannedStore` for one job. The limiter is the process's: ThemisDB counts per user."""
+    """Implements `PlannedStore` for one job.
+
+    All jobs of a process share one limiter, because ThemisDB limits the requests of a user.
+    """
 
     def __init__(
         self, spec: JobSpec, source: ThemisSource, options: ThemisOptions, limiter: RateLimiter, clock: Clock
@@ -29,37 +32,37 @@ class ThemisTable:
         self._clock = clock
 
     async def describe(self) -> Description:
-        """Indexes, fields, columns, and whether the job can be done in reasonable time."""
-        async with self._reach() as reach:
-            return await Planner(reach, self._spec, self._source).describe()
+        """Look for indexes, fields and columns, and estimate how long the job takes."""
+        async with self._connect() as session:
+            return await TablePlanner(session, self._spec, self._source).describe()
 
     async def entries(
         self, facts: Mapping[str, Any], after: Entry | None, limit: int | None
     ) -> AsyncGenerator[list[Entry], None]:
-        """Rows in the order of the key column."""
-        async with self._reach() as reach:
-            listing = reach.listing(self._wanted(facts))
-            async with aclosing(listing.entries(after.id if after else None, limit)) as pages:
+        """The matching rows in the server's order of the key column."""
+        async with self._connect() as session:
+            lister = session.lister(self._selection(facts))
+            async with aclosing(lister.entries(after.id if after else None, limit)) as pages:
                 async for page in pages:
                     yield page
 
     @asynccontextmanager
     async def fetcher(self, facts: Mapping[str, Any]) -> AsyncIterator[Fetcher]:
-        """Reads rows whole, or quickly, as the plan says."""
-        wanted = self._wanted(facts)
-        async with self._reach() as reach:
-            if wanted.lossless:
-                yield WholeRows(reach.client, self._limiter, wanted, reach.width)
+        """Reads rows without or with losses, as the plan says."""
+        selection = self._selection(facts)
+        async with self._connect() as session:
+            if selection.lossless:
+                yield LosslessFetcher(session.client, self._limiter, selection, session.concurrency)
             else:
-                yield QuickRows(reach.listing(wanted), wanted, reach.page)
+                yield LossyFetcher(session.lister(selection), selection, session.page)
 
     @asynccontextmanager
-    async def _reach(self) -> AsyncIterator[Reach]:
+    async def _connect(self) -> AsyncIterator[ThemisSession]:
         options = self._options
         async with open_themis(options, self._limiter, self._clock) as client:
-            yield Reach(client, self._limiter, options.page, options.connections)
+            yield ThemisSession(client, self._limiter, options.page, options.connections)
 
-    def _wanted(self, facts: Mapping[str, Any]) -> Wanted:
-        target = Target(self._source.table, self._source.key, facts["predicates"])
+    def _selection(self, facts: Mapping[str, Any]) -> RowSelection:
+        query = TableQuery(self._source.table, self._source.key, facts["predicates"])
         conditions = Conditions.of(self._source, self._spec.query)
-        return Wanted(target, conditions, facts["lossless"], facts["keyed"])
+        return RowSelection(query, conditions, facts["lossless"], facts["keyed"])

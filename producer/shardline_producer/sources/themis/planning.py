@@ -1,4 +1,4 @@
-"""What a job finds in ThemisDB before its first row: indexes, fields, columns, and how long it will take."""
+"""What a job needs to know of a ThemisDB table before its first row: indexes, fields, columns, duration."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,171 +10,191 @@ from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.http.client import AnswerTooLarge
 from shardline_common.job.columns import infer
 from shardline_common.job.spec import JobSpec, ThemisSource
+from shardline_common.runtime.tasks import gather_limited
 from shardline_producer.sources.planned import Description
-from shardline_producer.sources.query_filters import check_filters
+from shardline_producer.sources.query_filters import OWN_FIELDS, check_filters
 from shardline_producer.sources.source import Document
-from shardline_producer.sources.themis.client import Rejected, ThemisClient
+from shardline_producer.sources.themis.client import QueryRejected, ThemisClient
 from shardline_producer.sources.themis.conditions import Conditions
-from shardline_producer.sources.themis.fanout import in_order
 from shardline_producer.sources.themis.limiter import RateLimiter
-from shardline_producer.sources.themis.listing import Listing, Wanted, not_its_key
+from shardline_producer.sources.themis.listing import RowLister, RowSelection, key_column_mismatch
 from shardline_producer.sources.themis.queries import (
-    MOST_ROWS,
+    MAX_ROWS,
     MissingIndex,
-    Target,
+    TableQuery,
+    is_readable,
     keys_of,
     order_key,
-    readable,
 )
 
 _SAMPLE_ROWS = 10_000
 _SAMPLE_BYTES = 16 << 20
-_WHOLE = 50
+_STORED_SAMPLE_ROWS = 50
 _HOUR = 3600.0
-# Measured over one connection, where nothing limits the requests.
+# Measured over one connection, without a rate limit.
 _ROWS_PER_SECOND = 3500.0
-_MOST_COUNTS = 100
-_SHOWN = 3
-_PROBED = 10
+_MAX_COUNT_QUERIES = 100
+_MAX_EXAMPLES = 3
+_INDEX_PROBES = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
-    """How to ask: one client, its limit, rows of an answer, requests at once."""
+class ThemisSession:
+    """An open client with its rate limiter, the most rows of an answer and the most requests at once."""
 
     client: ThemisClient
     limiter: RateLimiter
     page: int
-    width: int
+    concurrency: int
 
-    def listing(self, wanted: Wanted) -> Listing:
-        """A listing over this client."""
-        return Listing(self.client, wanted, self.page, self.width)
+    def lister(self, selection: RowSelection) -> RowLister:
+        """A lister over this client."""
+        return RowLister(self.client, selection, self.page, self.concurrency)
 
 
 @dataclass(frozen=True, slots=True)
-class _Sample:
+class _DocumentSample:
+    """The first documents of a selection; `complete`: there are no others."""
+
     documents: Sequence[Document]
-    whole: bool
+    complete: bool
 
 
-class Planner:
-    """Looks at a table once, for `describe`."""
+class TablePlanner:
+    """Makes the Description of one job over one table."""
 
-    def __init__(self, reach: Reach, spec: JobSpec, source: ThemisSource) -> None:
-        self._reach = reach
+    def __init__(self, session: ThemisSession, spec: JobSpec, source: ThemisSource) -> None:
+        self._session = session
         self._top = spec.query.top_k
         self._source = source
         self._conditions = Conditions.of(source, spec.query)
-        self._table = Target(source.table, source.key, {})
-        everything = replace(self._conditions, equal={}, since=None, until=None, filters={})
-        self._everything = Wanted(self._table, everything, lossless=False, keyed=True)
+        self._table_query = TableQuery(source.table, source.key, {})
+        no_conditions = replace(self._conditions, equal={}, since=None, until=None, filters={})
+        self._all_rows = RowSelection(self._table_query, no_conditions, lossless=False, keyed=True)
 
     async def describe(self) -> Description:
         """Facts, columns and estimate.
 
         Raises:
-            JobFailed: an index or the table is missing, a filter names no field, or reading without loss
-                would take over an hour and nobody said that it should.
+            JobFailed: an index or the table is missing; the index does not list some rows; a filter names an
+                unknown field; or reading without losses would take over an hour, and the job does not say
+                whether it should.
+            SourceUnavailable: a later try may succeed.
         """
+        # 1. The range index on the key column: that it exists, what it holds, and that it lists all rows.
         keys = await self._first_keys()
-        keyed = await self._keyed(keys)
-        listed = await self._check_listed(keys, keyed=keyed)
+        keyed = await self._is_keyed(keys)
+        index_check = await self._check_index(keys, keyed=keyed)
+        # 2. The filters: that their fields exist, and which of them the server applies.
         await self._check_fields()
-        target = replace(self._table, predicates=await self._predicates())
-        wanted = Wanted(target, self._conditions, self._source.lossless is not False, keyed)
-        sample = await self._sample(wanted)
-        count = await self._count(wanted, sample)
+        query = replace(self._table_query, predicates=await self._predicates())
+        selection = RowSelection(query, self._conditions, self._source.lossless is not False, keyed)
+        # 3. The columns and the number of rows.
+        sample = await self._sample(selection)
+        count = await self._count(selection, sample)
+        columns = infer(await self._with_stored_rows(selection, sample)).to_json()
         return Description(
-            {"predicates": dict(target.predicates), "lossless": wanted.lossless, "keyed": keyed},
-            columns=infer(await self._made_whole(wanted, sample)).to_json(),
-            notes={"table": target.table, "lossless": wanted.lossless, "index": listed},
+            {"predicates": dict(query.predicates), "lossless": selection.lossless, "keyed": keyed},
+            columns=columns,
+            notes={"table": query.table, "lossless": selection.lossless, "index": index_check},
             estimate=count,
         )
 
     async def _first_keys(self) -> list[str]:
         try:
-            return await self._reach.listing(self._everything).keys("", MOST_ROWS)
+            return await self._session.lister(self._all_rows).keys("", MAX_ROWS)
         except JobFailed:
-            # Without its index a table that is there cannot be told from one that is not.
+            # The server reports a missing index for a table that does not exist, too.
             if await self._all_keys() != []:
                 raise
             raise JobFailed(
                 FailureCode.SOURCE_INVALID,
-                f"ThemisDB has no row in a table '{self._source.table}': it answers the same for a table "
-                "that does not exist",
+                f"ThemisDB has no row in a table '{self._source.table}': it is empty or does not exist",
                 hint="check source.table",
             ) from None
 
     async def _all_keys(self) -> list[str] | None:
-        """The keys of all rows, indexed or not; None: more than an answer may hold."""
+        """The keys of all rows, indexed or not; None: the answer would be too large."""
         body = {"table": self._source.table, "allow_full_scan": True, "return": "keys"}
         try:
-            return keys_of(await self._reach.client.query(body))
+            return keys_of(await self._session.client.query(body))
         except AnswerTooLarge:
             return None
 
-    async def _keyed(self, keys: Sequence[str]) -> bool:
-        """Whether the key column holds the rows' keys, by the first row that can be read.
+    async def _is_keyed(self, keys: Sequence[str]) -> bool:
+        """Whether the key column holds the rows' keys, judged by the first rows.
 
         Raises:
             JobFailed: it does not, and the job reads rows one by one.
         """
         if not keys:
             return True
-        rows = await self._reach.listing(self._everything).rows("", min(len(keys), 10))
+        rows = await self._session.lister(self._all_rows).rows("", min(len(keys), 10))
         ids = [row.id for row in rows if row.id is not None]
         keyed = not ids or not set(ids).isdisjoint(keys)
         if not keyed and self._source.lossless is not False:
-            raise not_its_key(self._table, ids[0])
+            raise key_column_mismatch(self._table_query, ids[0])
         return keyed
 
-    async def _check_listed(self, keys: Sequence[str], *, keyed: bool) -> str:
-        """Rows that the index does not list would be missing without a word. How closely it was looked at."""
-        everything = await self._all_keys()
-        if len(keys) == MOST_ROWS:
-            if everything is None or not keyed:
+    async def _check_index(self, keys: Sequence[str], *, keyed: bool) -> str:
+        """Check that the index lists all rows: the others would be lost without notice.
+
+        How closely it was checked: "checked", "sampled" (a table of more than MAX_ROWS rows) or "unchecked".
+
+        Raises:
+            JobFailed: rows are missing in the index.
+        """
+        all_keys = await self._all_keys()
+        if len(keys) == MAX_ROWS:
+            if all_keys is None or not keyed:
                 return "unchecked"
-            spread = everything[:: max(1, len(everything) // _PROBED)]
-            calls = [partial(self._is_listed, key) for key in spread]
-            listed = await in_order(calls, self._reach.width)
-            self._refuse_unlisted([key for key, there in zip(spread, listed, strict=True) if not there], "")
+            probes = all_keys[:: max(1, len(all_keys) // _INDEX_PROBES)]
+            calls = [partial(self._is_listed, key) for key in probes]
+            listed = await gather_limited(calls, self._session.concurrency)
+            if missing := [key for key, found in zip(probes, listed, strict=True) if not found]:
+                raise self._not_listed("rows", missing)
             return "sampled"
-        if everything is None:
-            raise self._unlisted("rows", "")
-        if missing := Counter(everything) - Counter(keys):
-            # What was written between the two answers is no loss.
-            missing = Counter(everything) - Counter(await self._first_keys())
-            self._refuse_unlisted(sorted(missing.elements()), f"{missing.total()} ")
+        if all_keys is None:
+            raise self._not_listed("rows", [])
+        if Counter(all_keys) - Counter(keys):
+            # Rows that were inserted between the two queries are not missing.
+            missing_keys = Counter(all_keys) - Counter(await self._first_keys())
+            if missing_keys:
+                raise self._not_listed(f"{missing_keys.total()} rows", sorted(missing_keys.elements()))
         return "checked"
 
     async def _is_listed(self, key: str) -> bool:
-        # A key that holds ':' is cut here, and told where rows are listed; one without a value is no row.
-        found = await self._reach.client.query(self._table.window(key, key, 1) | {"return": "keys"})
-        return bool(keys_of(found)) or await self._reach.client.entity(self._source.table, key) is None
+        # A key that holds ':' is cut here, and reported where rows are listed. A key without a value is that
+        # of a row that was removed.
+        query = self._table_query.between(key, key, 1) | {"return": "keys"}
+        if keys_of(await self._session.client.query(query)):
+            return True
+        return await self._session.client.entity(self._source.table, key) is None
 
-    def _refuse_unlisted(self, missing: Sequence[str], count: str) -> None:
-        if missing:
-            raise self._unlisted(f"{count}rows", f", such as {', '.join(map(repr, missing[:_SHOWN]))}")
-
-    def _unlisted(self, rows: str, shown: str) -> JobFailed:
+    def _not_listed(self, rows: str, missing: Sequence[str]) -> JobFailed:
+        examples = f", such as {', '.join(map(repr, missing[:_MAX_EXAMPLES]))}" if missing else ""
         rebuild, _ = MissingIndex(self._source.key, "range").calls(self._source.table)[1]
         return JobFailed(
             FailureCode.SOURCE_INVALID,
             f"ThemisDB's table '{self._source.table}' has {rows} that its range index on "
-            f"'{self._source.key}' does not list{shown}: they lack that column, or are older than the index",
+            f"'{self._source.key}' does not list{examples}: they lack that column, or are older than the "
+            "index",
             hint=f"give each row a text in '{self._source.key}'; then POST {rebuild} for the table and "
-            "column, or `shardline doctor --create-themis-indexes JOB.json`",
+            "column, or run `shardline doctor --create-themis-indexes JOB.json`",
         )
 
     async def _check_fields(self) -> None:
-        """Look for the fields that filters name, in as many rows as it takes, up to a sample."""
-        wanted = {*self._conditions.filters} - {"document_id", "content", "score"}
+        """Look for the fields that filters name, in as many rows as it takes, up to a sample.
+
+        Raises:
+            JobFailed: a filter names a field that no sampled row has.
+        """
+        wanted = {*self._conditions.filters}.difference(OWN_FIELDS)
         fields: dict[str, None] = {}
-        listing, behind, page, seen = self._reach.listing(self._everything), "", self._reach.page, 0
-        while page and seen < _SAMPLE_ROWS and not wanted <= fields.keys():
+        lister, behind, page, read = self._session.lister(self._all_rows), "", self._session.page, 0
+        while page and read < _SAMPLE_ROWS and not wanted <= fields.keys():
             try:
-                rows = await listing.rows(behind, page)
+                rows = await lister.rows(behind, page)
             except AnswerTooLarge:
                 page //= 2
                 continue
@@ -183,86 +203,92 @@ class Planner:
             last = rows[-1].id if rows else None
             if last is None or (behind and order_key(last) <= order_key(behind)):
                 break
-            behind, seen = last, seen + len(rows)
+            behind, read = last, read + len(rows)
         if fields:
-            own = {self._source.key, "content"}
-            check_filters(self._conditions.filters, [name for name in fields if name not in own])
+            not_metadata = {self._source.key, "content"}
+            check_filters(self._conditions.filters, [name for name in fields if name not in not_metadata])
 
     async def _predicates(self) -> dict[str, str]:
-        """What the server may filter by: it must have the index for the source's own fields."""
-        chosen = dict(self._conditions.equal)
-        for name, value in (chosen | self._conditions.optional).items():
-            target = replace(self._table, predicates={name: value})
+        """The equalities by which the server filters.
+
+        It must have an index for `theme`, `domain` and `subject`; for others it is used where it exists.
+        """
+        predicates = dict(self._conditions.equal)
+        for name, value in (predicates | self._conditions.optional).items():
+            query = replace(self._table_query, predicates={name: value})
             try:
-                await self._reach.client.query(target.page(None, 1, keys=True))
-            except Rejected as error:
+                await self._session.client.query(query.page(None, 1, keys=True))
+            except QueryRejected as error:
                 missing = MissingIndex.named_in(str(error))
                 if missing is None or name in self._conditions.equal:
                     raise (missing or MissingIndex(name, "equality")).error(self._source.table) from None
             else:
-                chosen[name] = value
-        return chosen
+                predicates[name] = value
+        return predicates
 
-    async def _sample(self, wanted: Wanted) -> _Sample:
-        """The first documents, as /query gives them and without their texts."""
+    async def _sample(self, selection: RowSelection) -> _DocumentSample:
+        """The first documents, read with losses and kept without their texts."""
         documents, size = list[Document](), 0
         most = min(_SAMPLE_ROWS, self._top or _SAMPLE_ROWS)
-        quick = replace(wanted, lossless=False)
-        async with aclosing(self._reach.listing(quick).pages(None, None)) as pages:
+        lossy = replace(selection, lossless=False)
+        async with aclosing(self._session.lister(lossy).pages(None, None)) as pages:
             async for page in pages:
                 for row in page:
                     if len(documents) >= most or size >= _SAMPLE_BYTES:
-                        return _Sample(documents, whole=False)
-                    document = quick.parse(row.text, row.id or "")
-                    if document is not None and quick.conditions.meets(document):
+                        return _DocumentSample(documents, complete=False)
+                    document = lossy.parse(row.text, row.id or "")
+                    if document is not None and lossy.conditions.meets(document):
                         documents.append(Document(document.id, "", document.metadata))
                         size += len(row.text)
-        return _Sample(documents, whole=True)
+        return _DocumentSample(documents, complete=True)
 
-    async def _made_whole(self, wanted: Wanted, sample: _Sample) -> list[Document]:
-        """The sample, its beginning read whole: for the order of fields, and for doubles such as 1.0."""
-        if not wanted.lossless:
+    async def _with_stored_rows(self, selection: RowSelection, sample: _DocumentSample) -> list[Document]:
+        """The sample with its first rows as they were stored.
+
+        /query sorts the fields of a row, and prints the double 1.0 as 1.
+        """
+        if not selection.lossless:
             return list(sample.documents)
-        first = [one.id for one in sample.documents[:_WHOLE] if readable(self._source.table, one.id)]
-        calls = [partial(self._reach.client.entity, self._source.table, key) for key in first]
-        blobs = await in_order(calls, self._reach.width)
-        whole = [wanted.parse(blob, "") for blob in blobs if blob is not None]
-        return [*(one for one in whole if one is not None), *sample.documents[_WHOLE:]]
+        table = self._source.table
+        first = [one.id for one in sample.documents[:_STORED_SAMPLE_ROWS] if is_readable(table, one.id)]
+        calls = [partial(self._session.client.entity, table, key) for key in first]
+        blobs = await gather_limited(calls, self._session.concurrency)
+        stored = [selection.parse(blob, "") for blob in blobs if blob is not None]
+        return [*(one for one in stored if one is not None), *sample.documents[_STORED_SAMPLE_ROWS:]]
 
-    async def _count(self, wanted: Wanted, sample: _Sample) -> int | None:
+    async def _count(self, selection: RowSelection, sample: _DocumentSample) -> int | None:
         """About how many rows there are; None where counting them would take too long.
 
         Raises:
-            JobFailed: that is more than an hour's rows, and the job does not say how to read them.
+            JobFailed: they take more than an hour, and the job does not say how to read them.
         """
-        seconds = max(self._reach.limiter.seconds_for(1), 1 / _ROWS_PER_SECOND)
-        most = _HOUR / seconds
-        if sample.whole:
-            self._ask(len(sample.documents), most, seconds, "")
+        seconds = max(self._session.limiter.interval, 1 / _ROWS_PER_SECOND)
+        if sample.complete:
+            self._check_duration(len(sample.documents), seconds, "")
             return len(sample.documents)
-        listing, count, behind = self._reach.listing(wanted), 0, ""
-        for _ in range(_MOST_COUNTS):
-            keys = await listing.keys(behind, MOST_ROWS)
+        lister, count, behind = self._session.lister(selection), 0, ""
+        for _ in range(_MAX_COUNT_QUERIES):
+            keys = await lister.keys(behind, MAX_ROWS)
             count += len(keys)
-            if len(keys) < MOST_ROWS:
-                self._ask(count, most, seconds, "")
+            if len(keys) < MAX_ROWS:
+                self._check_duration(count, seconds, "")
                 return min(count, self._top or count)
-            self._ask(count, most, seconds, "more than ")
-            if self._source.lossless is not None or not wanted.keyed:
+            self._check_duration(count, seconds, "more than ")
+            if self._source.lossless is not None or not selection.keyed:
                 return None
             behind = keys[-1]
         return None
 
-    def _ask(self, count: int, most: float, seconds: float, more: str) -> None:
+    def _check_duration(self, count: int, seconds: float, more: str) -> None:
         rows = min(count, self._top or count)
-        if self._source.lossless is not None or rows <= most:
+        if self._source.lossless is not None or rows <= _HOUR / seconds:
             return
         hours = rows * seconds / _HOUR
         raise JobFailed(
             FailureCode.SOURCE_INVALID,
             f"reading {more}{rows:,} rows of '{self._source.table}' one by one takes {more}{hours:.1f} hours "
-            "at the rate that is allowed: choose",
-            hint="set source.lossless to true to take that time, or to false to read quickly: then objects "
-            "and lists are lost and decimal numbers are cut to 6 digits; or raise THEMIS_RATE, and the limit "
-            "of the server",
+            "at the allowed rate: choose how to read them",
+            hint="set source.lossless to true to take that time, or to false to read many rows in one answer "
+            "(objects and lists are lost, and decimal numbers are cut to 6 digits); or raise THEMIS_RATE and "
+            "the limit of the server",
         )

@@ -1,6 +1,7 @@
 """The size limit of a body, `max_document_bytes`."""
 
-from shardline_producer.sources.documents import ORIGINAL_BYTES, DeadLetterReason
+from shardline_common.job.messages import MAX_ORIGINAL_BYTES
+from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.uds3.store_ports import InvalidBody
 
 
@@ -11,9 +12,9 @@ def limited(text: str, max_bytes: int) -> str | InvalidBody:
         return text
     if len(text) <= max_bytes and len(text.encode(errors="replace")) <= max_bytes:
         return text
-    return too_large(text[:ORIGINAL_BYTES].encode(errors="replace"))
+    return too_large(text[:MAX_ORIGINAL_BYTES].encode(errors="replace"))
 
 
 def too_large(start: bytes) -> InvalidBody:
     """A body that exceeds the limit and begins with `start`."""
-    return InvalidBody(DeadLetterReason.TOO_LARGE, start[:ORIGINAL_BYTES])
+    return InvalidBody(DeadLetterReason.TOO_LARGE, start[:MAX_ORIGINAL_BYTES])

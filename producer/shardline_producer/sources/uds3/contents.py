@@ -5,8 +5,14 @@ from typing import Any
 
 import orjson
 
-from shardline_producer.sources.documents import DeadLetterReason, dead_letter, own_score, validated
-from shardline_producer.sources.planned import Entry, unusable, vanished
+from shardline_producer.sources.documents import (
+    DeadLetterReason,
+    dead_letter,
+    invalid_document,
+    own_score,
+    validated,
+)
+from shardline_producer.sources.planned import Entry, vanished
 from shardline_producer.sources.source import Document, InvalidDocument
 from shardline_producer.sources.uds3.postgres.connection import PostgresRow, PostgresSession
 from shardline_producer.sources.uds3.postgres.sql import DocumentSelection
@@ -97,9 +103,9 @@ def _content(
             return _document(entry.id, row.body, metadata)
     body = bodies.get(entry.id)
     if body is None:
-        return unusable(entry.id, DeadLetterReason.NO_CONTENT)
+        return invalid_document(entry.id, DeadLetterReason.NO_CONTENT)
     if isinstance(body, InvalidBody):
-        return unusable(entry.id, body.reason, body.original)
+        return invalid_document(entry.id, body.reason, body.original)
     # The tables take precedence. The body's store fills in the fields that they lack.
     return _document(entry.id, body.text, {**body.metadata, **metadata})
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from email.message import Message
 from typing import Any
 
-from shardline_producer.sources.documents import ORIGINAL_BYTES, DeadLetterReason
+from shardline_common.job.messages import MAX_ORIGINAL_BYTES
+from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.uds3.body_limit import limited
 from shardline_producer.sources.uds3.store_ports import DocumentBody, InvalidBody
 from shardline_producer.sources.uds3.tombstones import is_deleted
@@ -82,7 +83,7 @@ def _attachment(name: str, stub: Mapping[str, Any]) -> Attachment:
 
 def decode_attachment(attachment: Attachment, data: bytes) -> str | InvalidBody:
     """The text of an attachment's bytes. Bytes without a type are text only if they are UTF-8."""
-    start = data[:ORIGINAL_BYTES]
+    start = data[:MAX_ORIGINAL_BYTES]
     if data.startswith(_PDF):
         return InvalidBody(DeadLetterReason.NO_TEXT, start)
     try:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shardline_common.job.spec import Range
-from shardline_producer.sources.documents import ORIGINAL_BYTES
+from shardline_common.job.messages import MAX_ORIGINAL_BYTES
 from shardline_producer.sources.uds3.postgres.schema import (
     CONTENT,
     KEY,
@@ -184,7 +184,7 @@ def contents(selection: DocumentSelection, ids: list[str], max_bytes: int, budge
     )
     statement.text = (
         f"SELECT id, known, deleted, size, refs, metadata,"
-        f" CASE WHEN size > {most} THEN left(body, {ORIGINAL_BYTES}) ELSE body END AS body,"
+        f" CASE WHEN size > {most} THEN left(body, {MAX_ORIGINAL_BYTES}) ELSE body END AS body,"
         f" CASE WHEN size > {most} THEN encode(sha256(convert_to(body, 'UTF8')), 'hex') END AS digest"
         f" FROM ({summed}) r WHERE upto <= {room} OR n = 1 ORDER BY n"
     )
