@@ -63,13 +63,15 @@ class Source(Protocol):
     """The documents that one job reads.
 
     `freeze` runs once at planning; its result is kept as JSON in the job's plan. Every other method gets
-    that result back, often on another object in another process. No method may rely on an earlier call of
-    another method. One `freeze`, `sample` or `read` runs at a time on an object; `progress` may be called
-    between the batches of a `read`.
+    that result back, often on another object in another process. No method relies on an earlier call of
+    another one, but for the estimate that `progress` is. One `freeze`, `sample` or `read` runs at a time on
+    an object; `progress` may be called between the batches of a `read`. Other processes may read the same
+    job at the same time.
 
     Order. `read` yields each document that matches the query once, in an order that depends only on the
-    frozen part and the query. What cannot be a document is yielded in its place as an InvalidDocument, and
-    never dropped. Documents that the filters exclude are not yielded and take no ordinal.
+    frozen part and the query. What cannot be a document is yielded in its place as an InvalidDocument and
+    never dropped. Documents that the filters exclude are not yielded and take no ordinal. Ids need not be
+    unique.
 
     Positions. A position is a tuple of JSON scalars; all positions of a source have the same shape. They
     rise strictly, as Python compares tuples. The last part is the ordinal: 1, 2, 3 … without gaps over all
@@ -77,22 +79,23 @@ class Source(Protocol):
     The last ordinal is the source's own count, which the job's proof compares with rows, rejections and
     dead letters.
 
-    Resuming. For every position that a read yielded, `read(frozen, position)` yields the items behind it,
-    with the same positions and contents as before. The dataset is exact only if this holds. A source
-    whose store can change either detects the change and raises JobFailed (`source_changed`), or fixes the
-    list of ids before it yields a document of it, as PlannedSource does.
+    Resuming. For every position that any read yielded, `read(frozen, position)` yields the items behind it,
+    with the same positions and the same ids or keys; where the store did not change, also with the same
+    contents. The dataset is exact only if this holds. A source whose store can change either detects the
+    change and raises JobFailed (`source_changed`), or stores the list of ids before it yields a document of
+    it, as PlannedSource does.
 
-    Batches. A batch holds at least one item. It ends with the item that reaches 1 MiB, or after 1,000 items:
-    the caller holds up to four batches in memory.
+    Batches. A batch holds at least one item, and at most about 1 MiB or 1,000 items; one item may be larger
+    than that. The caller holds up to four batches in memory.
 
     Errors. SourceUnavailable: a later try may succeed. The caller opens a new source and reads on from the
     last committed position, for as long as SHARDLINE_SOURCE_PATIENCE_SECONDS allows. JobFailed: no retry
     helps; the attempt fails with its code. StoreUnavailable of the plan pages is passed on. Any other
-    exception fails the attempt as `internal`. Errors of client libraries do not leave the source.
+    exception fails the attempt as `internal`, so errors of client libraries are translated.
 
     Cancellation. The caller may close a generator (`aclose`) behind any batch, and may cancel the task that
     runs a method. The source closes its connections, files and tasks before the close or the cancel ends.
-    Blocking work runs on threads (`run_in_thread`), whose end a cancel awaits.
+    Blocking work runs on threads by `run_in_thread`, because a cancel must await its end.
 
     Repetition. Every method may be called again. `freeze` may also run in two producers at once: the plan
     that is stored first counts, and the other result is dropped.
@@ -119,6 +122,8 @@ class Source(Protocol):
 
     def check_query(self, fields: Sequence[str]) -> None:
         """Check the query's filters against the fields that were declared or sampled. Without I/O.
+
+        It is not called where the sample is empty.
 
         Raises:
             JobFailed: a filter names another field (`source_invalid`); the message names the known ones.

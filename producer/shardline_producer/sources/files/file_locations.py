@@ -1,6 +1,5 @@
 """Where files are: local folders and S3 buckets, behind one small port."""
 
-import asyncio
 import glob
 import os
 import re
@@ -8,12 +7,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable, StoreUnavailable
 from shardline_common.ports.store import ObjectInfo
-from shardline_common.runtime.threads import open_to_read
+from shardline_common.runtime.threads import open_to_read, run_in_thread
 
 _CHUNK = 1 << 18
 _WILDCARD = re.compile(r"[*?\[]")
@@ -84,7 +84,7 @@ class LocalFiles:
 
     async def find(self, pattern: str) -> list[dict[str, Any]]:
         """The files of a path or glob pattern, without folders."""
-        return await asyncio.to_thread(self._find, pattern)
+        return await run_in_thread(partial(self._find, pattern))
 
     def _find(self, pattern: str) -> list[dict[str, Any]]:
         paths = [str(self.root / pattern)]
@@ -123,7 +123,8 @@ class LocalFiles:
         with handle:
             _check_version(handle.fileno(), file)
             handle.seek(offset)
-            while chunk := await asyncio.to_thread(handle.read, _CHUNK):
+            # A cancel awaits the thread: closing a file that a thread reads would block the event loop.
+            while chunk := await run_in_thread(partial(handle.read, _CHUNK)):
                 yield chunk
             _check_version(handle.fileno(), file)
 
