@@ -27,9 +27,9 @@ from shardline_producer.context import Pace, ProducerContext, ProducerPolicy
 from shardline_producer.coordinator import JobCoordinator
 from shardline_producer.sources.source import Document, SourceItem
 from shardline_producer.topics import ensure_system_topics
-from tests.simulation.documents import MemorySource, documents, simulated_job
 from tests.simulation.loop import Deadlock, SimClock, simulate
 from tests.simulation.ports import NetBroker, NetReceiver, NetStore
+from tests.simulation.simulated_source import MemorySource, documents, simulated_job
 from tests.simulation.world import Harm, Process, World
 
 CONTENTS = 7
