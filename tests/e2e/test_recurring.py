@@ -20,9 +20,10 @@ from shardline.services.job_template import fill_job
 from shardline_common.job.spec import parse_job
 from tests.databases import Database
 from tests.e2e.system import multiset, running_system
-from tests.reading import names, scanned
 from tests.services import S3
+from tests.source_items import item_ids
 from tests.uds3_data import insert, make_uds3
+from tests.uds3_reading import scan_items
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "recurring.md").read_text(encoding="utf-8")
@@ -152,7 +153,9 @@ async def test_a_window_holds_its_day_whatever_the_column_is(database: Database)
     values = parse_date_range("2026-11-25", date(2026, 11, 26)).values
     ends = {"at": "end", "plain": "end", "day": "to", "text_day": "to", "text_time": "next"}
     for column, end in ends.items():
-        found = names(await scanned(database, filters={column: {"gte": values["from"], "lte": values[end]}}))
+        found = item_ids(
+            await scan_items(database, filters={column: {"gte": values["from"], "lte": values[end]}})
+        )
         assert found == sorted(f"2026-11-25{time}" for time in TIMES), column
 
 

@@ -12,8 +12,9 @@ from shardline_producer.sources.uds3.postgres import sql
 from shardline_producer.sources.uds3.postgres.connection import Postgres
 from shardline_producer.sources.uds3.store_ports import DocumentBody
 from tests.databases import Database
-from tests.reading import dead, documents, names, opened, read, uds3_job
+from tests.source_items import dead_letter_reasons, documents_of, item_ids
 from tests.uds3_data import DictBodyStore, ListRanker, insert, make_uds3
+from tests.uds3_reading import open_source, plan_and_read, uds3_job
 
 WEIGHTS = {"vector": 0.5, "keyword": 0.5}
 
@@ -38,21 +39,21 @@ def stores(database: Database, ids: str, fields: Sequence[str] = ()) -> Configur
 
 
 async def searched(found: ConfiguredStores, **query: Any) -> list[SourceItem]:
-    _, items = await read(found, query={"text": "Recht", "weights": WEIGHTS} | query)
+    _, items = await plan_and_read(found, query={"text": "Recht", "weights": WEIGHTS} | query)
     return items
 
 
 async def test_deleted_documents_take_no_rank_in_the_fusion(database: Database) -> None:
     await fill(database)
     items = await searched(stores(database, "xazyb"))
-    by_id = {one.id: one for one in documents(items)}
+    by_id = {one.id: one for one in documents_of(items)}
     # x is in both lists and takes no rank in either: a is first in the list of vectors.
     ranks = {"vector": "azyb", "keyword": "cba"}
     expected = {
         name: sum(0.5 / (61 + ranks[kind].index(name)) for kind in ranks if name in ranks[kind])
         for name in "abcyz"
     }
-    assert names(items) == sorted(expected, key=lambda name: (-expected[name], name))
+    assert item_ids(items) == sorted(expected, key=lambda name: (-expected[name], name))
     assert {name: one.relevance for name, one in by_id.items()} == pytest.approx(expected, abs=1e-17)
     assert by_id["a"].text == "Recht "
     assert (by_id["y"].text, by_id["z"].text) == ("body y", "body z")
@@ -63,12 +64,12 @@ async def test_deleted_documents_take_no_rank_in_the_fusion(database: Database) 
 async def test_filters_on_table_fields_are_checked_by_postgresql(database: Database) -> None:
     await fill(database)
     found = stores(database, "zcba", fields=["kind"])
-    assert names(await searched(found, filters={"domain": "bau"})) == ["a"]
+    assert item_ids(await searched(found, filters={"domain": "bau"})) == ["a"]
     ranker = found.rankers["vector"]
     assert isinstance(ranker, ListRanker)
     assert ranker.queries[-1].filters == {}
     only = {"search_types": ["vector"], "filters": {"kind": "k", "title": None}}
-    assert names(await searched(found, **only)) == ["c", "b"]
+    assert item_ids(await searched(found, **only)) == ["c", "b"]
     assert ranker.queries[-1].filters == {"kind": "k"}
     with pytest.raises(JobFailed, match="the keyword search has no field 'kind'"):
         await searched(found, filters={"kind": "k"})
@@ -78,7 +79,7 @@ async def test_a_document_deleted_after_planning_is_a_dead_letter(database: Data
     await fill(database)
     found = stores(database, "abcyz")
     spec = uds3_job(query={"text": "Recht", "weights": WEIGHTS})
-    source = opened(found, spec)
+    source = open_source(found, spec)
     frozen = await source.freeze()
     await database.execute(
         "DELETE FROM documents WHERE document_id = 'a'",
@@ -86,10 +87,10 @@ async def test_a_document_deleted_after_planning_is_a_dead_letter(database: Data
         "UPDATE documents SET processing_status = 'failed' WHERE document_id = 'b'",
     )
     items = [item async for batch in source.read(frozen, None) for item in batch]
-    assert dead(items) == {"a": "vanished", "b": "vanished"}
-    assert sorted(names(items)) == ["a", "b", "c", "y", "z"]
+    assert dead_letter_reasons(items) == {"a": "vanished", "b": "vanished"}
+    assert sorted(item_ids(items)) == ["a", "b", "c", "y", "z"]
     half = [item async for batch in source.read(frozen, items[1].position) for item in batch]
-    assert names(half) == names(items)[2:]
+    assert item_ids(half) == item_ids(items)[2:]
 
 
 async def test_postgresql_down_fails_planning_even_with_degrade(
@@ -99,7 +100,7 @@ async def test_postgresql_down_fails_planning_even_with_degrade(
     found = ConfiguredStores(unreachable, {"vector": ListRanker("vector", "ab")})
     for degrade in (False, True):
         with pytest.raises(SourceUnavailable, match="is unavailable"):
-            await read(
+            await plan_and_read(
                 found, source={"type": "uds3", "degrade": degrade}, query={"text": "x", "weights": WEIGHTS}
             )
 
@@ -109,9 +110,9 @@ async def test_rows_without_content_take_bodies_from_a_body_store(database: Data
     ids = [f"d{n:03d}" for n in range(130)]
     await database.load("documents", ("document_id", "classification"), [(one, "law") for one in ids])
     bodies = DictBodyStore({one: DocumentBody(f"body {one}", {"title": "T"}) for one in ids[1:]})
-    _, items = await read(ConfiguredStores(database.postgres, body_stores=[bodies]))
-    assert names(items) == ids
-    assert dead(items) == {"d000": "no_content"}
+    _, items = await plan_and_read(ConfiguredStores(database.postgres, body_stores=[bodies]))
+    assert item_ids(items) == ids
+    assert dead_letter_reasons(items) == {"d000": "no_content"}
     last = items[-1].content
     assert isinstance(last, Document)
     assert last.text == "body d129"

@@ -19,8 +19,9 @@ from shardline_producer.sources.uds3.postgres.connection import Postgres
 from tests.corpus import corpus_file, lines
 from tests.databases import Database, own_database
 from tests.make import job
-from tests.reading import dead, documents, names, opened, read, run, scanned, uds3_job
+from tests.source_items import dead_letter_reasons, documents_of, item_ids
 from tests.uds3_data import insert, load_corpus, make_uds3
+from tests.uds3_reading import open_source, plan_and_read, run_and_read_rows, scan_items, uds3_job
 
 
 @pytest.mark.corpus
@@ -35,12 +36,12 @@ async def test_a_scan_gives_the_same_rows_as_a_file_of_the_documents(
         "format": {"metadata": columns},
         "quality": {"min_score": 0.3},
     }
-    by_file = await run(
+    by_file = await run_and_read_rows(
         job(source={"type": "files", "paths": ["laws.jsonl.zst"]}, **shape), database, tmp_path, MemoryStore()
     )
     store = MemoryStore()
     spec = uds3_job(**shape)
-    by_table = await run(spec, database, tmp_path, store)
+    by_table = await run_and_read_rows(spec, database, tmp_path, store)
     assert len(by_table) == len(by_file) > 1000
     assert {row["source"] for row in by_table} == {"uds3_search"}
     expected = {row["document_id"]: row | {"source": "uds3_search"} for row in by_file}
@@ -54,7 +55,7 @@ async def test_a_scan_gives_the_same_rows_as_a_file_of_the_documents(
 
 async def test_the_declared_columns_are_the_tables_columns(database: Database) -> None:
     await make_uds3(database)
-    plan, items = await read(ConfiguredStores(database.postgres))
+    plan, items = await plan_and_read(ConfiguredStores(database.postgres))
     assert items == []
     assert list(plan.columns) == [
         *("title", "domain", "document_type", "rechtsgebiet", "behoerde", "file_path", "classification"),
@@ -76,12 +77,12 @@ async def test_the_domain_is_the_legal_area_or_the_classification(database: Data
     await insert(database, "documents_metadata", {"document_id": "a", "rechtsgebiet": "area", "title": "T"})
     master = {"document_id": "a", "created_at": "2021-01-02T03:04:05+02:00", "metadata_json": {"k": [1]}}
     await insert(database, "uds3_master_documents", master)
-    found = {one.id: one.metadata for one in documents(await scanned(database))}
+    found = {one.id: one.metadata for one in documents_of(await scan_items(database))}
     assert [found[name].get("domain") for name in "abc"] == ["area", "class", None]
     assert found["a"]["title"] == "T"
     assert found["a"]["created_at"] == "2020"
     assert found["a"]["metadata_json"] == {"k": [1]}
-    assert names(await scanned(database, filters={"domain": "class"})) == ["b"]
+    assert item_ids(await scan_items(database, filters={"domain": "class"})) == ["b"]
 
 
 async def test_ids_are_in_byte_order_under_any_collation(postgres_server: Database) -> None:
@@ -90,7 +91,7 @@ async def test_ids_are_in_byte_order_under_any_collation(postgres_server: Databa
     for locale in ("icu", "libc"):
         async with own_database(postgres_server, locale) as database:
             await load_corpus(database, [{"document_id": one, "content": one} for one in ids])
-            found.append(names(await scanned(database)))
+            found.append(item_ids(await scan_items(database)))
     assert found[0] == found[1] == sorted(ids, key=str.encode)
 
 
@@ -109,20 +110,20 @@ async def test_a_keyword_search_has_the_ranking_of_postgresql(database: Database
     expected = [row["document_id"] for row in order]
     assert len(expected) > 20
     search = {"text": text, "search_types": ["relational"], "weights": {"keyword": 1.0, "vector": 1.0}}
-    plan, items = await read(ConfiguredStores(database.postgres), query=search)
-    assert names(items) == expected
+    plan, items = await plan_and_read(ConfiguredStores(database.postgres), query=search)
+    assert item_ids(items) == expected
     assert plan.notes == {"searches": ["keyword"], "left_out": [], "degraded": []}
-    assert [one.relevance for one in documents(items)] == [
+    assert [one.relevance for one in documents_of(items)] == [
         0.5 / (60 + rank) for rank in range(1, len(items) + 1)
     ]
     for most in (1, 7, len(expected)):
-        assert names(await scanned(database, **search, top_k=most)) == expected[:most]
+        assert item_ids(await scan_items(database, **search, top_k=most)) == expected[:most]
     texts = {one["document_id"]: one["content"] for one in corpus}
-    assert all(one.text == texts[one.id] for one in documents(items))
-    _, normal = await read(
+    assert all(one.text == texts[one.id] for one in documents_of(items))
+    _, normal = await plan_and_read(
         ConfiguredStores(database.postgres), query=search, quality={"relevance": "normalized"}
     )
-    assert [one.relevance for one in documents(normal)][:2] == [1.0, 61 / 62]
+    assert [one.relevance for one in documents_of(normal)][:2] == [1.0, 61 / 62]
 
 
 async def test_left_out_searches_are_in_manifest_warnings_and_card(
@@ -133,7 +134,7 @@ async def test_left_out_searches_are_in_manifest_warnings_and_card(
     await database.load("documents", ("document_id", "content"), rows)
     spec = uds3_job(query={"text": "Recht"}, quality={"min_score": 0.45, "keep_rejected": True})
     store = MemoryStore()
-    assert await run(spec, database, tmp_path, store) == []
+    assert await run_and_read_rows(spec, database, tmp_path, store) == []
     layout = Layout.of(spec)
     manifest = orjson.loads(await store.get(layout.manifest))
     notes = {"searches": ["keyword"], "left_out": ["vector", "graph"], "degraded": []}
@@ -146,7 +147,7 @@ async def test_left_out_searches_are_in_manifest_warnings_and_card(
     # The raw relevance is rounded to six decimals, as Clara's, also in rejected documents.
     assert sorted(one["scores"]["relevance"] for one in rejected) == [0.004762, 0.004839, 0.004918]
     kept = uds3_job(job_id="kept", query={"text": "Recht"}, quality={"min_score": 0.4})
-    assert {row["relevance_score"] for row in await run(kept, database, tmp_path, store)} == {
+    assert {row["relevance_score"] for row in await run_and_read_rows(kept, database, tmp_path, store)} == {
         *(0.004762, 0.004839, 0.004918)
     }
 
@@ -160,7 +161,7 @@ async def test_each_table_is_searched_with_its_own_configuration(database: Datab
     )
 
     async def found(text: str) -> list[str]:
-        return names(await scanned(database, text=text, search_types=["keyword"]))
+        return item_ids(await scan_items(database, text=text, search_types=["keyword"]))
 
     assert await found("Haus") == ["d"]
     assert await found("house") == ["m"]
@@ -170,8 +171,8 @@ async def test_a_table_without_a_search_vector_is_searched(database: Database) -
     await load_corpus(
         database, [{"document_id": f"d{n}", "content": "Baurecht " * n + "Dach"} for n in range(4)]
     )
-    found = await scanned(database, text="Baurecht", search_types=["keyword"])
-    assert sorted(names(found)) == ["d1", "d2", "d3"]
+    found = await scan_items(database, text="Baurecht", search_types=["keyword"])
+    assert sorted(item_ids(found)) == ["d1", "d2", "d3"]
 
 
 async def test_several_metadata_rows_make_one_document(database: Database) -> None:
@@ -180,9 +181,9 @@ async def test_several_metadata_rows_make_one_document(database: Database) -> No
     await insert(database, "documents", {"document_id": "a", "content": "law"})
     rows = [{"document_id": "a", "title": title} for title in ("Z", "B")]
     await insert(database, "documents_metadata", *rows)
-    found = documents(await scanned(database))
+    found = documents_of(await scan_items(database))
     assert [(one.id, one.metadata["title"]) for one in found] == [("a", "B")]
-    assert names(await scanned(database, text="law", search_types=["keyword"])) == ["a"]
+    assert item_ids(await scan_items(database, text="law", search_types=["keyword"])) == ["a"]
 
 
 async def test_tables_and_views_can_be_chosen_and_unknown_names_fail(database: Database) -> None:
@@ -192,17 +193,17 @@ async def test_tables_and_views_can_be_chosen_and_unknown_names_fail(database: D
     await database.execute("CREATE VIEW chosen AS SELECT document_id, content FROM documents")
 
     async def over(table: str) -> list[str]:
-        _, items = await read(ConfiguredStores(Postgres(replace(database.options, table=table))))
-        return names(items)
+        _, items = await plan_and_read(ConfiguredStores(Postgres(replace(database.options, table=table))))
+        return item_ids(items)
 
     assert await over("chosen") == ["a"]
     assert await over("uds3_master_documents") == ["m"]
     with pytest.raises(JobFailed, match="no table nowhere"):
         await over("nowhere")
     with pytest.raises(JobFailed, match=r"no field 'colour'; it has behoerde, .*title"):
-        await scanned(database, filters={"colour": "red"})
+        await scan_items(database, filters={"colour": "red"})
     with pytest.raises(JobFailed, match="PostgreSQL, which is not configured"):
-        await read(ConfiguredStores())
+        await plan_and_read(ConfiguredStores())
 
 
 async def test_a_text_over_the_limit_is_not_transferred(database: Database) -> None:
@@ -211,7 +212,7 @@ async def test_a_text_over_the_limit_is_not_transferred(database: Database) -> N
         database, [{"document_id": name, "content": text} for name, text in (("a", huge), ("b", "x"))]
     )
     spec = uds3_job(max_document_bytes=65_536)
-    source = opened(ConfiguredStores(database.postgres), spec)
+    source = open_source(ConfiguredStores(database.postgres), spec)
     plan = await make_plan(spec, source)
     tracemalloc.start()
     try:
@@ -225,27 +226,27 @@ async def test_a_text_over_the_limit_is_not_transferred(database: Database) -> N
     assert (first.dead_letter.reason, first.dead_letter.size) == ("too_large", len(raw))
     assert first.dead_letter.sha256 == sha256(raw).hexdigest()
     assert raw.startswith(first.dead_letter.original)
-    assert names(items) == ["a", "b"]
+    assert item_ids(items) == ["a", "b"]
     assert peak < 4 << 20
 
 
 async def test_without_any_store_of_texts_planning_fails(database: Database) -> None:
     await make_uds3(database, content=False)
     with pytest.raises(JobFailed, match="no table has a column content, and no store of bodies"):
-        await scanned(database)
+        await scan_items(database)
 
 
 async def test_a_document_without_a_body_is_a_dead_letter(database: Database) -> None:
     await make_uds3(database)
     await insert(database, "documents", {"document_id": "a"}, {"document_id": "b", "content": ""})
-    items = await scanned(database)
-    assert dead(items) == {"a": "no_content"}
-    assert [one.text for one in documents(items)] == [""]
+    items = await scan_items(database)
+    assert dead_letter_reasons(items) == {"a": "no_content"}
+    assert [one.text for one in documents_of(items)] == [""]
 
 
 async def test_invalid_ids_are_dead_letters(database: Database) -> None:
     ids = ["", "new\nline", "x" * 2000, "good"]
     await load_corpus(database, [{"document_id": one, "content": "x"} for one in ids])
-    items = await scanned(database)
-    assert sorted(dead(items).values()) == ["bad_id"] * 3
-    assert [one.id for one in documents(items)] == ["good"]
+    items = await scan_items(database)
+    assert sorted(dead_letter_reasons(items).values()) == ["bad_id"] * 3
+    assert [one.id for one in documents_of(items)] == ["good"]

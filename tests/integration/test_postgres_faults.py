@@ -20,8 +20,9 @@ from shardline_producer.plan import make_plan
 from shardline_producer.sources.uds3.planned_store import ConfiguredStores
 from shardline_producer.sources.uds3.postgres.connection import Postgres
 from tests.databases import Database, local_postgres
-from tests.reading import names, opened, read, run, scanned, uds3_job
+from tests.source_items import item_ids
 from tests.uds3_data import insert, load_corpus, make_uds3
+from tests.uds3_reading import open_source, plan_and_read, run_and_read_rows, scan_items, uds3_job
 
 
 async def test_select_is_the_only_privilege_needed_and_writes_fail(database: Database) -> None:
@@ -32,16 +33,16 @@ async def test_select_is_the_only_privilege_needed_and_writes_fail(database: Dat
         f"CREATE ROLE {reader} LOGIN PASSWORD 'reader'", f"GRANT SELECT ON documents TO {reader}"
     )
     options = replace(database.options, user=reader, password="reader")  # noqa: S106 - of this test
-    _, items = await read(
+    _, items = await plan_and_read(
         ConfiguredStores(Postgres(options)), query={"text": "law", "search_types": ["keyword"]}
     )
-    assert names(items) == ["a"]
+    assert item_ids(items) == ["a"]
     async with database.postgres.connect() as session:
         with pytest.raises(Exception, match="read-only"):
             await session._connection.execute("DELETE FROM public.documents")
     await database.execute(f"REVOKE ALL ON documents FROM {reader}")
     with pytest.raises(JobFailed, match="cannot be read") as caught:
-        await read(ConfiguredStores(Postgres(options)))
+        await plan_and_read(ConfiguredStores(Postgres(options)))
     assert "GRANT SELECT" in (caught.value.hint or "")
     await database.execute(f"DROP ROLE {reader}")
 
@@ -58,7 +59,7 @@ async def test_permanent_and_transient_errors_are_told_apart(
     database: Database, change: Callable[[Database], Database], kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind, match=message) as caught:
-        await scanned(change(database))
+        await scan_items(change(database))
     assert "secret" not in str(caught.value)
     assert "secret" not in repr(change(database).options)
 
@@ -69,7 +70,7 @@ async def test_a_statement_over_its_timeout_is_a_transient_error(database: Datab
     async with database.admin() as connection, connection.transaction():
         await connection.execute("LOCK TABLE documents IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(SourceUnavailable, match="timeout"):
-            await read(ConfiguredStores(slow))
+            await plan_and_read(ConfiguredStores(slow))
     async with asyncio.timeout(10):
         while await database.readers():
             await asyncio.sleep(0.01)
@@ -78,7 +79,7 @@ async def test_a_statement_over_its_timeout_is_a_transient_error(database: Datab
 async def test_a_column_dropped_after_planning_fails_the_job(database: Database) -> None:
     await load_corpus(database, [{"document_id": "a", "content": "x", "title": "t", "law": "l"}])
     spec = uds3_job()
-    source = opened(ConfiguredStores(database.postgres), spec)
+    source = open_source(ConfiguredStores(database.postgres), spec)
     plan = await make_plan(spec, source)
     await database.execute("ALTER TABLE documents DROP COLUMN law")
     with pytest.raises(JobFailed) as caught:
@@ -100,7 +101,7 @@ async def test_a_job_cancelled_at_random_points_has_the_same_digest(
     dice = random.Random(7)
     for _ in range(4):
         chained = await chain_length(store, spec)
-        running = asyncio.create_task(run(spec, database, tmp_path, store))
+        running = asyncio.create_task(run_and_read_rows(spec, database, tmp_path, store))
         while not running.done() and await chain_length(store, spec) < chained + dice.randint(1, 12):
             await asyncio.sleep(0.002)
         # A cancellation here is a crash of producer and worker: only the store keeps its state.
@@ -115,7 +116,7 @@ async def chain_length(store: MemoryStore, spec: JobSpec) -> int:
 
 
 async def digest(spec: JobSpec, database: Database, folder: Path, store: MemoryStore) -> str:
-    await run(spec, database, folder, store)
+    await run_and_read_rows(spec, database, folder, store)
     return (await Verifier(store, Layout.of(spec).root).run()).digest
 
 
@@ -126,7 +127,7 @@ async def test_a_job_survives_a_restart_of_the_server(tmp_path: Path) -> None:
         await load_corpus(database, rows)
         spec = uds3_job(output={"shard_bytes": 65_536}, quality={"min_score": 0.3})
         store = MemoryStore()
-        running = asyncio.create_task(run(spec, database, tmp_path, store))
+        running = asyncio.create_task(run_and_read_rows(spec, database, tmp_path, store))
         while await chain_length(store, spec) < 3:
             await asyncio.sleep(0.002)
         await asyncio.to_thread(server.stop, kill=True)
@@ -156,4 +157,4 @@ async def test_certificates_are_verified_by_sslmode(tmp_path: Path) -> None:
                 await read_by(mode, ca)
         missing = replace(database.options, sslmode="verify-full", sslrootcert=str(tmp_path / "none.pem"))
         with pytest.raises(JobFailed, match="POSTGRES_SSLROOTCERT"):
-            await read(ConfiguredStores(Postgres(missing)))
+            await plan_and_read(ConfiguredStores(Postgres(missing)))

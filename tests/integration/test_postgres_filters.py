@@ -15,8 +15,9 @@ from shardline_producer.sources.source import Document
 from shardline_producer.sources.uds3.planned_store import ConfiguredStores
 from shardline_producer.sources.uds3.postgres.connection import Postgres
 from tests.databases import Database
-from tests.reading import dead, documents, names, opened, read, scanned, uds3_job
+from tests.source_items import dead_letter_reasons, documents_of, item_ids
 from tests.uds3_data import insert, load_corpus, make_uds3
+from tests.uds3_reading import open_source, plan_and_read, scan_items, uds3_job
 
 TOMBSTONES: Mapping[str, dict[str, Any]] = {
     "deleted": {"deleted": True},
@@ -48,22 +49,22 @@ async def fill_marked(database: Database) -> None:
 
 async def test_deleted_documents_are_never_exported(database: Database) -> None:
     await fill_marked(database)
-    assert names(await scanned(database)) == ["live"]
-    assert names(await scanned(database, filters={"domain": None})) == ["live"]
+    assert item_ids(await scan_items(database)) == ["live"]
+    assert item_ids(await scan_items(database, filters={"domain": None})) == ["live"]
     only = {"text": "law", "search_types": ["keyword"]}
-    assert names(await scanned(database, **only)) == ["live"]
-    _, items = await read(ConfiguredStores(database.postgres, include_archived=True))
-    assert names(items) == ["archived", "live"]
+    assert item_ids(await scan_items(database, **only)) == ["live"]
+    _, items = await plan_and_read(ConfiguredStores(database.postgres, include_archived=True))
+    assert item_ids(items) == ["archived", "live"]
 
 
 async def test_a_document_deleted_after_planning_is_a_dead_letter(database: Database) -> None:
     await fill_marked(database)
     spec = uds3_job(query={"text": "law", "search_types": ["keyword"]})
-    source = opened(ConfiguredStores(database.postgres), spec)
+    source = open_source(ConfiguredStores(database.postgres), spec)
     plan = await make_plan(spec, source)
     await database.execute("UPDATE documents SET deleted = TRUE WHERE document_id = 'live'")
     items = [item async for batch in source.read(plan.frozen, None) for item in batch]
-    assert dead(items) == {"live": "vanished"}
+    assert dead_letter_reasons(items) == {"live": "vanished"}
 
 
 FILTERS: list[dict[str, Any]] = [
@@ -98,7 +99,7 @@ async def test_a_filter_selects_the_same_documents_as_over_files(
     database, everything = filtered
     spec = uds3_job(query={"filters": filters})
     expected = sorted(one.id for one in everything if passes(one, spec.query.filters))
-    assert names(await scanned(database, filters=filters)) == expected
+    assert item_ids(await scan_items(database, filters=filters)) == expected
 
 
 @pytest.fixture(scope="module")
@@ -134,13 +135,13 @@ async def test_date_columns_compare_with_texts(database: Database) -> None:
         for n in (1, 2, 3)
     ]
     await insert(database, "documents", *rows)
-    assert names(await scanned(database, filters={"day": {"gte": "2020-01-02"}})) == ["d2", "d3"]
-    assert names(await scanned(database, filters={"at": {"lte": "2020-01-02"}})) == ["d1", "d2"]
-    assert names(await scanned(database, filters={"day": "2020-01-03"})) == ["d3"]
-    found = documents(await scanned(database))[0].metadata
+    assert item_ids(await scan_items(database, filters={"day": {"gte": "2020-01-02"}})) == ["d2", "d3"]
+    assert item_ids(await scan_items(database, filters={"at": {"lte": "2020-01-02"}})) == ["d1", "d2"]
+    assert item_ids(await scan_items(database, filters={"day": "2020-01-03"})) == ["d3"]
+    found = documents_of(await scan_items(database))[0].metadata
     assert found == {"at": "2020-01-01T00:00:00+00:00", "day": "2020-01-01"}
     with pytest.raises(JobFailed, match="yesterday"):
-        await scanned(database, filters={"day": {"gte": "the day before yesterday"}})
+        await scan_items(database, filters={"day": {"gte": "the day before yesterday"}})
 
 
 async def test_tombstone_columns_must_be_readable_and_others_need_not(database: Database) -> None:
@@ -152,14 +153,14 @@ async def test_tombstone_columns_must_be_readable_and_others_need_not(database: 
     )
     options = replace(database.options, user=reader, password="reader")  # noqa: S106 - of this test
     with pytest.raises(JobFailed, match=r"documents \(deleted, is_deleted, deleted_at\) marks documents"):
-        await read(ConfiguredStores(Postgres(options)))
+        await plan_and_read(ConfiguredStores(Postgres(options)))
     await database.execute(f"GRANT SELECT (deleted, is_deleted, deleted_at) ON documents TO {reader}")
     with pytest.raises(JobFailed, match=r"uds3_master_documents \(is_deleted, deleted_at\) marks documents"):
-        await read(ConfiguredStores(Postgres(options)))
+        await plan_and_read(ConfiguredStores(Postgres(options)))
     await database.execute(
         f"GRANT SELECT (document_id, is_deleted, deleted_at) ON uds3_master_documents TO {reader}"
     )
-    plan, items = await read(ConfiguredStores(Postgres(options)))
-    assert names(items) == ["live"]
+    plan, items = await plan_and_read(ConfiguredStores(Postgres(options)))
+    assert item_ids(items) == ["live"]
     assert list(plan.columns) == ["processing_status"]
     await database.execute(f"DROP OWNED BY {reader}", f"DROP ROLE {reader}")

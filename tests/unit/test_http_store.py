@@ -133,14 +133,14 @@ async def test_answer_over_the_limit_is_not_read_to_its_end() -> None:
         return web.Response(body=b"x" * 100_001)
 
     async with client(long, max_bytes=100_000) as store:
-        for call in (store.get("/"), store.post("/", {}), store.get("/", most=1 << 30)):
+        for call in (store.get("/"), store.post("/", {}), store.get("/", limit=1 << 30)):
             with pytest.raises(AnswerTooLarge) as error:
                 await call
             assert error.value.start.startswith(b"xxx")
     async with client(long, max_bytes=200_000) as store:
         assert len((await store.get("/")).body) == 100_001
         with pytest.raises(AnswerTooLarge):
-            await store.get("/", most=100_000)
+            await store.get("/", limit=100_000)
 
 
 async def test_answer_that_is_no_json_fails_the_job() -> None:

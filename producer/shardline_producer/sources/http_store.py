@@ -72,10 +72,10 @@ class HttpStore:
         return f"{self._options.name} at {self._options.url}"
 
     async def get(
-        self, path: str, params: Mapping[str, str] | None = None, *, most: int | None = None
+        self, path: str, params: Mapping[str, str] | None = None, *, limit: int | None = None
     ) -> HttpAnswer:
-        """GET a path; `most` limits the answer to fewer bytes than the options do. Raises as `post`."""
-        return await self._request(HttpRequest("GET", path, params, limit=most))
+        """GET a path; `limit` lowers the limit on the bytes of the answer. Raises as `post`."""
+        return await self._request(HttpRequest("GET", path, params, limit=limit))
 
     async def post(self, path: str, body: Any, params: Mapping[str, str] | None = None) -> HttpAnswer:
         """POST a JSON body. The request must only read, because it may be sent again.

@@ -182,7 +182,7 @@ class _BodyReader:
         parts = (database, body.document["_id"], body.attachment.name)
         path = "/" + "/".join(quote(part, safe="") for part in parts)
         try:
-            answer = await self._http.get(path, most=self._max_bytes)
+            answer = await self._http.get(path, limit=self._max_bytes)
         except AnswerTooLarge as error:
             return too_large(error.start)
         if answer.status == _NOT_FOUND:

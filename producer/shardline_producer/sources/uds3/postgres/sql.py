@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from shardline_common.job.spec import Range
 from shardline_common.job.messages import MAX_ORIGINAL_BYTES
+from shardline_common.job.spec import Range
 from shardline_producer.sources.uds3.postgres.schema import (
     CONTENT,
     KEY,

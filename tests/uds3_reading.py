@@ -1,6 +1,5 @@
-"""Reading UDS3 in tests: a job, its source, what it gives, and whole runs."""
+"""Jobs over UDS3 in tests: their source, their items, and their rows."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,50 +18,40 @@ from shardline_producer.context import ProducerPolicy
 from shardline_producer.plan import make_plan
 from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.sources.planned import PlannedSource
-from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
+from shardline_producer.sources.source import SourceItem
 from shardline_producer.sources.uds3.planned_store import ConfiguredStores, Uds3Store
 from tests.databases import Database
 from tests.make import job
 
 
 def uds3_job(**changes: Any) -> JobSpec:
+    """A job over UDS3 with these fields."""
     return job(**({"job_id": "uds3", "name": "uds3", "source": {"type": "uds3"}} | changes))
 
 
-def opened(stores: ConfiguredStores, spec: JobSpec, store: MemoryStore | None = None) -> PlannedSource:
+def open_source(stores: ConfiguredStores, spec: JobSpec, store: MemoryStore | None = None) -> PlannedSource:
+    """The source of a job; its plan pages are in `store`."""
     return PlannedSource(spec, Uds3Store(spec, stores), StoredPlanPages(store or MemoryStore(), ""))
 
 
-async def read(stores: ConfiguredStores, **changes: Any) -> tuple[Plan, list[SourceItem]]:
+async def plan_and_read(stores: ConfiguredStores, **changes: Any) -> tuple[Plan, list[SourceItem]]:
+    """Plan a job with these fields, and read all its items."""
     spec = uds3_job(**changes)
-    source = opened(stores, spec)
+    source = open_source(stores, spec)
     plan = await make_plan(spec, source)
     return plan, [item async for batch in source.read(plan.frozen, None) for item in batch]
 
 
-async def scanned(database: Database, **query: Any) -> list[SourceItem]:
-    _, items = await read(ConfiguredStores(database.postgres), query=query)
+async def scan_items(database: Database, **query: Any) -> list[SourceItem]:
+    """All items of a job over PostgreSQL with this query."""
+    _, items = await plan_and_read(ConfiguredStores(database.postgres), query=query)
     return items
 
 
-def names(items: Sequence[SourceItem]) -> list[str]:
-    return [item.content.id if isinstance(item.content, Document) else item.content.key for item in items]
-
-
-def documents(items: Sequence[SourceItem]) -> list[Document]:
-    return [item.content for item in items if isinstance(item.content, Document)]
-
-
-def dead(items: Sequence[SourceItem]) -> dict[str, str]:
-    return {
-        one.content.key: one.content.dead_letter.reason
-        for one in items
-        if isinstance(one.content, InvalidDocument)
-    }
-
-
-async def run(spec: JobSpec, database: Database, folder: Path, store: MemoryStore) -> list[dict[str, Any]]:
-    """Run a job embedded, prove its dataset, and read its rows."""
+async def run_and_read_rows(
+    spec: JobSpec, database: Database, folder: Path, store: MemoryStore
+) -> list[dict[str, Any]]:
+    """Run a job in this process, verify its dataset, and read its rows."""
     source = source_factory(database.settings, folder, confined=True, remote=None)
     embedded = EmbeddedRun(
         store, SystemClock(), Metrics(), source, ProducerPolicy(progress_seconds=0.05), 1 << 30
