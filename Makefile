@@ -13,7 +13,7 @@ DEMO := .run/demo
 TEST_WORKERS ?= 3
 DIST ?= dist
 
-.PHONY: help install check format test faults soak simulate demo bench up down docs site dist sbom licences clean
+.PHONY: help install check format test faults soak simulate demo bench up down docs site pictures dist sbom licences clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -68,6 +68,9 @@ down: install ## Stop them
 docs: install ## Make the generated pages of docs/, and the dashboards, anew
 	$(RUN)/python -m tools.reference
 	$(RUN)/python -m deploy.dashboards
+
+pictures: install ## Make the pictures of README.md: the demo in a terminal, the gateway's page
+	$(RUN)/python -m tools.pictures
 
 dist: install ## Wheel and sdist in DIST; the wheel is built from the sdist
 	rm -f $(DIST)/shardline-*.whl $(DIST)/shardline-*.tar.gz

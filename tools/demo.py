@@ -1,5 +1,6 @@
-"""`make demo`: a sample becomes a verified dataset, with the very commands a user would type."""
+"""`make demo`: turn a sample into a verified dataset, with the commands that a user types."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,10 @@ JOB = {
 
 
 def shardline(folder: Path, *arguments: str) -> bytes:
-    """Run a command as a user would, in the demo's folder; its messages go to the terminal."""
+    """Run a command in the demo's folder and return its stdout; its messages go to the terminal.
+
+    Ends the demo with the command's exit code when the command fails.
+    """
     say(f"$ shardline {' '.join(arguments)}")
     command = [sys.executable, "-m", "shardline", *arguments]
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, check=False)  # noqa: S603 - our own program
@@ -35,9 +39,12 @@ def main() -> None:
     (folder / "job.json").write_bytes(orjson.dumps(JOB, option=orjson.OPT_INDENT_2))
     shardline(folder, "sample", "documents.jsonl.zst", "--documents", str(DOCUMENTS))
     ran = orjson.loads(shardline(folder, "run", "job.json", "--output", "datasets", "--json"))
-    report = orjson.loads(shardline(folder, "verify", ran["dataset"], "--json"))
+    report = orjson.loads(
+        shardline(folder, "verify", os.path.relpath(ran["dataset"], folder.resolve()), "--json")
+    )
+    dataset = os.path.relpath(ran["dataset"])
     put("")
-    put(f"dataset   {ran['dataset']}")
+    put(f"dataset   {dataset}")
     put(
         f"kept      {report['rows']:,} of {ran['source_documents']:,} documents, in {report['shards']} shards"
     )
@@ -45,7 +52,7 @@ def main() -> None:
     put(f"proven    digest {report['digest']}")
     put("")
     put("Load it with Hugging Face datasets:")
-    put(f"  load_dataset('json', data_files='{ran['dataset']}/data/train/*.jsonl', split='train')")
+    put(f"  load_dataset('json', data_files='{dataset}/data/train/*.jsonl', split='train')")
 
 
 if __name__ == "__main__":
