@@ -79,7 +79,7 @@ def _wait(server: Server, job: str, state: str, read: int = 0) -> None:
 
     def reached() -> bool:
         found = requests.get(f"{server.url}/api/datasets/{job}/status", timeout=10).json()
-        return found["state"] == state and found["source_documents"] >= read
+        return bool(found["state"] == state and found["source_documents"] >= read)
 
     eventually(reached)
 
