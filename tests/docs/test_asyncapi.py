@@ -80,8 +80,12 @@ def test_what_is_sent_fits_its_schema() -> None:
     state.partitions = [PartitionState(3, 4, 5, 1, ("file", 1, 1)), PartitionState()]
     valid("JobState", state.encode())
     valid("Event", orjson.dumps(Event("a", 1, 0, 5, 3, 10, "2026-11-26T00:00:00Z", {"empty": 2})))
-    valid("Letter", document_dead_letter("a", (0, 1), b'["file",1]', DEAD, keep_original=True).value)
-    valid("Letter", document_dead_letter("a", (0, 1), b'["file",1]', DEAD, keep_original=False).value)
+    valid(
+        "DeadLetterRecord", document_dead_letter("a", (0, 1), b'["file",1]', DEAD, keep_original=True).value
+    )
+    valid(
+        "DeadLetterRecord", document_dead_letter("a", (0, 1), b'["file",1]', DEAD, keep_original=False).value
+    )
     valid(
         "Letter", message_dead_letter(Record(0, 7, None, b"{"), "invalid", "the job is not valid JSON").value
     )

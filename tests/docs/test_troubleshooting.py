@@ -21,7 +21,7 @@ def tree(root: type[Exception]) -> Iterator[str]:
 
 def refusals() -> list[str]:
     """The reasons that the producer refuses job messages with: they stand where it does."""
-    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "producer").glob("*.py"))
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "producer").rglob("*.py"))
     return re.findall(r"_refuse\(\s*\w+,\s*\"(\w+)\"", text)
 
 

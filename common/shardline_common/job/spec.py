@@ -5,161 +5,131 @@ from hashlib import sha256
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from shardline_common.errors import JobInvalid
+from shardline_common.job.spec_fields import (
+    SCALAR,
+    AnySource,
+    ColumnType,
+    FilesSource,
+    Format,
+    Model,
+    Output,
+    Quality,
+    Query,
+    Range,
+    SearchType,
+    ThemisSource,
+    Uds3Source,
+)
 
-_MOST = 1 << 53
+__all__ = [
+    "JOB_ID",
+    "SCALAR",
+    "AnySource",
+    "ColumnType",
+    "FilesSource",
+    "Format",
+    "JobSpec",
+    "Model",
+    "Output",
+    "Quality",
+    "Query",
+    "Range",
+    "Request",
+    "SearchType",
+    "ThemisSource",
+    "Uds3Source",
+    "first_fault",
+    "parse_job",
+    "parse_message",
+    "slugify",
+]
+
 JOB_ID = r"^[a-z0-9][a-z0-9-]{0,62}$"
-ColumnType = Literal["string", "int", "float", "bool"]
-M = TypeVar("M", bound="Model")
-SCALAR = str | int | float | bool | None
-
-
-class Model(BaseModel):
-    """Strict about unknown fields, frozen once made."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class FilesSource(Model):
-    """JSONL or NDJSON files, plain, .gz or .zst, local or on S3; globs are sorted by name."""
-
-    type: Literal["files"]
-    paths: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=10_000)]
-
-
-class Uds3Source(Model):
-    """The stores of UDS3 that this process is set up for.
-
-    `degrade`: go on without a store that is down, and say so. `hops`: how far a graph search follows edges.
-    """
-
-    type: Literal["uds3"]
-    degrade: bool = False
-    hops: Annotated[int, Field(ge=0, le=3)] = 0
-
-
-class ThemisSource(Model):
-    """A table of ThemisDB. `lossless` None: true, unless that would take over an hour: then planning asks."""
-
-    type: Literal["themis"]
-    table: Annotated[str, Field(min_length=1)] = "documents"
-    key: Annotated[str, Field(min_length=1)] = "doc_id"
-    theme: str | None = None
-    domain: str | None = None
-    subject: str | None = None
-    from_date: str | None = None
-    to_date: str | None = None
-    lossless: bool | None = None
-
-
-AnySource = Annotated[FilesSource | Uds3Source | ThemisSource, Field(discriminator="type")]
-
-
-class Range(Model):
-    """An inclusive range of a filter; at least one bound."""
-
-    gte: SCALAR = None
-    lte: SCALAR = None
-
-    @model_validator(mode="after")
-    def _has_a_bound(self) -> Self:
-        if self.gte is None and self.lte is None:
-            raise ValueError("a range needs gte or lte")
-        return self
-
-
-SearchType = Literal["vector", "graph", "keyword"]
-_SEARCHES: list[SearchType] = ["vector", "graph", "keyword"]
-_WEIGHTS: dict[SearchType, float] = {"vector": 0.4, "graph": 0.3, "keyword": 0.3}
-_ALIASES = {"relational": "keyword"}
-
-
-class Query(Model):
-    """What to read of the source. `text` None: no search, all that the filters let through."""
-
-    text: Annotated[str, Field(max_length=10_000)] | None = None
-    top_k: Annotated[int, Field(ge=1, le=_MOST)] | None = None
-    filters: dict[str, SCALAR | list[SCALAR] | Range] = Field(default_factory=dict)
-    search_types: list[SearchType] = Field(default_factory=lambda: list(_SEARCHES))
-    weights: dict[SearchType, Annotated[float, Field(ge=0)]] = Field(default_factory=lambda: dict(_WEIGHTS))
-
-    @field_validator("search_types", mode="before")
-    @classmethod
-    def _known_by_other_names(cls, value: Any) -> Any:
-        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            return value
-        return list(dict.fromkeys(_ALIASES.get(name, name) for name in value))
-
-    @field_validator("weights", mode="before")
-    @classmethod
-    def _weighed_by_other_names(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {_ALIASES.get(name, name): weight for name, weight in value.items()}
-
-    @property
-    def shares(self) -> dict[SearchType, float]:
-        """The weight of each search that is asked for and has one: normalised over all keys given."""
-        total = sum(self.weights.values())
-        asked = {name: self.weights.get(name, 0.0) for name in self.search_types}
-        return {name: weight / total for name, weight in asked.items() if weight > 0}
-
-
-class Quality(Model):
-    """What to keep. `max_dead_letters` None: any number; else one more fails the job.
-
-    `relevance` of a search: Clara's raw fused score, or normalized, so that the best possible is 1.
-    """
-
-    min_score: Annotated[float, Field(ge=0, le=1)] = 0.5
-    relevance: Literal["raw", "normalized"] = "raw"
-    keep_rejected: bool = False
-    max_dead_letters: Annotated[int, Field(ge=0, le=_MOST)] | None = None
-
-
-class Format(Model):
-    """Shape of a row. `metadata` None: columns are found in the source's first documents."""
-
-    type: Literal["text"] = "text"
-    metadata: list[Annotated[str, Field(min_length=1)]] | dict[str, ColumnType] | None = None
-
-    @field_validator("metadata")
-    @classmethod
-    def _no_reserved_column(cls, value: Any) -> Any:
-        if value is not None and "extra" in value:
-            raise ValueError("'extra' is the column for everything without a column of its own; leave it out")
-        if isinstance(value, list) and len(set(value)) != len(value):
-            raise ValueError("a column is named twice")
-        return value
-
-
-class Output(Model):
-    """How shards are cut and stored; sizes in bytes of uncompressed rows."""
-
-    compression: Literal["none", "gzip", "zstd"] = "none"
-    shard_bytes: Annotated[int, Field(ge=1024, le=1 << 32)] = 67_108_864
-    validation_fraction: Annotated[float, Field(ge=0, le=0.9)] = 0.0
-    group_by: str | None = None
+M = TypeVar("M", bound=Model)
 
 
 class JobSpec(Model):
     """A dataset job. The same spec over the same content gives the same dataset digest."""
 
-    version: Literal[1] = 1
-    job_id: Annotated[str, Field(pattern=JOB_ID)]
-    name: Annotated[str, Field(min_length=1, max_length=200)]
-    source: AnySource
-    query: Query = Field(default_factory=Query)
-    quality: Quality = Field(default_factory=Quality)
-    format: Format = Field(default_factory=Format)
-    output: Output = Field(default_factory=Output)
-    partitions: Annotated[int, Field(ge=1, le=1024)] = 4
-    max_document_bytes: Annotated[int, Field(ge=1024, le=1 << 28)] = 4_194_304
-    submitted_by: Annotated[str, Field(max_length=200)] | None = None
-    purpose: Annotated[str, Field(max_length=2000)] | None = None
-    labels: dict[str, str] = Field(default_factory=dict)
+    version: Annotated[Literal[1], Field(description="The version of this message format.", examples=[1])] = 1
+    job_id: Annotated[
+        str,
+        Field(
+            pattern=JOB_ID,
+            description="The name of the job for ever: the same message again is the same job, another one "
+            "is refused. `run` and `submit` make it from `name` and the spec digest when it is "
+            "left out.",
+            examples=["baurecht-2026-11"],
+        ),
+    ]
+    name: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=200,
+            description="The name of the dataset; its folder is this name in lower case, with dashes.",
+            examples=["baurecht"],
+        ),
+    ]
+    source: Annotated[
+        AnySource, Field(description="Where the documents are read.", examples=[{"type": "uds3"}])
+    ]
+    query: Annotated[Query, Field(description="Which documents are read.", examples=[{"top_k": 5000}])] = (
+        Field(default_factory=Query)
+    )
+    quality: Annotated[
+        Quality, Field(description="Which documents become rows.", examples=[{"min_score": 0.6}])
+    ] = Field(default_factory=Quality)
+    format: Annotated[
+        Format, Field(description="What a row looks like.", examples=[{"metadata": ["title", "domain"]}])
+    ] = Field(default_factory=Format)
+    output: Annotated[
+        Output,
+        Field(
+            description="How the shards are cut, compressed and split.", examples=[{"compression": "zstd"}]
+        ),
+    ] = Field(default_factory=Output)
+    partitions: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1024,
+            description="How many partitions the train split has; each has at least one shard unless it is "
+            "empty, and one worker at a time.",
+            examples=[16],
+        ),
+    ] = 4
+    max_document_bytes: Annotated[
+        int,
+        Field(
+            ge=1024,
+            le=1 << 28,
+            description="The largest line, text or row in bytes; a larger one is the dead letter "
+            "`too_large`.",
+            examples=[16_777_216],
+        ),
+    ] = 4_194_304
+    submitted_by: Annotated[
+        Annotated[str, Field(max_length=200)] | None,
+        Field(description="Who asked for the dataset; on the card, not in the digest.", examples=["m.huber"]),
+    ] = None
+    purpose: Annotated[
+        Annotated[str, Field(max_length=2000)] | None,
+        Field(
+            description="What the dataset is for; on the card, not in the digest.",
+            examples=["LoRA adapter for building law"],
+        ),
+    ] = None
+    labels: Annotated[
+        dict[str, str],
+        Field(
+            description="Names and values of your own; on the card, not in the digest.",
+            examples=[{"team": "legal"}],
+        ),
+    ] = Field(default_factory=dict)
 
     @field_validator("name")
     @classmethod
@@ -228,12 +198,24 @@ class JobSpec(Model):
 
 
 class Request(Model):
-    """A request about a job that was submitted before, on the same topic and key."""
+    """A request about a job that was submitted before, on the same topic and with the same key."""
 
-    version: Literal[1] = 1
-    job_id: Annotated[str, Field(pattern=JOB_ID)]
-    action: Literal["cancel", "retry", "delete"]
-    requested_by: Annotated[str, Field(max_length=200)] | None = None
+    version: Annotated[Literal[1], Field(description="The version of this message format.", examples=[1])] = 1
+    job_id: Annotated[
+        str, Field(pattern=JOB_ID, description="The job that is meant.", examples=["baurecht-2026-11"])
+    ]
+    action: Annotated[
+        Literal["cancel", "retry", "delete"],
+        Field(
+            description="`cancel` stops the job, `retry` starts a new attempt of a failed or cancelled one, "
+            "`delete` removes its dataset, topics and dead letters.",
+            examples=["retry"],
+        ),
+    ]
+    requested_by: Annotated[
+        Annotated[str, Field(max_length=200)] | None,
+        Field(description="Who asks; the message of a cancelled job names them.", examples=["m.huber"]),
+    ] = None
 
     def body(self) -> bytes:
         """The message's bytes."""

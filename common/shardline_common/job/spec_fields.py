@@ -1,0 +1,296 @@
+"""The parts of a job message. Each field has its sentence and an example, from which docs/job.md is made."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+MAX_COUNT = 1 << 53
+ColumnType = Literal["string", "int", "float", "bool"]
+SCALAR = str | int | float | bool | None
+
+
+class Model(BaseModel):
+    """Refuses unknown fields, and is frozen once made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class FilesSource(Model):
+    """JSONL or NDJSON files, plain or compressed by gzip or zstd, on a local disk or on S3."""
+
+    type: Annotated[Literal["files"], Field(description="Reads files.", examples=["files"])]
+    paths: Annotated[
+        list[Annotated[str, Field(min_length=1)]],
+        Field(
+            min_length=1,
+            max_length=10_000,
+            description="Files and glob patterns, local or `s3://`. They are read in this order, the "
+            "matches of a pattern by name, and each file once.",
+            examples=[["laws/*.jsonl.zst", "s3://bucket/in/2026.jsonl"]],
+        ),
+    ]
+
+
+class Uds3Source(Model):
+    """The stores of UDS3 that the producer's settings name: a scan of PostgreSQL, or a search."""
+
+    type: Annotated[Literal["uds3"], Field(description="Reads UDS3.", examples=["uds3"])]
+    degrade: Annotated[
+        bool,
+        Field(
+            description="Whether a search goes on without a store that is down. The manifest then names it.",
+            examples=[True],
+        ),
+    ] = False
+    hops: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=3,
+            description="How many edges a graph search follows from each hit to further documents.",
+            examples=[1],
+        ),
+    ] = 0
+
+
+class ThemisSource(Model):
+    """The rows of a table of ThemisDB, in the order of its key column."""
+
+    type: Annotated[Literal["themis"], Field(description="Reads ThemisDB.", examples=["themis"])]
+    table: Annotated[
+        str,
+        Field(min_length=1, description="The table whose rows are the documents.", examples=["judgments"]),
+    ] = "documents"
+    key: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="The column that holds the document id. It needs a range index.",
+            examples=["judgment_id"],
+        ),
+    ] = "doc_id"
+    theme: Annotated[
+        str | None, Field(description="Keeps rows whose `category` is this text.", examples=["bauen"])
+    ] = None
+    domain: Annotated[
+        str | None,
+        Field(description="Keeps rows whose `domain` is this text.", examples=["verwaltungsrecht"]),
+    ] = None
+    subject: Annotated[
+        str | None, Field(description="Keeps rows whose `subject` is this text.", examples=["Dachausbau"])
+    ] = None
+    from_date: Annotated[
+        str | None,
+        Field(description="Keeps rows whose `created_at` is this text or later.", examples=["2020-01-01"]),
+    ] = None
+    to_date: Annotated[
+        str | None,
+        Field(
+            description="Keeps rows whose `created_at` is this text or earlier. A day includes all its "
+            "hours.",
+            examples=["2025-12-31"],
+        ),
+    ] = None
+    lossless: Annotated[
+        bool | None,
+        Field(
+            description="True reads each row alone, as it was stored. False reads many rows in one answer, "
+            "without objects and lists, and with numbers cut to 6 digits. Null means true, and "
+            "fails the job at planning when that would take over an hour.",
+            examples=[True],
+        ),
+    ] = None
+
+
+AnySource = Annotated[FilesSource | Uds3Source | ThemisSource, Field(discriminator="type")]
+
+
+class Range(Model):
+    """An inclusive range of a filter. At least one of its bounds is set."""
+
+    gte: Annotated[
+        SCALAR, Field(description="The lowest value that passes; null is no bound.", examples=["2020-01-01"])
+    ] = None
+    lte: Annotated[
+        SCALAR, Field(description="The highest value that passes; null is no bound.", examples=["2024-12-31"])
+    ] = None
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Self:
+        if self.gte is None and self.lte is None:
+            raise ValueError("a range needs gte or lte")
+        return self
+
+
+SearchType = Literal["vector", "graph", "keyword"]
+_SEARCHES: list[SearchType] = ["vector", "graph", "keyword"]
+_WEIGHTS: dict[SearchType, float] = {"vector": 0.4, "graph": 0.3, "keyword": 0.3}
+_ALIASES = {"relational": "keyword"}
+
+
+class Query(Model):
+    """Which documents to read from the source."""
+
+    text: Annotated[
+        Annotated[str, Field(max_length=10_000)] | None,
+        Field(
+            description="The text to search for; only UDS3 searches. Null reads every document that passes "
+            "the filters, in a stable order.",
+            examples=["Baurecht Dachanlage"],
+        ),
+    ] = None
+    top_k: Annotated[
+        Annotated[int, Field(ge=1, le=MAX_COUNT)] | None,
+        Field(
+            description="How many documents to read at most, counted before the quality filter. Null reads "
+            "all.",
+            examples=[5000],
+        ),
+    ] = None
+    filters: Annotated[
+        dict[str, SCALAR | list[SCALAR] | Range],
+        Field(
+            description="A document passes when each named field equals the value, equals one of the listed "
+            "values, or lies in the range. A field that the source does not have fails the job at planning.",
+            examples=[{"domain": ["baurecht", "verwaltungsrecht"], "created_at": {"gte": "2020-01-01"}}],
+        ),
+    ] = Field(default_factory=dict)
+    search_types: Annotated[
+        list[SearchType],
+        Field(
+            description="The searches to make; their results are fused by rank. `relational` is another "
+            "name of `keyword`.",
+            examples=[["vector", "keyword"]],
+        ),
+    ] = Field(default_factory=lambda: list(_SEARCHES))
+    weights: Annotated[
+        dict[SearchType, Annotated[float, Field(ge=0)]],
+        Field(
+            description="The weight of each search in the fusion, normalised over all keys given. A search "
+            "without a weight above 0 is skipped.",
+            examples=[{"vector": 0.7, "keyword": 0.3}],
+        ),
+    ] = Field(default_factory=lambda: dict(_WEIGHTS))
+
+    @field_validator("search_types", mode="before")
+    @classmethod
+    def _known_by_other_names(cls, value: Any) -> Any:
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            return value
+        return list(dict.fromkeys(_ALIASES.get(name, name) for name in value))
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _weighed_by_other_names(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {_ALIASES.get(name, name): weight for name, weight in value.items()}
+
+    @property
+    def shares(self) -> dict[SearchType, float]:
+        """The weight of each search that is asked for and has one: normalised over all keys given."""
+        total = sum(self.weights.values())
+        asked = {name: self.weights.get(name, 0.0) for name in self.search_types}
+        return {name: weight / total for name, weight in asked.items() if weight > 0}
+
+
+class Quality(Model):
+    """Which documents become rows, and how many may be unusable."""
+
+    min_score: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="The lowest quality score that is kept; the score is rounded to 4 decimals first.",
+            examples=[0.6],
+        ),
+    ] = 0.5
+    relevance: Annotated[
+        Literal["raw", "normalized"],
+        Field(
+            description="The relevance of a search: `raw` is Clara's fused rank score, at most 1/61 for "
+            "one list; `normalized` is 1 for a document that is first in every list.",
+            examples=["normalized"],
+        ),
+    ] = "raw"
+    keep_rejected: Annotated[
+        bool,
+        Field(
+            description="Whether `rejected/` lists each rejected document with its reason and scores.",
+            examples=[True],
+        ),
+    ] = False
+    max_dead_letters: Annotated[
+        Annotated[int, Field(ge=0, le=MAX_COUNT)] | None,
+        Field(
+            description="How many dead letters the job may have; one more fails it. Null is no limit.",
+            examples=[100],
+        ),
+    ] = None
+
+
+class Format(Model):
+    """The shape of a row."""
+
+    type: Annotated[
+        Literal["text"],
+        Field(description="Clara's training line, with the text as one field.", examples=["text"]),
+    ] = "text"
+    metadata: Annotated[
+        list[Annotated[str, Field(min_length=1)]] | dict[str, ColumnType] | None,
+        Field(
+            description="The columns of `metadata`, as names or as names with types (`string`, `int`, "
+            "`float`, `bool`); all other fields go into `metadata.extra`. Null finds the "
+            "columns in the first documents.",
+            examples=[{"title": "string", "pages": "int"}],
+        ),
+    ] = None
+
+    @field_validator("metadata")
+    @classmethod
+    def _no_reserved_column(cls, value: Any) -> Any:
+        if value is not None and "extra" in value:
+            raise ValueError("'extra' is the column for everything without a column of its own; leave it out")
+        if isinstance(value, list) and len(set(value)) != len(value):
+            raise ValueError("a column is named twice")
+        return value
+
+
+class Output(Model):
+    """How shards are cut and stored."""
+
+    compression: Annotated[
+        Literal["none", "gzip", "zstd"],
+        Field(
+            description="The compression of shards. Hugging Face datasets cannot stream compressed ones from "
+            "`s3://`.",
+            examples=["zstd"],
+        ),
+    ] = "none"
+    shard_bytes: Annotated[
+        int,
+        Field(
+            ge=1024,
+            le=1 << 32,
+            description="A shard closes after the row at which its uncompressed rows reach so many bytes.",
+            examples=[8_388_608],
+        ),
+    ] = 67_108_864
+    validation_fraction: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=0.9,
+            description="The share of documents that go into the validation split, chosen by a hash.",
+            examples=[0.05],
+        ),
+    ] = 0.0
+    group_by: Annotated[
+        str | None,
+        Field(
+            description="The field whose value decides the split, so that documents of one value stay "
+            "together. Null takes the document id.",
+            examples=["case_number"],
+        ),
+    ] = None
