@@ -87,7 +87,8 @@ def test_what_is_sent_fits_its_schema() -> None:
         "DeadLetterRecord", document_dead_letter("a", (0, 1), b'["file",1]', DEAD, keep_original=False).value
     )
     valid(
-        "Letter", message_dead_letter(Record(0, 7, None, b"{"), "invalid", "the job is not valid JSON").value
+        "DeadLetterRecord",
+        message_dead_letter(Record(0, 7, None, b"{"), "invalid", "the job is not valid JSON").value,
     )
 
 
