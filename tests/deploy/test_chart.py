@@ -299,8 +299,9 @@ def test_a_recurring_export_runs_its_command_on_its_files() -> None:
 
 def test_the_rules_of_prometheus_become_an_object_as_the_docs_say() -> None:
     text = PAGE.read_text()
-    (line,) = re.findall(r"^(\{ echo 'prometheusRule:'.*) > rules\.values\.yaml$", text, re.MULTILINE)
-    made = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, check=True).stdout
+    pattern = r"^(\{ echo 'prometheusRule:'.*?) > rules\.values\.yaml$"
+    (command,) = re.findall(pattern, text, re.MULTILINE | re.DOTALL)
+    made = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, check=True).stdout
     values = yaml.safe_load(made)
     (rule,) = of_kind(rendered(values), "PrometheusRule").values()
     assert rule["spec"] == yaml.safe_load((ROOT / "deploy" / "prometheus" / "rules.yml").read_text())

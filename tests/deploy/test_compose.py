@@ -288,7 +288,7 @@ def _search(server: Server, token: str) -> None:
 
 def _stream(server: Server, token: str) -> None:
     """The search of docs/deployment.md, as it stands there."""
-    (asked,) = re.findall(r"^  -d '({.*})'$", PAGE.read_text(), re.MULTILINE)
+    (asked,) = re.findall(r"^  -d '({.*?})'$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     answer = requests.post(f"{server.url}/api/datasets/stream", data=asked, headers=headers, timeout=60)
     assert answer.status_code == 200, answer.text
