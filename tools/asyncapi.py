@@ -1,4 +1,4 @@
-"""The topics as an AsyncAPI description, and as a page for people: names, keys, settings, message schemas."""
+"""docs/asyncapi.json and docs/topics.md: names, keys, settings and message schemas of the topics."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from shardline_common.job.trace_headers import TRACE_HEADER
 from shardline_common.ports.broker import TopicSpec
 from shardline_common.settings.load import Settings
 from shardline_producer.topics import attempt_topic_spec, system_topics
-from tools.schema_pages import Json, schema_table
+from tools.schema_pages import Json, schema_table, wrapped
 
 _DOCUMENTS = attempt_topic("{job_id}", 1).removesuffix("1") + "{attempt}"
 _JOB = JobSpec.model_validate({"job_id": "id", "name": "id", "source": {"type": "uds3"}})
@@ -29,7 +29,7 @@ _NUMBERS = {"retention.ms", "retention.bytes", "max.message.bytes"}
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What the page and the description say of a topic beyond its settings. `messages`: schema names."""
+    """What the page and the description say about a topic besides its settings. `messages`: schema names."""
 
     name: str
     title: str
@@ -45,7 +45,7 @@ TOPICS = (
         JOBS,
         "jobs",
         "job_id",
-        "Jobs, and requests about them. Kept for ever. What is neither is a dead letter.",
+        "Jobs, and requests about them. Kept for ever. A message that is neither becomes a dead letter.",
         "`submit`, `cancel`, `retry`, `delete`, the gateway, any Kafka client",
         "producers, as one consumer group",
         ("JobSpec", "Request"),
@@ -63,9 +63,9 @@ TOPICS = (
     Topic(
         _DOCUMENTS,
         "documents",
-        "document_id; for what has none, its place in the source; `end` for an end marker",
-        "The documents of one attempt, numbered without gaps in each partition. It lives as long as the "
-        "attempt. Read with isolation.level=read_committed.",
+        "document_id; the place in the source for a dead letter without an id; `end` for an end marker",
+        "The documents of one attempt, numbered without gaps in each partition. The topic is deleted after "
+        "the attempt. Read with isolation.level=read_committed.",
         "the job's producer, in transactions",
         "workers, as one consumer group for each attempt",
         ("Document", "Dead", "End"),
@@ -74,7 +74,7 @@ TOPICS = (
         EVENTS,
         "events",
         "job_id",
-        "Progress, cumulative for each attempt and partition. A hint: the chain is the truth.",
+        "Progress, cumulative for each attempt and partition. Only a hint: the chain decides.",
         "workers; the job's producer at the attempt's end",
         "`status`, the gateway, any Kafka client",
         ("Event",),
@@ -83,7 +83,7 @@ TOPICS = (
         DEAD_LETTERS,
         "deadLetters",
         "`<job_id>/<partition>/<sequence>` of a document, `dataset.jobs/<partition>/<offset>` of a job",
-        "What could not be a document or a job. A repeat after a crash has the same key and counts once. "
+        "What could not become a document or a job. A repeat after a crash has the same key and counts once. "
         "Deleting a job writes null for each of its keys.",
         "workers and producers",
         "`dead-letters`, any Kafka client",
@@ -91,8 +91,8 @@ TOPICS = (
     ),
 )
 _BINARY = {
-    "Document": "kind 1: a document, as its finished row but for the quality score",
-    "Dead": "kind 2: what could not be a document",
+    "Document": "kind 1: a document, as its finished row without the quality score",
+    "Dead": "kind 2: what could not become a document",
     "End": "kind 3: the end marker of a partition",
 }
 _TRACED = ("JobSpec", "JobState", "End")
@@ -101,7 +101,7 @@ _HEADERS: Json = {
     "properties": {
         TRACE_HEADER: {
             "type": "string",
-            "description": "The trace that it belongs to (W3C); where there is one.",
+            "description": "The trace of the message (W3C Trace Context), if it has one.",
         }
     },
 }
@@ -111,50 +111,51 @@ _TABLES = {
     DEAD_LETTERS: ("DeadLetterRecord",),
 }
 _ELSEWHERE = {
-    JOBS: "[The job message](job.md) tells the fields of both.\n",
-    _DOCUMENTS: str(wire.__doc__),
+    JOBS: "[The job message](job.md) describes the fields of both.\n",
+    _DOCUMENTS: wrapped(str(wire.__doc__)) + "\n",
 }
 
 
 def topic_specs() -> dict[str, TopicSpec]:
-    """The topics as they are created, of a job with default settings, by the names of `TOPICS`."""
+    """Return the topics as they are created for a job with default settings, by the names of `TOPICS`."""
     defaults = Settings()
     system = {spec.name: spec for spec in system_topics(defaults.jobs_partitions)}
     return system | {_DOCUMENTS: attempt_topic_spec(_JOB, 1, defaults.topic_limit_bytes)}
 
 
 def schemas() -> dict[str, Json]:
-    """Schema by name, of messages and of what they refer to; references lead to #/components/schemas."""
+    """Return the schemas of messages and of what they refer to; references lead to #/components/schemas."""
     models = (JobSpec, Request, JobState, Event, DeadLetterRecord)
     wanted = [(model, _READ, TypeAdapter(model)) for model in models]
     _, shared = TypeAdapter.json_schemas(wanted, ref_template="#/components/schemas/{model}")
     found = {name: _plain(schema) for name, schema in shared["$defs"].items()}
-    # What a state holds beside its JSON, a reader does not see.
+    # A reader does not see the fields of a state that are not in its JSON.
     sent = orjson.loads(JobState(_JOB).encode())
     state = found["JobState"]
     # The JSON keeps the name that the version before reads (job/state.py).
     named = {"pending_notifications": "owed"}
-    fields = {named.get(name, name): about for name, about in state["properties"].items()}
-    state["properties"] = {name: about for name, about in fields.items() if name in sent}
-    # The record's key is no field of its value, and bytes travel as base64.
-    letter = found["DeadLetterRecord"]["properties"]
-    letter["original_base64"] = letter.pop("original")
-    del letter["key"]
-    found["DeadLetterRecord"]["required"] = list(letter)
-    found["DeadLetterRecord"]["description"] = (
-        "`original_base64` is cut at 64 KiB; null where a setting leaves it out."
+    renamed = {named.get(name, name): about for name, about in state["properties"].items()}
+    state["properties"] = {name: about for name, about in renamed.items() if name in sent}
+    # The record's key is not in its value, and bytes travel as base64.
+    record = found["DeadLetterRecord"]
+    fields = record["properties"]
+    fields["original_base64"] = fields.pop("original")
+    del fields["key"]
+    record["required"] = list(fields)
+    record["description"] = (
+        "`original_base64` is the start of the original, at most 64 KiB; null when a setting leaves it out."
     )
     return found | {name: {"type": "string", "format": "binary"} for name in _BINARY}
 
 
 def asyncapi() -> Json:
-    """The AsyncAPI 3 description of all topics."""
+    """Return the AsyncAPI 3 description of all topics."""
     return {
         "asyncapi": "3.0.0",
         "info": {
             "title": "Shardline's topics",
             "version": __version__,
-            "description": "What travels through Kafka. KAFKA_TOPIC_PREFIX goes before each name.",
+            "description": "What travels through Kafka. KAFKA_TOPIC_PREFIX precedes each name.",
         },
         "defaultContentType": "application/json",
         "channels": {topic.title: _channel(topic) for topic in TOPICS},
@@ -172,7 +173,7 @@ def asyncapi() -> Json:
 
 
 def _plain(schema: Any) -> Any:
-    # Pydantic's discriminator is an object, AsyncAPI's a name; `oneOf` decides without it.
+    # Pydantic's discriminator is an object, AsyncAPI's a name; `oneOf` works without it.
     if isinstance(schema, dict):
         return {name: _plain(value) for name, value in schema.items() if name != "discriminator"}
     return [_plain(item) for item in schema] if isinstance(schema, list) else schema
@@ -216,13 +217,13 @@ def _configuration(spec: TopicSpec) -> Json:
 
 
 def topics_page() -> str:
-    """The same for people."""
+    """Return docs/topics.md: the same for people."""
     specs, described = topic_specs(), schemas()
     parts = []
     for topic in TOPICS:
         spec = specs[topic.name]
         settings = ", ".join(f"`{name}={value}`" for name, value in spec.config.items())
-        parts.append(f"## `{topic.name}`\n\n{topic.text}\n")
+        parts.append(f"## `{topic.name}`\n\n{wrapped(topic.text)}\n")
         parts.append(
             f"| | |\n|---|---|\n| key | {topic.key} |\n| written by | {topic.writers} |\n"
             f"| read by | {topic.readers} |\n| created with | {spec.partitions} partitions, {settings} |\n"

@@ -1,15 +1,15 @@
-"""The calls of the gateway as a page for people, from its OpenAPI description."""
+"""docs/http-api.md: the calls of the gateway as a page for people, from its OpenAPI description."""
 
 from collections.abc import Iterator
 
-from tools.schema_pages import Json, schema_table, type_text
+from tools.schema_pages import Json, schema_table, type_text, wrapped
 
-# What FastAPI says where nobody said anything; the schema of the answer says more.
-_UNSAID = {"Successful Response": "Done.", "Validation Error": "A parameter does not fit."}
+# FastAPI's defaults for answers without a description of their own.
+_DEFAULTS = {"Successful Response": "Success.", "Validation Error": "A parameter is invalid."}
 
 
 def http_page(openapi: Json) -> str:
-    """Each call with its parameters, body and answers; then the fields of bodies and answers."""
+    """Return each call with its parameters, body and answers; then the fields of bodies and answers."""
     calls = [
         _call(method.upper(), path, operation)
         for path, operations in openapi["paths"].items()
@@ -21,12 +21,12 @@ def http_page(openapi: Json) -> str:
 
 
 def _call(method: str, path: str, operation: Json) -> str:
-    parts = [f"## `{method} {path}`\n", operation["description"].strip() + "\n"]
+    parts = [f"## `{method} {path}`\n", wrapped(operation["description"]) + "\n"]
     if parameters := operation.get("parameters"):
         rows = [
-            f"| `{item['name']}` | {item['in']} | {type_text(item['schema'], {})} | {told} |"
+            f"| `{item['name']}` | {item['in']} | {type_text(item['schema'], {})} "
+            f"| {item.get('description', '')} |"
             for item in parameters
-            for told in [item.get("description", "")]
         ]
         parts.append("| parameter | in | type | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n")
     if body := operation.get("requestBody"):
@@ -37,9 +37,9 @@ def _call(method: str, path: str, operation: Json) -> str:
 
 def _answers(operation: Json) -> Iterator[str]:
     for status, answer in operation["responses"].items():
-        said = _UNSAID.get(answer["description"], answer["description"])
+        meaning = _DEFAULTS.get(answer["description"], answer["description"])
         content = "" if status >= "400" else ", ".join(_content(answer))
-        yield f"| {status} | {said} | {content} |"
+        yield f"| {status} | {meaning} | {content} |"
 
 
 def _content(answer: Json) -> Iterator[str]:

@@ -19,7 +19,7 @@ from shardline_common.job.spec import (
     ThemisSource,
     Uds3Source,
 )
-from tools.schema_pages import JOB_PARTS, Json, type_text
+from tools.schema_pages import JOB_PARTS, Json, type_text, wrapped
 
 MODELS: tuple[type[BaseModel], ...] = (
     JobSpec,
@@ -109,7 +109,7 @@ to eight workers share the job.""",
 
 def job_page(schemas: Mapping[str, Json]) -> str:
     """The whole jobs, then the fields part by part."""
-    jobs = [f"### {title}\n\n{text}\n\n```json\n{job}\n```\n" for title, text, job in WHOLE_JOBS]
+    jobs = [f"### {title}\n\n{wrapped(text)}\n\n```json\n{job}\n```\n" for title, text, job in WHOLE_JOBS]
     parts = [_part(model, schemas) for model in MODELS]
     return "\n".join(["## Whole jobs\n", *jobs, *parts])
 

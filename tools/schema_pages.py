@@ -1,5 +1,6 @@
 """Schemas as tables for people."""
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,9 +22,18 @@ JOB_PARTS = {
 
 
 def wrapped(text: str) -> str:
-    """Break the paragraphs of a docstring into lines for a page; blocks of code stay as they are."""
-    parts = text.strip().split("\n\n")
-    return "\n\n".join(part if "```" in part else textwrap.fill(part, LINE) for part in parts)
+    """Break the paragraphs of a docstring into lines for a page; fenced blocks stay as they are."""
+    parts = re.split(r"(^```.*?^```$)", text.strip(), flags=re.MULTILINE | re.DOTALL)
+    return "".join(part if part.startswith("```") else _paragraphs(part) for part in parts)
+
+
+def _paragraphs(text: str) -> str:
+    # Words that are joined by one blank or one line end; items of a list begin a new line.
+    return re.sub(r"\S+(?:[ \n](?!\n|- )\S+)*", lambda found: "\n".join(_filled(found[0])), text)
+
+
+def _filled(paragraph: str) -> list[str]:
+    return textwrap.wrap(paragraph, LINE, break_long_words=False, break_on_hyphens=False)
 
 
 def schema_table(name: str, schemas: Mapping[str, Json]) -> str:

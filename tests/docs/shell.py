@@ -22,6 +22,7 @@ _TAKEN_FROM_THE_CLONE = (
     "consumer",
     "shardline",
     "deploy",
+    "tools",
 )
 
 

@@ -12,8 +12,9 @@ end       B kind=3 | Q count    | Q hash sum
 
 Integers are big-endian. The row is `head + quality score + tail`; `position` is a JSON array. The
 Kafka key is the document's id (for a dead letter without an id, its place in the source) and feeds the
-hash sum. Only this module knows the layout.
+hash sum.
 """
+# Only this module knows the layout: the worker reads messages through its functions.
 
 import struct
 from dataclasses import dataclass
