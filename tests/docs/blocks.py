@@ -1,4 +1,4 @@
-"""The code blocks of the pages, as a reader takes them: commands to type, files to save, output to expect."""
+"""The code blocks of the pages, as a reader uses them: commands to type, files to save, expected output."""
 
 import re
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ _FILE = re.compile(r"[\w.-]+\.(?:json|py|sql|toml)")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A fenced block; `place` is page and line."""
+    """A fenced block; `place` is its page and line."""
 
     place: str
     language: str
@@ -27,16 +27,16 @@ class Block:
 
     @property
     def file(self) -> str | None:
-        """The name under which a reader saves it."""
+        """The name under which a reader saves the block, or None."""
         return self.title if _FILE.fullmatch(self.title) else None
 
     @property
     def commands(self) -> bool:
-        """Whether a reader types it into a shell, and the tests do too."""
+        """Whether a reader types the block into a shell, and the tests run it."""
         return self.language in ("sh", "console") and not self.title.startswith(NOT_RUN)
 
     def steps(self) -> list[tuple[str, str | None]]:
-        """Commands, each with the output that is shown for it; None where none is shown."""
+        """Return the commands, each with the output that the page shows for it, or None."""
         if self.language == "sh":
             return [(self.text, None)]
         found: list[tuple[str, str | None]] = []
@@ -47,7 +47,7 @@ class Block:
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """The fenced blocks of a page that name a language."""
+    """Yield the fenced blocks of a page that name a language."""
     text = page.read_text(encoding="utf-8")
     for found in _FENCE.finditer(text):
         line = text.count("\n", 0, found.start()) + 1
@@ -56,7 +56,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def agrees(shown: str, printed: str) -> bool:
-    """Whether what was printed is what a page shows; `…` alone stands for lines, within a line for text."""
+    """Whether the output is what a page shows; `…` as a line stands for any lines, within a line for any text."""
     pattern = "".join(
         r"(?:.*\n)*?" if line == "…" else r"[^\n]*".join(map(re.escape, line.rstrip().split("…"))) + r" *\n"
         for line in shown.splitlines()

@@ -1,4 +1,4 @@
-"""Links of the pages to other sites, for who wants to follow them: `python -m tests.docs.elsewhere`."""
+"""List the links of the pages to other sites: `python -m tests.docs.elsewhere`."""
 
 import re
 import sys
@@ -7,9 +7,9 @@ from tests.docs.blocks import DOCS, ROOT
 
 
 def elsewhere() -> dict[str, str]:
-    """Each link to another site, and the first page that has it."""
+    """Return each link to another site, and the first page that has it."""
     found: dict[str, str] = {}
-    for page in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]:
         for link in re.findall(r"\]\((\w+://[^)\s]+)\)", page.read_text(encoding="utf-8")):
             found.setdefault(link, str(page.relative_to(ROOT)))
     return found

@@ -1,4 +1,4 @@
-"""A reader at a shell: a page's commands, word for word, one after the other, in a folder of its own."""
+"""Run the commands of a page, unchanged and in order, in a folder of their own."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ _TAKEN_FROM_THE_CLONE = (
 
 
 def clone(folder: Path) -> None:
-    """What a reader's clone holds, with the packages that are installed already."""
+    """Make a copy of what a reader's clone holds, with the installed packages of this one."""
     for name in _TAKEN_FROM_THE_CLONE:
         source = ROOT / name
         if source.is_dir():
@@ -38,9 +38,9 @@ def clone(folder: Path) -> None:
 
 
 def follow(blocks: Sequence[Block], folder: Path, env: Mapping[str, str]) -> None:
-    """Save the files and type the commands; fails at the first that fails or prints something else.
+    """Save the files and run the commands. Fail at the first command that fails or prints something else.
 
-    The gateway's port alone is replaced: another one may be in use on this machine.
+    Only the gateway's port is replaced, because it may be in use on this machine.
     """
     port = str(free_ports(1)[0])
     shown: list[tuple[str, str | None]] = []
@@ -59,7 +59,7 @@ def follow(blocks: Sequence[Block], folder: Path, env: Mapping[str, str]) -> Non
 
 
 def _type(script: str, folder: Path, env: Mapping[str, str]) -> int:
-    # A session of its own, so that what the page left running can be ended with it.
+    # A session of its own, so that processes that the page left running can be ended with it.
     shell = subprocess.Popen(
         ["bash", "-c", script], cwd=folder, env=dict(env), start_new_session=True, stdin=subprocess.DEVNULL
     )

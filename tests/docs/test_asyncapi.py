@@ -1,4 +1,4 @@
-"""The AsyncAPI description: valid for AsyncAPI's own parser, and true of what the code sends."""
+"""The AsyncAPI description is valid for AsyncAPI's own parser, and matches what the code sends."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ DEAD = DeadLetter("too_large", "the row is large", "00" * 32, 5, b"{\xff}")
 
 
 def parser_packages() -> Path:
-    """AsyncAPI's parser from npm, installed once."""
+    """Return the folder of AsyncAPI's parser from npm, installed once."""
     npm = shutil.which("npm")
     if npm is None:
         pytest.fail("AsyncAPI's parser needs Node.js with npm: apt-get install nodejs npm", pytrace=False)
@@ -47,7 +47,7 @@ def parser_packages() -> Path:
 
 
 def faults(file: Path) -> str:
-    """What the parser finds wrong with a description."""
+    """Return the faults that the parser finds in a description."""
     command = ["node", str(HERE / "check.mjs"), str(parser_packages()), str(file)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
@@ -61,7 +61,7 @@ def test_the_parser_finds_no_fault_and_would_find_one(tmp_path: Path) -> None:
 
 
 def valid(name: str, value: bytes | None) -> None:
-    """The message fits its schema, and one with a field less or of another kind would not."""
+    """Check that a message fits its schema, and that it would not without one of its required fields."""
     described = asyncapi()
     schema = {"$ref": f"#/components/schemas/{name}", "components": described["components"]}
     found = json.loads(value or b"")
@@ -99,7 +99,7 @@ def test_the_topics_are_those_of_the_code() -> None:
 
 
 def refers_to(schema: Any) -> set[str]:
-    """The names of the schemas that one refers to."""
+    """Return the names of the schemas that a schema refers to."""
     if isinstance(schema, dict):
         own = {str(schema["$ref"]).rpartition("/")[2]} if "$ref" in schema else set()
         return own.union(*map(refers_to, schema.values()))

@@ -1,4 +1,4 @@
-"""Every command of the pages a newcomer follows, word for word, in a shell, on real services."""
+"""Every command of README.md, the quick start and the tutorials, in a shell, on real services."""
 
 import secrets
 from pathlib import Path
@@ -15,7 +15,7 @@ PAGES = [ROOT / "README.md", DOCS / "quick-start.md", *sorted((DOCS / "tutorials
 
 
 def own_bucket(s3: S3) -> dict[str, str]:
-    """The settings of an empty bucket of a page's own."""
+    """Make an empty bucket for a page and return its settings."""
     name = f"page-{secrets.token_hex(4)}"
     S3FileSystem(key=s3.access_key, secret=s3.secret_key, endpoint_url=s3.endpoint).mkdir(name)
     return s3.env | {"S3_BUCKET": name, "AWS_ENDPOINT_URL_S3": s3.endpoint}
@@ -42,14 +42,14 @@ def test_commands_do_what_the_page_says(
     follow(found, tmp_path, env)
 
 
-def test_what_is_not_run_says_why() -> None:
+def test_commands_that_are_not_run_have_a_reason() -> None:
     for page in [ROOT / "README.md", *DOCS.rglob("*.md")]:
         for block in blocks(page):
             if block.title.startswith(NOT_RUN.strip()):
                 assert len(block.title) > len(NOT_RUN) + 5, block.place
 
 
-def test_programs_that_are_shown_and_not_run_are_python() -> None:
+def test_programs_that_are_not_run_compile() -> None:
     shown = [block for page in PAGES for block in blocks(page) if block.language == "python"]
     assert any(block.file == "train.py" for block in shown)
     for block in shown:

@@ -1,4 +1,4 @@
-"""The site is built strictly, and every link and picture in it leads somewhere."""
+"""The site builds strictly, and every link and picture in it exists."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from tests.docs.elsewhere import elsewhere
 
 
 class Page(HTMLParser):
-    """What a page links to, and the anchors it has."""
+    """The links and the anchors of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pages(site: Path) -> dict[Path, Page]:
     found = {path: Page(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
-    # A page that cannot be found is served under any address, so that its links are absolute.
+    # The page for unknown addresses has absolute links, because it is served under any address.
     del found[site / "404.html"]
     return found
 
@@ -58,7 +58,7 @@ def test_every_page_of_docs_is_in_the_site(site: Path) -> None:
 
 
 def within(pages: dict[Path, Page]) -> Iterator[tuple[Path, str, Path, str]]:
-    """Links within the site: the page, the link, the file it leads to, the anchor in it."""
+    """Yield the links within the site: the page, the link, the target file, the anchor in it."""
     for path, page in pages.items():
         for link in page.links:
             parts = urlsplit(link)
@@ -67,7 +67,7 @@ def within(pages: dict[Path, Page]) -> Iterator[tuple[Path, str, Path, str]]:
                 yield path, link, target, unquote(parts.fragment)
 
 
-def test_links_within_the_site_are_alive(pages: dict[Path, Page]) -> None:
+def test_links_within_the_site_exist(pages: dict[Path, Page]) -> None:
     followed = 0
     for path, link, target, anchor in within(pages):
         file = target / "index.html" if target.is_dir() else target
@@ -79,7 +79,7 @@ def test_links_within_the_site_are_alive(pages: dict[Path, Page]) -> None:
     assert followed > 200
 
 
-def test_links_of_the_readme_are_alive(pages: dict[Path, Page], site: Path) -> None:
+def test_links_of_the_readme_exist(pages: dict[Path, Page], site: Path) -> None:
     followed = 0
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for target, anchor in re.findall(r"\]\(([^)#:]+)(?:#([^)]*))?\)", text):
@@ -91,8 +91,8 @@ def test_links_of_the_readme_are_alive(pages: dict[Path, Page], site: Path) -> N
     assert followed > 10
 
 
-def test_the_site_needs_nothing_from_elsewhere(pages: dict[Path, Page]) -> None:
-    # Links that a reader follows may lead away; what a page loads by itself may not.
+def test_the_site_loads_nothing_from_other_sites(pages: dict[Path, Page]) -> None:
+    # A reader may follow links to other sites; a page must not load anything from them.
     for path in pages:
         text = path.read_text(encoding="utf-8")
         assert "fonts.googleapis" not in text
@@ -100,8 +100,8 @@ def test_the_site_needs_nothing_from_elsewhere(pages: dict[Path, Page]) -> None:
         assert '<link rel="stylesheet" href="http' not in text, path
 
 
-def test_links_to_elsewhere_are_encrypted() -> None:
-    # They are not fetched here; `python -m tests.docs.elsewhere` lists them for who can.
+def test_links_to_other_sites_use_https() -> None:
+    # The test does not fetch them; `python -m tests.docs.elsewhere` lists them.
     found = elsewhere()
     assert found
     assert [link for link in found if not link.startswith("https://")] == []

@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md tells every error, code and reason, and none that is not there."""
+"""docs/troubleshooting.md explains every error, code and reason of the code, and no other."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from tests.docs.blocks import DOCS, ROOT
 
 
 def tree(root: type[Exception]) -> Iterator[str]:
-    """A class of shardline_common.errors and all below it there."""
+    """Yield the names of a class of shardline_common.errors and of its subclasses there."""
     yield root.__name__
     for child in root.__subclasses__():
         if child.__module__ == root.__module__:
@@ -20,13 +20,13 @@ def tree(root: type[Exception]) -> Iterator[str]:
 
 
 def refusals() -> list[str]:
-    """The reasons that the producer refuses job messages with: they stand where it does."""
+    """Return the reasons with which the producer refuses job messages."""
     text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "producer").rglob("*.py"))
     return re.findall(r"_refuse\(\s*\w+,\s*\"(\w+)\"", text)
 
 
 def entries(section: str) -> list[tuple[str, list[str]]]:
-    """The rows of the table under a heading: the name in the first cell, and the other cells."""
+    """Return the rows of the table under a heading: the name in the first cell, and the other cells."""
     text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
     _, _, after = text.partition(f"\n## {section}\n")
     rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", after.partition("\n## ")[0], re.MULTILINE)

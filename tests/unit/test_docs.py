@@ -1,4 +1,4 @@
-"""What the docs point at is there."""
+"""The tests, bugs and links that the docs name exist."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,12 @@ import pytest
 from tests.simulation.mutants import CAUGHT
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *ROOT.glob("*/README.md"),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def test_every_fault_names_tests_that_exist() -> None:
@@ -30,6 +35,6 @@ def test_every_planted_bug_is_listed() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_within_the_project_are_alive(page: Path) -> None:
+def test_links_within_the_project_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target

@@ -1,4 +1,4 @@
-"""Generated pages are of today, and the house keeps its shape."""
+"""Generated pages are up to date, and `--help` stays quick."""
 
 import json
 import resource
@@ -16,11 +16,11 @@ from tools.reference import DOCS, pages
 
 
 @pytest.mark.parametrize("name", sorted(pages()))
-def test_generated_pages_are_of_today(name: str) -> None:
+def test_generated_pages_are_up_to_date(name: str) -> None:
     assert (DOCS / name).read_text(encoding="utf-8") == pages()[name], "run `make docs`"
 
 
-def test_the_schema_takes_real_jobs() -> None:
+def test_the_schema_accepts_real_jobs() -> None:
     schema = json.loads(pages()["job.schema.json"])
     jsonschema.validate(job(quality={"min_score": 0.2}).model_dump(mode="json"), schema)
     with pytest.raises(jsonschema.ValidationError):
@@ -55,7 +55,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def cpu_seconds(*arguments: str) -> float:
-    """Of the quickest of five runs of Python: what else the machine does is not in it."""
+    """Return the CPU-seconds of the quickest of five runs of Python, which other programs disturb least."""
     times = []
     for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -66,5 +66,5 @@ def cpu_seconds(*arguments: str) -> float:
 
 
 def test_help_is_quick() -> None:
-    # A ratio in one run: little is done beside what Typer itself needs.
+    # A ratio within one run: the command needs little more than Typer itself.
     assert cpu_seconds("-m", "shardline", "--help") < 2.5 * cpu_seconds("-c", "import typer")
