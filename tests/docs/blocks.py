@@ -56,7 +56,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def agrees(shown: str, printed: str) -> bool:
-    """Whether the output is what a page shows; `…` as a line stands for any lines, within a line for any text."""
+    """Whether the output is what a page shows; a line `…` is any lines, `…` within a line any text."""
     pattern = "".join(
         r"(?:.*\n)*?" if line == "…" else r"[^\n]*".join(map(re.escape, line.rstrip().split("…"))) + r" *\n"
         for line in shown.splitlines()
