@@ -12,7 +12,9 @@ class CoreSettings(BaseModel):
     """The settings of producer, worker and the commands."""
 
     aws_access_key_id: str | None = setting(None, "S3 access key; none: the AWS chain", "AWS_ACCESS_KEY_ID")
-    aws_secret_access_key: SecretStr | None = setting(None, "secret of that key", "AWS_SECRET_ACCESS_KEY")
+    aws_secret_access_key: SecretStr | None = setting(
+        None, "secret of the S3 access key", "AWS_SECRET_ACCESS_KEY"
+    )
     aws_session_token: SecretStr | None = setting(None, "token of temporary keys", "AWS_SESSION_TOKEN")
     aws_region: str | None = setting(None, "S3 region", "AWS_REGION", "AWS_DEFAULT_REGION")
     aws_endpoint_url_s3: str | None = setting(
@@ -26,7 +28,10 @@ class CoreSettings(BaseModel):
     s3_bucket: str | None = setting(None, "bucket of datasets", "S3_BUCKET")
     s3_prefix: str = setting("", "prefix of all keys in the bucket", "S3_PREFIX")
     s3_addressing_style: str = setting(
-        "auto", "auto, path or virtual", "S3_ADDRESSING_STYLE", pattern="^(auto|path|virtual)$"
+        "auto",
+        "how requests name the bucket: auto, path or virtual",
+        "S3_ADDRESSING_STYLE",
+        pattern="^(auto|path|virtual)$",
     )
     s3_encryption: str | None = setting(
         None,
@@ -106,7 +111,7 @@ class CoreSettings(BaseModel):
     )
     log_level: str = setting(
         "INFO",
-        "DEBUG, INFO, WARNING or ERROR",
+        "lowest level that is logged: DEBUG, INFO, WARNING or ERROR",
         "LOG_LEVEL",
         old=("CLARA_LOG_LEVEL",),
         pattern="^(DEBUG|INFO|WARNING|ERROR)$",

@@ -23,8 +23,8 @@ class KafkaSettings(BaseModel):
         "KAFKA_SASL_MECHANISM",
         pattern="^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512|OAUTHBEARER)$",
     )
-    kafka_sasl_username: str | None = setting(None, "user name", "KAFKA_SASL_USERNAME")
-    kafka_sasl_password: SecretStr | None = setting(None, "password", "KAFKA_SASL_PASSWORD")
+    kafka_sasl_username: str | None = setting(None, "user name for SASL", "KAFKA_SASL_USERNAME")
+    kafka_sasl_password: SecretStr | None = setting(None, "password for SASL", "KAFKA_SASL_PASSWORD")
     kafka_sasl_oauthbearer_token_url: str | None = setting(
         None,
         "token endpoint of the identity provider, for OAUTHBEARER",
@@ -43,7 +43,9 @@ class KafkaSettings(BaseModel):
     kafka_sasl_oauthbearer_cafile: str | None = setting(
         None, "CA bundle (PEM) for that endpoint", "KAFKA_SASL_OAUTHBEARER_CAFILE"
     )
-    kafka_ssl_cafile: str | None = setting(None, "CA bundle (PEM)", "KAFKA_SSL_CAFILE")
+    kafka_ssl_cafile: str | None = setting(
+        None, "CA bundle (PEM) of the brokers; by default the system's", "KAFKA_SSL_CAFILE"
+    )
     kafka_ssl_certfile: str | None = setting(None, "client certificate (PEM)", "KAFKA_SSL_CERTFILE")
     kafka_ssl_keyfile: str | None = setting(None, "key of the client certificate (PEM)", "KAFKA_SSL_KEYFILE")
     kafka_ssl_key_password: SecretStr | None = setting(
@@ -80,7 +82,7 @@ class KafkaSettings(BaseModel):
         ge=1000,
     )
     kafka_request_timeout_ms: int = setting(
-        30_000, "time-out of one request", "KAFKA_REQUEST_TIMEOUT_MS", ge=1000
+        30_000, "time-out of one request to Kafka", "KAFKA_REQUEST_TIMEOUT_MS", ge=1000
     )
     kafka_transaction_timeout_ms: int = setting(
         60_000, "time after which Kafka aborts an open transaction", "KAFKA_TRANSACTION_TIMEOUT_MS", ge=1000

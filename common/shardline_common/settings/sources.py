@@ -20,13 +20,20 @@ class SourceSettings(BaseModel):
         5432, "port of PostgreSQL", "POSTGRES_PORT", old=("UDS3_POSTGRES_PORT",), ge=1, le=65535
     )
     postgres_user: str | None = setting(
-        None, "user; needs SELECT only", "POSTGRES_USER", old=("UDS3_POSTGRES_USER",)
+        None,
+        "user of PostgreSQL; SELECT is the only right it needs",
+        "POSTGRES_USER",
+        old=("UDS3_POSTGRES_USER",),
     )
     postgres_password: SecretStr | None = setting(
-        None, "password", "POSTGRES_PASSWORD", old=("UDS3_POSTGRES_PASSWORD",)
+        None, "password of that user", "POSTGRES_PASSWORD", old=("UDS3_POSTGRES_PASSWORD",)
     )
     postgres_database: str = setting(
-        "postgres", "database", "POSTGRES_DATABASE", "POSTGRES_DB", old=("UDS3_POSTGRES_DATABASE",)
+        "postgres",
+        "database of UDS3 in PostgreSQL",
+        "POSTGRES_DATABASE",
+        "POSTGRES_DB",
+        old=("UDS3_POSTGRES_DATABASE",),
     )
     postgres_schema: str = setting(
         "public", "schema of UDS3's tables", "POSTGRES_SCHEMA", old=("UDS3_POSTGRES_SCHEMA",)
@@ -38,7 +45,7 @@ class SourceSettings(BaseModel):
     )
     postgres_sslmode: str = setting(
         "prefer",
-        "disable, prefer, require, verify-ca or verify-full",
+        "TLS with PostgreSQL: disable, prefer, require, verify-ca or verify-full",
         "POSTGRES_SSLMODE",
         pattern="^(disable|prefer|require|verify-ca|verify-full)$",
     )
@@ -53,8 +60,8 @@ class SourceSettings(BaseModel):
     chroma_port: int = setting(
         8000, "port of ChromaDB", "CHROMA_PORT", old=("CHROMADB_PORT",), ge=1, le=65535
     )
-    chroma_tls: bool = setting(False, "true: connect by TLS", "CHROMA_TLS", "CHROMA_SSL")
-    chroma_ca_file: str | None = setting(None, "CA bundle (PEM)", "CHROMA_CA_FILE")
+    chroma_tls: bool = setting(False, "use TLS with ChromaDB", "CHROMA_TLS", "CHROMA_SSL")
+    chroma_ca_file: str | None = setting(None, "CA bundle (PEM) of ChromaDB", "CHROMA_CA_FILE")
     chroma_token: SecretStr | None = setting(None, "token, if ChromaDB needs one", "CHROMA_TOKEN")
     chroma_token_header: str = setting(
         "Authorization",
@@ -62,8 +69,8 @@ class SourceSettings(BaseModel):
         "CHROMA_TOKEN_HEADER",
         pattern="^(Authorization|X-Chroma-Token)$",
     )
-    chroma_tenant: str = setting("default_tenant", "tenant", "CHROMA_TENANT")
-    chroma_database: str = setting("default_database", "database", "CHROMA_DATABASE")
+    chroma_tenant: str = setting("default_tenant", "tenant of ChromaDB", "CHROMA_TENANT")
+    chroma_database: str = setting("default_database", "database of ChromaDB", "CHROMA_DATABASE")
     chroma_collection: str = setting("document_chunks", "collection of the chunks", "CHROMA_COLLECTION")
     embedding_model_name: str = setting(
         "all-MiniLM-L6-v2", "model that the vectors of the collection were made with", "EMBEDDING_MODEL_NAME"
@@ -78,7 +85,9 @@ class SourceSettings(BaseModel):
         pattern=r"^https?://[^/@]+(/[^@]*)?$",
     )
     embedding_token: SecretStr | None = setting(None, "token of the embedding service", "EMBEDDING_TOKEN")
-    embedding_ca_file: str | None = setting(None, "CA bundle (PEM)", "EMBEDDING_CA_FILE")
+    embedding_ca_file: str | None = setting(
+        None, "CA bundle (PEM) of the embedding service", "EMBEDDING_CA_FILE"
+    )
     neo4j_uri: str | None = setting(
         None,
         "Neo4j, such as neo4j+s://graph.example:7687",
@@ -86,11 +95,13 @@ class SourceSettings(BaseModel):
         pattern=r"^(bolt|neo4j)(\+s|\+ssc)?://[^/@]+$",
     )
     neo4j_host: str | None = setting(None, "host of Neo4j, if NEO4J_URI is not set", "NEO4J_HOST")
-    neo4j_port: int = setting(7687, "Bolt port beside NEO4J_HOST", "NEO4J_PORT", ge=1, le=65535)
-    neo4j_user: str | None = setting(None, "user name", "NEO4J_USER")
-    neo4j_password: SecretStr | None = setting(None, "password", "NEO4J_PASSWORD")
+    neo4j_port: int = setting(7687, "Bolt port of Neo4j, used with NEO4J_HOST", "NEO4J_PORT", ge=1, le=65535)
+    neo4j_user: str | None = setting(None, "user of Neo4j", "NEO4J_USER")
+    neo4j_password: SecretStr | None = setting(None, "password of that user", "NEO4J_PASSWORD")
     neo4j_database: str | None = setting(None, "database; none: the user's home database", "NEO4J_DATABASE")
-    neo4j_ca_file: str | None = setting(None, "CA bundle (PEM), for a URI without +s", "NEO4J_CA_FILE")
+    neo4j_ca_file: str | None = setting(
+        None, "CA bundle (PEM) of Neo4j, with a URI without +s", "NEO4J_CA_FILE"
+    )
     couch_url: str | None = setting(
         None,
         "CouchDB, such as https://couch.example:6984",
@@ -98,16 +109,18 @@ class SourceSettings(BaseModel):
         pattern=r"^https?://[^/@]+(/[^@]*)?$",
     )
     couch_host: str | None = setting(None, "host of CouchDB, if COUCH_URL is not set", "COUCHDB_HOST")
-    couch_port: int = setting(5984, "port beside COUCHDB_HOST", "COUCHDB_PORT", ge=1, le=65535)
-    couch_user: str | None = setting(None, "user name", "COUCH_USER", old=("COUCHDB_USER",))
-    couch_password: SecretStr | None = setting(None, "password", "COUCH_PASSWORD", old=("COUCHDB_PASSWORD",))
+    couch_port: int = setting(5984, "port of CouchDB, used with COUCHDB_HOST", "COUCHDB_PORT", ge=1, le=65535)
+    couch_user: str | None = setting(None, "user of CouchDB", "COUCH_USER", old=("COUCHDB_USER",))
+    couch_password: SecretStr | None = setting(
+        None, "password of that user", "COUCH_PASSWORD", old=("COUCHDB_PASSWORD",)
+    )
     couch_database: str | None = setting(
         None,
         "database of bodies; none: only those that couchdb_refs name",
         "COUCH_DATABASE",
         old=("COUCHDB_DATABASE",),
     )
-    couch_ca_file: str | None = setting(None, "CA bundle (PEM)", "COUCH_CA_FILE")
+    couch_ca_file: str | None = setting(None, "CA bundle (PEM) of CouchDB", "COUCH_CA_FILE")
     search_timeout_seconds: float = setting(
         30.0,
         "read time-out of a store or of the embedding service, in seconds",
