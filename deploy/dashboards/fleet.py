@@ -50,19 +50,19 @@ _NOW = (
 _THROUGHPUT = (
     Figure(
         "Documents",
-        "Messages sent by producers, read by workers, and rows in landed shards.",
+        "Messages sent by producers, read by workers, and rows in committed shards.",
         {
             "produced": rate("shardline_documents_produced_total"),
             "consumed": rate("shardline_documents_consumed_total"),
-            "rows landed": rate("shardline_documents_written_total"),
+            "rows committed": rate("shardline_documents_written_total"),
         },
         DOCUMENTS,
         width=12,
     ),
     Figure(
-        "Bytes landed",
-        "Uncompressed bytes of rows in landed shards. Shards land whole, so that this comes in steps.",
-        {"rows landed": rate("shardline_bytes_written_total")},
+        "Bytes committed",
+        "Uncompressed bytes of rows in committed shards. It grows in steps, a whole shard each.",
+        {"rows committed": rate("shardline_bytes_written_total")},
         BYTES_PER_SECOND,
         width=12,
     ),
@@ -112,7 +112,7 @@ _LEFT_OUT = (
 _SHARDS = (
     Figure(
         "Shard size",
-        "Uncompressed bytes of landed shards.",
+        "Uncompressed bytes of committed shards.",
         {
             "median": quantile(0.5, "shardline_shard_bytes"),
             "95 %": quantile(0.95, "shardline_shard_bytes"),
@@ -143,7 +143,7 @@ _SHARDS = (
 _ERRORS = (
     Figure(
         "Errors of the store",
-        "Requests that the object store failed and that are tried again.",
+        "Failed requests to the object store, which are retried.",
         {"{{dataset_job}}": rate("shardline_store_errors_total", "dataset_job")},
         "suffix: errors/s",
         width=6,
@@ -152,8 +152,8 @@ _ERRORS = (
         by_job=True,
     ),
     Figure(
-        "Tried in vain",
-        "For how long the oldest retry of a process has had no success.",
+        "Failing retries",
+        "Seconds that the longest failing retry of a process lasts.",
         {"{{instance}}": "shardline_in_vain_seconds"},
         SECONDS,
         width=6,
@@ -171,8 +171,8 @@ _ERRORS = (
         width=6,
     ),
     Figure(
-        "Ends that nobody was told of",
-        "Tries of the webhook in the last 15 minutes that failed, and messages that were given up.",
+        "Notifications given up",
+        "Attempts of the webhook in the last 15 minutes that failed, and notifications that were given up.",
         {
             "failed": _webhooks("failed"),
             "given up": _webhooks("given_up"),

@@ -49,7 +49,7 @@ _STANDING = (
     ),
     Figure(
         "Without progress",
-        "Since when nothing was sent or landed, though there is work left.",
+        "Since when nothing of an unfinished job was sent or committed.",
         {"still": f"max (shardline_job_stalled_seconds{_JOB})"},
         SECONDS,
         Look.FIGURES,
@@ -86,11 +86,11 @@ _FUNNEL = (
     ),
     Figure(
         "Documents",
-        "Messages sent and read, and rows in landed shards.",
+        "Messages sent and read, and rows in committed shards.",
         {
             "produced": rate("shardline_documents_produced_total", where=_JOB),
             "consumed": rate("shardline_documents_consumed_total", where=_JOB),
-            "rows landed": rate("shardline_documents_written_total", where=_JOB),
+            "rows committed": rate("shardline_documents_written_total", where=_JOB),
         },
         DOCUMENTS,
     ),
@@ -162,7 +162,7 @@ _SOURCE = (
 _SHARDS = (
     Figure(
         "Shard size",
-        "Uncompressed bytes of landed shards.",
+        "Uncompressed bytes of committed shards.",
         {"median": quantile(0.5, "shardline_shard_bytes", where=_JOB)},
         BYTES,
     ),
@@ -178,7 +178,7 @@ _SHARDS = (
     ),
     Figure(
         "Errors of the store",
-        "Requests that the object store failed and that are tried again.",
+        "Failed requests to the object store, which are retried.",
         {"errors": rate("shardline_store_errors_total", where=_JOB)},
         "suffix: errors/s",
         bad=0.1,

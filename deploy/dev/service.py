@@ -28,7 +28,7 @@ ROOT = HERE.parent.parent
 HOST = "127.0.0.1"
 JAVA_AT_LEAST = 17
 START_SECONDS, STOP_SECONDS = 90.0, 30.0
-# Systems give higher ones to whoever asks for any: one of those may be taken before its service has started.
+# Systems give higher ports to clients that ask for any port, and may give one before its service has started.
 _PORTS = range(20_000, 32_000)
 
 
@@ -37,7 +37,7 @@ class ServiceError(Exception):
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
+    """Ports without a listener."""
     return list(islice(filter(_is_free, SystemRandom().sample(_PORTS, len(_PORTS))), count))
 
 
@@ -161,7 +161,7 @@ class Service:
 
 
 def http_status(url: str) -> int:
-    """The HTTP status of a GET, 0 when nobody answers."""
+    """The HTTP status of a GET; 0 without an answer."""
     try:
         with urllib.request.urlopen(url, timeout=2.0) as response:  # noqa: S310 - our own http address
             return int(response.status)

@@ -53,7 +53,7 @@ _CLASSIFIERS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Licence:
-    """A package of the lock and its licence as an SPDX expression; None where nobody says it."""
+    """A package of the lock and its licence as an SPDX expression; None where no source names it."""
 
     package: str
     version: str
