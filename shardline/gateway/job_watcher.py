@@ -103,8 +103,12 @@ class JobWatcher:
         """
         if self._table is None:
             raise BrokerUnavailable(self._reason, hint="try again in a moment")
-        known = [view for view in self._table.jobs() if view.state.state is not State.DELETED]
-        return known + [JobView(JobState(spec), Progress()) for spec in self._submitted.values()]
+        views = self._table.jobs()
+        # The client fills the table in steps: it may know a job that `_advance` has not removed yet.
+        known = {view.state.spec.job_id for view in views}
+        submitted = [spec for job_id, spec in self._submitted.items() if job_id not in known]
+        shown = [view for view in views if view.state.state is not State.DELETED]
+        return shown + [JobView(JobState(spec), Progress()) for spec in submitted]
 
     def job(self, job_id: str) -> JobView:
         """Return one job.
