@@ -8,8 +8,8 @@ async for document in api.stream_datasets(DatasetSearchQuery("Baurecht Dachanlag
     print(document.document_id, document.quality_score)
 ```
 
-Where the stores are is read from the settings when an API is made. What fails raises; nothing is
-left out quietly.
+`DatasetSearchAPI()` reads the settings: the environment, .env, shardline.toml. Every failure raises an
+error of `shardline.errors`, except in `export_to_jsonl`.
 """
 
 import logging
@@ -24,7 +24,8 @@ import orjson
 
 from shardline.services.row_stream import StreamCounts, StreamRow, row_pieces
 from shardline.services.search_job import search_body
-from shardline.services.wiring import source_factory, uds3_configured
+from shardline.services.wiring.sources import source_factory
+from shardline.services.wiring.uds3 import uds3_configured
 from shardline_common.errors import ServiceUnavailable, ShardlineError
 from shardline_common.job.spec import parse_job
 from shardline_common.runtime.atomic_file import AsyncAtomicFile, AtomicFile
@@ -45,14 +46,14 @@ UDS3_AVAILABLE: bool
 
 def __getattr__(name: str) -> Any:
     if name == "UDS3_AVAILABLE":
-        # Asked for when it is read: settings are never read at import.
+        # Computed when it is read, because settings are never read at import.
         return uds3_configured(load_settings().settings)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @dataclass
 class DatasetSearchQuery:
-    """A search. `weights` None: Shardline's own; "relational" among the types is the keyword search."""
+    """A search. Without `weights` Shardline's own apply; "relational" means the keyword search."""
 
     query_text: str
     top_k: int = 100
@@ -64,7 +65,7 @@ class DatasetSearchQuery:
 
 @dataclass
 class DatasetDocument:
-    """A document that was found and kept. `score` is its relevance."""
+    """A document that was found and passed the quality filter. `score` is its relevance."""
 
     document_id: str
     content: str
@@ -73,11 +74,11 @@ class DatasetDocument:
     quality_score: float = 0.5
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields."""
+        """Return the fields as a dict."""
         return asdict(self)
 
     def to_training_format(self) -> dict[str, Any]:
-        """The document as a training line holds it."""
+        """Return the document as a training line holds it."""
         return {
             "text": self.content,
             "metadata": self.metadata,
@@ -89,7 +90,7 @@ class DatasetDocument:
 
 
 class DatasetSearchAPI:
-    """Searches UDS3. `uds3_strategy`: a source factory of one's own; by default the settings tell."""
+    """Searches UDS3. The settings choose the stores, unless `uds3_strategy` gives a source factory."""
 
     def __init__(self, uds3_strategy: OpenSource | None = None) -> None:
         self.search_api: OpenSource | None = uds3_strategy
@@ -101,11 +102,11 @@ class DatasetSearchAPI:
     async def stream_datasets(
         self, query: DatasetSearchQuery, batch_size: int = 100
     ) -> AsyncGenerator[DatasetDocument, None]:
-        """Documents that pass the quality filter, best first, each once; memory does not grow with them.
+        """Yield the documents that pass the quality filter, best first, each once, in bounded memory.
 
         Raises:
-            JobFailed: the query does not fit the store.
-            SourceUnavailable: a store cannot be reached, also in the middle.
+            JobFailed: the store has no such field or search.
+            SourceUnavailable: a store cannot be reached; this can happen after documents were yielded.
         """
         async with aclosing(self._pieces(query, batch_size, StreamCounts())) as pieces:
             async for rows in pieces:
@@ -113,7 +114,7 @@ class DatasetSearchAPI:
                     yield _document(row)
 
     async def search_datasets(self, query: DatasetSearchQuery) -> list[DatasetDocument]:
-        """All of them as a list: for small results. Raises as `stream_datasets`."""
+        """Return the documents of `stream_datasets` as a list, and raise as it does."""
         return [document async for document in self.stream_datasets(query)]
 
     async def stream_to_jsonl(
@@ -123,24 +124,24 @@ class DatasetSearchAPI:
         batch_size: int = 100,
         tally: StreamCounts | None = None,
     ) -> int:
-        """Write the training lines to a file and give their number; the file is there whole, or not at all.
+        """Write training lines to a file and return their number. A failure leaves the file as it was.
 
         Raises:
             UsageError: the file cannot be written.
-            ShardlineError: as `stream_datasets`; what stood under the name before is untouched.
+            ShardlineError: as `stream_datasets`.
         """
-        counted = tally or StreamCounts()
+        counts = tally or StreamCounts()
         async with (
-            aclosing(self._pieces(query, batch_size, counted)) as pieces,
+            aclosing(self._pieces(query, batch_size, counts)) as pieces,
             AsyncAtomicFile(Path(output_path)) as file,
         ):
             async for rows in pieces:
                 await file.write(b"".join(row.line for row in rows))
-        _log.info("%d documents were written to %s", counted.rows, output_path)
-        return counted.rows
+        _log.info("%d documents were written to %s", counts.rows, output_path)
+        return counts.rows
 
     def _pieces(
-        self, query: DatasetSearchQuery, batch_size: int, tally: StreamCounts
+        self, query: DatasetSearchQuery, batch_size: int, counts: StreamCounts
     ) -> AsyncGenerator[list[StreamRow], None]:
         if self.search_api is None:
             raise ServiceUnavailable(
@@ -155,10 +156,10 @@ class DatasetSearchAPI:
             weights=query.weights,
         )
         spec = parse_job(orjson.dumps(body | {"job_id": "search", "name": "search"}))
-        return row_pieces(spec, self.search_api, batch_size, tally)
+        return row_pieces(spec, self.search_api, batch_size, counts)
 
     def export_to_jsonl(self, documents: Iterable[DatasetDocument], output_path: str | Path) -> bool:
-        """Write documents as training lines; makes the folders above. False, with a log line, on failure."""
+        """Write documents as training lines; creates the folders. Logs a failure and returns False."""
         lines = (escaped(orjson.dumps(document.to_training_format())) + b"\n" for document in documents)
         try:
             with AtomicFile(Path(output_path)) as file:
@@ -170,23 +171,23 @@ class DatasetSearchAPI:
         return True
 
     def get_statistics(self, documents: Sequence[DatasetDocument]) -> dict[str, Any]:
-        """Sums and means, and how many documents there are of each domain and type."""
+        """Return counts and means, and the number of documents of each domain and type."""
         count = len(documents)
-        found: dict[str, Any] = {
+        statistics: dict[str, Any] = {
             "total_documents": count,
             "avg_quality_score": _mean(document.quality_score for document in documents),
             "avg_relevance_score": _mean(document.score for document in documents),
             "total_tokens": sum(len(document.content.split()) for document in documents),
         }
         if documents:
-            found["domains"] = _counts(documents, "domain")
-            found["document_types"] = _counts(documents, "document_type")
-        return found
+            statistics["domains"] = _counts(documents, "domain")
+            statistics["document_types"] = _counts(documents, "document_type")
+        return statistics
 
 
 def _mean(values: Iterable[float]) -> float:
-    held = list(values)
-    return sum(held) / len(held) if held else 0.0
+    numbers = list(values)
+    return sum(numbers) / len(numbers) if numbers else 0.0
 
 
 def _counts(documents: Sequence[DatasetDocument], name: str) -> Mapping[str, int]:

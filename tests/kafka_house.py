@@ -11,7 +11,9 @@ from typing import Any
 from shardline.services.client import Client, JobView
 from shardline.services.kafka_admin import acls_json
 from shardline.services.sample import write_sample
-from shardline.services.wiring import kafka_options, producer_policy, slots, source_factory
+from shardline.services.wiring.broker import kafka_options
+from shardline.services.wiring.producer import job_slots, producer_policy
+from shardline.services.wiring.sources import source_factory
 from shardline_common.kafka.broker import KafkaBroker, open_kafka
 from shardline_common.kafka.options import KafkaOptions
 from shardline_common.runtime.clock import SystemClock
@@ -51,7 +53,7 @@ class House:
             Metrics(),
             source,
             producer_policy(self.settings),
-            slots(self.settings),
+            job_slots(self.settings),
         )
         return JobCoordinator(parts)
 

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from shardline.services.embedded import EmbeddedRun
-from shardline.services.wiring import source_factory
+from shardline.services.wiring.sources import source_factory
 from shardline_common.dataset.verify import Verifier
 from shardline_common.job.names import Layout
 from shardline_common.job.plan import Plan

@@ -1,4 +1,4 @@
-"""What people see: data on stdout, messages and progress on stderr."""
+"""Output of the commands: data on stdout, messages and progress on stderr."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -14,24 +14,24 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_INTERRUPTED = 0, 1, 2, 
 
 
 def messages() -> Console:
-    """The console for people: stderr."""
+    """Return a console on stderr."""
     return Console(stderr=True, highlight=False)
 
 
 def say(text: str) -> None:
-    """A message on stderr."""
+    """Print a message on stderr."""
     messages().print(text, markup=False, soft_wrap=True)
 
 
 def exit_code(error: ShardlineError) -> int:
-    """The exit code that tells a script what kind of error it was."""
+    """Return the exit code for an error."""
     if isinstance(error, UsageError):
         return EXIT_USAGE
     return EXIT_UNREACHABLE if isinstance(error, ServiceUnavailable) else EXIT_FAILED
 
 
-def complain(error: ShardlineError) -> None:
-    """An error in one sentence, and what to do about it."""
+def show_error(error: ShardlineError) -> None:
+    """Print an error and its hint on stderr."""
     console = messages()
     console.print("[bold red]error:[/] ", end="")
     console.print(str(error), markup=False, soft_wrap=True)
@@ -41,19 +41,19 @@ def complain(error: ShardlineError) -> None:
 
 
 def put(text: str) -> None:
-    """A line of data on stdout."""
+    """Print a line of data on stdout."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def put_json(value: Any) -> None:
-    """A value as JSON on stdout: indented for a terminal, one line for a program."""
+    """Print a value as JSON on stdout: indented on a terminal, else in one line."""
     option = orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0
     put(orjson.dumps(value, option=option | orjson.OPT_NON_STR_KEYS).decode())
 
 
 def put_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout."""
+    """Print a table on stdout."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")

@@ -1,8 +1,8 @@
-"""run, verify, sample: what needs no running system."""
+"""run, verify, sample: the commands that need no running system."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - Typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,16 +10,12 @@ import typer
 from shardline.cli.options import JobFile, Json, Sets, WindowName, complete, quiet_settings, read_job
 
 if TYPE_CHECKING:
-    from shardline.services.client import JobView
-    from shardline.services.embedded import RunResult
+    from shardline.services.local_run import LocalRun
     from shardline_common.dataset.verify import Report
     from shardline_common.job.spec import JobSpec
     from shardline_common.settings.load import Settings
 
-
-_SHOWN_LETTERS = 10
-# Somebody waits for the command to end.
-_TELL_SECONDS = 60.0
+_SHOWN_DEAD_LETTERS = 10
 
 
 def register(app: typer.Typer) -> None:
@@ -36,8 +32,8 @@ def run(
     output: Annotated[str, typer.Option(help="A directory, or s3://bucket/prefix.")] = "datasets",
     json: Json = False,
 ) -> None:
-    """Run a whole job in this process: no Kafka needed. Stopped or killed, run it again to go on."""
-    from shardline.services.wiring import traced
+    """Run a whole job in this process, without Kafka. To continue after a stop or a kill, run it again."""
+    from shardline.services.wiring.tracing import traced
 
     spec, settings = read_job(job, window, sets), quiet_settings()
     with traced(settings, "cli"):
@@ -47,48 +43,27 @@ def run(
 async def _run(spec: JobSpec, output: str, settings: Settings, *, json: bool) -> None:
     from shardline.cli.console import put_json
     from shardline.cli.progress import screen
-    from shardline.services.embedded import EmbeddedRun, locked_output
-    from shardline.services.webhook_setup import open_receiver
-    from shardline.services.wiring import CLOCK, open_place, open_reader, producer_policy, source_factory
-    from shardline_common.job.names import Layout
-    from shardline_common.storage.probe import probe_create_only
-    from shardline_common.telemetry.metrics import Metrics
+    from shardline.services.local_run import run_job
+    from shardline_common.runtime.threads import set_thread_pool
 
-    metrics = Metrics()
-    async with (
-        open_place(output, settings) as store,
-        open_reader(settings) as remote,
-        open_receiver(settings, metrics, most=_TELL_SECONDS) as receiver,
-    ):
-        with locked_output(output), screen() as shown:
-            await probe_create_only(store)
-            embedded = EmbeddedRun(
-                store=store,
-                clock=CLOCK,
-                metrics=metrics,
-                open_source=source_factory(settings, Path(), confined=False, remote=remote),
-                policy=producer_policy(settings),
-                spool_bytes=settings.spool_bytes,
-                uploads=settings.uploads,
-                receiver=receiver,
-            )
-            ending = await embedded.run(spec, shown.show)
-        view = ending.view
-        place = f"{store.uri}/{Layout.of(spec).root}".rstrip("/")
+    set_thread_pool()
+    with screen() as shown:
+        result = await run_job(spec, output, settings, shown.show)
     if json:
-        put_json(view.to_json() | {"dataset": place})
+        put_json(result.view.to_json() | {"dataset": result.dataset})
     else:
-        _tell(ending, place)
-    _exit_by(view)
+        _print_result(result)
+    result.view.check_completed()
 
 
-def _tell(ending: RunResult, place: str) -> None:
+def _print_result(result: LocalRun) -> None:
     from shardline.cli.console import put, say
+    from shardline.services.local_run import run_warnings
     from shardline.services.units import format_counts, format_size
     from shardline_common.job.state import State
 
-    progress, state = ending.view.progress, ending.view.state
-    for letter in ending.letters[:_SHOWN_LETTERS]:
+    progress, state = result.view.progress, result.view.state
+    for letter in result.dead_letters[:_SHOWN_DEAD_LETTERS]:
         say(f"dead letter: {letter.reason}: {letter.hint}")
     if state.state is not State.COMPLETED:
         return
@@ -96,33 +71,18 @@ def _tell(ending: RunResult, place: str) -> None:
         f"{progress.rows:,} rows ({format_size(progress.bytes)}) of {state.source_count:,} documents; "
         f"rejected: {format_counts(progress.rejected)}; dead letters: {format_counts(progress.dead)}"
     )
-    for key, sentence in (
-        ("left_out", "searches left out, not configured"),
-        ("degraded", "down, neither searched nor asked what is deleted"),
-    ):
-        if searches := state.notes.get(key):
-            say(f"warning: {sentence}: {', '.join(searches)}")
-    if state.warning:
-        say(f"warning: {state.warning}: no document passed the filters")
-    put(place)
-
-
-def _exit_by(view: JobView) -> None:
-    from shardline_common.errors import FailureCode, JobFailed
-    from shardline_common.job.state import State
-
-    if view.state.state is not State.COMPLETED:
-        code = FailureCode(view.state.code) if view.state.code else FailureCode.INTERNAL
-        raise JobFailed(code, view.state.message or view.state.state.value)
+    for warning in run_warnings(state):
+        say(f"warning: {warning}")
+    put(result.dataset)
 
 
 def verify(
     uri: Annotated[str, typer.Argument(metavar="URI", help="The dataset's folder: a directory or s3://….")],
     json: Json = False,
 ) -> None:
-    """Read a finished dataset again, every byte, and let it prove itself. Exit 1 names the first break."""
+    """Read every byte of a finished dataset and check its proof. Exit 1 names the first break."""
     report = complete(_verify(uri, quiet_settings()))
-    _report(report, json=json)
+    _print_report(report, json=json)
     if not report.ok:
         raise typer.Exit(1)
 
@@ -131,20 +91,18 @@ async def _verify(uri: str, settings: Settings) -> Report:
     from rich.progress import Progress
 
     from shardline.cli.console import messages
-    from shardline.services.wiring import open_place
-    from shardline_common.dataset.verify import Verifier
+    from shardline.services.local_run import verify_dataset
 
-    async with open_place(uri, settings) as store:
-        with Progress(console=messages(), transient=True, disable=not messages().is_terminal) as bar:
-            task = bar.add_task("verifying", total=None)
+    with Progress(console=messages(), transient=True, disable=not messages().is_terminal) as bar:
+        task = bar.add_task("verifying", total=None)
 
-            def on_shard(done: int, total: int) -> None:
-                bar.update(task, completed=done, total=total)
+        def on_shard(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
 
-            return await Verifier(store, "", on_shard).run()
+        return await verify_dataset(uri, settings, on_shard)
 
 
-def _report(report: Report, *, json: bool) -> None:
+def _print_report(report: Report, *, json: bool) -> None:
     from shardline.cli.console import put, put_json, say
     from shardline.services.units import format_counts
 
@@ -154,10 +112,10 @@ def _report(report: Report, *, json: bool) -> None:
     for problem in report.problems:
         say(f"broken: {problem}")
     if report.ok:
+        rejected, dead = format_counts(report.rejected), format_counts(report.dead_letters)
         put(
-            f"proven: {report.rows:,} rows in {report.shards} shards, "
-            f"rejected {format_counts(report.rejected)}, "
-            f"dead letters {format_counts(report.dead_letters)}, digest {report.digest}"
+            f"proven: {report.rows:,} rows in {report.shards} shards, rejected {rejected}, "
+            f"dead letters {dead}, digest {report.digest}"
         )
 
 

@@ -22,35 +22,34 @@ Key = Annotated[str, typer.Argument(metavar="KEY", help="As `dead-letters list` 
 
 
 @app.command("list", epilog="Example: shardline dead-letters list --job laws-2026")
-def list_letters(
+def list_dead_letters(
     job: Annotated[str | None, typer.Option(help="Only this job's.")] = None, json: Json = False
 ) -> None:
     """List dead letters with their reasons."""
     from shardline.cli.console import put_json, put_table
 
-    letters = complete(_letters(quiet_settings()))
-    chosen = [letter for _, letter in sorted(letters.items()) if job is None or letter.job_id == job]
+    dead_letters = complete(_dead_letters(quiet_settings()))
+    chosen = [one for _, one in sorted(dead_letters.items()) if job is None or one.job_id == job]
     if json:
-        put_json([_plain(letter) for letter in chosen])
+        put_json([_plain(one) for one in chosen])
         return
-    put_table(
-        ("key", "reason", "what is wrong"), [(letter.key, letter.reason, letter.hint) for letter in chosen]
-    )
+    put_table(("key", "reason", "what is wrong"), [(one.key, one.reason, one.hint) for one in chosen])
 
 
-def _plain(letter: DeadLetterRecord) -> dict[str, object]:
+def _plain(dead_letter: DeadLetterRecord) -> dict[str, object]:
     from dataclasses import asdict
 
-    original = (letter.original or b"").decode("utf-8", "backslashreplace")
-    return asdict(letter) | {"original": original if letter.original is not None else None}
+    original = dead_letter.original
+    return asdict(dead_letter) | {
+        "original": None if original is None else original.decode("utf-8", "backslashreplace")
+    }
 
 
-async def _letters(settings: Settings) -> Mapping[str, DeadLetterRecord]:
-    from shardline.services.client import Client
-    from shardline.services.wiring import open_broker
+async def _dead_letters(settings: Settings) -> Mapping[str, DeadLetterRecord]:
+    from shardline.services.client import open_client
 
-    async with open_broker(settings) as broker:
-        return await Client(broker, settings.jobs_partitions).dead_letters()
+    async with open_client(settings) as client:
+        return await client.dead_letters()
 
 
 @app.command(epilog="Example: shardline dead-letters show dataset.jobs/3/17")
@@ -62,21 +61,21 @@ def show(
     """Show a dead letter with its original."""
     from shardline.cli.console import put_json, put_table
 
-    letter = _one(complete(_letters(quiet_settings())), key)
+    dead_letter = _find(complete(_dead_letters(quiet_settings())), key)
     if raw:
-        sys.stdout.buffer.write(letter.original or b"")
+        sys.stdout.buffer.write(dead_letter.original or b"")
     elif json:
-        put_json(_plain(letter))
+        put_json(_plain(dead_letter))
     else:
-        put_table(("field", ""), [(name, str(value)) for name, value in _plain(letter).items()])
+        put_table(("field", ""), [(name, str(value)) for name, value in _plain(dead_letter).items()])
 
 
-def _one(letters: Mapping[str, DeadLetterRecord], key: str) -> DeadLetterRecord:
+def _find(dead_letters: Mapping[str, DeadLetterRecord], key: str) -> DeadLetterRecord:
     from shardline_common.errors import UsageError
 
-    if key not in letters:
+    if key not in dead_letters:
         raise UsageError(f"there is no dead letter '{key}'", hint="`shardline dead-letters list` lists them")
-    return letters[key]
+    return dead_letters[key]
 
 
 @app.command(epilog="Example: shardline dead-letters requeue dataset.jobs/3/17")
@@ -87,19 +86,18 @@ def requeue(key: Key) -> None:
     from shardline_common.job.names import JOBS
 
     settings = quiet_settings()
-    letter = _one(complete(_letters(settings)), key)
-    if not key.startswith(JOBS + "/") or letter.original is None:
+    dead_letter = _find(complete(_dead_letters(settings)), key)
+    if not key.startswith(JOBS + "/") or dead_letter.original is None:
         raise UsageError(
             "only job messages can be sent again; a document comes from its source",
-            hint="mend the document in its source and submit a new job",
+            hint="correct the document in its source and submit a new job",
         )
-    complete(_requeue(letter, settings))
+    complete(_requeue(dead_letter, settings))
     say(f"{key} was sent again")
 
 
-async def _requeue(letter: DeadLetterRecord, settings: Settings) -> None:
-    from shardline.services.client import Client
-    from shardline.services.wiring import open_broker
+async def _requeue(dead_letter: DeadLetterRecord, settings: Settings) -> None:
+    from shardline.services.client import open_client
 
-    async with open_broker(settings) as broker:
-        await Client(broker, settings.jobs_partitions).requeue(letter)
+    async with open_client(settings) as client:
+        await client.requeue(dead_letter)

@@ -1,4 +1,4 @@
-"""doctor: what is configured, whether it works, and what others must set up for it."""
+"""doctor: what is configured, whether it works, and what administrators must set up."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from shardline.cli.options import Json, Sets, WindowName, complete, read_job
 
 if TYPE_CHECKING:
     from shardline_common.job.spec import JobSpec
-    from shardline_common.ports.broker import TopicSpec
     from shardline_common.settings.load import Loaded, Settings
 
 
@@ -48,7 +47,7 @@ def doctor(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     sets: Sets = None,
     json: Json = False,
 ) -> None:
-    """Show where each setting comes from, and try all that is configured: services, stores, folders."""
+    """Show where each setting comes from, and check all that is configured: services, stores, folders."""
     from shardline_common.settings.load import load_settings
     from shardline_common.telemetry.logs import log_to_stderr
 
@@ -68,10 +67,10 @@ def doctor(  # noqa: PLR0913, PLR0917 - each is an option of the command line
 
 def _show_data(settings: Settings, job_id: str | None, *, json: bool) -> None:
     from shardline.cli.console import put_json, put_table
-    from shardline.services.data_inventory import PLACES, look_for
+    from shardline.services.data_inventory import PLACES, find_data
 
     if job_id is not None:
-        found = complete(look_for(settings, job_id))
+        found = complete(find_data(settings, job_id))
         rows = [(one.place, one.found) for one in found]
         put_json([one.to_json() for one in found]) if json else put_table(("place", "what is there"), rows)
     elif json:
@@ -92,8 +91,11 @@ def _print_acls(settings: Settings, *, json: bool) -> None:
 def _print_topics(settings: Settings, job: JobSpec | None, *, json: bool) -> None:
     from shardline.cli.console import put, put_json
     from shardline.services.kafka_admin import topic_commands
+    from shardline_producer.topics import attempt_topic_spec, system_topics
 
-    topics, prefix = _topics(settings, job), settings.kafka_topic_prefix
+    topics, prefix = system_topics(settings.jobs_partitions), settings.kafka_topic_prefix
+    if job is not None:
+        topics.append(attempt_topic_spec(job, 1, settings.topic_limit_bytes))
     if json:
         put_json(
             [
@@ -105,28 +107,19 @@ def _print_topics(settings: Settings, job: JobSpec | None, *, json: bool) -> Non
         put("\n".join(topic_commands(topics, prefix, settings.kafka_replication_factor)))
 
 
-def _topics(settings: Settings, job: JobSpec | None) -> list[TopicSpec]:
-    from shardline_producer.topics import attempt_topic_spec, system_topics
-
-    found = system_topics(settings.jobs_partitions)
-    if job is None:
-        return found
-    return [*found, attempt_topic_spec(job, 1, settings.topic_limit_bytes)]
-
-
 def _create_themis_indexes(settings: Settings, job: JobSpec, *, json: bool) -> None:
     from shardline.cli.console import put, put_json
-    from shardline.services import doctor as tried
+    from shardline.services.doctor import create_themis_indexes
 
-    done = complete(tried.create_themis_indexes(settings, job))
+    done = complete(create_themis_indexes(settings, job))
     put_json({"done": done}) if json else put("\n".join(done))
 
 
 def _examine(loaded: Loaded, *, json: bool) -> None:
     from shardline.cli.console import EXIT_UNREACHABLE, put, put_json, put_table
-    from shardline.services import doctor as tried
+    from shardline.services.doctor import examine
 
-    checks = complete(tried.examine(loaded.settings))
+    checks = complete(examine(loaded.settings))
     if json:
         rows = [{"name": name, "value": value, "from": origin} for name, value, origin in loaded.shown()]
         put_json(

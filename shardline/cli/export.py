@@ -1,18 +1,13 @@
-"""export: Clara's script. A search straight into a local file, without Kafka or a store of datasets."""
+"""export: Clara's script. Writes a search of UDS3 to a local file, without Kafka or a store of datasets."""
 
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003 - Typer reads the annotations
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from shardline.cli.options import Json, complete, quiet_settings
-
-if TYPE_CHECKING:
-    from shardline.clara import DatasetSearchQuery
-    from shardline.services.row_stream import StreamCounts
-    from shardline_common.settings.load import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -34,35 +29,31 @@ def export(
     json: Json = False,
 ) -> None:
     """Search UDS3 and write the training lines to a file, as Clara's script did. Exit 1 on any failure."""
-    from shardline.clara import DatasetSearchQuery
-    from shardline.cli.console import EXIT_FAILED, complain, put_json, say
+    from shardline.clara import DatasetSearchAPI, DatasetSearchQuery
+    from shardline.cli.console import EXIT_FAILED, put_json, say, show_error
     from shardline.services.row_stream import StreamCounts
     from shardline_common.errors import ServiceUnavailable
 
-    settings, tally = quiet_settings(), StreamCounts()
-    asked = DatasetSearchQuery(
+    settings, counts = quiet_settings(), StreamCounts()
+    search = DatasetSearchQuery(
         query_text=query,
         top_k=top_k,
         filters={"domain": domain} if domain else None,
         min_quality_score=min_quality,
         weights={"vector": 0.6, "graph": 0.4},
     )
+    if not settings.streaming_enabled:
+        show_error(ServiceUnavailable("streaming is off (STREAMING_ENABLED=false)"))
+        raise typer.Exit(EXIT_FAILED)
     try:
-        complete(_export(asked, output, batch_size or settings.streaming_batch_size, settings, tally))
+        api = DatasetSearchAPI()
+        complete(api.stream_to_jsonl(search, output, batch_size or settings.streaming_batch_size, counts))
     except ServiceUnavailable as error:
-        complain(error)
+        # Clara's script exits with 1 also when a service cannot be reached.
+        show_error(error)
         raise typer.Exit(EXIT_FAILED) from None
     if json:
-        put_json({"output": str(output), "rows": tally.rows, "read": tally.read, "rejected": tally.rejected})
-    say(f"{tally.rows:,} of {tally.read:,} documents were written to {output}")
-
-
-async def _export(
-    query: DatasetSearchQuery, output: Path, batch_size: int, settings: Settings, tally: StreamCounts
-) -> None:
-    from shardline.clara import DatasetSearchAPI
-    from shardline_common.errors import ServiceUnavailable
-
-    if not settings.streaming_enabled:
-        raise ServiceUnavailable("streaming is off (STREAMING_ENABLED=false)")
-    await DatasetSearchAPI().stream_to_jsonl(query, output, batch_size, tally)
+        put_json(
+            {"output": str(output), "rows": counts.rows, "read": counts.read, "rejected": counts.rejected}
+        )
+    say(f"{counts.rows:,} of {counts.read:,} documents were written to {output}")

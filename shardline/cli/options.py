@@ -1,4 +1,4 @@
-"""Options that many commands share. Light: imported at every start."""
+"""Options, settings and job files of the commands. Imports little, because every start imports it."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ Port = Annotated[
 
 
 class Interrupted(Exception):
-    """The user pressed Ctrl-C; the message says what became of the work."""
+    """The user pressed Ctrl-C. The message says how the work can be continued."""
 
 
-_KEPT = "interrupted; what landed is kept, run the same command again to go on"
+_RESUMABLE = "interrupted; finished segments are kept, run the same command again to continue"
 
 
-def complete(work: Coroutine[Any, Any, T], interrupted: str = _KEPT) -> T:
-    """Run a command's coroutine to its end.
+def complete(work: Coroutine[Any, Any, T], interrupted: str = _RESUMABLE) -> T:
+    """Run a command's coroutine and return its result.
 
     Raises:
-        Interrupted: on Ctrl-C, after everything was cleaned up.
+        Interrupted: Ctrl-C was pressed, and the coroutine has cleaned up.
     """
     try:
         return asyncio.run(work)
@@ -59,14 +59,14 @@ def complete(work: Coroutine[Any, Any, T], interrupted: str = _KEPT) -> T:
 
 
 def settings(**flags: object) -> Settings:
-    """The settings of this process; old names are mentioned on stderr, and logging is set up."""
+    """Load the settings of a long-running process, and configure logging by them."""
     found = _load(flags)
     _log_by(found, found.log_level, found.log_format)
     return found
 
 
 def quiet_settings() -> Settings:
-    """The settings of a command for people: its logs start at warnings, unless LOG_LEVEL says other."""
+    """Load the settings of a command, and configure logging: from warnings on, unless LOG_LEVEL is set."""
     found = _load({})
     level = "WARNING" if found.log_level == "INFO" else found.log_level
     _log_by(found, level, "console" if found.log_format == "auto" else found.log_format)
@@ -90,10 +90,10 @@ def _log_by(found: Settings, level: str, style: str) -> None:
 
 
 def read_job(path: Path, window: str | None = None, sets: Sequence[str] | None = None) -> JobSpec:
-    """The job of a file, its placeholders filled.
+    """Read a job file and fill its placeholders. A job without an id gets the default one.
 
     Raises:
-        UsageError: it cannot be read, a placeholder has no value, or it breaks the schema.
+        UsageError: the file cannot be read, a placeholder has no value, or the job breaks the schema.
     """
     import sys
 
@@ -105,11 +105,11 @@ def read_job(path: Path, window: str | None = None, sets: Sequence[str] | None =
         text = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    found = _window(window, warn=names_days(text)) if window else None
-    return parse_job(fill_job(text, found, sets or ()), default_id=True)
+    days = _date_range(window, warn=names_days(text)) if window else None
+    return parse_job(fill_job(text, days, sets or ()), default_id=True)
 
 
-def _window(text: str, *, warn: bool) -> DateRange:
+def _date_range(text: str, *, warn: bool) -> DateRange:
     from shardline.cli.console import say
     from shardline.services.date_range import parse_date_range
     from shardline_common.runtime.clock import SystemClock
@@ -117,5 +117,5 @@ def _window(text: str, *, warn: bool) -> DateRange:
     today = SystemClock().now().date()
     found = parse_date_range(text, today)
     if warn and found.last >= today:
-        say(f"warning: {found.last} is not over in UTC: what comes later will not be in the dataset")
+        say(f"warning: {found.last} is not over in UTC: later documents will not be in the dataset")
     return found

@@ -1,8 +1,7 @@
-"""preview: what a job would do, before it does it."""
+"""preview: what a job would do."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,8 +10,6 @@ from shardline.cli.options import JobFile, Json, Sets, WindowName, complete, qui
 
 if TYPE_CHECKING:
     from shardline.services.preview import Preview
-    from shardline_common.job.spec import JobSpec
-    from shardline_common.settings.load import Settings
 
 _EPILOG = (
     "Examples: shardline preview job.json · shardline preview job.json --documents 10000 --json | jq .rows · "
@@ -34,27 +31,20 @@ def preview(
     show: Annotated[int, typer.Option(min=0, help="Documents to show.")] = 5,
     json: Json = False,
 ) -> None:
-    """Show what a job would do, without doing it; nothing is written, and no Kafka is needed.
+    """Show what a job would do, without doing it: nothing is written, and no Kafka is needed.
 
-    That is: columns, the first documents with their scores, what would be rejected and why, and an
-    estimate of rows and bytes from what was looked at.
+    Shows the columns, the first documents with their scores, what would be rejected and why, and an
+    estimate of rows and bytes from the documents that were read.
     """
     from shardline.cli.console import put_json
+    from shardline.services.preview import preview_job
 
-    found = complete(_preview(read_job(job, window, sets), quiet_settings(), documents, seconds))
+    spec = read_job(job, window, sets)
+    found = complete(preview_job(spec, quiet_settings(), documents=documents, seconds=seconds))
     if json:
         put_json(found.to_json(show))
     else:
         _show(found, show)
-
-
-async def _preview(spec: JobSpec, settings: Settings, documents: int, seconds: float) -> Preview:
-    from shardline.services.preview import preview as look
-    from shardline.services.wiring import open_reader, source_factory
-
-    async with open_reader(settings) as remote:
-        source = source_factory(settings, Path(), confined=False, remote=remote)
-        return await look(spec, source, documents=documents, seconds=seconds)
 
 
 def _show(found: Preview, show: int) -> None:

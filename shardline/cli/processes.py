@@ -23,13 +23,13 @@ def register(app: typer.Typer) -> None:
 
 
 def producer(metrics_port: Port = None) -> None:
-    """Take jobs from Kafka and stream their documents into a topic each. Start as many as you like."""
+    """Take jobs from Kafka and stream the documents of each into a topic. Any number of them can run."""
     found = settings(metrics_port=metrics_port)
     _run("producer", found)
 
 
 def worker(metrics_port: Port = None) -> None:
-    """Filter documents and land them as shards in S3. Start as many as you like."""
+    """Filter documents and write them as shards to S3. Any number of them can run."""
     found = settings(metrics_port=metrics_port)
     _run("worker", found)
 
@@ -47,7 +47,7 @@ def gateway(
 
 
 def _run(kind: str, found: Settings) -> None:
-    from shardline.services.wiring import traced
+    from shardline.services.wiring.tracing import traced
 
     with traced(found, kind):
         complete(_serve(kind, found))

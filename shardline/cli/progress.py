@@ -21,7 +21,7 @@ _STYLE = {State.COMPLETED: "green", State.FAILED: "red", State.CANCELLED: "yello
 
 
 def job_panel(view: JobView, rates: JobRates) -> RenderableType:
-    """A job as people watch it: state, bar, percent, rate, time left, lag, and what became of documents."""
+    """Render a job: state, bar, percent, rate, time left, lag, and the counts of its documents."""
     state, progress = view.state, view.progress
     head = Table.grid(padding=(0, 2))
     style = _STYLE.get(state.state, "cyan")
@@ -36,7 +36,7 @@ def job_panel(view: JobView, rates: JobRates) -> RenderableType:
         f"lag {view.lag:,}",
     )
     lines: list[RenderableType] = [head]
-    # Shards land whole: before the first of them only this tells that the job moves.
+    # Before the first segment is committed, only the documents read show that the job moves.
     pace = f" ({rates.read:,.0f}/s)" if rates.read and state.active else ""
     about = f"  read {state.source_count:,}{pace} · kept {progress.rows:,} ({format_size(progress.bytes)})"
     about += f" · rejected: {format_counts(progress.rejected)} · dead letters: {format_counts(progress.dead)}"
@@ -47,26 +47,26 @@ def job_panel(view: JobView, rates: JobRates) -> RenderableType:
 
 
 class Screen:
-    """Shows a job's progress: live on a terminal, else a line now and then."""
+    """Shows a job's progress: a live panel on a terminal, else a line for each change of its state."""
 
     def __init__(self, live: Live | None) -> None:
         self._live = live
         self._estimator = RateEstimator()
-        self._said: State | None = None
+        self._printed: State | None = None
 
     def show(self, view: JobView) -> None:
-        """Show this view."""
+        """Show a view of the job."""
         rates = self._estimator.add(view, time.monotonic())
         if self._live is not None:
             self._live.update(job_panel(view, rates))
-        elif view.state.state is not self._said:
-            self._said = view.state.state
+        elif view.state.state is not self._printed:
+            self._printed = view.state.state
             say(f"{view.state.spec.job_id}: {view.state.state.value}")
 
 
 @contextmanager
 def screen() -> Iterator[Screen]:
-    """A screen on stderr; a bar only on a terminal."""
+    """Open a screen on stderr."""
     if not sys.stderr.isatty():
         yield Screen(None)
         return

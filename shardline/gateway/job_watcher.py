@@ -8,7 +8,7 @@ from typing import Literal
 
 from shardline.services.client import Client, JobTable, JobView, submission
 from shardline.services.job_rates import JobRates, RateEstimator
-from shardline_common.dataset.events import Progress
+from shardline_common.dataset.events import EventTotals
 from shardline_common.errors import BrokerUnavailable, JobConflict, JobInvalid, JobUnknown, ServiceUnavailable
 from shardline_common.job.names import JOBS
 from shardline_common.job.spec import JobSpec, Request, parse_message
@@ -108,7 +108,7 @@ class JobWatcher:
         known = {view.state.spec.job_id for view in views}
         submitted = [spec for job_id, spec in self._submitted.items() if job_id not in known]
         shown = [view for view in views if view.state.state is not State.DELETED]
-        return shown + [JobView(JobState(spec), Progress()) for spec in submitted]
+        return shown + [JobView(JobState(spec), EventTotals()) for spec in submitted]
 
     def job(self, job_id: str) -> JobView:
         """Return one job.

@@ -23,15 +23,11 @@ from shardline.gateway.rate_limits import RequestLimits
 from shardline.gateway.signed_links import LinkSigner
 from shardline.gateway.uds3_status import Uds3Status
 from shardline.gateway.users import SecurityPolicy, security_policy
-from shardline.services.wiring import (
-    CLOCK,
-    open_broker,
-    open_reader,
-    open_store,
-    source_factory,
-    uds3_probe,
-    uds3_searches,
-)
+from shardline.services.wiring import CLOCK
+from shardline.services.wiring.broker import open_broker
+from shardline.services.wiring.sources import source_factory
+from shardline.services.wiring.stores import open_source_s3, open_store
+from shardline.services.wiring.uds3 import uds3_probe, uds3_searches
 from shardline_common.errors import UsageError
 from shardline_common.job.spec import SearchType
 from shardline_common.ports.broker import Broker
@@ -72,7 +68,7 @@ async def serve_gateway(settings: Settings) -> None:
     async with (
         open_broker(settings) as broker,
         _open_datasets(settings) as datasets,
-        open_reader(settings) as remote,
+        open_source_s3(settings) as remote,
     ):
         open_source = source_factory(settings, settings.files_root, confined=True, remote=remote)
         access = SourceAccess(open_source, uds3_probe(settings), uds3_searches(settings))

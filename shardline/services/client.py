@@ -1,23 +1,32 @@
-"""Talking to a running system: submit and request, and the view of its jobs."""
+"""A client of a running system: submit jobs, send requests about them, and follow their state."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from shardline_common.dataset.events import Event, Progress, fold
-from shardline_common.errors import JobConflict, JobUnknown
+from shardline.services.wiring.broker import open_broker
+from shardline_common.dataset.events import Event, EventTotals, fold
+from shardline_common.errors import FailureCode, JobConflict, JobFailed, JobUnknown, UsageError
 from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, EVENTS, JOBS
 from shardline_common.job.spec import JobSpec, Request
-from shardline_common.job.state import JobState, State, latest_states
+from shardline_common.job.state import RETRIABLE, JobState, State, latest_states
 from shardline_common.job.trace_headers import trace_headers
 from shardline_common.ports.broker import Broker, Message, Record, TableReader
+from shardline_common.settings.load import Settings
 from shardline_common.telemetry.tracing import current, span
 from shardline_producer.topics import ensure_system_topics
 
+Action = Literal["cancel", "retry", "delete"]
 _DEADLINE = 60.0
-UNKNOWN_HINT = "`shardline jobs` lists them; one submitted a moment ago is known once a producer has taken it"
+_WATCH_SECONDS = 0.5
+# A submitted job that no producer has accepted after this time is worth a message.
+_ACCEPT_SECONDS = 5.0
+UNKNOWN_HINT = (
+    "`shardline jobs` lists them; a job that was just submitted is known once a producer has accepted it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +34,11 @@ class JobView:
     """A job as `status` shows it: its checkpoint and the fold of its events."""
 
     state: JobState
-    progress: Progress
+    progress: EventTotals
 
     @property
     def lag(self) -> int:
-        """Messages produced that no chain holds, as far as was heard."""
+        """Messages produced that no chain holds, according to the last events."""
         return max(0, self.state.produced - self.progress.chained)
 
     @property
@@ -40,8 +49,14 @@ class JobView:
         done = self.progress.chained / self.state.produced if self.state.produced else 0.0
         return self.state.progress * min(1.0, done)
 
+    def check_completed(self) -> None:
+        """Raise JobFailed, with the code and message of the job's end, unless the job is completed."""
+        if self.state.state is not State.COMPLETED:
+            code = FailureCode(self.state.code) if self.state.code else FailureCode.INTERNAL
+            raise JobFailed(code, self.state.message or self.state.state.value)
+
     def to_json(self) -> dict[str, Any]:
-        """The view as `status --json` prints it."""
+        """Return the view as `status --json` prints it."""
         state, progress = self.state, self.progress
         return {
             "job_id": state.spec.job_id,
@@ -68,18 +83,18 @@ class JobView:
 
 
 class JobTable:
-    """All jobs, kept up to date from the checkpoints and events topics."""
+    """The state of all jobs, kept up to date from the checkpoints and events topics."""
 
     def __init__(self) -> None:
         self._states: dict[str, JobState] = {}
         self._events: dict[str, dict[int, Event]] = {}
 
     def apply_checkpoints(self, records: Sequence[Record]) -> None:
-        """Take in checkpoints; the last of a job stands."""
+        """Apply checkpoints; the last one of a job is its state."""
         self._states |= latest_states(records)
 
     def apply_events(self, records: Sequence[Record]) -> None:
-        """Take in events, in any order."""
+        """Apply events, in any order."""
         for record in records:
             if record.value is None:
                 continue
@@ -89,12 +104,16 @@ class JobTable:
                 known[event.partition] = event
 
     def jobs(self) -> list[JobView]:
-        """All jobs, the oldest first."""
+        """Return all jobs, the oldest first."""
         states = sorted(self._states.values(), key=lambda state: (state.accepted_at, state.spec.job_id))
         return [self._view(state) for state in states]
 
     def job(self, job_id: str) -> JobView:
-        """One job. Raises JobUnknown."""
+        """Return one job.
+
+        Raises:
+            JobUnknown: no checkpoint names it.
+        """
         if job_id not in self._states:
             raise JobUnknown(f"no job '{job_id}' is known", hint=UNKNOWN_HINT)
         return self._view(self._states[job_id])
@@ -104,19 +123,22 @@ class JobTable:
 
 
 class Client:
-    """Submits, requests and watches through Kafka alone."""
+    """Submits, requests and follows jobs through Kafka alone.
+
+    `partitions` is the number of partitions of dataset.jobs when this client has to create it.
+    """
 
     def __init__(self, broker: Broker, partitions: int) -> None:
         self._broker = broker
         self._partitions = partitions
 
     async def job_table(self) -> JobTable:
-        """The jobs as they stand now."""
+        """Read the state of all jobs as of now."""
         async with aclosing(self.follow(0.0)) as tables:
             return await anext(tables)
 
     async def follow(self, interval: float) -> AsyncGenerator[JobTable, None]:
-        """The table, again every `interval` seconds or so, for as long as it is asked for."""
+        """Yield the table of jobs about every `interval` seconds, without end. It is one object, updated."""
         table = JobTable()
         await ensure_system_topics(self._broker, self._partitions)
         async with (
@@ -131,10 +153,10 @@ class Client:
                 table.apply_events(await _drain(events, 0.05))
 
     async def submit(self, spec: JobSpec) -> JobView | None:
-        """Submit a job; gives its view where the same job is known already.
+        """Submit a job. Returns its view when the same job was accepted before, else None.
 
         Raises:
-            JobConflict: the id belongs to another job.
+            JobConflict: a job with the same id and another body was accepted before.
         """
         try:
             view = (await self.job_table()).job(spec.job_id)
@@ -150,13 +172,63 @@ class Client:
         return view
 
     async def request(self, request: Request) -> JobView:
-        """Send a request about a known job. Raises JobUnknown."""
+        """Send a request about a job. Returns the job's view before the request.
+
+        Raises:
+            JobUnknown: no job has the id.
+        """
         view = (await self.job_table()).job(request.job_id)
         await self._broker.publish(JOBS, [Message(request.job_id.encode(), request.body())])
         return view
 
+    async def request_action(self, job_id: str, action: Action) -> JobView:
+        """Send a request about a job if its state allows it. Returns the job's view before the request.
+
+        Raises:
+            JobUnknown: no job has the id.
+            UsageError: the job is in a state in which the action has no effect.
+        """
+        view = (await self.job_table()).job(job_id)
+        state = view.state.state
+        if action == "retry" and state not in RETRIABLE:
+            raise UsageError(f"the job is {state}; only a failed or cancelled one can be retried")
+        if action == "cancel" and not view.state.active:
+            raise UsageError(f"the job is {state}; there is nothing to cancel")
+        return await self.request(Request(job_id=job_id, action=action))
+
+    async def wait(
+        self,
+        job_id: str,
+        on_view: Callable[[JobView], None],
+        *,
+        until: Callable[[JobView], bool] = lambda view: not view.state.active,
+        on_unaccepted: Callable[[], None] = lambda: None,
+    ) -> JobView:
+        """Follow a job until it has ended, and return its last view.
+
+        Args:
+            job_id: the job; it need not be accepted yet.
+            on_view: called with each view, about every half second.
+            until: which view ends the wait.
+            on_unaccepted: called once when no producer has accepted the job after 5 seconds.
+        """
+        started, warned = time.monotonic(), False
+        async with aclosing(self.follow(_WATCH_SECONDS)) as tables:
+            async for table in tables:
+                try:
+                    view = table.job(job_id)
+                except JobUnknown:
+                    if not warned and time.monotonic() - started > _ACCEPT_SECONDS:
+                        warned = True
+                        on_unaccepted()
+                    continue
+                on_view(view)
+                if until(view):
+                    return view
+        raise AssertionError("follow never ends")
+
     async def dead_letters(self) -> Mapping[str, DeadLetterRecord]:
-        """The dead letters that are kept, by key; a tombstone forgets one."""
+        """Read the dead letters that the topic keeps, by key; a tombstone removes one."""
         await ensure_system_topics(self._broker, self._partitions)
         async with self._broker.table_reader(DEAD_LETTERS) as table:
             records = await table.catch_up(deadline=_DEADLINE)
@@ -165,15 +237,26 @@ class Client:
             key: DeadLetterRecord.decode(record) for key, record in latest.items() if record.value is not None
         }
 
-    async def requeue(self, letter: DeadLetterRecord) -> None:
-        """Send a job message's original again, as it is, to dataset.jobs, and forget the letter."""
-        key = (letter.job_id or "").encode()
-        await self._broker.publish(JOBS, [Message(key, letter.original)])
-        await self._broker.publish(DEAD_LETTERS, [Message(letter.key.encode(), None)])
+    async def requeue(self, dead_letter: DeadLetterRecord) -> None:
+        """Send the original of a refused job message to dataset.jobs again, and remove the dead letter."""
+        key = (dead_letter.job_id or "").encode()
+        await self._broker.publish(JOBS, [Message(key, dead_letter.original)])
+        await self._broker.publish(DEAD_LETTERS, [Message(dead_letter.key.encode(), None)])
+
+
+@asynccontextmanager
+async def open_client(settings: Settings) -> AsyncIterator[Client]:
+    """Open a client on the Kafka of the settings.
+
+    Raises:
+        BrokerUnavailable: Kafka cannot be reached or refuses the credentials.
+    """
+    async with open_broker(settings) as broker:
+        yield Client(broker, settings.jobs_partitions)
 
 
 def submission(spec: JobSpec) -> Message:
-    """The message that submits a job; its trace, if it has one, stands beside the body."""
+    """Return the message that submits a job. The current trace, if any, is in its headers."""
     return Message(spec.job_id.encode(), spec.body(), headers=trace_headers(current()))
 
 

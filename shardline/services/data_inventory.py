@@ -1,12 +1,12 @@
-"""Where personal data can lie, for how long, and what `delete` does to it: `doctor --data`."""
+"""Where personal data can be stored, for how long, and what `delete` does to it: `doctor --data`."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from shardline.services.client import Client
 from shardline.services.units import format_size
-from shardline.services.wiring import open_broker, open_store
+from shardline.services.wiring.broker import open_broker
+from shardline.services.wiring.stores import open_store
 from shardline_common.job.names import (
     ATTEMPT_TOPICS,
     CHECKPOINTS,
@@ -17,15 +17,13 @@ from shardline_common.job.names import (
     job_key,
 )
 from shardline_common.job.names import parse_attempt_topic as parsed
-from shardline_common.job.state import JobState
-from shardline_common.ports.broker import Broker
 from shardline_common.ports.store import ObjectStore
 from shardline_common.settings.load import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class DataLocation:
-    """One place: what of a person it can hold, how long it keeps it, and what `delete` does there."""
+    """A place: which personal data it can hold, how long it keeps them, and what `delete` does there."""
 
     place: str
     holds: str
@@ -33,7 +31,7 @@ class DataLocation:
     deleted: str
 
     def to_json(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the fields as `doctor --data --json` prints them."""
         return asdict(self)
 
 
@@ -105,49 +103,42 @@ PLACES = (
 
 @dataclass(frozen=True, slots=True)
 class DataFinding:
-    """What a job has there now."""
+    """A place, and what it holds of one job now."""
 
     place: str
     found: str
 
     def to_json(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the fields as `doctor --data --json` prints them."""
         return asdict(self)
 
 
-async def look_for(settings: Settings, job_id: str) -> list[DataFinding]:
-    """What there is of one job, in every place that can be seen from here.
+async def find_data(settings: Settings, job_id: str) -> list[DataFinding]:
+    """Look for the data of one job in Kafka, in the store of the settings and on this machine.
 
     Raises:
         JobUnknown: no job has this id.
-        ServiceUnavailable: Kafka or the store cannot be asked.
+        ServiceUnavailable: Kafka or the store cannot be reached.
     """
     async with open_broker(settings) as broker:
         client = Client(broker, settings.jobs_partitions)
         state = (await client.job_table()).job(job_id).state
-        found = await _topics(broker, client, state)
-    if settings.s3_bucket is not None:
-        async with open_store(settings) as (store, _):
-            found += await _objects(store, state)
-    return [*found, _spool(settings.spool_dir)]
-
-
-async def _topics(broker: Broker, client: Client, state: JobState) -> list[DataFinding]:
-    job_id = state.spec.job_id
-    attempts = [name for name in await broker.topics() if (parsed(name) or ("",))[0] == job_id]
-    letters = [one for one in (await client.dead_letters()).values() if one.job_id == job_id]
-    return [
+        attempts = [name for name in await broker.topics() if (parsed(name) or ("",))[0] == job_id]
+        dead_letters = [one for one in (await client.dead_letters()).values() if one.job_id == job_id]
+    found = [
         DataFinding(f"topic {ATTEMPT_TOPICS}{job_id}.N", ", ".join(attempts) or "none"),
-        DataFinding(f"topic {DEAD_LETTERS}", f"{len(letters):,} letters of this job"),
+        DataFinding(f"topic {DEAD_LETTERS}", f"{len(dead_letters):,} letters of this job"),
         DataFinding(f"topic {CHECKPOINTS}", f"the job is {state.state}"),
     ]
-
-
-async def _objects(store: ObjectStore, state: JobState) -> list[DataFinding]:
-    layout = Layout.of(state.spec)
-    inside = ("data/", "rejected/", "_state/", "manifest.json", "README.md")
-    prefixes = [job_key(state.spec.job_id), *(layout.root + name for name in inside), layout.exports]
-    return [DataFinding(f"{store.uri}/{prefix}", await _counted(store, prefix)) for prefix in prefixes]
+    if settings.s3_bucket is not None:
+        layout = Layout.of(state.spec)
+        inside = ("data/", "rejected/", "_state/", "manifest.json", "README.md")
+        prefixes = [job_key(job_id), *(layout.root + name for name in inside), layout.exports]
+        async with open_store(settings) as (store, _):
+            found += [DataFinding(f"{store.uri}/{one}", await _counted(store, one)) for one in prefixes]
+    segments = sum(1 for _ in settings.spool_dir.glob("shardline-*/segment-*"))
+    where = f"spool {settings.spool_dir} on this machine"
+    return [*found, DataFinding(where, f"{segments:,} open segments of all jobs")]
 
 
 async def _counted(store: ObjectStore, prefix: str) -> str:
@@ -155,8 +146,3 @@ async def _counted(store: ObjectStore, prefix: str) -> str:
     async for info in store.list(prefix):
         count, total = count + 1, total + info.size
     return f"{count:,} objects, {format_size(total)}" if count else "none"
-
-
-def _spool(folder: Path) -> DataFinding:
-    count = sum(1 for _ in folder.glob("shardline-*/segment-*"))
-    return DataFinding(f"spool {folder} on this machine", f"{count:,} open segments of all jobs")

@@ -1,4 +1,4 @@
-"""Windows of time: which days a recurring export is about. Pure; all days are days in UTC."""
+"""The days of a recurring export, from the text of `--window`. Pure; all days are days in UTC."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _HINT = "today, yesterday, last-week, last-month, 2026-11-25, 2026-w48, 2026-11,
 
 @dataclass(frozen=True, slots=True)
 class DateRange:
-    """Days from `first` to `last`, both included, under a name that fits into a job id."""
+    """The days from `first` to `last`, both included. `name` can be part of a job id."""
 
     name: str
     first: date
@@ -22,7 +22,7 @@ class DateRange:
 
     @property
     def values(self) -> dict[str, str]:
-        """What the placeholders of a job stand for (docs/recurring.md)."""
+        """The values of a job's placeholders, by name (docs/recurring.md)."""
         return {
             "window": self.name,
             "from": self.first.isoformat(),
@@ -36,21 +36,21 @@ PLACEHOLDERS = tuple(DateRange("", date.min, date.min).values)
 
 
 def parse_date_range(text: str, today: date) -> DateRange:
-    """The window that a text names, seen from a day.
+    """Parse `yesterday`, `2026-w48` and the like; relative names are relative to `today`.
 
     Raises:
-        UsageError: it names none.
+        UsageError: the text names no days.
     """
     relative = _relative(today).get(text)
     if relative is not None:
         return relative
     try:
-        window = _absolute(text.lower())
+        found = _absolute(text.lower())
     except ValueError as error:
         raise UsageError(f"--window {text}: {error}", hint=_HINT) from None
-    if window is None:
+    if found is None:
         raise UsageError(f"--window {text} is no window", hint=_HINT)
-    return window
+    return found
 
 
 def _relative(today: date) -> Mapping[str, DateRange]:

@@ -1,4 +1,4 @@
-"""What `doctor` tries: each part of the installation, with a sentence for what is wrong."""
+"""The checks of `doctor`: one for each part of the installation, with a sentence about what it found."""
 
 import os
 import shutil
@@ -8,10 +8,12 @@ from functools import partial
 from typing import Any
 
 from shardline.services.processes import AUTO_CREATE
-from shardline.services.store_adapters import probes
 from shardline.services.units import format_size
-from shardline.services.webhook_setup import try_webhook
-from shardline.services.wiring import open_broker, open_store, open_themis_client, uds3_stores
+from shardline.services.wiring.broker import open_broker
+from shardline.services.wiring.sources import open_themis_client
+from shardline.services.wiring.stores import open_store
+from shardline.services.wiring.uds3 import probes, uds3_stores
+from shardline.services.wiring.webhook import try_webhook
 from shardline_common.errors import ShardlineError, UsageError
 from shardline_common.job.names import CHECKPOINTS, JOBS
 from shardline_common.job.spec import JobSpec
@@ -23,24 +25,24 @@ from shardline_producer.sources.themis.indexes import check_server, create_index
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing tried. `ok` None: not configured, so not tried."""
+    """The result of one check. `ok` is None when the part is not configured and was not checked."""
 
     name: str
     ok: bool | None
     found: str
 
     def row(self) -> tuple[str, str, str]:
-        """For a table."""
+        """Return the check as a row of `doctor`'s table."""
         mark = {True: "ok", False: "FAILED", None: "-"}[self.ok]
         return (self.name, mark, self.found)
 
     def to_json(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the check as `doctor --json` prints it."""
         return asdict(self)
 
 
 async def examine(settings: Settings) -> list[Check]:
-    """Try everything; one failure does not hide another."""
+    """Run every check; a check that fails does not stop the others."""
     tries: list[tuple[str, Callable[[Settings], Awaitable[str]]]] = [
         ("kafka", _kafka),
         ("object store", _store),
@@ -100,10 +102,11 @@ async def _themis(settings: Settings) -> str:
 
 
 async def create_themis_indexes(settings: Settings, spec: JobSpec) -> list[str]:
-    """Make the indexes that a job over ThemisDB needs. What was done, a sentence each.
+    """Create the indexes that a job over ThemisDB needs. Returns a sentence for each of them.
 
     Raises:
-        UsageError: the job reads something else.
+        UsageError: the job does not read ThemisDB.
+        JobFailed: THEMIS_URL is not set.
     """
     if spec.source.type != "themis":
         raise UsageError(f"the job reads '{spec.source.type}', not ThemisDB")
@@ -128,7 +131,7 @@ async def _kafka(settings: Settings) -> str:
     if jobs and checkpoints and jobs != checkpoints:
         raise ShardlineError(f"{JOBS} and {CHECKPOINTS} differ in their partitions", hint="make them equal")
     if creates is None:
-        found += "; whether auto.create.topics.enable is false may not be seen from here"
+        found += "; this user may not read whether auto.create.topics.enable is false"
     return f"{found}; warning: {AUTO_CREATE}" if creates else found
 
 
@@ -141,7 +144,7 @@ async def _store(settings: Settings) -> str:
 async def _spool(settings: Settings) -> str:
     folder = settings.spool_dir
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ShardlineError(f"{folder} is no folder that can be written", hint="set SHARDLINE_SPOOL_DIR")
+        raise ShardlineError(f"{folder} is no writable folder", hint="set SHARDLINE_SPOOL_DIR")
     free = shutil.disk_usage(folder).free
     if free < settings.spool_bytes:
         raise ShardlineError(

@@ -1,16 +1,13 @@
-"""`shardline run`: the same producer and worker on an in-memory broker, in one process."""
+"""A whole job in one process: the producer and the worker of Kafka jobs, on an in-memory broker."""
 
 import asyncio
-import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shardline.services.client import Client, JobView
-from shardline_common.errors import UsageError
 from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.names import DEAD_LETTERS, EVENTS, Layout
 from shardline_common.job.outcome import latest_attempt
@@ -21,8 +18,6 @@ from shardline_common.ports.broker import TopicSpec
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.tasks import leaf_errors
-from shardline_common.runtime.threads import set_thread_pool
-from shardline_common.storage.directory import HIDDEN
 from shardline_common.telemetry.metrics import Metrics
 from shardline_consumer.context import WorkerContext
 from shardline_consumer.spool.budget import SpoolBudget
@@ -36,7 +31,7 @@ from shardline_producer.topics import ensure_system_topics
 
 _PARTITIONS = 1
 _WATCH_SECONDS = 0.2
-# Nobody reads these for days here: what is kept of them must not grow with the dataset.
+# These topics live in memory: what they keep must not grow with the dataset.
 _BOUNDED = (
     TopicSpec(EVENTS, _PARTITIONS, {"retention.bytes": str(1 << 20)}),
     TopicSpec(DEAD_LETTERS, _PARTITIONS, {"cleanup.policy": "compact", "retention.bytes": str(1 << 20)}),
@@ -44,16 +39,16 @@ _BOUNDED = (
 
 
 @dataclass(frozen=True, slots=True)
-class RunResult:
-    """How a run ended: the job's last view, and the latest dead letters (about a MiB of them)."""
+class EmbeddedResult:
+    """The last view of an ended job, and its latest dead letters (about 1 MiB of them)."""
 
     view: JobView
-    letters: list[DeadLetterRecord]
+    dead_letters: list[DeadLetterRecord]
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedRun:
-    """One job, one process: where it lands, what it reads, and how much room it may take."""
+    """Runs jobs into one store. `spool_bytes` bounds the open segments, `uploads` the puts at once."""
 
     store: ObjectStore
     clock: Clock
@@ -65,32 +60,43 @@ class EmbeddedRun:
     spool_dir: Path = Path(tempfile.gettempdir())
     receiver: Receiver | None = None
 
-    async def run(self, spec: JobSpec, on_progress: Callable[[JobView], None]) -> RunResult:
-        """Run the job to its end; what an earlier, killed run landed is kept and continued.
+    async def run(self, spec: JobSpec, on_view: Callable[[JobView], None]) -> EmbeddedResult:
+        """Run the job to its end, and call `on_view` with its view about five times a second.
 
-        A job that failed or was cancelled before is retried.
+        Segments that an earlier, killed run committed are kept, and the job continues behind them. A job
+        that failed or was cancelled before is retried. When this call is cancelled, or `on_view` raises,
+        producer and worker are stopped first.
+
+        Raises:
+            StoreUnavailable: the store cannot be reached.
+            SpoolError: the spool folder cannot be written.
         """
-        set_thread_pool()
         ended_before, _ = await latest_attempt(self.store, Layout.of(spec))
         broker = MemoryBroker()
         for topic in _BOUNDED:
             await broker.create_topic(topic)
         await ensure_system_topics(broker, _PARTITIONS)
         client = Client(broker, _PARTITIONS)
-        with spool_folder(self.spool_dir) as spool, leaf_errors():
-            async with asyncio.TaskGroup() as tasks:
-                running = [
-                    tasks.create_task(self._owner(broker).run(), name="producer"),
-                    tasks.create_task(self._worker(broker, spool).run(), name="worker"),
-                ]
-                view = await _see_through(client, spec, ended_before, on_progress)
-                letters = await client.dead_letters()
-                for task in running:
-                    task.cancel()
-        return RunResult(view, sorted(letters.values(), key=lambda letter: letter.position))
+        try:
+            with spool_folder(self.spool_dir) as spool, leaf_errors():
+                async with asyncio.TaskGroup() as tasks:
+                    running = [
+                        tasks.create_task(self._coordinator(broker).run(), name="producer"),
+                        tasks.create_task(self._worker(broker, spool).run(), name="worker"),
+                    ]
+                    view = await _follow_to_end(client, spec, ended_before, on_view)
+                    dead_letters = await client.dead_letters()
+                    for task in running:
+                        task.cancel()
+        except ExceptionGroup as group:
+            if len(group.exceptions) == 1:
+                # Such as the one error of `on_view`: the caller sees it as it was raised.
+                raise group.exceptions[0] from None
+            raise
+        return EmbeddedResult(view, sorted(dead_letters.values(), key=lambda one: one.position))
 
-    def _owner(self, broker: MemoryBroker) -> JobCoordinator:
-        # The topic goes with the process: no grace time for it.
+    def _coordinator(self, broker: MemoryBroker) -> JobCoordinator:
+        # The topic ends with the process: it needs no grace time.
         policy = replace(self.policy, topic_grace=0.0)
         return JobCoordinator(
             ProducerContext(
@@ -121,35 +127,8 @@ class EmbeddedRun:
         )
 
 
-@contextmanager
-def locked_output(output: str) -> Iterator[None]:
-    """Keep a second run out of a local output. On S3 create-only puts keep two runs apart.
-
-    Raises:
-        UsageError: another run writes there.
-    """
-    if output.startswith("s3://") or os.name != "posix":
-        yield
-        return
-    import fcntl  # noqa: PLC0415 - not on Windows
-
-    folder = Path(output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".shardline-lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # What a killed run was writing when it died.
-            shutil.rmtree(folder / HIDDEN, ignore_errors=True)
-            yield
-    except BlockingIOError:
-        hint = "wait for it to end, or choose another --output"
-        raise UsageError(f"another run is writing to {output}", hint=hint) from None
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise UsageError(f"{output} cannot be written: {error.strerror}") from None
-
-
-async def _see_through(
-    client: Client, spec: JobSpec, ended_before: int, on_progress: Callable[[JobView], None]
+async def _follow_to_end(
+    client: Client, spec: JobSpec, ended_before: int, on_view: Callable[[JobView], None]
 ) -> JobView:
     await client.submit(spec)
     retried = False
@@ -158,11 +137,11 @@ async def _see_through(
             view = next((view for view in table.jobs() if view.state.spec.job_id == spec.job_id), None)
             if view is None:
                 continue
-            on_progress(view)
+            on_view(view)
             again = view.state.state in RETRIABLE and view.state.attempt <= ended_before
             if again and not retried:
                 retried = True
                 await client.request(Request(job_id=spec.job_id, action="retry"))
             elif not (view.state.active or again or view.state.pending_notifications):
                 return view
-    raise AssertionError("the table never ends")
+    raise AssertionError("follow never ends")

@@ -1,6 +1,6 @@
-"""Placeholders in a job file: `${name}` in its texts is filled before the job is looked at. Pure.
+"""Placeholders in a job file: `${name}` in a string is filled before the job is parsed. Pure.
 
-The job message knows none of this: what is submitted is a job like any other.
+A job message has no placeholders: the job that is submitted is a job like any other.
 """
 
 import re
@@ -16,18 +16,18 @@ _PLACE = re.compile(r"\$(\$?)\{([a-z][a-z0-9_]*)\}")
 
 
 def fill_job(body: bytes, window: DateRange | None, sets: Sequence[str]) -> bytes:
-    """The job with every placeholder filled: those of the window, and each NAME=VALUE of `sets`.
+    """Fill every placeholder of a job's JSON from the window and from each NAME=VALUE of `sets`.
 
-    `$${name}` is the text `${name}`. The values stay texts, whatever they hold: they cannot change the
-    job's structure.
+    `$${name}` becomes the text `${name}`. Values are inserted into strings, so they cannot change the
+    structure of the job. A body that is no JSON is returned as it is.
 
     Raises:
-        UsageError: a placeholder has no value, or a value no placeholder.
+        UsageError: a placeholder has no value, or a value has no placeholder.
     """
     try:
         job = orjson.loads(body)
     except orjson.JSONDecodeError:
-        # Whoever reads the job says where it is broken.
+        # Parsing the job reports where the JSON is broken.
         return body
     values = _sets(sets) | (window.values if window else {})
     used: set[str] = set()
@@ -44,7 +44,7 @@ def fill_job(body: bytes, window: DateRange | None, sets: Sequence[str]) -> byte
 
 
 def names_days(body: bytes) -> bool:
-    """Whether the job's content hangs on when the window begins or ends, not on its name alone."""
+    """Whether the job uses a day of the window, and not only its name."""
     places = {name for escaped, name in _PLACE.findall(body.decode(errors="replace")) if not escaped}
     return not places.isdisjoint(set(PLACEHOLDERS) - {"window"})
 

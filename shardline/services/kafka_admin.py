@@ -1,6 +1,6 @@
-"""What an administrator of Kafka does for Shardline: rights for each process, and topics made beforehand.
+"""Commands for an administrator of Kafka: ACLs for each process, and topics created in advance.
 
-`doctor --print-acls` and `doctor --print-topics` print it, under the prefix of the settings.
+`doctor --print-acls` and `doctor --print-topics` print them, under the prefix of the settings.
 """
 
 import shlex
@@ -23,9 +23,9 @@ from shardline_common.ports.broker import TopicSpec
 
 @dataclass(frozen=True, slots=True)
 class KafkaAcl:
-    """Operations on one resource, or with `prefixed` on all whose names begin so.
+    """Operations on one resource, or with `prefixed` on all resources whose names start with `name`.
 
-    `resource` is `topic`, `group` or `transactional-id`; operations are named as kafka-acls.sh does.
+    `resource` is `topic`, `group` or `transactional-id`; operations have the names of kafka-acls.sh.
     """
 
     resource: str
@@ -34,11 +34,11 @@ class KafkaAcl:
     prefixed: bool = False
 
     def under(self, prefix: str) -> "KafkaAcl":
-        """The right on the resource under a prefix."""
+        """Return the ACL with a prefix before the name."""
         return KafkaAcl(self.resource, prefix + self.name, self.operations, self.prefixed)
 
     def command(self, principal: str) -> str:
-        """The command that grants it."""
+        """Return the command that adds the ACL."""
         words = ["--add", "--allow-principal", principal]
         for operation in self.operations:
             words += ["--operation", operation]
@@ -46,7 +46,7 @@ class KafkaAcl:
         return f"kafka-acls.sh {ADMIN} {shlex.join([*words, f'--{self.resource}', self.name])}"
 
     def to_json(self, principal: str) -> dict[str, Any]:
-        """For programs."""
+        """Return the ACL as `doctor --print-acls --json` prints it."""
         return {
             "principal": principal,
             "resource_type": self.resource,
@@ -58,7 +58,7 @@ class KafkaAcl:
 
 ADMIN = '--bootstrap-server "$KAFKA" --command-config admin.properties'
 
-# Whoever looks at jobs first sees that the topics are there; Read and Write include Describe.
+# A client checks that all system topics exist before it reads any; Read and Write include Describe.
 _READER = (
     KafkaAcl("topic", JOBS, ("Describe",)),
     KafkaAcl("topic", CHECKPOINTS, ("Read",)),
@@ -71,7 +71,7 @@ ROLES: Mapping[str, Sequence[KafkaAcl]] = {
         KafkaAcl("topic", CHECKPOINTS, ("Read", "Write", "Create")),
         KafkaAcl("topic", EVENTS, ("Write", "Create")),
         KafkaAcl("topic", DEAD_LETTERS, ("Read", "Write", "Create")),
-        # Delete is the right to trim as well; DescribeConfigs tells whether a topic that is there suits.
+        # Delete includes trimming; DescribeConfigs is needed to check a topic that exists already.
         KafkaAcl("topic", ATTEMPT_TOPICS, ("Write", "Create", "Delete", "DescribeConfigs"), prefixed=True),
         KafkaAcl("group", PRODUCERS, ("Read",)),
         KafkaAcl("transactional-id", TRANSACTIONAL_IDS, ("Write",), prefixed=True),
@@ -91,17 +91,17 @@ ROLES: Mapping[str, Sequence[KafkaAcl]] = {
 
 
 def rights(prefix: str) -> dict[str, list[KafkaAcl]]:
-    """The rights of each role on the topics, groups and transactional ids under the prefix."""
+    """Return the ACLs of each role under a prefix."""
     return {role: [right.under(prefix) for right in found] for role, found in ROLES.items()}
 
 
 def principal(role: str) -> str:
-    """The name that the commands use; another is put in its place."""
+    """Return the placeholder principal of a role; the administrator replaces it."""
     return f"User:shardline-{role}"
 
 
 def acl_commands(prefix: str) -> list[str]:
-    """kafka-acls.sh commands, those of each role under a comment."""
+    """Return kafka-acls.sh commands; a comment with the role stands before those of each role."""
     lines = []
     for role, found in rights(prefix).items():
         lines += [f"# {role}", *(right.command(principal(role)) for right in found)]
@@ -109,13 +109,13 @@ def acl_commands(prefix: str) -> list[str]:
 
 
 def acls_json(prefix: str) -> dict[str, list[dict[str, Any]]]:
-    """The same for programs."""
+    """Return the ACLs of each role as JSON values."""
     found = rights(prefix).items()
     return {role: [right.to_json(principal(role)) for right in each] for role, each in found}
 
 
 def topic_commands(topics: Iterable[TopicSpec], prefix: str, replication: int) -> list[str]:
-    """kafka-topics.sh commands that make these topics; a `replication` of -1 is the brokers' default."""
+    """Return kafka-topics.sh commands that create topics; a `replication` of -1 is the brokers' default."""
     return [
         f"kafka-topics.sh {ADMIN} {shlex.join(_creation(topic, prefix, replication))}" for topic in topics
     ]

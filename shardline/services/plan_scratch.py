@@ -1,4 +1,4 @@
-"""The plan of a stream, for as long as the stream lasts: a little in memory, more on disk, never for ever."""
+"""The plan of a stream: up to 1 MiB in memory, the rest on disk, removed when the stream ends."""
 
 import asyncio
 import tempfile
@@ -14,10 +14,10 @@ _IN_MEMORY = 1 << 20
 
 
 class ScratchPlanPages:
-    """Implements `sources.source.PlanPages` for one reader. Nobody resumes a stream: nothing is synced."""
+    """Implements `sources.source.PlanPages` for one reader. Nothing is synced: a stream is never resumed."""
 
     def __init__(self) -> None:
-        self._held: dict[str, bytes | Path] = {}
+        self._pages: dict[str, bytes | Path] = {}
         self._size = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -31,14 +31,14 @@ class ScratchPlanPages:
             await run_in_thread(self._folder.cleanup)
 
     async def create_or_get(self, name: str, body: bytes) -> bytes:
-        """Keep a part, or give the one that stands."""
-        if name in self._held:
+        """Keep a page if its name is new, and return the body that is kept under the name."""
+        if name in self._pages:
             return await self.get(name)
         self._size += len(body)
         if self._size <= _IN_MEMORY:
-            self._held[name] = body
+            self._pages[name] = body
         else:
-            self._held[name] = await run_in_thread(partial(self._write, len(self._held), body))
+            self._pages[name] = await run_in_thread(partial(self._write, len(self._pages), body))
         return body
 
     def _write(self, number: int, body: bytes) -> Path:
@@ -52,13 +52,13 @@ class ScratchPlanPages:
         return path
 
     async def get(self, name: str) -> bytes:
-        """A part's bytes."""
-        held = self._held[name]
-        return held if isinstance(held, bytes) else await asyncio.to_thread(held.read_bytes)
+        """Return the body of a page."""
+        page = self._pages[name]
+        return page if isinstance(page, bytes) else await asyncio.to_thread(page.read_bytes)
 
     async def names(self, folder: str) -> list[str]:
-        """Names in a folder."""
+        """Return the sorted names of the pages that stand directly in a folder ("" is the root)."""
         inside = f"{folder}/" if folder else ""
         return sorted(
-            name for name in self._held if name.startswith(inside) and "/" not in name[len(inside) :]
+            name for name in self._pages if name.startswith(inside) and "/" not in name[len(inside) :]
         )

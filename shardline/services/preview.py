@@ -1,4 +1,4 @@
-"""`shardline preview`: what a job would do, from its first documents. Writes nothing, and needs no Kafka."""
+"""What a job would do, estimated from its first documents. Nothing is written, and no Kafka is needed."""
 
 import asyncio
 from collections import Counter
@@ -6,24 +6,30 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from shardline.services.judging import ContentJudge
+from shardline.services.wiring.sources import source_factory
+from shardline.services.wiring.stores import open_source_s3
 from shardline_common.job.columns import Columns
 from shardline_common.job.messages import Position
 from shardline_common.job.plan import Plan
 from shardline_common.job.spec import JobSpec
 from shardline_common.memory.store import MemoryStore
 from shardline_common.runtime.threads import run_in_thread
-from shardline_consumer.filters.clara import judge
+from shardline_common.settings.load import Settings
 from shardline_producer.plan import make_plan
 from shardline_producer.plan_pages import StoredPlanPages
-from shardline_producer.rows import RowRenderer
 from shardline_producer.sources.source import InvalidDocument, OpenSource, Source, SourceItem
 
 
 @dataclass(frozen=True, slots=True)
 class JudgedDocument:
-    """What would become of one document. `reason` None: a row of `bytes` bytes; else why it is none."""
+    """What would become of one document: a row of `bytes` bytes when `reason` is None.
+
+    Otherwise `reason` says why there would be no row; `dead` tells a dead letter from a rejection.
+    """
 
     document_id: str
     title: str | None
@@ -38,31 +44,35 @@ class JudgedDocument:
 
 @dataclass(slots=True)
 class PreviewSample:
-    """What was read of the source, in its order; `whole`: that is all there is."""
+    """The documents that were read, in source order. `whole`: the source has no more."""
 
     documents: list[JudgedDocument] = field(default_factory=list)
     whole: bool = False
     position: Position | None = None
 
-    def add(self, judged: Sequence[JudgedDocument], items: Sequence[SourceItem]) -> None:
-        """Add what was made of items."""
-        self.documents += judged
-        self.position = items[len(judged) - 1].position
-
     def reasons(self, *, dead: bool) -> dict[str, int]:
-        """Rejections, or dead letters, by reason."""
+        """Count the rejections, or the dead letters, by reason."""
         found = Counter(one.reason for one in self.documents if one.reason and one.dead == dead)
         return dict(sorted((str(reason), number) for reason, number in found.items()))
 
     @property
     def rows(self) -> list[JudgedDocument]:
-        """Those that become rows."""
+        """The documents that become rows."""
         return [one for one in self.documents if one.reason is None]
+
+    @property
+    def mean_quality_score(self) -> float | None:
+        """The mean over all documents that have a score."""
+        scores = [one.quality_score for one in self.documents if one.quality_score is not None]
+        return round(sum(scores) / len(scores), 4) if scores else None
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a job would do. `documents`, `rows` and `bytes` are estimates unless the sample is whole."""
+    """What a job would do. `documents`, `rows` and `bytes` are estimates unless the sample is whole.
+
+    They are None when nothing is known about how far the sample reaches into the source.
+    """
 
     source: dict[str, Any]
     columns: dict[str, str]
@@ -72,9 +82,8 @@ class Preview:
     sample: PreviewSample
 
     def to_json(self, shown: int) -> dict[str, Any]:
-        """For programs; the first `shown` documents in detail."""
+        """Return the preview as `preview --json` prints it, the first `shown` documents in detail."""
         sample = self.sample
-        scores = [one.quality_score for one in sample.documents if one.quality_score is not None]
         return {
             "source": self.source,
             "columns": self.columns,
@@ -88,18 +97,30 @@ class Preview:
                 "bytes": sum(one.bytes for one in sample.rows),
                 "rejected": sample.reasons(dead=False),
                 "dead_letters": sample.reasons(dead=True),
-                "mean_quality_score": round(sum(scores) / len(scores), 4) if scores else None,
+                "mean_quality_score": sample.mean_quality_score,
             },
             "first": [asdict(one) for one in sample.documents[:shown]],
         }
 
 
-async def preview(spec: JobSpec, open_source: OpenSource, *, documents: int, seconds: float) -> Preview:
-    """Plan the job and judge its first documents, at most so many and for at most so long.
+async def preview_job(spec: JobSpec, settings: Settings, *, documents: int, seconds: float) -> Preview:
+    """Preview a job over the sources of the settings; relative paths start from the working directory.
 
     Raises:
-        JobFailed: what would fail the job.
-        SourceUnavailable: the source is away.
+        JobFailed: the job would fail at planning.
+        SourceUnavailable: the source cannot be reached.
+    """
+    async with open_source_s3(settings) as remote:
+        source = source_factory(settings, Path(), confined=False, remote=remote)
+        return await preview(spec, source, documents=documents, seconds=seconds)
+
+
+async def preview(spec: JobSpec, open_source: OpenSource, *, documents: int, seconds: float) -> Preview:
+    """Plan the job, then judge its first documents: at most `documents`, for at most `seconds`.
+
+    Raises:
+        JobFailed: the job would fail at planning.
+        SourceUnavailable: the source cannot be reached.
     """
     source = open_source(spec, StoredPlanPages(MemoryStore(), ""))
     plan = await make_plan(spec, source)
@@ -108,67 +129,62 @@ async def preview(spec: JobSpec, open_source: OpenSource, *, documents: int, sec
         async with asyncio.timeout(seconds):
             await _read(spec, source, plan, sample, documents)
     except TimeoutError:
-        # A slow source: what came in time is the sample.
+        # A slow source: the documents that arrived in time are the sample.
         pass
     count = _count(source, plan, sample)
-    share = count / len(sample.documents) if count is not None and sample.documents else None
+    scale = count / len(sample.documents) if count is not None and sample.documents else None
     empty = 0 if sample.whole else None
     return Preview(
         {"type": spec.source.type, **plan.notes},
         plan.columns,
         count,
-        round(len(sample.rows) * share) if share is not None else empty,
-        round(sum(one.bytes for one in sample.rows) * share) if share is not None else empty,
+        round(len(sample.rows) * scale) if scale is not None else empty,
+        round(sum(one.bytes for one in sample.rows) * scale) if scale is not None else empty,
         sample,
     )
 
 
-async def _read(spec: JobSpec, source: Source, plan: Plan, sample: PreviewSample, most: int) -> None:
-    columns = Columns.from_json(plan.columns)
+async def _read(spec: JobSpec, source: Source, plan: Plan, sample: PreviewSample, at_most: int) -> None:
+    judge = ContentJudge(spec, Columns.from_json(plan.columns))
     async with aclosing(source.read(plan.frozen, None)) as batches:
         async for batch in batches:
-            wanted = batch[: most - len(sample.documents)]
-            sample.add(await run_in_thread(partial(_judge_all, spec, columns, wanted)), wanted)
-            if len(sample.documents) == most:
-                sample.whole = most == (spec.query.top_k or 0)
+            items = batch[: at_most - len(sample.documents)]
+            sample.documents += await run_in_thread(partial(_judge_all, spec, judge, items))
+            sample.position = items[-1].position
+            if len(sample.documents) == at_most:
+                sample.whole = at_most == (spec.query.top_k or 0)
                 return
     sample.whole = True
 
 
 def _count(source: Source, plan: Plan, sample: PreviewSample) -> int | None:
-    """How many documents there are, by how far into the source the sample reaches."""
+    """Estimate the number of documents from how far into the source the sample reaches."""
     if sample.whole:
         return len(sample.documents)
     share = source.progress(plan.frozen, sample.position)
-    # At its end by its own estimate, and there is more: the estimate says nothing.
+    # At 1 the source's own estimate puts the sample at the end, although there is more: it says nothing.
     usable = 0 < share < 1 and sample.documents
     return round(len(sample.documents) / share) if usable else None
 
 
-def _judge_all(spec: JobSpec, columns: Columns, items: Sequence[SourceItem]) -> list[JudgedDocument]:
-    return [_judged(spec, columns, item) for item in items]
+def _judge_all(spec: JobSpec, judge: ContentJudge, items: Sequence[SourceItem]) -> list[JudgedDocument]:
+    return [_judged(spec, judge, item) for item in items]
 
 
-def _judged(spec: JobSpec, columns: Columns, item: SourceItem) -> JudgedDocument:
-    content = item.content
-    if isinstance(content, InvalidDocument):
-        return JudgedDocument(
-            content.key, None, 0, 0, 0.0, None, content.dead_letter.reason, dead=True, bytes=0
-        )
-    renderer = RowRenderer(spec, columns)
-    facts, head, tail = row = renderer.render(content)
-    verdict = judge(facts, spec.quality.min_score)
-    dead_letter = renderer.check_size(row)
-    reason = verdict.reason.value if verdict.reason else None
+def _judged(spec: JobSpec, judge: ContentJudge, item: SourceItem) -> JudgedDocument:
+    content, judged = item.content, judge.judge(item.content)
+    if isinstance(content, InvalidDocument) or judged.facts is None:
+        key = content.key if isinstance(content, InvalidDocument) else content.id
+        return JudgedDocument(key, None, 0, 0, 0.0, None, judged.reason, dead=True, bytes=0)
     title = content.metadata.get("title")
     return JudgedDocument(
         document_id=content.id,
         title=title if isinstance(title, str) else None,
-        chars=facts.chars,
-        words=facts.words,
-        relevance_score=round(facts.relevance, spec.relevance_decimals),
-        quality_score=float(verdict.text),
-        reason=dead_letter.reason if dead_letter else reason,
-        dead=dead_letter is not None,
-        bytes=len(head) + len(verdict.text) + len(tail) if reason is None and dead_letter is None else 0,
+        chars=judged.facts.chars,
+        words=judged.facts.words,
+        relevance_score=round(judged.facts.relevance, spec.relevance_decimals),
+        quality_score=judged.quality_score,
+        reason=judged.reason,
+        dead=judged.dead,
+        bytes=len(judged.line),
     )

@@ -1,15 +1,18 @@
-"""The long-running processes, put together."""
+"""The long-running producer and worker: their adapters, their health, and their work."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from shardline.services.webhook_setup import open_receiver
-from shardline.services.wiring import CLOCK, open_broker, open_store, producer_policy, slots, source_factory
+from shardline.services.wiring import CLOCK
+from shardline.services.wiring.broker import open_broker
+from shardline.services.wiring.producer import job_slots, producer_policy
+from shardline.services.wiring.sources import source_factory
+from shardline.services.wiring.stores import open_store
+from shardline.services.wiring.webhook import open_receiver
 from shardline_common.errors import BrokerUnavailable
 from shardline_common.kafka.broker import KafkaBroker
-from shardline_common.ports.broker import Broker
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.retry import longest_failing, retry_forever
 from shardline_common.runtime.tasks import leaf_errors
@@ -27,13 +30,13 @@ from shardline_producer.topics import ensure_system_topics
 
 _log = logging.getLogger(__name__)
 AUTO_CREATE = (
-    "auto.create.topics.enable is true: a client with old metadata may bring a deleted topic back; "
+    "auto.create.topics.enable is true: a client with old metadata may create a deleted topic again; "
     "set it to false on the brokers"
 )
 
 
 async def serve_producer(settings: Settings) -> None:
-    """Run a producer until cancelled.
+    """Run a producer until the task is cancelled.
 
     Raises:
         UsageError: a setting is wrong, or the store does not honour create-only puts.
@@ -44,22 +47,22 @@ async def serve_producer(settings: Settings) -> None:
         open_broker(settings) as broker,
         open_store(settings) as (store, client),
     ):
-        parts = ProducerContext(
+        context = ProducerContext(
             broker=broker,
             store=store,
             clock=CLOCK,
             metrics=metrics,
             open_source=source_factory(settings, settings.files_root, confined=True, remote=client),
             policy=producer_policy(settings),
-            slots=slots(settings),
+            slots=job_slots(settings),
             receiver=receiver,
         )
-        owner = JobCoordinator(parts)
-        await _serve(settings, metrics, broker, store, owner.run, owner.ready)
+        coordinator = JobCoordinator(context)
+        await _serve(settings, metrics, broker, store, coordinator.run, coordinator.ready)
 
 
 async def serve_worker(settings: Settings) -> None:
-    """Run a worker until cancelled.
+    """Run a worker until the task is cancelled.
 
     Raises:
         UsageError: a setting is wrong, or the store does not honour create-only puts.
@@ -92,17 +95,29 @@ async def _serve(
     work: Callable[[], Awaitable[None]],
     joined: asyncio.Event,
 ) -> None:
-    started = asyncio.Event()
+    """Serve metrics and health, wait for the store and the topics, then run `work` until it is cancelled."""
+    probed = asyncio.Event()
+
+    async def kafka() -> str | None:
+        await broker.check()
+        return None
+
+    async def progress() -> str | None:
+        failing = longest_failing(CLOCK)
+        if failing is None or failing[1] < settings.stuck_seconds:
+            return None
+        return f"failing for {failing[1]:.0f} s: {failing[0]}"
+
     probes: dict[str, Probe] = {
-        "kafka": _kafka_probe(broker),
-        "store": _started_probe(started),
-        "joined": _joined_probe(joined),
-        "progress": _progress_probe(settings.stuck_seconds),
+        "kafka": kafka,
+        "store": _event_probe(probed, "the object store has not answered yet"),
+        "joined": _event_probe(joined, "the jobs have not been read yet"),
+        "progress": progress,
     }
     async with serve_health(metrics, probes, settings.metrics_host, settings.metrics_port) as port:
         _log.info("serving /metrics, /healthz and /readyz on port %d", port)
         await retry_forever(lambda: probe_create_only(store), CLOCK, "probe the store")
-        started.set()
+        probed.set()
         await retry_forever(
             lambda: ensure_system_topics(broker, settings.jobs_partitions), CLOCK, "look for the topics"
         )
@@ -111,40 +126,15 @@ async def _serve(
             await work()
 
 
+def _event_probe(event: asyncio.Event, missing: str) -> Probe:
+    async def probe() -> str | None:
+        return None if event.is_set() else missing
+
+    return probe
+
+
 async def warn_of_brokers(broker: KafkaBroker) -> None:
-    """Say at the start what is better not so."""
+    """Log a warning when the brokers create topics by themselves."""
     with suppress(BrokerUnavailable):
         if await broker.creates_topics_by_itself():
             _log.warning("%s", AUTO_CREATE)
-
-
-def _kafka_probe(broker: Broker) -> Probe:
-    async def probe() -> str | None:
-        await broker.check()
-        return None
-
-    return probe
-
-
-def _started_probe(started: asyncio.Event) -> Probe:
-    async def probe() -> str | None:
-        return None if started.is_set() else "the object store has not answered yet"
-
-    return probe
-
-
-def _progress_probe(limit: float) -> Probe:
-    async def probe() -> str | None:
-        vain = longest_failing(CLOCK)
-        if vain is None or vain[1] < limit:
-            return None
-        return f"tried in vain for {vain[1]:.0f} s: {vain[0]}"
-
-    return probe
-
-
-def _joined_probe(joined: asyncio.Event) -> Probe:
-    async def probe() -> str | None:
-        return None if joined.is_set() else "the jobs have not been read yet"
-
-    return probe

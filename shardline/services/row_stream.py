@@ -1,4 +1,4 @@
-"""Documents straight from a source, through filter and format: what a dataset would hold, without Kafka."""
+"""Rows straight from a source, through format and filter, without Kafka and without a dataset."""
 
 import asyncio
 import logging
@@ -8,32 +8,32 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 
+from shardline.services.judging import ContentJudge
 from shardline.services.plan_scratch import ScratchPlanPages
 from shardline_common.job.columns import Columns
 from shardline_common.job.spec import JobSpec
 from shardline_common.runtime.threads import run_in_thread
-from shardline_consumer.filters.clara import judge
 from shardline_producer.plan import make_plan
-from shardline_producer.rows import RowRenderer
-from shardline_producer.sources.source import Document, OpenSource, SourceItem
+from shardline_producer.sources.source import InvalidDocument, OpenSource, SourceItem
 
 _log = logging.getLogger(__name__)
-# What takes longer to render than a few milliseconds does so on a thread.
+# Items of more bytes than these take longer than a few milliseconds to render: that is done on a thread.
 _SHORT_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
 class StreamRow:
-    """A document that is kept: its line, and what the line was made of."""
+    """A document that is kept, as its line of JSON."""
 
     line: bytes
-    document: Document
-    quality: float
 
 
 @dataclass(slots=True)
 class StreamCounts:
-    """What became of the documents so far."""
+    """What became of the documents so far: read, kept as rows, rejected or dead by reason.
+
+    `notes` are those of the plan, such as the searches that were left out.
+    """
 
     read: int = 0
     rows: int = 0
@@ -46,44 +46,46 @@ async def row_pieces(
     spec: JobSpec,
     open_source: OpenSource,
     batch_size: int,
-    tally: StreamCounts,
+    counts: StreamCounts,
     render_lock: asyncio.Lock | None = None,
 ) -> AsyncGenerator[list[StreamRow], None]:
-    """The rows of a job in source order, in pieces of what `batch_size` documents give; some are empty.
+    """Yield the rows of a job in source order, in lists of those that `batch_size` documents give.
 
-    The first piece is that of one document, so that a reader sees it at once. Nothing is read ahead of
-    the caller but what the source itself prefetches; closing the generator closes the source.
-    Streams that share `render_lock` render one after the other, but for their first pieces: so a stream that
-    begins waits for one piece of another at each of its steps, not for one of each.
+    A list may be empty. The first one is made of one document, so that a reader sees it at once. Nothing is
+    read ahead of the caller except what the source itself prefetches. Closing the generator closes the
+    source. `counts` is brought up to date before each list.
+
+    Streams that share `render_lock` render one list at a time, except their first: a stream that starts
+    waits for one list of another stream at each step, not for one list of every other stream.
 
     Raises:
         JobFailed: the query or the source is wrong.
         SourceUnavailable: the source cannot be reached.
     """
-    # A long search keeps its ranking on disk: memory does not grow with it.
-    async with ScratchPlanPages() as parts:
-        source = open_source(spec, parts)
+    # The ranking of a long search is kept on disk, so that memory does not grow with it.
+    async with ScratchPlanPages() as pages:
+        source = open_source(spec, pages)
         plan = await make_plan(spec, source)
-        tally.notes.update(plan.notes)
-        renderer = _Renderer(spec, Columns.from_json(plan.columns), tally, render_lock or asyncio.Lock())
+        counts.notes.update(plan.notes)
+        judge = ContentJudge(spec, Columns.from_json(plan.columns))
+        renderer = _Renderer(judge, counts, render_lock or asyncio.Lock())
         async with aclosing(source.read(plan.frozen, None)) as batches:
             async for batch in batches:
-                if tally.read == 0 and batch:
+                if counts.read == 0 and batch:
                     yield renderer.render(batch[:1])
-                    batch = batch[1:]  # noqa: PLW2901 - what is left of it
+                    batch = batch[1:]  # noqa: PLW2901 - the rest of the batch
                 for start in range(0, len(batch), batch_size):
-                    yield await renderer.rows(batch[start : start + batch_size])
+                    yield await renderer.render_in_turn(batch[start : start + batch_size])
 
 
 @dataclass(frozen=True, slots=True)
 class _Renderer:
-    spec: JobSpec
-    columns: Columns
-    tally: StreamCounts
+    judge: ContentJudge
+    counts: StreamCounts
     render_lock: asyncio.Lock
 
-    async def rows(self, items: Sequence[SourceItem]) -> list[StreamRow]:
-        # Whoever waits for something else, or has just begun, goes first.
+    async def render_in_turn(self, items: Sequence[SourceItem]) -> list[StreamRow]:
+        # Tasks that wait for something else, or have just started, run first.
         await asyncio.sleep(0)
         async with self.render_lock:
             if sum(item.size for item in items) > _SHORT_BYTES:
@@ -91,23 +93,17 @@ class _Renderer:
             return self.render(items)
 
     def render(self, items: Sequence[SourceItem]) -> list[StreamRow]:
-        return [row for item in items if (row := self._row(item)) is not None]
-
-    def _row(self, item: SourceItem) -> StreamRow | None:
-        spec, tally, content = self.spec, self.tally, item.content
-        tally.read += 1
-        if not isinstance(content, Document):
-            tally.dead[content.dead_letter.reason] += 1
-            _log.debug("left out: %s", content.dead_letter.hint)
-            return None
-        renderer = RowRenderer(spec, self.columns)
-        facts, head, tail = row = renderer.render(content)
-        if (dead_letter := renderer.check_size(row)) is not None:
-            tally.dead[dead_letter.reason] += 1
-            return None
-        verdict = judge(facts, spec.quality.min_score)
-        if verdict.reason is not None:
-            tally.rejected[verdict.reason.value] += 1
-            return None
-        tally.rows += 1
-        return StreamRow(b"".join((head, verdict.text, tail)), content, float(verdict.text))
+        counts, rows = self.counts, list[StreamRow]()
+        for item in items:
+            judged = self.judge.judge(item.content)
+            counts.read += 1
+            if judged.reason is None:
+                counts.rows += 1
+                rows.append(StreamRow(judged.line))
+            elif judged.dead:
+                counts.dead[judged.reason] += 1
+                if isinstance(item.content, InvalidDocument):
+                    _log.debug("left out: %s", item.content.dead_letter.hint)
+            else:
+                counts.rejected[judged.reason] += 1
+        return rows

@@ -1,4 +1,4 @@
-"""A deterministic synthetic corpus, so that a newcomer has input: the same bytes everywhere, always."""
+"""A deterministic synthetic corpus: the same bytes on every machine and in every version."""
 
 import gzip
 from collections.abc import Iterator
@@ -29,24 +29,24 @@ _TYPES = ("gesetz", "verordnung", "bescheid", "leitfaden")
 
 
 class Dice:
-    """A pseudo-random source of our own (SHA-256 in counter mode): it never changes with a library."""
+    """A pseudo-random generator from SHA-256, so that no library changes the corpus."""
 
     def __init__(self, seed: str) -> None:
         self._state = sha256(seed.encode()).digest()
 
     def roll(self, sides: int) -> int:
-        """0 to sides - 1."""
+        """Return a number from 0 to `sides` - 1."""
         self._state = sha256(self._state).digest()
         return int.from_bytes(self._state[:8], "big") % sides
 
     def pick(self, options: str) -> str:
-        """One of the options, which a bar parts."""
+        """Return one of the options, which are separated by `|`."""
         choices = options.split("|")
         return choices[self.roll(len(choices))]
 
 
 def sample_document(number: int, seed: int = 1) -> dict[str, Any]:
-    """Document `number` of the corpus: some are long and well described, some short, some empty."""
+    """Return document `number` of a corpus: some are long and well described, some short, some empty."""
     dice = Dice(f"{seed}/{number}")
     german = dice.roll(3) > 0
     document: dict[str, Any] = {
@@ -73,7 +73,7 @@ def _content(dice: Dice, words: tuple[str, ...]) -> str:
     kind = dice.roll(40)
     if kind == 0:
         return " \n" if dice.roll(2) else ""
-    # Sentences are repeated in blocks: what is long costs no more to make than what is short.
+    # A long text repeats a block of sentences, so that it takes no longer to make than a short one.
     sentences = [" ".join(dice.pick(part) for part in words) + "." for _ in range(1 + dice.roll(6))]
     text = "\n".join(sentences)
     times = 1 + (dice.roll(3) if kind < 12 else dice.roll(16))  # noqa: PLR2004 - a third is short
@@ -96,7 +96,7 @@ POISON: tuple[bytes, ...] = (
 
 
 def sample_lines(count: int, seed: int = 1, *, broken: bool = False) -> Iterator[bytes]:
-    """The corpus, line by line; `broken` adds a line of each kind that cannot be a document."""
+    """Yield the lines of a corpus. `broken` adds a line of each kind that cannot be a document."""
     for number in range(count):
         yield orjson.dumps(sample_document(number, seed), option=orjson.OPT_APPEND_NEWLINE)
         if broken and number < len(POISON):
@@ -107,7 +107,7 @@ def sample_lines(count: int, seed: int = 1, *, broken: bool = False) -> Iterator
 
 
 def write_sample(path: Path, count: int, seed: int = 1, *, broken: bool = False) -> None:
-    """Write the corpus to a file, plain or by its ending .gz or .zst; whole or not at all."""
+    """Write a corpus to a file, compressed if its name ends in .gz or .zst. A failure leaves no file."""
     with AtomicFile(path) as raw, _encoded(raw, path.name) as out:
         for line in sample_lines(count, seed, broken=broken):
             out.write(line)

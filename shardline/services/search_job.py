@@ -1,4 +1,4 @@
-"""A search in Clara's words as the body of a job. Pure."""
+"""A search with the parameters of Clara's API as the body of a job. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ def search_body(
     search_types: Sequence[str],
     weights: Mapping[str, float] | None,
 ) -> dict[str, Any]:
-    """Source, query and quality of a job over UDS3; without weights Shardline's own are taken."""
+    """Return source, query and quality of a job over UDS3. Without weights the job's defaults apply."""
     query: dict[str, Any] = {
         "text": text,
         "top_k": top_k,

@@ -16,7 +16,7 @@ from rich.table import Table
 from deploy.dev.postgres import PASSWORD as SQL_PASSWORD
 from deploy.dev.postgres import USER as SQL_USER
 from deploy.dev.stores import NEO4J_USER, PASSWORD, USER, Chroma, Couch, Neo4j
-from shardline.services.wiring import source_factory
+from shardline.services.wiring.sources import source_factory
 from shardline_common.settings.load import load_settings
 from shardline_common.storage.directory import DirectoryStore
 from shardline_producer.plan import make_plan

@@ -14,7 +14,7 @@ import pytest
 
 from shardline.services.client import JobView
 from shardline.services.embedded import EmbeddedRun
-from shardline.services.wiring import source_factory
+from shardline.services.wiring.sources import source_factory
 from shardline_common.dataset.verify import Verifier
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec

@@ -92,7 +92,7 @@ async def test_an_outage_is_waited_out(
         store.down = True
         # Five sessions long: whoever stopped polling would have lost its partitions.
         for worker in workers:
-            await until(lambda one=worker: "in vain" in one.readiness(), "not ready, and says why")  # type: ignore[misc]  # bound now
+            await until(lambda one=worker: "failing for" in one.readiness(), "not ready, and says why")  # type: ignore[misc]  # bound now
             await until(lambda one=worker: one.metric("in_vain_seconds") > 4, "and for how long")  # type: ignore[misc]  # bound now
         await asyncio.sleep(10)
         store.down = False

@@ -19,7 +19,8 @@ from shardline.gateway.dataset_reader import DatasetReader
 from shardline.gateway.server import SourceAccess, run_gateway
 from shardline.gateway.users import security_policy
 from shardline.services.sample import sample_document
-from shardline.services.wiring import CLOCK, producer_policy, slots
+from shardline.services.wiring import CLOCK
+from shardline.services.wiring.producer import job_slots, producer_policy
 from shardline_common.errors import SourceUnavailable
 from shardline_common.job.spec import JobSpec
 from shardline_common.memory.broker import MemoryBroker
@@ -144,7 +145,7 @@ async def _serve(settings: Settings, folder: Path) -> None:
 
     broker, store, metrics = MemoryBroker(), DirectoryStore(folder / "store"), Metrics()
     producer = ProducerContext(
-        broker, store, CLOCK, metrics, open_source, producer_policy(settings), slots(settings)
+        broker, store, CLOCK, metrics, open_source, producer_policy(settings), job_slots(settings)
     )
     with spool_folder(settings.spool_dir) as spool:
         worker = Worker(worker_context(broker, store, spool, clock=CLOCK, metrics=metrics))

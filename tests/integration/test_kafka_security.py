@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shardline.services.wiring import kafka_options
+from shardline.services.wiring.broker import kafka_options
 from shardline_common.errors import BrokerUnavailable, UsageError
 from shardline_common.kafka.broker import open_kafka
 from shardline_common.kafka.options import KafkaOptions

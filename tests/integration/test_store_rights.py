@@ -13,7 +13,8 @@ from deploy.dev.seaweed import ACCESS_KEY, BUCKET, SECRET_KEY, Seaweed
 from shardline.gateway.exports import DatasetExports
 from shardline.services.client import Client
 from shardline.services.sample import write_sample
-from shardline.services.wiring import producer_policy, slots, source_factory
+from shardline.services.wiring.producer import job_slots, producer_policy
+from shardline.services.wiring.sources import source_factory
 from shardline_common.dataset.verify import Verifier
 from shardline_common.errors import ObjectExists, ObjectMissing, StoreUnavailable
 from shardline_common.job.names import Layout
@@ -106,7 +107,7 @@ async def test_a_whole_job_needs_no_more(tmp_path: Path, guarded: GuardedSeaweed
         as_role(guarded, "reader") as reading,
     ):
         parts = ProducerContext(
-            broker, producing, clock, Metrics(), source, producer_policy(settings), slots(settings)
+            broker, producing, clock, Metrics(), source, producer_policy(settings), job_slots(settings)
         )
         worker = Worker(worker_context(broker, working, tmp_path, clock=clock))
         async with at_work(JobCoordinator(parts).run, worker.run):

@@ -1,4 +1,4 @@
-"""Every environment name that Clara's and UDS3's users have set keeps working, as do the new ones."""
+"""The environment names of Clara and UDS3 work, with a warning for those that have a new name."""
 
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize(("name", "said", "field", "meant", "today"), NAMES, ids=[row[0] for row in NAMES])
-def test_a_name_works_in_the_environment_and_in_an_env_file_with_a_comment(
+def test_a_name_works_in_the_environment_and_in_dotenv(
     tmp_path: Path, name: str, said: str, field: str, meant: object, today: str | None
 ) -> None:
     (tmp_path / ".env").write_text(f"# Clara\n{name}={said}  # a comment behind the value\n")

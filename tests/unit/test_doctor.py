@@ -1,4 +1,4 @@
-"""`doctor` over the stores that a job may read: what it finds, and the indexes it makes when asked."""
+"""`doctor` over the stores that a job reads: its checks, and the indexes that it creates."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ async def checked(**fields: Any) -> dict[str, Check]:
     return {check.name: check for check in await examine(settings)}
 
 
-async def test_what_is_not_configured_is_not_tried(tmp_path: Path) -> None:
+async def test_a_part_that_is_not_configured_is_not_checked(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").touch()
     found = await checked(files_root=tmp_path)
     assert (found["themisdb"].ok, found["themisdb"].found) == (None, "THEMIS_URL is not set")
@@ -31,7 +31,7 @@ async def test_what_is_not_configured_is_not_tried(tmp_path: Path) -> None:
     assert "FILES_ROOT" in gone["files"].found
 
 
-async def test_themisdb_is_tried_with_the_token() -> None:
+async def test_themisdb_is_checked_with_its_token() -> None:
     async with themis_server() as server:
         found = (await checked(themis_url=server.url, themis_token=READER))["themisdb"]
         assert (found.ok, "0.1.0" in found.found) == (True, True)
@@ -44,7 +44,7 @@ async def test_themisdb_is_tried_with_the_token() -> None:
     assert "THEMIS_URL" in away.found
 
 
-async def test_indexes_are_made_when_asked_and_suffice() -> None:
+async def test_created_indexes_suffice_for_the_job() -> None:
     async with themis_server() as server:
         fill_documents(server)
         server.tables.indexes.clear()

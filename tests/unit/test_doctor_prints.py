@@ -1,4 +1,4 @@
-"""What `doctor` prints for others to set up: rights, topics, places of personal data."""
+"""What `doctor` prints for administrators: ACLs, topics, places of personal data."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def printed(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_the_command_line_asks_nobody(tmp_path: Path) -> None:
+def test_the_prints_need_no_service(tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text(json.dumps(sample_job("laws", partitions=3)))
     assert json.loads(printed(tmp_path, "--print-acls", "--json")) == acls_json("team.")
     topics = json.loads(printed(tmp_path, "--print-topics", "job.json", "--json"))
@@ -61,7 +61,7 @@ def test_the_command_line_asks_nobody(tmp_path: Path) -> None:
     assert [place["place"] for place in places] == [place.place for place in PLACES]
 
 
-def test_the_page_tells_each_place() -> None:
+def test_the_page_lists_each_place() -> None:
     text = (DOCS / "data-protection.md").read_text(encoding="utf-8")
     for one in PLACES:
         assert f"| {one.place} | {one.holds} | {one.kept} | {one.deleted} |\n" in text

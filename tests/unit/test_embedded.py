@@ -11,7 +11,7 @@ import pytest
 from shardline.services.client import JobView
 from shardline.services.embedded import EmbeddedRun
 from shardline.services.sample import write_sample
-from shardline.services.wiring import source_factory
+from shardline.services.wiring.sources import source_factory
 from shardline_common.dataset.chain import ChainRecord
 from shardline_common.dataset.verify import Report, Verifier
 from shardline_common.errors import ObjectExists, ObjectMissing, StoreUnavailable
@@ -296,12 +296,14 @@ async def test_dead_letters_of_a_run_are_told(tmp_path: Path) -> None:
         MemoryStore(), SystemClock(), Metrics(), source, ProducerPolicy(progress_seconds=0.05), 1 << 28
     )
     ending = await embedded.run(sample_job(), lambda _: None)
-    assert [letter.reason for letter in ending.letters][:3] == [
+    assert [letter.reason for letter in ending.dead_letters][:3] == [
         "invalid_json",
         "invalid_utf8",
         "invalid_json",
     ]
-    assert ending.letters[0].hint == "sample.jsonl:2: the line is not valid JSON (NaN and Infinity are not)"
+    assert (
+        ending.dead_letters[0].hint == "sample.jsonl:2: the line is not valid JSON (NaN and Infinity are not)"
+    )
 
 
 Tamper = Callable[[bytes], bytes | None]

@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardline_common.dataset.events import Event, Progress, fold
+from shardline_common.dataset.events import Event, EventTotals, fold
 
 histories = st.dictionaries(
     st.integers(0, 5), st.lists(st.integers(1, 50), min_size=1, max_size=8), max_size=6
@@ -36,7 +36,7 @@ def test_order_and_repeats_do_not_matter(history: dict[int, list[int]], seed: in
 
 
 def test_nothing_heard_is_nothing_done() -> None:
-    assert fold([]) == Progress()
+    assert fold([]) == EventTotals()
 
 
 def test_an_event_survives_its_encoding() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shardline.services.wiring import source_factory
+from shardline.services.wiring.sources import source_factory
 from shardline_common.dataset.chain import EMPTY_SHA256, Chain, ChainRecord, Totals
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing, StoreUnavailable
 from shardline_common.job.names import Layout

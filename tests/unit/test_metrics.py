@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from shardline.gateway.middleware import GatewayMiddleware, MiddlewarePolicy
 from shardline.services.client import Client
 from shardline.services.sample import write_sample
-from shardline.services.wiring import source_factory
+from shardline.services.wiring.sources import source_factory
 from shardline_common.dataset.chain import Totals
 from shardline_common.errors import SourceUnavailable, StoreUnavailable
 from shardline_common.job.spec import JobSpec

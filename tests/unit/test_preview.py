@@ -1,4 +1,4 @@
-"""`preview` tells beforehand what `run` then does."""
+"""`preview` estimates what `run` does, and is exact when it reads everything."""
 
 import gzip
 import json
@@ -14,7 +14,7 @@ from shardline.cli.app import app
 from shardline.services.embedded import EmbeddedRun
 from shardline.services.preview import Preview, preview
 from shardline.services.sample import write_sample
-from shardline.services.wiring import source_factory
+from shardline.services.wiring.sources import source_factory
 from shardline_common.errors import JobFailed
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-async def looked(spec: JobSpec, folder: Path, documents: int = 100_000) -> Preview:
+async def preview_of(spec: JobSpec, folder: Path, documents: int = 100_000) -> Preview:
     source = source_factory(Settings(), folder, confined=True, remote=None)
     return await preview(spec, source, documents=documents, seconds=60)
 
@@ -59,7 +59,7 @@ async def manifest(spec: JobSpec, folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("changes", [{}, {"quality": {"min_score": 0.65}}, {"max_document_bytes": 2048}])
 async def test_a_whole_preview_is_what_a_run_does(folder: Path, changes: dict[str, Any]) -> None:
     spec = job(**changes)
-    found, made = (await looked(spec, folder)).to_json(3), await manifest(spec, folder)
+    found, made = (await preview_of(spec, folder)).to_json(3), await manifest(spec, folder)
     assert found["exact"]
     assert found["documents"] == made["source"]["count"]
     assert found["sample"]["rejected"] == made["rejected"]
@@ -71,7 +71,7 @@ async def test_a_whole_preview_is_what_a_run_does(folder: Path, changes: dict[st
 
 async def test_a_sample_gives_an_estimate(folder: Path) -> None:
     spec = job()
-    whole, part = await looked(spec, folder), await looked(spec, folder, 500)
+    whole, part = await preview_of(spec, folder), await preview_of(spec, folder, 500)
     assert not part.sample.whole
     assert len(part.sample.documents) == 500
     assert part.sample.documents == whole.sample.documents[:500]
@@ -81,7 +81,7 @@ async def test_a_sample_gives_an_estimate(folder: Path) -> None:
 
 @pytest.mark.parametrize("pack", [zstandard.compress, gzip.compress])
 @pytest.mark.parametrize("text", [b"x" * 2000, b"%d " * 400])
-async def test_a_compressed_file_is_estimated_by_what_was_seen_of_it(
+async def test_a_compressed_file_is_estimated_from_its_sample(
     tmp_path: Path, pack: Callable[[bytes], bytes], text: bytes
 ) -> None:
     def document(number: int) -> bytes:
@@ -90,30 +90,32 @@ async def test_a_compressed_file_is_estimated_by_what_was_seen_of_it(
 
     name = "in.jsonl.zst" if pack is zstandard.compress else "in.jsonl.gz"
     (tmp_path / name).write_bytes(pack(b"".join(map(document, range(2000)))))
-    found = await looked(job(source={"type": "files", "paths": [name]}), tmp_path, 500)
+    found = await preview_of(job(source={"type": "files", "paths": [name]}), tmp_path, 500)
     assert not found.sample.whole
     assert found.documents == pytest.approx(2000, rel=0.25)
 
 
-async def test_an_estimate_that_says_nothing_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_there_is_no_estimate_without_known_progress(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # As of a file whose last bytes are those of thousands of documents.
     monkeypatch.setattr(JsonLinesFiles, "progress", lambda *_: 1.0)
-    found = await looked(job(), folder, 500)
+    found = await preview_of(job(), folder, 500)
     assert (found.sample.whole, found.documents, found.rows) == (False, None, None)
 
 
 @pytest.mark.parametrize("top", [100, 500])
-async def test_top_k_is_counted(folder: Path, top: int) -> None:
-    found = await looked(job(query={"top_k": top}), folder, 500)
+async def test_top_k_bounds_the_estimate(folder: Path, top: int) -> None:
+    found = await preview_of(job(query={"top_k": top}), folder, 500)
     assert (found.documents, found.sample.whole) == (top, True)
 
 
-async def test_nothing_and_nothing_but_an_error(tmp_path: Path) -> None:
+async def test_an_empty_file_and_a_missing_file(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_bytes(b"")
-    found = await looked(job(), tmp_path)
+    found = await preview_of(job(), tmp_path)
     assert (found.documents, found.rows, found.bytes, found.sample.whole) == (0, 0, 0, True)
     with pytest.raises(JobFailed, match="no file"):
-        await looked(job(source={"type": "files", "paths": ["none-*.jsonl"]}), tmp_path)
+        await preview_of(job(source={"type": "files", "paths": ["none-*.jsonl"]}), tmp_path)
 
 
 async def test_a_search_shows_its_ranking() -> None:
@@ -128,7 +130,7 @@ async def test_a_search_shows_its_ranking() -> None:
     assert found.sample.documents[0].relevance_score == 2000.0
 
 
-def test_the_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_prints_and_writes_no_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     body = {"name": "p", "source": {"type": "files", "paths": ["in.jsonl"]}}
     (folder / "job.json").write_text(json.dumps(body), encoding="utf-8")
@@ -142,7 +144,7 @@ def test_the_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(folder.iterdir()) == before
 
 
-async def test_a_slow_source_is_cut_short() -> None:
+async def test_a_slow_source_ends_at_the_time_limit() -> None:
     async with themis_server() as server:
         server.fill("documents", "doc_id", [{"doc_id": f"d{n:04}", "content": "x"} for n in range(400)])
         settings = Settings(themis_url=server.url, themis_token=READER, themis_rate=100)

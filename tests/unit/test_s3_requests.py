@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from shardline.services.wiring import s3_options
+from shardline.services.wiring.stores import s3_options
 from shardline_common.errors import StoreUnavailable, UsageError
 from shardline_common.settings.load import Settings
 from shardline_common.storage.probe import probe_create_only

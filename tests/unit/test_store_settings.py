@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from shardline.services.store_adapters import (
-    body_stores,
+from shardline.services.wiring.uds3 import body_stores, probes
+from shardline.services.wiring.uds3_options import (
     chroma_options,
     couch_options,
     embedding_options,
     neo4j_options,
-    probes,
 )
 from shardline_common.errors import UsageError
 from shardline_common.settings.load import Settings, load_settings

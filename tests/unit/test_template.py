@@ -1,4 +1,4 @@
-"""Windows and placeholders of recurring exports."""
+"""The windows and placeholders of recurring exports."""
 
 import json
 from datetime import date, time, timedelta
@@ -32,7 +32,7 @@ DAY = timedelta(days=1)
         ("2026-11-01..2026-11-15", "2026-11-01-to-2026-11-15", "2026-11-01", "2026-11-15"),
     ],
 )
-def test_windows(text: str, name: str, first: str, last: str) -> None:
+def test_a_window_names_its_days(text: str, name: str, first: str, last: str) -> None:
     found = parse_date_range(text, TODAY)
     assert (found.name, found.first.isoformat(), found.last.isoformat()) == (name, first, last)
 
@@ -41,7 +41,7 @@ def test_windows(text: str, name: str, first: str, last: str) -> None:
     "text",
     ["", "tomorrow", "2026-02-30", "2026-13", "2026-w54", "20260228", "2026-02-02..2026-02-01", "9999-12-31"],
 )
-def test_what_is_no_window_is_a_sentence(text: str) -> None:
+def test_an_unknown_window_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="--window") as refused:
         parse_date_range(text, TODAY)
     assert "yesterday" in (refused.value.hint or "")
@@ -59,7 +59,7 @@ def test_windows_follow_each_other_without_gap_or_overlap(today: date) -> None:
 
 
 @given(DAYS, st.sampled_from(["today", "yesterday", "last-week", "last-month"]))
-def test_a_name_names_its_window_and_fits_into_an_id(today: date, text: str) -> None:
+def test_a_window_name_parses_back_and_fits_into_a_job_id(today: date, text: str) -> None:
     found = parse_date_range(text, today)
     assert parse_date_range(found.name, TODAY) == found
     job = {"job_id": "laws-${window}", "name": "laws", "source": {"type": "uds3"}}
@@ -68,7 +68,7 @@ def test_a_name_names_its_window_and_fits_into_an_id(today: date, text: str) -> 
 
 
 @given(DAYS, st.times(), st.sampled_from(["T%H:%M:%S.%fZ", "T%H:%M:%S", "T%H:%M:%SZ", " %H:%M:%S+00:00"]))
-def test_each_text_of_a_day_lies_in_its_window_alone(day: date, at: time, form: str) -> None:
+def test_a_time_lies_in_the_window_of_its_day_only(day: date, at: time, form: str) -> None:
     text = day.isoformat() + at.strftime(form)
     for other in (day - DAY, day, day + DAY):
         values = parse_date_range(other.isoformat(), TODAY).values
@@ -81,7 +81,7 @@ def filled(job: object, *sets: str, window: str | None = None) -> object:
     return json.loads(fill_job(json.dumps(job).encode(), found, sets))
 
 
-def test_every_text_is_filled_and_nothing_else() -> None:
+def test_placeholders_in_strings_are_filled() -> None:
     job = {
         "job_id": "${what}-${window}",
         "top_k": 5,
@@ -117,7 +117,7 @@ def test_a_value_cannot_change_the_jobs_structure() -> None:
         ({"a": "${from}"}, ("from=1",), None, "that is --window's"),
     ],
 )
-def test_what_does_not_fit_is_a_sentence(
+def test_placeholders_and_values_must_match(
     job: object, sets: tuple[str, ...], window: str | None, said: str
 ) -> None:
     with pytest.raises(UsageError) as refused:
@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_a_sentence(
     assert said in f"{refused.value}; {refused.value.hint}"
 
 
-def test_a_job_file_is_a_template(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_read_job_fills_the_job_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "job.json"
     path.write_text('{"name": "laws", "source": {"type": "uds3"}, "labels": {"day": "${to}"}}')
     first, again = read_job(path, "2026-11-25"), read_job(path, "2026-11-25")

@@ -17,7 +17,8 @@ from starlette.types import Message, Receive, Scope, Send
 from shardline.gateway.middleware import GatewayMiddleware, MiddlewarePolicy
 from shardline.services.embedded import EmbeddedRun
 from shardline.services.sample import write_sample
-from shardline.services.wiring import source_factory, traced
+from shardline.services.wiring.sources import source_factory
+from shardline.services.wiring.tracing import traced
 from shardline_common.dataset.verify import Verifier
 from shardline_common.errors import BrokerUnavailable, UsageError
 from shardline_common.job.names import Layout

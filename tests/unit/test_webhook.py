@@ -13,7 +13,7 @@ from standardwebhooks.webhooks import WebhookVerificationError
 
 from deploy.dev.service import free_ports
 from shardline.services.doctor import Check, examine
-from shardline.services.webhook_setup import open_receiver, webhook_options
+from shardline.services.wiring.webhook import open_receiver, webhook_options
 from shardline_common.errors import UsageError
 from shardline_common.runtime.clock import SystemClock
 from shardline_common.settings.load import Settings

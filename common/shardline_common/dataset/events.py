@@ -55,7 +55,7 @@ def event_message(event: Event) -> Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class EventTotals:
     """The sum of a job's events: what its chains hold, as far as the events say."""
 
     chained: int = 0
@@ -65,7 +65,7 @@ class Progress:
     dead: Mapping[str, int] = field(default_factory=dict)
 
 
-def fold(events: Iterable[Event]) -> Progress:
+def fold(events: Iterable[Event]) -> EventTotals:
     """The progress of one job. Chains continue over attempts, so each partition's furthest event counts."""
     furthest: dict[int, Event] = {}
     for event in events:
@@ -73,7 +73,7 @@ def fold(events: Iterable[Event]) -> Progress:
         if known is None or event.next > known.next:
             furthest[event.partition] = event
     latest = furthest.values()
-    return Progress(
+    return EventTotals(
         chained=sum(event.next for event in latest),
         rows=sum(event.rows for event in latest),
         bytes=sum(event.bytes for event in latest),

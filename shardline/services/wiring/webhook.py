@@ -24,10 +24,10 @@ _CONNECT_SECONDS = 5.0
 
 
 def webhook_options(settings: Settings) -> WebhookOptions | None:
-    """The webhook's options; None where nobody is to be told.
+    """Return the webhook's options, or None when SHARDLINE_WEBHOOK_URL is not set.
 
     Raises:
-        UsageError: the URL or the secret will not do.
+        UsageError: the URL is not allowed, or the secret is missing or malformed.
     """
     if settings.webhook_url is None:
         return None
@@ -47,28 +47,31 @@ def webhook_options(settings: Settings) -> WebhookOptions | None:
 
 @asynccontextmanager
 async def open_receiver(
-    settings: Settings, metrics: Metrics, *, most: float = float("inf")
+    settings: Settings, metrics: Metrics, *, at_most: float = float("inf")
 ) -> AsyncIterator[Webhook | None]:
-    """Who is told how attempts end, if anybody; given up after `most` seconds at the latest.
+    """Open the receiver of notifications about ended attempts; None when no webhook is set.
+
+    A notification is given up after SHARDLINE_WEBHOOK_PATIENCE_SECONDS, and after `at_most` seconds at the
+    latest.
 
     Raises:
-        UsageError: a setting of the webhook will not do.
+        UsageError: as `webhook_options`.
     """
     options = webhook_options(settings)
     if options is None:
         yield None
         return
-    limited = replace(options, give_up_seconds=min(options.give_up_seconds, most))
+    limited = replace(options, give_up_seconds=min(options.give_up_seconds, at_most))
     async with open_webhook(limited, CLOCK, metrics) as webhook:
         yield webhook
 
 
 async def try_webhook(settings: Settings) -> str:
-    """What `doctor` finds: the settings will do, and the receiver takes a connection. Nothing is sent.
+    """Connect to the webhook's host for `doctor`, without sending anything; return what was found.
 
     Raises:
-        UsageError: a setting will not do.
-        ServiceUnavailable: it takes no connection.
+        UsageError: as `webhook_options`.
+        ServiceUnavailable: the host does not accept a connection within 5 seconds.
     """
     options = webhook_options(settings)
     if options is None:

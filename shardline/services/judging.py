@@ -1,0 +1,47 @@
+"""What a job makes of one source item: a row, a rejection or a dead letter. Preview and streams share it."""
+
+from dataclasses import dataclass
+
+from shardline_common.job.columns import Columns
+from shardline_common.job.messages import Facts
+from shardline_common.job.spec import JobSpec
+from shardline_consumer.filters.clara import judge
+from shardline_producer.rows import RowRenderer
+from shardline_producer.sources.source import Document, InvalidDocument
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedContent:
+    """`line` is the row when `reason` is None. Otherwise `reason` says why there is no row.
+
+    `dead` tells a dead letter from a rejection. `facts` and `quality_score` are None when the item is no
+    document.
+    """
+
+    line: bytes
+    reason: str | None
+    dead: bool
+    facts: Facts | None
+    quality_score: float | None
+
+
+class ContentJudge:
+    """Renders and judges the source items of one job, as producer and worker do between them."""
+
+    def __init__(self, spec: JobSpec, columns: Columns) -> None:
+        self._renderer = RowRenderer(spec, columns)
+        self._min_score = spec.quality.min_score
+
+    def judge(self, content: Document | InvalidDocument) -> JudgedContent:
+        """Judge the content of one source item."""
+        if isinstance(content, InvalidDocument):
+            return JudgedContent(b"", content.dead_letter.reason, dead=True, facts=None, quality_score=None)
+        facts, head, tail = row = self._renderer.render(content)
+        verdict = judge(facts, self._min_score)
+        score = float(verdict.text)
+        # The producer decides first: a row that is too large never reaches a filter.
+        if (dead_letter := self._renderer.check_size(row)) is not None:
+            return JudgedContent(b"", dead_letter.reason, True, facts, score)
+        if verdict.reason is not None:
+            return JudgedContent(b"", verdict.reason.value, False, facts, score)
+        return JudgedContent(b"".join((head, verdict.text, tail)), None, False, facts, score)

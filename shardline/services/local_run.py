@@ -1,0 +1,137 @@
+"""A job from settings to a dataset in this process, and the check of a finished dataset."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from shardline.services.client import JobView
+from shardline.services.embedded import EmbeddedRun
+from shardline.services.wiring import CLOCK
+from shardline.services.wiring.producer import producer_policy
+from shardline.services.wiring.sources import source_factory
+from shardline.services.wiring.stores import open_source_s3, open_store_at
+from shardline.services.wiring.webhook import open_receiver
+from shardline_common.dataset.manifest import Manifest
+from shardline_common.dataset.verify import Report, Verifier
+from shardline_common.errors import UsageError
+from shardline_common.job.dead_letters import DeadLetterRecord
+from shardline_common.job.names import Layout
+from shardline_common.job.spec import JobSpec
+from shardline_common.job.state import JobState, State
+from shardline_common.settings.load import Settings
+from shardline_common.storage.directory import HIDDEN
+from shardline_common.storage.probe import probe_create_only
+from shardline_common.telemetry.metrics import Metrics
+
+# The caller waits for the run to end: a webhook that is down must not hold it up for a day.
+_NOTIFY_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRun:
+    """A run that ended: the job's last view, its latest dead letters, and the URI of its dataset.
+
+    `manifest` is None unless the job is completed.
+    """
+
+    view: JobView
+    dead_letters: list[DeadLetterRecord]
+    dataset: str
+    manifest: Manifest | None
+
+
+async def run_job(
+    spec: JobSpec, output: str, settings: Settings, on_view: Callable[[JobView], None]
+) -> LocalRun:
+    """Run a job into `output`: a directory, which is locked meanwhile, or `s3://bucket/prefix`.
+
+    Relative paths of files start from the working directory. A run that was killed or cancelled is continued.
+
+    Raises:
+        UsageError: a setting is wrong, another run writes to `output`, or it honours no create-only puts.
+        ServiceUnavailable: the store cannot be reached, or the spool folder cannot be written.
+    """
+    metrics = Metrics()
+    async with (
+        open_store_at(output, settings) as store,
+        open_source_s3(settings) as remote,
+        open_receiver(settings, metrics, at_most=_NOTIFY_SECONDS) as receiver,
+    ):
+        with locked_output(output):
+            await probe_create_only(store)
+            embedded = EmbeddedRun(
+                store=store,
+                clock=CLOCK,
+                metrics=metrics,
+                open_source=source_factory(settings, Path(), confined=False, remote=remote),
+                policy=producer_policy(settings),
+                spool_bytes=settings.spool_bytes,
+                uploads=settings.uploads,
+                receiver=receiver,
+            )
+            result = await embedded.run(spec, on_view)
+        layout, manifest = Layout.of(spec), None
+        if result.view.state.state is State.COMPLETED:
+            manifest = Manifest.decode(await store.get(layout.manifest))
+        dataset = f"{store.uri}/{layout.root}".rstrip("/")
+        return LocalRun(result.view, result.dead_letters, dataset, manifest)
+
+
+@contextmanager
+def locked_output(output: str) -> Iterator[None]:
+    """Keep a second run out of a local output. On S3 create-only puts keep two runs apart.
+
+    Raises:
+        UsageError: another run holds the lock, or the folder cannot be written.
+    """
+    if output.startswith("s3://") or os.name != "posix":
+        yield
+        return
+    import fcntl  # noqa: PLC0415 - not on Windows
+
+    folder = Path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".shardline-lock").open("w")
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise UsageError(f"{output} cannot be written: {error.strerror}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            hint = "wait for it to end, or choose another --output"
+            raise UsageError(f"another run is writing to {output}", hint=hint) from None
+        # Files that a killed run had not finished.
+        shutil.rmtree(folder / HIDDEN, ignore_errors=True)
+        yield
+
+
+def run_warnings(state: JobState) -> list[str]:
+    """Return what a completed job lacks, one sentence each: searches left out or down, no rows at all."""
+    sentences = [
+        f"{meaning}: {', '.join(state.notes[note])}"
+        for note, meaning in (
+            ("left_out", "searches left out, not configured"),
+            ("degraded", "down, neither searched nor asked what is deleted"),
+        )
+        if state.notes.get(note)
+    ]
+    return [*sentences, f"{state.warning}: no document passed the filters"] if state.warning else sentences
+
+
+async def verify_dataset(
+    uri: str, settings: Settings, on_shard: Callable[[int, int], None] = lambda _done, _total: None
+) -> Report:
+    """Read every byte of the dataset in the folder `uri` and check its proof.
+
+    `on_shard` is called after each shard with the number of shards checked and of all shards.
+
+    Raises:
+        UsageError: a setting is wrong.
+        StoreUnavailable: the store cannot be reached.
+    """
+    async with open_store_at(uri, settings) as store:
+        return await Verifier(store, "", on_shard).run()

@@ -1,0 +1,5 @@
+"""From settings to adapters: one file for each kind of service that a process uses."""
+
+from shardline_common.runtime.clock import SystemClock
+
+CLOCK = SystemClock()

@@ -1,0 +1,24 @@
+"""From settings to a producer's policy."""
+
+import asyncio
+
+from shardline_common.settings.load import Settings
+from shardline_producer.context import Pace, ProducerPolicy
+
+
+def producer_policy(settings: Settings) -> ProducerPolicy:
+    """Return the sizes, pauses and time-outs that a producer keeps to."""
+    return ProducerPolicy(
+        topic_bytes=settings.topic_limit_bytes,
+        topic_grace=settings.topic_grace_seconds,
+        progress_seconds=settings.progress_seconds,
+        catch_up_seconds=2 * settings.kafka_transaction_timeout_ms / 1000,
+        sweep_seconds=settings.sweep_seconds,
+        source_seconds=settings.source_patience_seconds,
+        pace=Pace(settings.source_rate),
+    )
+
+
+def job_slots(settings: Settings) -> asyncio.Semaphore:
+    """Return a semaphore of as many slots as a producer runs jobs at once."""
+    return asyncio.Semaphore(settings.max_jobs)

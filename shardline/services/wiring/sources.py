@@ -1,0 +1,82 @@
+"""From settings to what jobs read: files, UDS3, ThemisDB."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from shardline.services.wiring import CLOCK
+from shardline.services.wiring.uds3 import uds3_stores
+from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.job.spec import JobSpec
+from shardline_common.settings.load import Settings
+from shardline_common.storage.s3 import S3Client
+from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
+from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
+from shardline_producer.sources.planned import PlannedSource, PlannedStore
+from shardline_producer.sources.source import OpenSource, PlanPages, Source
+from shardline_producer.sources.themis.client import ThemisClient, ThemisOptions, open_themis
+from shardline_producer.sources.themis.limiter import RateLimiter
+from shardline_producer.sources.themis.planned_store import ThemisTable
+from shardline_producer.sources.uds3.planned_store import Uds3Store
+
+
+def source_factory(settings: Settings, root: Path, *, confined: bool, remote: S3Client | None) -> OpenSource:
+    """Return a function that makes the source of a job.
+
+    Args:
+        settings: where the stores are.
+        root: the folder that relative paths of files start from.
+        confined: refuse files outside of `root`.
+        remote: the client for `s3://` paths; None refuses them.
+    """
+    local = LocalFiles(root.absolute(), confined)
+    remote_files = S3Files(remote) if remote is not None else None
+    # One limiter for all jobs of a process: ThemisDB counts the requests of a user, not of a job.
+    limiter = RateLimiter(settings.themis_rate, CLOCK)
+
+    def open_source(spec: JobSpec, pages: PlanPages) -> Source:
+        if spec.source.type == "files":
+            return JsonLinesFiles(spec, local, remote_files)
+        store: PlannedStore
+        if spec.source.type == "themis":
+            store = ThemisTable(spec, spec.source, themis_options(settings), limiter, CLOCK)
+        else:
+            store = Uds3Store(spec, uds3_stores(settings, spec.source.hops))
+        return PlannedSource(spec, store, pages)
+
+    return open_source
+
+
+@asynccontextmanager
+async def open_themis_client(settings: Settings) -> AsyncIterator[ThemisClient]:
+    """Open a client of ThemisDB for `doctor`.
+
+    Raises:
+        JobFailed: THEMIS_URL is not set.
+    """
+    limiter = RateLimiter(settings.themis_rate, CLOCK)
+    async with open_themis(themis_options(settings), limiter, CLOCK) as client:
+        yield client
+
+
+def themis_options(settings: Settings) -> ThemisOptions:
+    """Return the options of ThemisDB's client.
+
+    Raises:
+        JobFailed: THEMIS_URL is not set.
+    """
+    if settings.themis_url is None:
+        raise JobFailed(
+            FailureCode.SOURCE_INVALID,
+            "the source 'themis' is not set up in this process",
+            hint="set THEMIS_URL and THEMIS_TOKEN",
+        )
+    token = settings.themis_token
+    return ThemisOptions(
+        url=settings.themis_url,
+        token=token.get_secret_value() if token else None,
+        ca_bundle=settings.themis_ca_bundle,
+        timeout=settings.themis_timeout_seconds,
+        connections=settings.themis_connections,
+        page=settings.themis_page,
+    )
