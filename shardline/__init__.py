@@ -1,1 +1,123 @@
-"""The front door: command line and wiring."""
+"""Turns document stores into training data: exactly once, reproducible byte by byte, proven.
+
+```python
+import shardline
+
+result = await shardline.run({"name": "laws", "source": {"type": "files", "paths": ["laws.jsonl"]}})
+print(result.dataset, result.rows, result.digest)
+```
+
+`shardline.sync` has the same functions for code without an event loop, `shardline.errors` the errors that
+they raise, `shardline.clara` Clara's API. Names are imported when they are first used: `import shardline`
+reads no setting and configures no logging.
+"""
+
+from importlib import import_module
+
+from shardline_common import __version__
+
+# Type checkers take this name for true. Its import from `typing` would be most of the time of this import.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shardline import errors, sync
+    from shardline.api.inputs import Job
+    from shardline.api.operations import cancel, preview, retry, run, status, submit, verify
+    from shardline.api.results import (
+        JobStatus,
+        PreviewDocument,
+        PreviewResult,
+        Progress,
+        Row,
+        RowCounts,
+        RunResult,
+        VerifyProgress,
+        VerifyResult,
+    )
+    from shardline.api.rows import RowStream, stream
+    from shardline_common.job.spec import (
+        FilesSource,
+        Format,
+        Output,
+        Quality,
+        Query,
+        Range,
+        ThemisSource,
+        Uds3Source,
+    )
+
+__all__ = [
+    "FilesSource",
+    "Format",
+    "Job",
+    "JobStatus",
+    "Output",
+    "PreviewDocument",
+    "PreviewResult",
+    "Progress",
+    "Quality",
+    "Query",
+    "Range",
+    "Row",
+    "RowCounts",
+    "RowStream",
+    "RunResult",
+    "ThemisSource",
+    "Uds3Source",
+    "VerifyProgress",
+    "VerifyResult",
+    "__version__",
+    "cancel",
+    "errors",
+    "preview",
+    "retry",
+    "run",
+    "status",
+    "stream",
+    "submit",
+    "sync",
+    "verify",
+]
+
+_MODULES = {
+    "shardline.api.inputs": ("Job",),
+    "shardline.api.operations": ("cancel", "preview", "retry", "run", "status", "submit", "verify"),
+    "shardline.api.results": (
+        "JobStatus",
+        "PreviewDocument",
+        "PreviewResult",
+        "Progress",
+        "Row",
+        "RowCounts",
+        "RunResult",
+        "VerifyProgress",
+        "VerifyResult",
+    ),
+    "shardline.api.rows": ("RowStream", "stream"),
+    "shardline_common.job.spec": (
+        "FilesSource",
+        "Format",
+        "Output",
+        "Quality",
+        "Query",
+        "Range",
+        "ThemisSource",
+        "Uds3Source",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+# A type checker sees the imports above instead. It would take any name for known if it saw this function.
+if not TYPE_CHECKING:
+
+    def __getattr__(name):  # noqa: ANN001, ANN202
+        if name in ("errors", "sync"):
+            return import_module(f"shardline.{name}")
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module 'shardline' has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

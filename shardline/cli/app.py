@@ -1,12 +1,10 @@
-"""The command line. Commands import what they need when they run, so that --help is quick."""
+"""The command line. A command imports its dependencies when it runs, so that --help is quick."""
 
 import sys
 
 import typer
 
-from shardline.cli import datasets, doctor, export, jobs, preview
-from shardline.cli import dead_letters as letters
-from shardline.cli import processes as services
+from shardline.cli import datasets, dead_letters, doctor, export, jobs, preview, processes
 from shardline.cli.options import Interrupted
 
 app = typer.Typer(
@@ -19,15 +17,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for module in (datasets, doctor, preview, export, jobs, services):
+for module in (datasets, doctor, preview, export, jobs, processes):
     module.register(app)
-app.add_typer(letters.app, name="dead-letters")
+app.add_typer(dead_letters.app, name="dead-letters")
 
 
 def version(value: bool) -> None:
     """Print the version and stop."""
     if value:
-        from shardline_common import __version__
+        from shardline import __version__
 
         typer.echo(f"shardline {__version__}")
         raise typer.Exit
@@ -43,7 +41,7 @@ def root(
 
 
 def main() -> None:
-    """Run the command line; a user's error is a sentence and an exit code, never a traceback."""
+    """Run the command line. Errors of the user are printed as a sentence, and set the exit code."""
     from shardline_common.errors import ShardlineError
 
     try:
@@ -54,11 +52,11 @@ def main() -> None:
         sys.stderr.write(f"{error or 'interrupted'}\n")
         sys.exit(EXIT_INTERRUPTED)
     except ShardlineError as error:
-        # Rich is slow to import, and most commands end well.
-        from shardline.cli.console import complain, exit_code
+        # Rich is slow to import: only a command that fails pays for it here.
+        from shardline.cli.console import exit_code, show_error
 
-        complain(error)
+        show_error(error)
         sys.exit(exit_code(error))
     except BrokenPipeError:
-        # Whoever read our output has enough of it.
+        # The program that reads stdout closed it, as `head` does.
         sys.stderr.close()

@@ -41,6 +41,7 @@ __all__ = [
     "SearchType",
     "ThemisSource",
     "Uds3Source",
+    "default_job_id",
     "first_fault",
     "parse_job",
     "parse_message",
@@ -245,9 +246,13 @@ def parse_job(body: bytes | str, *, default_id: bool = False) -> JobSpec:
     """
     value = _load_object(body)
     if default_id and value.get("job_id") is None:
-        named = _validated(JobSpec, value | {"job_id": "unnamed"})
-        value = value | {"job_id": f"{named.slug[:50].rstrip('-')}-{named.digest[:12]}"}
+        value = value | {"job_id": default_job_id(_validated(JobSpec, value | {"job_id": "unnamed"}))}
     return _validated(JobSpec, value)
+
+
+def default_job_id(spec: JobSpec) -> str:
+    """Return the id of a job without one: its name and digest, so that the same job gets the same id."""
+    return f"{spec.slug[:50].rstrip('-')}-{spec.digest[:12]}"
 
 
 def parse_message(body: bytes) -> JobSpec | Request:

@@ -2,7 +2,7 @@
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -66,6 +66,7 @@ def is_secret(name: str) -> bool:
 def load_settings(
     flags: Mapping[str, Any] | None = None,
     *,
+    flags_name: str = "flag",
     environ: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> Loaded:
@@ -73,6 +74,7 @@ def load_settings(
 
     Args:
         flags: field name → value; None is no flag.
+        flags_name: what messages call the flags.
         environ: the environment; os.environ by default.
         folder: the folder of .env and shardline.toml; the working directory by default.
 
@@ -80,11 +82,12 @@ def load_settings(
         UsageError: a value is invalid; the message names the setting, its origin and what is allowed.
     """
     folder = folder or Path.cwd()
+    _check_names(flags or {}, flags_name)
     env_file = {name: value for name, value in dotenv_values(folder / ".env").items() if value is not None}
     layers = [
-        ("flag", {name: value for name, value in (flags or {}).items() if value is not None}),
-        ("environment", _fromnames_of(os.environ if environ is None else environ)),
-        (".env", _fromnames_of(env_file)),
+        (flags_name, {name: value for name, value in (flags or {}).items() if value is not None}),
+        ("environment", _from_names(os.environ if environ is None else environ)),
+        (".env", _from_names(env_file)),
         ("shardline.toml", _from_toml(folder / "shardline.toml")),
     ]
     values: dict[str, Any] = {}
@@ -106,7 +109,7 @@ class _Named:
     old: bool
 
 
-def _fromnames_of(environ: Mapping[str, str]) -> dict[str, _Named]:
+def _from_names(environ: Mapping[str, str]) -> dict[str, _Named]:
     found = {}
     for field_name, info in Settings.model_fields.items():
         extra: Any = info.json_schema_extra
@@ -135,17 +138,22 @@ def _from_toml(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from None
+    _check_names(values, path.name)
     for name in values:
-        if name not in Settings.model_fields:
-            near = get_close_matches(name, Settings.model_fields, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else "docs/settings.md lists all"
-            raise UsageError(f"{path.name}: there is no setting '{name}'", hint=hint)
         if is_secret(name):
             raise UsageError(
                 f"{path.name}: the secret '{name}' must not be in a file that is shared",
                 hint=f"set {names_of(name)[0]} or {names_of(name)[0]}_FILE",
             )
     return values
+
+
+def _check_names(values: Iterable[str], place: str) -> None:
+    for name in values:
+        if name not in Settings.model_fields:
+            near = get_close_matches(name, Settings.model_fields, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "docs/settings.md lists all"
+            raise UsageError(f"{place}: there is no setting '{name}'", hint=hint)
 
 
 def _validated(values: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:

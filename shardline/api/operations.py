@@ -1,0 +1,220 @@
+"""run, preview, verify, and the requests to a running system. Arguments are validated at the call."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+
+from shardline.api.convert import job_status, preview_result, progress_reporter, run_result, verify_result
+from shardline.api.inputs import JobLike, settings_of, spec_of
+from shardline.api.results import JobStatus, PreviewResult, Progress, RunResult, VerifyProgress, VerifyResult
+from shardline.services.client import open_client
+from shardline.services.local_run import run_job, verify_dataset
+from shardline.services.preview import preview_job
+from shardline_common.errors import UsageError
+from shardline_common.job.state import State
+
+_log = logging.getLogger("shardline")
+
+
+async def run(
+    job: JobLike,
+    *,
+    output: str | os.PathLike[str] = "datasets",
+    settings: Mapping[str, object] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> RunResult:
+    """Run a whole job in this process, without Kafka, as `shardline run` does.
+
+    A local `output` is locked meanwhile. When the call is cancelled or the process is killed, the finished
+    segments are kept, and the same call continues behind them. An error of `on_progress` stops the run in
+    the same way and is raised.
+
+    Args:
+        job: the job; relative paths of files start from the working directory.
+        output: a directory, or `s3://bucket/prefix`. The dataset is the folder `<name>/<job_id>` in it.
+        settings: settings by name, used before the environment, .env and shardline.toml.
+        on_progress: called about five times a second, in the event loop.
+
+    Raises:
+        JobFailed: the job failed; `code` and the message say why.
+        UsageError: the job or a setting is wrong, or another run writes to `output`.
+        ServiceUnavailable: a store cannot be reached, or the spool folder cannot be written.
+    """
+    spec, found = spec_of(job), settings_of(settings)
+    return run_result(await run_job(spec, os.fspath(output), found, progress_reporter(on_progress)))
+
+
+async def preview(
+    job: JobLike,
+    *,
+    documents: int = 1000,
+    seconds: float = 20.0,
+    settings: Mapping[str, object] | None = None,
+) -> PreviewResult:
+    """Read the first documents of a job and return what the job would do, without doing it.
+
+    Args:
+        job: the job; relative paths of files start from the working directory.
+        documents: how many documents to read at most.
+        seconds: how long to read at most, after planning.
+        settings: settings by name, used before the environment, .env and shardline.toml.
+
+    Raises:
+        JobFailed: the job would fail at planning.
+        UsageError: the job or a setting is wrong, or a limit is not above 0.
+        ServiceUnavailable: a store cannot be reached.
+    """
+    if documents < 1 or seconds <= 0:
+        raise UsageError(f"a preview of {documents} documents in {seconds} s reads nothing")
+    spec, found = spec_of(job), settings_of(settings)
+    return preview_result(await preview_job(spec, found, documents=documents, seconds=seconds))
+
+
+async def verify(
+    uri: str | os.PathLike[str],
+    *,
+    settings: Mapping[str, object] | None = None,
+    on_progress: Callable[[VerifyProgress], None] | None = None,
+) -> VerifyResult:
+    """Read every byte of a finished dataset and check its proof. A broken dataset is a result, no error.
+
+    Args:
+        uri: the dataset's folder: a directory, or `s3://bucket/prefix/…`.
+        settings: settings by name, used before the environment, .env and shardline.toml.
+        on_progress: called after each shard, in the event loop.
+
+    Raises:
+        UsageError: a setting is wrong.
+        ServiceUnavailable: the store cannot be reached.
+    """
+
+    def on_shard(done: int, total: int) -> None:
+        if on_progress is not None:
+            on_progress(VerifyProgress(shards=done, total=total))
+
+    return verify_result(await verify_dataset(os.fspath(uri), settings_of(settings), on_shard))
+
+
+async def submit(
+    job: JobLike,
+    *,
+    wait: bool = False,
+    settings: Mapping[str, object] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> str:
+    """Submit a job to a running system and return its id. The same job again is the same job.
+
+    A job is known to `status` once a producer has accepted it, a moment later.
+
+    Args:
+        job: the job.
+        wait: return when the job has ended. When the wait is cancelled, the job goes on.
+        settings: settings by name, used before the environment, .env and shardline.toml.
+        on_progress: called about twice a second while waiting, in the event loop.
+
+    Raises:
+        JobConflict: a job with the same id and another body was accepted before.
+        JobFailed: with `wait`: the job failed or was cancelled.
+        UsageError: the job or a setting is wrong.
+        ServiceUnavailable: Kafka cannot be reached.
+    """
+    spec, found = spec_of(job), settings_of(settings)
+    async with open_client(found) as client:
+        await client.submit(spec)
+        if wait:
+            view = await client.wait(
+                spec.job_id,
+                progress_reporter(on_progress),
+                on_unaccepted=lambda: _log.warning("%s: no producer has accepted the job yet", spec.job_id),
+            )
+            view.check_completed()
+    return spec.job_id
+
+
+async def status(
+    job_id: str,
+    *,
+    wait: bool = False,
+    settings: Mapping[str, object] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> JobStatus:
+    """Return the status of a job.
+
+    Args:
+        job_id: the job.
+        wait: return when the job has ended, whatever its end.
+        settings: settings by name, used before the environment, .env and shardline.toml.
+        on_progress: called about twice a second while waiting, in the event loop.
+
+    Raises:
+        JobUnknown: no producer has accepted a job with this id.
+        UsageError: a setting is wrong.
+        ServiceUnavailable: Kafka cannot be reached.
+    """
+    async with open_client(settings_of(settings)) as client:
+        view = (await client.job_table()).job(job_id)
+        if wait and view.state.active:
+            view = await client.wait(job_id, progress_reporter(on_progress))
+    return job_status(view)
+
+
+async def cancel(
+    job_id: str,
+    *,
+    wait: bool = False,
+    settings: Mapping[str, object] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> None:
+    """Request that a job stops. Its finished segments are kept; `retry` continues behind them.
+
+    Args:
+        job_id: the job.
+        wait: return when the job has ended, also when it completed before the request was handled.
+        settings: settings by name, used before the environment, .env and shardline.toml.
+        on_progress: called about twice a second while waiting, in the event loop.
+
+    Raises:
+        JobUnknown: no producer has accepted a job with this id.
+        UsageError: the job has ended, or a setting is wrong.
+        ServiceUnavailable: Kafka cannot be reached.
+    """
+    async with open_client(settings_of(settings)) as client:
+        await client.request_action(job_id, "cancel")
+        if wait:
+            await client.wait(job_id, progress_reporter(on_progress))
+
+
+async def retry(
+    job_id: str,
+    *,
+    wait: bool = False,
+    settings: Mapping[str, object] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> None:
+    """Request a new attempt of a failed or cancelled job. It continues behind the finished segments.
+
+    Args:
+        job_id: the job.
+        wait: return when the new attempt has ended.
+        settings: settings by name, used before the environment, .env and shardline.toml.
+        on_progress: called about twice a second while waiting, in the event loop.
+
+    Raises:
+        JobUnknown: no producer has accepted a job with this id.
+        JobFailed: with `wait`: the new attempt failed or was cancelled.
+        UsageError: the job is neither failed nor cancelled, or a setting is wrong.
+        ServiceUnavailable: Kafka cannot be reached.
+    """
+    async with open_client(settings_of(settings)) as client:
+        before = (await client.request_action(job_id, "retry")).state.attempt
+        if not wait:
+            return
+        view = await client.wait(
+            job_id,
+            progress_reporter(on_progress),
+            # Until a producer has handled the request, the job still shows how the last attempt ended.
+            until=lambda view: (
+                view.state.state is State.DELETED or (view.state.attempt > before and not view.state.active)
+            ),
+        )
+        view.check_completed()

@@ -1,0 +1,222 @@
+"""The results of the Python API: frozen dataclasses of plain values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from pydantic import JsonValue
+
+from shardline.api.inputs import Job
+
+StateName: TypeAlias = Literal[
+    "queued", "running", "completing", "completed", "failed", "cancelled", "deleted"
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Progress of a running job. Rates are those of the last 15 seconds; None while they are not known.
+
+    Attributes:
+        job_id: the job.
+        state: its state.
+        attempt: the number of its attempt, from 1.
+        ratio: the share of the job that is done, 0 to 1.
+        source_documents: documents read from the source.
+        rows: rows in finished shards.
+        bytes: bytes of these rows, uncompressed.
+        rejected: documents that a filter dropped, by reason.
+        dead_letters: what could not be a document, by reason.
+        lag: documents read that are in no finished shard yet.
+        documents_per_second: documents filtered into finished shards.
+        bytes_per_second: bytes written to finished shards.
+        seconds_left: estimated time to the end of the job.
+    """
+
+    job_id: str
+    state: StateName
+    attempt: int
+    ratio: float
+    source_documents: int
+    rows: int
+    bytes: int
+    rejected: Mapping[str, int]
+    dead_letters: Mapping[str, int]
+    lag: int
+    documents_per_second: float | None
+    bytes_per_second: float | None
+    seconds_left: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyProgress:
+    """Progress of `verify`: `shards` of `total` shards are checked."""
+
+    shards: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """A dataset that `run` completed.
+
+    Attributes:
+        dataset: the URI of its folder: a path, or `s3://bucket/prefix/…`.
+        job_id: the job.
+        digest: the dataset digest.
+        rows: rows of all splits.
+        bytes: bytes of these rows, uncompressed.
+        shards: number of shards.
+        source_documents: the source's own count of documents.
+        rejected: documents that a filter dropped, by reason.
+        dead_letters: what could not be a document, by reason.
+        warnings: sentences about what the dataset lacks, such as a search that was not configured.
+    """
+
+    dataset: str
+    job_id: str
+    digest: str
+    rows: int
+    bytes: int
+    shards: int
+    source_documents: int
+    rejected: Mapping[str, int]
+    dead_letters: Mapping[str, int]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewDocument:
+    """What would become of one document: a row of `bytes` bytes when `reason` is None.
+
+    Otherwise `reason` says why there would be no row; `dead` tells a dead letter from a rejection.
+    """
+
+    document_id: str
+    title: str | None
+    chars: int
+    words: int
+    relevance_score: float
+    quality_score: float | None
+    reason: str | None
+    dead: bool
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewResult:
+    """What a job would do.
+
+    Attributes:
+        source: the type of the source, and notes about it, such as searches that are not configured.
+        columns: the metadata columns and their types, in row order.
+        exact: the sample holds all documents. Otherwise the next three are estimates.
+        documents: documents that would be read; None when there is no estimate.
+        rows: rows that would be written.
+        bytes: bytes of these rows, uncompressed.
+        sample: the documents that were read, in source order.
+        rejected: documents of the sample that a filter would drop, by reason.
+        dead_letters: documents of the sample that would be dead letters, by reason.
+        mean_quality_score: the mean over the documents of the sample that have a score.
+    """
+
+    source: Mapping[str, JsonValue]
+    columns: Mapping[str, str]
+    exact: bool
+    documents: int | None
+    rows: int | None
+    bytes: int | None
+    sample: tuple[PreviewDocument, ...]
+    rejected: Mapping[str, int]
+    dead_letters: Mapping[str, int]
+    mean_quality_score: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyResult:
+    """What `verify` found. The first of `problems` (20 at most) is where the proof breaks; `ok` is none."""
+
+    ok: bool
+    digest: str
+    rows: int
+    shards: int
+    rejected: Mapping[str, int]
+    dead_letters: Mapping[str, int]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStatus:
+    """A job as `shardline status` shows it.
+
+    Attributes:
+        job: the job as it was accepted.
+        state: its state; `active` says whether it has work left.
+        attempt: the number of its attempt, from 1.
+        accepted_at: when it was accepted, as RFC 3339.
+        updated_at: when its state was last written, as RFC 3339.
+        ratio: the share of the job that is done, 0 to 1 (`progress` of `status --json`).
+        source_documents: documents read from the source.
+        produced: messages sent to the job's topic.
+        chained: messages that finished segments hold.
+        lag: the difference of the two.
+        rows: rows in finished shards.
+        bytes: bytes of these rows, uncompressed.
+        rejected: documents that a filter dropped, by reason.
+        dead_letters: what could not be a document, by reason.
+        code: why the job failed; one of `shardline.errors.FailureCode`.
+        message: the same as a sentence.
+        warning: a warning about a completed job, such as `empty`.
+        source: the type of the source, and notes about it.
+    """
+
+    job: Job
+    state: StateName
+    attempt: int
+    accepted_at: str
+    updated_at: str
+    ratio: float
+    source_documents: int
+    produced: int
+    chained: int
+    lag: int
+    rows: int
+    bytes: int
+    rejected: Mapping[str, int]
+    dead_letters: Mapping[str, int]
+    code: str | None
+    message: str | None
+    warning: str | None
+    source: Mapping[str, JsonValue]
+
+    @property
+    def job_id(self) -> str:
+        """The job's id."""
+        return self.job.job_id
+
+    @property
+    def active(self) -> bool:
+        """Whether the job is queued, running or completing."""
+        return self.state in {"queued", "running", "completing"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A row as a shard holds it, its fields in the order of the line."""
+
+    text: str
+    metadata: Mapping[str, str | int | float | bool | None]
+    source: str
+    quality_score: float
+    document_id: str
+    relevance_score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowCounts:
+    """What became of the documents that a stream has read so far."""
+
+    read: int
+    rows: int
+    rejected: Mapping[str, int]
+    dead_letters: Mapping[str, int]

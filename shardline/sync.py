@@ -1,0 +1,250 @@
+"""The functions of `shardline` for code without an event loop: the same arguments, results and errors.
+
+Each call runs an event loop of its own. Inside a running loop, as in a notebook, it raises UsageError: await
+the function of `shardline` there. Ctrl-C stops the call, cleans up and raises KeyboardInterrupt.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from concurrent.futures import Future
+from contextlib import aclosing, suppress
+from queue import SimpleQueue
+from types import TracebackType
+from typing import ParamSpec, TypeVar
+
+from shardline.api import operations
+from shardline.api.inputs import JobLike
+from shardline.api.results import (
+    JobStatus,
+    PreviewResult,
+    Progress,
+    Row,
+    RowCounts,
+    RunResult,
+    VerifyProgress,
+    VerifyResult,
+)
+from shardline.api.rows import row_lists
+from shardline_common.errors import UsageError
+from shardline_common.runtime.threads import set_thread_pool
+
+__all__ = [
+    "SyncRowStream",
+    "cancel",
+    "preview",
+    "retry",
+    "run",
+    "status",
+    "stream",
+    "submit",
+    "verify",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_STREAM_INSTEAD = "use `async for row in shardline.stream(…)` there"
+
+
+def run(
+    job: JobLike,
+    *,
+    output: str | os.PathLike[str] = "datasets",
+    settings: Mapping[str, object] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> RunResult:
+    """Run a whole job in this process, without Kafka. See `shardline.run`."""
+    return _complete(operations.run, job, output=output, settings=settings, on_progress=on_progress)
+
+
+def preview(
+    job: JobLike,
+    *,
+    documents: int = 1000,
+    seconds: float = 20.0,
+    settings: Mapping[str, object] | None = None,
+) -> PreviewResult:
+    """Read the first documents of a job and return what the job would do. See `shardline.preview`."""
+    return _complete(operations.preview, job, documents=documents, seconds=seconds, settings=settings)
+
+
+def verify(
+    uri: str | os.PathLike[str],
+    *,
+    settings: Mapping[str, object] | None = None,
+    on_progress: Callable[[VerifyProgress], None] | None = None,
+) -> VerifyResult:
+    """Read every byte of a finished dataset and check its proof. See `shardline.verify`."""
+    return _complete(operations.verify, uri, settings=settings, on_progress=on_progress)
+
+
+def submit(
+    job: JobLike,
+    *,
+    wait: bool = False,
+    settings: Mapping[str, object] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> str:
+    """Submit a job to a running system and return its id. See `shardline.submit`."""
+    return _complete(operations.submit, job, wait=wait, settings=settings, on_progress=on_progress)
+
+
+def status(
+    job_id: str,
+    *,
+    wait: bool = False,
+    settings: Mapping[str, object] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> JobStatus:
+    """Return the status of a job. See `shardline.status`."""
+    return _complete(operations.status, job_id, wait=wait, settings=settings, on_progress=on_progress)
+
+
+def cancel(
+    job_id: str,
+    *,
+    wait: bool = False,
+    settings: Mapping[str, object] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> None:
+    """Request that a job stops. See `shardline.cancel`."""
+    _complete(operations.cancel, job_id, wait=wait, settings=settings, on_progress=on_progress)
+
+
+def retry(
+    job_id: str,
+    *,
+    wait: bool = False,
+    settings: Mapping[str, object] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> None:
+    """Request a new attempt of a failed or cancelled job. See `shardline.retry`."""
+    _complete(operations.retry, job_id, wait=wait, settings=settings, on_progress=on_progress)
+
+
+def stream(job: JobLike, *, settings: Mapping[str, object] | None = None) -> "SyncRowStream":
+    """Stream the rows of a job in source order. See `shardline.stream`."""
+    _refuse_running_loop("stream", _STREAM_INSTEAD)
+    lists, counts = row_lists(job, settings)
+    return SyncRowStream(_rows(lists), counts)
+
+
+class SyncRowStream(Generator[Row, None, None]):
+    """A generator of rows. Close it (`contextlib.closing`) to stop before its end."""
+
+    def __init__(self, rows: Generator[Row, None, None], counts: Callable[[], RowCounts]) -> None:
+        self._rows = rows
+        self._counts = counts
+
+    @property
+    def counts(self) -> RowCounts:
+        """The counts so far, which can be some batches ahead of the rows; exact at the end."""
+        return self._counts()
+
+    def send(self, value: None, /) -> Row:
+        """Return the next row."""
+        return self._rows.send(value)
+
+    def throw(
+        self,
+        typ: type[BaseException] | BaseException,
+        val: BaseException | object = None,
+        tb: TracebackType | None = None,
+        /,
+    ) -> Row:
+        """Raise an error where the stream waits."""
+        if isinstance(typ, BaseException):
+            return self._rows.throw(typ)
+        return self._rows.throw(typ, val, tb)
+
+    def close(self) -> None:
+        """Stop the stream and close its source."""
+        self._rows.close()
+
+
+def _rows(lists: AsyncGenerator[list[Row], None]) -> Generator[Row, None, None]:
+    _refuse_running_loop("stream", _STREAM_INSTEAD)
+    reader = _Reader(lists)
+    try:
+        reader.start()
+        while (rows := reader.take()) is not None:
+            yield from rows
+    finally:
+        reader.stop()
+
+
+class _Reader:
+    """Reads lists of rows in a thread with an event loop of its own, two lists ahead.
+
+    One task reads them all: a source may hold a task group or a time-out open between two lists, and those
+    belong to the task that opened them. Ctrl-C interrupts the thread that takes the lists, and never the
+    task in the middle of its work.
+    """
+
+    def __init__(self, lists: AsyncGenerator[list[Row], None]) -> None:
+        self._lists = lists
+        self._items = SimpleQueue[list[Row] | BaseException | None]()
+        self._free = asyncio.Semaphore(2)
+        self._running = Future[tuple[asyncio.AbstractEventLoop, Callable[[], object]]]()
+        self._thread = threading.Thread(target=self._work, name="shardline-stream")
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def take(self) -> list[Row] | None:
+        """Return the next list, or None at the end."""
+        item = self._items.get()
+        if isinstance(item, BaseException):
+            raise item
+        if item is not None:
+            self._call(self._free.release)
+        return item
+
+    def stop(self) -> None:
+        """Cancel the task and wait until it has closed its source."""
+        if self._thread.is_alive():
+            self._call(self._running.result()[1])
+            self._thread.join()
+
+    def _call(self, function: Callable[[], object]) -> None:
+        # The loop is closed once all has been read.
+        with suppress(RuntimeError):
+            self._running.result()[0].call_soon_threadsafe(function)
+
+    def _work(self) -> None:
+        try:
+            asyncio.run(self._read())
+        except BaseException as error:  # noqa: BLE001 - raised by `take`
+            self._items.put(error)
+        else:
+            self._items.put(None)
+
+    async def _read(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "a coroutine runs in a task"  # noqa: S101
+        self._running.set_result((asyncio.get_running_loop(), task.cancel))
+        set_thread_pool()
+        async with aclosing(self._lists):
+            async for rows in self._lists:
+                await self._free.acquire()
+                self._items.put(rows)
+
+
+def _complete(function: Callable[P, Coroutine[object, None, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    name = function.__name__
+    _refuse_running_loop(name, f"`await shardline.{name}(…)` there")
+
+    async def main() -> T:
+        set_thread_pool()
+        return await function(*args, **kwargs)
+
+    return asyncio.run(main())
+
+
+def _refuse_running_loop(name: str, instead: str) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise UsageError(f"shardline.sync.{name} was called inside a running event loop", hint=instead)
