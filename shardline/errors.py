@@ -33,11 +33,11 @@ from shardline_common.errors import (
     ServiceUnavailable,
     ShardlineError,
     SourceUnavailable,
+    SpoolError,
     StoreUnavailable,
     TopicMissing,
     UsageError,
 )
-from shardline_consumer.spool.file import SpoolError
 
 __all__ = [
     "BrokerUnavailable",

@@ -12,7 +12,8 @@ ShardlineError                 an error that a user can act on: a message, and a
 │   │   ├── TopicMissing       the topic does not exist
 │   │   └── OffsetOutOfRange   the log does not hold that offset
 │   ├── StoreUnavailable
-│   └── SourceUnavailable      the store that a job reads from
+│   ├── SourceUnavailable      the store that a job reads from
+│   └── SpoolError             the spool folder cannot be written
 ├── ObjectExists               a create-only put found an object under the key
 ├── ObjectMissing              no object has this key
 └── JobFailed                  the attempt cannot continue (exit 1); `code` is one of FailureCode
@@ -94,6 +95,10 @@ class StoreUnavailable(ServiceUnavailable):
 
 class SourceUnavailable(ServiceUnavailable):
     """The store that a job reads from cannot be reached."""
+
+
+class SpoolError(ServiceUnavailable):
+    """The spool folder cannot be written: its disk is full, or it was removed."""
 
 
 class ObjectExists(ShardlineError):

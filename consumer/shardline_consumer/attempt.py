@@ -11,6 +11,7 @@ from shardline_common.errors import (
     ObjectMissing,
     ServiceUnavailable,
     ShardlineError,
+    SpoolError,
     TopicMissing,
     UsageError,
 )
@@ -24,7 +25,6 @@ from shardline_consumer.commit import SegmentSink
 from shardline_consumer.context import WorkerContext
 from shardline_consumer.filters.clara import Rejection
 from shardline_consumer.finish import Finisher, fail_attempt
-from shardline_consumer.spool.file import SpoolError
 
 _log = logging.getLogger(__name__)
 _REJOIN_SECONDS = 1.0

@@ -3,13 +3,12 @@
 import asyncio
 import logging
 
-from shardline_common.errors import ServiceUnavailable
+from shardline_common.errors import ServiceUnavailable, SpoolError
 from shardline_common.job.names import CHECKPOINTS
 from shardline_common.job.state import JobState, State, latest_states
 from shardline_common.runtime.tasks import first_of
 from shardline_consumer.attempt import WorkerAttempt
 from shardline_consumer.context import WorkerContext
-from shardline_consumer.spool.file import SpoolError
 
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 1.0

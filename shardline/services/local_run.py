@@ -70,6 +70,7 @@ async def run_job(
                 policy=producer_policy(settings),
                 spool_bytes=settings.spool_bytes,
                 uploads=settings.uploads,
+                spool_dir=settings.spool_dir,
                 receiver=receiver,
             )
             result = await embedded.run(spec, on_view)

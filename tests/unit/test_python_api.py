@@ -245,6 +245,11 @@ async def test_a_second_run_into_the_same_folder_is_refused() -> None:
     assert (await shardline.run(job())).rows
 
 
+async def test_a_run_spools_in_the_folder_of_its_setting(own_folder: Path) -> None:
+    with pytest.raises(errors.SpoolError, match="missing cannot be written"):
+        await shardline.run(job(), settings={"spool_dir": str(own_folder / "missing")})
+
+
 async def test_runs_in_one_process_do_not_disturb_each_other() -> None:
     both = await asyncio.gather(*(shardline.run(job(), output=name) for name in ("one", "two")))
     alone = await shardline.run(job(), output="three")

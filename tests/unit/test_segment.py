@@ -9,12 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardline_common.dataset.chain import Totals, total
-from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.errors import FailureCode, JobFailed, SpoolError
 from shardline_common.job.segment_limits import SegmentLimits
 from shardline_common.ports.broker import Record
 from shardline_consumer.filters.clara import Judge
 from shardline_consumer.segment import OpenSegment
-from shardline_consumer.spool.file import SpoolError
 from tests.make import dead, document, end
 
 LIMITS = SegmentLimits(row_bytes=3000, scanned_bytes=12_000, records=7)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shardline_consumer.spool.file import SpoolError
+from shardline_common.errors import SpoolError
 from shardline_consumer.spool.folder import spool_folder, spool_limit, sweep_spool
 
 HOLD = """

@@ -10,13 +10,9 @@ from pathlib import Path
 
 import zstandard
 
-from shardline_common.errors import ServiceUnavailable
+from shardline_common.errors import SpoolError
 
 _COPY = 1 << 20
-
-
-class SpoolError(ServiceUnavailable):
-    """The spool folder cannot be written: disk full, or removed."""
 
 
 def spool_error(folder: Path, error: OSError) -> SpoolError:

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from shardline_common.errors import SpoolError
 from shardline_common.telemetry.metrics import Metrics
-from shardline_consumer.spool.file import SpoolError, spool_error
+from shardline_consumer.spool.file import spool_error
 
 _log = logging.getLogger(__name__)
 _PREFIX = "shardline-"
