@@ -11,7 +11,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from deploy.dev.service import ROOT, cached, run_command
+from deploy.dev.helm import find_helm
+from deploy.dev.service import ROOT, ServiceError, cached, run_command
 
 CHART = ROOT / "deploy" / "helm" / "shardline"
 _CRDS = Path(__file__).parent / "crds"
@@ -22,13 +23,10 @@ _CUSTOM = ("keda.sh/v1alpha1", "monitoring.coreos.com/v1")
 
 def helm(*arguments: str, values: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
     """Run Helm on the chart; `values` come before the chart's own."""
-    program = shutil.which("helm")
-    if program is None:
-        pytest.fail(
-            "helm is not there; with Go: GOBIN=/usr/local/bin go install helm.sh/helm/v3/cmd/helm@v3.22.0",
-            pytrace=False,
-        )
-    command = [program, *arguments, "--values", "-"]
+    try:
+        command = [find_helm(), *arguments, "--values", "-"]
+    except ServiceError as error:
+        pytest.fail(str(error), pytrace=False)
     return subprocess.run(
         command, input=json.dumps(values or {}), capture_output=True, text=True, check=False
     )
