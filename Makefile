@@ -11,9 +11,14 @@ UV_VERSION := 0.13.9
 DEMO := .run/demo
 # One more than cores: many tests wait, for a session to time out or a broker to come back.
 TEST_WORKERS ?= 3
+TESTS ?= tests
+REPORT := .run/junit.xml
 DIST ?= dist
+# Without bytecode, every start of Python would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+.NOTPARALLEL:
 
-.PHONY: help install check format test faults soak simulate demo bench up down docs site pictures dist sbom licences clean
+.PHONY: help setup install check format quick test faults soak simulate demo bench up down docs site pictures dist sbom licences clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,12 +26,16 @@ help: ## List the commands
 $(VENV)/.installed: pyproject.toml uv.lock common/shardline_common/__init__.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Shardline needs Python 3.11 or newer; '$(PYTHON)' is older. Try: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
+	@test -x $(RUN)/python || PYTHON=$(PYTHON) tools/setup_machine.sh python
 	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV) \
 	  || { echo "Python cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 2; }
 	@test -x $(UV) || $(RUN)/python -m pip --version >/dev/null 2>&1 || $(RUN)/python -m ensurepip >/dev/null
 	@test -x $(UV) || $(RUN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	UV_PROJECT_ENVIRONMENT=$(VENV) $(UV) sync --quiet --locked --inexact
 	@touch $@
+
+setup: ## Install what the tests need and this machine lacks; SHARDLINE_NO_INSTALL=1 only checks
+	@PYTHON=$(PYTHON) tools/setup_machine.sh
 
 install: $(VENV)/.installed ## Install what is locked into .venv
 
@@ -40,8 +49,13 @@ format: install ## Put the code into its format
 	$(RUN)/ruff format .
 	$(RUN)/ruff check --fix .
 
-test: install ## All tests, against real servers, in TEST_WORKERS processes
-	$(RUN)/pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+quick: install ## Unit and contract tests in memory, without any server: under a minute
+	SHARDLINE_NO_SERVERS=1 $(RUN)/pytest tests/unit tests/contract -m "not server" \
+	  --hypothesis-profile quick -n logical
+
+test: setup install ## All tests, against real servers, in TEST_WORKERS processes
+	$(RUN)/pytest $(TESTS) -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder \
+	  --durations 25 --junitxml $(REPORT)
 
 faults: install ## Only the tests that kill, stop and starve processes
 	$(RUN)/pytest tests/faults
