@@ -1,5 +1,7 @@
 """Fixtures of all tests: the real services, started once a session and only when a test asks for them."""
 
+import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -7,12 +9,35 @@ from hypothesis import settings
 
 from deploy.dev.kafka import Kafka
 from tests.services import S3, kafka_address, local_kafka, s3_store
+from tests.support.reaper import start_reaper, tell_of_interrupt
 
 pytest_plugins = ["tests.laws", "tests.sampled", "tests.databases", "tests.stores", "tests.secure_kafka"]
 
+# Each of them starts a server, or finds one in the environment.
+SERVERS = {"kafka", "own_kafka", "seaweed", "postgres_server", "chroma", "couch", "graph", "secure"}
+
 # Machines are shared and noisy: how long an example takes says nothing about its truth.
-settings.register_profile("shardline", deadline=None, print_blob=True)
-settings.load_profile("shardline")
+settings.register_profile("full", deadline=None, print_blob=True)
+settings.register_profile("quick", settings.get_profile("full"), max_examples=20)
+settings.load_profile("full")
+
+# Without bytecode, each process that a test starts would compile every module again: 1.9 CPU-seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+start_reaper()
+
+
+def pytest_keyboard_interrupt() -> None:
+    """Keep the reaper from interrupting this process once more."""
+    tell_of_interrupt()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use a server, before `-m` chooses among them."""
+    for item in items:
+        if SERVERS.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("server")
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from deploy.dev.postgres import PASSWORD, USER, PostgresServer
 from deploy.dev.service import HOST, ServiceError
 from shardline_common.settings.load import Settings
 from shardline_producer.sources.uds3.postgres.connection import Postgres, PostgresOptions
-from tests.services import docker_answers
+from tests.services import docker_answers, refuse_servers
 
 POSTGRES_IMAGE = "postgres:15.14"
 
@@ -134,6 +134,7 @@ def _server(folder: Path) -> Iterator[Database]:
 @contextmanager
 def local_postgres(folder: Path, *, tls: bool = False) -> Iterator[PostgresServer]:
     """Run a server. Its `stop` and `start` keep port and data."""
+    refuse_servers()
     server = PostgresServer(folder, tls=tls)
     try:
         server.start()

@@ -38,8 +38,15 @@ class S3:
         }
 
 
+def refuse_servers() -> None:
+    """Fail a test that starts a server where none may be started, as in `make quick`."""
+    if os.environ.get("SHARDLINE_NO_SERVERS"):
+        pytest.fail("a server may not be started here: mark the test `server`", pytrace=False)
+
+
 def docker_answers() -> bool:
     """Whether a Docker engine can run containers for us."""
+    refuse_servers()
     program = shutil.which("docker")
     if program is None:
         return False
@@ -71,6 +78,7 @@ def local_kafka(folder: Path) -> Iterator[Kafka]:
 @contextmanager
 def service_started(service: Service) -> Iterator[None]:
     """A service for as long as the context lasts; a test that cannot have it fails, saying why."""
+    refuse_servers()
     try:
         service.start()
         yield

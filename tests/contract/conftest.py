@@ -12,7 +12,7 @@ from shardline_common.memory.broker import MemoryBroker
 from shardline_common.ports.broker import Broker
 
 
-@pytest.fixture(params=["memory", "kafka"])
+@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.server)])
 async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
     before = asyncio.all_tasks()
     if request.param == "memory":

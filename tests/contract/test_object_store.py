@@ -28,7 +28,7 @@ def options(s3: S3, **changes: object) -> S3Options:
     return S3Options(**fields | changes)  # type: ignore[arg-type]
 
 
-@pytest.fixture(params=["memory", "directory", "s3"])
+@pytest.fixture(params=["memory", "directory", pytest.param("s3", marks=pytest.mark.server)])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ObjectStore]:
     if request.param == "memory":
         yield MemoryStore()

@@ -199,7 +199,12 @@ CASES: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[C
 }
 
 
-@pytest.fixture(params=CASES)
+ON_SERVERS = {"postgres", "hybrid"}
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=[pytest.mark.server] * (name in ON_SERVERS)) for name in CASES]
+)
 async def case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
     async with CASES[request.param](request) as found:
         yield found
