@@ -6,9 +6,18 @@ from pathlib import Path
 from struct import Struct
 from uuid import uuid4
 
-from deploy.dev.service import HERE, HOST, Service, maven_jars, require_java, run_command
+from deploy.dev.service import (
+    HERE,
+    HOST,
+    JAVA_FOR_MINUTES,
+    Service,
+    maven_jars,
+    require_java,
+    run_command,
+)
 
 _FRAME = Struct(">ihhih")
+_QUIET = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
 
 
 class Kafka(Service):
@@ -69,7 +78,7 @@ class Kafka(Service):
 
     @staticmethod
     def _java() -> list[str]:
-        return [require_java(), "-Xms256m", "-Xmx512m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
+        return [require_java(), *JAVA_FOR_MINUTES, "-Xms256m", "-Xmx512m", _QUIET]
 
 
 def _properties(text: str) -> dict[str, str]:

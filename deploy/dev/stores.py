@@ -14,6 +14,7 @@ from pathlib import Path
 from deploy.dev.service import (
     HERE,
     HOST,
+    JAVA_FOR_MINUTES,
     Service,
     ServiceError,
     cached,
@@ -82,7 +83,8 @@ class Neo4j(Service):
         lines += ["server.http.enabled=false", "server.https.enabled=false"]
         lines += ["server.memory.pagecache.size=16m", "dbms.usage_report.enabled=false"]
         (self.folder / "neo4j.conf").write_text("\n".join(lines) + "\n")
-        java = [require_java("Neo4j", "NEO4J_URI"), "-Xms64m", "-Xmx256m", "-cp", f"{_neo4j_jars()}/*"]
+        java = [require_java("Neo4j", "NEO4J_URI"), *JAVA_FOR_MINUTES, "-Xms64m", "-Xmx256m"]
+        java += ["-cp", f"{_neo4j_jars()}/*"]
         folders = [f"--home-dir={self.folder}", f"--config-dir={self.folder}"]
         return [*java, "org.neo4j.server.CommunityEntryPoint", *folders]
 

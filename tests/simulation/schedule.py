@@ -13,6 +13,9 @@ from pathlib import Path
 
 import orjson
 
+import shardline_common
+import shardline_consumer
+import shardline_producer
 from shardline_common.dataset.verify import Verifier
 from shardline_common.job.names import CHECKPOINTS, JOBS, Layout, parse_attempt_topic
 from shardline_common.job.spec import JobSpec, Request
@@ -37,6 +40,7 @@ DOCUMENTS = 60
 _DEADLINE = 600.0
 _TROUBLE = 12.0
 _SWEPT = 12.0
+_LOGGED = [package.__name__ for package in (shardline_common, shardline_producer, shardline_consumer)]
 
 
 @dataclass
@@ -183,7 +187,7 @@ def run_schedule(seed: int, expected: str, *, calm: bool = False, telling: bool 
 
     `telling`: with a webhook, which makes it another schedule.
     """
-    with tempfile.TemporaryDirectory(prefix="sim-", dir=_memory_folder()) as spool, _logs() as logged:
+    with tempfile.TemporaryDirectory(prefix="sim-", dir=_memory_folder()) as spool, logged_errors() as logged:
         verdict = Verdict(seed)
         try:
             cast = partial(Cast, spool=Path(spool), telling=telling)
@@ -312,7 +316,7 @@ def _memory_folder() -> str | None:
 
 
 @contextmanager
-def _logs() -> Iterator[list[str]]:
+def logged_errors() -> Iterator[list[str]]:
     """What is logged as an error."""
     found: list[str] = []
 
@@ -321,7 +325,7 @@ def _logs() -> Iterator[list[str]]:
             found.append(self.format(record))
 
     handler = Keep(logging.ERROR)
-    loggers = [logging.getLogger(name) for name in ("producer", "consumer", "common")]
+    loggers = [logging.getLogger(name) for name in _LOGGED]
     before = [(logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.addHandler(handler)

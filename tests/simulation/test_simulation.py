@@ -1,5 +1,6 @@
 """The promises hold in every schedule; a schedule is its seed; and the oracle is not blind."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 from shardline_producer.notifications.outbox import NotificationOutbox
 from tests.simulation.campaign import first_caught, run_many, sums
 from tests.simulation.mutants import CAUGHT, HARMLESS
-from tests.simulation.schedule import run_schedule, undisturbed
+from tests.simulation.schedule import logged_errors, run_schedule, undisturbed
 
 TELLING = 30
 SCHEDULES = int(os.environ.get("SHARDLINE_SIMULATION_SCHEDULES", "1000"))
@@ -55,6 +56,18 @@ def test_news_that_count_as_told_too_early_are_missed() -> None:
     with patch.object(NotificationOutbox, "delivered", property(lambda self: frozenset(self._tasks))):
         verdicts = (run_schedule(seed, digest, telling=True) for seed in range(1, 200))
         assert any("told were" in problem for verdict in verdicts for problem in verdict.problems)
+
+
+def test_the_oracle_hears_of_bugs_and_of_nothing_less() -> None:
+    with logged_errors() as logged:
+        for name in ("shardline_common.x", "shardline_consumer.worker", "shardline_producer.attempt"):
+            logging.getLogger(name).error("%s: a bug in Shardline", name)
+            logging.getLogger(name).warning("store does not answer")
+    assert [line.partition(".")[0] for line in logged] == [
+        "shardline_common",
+        "shardline_consumer",
+        "shardline_producer",
+    ]
 
 
 @pytest.mark.parametrize("name", CAUGHT)
