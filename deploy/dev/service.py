@@ -27,8 +27,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 HOST = "127.0.0.1"
 JAVA_AT_LEAST = 17
-# A server that lives for minutes never earns back what the optimising compiler costs: measured, a broker starts
-# with a third less CPU and then needs a third less. One collector thread is enough for its small heap.
+# The optimising compiler does not pay off within the minutes that these servers live: without it, a broker
+# starts with a third less CPU and then needs a third less. One collector thread is enough for its small heap.
 JAVA_FOR_MINUTES = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 START_SECONDS, STOP_SECONDS = 90.0, 30.0
 # Systems give higher ports to clients that ask for any port, and may give one before its service has started.

@@ -67,13 +67,13 @@ BARE: dict[str, Any] = {
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("values", [{}, FULL, BARE], ids=["default", "full", "bare"])
-def test_every_object_fits_its_schema(values: dict[str, Any], version: str) -> None:
+def test_every_object_matches_its_schema(values: dict[str, Any], version: str) -> None:
     for resource in rendered(values, version):
         validate(resource, version)
 
 
 @pytest.mark.parametrize("values", [{}, FULL, BARE], ids=["default", "full", "bare"])
-def test_helm_finds_nothing_to_say(values: dict[str, Any]) -> None:
+def test_helm_lint_finds_nothing(values: dict[str, Any]) -> None:
     done = helm("lint", str(CHART), "--strict", "--kube-version", "1.37.0", values=values)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -90,13 +90,13 @@ def test_helm_finds_nothing_to_say(values: dict[str, Any]) -> None:
         ({"shutdownMargin": 0}, "shutdownMargin"),
     ],
 )
-def test_values_that_would_do_harm_are_refused(values: dict[str, Any], complaint: str) -> None:
+def test_harmful_values_are_refused(values: dict[str, Any], complaint: str) -> None:
     done = helm("template", "r", str(CHART), "--kube-version", "1.37.0", values=values)
     assert done.returncode != 0
     assert complaint in done.stderr
 
 
-def test_settings_are_those_that_are_no_secrets() -> None:
+def test_settings_are_all_but_the_secrets() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"]["settings"]
     accepts = Draft7Validator(schema).is_valid
     secrets = 0
@@ -122,7 +122,7 @@ def pods(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_pods_may_do_nothing_that_they_need_not() -> None:
+def test_pods_have_minimal_privileges() -> None:
     found = pods(rendered(FULL))
     assert len(found) == len(KINDS) + 2
     for pod in found.values():
@@ -141,7 +141,7 @@ def test_pods_may_do_nothing_that_they_need_not() -> None:
         assert all("sizeLimit" in volume["emptyDir"] for volume in pod["volumes"] if "emptyDir" in volume)
 
 
-def test_secrets_are_files_and_only_where_they_are_needed() -> None:
+def test_secrets_are_files_only_where_needed() -> None:
     found = pods(rendered(FULL))
     everywhere, sources, gateway = "AWS_SECRET_ACCESS_KEY", "POSTGRES_PASSWORD", "GATEWAY_LINK_KEY"
     wanted = {
@@ -173,7 +173,7 @@ def test_every_variable_is_a_setting(tmp_path: Path) -> None:
         assert sum(origin.startswith("environment") for origin in loaded.origins.values()) == len(env), kind
 
 
-def test_kubernetes_waits_longer_than_a_process_needs_to_end() -> None:
+def test_the_grace_period_exceeds_the_shutdown_time() -> None:
     for values in ({}, {"shutdownGrace": 120, "shutdownMargin": 10}):
         found = pods(rendered(values))
         for kind in KINDS:
@@ -183,7 +183,7 @@ def test_kubernetes_waits_longer_than_a_process_needs_to_end() -> None:
             )
 
 
-def test_the_spool_of_a_worker_has_room_for_what_it_may_take() -> None:
+def test_the_spool_volume_exceeds_the_spool_limit() -> None:
     pod = pods(rendered())["worker"]
     (spool,) = (one["emptyDir"] for one in pod["volumes"] if one["name"] == "spool")
     env = {one["name"]: one["value"] for one in pod["containers"][0]["env"]}
@@ -191,7 +191,7 @@ def test_the_spool_of_a_worker_has_room_for_what_it_may_take() -> None:
     assert int(env["SHARDLINE_SPOOL_BYTES"]) < 9 << 30
 
 
-def test_the_probes_ask_what_the_process_serves() -> None:
+def test_probes_use_the_health_endpoints() -> None:
     for pod in (pods(rendered())[kind] for kind in KINDS):
         (container,) = pod["containers"]
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
@@ -217,7 +217,7 @@ def test_workers_are_scaled_from_zero_by_the_lag() -> None:
     assert of_kind(rendered(BARE), "Deployment")["shardline-worker"]["spec"]["replicas"] == 2
 
 
-def test_the_query_asks_for_a_worker_as_long_as_a_job_runs(tmp_path: Path) -> None:
+def test_the_scaling_query_is_positive_while_a_job_runs(tmp_path: Path) -> None:
     promtool = shutil.which("promtool")
     assert promtool is not None, "promtool is not there; on Debian: apt-get install prometheus"
     (scaled,) = of_kind(rendered(), "ScaledObject").values()
@@ -259,7 +259,7 @@ def test_the_query_asks_for_a_worker_as_long_as_a_job_runs(tmp_path: Path) -> No
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_what_is_not_named_is_denied() -> None:
+def test_network_policies_deny_by_default() -> None:
     policies = of_kind(rendered(), "NetworkPolicy")
     everyone = policies["shardline"]["spec"]
     assert everyone["policyTypes"] == ["Ingress", "Egress"]
@@ -273,7 +273,7 @@ def test_what_is_not_named_is_denied() -> None:
     assert silent["spec"]["ingress"] == []
 
 
-def test_selectors_find_the_pods() -> None:
+def test_selectors_match_the_pods() -> None:
     objects = rendered(FULL)
     labels = [
         one["spec"]["template"]["metadata"]["labels"] for one in of_kind(objects, "Deployment").values()
@@ -297,7 +297,7 @@ def test_a_recurring_export_runs_its_command_on_its_files() -> None:
     assert files == {"laws.json": '{"name": "laws"}'}
 
 
-def test_the_rules_of_prometheus_become_an_object_as_the_docs_say() -> None:
+def test_the_documented_command_renders_the_prometheus_rules() -> None:
     text = PAGE.read_text()
     pattern = r"^(\{ echo 'prometheusRule:'.*?) > rules\.values\.yaml$"
     (command,) = re.findall(pattern, text, re.MULTILINE | re.DOTALL)
@@ -308,13 +308,13 @@ def test_the_rules_of_prometheus_become_an_object_as_the_docs_say() -> None:
     validate(rule, VERSIONS[-1])
 
 
-def test_the_values_of_the_docs_render() -> None:
+def test_documented_values_render() -> None:
     least, exports = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)
     for resource in rendered(yaml.safe_load(least) | yaml.safe_load(exports)):
         validate(resource, VERSIONS[-1])
 
 
-def test_prometheus_finds_every_pod() -> None:
+def test_the_service_monitor_selects_every_pod() -> None:
     objects = rendered(FULL)
     (monitor,) = of_kind(objects, "ServiceMonitor").values()
     wanted = monitor["spec"]["selector"]["matchLabels"]
@@ -328,7 +328,7 @@ def test_prometheus_finds_every_pod() -> None:
     assert monitor["spec"]["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
 
 
-def test_the_chart_is_of_the_version_of_the_program() -> None:
+def test_the_chart_version_equals_the_program_version() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["appVersion"] == chart["version"] == __version__
 

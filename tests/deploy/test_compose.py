@@ -50,7 +50,7 @@ def test_up_starts_the_whole_system(file: dict[str, Any]) -> None:
     assert file["services"]["worker"]["deploy"]["replicas"] == 2
 
 
-def test_every_service_has_a_profile_for_less() -> None:
+def test_every_service_has_a_profile() -> None:
     services = composed(FILE, PROFILES)["services"]
     assert all(service["profiles"] for service in services.values())
     for name, service in services.items():
@@ -59,13 +59,13 @@ def test_every_service_has_a_profile_for_less() -> None:
     assert services["gateway"]["environment"]["CLARA_SECURITY_MODE"] == "debug"
 
 
-def test_ports_are_bound_to_this_machine_alone(file: dict[str, Any]) -> None:
+def test_ports_are_bound_to_localhost(file: dict[str, Any]) -> None:
     ports = [port for service in file["services"].values() for port in service.get("ports", [])]
     assert len(ports) > 8
     assert all(str(port).startswith("127.0.0.1:") for port in ports)
 
 
-def test_images_are_pinned_and_those_of_the_tests(file: dict[str, Any]) -> None:
+def test_images_are_pinned_to_the_tested_versions(file: dict[str, Any]) -> None:
     images = {name: service["image"] for name, service in file["services"].items()}
     own = {name for name, image in images.items() if image == "shardline:dev"}
     assert own == {*OWN, "embedding", "seed"}
@@ -74,14 +74,14 @@ def test_images_are_pinned_and_those_of_the_tests(file: dict[str, Any]) -> None:
     assert tested <= set(images.values())
 
 
-def test_every_service_is_checked(file: dict[str, Any]) -> None:
+def test_every_service_has_a_health_check(file: dict[str, Any]) -> None:
     # Those of our own image have the check of the image; the seed ends.
     unchecked = {name for name, service in file["services"].items() if "healthcheck" not in service}
     assert unchecked == set(OWN)
     assert "HEALTHCHECK" in (ROOT / "Dockerfile").read_text()
 
 
-def test_our_own_containers_may_do_nothing_that_they_need_not(file: dict[str, Any]) -> None:
+def test_own_containers_have_minimal_privileges(file: dict[str, Any]) -> None:
     for name in (*OWN, "embedding", "seed"):
         service = file["services"][name]
         assert service["read_only"] is True
@@ -92,7 +92,7 @@ def test_our_own_containers_may_do_nothing_that_they_need_not(file: dict[str, An
     assert grace < 40
 
 
-def test_every_setting_is_one_that_there_is(file: dict[str, Any], tmp_path: Path) -> None:
+def test_every_setting_is_known(file: dict[str, Any], tmp_path: Path) -> None:
     known = (ROOT / "docs" / "settings.md").read_text()
     for name in OWN:
         env = {key: str(value) for key, value in file["services"][name]["environment"].items()}
@@ -102,7 +102,7 @@ def test_every_setting_is_one_that_there_is(file: dict[str, Any], tmp_path: Path
         assert sum(origin.startswith("environment") for origin in loaded.origins.values()) == len(env)
 
 
-def test_a_worker_knows_no_secret_of_a_source(file: dict[str, Any]) -> None:
+def test_a_worker_has_no_secret_of_a_source(file: dict[str, Any]) -> None:
     env = file["services"]["worker"]["environment"]
     assert {name for name in env if "PASSWORD" in name or "SECRET" in name} == {"AWS_SECRET_ACCESS_KEY"}
 
@@ -134,7 +134,7 @@ def test_servers_and_clients_agree_on_changed_passwords() -> None:
         assert env["s3"][name].startswith("changed-")
 
 
-def test_the_realm_gives_tokens_that_the_gateway_takes(file: dict[str, Any]) -> None:
+def test_the_gateway_accepts_tokens_of_the_realm(file: dict[str, Any]) -> None:
     realm = json.loads((ROOT / "deploy" / "keycloak" / "realm.json").read_text())
     env = file["services"]["gateway"]["environment"]
     assert realm["realm"] == env["KEYCLOAK_REALM"]
@@ -146,7 +146,7 @@ def test_the_realm_gives_tokens_that_the_gateway_takes(file: dict[str, Any]) -> 
     assert file["services"]["keycloak"]["environment"]["KC_HOSTNAME"] == env["KEYCLOAK_URL"]
 
 
-def test_mounted_files_are_there(file: dict[str, Any]) -> None:
+def test_mounted_files_exist(file: dict[str, Any]) -> None:
     raw = yaml.safe_load(FILE.read_text())["services"]
     mounts = [mount.split(":")[0] for service in raw.values() for mount in service.get("volumes", [])]
     ours = [mount for mount in mounts if mount.startswith("./")]
@@ -155,7 +155,7 @@ def test_mounted_files_are_there(file: dict[str, Any]) -> None:
     assert {mount for mount in mounts if not mount.startswith("./")} == set(file["volumes"])
 
 
-def test_prometheus_scrapes_services_that_there_are(file: dict[str, Any]) -> None:
+def test_prometheus_scrapes_existing_services(file: dict[str, Any]) -> None:
     scraped = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())[
         "scrape_configs"
     ]
@@ -222,7 +222,7 @@ def apart(stores: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.mark.timeout(600)
-async def test_its_settings_run_the_whole_system(
+async def test_settings_of_compose_run_the_whole_system(
     tmp_path: Path, file: dict[str, Any], kafka: str, seaweed: S3, stores: dict[str, str]
 ) -> None:
     async with TestServer(application()) as embedding:

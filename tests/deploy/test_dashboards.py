@@ -45,7 +45,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory, kafka: str, seaweed: S3) 
 
 
 @pytest.mark.parametrize("name", sorted(dashboards()))
-def test_dashboards_are_of_today(name: str) -> None:
+def test_dashboards_are_up_to_date(name: str) -> None:
     assert (FOLDER / name).read_text(encoding="utf-8") == dashboards()[name], "run `make docs`"
 
 
@@ -54,7 +54,7 @@ def test_there_are_no_other_dashboards() -> None:
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
-def test_a_dashboard_can_be_found_chosen_and_read(board: Any) -> None:
+def test_a_dashboard_has_title_variables_and_descriptions(board: Any) -> None:
     found = json.loads((FOLDER / f"{board.uid}.json").read_text(encoding="utf-8"))
     assert (found["uid"], found["title"]) == (board.uid, board.title)
     kinds = {item["name"]: item["type"] for item in found["templating"]["list"]}
@@ -71,7 +71,7 @@ def test_a_dashboard_can_be_found_chosen_and_read(board: Any) -> None:
             assert panel["description"].endswith((".", ")"))
 
 
-def test_panels_lead_to_runbooks_that_are_there() -> None:
+def test_panels_link_to_existing_runbooks() -> None:
     linked = {
         link["url"].removeprefix("${runbooks}/") for _, panel in panels() for link in panel.get("links", [])
     }
@@ -83,12 +83,12 @@ def test_panels_lead_to_runbooks_that_are_there() -> None:
     ]
 
 
-def test_queries_ask_only_for_what_is_exported() -> None:
+def test_queries_use_exported_metrics_only() -> None:
     for where, query in queries():
         assert set(re.findall(r"\bshardline_\w+", query)) <= exported(), where
 
 
-def test_grafana_is_told_where_everything_is() -> None:
+def test_grafana_is_provisioned() -> None:
     folder = FOLDER / "provisioning"
     source = yaml.safe_load((folder / "datasources" / "prometheus.yaml").read_text(encoding="utf-8"))
     assert [item["type"] for item in source["datasources"]] == ["prometheus"]
@@ -100,7 +100,7 @@ def test_grafana_is_told_where_everything_is() -> None:
 
 
 @pytest.mark.parametrize(("where", "query"), queries(), ids=[where for where, _ in queries()])
-def test_every_query_gives_data_of_a_real_run(observed: Observed, where: str, query: str) -> None:
+def test_every_query_returns_data_of_a_real_run(observed: Observed, where: str, query: str) -> None:
     asked = query.replace("$__rate_interval", "10s").replace("$__range", "2m").replace("$dataset_job", JOB)
     assert "$" not in asked, where
     found = observed.prometheus.series(asked, observed.start, observed.end)
@@ -109,12 +109,12 @@ def test_every_query_gives_data_of_a_real_run(observed: Observed, where: str, qu
 
 
 @pytest.mark.parametrize("name", sorted(rules("record")))
-def test_every_recording_rule_gives_data_of_a_real_run(observed: Observed, name: str) -> None:
+def test_every_recording_rule_returns_data_of_a_real_run(observed: Observed, name: str) -> None:
     found = observed.prometheus.series(name, observed.start, observed.end)
     assert any(math.isfinite(float(value)) for series in found for _, value in series["values"])
 
 
-def test_jobs_can_be_chosen_by_name(observed: Observed) -> None:
+def test_jobs_can_be_selected_by_name(observed: Observed) -> None:
     asked = {
         "match[]": "shardline_job_progress_ratio",
         "start": str(observed.start),
@@ -124,7 +124,7 @@ def test_jobs_can_be_chosen_by_name(observed: Observed) -> None:
     assert JOB in requests.get(url, params=asked, timeout=10).json()["data"]
 
 
-def test_alerts_of_the_run_are_those_of_its_faults(observed: Observed) -> None:
+def test_alerts_match_the_faults_of_the_run(observed: Observed) -> None:
     found = observed.prometheus.series('ALERTS{alertstate="firing"}', observed.start, observed.end)
     assert {series["metric"]["alertname"] for series in found} == {
         "ShardlineDeadLetters",
@@ -132,7 +132,7 @@ def test_alerts_of_the_run_are_those_of_its_faults(observed: Observed) -> None:
     }
 
 
-def test_figures_are_those_of_the_run(observed: Observed) -> None:
+def test_figures_equal_those_of_the_run(observed: Observed) -> None:
     def most(query: str) -> float:
         found = observed.prometheus.series(query, observed.start, observed.end)
         return max(float(value) for series in found for _, value in series["values"])
@@ -148,5 +148,5 @@ def test_figures_are_those_of_the_run(observed: Observed) -> None:
     assert most("shardline_spool_disk_free_bytes") > 0
 
 
-def test_no_series_of_a_job_outlives_it(observed: Observed) -> None:
+def test_series_of_a_job_end_with_the_job(observed: Observed) -> None:
     assert observed.left == []

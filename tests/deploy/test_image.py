@@ -61,7 +61,7 @@ def stages() -> list[Stage]:
     return found
 
 
-def test_a_linter_finds_nothing() -> None:
+def test_hadolint_finds_nothing() -> None:
     hadolint = Path(sys.executable).parent / "hadolint"
     done = subprocess.run([hadolint, str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -73,7 +73,7 @@ def test_both_stages_have_the_same_pinned_python() -> None:
     assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm", build.image)
 
 
-def test_what_is_installed_is_what_is_locked() -> None:
+def test_the_image_installs_the_locked_versions() -> None:
     build, last = stages()
     syncs = [command for command in build.all("RUN") if "uv sync" in command]
     assert len(syncs) == 2
@@ -84,13 +84,13 @@ def test_what_is_installed_is_what_is_locked() -> None:
     assert not re.search(r"\b(pip|apt-get|uv|gcc|curl)\b", " ".join(last.all("RUN")))
 
 
-def test_it_runs_as_a_number_that_is_not_root() -> None:
+def test_the_image_runs_as_a_numeric_user() -> None:
     last = stages()[-1]
     assert last.one("USER") == f"{_USER}:{_USER}"
     assert f"--owner={_USER}" in last.one("RUN")
 
 
-def test_commands_are_processes_of_their_own() -> None:
+def test_commands_run_without_a_shell() -> None:
     last = stages()[-1]
     # A shell in between would take the signal, and the worker would be killed.
     assert json.loads(last.one("ENTRYPOINT")) == ["shardline"]
@@ -100,18 +100,18 @@ def test_commands_are_processes_of_their_own() -> None:
     assert "/healthz" in json.loads(check)[-1]
 
 
-def test_nobody_can_put_settings_into_the_working_directory() -> None:
+def test_the_working_directory_is_not_writable() -> None:
     last = stages()[-1]
     written = {last.environment()[name] for name in ("SHARDLINE_SPOOL_DIR", "FILES_ROOT")}
     assert last.one("WORKDIR") not in written
 
 
-def test_labels_say_what_it_is() -> None:
+def test_labels_of_the_image() -> None:
     names = re.findall(r"org\.opencontainers\.image\.(\w+)=", stages()[-1].one("LABEL"))
     assert names == ["title", "description", "licenses", "version", "revision"]
 
 
-def test_the_context_is_what_is_copied() -> None:
+def test_the_build_context_equals_what_is_copied() -> None:
     patterns = (ROOT / ".dockerignore").read_text().splitlines()
     let_in = {line[1:] for line in patterns if line.startswith("!")}
     copied = {word for text in stages()[0].all("COPY") for word in text.split()[:-1]}
@@ -121,7 +121,7 @@ def test_the_context_is_what_is_copied() -> None:
     assert not any(fnmatch(secret, name) for secret in (".env", ".run", ".git") for name in let_in)
 
 
-def test_compose_gives_it_the_folders_that_it_writes_to() -> None:
+def test_compose_mounts_the_writable_folders() -> None:
     written = stages()[-1].environment()["SHARDLINE_SPOOL_DIR"]
     services = composed()["services"]
     for name in ("producer", "worker", "gateway"):
@@ -217,7 +217,7 @@ def _copy(names: list[str], target: Path) -> None:
             shutil.copy(ROOT / name, target)
 
 
-def test_the_tree_has_the_program_and_nothing_of_development(tree: Tree) -> None:
+def test_the_tree_has_no_development_packages(tree: Tree) -> None:
     assert tree.run("shardline", "--version") == f"shardline {__version__}\n"
     (site,) = tree.folder.glob("opt/shardline/lib/python*/site-packages")
     there = {path.name for path in site.iterdir()}
@@ -227,7 +227,7 @@ def test_the_tree_has_the_program_and_nothing_of_development(tree: Tree) -> None
     assert not list(site.glob("*shardline*.pth"))
 
 
-def test_a_job_runs_where_only_the_spool_may_be_written(tree: Tree) -> None:
+def test_a_job_runs_with_a_read_only_tree(tree: Tree) -> None:
     before = _files(tree.folder)
     spool = tree.folder / "spool"
     tree.run("shardline", "sample", f"{spool}/in.jsonl", "--documents", "200")
@@ -244,7 +244,7 @@ def _files(folder: Path) -> set[Path]:
     return {path for name in ("opt", "data") for path in (folder / name).rglob("*")}
 
 
-def test_the_health_check_tells_whether_the_process_turns(tree: Tree) -> None:
+def test_the_health_check_reports_a_running_process(tree: Tree) -> None:
     check = json.loads(stages()[-1].one("HEALTHCHECK").partition(" CMD ")[2])
     (port, other) = map(str, free_ports(2))
     env = {"SHARDLINE_METRICS_PORT": port, "CLARA_SECURITY_MODE": "debug", "CLARA_DATASET_PORT": other}
@@ -269,7 +269,7 @@ def test_the_health_check_tells_whether_the_process_turns(tree: Tree) -> None:
             process.wait()
 
 
-def test_the_seed_runs_on_the_tree_as_compose_mounts_it(tree: Tree) -> None:
+def test_the_seed_imports_as_compose_mounts_it(tree: Tree) -> None:
     place = tree.folder / "src" / "seed"
     shutil.copytree(
         ROOT / "deploy" / "seed", place / "deploy" / "seed", ignore=shutil.ignore_patterns("__pycache__")

@@ -36,7 +36,7 @@ def test_promtool_accepts_configuration_and_rules() -> None:
     promtool("check", "rules", "rules.yml")
 
 
-def test_rules_do_what_their_cases_say() -> None:
+def test_rules_pass_their_promtool_cases() -> None:
     promtool("test", "rules", "rules.test.yml")
 
 
@@ -60,19 +60,19 @@ def exported() -> set[str]:
     return names
 
 
-def test_rules_ask_only_for_what_is_exported() -> None:
+def test_rules_use_exported_metrics_only() -> None:
     for rule in [*rules("alert").values(), *rules("record").values()]:
         asked = set(re.findall(r"\bshardline_\w+", rule["expr"]))
         assert asked <= exported(), rule["expr"]
 
 
-def test_every_alert_has_its_page_and_every_page_its_alert() -> None:
+def test_alerts_and_runbooks_correspond() -> None:
     pages = {page.stem for page in RUNBOOKS.glob("*.md")} - {"index"}
     assert pages == set(rules("alert"))
 
 
 @pytest.mark.parametrize("name", sorted(rules("alert")))
-def test_a_runbook_has_symptom_check_and_cure(name: str) -> None:
+def test_a_runbook_has_symptom_check_and_remedy(name: str) -> None:
     rule, text = rules("alert")[name], (RUNBOOKS / f"{name}.md").read_text(encoding="utf-8")
     assert rule["annotations"]["runbook_url"] == f"{{{{ $externalLabels.runbooks }}}}/{name}"
     assert rule["labels"]["severity"] in ("warning", "critical")

@@ -77,7 +77,7 @@ class Machine:
         return [line for line in self._calls.read_text().splitlines() if line.split()[0] == name]
 
 
-def test_this_machine_lacks_nothing() -> None:
+def test_this_machine_has_all_programs() -> None:
     done = subprocess.run(
         [str(SCRIPT)],
         env=os.environ | {"SHARDLINE_NO_INSTALL": "1"},
@@ -111,7 +111,7 @@ def test_root_installs_what_is_missing_and_says_so_first(tmp_path: Path) -> None
     ]
 
 
-def test_other_users_install_with_sudo_or_are_told_to(tmp_path: Path) -> None:
+def test_other_users_install_with_sudo(tmp_path: Path) -> None:
     machine = Machine(tmp_path, *(name for name in PROGRAMS if name != "mvn"))
     machine.add_apt()
     machine.add("id", "echo 1000")
@@ -134,7 +134,7 @@ def test_other_users_install_with_sudo_or_are_told_to(tmp_path: Path) -> None:
         ("chromedriver", "chromium-driver", "chromium-chromedriver"),
     ],
 )
-def test_the_first_package_that_the_system_knows_is_installed(
+def test_the_first_known_package_is_installed(
     tmp_path: Path, missing: str, unknown: str, installed: str
 ) -> None:
     machine = Machine(tmp_path, *(name for name in PROGRAMS if name != missing))
@@ -143,21 +143,21 @@ def test_the_first_package_that_the_system_knows_is_installed(
     assert machine.called("apt-get")[-1].endswith(f" {installed}")
 
 
-def test_an_old_java_is_none(tmp_path: Path) -> None:
+def test_a_java_that_is_too_old_counts_as_missing(tmp_path: Path) -> None:
     machine = Machine(tmp_path, *PROGRAMS)
     machine.add("java", JAVA.replace("17.0.12", "11.0.2"))
     done = machine.run(SHARDLINE_NO_INSTALL="1")
     assert "missing: java (17 or newer)" in done.stdout
 
 
-def test_a_system_without_apt_is_told_the_programs(tmp_path: Path) -> None:
+def test_without_apt_the_programs_are_named(tmp_path: Path) -> None:
     done = Machine(tmp_path, *(name for name in PROGRAMS if name != "node")).run()
     assert done.returncode == 2
     assert "missing: node" in done.stdout
     assert "no apt-get" in done.stderr
 
 
-def test_an_installation_needs_python_alone(tmp_path: Path) -> None:
+def test_make_install_needs_python_only(tmp_path: Path) -> None:
     machine = Machine(tmp_path, "python3")
     assert machine.run("python", SHARDLINE_NO_INSTALL="1").returncode == 0
     assert machine.run(SHARDLINE_NO_INSTALL="1").returncode == 2

@@ -52,7 +52,7 @@ def faults(file: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def test_the_parser_finds_no_fault_and_would_find_one(tmp_path: Path) -> None:
+def test_the_parser_accepts_the_description_and_refuses_a_broken_one(tmp_path: Path) -> None:
     assert faults(DOCS / "asyncapi.json") == ""
     broken = json.loads((DOCS / "asyncapi.json").read_text())
     broken["operations"]["sendJobs"]["channel"]["$ref"] = "#/channels/nowhere"
@@ -72,7 +72,7 @@ def valid(name: str, value: bytes | None) -> None:
     assert set(found) <= set(described["components"]["schemas"][name]["properties"])
 
 
-def test_what_is_sent_fits_its_schema() -> None:
+def test_sent_messages_match_their_schemas() -> None:
     spec = job(query={"filters": {"pages": {"gte": 3}}}, labels={"a": "b"})
     valid("JobSpec", spec.body())
     valid("Request", Request(job_id="a", action="cancel").body())
@@ -92,7 +92,7 @@ def test_what_is_sent_fits_its_schema() -> None:
     )
 
 
-def test_the_topics_are_those_of_the_code() -> None:
+def test_the_topics_equal_those_of_the_code() -> None:
     described = {channel["address"] for channel in asyncapi()["channels"].values()}
     assert described == {topic.name for topic in system_topics(1)} | {"dataset.job.{job_id}.{attempt}"}
     assert attempt_topic("{job_id}", 1) == "dataset.job.{job_id}.1"
@@ -106,7 +106,7 @@ def refers_to(schema: Any) -> set[str]:
     return set[str]().union(*map(refers_to, schema)) if isinstance(schema, list) else set()
 
 
-def test_the_page_of_the_job_has_every_part() -> None:
+def test_the_job_page_has_every_schema() -> None:
     described = schemas()
     assert set(JOB_PARTS) <= set(described)
     assert set().union(*(refers_to(described[name]) for name in JOB_PARTS)) <= set(JOB_PARTS)

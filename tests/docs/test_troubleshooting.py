@@ -43,7 +43,7 @@ def entries(section: str) -> list[tuple[str, list[str]]]:
         ("Reasons of rejections", set(Rejection)),
     ],
 )
-def test_each_has_one_entry_with_cause_and_cure(section: str, names: Iterable[str]) -> None:
+def test_each_error_has_one_entry_with_cause_and_remedy(section: str, names: Iterable[str]) -> None:
     found = entries(section)
     assert sorted(name for name, _ in found) == sorted(map(str, names))
     for name, cells in found:

@@ -44,7 +44,7 @@ def write_job(folder: Path, **changes: Any) -> str:
     return "job.json"
 
 
-async def test_a_job_by_hand(tmp_path: Path, kafka: str, seaweed: S3) -> None:
+async def test_commands_over_the_life_of_a_job(tmp_path: Path, kafka: str, seaweed: S3) -> None:
     write_sample(tmp_path / "sample.jsonl", 300, broken=True)
     async with running_system(tmp_path, kafka, seaweed, tmp_path) as system:
         shell = Shell(system)
@@ -80,7 +80,7 @@ async def test_a_job_by_hand(tmp_path: Path, kafka: str, seaweed: S3) -> None:
         assert not shell.json("verify", where, code=1)["ok"]
 
 
-async def test_users_errors_are_sentences(tmp_path: Path, kafka: str, seaweed: S3) -> None:
+async def test_user_errors_print_a_message_without_traceback(tmp_path: Path, kafka: str, seaweed: S3) -> None:
     write_sample(tmp_path / "sample.jsonl", 50)
     async with running_system(tmp_path, kafka, seaweed, tmp_path) as system:
         shell = Shell(system)

@@ -34,7 +34,7 @@ def verified(dataset: str) -> dict[str, object]:
 
 
 @pytest.mark.corpus
-def test_killed_five_times_it_ends_with_the_same_digest(tmp_path: Path, laws: Laws) -> None:
+def test_a_run_killed_five_times_has_the_undisturbed_digest(tmp_path: Path, laws: Laws) -> None:
     job, output = write_job(tmp_path, laws), tmp_path / "out"
     slow = os.environ | {"SHARDLINE_SOURCE_RATE": "2000"}
     chain = output / "laws" / "laws" / "_state" / "chain"
@@ -63,7 +63,7 @@ def until_grown(process: subprocess.Popen[bytes], chain: Path, before: int) -> N
 
 
 @pytest.mark.corpus
-def test_ctrl_c_keeps_what_landed_and_says_how_to_go_on(tmp_path: Path, laws: Laws) -> None:
+def test_ctrl_c_keeps_committed_segments_and_says_how_to_resume(tmp_path: Path, laws: Laws) -> None:
     job, output = write_job(tmp_path, laws), tmp_path / "out"
     process = subprocess.Popen(
         command(job, output),

@@ -39,7 +39,7 @@ def search(job_id: str, text: str, **query: Any) -> JobSpec:
 
 
 @pytest.mark.corpus
-async def test_a_search_over_four_stores_is_the_fusion_of_their_whole_lists(
+async def test_a_hybrid_search_equals_the_fusion_of_complete_lists(
     tmp_path: Path,
     kafka: str,
     seaweed: S3,

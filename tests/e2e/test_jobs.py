@@ -59,7 +59,7 @@ def _repeated(worker: Process) -> list[float]:
     return [worker.metric(name, "first") for name in ("records_replayed_total", "creates_refused_total")]
 
 
-async def test_twelve_jobs_on_two_producers(tmp_path: Path, kafka: str, seaweed: S3) -> None:
+async def test_twelve_jobs_queue_for_two_producers(tmp_path: Path, kafka: str, seaweed: S3) -> None:
     write_sample(tmp_path / "sample.jsonl", 400)
     async with running_system(
         tmp_path, kafka, seaweed, tmp_path, SHARDLINE_MAX_JOBS="2", SHARDLINE_SOURCE_RATE="100"
@@ -146,7 +146,7 @@ async def test_cancel_retry_delete(tmp_path: Path, kafka: str, seaweed: S3) -> N
         assert await system.store.get(job_key("work"))
 
 
-async def test_refused_messages_leave_their_neighbours_whole(tmp_path: Path, kafka: str, seaweed: S3) -> None:
+async def test_refused_messages_do_not_affect_other_jobs(tmp_path: Path, kafka: str, seaweed: S3) -> None:
     write_sample(tmp_path / "sample.jsonl", 100)
     async with running_system(tmp_path, kafka, seaweed, tmp_path) as system:
         system.start("producer")
@@ -181,7 +181,7 @@ async def test_refused_messages_leave_their_neighbours_whole(tmp_path: Path, kaf
         assert (await system.verify(good)).ok
 
 
-async def test_poison_documents_are_dead_letters(tmp_path: Path, kafka: str, seaweed: S3) -> None:
+async def test_invalid_documents_become_dead_letters(tmp_path: Path, kafka: str, seaweed: S3) -> None:
     write_sample(tmp_path / "sample.jsonl", 200, broken=True)
     huge = orjson.dumps({"document_id": "huge", "content": "x" * 20_000})
     with (tmp_path / "sample.jsonl").open("ab") as file:
@@ -233,7 +233,7 @@ async def test_a_deleted_topic_fails_the_job_and_retry_rebuilds_it(
         assert report.rows + sum(report.rejected.values()) == 6000
 
 
-async def test_processes_tell_the_truth_and_end_in_time(tmp_path: Path, kafka: str, seaweed: S3) -> None:
+async def test_health_readiness_and_shutdown_of_processes(tmp_path: Path, kafka: str, seaweed: S3) -> None:
     write_sample(tmp_path / "sample.jsonl", 2000)
     async with running_system(tmp_path, kafka, seaweed, tmp_path, SHARDLINE_SOURCE_RATE="100") as system:
         producer, worker = system.start("producer"), system.start("worker")

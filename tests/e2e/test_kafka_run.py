@@ -35,7 +35,7 @@ async def run_laws(system: System, laws: Laws, workers: list[Process]) -> None:
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("workers", [1, 3])
-async def test_the_digest_is_that_of_the_embedded_run(
+async def test_the_digest_equals_that_of_an_embedded_run(
     tmp_path: Path, kafka: str, seaweed: S3, laws: Laws, workers: int
 ) -> None:
     async with running_system(tmp_path, kafka, seaweed, laws.folder, SHARDLINE_SOURCE_RATE="2000") as system:
@@ -95,7 +95,7 @@ async def readers_agree(system: System, laws: Laws) -> None:
 
 
 @pytest.mark.corpus
-async def test_everything_rejected_over_a_small_topic_ends_empty(
+async def test_a_job_that_rejects_all_stays_within_the_topic_limit(
     tmp_path: Path, kafka: str, seaweed: S3, laws: Laws
 ) -> None:
     limit = 1 << 20

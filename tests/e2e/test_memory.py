@@ -12,7 +12,7 @@ MOST_MIB = 200 * 1e6 / (1 << 20)
 
 
 @pytest.mark.timeout(900)
-def test_five_times_the_documents_need_the_same_memory(tmp_path: Path, kafka: str, seaweed: S3) -> None:
+def test_memory_does_not_grow_with_the_documents(tmp_path: Path, kafka: str, seaweed: S3) -> None:
     found = measure(tmp_path, [SMALL, LARGE], kafka, seaweed)
     for process in ("producer", "worker", "run"):
         small, large = found[SMALL][process], found[LARGE][process]

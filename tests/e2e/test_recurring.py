@@ -97,7 +97,9 @@ def service_command() -> str:
 
 
 @pytest.mark.timeout(600)
-async def test_the_page_as_it_stands(tmp_path: Path, kafka: str, seaweed: S3, database: Database) -> None:
+async def test_commands_of_the_page_export_each_day(
+    tmp_path: Path, kafka: str, seaweed: S3, database: Database
+) -> None:
     today = datetime.now(UTC).date()
     days = {today - timedelta(days=back) for back in range(-1, 6)} | {
         date(2026, 11, day) for day in (24, 25, 26)
@@ -140,7 +142,7 @@ async def test_the_page_as_it_stands(tmp_path: Path, kafka: str, seaweed: S3, da
         assert own["digest"] == (await system.manifest(spec))["digest"]
 
 
-async def test_a_window_holds_its_day_whatever_the_column_is(database: Database) -> None:
+async def test_a_date_range_selects_its_day_for_every_column_type(database: Database) -> None:
     columns = "at timestamptz, plain timestamp, day date, text_day text, text_time text"
     await database.execute(f"CREATE TABLE documents (document_id text PRIMARY KEY, content text, {columns})")
     for text in (
@@ -159,7 +161,7 @@ async def test_a_window_holds_its_day_whatever_the_column_is(database: Database)
         assert found == sorted(f"2026-11-25{time}" for time in TIMES), column
 
 
-def test_the_units_are_units(tmp_path: Path) -> None:
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     names = ("shardline-export.service", "shardline-export.timer")
     for name in names:
         unit = (SYSTEMD / name).read_text(encoding="utf-8")
@@ -175,7 +177,7 @@ def test_the_units_are_units(tmp_path: Path) -> None:
     assert "03:15:00 UTC" in calendar.stdout
 
 
-def test_verifying_units_is_not_blind(tmp_path: Path) -> None:
+def test_systemd_refuses_a_broken_unit(tmp_path: Path) -> None:
     unit = (SYSTEMD / "shardline-export.service").read_text(encoding="utf-8")
     (tmp_path / "broken.service").write_text(unit.replace("Type=oneshot", "Type=onceshot"))
     verify = ["systemd-analyze", "verify", "--man=no", str(tmp_path / "broken.service")]
@@ -183,7 +185,7 @@ def test_verifying_units_is_not_blind(tmp_path: Path) -> None:
     assert "onceshot" in done.stderr
 
 
-def test_the_manifest_is_one_of_kubernetes() -> None:
+def test_the_cronjob_matches_the_schema_of_kubernetes() -> None:
     found = manifests()
     for one in found.values():
         kubernetes_validate.validate(one, "1.30", strict=True)

@@ -29,7 +29,7 @@ def rows(count: int) -> list[dict[str, Any]]:
     ]
 
 
-async def test_killed_producers_leave_the_dataset_of_the_embedded_run(
+async def test_killed_producers_leave_the_dataset_of_an_embedded_run(
     tmp_path: Path, kafka: str, seaweed: S3, database: Database
 ) -> None:
     await load_corpus(database, rows(DOCUMENTS))

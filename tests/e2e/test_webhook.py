@@ -29,7 +29,7 @@ async def told(hook: Hook, message_id: str, times: int = 1) -> list[Told]:
     return await asyncio.to_thread(hook.until_told, message_id, times)
 
 
-async def test_ends_are_told_signed_and_tried_again(tmp_path: Path, kafka: str, seaweed: S3) -> None:
+async def test_notifications_are_signed_and_retried(tmp_path: Path, kafka: str, seaweed: S3) -> None:
     write_sample(tmp_path / "sample.jsonl", 300, broken=True)
     with receiving((500, {}), (500, {})) as hook:
         async with running_system(tmp_path, kafka, seaweed, tmp_path, **hook.env) as system:
@@ -89,7 +89,7 @@ async def fails_then_completes(system: System, hook: Hook) -> None:
     await system.until("late", lambda view: not view.state.pending_notifications)
 
 
-async def test_a_receiver_that_is_away_holds_up_nothing(tmp_path: Path, kafka: str, seaweed: S3) -> None:
+async def test_an_unreachable_receiver_does_not_delay_jobs(tmp_path: Path, kafka: str, seaweed: S3) -> None:
     write_sample(tmp_path / "sample.jsonl", 200)
     (port,) = free_ports(1)
     env = Hook(port=port).env
@@ -125,7 +125,9 @@ async def dead(process: Process) -> None:
 
 
 @pytest.mark.timeout(600)
-async def test_producers_killed_around_the_telling(tmp_path: Path, kafka: str, seaweed: S3) -> None:
+async def test_killed_producers_deliver_a_notification_at_least_once(
+    tmp_path: Path, kafka: str, seaweed: S3
+) -> None:
     write_sample(tmp_path / "sample.jsonl", 100)
     with receiving() as hook:
         async with running_system(tmp_path, kafka, seaweed, tmp_path, **hook.env, **SHORT) as system:
@@ -147,7 +149,7 @@ def run(folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
-def test_run_tells_too_and_ends_as_the_job_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_notifies_and_keeps_its_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "S3_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
     write_sample(tmp_path / "sample.jsonl", 100)

@@ -34,7 +34,7 @@ async def ended(system: System) -> str:
             await asyncio.sleep(0.5)
 
 
-async def test_the_broker_is_killed_and_stays_away(
+async def test_a_killed_broker_stays_down_for_several_sessions(
     tmp_path: Path, broker: tuple[ProxiedKafka, TcpProxy], seaweed: S3, sampled: Sampled
 ) -> None:
     kafka, _ = broker
@@ -58,7 +58,7 @@ async def test_the_broker_is_killed_and_stays_away(
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-async def test_connections_are_cut_frozen_and_slow(
+async def test_connections_are_cut_frozen_and_delayed(
     tmp_path: Path, broker: tuple[ProxiedKafka, TcpProxy], seaweed: S3, sampled: Sampled, seed: int
 ) -> None:
     kafka, proxy = broker

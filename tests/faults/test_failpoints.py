@@ -50,7 +50,7 @@ async def stopped(process: Process) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", [1, 2, 3])
-async def test_killed_at_every_place_in_turn(
+async def test_processes_are_killed_at_every_failpoint(
     tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled, seed: int
 ) -> None:
     async with running_system(
@@ -76,7 +76,7 @@ async def test_killed_at_every_place_in_turn(
 
 
 @pytest.mark.parametrize("of", ["/data/", "/chain/"])
-async def test_a_zombie_whose_put_was_under_way_is_refused(
+async def test_a_put_of_a_replaced_worker_is_refused(
     tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled, of: str
 ) -> None:
     proxy = S3Proxy(seaweed.endpoint)

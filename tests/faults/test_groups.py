@@ -26,10 +26,18 @@ from tests.sampled import Sampled
 from tests.services import S3
 
 REPOSITORY = Path(__file__).parent.parent.parent
+PACKAGES = (
+    "common/shardline_common",
+    "consumer/shardline_consumer",
+    "producer/shardline_producer",
+    "shardline",
+)
 MOST_MIB = 200 * 1e6 / (1 << 20)
 
 
-async def test_one_worker_four_two(tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled) -> None:
+async def test_workers_join_and_leave_a_running_job(
+    tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled
+) -> None:
     async with running_system(
         tmp_path, kafka, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="40", **SHORT
     ) as system:
@@ -51,7 +59,7 @@ async def test_one_worker_four_two(tmp_path: Path, kafka: str, seaweed: S3, samp
         await judge_sample(system, sampled, spec)
 
 
-async def test_committed_offsets_do_not_go_back(
+async def test_committed_offsets_never_decrease(
     tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled
 ) -> None:
     # With the topic the group's offsets would go, maybe before their last look.
@@ -105,9 +113,10 @@ async def test_a_worker_of_the_next_version_joins(
     tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled
 ) -> None:
     later = tmp_path / "later"
-    for package in ("common", "consumer", "producer", "shardline"):
-        shutil.copytree(REPOSITORY / package, later / package, ignore=shutil.ignore_patterns("__pycache__"))
-    init = later / "common" / "__init__.py"
+    for package in PACKAGES:
+        source = REPOSITORY / package
+        shutil.copytree(source, later / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+    init = later / "shardline_common" / "__init__.py"
     init.write_text(init.read_text().replace('__version__ = "', '__version__ = "99.'))
     async with running_system(
         tmp_path, kafka, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="80", **SHORT
@@ -126,7 +135,7 @@ async def test_a_worker_of_the_next_version_joins(
         await judge_sample(system, sampled, spec)
 
 
-async def test_hundreds_of_partitions_trickle(
+async def test_three_hundred_slow_partitions_need_bounded_memory(
     tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled
 ) -> None:
     async with running_system(
@@ -145,7 +154,7 @@ async def test_hundreds_of_partitions_trickle(
         assert report.rows + sum(report.rejected.values()) == sampled.ids.total()
 
 
-async def test_dead_letters_that_cannot_be_written_hold_their_segment(
+async def test_a_segment_waits_until_its_dead_letters_are_written(
     tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled
 ) -> None:
     lines = (sampled.folder / "sample.jsonl").read_bytes().splitlines(keepends=True)[:600]
@@ -175,7 +184,7 @@ async def test_dead_letters_that_cannot_be_written_hold_their_segment(
         assert report.digest == await embedded_digest(spec, tmp_path, tmp_path / "embedded")
 
 
-async def test_small_and_lopsided_sources(tmp_path: Path, kafka: str, seaweed: S3) -> None:
+async def test_empty_small_and_uneven_sources(tmp_path: Path, kafka: str, seaweed: S3) -> None:
     good = {"title": "t", "domain": "d", "document_type": "x"}
     text = "wort " * 300
     many = [{"document_id": f"d{number}", "content": text, **good} for number in range(200)]

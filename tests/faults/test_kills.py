@@ -28,7 +28,9 @@ async def judge(system: System, laws: Laws, job_id: str) -> None:
 @pytest.mark.timeout(400)
 @pytest.mark.corpus
 @pytest.mark.parametrize("seed", [1, 2, 3])
-async def test_killed_at_random(tmp_path: Path, kafka: str, seaweed: S3, laws: Laws, seed: int) -> None:
+async def test_random_kills_leave_the_undisturbed_digest(
+    tmp_path: Path, kafka: str, seaweed: S3, laws: Laws, seed: int
+) -> None:
     dice = random.Random(seed)
     kills, again = 0, 0.0
     async with running_system(
@@ -77,7 +79,7 @@ async def read_to_the_end(system: System, workers: list[Process]) -> float:
 
 
 @pytest.mark.corpus
-async def test_a_stopped_worker_wakes_behind_the_chain(
+async def test_a_paused_worker_resumes_behind_the_chain(
     tmp_path: Path, kafka: str, seaweed: S3, laws: Laws
 ) -> None:
     async with running_system(

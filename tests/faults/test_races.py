@@ -36,7 +36,7 @@ async def succeeded(system: System, spec: JobSpec) -> bool:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-async def test_cancel_races_with_the_finish(
+async def test_a_cancel_during_completion_has_one_outcome(
     tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled, seed: int
 ) -> None:
     dice = random.Random(seed)

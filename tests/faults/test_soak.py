@@ -13,7 +13,7 @@ SEED = int(os.environ.get("SHARDLINE_SOAK_SEED", "1"))
 
 
 @pytest.mark.timeout(SECONDS + 900)
-async def test_nothing_breaks_and_nothing_grows(tmp_path: Path, seaweed: S3) -> None:
+async def test_datasets_are_correct_and_resources_bounded(tmp_path: Path, seaweed: S3) -> None:
     report = await soak(tmp_path, seaweed, SECONDS, SEED)
     show(report, SECONDS, SEED)
     assert not report.problems

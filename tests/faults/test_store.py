@@ -54,7 +54,7 @@ def burst(dice: random.Random) -> list[Fault]:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-async def test_bursts_of_every_fault(
+async def test_bursts_of_store_faults_leave_the_undisturbed_digest(
     tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled, proxy: tuple[S3Proxy, str], seed: int
 ) -> None:
     store, endpoint = proxy
@@ -73,7 +73,7 @@ async def test_bursts_of_every_fault(
     assert store.count("PUT", LANDING, 412) > 0, "no lost answer came back as a refused create"
 
 
-async def test_an_outage_is_waited_out(
+async def test_workers_wait_for_the_end_of_a_store_outage(
     tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled, proxy: tuple[S3Proxy, str]
 ) -> None:
     store, endpoint = proxy
@@ -108,7 +108,7 @@ async def test_an_outage_is_waited_out(
             await worker.until_ready()
 
 
-async def test_expired_credentials_freeze_and_resume(
+async def test_work_pauses_while_credentials_are_expired(
     tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled, proxy: tuple[S3Proxy, str]
 ) -> None:
     store, endpoint = proxy
@@ -134,7 +134,7 @@ async def test_expired_credentials_freeze_and_resume(
         await judge_sample(system, sampled, spec)
 
 
-async def test_sigterm_while_the_store_is_slow(
+async def test_sigterm_during_a_slow_upload(
     tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled, proxies: list[tuple[S3Proxy, str]]
 ) -> None:
     async with running_system(tmp_path, kafka, seaweed, sampled.folder, **SHORT) as system:
@@ -167,7 +167,7 @@ async def test_sigterm_while_the_store_is_slow(
         await judge_sample(system, sampled, spec)
 
 
-async def test_cancelled_in_the_middle_of_an_upload_then_retried(
+async def test_a_job_cancelled_during_an_upload_can_be_retried(
     tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled, proxy: tuple[S3Proxy, str]
 ) -> None:
     store, endpoint = proxy
@@ -191,7 +191,7 @@ async def test_cancelled_in_the_middle_of_an_upload_then_retried(
         await judge_sample(system, sampled, spec)
 
 
-async def test_a_partition_lost_and_gained_while_its_upload_is_pending(
+async def test_a_partition_is_reassigned_during_its_upload(
     tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled, proxy: tuple[S3Proxy, str]
 ) -> None:
     store, endpoint = proxy
@@ -215,7 +215,7 @@ async def test_a_partition_lost_and_gained_while_its_upload_is_pending(
 
 
 @pytest.mark.parametrize("how", ["full", "removed"])
-async def test_a_spool_that_cannot_be_written(
+async def test_a_worker_exits_when_its_spool_cannot_be_written(
     tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled, how: str
 ) -> None:
     async with running_system(
@@ -244,7 +244,7 @@ async def test_a_spool_that_cannot_be_written(
         await judge_sample(system, sampled, spec)
 
 
-async def test_a_source_that_goes_away_fails_its_job_and_a_retry_goes_on(
+async def test_an_unreachable_source_fails_the_job_and_a_retry_resumes(
     tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled, proxy: tuple[S3Proxy, str]
 ) -> None:
     store, endpoint = proxy

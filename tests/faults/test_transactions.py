@@ -58,7 +58,7 @@ async def only_markers(system: System, producer: AIOKafkaProducer, spec: JobSpec
     await producer.commit_transaction()
 
 
-async def test_aborted_open_and_marker_only_transactions_at_the_end(
+async def test_aborted_open_and_empty_transactions_are_not_read(
     tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled
 ) -> None:
     async with running_system(tmp_path, kafka, seaweed, sampled.folder, **SHORT) as system:
@@ -84,7 +84,7 @@ async def test_aborted_open_and_marker_only_transactions_at_the_end(
         await judge_sample(system, sampled, spec)
 
 
-async def test_of_two_producers_with_one_job_the_older_is_fenced(
+async def test_the_older_of_two_producers_of_a_job_is_fenced(
     tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled
 ) -> None:
     async with running_system(

@@ -42,7 +42,7 @@ def check(text: str) -> None:
     assert [when for _, when in found[1:]].count("unreleased") == 0
 
 
-def test_the_changelog_tells_of_this_version() -> None:
+def test_the_changelog_has_this_version() -> None:
     check((ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
 
 
@@ -57,12 +57,12 @@ def test_the_changelog_tells_of_this_version() -> None:
         f"## [{__version__}] - 2026-01-01\n### Added\n- x\n## [0.0.1] - 2026-01-02\n### Added\n- x\n",
     ],
 )
-def test_another_form_is_refused(text: str) -> None:
+def test_a_malformed_changelog_is_refused(text: str) -> None:
     with pytest.raises(AssertionError):
         check(text)
 
 
-def test_the_version_stands_in_one_place() -> None:
+def test_the_version_is_defined_once() -> None:
     assert version("shardline") == __version__
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert 'dynamic = ["version"]' in project

@@ -18,7 +18,7 @@ def test_every_licence_is_allowed() -> None:
     assert [one for one in found if not one.allowed] == []
 
 
-def test_no_licence_is_allowed_or_stated_in_vain() -> None:
+def test_every_allowed_or_stated_licence_is_used() -> None:
     found = licences()
     used = " ".join(one.expression or "" for one in found)
     assert [name for name in ALLOWED if name not in re.split(r"[ ()]+", used)] == []
@@ -37,7 +37,7 @@ def test_no_licence_is_allowed_or_stated_in_vain() -> None:
         (None, False),
     ],
 )
-def test_expressions_are_understood(expression: str | None, allowed: bool) -> None:
+def test_licence_expressions_are_evaluated(expression: str | None, allowed: bool) -> None:
     assert Licence("x", "1", expression).allowed is allowed
 
 
@@ -50,7 +50,7 @@ def said(*classifiers: str, **fields: str) -> Message:
     return message
 
 
-def test_metadata_are_taken_at_their_word_and_no_further() -> None:
+def test_only_unambiguous_metadata_declare_a_licence() -> None:
     assert declared(said(License_Expression="MIT AND ISC")) == "MIT AND ISC"
     assert declared(said(License="Apache 2.0")) == "Apache-2.0"
     assert declared(said("MIT License", License="see the file")) == "MIT"
@@ -59,7 +59,7 @@ def test_metadata_are_taken_at_their_word_and_no_further() -> None:
     assert declared(said()) is None
 
 
-def test_the_bill_names_every_package_with_its_licence() -> None:
+def test_the_sbom_lists_every_package_with_its_licence() -> None:
     found = bill()
     assert (found["bomFormat"], found["metadata"]["component"]["version"]) == ("CycloneDX", __version__)
     components = {(one["name"], one["version"]): one for one in found["components"]}

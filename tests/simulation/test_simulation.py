@@ -19,7 +19,7 @@ SCHEDULES = int(os.environ.get("SHARDLINE_SIMULATION_SCHEDULES", "1000"))
 
 
 @pytest.mark.timeout(3600)
-def test_every_schedule_keeps_the_promises() -> None:
+def test_every_schedule_keeps_the_guarantees() -> None:
     verdicts = list(run_many(range(1, SCHEDULES + 1)))
     broken = {verdict.seed: verdict.problems for verdict in verdicts if verdict.problems}
     assert not broken, f"replay with `python -m tests.simulation --first SEED --schedules 1`: {broken}"
@@ -28,7 +28,7 @@ def test_every_schedule_keeps_the_promises() -> None:
         assert happened[what] > SCHEDULES // 10, happened
 
 
-def test_a_schedule_is_its_seed() -> None:
+def test_a_seed_determines_its_schedule() -> None:
     digest = undisturbed()
     here = [run_schedule(seed, digest) for seed in (3, 4, 3)]
     assert here[0] == here[2]
@@ -41,7 +41,7 @@ def test_a_schedule_is_its_seed() -> None:
     assert f"trace {here[0].trace}" in there.stdout
 
 
-def test_every_end_is_told_in_every_schedule() -> None:
+def test_every_end_is_notified_in_every_schedule() -> None:
     digest = undisturbed()
     verdicts = [run_schedule(seed, digest, telling=True) for seed in range(1, TELLING + 1)]
     assert {verdict.seed: verdict.problems for verdict in verdicts if verdict.problems} == {}
@@ -51,14 +51,14 @@ def test_every_end_is_told_in_every_schedule() -> None:
     assert happened["kill"] > TELLING
 
 
-def test_news_that_count_as_told_too_early_are_missed() -> None:
+def test_a_notification_counted_too_early_is_detected() -> None:
     digest = undisturbed()
     with patch.object(NotificationOutbox, "delivered", property(lambda self: frozenset(self._tasks))):
         verdicts = (run_schedule(seed, digest, telling=True) for seed in range(1, 200))
         assert any("told were" in problem for verdict in verdicts for problem in verdict.problems)
 
 
-def test_the_oracle_hears_of_bugs_and_of_nothing_less() -> None:
+def test_the_oracle_collects_logged_errors_only() -> None:
     with logged_errors() as logged:
         for name in ("shardline_common.x", "shardline_consumer.worker", "shardline_producer.attempt"):
             logging.getLogger(name).error("%s: a bug in Shardline", name)
@@ -71,12 +71,12 @@ def test_the_oracle_hears_of_bugs_and_of_nothing_less() -> None:
 
 
 @pytest.mark.parametrize("name", CAUGHT)
-def test_a_seeded_bug_is_caught(name: str, record_property: Callable[[str, object], None]) -> None:
+def test_a_planted_bug_is_caught(name: str, record_property: Callable[[str, object], None]) -> None:
     schedules, problem = first_caught(name, 600)
     record_property(f"caught by schedule {schedules}", problem)
     assert schedules, f"{name} was not caught"
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-def test_a_second_guard_holds(name: str) -> None:
+def test_a_harmless_mutant_breaks_no_guarantee(name: str) -> None:
     assert first_caught(name, 40) == (0, "")
