@@ -6,10 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from deploy.dev.kafka import Kafka
-from tests.services import S3, kafka_address, local_kafka, s3_store
+from tests.services import S3, kafka_address, local_kafka, s3_store, server_folder
 from tests.support.reaper import start_reaper, tell_of_interrupt
+from tests.support.scheduling import SuiteScheduling, place
 
 pytest_plugins = ["tests.laws", "tests.sampled", "tests.databases", "tests.stores", "tests.secure_kafka"]
 
@@ -32,9 +35,15 @@ def pytest_keyboard_interrupt() -> None:
     tell_of_interrupt()
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling | None:
+    """Distribute the tests of `--dist loadfile`."""
+    return SuiteScheduling(config, log) if config.getoption("dist") == "loadfile" else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use a server, before `-m` chooses among them."""
+    """Order the tests, and mark those that use a server, before `-m` chooses among them."""
+    items.sort(key=lambda item: place(item.nodeid))
     for item in items:
         if SERVERS.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("server")
@@ -43,19 +52,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Bootstrap address of the session's broker: use a topic prefix of your own."""
-    with kafka_address(tmp_path_factory.mktemp("kafka")) as address:
+    with kafka_address(server_folder(tmp_path_factory, "kafka")) as address:
         yield address
 
 
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     """The session's S3 store: use a key prefix of your own."""
-    with s3_store(tmp_path_factory.mktemp("seaweed")) as store:
+    with s3_store(server_folder(tmp_path_factory, "seaweed")) as store:
         yield store
 
 
 @pytest.fixture
 def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     """A broker for one test, that it may stop and start: `stop(kill=True)`, then `start()`."""
-    with local_kafka(tmp_path_factory.mktemp("own-kafka")) as broker:
+    with local_kafka(server_folder(tmp_path_factory, "own-kafka")) as broker:
         yield broker

@@ -18,6 +18,7 @@ from shardline_common.telemetry.metrics import Metrics
 from shardline_producer.context import ProducerPolicy
 from tests.corpus import Expectation, corpus_file, expectation
 from tests.make import job
+from tests.support.once import once_per_run
 
 
 @dataclass(frozen=True)
@@ -58,5 +59,8 @@ async def embedded_digest(spec: JobSpec, folder: Path, output: Path) -> str:
 def laws(tmp_path_factory: pytest.TempPathFactory) -> Laws:
     folder = tmp_path_factory.mktemp("corpus")
     path = corpus_file(folder)
-    digest = asyncio.run(embedded_digest(Laws.job("laws"), folder, tmp_path_factory.mktemp("embedded")))
-    return Laws(folder, expectation(path), digest)
+
+    def run() -> str:
+        return asyncio.run(embedded_digest(Laws.job("laws"), folder, tmp_path_factory.mktemp("embedded")))
+
+    return Laws(folder, expectation(path), once_per_run(tmp_path_factory, "laws-digest", run))

@@ -12,6 +12,7 @@ from shardline.services.sample import write_sample
 from shardline_common.job.spec import JobSpec
 from tests.laws import embedded_digest
 from tests.make import job, sample_job
+from tests.support.once import once_per_run
 
 DOCUMENTS = 4_000
 
@@ -37,5 +38,8 @@ def sampled(tmp_path_factory: pytest.TempPathFactory) -> Sampled:
     write_sample(path, DOCUMENTS)
     with path.open(encoding="utf-8") as lines:
         ids = Counter(json.loads(line)["document_id"] for line in lines)
-    digest = asyncio.run(embedded_digest(Sampled.job("sample"), folder, tmp_path_factory.mktemp("run")))
-    return Sampled(folder, ids, digest)
+
+    def run() -> str:
+        return asyncio.run(embedded_digest(Sampled.job("sample"), folder, tmp_path_factory.mktemp("run")))
+
+    return Sampled(folder, ids, once_per_run(tmp_path_factory, "sample-digest", run))

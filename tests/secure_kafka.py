@@ -10,7 +10,7 @@ from deploy.dev.kafka import Kafka
 from deploy.dev.service import HOST
 from shardline_common.settings.load import Settings
 from tests.certificates import Authority
-from tests.services import service_started
+from tests.services import server_folder, service_started
 from tests.token_endpoint import AUDIENCE, ISSUER, SCOPE, TokenEndpoint, running_endpoint
 
 NAMES = ("producer", "worker", "gateway", "submitter", "reader")
@@ -104,7 +104,7 @@ def tokens() -> Iterator[TokenEndpoint]:
 @pytest.fixture(scope="session")
 def secure(tmp_path_factory: pytest.TempPathFactory, tokens: TokenEndpoint) -> Iterator[SecureKafka]:
     """The session's broker with rights: use a topic prefix of your own."""
-    broker = SecureKafka(tmp_path_factory.mktemp("secure-kafka"), tokens.url, NAMES)
+    broker = SecureKafka(server_folder(tmp_path_factory, "secure-kafka"), tokens.url, NAMES)
     with service_started(broker):
         yield broker
 

@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from deploy.dev.kafka import Kafka
 from deploy.dev.seaweed import ACCESS_KEY, BUCKET, SECRET_KEY, Seaweed
 from deploy.dev.service import HERE, Service, ServiceError, free_ports
+from tests.support.reaper import MEMORY, memory_folder
 
 KAFKA_IMAGE = "apache/kafka:4.3.1"
 SEAWEED_IMAGE = "chrislusf/seaweedfs:4.48"
@@ -42,6 +44,15 @@ def refuse_servers() -> None:
     """Fail a test that starts a server where none may be started, as in `make quick`."""
     if os.environ.get("SHARDLINE_NO_SERVERS"):
         pytest.fail("a server may not be started here: mark the test `server`", pytrace=False)
+
+
+def server_folder(factory: pytest.TempPathFactory, name: str) -> Path:
+    """Make a folder for a server's data: in memory where there is room, so that no fsync waits for a disk."""
+    try:
+        roomy = shutil.disk_usage(MEMORY).free >= 4 << 30 and psutil.virtual_memory().available >= 8 << 30
+    except OSError:
+        roomy = False
+    return memory_folder(name) if roomy else factory.mktemp(name)
 
 
 def docker_answers() -> bool:

@@ -25,7 +25,7 @@ from deploy.dev.stores import (
 )
 from shardline_producer.sources.http_store import HttpStoreOptions
 from shardline_producer.sources.uds3.neo4j.options import Neo4jOptions
-from tests.services import docker_answers, service_started
+from tests.services import docker_answers, server_folder, service_started
 
 CHROMA_IMAGE = "chromadb/chroma:1.5.9"
 NEO4J_IMAGE = "neo4j:5.26.12"
@@ -56,7 +56,7 @@ def chroma(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
         if url:
             yield Address(url)
             return
-        service = Chroma(tmp_path_factory.mktemp("chroma"))
+        service = Chroma(server_folder(tmp_path_factory, "chroma"))
         with service_started(service):
             yield Address(f"http://127.0.0.1:{service.ports['http']}")
 
@@ -72,7 +72,7 @@ def couch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
         if found:
             yield Address(found, USER, PASSWORD)
             return
-        service = Couch(tmp_path_factory.mktemp("couch"))
+        service = Couch(server_folder(tmp_path_factory, "couch"))
         with service_started(service):
             yield Address(service.url, USER, PASSWORD)
 
@@ -94,7 +94,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neo4jOptions]:
             _await_login(options)
             yield options
             return
-        service = Neo4j(tmp_path_factory.mktemp("neo4j"))
+        service = Neo4j(server_folder(tmp_path_factory, "neo4j"))
         with service_started(service):
             change_password(service.uri)
             yield Neo4jOptions(service.uri, NEO4J_USER, PASSWORD)

@@ -1,5 +1,6 @@
 """Kafka on this machine, without Docker: its jars come from Maven."""
 
+import shutil
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from deploy.dev.service import (
     HOST,
     JAVA_FOR_MINUTES,
     Service,
+    cached,
     maven_jars,
     require_java,
     run_command,
@@ -42,13 +44,26 @@ class Kafka(Service):
         lines = _properties((HERE / "server.properties").read_text())
         lines |= _addresses(self.folder / "data", ports)
         self.configure(lines, ports)
-        config.write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
+        config.write_text(_text(lines))
         java = [*self._java(), *self.java_options(), "-cp", f"{kafka_jars()}/*"]
         if not (self.folder / "data" / "meta.properties").exists():
-            cluster = uuid4().hex[:22]
-            storage = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(config)]
-            run_command([*java, *storage, *self.format_options()])
+            shutil.copytree(self._formatted(java, lines), self.folder / "data", dirs_exist_ok=True)
         return [*java, "kafka.Kafka", str(config)]
+
+    def _formatted(self, java: Sequence[str], lines: Mapping[str, str]) -> Path:
+        """A storage that is formatted with these options, by a JVM of its own: once for all brokers."""
+
+        def fill(folder: Path) -> None:
+            config = folder.with_suffix(".properties")
+            config.write_text(_text({**lines, "log.dirs": str(folder)}))
+            command = ["kafka.tools.StorageTool", "format", "-t", uuid4().hex[:22], "-c", str(config)]
+            try:
+                run_command([*java, *command, *self.format_options()])
+            finally:
+                config.unlink()
+
+        recipe = [kafka_jars().name, *self.format_options(), (HERE / "server.properties").read_text()]
+        return cached("kafka-storage", "\n".join(recipe).encode(), fill)
 
     def configure(self, lines: dict[str, str], ports: Mapping[str, int]) -> None:
         """Change the settings before each start; of use to a broker of another kind."""
@@ -84,6 +99,10 @@ class Kafka(Service):
 def _properties(text: str) -> dict[str, str]:
     lines = (line for line in text.splitlines() if line and not line.startswith("#"))
     return dict(line.split("=", 1) for line in lines)
+
+
+def _text(properties: Mapping[str, str]) -> str:
+    return "".join(f"{name}={value}\n" for name, value in properties.items())
 
 
 def _addresses(data: Path, ports: Mapping[str, int]) -> dict[str, str]:

@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from fcntl import LOCK_EX, flock
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -206,21 +206,22 @@ def maven_jars(pom: Path, name: str, setting: str) -> Path:
 
 def cached(name: str, recipe: bytes, fill: Callable[[Path], None]) -> Path:
     """A folder that is filled once for each recipe, in $SHARDLINE_CACHE or .run."""
-    cache = Path(os.environ.get("SHARDLINE_CACHE") or ROOT / ".run") / name
-    target = cache.resolve() / sha256(recipe).hexdigest()[:12]
+    cache = Path(os.environ.get("SHARDLINE_CACHE") or ROOT / ".run").resolve() / name
+    target = cache / sha256(recipe).hexdigest()[:12]
     if target.exists():
         return target
     cache.mkdir(parents=True, exist_ok=True)
-    work = Path(mkdtemp(dir=cache))
-    try:
-        fill(work)
-        # Fails when another process was first: that folder, being named by the recipe, is as good.
-        with suppress(OSError):
+    with (cache / "lock").open("w") as lock:
+        # Processes that start together would all fetch the same: one of them does, and the others wait.
+        flock(lock, LOCK_EX)
+        if target.exists():
+            return target
+        work = Path(mkdtemp(dir=cache))
+        try:
+            fill(work)
             work.rename(target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    if not target.exists():
-        raise ServiceError(f"{target} cannot be written")
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
     return target
 
 

@@ -12,13 +12,13 @@ from tests.e2e.system import System, running_system
 from tests.faults.oracle import SHORT, judge_sample
 from tests.faults.proxies import TcpProxy
 from tests.sampled import Sampled
-from tests.services import S3, ProxiedKafka, service_started
+from tests.services import S3, ProxiedKafka, server_folder, service_started
 
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ProxiedKafka, TcpProxy]]:
     """A broker of this module's own, and a proxy before its second listener."""
-    kafka = ProxiedKafka(tmp_path_factory.mktemp("proxied-kafka"))
+    kafka = ProxiedKafka(server_folder(tmp_path_factory, "proxied-kafka"))
     with service_started(kafka):
         proxy = TcpProxy(kafka.ports["behind"], kafka.proxy_port)
         with proxy.running():

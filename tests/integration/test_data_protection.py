@@ -20,7 +20,7 @@ from shardline_common.job.spec import JobSpec, Request
 from shardline_common.ports.broker import Message
 from tests.e2e.system import System, running_system
 from tests.make import job, sample_job
-from tests.services import S3, service_started
+from tests.services import S3, server_folder, service_started
 
 MARKER = "Erika-Mustermann-1964-08-12"
 
@@ -58,7 +58,7 @@ class KeenKafka(Kafka):
 
 @pytest.fixture
 def keen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeenKafka]:
-    broker = KeenKafka(tmp_path_factory.mktemp("keen-kafka"))
+    broker = KeenKafka(server_folder(tmp_path_factory, "keen-kafka"))
     with service_started(broker):
         yield broker
 

@@ -19,7 +19,7 @@ from shardline_producer.topics import attempt_topic_spec, ensure_system_topics, 
 from tests.kafka_house import at_work, open_house
 from tests.make import job, sample_job
 from tests.secure_kafka import SecureKafka
-from tests.services import service_started
+from tests.services import server_folder, service_started
 from tests.token_endpoint import TokenEndpoint
 
 
@@ -90,7 +90,7 @@ class WillingKafka(Kafka):
 
 @pytest.fixture(scope="module")
 def willing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WillingKafka]:
-    broker = WillingKafka(tmp_path_factory.mktemp("willing-kafka"))
+    broker = WillingKafka(server_folder(tmp_path_factory, "willing-kafka"))
     with service_started(broker):
         yield broker
 

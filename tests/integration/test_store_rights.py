@@ -31,7 +31,7 @@ from shardline_producer.coordinator import JobCoordinator
 from shardline_producer.topics import ensure_system_topics
 from tests.kafka_house import at_work
 from tests.make import job, sample_job, worker_context
-from tests.services import service_started
+from tests.services import server_folder, service_started
 
 POLICIES = Path(__file__).parent.parent.parent / "deploy" / "iam"
 ROLES = sorted(path.stem for path in POLICIES.glob("*.json"))
@@ -71,7 +71,7 @@ class GuardedSeaweed(Seaweed):
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedSeaweed]:
-    store = GuardedSeaweed(tmp_path_factory.mktemp("guarded"))
+    store = GuardedSeaweed(server_folder(tmp_path_factory, "guarded"))
     with service_started(store):
         yield store
 

@@ -12,16 +12,19 @@ to end and does not interrupt them; the reaper does it instead.
 import os
 import secrets
 import select
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from tempfile import mkdtemp
 
 import psutil
 
 VARIABLE = "SHARDLINE_TEST_PROCESS"
+MEMORY = Path("/dev/shm")  # noqa: S108 - folders in it are made by mkdtemp
 _TERM_SECONDS, _LOOK_SECONDS = 3.0, 0.5
 _MAKE = ("make", "gmake")
 
@@ -62,6 +65,11 @@ def marked(environment: Mapping[str, str]) -> dict[str, str]:
     return own | dict(environment)
 
 
+def memory_folder(name: str) -> Path:
+    """Make a folder in memory, which the reaper removes."""
+    return Path(mkdtemp(prefix=f"shardline-{os.environ[VARIABLE]}-{name}-", dir=MEMORY))
+
+
 def processes_of(mark: str) -> Iterator[psutil.Process]:
     """The processes that run and carry the mark."""
     for process in psutil.process_iter():
@@ -100,7 +108,7 @@ def _make_above(pid: int) -> int | None:
 
 
 def main(pid: int, mark: str) -> None:
-    """Wait for the end of a test process, then end what it left."""
+    """Wait for the end of a test process, then end and remove what it left."""
     make = _make_above(pid)
     while True:
         told, _, _ = select.select([0], [], [], _LOOK_SECONDS if make else None)
@@ -114,6 +122,8 @@ def main(pid: int, mark: str) -> None:
                 os.kill(pid, signal.SIGINT)
             make = None
     end_processes(mark)
+    for folder in MEMORY.glob(f"shardline-{mark}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
