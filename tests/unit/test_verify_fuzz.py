@@ -15,9 +15,9 @@ from shardline_common.dataset.chain import ChainRecord
 from shardline_common.dataset.verify import Report, Verifier
 from shardline_common.job.names import Layout
 from shardline_common.memory.store import MemoryStore
-from tests.unit.test_embedded import run, sample_job
+from tests.support.embedded import run_embedded, small_job
 
-SPEC = sample_job(output={"shard_bytes": 8_192}, partitions=2)
+SPEC = small_job(output={"shard_bytes": 8_192}, partitions=2)
 ROOT = Layout.of(SPEC).root
 PROVEN = ("digest", "shards", "partitions", "segment", "upto", "sha256", "first", "next", "partition")
 
@@ -42,7 +42,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Contents:
     folder = tmp_path_factory.mktemp("fuzz")
     write_sample(folder / "sample.jsonl", 60)
     store = MemoryStore()
-    asyncio.run(run(SPEC, store, folder))
+    asyncio.run(run_embedded(SPEC, store, folder))
     return asyncio.run(contents(store))
 
 
@@ -101,9 +101,7 @@ def same(key: str, left: bytes, right: bytes) -> bool:
 
 @settings(max_examples=400)
 @given(which=numbers, where=numbers, new=values | st.just(...))
-def test_a_file_that_was_changed_anywhere_is_no_traceback(
-    finished: Contents, which: int, where: int, new: Any
-) -> None:
+def test_a_changed_file_causes_no_traceback(finished: Contents, which: int, where: int, new: Any) -> None:
     names = sorted(key for key in finished if key.endswith("manifest.json") or "/chain/" in key)
     key = names[which % len(names)]
     original = orjson.loads(finished[key])
@@ -118,7 +116,7 @@ def test_a_file_that_was_changed_anywhere_is_no_traceback(
 
 @settings(max_examples=200)
 @given(which=numbers, body=st.binary(max_size=200))
-def test_any_bytes_in_any_file_are_no_traceback(finished: Contents, which: int, body: bytes) -> None:
+def test_random_bytes_in_a_file_cause_no_traceback(finished: Contents, which: int, body: bytes) -> None:
     key = sorted(finished)[which % len(finished)]
     report = verified(finished | {key: body})
     checked = "outcome" not in key and "plan" not in key and not key.endswith("README.md")

@@ -1,0 +1,61 @@
+"""Whole jobs in the test's process, on the in-memory store."""
+
+from pathlib import Path
+from typing import Any
+
+from shardline.services.client import JobView
+from shardline.services.embedded import EmbeddedRun
+from shardline.services.wiring.sources import source_factory
+from shardline_common.dataset.verify import Report, Verifier
+from shardline_common.job.names import Layout
+from shardline_common.job.spec import JobSpec
+from shardline_common.memory.store import MemoryStore
+from shardline_common.runtime.clock import SystemClock
+from shardline_common.settings.load import Settings
+from shardline_common.telemetry.metrics import Metrics
+from shardline_producer.context import ProducerPolicy
+from tests.make import job
+
+DOCUMENTS = 1200
+
+
+def small_job(**changes: Any) -> JobSpec:
+    """A job over sample.jsonl with three partitions and small segments."""
+    body = {
+        "source": {"type": "files", "paths": ["sample.jsonl"]},
+        "output": {"shard_bytes": 65_536},
+        "partitions": 3,
+    }
+    return job(**(body | changes))
+
+
+async def run_embedded(
+    spec: JobSpec, store: MemoryStore, folder: Path, metrics: Metrics | None = None
+) -> JobView:
+    """Run a job in this process; returns its view at the end."""
+    source = source_factory(Settings(), folder, confined=True, remote=None)
+    limits = ProducerPolicy(progress_seconds=0.05)
+    embedded = EmbeddedRun(store, SystemClock(), metrics or Metrics(), source, limits, 1 << 28)
+    return (await embedded.run(spec, lambda _: None)).view
+
+
+async def verify(spec: JobSpec, store: MemoryStore) -> Report:
+    """Verify the dataset of a job."""
+    return await Verifier(store, Layout.of(spec).root).run()
+
+
+async def completed(spec: JobSpec, store: MemoryStore, folder: Path) -> Report:
+    """Run a job over all DOCUMENTS, and verify its dataset."""
+    view = await run_embedded(spec, store, folder)
+    assert view.state.state == "completed", view.to_json()
+    report = await verify(spec, store)
+    assert report.ok, report.problems
+    assert report.rows + sum(report.rejected.values()) + sum(report.dead_letters.values()) == DOCUMENTS
+    return report
+
+
+async def first_key(store: MemoryStore, prefix: str) -> str:
+    """The first key with a prefix."""
+    async for info in store.list(prefix):
+        return info.key
+    raise AssertionError(prefix)
