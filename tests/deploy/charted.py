@@ -1,4 +1,4 @@
-"""The Helm chart, rendered, and judged by the schemas of Kubernetes and of the custom resources."""
+"""Renders the Helm chart, and validates it by the schemas of Kubernetes and of the custom resources."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""docker-compose.yml as docker-compose itself reads it, and its settings carried over to this machine."""
+"""docker-compose.yml as docker-compose reads it, and its settings adapted to this machine."""
 
 import os
 import re

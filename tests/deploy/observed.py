@@ -1,4 +1,4 @@
-"""One real run, watched by a real Prometheus: a job with dead letters, one that fails, a busy gateway."""
+"""One run scraped by a real Prometheus: a job with dead letters, one that fails, a busy gateway."""
 
 import asyncio
 import time
@@ -75,7 +75,7 @@ async def _work(system: System, gateway: Server, prometheus: Prometheus, store: 
     await system.submit(_job("broken", source={"type": "files", "paths": ["not-there.jsonl"]}))
     await system.submit(_job(JOB, output={"shard_bytes": SEGMENT_BYTES}))
     await asyncio.to_thread(_clients, gateway, prometheus)
-    # The series go with the job: it ends when they were seen to tell all.
+    # The series end with the job: it may end once Prometheus has scraped the totals.
     produced = f'shardline_job_documents{{dataset_job="{JOB}", stage="produced"}} == {DOCUMENTS + DEAD}'
     await asyncio.to_thread(prometheus.until, produced)
     store.release()
@@ -98,7 +98,7 @@ def _clients(gateway: Server, prometheus: Prometheus) -> None:
         requests.post(f"{url}/api/datasets/stream", json=body(), timeout=30).raise_for_status()
         assert requests.post(f"{url}/api/datasets/stream", json=body("away"), timeout=30).status_code == 503
         assert requests.get(f"{url}/api/datasets/none", timeout=10).status_code == 404
-    # More than sockets hold, and nobody reads it.
+    # More than the socket buffers hold, and it is not read.
     endless = body("endless", top_k=10_000_000)
     with (
         requests.post(f"{url}/api/datasets/stream", json=endless, stream=True, timeout=30),

@@ -1,4 +1,4 @@
-"""A real Prometheus for tests: the project's own configuration, but for whom it scrapes and how often."""
+"""A real Prometheus for tests: the project's configuration with other targets and a shorter interval."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ class Prometheus(Service):
 
     @property
     def url(self) -> str:
-        """Where it answers."""
+        """Its address."""
         return f"http://{HOST}:{self.ports['web']}"
 
     def prepare(self) -> None:

@@ -1,4 +1,4 @@
-"""The Helm chart: valid in every shape that its values can give it, and as careful as it promises."""
+"""The Helm chart: valid with every kind of values, and secure by default."""
 
 import json
 import re
@@ -225,7 +225,7 @@ def test_the_scaling_query_is_positive_while_a_job_runs(tmp_path: Path) -> None:
     cases = [
         ({}, 0),
         ({'jobs{namespace="data",state="running"}': 0, 'jobs{namespace="data",state="failed"}': 3}, 0),
-        # Its source is empty, or all of it has landed and nobody has finished it.
+        # Its source is empty, or all of it is committed and the job is not completed.
         ({'jobs{namespace="data",state="running"}': 1}, 1),
         (
             {

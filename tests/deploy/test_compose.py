@@ -1,4 +1,4 @@
-"""docker-compose.yml: what it says, and that its settings run the whole system, here without Docker."""
+"""docker-compose.yml: its content, and a run of the whole system with its settings, without Docker."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The dashboards: of today, well-formed, and every query of them gives data of a real run."""
+"""The dashboards: up to date, well-formed, and every query returns data of a real run."""
 
 import json
 import math

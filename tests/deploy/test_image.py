@@ -1,6 +1,6 @@
-"""The Dockerfile: what it says, and that the tree it installs runs where nothing may be written.
+"""The Dockerfile: its content, and that the installed tree runs without write access.
 
-No Docker engine is asked for: the commands of its build stage are run in a folder of the test's own.
+The tests need no Docker engine: they run the commands of the build stage in a temporary folder.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The rules of Prometheus, judged by promtool; every alert has its runbook, and every runbook its alert."""
+"""The rules of Prometheus, checked by promtool, and their runbooks."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""Shardline as real processes, on real Kafka and a real S3 store, and the oracle that judges it."""
+"""Shardline as real processes on real Kafka and a real S3 store."""
 
 import asyncio
 import json
@@ -57,7 +57,7 @@ class Process:
 
     @property
     def port(self) -> int:
-        """Of its metrics."""
+        """The port of its metrics."""
         deadline = time.monotonic() + 90
         while (found := _PORT.search(self.log.read_bytes())) is None:
             assert self.popen.poll() is None, self.log.read_text()
@@ -104,11 +104,11 @@ class Process:
         try:
             return self.metric(name, job)
         except TimeoutError:
-            # The machine is busy: whoever waits asks again.
+            # The machine is busy: the caller asks again.
             return 0.0
 
     def readiness(self) -> str:
-        """What it says of its readiness, or why it says nothing."""
+        """The response of /readyz, or why there is none."""
         try:
             return self.get("/readyz")
         except HTTPError as error:
@@ -124,7 +124,7 @@ class Process:
 
 @dataclass
 class System:
-    """Everything of one test: its own topic prefix, its own S3 prefix, its processes."""
+    """The system of one test: its topic prefix, its S3 prefix and its processes."""
 
     folder: Path
     kafka: str
@@ -143,7 +143,7 @@ class System:
 
     def env(self, **more: str) -> dict[str, str]:
         """The environment of a process of the system."""
-        # A developer's own store must not be written to, nor a proxy's address be passed over.
+        # These would send the test's writes to a developer's own store, or past the test's proxy.
         aws = {"AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"}
         return (
             {name: value for name, value in os.environ.items() if name not in aws}
@@ -178,7 +178,7 @@ class System:
         return process
 
     async def hurry(self) -> None:
-        """Let the source go at full speed from now on: another producer takes over."""
+        """Remove the limit of the source's rate: replace the producers by one without it."""
         for process in [item for item in self.processes if item.kind == "producer"]:
             await asyncio.to_thread(process.end)
             self.processes.remove(process)
@@ -224,7 +224,7 @@ class System:
         return await self.until(job_id, lambda view: not view.state.active, deadline)
 
     async def until_chains_move(self, spec: JobSpec) -> None:
-        """Return when every partition's chain is longer than now: somebody works on each of them."""
+        """Return when the chain of every partition is longer than at the call."""
         before = await self._chain_ends(spec)
         async with asyncio.timeout(90):
             while not all(now > then for now, then in zip(await self._chain_ends(spec), before, strict=True)):
@@ -256,7 +256,7 @@ class System:
 async def running_system(
     folder: Path, kafka: str, s3: S3, files_root: Path, **env: str
 ) -> AsyncIterator[System]:
-    """A system of a test's own; all processes are gone at the end."""
+    """A system for one test. All its processes are killed at the end."""
     prefix = "t" + secrets.token_hex(4)
     options = S3Options(
         s3.bucket,

@@ -1,4 +1,4 @@
-"""The commands as a user types them, against a running system: what they print, and how they exit."""
+"""The commands against a running system: output and exit codes."""
 
 import json
 import subprocess

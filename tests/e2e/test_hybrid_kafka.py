@@ -72,7 +72,7 @@ async def test_a_hybrid_search_equals_the_fusion_of_complete_lists(
 
 
 async def completed(system: System, spec: JobSpec) -> str:
-    """Wait for the dataset's proof, and give its digest."""
+    """Wait for the end of the job, verify its dataset and return the digest."""
     view = await system.finished(spec.job_id)
     assert view.state.state == "completed", view.to_json()
     report = await system.verify(spec)
@@ -117,7 +117,7 @@ async def rows_by_partition(system: System, spec: JobSpec) -> dict[str, list[dic
 
 
 async def kill_producers(system: System, job_id: str) -> None:
-    """One in the middle of its search, one in the middle of sending; a third may finish."""
+    """Kill one producer during its search and one while it sends; start a third."""
     ranking = system.start("producer")
     await until_logged(ranking, f'"event": "graph search begins", "job": "{job_id}"')
     ranking.end(signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The life of jobs on a running system: side by side, queued, cancelled, retried, deleted, refused."""
+"""Jobs on a running system: concurrent, queued, cancelled, retried, deleted, refused."""
 
 import asyncio
 import signal
@@ -33,7 +33,7 @@ async def test_a_second_job_does_not_disturb_the_first(
         system.start("producer")
         first = laws.job("first")
         await system.submit(first)
-        # What they do twice when the second of them joins is of the first job alone: it must be over.
+        # The repeated work after the second worker joins belongs to the first job: wait until it is over.
         for worker in workers:
             await worker.until_metric("shards_written_total", "first", 1)
         await system.until_chains_move(first)
@@ -70,7 +70,7 @@ async def test_twelve_jobs_queue_for_two_producers(tmp_path: Path, kafka: str, s
             await producer.until_ready()
         names = [f"job-{number:02d}" for number in range(12)]
         queued, running = await most_of(system, names)
-        # Two producers run two jobs each; all others wait, and say so.
+        # Two producers run two jobs each; all others are queued.
         assert running <= 4
         assert queued >= 4
         for name in names:
@@ -83,11 +83,11 @@ async def test_twelve_jobs_queue_for_two_producers(tmp_path: Path, kafka: str, s
 
 
 async def most_of(system: System, names: list[str]) -> tuple[int, int]:
-    """Submit jobs; the most that were seen queued, and seen at work, until all have ended."""
+    """Submit jobs; returns the highest numbers of queued and of running jobs until all have ended."""
     queued = running = 0
     async with aclosing(system.client.follow(0.1)) as tables, asyncio.timeout(150):
         await anext(tables)
-        # At once, and now that somebody looks: one by one the first would end while the last are sent.
+        # In one batch, and after the table is read: one by one, the first would end before the last is sent.
         await system.broker.publish(JOBS, [submission(job(**sample_job(name))) for name in names])
         async for table in tables:
             states = [view.state.state for view in table.jobs()]
@@ -99,7 +99,7 @@ async def most_of(system: System, names: list[str]) -> tuple[int, int]:
 
 
 async def at_work(system: System, table: JobTable) -> int:
-    """How many jobs hold a place: until their outcome stands, a moment before their checkpoint says so."""
+    """How many jobs occupy a slot: those without an outcome, which is written before their checkpoint."""
     busy = [view.state for view in table.jobs() if view.state.state in (State.RUNNING, State.COMPLETING)]
     outcomes = [await read_outcome(system.store, Layout.of(state.spec), state.attempt) for state in busy]
     return outcomes.count(None)
@@ -142,7 +142,7 @@ async def test_cancel_retry_delete(tmp_path: Path, kafka: str, seaweed: S3) -> N
         async with asyncio.timeout(60):
             while [info async for info in system.store.list(Layout.of(spec).root)]:
                 await asyncio.sleep(0.1)
-        # Known for ever: the id stays taken.
+        # The id of a deleted job stays taken.
         assert await system.store.get(job_key("work"))
 
 

@@ -1,4 +1,4 @@
-"""The corpus through real Kafka and a real S3 store, and every reader's view of the result."""
+"""The corpus through real Kafka and a real S3 store, and the result as other readers read it."""
 
 import json
 import os
@@ -23,7 +23,7 @@ async def run_laws(system: System, laws: Laws, workers: list[Process]) -> None:
     spec = laws.job("laws")
     await system.submit(spec)
     for worker in workers:
-        # Every one of them lands segments of this job.
+        # Every worker commits segments of this job.
         await worker.until_metric("shards_written_total", "laws", 1)
     await system.hurry()
     view = await system.finished("laws")
@@ -101,8 +101,8 @@ async def test_a_job_that_rejects_all_stays_within_the_topic_limit(
     limit = 1 << 20
     # Nothing in the corpus reaches 0.99; the sample has scores of its own and comes closer to 1.
     best = max(score for _, score in laws.expected.rows.values())
-    nobody = 0.99 if best < 0.99 else 1.0
-    assert best < nobody
+    unreached = 0.99 if best < 0.99 else 1.0
+    assert best < unreached
     async with running_system(
         tmp_path, kafka, seaweed, laws.folder, SHARDLINE_TOPIC_LIMIT_BYTES=str(limit)
     ) as system:
@@ -110,7 +110,7 @@ async def test_a_job_that_rejects_all_stays_within_the_topic_limit(
         system.start("producer")
         spec = laws.job(
             "none",
-            quality={"min_score": nobody},
+            quality={"min_score": unreached},
             output={"shard_bytes": 65_536},
             max_document_bytes=1_048_576,
         )
@@ -132,7 +132,7 @@ async def test_a_job_that_rejects_all_stays_within_the_topic_limit(
 
 
 async def topic_bytes(system: System, job_id: str) -> int:
-    """Bytes between the start and the end of the logs, as far as the topic's messages tell."""
+    """Bytes of the values between the start and the end of the topic's logs."""
     name = attempt_topic(job_id, 1)
     if await system.broker.describe_topic(name) is None:
         return 0

@@ -1,4 +1,4 @@
-"""docs/recurring.md as it stands: its commands, the CronJob's and the service's, over PostgreSQL."""
+"""docs/recurring.md: its commands, those of the CronJob and of the systemd service, over PostgreSQL."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`shardline run`: killed and started again, it goes on, and ends with the same digest."""
+"""`shardline run`: a run that was killed or interrupted resumes, and ends with the same digest."""
 
 import json
 import os

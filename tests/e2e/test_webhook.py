@@ -1,4 +1,4 @@
-"""The webhook of a running system: told of every end, signed, at least once, whoever dies on the way."""
+"""Notifications of a running system: signed, and delivered at least once, also when producers are killed."""
 
 import asyncio
 import json
@@ -19,14 +19,14 @@ from shardline_common.runtime.failpoints import VARIABLE
 from tests.e2e.system import DEADLINE, Process, System, running_system
 from tests.faults.oracle import SHORT
 from tests.make import job, sample_job
-from tests.receiver import SECRET, Hook, Told, receiving
+from tests.receiver import SECRET, Delivery, Hook, receiving
 from tests.services import S3
 
 PLACES = ("webhook.before_checkpoint", "webhook.before_send", "webhook.after_send")
 
 
-async def told(hook: Hook, message_id: str, times: int = 1) -> list[Told]:
-    return await asyncio.to_thread(hook.until_told, message_id, times)
+async def delivered(hook: Hook, message_id: str, times: int = 1) -> list[Delivery]:
+    return await asyncio.to_thread(hook.until_delivered, message_id, times)
 
 
 async def test_notifications_are_signed_and_retried(tmp_path: Path, kafka: str, seaweed: S3) -> None:
@@ -37,7 +37,7 @@ async def test_notifications_are_signed_and_retried(tmp_path: Path, kafka: str, 
             system.start("worker")
             spec = job(**sample_job("sample"))
             await system.submit(spec)
-            posts = await told(hook, "sample_1", 3)
+            posts = await delivered(hook, "sample_1", 3)
             manifest = await system.manifest(spec)
             assert posts[-1].verified() == {
                 "event": "job.completed",
@@ -62,7 +62,7 @@ async def test_notifications_are_signed_and_retried(tmp_path: Path, kafka: str, 
             assert producer.metric("webhooks_total") == 3
             await fails_then_completes(system, hook)
             # One post for each end, and nothing for anything else.
-            ids = [post.id for post in hook.told]
+            ids = [post.id for post in hook.deliveries]
             assert sorted(ids) == ["late_1", "late_2", *["sample_1"] * 3]
 
 
@@ -74,17 +74,21 @@ def documented(kind: str) -> str:
 
 
 async def fails_then_completes(system: System, hook: Hook) -> None:
-    """A job whose file is missing; it comes, and the job is retried."""
+    """A job fails because its file is missing. The file is written, and the job is retried."""
     spec = job(**sample_job("late", source={"type": "files", "paths": ["late.jsonl"]}))
     await system.submit(spec)
-    (failed,) = await told(hook, "late_1")
-    news = failed.verified()
-    assert (news["event"], news["code"], news["attempt"]) == ("job.failed", "source_invalid", 1)
-    assert "late.jsonl" in news["message"]
-    assert (news["dataset"], news["rows"], news["digest"]) == (None, None, None)
+    (failed,) = await delivered(hook, "late_1")
+    notification = failed.verified()
+    assert (notification["event"], notification["code"], notification["attempt"]) == (
+        "job.failed",
+        "source_invalid",
+        1,
+    )
+    assert "late.jsonl" in notification["message"]
+    assert (notification["dataset"], notification["rows"], notification["digest"]) == (None, None, None)
     write_sample(system.files_root / "late.jsonl", 100)
     await system.client.request(Request(job_id="late", action="retry"))
-    (done,) = await told(hook, "late_2")
+    (done,) = await delivered(hook, "late_2")
     assert (done.verified()["state"], done.verified()["attempt"]) == ("completed", 2)
     await system.until("late", lambda view: not view.state.pending_notifications)
 
@@ -102,19 +106,19 @@ async def test_an_unreachable_receiver_does_not_delay_jobs(tmp_path: Path, kafka
             view = await system.until(name, lambda view: view.state.topic_removed)
             assert (view.state.state, view.state.pending_notifications) == ("completed", [1])
             assert await system.broker.describe_topic(attempt_topic(name, 1)) is None
-        # A deleted job is told no more.
+        # No notification is sent for a deleted job.
         await system.client.request(Request(job_id="unwanted", action="delete"))
         view = await system.until("unwanted", lambda view: view.state.state == "deleted")
         assert view.state.pending_notifications == []
-        # A producer that goes and one that comes: what is owed is known to both.
+        # A producer that goes and one that comes: both know what is pending.
         assert await asyncio.to_thread(producer.end) == 0
         assert SECRET[6:] not in producer.log_text()
         with receiving(port=port) as hook:
             system.start("producer")
-            (post,) = await told(hook, "kept_1")
+            (post,) = await delivered(hook, "kept_1")
             assert post.verified()["state"] == "completed"
             await system.until("kept", lambda view: not view.state.pending_notifications)
-            assert [post.id for post in hook.told] == ["kept_1"]
+            assert [post.id for post in hook.deliveries] == ["kept_1"]
 
 
 async def dead(process: Process) -> None:
@@ -135,11 +139,11 @@ async def test_killed_producers_deliver_a_notification_at_least_once(
             await system.submit(job(**sample_job("sample")))
             for place in PLACES:
                 await dead(system.start("producer", **{VARIABLE: f"{place}=kill"}))
-                assert len(hook.told) == (place == "webhook.after_send")
+                assert len(hook.deliveries) == (place == "webhook.after_send")
             system.start("producer")
-            posts = await told(hook, "sample_1", 2)
+            posts = await delivered(hook, "sample_1", 2)
             await system.until("sample", lambda view: not view.state.pending_notifications)
-            assert [post.id for post in hook.told] == ["sample_1"] * 2
+            assert [post.id for post in hook.deliveries] == ["sample_1"] * 2
             assert len({post.body for post in posts}) == 1
             assert all(post.verified()["state"] == "completed" for post in posts)
 
@@ -163,11 +167,11 @@ def test_run_notifies_and_keeps_its_exit_code(tmp_path: Path, monkeypatch: pytes
     with receiving((500, {})) as hook:
         done = run(tmp_path, base | {"SHARDLINE_WEBHOOK_URL": hook.url})
         assert done.returncode == 0, done.stderr
-        assert [post.id for post in hook.told] == ["alone_1"] * 2
-        news = hook.told[-1].verified(secret.strip())
+        assert [post.id for post in hook.deliveries] == ["alone_1"] * 2
+        notification = hook.deliveries[-1].verified(secret.strip())
     view = json.loads(done.stdout)
-    assert (news["dataset"], news["rows"]) == (view["dataset"], view["rows"])
-    # The receiver is gone: the run is the same, and says what was not told.
+    assert (notification["dataset"], notification["rows"]) == (view["dataset"], view["rows"])
+    # The receiver is gone: the run is the same, and it names the notification that was not delivered.
     away = run(
         tmp_path, base | {"SHARDLINE_WEBHOOK_URL": hook.url, "SHARDLINE_WEBHOOK_PATIENCE_SECONDS": "0.2"}
     )

@@ -1,4 +1,4 @@
-"""The one oracle: what must be true of a dataset, whatever happened while it was made."""
+"""The oracle: what holds for a dataset after any faults during its job."""
 
 import json
 from collections import Counter
@@ -17,7 +17,7 @@ SHORT = {
 
 
 async def judge_sample(system: System, sampled: Sampled, spec: JobSpec) -> None:
-    """Ids of rows, rejections and dead letters are the source's; chains whole; the undisturbed digest."""
+    """Check ids of rows and rejections against the source, the chains, and the undisturbed digest."""
     report = await system.verify(spec)
     assert report.ok, report.problems
     assert not report.dead_letters

@@ -1,4 +1,4 @@
-"""The tests' own proxies: one for any TCP service, one that understands S3. Each in a thread of its own.
+"""Proxies that inject faults: one for any TCP service, one for S3. Each runs in its own thread.
 
 A thread, because tests block their event loop (waiting for a process, reading a metric) while the
 processes under test go on talking.
@@ -64,7 +64,7 @@ class TcpProxy:
 
     @property
     def connections(self) -> int:
-        """How many came."""
+        """How many connections were accepted."""
         return len(self.chunks)
 
     @property
@@ -138,7 +138,7 @@ class TcpProxy:
 
 @dataclass
 class Seen:
-    """A request that came by, and what was answered; 0 where the connection was cut."""
+    """A request and the status of its response; 0 where the connection was cut."""
 
     method: str
     path: str
@@ -170,7 +170,7 @@ class Fault:
 
 @dataclass
 class S3Proxy:
-    """Between processes and an S3 store: records requests, and does them the harm it is told."""
+    """A proxy of an S3 store. It records requests and injects `faults` into them."""
 
     endpoint: str
     faults: list[Fault] = field(default_factory=list)
@@ -185,11 +185,11 @@ class S3Proxy:
             yield f"http://{HOST}:{port}"
 
     def release(self) -> None:
-        """Let what is held go on to the store, and hold nothing more."""
+        """Forward the requests that are held, and hold no more."""
         self._loop.call_soon_threadsafe(self._released.set)
 
     def count(self, method: str, pattern: str, status: int) -> int:
-        """How many requests of that kind were answered so."""
+        """How many requests with this method and path got this status."""
         return sum(
             item.method == method and item.status == status and re.search(pattern, item.path) is not None
             for item in tuple(self.seen)

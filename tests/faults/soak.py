@@ -1,4 +1,4 @@
-"""`make soak`: jobs of mixed size under random faults; every dataset is judged, every figure stays flat."""
+"""`make soak`: jobs of mixed size under random faults. Every dataset is verified; no figure may grow."""
 
 import argparse
 import asyncio
@@ -40,7 +40,7 @@ _KINDS = ("producer", "worker")
 
 
 class SoakKafka(ProxiedKafka):
-    """A broker that lets go of idle groups within the soak, so that their number can be seen to stay."""
+    """A broker that removes idle groups within the soak, so that a growing number of groups shows."""
 
     def command(self, ports: Mapping[str, int]) -> list[str]:
         """Add the retention of groups."""
@@ -64,7 +64,7 @@ class Shape:
 
 
 async def shapes(folder: Path) -> list[Shape]:
-    """The kinds of jobs, each run once without any harm."""
+    """The kinds of jobs, each with the digest of a run without faults."""
     found = []
     for name, documents in _SIZES.items():
         write_sample(folder / f"{name}.jsonl", documents, broken=name == "small")
@@ -83,7 +83,7 @@ async def shapes(folder: Path) -> list[Shape]:
 
 @dataclass
 class Report:
-    """What the soak saw: figures over time by name, what was done, and what broke."""
+    """The result: figures over time by name, counts of events, and problems."""
 
     figures: dict[str, list[float]] = field(default_factory=dict)
     done: dict[str, int] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class Report:
     left: dict[str, int] = field(default_factory=dict)
 
     def count(self, what: str) -> None:
-        """Something happened."""
+        """Count an event."""
         self.done[what] = self.done.get(what, 0) + 1
 
     def thirds(self, name: str) -> tuple[float, float]:
@@ -102,7 +102,7 @@ class Report:
 
 
 class Soak:
-    """One soak: the elders live through it all, the others come and go."""
+    """One soak. The permanent processes run from start to end; the others are killed and replaced."""
 
     def __init__(self, system: System, store: S3Proxy, kafka: TcpProxy, jobs: list[Shape], seed: int) -> None:
         self._system = system
@@ -110,8 +110,8 @@ class Soak:
         self._kafka = kafka
         self._shapes = jobs
         self._dice = random.Random(seed)
-        self._elders: list[Process] = []
-        self._young: list[Process] = []
+        self._permanent: list[Process] = []
+        self._replaceable: list[Process] = []
         self._numbers = count(1)
         self._deadline = 0.0
         self.report = Report()
@@ -121,19 +121,19 @@ class Soak:
         return self._system.start(kind, S3_ENDPOINT_URL=self._store_endpoint, KAFKA_BOOTSTRAP_SERVERS=kafka)
 
     async def run(self, seconds: float, store_endpoint: str, kafka_port: int) -> Report:
-        """Make jobs and trouble for so long, then let everything come to its end."""
+        """Run jobs and inject faults for `seconds`, then let all jobs end."""
         self._store_endpoint, self._kafka_port = store_endpoint, kafka_port
-        self._elders = [self._start(kind) for kind in _KINDS]
-        self._young = [self._start(kind) for kind in ("producer", "worker", "worker")]
-        for process in self._elders:
+        self._permanent = [self._start(kind) for kind in _KINDS]
+        self._replaceable = [self._start(kind) for kind in ("producer", "worker", "worker")]
+        for process in self._permanent:
             await process.until_ready()
         self._deadline = time.monotonic() + seconds
         lanes = asyncio.gather(*(self._jobs() for _ in range(_AT_ONCE)))
-        aside = [asyncio.create_task(self._trouble()), asyncio.create_task(self._watch())]
+        aside = [asyncio.create_task(self._inject_faults()), asyncio.create_task(self._watch())]
         try:
             both: list[asyncio.Future[Any]] = [lanes, *aside]
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            # Without trouble, or without a look at the figures, it would be no soak.
+            # A soak without faults or without figures proves nothing.
             if over := [task.exception() for task in aside if task.done()]:
                 self.report.problems.append(f"the soak broke off: {over[0]!r}")
                 return self.report
@@ -177,7 +177,7 @@ class Soak:
         await system.client.request(Request(job_id=spec.job_id, action="delete"))
         await system.until(spec.job_id, lambda view: view.state.state == "deleted", _JOB_SECONDS)
 
-    async def _trouble(self) -> None:
+    async def _inject_faults(self) -> None:
         acts = {
             "kill": (self._kill, 5),
             "end": (self._end, 2),
@@ -191,19 +191,21 @@ class Soak:
             name = self._dice.choices(list(acts), [weight for _, weight in acts.values()])[0]
             self.report.count(name)
             await acts[name][0]()
-            for process in self._elders:
-                assert process.popen.poll() is None, f"an elder ended by itself: {process.log_text()[-3000:]}"
+            for process in self._permanent:
+                assert process.popen.poll() is None, (
+                    f"a permanent process ended by itself: {process.log_text()[-3000:]}"
+                )
 
     async def _replace(self, how: signal.Signals) -> None:
-        place = self._dice.randrange(len(self._young))
-        victim = self._young[place]
+        place = self._dice.randrange(len(self._replaceable))
+        victim = self._replaceable[place]
         code = await asyncio.to_thread(victim.end, how, 60)
-        # One that has just begun knows no better than to die of it.
+        # A process that has just started has no handler of SIGTERM yet.
         expected = (0, -signal.SIGKILL, -signal.SIGTERM)
         assert code in expected, f"{victim.kind} ended with {code}: {victim.log_text()[-3000:]}"
         victim.log.unlink()
         self._system.processes.remove(victim)
-        self._young[place] = self._start(victim.kind)
+        self._replaceable[place] = self._start(victim.kind)
 
     async def _kill(self) -> None:
         await self._replace(signal.SIGKILL)
@@ -212,7 +214,7 @@ class Soak:
         await self._replace(signal.SIGTERM)
 
     async def _stop(self) -> None:
-        victim = self._dice.choice([*self._elders, *self._young])
+        victim = self._dice.choice([*self._permanent, *self._replaceable])
         victim.send(signal.SIGSTOP)
         await asyncio.sleep(self._dice.uniform(0.5, 5.0))
         victim.send(signal.SIGCONT)
@@ -236,7 +238,7 @@ class Soak:
 
     async def _watch(self) -> None:
         while True:
-            for process in self._elders:
+            for process in self._permanent:
                 await self._measure(process)
             for name, value in (await self._outside()).items():
                 self.report.figures.setdefault(name, []).append(value)
@@ -302,7 +304,7 @@ class Soak:
 
 
 def growth(report: Report, seconds: float) -> list[str]:
-    """What is over its cap, and what grew by more than a fifth and noise from first to last third."""
+    """Figures over their limit, and those that grew by over a fifth and noise from first to last third."""
     noise = {"RSS MiB": 12.0, "file descriptors": 12.0, "threads": 3.0, "tasks": 25.0, "objects": 400.0}
     if seconds < _WARM_SECONDS:
         noise["RSS MiB"] = 60.0  # caches and heaps still fill
@@ -319,7 +321,7 @@ def growth(report: Report, seconds: float) -> list[str]:
 
 
 async def soak(folder: Path, s3: S3, seconds: float, seed: int) -> Report:
-    """Run a soak on a broker and proxies of its own."""
+    """Run a soak on its own broker and proxies."""
     with ExitStack() as stack:
         kafka = SoakKafka(folder / "kafka")
         stack.enter_context(service_started(kafka))
@@ -364,7 +366,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=None, help="printed; the same one makes the same trouble")
     options = parser.parse_args()
-    # The proxies' own complaints of what they cut off are no news.
+    # The proxies log every connection that they cut.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(1 << 31)
     with tempfile.TemporaryDirectory(prefix="shardline-soak-") as name:

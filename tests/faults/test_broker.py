@@ -1,4 +1,4 @@
-"""The broker dies, the network to it is bad, groups change all the time: the dataset stays the same."""
+"""A killed broker and a faulty network to it: the dataset is the undisturbed one."""
 
 import asyncio
 import random
@@ -26,7 +26,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ProxiedKa
 
 
 async def ended(system: System) -> str:
-    """The state in which the job ended; the board may be unreadable meanwhile."""
+    """The final state of the job. The job table may be unreadable meanwhile."""
     while True:
         try:
             return (await system.finished("sample")).state.state.value
@@ -46,9 +46,9 @@ async def test_a_killed_broker_stays_down_for_several_sessions(
             system.start(kind)
         await system.submit(spec)
         view = await system.until("sample", lambda view: view.progress.chained > 0)
-        assert view.state.state == "running", "the broker must die in the middle of the work"
+        assert view.state.state == "running", "the broker must be killed while the job runs"
         await asyncio.to_thread(kafka.stop, kill=True)
-        # Four sessions long.
+        # Four session time-outs.
         await asyncio.sleep(8)
         await asyncio.to_thread(kafka.start)
         await system.hurry()
@@ -83,7 +83,7 @@ async def test_connections_are_cut_frozen_and_delayed(
                 proxy.down = False
             await asyncio.sleep(dice.uniform(0.5, 2.5))
         proxy.frozen, proxy.delay = False, 0.0
-        assert proxy.connections > before + 3, "nobody had to connect again"
+        assert proxy.connections > before + 3, "no process had to reconnect"
         await system.hurry()
         assert await ended(system) == "completed"
         assert all(process.popen.poll() is None for process in system.processes)

@@ -1,4 +1,4 @@
-"""The process is killed at each named place in turn, and stopped there past its session."""
+"""Processes are killed at each failpoint in turn, and stopped there for longer than their session."""
 
 import asyncio
 import random
@@ -20,14 +20,14 @@ FINISH = POINTS[POINTS.index("worker.before_outcome") :]
 
 
 def shuffled(kind: str, dice: random.Random) -> list[str]:
-    """The places in the work of a process, in any order; those of the finish come after all."""
+    """The failpoints of a kind of process in random order, without those of the completion."""
     points = [name for name in POINTS if name.startswith(kind) and name not in FINISH]
     dice.shuffle(points)
     return points
 
 
-async def die_in_turn(system: System, dice: random.Random, points: list[str]) -> None:
-    """One process after another, each killed at its place."""
+async def killed_in_turn(system: System, dice: random.Random, points: list[str]) -> None:
+    """Start one process after another, each killed at its failpoint."""
     for point in points:
         await dead(system.start(point.partition(".")[0], **{VARIABLE: f"{point}=kill@{dice.randint(1, 3)}"}))
 
@@ -61,9 +61,9 @@ async def test_processes_are_killed_at_every_failpoint(
         dice = random.Random(seed)
         lives = shuffled("worker", dice)
         async with asyncio.TaskGroup() as lanes:
-            lanes.create_task(die_in_turn(system, dice, shuffled("producer", dice)))
-            lanes.create_task(die_in_turn(system, dice, lives[::2]))
-            lanes.create_task(die_in_turn(system, dice, lives[1::2]))
+            lanes.create_task(killed_in_turn(system, dice, shuffled("producer", dice)))
+            lanes.create_task(killed_in_turn(system, dice, lives[::2]))
+            lanes.create_task(killed_in_turn(system, dice, lives[1::2]))
         system.start("producer")
         lander = system.start("worker", **{VARIABLE: f"{FINISH[0]}=kill"})
         await dead(lander)

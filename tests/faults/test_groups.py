@@ -1,4 +1,4 @@
-"""Workers come and go, are of another version, have many partitions, and wait for dead letters."""
+"""Groups of workers: members join and leave, versions differ, partitions are many, dead letters wait."""
 
 import asyncio
 import json
@@ -62,11 +62,11 @@ async def test_workers_join_and_leave_a_running_job(
 async def test_committed_offsets_never_decrease(
     tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled
 ) -> None:
-    # With the topic the group's offsets would go, maybe before their last look.
+    # The offsets of the group end with the topic, perhaps before this test has read them last.
     settings = SHORT | {"SHARDLINE_SOURCE_RATE": "80", "SHARDLINE_TOPIC_GRACE_SECONDS": "300"}
     async with running_system(tmp_path, kafka, seaweed, sampled.folder, **settings) as system:
         spec = sampled.job("sample")
-        # It stops between its chain record and its commit; the other goes on, commits, and leaves first.
+        # It stops between its chain record and its commit. The other one goes on, commits and leaves first.
         zombie = system.start("worker", **{VARIABLE: "worker.after_chain=stop@2"})
         await zombie.until_ready()
         system.start("producer")
@@ -164,11 +164,11 @@ async def test_a_segment_waits_until_its_dead_letters_are_written(
         await ensure_system_topics(system.broker, PARTITIONS)
         spec = sampled.job("sample")
         producer, worker = system.start("producer"), system.start("worker")
-        # Whoever starts makes the topics that are missing.
+        # A process creates missing topics at its start.
         await producer.until_ready()
         await worker.until_ready()
         await system.broker.delete_topic(DEAD_LETTERS)
-        # The worker alone must put up with it: submitting would bring the topic back.
+        # Submitting a job with the client would create the topic again.
         await system.broker.publish(JOBS, [Message(spec.job_id.encode(), spec.body())])
         await until(lambda: worker.metric("in_vain_seconds") > 3, "the letter is tried in vain")
         tips = [await Chain(system.store, Layout.of(spec), number).head() for number in range(2)]

@@ -1,4 +1,4 @@
-"""Processes killed and stopped in the middle of their work: the dataset is the same, digest for digest."""
+"""Processes killed and stopped while they work: the dataset has the undisturbed digest."""
 
 import asyncio
 import random
@@ -54,19 +54,19 @@ async def test_random_kills_leave_the_undisturbed_digest(
             alive[place] = system.start(victim.kind)
         workers = [process for process in alive if process.kind == "worker"]
         for worker in workers:
-            # Each one that is left takes its part: nobody sits idle beside a stuck group.
+            # Every worker that is left commits segments: a member without work would mean a stuck group.
             await worker.until_metric("shards_written_total", "laws", 1)
         again += await read_to_the_end(system, workers)
         view = await system.finished("laws")
         assert view.state.state == "completed", view.to_json()
         await judge(system, laws, "laws")
-    # It hurt: killed often enough, and what was killed had read what others had to read again.
-    assert kills >= KILLS, "the job ended before it was hurt enough"
+    # The kills took effect: there were enough, and documents that killed workers had read were read again.
+    assert kills >= KILLS, "the job ended before all kills"
     assert again > laws.expected.documents, again
 
 
 async def read_to_the_end(system: System, workers: list[Process]) -> float:
-    """How much the workers read, asked for until the job ends: its figures go when it does."""
+    """How many documents the workers read, asked until the job ends, which removes its metrics."""
     read = [0.0] * len(workers)
     async with asyncio.TaskGroup() as tasks:
         ended = tasks.create_task(system.finished("laws", deadline=300))
@@ -93,7 +93,7 @@ async def test_a_paused_worker_resumes_behind_the_chain(
         await zombie.until_metric("shards_written_total", "laws", 1)
         zombie.send(signal.SIGSTOP)
         before = (await system.client.job_table()).job("laws").progress.chained
-        # The other one must take over all partitions: every chain moves on while the zombie sleeps.
+        # The other worker must take over all partitions: every chain grows while the first is stopped.
         await system.until_chains_move(spec)
         zombie.send(signal.SIGCONT)
         await system.hurry()

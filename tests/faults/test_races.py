@@ -1,4 +1,4 @@
-"""Requests that race with the end of a job: one outcome, and everything agrees on it."""
+"""Requests during the completion of a job: there is one outcome, and state, store and topics agree on it."""
 
 import asyncio
 import random
@@ -47,7 +47,7 @@ async def test_a_cancel_during_completion_has_one_outcome(
         for number in range(JOBS):
             spec = sampled.job(f"race-{number}")
             await system.submit(spec)
-            # Where nobody looked while it was completing, the request comes too late, and that is fair.
+            # The table may miss the state `completing`: then the request comes after the end, as it may.
             await system.until(
                 spec.job_id, lambda view: view.state.state == "completing" or not view.state.active
             )

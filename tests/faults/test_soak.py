@@ -1,4 +1,4 @@
-"""Three minutes of the soak; `make soak` is an hour of it."""
+"""The soak for three minutes; `make soak` runs it for an hour."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The object store fails in every way it can: the dataset is the undisturbed one, and nothing hangs."""
+"""Faults of the object store: errors, lost responses, outages. The dataset is the undisturbed one."""
 
 import asyncio
 import random
@@ -35,7 +35,7 @@ def proxy(seaweed: S3) -> Iterator[tuple[S3Proxy, str]]:
 
 @pytest.fixture
 def proxies(seaweed: S3) -> Iterator[list[tuple[S3Proxy, str]]]:
-    """Two of them: each worker has its own, which tells whose a request is."""
+    """Two proxies, one for each worker, so that a request can be attributed to its worker."""
     servers = [S3Proxy(seaweed.endpoint) for _ in range(2)]
     with ExitStack() as stack:
         yield [(server, stack.enter_context(server.running())) for server in servers]
@@ -77,7 +77,7 @@ async def test_workers_wait_for_the_end_of_a_store_outage(
     tmp_path: Path, kafka: str, seaweed: S3, sampled: Sampled, proxy: tuple[S3Proxy, str]
 ) -> None:
     store, endpoint = proxy
-    # A slow answer of Kafka must not look like a lost place in the group.
+    # A slow response of Kafka must not count as a lost membership.
     settings = SHORT | {"SHARDLINE_SOURCE_RATE": "80", "KAFKA_REQUEST_TIMEOUT_MS": "30000"}
     async with running_system(tmp_path, kafka, seaweed, sampled.folder, **settings) as system:
         spec = sampled.job("sample")
@@ -90,7 +90,7 @@ async def test_workers_wait_for_the_end_of_a_store_outage(
             await worker.until_metric("shards_written_total", "sample", 1)
         assigned = [worker.log_text().count("joining again") for worker in workers]
         store.down = True
-        # Five sessions long: whoever stopped polling would have lost its partitions.
+        # Five session time-outs long: a worker that stopped polling would lose its partitions.
         for worker in workers:
             await until(lambda one=worker: "failing for" in one.readiness(), "not ready, and says why")  # type: ignore[misc]  # bound now
             await until(lambda one=worker: one.metric("in_vain_seconds") > 4, "and for how long")  # type: ignore[misc]  # bound now
@@ -123,7 +123,7 @@ async def test_work_pauses_while_credentials_are_expired(
         store.faults = [Fault(method, ".", 403) for method in ("PUT", "GET")]
         await worker.until_metric("store_errors_total", "sample", 3)
         landed = worker.metric("shards_written_total", "sample")
-        await until(lambda: store.count("PUT", LANDING, 403) > 4, "it goes on asking")
+        await until(lambda: store.count("PUT", LANDING, 403) > 4, "the worker retries")
         assert worker.metric("shards_written_total", "sample") == landed
         assert "AWS_SECRET_ACCESS_KEY" in worker.log_text() or "ExpiredToken" in worker.log_text()
         assert seaweed.secret_key not in worker.log_text()
@@ -150,12 +150,14 @@ async def test_sigterm_during_a_slow_upload(
         await system.submit(spec)
         for worker in workers:
             await worker.until_metric("documents_consumed_total", "sample", 1)
-        await until(lambda: all(store.held for store, _ in proxies), "both upload")
-        # Once: it lets go of the upload and leaves within its grace. Twice: it is gone without any.
+        await until(lambda: all(store.held for store, _ in proxies), "both workers upload")
+        # One SIGTERM: the worker abandons the upload and exits within its grace. Two: it exits at once.
         assert await asyncio.to_thread(workers[0].end, signal.SIGTERM, 60) == 0
         workers[1].send(signal.SIGTERM)
-        # Two that wait for the process at the same time would be one.
-        await until(lambda: "a second signal stops at once" in workers[1].log_text(), "it has heard")
+        # Two waits for the same process would get one result.
+        await until(
+            lambda: "a second signal stops at once" in workers[1].log_text(), "the first signal is handled"
+        )
         workers[1].send(signal.SIGTERM)
         gone = await asyncio.to_thread(workers[1].popen.wait, 60)
         assert gone in (0, 128 + signal.SIGTERM, -signal.SIGTERM)
@@ -203,7 +205,7 @@ async def test_a_partition_is_reassigned_during_its_upload(
         worker = system.start("worker", S3_ENDPOINT_URL=endpoint)
         await system.submit(spec)
         await until(lambda: slow.times <= (1 << 30) - 2, "both partitions upload")
-        # It comes, takes a partition, and leaves: the first has it back before its old put has ended.
+        # Another worker takes a partition and leaves. The first has it back before its old put has ended.
         guest = system.start("worker")
         await guest.until_metric("documents_consumed_total", "sample", 1)
         assert await asyncio.to_thread(guest.end, signal.SIGTERM, 20) == 0

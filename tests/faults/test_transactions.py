@@ -1,4 +1,4 @@
-"""What transactions leave behind is not read; of two producers of one job the older is fenced."""
+"""Aborted and open transactions are not read; the older of two producers of a job is fenced."""
 
 import asyncio
 import signal
@@ -21,8 +21,8 @@ from tests.services import S3
 
 
 @asynccontextmanager
-async def stranger(system: System, name: str) -> AsyncIterator[AIOKafkaProducer]:
-    """A transactional producer that is none of ours."""
+async def foreign_producer(system: System, name: str) -> AsyncIterator[AIOKafkaProducer]:
+    """A transactional producer that is not Shardline's."""
     producer = AIOKafkaProducer(
         bootstrap_servers=system.kafka,
         transactional_id=f"{system.prefix}.{name}",
@@ -63,13 +63,13 @@ async def test_aborted_open_and_empty_transactions_are_not_read(
 ) -> None:
     async with running_system(tmp_path, kafka, seaweed, sampled.folder, **SHORT) as system:
         spec = sampled.job("sample")
-        # Every commit of this producer's stands behind a transaction that was torn off before it.
+        # Each commit of this producer follows a transaction that was broken off.
         first = system.start("producer", **{VARIABLE: "producer.after_checkpoint=kill@2"})
         await system.submit(spec)
         assert await asyncio.to_thread(first.popen.wait, 60) == -signal.SIGKILL
         system.start("producer")
         await system.until("sample", lambda view: view.state.state == "completing")
-        async with stranger(system, "aborts") as aborts, stranger(system, "opens") as opens:
+        async with foreign_producer(system, "aborts") as aborts, foreign_producer(system, "opens") as opens:
             await aborts.begin_transaction()
             await bogus(system, aborts, spec)
             await aborts.abort_transaction()
@@ -91,7 +91,7 @@ async def test_the_older_of_two_producers_of_a_job_is_fenced(
         tmp_path, kafka, seaweed, sampled.folder, SHARDLINE_SOURCE_RATE="80", **SHORT
     ) as system:
         spec = sampled.job("sample")
-        # It sleeps with its documents sent and its commit to come.
+        # It is stopped between its sends and its commit.
         older = system.start("producer", **{VARIABLE: "producer.after_checkpoint=stop@4"})
         system.start("worker")
         await system.submit(spec)

@@ -1,4 +1,4 @@
-"""The version stands in one place, and the changelog tells of it."""
+"""The version is defined once, and the changelog has an entry for it."""
 
 import re
 from datetime import date

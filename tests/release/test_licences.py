@@ -1,4 +1,4 @@
-"""What is shipped may be shipped, and the bill of materials names all of it."""
+"""Every shipped dependency has an allowed licence, and the bill of materials lists all of them."""
 
 import re
 from email.message import Message

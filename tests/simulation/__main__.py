@@ -1,4 +1,4 @@
-"""`python -m tests.simulation`: many schedules, one seed, or a hunt for each seeded bug."""
+"""`python -m tests.simulation`: many schedules, one seed, or how often each planted bug is caught."""
 
 import argparse
 import time
@@ -18,7 +18,9 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=1, help="first seed")
     parser.add_argument("--schedules", type=int, default=1000, help="how many seeds")
     parser.add_argument("--trace", action="store_true", help="print what identifies a schedule")
-    parser.add_argument("--mutants", action="store_true", help="plant each bug, and count who catches it")
+    parser.add_argument(
+        "--mutants", action="store_true", help="plant each bug, and count the schedules that catch it"
+    )
     options = parser.parse_args()
     seeds = range(options.first, options.first + options.schedules)
     for mutant in [*CAUGHT, *HARMLESS] if options.mutants else [""]:
@@ -31,7 +33,7 @@ def _report(seeds: range, mutant: str, *, trace: bool) -> None:
     seconds = time.monotonic() - started
     broken = [verdict for verdict in verdicts if verdict.problems]
     say(
-        f"{mutant or 'as it is'}: {len(broken)} of {len(seeds)} schedules break a promise; "
+        f"{mutant or 'as it is'}: {len(broken)} of {len(seeds)} schedules break a guarantee; "
         f"{60 * len(seeds) / seconds:.0f} schedules a minute, {sum(v.seconds for v in verdicts):.0f} "
         f"virtual seconds"
     )

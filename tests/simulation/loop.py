@@ -15,7 +15,7 @@ _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Deadlock(Exception):
-    """Nothing is ready and no timer runs: everyone waits for everyone."""
+    """Nothing is ready and no timer runs: a deadlock."""
 
 
 class _Selector(selectors.SelectSelector):
@@ -31,7 +31,7 @@ class _Selector(selectors.SelectSelector):
 
 
 class _Task(asyncio.Task[Any]):
-    """A task with a hash that does not hang on its address: sets of tasks keep their order."""
+    """A task whose hash does not depend on its address, so that sets of tasks keep their order."""
 
     def __init__(self, coro: Coroutine[Any, Any, Any], number: int, **options: Any) -> None:
         self._number = number
@@ -76,7 +76,7 @@ class SimLoop(asyncio.SelectorEventLoop):
         future: asyncio.Future[T] = self.create_future()
         try:
             future.set_result(func(*args))
-        except Exception as error:  # noqa: BLE001 - handed to whoever awaits it
+        except Exception as error:  # noqa: BLE001 - raised where the task is awaited
             future.set_exception(error)
         return future
 

@@ -1,4 +1,4 @@
-"""Bugs seeded on purpose: each must be caught by the oracle, or shown to be harmless by design."""
+"""Planted bugs: the oracle must catch each of them, or the design makes it harmless."""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -38,7 +38,7 @@ def planted(mutant: Mutant) -> Iterator[None]:
 
 
 def _overwrite(stack: ExitStack) -> None:
-    """A put replaces what stands."""
+    """A put replaces an existing object."""
 
     async def create(self: MemoryStore, key: str, body: bytes | Path, **_: object) -> None:
         self._objects[key] = body if isinstance(body, bytes) else body.read_bytes()
@@ -77,7 +77,7 @@ def _no_epoch(stack: ExitStack) -> None:
 
 
 def _checkpoint_apart(stack: ExitStack) -> None:
-    """The checkpoint has a transaction of its own, behind that of the documents."""
+    """The checkpoint is written in a separate transaction after that of the documents."""
 
     async def commit(self: Pipeline, messages: list[Message]) -> None:
         async with self._writer.transaction() as transaction:
@@ -159,7 +159,7 @@ def _gaps_unnoticed(stack: ExitStack) -> None:
 
 
 def _lost_answer_is_a_failure(stack: ExitStack) -> None:
-    """A refused create fails the job, even where one's own bytes stand there."""
+    """A refused create fails the job, even where the object has the same bytes."""
 
     async def different(_sink: SegmentSink, key: str, _digest: str) -> None:
         raise JobFailed(FailureCode.NOT_REPRODUCIBLE, f"{key} was written before")
@@ -208,9 +208,9 @@ CAUGHT: dict[str, Mutant] = {
     "the finish does not wait": _unproven_finish,
     "no epochs": _no_epoch,
 }
-"""Each of these breaks a promise, in some schedules."""
+"""Each of these breaks a guarantee in some schedules."""
 
 HARMLESS: dict[str, Mutant] = {
     "events and letters twice": _answers_believed,
 }
-"""These break nothing: what is cumulative, or has a key, may come twice."""
+"""These break nothing, because cumulative and keyed messages may arrive twice."""

@@ -69,22 +69,22 @@ class NetStore:
 
 
 class NetReceiver:
-    """The webhook, seen from a producer: told again until an answer comes back."""
+    """The webhook, seen from a producer: a notification is sent until a response arrives."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
 
     async def deliver(self, message_id: str, body: bytes) -> None:
-        """Tell."""
-        news = orjson.loads(body)
-        success = f"{news['name'].lower()}/{news['job_id']}/_SUCCESS"
+        """Deliver a notification."""
+        notification = orjson.loads(body)
+        success = f"{notification['name'].lower()}/{notification['job_id']}/_SUCCESS"
 
         async def apply() -> None:
             world = self._process.world
-            whole = news["state"] != "completed" or success in world.store._objects
-            world.hear(message_id, body, whole=whole)
+            whole = notification["state"] != "completed" or success in world.store._objects
+            world.receive(message_id, body, whole=whole)
 
-        # Slow enough that producers die meanwhile.
+        # Slow enough that producers are killed meanwhile.
         await asyncio.sleep(self._process.world.dice.uniform(0.0, 4.0))
         while True:
             try:

@@ -1,4 +1,4 @@
-"""One schedule: a job, processes that come and go, a network that harms; and the oracle's judgement."""
+"""One schedule: a job, processes that are killed and started, a faulty network; and the oracle's verdict."""
 
 import asyncio
 import logging
@@ -45,7 +45,7 @@ _LOGGED = [package.__name__ for package in (shardline_common, shardline_producer
 
 @dataclass
 class Verdict:
-    """What became of a schedule. `problems` is empty when all promises were kept."""
+    """The result of a schedule. `problems` is empty when all guarantees held."""
 
     seed: int
     problems: list[str] = field(default_factory=list)
@@ -55,12 +55,12 @@ class Verdict:
     trace: int = 0
 
 
-class Cast:
+class Processes:
     """The processes of a schedule."""
 
-    def __init__(self, world: World, items: list[SourceItem], spool: Path, *, telling: bool) -> None:
+    def __init__(self, world: World, items: list[SourceItem], spool: Path, *, notifying: bool) -> None:
         self.world = world
-        self.telling = telling
+        self.notifying = notifying
         self._items = items
         self._spool = spool
         self._clock = SimClock()
@@ -80,7 +80,7 @@ class Cast:
             await main()
         except asyncio.CancelledError:
             raise
-        except BaseException as error:  # noqa: BLE001 - the oracle's business
+        except BaseException as error:  # noqa: BLE001 - a problem of the schedule
             self.world.problems.append(f"{process.name} ended by itself: {error!r}")
 
     def running(self, kind: str) -> list[Process]:
@@ -107,7 +107,7 @@ class Cast:
                 lambda _spec, _parts: source,
                 limits,
                 slots,
-                NetReceiver(process) if self.telling else None,
+                NetReceiver(process) if self.notifying else None,
             )
         )
 
@@ -129,16 +129,16 @@ class Cast:
         )
 
 
-class Trouble:
-    """What goes wrong in the first seconds of a schedule."""
+class FaultInjector:
+    """The faults in the first seconds of a schedule."""
 
-    def __init__(self, cast: Cast, spec: JobSpec) -> None:
+    def __init__(self, cast: Processes, spec: JobSpec) -> None:
         self._cast = cast
         self._world = cast.world
         self._spec = spec
 
     async def make(self) -> None:
-        """Make trouble, then leave the world whole: a producer and a worker that run."""
+        """Inject faults, then end them with a producer and a worker that run."""
         dice = self._world.dice
         acts: tuple[tuple[Callable[[], object], int], ...] = (
             (partial(self._lose, "worker", Process.kill), 6),
@@ -182,15 +182,15 @@ class Trouble:
         self._world.broker.commit([(JOBS, [message])])
 
 
-def run_schedule(seed: int, expected: str, *, calm: bool = False, telling: bool = False) -> Verdict:
+def run_schedule(seed: int, expected: str, *, calm: bool = False, notifying: bool = False) -> Verdict:
     """Run the schedule of a seed and judge it; `expected` is the undisturbed digest.
 
-    `telling`: with a webhook, which makes it another schedule.
+    `notifying`: with a webhook, which makes it another schedule.
     """
     with tempfile.TemporaryDirectory(prefix="sim-", dir=_memory_folder()) as spool, logged_errors() as logged:
         verdict = Verdict(seed)
         try:
-            cast = partial(Cast, spool=Path(spool), telling=telling)
+            cast = partial(Processes, spool=Path(spool), notifying=notifying)
             simulate(seed, lambda dice: _play(dice, verdict, cast, expected, calm=calm))
         except Deadlock:
             verdict.problems.append("deadlock: nothing can happen any more")
@@ -199,7 +199,12 @@ def run_schedule(seed: int, expected: str, *, calm: bool = False, telling: bool 
 
 
 async def _play(
-    dice: random.Random, verdict: Verdict, hire: Callable[..., Cast], expected: str, *, calm: bool
+    dice: random.Random,
+    verdict: Verdict,
+    start_processes: Callable[..., Processes],
+    expected: str,
+    *,
+    calm: bool,
 ) -> None:
     items = documents(DOCUMENTS, CONTENTS)
     spec = simulated_job()
@@ -207,12 +212,12 @@ async def _play(
     if not calm:
         world.harm = Harm(*(dice.choice((0.0, 0.01, 0.05, 0.15)) for _ in range(3)))
     await ensure_system_topics(world.broker, 2)
-    cast = hire(world, items)
+    cast = start_processes(world, items)
     for kind in ("producer", "worker", *dice.choices(("producer", "worker"), (1, 3), k=dice.randint(0, 2))):
         cast.start(kind)
     await world.broker.publish(JOBS, [Message(spec.job_id.encode(), spec.body())])
     if not calm:
-        await Trouble(cast, spec).make()
+        await FaultInjector(cast, spec).make()
     try:
         async with asyncio.timeout(_DEADLINE):
             state = await _ended(world, spec)
@@ -220,8 +225,8 @@ async def _play(
         world.problems.append(f"not done after {world.now:.0f} s: {_states(world)}")
     else:
         await _judge(world, state, items, expected, verdict)
-        if cast.telling:
-            _judge_news(world, _states(world)[spec.job_id])
+        if cast.notifying:
+            _judge_notifications(world, _states(world)[spec.job_id])
     for process in cast.processes:
         process.end()
     verdict.problems += world.problems
@@ -262,19 +267,19 @@ async def _judge(
     if expected and report.digest != expected:
         world.problems.append(f"the digest is {report.digest}, undisturbed it is {expected}")
     await _count_ids(store, layout, items, world.problems)
-    # What came late is swept away.
+    # Topics that were created late are swept.
     await asyncio.sleep(_SWEPT)
     left = [name for name in await world.broker.topics() if parse_attempt_topic(name)]
     if left:
         world.problems.append(f"topics left over: {left}")
 
 
-def _judge_news(world: World, state: JobState) -> None:
-    """Every end was told, and the checkpoint knows it."""
+def _judge_notifications(world: World, state: JobState) -> None:
+    """Every end was notified, and no notification is pending."""
     wanted = {f"{state.spec.job_id}_{attempt}" for attempt in range(1, state.attempt + 1)}
-    world.counts["ends told"] = len(world.heard)
-    if world.heard.keys() != wanted:
-        world.problems.append(f"told were {sorted(world.heard)}, not {sorted(wanted)}")
+    world.counts["notified"] = len(world.delivered)
+    if world.delivered.keys() != wanted:
+        world.problems.append(f"delivered were {sorted(world.delivered)}, not {sorted(wanted)}")
     if state.pending_notifications:
         world.problems.append(f"still pending: {state.pending_notifications}")
 

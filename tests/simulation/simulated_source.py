@@ -1,4 +1,4 @@
-"""What the simulated source holds: few documents, of every kind that matters."""
+"""The documents of the simulated source: a few of every relevant kind."""
 
 import random
 from collections.abc import AsyncGenerator, Sequence
@@ -24,7 +24,7 @@ def simulated_job() -> JobSpec:
 
 
 def documents(count: int, seed: int) -> list[SourceItem]:
-    """The items of a source; they hang on count and seed alone."""
+    """The items of a source: a function of count and seed."""
     dice = random.Random(seed)
     return [SourceItem((0, number, number), _content(number, dice), 100) for number in range(1, count + 1)]
 
@@ -51,7 +51,7 @@ class MemorySource:
         return [{"items": len(self._items)}]
 
     def declared(self, frozen: Frozen) -> DeclaredSource:
-        """Nothing is known beforehand."""
+        """No plan is needed."""
         assert frozen[0]["items"] == len(self._items)
         return DeclaredSource()
 
@@ -73,5 +73,5 @@ class MemorySource:
             start += size
 
     def progress(self, frozen: Frozen, position: Position | None) -> float:
-        """The share that lies before a position."""
+        """The fraction before a position."""
         return position[-1] / frozen[0]["items"] if position else 0.0

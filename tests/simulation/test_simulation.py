@@ -1,4 +1,4 @@
-"""The promises hold in every schedule; a schedule is its seed; and the oracle is not blind."""
+"""The guarantees hold in every schedule, a seed determines its schedule, and the oracle finds bugs."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ from tests.simulation.campaign import first_caught, run_many, sums
 from tests.simulation.mutants import CAUGHT, HARMLESS
 from tests.simulation.schedule import logged_errors, run_schedule, undisturbed
 
-TELLING = 30
+NOTIFIED = 30
 SCHEDULES = int(os.environ.get("SHARDLINE_SIMULATION_SCHEDULES", "1000"))
 
 
@@ -43,19 +43,19 @@ def test_a_seed_determines_its_schedule() -> None:
 
 def test_every_end_is_notified_in_every_schedule() -> None:
     digest = undisturbed()
-    verdicts = [run_schedule(seed, digest, telling=True) for seed in range(1, TELLING + 1)]
+    verdicts = [run_schedule(seed, digest, notifying=True) for seed in range(1, NOTIFIED + 1)]
     assert {verdict.seed: verdict.problems for verdict in verdicts if verdict.problems} == {}
     happened = sums(verdicts)
     # Attempts that were cancelled are among them, and producers died on the way.
-    assert happened["told"] >= happened["ends told"] > TELLING
-    assert happened["kill"] > TELLING
+    assert happened["deliveries"] >= happened["notified"] > NOTIFIED
+    assert happened["kill"] > NOTIFIED
 
 
 def test_a_notification_counted_too_early_is_detected() -> None:
     digest = undisturbed()
     with patch.object(NotificationOutbox, "delivered", property(lambda self: frozenset(self._tasks))):
-        verdicts = (run_schedule(seed, digest, telling=True) for seed in range(1, 200))
-        assert any("told were" in problem for verdict in verdicts for problem in verdict.problems)
+        verdicts = (run_schedule(seed, digest, notifying=True) for seed in range(1, 200))
+        assert any("delivered were" in problem for verdict in verdicts for problem in verdict.problems)
 
 
 def test_the_oracle_collects_logged_errors_only() -> None:

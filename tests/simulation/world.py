@@ -1,4 +1,4 @@
-"""The world of a schedule: servers that always live, processes that do not, and a network between them."""
+"""The environment of a schedule: servers that never fail, processes that do, and a network between them."""
 
 import asyncio
 import random
@@ -19,17 +19,17 @@ SESSION = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Harm:
-    """How bad the network is: shares of requests, and seconds of those that dawdle."""
+    """Faults of the network: shares of requests, and the seconds by which slow ones are late."""
 
     refused: float = 0.0
     lost: float = 0.0
     slow: float = 0.0
-    dawdle: float = 6.0
+    delay: float = 6.0
 
 
 @dataclass
 class World:
-    """What outlives every process. `trace` is a running digest of what happened, to compare two runs."""
+    """The state outside of the processes. `trace` is a running digest of all events, to compare two runs."""
 
     dice: random.Random
     harm: Harm = field(default_factory=Harm)
@@ -41,7 +41,7 @@ class World:
     groups: dict[tuple[str, str], Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
-    heard: dict[str, bytes] = field(default_factory=dict)
+    delivered: dict[str, bytes] = field(default_factory=dict)
     trace: int = 0
     _given: int = 0
     _objects: dict[str, bytes] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class World:
         return asyncio.get_running_loop().time()
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run something on the servers' side: no process's end ends it."""
+        """Run something on the servers: the end of a process does not end it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -66,12 +66,12 @@ class World:
         self.trace = hash((self.trace, sum(what.encode()), int(self.now * 1e6)))
 
     def watch_object(self, key: str, data: bytes) -> None:
-        """What stands is never replaced."""
+        """Check that an object is never replaced."""
         if self._objects.setdefault(key, data) != data:
             self.problems.append(f"{key} was replaced by other bytes")
 
     def watch_sequences(self, topic: str, messages: Sequence[Message]) -> None:
-        """In the topic of an attempt the sequences of a partition go up by one, whoever sends them."""
+        """Check that the sequences of a partition of an attempt's topic increase by one."""
         if parse_attempt_topic(topic) is None:
             return
         for message in messages:
@@ -82,21 +82,21 @@ class World:
                 self.problems.append(f"{place}: sequence {sequence} was sent where {due} was due")
             self._due[place] = sequence + (kind != END)
 
-    def hear(self, message_id: str, body: bytes, *, whole: bool) -> None:
-        """What the webhook is told is the same each time, and never before it is true."""
-        self.count("told")
-        if self.heard.setdefault(message_id, body) != body:
-            self.problems.append(f"{message_id} was told in two ways")
+    def receive(self, message_id: str, body: bytes, *, whole: bool) -> None:
+        """Check that deliveries of a notification are equal, and come after the dataset is complete."""
+        self.count("deliveries")
+        if self.delivered.setdefault(message_id, body) != body:
+            self.problems.append(f"{message_id} was delivered with two bodies")
         if not whole:
-            self.problems.append(f"{message_id} was told before the dataset was whole")
+            self.problems.append(f"{message_id} was delivered before the dataset was complete")
 
     def number(self) -> int:
-        """A number that was not given before."""
+        """A new number."""
         self._given += 1
         return self._given
 
     def heal(self) -> None:
-        """From now on nothing breaks."""
+        """End all faults."""
         self.harm = Harm()
         self.down_until = dict.fromkeys(self.down_until, 0.0)
 
@@ -115,18 +115,18 @@ class Process:
 
     @property
     def running(self) -> bool:
-        """Whether it was started, and nobody has ended it."""
+        """Whether it was started and not ended."""
         return not self.ending and self.task is not None and not self.task.done()
 
     def kill(self) -> None:
-        """SIGKILL: it asks nothing of anyone any more; what is on its way still arrives."""
+        """SIGKILL: the process sends no more requests; those that were sent still arrive."""
         self.world.count("kill")
         self.alive = False
         self._end()
         asyncio.get_running_loop().call_later(SESSION, self._silent)
 
     def end(self) -> None:
-        """SIGTERM: it may say goodbye."""
+        """SIGTERM: the process may shut down in order."""
         self.world.count("end")
         self._end()
 
@@ -148,7 +148,7 @@ class Process:
             callback()
 
     async def gate(self) -> None:
-        """Pass, unless stopped; the dead do not come back."""
+        """Wait while the process is stopped; raise CancelledError if it was killed."""
         while (left := self.stopped_until - self.world.now) > 0 and self.alive:
             await asyncio.sleep(left)
         if not self.alive:
@@ -157,14 +157,14 @@ class Process:
     async def request(
         self, server: str, apply: Callable[[], Awaitable[T]], failure: type[ServiceUnavailable]
     ) -> T:
-        """Ask a server: the request may be refused, late, applied after our death; its answer may be lost."""
+        """Send a request. It may be refused, late, or applied after a kill; its response may be lost."""
         await self.gate()
         world, dice, harm = self.world, self.world.dice, self.world.harm
         if world.down_until[server] > world.now or dice.random() < harm.refused:
             await asyncio.sleep(0.01)
             await self.gate()
             raise failure(f"{server} does not answer")
-        late = dice.uniform(0, harm.dawdle) if dice.random() < harm.slow else dice.uniform(0, 0.004)
+        late = dice.uniform(0, harm.delay) if dice.random() < harm.slow else dice.uniform(0, 0.004)
         served = world.spawn(_serve(apply, late))
         served.add_done_callback(_forget)
         lost = dice.random() < harm.lost

@@ -57,9 +57,9 @@ async def test_failures_then_taken() -> None:
     with receiving(*AT_ONCE) as hook:
         async with sender(hook.url, clock) as (sent, metrics):
             await sent.deliver("laws_1", BODY)
-        assert [one.id for one in hook.told] == ["laws_1"] * 4
-        assert {one.body for one in hook.told} == {BODY}
-        assert all(one.verified()["name"] == "Gesetze äöü" for one in hook.told)
+        assert [one.id for one in hook.deliveries] == ["laws_1"] * 4
+        assert {one.body for one in hook.deliveries} == {BODY}
+        assert all(one.verified()["name"] == "Gesetze äöü" for one in hook.deliveries)
         assert (tries(metrics, "failed"), tries(metrics, "delivered")) == (3, 1)
     assert all(0 <= pause <= 0.5 * 2**number for number, pause in enumerate(clock.pauses, 1))
 
@@ -68,19 +68,19 @@ async def test_a_changed_byte_or_another_secret_is_not_verified() -> None:
     with receiving() as hook:
         async with sender(hook.url, Noting()) as (sent, _):
             await sent.deliver("laws_1", BODY)
-        told = hook.told[0]
+        delivery = hook.deliveries[0]
     with pytest.raises(WebhookVerificationError):
-        Reference(SECRET).verify(told.body.replace(b"Gesetze", b"Gesetzt"), dict(told.headers))
+        Reference(SECRET).verify(delivery.body.replace(b"Gesetze", b"Gesetzt"), dict(delivery.headers))
     with pytest.raises(WebhookVerificationError):
-        Reference("whsec_" + "A" * 44).verify(told.body, dict(told.headers))
+        Reference("whsec_" + "A" * 44).verify(delivery.body, dict(delivery.headers))
 
 
 async def test_a_redirect_is_not_followed() -> None:
     with receiving() as other, receiving((307, {"location": other.url})) as hook:
         async with sender(hook.url, Noting()) as (sent, _):
             await sent.deliver("laws_1", BODY)
-        assert len(hook.told) == 2
-        assert not other.told
+        assert len(hook.deliveries) == 2
+        assert not other.deliveries
 
 
 async def test_a_receiver_asks_for_a_pause_and_may_be_gone() -> None:
@@ -89,7 +89,7 @@ async def test_a_receiver_asks_for_a_pause_and_may_be_gone() -> None:
     with receiving(*asked) as hook:
         async with sender(hook.url, clock) as (sent, metrics):
             await sent.deliver("laws_1", BODY)
-        assert len(hook.told) == 3
+        assert len(hook.deliveries) == 3
     assert clock.pauses == [17.0, 300.0]
     assert tries(metrics, "given_up") == 1
 
@@ -98,7 +98,7 @@ async def test_one_that_does_not_answer_is_left() -> None:
     with receiving(None) as hook:
         async with sender(hook.url, Noting(), timeout=3.0) as (sent, metrics):
             await sent.deliver("laws_1", BODY)
-        assert len(hook.told) == 2
+        assert len(hook.deliveries) == 2
         assert tries(metrics, "failed") == 1
 
 
@@ -174,7 +174,7 @@ async def test_doctor_tries_it_and_sends_nothing() -> None:
 
     with receiving() as hook:
         check = await found(hook.url)
-        assert (check.ok, hook.told) == (True, [])
+        assert (check.ok, hook.deliveries) == (True, [])
     assert check.found == f"http://127.0.0.1:{hook.port} takes connections; nothing was sent"
     away = await found(hook.url)
     assert (away.ok, "takes no connection" in away.found) == (False, True)
