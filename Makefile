@@ -9,8 +9,8 @@ RUN := $(VENV)/bin
 UV := $(RUN)/uv
 UV_VERSION := 0.13.9
 DEMO := .run/demo
-# One more than cores: many tests wait, for a session to time out or a broker to come back.
-TEST_WORKERS ?= 3
+# Two for each of two cores: many tests wait, for a session to time out or a broker to come back.
+TEST_WORKERS ?= 4
 TESTS ?= tests
 REPORT := .run/junit.xml
 DIST ?= dist
@@ -24,9 +24,9 @@ help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/.installed: pyproject.toml uv.lock common/shardline_common/__init__.py
+	@test -x $(RUN)/python || PYTHON=$(PYTHON) tools/setup_machine.sh python
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Shardline needs Python 3.11 or newer; '$(PYTHON)' is older. Try: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 2; }
-	@test -x $(RUN)/python || PYTHON=$(PYTHON) tools/setup_machine.sh python
 	@test -x $(RUN)/python || $(PYTHON) -m venv $(VENV) \
 	  || { echo "Python cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 2; }
 	@test -x $(UV) || $(RUN)/python -m pip --version >/dev/null 2>&1 || $(RUN)/python -m ensurepip >/dev/null
