@@ -1,4 +1,4 @@
-"""Fixtures of all tests: the real services, started once a session and only when a test asks for them."""
+"""Fixtures of all tests: real servers, each started once in a worker process when a test first uses it."""
 
 import os
 import sys
@@ -14,12 +14,18 @@ from tests.services import S3, kafka_address, local_kafka, s3_store, server_fold
 from tests.support.reaper import start_reaper, tell_of_interrupt
 from tests.support.scheduling import SuiteScheduling, place
 
-pytest_plugins = ["tests.laws", "tests.sampled", "tests.databases", "tests.stores", "tests.secure_kafka"]
+pytest_plugins = [
+    "tests.laws",
+    "tests.sampled",
+    "tests.databases",
+    "tests.stores",
+    "tests.support.secure_kafka",
+]
 
 # Each of them starts a server, or finds one in the environment.
 SERVERS = {"kafka", "own_kafka", "seaweed", "postgres_server", "chroma", "couch", "graph", "secure"}
 
-# Machines are shared and noisy: how long an example takes says nothing about its truth.
+# How long an example takes depends on the machine: there is no deadline.
 settings.register_profile("full", deadline=None, print_blob=True)
 settings.register_profile("quick", settings.get_profile("full"), max_examples=20)
 settings.load_profile("full")
@@ -51,20 +57,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Bootstrap address of the session's broker: use a topic prefix of your own."""
+    """Bootstrap address of the broker that tests share. Each test uses its own topic prefix."""
     with kafka_address(server_folder(tmp_path_factory, "kafka")) as address:
         yield address
 
 
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
-    """The session's S3 store: use a key prefix of your own."""
+    """The S3 store that tests share. Each test uses its own key prefix."""
     with s3_store(server_folder(tmp_path_factory, "seaweed")) as store:
         yield store
 
 
 @pytest.fixture
 def own_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
-    """A broker for one test, that it may stop and start: `stop(kill=True)`, then `start()`."""
+    """A broker for one test, which may stop and start it: `stop(kill=True)`, then `start()`."""
     with local_kafka(server_folder(tmp_path_factory, "own-kafka")) as broker:
         yield broker

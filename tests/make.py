@@ -1,4 +1,4 @@
-"""Small builders that many tests share."""
+"""Builders of jobs and messages."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Kafka and S3 for the tests: the environment's, else a container, else this machine's own processes."""
+"""Kafka and S3 for the tests: the servers the environment names, else containers, else processes."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ SEAWEED_IMAGE = "chrislusf/seaweedfs:4.48"
 
 @dataclass(frozen=True)
 class S3:
-    """Where the tests' S3 store is."""
+    """The address and keys of an S3 store."""
 
     endpoint: str
     bucket: str
@@ -31,7 +31,7 @@ class S3:
 
     @property
     def env(self) -> dict[str, str]:
-        """The settings of a process that uses it."""
+        """The environment of a process that uses it."""
         return {
             "S3_ENDPOINT_URL": self.endpoint,
             "S3_BUCKET": self.bucket,
@@ -56,7 +56,7 @@ def server_folder(factory: pytest.TempPathFactory, name: str) -> Path:
 
 
 def docker_answers() -> bool:
-    """Whether a Docker engine can run containers for us."""
+    """Whether a Docker engine can run containers here."""
     refuse_servers()
     program = shutil.which("docker")
     if program is None:
@@ -67,7 +67,7 @@ def docker_answers() -> bool:
 
 @contextmanager
 def kafka_address(folder: Path) -> Iterator[str]:
-    """Bootstrap address of a broker that the whole test session shares."""
+    """Bootstrap address of a broker that all tests share."""
     if given := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         yield given
     elif docker_answers():
@@ -80,7 +80,7 @@ def kafka_address(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def local_kafka(folder: Path) -> Iterator[Kafka]:
-    """A broker of one's own from jars; its `stop` and `start` keep port and data."""
+    """Run a broker from jars. Its `stop` and `start` keep port and data."""
     broker = Kafka(folder)
     with service_started(broker):
         yield broker
@@ -88,7 +88,7 @@ def local_kafka(folder: Path) -> Iterator[Kafka]:
 
 @contextmanager
 def service_started(service: Service) -> Iterator[None]:
-    """A service for as long as the context lasts; a test that cannot have it fails, saying why."""
+    """Run a service. A test fails with the reason when the service cannot run."""
     refuse_servers()
     try:
         service.start()
@@ -101,7 +101,7 @@ def service_started(service: Service) -> Iterator[None]:
 
 @contextmanager
 def s3_store(folder: Path) -> Iterator[S3]:
-    """An S3 store that the whole test session shares."""
+    """An S3 store that all tests share."""
     if os.environ.get("S3_ENDPOINT_URL"):
         yield _given_store(os.environ)
     elif docker_answers():
@@ -128,7 +128,7 @@ def _given_store(env: Mapping[str, str]) -> S3:
 
 @contextmanager
 def _kafka_container() -> Iterator[str]:
-    """The settings are those of the local broker, as the image takes them: KAFKA_ and upper case."""
+    """Run a container with the settings of the local broker, named as the image expects: KAFKA_ and upper case."""
     from testcontainers.core.container import DockerContainer
     from testcontainers.core.waiting_utils import wait_for_logs
 
@@ -164,7 +164,7 @@ def _seaweed_container() -> Iterator[S3]:
 
 
 class ProxiedKafka(Kafka):
-    """A broker with a second listener, which it advertises under the port of a proxy."""
+    """A broker with a second listener that is advertised with the port of a proxy."""
 
     port_names = (*Kafka.port_names, "behind")
 

@@ -19,8 +19,8 @@ from shardline_common.runtime.failpoints import VARIABLE
 from tests.e2e.system import DEADLINE, Process, System, running_system
 from tests.faults.oracle import SHORT
 from tests.make import job, sample_job
-from tests.receiver import SECRET, Delivery, Hook, receiving
 from tests.services import S3
+from tests.support.receiver import SECRET, Delivery, Hook, receiving
 
 PLACES = ("webhook.before_checkpoint", "webhook.before_send", "webhook.after_send")
 

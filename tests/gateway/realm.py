@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
-from tests.listening import QuietHandler, listening
+from tests.support.listening import QuietHandler, listening
 
 REALM = "vcc"
 AUDIENCE = "clara"

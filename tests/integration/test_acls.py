@@ -26,50 +26,50 @@ from shardline_common.job.spec import Request
 from shardline_common.ports.broker import TopicSpec
 from shardline_common.runtime.retry import retry_forever
 from shardline_producer.topics import attempt_topic_spec, ensure_system_topics
-from tests.kafka_house import CLOCK, House, at_work, open_house
-from tests.kafka_rights import Acl
 from tests.make import job, sample_job
-from tests.secure_kafka import SecureKafka
-from tests.token_endpoint import TokenEndpoint
+from tests.support.kafka_rights import Acl
+from tests.support.secure_kafka import SecureKafka
+from tests.support.secured_system import CLOCK, SecuredSystem, at_work, open_secured_system
+from tests.support.token_endpoint import TokenEndpoint
 
 
 async def test_a_whole_job_needs_no_more(tmp_path: Path, secure: SecureKafka, tokens: TokenEndpoint) -> None:
-    async with open_house(tmp_path, secure, tokens) as house:
-        await ensure_system_topics(house.brokers["producer"], 1)
-        watch = JobWatcher(house.brokers["gateway"], 1, CLOCK)
-        async with at_work(house.owner().run, house.worker().run, watch.run):
+    async with open_secured_system(tmp_path, secure, tokens) as system:
+        await ensure_system_topics(system.brokers["producer"], 1)
+        watch = JobWatcher(system.brokers["gateway"], 1, CLOCK)
+        async with at_work(system.owner().run, system.worker().run, watch.run):
             spec = job(**sample_job("whole"))
-            await Client(house.brokers["submitter"], 1).submit(spec)
-            view = await house.seen("whole", lambda view: not view.state.active)
+            await Client(system.brokers["submitter"], 1).submit(spec)
+            view = await system.seen("whole", lambda view: not view.state.active)
             assert view.state.state == "completed", view.to_json()
-            await house.seen("whole", lambda view: view.progress.chained == view.state.produced > 300)
+            await system.seen("whole", lambda view: view.progress.chained == view.state.produced > 300)
             async with asyncio.timeout(30):
                 while watch.unavailable_reason is not None:
                     await watch.wait_for_refresh()
             await watch.submit(job(**sample_job("over-http")))
-            await house.seen("over-http", lambda view: view.state.state == "completed")
-            assert len(await Client(house.everyone, 1).dead_letters()) > 0
-            await Client(house.brokers["submitter"], 1).request(Request(job_id="whole", action="delete"))
-            await Client(house.brokers["submitter"], 1).request(Request(job_id="over-http", action="delete"))
+            await system.seen("over-http", lambda view: view.state.state == "completed")
+            assert len(await Client(system.everyone, 1).dead_letters()) > 0
+            await Client(system.brokers["submitter"], 1).request(Request(job_id="whole", action="delete"))
+            await Client(system.brokers["submitter"], 1).request(Request(job_id="over-http", action="delete"))
             for job_id in ("whole", "over-http"):
-                await house.seen(job_id, lambda view: view.state.state == "deleted")
-        assert await Client(house.everyone, 1).dead_letters() == {}
-        assert sorted(await house.everyone.topics()) == sorted([JOBS, CHECKPOINTS, EVENTS, DEAD_LETTERS])
+                await system.seen(job_id, lambda view: view.state.state == "deleted")
+        assert await Client(system.everyone, 1).dead_letters() == {}
+        assert sorted(await system.everyone.topics()) == sorted([JOBS, CHECKPOINTS, EVENTS, DEAD_LETTERS])
 
 
-Step = Callable[[House], Awaitable[object]]
+Step = Callable[[SecuredSystem], Awaitable[object]]
 
 
-async def look(house: House) -> None:
-    await Client(house.brokers["reader"], 1).job_table()
+async def look(system: SecuredSystem) -> None:
+    await Client(system.brokers["reader"], 1).job_table()
 
 
-async def submit(house: House) -> None:
-    await Client(house.brokers["submitter"], 1).submit(job(**sample_job(f"s-{secrets.token_hex(4)}")))
+async def submit(system: SecuredSystem) -> None:
+    await Client(system.brokers["submitter"], 1).submit(job(**sample_job(f"s-{secrets.token_hex(4)}")))
 
 
-async def watch(house: House) -> None:
-    watched = JobWatcher(house.brokers["gateway"], 1, CLOCK)
+async def watch(system: SecuredSystem) -> None:
+    watched = JobWatcher(system.brokers["gateway"], 1, CLOCK)
     async with at_work(watched.run), asyncio.timeout(20):
         while (reason := watched.unavailable_reason) is not None:
             if "does not allow" in reason:
@@ -82,44 +82,44 @@ async def test_a_client_needs_each_of_its_rights(
     tmp_path: Path, secure: SecureKafka, tokens: TokenEndpoint
 ) -> None:
     steps: dict[str, Step] = {"reader": look, "submitter": submit, "gateway": watch}
-    async with open_house(tmp_path, secure, tokens) as house:
-        await ensure_system_topics(house.everyone, 1)
+    async with open_secured_system(tmp_path, secure, tokens) as system:
+        await ensure_system_topics(system.everyone, 1)
         for role, step in steps.items():
-            for acl in house.granted[role]:
-                await house.rights.take(acl)
+            for acl in system.granted[role]:
+                await system.rights.take(acl)
                 with pytest.raises(BrokerUnavailable, match="does not allow"):
-                    await step(house)
-                await house.rights.give([acl])
-            await step(house)
+                    await step(system)
+                await system.rights.give([acl])
+            await step(system)
 
 
 async def test_who_makes_the_topics_needs_each_right_to(
     tmp_path: Path, secure: SecureKafka, tokens: TokenEndpoint
 ) -> None:
-    async with open_house(tmp_path, secure, tokens) as house:
-        broker = house.brokers["producer"]
-        for acl in [one for one in house.granted["producer"] if one.operation == "Create"]:
-            name = acl.name.removeprefix(house.prefix)
-            await house.rights.take(acl)
+    async with open_secured_system(tmp_path, secure, tokens) as system:
+        broker = system.brokers["producer"]
+        for acl in [one for one in system.granted["producer"] if one.operation == "Create"]:
+            name = acl.name.removeprefix(system.prefix)
+            await system.rights.take(acl)
             wanted = TopicSpec(f"{name}x.1" if acl.pattern == "prefixed" else name, 1)
             with pytest.raises(BrokerUnavailable, match="does not let us create it") as error:
                 await broker.create_topic(wanted)
             assert "--print-topics" in str(error.value.hint)
             # What others made is used.
-            await house.everyone.create_topic(wanted)
+            await system.everyone.create_topic(wanted)
             assert await broker.create_topic(wanted) is False
 
 
 class Ladder:
     """Takes all rights of producer and worker, and gives one after the other, each when it is missed."""
 
-    def __init__(self, house: House, caplog: pytest.LogCaptureFixture) -> None:
-        self._house = house
+    def __init__(self, system: SecuredSystem, caplog: pytest.LogCaptureFixture) -> None:
+        self._house = system
         self._caplog = caplog
         self._left = {
-            (role, acl.name.removeprefix(house.prefix), acl.operation): acl
+            (role, acl.name.removeprefix(system.prefix), acl.operation): acl
             for role in ("producer", "worker")
-            for acl in house.granted[role]
+            for acl in system.granted[role]
             # Everything is there already: who makes it is another test.
             if acl.operation != "Create"
         }
@@ -158,9 +158,9 @@ _SEEN = {
 }
 
 
-def work_of(house: House, role: str) -> Callable[[], Awaitable[None]]:
+def work_of(system: SecuredSystem, role: str) -> Callable[[], Awaitable[None]]:
     """A process as it starts: first it looks for the topics."""
-    broker, work = house.brokers[role], (house.owner if role == "producer" else house.worker)
+    broker, work = system.brokers[role], (system.owner if role == "producer" else system.worker)
 
     async def start() -> None:
         await retry_forever(partial(ensure_system_topics, broker, 1), CLOCK, "look for the topics", cap=0.5)
@@ -174,14 +174,14 @@ async def test_a_job_stands_still_without_each_of_the_rights(
 ) -> None:
     # Of many tries in vain only the first is a warning.
     caplog.set_level(logging.DEBUG, "shardline_common.runtime.tasks")
-    async with open_house(tmp_path, secure, tokens) as house:
-        ladder, client = Ladder(house, caplog), Client(house.everyone, 1)
+    async with open_secured_system(tmp_path, secure, tokens) as system:
+        ladder, client = Ladder(system, caplog), Client(system.everyone, 1)
         await ladder.pull_up()
         spec = job(**sample_job("climb"))
-        await ensure_system_topics(house.everyone, 1)
-        await house.everyone.create_topic(attempt_topic_spec(spec, 1, 1 << 30))
+        await ensure_system_topics(system.everyone, 1)
+        await system.everyone.create_topic(attempt_topic_spec(spec, 1, 1 << 30))
         await client.submit(spec)
-        async with at_work(work_of(house, "producer")):
+        async with at_work(work_of(system, "producer")):
             await ladder.rung("dataset.events cannot be described", "producer", EVENTS, "Write")
             await ladder.rung("dataset.jobs cannot be read", "producer", PRODUCERS, "Read")
             await ladder.rung("dataset.jobs cannot be read", "producer", JOBS, "Read")
@@ -190,7 +190,7 @@ async def test_a_job_stands_still_without_each_of_the_rights(
             await ladder.rung("table cannot be read", "producer", CHECKPOINTS, "Read")
             await ladder.rung("cannot be described", "producer", ATTEMPT_TOPICS, "DescribeConfigs")
             await ladder.rung("the transaction", "producer", ATTEMPT_TOPICS, "Write")
-            async with at_work(work_of(house, "worker")):
+            async with at_work(work_of(system, "worker")):
                 await ladder.rung("dataset.jobs cannot be described", "worker", JOBS, "Describe")
                 await ladder.rung("table cannot be read", "worker", CHECKPOINTS, "Read")
                 await ladder.rung("climb.1 cannot be read", "worker", ATTEMPT_GROUPS, "Read")
@@ -198,9 +198,9 @@ async def test_a_job_stands_still_without_each_of_the_rights(
                 await ladder.rung("dead-letters cannot be written", "worker", DEAD_LETTERS, "Write")
                 await ladder.rung("events cannot be written", "worker", EVENTS, "Write")
                 await ladder.rung("cannot be deleted", "producer", ATTEMPT_TOPICS, "Delete")
-                await house.seen("climb", lambda view: view.state.topic_removed)
+                await system.seen("climb", lambda view: view.state.topic_removed)
                 await client.request(Request(job_id="climb", action="delete"))
                 await ladder.rung("table cannot be read", "producer", DEAD_LETTERS, "Read")
                 await ladder.rung("dead-letters cannot be written", "producer", DEAD_LETTERS, "Write")
-                await house.seen("climb", lambda view: view.state.state == "deleted")
+                await system.seen("climb", lambda view: view.state.state == "deleted")
         assert ladder.left == []

@@ -16,17 +16,17 @@ from shardline_common.kafka.options import KafkaOptions
 from shardline_common.ports.broker import TopicSpec
 from shardline_common.settings.load import Settings
 from shardline_producer.topics import attempt_topic_spec, ensure_system_topics, system_topics
-from tests.kafka_house import at_work, open_house
 from tests.make import job, sample_job
-from tests.secure_kafka import SecureKafka
 from tests.services import server_folder, service_started
-from tests.token_endpoint import TokenEndpoint
+from tests.support.secure_kafka import SecureKafka
+from tests.support.secured_system import at_work, open_secured_system
+from tests.support.token_endpoint import TokenEndpoint
 
 
 async def test_a_job_runs_where_topics_are_made_beforehand(
     tmp_path: Path, secure: SecureKafka, tokens: TokenEndpoint
 ) -> None:
-    async with open_house(tmp_path, secure, tokens) as house:
+    async with open_secured_system(tmp_path, secure, tokens) as house:
         for acl in [one for one in house.granted["producer"] if one.operation == "Create"]:
             await house.rights.take(acl)
         good, bad = job(**sample_job("good")), job(**sample_job("bad"))
@@ -52,7 +52,7 @@ async def test_a_job_completes_under_quotas(
     tmp_path: Path, secure: SecureKafka, tokens: TokenEndpoint
 ) -> None:
     rate = 300_000
-    async with open_house(tmp_path, secure, tokens, documents=900) as house:
+    async with open_secured_system(tmp_path, secure, tokens, documents=900) as house:
         await ensure_system_topics(house.everyone, 1)
         limit_bytes(secure, "producer", f"producer_byte_rate={rate}")
         limit_bytes(secure, "worker", f"consumer_byte_rate={rate}")

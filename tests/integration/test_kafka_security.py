@@ -15,10 +15,10 @@ from shardline_common.kafka.options import KafkaOptions
 from shardline_common.ports.broker import Message, TopicSpec
 from shardline_common.settings.load import Settings
 from tests.faults.proxies import until
-from tests.kafka_rights import Acl, open_rights
-from tests.secure_kafka import PASSWORD, SecureKafka, certified, named, tokened
 from tests.stores import connections_to
-from tests.token_endpoint import AUDIENCE, TokenEndpoint
+from tests.support.kafka_rights import Acl, open_rights
+from tests.support.secure_kafka import PASSWORD, SecureKafka, certified, named, tokened
+from tests.support.token_endpoint import AUDIENCE, TokenEndpoint
 
 WRONG = "no such password"
 

@@ -29,9 +29,9 @@ from shardline_consumer.worker import Worker
 from shardline_producer.context import ProducerContext
 from shardline_producer.coordinator import JobCoordinator
 from shardline_producer.topics import ensure_system_topics
-from tests.kafka_house import at_work
 from tests.make import job, sample_job, worker_context
 from tests.services import server_folder, service_started
+from tests.support.secured_system import at_work
 
 POLICIES = Path(__file__).parent.parent.parent / "deploy" / "iam"
 ROLES = sorted(path.stem for path in POLICIES.glob("*.json"))

@@ -33,12 +33,12 @@ from shardline_common.telemetry.tracing import span, use
 from shardline_consumer.worker import Worker
 from shardline_producer.context import ProducerContext, ProducerPolicy
 from shardline_producer.coordinator import JobCoordinator
-from tests.collector import Collector, collecting
 from tests.e2e.system import Process, System, running_system
 from tests.faults.oracle import SHORT, judge_sample
 from tests.make import worker_context
 from tests.sampled import Sampled
 from tests.services import S3
+from tests.support.collector import Collector, collecting
 
 STEPS = {"submit", "accept", "plan", "batch", "end", "segment", "put", "chain", "finish"}
 

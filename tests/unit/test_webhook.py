@@ -19,7 +19,7 @@ from shardline_common.runtime.clock import SystemClock
 from shardline_common.settings.load import Settings
 from shardline_common.telemetry.metrics import Metrics
 from shardline_producer.notifications.webhook import Webhook, open_webhook
-from tests.receiver import SECRET, Answer, receiving
+from tests.support.receiver import SECRET, Answer, receiving
 
 BODY = json.dumps({"event": "job.completed", "name": "Gesetze äöü"}).encode()
 AT_ONCE: list[Answer] = [(500, {}), (503, {}), (404, {})]

@@ -7,15 +7,15 @@ from threading import Thread
 
 
 class QuietHandler(BaseHTTPRequestHandler):
-    """Answers without a line for each request."""
+    """A request handler that logs no requests."""
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def listening(handler: type[QuietHandler], port: int = 0) -> Iterator[int]:
-    """Serve on this port, or on a free one, for as long as the context lasts; gives the port."""
+    """Serve on this port, or on a free one; gives the port."""
     server = ThreadingHTTPServer(("127.0.0.1", port), handler)
     server.daemon_threads = True
     thread = Thread(target=server.serve_forever, args=(0.05,))

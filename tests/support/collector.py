@@ -1,4 +1,4 @@
-"""A collector of traces in the test's process: OTLP over HTTP, as OpenTelemetry's exporters speak it."""
+"""A collector of traces in the test's process: OTLP over HTTP."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.listening import QuietHandler, listening
+from tests.support.listening import QuietHandler, listening
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class Seen:
 
 @dataclass
 class Collector:
-    """What was sent so far, and with which headers."""
+    """The spans and headers received so far."""
 
     url: str
     spans: list[Seen] = field(default_factory=list)
     authorizations: set[str | None] = field(default_factory=set)
 
     def take(self, path: str, authorization: str | None, body: bytes) -> int:
-        """Take a request in; gives the status."""
+        """Store a request; returns the status of the response."""
         if path != "/v1/traces":
             return 404
         self.authorizations.add(authorization)
@@ -51,7 +51,7 @@ class Collector:
 
 @contextmanager
 def collecting() -> Iterator[Collector]:
-    """A collector for as long as the context lasts."""
+    """Run a collector."""
 
     class Handler(QuietHandler):
         def do_POST(self) -> None:

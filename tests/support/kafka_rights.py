@@ -1,4 +1,4 @@
-"""Rights in a real broker, given and taken through the admin protocol."""
+"""ACLs of a real broker, created and deleted through the admin protocol."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -27,7 +27,7 @@ class Acl:
 
     @property
     def fields(self) -> tuple[Any, ...]:
-        """As the protocol wants them."""
+        """The fields of the protocol."""
         resource, pattern = _RESOURCES[self.resource], _PATTERNS[self.pattern]
         return resource, self.name, pattern, self.principal, "*", _OPERATIONS[self.operation], _ALLOW
 
@@ -45,13 +45,13 @@ def acls(found: Iterable[Mapping[str, Any]], principal: str) -> list[Acl]:
 
 
 class Rights:
-    """Gives and takes rights."""
+    """Creates and deletes ACLs."""
 
     def __init__(self, admin: AIOKafkaAdminClient) -> None:
         self._admin = admin
 
     async def give(self, wanted: Iterable[Acl]) -> None:
-        """Return when they hold."""
+        """Create ACLs; return when they are in force."""
         asked = list(wanted)
         for acl in asked:
             answer = await self._admin._send_to_controller(CreateAclsRequest(*acl.fields))
@@ -60,7 +60,7 @@ class Rights:
             await self._until(acl, held=True)
 
     async def take(self, acl: Acl) -> None:
-        """Return when it does not hold any more."""
+        """Delete an ACL; return when it is no longer in force."""
         answer = await self._admin._send_to_controller(DeleteAclsRequest(*acl.fields))
         assert len(answer.filter_responses[0][2]) == 1, f"{acl} was not given"
         await self._until(acl, held=False)
@@ -78,7 +78,7 @@ class Rights:
 
 @asynccontextmanager
 async def open_rights(bootstrap: str) -> AsyncIterator[Rights]:
-    """Rights as whoever may do everything at this address gives them."""
+    """Connect as an administrator at this address."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:

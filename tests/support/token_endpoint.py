@@ -1,4 +1,4 @@
-"""An identity provider as far as Kafka and its clients see it: tokens for clients, keys for brokers."""
+"""The part of an identity provider that Kafka uses: tokens for clients, keys for brokers."""
 
 import base64
 import json
@@ -11,7 +11,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
-from tests.listening import QuietHandler, listening
+from tests.support.listening import QuietHandler, listening
 
 AUDIENCE, ISSUER, SCOPE = "kafka", "https://issuer.example", "shardline"
 
@@ -33,7 +33,7 @@ class TokenEndpoint:
         return json.dumps({"keys": [key | {"kid": "one", "alg": "RS256", "use": "sig"}]}).encode()
 
     def answer(self, authorization: str, form: dict[str, list[str]]) -> tuple[int, dict[str, object]]:
-        """What a POST of a client gets: RFC 6749, section 4.4."""
+        """The response to a client's request for a token: RFC 6749, section 4.4."""
         pair = base64.b64decode(authorization.removeprefix("Basic ")).decode()
         client, secret = (unquote_plus(part) for part in pair.split(":", 1))
         if self.clients.get(client) != secret:
@@ -50,7 +50,7 @@ class TokenEndpoint:
 
 @contextmanager
 def running_endpoint() -> Iterator[TokenEndpoint]:
-    """An endpoint on a port of its own: /token and /keys."""
+    """Serve /token and /keys on a free port."""
     endpoint = TokenEndpoint()
 
     class Handler(QuietHandler):

@@ -10,7 +10,7 @@ from typing import Any
 
 from standardwebhooks.webhooks import Webhook
 
-from tests.listening import QuietHandler, listening
+from tests.support.listening import QuietHandler, listening
 
 Answer = tuple[int, Mapping[str, str]] | None
 SECRET = "whsec_" + "c2hhcmRsaW5lLXRlc3RzLXNlY3JldC0zMi1ieXRlcyE="

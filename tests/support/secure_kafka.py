@@ -1,4 +1,4 @@
-"""A broker as companies run it: TLS, names and passwords, certificates, tokens, and an authorizer."""
+"""A secured broker: TLS, passwords, client certificates, tokens, and an authorizer."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,9 +9,9 @@ import pytest
 from deploy.dev.kafka import Kafka
 from deploy.dev.service import HOST
 from shardline_common.settings.load import Settings
-from tests.certificates import Authority
 from tests.services import server_folder, service_started
-from tests.token_endpoint import AUDIENCE, ISSUER, SCOPE, TokenEndpoint, running_endpoint
+from tests.support.certificates import Authority
+from tests.support.token_endpoint import AUDIENCE, ISSUER, SCOPE, TokenEndpoint, running_endpoint
 
 NAMES = ("producer", "worker", "gateway", "submitter", "reader")
 PASSWORD, CLIENT_SECRET = "correct horse", "p&ss: word"
@@ -22,7 +22,7 @@ _OAUTH = f"{_SASL}.oauthbearer.OAuthBearer"
 
 
 class SecureKafka(Kafka):
-    """Beside the plain listener, whose users may do all: `sasl` and `mtls`, where rights are asked for.
+    """Two listeners with authorization, `sasl` and `mtls`, beside a plain one whose users may do everything.
 
     `names` are the users that SCRAM knows, and PLAIN, each with PASSWORD.
     """
@@ -89,7 +89,7 @@ class SecureKafka(Kafka):
         ]
 
     def java_options(self) -> list[str]:
-        """Brokers ask only addresses that their start allows."""
+        """A broker fetches keys only from addresses that its command line allows."""
         return [f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={self._tokens_url}/keys"]
 
 
@@ -103,7 +103,7 @@ def tokens() -> Iterator[TokenEndpoint]:
 
 @pytest.fixture(scope="session")
 def secure(tmp_path_factory: pytest.TempPathFactory, tokens: TokenEndpoint) -> Iterator[SecureKafka]:
-    """The session's broker with rights: use a topic prefix of your own."""
+    """The secured broker that all tests share. Each test uses its own topic prefix."""
     broker = SecureKafka(server_folder(tmp_path_factory, "secure-kafka"), tokens.url, NAMES)
     with service_started(broker):
         yield broker

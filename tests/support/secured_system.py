@@ -1,4 +1,4 @@
-"""All processes in one, each with its own user and its own rights at a broker that asks for them."""
+"""Producer, worker and clients in one process, each with its own user and rights at a secured broker."""
 
 import asyncio
 import secrets
@@ -23,17 +23,17 @@ from shardline_common.telemetry.metrics import Metrics
 from shardline_consumer.worker import Worker
 from shardline_producer.context import ProducerContext
 from shardline_producer.coordinator import JobCoordinator
-from tests.kafka_rights import Acl, Rights, acls, open_rights
 from tests.make import worker_context
-from tests.secure_kafka import NAMES, SecureKafka, certified, named, tokened
-from tests.token_endpoint import TokenEndpoint
+from tests.support.kafka_rights import Acl, Rights, acls, open_rights
+from tests.support.secure_kafka import NAMES, SecureKafka, certified, named, tokened
+from tests.support.token_endpoint import TokenEndpoint
 
 CLOCK = SystemClock()
 
 
 @dataclass
-class House:
-    """One topic prefix, and each role's own way to the broker."""
+class SecuredSystem:
+    """One topic prefix, and a connection to the broker for each role."""
 
     folder: Path
     prefix: str
@@ -44,7 +44,7 @@ class House:
     brokers: dict[str, KafkaBroker] = field(default_factory=dict)
 
     def owner(self) -> JobCoordinator:
-        """A producer."""
+        """Create a producer."""
         source = source_factory(self.settings, self.folder, confined=True, remote=None)
         parts = ProducerContext(
             self.brokers["producer"],
@@ -58,13 +58,13 @@ class House:
         return JobCoordinator(parts)
 
     def worker(self) -> Worker:
-        """A worker."""
+        """Create a worker."""
         return Worker(
             worker_context(self.brokers["worker"], DirectoryStore(self.folder / "store"), self.folder)
         )
 
     async def seen(self, job_id: str, wanted: Callable[[JobView], bool]) -> JobView:
-        """The job as the reader sees it, once it is as wanted."""
+        """The job in the reader's table, once it satisfies `wanted`."""
         async with (
             asyncio.timeout(60),
             aclosing(Client(self.brokers["reader"], 1).follow(0.1)) as tables,
@@ -77,10 +77,10 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(
+async def open_secured_system(
     folder: Path, secure: SecureKafka, tokens: TokenEndpoint, documents: int = 300
-) -> AsyncIterator[House]:
-    """All roles, with the rights that are printed, each with another way to say who it is."""
+) -> AsyncIterator[SecuredSystem]:
+    """All roles with the printed rights; each authenticates in another way."""
     prefix = f"{secrets.token_hex(4)}."
     common: dict[str, Any] = {
         "kafka_topic_prefix": prefix,
@@ -102,7 +102,7 @@ async def open_house(
         rights = await stack.enter_async_context(open_rights(secure.bootstrap))
         await rights.give(acl for found in granted.values() for acl in found)
         everyone = KafkaOptions(secure.bootstrap, prefix=prefix)
-        house = House(
+        system = SecuredSystem(
             folder,
             prefix,
             rights,
@@ -111,13 +111,13 @@ async def open_house(
             who["producer"],
         )
         for role in NAMES:
-            house.brokers[role] = await stack.enter_async_context(open_kafka(kafka_options(who[role])))
-        yield house
+            system.brokers[role] = await stack.enter_async_context(open_kafka(kafka_options(who[role])))
+        yield system
 
 
 @asynccontextmanager
 async def at_work(*processes: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Run these meanwhile."""
+    """Run processes in the background."""
     tasks = [asyncio.ensure_future(process()) for process in processes]
     try:
         yield
