@@ -128,7 +128,7 @@ def _given_store(env: Mapping[str, str]) -> S3:
 
 @contextmanager
 def _kafka_container() -> Iterator[str]:
-    """Run a container with the settings of the local broker, named as the image expects: KAFKA_ and upper case."""
+    """Run a container with the settings of the local broker, in the names that the image expects."""
     from testcontainers.core.container import DockerContainer
     from testcontainers.core.waiting_utils import wait_for_logs
 

@@ -136,7 +136,7 @@ def installed(dist: Dist, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return venv / "bin"
 
 
-def test_the_wheel_holds_the_packages_and_nothing_else(dist: Dist) -> None:
+def test_the_wheel_contains_the_packages_only(dist: Dist) -> None:
     with zipfile.ZipFile(dist.wheel) as wheel:
         names = wheel.namelist()
         metadata = wheel.read(f"shardline-{__version__}.dist-info/METADATA").decode()
@@ -161,7 +161,7 @@ def test_tree_and_sdist_build_the_same_wheel(dist: Dist, tmp_path: Path) -> None
     assert (tmp_path / dist.wheel.name).read_bytes() == dist.wheel.read_bytes()
 
 
-def test_the_installed_wheel_makes_a_dataset(installed: Path, tmp_path: Path) -> None:
+def test_the_installed_wheel_builds_a_dataset(installed: Path, tmp_path: Path) -> None:
     shardline = installed / "shardline"
     assert run(shardline, "--version", cwd=tmp_path) == f"shardline {__version__}\n"
     run(shardline, "sample", "sample.jsonl", "--documents", "200", cwd=tmp_path)
