@@ -23,6 +23,9 @@ _STYLE = {State.COMPLETED: "green", State.FAILED: "red", State.CANCELLED: "yello
 def job_panel(view: JobView, rates: JobRates) -> RenderableType:
     """Render a job: state, bar, percent, rate, time left, lag, and the counts of its documents."""
     state, progress = view.state, view.progress
+    if not state.active:
+        # The rates of the last seconds say nothing of a job that has ended.
+        rates = JobRates()
     head = Table.grid(padding=(0, 2))
     style = _STYLE.get(state.state, "cyan")
     head.add_row(
@@ -32,12 +35,12 @@ def job_panel(view: JobView, rates: JobRates) -> RenderableType:
         f"{view.ratio:6.1%}",
         f"{rates.documents:,.0f} documents/s" if rates.documents is not None else "",
         f"{format_size(rates.bytes)}/s" if rates.bytes is not None else "",
-        f"ETA {format_duration(rates.left)}" if rates.left is not None and state.active else "",
+        f"ETA {format_duration(rates.left)}" if rates.left is not None else "",
         f"lag {view.lag:,}",
     )
     lines: list[RenderableType] = [head]
     # Before the first segment is committed, only the documents read show that the job moves.
-    pace = f" ({rates.read:,.0f}/s)" if rates.read and state.active else ""
+    pace = f" ({rates.read:,.0f}/s)" if rates.read else ""
     about = f"  read {state.source_count:,}{pace} · kept {progress.rows:,} ({format_size(progress.bytes)})"
     about += f" · rejected: {format_counts(progress.rejected)} · dead letters: {format_counts(progress.dead)}"
     lines.append(Text(about, style="dim"))
