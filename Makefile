@@ -11,6 +11,7 @@ UV_VERSION := 0.13.9
 DEMO := .run/demo
 # Two for each of two cores: many tests wait, for a session to time out or a broker to come back.
 TEST_WORKERS ?= 4
+QUICK_WORKERS ?= 3
 TESTS ?= tests
 REPORT := .run/junit.xml
 DIST ?= dist
@@ -50,8 +51,8 @@ format: install ## Put the code into its format
 	$(RUN)/ruff check --fix .
 
 quick: install ## Unit and contract tests in memory, without any server: under a minute
-	SHARDLINE_NO_SERVERS=1 $(RUN)/pytest tests/unit tests/contract -m "not server" \
-	  --hypothesis-profile quick -n logical
+	SHARDLINE_NO_SERVERS=1 $(RUN)/pytest tests/unit tests/contract -m "not server and not slow" \
+	  --hypothesis-profile quick -n $(QUICK_WORKERS) --dist worksteal
 
 test: setup install ## All tests, against real servers, in TEST_WORKERS processes
 	$(RUN)/pytest $(TESTS) -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder \

@@ -102,6 +102,7 @@ def test_a_document_listed_twice_keeps_its_better_rank() -> None:
     assert [(entry.id, entry.score) for entry in found] == [("a", 1 / 61), ("b", 1 / 62)]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_hits() -> None:
     process = psutil.Process()
     fusion = Fusion([0.4, 0.6])

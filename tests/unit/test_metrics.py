@@ -209,6 +209,7 @@ async def test_a_request_is_counted_under_its_route_and_never_under_its_path() -
     assert "made-up" not in text(metrics)
 
 
+@pytest.mark.slow
 async def test_a_source_that_fails_again_and_again_is_one_wait() -> None:
     broker, store, clock, metrics = MemoryBroker(), MemoryStore(), SystemClock(), Metrics()
     await ensure_system_topics(broker, 1)
