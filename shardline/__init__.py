@@ -110,7 +110,7 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 # A type checker sees the imports above instead. It would take any name for known if it saw this function.
 if not TYPE_CHECKING:
 
-    def __getattr__(name):  # noqa: ANN001, ANN202
+    def __getattr__(name: str) -> object:
         if name in ("errors", "sync"):
             return import_module(f"shardline.{name}")
         if name not in _MODULE_OF:
