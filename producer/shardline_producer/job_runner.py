@@ -62,8 +62,11 @@ class JobRunner:
                 while await self._act():
                     pass
         finally:
-            await self._stop_attempt()
-            await self._outbox.stop()
+            # A second cancel may interrupt the stop of the attempt: nothing of the job may outlive the run.
+            try:
+                await self._stop_attempt()
+            finally:
+                await self._outbox.stop()
 
     async def _act(self) -> bool:
         """Take one action; False when there is none."""
@@ -154,9 +157,11 @@ class JobRunner:
             return
         task, self._attempt = self._attempt[1], None
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        # Also when another producer takes the job: two would report its metrics.
-        self._context.metrics.forget_job(self.spec.job_id)
+        try:
+            await asyncio.gather(task, return_exceptions=True)
+        finally:
+            # Also when another producer takes the job: two would report its metrics.
+            self._context.metrics.forget_job(self.spec.job_id)
 
     async def _publish_progress(self, attempt: AttemptRun) -> None:
         """Publish the whole progress: the last events of a worker are lost when the worker is."""

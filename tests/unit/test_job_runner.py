@@ -1,0 +1,117 @@
+"""A job's runner between two steps."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Callable
+
+import pytest
+
+from shardline_common.job.messages import Position
+from shardline_common.job.names import CHECKPOINTS, Layout
+from shardline_common.job.outcome import Outcome, decide
+from shardline_common.job.spec import JobSpec
+from shardline_common.job.state import JobState, checkpoint
+from shardline_common.memory.broker import MemoryBroker
+from shardline_common.memory.store import MemoryStore
+from shardline_common.runtime.clock import SystemClock, stamp
+from shardline_common.telemetry.metrics import Metrics
+from shardline_producer.context import ProducerContext, ProducerPolicy
+from shardline_producer.job_runner import JobRunner
+from shardline_producer.notifications.outbox import Receiver
+from shardline_producer.sources.source import Frozen, SourceItem
+from shardline_producer.topics import ensure_system_topics
+from tests.make import job
+from tests.simulation.simulated_source import MemorySource, documents
+
+SPEC = job()
+POLICY = ProducerPolicy(progress_seconds=0.02, topic_grace=0.0)
+
+
+class EndlessSource(MemorySource):
+    """Gives its items and then nothing more, and takes a moment to close."""
+
+    async def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[SourceItem], None]:
+        """Batches without an end."""
+        try:
+            async for batch in super().read(frozen, after):
+                yield batch
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.2)
+
+
+class SilentReceiver:
+    """Implements `Receiver`: it accepts nothing. `open` counts the deliveries under way."""
+
+    def __init__(self) -> None:
+        self.open = 0
+
+    async def deliver(self, message_id: str, body: bytes) -> None:
+        """Wait."""
+        assert (message_id, bool(body)) == ("test_1", True)
+        self.open += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.open -= 1
+
+
+class House:
+    """A runner of one job whose attempt reads without an end."""
+
+    def __init__(self, receiver: Receiver | None = None) -> None:
+        self.broker, self.store, self.metrics = MemoryBroker(), MemoryStore(), Metrics()
+        source = EndlessSource(documents(3, 1), random.Random(1))
+        self._context = ProducerContext(
+            self.broker,
+            self.store,
+            SystemClock(),
+            self.metrics,
+            lambda _spec, _pages: source,
+            POLICY,
+            asyncio.Semaphore(1),
+            receiver,
+        )
+
+    async def start(self, spec: JobSpec, attempt: int, pending: list[int]) -> JobRunner:
+        """Commit the job as it was left, and give its runner."""
+        await ensure_system_topics(self.broker, 1)
+        now = stamp(SystemClock())
+        state = JobState(spec, attempt=attempt, updated_at=now, pending_notifications=pending)
+        await self.broker.publish(CHECKPOINTS, [checkpoint(state)])
+        return JobRunner(self._context, 0, spec, state)
+
+    async def fail(self, attempt: int) -> None:
+        """Decide an attempt as failed, as a worker does."""
+        outcome = Outcome(attempt, "failed", "2026-11-26T03:00:00.000Z", "", "0", "source_changed", "why")
+        await decide(self.store, Layout.of(SPEC), outcome)
+
+    @property
+    def reports(self) -> bool:
+        """Whether the job's progress is among the metrics."""
+        lag = self.metrics.registry.get_sample_value("shardline_lag_documents", {"dataset_job": SPEC.job_id})
+        return lag is not None
+
+
+async def until(what: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not what():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_run_cancelled_twice_leaves_neither_deliveries_nor_metrics() -> None:
+    # Losing the broker cancels a job twice: once for its partition, once for the group of all tasks.
+    receiver = SilentReceiver()
+    house = House(receiver)
+    await house.fail(1)
+    runner = await house.start(SPEC, 2, [1])
+    task = asyncio.create_task(runner.run(None))
+    await until(lambda: house.reports and receiver.open == 1)
+    task.cancel()
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert receiver.open == 0
+    assert not house.reports
