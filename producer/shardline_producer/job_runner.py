@@ -172,30 +172,17 @@ class JobRunner:
             _log.warning("the last progress is not published: %s", error)
 
     async def _handle_request(self, action: Action, queued: QueuedRequest) -> None:
-        """Handle the oldest request as decided.
-
-        While an attempt runs, the request is answered only if the attempt is still the current one;
-        otherwise it is decided again by the state after the attempt.
-        """
+        """Handle the oldest request as decided."""
         request, record, state = queued.request, queued.record, self._known()
-        clock, what = self._context.clock, f"{request.action} {self.spec.job_id}"
         if self._attempt is not None:
-            attempt = self._attempt[0]
-            ask = partial(attempt.cancel, request.requested_by)
-            check = ask if action is Action.CANCEL_ATTEMPT else attempt.is_current
-            is_current = await retry_forever(check, clock, what)
-            if not is_current or request.action == "delete":
-                await self._run_attempt(to_its_end=True)
-                return
-            if action is Action.REFUSE_REQUEST:
-                await self._refuse(record, "not_retriable", "the job is active; cancel it first")
-            self._requests.mark_handled()
+            with log_context(attempt=state.attempt):
+                await self._handle_during_attempt(*self._attempt, action, queued)
             return
         # Recorded before the change, which commits it together with the change.
         self._requests.last_handled_offset = record.offset
         if action is Action.DELETE_DATASET:
             delete = partial(delete_dataset, self._context.broker, self._context.store, state)
-            await retry_forever(delete, clock, what)
+            await retry_forever(delete, self._context.clock, f"delete {self.spec.job_id}")
             await self._outbox.stop()
             await self._update(_deleted)
         elif action is Action.OPEN_ATTEMPT:
@@ -206,6 +193,27 @@ class JobRunner:
             hint = f"cannot {request.action} a job that is {state.state}"
             await self._refuse(record, "refused_request", hint)
             await self._update(lambda _: None)
+
+    async def _handle_during_attempt(
+        self, attempt: AttemptRun, task: asyncio.Task[Outcome | None], action: Action, queued: QueuedRequest
+    ) -> None:
+        """Handle the oldest request while an attempt runs.
+
+        It is answered only if the attempt is still the current one, and a retry only if the attempt has not
+        ended meanwhile; otherwise it is decided again by the state after the attempt.
+        """
+        request, record = queued.request, queued.record
+        ask = partial(attempt.cancel, request.requested_by)
+        check = ask if action is Action.CANCEL_ATTEMPT else attempt.is_current
+        what = f"{request.action} {self.spec.job_id}"
+        is_current = await retry_forever(check, self._context.clock, what)
+        ended = task.done() and action is Action.REFUSE_REQUEST
+        if ended or not is_current or request.action == "delete":
+            await self._run_attempt(to_its_end=True)
+            return
+        if action is Action.REFUSE_REQUEST:
+            await self._refuse(record, "not_retriable", "the job is active; cancel it first")
+        self._requests.mark_handled()
 
     async def _remove_topic(self, attempt: int) -> None:
         # In its grace time late readers finish; a request ends it early.

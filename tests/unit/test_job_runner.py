@@ -1,19 +1,23 @@
-"""A job's runner between two steps."""
+"""A job's runner between two steps: cancelled twice, and asked while its attempt ends."""
 
 import asyncio
+import logging
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 
 from shardline_common.job.messages import Position
 from shardline_common.job.names import CHECKPOINTS, Layout
 from shardline_common.job.outcome import Outcome, decide
-from shardline_common.job.spec import JobSpec
+from shardline_common.job.spec import JobSpec, Request
 from shardline_common.job.state import JobState, checkpoint
 from shardline_common.memory.broker import MemoryBroker
 from shardline_common.memory.store import MemoryStore
+from shardline_common.ports.broker import Record, TableReader
 from shardline_common.runtime.clock import SystemClock, stamp
+from shardline_common.telemetry.logs import context_fields
 from shardline_common.telemetry.metrics import Metrics
 from shardline_producer.context import ProducerContext, ProducerPolicy
 from shardline_producer.job_runner import JobRunner
@@ -25,6 +29,7 @@ from tests.simulation.simulated_source import MemorySource, documents
 
 SPEC = job()
 POLICY = ProducerPolicy(progress_seconds=0.02, topic_grace=0.0)
+RETRY = Request(job_id=SPEC.job_id, action="retry")
 
 
 class EndlessSource(MemorySource):
@@ -56,11 +61,37 @@ class SilentReceiver:
             self.open -= 1
 
 
-class House:
+class PausableBroker(MemoryBroker):
+    """Keeps readers of a table waiting once `pause` is set; `paused` says that one waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pause, self.paused, self.resume = False, asyncio.Event(), asyncio.Event()
+
+    @asynccontextmanager
+    async def table_reader(
+        self, topic: str, partitions: Sequence[int] | None = None
+    ) -> AsyncIterator[TableReader]:
+        """A reader. What it returns after the pause was read before it."""
+        async with super().table_reader(topic, partitions) as table:
+            read = table.catch_up
+
+            async def catch_up(*, deadline: float) -> Sequence[Record]:
+                found = await read(deadline=deadline)
+                if self.pause:
+                    self.paused.set()
+                    await self.resume.wait()
+                return found
+
+            table.catch_up = catch_up  # type: ignore[method-assign]
+            yield table
+
+
+class RunnerHarness:
     """A runner of one job whose attempt reads without an end."""
 
     def __init__(self, receiver: Receiver | None = None) -> None:
-        self.broker, self.store, self.metrics = MemoryBroker(), MemoryStore(), Metrics()
+        self.broker, self.store, self.metrics = PausableBroker(), MemoryStore(), Metrics()
         source = EndlessSource(documents(3, 1), random.Random(1))
         self._context = ProducerContext(
             self.broker,
@@ -102,11 +133,11 @@ async def until(what: Callable[[], bool]) -> None:
 async def test_a_run_cancelled_twice_leaves_neither_deliveries_nor_metrics() -> None:
     # Losing the broker cancels a job twice: once for its partition, once for the group of all tasks.
     receiver = SilentReceiver()
-    house = House(receiver)
-    await house.fail(1)
-    runner = await house.start(SPEC, 2, [1])
+    harness = RunnerHarness(receiver)
+    await harness.fail(1)
+    runner = await harness.start(SPEC, 2, [1])
     task = asyncio.create_task(runner.run(None))
-    await until(lambda: house.reports and receiver.open == 1)
+    await until(lambda: harness.reports and receiver.open == 1)
     task.cancel()
     await asyncio.sleep(0.05)
     assert not task.done()
@@ -114,4 +145,44 @@ async def test_a_run_cancelled_twice_leaves_neither_deliveries_nor_metrics() -> 
     with pytest.raises(asyncio.CancelledError):
         await task
     assert receiver.open == 0
-    assert not house.reports
+    assert not harness.reports
+
+
+async def test_a_retry_during_the_end_of_an_attempt_opens_the_next_one() -> None:
+    harness = RunnerHarness()
+    runner = await harness.start(SPEC, 1, [])
+    task = asyncio.create_task(runner.run(None))
+    await until(lambda: harness.reports)
+    harness.broker.pause = True
+    runner.request(RETRY, Record(0, 5, b"test", RETRY.body()))
+    await harness.broker.paused.wait()
+    await harness.fail(1)
+    await until(lambda: "attempt test 1" not in {one.get_name() for one in asyncio.all_tasks()})
+    harness.broker.pause = False
+    harness.broker.resume.set()
+    await until(lambda: runner.state is not None and runner.state.attempt == 2)
+    task.cancel()
+    await asyncio.wait((task,))
+
+
+async def test_the_line_of_a_refused_retry_names_the_attempt() -> None:
+    harness, seen = RunnerHarness(), list[object]()
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "not_retriable" in record.getMessage():
+                seen.append(context_fields().get("attempt"))
+
+    runner = await harness.start(SPEC, 3, [])
+    task = asyncio.create_task(runner.run(None))
+    handler = Handler()
+    logging.getLogger("shardline_producer.job_runner").addHandler(handler)
+    try:
+        await until(lambda: harness.reports)
+        runner.request(RETRY, Record(0, 5, b"test", RETRY.body()))
+        await until(lambda: bool(seen))
+    finally:
+        logging.getLogger("shardline_producer.job_runner").removeHandler(handler)
+        task.cancel()
+        await asyncio.wait((task,))
+    assert seen == [3]
