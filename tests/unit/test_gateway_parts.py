@@ -87,6 +87,13 @@ def test_a_bucket_never_gives_more_than_its_rate(gaps: list[float], per_minute: 
     assert taken <= per_minute + now * per_minute / 60 + 1e-6
 
 
+@given(st.floats(0, 1e7), st.integers(1, 1200))
+def test_a_full_bucket_gives_all_its_tokens_at_once(now: float, per_minute: int) -> None:
+    bucket = TokenBucket(60 / per_minute, float(per_minute))
+    assert [bucket.take(now) for _ in range(per_minute)] == [0.0] * per_minute
+    assert bucket.take(now) == round(60 / per_minute, 9)
+
+
 def test_a_refused_request_has_retry_after() -> None:
     clock = ManualClock()
     limit = RateLimit(2, clock)  # type: ignore[arg-type]

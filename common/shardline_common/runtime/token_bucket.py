@@ -2,34 +2,47 @@
 
 from dataclasses import dataclass
 
+# A wait below a nanosecond is the rounding of a clock's time.
+_DIGITS = 9
+
 
 @dataclass(slots=True)
 class TokenBucket:
     """Holds up to `size` tokens and gets one more every `interval` seconds. It starts full.
 
-    `full_at` is when it will be full again, in seconds of the caller's monotonic clock: the one number
-    that says how many tokens are left.
+    `taken` tokens were taken since it was full at the time `full_at`, in seconds of the caller's monotonic
+    clock. Their number is kept, and not a sum of intervals, which is rounded: a full bucket of 600 tokens
+    would give 599.
     """
 
     interval: float
     size: float
     full_at: float = 0.0
+    taken: float = 0.0
 
     def level(self, now: float) -> float:
         """Tokens in the bucket."""
-        return self.size - max(0.0, self.full_at - now) / self.interval
+        return self.size - max(0.0, self.taken - (now - self.full_at) / self.interval)
 
     def wait(self, now: float) -> float:
         """Seconds until there is a token; 0.0 when there is one."""
-        return max(0.0, self.full_at + self.interval * (1.0 - self.size) - now)
+        wait = (self.full_at - now) + (self.taken + 1.0 - self.size) * self.interval
+        return max(0.0, round(wait, _DIGITS))
 
     def take(self, now: float) -> float:
         """Take a token and return 0.0; where there is none, take nothing and return the seconds to wait."""
         wait = self.wait(now)
         if wait == 0.0:
-            self.full_at = max(self.full_at, now) + self.interval
+            if self._full_again_at <= now:
+                self.full_at, self.taken = now, 0.0
+            self.taken += 1.0
         return wait
 
     def drain(self, at: float) -> None:
         """Let the next token be there at `at` at the earliest."""
-        self.full_at = max(self.full_at, at + self.interval * (self.size - 1.0))
+        if self._full_again_at < at + (self.size - 1.0) * self.interval:
+            self.full_at, self.taken = at, self.size - 1.0
+
+    @property
+    def _full_again_at(self) -> float:
+        return self.full_at + self.taken * self.interval
