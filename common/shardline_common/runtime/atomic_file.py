@@ -1,6 +1,7 @@
 """A local file that appears whole or not at all: written beside its name, synced, renamed."""
 
 import os
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -58,10 +59,12 @@ class AtomicFile:
             raise self._error(error) from None
 
     def _discard(self) -> None:
-        # Windows removes no open file.
-        if self._file is not None:
+        if self._file is None:
+            return
+        # The close fails where the disk is full, as the write before it did. Windows removes no open file.
+        with suppress(OSError):
             self._file.close()
-            self._temporary.unlink(missing_ok=True)
+        self._temporary.unlink(missing_ok=True)
 
     def _error(self, error: OSError) -> UsageError:
         return UsageError(f"{self._path} cannot be written: {error.strerror or error}")
