@@ -48,10 +48,10 @@ class JwksPolicy:
 
 def jwks_fetcher(url: str) -> FetchJwks:
     """Return a function that fetches the JWKS from this URL and raises JwksUnavailable."""
-    options = HttpOptions(encoded(url), total_seconds=_TIMEOUT_SECONDS, follow_redirects=True)
 
     async def fetch() -> Mapping[str, Any]:
         try:
+            options = HttpOptions(encoded(url), total_seconds=_TIMEOUT_SECONDS, follow_redirects=True)
             async with open_http(options) as client:
                 response = await client.send(HttpRequest("GET"))
             document = orjson.loads(response.body) if response.status < _BAD_REQUEST else None

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardline.gateway.http_headers import RangeNotSatisfiable, content_disposition, parse_range
-from shardline.gateway.jwks import JwksCache, JwksPolicy, JwksUnavailable
+from shardline.gateway.jwks import JwksCache, JwksPolicy, JwksUnavailable, jwks_fetcher
 from shardline.gateway.problems import Problem
 from shardline.gateway.rate_limits import RateLimit, StreamLimit
 from shardline.gateway.request_models import CreateRequest, job_from_request, make_job_id
@@ -164,6 +164,13 @@ def test_a_request_becomes_the_matching_job() -> None:
     assert (spec.query.text, spec.query.top_k, spec.quality.min_score) == ("Dach", 1000, 0.7)
     assert spec.purpose == "Zweck"
     assert make_job_id("x y", "key") == make_job_id("x y", "key") != make_job_id("x y", None)
+
+
+@pytest.mark.parametrize("url", ["https://keycloak:port/realms/vcc", "https://[keycloak/realms/vcc"])
+async def test_a_realm_without_a_valid_url_makes_requests_fail_and_not_the_start(url: str) -> None:
+    fetch = jwks_fetcher(url)
+    with pytest.raises(JwksUnavailable, match="the keys of the realm cannot be read"):
+        await fetch()
 
 
 async def test_keys_are_fetched_for_a_new_id_once_an_interval() -> None:
