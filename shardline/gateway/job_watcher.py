@@ -104,7 +104,7 @@ class JobWatcher:
         if self._table is None:
             raise BrokerUnavailable(self._reason, hint="try again in a moment")
         views = self._table.jobs()
-        # The client fills the table in steps: it may know a job that `_advance` has not removed yet.
+        # The client fills the table in steps: it may know a job that `_refresh` has not removed yet.
         known = {view.state.spec.job_id for view in views}
         submitted = [spec for job_id, spec in self._submitted.items() if job_id not in known]
         shown = [view for view in views if view.state.state is not State.DELETED]
@@ -140,7 +140,9 @@ class JobWatcher:
             await self._broker.publish(JOBS, [submission(spec)])
         # The client may ask for the job before the message is read back from Kafka.
         self._submitted.setdefault(spec.job_id, spec)
-        return self.job(spec.job_id)
+        views = {view.state.spec.job_id: view for view in self.jobs()}
+        # The id of a deleted job stays taken: its producer ignores the message, and the list has no such job.
+        return views.get(spec.job_id) or JobView(JobState(spec), EventTotals())
 
     async def request(self, job_id: str, action: Literal["cancel", "retry", "delete"], user: str) -> None:
         """Send a request to the producer of a job. Raise BrokerUnavailable when Kafka cannot be written."""
