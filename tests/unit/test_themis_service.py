@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from shardline_common.errors import JobFailed, SourceUnavailable
-from shardline_producer.sources.themis.client import ThemisOptions, open_themis
+from shardline_common.http.client import HttpAnswer, HttpRequest
+from shardline_producer.sources.themis.client import ThemisClient, ThemisOptions, open_themis
 from shardline_producer.sources.themis.limiter import RateLimiter
 from tests.source_items import item_ids
 from tests.themis_reading import InstantClock, ThemisJob, fill_documents, read_items
@@ -67,6 +68,33 @@ async def test_rate_limited_requests_are_repeated_after_a_pause(server: ThemisSe
     assert len(await reading.items()) == 20
     # 20 rows and a few queries, at one request a second: refused requests were not repeated too early.
     assert 15 < reading.clock.seconds - 1000 < 60
+
+
+class ScriptedClient:
+    """Implements `HttpClient`: it answers with these statuses in turn; a 429 asks for five minutes."""
+
+    def __init__(self, *statuses: int) -> None:
+        self.statuses = list(statuses)
+
+    async def send(self, _: HttpRequest) -> HttpAnswer:
+        status = self.statuses.pop(0)
+        return HttpAnswer(status, b"{}", "300" if status == 429 else "")
+
+
+async def test_pauses_of_a_request_are_limited_over_all_its_attempts() -> None:
+    clock, sender = InstantClock(), ScriptedClient(429, 500, 429, 200)
+    started, limiter = clock.monotonic(), RateLimiter(0, clock)
+    client = ThemisClient(sender, ThemisOptions("http://x"), limiter, clock)  # type: ignore[arg-type]
+    with pytest.raises(SourceUnavailable, match="answered 429 when asked for its rate limit"):
+        await client.health()
+    assert sender.statuses == [200]
+    assert 300 <= clock.monotonic() - started < 302
+
+
+@pytest.mark.parametrize("rest", ["", "/", "?a=b", "/?a=b#c"])
+async def test_paths_are_appended_to_the_path_of_the_address(server: ThemisServer, rest: str) -> None:
+    fill_documents(server)
+    assert len(await read_items(server, url=server.url.replace("//", "//user:secret@") + rest)) == 50
 
 
 async def test_own_rate_limit_stays_below_the_servers(server: ThemisServer) -> None:

@@ -13,6 +13,10 @@ def origin(url: str) -> str:
     return str(URL(url).origin())
 
 
-def without_user(url: str) -> str:
-    """The URL without user name, password, and slashes at its end."""
-    return str(URL(url).with_user(None)).rstrip("/")
+def base_url(url: str) -> str:
+    """Scheme, host, port and path: what the paths of requests are appended to.
+
+    Without user name, password, query, fragment, and slashes at its end. Raises ValueError where it is not a
+    URL.
+    """
+    return str(URL(url).with_user(None).with_query(None).with_fragment(None)).rstrip("/")

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,7 +19,7 @@ from shardline_common.http.client import (
     HttpRequest,
     open_http,
 )
-from shardline_common.http.urls import without_user
+from shardline_common.http.urls import base_url
 from shardline_common.ports.clock import Clock
 from shardline_common.runtime.retry import Backoff, TransientError, retry_attempts
 from shardline_producer.sources.themis.limiter import RateLimiter
@@ -102,26 +101,31 @@ class ThemisClient:
                 FailureCode.SOURCE_INVALID, f"a request has {len(data)} bytes; ThemisDB accepts at most 1 MiB"
             )
         headers = {"Content-Type": "application/json"} if data else {}
-        attempt = partial(self._attempt, HttpRequest(method, path, body=data, headers=headers), what)
+        request, paused = HttpRequest(method, path, body=data, headers=headers), 0.0
+
+        async def attempt() -> HttpAnswer:
+            # A 429 counts as no failed attempt, because it says when the next request may come. It is
+            # repeated until the pauses of all attempts add up to five minutes.
+            nonlocal paused
+            while True:
+                answer = await self._send(request, what)
+                if answer.status != _TOO_MANY or paused >= _MAX_PAUSE_SECONDS:
+                    return answer
+                pause = _retry_seconds(answer.retry_after)
+                paused += pause
+                self._limiter.pause(pause)
+
         return await retry_attempts(attempt, _ATTEMPTS, _BACKOFF, self._clock.sleep)
 
-    async def _attempt(self, request: HttpRequest, what: str) -> HttpAnswer:
-        # A 429 counts as no failed attempt, because it says when the next request may come. It is repeated
-        # until the pauses add up to five minutes.
-        paused = 0.0
-        while True:
-            await self._limiter.wait()
-            try:
-                answer = await self._client.send(request)
-            except HttpConnectionError as error:
-                raise TransientError(self._unreachable(error, what)) from error
-            if answer.status >= _SERVER_ERROR:
-                raise TransientError(self._failed(answer, what))
-            if answer.status != _TOO_MANY or paused >= _MAX_PAUSE_SECONDS:
-                return answer
-            pause = _retry_seconds(answer.retry_after)
-            paused += pause
-            self._limiter.pause(pause)
+    async def _send(self, request: HttpRequest, what: str) -> HttpAnswer:
+        await self._limiter.wait()
+        try:
+            answer = await self._client.send(request)
+        except HttpConnectionError as error:
+            raise TransientError(self._unreachable(error, what)) from error
+        if answer.status >= _SERVER_ERROR:
+            raise TransientError(self._failed(answer, what))
+        return answer
 
     def _json(self, answer: HttpAnswer) -> dict[str, Any]:
         try:
@@ -199,7 +203,7 @@ async def open_themis(
     """
     http = HttpOptions(
         # A name and a password in the URL would be sent as Basic authorization, which ThemisDB refuses.
-        url=without_user(options.url),
+        url=base_url(options.url),
         headers={"Authorization": f"Bearer {options.token}"} if options.token else {},
         ca_file=options.ca_bundle,
         connections=options.connections,
