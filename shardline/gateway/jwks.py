@@ -51,7 +51,9 @@ def jwks_fetcher(url: str) -> FetchJwks:
 
     async def fetch() -> Mapping[str, Any]:
         try:
-            options = HttpOptions(encoded(url), total_seconds=_TIMEOUT_SECONDS, follow_redirects=True)
+            options = HttpOptions(
+                encoded(url), total_seconds=_TIMEOUT_SECONDS, follow_redirects=True, keep_cookies=True
+            )
             async with open_http(options) as client:
                 response = await client.send(HttpRequest("GET"))
             document = orjson.loads(response.body) if response.status < _BAD_REQUEST else None

@@ -64,7 +64,8 @@ class HttpOptions:
     `url` is percent-encoded; the path of a request is appended to it. `headers` are sent with each request;
     they may hold secrets and are never shown. Times are in seconds; None is no limit. `read_seconds` limits
     the time without a byte. `max_bytes` limits the body of an answer. `ca_file` (PEM) replaces the system's
-    authorities.
+    authorities. `keep_cookies`: the cookies of an answer are sent with later requests, because a load
+    balancer may bind a client to one server by them.
     """
 
     url: str
@@ -76,6 +77,7 @@ class HttpOptions:
     total_seconds: float | None = None
     max_bytes: int = 64 << 20
     follow_redirects: bool = False
+    keep_cookies: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,7 @@ async def open_http(options: HttpOptions) -> AsyncIterator[HttpClient]:
         connector=aiohttp.TCPConnector(limit=options.connections, ssl=tls),
         timeout=timeout,
         headers=options.headers,
-        # A cookie of one answer must not change the next one.
-        cookie_jar=aiohttp.DummyCookieJar(),
+        # Else a cookie of one answer must not change the next one.
+        cookie_jar=None if options.keep_cookies else aiohttp.DummyCookieJar(),
     ) as session:
         yield HttpClient(session, options)

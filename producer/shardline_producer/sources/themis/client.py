@@ -211,6 +211,7 @@ async def open_themis(
         read_seconds=options.timeout,
         total_seconds=10 * options.timeout,
         max_bytes=options.answer_bytes,
+        keep_cookies=True,
     )
     async with AsyncExitStack() as stack:
         try:
