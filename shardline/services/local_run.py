@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from shardline.services.client import JobView
@@ -21,6 +22,7 @@ from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
 from shardline_common.job.state import JobState, State
+from shardline_common.runtime.retry import retry_forever
 from shardline_common.settings.load import Settings
 from shardline_common.storage.directory import HIDDEN
 from shardline_common.storage.probe import probe_create_only
@@ -76,7 +78,9 @@ async def run_job(
             result = await embedded.run(spec, on_view)
         layout, manifest = Layout.of(spec), None
         if result.view.state.state is State.COMPLETED:
-            manifest = Manifest.decode(await store.get(layout.manifest))
+            # The dataset is complete: an outage of the store now must not make the run a failed one.
+            read = partial(store.get, layout.manifest)
+            manifest = Manifest.decode(await retry_forever(read, CLOCK, "read the manifest"))
         dataset = f"{store.uri}/{layout.root}".rstrip("/")
         return LocalRun(result.view, result.dead_letters, dataset, manifest)
 

@@ -24,7 +24,7 @@ from shardline import errors, sync
 from shardline.cli.app import app
 from shardline.services.sample import POISON, write_sample
 from shardline_common.job.spec import parse_job
-from shardline_common.storage.directory import HIDDEN
+from shardline_common.storage.directory import HIDDEN, DirectoryStore
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = 600
@@ -248,6 +248,20 @@ async def test_a_second_run_into_the_same_folder_is_refused() -> None:
 async def test_a_run_spools_in_the_folder_of_its_setting(own_folder: Path) -> None:
     with pytest.raises(errors.SpoolError, match="missing cannot be written"):
         await shardline.run(job(), settings={"spool_dir": str(own_folder / "missing")})
+
+
+async def test_a_run_waits_for_the_store_also_behind_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, refused = DirectoryStore.get, list[str]()
+
+    async def get(store: DirectoryStore, key: str) -> bytes:
+        if key.endswith("manifest.json") and len(refused) < 2:
+            refused.append(key)
+            raise errors.StoreUnavailable("away")
+        return await whole(store, key)
+
+    monkeypatch.setattr(DirectoryStore, "get", get)
+    assert (await shardline.run(job())).rows
+    assert len(refused) == 2
 
 
 async def test_runs_in_one_process_do_not_disturb_each_other() -> None:
