@@ -80,9 +80,11 @@ class WorkerAttempt:
         finally:
             for task in (consume, finish):
                 task.cancel()
-            await asyncio.gather(consume, finish, return_exceptions=True)
-            # The last series of a job must not outlive it on this worker.
-            metrics.forget_job(job_id)
+            try:
+                await asyncio.gather(consume, finish, return_exceptions=True)
+            finally:
+                # The last series of a job must not outlive it on this worker, also after a second cancel.
+                metrics.forget_job(job_id)
 
     async def _consume(self) -> None:
         while True:

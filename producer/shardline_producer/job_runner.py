@@ -178,21 +178,19 @@ class JobRunner:
             with log_context(attempt=state.attempt):
                 await self._handle_during_attempt(*self._attempt, action, queued)
             return
-        # Recorded before the change, which commits it together with the change.
-        self._requests.last_handled_offset = record.offset
         if action is Action.DELETE_DATASET:
             delete = partial(delete_dataset, self._context.broker, self._context.store, state)
             await retry_forever(delete, self._context.clock, f"delete {self.spec.job_id}")
             await self._outbox.stop()
-            await self._update(_deleted)
+            await self._update(_deleted, handled=record.offset)
         elif action is Action.OPEN_ATTEMPT:
             # The grace time of the topic may not be over, and nothing would remove it later.
             await self._delete_topic(state.attempt)
-            await self._update(partial(_retried, record.offset))
+            await self._update(partial(_retried, record.offset), handled=record.offset)
         else:
             hint = f"cannot {request.action} a job that is {state.state}"
             await self._refuse(record, "refused_request", hint)
-            await self._update(lambda _: None)
+            await self._update(lambda _: None, handled=record.offset)
 
     async def _handle_during_attempt(
         self, attempt: AttemptRun, task: asyncio.Task[Outcome | None], action: Action, queued: QueuedRequest
@@ -249,8 +247,13 @@ class JobRunner:
         publish = partial(self._context.broker.publish, DEAD_LETTERS, dead_letters)
         await retry_forever(publish, self._context.clock, "publish a dead letter")
 
-    async def _update(self, change: Callable[[JobState], None]) -> None:
-        """Apply a change to the committed state and commit it; deliveries and requests are recorded too."""
+    async def _update(self, change: Callable[[JobState], None], *, handled: int = -1) -> None:
+        """Apply a change to the committed state and commit it, together with deliveries and handled requests.
+
+        Args:
+            change: what to change in the state.
+            handled: the offset of the request that the change answers; it is handled once this is committed.
+        """
 
         async def commit() -> None:
             async with self.fence_and_load() as (writer, state):
@@ -259,7 +262,8 @@ class JobRunner:
                 state.pending_notifications = [
                     attempt for attempt in state.pending_notifications if attempt not in delivered
                 ]
-                state.request_offset = max(state.request_offset, self._requests.last_handled_offset)
+                offsets = (state.request_offset, self._requests.last_handled_offset, handled)
+                state.request_offset = max(offsets)
                 state.updated_at = stamp(self._context.clock)
                 async with writer.transaction() as transaction:
                     await transaction.send(CHECKPOINTS, [checkpoint(state)])

@@ -186,3 +186,25 @@ async def test_the_line_of_a_refused_retry_names_the_attempt() -> None:
         task.cancel()
         await asyncio.wait((task,))
     assert seen == [3]
+
+
+async def test_a_request_whose_change_was_interrupted_is_handled_again() -> None:
+    # A client may let a cancel of its own out; the coordinator then starts the runner again.
+    harness = RunnerHarness()
+    await harness.fail(1)
+    runner = await harness.start(SPEC, 1, [])
+    task = asyncio.create_task(runner.run(None))
+    await until(lambda: runner.state is not None and not runner.state.active)
+    harness.broker.pause = True
+    runner.request(RETRY, Record(0, 7, SPEC.job_id.encode(), RETRY.body()))
+    await harness.broker.paused.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    harness.broker.pause = False
+    harness.broker.resume.set()
+    again = asyncio.create_task(runner.run(None))
+    await until(lambda: runner.state is not None and runner.state.attempt == 2)
+    again.cancel()
+    await asyncio.gather(again, return_exceptions=True)
+    assert runner.state is not None
+    assert runner.state.request_offset == 7
