@@ -14,12 +14,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from fcntl import LOCK_EX, flock
+from contextlib import suppress
+from fcntl import LOCK_EX, LOCK_NB, flock
 from hashlib import sha256
+from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from random import SystemRandom
-from tempfile import mkdtemp
+from tempfile import gettempdir, mkdtemp
 
 import psutil
 
@@ -33,15 +35,38 @@ JAVA_FOR_MINUTES = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 START_SECONDS, STOP_SECONDS = 90.0, 30.0
 # Systems give higher ports to clients that ask for any port, and may give one before its service has started.
 _PORTS = range(20_000, 32_000)
+_RESERVED: list[TextIOWrapper] = []
+# A process of somebody else may take a port that was free when it was chosen.
+_STARTS = 3
+_PORT_TAKEN = re.compile("address already in use", re.IGNORECASE)
 
 
 class ServiceError(Exception):
     """A service cannot run here; the text is a sentence saying what to do."""
 
 
+class PortTaken(ServiceError):
+    """Another process listens on a port that was free when it was chosen."""
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports without a listener."""
-    return list(islice(filter(_is_free, SystemRandom().sample(_PORTS, len(_PORTS))), count))
+    """Ports without a listener. While this process runs, no process of its user is given one of them."""
+    ports = SystemRandom().sample(_PORTS, len(_PORTS))
+    return list(islice((port for port in ports if _is_free(port) and _reserve(port)), count))
+
+
+def _reserve(port: int) -> bool:
+    # A server binds its port seconds after it was chosen. The lock ends with the process that holds it.
+    folder = Path(gettempdir(), f"shardline-ports-{os.getuid()}")
+    folder.mkdir(exist_ok=True)
+    lock = (folder / str(port)).open("w")
+    try:
+        flock(lock, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return False
+    _RESERVED.append(lock)
+    return True
 
 
 def _is_free(port: int) -> bool:
@@ -103,9 +128,18 @@ class Service:
         self.stop()
         self.prepare()
         self.folder.mkdir(parents=True, exist_ok=True)
+        for _ in range(_STARTS - 1):
+            with suppress(PortTaken):
+                self._start()
+                break
+        else:
+            self._start()
+
+    def _start(self) -> None:
         ports = self.ports
         if not ports or not all(map(_is_free, ports.values())):
             ports = dict(zip(self.port_names, free_ports(len(self.port_names)), strict=True))
+        start_of_log = self._log.stat().st_size if self._log.exists() else 0
         command = self.command(ports)
         with self._log.open("ab") as log:
             self._child = subprocess.Popen(  # noqa: S603 - our own command line
@@ -119,7 +153,7 @@ class Service:
             )
         pid = self._child.pid
         self._state.write_text(json.dumps({"pid": pid, "created": psutil.Process(pid).create_time()} | ports))
-        self._await(ports)
+        self._await(ports, start_of_log)
 
     def stop(self, *, kill: bool = False) -> None:
         """Stop the process, at once with `kill`; ports and data stay for the next start."""
@@ -135,13 +169,14 @@ class Service:
             self._child.wait(STOP_SECONDS)
             self._child = None
 
-    def _await(self, ports: Mapping[str, int]) -> None:
+    def _await(self, ports: Mapping[str, int], start_of_log: int) -> None:
         deadline = time.monotonic() + START_SECONDS
         while not self.answers(ports):
             if self._process() is None or time.monotonic() > deadline:
-                tail = self._log.read_text(errors="replace")[-2000:]
                 self.stop(kill=True)
-                raise ServiceError(f"{self.name} did not start; the end of {self._log}:\n{tail}")
+                log = self._log.read_bytes()[start_of_log:].decode(errors="replace")
+                kind = PortTaken if _PORT_TAKEN.search(log) else ServiceError
+                raise kind(f"{self.name} did not start; the end of {self._log}:\n{log[-2000:]}")
             time.sleep(0.1)
 
     def _read(self) -> dict[str, float]:

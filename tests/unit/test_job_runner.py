@@ -28,7 +28,8 @@ from tests.make import job
 from tests.simulation.simulated_source import MemorySource, documents
 
 SPEC = job()
-POLICY = ProducerPolicy(progress_seconds=0.02, topic_grace=0.0)
+# Without the grace time, the runner of an ended job may have returned before a request.
+POLICY = ProducerPolicy(progress_seconds=0.02, topic_grace=60.0)
 RETRY = Request(job_id=SPEC.job_id, action="retry")
 
 
@@ -155,7 +156,7 @@ async def test_a_retry_during_the_end_of_an_attempt_opens_the_next_one() -> None
     await until(lambda: harness.reports)
     harness.broker.pause = True
     runner.request(RETRY, Record(0, 5, b"test", RETRY.body()))
-    await harness.broker.paused.wait()
+    await until(harness.broker.paused.is_set)
     await harness.fail(1)
     await until(lambda: "attempt test 1" not in {one.get_name() for one in asyncio.all_tasks()})
     harness.broker.pause = False
@@ -197,7 +198,7 @@ async def test_a_request_whose_change_was_interrupted_is_handled_again() -> None
     await until(lambda: runner.state is not None and not runner.state.active)
     harness.broker.pause = True
     runner.request(RETRY, Record(0, 7, SPEC.job_id.encode(), RETRY.body()))
-    await harness.broker.paused.wait()
+    await until(harness.broker.paused.is_set)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     harness.broker.pause = False
