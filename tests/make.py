@@ -12,7 +12,7 @@ from shardline_common.job.messages import (
     DeadLetter,
     End,
     Facts,
-    encode_dead,
+    encode_dead_letter,
     encode_document,
     encode_end,
     encode_position,
@@ -60,7 +60,9 @@ def dead(sequence: int, original: bytes = b"{") -> Record:
     """A dead message."""
     letter = DeadLetter("invalid_json", "mend it", "00", len(original), original)
     position = encode_position((0, sequence + 1, sequence + 1))
-    return Record(0, sequence, f"in.jsonl:{sequence}".encode(), encode_dead(sequence, position, letter))
+    return Record(
+        0, sequence, f"in.jsonl:{sequence}".encode(), encode_dead_letter(sequence, position, letter)
+    )
 
 
 def end(records: Sequence[Record]) -> Record:

@@ -1,3 +1,3 @@
-"""What producer, consumer and front door share: models, ports, adapters."""
+"""Ports, job and dataset formats, adapters and runtime helpers that producer and consumer share."""
 
 __version__ = "0.1.0"

@@ -66,7 +66,7 @@ class JobUnknown(UsageError):
 
 
 class ServiceUnavailable(ShardlineError):
-    """A service cannot be reached, or answers that it cannot serve now. The call may be repeated."""
+    """A service cannot be reached, or cannot serve now. The call may be repeated."""
 
 
 class BrokerUnavailable(ServiceUnavailable):
@@ -74,7 +74,7 @@ class BrokerUnavailable(ServiceUnavailable):
 
 
 class Fenced(BrokerUnavailable):
-    """Another producer with the same transactional id has started since; this one must stop."""
+    """A newer producer with the same transactional id has started; this one must stop."""
 
 
 class TopicMissing(BrokerUnavailable):

@@ -19,7 +19,7 @@ from shardline_common.job.state import JobState, State
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.tasks import first_of
 from shardline_common.telemetry.logs import log_context
-from shardline_common.telemetry.tracing import continued
+from shardline_common.telemetry.tracing import continue_trace
 from shardline_consumer.attempt_consumer import AttemptConsumer
 from shardline_consumer.commit import SegmentSink
 from shardline_consumer.context import WorkerContext
@@ -53,7 +53,7 @@ class WorkerAttempt:
             SpoolError, UsageError: this worker cannot work on any job.
         """
         state = self.state
-        with log_context(job=state.spec.job_id, attempt=state.attempt), continued(state.traceparent):
+        with log_context(job=state.spec.job_id, attempt=state.attempt), continue_trace(state.traceparent):
             try:
                 await self._run()
             except Exception as error:

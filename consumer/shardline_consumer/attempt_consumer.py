@@ -15,7 +15,7 @@ from shardline_common.ports.broker import GroupListener, GroupReader
 from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.retry import retry_forever
-from shardline_common.telemetry.logs import about, log_context
+from shardline_common.telemetry.logs import log_context, log_fields
 from shardline_consumer.commit import SegmentSink
 from shardline_consumer.partition import ChainAdvanced, PartitionProcessor, PartitionRevoked
 from shardline_consumer.segment import SequencedDeadLetter
@@ -145,17 +145,18 @@ class AttemptConsumer:
         """Implements `PartitionListener.wants_records`."""
         self._ready.set()
 
-    async def publish_dead_letters(self, partition: int, dead: Sequence[SequencedDeadLetter]) -> None:
+    async def publish_dead_letters(self, partition: int, dead_letters: Sequence[SequencedDeadLetter]) -> None:
         """Implements `PartitionListener.publish_dead_letters`: retried until Kafka accepts them."""
         messages = [
             document_dead_letter(
                 self._sink.spec.job_id,
-                (partition, one.sequence),
-                one.position,
-                one.dead_letter,
+                partition,
+                item.sequence,
+                item.position,
+                item.dead_letter,
                 keep_original=self._context.keep_originals,
             )
-            for one in dead
+            for item in dead_letters
         ]
         publish = partial(self._context.broker.publish, DEAD_LETTERS, messages)
         await retry_forever(publish, self._context.clock, "publish dead letters")
@@ -165,7 +166,8 @@ class AttemptConsumer:
         self._progress.set()
         spec, attempt = self._sink.spec, self._sink.attempt
         _log.info(
-            "segment committed", extra=about(first=record.first, rows=record.segment.rows, object=record.key)
+            "segment committed",
+            extra=log_fields(first=record.first, rows=record.segment.rows, object=record.key),
         )
         if record.attempt == attempt:
             await self._reader.commit({record.partition: record.offset})

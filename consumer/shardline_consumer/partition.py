@@ -7,7 +7,7 @@ from typing import Protocol
 
 from shardline_common.dataset.chain import ChainRecord, Totals
 from shardline_common.errors import FailureCode, JobFailed
-from shardline_common.job.messages import decode_head, is_message
+from shardline_common.job.messages import decode_kind_and_sequence, is_message
 from shardline_common.job.segment_limits import SegmentLimits, max_spool_bytes
 from shardline_common.ports.broker import Record
 from shardline_common.runtime.failpoints import failpoint
@@ -185,7 +185,7 @@ class PartitionProcessor:
         if not self._offset_unproven or not is_message(value):
             return False
         self._offset_unproven = False
-        return decode_head(value)[1] > expected
+        return decode_kind_and_sequence(value)[1] > expected
 
     async def _commit_segments(self) -> None:
         metrics, job_id = self._context.metrics, self._sink.spec.job_id

@@ -16,10 +16,10 @@ from shardline_common.job.messages import (
     MALFORMED,
     DeadLetter,
     Position,
-    decode_dead,
+    decode_dead_letter,
     decode_document,
     decode_end,
-    decode_head,
+    decode_kind_and_sequence,
     decode_position,
     is_message,
 )
@@ -130,7 +130,7 @@ class OpenSegment:
             if not is_message(value) or record.key is None:
                 result.foreign += 1
                 continue
-            kind, sequence = decode_head(value)
+            kind, sequence = decode_kind_and_sequence(value)
             if sequence < self.next:
                 result.replayed += 1
                 continue
@@ -177,7 +177,7 @@ class OpenSegment:
             rejected.append(_rejected_line(key, verdict, round(relevance, self._rejected_decimals) + 0.0))
 
     def _take_dead_letter(self, key: bytes, value: bytes) -> SequencedDeadLetter:
-        self._position, dead_letter = decode_dead(value)
+        self._position, dead_letter = decode_dead_letter(value)
         self._hash_sum += document_hash(key)
         self._scanned += len(dead_letter.original)
         self._dead_by_reason[dead_letter.reason] += 1

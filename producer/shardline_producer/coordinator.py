@@ -160,7 +160,7 @@ class JobCoordinator:
 
     async def _refuse(self, record: Record, reason: str, hint: str) -> None:
         _log.warning("%s: message %d/%d: %s", reason, record.partition, record.offset, hint)
-        self._context.metrics.refused_message()
+        self._context.metrics.message_refused()
         dead_letters = [message_dead_letter(record, reason, hint)]
         publish = partial(self._context.broker.publish, DEAD_LETTERS, dead_letters)
         await retry_forever(publish, self._context.clock, "publish a dead letter")

@@ -7,7 +7,7 @@ from shardline_common.job.columns import Columns
 from shardline_common.job.hashing import add, document_hash, in_validation, partition_of
 from shardline_common.job.messages import (
     End,
-    encode_dead,
+    encode_dead_letter,
     encode_document,
     encode_end,
     encode_position,
@@ -83,7 +83,7 @@ class Encoder:
         part.bytes += len(dead_letter.original)
         part.dead += 1
         batch.last_dead_letter = f"{key}: {dead_letter.reason}"
-        return encode_dead(part.sequence, position, dead_letter)
+        return encode_dead_letter(part.sequence, position, dead_letter)
 
 
 def end_markers(

@@ -19,7 +19,7 @@ from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.telemetry.logs import log_context
-from shardline_common.telemetry.tracing import continued, current, span
+from shardline_common.telemetry.tracing import continue_trace, current_traceparent, span
 from shardline_producer.acceptance import accept, state_from_store
 from shardline_producer.actions import Action, next_action
 from shardline_producer.attempt import AttemptRun
@@ -58,7 +58,7 @@ class JobRunner:
         try:
             if self.state is None and not await self._accept(submission):
                 return
-            with continued(self._known().traceparent):
+            with continue_trace(self._known().traceparent):
                 while await self._act():
                     pass
         finally:
@@ -104,7 +104,7 @@ class JobRunner:
     async def _accept(self, submission: Record | None) -> bool:
         """Create the acceptance record and the first checkpoint; False when the id belongs to another job."""
         context, job_id = self._context, self.spec.job_id
-        with continued(traceparent_of(submission.headers if submission else ())), span("accept"):
+        with continue_trace(traceparent_of(submission.headers if submission else ())), span("accept"):
             try:
                 accepting = partial(accept, context.store, self.spec, context.clock)
                 acceptance = await retry_forever(accepting, context.clock, f"accept {job_id}")
@@ -115,7 +115,7 @@ class JobRunner:
             offset = submission.offset if submission else -1
             loading = partial(state_from_store, context.store, acceptance, offset)
             self.state = await retry_forever(loading, context.clock, f"load the state of {job_id}")
-            self.state.traceparent = current()
+            self.state.traceparent = current_traceparent()
             await self._update(lambda _: None)
             _log.info("accepted")
         return True
@@ -242,7 +242,7 @@ class JobRunner:
 
     async def _refuse(self, record: Record, reason: str, hint: str) -> None:
         _log.warning("%s: %s", reason, hint)
-        self._context.metrics.refused_message()
+        self._context.metrics.message_refused()
         dead_letters = [message_dead_letter(record, reason, hint)]
         publish = partial(self._context.broker.publish, DEAD_LETTERS, dead_letters)
         await retry_forever(publish, self._context.clock, "publish a dead letter")

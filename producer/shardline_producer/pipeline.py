@@ -18,7 +18,7 @@ from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.tasks import leaf_errors
 from shardline_common.runtime.threads import run_in_thread
 from shardline_common.telemetry.metrics import Metrics
-from shardline_common.telemetry.tracing import current, span
+from shardline_common.telemetry.tracing import current_traceparent, span
 from shardline_producer.backlog import Backlog
 from shardline_producer.context import ProducerContext
 from shardline_producer.encoder import Encoder, end_markers
@@ -74,7 +74,7 @@ class Pipeline:
                     metrics.source_batch(job_id, time.perf_counter() - started)
                     for start in range(0, len(batch), size or len(batch)):
                         await batches.put(batch[start : start + size] if size else batch)
-                    metrics.source_asked(job_id)
+                    metrics.source_requested(job_id)
                     started = time.perf_counter()
         await batches.put(None)
 
@@ -92,7 +92,7 @@ class Pipeline:
         state.state = State.COMPLETING
         state.progress = 1.0
         with span("end"):
-            await self._commit(end_markers(state.partitions, trace_headers(current())))
+            await self._commit(end_markers(state.partitions, trace_headers(current_traceparent())))
 
     async def _send(self, batch: list[SourceItem]) -> None:
         """Send one batch: 1. encode, 2. move the state, 3. commit, 4. check the number of dead letters."""
@@ -138,12 +138,12 @@ class Pipeline:
 @contextmanager
 def asking(metrics: Metrics, job: str) -> Iterator[None]:
     """Measure a wait for the source. SourceUnavailable continues the wait; any other end ends it."""
-    metrics.source_asked(job)
+    metrics.source_requested(job)
     try:
         yield
     except SourceUnavailable:
         raise
     except BaseException:
-        metrics.source_answered(job)
+        metrics.source_responded(job)
         raise
-    metrics.source_answered(job)
+    metrics.source_responded(job)

@@ -40,5 +40,5 @@ async def sweep_topics(
 async def _remove_if_orphan(broker: Broker, name: str, known: Callable[[str], JobState | None]) -> None:
     found = parse_attempt_topic(name)
     state = known(found[0]) if found else None
-    if found and state is not None and state.has_done_with(found[1]) and await broker.delete_topic(name):
+    if found and state is not None and state.releases_topic_of(found[1]) and await broker.delete_topic(name):
         _log.warning("the topic %s of an ended attempt was deleted", name)

@@ -11,7 +11,7 @@ from shardline.cli.options import Json, Sets, WindowName, complete, read_job
 
 if TYPE_CHECKING:
     from shardline_common.job.spec import JobSpec
-    from shardline_common.settings.load import Loaded, Settings
+    from shardline_common.settings.load import LoadedSettings, Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -115,18 +115,20 @@ def _create_themis_indexes(settings: Settings, job: JobSpec, *, json: bool) -> N
     put_json({"done": done}) if json else put("\n".join(done))
 
 
-def _examine(loaded: Loaded, *, json: bool) -> None:
+def _examine(loaded: LoadedSettings, *, json: bool) -> None:
     from shardline.cli.console import EXIT_UNREACHABLE, put, put_json, put_table
     from shardline.services.doctor import examine
 
     checks = complete(examine(loaded.settings))
     if json:
-        rows = [{"name": name, "value": value, "from": origin} for name, value, origin in loaded.shown()]
+        rows = [
+            {"name": name, "value": value, "from": origin} for name, value, origin in loaded.display_rows()
+        ]
         put_json(
             {"settings": rows, "warnings": loaded.warnings, "checks": [check.to_json() for check in checks]}
         )
     else:
-        put_table(("setting", "value", "from"), loaded.shown())
+        put_table(("setting", "value", "from"), loaded.display_rows())
         put("")
         put_table(("check", "", "what was found"), [check.row() for check in checks])
     if any(check.ok is False for check in checks):

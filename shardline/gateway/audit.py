@@ -11,7 +11,7 @@ from shardline.gateway.users import User
 from shardline_common.errors import UsageError
 from shardline_common.ports.clock import Clock
 from shardline_common.runtime.clock import stamp
-from shardline_common.telemetry.logs import about as log_fields
+from shardline_common.telemetry.logs import log_fields
 
 _log = logging.getLogger("shardline.audit")
 

@@ -11,10 +11,10 @@ import orjson
 
 from shardline_common.errors import ServiceUnavailable
 from shardline_common.http.client import (
-    AnswerTooLarge,
     HttpConnectionError,
     HttpOptions,
     HttpRequest,
+    ResponseTooLarge,
     open_http,
 )
 from shardline_common.http.urls import encoded
@@ -59,7 +59,7 @@ def jwks_fetcher(url: str) -> FetchJwks:
             document = orjson.loads(response.body) if response.status < _BAD_REQUEST else None
         except HttpConnectionError as error:
             raise JwksUnavailable(f"the keys of the realm cannot be read: {error.name}") from error
-        except (AnswerTooLarge, ValueError) as error:
+        except (ResponseTooLarge, ValueError) as error:
             raise JwksUnavailable(f"the keys of the realm cannot be read: {type(error).__name__}") from error
         if response.status >= _BAD_REQUEST:
             raise JwksUnavailable(f"the keys of the realm cannot be read: HTTP status {response.status}")

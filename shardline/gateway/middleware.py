@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shardline.gateway.problems import Problem, problem_response
 from shardline_common.job.trace_headers import TRACE_HEADER, traceparent_of
-from shardline_common.telemetry.logs import about, log_context
-from shardline_common.telemetry.tracing import PassThroughTracer, Span, continued, span
+from shardline_common.telemetry.logs import log_context, log_fields
+from shardline_common.telemetry.tracing import PassThroughTracer, Span, continue_trace, span
 
 _log = logging.getLogger("shardline.gateway")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -124,7 +124,7 @@ def _request_span(scope: Scope, headers: Headers) -> Iterator[Span]:
             yield request_span
         return
     given = traceparent_of([(TRACE_HEADER, headers.get(TRACE_HEADER, "").encode())])
-    with continued(given), span("request", method=scope["method"], path=scope["path"]) as request_span:
+    with continue_trace(given), span("request", method=scope["method"], path=scope["path"]) as request_span:
         yield request_span
 
 
@@ -194,5 +194,7 @@ class _TrackedResponse:
     def log(self, scope: Scope) -> None:
         spent = round((time.perf_counter() - self._started) * 1000)
         level = logging.DEBUG if scope["path"] == _HEALTH else logging.INFO
-        fields = about(method=scope["method"], path=scope["path"], status=self.status, milliseconds=spent)
+        fields = log_fields(
+            method=scope["method"], path=scope["path"], status=self.status, milliseconds=spent
+        )
         _log.log(level, "answered", extra=fields)

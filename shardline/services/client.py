@@ -16,7 +16,7 @@ from shardline_common.job.state import RETRIABLE, JobState, State, latest_states
 from shardline_common.job.trace_headers import trace_headers
 from shardline_common.ports.broker import Broker, Message, Record, TableReader
 from shardline_common.settings.load import Settings
-from shardline_common.telemetry.tracing import current, span
+from shardline_common.telemetry.tracing import current_traceparent, span
 from shardline_producer.topics import ensure_system_topics
 
 Action = Literal["cancel", "retry", "delete"]
@@ -257,7 +257,7 @@ async def open_client(settings: Settings) -> AsyncIterator[Client]:
 
 def submission(spec: JobSpec) -> Message:
     """Return the message that submits a job. The current trace, if any, is in its headers."""
-    return Message(spec.job_id.encode(), spec.body(), headers=trace_headers(current()))
+    return Message(spec.job_id.encode(), spec.body(), headers=trace_headers(current_traceparent()))
 
 
 async def _drain(table: TableReader, wait: float) -> list[Record]:

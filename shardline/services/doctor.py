@@ -125,7 +125,7 @@ async def _kafka(settings: Settings) -> str:
     async with open_broker(quick) as broker:
         await broker.check()
         jobs, checkpoints = await broker.partitions(JOBS), await broker.partitions(CHECKPOINTS)
-        creates = await broker.creates_topics_by_itself()
+        creates = await broker.auto_creates_topics()
     found = f"{settings.kafka_bootstrap_servers} answers; "
     found += f"{JOBS} has {jobs} partitions" if jobs else f"{JOBS} is made by the first producer"
     if jobs and checkpoints and jobs != checkpoints:

@@ -136,5 +136,5 @@ def _event_probe(event: asyncio.Event, missing: str) -> Probe:
 async def warn_of_brokers(broker: KafkaBroker) -> None:
     """Log a warning when the brokers create topics by themselves."""
     with suppress(BrokerUnavailable):
-        if await broker.creates_topics_by_itself():
+        if await broker.auto_creates_topics():
             _log.warning("%s", AUTO_CREATE)

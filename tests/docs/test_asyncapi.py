@@ -80,12 +80,8 @@ def test_sent_messages_match_their_schemas() -> None:
     state.partitions = [PartitionState(3, 4, 5, 1, ("file", 1, 1)), PartitionState()]
     valid("JobState", state.encode())
     valid("Event", orjson.dumps(Event("a", 1, 0, 5, 3, 10, "2026-11-26T00:00:00Z", {"empty": 2})))
-    valid(
-        "DeadLetterRecord", document_dead_letter("a", (0, 1), b'["file",1]', DEAD, keep_original=True).value
-    )
-    valid(
-        "DeadLetterRecord", document_dead_letter("a", (0, 1), b'["file",1]', DEAD, keep_original=False).value
-    )
+    valid("DeadLetterRecord", document_dead_letter("a", 0, 1, b'["file",1]', DEAD, keep_original=True).value)
+    valid("DeadLetterRecord", document_dead_letter("a", 0, 1, b'["file",1]', DEAD, keep_original=False).value)
     valid(
         "DeadLetterRecord",
         message_dead_letter(Record(0, 7, None, b"{"), "invalid", "the job is not valid JSON").value,

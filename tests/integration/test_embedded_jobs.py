@@ -106,7 +106,7 @@ async def test_lost_responses_and_conflicts_change_nothing(folder: Path) -> None
     assert view.state.state == "completed", view.to_json()
     assert any(when == "after" and "/data/" in key for when, key in seen)
     assert any(when == "after" and "/chain/" in key for when, key in seen)
-    report = await verify(small_job(), MemoryStore.holding(store))
+    report = await verify(small_job(), MemoryStore.copy_of(store))
     assert (report.ok, report.digest) == (True, expected.digest)
 
 
@@ -126,7 +126,7 @@ async def test_an_object_deleted_while_compared_fails_no_job(folder: Path) -> No
     gone: list[str] = []
 
     def fault(when: str, operation: str, key: str) -> None:
-        if (when, operation) == ("before", "create") and key == layout.link(0, 0) and not gone:
+        if (when, operation) == ("before", "create") and key == layout.chain_record(0, 0) and not gone:
             gone.append(key)
             raise ObjectExists("so it seemed")
 
@@ -150,7 +150,7 @@ async def test_progress_is_complete_without_the_events_of_workers(
 
 async def test_metrics_count_what_was_committed(folder: Path) -> None:
     class Kept(Metrics):
-        def forget_job(self, job: str) -> None:
+        def remove_job(self, job: str) -> None:
             """The series stay, so that the test can read them."""
 
     metrics, store, spec = Kept(), MemoryStore(), small_job()

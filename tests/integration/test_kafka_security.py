@@ -35,7 +35,7 @@ async def is_known_as(name: str, secure: SecureKafka, who: Settings) -> None:
         await rights.give([Acl(f"User:{name}", "topic", topics[0], "literal", "Write")])
         async with open_kafka(kafka_options(who)) as broker:
             await broker.check()
-            assert await broker.creates_topics_by_itself() is None
+            assert await broker.auto_creates_topics() is None
             await broker.publish(topics[0], [Message(b"key", b"value")])
             with pytest.raises(BrokerUnavailable, match="Kafka does not allow it") as refused:
                 await broker.partitions(topics[1])

@@ -29,7 +29,7 @@ from shardline_common.runtime.clock import SystemClock
 from shardline_common.settings.load import Settings
 from shardline_common.telemetry.metrics import Metrics
 from shardline_common.telemetry.otel import OtelTracer
-from shardline_common.telemetry.tracing import span, use
+from shardline_common.telemetry.tracing import span, use_tracer
 from shardline_consumer.worker import Worker
 from shardline_producer.context import ProducerContext, ProducerPolicy
 from shardline_producer.coordinator import JobCoordinator
@@ -73,7 +73,7 @@ async def test_one_trace_from_submit_to_success(tmp_path: Path, kafka: str, samp
         limits = ProducerPolicy(topic_grace=60, progress_seconds=0.1)
         producer = ProducerContext(broker, store, clock, metrics, source, limits, asyncio.Semaphore(1))
         worker = worker_context(broker, store, tmp_path, clock=clock, metrics=metrics)
-        with use(OtelTracer(SimpleSpanProcessor(exporter), "test")):
+        with use_tracer(OtelTracer(SimpleSpanProcessor(exporter), "test")):
             await client.submit(spec)
             # The same job submitted again in another trace is still the same job, in the first trace.
             with span("another"):

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 from shardline_common.dataset.chain import Chain, ChainRecord
 from shardline_common.errors import FailureCode, JobFailed, ObjectExists, ServiceUnavailable
-from shardline_common.job.messages import decode_head
+from shardline_common.job.messages import decode_kind_and_sequence
 from shardline_common.job.names import CHECKPOINTS
 from shardline_common.job.state import JobState, PartitionState, checkpoint
 from shardline_common.memory.store import MemoryStore
@@ -151,7 +151,7 @@ def _gaps_unnoticed(stack: ExitStack) -> None:
     def take(self: OpenSegment, records: Sequence[Record]) -> Any:
         for record in records:
             if record.value:
-                self.next = decode_head(record.value)[1]
+                self.next = decode_kind_and_sequence(record.value)[1]
                 break
         return real(self, records)
 

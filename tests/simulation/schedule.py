@@ -259,7 +259,7 @@ async def _judge(
     if state.state.value != "completed":
         world.problems.append(f"{state.state}: {state.code}: {state.message}")
         return
-    store = MemoryStore.holding(world.store)
+    store = MemoryStore.copy_of(world.store)
     layout = Layout.of(state.spec)
     report = await Verifier(store, layout.root).run()
     world.problems += report.problems

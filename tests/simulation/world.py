@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from shardline_common.errors import ServiceUnavailable
-from shardline_common.job.messages import END, decode_head
+from shardline_common.job.messages import END, decode_kind_and_sequence
 from shardline_common.job.names import parse_attempt_topic
 from shardline_common.memory.broker import MemoryBroker
 from shardline_common.memory.store import MemoryStore
@@ -76,7 +76,7 @@ class World:
             return
         for message in messages:
             place = f"{topic}/{message.partition}"
-            kind, sequence = decode_head(message.value or b"")
+            kind, sequence = decode_kind_and_sequence(message.value or b"")
             due = self._due.get(place, sequence)
             if sequence != due:
                 self.problems.append(f"{place}: sequence {sequence} was sent where {due} was due")

@@ -68,7 +68,7 @@ def test_old_names_of_the_token_work_with_a_warning(tmp_path: Path) -> None:
         environ = {f"THEMIS_{name.upper()}": value for name, value in values.items()}
         found = load_settings(environ=environ, folder=tmp_path)
         token = found.settings.themis_token
-        assert "first" not in json.dumps(found.shown())
+        assert "first" not in json.dumps(found.display_rows())
         return token.get_secret_value() if token else "", found.warnings
 
     one, other = "first", "x"

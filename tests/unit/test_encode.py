@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from shardline_common.job.columns import Columns
 from shardline_common.job.hashing import document_hash
-from shardline_common.job.messages import DEAD, DeadLetter, decode_head
+from shardline_common.job.messages import DEAD, DeadLetter, decode_kind_and_sequence
 from shardline_common.job.spec import JobSpec
 from shardline_common.job.state import PartitionState
 from shardline_common.ports.broker import Message
@@ -48,7 +48,7 @@ def test_sequences_have_no_gaps_and_sums_agree(found: list[str], size: int) -> N
     assert messages == encode(SPEC, items, [PartitionState() for _ in parts], 1)
     for number, part in enumerate(parts):
         own = [message for message in messages if message.partition == number]
-        sequences = [decode_head(message.value or b"")[1] for message in own]
+        sequences = [decode_kind_and_sequence(message.value or b"")[1] for message in own]
         assert sequences == list(range(part.sequence))
         assert part.hash_sum == sum(document_hash(message.key) for message in own) % (1 << 64)
         assert part.dead == sum((message.value or b"")[0] == DEAD for message in own)

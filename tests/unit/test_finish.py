@@ -115,7 +115,7 @@ async def test_the_end_of_a_chain_is_seen_anew() -> None:
     chain = Chain(store, LAYOUT, 1)
     first, last = record(1, 0, 3), record(1, 3, 6)
     assert [await chain.head(known) for known in (None, first, last)] == [last] * 3
-    await store.delete([LAYOUT.link(1, 3)])
+    await store.delete([LAYOUT.chain_record(1, 3)])
     assert [await chain.head(known) for known in (None, first)] == [first] * 2
     await delete(store)
     assert [await chain.head(known) for known in (None, first, last)] == [None] * 3

@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from shardline_common.errors import JobFailed, SourceUnavailable, UsageError
-from shardline_common.http.client import AnswerTooLarge, HttpAnswer
+from shardline_common.http.client import HttpResponse, ResponseTooLarge
 from shardline_producer.sources.http_store import HttpStore, HttpStoreOptions, open_http_store
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -134,12 +134,12 @@ async def test_answer_over_the_limit_is_not_read_to_its_end() -> None:
 
     async with client(long, max_bytes=100_000) as store:
         for call in (store.get("/"), store.post("/", {}), store.get("/", limit=1 << 30)):
-            with pytest.raises(AnswerTooLarge) as error:
+            with pytest.raises(ResponseTooLarge) as error:
                 await call
             assert error.value.start.startswith(b"xxx")
     async with client(long, max_bytes=200_000) as store:
         assert len((await store.get("/")).body) == 100_001
-        with pytest.raises(AnswerTooLarge):
+        with pytest.raises(ResponseTooLarge):
             await store.get("/", limit=100_000)
 
 
@@ -152,7 +152,7 @@ async def test_answer_that_is_no_json_fails_the_job() -> None:
             await store.json(await store.get("/"), "read")
         assert error.value.hint == "check THE_URL"
         with pytest.raises(JobFailed, match="not JSON"):
-            await store.json(HttpAnswer(200, b"{"), "read")
+            await store.json(HttpResponse(200, b"{"), "read")
 
 
 @pytest.fixture

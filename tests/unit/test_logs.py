@@ -15,10 +15,10 @@ from pydantic import SecretStr
 
 from shardline_common.errors import BrokerUnavailable
 from shardline_common.settings.load import Settings, load_settings
-from shardline_common.telemetry.logs import RateLimitFilter, about, log_context, log_formatter
+from shardline_common.telemetry.logs import RateLimitFilter, log_context, log_fields, log_formatter
 
 Lines = Callable[[], list[dict[str, Any]]]
-HIDDEN = 'p"@ß\\word'
+HIDDEN = 'p"@ß\\geheim'
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_line_tells_when_where_what_and_what_to_do(logger: logging.Logger) -> 
     stream = written(logger, "auto")
     error = BrokerUnavailable("Kafka does not answer", hint="is it up?")
     with log_context(partition=0, attempt=2), log_context(job="laws"):
-        logger.warning("%s; joining again", error, extra=about(waited=1.5))
+        logger.warning("%s; joining again", error, extra=log_fields(waited=1.5))
     line = only(stream)
     expected = {
         "time": line["time"],
@@ -103,11 +103,13 @@ def test_no_form_of_a_secret_reaches_a_line(logger: logging.Logger, style: str) 
         try:
             refuse(f"refused: {HIDDEN!r}", hint=f"not with {HIDDEN}")
         except BrokerUnavailable as error:
-            fields = about(url="https://user:p%22%40%C3%9F%5Cword@host", nested={"list": [HIDDEN]}, count=7)
+            fields = log_fields(
+                url="https://user:p%22%40%C3%9F%5Cgeheim@host", nested={"list": [HIDDEN]}, count=7
+            )
             logger.error("%s, and short", error, extra=fields, exc_info=True)  # noqa: G201 - its hint counts
     text = stream.getvalue()
     assert text.count("********") == 7
-    for part in ("ß", "word", "short", "%C3"):
+    for part in ("ß", "geheim", "short", "%C3"):
         assert part not in text
     assert "7" in text
 

@@ -56,12 +56,12 @@ async def test_a_job_leaves_no_series_behind() -> None:
     metrics.begin_consuming("one", ["empty"])
     metrics.progress("one", STANDING)
     metrics.checkpointed("one", datetime.now(UTC))
-    metrics.source_asked("one")
+    metrics.source_requested("one")
     metrics.segment_committed("one", Totals(rows=1, bytes=100, rejected={"empty": 1}, dead={"no_content": 1}))
     held = {name for name, item in CATALOGUE.items() if item.per_job}
     found = set(re.findall(r'shardline_(\w+)\{[^}]*dataset_job="one"', text(metrics)))
     assert len({re.sub("_(bucket|sum|count|created)$", "", name) for name in found} & held) >= 15
-    metrics.forget_job("one")
+    metrics.remove_job("one")
     assert 'dataset_job="one"' not in text(metrics)
 
 
@@ -97,7 +97,7 @@ async def test_the_age_of_a_checkpoint_ends_with_the_last_one() -> None:
     assert value(metrics, "checkpoint_timestamp_seconds", dataset_job="one") == at.timestamp()
     metrics.all_sent("one")
     assert value(metrics, "checkpoint_timestamp_seconds", dataset_job="one") is None
-    metrics.forget_job("one")
+    metrics.remove_job("one")
 
 
 async def test_shards_are_counted_by_size_and_empty_segments_are_none() -> None:

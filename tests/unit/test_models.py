@@ -13,7 +13,7 @@ from shardline_common.errors import JobInvalid, UsageError
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec, Request, parse_job, parse_message, slugify
 from shardline_common.job.state import JobState, PartitionState, State
-from shardline_common.storage.object_keys import checked
+from shardline_common.storage.object_keys import checked_key
 from tests.make import job
 
 MINIMAL = {"job_id": "a", "name": "A", "source": {"type": "files", "paths": ["x.jsonl"]}}
@@ -48,7 +48,7 @@ MINIMAL = {"job_id": "a", "name": "A", "source": {"type": "files", "paths": ["x.
         ({"query": {"top_k": 10**30}}, "query.top_k: "),
         ({"query": {"top_k": 0}}, "query.top_k: Input should be greater than or equal to 1"),
         ({"quality": {"min_score": 1.1}}, "quality.min_score: Input should be less than or equal to 1"),
-        ({"format": {"metadata": ["extra"]}}, "'extra' is the column for everything"),
+        ({"format": {"metadata": ["extra"]}}, "'extra' is reserved for the fields"),
         ({"format": {"metadata": ["a", "a"]}}, "a column is named twice"),
         ({"output": {"compression": "lzma"}}, "output.compression"),
         ({"partitions": 0}, "partitions: Input should be greater"),
@@ -127,7 +127,7 @@ def test_a_missing_id_is_made_of_name_and_digest() -> None:
 
 @given(st.text(min_size=1))
 def test_any_name_is_one_safe_path_segment(name: str) -> None:
-    assert "/" not in checked(slugify(name))
+    assert "/" not in checked_key(slugify(name))
 
 
 def test_validation_partitions_lie_behind_those_of_train() -> None:
@@ -148,7 +148,7 @@ def test_a_state_survives_its_checkpoint(number: int, state: State, position: li
 
 def test_keys_are_usage_errors() -> None:
     with pytest.raises(UsageError):
-        checked("a/../b")
+        checked_key("a/../b")
 
 
 def test_the_spec_is_frozen() -> None:

@@ -35,7 +35,7 @@ def test_secrets_come_from_files_and_are_never_shown(tmp_path: Path) -> None:
     secret = loaded.settings.aws_secret_access_key
     assert secret is not None
     assert secret.get_secret_value() == SECRET
-    assert SECRET not in str(loaded.shown()) + repr(loaded)
+    assert SECRET not in str(loaded.display_rows()) + repr(loaded)
     with pytest.raises(UsageError, match="KAFKA_SASL_PASSWORD_FILE"):
         load_settings(environ={"KAFKA_SASL_PASSWORD_FILE": "/no/such"}, folder=tmp_path)
 
@@ -48,7 +48,7 @@ def test_old_names_work_with_a_warning(tmp_path: Path) -> None:
     assert loaded.settings.aws_endpoint_url_s3 == "http://s3"
     assert (loaded.settings.postgres_host, loaded.settings.postgres_port) == ("db", 5432)
     assert "UDS3_POSTGRES_PASSWORD is an old name; use POSTGRES_PASSWORD" in loaded.warnings
-    assert SECRET not in str(loaded.shown()) + str(loaded.warnings)
+    assert SECRET not in str(loaded.display_rows()) + str(loaded.warnings)
     assert "CLARA_METRICS_PORT is an old name; use SHARDLINE_METRICS_PORT" in loaded.warnings
 
 

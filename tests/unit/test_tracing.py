@@ -31,7 +31,7 @@ from shardline_common.settings.load import Settings
 from shardline_common.telemetry.logs import log_context
 from shardline_common.telemetry.metrics import Metrics
 from shardline_common.telemetry.otel import OtelTracer
-from shardline_common.telemetry.tracing import continued, current, span, use
+from shardline_common.telemetry.tracing import continue_trace, current_traceparent, span, use_tracer
 from shardline_producer.context import ProducerPolicy
 from tests.make import job, sample_job
 
@@ -43,7 +43,7 @@ GIVEN = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
 def spans() -> Iterator[InMemorySpanExporter]:
     """What was done, once it is over."""
     exporter = InMemorySpanExporter()
-    with use(OtelTracer(SimpleSpanProcessor(exporter), "test")):
+    with use_tracer(OtelTracer(SimpleSpanProcessor(exporter), "test")):
         yield exporter
 
 
@@ -78,24 +78,24 @@ def test_what_is_no_traceparent_is_none(value: bytes | None) -> None:
 
 
 def test_without_a_tracer_the_trace_is_handed_on() -> None:
-    assert current() is None
-    assert trace_headers(current()) == ()
-    with continued(GIVEN), span("batch", documents=1) as told:
+    assert current_traceparent() is None
+    assert trace_headers(current_traceparent()) == ()
+    with continue_trace(GIVEN), span("batch", documents=1) as told:
         told.set(more=1)
-        assert trace_headers(current()) == (("traceparent", GIVEN.encode()),)
-        with continued(None):
-            assert current() == GIVEN
-    assert current() is None
+        assert trace_headers(current_traceparent()) == (("traceparent", GIVEN.encode()),)
+        with continue_trace(None):
+            assert current_traceparent() == GIVEN
+    assert current_traceparent() is None
 
 
 async def test_a_span_lies_below_what_was_continued_also_in_other_tasks(spans: InMemorySpanExporter) -> None:
     async def inner() -> None:
         with span("inner", rows=3):
-            assert traceparent_of(trace_headers(current())) == current()
+            assert traceparent_of(trace_headers(current_traceparent())) == current_traceparent()
 
-    with continued(GIVEN), log_context(job="laws"), span("outer"):
+    with continue_trace(GIVEN), log_context(job="laws"), span("outer"):
         await asyncio.create_task(inner())
-    assert current() is None
+    assert current_traceparent() is None
     below, above = spans.get_finished_spans()
     assert (below.name, above.name) == ("inner", "outer")
     assert {trace_of(below), trace_of(above)} == {TRACE_ID}
@@ -145,7 +145,7 @@ async def test_a_run_is_one_trace_and_makes_the_same_bytes(tmp_path: Path) -> No
     write_sample(tmp_path / "sample.jsonl", 1200)
     plain = await embedded(tmp_path)
     exporter = InMemorySpanExporter()
-    with use(OtelTracer(SimpleSpanProcessor(exporter), "test")):
+    with use_tracer(OtelTracer(SimpleSpanProcessor(exporter), "test")):
         watched = await embedded(tmp_path)
     assert await content(watched) == await content(plain)
     root = Layout.of(job(**sample_job("sample"))).root
@@ -200,7 +200,7 @@ async def test_a_request_goes_on_with_its_callers_trace(spans: InMemorySpanExpor
 def test_tracing_is_off_unless_it_is_asked_for(off: dict[str, Any]) -> None:
     address = {"otel_endpoint": "http://127.0.0.1:1"} if off else {}
     with traced(Settings.model_validate(off | address), "test"), span("batch"):
-        assert current() is None
+        assert current_traceparent() is None
 
 
 def test_a_protocol_that_is_not_spoken_is_refused() -> None:

@@ -70,7 +70,7 @@ def _body(manifest: Mapping[str, Any], splits: Mapping[str, Any], suffix: str) -
         "",
         f"{totals['words']} words, {totals['bytes']} bytes, mean quality {totals['mean_quality']}.  ",
         f"Digest `{manifest['digest']}`; `shardline verify` proves it.",
-        *_missing(manifest["source"]),
+        *_missing_searches(manifest["source"]),
         "",
     ]
     if splits:
@@ -86,7 +86,7 @@ def _body(manifest: Mapping[str, Any], splits: Mapping[str, Any], suffix: str) -
     return lines
 
 
-def _missing(source: Mapping[str, Any]) -> list[str]:
+def _missing_searches(source: Mapping[str, Any]) -> list[str]:
     # A search over fewer stores than the job asks for gives another dataset; its users must know.
     return [
         f"{sentence}: {', '.join(source[key])}.  "

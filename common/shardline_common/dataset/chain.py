@@ -1,8 +1,9 @@
-"""The chain of segments: what of a partition is in the dataset.
+"""The chain of segments: which messages of a partition are in the dataset.
 
 The messages of a partition are cut into segments [first, next). Each segment has one create-only record
 with the keys of its objects, its counts, and the totals of the chain up to its end. The last record, the
-head, therefore says everything about the partition. Committed offsets, events and object metadata are hints.
+head, therefore holds the whole progress of the partition. Committed offsets, events and object metadata are
+hints.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -108,7 +109,7 @@ class ChainRecord:
         """The record of `encode`. Raises ValueError for anything else."""
         return _reader().validate_json(data, strict=True)
 
-    def says_the_same(self, other: "ChainRecord") -> bool:
+    def has_same_content(self, other: "ChainRecord") -> bool:
         """Whether both describe the same segment with the same content; attempt and offset may differ."""
         return replace(self, attempt=0, offset=0) == replace(other, attempt=0, offset=0)
 
@@ -128,18 +129,18 @@ class Chain:
         self._partition = partition
 
     async def head(self, known: ChainRecord | None = None) -> ChainRecord | None:
-        """The last record; None where the chain is empty, or was deleted meanwhile.
+        """The last record; None when the chain is empty or was deleted.
 
         Args:
-            known: a record of this chain from which to list on.
+            known: a record that was read before; the listing starts at it.
 
         Raises:
             StoreUnavailable: the store cannot be read now, or lists a record that it does not have.
-            JobFailed: the object is no chain record.
+            JobFailed: the object is not a chain record (`conservation`).
         """
         # The known record is listed again: that shows whether the chain was deleted.
-        known_key = self._layout.link(self._partition, known.first) if known else None
-        before = self._layout.link(self._partition, known.first - 1) if known and known.first else ""
+        known_key = self._layout.chain_record(self._partition, known.first) if known else None
+        before = self._layout.chain_record(self._partition, known.first - 1) if known and known.first else ""
         last = None
         async for info in self._store.list(self._layout.chain(self._partition), start_after=before):
             last = info.key
@@ -172,11 +173,11 @@ class Chain:
         async for info in self._store.list(self._layout.chain(self._partition)):
             record = await self._read(info.key)
             upto = upto.plus(record.segment)
-            self._check_link(record, expected, upto)
+            self._check_record(record, expected, upto)
             expected = record.next
             yield record
 
-    def _check_link(self, record: ChainRecord, expected: int, upto: Totals) -> None:
+    def _check_record(self, record: ChainRecord, expected: int, upto: Totals) -> None:
         where = f"partition {self._partition}, sequence {record.first}"
         if record.first != expected or record.next <= record.first or record.partition != self._partition:
             raise JobFailed(
@@ -186,19 +187,19 @@ class Chain:
             raise JobFailed(FailureCode.CONSERVATION, f"{where}: the counts of the chain do not add up")
 
     async def append(self, record: ChainRecord) -> ChainRecord:
-        """Create the record; gives the record that stands: this one, or an existing one of the same content.
+        """Create the record. Returns the record in the store: this one, or an existing one with its content.
 
         Raises:
-            JobFailed: the record that stands has other content (`not_reproducible`).
+            JobFailed: a record with other content exists (`not_reproducible`).
             StoreUnavailable: the record may have been created; call again.
         """
-        key = self._layout.link(self._partition, record.first)
+        key = self._layout.chain_record(self._partition, record.first)
         try:
             await self._store.create(key, record.encode())
         except ObjectExists:
-            standing = await self._read(key)
-            if standing.says_the_same(record):
-                return standing
+            existing = await self._read(key)
+            if existing.has_same_content(record):
+                return existing
             raise JobFailed(
                 FailureCode.NOT_REPRODUCIBLE,
                 f"partition {record.partition}, sequence {record.first}: the segment exists with other "
@@ -209,7 +210,7 @@ class Chain:
 
 
 class Digest:
-    """The dataset digest: sha256 over what decides the rows, segment by segment."""
+    """The dataset digest: sha256 over the fields of each segment that decide the rows."""
 
     def __init__(self) -> None:
         self._hash = sha256()

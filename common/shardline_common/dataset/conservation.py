@@ -16,7 +16,7 @@ def prove_conservation(
     agree. The sum over all partitions equals the source's own count.
 
     Args:
-        produced: what the producer sent, by partition.
+        produced: the counts that the producer sent, by partition.
         heads: the last chain record of each partition; None for an empty chain.
         source_count: how many documents the source has by its own count.
 

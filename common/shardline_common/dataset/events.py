@@ -1,6 +1,6 @@
 """Progress events: hints for people and programs, cumulative per attempt and partition.
 
-They may be folded in any order and with repeats: of each partition, the event with the highest `next` counts.
+Events may be folded in any order and with repeats: the event of a partition with the highest `next` counts.
 """
 
 import builtins
@@ -15,7 +15,7 @@ from shardline_common.ports.broker import Message
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What the chain of a partition holds. `at` is an RFC 3339 time."""
+    """The totals of a partition's chain. `at` is an RFC 3339 time."""
 
     job_id: str
     attempt: int
@@ -56,7 +56,7 @@ def event_message(event: Event) -> Message:
 
 @dataclass(frozen=True, slots=True)
 class EventTotals:
-    """The sum of a job's events: what its chains hold, as far as the events say."""
+    """The sum of a job's events: the totals of its chains, as of the last events."""
 
     chained: int = 0
     rows: int = 0

@@ -1,4 +1,4 @@
-"""The manifest: built from the chains, and read again by `verify`, which trusts nothing in it."""
+"""The manifest: built from the chains; `verify` compares it with them."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ async def build_manifest(store: ObjectStore, spec: JobSpec, outcome: Outcome, pl
 
     Raises:
         JobFailed: a chain is broken.
-        StoreUnavailable: try again later.
+        StoreUnavailable: the store cannot be read now.
     """
     layout, columns = Layout.of(spec), Columns.from_json(plan.columns)
     digest, shards, by_split = Digest(), [], dict[str, Totals]()
@@ -93,7 +93,7 @@ def sums_json(sums: Totals) -> dict[str, Any]:
 
 
 class _ManifestModel(BaseModel):
-    # A later version may add fields; those of this version have exactly these types.
+    # A later version may add fields; the fields of this version keep their types.
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
 
@@ -141,7 +141,7 @@ class Manifest(_ManifestModel):
         """The manifest of its JSON.
 
         Raises:
-            JobFailed: it is none; the message names the first field that is wrong.
+            JobFailed: the JSON is not a manifest (`conservation`); the message names the first wrong field.
         """
         try:
             return cls.model_validate_json(data)

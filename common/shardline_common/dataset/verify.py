@@ -15,12 +15,12 @@ from shardline_common.job.columns import Columns, check_row
 from shardline_common.job.names import Layout
 from shardline_common.ports.store import ObjectStore
 
-_MOST_PROBLEMS = 20
+_MAX_PROBLEMS = 20
 
 
 @dataclass(slots=True)
 class Report:
-    """What `verify` found. `problems` are sentences in the order of reading, 20 at most; `ok`: none."""
+    """The result of `verify`. `problems` are up to 20 sentences in reading order; `ok` when there is none."""
 
     ok: bool = False
     digest: str = ""
@@ -39,9 +39,9 @@ class Verifier:
     """Checks one dataset.
 
     Args:
-        store: where it is.
+        store: the store that holds it.
         root: key of the folder with manifest.json, ending with a slash; "" is the root of the store.
-        on_shard: is called after each shard with the number of shards read, and of all.
+        on_shard: called after each shard with the number of shards read, and the number of all shards.
     """
 
     def __init__(
@@ -53,94 +53,98 @@ class Verifier:
         self._report = Report()
 
     async def run(self) -> Report:
-        """Read and check everything. A fault is a problem of the report, not an error.
+        """Read and check the whole dataset. A fault is a problem in the report, not an error.
 
         Raises:
             StoreUnavailable: the store cannot be read.
         """
         report = self._report
-        manifest = await self._manifest()
+        manifest = await self._read_manifest()
         if manifest is None:
             return report
         layout = Layout(self._root, manifest.job.output.compression)
         try:
-            await self._chains(layout, manifest)
+            await self._check_chains(layout, manifest)
         except (JobFailed, ObjectMissing) as error:
-            self._problem(str(error))
-        await self._success(layout)
+            self._add_problem(str(error))
+        await self._check_success(layout)
         report.ok = not report.problems
         return report
 
-    def _problem(self, text: str) -> None:
-        if len(self._report.problems) < _MOST_PROBLEMS:
+    def _add_problem(self, text: str) -> None:
+        if len(self._report.problems) < _MAX_PROBLEMS:
             self._report.problems.append(text)
 
-    async def _manifest(self) -> Manifest | None:
+    async def _read_manifest(self) -> Manifest | None:
         try:
             return Manifest.decode(await self._store.get(self._root + "manifest.json"))
         except ObjectMissing:
-            self._problem("there is no manifest.json: the dataset is not finished, or this is not its folder")
+            self._add_problem(
+                "there is no manifest.json: the dataset is not finished, or this is not its folder"
+            )
         except JobFailed as error:
-            self._problem(str(error))
+            self._add_problem(str(error))
         return None
 
-    async def _chains(self, layout: Layout, manifest: Manifest) -> None:
+    async def _check_chains(self, layout: Layout, manifest: Manifest) -> None:
         digest, shards, by_split = Digest(), list[dict[str, Any]](), dict[str, Totals]()
         columns = Columns.from_json(manifest.rows_schema.columns)
         spec = manifest.job
         if [part.partition for part in manifest.partitions] != list(range(spec.total_partitions)):
-            self._problem("the manifest lists other partitions than the job has")
+            self._add_problem("the manifest lists other partitions than the job has")
             return
         for produced in manifest.partitions:
-            held = Totals()
+            committed = Totals()
             async for record in Chain(self._store, layout, produced.partition).records():
                 digest.add(record)
-                held = record.upto
+                committed = record.upto
                 by_split[record.split] = by_split.get(record.split, Totals()).plus(record.segment)
-                self._expect_keys(layout, record)
+                self._check_keys(layout, record)
                 if record.key is not None:
                     shards.append(manifest_shard(record, layout))
-                    await self._shard(layout, record, columns)
+                    await self._check_shard(layout, record, columns)
                     self._on_shard(len(shards), len(manifest.shards))
-            self._conserved(produced, held)
-        self._whole(by_split, digest.hexdigest(), shards, manifest)
+            self._check_partition(produced, committed)
+        self._check_totals(by_split, digest.hexdigest(), shards, manifest)
 
-    def _expect_keys(self, layout: Layout, record: ChainRecord) -> None:
+    def _check_keys(self, layout: Layout, record: ChainRecord) -> None:
         # The keys begin with the root of the store that the dataset was written to; it may have moved since.
-        place = layout.data(record.split, record.partition, record.first).removeprefix(layout.root)
+        expected = layout.data(record.split, record.partition, record.first).removeprefix(layout.root)
         has_rows = record.segment.rows > 0
-        if (record.key is not None) != has_rows or (record.key and not record.key.endswith(place)):
-            self._problem(
+        if (record.key is not None) != has_rows or (record.key and not record.key.endswith(expected)):
+            self._add_problem(
                 f"partition {record.partition}, sequence {record.first}: the chain names {record.key}, "
-                f"not {place if has_rows else 'no shard'}"
+                f"not {expected if has_rows else 'no shard'}"
             )
 
-    def _conserved(self, produced: ProducedPartition, held: Totals) -> None:
-        if held.records != produced.messages or f"{held.hash_sum:016x}" != produced.hash_sum:
-            self._problem(
-                f"partition {produced.partition}: {produced.messages} messages were produced, {held.records} "
-                "are in the chain (or their hash sums disagree)"
+    def _check_partition(self, produced: ProducedPartition, committed: Totals) -> None:
+        if committed.records != produced.messages or f"{committed.hash_sum:016x}" != produced.hash_sum:
+            self._add_problem(
+                f"partition {produced.partition}: {produced.messages} messages were produced, "
+                f"{committed.records} are in the chain (or their hash sums disagree)"
             )
 
-    def _whole(
+    def _check_totals(
         self, by_split: Mapping[str, Totals], digest: str, shards: list[dict[str, Any]], manifest: Manifest
     ) -> None:
         report, sums = self._report, total(by_split.values())
         report.digest, report.rows, report.shards = digest, sums.rows, len(shards)
         report.rejected, report.dead_letters = sums.rejected, sums.dead
         if sums.records != manifest.source.count:
-            self._problem(f"the source counted {manifest.source.count} documents, the chain {sums.records}")
+            self._add_problem(
+                f"the source counted {manifest.source.count} documents, the chain {sums.records}"
+            )
         if shards != manifest.shards:
-            self._problem("the manifest lists other shards than the chain")
+            self._add_problem("the manifest lists other shards than the chain")
         splits = {split: sums_json(part) for split, part in by_split.items()}
         if (manifest.totals, manifest.splits) != (sums_json(sums), splits):
-            self._problem("the manifest's totals are not those of the chain")
+            self._add_problem("the manifest's totals are not those of the chain")
         if (manifest.rejected, manifest.dead_letters) != (sums.rejected, sums.dead):
-            self._problem("the manifest's rejections or dead letters are not those of the chain")
+            self._add_problem("the manifest's rejections or dead letters are not those of the chain")
         if digest != manifest.digest:
-            self._problem(f"the digest is {digest}, the manifest says {manifest.digest}")
+            self._add_problem(f"the digest is {digest}, the manifest says {manifest.digest}")
 
-    async def _shard(self, layout: Layout, record: ChainRecord, columns: Columns) -> None:
+    async def _check_shard(self, layout: Layout, record: ChainRecord, columns: Columns) -> None:
         key = layout.data(record.split, record.partition, record.first)
         digest, rows, size = sha256(), 0, 0
         try:
@@ -149,26 +153,26 @@ class Verifier:
                 size += len(line)
                 rows += 1
                 if (problem := _row_problem(line, columns)) is not None:
-                    self._problem(f"{key}, line {rows}: {problem}")
+                    self._add_problem(f"{key}, line {rows}: {problem}")
         except (ObjectMissing, JobFailed) as error:
-            self._problem(f"{key}: {error}")
+            self._add_problem(f"{key}: {error}")
             return
         if digest.hexdigest() != record.sha256:
-            self._problem(f"{key}: its sha256 is {digest.hexdigest()}, the chain says {record.sha256}")
+            self._add_problem(f"{key}: its sha256 is {digest.hexdigest()}, the chain says {record.sha256}")
         if (rows, size) != (record.segment.rows, record.segment.bytes):
-            self._problem(
+            self._add_problem(
                 f"{key}: {rows} rows and {size} bytes, the chain says {record.segment.rows} and "
                 f"{record.segment.bytes}"
             )
 
-    async def _success(self, layout: Layout) -> None:
+    async def _check_success(self, layout: Layout) -> None:
         try:
             content = (await self._store.get(layout.success)).decode(errors="replace").strip()
         except ObjectMissing:
-            self._problem("there is no _SUCCESS: the dataset is not finished")
+            self._add_problem("there is no _SUCCESS: the dataset is not finished")
             return
         if content != self._report.digest:
-            self._problem("_SUCCESS names another digest")
+            self._add_problem("_SUCCESS names another digest")
 
 
 def _row_problem(line: bytes, columns: Columns) -> str | None:

@@ -1,7 +1,7 @@
 """A client of one HTTP service: one attempt of a request, with time-outs and a size limit.
 
-The caller decides about retries and about the meaning of a status. This is the only module that sends
-requests with aiohttp; aiohttp's exceptions do not leave it.
+The caller retries and interprets the status. This is the only module that sends requests with aiohttp;
+aiohttp's exceptions do not leave it.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -23,7 +23,7 @@ OK = 200
 
 
 class ConnectionFault(StrEnum):
-    """Why there was no whole answer."""
+    """Why there was no complete response."""
 
     TLS = "tls"
     DROPPED = "dropped"
@@ -32,7 +32,7 @@ class ConnectionFault(StrEnum):
 
 
 class HttpConnectionError(Exception):
-    """There was no whole answer.
+    """There was no complete response.
 
     `name` is the class of aiohttp's error, `text` its message, which may be empty.
     """
@@ -49,8 +49,8 @@ class HttpConnectionError(Exception):
         return f"{self.name}: {self.text}".removesuffix(": ")
 
 
-class AnswerTooLarge(Exception):
-    """The body of an answer is over its limit. `start` holds the bytes that were received."""
+class ResponseTooLarge(Exception):
+    """The body of a response is over its limit. `start` holds the bytes that were received."""
 
     def __init__(self, message: str, start: bytes) -> None:
         super().__init__(message)
@@ -84,8 +84,8 @@ class HttpOptions:
 class HttpRequest:
     """One request.
 
-    `limit` is a lower limit on the body of its answer than the options have. `ignore_body`: the body is not
-    read.
+    `limit`, in bytes, lowers the limit of the options on the body of the response. `ignore_body`: the body is
+    not read.
     """
 
     method: str
@@ -98,8 +98,8 @@ class HttpRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class HttpAnswer:
-    """A whole answer of any status. `retry_after` is the header Retry-After, "" where there is none."""
+class HttpResponse:
+    """A complete response of any status. `retry_after` is the header Retry-After, or ""."""
 
     status: int
     body: bytes
@@ -111,9 +111,9 @@ class HttpAnswer:
             return orjson.loads(self.body)
         return await run_in_thread(lambda: orjson.loads(self.body))
 
-    def text(self, most: int) -> str:
-        """The first `most` bytes of the body, for a message."""
-        return self.body[:most].decode(errors="replace").strip()
+    def text(self, max_bytes: int) -> str:
+        """The first `max_bytes` bytes of the body as text, for a message."""
+        return self.body[:max_bytes].decode(errors="replace").strip()
 
 
 class HttpClient:
@@ -123,12 +123,12 @@ class HttpClient:
         self._session = session
         self._options = options
 
-    async def send(self, request: HttpRequest) -> HttpAnswer:
-        """Send the request once and read its answer to the end.
+    async def send(self, request: HttpRequest) -> HttpResponse:
+        """Send the request once and read the response to its end.
 
         Raises:
-            HttpConnectionError: there was no whole answer.
-            AnswerTooLarge: the body is over the limit. The connection is closed and the rest is not read.
+            HttpConnectionError: there was no complete response.
+            ResponseTooLarge: the body is over the limit. The connection is closed and the rest is not read.
         """
         try:
             return await self._send(request)
@@ -141,7 +141,7 @@ class HttpClient:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise HttpConnectionError(ConnectionFault.UNREACHABLE, error) from error
 
-    async def _send(self, request: HttpRequest) -> HttpAnswer:
+    async def _send(self, request: HttpRequest) -> HttpResponse:
         limit = min(request.limit or self._options.max_bytes, self._options.max_bytes)
         async with self._session.request(
             request.method,
@@ -153,13 +153,13 @@ class HttpClient:
         ) as response:
             received, retry_after = bytearray(), response.headers.get("Retry-After", "")
             if request.ignore_body:
-                return HttpAnswer(response.status, b"", retry_after)
+                return HttpResponse(response.status, b"", retry_after)
             async for chunk in response.content.iter_chunked(_CHUNK):
                 received += chunk
                 if len(received) > limit:
                     # Leaving the context closes the connection, because the body was not read to its end.
-                    raise AnswerTooLarge(f"an answer is over {limit} bytes", bytes(received))
-            return HttpAnswer(response.status, bytes(received), retry_after)
+                    raise ResponseTooLarge(f"a response is over {limit} bytes", bytes(received))
+            return HttpResponse(response.status, bytes(received), retry_after)
 
 
 @asynccontextmanager

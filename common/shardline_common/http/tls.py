@@ -6,7 +6,11 @@ from shardline_common.errors import UsageError
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext | bool:
-    """Trust the authorities of a PEM file, None: the system's. Raises UsageError where it cannot be read."""
+    """A context that trusts the authorities of a PEM file; for None True, which selects the system's.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
     if ca_file is None:
         return True
     try:

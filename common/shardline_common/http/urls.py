@@ -1,10 +1,10 @@
-"""URLs of services: the forms that are sent, and those that may be shown."""
+"""URLs of services: as they are sent, and as they may be shown."""
 
 from yarl import URL
 
 
 def encoded(url: str) -> str:
-    """The URL percent-encoded, as it is sent. Raises ValueError where it is not a URL."""
+    """The URL percent-encoded, as it is sent. Raises ValueError when it is not a URL."""
     return str(URL(url))
 
 

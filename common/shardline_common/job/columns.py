@@ -71,13 +71,13 @@ def infer(documents: Iterable[HasMetadata]) -> Columns:
     A field with int and float becomes float. Any other mixture becomes string where a string occurs, else it
     has no column. Lists and objects have no column. A field that is always null becomes string.
     """
-    seen: dict[str, set[str]] = {}
+    kinds_of: dict[str, set[str]] = {}
     for document in documents:
         for name, value in document.metadata.items():
-            kinds = seen.setdefault(name, set())
+            kinds = kinds_of.setdefault(name, set())
             if value is not None:
                 kinds.add(_KINDS.get(type(value), "json"))
-    types = {name: kind for name, kinds in seen.items() if (kind := _column(name, kinds)) is not None}
+    types = {name: kind for name, kinds in kinds_of.items() if (kind := _column(name, kinds)) is not None}
     return Columns(types)
 
 
@@ -93,7 +93,7 @@ def _column(name: str, kinds: set[str]) -> str | None:
 
 
 def declared(wanted: Sequence[str] | Mapping[str, str], found: Columns) -> Columns:
-    """The columns that a job names: with its types, else the inferred ones. An unknown field is a string."""
+    """The columns that a job names, with its types or the inferred ones. An unknown field is a string."""
     if isinstance(wanted, Mapping):
         return Columns(dict(wanted))
     return Columns({name: found.types.get(name, "string") for name in wanted})
@@ -150,8 +150,8 @@ def _text(extra: Mapping[str, Any]) -> str:
     return text if _storable(text) else json.dumps(extra, ensure_ascii=True, separators=(",", ":"))
 
 
-def check_row(row: Any, columns: Columns) -> str | None:
-    """The first fault of a row against the schema, as a sentence; None without one."""
+def check_row(row: object, columns: Columns) -> str | None:
+    """The first difference between a parsed row and the schema, as a sentence; None when there is none."""
     if not isinstance(row, dict) or tuple(row) != _ROW_KEYS:
         return f"its keys are not {', '.join(_ROW_KEYS)}"
     for name, kind in _ROW_TYPES.items():

@@ -1,7 +1,7 @@
 """The messages of `dataset.dead-letters`: dead letters of documents and of job messages.
 
-The key names the place of the original, so that a repeat after a crash has the same key and counts once:
-`<job>/<partition>/<sequence>` of a document, `dataset.jobs/<partition>/<offset>` of a job message.
+The key names the original, so a repeat after a crash has the same key and counts once:
+`<job>/<partition>/<sequence>` for a document, `dataset.jobs/<partition>/<offset>` for a job message.
 """
 
 import base64
@@ -20,7 +20,7 @@ from shardline_common.ports.broker import Message, Record
 class DeadLetterRecord:
     """A dead letter as read from the topic.
 
-    `original` is the start of the original, up to 64 KiB; None where a setting leaves it out. `sha256` and
+    `original` is the start of the original, up to 64 KiB; None when a setting leaves it out. `sha256` and
     `size` are those of the whole original.
     """
 
@@ -46,34 +46,42 @@ class DeadLetterRecord:
 
 
 def document_dead_letter(
-    job_id: str, place: tuple[int, int], position: bytes, dead: DeadLetter, *, keep_original: bool
+    job_id: str,
+    partition: int,
+    sequence: int,
+    position: bytes,
+    dead_letter: DeadLetter,
+    *,
+    keep_original: bool,
 ) -> Message:
-    """The dead letter of a document; `place` is its partition and sequence, `position` JSON."""
-    key = f"{job_id}/{place[0]}/{place[1]}"
-    return _message(key, job_id, orjson.loads(position), dead, keep_original=keep_original)
+    """The message for a dead letter of a document. `position` is its source position as JSON."""
+    key = f"{job_id}/{partition}/{sequence}"
+    return _message(key, job_id, orjson.loads(position), dead_letter, keep_original=keep_original)
 
 
 def message_dead_letter(record: Record, reason: str, hint: str) -> Message:
-    """The dead letter of a message of dataset.jobs that is refused."""
+    """The message for a dead letter of a refused message of dataset.jobs."""
     original = record.value or b""
     digest = sha256(original).hexdigest()
-    dead = DeadLetter(reason, hint, digest, len(original), original[:MAX_ORIGINAL_BYTES])
+    dead_letter = DeadLetter(reason, hint, digest, len(original), original[:MAX_ORIGINAL_BYTES])
     key = f"{JOBS}/{record.partition}/{record.offset}"
     job_id = record.key.decode(errors="replace") if record.key else None
-    return _message(key, job_id, [record.partition, record.offset], dead, keep_original=True)
+    return _message(key, job_id, [record.partition, record.offset], dead_letter, keep_original=True)
 
 
 def _message(
-    key: str, job_id: str | None, position: Any, dead: DeadLetter, *, keep_original: bool
+    key: str, job_id: str | None, position: Any, dead_letter: DeadLetter, *, keep_original: bool
 ) -> Message:
-    original = base64.b64encode(dead.original[:MAX_ORIGINAL_BYTES]).decode() if keep_original else None
+    original = None
+    if keep_original:
+        original = base64.b64encode(dead_letter.original[:MAX_ORIGINAL_BYTES]).decode()
     value = {
         "job_id": job_id,
-        "reason": dead.reason,
-        "hint": dead.hint,
+        "reason": dead_letter.reason,
+        "hint": dead_letter.hint,
         "position": position,
-        "sha256": dead.sha256,
-        "size": dead.size,
+        "sha256": dead_letter.sha256,
+        "size": dead_letter.size,
         "original_base64": original,
     }
     return Message(key.encode(), orjson.dumps(value))

@@ -1,6 +1,6 @@
 """The hashes that choose a document's partition and split, and that prove its presence. Pure.
 
-All are BLAKE2b (RFC 7693) with 8 bytes of digest; the `person` parameter tells them apart.
+All are BLAKE2b (RFC 7693) with 8 bytes of digest, each with its own `person` parameter.
 """
 
 from hashlib import blake2b
@@ -24,10 +24,10 @@ def add(total: int, value: int) -> int:
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """The partition of a key among `partitions`, from 0."""
+    """The partition of a key: a number from 0 to `partitions` - 1."""
     return _hash64(key, b"partition") % partitions
 
 
 def in_validation(group: bytes, fraction: float) -> bool:
-    """Whether a group, or a document id, belongs to the validation split of that share (0 to 1)."""
+    """Whether a group or a document id belongs to a validation split that has this share (0 to 1)."""
     return _hash64(group, b"split") < int(fraction * MODULUS)

@@ -25,9 +25,9 @@ import orjson
 
 DOCUMENT, DEAD, END = 1, 2, 3
 MAX_ORIGINAL_BYTES = 65_536
-"""How much of the original a dead letter keeps."""
+"""How many bytes of the original a dead letter keeps."""
 MALFORMED = (struct.error, ValueError, KeyError, TypeError, OverflowError)
-"""What the decoders raise for a value that no producer of Shardline wrote."""
+"""The errors that the decoders raise for a value that no producer of Shardline wrote."""
 
 _FLAG_BLANK = 1
 _KIND_SEQUENCE = Struct(">BQ")
@@ -41,10 +41,11 @@ Position = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a filter knows of a document without its text.
+    """The properties of a document that a filter decides by; its text is not among them.
 
-    `chars` and `words` of the text, `present`: how many of title, domain and document_type it has (0 to
-    3), `blank`: whether the text is only white space.
+    `chars` and `words` count the text. `present`: how many of title, domain and document_type the document
+    has (0 to 3). `blank`: the text is only white space. `relevance`: the score of the search, or the
+    document's own.
     """
 
     chars: int
@@ -56,7 +57,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """Something that could not be a document: the reason, a sentence about it, and the original bytes.
+    """Input that could not become a document: the reason, a sentence about it, and the original bytes.
 
     `sha256` and `size` are those of the whole original; `original` is its start, at most MAX_ORIGINAL_BYTES.
     """
@@ -103,9 +104,9 @@ def encode_document(sequence: int, position: bytes, facts: Facts, head: bytes, t
     return b"".join((fixed, position, head, tail))
 
 
-def encode_dead(sequence: int, position: bytes, dead_letter: DeadLetter) -> bytes:
+def encode_dead_letter(sequence: int, position: bytes, dead_letter: DeadLetter) -> bytes:
     """A dead letter."""
-    about = orjson.dumps(
+    details = orjson.dumps(
         {
             "reason": dead_letter.reason,
             "hint": dead_letter.hint,
@@ -114,7 +115,7 @@ def encode_dead(sequence: int, position: bytes, dead_letter: DeadLetter) -> byte
         }
     )
     return b"".join(
-        (_DEAD_HEAD.pack(DEAD, sequence, len(position)), position, about, b"\n", dead_letter.original)
+        (_DEAD_HEAD.pack(DEAD, sequence, len(position)), position, details, b"\n", dead_letter.original)
     )
 
 
@@ -123,7 +124,7 @@ def is_message(value: bytes | None) -> TypeGuard[bytes]:
     return value is not None and len(value) >= _KIND_SEQUENCE.size and DOCUMENT <= value[0] <= END
 
 
-def decode_head(value: bytes) -> tuple[int, int]:
+def decode_kind_and_sequence(value: bytes) -> tuple[int, int]:
     """Kind and sequence of a message."""
     return _KIND_SEQUENCE.unpack_from(value)
 
@@ -142,12 +143,12 @@ def decode_document(value: bytes) -> tuple[int, int, int, int, float, int, int, 
     return chars, words, present, flags, relevance, _DOCUMENT_HEAD.size, head_start, tail_start
 
 
-def decode_dead(value: bytes) -> tuple[bytes, DeadLetter]:
+def decode_dead_letter(value: bytes) -> tuple[bytes, DeadLetter]:
     """Position (JSON) and content of a dead letter. Raises one of MALFORMED."""
     _, _, length = _DEAD_HEAD.unpack_from(value)
     start = _DEAD_HEAD.size + length
-    about, _, original = value[start:].partition(b"\n")
-    dead_letter = DeadLetter(original=original, **orjson.loads(about))
+    details, _, original = value[start:].partition(b"\n")
+    dead_letter = DeadLetter(original=original, **orjson.loads(details))
     if not isinstance(dead_letter.reason, str):
         raise TypeError("a reason is text")
     return value[_DEAD_HEAD.size : start], dead_letter

@@ -10,7 +10,7 @@ CHECKPOINTS = "dataset.checkpoints"
 EVENTS = "dataset.events"
 DEAD_LETTERS = "dataset.dead-letters"
 PRODUCERS = "dataset.producers"
-# Prefixes of the names of attempts and jobs, on which rights are granted.
+# Prefixes of the names of attempts and jobs; ACLs are granted on these prefixes.
 ATTEMPT_TOPICS = "dataset.job."
 ATTEMPT_GROUPS = "dataset.workers."
 TRANSACTIONAL_IDS = "dataset.producer."
@@ -20,7 +20,7 @@ _SUFFIX = {"none": ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}
 
 
 def attempt_topic(job_id: str, attempt: int) -> str:
-    """The topic of an attempt. The number is in the name because clients know no topic ids."""
+    """The topic of an attempt. Its name has the number, because Kafka clients address topics by name only."""
     return f"{ATTEMPT_TOPICS}{job_id}.{attempt}"
 
 
@@ -36,7 +36,7 @@ def attempt_group(job_id: str, attempt: int) -> str:
 
 
 def transactional_id(job_id: str) -> str:
-    """The id under which the producers of a job fence each other."""
+    """The transactional id of a job: opening a producer with it fences the job's earlier producers."""
     return f"{TRANSACTIONAL_IDS}{job_id}"
 
 
@@ -69,7 +69,7 @@ class Layout:
         """The prefix of a partition's chain."""
         return f"{self.root}_state/chain/{partition:05d}/"
 
-    def link(self, partition: int, first: int) -> str:
+    def chain_record(self, partition: int, first: int) -> str:
         """The chain record of the segment that begins at `first`."""
         return f"{self.chain(partition)}{first:012d}.json"
 
@@ -89,7 +89,7 @@ class Layout:
 
     @property
     def exports(self) -> str:
-        """The prefix of single-file exports. Outside of the dataset, so that no glob reads a row twice."""
+        """The prefix of single-file exports: outside the dataset, where a glob would read rows twice."""
         return f"_exports/{self.root}"
 
     @property

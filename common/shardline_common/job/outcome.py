@@ -1,4 +1,4 @@
-"""The outcome of an attempt: one create-only record, which decides the attempt."""
+"""The outcome of an attempt: one create-only record that decides the attempt."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -60,7 +60,7 @@ async def read_outcome(store: ObjectStore, layout: Layout, attempt: int) -> Outc
 
 
 async def decide(store: ObjectStore, layout: Layout, outcome: Outcome) -> Outcome:
-    """Create the outcome record; gives the outcome that stands, which may be another one.
+    """Create the outcome record. Returns the outcome in the store; another process may have decided first.
 
     Raises:
         StoreUnavailable: the outcome may have been created; call again.
@@ -69,9 +69,9 @@ async def decide(store: ObjectStore, layout: Layout, outcome: Outcome) -> Outcom
     try:
         await store.create(layout.outcome(outcome.attempt), body)
     except ObjectExists:
-        standing = await read_outcome(store, layout, outcome.attempt)
-        if standing is not None:
-            return standing
+        existing = await read_outcome(store, layout, outcome.attempt)
+        if existing is not None:
+            return existing
         raise
     return outcome
 

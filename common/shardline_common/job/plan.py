@@ -1,4 +1,4 @@
-"""A job's plan: what is frozen before the first message."""
+"""A job's plan: the source and the columns, frozen before the first message."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,9 +11,9 @@ from shardline_common.ports.store import ObjectStore
 
 @dataclass(slots=True)
 class Plan:
-    """The identity of the source, and the metadata columns (name → type).
+    """`frozen` identifies the source (`Source.freeze`); `columns` maps metadata columns to their types.
 
-    `notes` go into manifest and status: facts of the source, such as stores that were left out.
+    `notes` go into manifest and status: facts about the source, such as stores that were left out.
     """
 
     frozen: list[dict[str, Any]]
@@ -31,5 +31,5 @@ class Plan:
 
 
 async def read_plan(store: ObjectStore, layout: Layout) -> Plan:
-    """The plan of a job. Raises ObjectMissing where there is none, and StoreUnavailable."""
+    """The plan of a job. Raises ObjectMissing when there is none, and StoreUnavailable."""
     return Plan.decode(await store.get(layout.plan))

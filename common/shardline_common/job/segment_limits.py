@@ -1,4 +1,4 @@
-"""Where a segment ends, and what an open segment may need. Pure: shards and digest depend on it."""
+"""Where a segment ends, and how many bytes an open segment may need. Pure: shards and digest depend on it."""
 
 from dataclasses import dataclass
 

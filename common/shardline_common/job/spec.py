@@ -60,9 +60,9 @@ class JobSpec(Model):
         str,
         Field(
             pattern=JOB_ID,
-            description="The name of the job for ever: the same message again is the same job, another one "
-            "is refused. `run` and `submit` make it from `name` and the spec digest when it is "
-            "left out.",
+            description="The permanent id of the job. The same message again is the same job; a different "
+            "message with this id is refused. `run` and `submit` make the id from `name` and the spec "
+            "digest when it is left out.",
             examples=["baurecht-2026-11"],
         ),
     ]
@@ -71,7 +71,7 @@ class JobSpec(Model):
         Field(
             min_length=1,
             max_length=200,
-            description="The name of the dataset; its folder is this name in lower case, with dashes.",
+            description="The name of the dataset. Its folder is this name in lower case, with dashes.",
             examples=["baurecht"],
         ),
     ]
@@ -127,7 +127,7 @@ class JobSpec(Model):
     labels: Annotated[
         dict[str, str],
         Field(
-            description="Names and values of your own; on the card, not in the digest.",
+            description="Free names and values; on the card, not in the digest.",
             examples=[{"team": "legal"}],
         ),
     ] = Field(default_factory=dict)
@@ -140,7 +140,7 @@ class JobSpec(Model):
         return value
 
     @model_validator(mode="after")
-    def _searches_where_it_can(self) -> Self:
+    def _check_search(self) -> Self:
         if self.query.text is None:
             return self
         if self.source.type != "uds3":
@@ -160,16 +160,19 @@ class JobSpec(Model):
 
     @property
     def relevance_decimals(self) -> int:
-        """Decimals of a row's relevance: Clara's raw fused scores are small, and keep 6."""
+        """Decimals of a row's relevance: 6 for Clara's raw fused scores, which are small, else 4."""
         searches = self.query.text is not None
         return 6 if searches and self.quality.relevance == "raw" else 4
 
     @property
     def digest(self) -> str:
-        """Sha256 of what decides the dataset: the id and who asked for it, and why, do not."""
+        """The sha256 of the fields that decide the dataset, in hexadecimal.
+
+        `job_id`, `submitted_by`, `purpose` and `labels` are left out.
+        """
         body = self.model_dump(mode="json", exclude={"job_id", "submitted_by", "purpose", "labels"})
         if self.quality.relevance == "raw":
-            # The field is younger than the digest: jobs without it keep theirs.
+            # The field was added after digests existed. Left out at its default, it changes none of them.
             del body["quality"]["relevance"]
         return sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
@@ -229,7 +232,7 @@ _TRANSLITERATION = str.maketrans(
 
 
 def slugify(name: str) -> str:
-    """A name as a path segment: letters, digits and dashes; what has none of them becomes a hash."""
+    """A name as a path segment of letters, digits and dashes; a hash when the name has none of them."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.translate(_TRANSLITERATION).lower()).strip("-")[:80].rstrip("-")
     return slug or "dataset-" + sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
@@ -239,7 +242,7 @@ def parse_job(body: bytes | str, *, default_id: bool = False) -> JobSpec:
 
     Args:
         body: the JSON text.
-        default_id: make a job id of name and spec digest where the message has none.
+        default_id: make a job id from name and spec digest when the message has none.
 
     Raises:
         JobInvalid: naming each field and what is wrong with it.
@@ -251,12 +254,12 @@ def parse_job(body: bytes | str, *, default_id: bool = False) -> JobSpec:
 
 
 def default_job_id(spec: JobSpec) -> str:
-    """Return the id of a job without one: its name and digest, so that the same job gets the same id."""
+    """The id of a job without one: from name and spec digest, so the same job gets the same id."""
     return f"{spec.slug[:50].rstrip('-')}-{spec.digest[:12]}"
 
 
 def parse_message(body: bytes) -> JobSpec | Request:
-    """A message of `dataset.jobs`: a request where it has an `action`, else a job.
+    """Parse a message of `dataset.jobs`: a request when it has an `action`, else a job.
 
     Raises:
         JobInvalid: naming each field and what is wrong with it.
@@ -286,19 +289,22 @@ def _validated(model: type[M], value: dict[str, Any]) -> M:
 
 def _sentences(error: ValidationError) -> list[str]:
     return [
-        f"{_place(item['loc'])}: {said}" if item["loc"] else said
+        f"{_field_path(item['loc'])}: {message}" if item["loc"] else message
         for item in error.errors(include_url=False, include_context=False)
-        for said in [item["msg"].removeprefix("Value error, ")]
+        for message in [item["msg"].removeprefix("Value error, ")]
     ]
 
 
 def first_fault(error: ValidationError) -> tuple[str, str]:
-    """Where the first fault lies, with dots between the fields, and what it is; the input is not told."""
+    """The path of the first invalid field, with dots between names, and what is wrong with it.
+
+    The invalid value itself is left out.
+    """
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     return ".".join(str(part) for part in first["loc"]), str(first["msg"])
 
 
-def _place(loc: tuple[int | str, ...]) -> str:
-    # Behind `source` stands the type that was chosen, which is no field of the message.
+def _field_path(loc: tuple[int | str, ...]) -> str:
+    # Pydantic puts the chosen type behind `source`; it is not a field of the message.
     parts = (loc[0], *loc[2:]) if loc[0] == "source" and len(loc) > 1 else loc
     return ".".join(map(str, parts))

@@ -1,4 +1,4 @@
-"""The parts of a job message. Each field has its sentence and an example, from which docs/job.md is made."""
+"""The parts of a job message. docs/job.md is made from each field's description and example."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -10,7 +10,7 @@ SCALAR = str | int | float | bool | None
 
 
 class Model(BaseModel):
-    """Refuses unknown fields, and is frozen once made."""
+    """The base of a job's parts: unknown fields are refused, and an instance cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -38,7 +38,8 @@ class Uds3Source(Model):
     degrade: Annotated[
         bool,
         Field(
-            description="Whether a search goes on without a store that is down. The manifest then names it.",
+            description="Whether a search continues without a store that is down. The manifest names the "
+            "store.",
             examples=[True],
         ),
     ] = False
@@ -94,7 +95,7 @@ class ThemisSource(Model):
     lossless: Annotated[
         bool | None,
         Field(
-            description="True reads each row alone, as it was stored. False reads many rows in one answer, "
+            description="True reads each row alone, as it was stored. False reads many rows in one response, "
             "without objects and lists, and with numbers cut to 6 digits. Null means true, and "
             "fails the job at planning when that would take over an hour.",
             examples=[True],
@@ -174,24 +175,24 @@ class Query(Model):
 
     @field_validator("search_types", mode="before")
     @classmethod
-    def _known_by_other_names(cls, value: Any) -> Any:
+    def _replace_aliases(cls, value: Any) -> Any:
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
             return value
         return list(dict.fromkeys(_ALIASES.get(name, name) for name in value))
 
     @field_validator("weights", mode="before")
     @classmethod
-    def _weighed_by_other_names(cls, value: Any) -> Any:
+    def _replace_aliases_of_weights(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
         return {_ALIASES.get(name, name): weight for name, weight in value.items()}
 
     @property
     def shares(self) -> dict[SearchType, float]:
-        """The weight of each search that is asked for and has one: normalised over all keys given."""
+        """The weight of each requested search that has one above 0: its share of the sum of all weights."""
         total = sum(self.weights.values())
-        asked = {name: self.weights.get(name, 0.0) for name in self.search_types}
-        return {name: weight / total for name, weight in asked.items() if weight > 0}
+        requested = {name: self.weights.get(name, 0.0) for name in self.search_types}
+        return {name: weight / total for name, weight in requested.items() if weight > 0}
 
 
 class Quality(Model):
@@ -251,7 +252,7 @@ class Format(Model):
     @classmethod
     def _no_reserved_column(cls, value: Any) -> Any:
         if value is not None and "extra" in value:
-            raise ValueError("'extra' is the column for everything without a column of its own; leave it out")
+            raise ValueError("'extra' is reserved for the fields that have no column; leave it out")
         if isinstance(value, list) and len(set(value)) != len(value):
             raise ValueError("a column is named twice")
         return value
@@ -289,8 +290,8 @@ class Output(Model):
     group_by: Annotated[
         str | None,
         Field(
-            description="The field whose value decides the split, so that documents of one value stay "
-            "together. Null takes the document id.",
+            description="The field whose value decides the split: documents with the same value are in the "
+            "same split. Null takes the document id.",
             examples=["case_number"],
         ),
     ] = None

@@ -1,4 +1,4 @@
-"""A job's state, as the checkpoints topic holds it: committed in one transaction with the documents."""
+"""The state of a job in the checkpoints topic. It is committed in one transaction with the documents."""
 
 import logging
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ RETRIABLE = frozenset({State.FAILED, State.CANCELLED})
 
 @dataclass(slots=True)
 class PartitionState:
-    """What was sent to one partition: messages, hash sum of their keys, scanned bytes, dead letters.
+    """The counts of one partition: messages sent, the hash sum of their keys, scanned bytes, dead letters.
 
     `resume_after`: an earlier attempt sent the messages up to this source position.
     """
@@ -48,11 +48,11 @@ class PartitionState:
 
 @dataclass(slots=True)
 class JobState:
-    """All that a producer needs to continue a job, and a worker to take part in it.
+    """The state of a job. A producer continues the job from it, and a worker takes part in its attempt.
 
-    `traceparent`: the trace of the job; it travels in the headers of the checkpoint. `request_offset`: the
-    last message of dataset.jobs that this state covers. `cursor`: the source position up to which
-    everything is sent. `planned`: the topic exists and the columns are frozen. `notes`: those of the plan.
+    `traceparent`: the trace of the job, in the headers of the checkpoint. `request_offset`: the offset of the
+    last message of dataset.jobs that this state covers. `cursor`: the source position up to which all items
+    are sent. `planned`: the topic exists and the columns are frozen. `notes`: those of the plan.
     `pending_notifications`: ended attempts whose notification is not delivered yet.
     """
 
@@ -81,8 +81,8 @@ class JobState:
         """Whether the job has an undecided attempt."""
         return self.state in ACTIVE
 
-    def has_done_with(self, attempt: int) -> bool:
-        """Whether the topic of that attempt is not needed any more; attempts only count up."""
+    def releases_topic_of(self, attempt: int) -> bool:
+        """Whether the topic of that attempt is no longer needed. Attempt numbers only rise."""
         return attempt < self.attempt or (attempt == self.attempt and self.topic_removed)
 
     @property
@@ -96,13 +96,13 @@ class JobState:
         return sum(part.dead for part in self.partitions)
 
     def encode(self) -> bytes:
-        """The state as JSON, without its trace: random values stay out of what is compared."""
+        """The state as JSON, without the trace: it is random, and states are compared as bytes."""
         values = {name: getattr(self, attribute) for attribute, name in _JSON_NAMES.items()}
-        return orjson.dumps(values, default=_plain, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
+        return orjson.dumps(values, default=_json_default, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
 
     @classmethod
     def of(cls, record: Record) -> "JobState":
-        """The state of a checkpoint that is no tombstone."""
+        """The state of a checkpoint that is not a tombstone."""
         state = cls.decode(record.value or b"")
         state.traceparent = traceparent_of(record.headers)
         return state
@@ -122,7 +122,7 @@ class JobState:
         return cls(**value)
 
 
-# Attribute -> name in the checkpoint. Running processes of the version before read the old name.
+# Attribute -> name in the checkpoint. During an upgrade, processes of the previous version read the old name.
 _JSON_NAMES = {
     item.name: "owed" if item.name == "pending_notifications" else item.name
     for item in fields(JobState)
@@ -153,7 +153,7 @@ def _position(value: list[Any] | None) -> Position | None:
     return None if value is None else tuple(value)
 
 
-def _plain(value: object) -> object:
+def _json_default(value: object) -> object:
     if isinstance(value, JobSpec):
         return value.model_dump(mode="json")
     if isinstance(value, State):

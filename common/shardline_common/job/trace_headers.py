@@ -1,4 +1,4 @@
-"""The trace of a job in the headers of messages (W3C Trace Context), beside the body."""
+"""The trace of a job in the headers of messages (W3C Trace Context)."""
 
 import re
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ def trace_headers(traceparent: str | None) -> tuple[tuple[str, bytes], ...]:
 
 
 def traceparent_of(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
-    """The trace that a message belongs to; None where it has none, or no valid one."""
+    """The trace that a message belongs to; None when it has no valid one."""
     for name, value in headers:
         if name == TRACE_HEADER:
             text = (value or b"").decode("ascii", "replace")

@@ -1,4 +1,4 @@
-"""Kafka as the broker: topics, plain writes, and the ways to writers and readers."""
+"""Implements the broker port on Kafka: topics, writes outside transactions, and its writers and readers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ from shardline_common.ports.broker import (
 from shardline_common.runtime.tasks import close_shielded, start_shielded
 
 _TOPIC_EXISTS, _UNKNOWN_TOPIC = 36, 3
-# Missing rights on the topic or the cluster, and the policy of a cluster.
+# Error codes: no right on the topic, no right on the cluster, refused by the policy of the cluster.
 _NOT_ALLOWED = (29, 31, 44)
 _SETTLE_SECONDS = 30.0
 
@@ -45,7 +45,7 @@ class KafkaBroker:
         return self._options.prefix + topic
 
     async def close(self) -> None:
-        """Close what was started."""
+        """Close the clients that were started."""
         try:
             await self._drop_producer()
         finally:
@@ -84,16 +84,16 @@ class KafkaBroker:
                 await self._drop_admin()
                 raise
 
-    async def creates_topics_by_itself(self) -> bool | None:
-        """Whether brokers create a missing topic that a client asks for (auto.create.topics.enable).
+    async def auto_creates_topics(self) -> bool | None:
+        """Whether brokers create a missing topic that a client requests (auto.create.topics.enable).
 
-        None: this client has no right to read it (DescribeConfigs on the cluster).
+        None: this client has no right to read the setting (DescribeConfigs on the cluster).
         """
         with translated("the brokers cannot be described", self._options.bootstrap_servers):
             admin = await self._started_admin()
             node = (await admin.describe_cluster())["brokers"][0]["node_id"]
-            answers = await admin.describe_configs([ConfigResource(ConfigResourceType.BROKER, str(node))])
-        code, _message, _kind, _name, entries = answers[0].resources[0]
+            responses = await admin.describe_configs([ConfigResource(ConfigResourceType.BROKER, str(node))])
+        code, _message, _kind, _name, entries = responses[0].resources[0]
         if code:
             return None
         return {entry[0]: entry[1] for entry in entries}.get("auto.create.topics.enable") == "true"
@@ -101,48 +101,51 @@ class KafkaBroker:
     async def create_topic(self, spec: TopicSpec) -> bool:
         """Create the topic; False when it exists."""
         topic = NewTopic(self._name(spec.name), spec.partitions, 1, topic_configs=dict(spec.config))
-        # The constructor refuses -1, by which a broker takes its own default.
+        # The constructor refuses -1, which selects the broker's default.
         topic.replication_factor = self._options.replication_factor
         with translated(f"the topic {topic.name} cannot be created", self._options.bootstrap_servers):
-            answer = await (await self._started_admin()).create_topics([topic])
-            for _, code, *message in answer.topic_errors:
+            response = await (await self._started_admin()).create_topics([topic])
+            for _, code, *message in response.topic_errors:
                 if code in _NOT_ALLOWED:
-                    return await self._may_not_create(topic.name, for_code(code)(*message))
+                    return await self._handle_denied_create(topic.name, for_code(code)(*message))
                 if code and code != _TOPIC_EXISTS:
                     raise for_code(code)(*message)
-        created = all(code != _TOPIC_EXISTS for _, code, *_message in answer.topic_errors)
+        created = all(code != _TOPIC_EXISTS for _, code, *_message in response.topic_errors)
         # A topic that another process created a moment ago may have another number of partitions.
-        await self._until(topic.name, (lambda found: found == spec.partitions) if created else bool)
+        await self._wait_for_partitions(
+            topic.name, (lambda found: found == spec.partitions) if created else bool
+        )
         return created
 
-    async def _may_not_create(self, name: str, error: KafkaError) -> bool:
+    async def _handle_denied_create(self, name: str, error: KafkaError) -> bool:
         # Kafka checks rights before existence: the error is the same for a topic that exists.
         if await self._partitions(name):
             return False
         raise BrokerUnavailable(
-            f"the topic {name} is not there, and Kafka does not let us create it ({type(error).__name__})",
-            hint="have it created: `shardline doctor --print-topics` prints the commands",
+            f"the topic {name} does not exist, and this client has no right to create it "
+            f"({type(error).__name__})",
+            hint="create it with the commands that `shardline doctor --print-topics` prints",
         ) from error
 
-    async def _until(self, name: str, wanted: Callable[[int], bool]) -> None:
-        # All brokers know of a created or deleted topic only after a moment.
+    async def _wait_for_partitions(self, name: str, wanted: Callable[[int], bool]) -> None:
+        # The metadata of a created or deleted topic reaches all brokers with a delay.
         deadline = asyncio.get_running_loop().time() + _SETTLE_SECONDS
-        while not wanted(await self._partitions(name, led=True)):
+        while not wanted(await self._partitions(name, with_leader=True)):
             if asyncio.get_running_loop().time() > deadline:
                 raise BrokerUnavailable(
-                    f"the topic {name} is still not known to, or not gone from, all brokers"
+                    f"after {_SETTLE_SECONDS:.0f} s the brokers still disagree about the topic {name}"
                 )
             await asyncio.sleep(0.05)
 
     async def partitions(self, name: str) -> int:
-        """How many there are; 0 without the topic."""
+        """The number of partitions; 0 when the topic does not exist."""
         return await self._partitions(self._name(name))
 
-    async def _partitions(self, name: str, *, led: bool = False) -> int:
+    async def _partitions(self, name: str, *, with_leader: bool = False) -> int:
         with translated(f"the topic {name} cannot be described", self._options.bootstrap_servers):
             found = await topic_metadata(await self._started_admin(), name)
-            parts = _partitions_of(found) if found else []
-        return len([part for part in parts if part["leader"] >= 0 or not led])
+            partitions = _partitions_of(found) if found else []
+        return len([item for item in partitions if item["leader"] >= 0 or not with_leader])
 
     async def topics(self) -> list[str]:
         """The names of all topics under the prefix."""
@@ -159,8 +162,8 @@ class KafkaBroker:
             return None
         with translated(f"the topic {full} cannot be described", self._options.bootstrap_servers):
             admin = await self._started_admin()
-            answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, full)])
-            code, message, _kind, _name, entries = answers[0].resources[0]
+            responses = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, full)])
+            code, message, _kind, _name, entries = responses[0].resources[0]
             if code == _UNKNOWN_TOPIC:
                 return None
             if code:
@@ -168,16 +171,16 @@ class KafkaBroker:
         return TopicSpec(name, partitions, {entry[0]: entry[1] or "" for entry in entries})
 
     async def delete_topic(self, name: str) -> bool:
-        """Delete it and wait until it is gone."""
+        """Delete the topic and wait until no broker lists it. False when it did not exist."""
         full = self._name(name)
         with translated(f"the topic {full} cannot be deleted", self._options.bootstrap_servers):
-            answer = await (await self._started_admin()).delete_topics([full])
-            for _, code, *_rest in answer.topic_error_codes:
+            response = await (await self._started_admin()).delete_topics([full])
+            for _, code, *_rest in response.topic_error_codes:
                 if code == _UNKNOWN_TOPIC:
                     return False
                 if code:
                     raise for_code(code)
-        await self._until(full, lambda found: not found)
+        await self._wait_for_partitions(full, lambda found: not found)
         return True
 
     async def delete_records(self, name: str, before: Mapping[int, int]) -> None:
@@ -186,7 +189,7 @@ class KafkaBroker:
         wanted = {TopicPartition(full, number): RecordsToDelete(offset) for number, offset in before.items()}
         with translated(f"records of {full} cannot be deleted", self._options.bootstrap_servers):
             if not await self._partitions(full):
-                raise TopicMissing(f"the topic {full} is not there")
+                raise TopicMissing(f"the topic {full} does not exist")
             await (await self._started_admin()).delete_records(wanted)
 
     async def publish(self, topic: str, messages: Sequence[Message]) -> None:
@@ -234,7 +237,7 @@ class KafkaBroker:
         self, topic: str, group: str, listener: GroupListener
     ) -> AsyncIterator[GroupReader]:
         """Join the group for the topic."""
-        await self._count(topic)
+        await self._existing_partitions(topic)
         async with open_group_reader(self._options, self._name(topic), self._name(group), listener) as reader:
             yield reader
 
@@ -243,20 +246,20 @@ class KafkaBroker:
         self, topic: str, partitions: Sequence[int] | None = None
     ) -> AsyncIterator[TableReader]:
         """Read partitions from their beginning."""
-        numbers = range(await self._count(topic)) if partitions is None else partitions
+        numbers = range(await self._existing_partitions(topic)) if partitions is None else partitions
         async with open_table_reader(self._options, self._name(topic), numbers) as reader:
             yield reader
 
-    async def _count(self, topic: str) -> int:
+    async def _existing_partitions(self, topic: str) -> int:
         partitions = await self._partitions(self._name(topic))
         if not partitions:
-            raise TopicMissing(f"the topic {self._name(topic)} is not there")
+            raise TopicMissing(f"the topic {self._name(topic)} does not exist")
         return partitions
 
 
 @asynccontextmanager
 async def open_kafka(options: KafkaOptions) -> AsyncIterator[KafkaBroker]:
-    """A broker for as long as the context lasts.
+    """A broker on a Kafka cluster; leaving the context closes its clients.
 
     Raises:
         UsageError: the options do not fit together.

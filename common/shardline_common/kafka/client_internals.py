@@ -3,7 +3,7 @@
 aiokafka 0.14 has no public way to do these things. pyproject.toml excludes later minor versions, and
 tests/unit/test_aiokafka_internals.py fails where a version has moved one of them.
 """
-# ruff: noqa: SLF001 - this module exists for it
+# ruff: noqa: SLF001 - the purpose of this module
 
 from collections.abc import Callable
 from typing import Any
@@ -17,12 +17,12 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 
 def has_brokers(admin: AIOKafkaAdminClient) -> bool:
-    """Whether the client knows a broker. One whose token was refused starts, and knows none."""
+    """Whether the client has a broker. A client whose token was refused starts, but has none."""
     return bool(admin._client.cluster.brokers())
 
 
 async def topic_metadata(admin: AIOKafkaAdminClient, topic: str) -> dict[str, Any] | None:
-    """The metadata of a topic: error_code, topic, partitions. None where the answer has none.
+    """The metadata of a topic: error_code, topic, partitions. None when the response has none.
 
     The public call lets a broker with auto.create.topics.enable create the topic.
     """
@@ -32,9 +32,9 @@ async def topic_metadata(admin: AIOKafkaAdminClient, topic: str) -> dict[str, An
 
 
 async def connect_once(bootstrap_servers: str, **arguments: Any) -> None:
-    """Connect to the first bootstrap server and close; raises the client's error.
+    """Connect to the first bootstrap server and close the connection. Raises the client's error.
 
-    Starting a client says only that no broker let it in.
+    Starting a client reports only that no broker accepted it, without the cause.
     """
     host, port, _ = collect_hosts(bootstrap_servers)[0]
     connection = await create_conn(host, port, **arguments)
@@ -42,15 +42,15 @@ async def connect_once(bootstrap_servers: str, **arguments: Any) -> None:
 
 
 def generation(consumer: AIOKafkaConsumer) -> int:
-    """The generation of the group that the member is in; -1 outside of one."""
+    """The member's generation of its group; -1 while it is not a member."""
     return int(consumer._coordinator.generation)
 
 
 def commit_only_while(consumer: AIOKafkaConsumer, allowed: Callable[[], bool]) -> None:
-    """Let commits raise IllegalGenerationError unless `allowed` at the moment the request is made.
+    """Make commits raise IllegalGenerationError unless `allowed()` is true when the request is made.
 
-    aiokafka commits with the generation that it has when the request is made. After the coordinator forgot
-    the member that is -1, which Kafka takes, for an empty group, as a commit from outside.
+    aiokafka commits with the generation that it has when the request is made. After the coordinator removed
+    the member, that is -1. For an empty group Kafka accepts this as a commit from outside the group.
     """
     coordinator = consumer._coordinator
     send = coordinator._do_commit_offsets
@@ -64,9 +64,9 @@ def commit_only_while(consumer: AIOKafkaConsumer, allowed: Callable[[], bool]) -
 
 
 def check_group_errors(consumer: AIOKafkaConsumer) -> None:
-    """Raise what the coordinator's background task met, such as a missing right.
+    """Raise the error of the coordinator's background task, such as a missing right.
 
-    A poll raises it as well, but only where the member has partitions to ask for.
+    A poll raises it as well, but only while the member has partitions to read.
     """
     consumer._coordinator.check_errors()
 
@@ -82,7 +82,7 @@ def seek_to_beginning(consumer: AIOKafkaConsumer, where: TopicPartition) -> None
 
 
 async def close_connections(consumer: AIOKafkaConsumer) -> None:
-    """Close the connections of a consumer, also where its `stop` failed before it came to them."""
+    """Close the connections of a consumer, even when its `stop` failed before it closed them."""
     await consumer._client.close()
 
 

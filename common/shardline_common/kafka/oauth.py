@@ -13,10 +13,10 @@ from aiokafka.errors import KafkaConnectionError
 from shardline_common.errors import BrokerUnavailable, UsageError
 from shardline_common.http.client import (
     OK,
-    AnswerTooLarge,
     HttpConnectionError,
     HttpOptions,
     HttpRequest,
+    ResponseTooLarge,
     open_http,
 )
 from shardline_common.http.tls import tls_context
@@ -25,7 +25,7 @@ from shardline_common.http.urls import encoded
 _SECONDS = 10.0
 _DEFAULT_LIFETIME = 60.0
 _RENEW_AT = 0.8
-_MOST_BYTES = 1 << 20
+_MAX_BYTES = 1 << 20
 _HINT = (
     "check KAFKA_SASL_OAUTHBEARER_TOKEN_URL, KAFKA_SASL_OAUTHBEARER_CLIENT_ID, "
     "KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET and KAFKA_SASL_OAUTHBEARER_SCOPE"
@@ -34,7 +34,7 @@ _HINT = (
 
 @dataclass(frozen=True, slots=True)
 class OAuthOptions:
-    """A token endpoint, and the client that asks it."""
+    """A token endpoint and the client's credentials there."""
 
     token_url: str
     client_id: str
@@ -43,7 +43,7 @@ class OAuthOptions:
     ca_file: str | None = None
 
     def check(self) -> None:
-        """Raise UsageError where the CA bundle cannot be read."""
+        """Raise UsageError when the CA bundle cannot be read."""
         try:
             tls_context(self.ca_file)
         except UsageError as error:
@@ -52,7 +52,7 @@ class OAuthOptions:
     @property
     def http(self) -> HttpOptions:
         """The options of the endpoint's client."""
-        # RFC 6749 wants both form-encoded before they are joined.
+        # RFC 6749 requires both to be form-encoded before they are joined.
         pair = f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}"
         return HttpOptions(
             url=encoded(self.token_url),
@@ -62,41 +62,41 @@ class OAuthOptions:
             },
             ca_file=self.ca_file,
             total_seconds=_SECONDS,
-            max_bytes=_MOST_BYTES,
+            max_bytes=_MAX_BYTES,
         )
 
 
 class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
-    """Provides the token of every connection of this process, and renews it before it expires."""
+    """Provides the token for every connection of this process, and renews it before it expires."""
 
     def __init__(self, options: OAuthOptions) -> None:
         self._options = options
-        self._asking = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._token = ""
         self._renew_at = 0.0
 
     def check(self) -> None:
-        """Raise UsageError where the CA bundle cannot be read."""
+        """Raise UsageError when the CA bundle cannot be read."""
         self._options.check()
 
     async def token(self) -> str:
-        """The token for aiokafka, which expects its own error for a connection that failed."""
+        """The token, for aiokafka. Raises KafkaConnectionError, by which a connection of aiokafka fails."""
         try:
             return await self.current()
         except BrokerUnavailable as error:
             raise KafkaConnectionError(str(error)) from error
 
     async def current(self) -> str:
-        """A token that is still valid for some time.
+        """A token that has at least a fifth of its lifetime left.
 
         Raises:
             BrokerUnavailable: the endpoint cannot be reached, or refuses the client.
         """
-        async with self._asking:
+        async with self._lock:
             if not self._token or time.monotonic() >= self._renew_at:
-                asked_at = time.monotonic()
+                requested_at = time.monotonic()
                 self._token, lifetime = await self._request()
-                self._renew_at = asked_at + _RENEW_AT * lifetime
+                self._renew_at = requested_at + _RENEW_AT * lifetime
             return self._token
 
     async def _request(self) -> tuple[str, float]:
@@ -105,18 +105,17 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
         request = HttpRequest("POST", body=urlencode(form).encode())
         try:
             async with open_http(options.http) as client:
-                answer = await client.send(request)
-            body = orjson.loads(answer.body)
+                response = await client.send(request)
+            body = orjson.loads(response.body)
         except HttpConnectionError as error:
             raise self._unavailable(error.name) from error
-        except (AnswerTooLarge, ValueError, UsageError) as error:
+        except (ResponseTooLarge, ValueError, UsageError) as error:
             raise self._unavailable(type(error).__name__) from error
         fields = body if isinstance(body, dict) else {}
         token, lifetime = fields.get("access_token"), fields.get("expires_in")
-        if answer.status != OK or not isinstance(token, str) or not token:
-            raise self._unavailable(f"{answer.status} {str(fields.get('error', ''))[:100]}".strip())
+        if response.status != OK or not isinstance(token, str) or not token:
+            raise self._unavailable(f"{response.status} {str(fields.get('error', ''))[:100]}".strip())
         return token, float(lifetime) if isinstance(lifetime, int | float) else _DEFAULT_LIFETIME
 
     def _unavailable(self, why: str) -> BrokerUnavailable:
-        about = f"{self._options.token_url} gives no token for Kafka ({why})"
-        return BrokerUnavailable(about, hint=_HINT)
+        return BrokerUnavailable(f"{self._options.token_url} gives no token for Kafka ({why})", hint=_HINT)

@@ -20,8 +20,8 @@ _OAUTH_SETTINGS = (
 class KafkaOptions:
     """How to reach Kafka. `prefix` covers topics, groups and transactional ids.
 
-    `replication_factor` -1 is the default of the broker; `compression` that of documents; `tokens` provides
-    tokens where `sasl_mechanism` is OAUTHBEARER.
+    `replication_factor` -1 selects the broker's default. `compression` is the codec of documents; None: no
+    compression. `tokens` provides tokens when `sasl_mechanism` is OAUTHBEARER.
     """
 
     bootstrap_servers: str
@@ -78,15 +78,15 @@ class KafkaOptions:
             except OSError as error:
                 raise UsageError(
                     f"KAFKA_SSL_CERTFILE: {self.ssl_certfile} cannot be used: {error}",
-                    hint="see that KAFKA_SSL_KEYFILE is its key, and KAFKA_SSL_KEY_PASSWORD that of the key",
+                    hint="check KAFKA_SSL_KEYFILE and KAFKA_SSL_KEY_PASSWORD",
                 ) from None
         return context
 
     def client(self) -> dict[str, Any]:
-        """The arguments of every client.
+        """The arguments of every aiokafka client.
 
         Raises:
-            BrokerUnavailable: a TLS file cannot be used; it may be replaced right now.
+            BrokerUnavailable: a TLS file cannot be used. A rotation may be replacing it; call again.
         """
         try:
             context = self._tls()
@@ -105,7 +105,7 @@ class KafkaOptions:
         }
 
     async def connect(self) -> None:
-        """Connect once, for the error: starting a client says only that no broker let it in."""
+        """Connect once and close, in order to raise the cause that starting a client does not report."""
         if self.tokens is not None:
             await self.tokens.current()
         await connect_once(**self.client())

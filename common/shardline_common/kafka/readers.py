@@ -58,7 +58,7 @@ async def _stop(consumer: AIOKafkaConsumer) -> None:
         try:
             await consumer.stop()
         finally:
-            # `stop` ends early where the consumer waits to fetch again from a broker that is away.
+            # `stop` fails early when the consumer waits to fetch again from a broker that is down.
             await close_connections(consumer)
 
     await close_shielded(stop)
@@ -69,18 +69,18 @@ def _record(found: Any) -> Record:
 
 
 class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
-    """Passes rebalances on. What a callback raises is kept for the next poll, because aiokafka swallows it.
+    """Calls a GroupListener. An error of a callback is kept for the next poll, because aiokafka swallows it.
 
-    aiokafka fetches from the committed offsets while the `assigned` callback still runs. Only the partitions
-    in `sought`, with the positions that the callback gave them, are read. `epoch` counts rebalances,
-    `seeks` the seeks of each partition.
+    aiokafka fetches from the committed offsets while the `assigned` callback still runs. So only partitions
+    in `sought` are read, from the positions that the callback gave them. `epoch` counts rebalances, `seeks`
+    the seeks of each partition. `assigned_generation` is that of the current assignment, -1 without one.
     """
 
     def __init__(self, listener: GroupListener) -> None:
         self._listener = listener
         self.error: BaseException | None = None
         self.generation: Callable[[], int] = lambda: -1
-        self.assigned_in = -1
+        self.assigned_generation = -1
         self.epoch = 0
         self.joined = False
         self.sought: dict[int, int] = {}
@@ -98,11 +98,11 @@ class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
     def _start_epoch(self, *, joined: bool) -> None:
         self.epoch += 1
         self.joined = joined
-        self.assigned_in = self.generation() if joined else -1
+        self.assigned_generation = self.generation() if joined else -1
         self.sought.clear()
 
     def check(self) -> None:
-        """Raise what a callback raised since the last check."""
+        """Raise the error that a callback raised since the last check."""
         if self.error is not None:
             error, self.error = self.error, None
             raise error
@@ -149,7 +149,9 @@ class _KafkaGroupReader:
 
     def guard_commits(self) -> None:
         """Refuse commits of another generation than that of the assignment."""
-        commit_only_while(self._consumer, lambda: generation(self._consumer) == self._listener.assigned_in)
+        commit_only_while(
+            self._consumer, lambda: generation(self._consumer) == self._listener.assigned_generation
+        )
         self._listener.generation = lambda: generation(self._consumer)
 
     def subscribe(self) -> None:
@@ -176,7 +178,7 @@ class _KafkaGroupReader:
                 except _STALE:
                     return False
         except BrokerUnavailable as error:
-            _log.info("the offsets were not committed, which are only hints: %s", error)
+            _log.info("offsets were not committed (they are only hints): %s", error)
             return False
         return True
 
@@ -217,7 +219,7 @@ class _KafkaGroupReader:
                 raise
             found = dict.fromkeys(wanted, ())
         # A getmany that is under way continues through a rebalance, from the committed offsets, and through
-        # a seek. What it returns then is dropped, and the partition is read again from where it was sought.
+        # a seek. Its records are dropped then, and the partition is read again from the position sought.
         moved = [
             number
             for number in numbers
@@ -229,12 +231,12 @@ class _KafkaGroupReader:
         return {where: items for where, items in found.items() if where.partition not in moved}
 
     async def _wait(self, timeout: float) -> Mapping[int, Sequence[Record]]:
-        """Wait without reading. The coordinator must see a poll: ask for a partition that does not exist."""
+        """Wait without reading. The coordinator must see a poll, so poll a partition that does not exist."""
         with translated(f"{self._topic} cannot be read", self._options.bootstrap_servers):
             if self._listener.joined:
                 await self._consumer.getmany(TopicPartition(self._topic, 1 << 30), timeout_ms=0)
             else:
-                # A member that may not join gets no error until it is asked for.
+                # The error of a member that has no right to join is raised only by this call.
                 check_group_errors(self._consumer)
         self._listener.changed.clear()
         with suppress(TimeoutError):

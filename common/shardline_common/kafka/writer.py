@@ -20,7 +20,7 @@ from shardline_common.runtime.tasks import close_shielded, start_shielded
 
 
 async def stop_producer(producer: AIOKafkaProducer) -> None:
-    """Stop a producer, and close its connections also where its `stop` fails."""
+    """Stop a producer, and close its connections even when its `stop` fails."""
 
     async def stop() -> None:
         try:
@@ -76,10 +76,10 @@ class _KafkaWriter:
             yield transaction
             with transaction.translated():
                 async with asyncio.timeout(2 * self._options.request_timeout_ms / 1000):
-                    await transaction.delivered()
+                    await transaction.await_deliveries()
                     await self._producer.commit_transaction()
         except BaseException:
-            transaction.forget()
+            transaction.discard()
             await self._abort()
             raise
         self._broken = False
@@ -96,29 +96,30 @@ class _KafkaTransaction:
         self._producer = producer
         self._options = options
         self._failure = failure
-        self._whole = True
+        self._complete = True
         self._deliveries: list[asyncio.Future[Any]] = []
 
     def translated(self) -> AbstractContextManager[None]:
         return translated(self._failure, self._options.bootstrap_servers)
 
     async def send(self, topic: str, messages: Sequence[Message]) -> None:
-        whole, self._whole = self._whole, False
+        # Incomplete while a send runs: one that is cancelled or fails must not be committed.
+        complete, self._complete = self._complete, False
         with self.translated():
             try:
                 await self._send(self._options.prefix + topic, messages)
             except IllegalOperation:
                 await self._raise_refusal()
-        self._whole = whole
+        self._complete = complete
 
     async def _raise_refusal(self) -> NoReturn:
-        # aiokafka gives a transaction up when a batch was refused; the error is in the batch's delivery.
+        # aiokafka fails a transaction when a batch was refused; the error is in the batch's delivery.
         async with asyncio.timeout(self._options.request_timeout_ms / 1000):
             await asyncio.gather(*self._deliveries)
-        raise BrokerUnavailable(f"{self._failure}: the client gave the transaction up")
+        raise BrokerUnavailable(f"{self._failure}: the client failed the transaction")
 
     async def _send(self, name: str, messages: Sequence[Message]) -> None:
-        placed: dict[int, list[Message]] = {}
+        by_partition: dict[int, list[Message]] = {}
         for message in messages:
             if message.partition is None:
                 sent = await self._producer.send(
@@ -126,8 +127,8 @@ class _KafkaTransaction:
                 )
                 self._deliveries.append(sent)
             else:
-                placed.setdefault(message.partition, []).append(message)
-        for number, items in placed.items():
+                by_partition.setdefault(message.partition, []).append(message)
+        for number, items in by_partition.items():
             await self._send_batches(name, number, items)
 
     async def _send_batches(self, topic: str, partition: int, messages: Iterable[Message]) -> None:
@@ -143,12 +144,12 @@ class _KafkaTransaction:
         batch.close()
         self._deliveries.append(await self._producer.send_batch(batch, topic, partition=partition))
 
-    async def delivered(self) -> None:
-        if not self._whole:
+    async def await_deliveries(self) -> None:
+        if not self._complete:
             raise BrokerUnavailable(f"{self._failure}: a send was interrupted")
         await asyncio.gather(*self._deliveries)
 
-    def forget(self) -> None:
+    def discard(self) -> None:
         for delivery in self._deliveries:
             delivery.cancel()
             if delivery.done() and not delivery.cancelled():

@@ -1,4 +1,4 @@
-"""A broker in memory, which keeps the promises of the port in one process. `shardline run` uses it."""
+"""A broker in memory, for one process. `shardline run` uses it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ class MemoryBroker:
         self._changed = asyncio.Event()
 
     async def check(self) -> None:
-        """It always answers."""
+        """Succeeds always."""
 
     async def create_topic(self, spec: TopicSpec) -> bool:
         """Create the topic; False when it exists."""
@@ -66,7 +66,7 @@ class MemoryBroker:
         try:
             return self._topics[name]
         except KeyError:
-            raise TopicMissing(f"the topic {name} is not there") from None
+            raise TopicMissing(f"the topic {name} does not exist") from None
 
     async def publish(self, topic: str, messages: Sequence[Message]) -> None:
         """Write at once."""
@@ -77,13 +77,13 @@ class MemoryBroker:
         checked = [(self.topic(name), messages) for name, messages in writes]
         for topic, messages in checked:
             for message in messages:
-                topic.place(message)
+                topic.partition_of(message)
         for topic, messages in checked:
             topic.append(messages)
         self.wake()
 
     def wake(self) -> None:
-        """Wake all who wait for a change."""
+        """Wake all tasks that wait for a change."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -112,7 +112,7 @@ class MemoryBroker:
     async def group_reader(
         self, topic: str, group: str, listener: GroupListener
     ) -> AsyncIterator[GroupReader]:
-        """Join the group at the first poll, when the caller has the reader that its listener needs."""
+        """Open a reader. It joins the group at its first poll, because the listener's callbacks need it."""
         self.topic(topic)
         members = self._groups.setdefault((topic, group), _Group(self, topic))
         reader = _MemoryGroupReader(self, members, topic, listener)
@@ -192,7 +192,7 @@ class _MemoryTableReader:
 
 
 class _Group:
-    """A group. Partitions are assigned anew, round robin, whenever a member joins or leaves."""
+    """A consumer group. Partitions are assigned again, round robin, whenever a member joins or leaves."""
 
     def __init__(self, broker: MemoryBroker, topic: str) -> None:
         self._broker = broker
@@ -262,11 +262,11 @@ class _MemoryGroupReader:
             await self._group.join(self)
         self._sought.clear()
         if not self._readable(partitions):
-            # Also with a time-out of 0 other tasks must run.
+            # Other tasks must run even when the time-out is 0.
             await (self._broker.wait_for_change(timeout) if timeout > 0 else asyncio.sleep(0))
         else:
             await asyncio.sleep(0)
-        # Records of a partition that was sought meanwhile are for the next poll.
+        # The next poll reads a partition that was sought during this one.
         wanted = self.positions if partitions is None else partitions
         return self._read([number for number in wanted if number not in self._sought], max_records)
 
@@ -277,14 +277,14 @@ class _MemoryGroupReader:
             logs[number].has_records(self.positions[number]) for number in wanted if number in self.positions
         )
 
-    def _read(self, partitions: Sequence[int], most: int) -> dict[int, list[Record]]:
+    def _read(self, partitions: Sequence[int], max_records: int) -> dict[int, list[Record]]:
         logs = self._broker.topic(self._topic).logs
         found: dict[int, list[Record]] = {}
         for number in partitions:
-            if most <= 0 or number not in self.positions:
+            if max_records <= 0 or number not in self.positions:
                 continue
             try:
-                records = self._next(logs[number], number, most)
+                records = self._next(logs[number], number, max_records)
             except OffsetOutOfRange:
                 # The records of other partitions must reach the caller first; the next poll raises.
                 if found:
@@ -292,13 +292,13 @@ class _MemoryGroupReader:
                 raise
             if records:
                 found[number] = records
-                most -= len(records)
+                max_records -= len(records)
                 self.positions[number] = records[-1].offset + 1
         return found
 
-    def _next(self, log: PartitionLog, number: int, most: int) -> list[Record]:
+    def _next(self, log: PartitionLog, number: int, max_records: int) -> list[Record]:
         position = self.positions[number]
         try:
-            return log.read(log.start if position < 0 else position, most)
+            return log.read(log.start if position < 0 else position, max_records)
         except OffsetOutOfRange as error:
             raise OffsetOutOfRange(str(error), partitions=(number,)) from None

@@ -32,7 +32,7 @@ def partition_for(key: bytes, partitions: int) -> int:
 
 @dataclass(slots=True)
 class PartitionLog:
-    """One partition: records from `start` on; compaction may leave gaps in the offsets."""
+    """The log of one partition: offsets from `start` up to `end`. Compaction may leave gaps in them."""
 
     start: int = 0
     end: int = 0
@@ -46,8 +46,8 @@ class PartitionLog:
         self.size += _size(record)
         self.end += 1
 
-    def read(self, offset: int, most: int) -> list[Record]:
-        """Records from `offset` on.
+    def read(self, offset: int, max_records: int) -> list[Record]:
+        """Up to `max_records` records from `offset` on.
 
         Raises:
             OffsetOutOfRange: below the start or beyond the end.
@@ -61,11 +61,11 @@ class PartitionLog:
         # Without compaction offsets are dense, which gives the index. A compacted log is small.
         skip = offset - self.records[0].offset
         if len(self.records) == self.end - self.records[0].offset:
-            return list(islice(self.records, max(0, skip), max(0, skip) + most))
-        return list(islice((record for record in self.records if record.offset >= offset), most))
+            return list(islice(self.records, max(0, skip), max(0, skip) + max_records))
+        return list(islice((record for record in self.records if record.offset >= offset), max_records))
 
     def has_records(self, offset: int) -> bool:
-        """Whether a read from `offset` on (-1: the start) would give records, or raise."""
+        """Whether a read from `offset` on (-1: the start) would return records or raise."""
         if offset < 0:
             return self.end > self.start
         return not self.start <= offset <= self.end or self.end > offset
@@ -82,7 +82,7 @@ class PartitionLog:
             self.trim(self.records[0].offset + 1)
 
     def compact(self) -> None:
-        """Keep only the last record of each key. Waits until the log has 1,000 records."""
+        """Keep only the last record of each key. Does nothing while the log has fewer than 1,000 records."""
         if len(self.records) < _COMPACT_FROM:
             return
         latest = {record.key: record for record in self.records}
@@ -95,24 +95,25 @@ def _size(record: Record) -> int:
 
 
 class MemoryTopic:
-    """A topic: its settings and its logs."""
+    """A topic: its settings and the logs of its partitions."""
 
     def __init__(self, spec: TopicSpec) -> None:
         self.spec = spec
         self.logs = [PartitionLog() for _ in range(spec.partitions)]
-        self._most = int(spec.config.get("max.message.bytes", 1 << 30))
+        self._max_message_bytes = int(spec.config.get("max.message.bytes", 1 << 30))
         self._retention = int(spec.config.get("retention.bytes", -1))
         self._compacted = "compact" in spec.config.get("cleanup.policy", "delete")
 
-    def place(self, message: Message) -> int:
+    def partition_of(self, message: Message) -> int:
         """The partition of a message.
 
         Raises:
             BrokerUnavailable: the message is larger than the topic allows.
         """
-        if len(message.value or b"") + len(message.key) > self._most:
+        if len(message.value or b"") + len(message.key) > self._max_message_bytes:
             raise BrokerUnavailable(
-                f"a message of {len(message.value or b'')} bytes is over max.message.bytes {self._most}"
+                f"a message of {len(message.value or b'')} bytes is over max.message.bytes "
+                f"{self._max_message_bytes}"
             )
         if message.partition is not None:
             return message.partition
@@ -122,7 +123,7 @@ class MemoryTopic:
         """Add committed messages."""
         touched = set()
         for message in messages:
-            number = self.place(message)
+            number = self.partition_of(message)
             self.logs[number].append(number, message)
             touched.add(number)
         for number in touched:

@@ -1,4 +1,4 @@
-"""An object store in memory, with faults on demand. Simulations, tests and `preview` use it."""
+"""An object store in memory, which can inject faults. Simulations, tests and `preview` use it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -7,36 +7,39 @@ from pathlib import Path
 
 from shardline_common.errors import ObjectExists, ObjectMissing
 from shardline_common.ports.store import ObjectInfo
-from shardline_common.storage.object_keys import checked
+from shardline_common.storage.object_keys import checked_key
 
 CHUNK = 1 << 20
 
 Fault = Callable[[str, str, str], None]
-"""Called with ("before" | "after", operation, key). Raising loses the request, or its answer."""
+"""Called with ("before" | "after", operation, key).
+
+To raise before an operation is to lose the request; to raise after it is to lose the response.
+"""
 
 
 class MemoryStore:
-    """Implements `shardline_common.ports.broker.ObjectStore` on a dict."""
+    """Implements `ports.store.ObjectStore` on a dict."""
 
     def __init__(self, fault: Fault = lambda _when, _operation, _key: None) -> None:
         self._objects: dict[str, bytes] = {}
         self._fault = fault
 
     @classmethod
-    def holding(cls, other: "MemoryStore") -> "MemoryStore":
-        """A store without faults that has the objects of `other`."""
+    def copy_of(cls, other: "MemoryStore") -> "MemoryStore":
+        """A store without faults that has the same objects as `other`."""
         store = cls()
-        store._objects = dict(other._objects)  # noqa: SLF001 - of our own kind
+        store._objects = dict(other._objects)  # noqa: SLF001 - the same class
         return store
 
     @property
     def uri(self) -> str:
-        """A name for messages."""
+        """A fixed name, for messages."""
         return "memory://"
 
     async def create(self, key: str, body: bytes | Path, *, content_type: str = "application/json") -> None:  # noqa: ARG002 - nothing serves it
         """Create the object, or raise ObjectExists."""
-        checked(key)
+        checked_key(key)
         self._fault("before", "create", key)
         data = body if isinstance(body, bytes) else await asyncio.to_thread(body.read_bytes)
         await asyncio.sleep(0)

@@ -1,7 +1,7 @@
 """The port of a broker. `shardline_common.kafka` and `shardline_common.memory` implement it.
 
-The contract stands here, once; all implementations pass tests/contract/. Every method may raise the
-errors named in its docstring and `asyncio.CancelledError`; foreign exceptions never cross a port.
+The contract is documented only here; all implementations pass tests/contract/. A method raises only the
+errors named in its docstring and `asyncio.CancelledError`, never an exception of a client library.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -56,8 +56,8 @@ class TransactionalWriter(Protocol):
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         """Run the body in a transaction. Leaving the context awaits every delivery, then commits.
 
-        When the body or a delivery fails, nothing becomes visible and the error is raised. The writer is
-        unusable then: close it, open a new one, and read the last committed state again.
+        When the body or a delivery fails, nothing becomes visible and the error is raised. The writer cannot
+        be used again: close it, open a new one, and read the last committed state again.
 
         Raises:
             Fenced: a newer writer of the id exists.
@@ -67,7 +67,7 @@ class TransactionalWriter(Protocol):
 
 
 class GroupReader(Protocol):
-    """A member of a consumer group, which reads committed records of one topic.
+    """A member of a consumer group that reads committed records of one topic.
 
     A newly assigned partition has no position and is not read until `seek` is called for it: by the
     `assigned` callback, or by a task that it starts.
@@ -78,9 +78,9 @@ class GroupReader(Protocol):
     ) -> Mapping[int, Sequence[Record]]:
         """Read records of the named partitions (None: all assigned), in offset order.
 
-        Returns {} when nothing came within `timeout` seconds.
+        Returns {} when there was no record within `timeout` seconds.
 
-        A member that does not poll is removed from the group: poll with no partition to stay a member.
+        A member that does not poll is removed from the group. A poll of no partitions keeps the membership.
 
         Raises:
             OffsetOutOfRange: a position is not in the log; seek, and poll again.
@@ -94,12 +94,12 @@ class GroupReader(Protocol):
         """
 
     async def commit(self, offsets: Mapping[int, int]) -> bool:
-        """Commit the next offsets of the group, which are only hints. False when the assignment is over."""
+        """Commit the group's next offsets, by partition. They are only hints. False after a rebalance."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupListener:
-    """The callbacks of a GroupReader. They are awaited during a rebalance and must not raise."""
+    """Callbacks of a GroupReader: they take partitions, are awaited in a rebalance, and must not raise."""
 
     assigned: Callable[[Sequence[int]], Awaitable[None]]
     revoked: Callable[[Sequence[int]], Awaitable[None]]
@@ -128,7 +128,7 @@ class Broker(Protocol):
     async def create_topic(self, spec: TopicSpec) -> bool:
         """Create the topic; False when a topic of that name exists, which is left unchanged.
 
-        Also False where this client has no right to create it, and it exists.
+        Also False when it exists and this client has no right to create it.
         """
 
     async def topics(self) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""The port of time: what waits or stamps takes a Clock, so that tests and simulations own the time."""
+"""The port of time. Code that waits or records times takes a Clock; tests pass a virtual one."""
 
 from datetime import datetime
 from typing import Protocol
@@ -8,10 +8,10 @@ class Clock(Protocol):
     """Wall time for records, monotonic time for deadlines, and sleep."""
 
     def now(self) -> datetime:
-        """Wall time in UTC. It must not decide rows, their order or their place."""
+        """Wall time in UTC. Rows, their order and their shards must not depend on it."""
 
     def monotonic(self) -> float:
         """Seconds since an arbitrary start; never less than before."""
 
     async def sleep(self, seconds: float) -> None:
-        """Wait. May be cancelled."""
+        """Wait for `seconds`. May be cancelled."""

@@ -1,7 +1,7 @@
 """The port of an object store. `shardline_common.storage` and `shardline_common.memory` implement it.
 
-The contract stands here, once; all implementations pass tests/contract/. Every method may raise the
-errors named in its docstring and `asyncio.CancelledError`; foreign exceptions never cross a port.
+The contract is documented only here; all implementations pass tests/contract/. A method raises only the
+errors named in its docstring and `asyncio.CancelledError`, never an exception of a client library.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -31,9 +31,9 @@ class ObjectStore(Protocol):
         """The root as users write it: `s3://bucket/prefix`, or a directory."""
 
     async def create(self, key: str, body: bytes | Path, *, content_type: str = "application/json") -> None:
-        """Create the object whole or not at all. Of many writers of one key exactly one succeeds.
+        """Create the object completely or not at all. Of many writers of one key exactly one succeeds.
 
-        A writer whose first answer was lost may get ObjectExists for its own object.
+        A writer whose first response was lost may get ObjectExists for its own object.
 
         Raises:
             ObjectExists: there is an object under the key.
@@ -48,7 +48,7 @@ class ObjectStore(Protocol):
     def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         """The objects whose key starts with `prefix` and sorts behind `start_after`.
 
-        Within one folder they come by key in byte order. Stores differ in how they order folders among files.
+        Within one folder they are sorted by key in byte order; stores order folders among files differently.
         """
 
     async def delete(self, keys: Sequence[str]) -> None:

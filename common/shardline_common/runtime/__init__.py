@@ -1,1 +1,1 @@
-"""What every process needs to run: tasks, threads, retries, signals, failpoints, files."""
+"""Helpers of every process: tasks, threads, retries, signals, failpoints, files, time."""

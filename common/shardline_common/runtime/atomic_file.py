@@ -1,4 +1,4 @@
-"""A local file that appears whole or not at all: written beside its name, synced, renamed."""
+"""A local file that appears completely or not at all: written beside its path, synced, renamed."""
 
 import os
 from contextlib import suppress
@@ -12,10 +12,10 @@ from shardline_common.runtime.threads import run_in_thread
 
 
 class AtomicFile:
-    """Takes its name when the context ends without an error; after an error nothing is left.
+    """A file that appears at its path when the context ends without an error. After an error nothing is left.
 
-    The first write, or else the end of the context, makes the file and the folders above it. Blocking.
-    Every method raises UsageError where the file cannot be written.
+    The first write, else the end of the context, creates the folders above it. All methods block, and raise
+    UsageError when the file cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,7 +36,7 @@ class AtomicFile:
             self._discard()
 
     def write(self, data: bytes) -> int:
-        """Append; gives the number of bytes."""
+        """Append. Returns the number of bytes."""
         try:
             return self._opened().write(data)
         except OSError as error:
@@ -71,7 +71,7 @@ class AtomicFile:
 
 
 class AsyncAtomicFile:
-    """An AtomicFile for coroutines: the same, on threads."""
+    """An AtomicFile for coroutines: its calls run on threads."""
 
     def __init__(self, path: Path) -> None:
         self._file = AtomicFile(path)

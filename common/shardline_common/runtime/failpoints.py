@@ -1,7 +1,8 @@
-"""Failpoints: named places at which a test kills or stops the process. Without SHARDLINE_FAILPOINTS no-ops.
+"""Failpoints: named places in the code at which a test kills or stops the process.
 
-`SHARDLINE_FAILPOINTS="worker.after_data=kill@3,producer.before_commit=stop"` sends SIGKILL at the third
-passage of the one, and SIGSTOP at the first passage of the other. For tests and drills only.
+`SHARDLINE_FAILPOINTS="worker.after_data=kill@3,producer.after_commit=stop"` sends SIGKILL at the third
+passage of the first, and SIGSTOP at the first passage of the second. Without the variable a failpoint does
+nothing. For tests and drills only.
 """
 
 import os
@@ -45,7 +46,7 @@ _armed: dict[str, _Armed] = {}
 
 
 def failpoint(name: str) -> None:
-    """Count a passage of the failpoint; send the signal where it is armed for this one."""
+    """Count a passage of the failpoint. Send the signal when it is armed for this passage."""
     if not _armed:
         return
     armed = _armed.get(name)
@@ -57,18 +58,18 @@ def failpoint(name: str) -> None:
 
 
 def arm(environ: Mapping[str, str]) -> None:
-    """Arm the failpoints of the environment.
+    """Arm the failpoints that the environment names, and disarm all others.
 
     Raises:
-        UsageError: there is no such failpoint or action.
+        UsageError: the variable names an unknown failpoint or action.
     """
     _armed.clear()
     for part in filter(None, environ.get(VARIABLE, "").split(",")):
-        name, _, order = part.partition("=")
-        action, _, passages = order.partition("@")
+        name, _, command = part.partition("=")
+        action, _, passages = command.partition("@")
         if name not in POINTS or action not in _SIGNALS or not (passages or "1").isdecimal():
             raise UsageError(
                 f"{VARIABLE}: '{part}' is not a failpoint",
-                hint=f"NAME=kill|stop[@N], with NAME one of {', '.join(POINTS)}",
+                hint=f"write NAME=kill|stop[@N], with NAME one of {', '.join(POINTS)}",
             )
         _armed[name] = _Armed(_SIGNALS[action], int(passages or "1"))

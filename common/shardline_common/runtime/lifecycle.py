@@ -1,4 +1,4 @@
-"""The end of a long-running process: signals, and time to finish."""
+"""Stopping a long-running process: signals and the grace period."""
 
 import asyncio
 import logging
@@ -16,8 +16,8 @@ _log = logging.getLogger(__name__)
 async def run_until_stopped(work: Callable[[], Awaitable[None]], grace: float) -> None:
     """Run the work until it ends, or until SIGTERM or SIGINT.
 
-    1. The first signal cancels the work, which has `grace` seconds to end. 2. A second signal, or the end of
-    that time, ends the process at once, with exit code 128 + signal or 1. An error of the work is raised.
+    1. The first signal cancels the work, which has `grace` seconds to end. 2. A second signal exits at once
+    with the code 128 + signal, the end of the grace period with the code 1. An error of the work is raised.
     """
     set_thread_pool()
     stop = asyncio.Event()
@@ -33,7 +33,7 @@ async def run_until_stopped(work: Callable[[], Awaitable[None]], grace: float) -
         task.cancel()
         _, late = await asyncio.wait((task,), timeout=grace)
         if late:
-            _log.error("not stopped within %.0f s; ending anyway, what is committed is kept", grace)
+            _log.error("not stopped within %.0f s; exiting now, committed work is kept", grace)
             _exit(1)
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error

@@ -26,11 +26,11 @@ class Backoff:
     cap: float
 
     def longest(self, failures: int) -> float:
-        """The longest pause after so many failures in a row (0, 1, 2 …)."""
+        """The longest pause after this number of consecutive failures (0, 1, 2 …)."""
         return min(self.cap, self.base * 2.0 ** min(failures, _MAX_EXPONENT))
 
     def pause(self, failures: int) -> float:
-        """A random pause up to the longest: callers that failed together do not come back together."""
+        """A random pause up to `longest`, so that callers that failed together do not retry together."""
         return random.uniform(0.0, self.longest(failures))  # noqa: S311 - jitter, no secret
 
 
@@ -38,8 +38,8 @@ class TransientError(Exception):
     """An attempt failed and may be repeated.
 
     Args:
-        final: what `retry_attempts` raises after the last attempt.
-        at_least: seconds to wait before the next attempt, because the server asked for it.
+        final: the error that `retry_attempts` raises after the last attempt.
+        at_least: the shortest pause before the next attempt, in seconds, as the server requested it.
     """
 
     def __init__(self, final: ShardlineError, *, at_least: float = 0.0) -> None:
@@ -75,7 +75,7 @@ _failing: dict[int, tuple[str, float]] = {}
 
 
 def longest_failing(clock: Clock) -> tuple[str, float] | None:
-    """What `retry_forever` has retried longest in this process, and for how many seconds; None: nothing."""
+    """The name of the call that `retry_forever` retries longest, and its seconds; None when no call fails."""
     if not _failing:
         return None
     what, since = min(_failing.values(), key=lambda entry: entry[1])
@@ -89,13 +89,13 @@ async def retry_forever(
     on_error: Callable[[ServiceUnavailable], None] = lambda _: None,
     cap: float = 15.0,
 ) -> T:
-    """Call until the service answers, for as long as it takes; only ServiceUnavailable is repeated.
+    """Call until it succeeds, without a limit of attempts or time; only ServiceUnavailable is repeated.
 
     Args:
         call: the attempt.
         clock: sleeps between attempts.
-        what: names the work in the log and in `longest_failing`.
-        on_error: is called with the error of each failed attempt.
+        what: the name of the call in the log and in `longest_failing`.
+        on_error: called with the error of each failed attempt.
         cap: the longest pause in seconds.
     """
     backoff, failures, ticket = Backoff(0.2, cap), 0, object()

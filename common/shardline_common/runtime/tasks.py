@@ -1,4 +1,4 @@
-"""Tasks: what must end although it was cancelled, and the one error of a group that matters."""
+"""Helpers for tasks: calls that end although they are cancelled, errors of groups, limited concurrency."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -14,10 +14,10 @@ _GRACE_SECONDS = 2.0
 
 
 async def start_shielded(start: Callable[[], Awaitable[object]]) -> None:
-    """Await the start of a client. A cancelled start may go on for 2 seconds before it is cancelled too.
+    """Await the start of a client. When the caller is cancelled, the start may continue for 2 seconds.
 
-    A client that is cancelled while it starts can leave a connection open that its own close does not
-    know. The caller closes the client whatever this raises.
+    A client whose start is cancelled can leave a connection open that its `close` does not close. The caller
+    closes the client, whatever this raises.
 
     Raises:
         asyncio.CancelledError: the caller was cancelled, or the client cancelled its own start.
@@ -27,10 +27,10 @@ async def start_shielded(start: Callable[[], Awaitable[object]]) -> None:
 
 
 async def close_shielded(close: Callable[[], Awaitable[object]]) -> None:
-    """Await the close of a client. A cancelled close may go on for 2 seconds before it is cancelled too.
+    """Await the close of a client. When the caller is cancelled, the close may continue for 2 seconds.
 
-    Clients cancel their helper tasks and await them. A cancel of the caller that reached the client could
-    end in such a helper, and a helper's cancel could reach the caller: a task of its own keeps them apart.
+    Clients cancel their helper tasks and await them. A cancel of the caller could be swallowed by such a
+    helper, and a helper's cancel could reach the caller. A separate task prevents both.
 
     Raises:
         asyncio.CancelledError: the caller was cancelled.
@@ -39,7 +39,7 @@ async def close_shielded(close: Callable[[], Awaitable[object]]) -> None:
 
 
 async def _run_shielded(call: Callable[[], Awaitable[object]]) -> bool:
-    """Whether the call ended by itself; False when it was cancelled from inside.
+    """Run the call in a separate task. Returns False when the call was cancelled from inside.
 
     `asyncio.shield` is not enough: TaskGroup cancels again while a shielded call ends.
     """
@@ -61,9 +61,9 @@ async def await_uncancelled(future: asyncio.Future[T], *, grace: float = inf, at
     """Wait until the future is done, through any number of cancels; True when there was a cancel.
 
     Args:
-        future: what to wait for; its result and error are left in it.
+        future: the future to wait for; its result and error stay in it.
         grace: seconds to wait after the first cancel.
-        at_most: seconds to wait in all.
+        at_most: seconds to wait in total.
     """
     loop, cancelled = asyncio.get_running_loop(), False
     until = loop.time() + at_most
@@ -77,7 +77,7 @@ async def await_uncancelled(future: asyncio.Future[T], *, grace: float = inf, at
 
 
 def first_of(group: BaseExceptionGroup[BaseException], kind: type[E]) -> E:
-    """The first error of that class in a group, at any depth. Raises LookupError where there is none."""
+    """The first error of that class in a group, at any depth. Raises LookupError when there is none."""
     for error in group.exceptions:
         if isinstance(error, kind):
             return error

@@ -13,16 +13,16 @@ _THREADS = 3
 
 
 def set_thread_pool() -> None:
-    """Give the running loop a pool of 3 threads. Each thread has a heap of its own, which only grows."""
+    """Give the running loop a pool of 3 threads: few, because each thread has a heap that only grows."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="work"))
 
 
 async def run_in_thread(call: Callable[[], T], undo: Callable[[T], object] = lambda _: None) -> T:
-    """Run a short blocking call on a thread. A cancelled caller waits for its end, also when cancelled twice.
+    """Run a short blocking call on a thread. Waits for its end even when the task is cancelled twice.
 
     Args:
-        call: what to run.
-        undo: is given the result where the caller was cancelled before it got it, to close or remove it.
+        call: the call to run.
+        undo: closes or removes the result; called when the caller was cancelled and cannot receive it.
     """
     future = asyncio.ensure_future(asyncio.to_thread(call))
     if not await await_uncancelled(future):

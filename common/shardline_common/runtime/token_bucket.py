@@ -30,7 +30,7 @@ class TokenBucket:
         return max(0.0, round(wait, _DIGITS))
 
     def take(self, now: float) -> float:
-        """Take a token and return 0.0; where there is none, take nothing and return the seconds to wait."""
+        """Take a token and return 0.0. When there is none, take nothing and return the seconds to wait."""
         wait = self.wait(now)
         if wait == 0.0:
             if self._full_again_at <= now:

@@ -48,20 +48,20 @@ class CoreSettings(BaseModel):
     spool_bytes: int = setting(
         8 << 30, "bytes of spool of one worker, over all jobs", "SHARDLINE_SPOOL_BYTES", ge=1 << 20
     )
-    uploads: int = setting(4, "shards that one worker puts at once", "SHARDLINE_UPLOADS", ge=1, le=64)
+    uploads: int = setting(4, "shards that one worker uploads at once", "SHARDLINE_UPLOADS", ge=1, le=64)
     spool_reserve_bytes: int = setting(
         256 << 20, "bytes of free disk that the spool does not use", "SHARDLINE_SPOOL_RESERVE_BYTES", ge=0
     )
     max_jobs: int = setting(4, "jobs that one producer runs at once", "SHARDLINE_MAX_JOBS", ge=1)
     topic_limit_bytes: int = setting(
         1 << 30,
-        "bytes that a job's topic may hold and no chain holds yet; raised where open segments need more",
+        "bytes in a job's topic that are not in the chain yet; raised when open segments need more",
         "SHARDLINE_TOPIC_LIMIT_BYTES",
         ge=1 << 20,
     )
     topic_grace_seconds: float = setting(
         60.0,
-        "seconds that a topic outlives its attempt",
+        "seconds after the end of an attempt until its topic is deleted",
         "SHARDLINE_TOPIC_GRACE_SECONDS",
         ge=0,
     )

@@ -10,7 +10,7 @@ def setting(default: Any, meaning: str, *names: str, old: tuple[str, ...] = (), 
 
     Args:
         default: its default value.
-        meaning: one sentence part for docs/settings.md and error hints.
+        meaning: a phrase for docs/settings.md and the hints of errors.
         names: its environment names, the current one first.
         old: former names, which work with a warning.
         bounds: limits as in pydantic.Field.

@@ -8,7 +8,7 @@ from shardline_common.settings.fields import setting
 
 
 class GatewaySettings(BaseModel):
-    """The names are those of Clara where Clara has the setting."""
+    """The settings of the gateway. A setting that Clara has too keeps Clara's name."""
 
     streaming_enabled: bool = setting(
         True, "false: the stream call and `export` are off", "STREAMING_ENABLED"

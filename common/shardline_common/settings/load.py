@@ -1,4 +1,4 @@
-"""All settings, and how they are loaded: flags > environment > .env > shardline.toml. Never at import."""
+"""All settings, and loading them: flags > environment > .env > shardline.toml. Nothing is read at import."""
 
 import os
 import tomllib
@@ -32,15 +32,15 @@ class Settings(WebhookSettings, TraceSettings, GatewaySettings, SourceSettings, 
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedSettings:
     """Settings, the origin of each value, and warnings about old names."""
 
     settings: Settings
     origins: Mapping[str, str]
     warnings: list[str] = field(default_factory=list)
 
-    def shown(self) -> list[tuple[str, str, str]]:
-        """(name, value, origin) of every setting, secrets masked."""
+    def display_rows(self) -> list[tuple[str, str, str]]:
+        """(name, value, origin) of every setting, with secrets masked."""
         values = {name: getattr(self.settings, name) for name in Settings.model_fields}
         return [(names_of(name)[0], masked(value), self.origins[name]) for name, value in values.items()]
 
@@ -69,12 +69,12 @@ def load_settings(
     flags_name: str = "flag",
     environ: Mapping[str, str] | None = None,
     folder: Path | None = None,
-) -> Loaded:
+) -> LoadedSettings:
     """Load the settings of this process.
 
     Args:
         flags: field name → value; None is no flag.
-        flags_name: what messages call the flags.
+        flags_name: the name of the flags in messages.
         environ: the environment; os.environ by default.
         folder: the folder of .env and shardline.toml; the working directory by default.
 
@@ -95,31 +95,32 @@ def load_settings(
     warnings = []
     for origin, layer in reversed(layers):
         for name, value in layer.items():
-            values[name] = value.value if isinstance(value, _Named) else value
-            origins[name] = f"{origin} {value.name}" if isinstance(value, _Named) else origin
-            if isinstance(value, _Named) and value.name in names_of(name) and value.old:
+            values[name] = value.value if isinstance(value, _NamedValue) else value
+            origins[name] = f"{origin} {value.name}" if isinstance(value, _NamedValue) else origin
+            if isinstance(value, _NamedValue) and value.name in names_of(name) and value.old:
                 warnings.append(f"{value.name} is an old name; use {names_of(name)[0]}")
-    return Loaded(_validated(values, origins), origins, warnings)
+    return LoadedSettings(_validated(values, origins), origins, warnings)
 
 
 @dataclass(frozen=True, slots=True)
-class _Named:
+class _NamedValue:
     name: str
     value: str
     old: bool
 
 
-def _from_names(environ: Mapping[str, str]) -> dict[str, _Named]:
+def _from_names(environ: Mapping[str, str]) -> dict[str, _NamedValue]:
     found = {}
     for field_name, info in Settings.model_fields.items():
         extra: Any = info.json_schema_extra
         for name in names_of(field_name):
             old = name in extra["old"]
             if environ.get(name):
-                found[field_name] = _Named(name, environ[name], old)
+                found[field_name] = _NamedValue(name, environ[name], old)
                 break
             if is_secret(field_name) and environ.get(name + "_FILE"):
-                found[field_name] = _Named(name + "_FILE", _read_secret(name, environ[name + "_FILE"]), old)
+                value = _read_secret(name, environ[name + "_FILE"])
+                found[field_name] = _NamedValue(name + "_FILE", value, old)
                 break
     return found
 
@@ -148,12 +149,12 @@ def _from_toml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _check_names(values: Iterable[str], place: str) -> None:
+def _check_names(values: Iterable[str], origin: str) -> None:
     for name in values:
         if name not in Settings.model_fields:
             near = get_close_matches(name, Settings.model_fields, n=1)
             hint = f"did you mean '{near[0]}'?" if near else "docs/settings.md lists all"
-            raise UsageError(f"{place}: there is no setting '{name}'", hint=hint)
+            raise UsageError(f"{origin}: there is no setting '{name}'", hint=hint)
 
 
 def _validated(values: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:

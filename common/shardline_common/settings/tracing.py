@@ -1,4 +1,4 @@
-"""The settings of tracing, by the names of OpenTelemetry. Its SDK reads others of its settings itself."""
+"""The settings of tracing, with the names of OpenTelemetry. Its SDK reads its other settings itself."""
 
 from pydantic import BaseModel, SecretStr
 
@@ -6,7 +6,7 @@ from shardline_common.settings.fields import setting
 
 
 class TraceSettings(BaseModel):
-    """The collector of spans. Without an address there is no tracing (docs/observability.md)."""
+    """The collector of spans. Without its address there is no tracing (docs/observability.md)."""
 
     otel_endpoint: str | None = setting(
         None,

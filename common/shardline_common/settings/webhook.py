@@ -18,7 +18,8 @@ class WebhookSettings(BaseModel):
     )
     webhook_allow_http: bool = setting(
         False,
-        "true: the URL may be http:// on another machine; anyone on the way can read the notifications",
+        "true: the URL may be http:// on another machine; anyone on the network path can read the "
+        "notifications",
         "SHARDLINE_WEBHOOK_ALLOW_HTTP",
     )
     webhook_ca_file: str | None = setting(
@@ -29,7 +30,7 @@ class WebhookSettings(BaseModel):
     )
     webhook_patience_seconds: float = setting(
         86_400.0,
-        "seconds after which an undelivered notification is given up; `run` waits for a minute at most",
+        "seconds after which an undelivered notification is discarded; `run` waits a minute at most",
         "SHARDLINE_WEBHOOK_PATIENCE_SECONDS",
         ge=0,
     )

@@ -12,14 +12,14 @@ from pathlib import Path
 from shardline_common.errors import ObjectExists, ObjectMissing, StoreUnavailable
 from shardline_common.ports.store import ObjectInfo
 from shardline_common.runtime.threads import open_to_read, run_in_thread
-from shardline_common.storage.object_keys import checked
+from shardline_common.storage.object_keys import checked_key
 
 CHUNK = 1 << 20
 HIDDEN = ".shardline-tmp"
 
 
 class DirectoryStore:
-    """Implements `shardline_common.ports.broker.ObjectStore` below `root`. Blocking work runs on threads."""
+    """Implements `ports.store.ObjectStore` below `root`. Blocking work runs on threads."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
@@ -30,7 +30,7 @@ class DirectoryStore:
         return str(self._root)
 
     async def create(self, key: str, body: bytes | Path, *, content_type: str = "application/json") -> None:  # noqa: ARG002 - files have no type
-        """Create the file whole, or raise ObjectExists."""
+        """Create the complete file, or raise ObjectExists."""
         target = self._path(key)
         await run_in_thread(lambda: self._create(key, target, body))
 
@@ -62,7 +62,7 @@ class DirectoryStore:
                         shutil.copyfileobj(source, file, CHUNK)
                 file.flush()
                 os.fsync(file.fileno())
-                # mkstemp makes private files; a dataset is as readable as the umask allows.
+                # mkstemp makes private files. A dataset has the permissions that the umask allows.
                 Path(name).chmod(0o666 & ~_umask())
         except OSError:
             Path(name).unlink(missing_ok=True)
@@ -91,7 +91,7 @@ class DirectoryStore:
                 yield chunk
 
     async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
-        """Files by key in byte order. Each folder is read when the walk reaches it."""
+        """Files by key in byte order. Each folder is read only when the walk reaches it."""
         walk = self._walk(prefix, start_after)
         while batch := await asyncio.to_thread(_next_batch, walk):
             for info in batch:
@@ -102,7 +102,7 @@ class DirectoryStore:
         yield from self._below(start + "/" if start else "", prefix, start_after)
 
     def _below(self, folder: str, prefix: str, start_after: str) -> Iterator[ObjectInfo]:
-        # In the byte order of whole keys a folder sorts as its name with a slash.
+        # In the byte order of full keys, a folder sorts as its name followed by a slash.
         for name, is_folder in sorted(self._entries(folder), key=lambda item: item[0].encode()):
             key = folder + name
             if is_folder:
@@ -153,11 +153,11 @@ class DirectoryStore:
             folder = folder.parent
 
     def _path(self, key: str) -> Path:
-        return self._root / checked(key)
+        return self._root / checked_key(key)
 
     def _unavailable(self, error: OSError) -> StoreUnavailable:
         hint = (
-            "free some space there" if error.errno == errno.ENOSPC else "check the folder and its permissions"
+            "free disk space there" if error.errno == errno.ENOSPC else "check the folder and its permissions"
         )
         return StoreUnavailable(f"{self._root} cannot be used: {error.strerror or error}", hint=hint)
 
@@ -174,7 +174,7 @@ def _next_batch(walk: Iterator[ObjectInfo]) -> list[ObjectInfo]:
 
 @cache
 def _umask() -> int:
-    # It can only be read by setting it, which all threads see: read it once.
+    # The umask can only be read by setting it, which affects all threads: read it once.
     mask = os.umask(0o022)
     os.umask(mask)
     return mask

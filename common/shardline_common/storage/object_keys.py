@@ -1,18 +1,18 @@
-"""Object keys are checked here, at the boundary of every store, so that no key can escape its root."""
+"""The check of object keys. Every store applies it, so no key can name an object outside of the root."""
 
 from shardline_common.errors import UsageError
 
-_MOST_BYTES = 1024
+_MAX_BYTES = 1024
 
 
-def checked(key: str) -> str:
-    """The key, if it is relative, `/`-separated, without `.` and `..`, and at most 1,024 bytes long.
+def checked_key(key: str) -> str:
+    """Return the key if it is valid: relative, `/`-separated, without `.` and `..`, up to 1,024 bytes.
 
     Raises:
-        UsageError: it is not.
+        UsageError: the key is not valid.
     """
     parts = key.split("/")
     bad = any(part in ("", ".", "..") for part in parts) or "\\" in key
-    if bad or any(ord(char) < 0x20 for char in key) or len(key.encode()) > _MOST_BYTES:  # noqa: PLR2004 - C0
+    if bad or any(ord(char) < 0x20 for char in key) or len(key.encode()) > _MAX_BYTES:  # noqa: PLR2004 - C0
         raise UsageError(f"{key!r} is no valid object key")
     return key

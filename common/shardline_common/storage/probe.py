@@ -1,4 +1,4 @@
-"""The probe of an object store: does it honour create-only puts, on which exactly-once rests?"""
+"""The probe of an object store: whether it honours create-only puts, on which exactly-once depends."""
 
 import asyncio
 import secrets
@@ -11,11 +11,11 @@ _WRITERS = 12
 
 
 async def probe_create_only(store: ObjectStore) -> None:
-    """Let 12 writers create one key at once; exactly one may succeed.
+    """Create one key by 12 concurrent puts and check that exactly one succeeds.
 
     Raises:
         UsageError: more than one succeeded.
-        StoreUnavailable: the store cannot be reached, or the answer to the winner was lost; call again.
+        StoreUnavailable: the store cannot be reached, or the winner's response was lost; call again.
     """
     key = f"_probe/{secrets.token_hex(16)}"
 
@@ -29,15 +29,15 @@ async def probe_create_only(store: ObjectStore) -> None:
     wins = sum(await asyncio.gather(*map(create, range(_WRITERS))))
     try:
         if wins == 0:
-            # The answer to the winner was lost, and its retry found its own object.
+            # The winner's response was lost, and its retry found its own object.
             raise StoreUnavailable(f"{store.uri} did not say which of {_WRITERS} writers succeeded")
         if wins > 1:
             raise UsageError(
                 f"{store.uri} does not honour create-only puts (If-None-Match: *): "
                 f"{wins} of {_WRITERS} writers of one key succeeded",
-                hint="Shardline cannot be exactly once there; use a store or version that does",
+                hint="use a store or a version that does: exactly-once depends on it",
             )
     finally:
-        # A writer needs no right to delete.
+        # A process that only writes may have no right to delete.
         with suppress(StoreUnavailable):
             await store.delete([key])

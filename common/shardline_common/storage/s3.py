@@ -18,7 +18,7 @@ from shardline_common.errors import FailureCode, JobFailed, ObjectExists, Object
 from shardline_common.ports.store import ObjectInfo
 from shardline_common.runtime.retry import Backoff, TransientError, retry_attempts
 from shardline_common.runtime.threads import open_to_read
-from shardline_common.storage.object_keys import checked
+from shardline_common.storage.object_keys import checked_key
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client as Client
@@ -28,16 +28,16 @@ CHUNK = 1 << 20
 _BATCH = 1000
 _BACKOFF = Backoff(base=0.1, cap=5.0)
 _MISSING = {"NoSuchKey", "404", "NotFound"}
-_TAKEN = {"PreconditionFailed", "412"}
-_AGAIN = {"SlowDown", "RequestTimeout", "ConditionalRequestConflict", "OperationAborted", "429", "409"}
+_EXISTS = {"PreconditionFailed", "412"}
+_RETRIED = {"SlowDown", "RequestTimeout", "ConditionalRequestConflict", "OperationAborted", "429", "409"}
 _TRANSIENT = (HTTPClientError, HttpError, OSError, asyncio.TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
 class S3Options:
-    """A bucket and how to reach it. Without keys the usual AWS chain finds them.
+    """A bucket and how to reach it. Without access keys the AWS credential chain is used.
 
-    Time-outs are in seconds; after `attempts` failed attempts a request raises StoreUnavailable.
+    Time-outs are in seconds. After `attempts` failed attempts a request raises StoreUnavailable.
     """
 
     bucket: str
@@ -63,7 +63,7 @@ class S3Options:
     def config(self) -> Config:
         """The configuration of botocore: no retries, and checksums only where they are required.
 
-        By default botocore adds checksums as a trailer, which some stores keep inside the object.
+        By default botocore adds checksums as a trailer, which some stores write into the object.
         """
         return Config(
             connect_timeout=self.connect_timeout,
@@ -85,7 +85,7 @@ class S3Client:
         self._down = False
 
     async def put_new(self, bucket: str, key: str, body: bytes | Path, content_type: str) -> None:
-        """Create-only put. A retry after a lost answer raises ObjectExists for its own object."""
+        """Create-only put. A retry after a lost response raises ObjectExists for its own object."""
         extra: dict[str, Any] = {"ContentType": content_type}
         if self._options.encryption:
             extra["ServerSideEncryption"] = self._options.encryption
@@ -112,8 +112,8 @@ class S3Client:
         """The bytes of a small object. Raises ObjectMissing."""
 
         async def read() -> bytes:
-            answer = await self._client.get_object(Bucket=bucket, Key=key)
-            async with answer["Body"] as body:
+            response = await self._client.get_object(Bucket=bucket, Key=key)
+            async with response["Body"] as body:
                 return await body.read()
 
         return await self._try(f"get {key}", read)
@@ -121,20 +121,20 @@ class S3Client:
     async def stream_object(
         self, bucket: str, key: str, *, offset: int = 0, etag: str = ""
     ) -> AsyncIterator[bytes]:
-        """The bytes from `offset` on. Continues where a connection broke, as long as the object is the same.
+        """The bytes from `offset` on. Continues after a broken connection while the object is the same.
 
         Raises:
-            JobFailed: `source_changed`: the object has not the ETag `etag`, or changed meanwhile.
+            JobFailed: `source_changed`: the object's ETag is not `etag`, or it changed during the read.
             ObjectMissing: there is no such object.
         """
         failures = 0
         while True:
             try:
-                answer = await self._try(f"read {key}", partial(self._open, bucket, key, offset, etag))
-                if answer is None:
+                response = await self._try(f"read {key}", partial(self._open, bucket, key, offset, etag))
+                if response is None:
                     return
-                etag = etag or answer["ETag"]
-                async with answer["Body"] as body:
+                etag = etag or response["ETag"]
+                async with response["Body"] as body:
                     while chunk := await body.content.read(CHUNK):
                         yield chunk
                         offset += len(chunk)
@@ -156,7 +156,7 @@ class S3Client:
             code = error.response["Error"].get("Code", "")
             if code in ("InvalidRange", "416"):
                 return None
-            if etag and (code in _TAKEN or code in _MISSING):
+            if etag and (code in _EXISTS or code in _MISSING):
                 raise JobFailed(
                     FailureCode.SOURCE_CHANGED,
                     f"s3://{bucket}/{key} changed after the job was planned",
@@ -191,13 +191,13 @@ class S3Client:
 
     async def _delete(self, bucket: str, keys: Sequence[str]) -> None:
         batch: Any = [{"Key": key} for key in keys]
-        answer = await self._client.delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
-        # An answer with the status 200 names the objects that were not removed.
-        for error in answer.get("Errors", []):
+        response = await self._client.delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
+        # A response with the status 200 names the objects that were not removed.
+        for error in response.get("Errors", []):
             raise self._unavailable(f"delete {error.get('Key')}", OSError(), error.get("Code", "unknown"))
 
     async def _try(self, what: str, request: Callable[[], Awaitable[T]]) -> T:
-        # While the store is down each caller asks once: the callers' own retries wait longer and longer.
+        # While the store is down a call makes one attempt: its callers retry with growing pauses.
         attempts = 1 if self._down else self._options.attempts
         attempt = partial(self._attempt, what, request)
         try:
@@ -222,12 +222,12 @@ class S3Client:
     def _refused(self, what: str, error: ClientError) -> Exception:
         code = error.response["Error"].get("Code", "")
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        if code in _TAKEN:
+        if code in _EXISTS:
             return ObjectExists(f"{what}: it exists")
         if code in _MISSING:
             return ObjectMissing(f"{what}: there is no such object in {self._options.place}")
         unavailable = self._unavailable(what, error, code)
-        retried = code in _AGAIN or status >= 500 or status in (409, 429)  # noqa: PLR2004 - HTTP's
+        retried = code in _RETRIED or status >= 500 or status in (409, 429)  # noqa: PLR2004 - HTTP's
         return TransientError(unavailable) if retried else unavailable
 
     def _unavailable(self, what: str, error: Exception, code: str = "") -> StoreUnavailable:
@@ -241,7 +241,7 @@ class S3Client:
 
 
 class S3Store:
-    """Implements `shardline_common.ports.broker.ObjectStore` below a prefix of a bucket."""
+    """Implements `ports.store.ObjectStore` below a prefix of a bucket."""
 
     def __init__(self, client: S3Client, bucket: str, prefix: str) -> None:
         self._client = client
@@ -255,16 +255,16 @@ class S3Store:
 
     async def create(self, key: str, body: bytes | Path, *, content_type: str = "application/json") -> None:
         """Create the object, or raise ObjectExists."""
-        await self._client.put_new(self._bucket, self._prefix + checked(key), body, content_type)
+        await self._client.put_new(self._bucket, self._prefix + checked_key(key), body, content_type)
 
     async def get(self, key: str) -> bytes:
         """The object's bytes."""
-        return await self._client.get(self._bucket, self._prefix + checked(key))
+        return await self._client.get(self._bucket, self._prefix + checked_key(key))
 
     async def stream(self, key: str, *, offset: int = 0) -> AsyncIterator[bytes]:
         """The object's bytes from `offset` on."""
         async for chunk in self._client.stream_object(
-            self._bucket, self._prefix + checked(key), offset=offset
+            self._bucket, self._prefix + checked_key(key), offset=offset
         ):
             yield chunk
 
@@ -276,12 +276,12 @@ class S3Store:
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Remove objects."""
-        await self._client.delete(self._bucket, [self._prefix + checked(key) for key in keys])
+        await self._client.delete(self._bucket, [self._prefix + checked_key(key) for key in keys])
 
 
 @asynccontextmanager
 async def open_s3(options: S3Options) -> AsyncIterator[S3Client]:
-    """A client for as long as the context lasts."""
+    """A client; leaving the context closes it."""
     session: Any = aioboto3.Session(
         aws_access_key_id=options.access_key_id,
         aws_secret_access_key=options.secret_access_key,

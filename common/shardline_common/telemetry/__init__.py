@@ -1,1 +1,1 @@
-"""What a process reports about itself: logs, metrics, traces, health."""
+"""Logs, metrics, traces and health of a process."""

@@ -16,7 +16,7 @@ from shardline_common.errors import ShardlineError, UsageError
 from shardline_common.telemetry.metrics import Metrics
 
 Probe = Callable[[], Awaitable[str | None]]
-"""None without a fault, else a sentence about the fault."""
+"""Returns a sentence about the fault, or None without one. Raises ShardlineError for a fault as well."""
 
 _PROBE_SECONDS = 3.0
 
@@ -25,7 +25,7 @@ _PROBE_SECONDS = 3.0
 async def serve_health(
     metrics: Metrics, probes: Mapping[str, Probe], host: str, port: int
 ) -> AsyncIterator[int]:
-    """Serve for as long as the context lasts; gives the port. `port` 0 is any free port.
+    """Serve while the context lasts. Yields the port; `port` 0 selects any free port.
 
     Raises:
         UsageError: the port is in use.
@@ -41,7 +41,7 @@ async def serve_health(
         try:
             await site.start()
         except OSError as error:
-            hint = "set --metrics-port to another one, or to 0 for any free one"
+            hint = "set --metrics-port to another port, or to 0 for any free port"
             raise UsageError(f"port {port} cannot be listened on: {error.strerror}", hint=hint) from None
         yield int(runner.addresses[0][1])
     finally:
@@ -52,12 +52,12 @@ Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 def _metrics(metrics: Metrics) -> Handler:
-    async def answer(_: web.Request) -> web.Response:
+    async def respond(_: web.Request) -> web.Response:
         metrics.refresh()
         body = await asyncio.to_thread(generate_latest, metrics.registry)
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    return answer
+    return respond
 
 
 async def _health(_: web.Request) -> web.Response:
@@ -65,17 +65,17 @@ async def _health(_: web.Request) -> web.Response:
 
 
 def _ready(probes: Mapping[str, Probe]) -> Handler:
-    async def answer(_: web.Request) -> web.Response:
-        found = await asyncio.gather(*map(_ask, probes.values()))
+    async def respond(_: web.Request) -> web.Response:
+        found = await asyncio.gather(*map(_run_probe, probes.values()))
         checks = dict(zip(probes, found, strict=True))
         ready = not any(checks.values())
         body = orjson.dumps({"ready": ready, "checks": {name: text or "ok" for name, text in checks.items()}})
         return web.Response(body=body, status=200 if ready else 503, content_type="application/json")
 
-    return answer
+    return respond
 
 
-async def _ask(probe: Probe) -> str | None:
+async def _run_probe(probe: Probe) -> str | None:
     try:
         async with asyncio.timeout(_PROBE_SECONDS):
             return await probe()

@@ -1,8 +1,8 @@
 """Logs: one line for each event, as JSON or in columns.
 
 All modules log by the standard library (`logging.getLogger(__name__)`). A line has the fields time, level,
-logger and event; those of `log_context` (job, attempt, partition, request_id); those of `about`; `trace_id`
-where there is a trace; and `hint`, that of the first ShardlineError among the arguments of the record.
+logger and event; those of `log_context` (job, attempt, partition, request_id); those of `log_fields`;
+`trace_id` within a trace; and `hint`, that of the first ShardlineError among the arguments of the record.
 """
 
 import json
@@ -22,37 +22,37 @@ from structlog.stdlib import ProcessorFormatter
 from structlog.typing import Processor
 
 from shardline_common.errors import ShardlineError
-from shardline_common.telemetry.tracing import current
+from shardline_common.telemetry.tracing import current_traceparent
 
 _Fields = MutableMapping[str, Any]
 
 _CLIENTS = ("aiokafka", "aiobotocore", "botocore", "aiohttp", "asyncio", "opentelemetry", "urllib3")
-_OF_THE_CODE = frozenset({"time", "level", "logger"})
-_PLACES = {"job": 1, "attempt": 2, "partition": 3, "request_id": 4}
+_UNMASKED = frozenset({"time", "level", "logger"})
+_ORDER = {"job": 1, "attempt": 2, "partition": 3, "request_id": 4}
 _MASK = "********"
 _CONTROL = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160))}
-_ALL_BUT_LINES = {number: text for number, text in _CONTROL.items() if chr(number) != "\n"}
+_CONTROL_BUT_NEWLINE = {number: text for number, text in _CONTROL.items() if chr(number) != "\n"}
 
 
 def log_to_stderr(level: str, style: str = "auto", secrets: Collection[str] = ()) -> None:
     """Log to stderr.
 
     Args:
-        level: the lowest level; client libraries log warnings at least.
-        style: json, console, or auto: console where stderr is a terminal, else json.
+        level: the lowest level that is logged; client libraries log from WARNING on.
+        style: json, console, or auto: console when stderr is a terminal, else json.
         secrets: texts that are masked in every line.
     """
-    handler = _Stderr(sys.stderr)
+    handler = _StderrHandler(sys.stderr)
     handler.setFormatter(log_formatter(style, secrets, sys.stderr))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _CLIENTS:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
-    # The client retries, and raises what it cannot do; its own log lines help only in debugging.
+    # The client retries, and raises its final errors. Its own log lines help only in debugging.
     logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.CRITICAL)
 
 
-class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes to the current sys.stderr. A live panel replaces it, to keep the lines above the panel."""
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to the current `sys.stderr`: a live panel replaces it, to print the lines above the panel."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the line."""
@@ -63,29 +63,37 @@ class _Stderr(logging.StreamHandler[TextIO]):
 def log_formatter(style: str, secrets: Collection[str], stream: TextIO) -> logging.Formatter:
     """The formatter of the lines of a stream."""
     console = style == "console" or (style == "auto" and stream.isatty())
-    last: list[Processor] = [_printable, _console(stream)] if console else [_JSON]
-    chain: list[Processor] = [_described, _bound, _added, _traced, _hinted, format_exc_info]
-    chain += [ProcessorFormatter.remove_processors_meta, Masking(secrets)]
-    return ProcessorFormatter(processors=chain + last, pass_foreign_args=True)
+    last: list[Processor] = [_escape_control, _console(stream)] if console else [_JSON]
+    processors: list[Processor] = [
+        _add_record,
+        _add_context,
+        _add_line_fields,
+        _add_trace_id,
+        _add_hint,
+        format_exc_info,
+        ProcessorFormatter.remove_processors_meta,
+        Masking(secrets),
+    ]
+    return ProcessorFormatter(processors=processors + last, pass_foreign_args=True)
 
 
 def log_context(**fields: str | int) -> AbstractContextManager[None]:
-    """Add fields to every line of this context: of this task, and of the tasks that it starts."""
+    """Add fields to every line of this task, and of the tasks that it starts, while the context lasts."""
     return bound_contextvars(**fields)
 
 
 def context_fields() -> dict[str, Any]:
-    """The fields that `log_context` has added here."""
+    """The current fields of `log_context`."""
     return get_contextvars()
 
 
-def about(**fields: Any) -> Mapping[str, Any]:
-    """Fields of one line: `_log.info("answered", extra=about(status=200))`."""
+def log_fields(**fields: Any) -> Mapping[str, Any]:
+    """Fields of one line: `_log.info("answered", extra=log_fields(status=200))`."""
     return {"fields": fields}
 
 
 def _console(stream: TextIO) -> Processor:
-    # The default, Rich's tracebacks, shows local variables, which may be secrets.
+    # Rich's tracebacks, the default, show local variables, which may hold secrets.
     return ConsoleRenderer(
         colors=stream.isatty(),
         pad_event_to=40,
@@ -95,11 +103,11 @@ def _console(stream: TextIO) -> Processor:
     )
 
 
-# Without ASCII escapes, words can be searched for. stderr escapes a lone surrogate.
+# Without ASCII escapes, so that words can be searched. stderr escapes a lone surrogate.
 _JSON = JSONRenderer(json.dumps, ensure_ascii=False)
 
 
-def _described(_: Any, __: str, fields: _Fields) -> _Fields:
+def _add_record(_: Any, __: str, fields: _Fields) -> _Fields:
     record: logging.LogRecord = fields["_record"]
     stamp = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
     return {
@@ -110,24 +118,24 @@ def _described(_: Any, __: str, fields: _Fields) -> _Fields:
     }
 
 
-def _bound(_: Any, __: str, fields: _Fields) -> _Fields:
+def _add_context(_: Any, __: str, fields: _Fields) -> _Fields:
     bound = context_fields()
     # In a fixed order, so that lines can be compared.
-    return {**fields, **{name: bound[name] for name in sorted(bound, key=lambda name: _PLACES.get(name, 9))}}
+    return {**fields, **{name: bound[name] for name in sorted(bound, key=lambda name: _ORDER.get(name, 9))}}
 
 
-def _added(_: Any, __: str, fields: _Fields) -> _Fields:
+def _add_line_fields(_: Any, __: str, fields: _Fields) -> _Fields:
     for name, value in getattr(fields["_record"], "fields", {}).items():
         fields.setdefault(name, value)
     return fields
 
 
-def _traced(_: Any, __: str, fields: _Fields) -> _Fields:
-    traceparent = current()
+def _add_trace_id(_: Any, __: str, fields: _Fields) -> _Fields:
+    traceparent = current_traceparent()
     return fields if traceparent is None else {**fields, "trace_id": traceparent.split("-")[1]}
 
 
-def _hinted(_: Any, __: str, fields: _Fields) -> _Fields:
+def _add_hint(_: Any, __: str, fields: _Fields) -> _Fields:
     # A record whose only argument is a mapping has no positional arguments.
     arguments = fields.pop("positional_args", ())
     found = arguments if isinstance(arguments, tuple) else ()
@@ -135,10 +143,10 @@ def _hinted(_: Any, __: str, fields: _Fields) -> _Fields:
     return {**fields, "hint": hints[0]} if hints else fields
 
 
-def _printable(_: Any, __: str, fields: _Fields) -> _Fields:
-    # A path or an id from outside must not start a new line or control the terminal.
+def _escape_control(_: Any, __: str, fields: _Fields) -> _Fields:
+    # Input, such as a path or an id, must not start a new line or control the terminal.
     return {
-        name: value.translate(_ALL_BUT_LINES if name == "exception" else _CONTROL)
+        name: value.translate(_CONTROL_BUT_NEWLINE if name == "exception" else _CONTROL)
         if isinstance(value, str)
         else value
         for name, value in fields.items()
@@ -146,18 +154,16 @@ def _printable(_: Any, __: str, fields: _Fields) -> _Fields:
 
 
 class Masking:
-    """Replaces secrets, also percent-encoded and as `repr` writes them, in all fields but the fixed ones."""
+    """Masks secrets in the values of a line: as they are, percent-encoded, and as `repr` writes them."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         forms = {form for secret in secrets for form in (secret, quote(secret, safe=""), repr(secret)[1:-1])}
-        # The longest first, because one secret may be a part of another.
+        # Longest first, because one secret may contain another.
         self._forms = sorted(filter(None, forms), key=len, reverse=True)
 
     def __call__(self, _: Any, __: str, fields: _Fields) -> _Fields:
         """Mask the values. A value of an unknown type becomes text."""
-        return {
-            name: value if name in _OF_THE_CODE else self._masked(value) for name, value in fields.items()
-        }
+        return {name: value if name in _UNMASKED else self._masked(value) for name, value in fields.items()}
 
     def _masked(self, value: object) -> object:
         if value is None or isinstance(value, int | float):
@@ -176,7 +182,7 @@ class RateLimitFilter(logging.Filter):
     """Passes one record of each message format in `seconds`, and drops the others.
 
     A client that cannot reach its server logs ten times a second; one whose topic was deleted, thousands of
-    times. The next record that passes has the number of dropped ones in the field `repeated`.
+    times. The next record that passes has the number of dropped records in the field `repeated`.
     """
 
     def __init__(self, seconds: float = 60.0, now: Callable[[], float] = time.monotonic) -> None:

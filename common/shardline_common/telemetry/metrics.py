@@ -1,7 +1,4 @@
-"""The metrics: a typed catalogue, and one registry for each part of a process.
-
-They are updated per batch, never per document.
-"""
+"""The metrics: a typed catalogue, and the registry of one process. They are updated per batch."""
 
 import asyncio
 import time
@@ -31,7 +28,7 @@ _BYTES = tuple(float(1 << power) for power in range(16, 33))
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A metric: kind, meaning, and labels beside `dataset_job`, which only metrics `per_job` have."""
+    """A metric: kind, help text, and the labels besides `dataset_job`, which only `per_job` metrics have."""
 
     kind: type[MetricWrapperBase]
     meaning: str
@@ -53,7 +50,7 @@ CATALOGUE: dict[str, Definition] = {
     "shard_put_duration_seconds": Definition(Histogram, "Time of the put of a shard, with its retries"),
     "source_batch_duration_seconds": Definition(Histogram, "Time the source took for a batch"),
     "source_wait_seconds": Definition(
-        Gauge, "Seconds since the source was asked without an answer, failed attempts included"
+        Gauge, "Seconds since the oldest unanswered request to the source, failed attempts included"
     ),
     "transaction_duration_seconds": Definition(Histogram, "Time of a Kafka transaction"),
     "lag_documents": Definition(Gauge, "Messages produced that no chain holds yet"),
@@ -89,7 +86,7 @@ CATALOGUE: dict[str, Definition] = {
     ),
     "job_stalled_seconds": Definition(Gauge, "Seconds since an unfinished job made progress"),
     "in_vain_seconds": Definition(
-        Gauge, "Seconds that the longest failing retry of this process lasts", per_job=False
+        Gauge, "Seconds for which the longest failing call of this process has been retried", per_job=False
     ),
     "tasks": Definition(Gauge, "Asyncio tasks of this process", per_job=False),
     "spool_bytes": Definition(Gauge, "Spool reserved by open segments", per_job=False),
@@ -133,11 +130,11 @@ _CONSUMING = (
 
 @dataclass(frozen=True, slots=True)
 class JobSnapshot:
-    """The progress of a job, as its producer sees it.
+    """The progress of a job, measured by its producer.
 
-    `lag` in messages, `lag_seconds` of the oldest of them, `backlog` as a share of the topic's limit,
-    `slowest`: the partition with the most lag and its lag, `documents` by stage, `ratio`: the share of the
-    job that is done.
+    `lag` in messages; `lag_seconds`: the age of the oldest of them; `backlog`: the share of the topic's limit
+    that they take; `slowest`: the partition with the most lag, and its lag; `documents` by stage; `ratio`:
+    the share of the job that is done, 0 to 1.
     """
 
     lag: int
@@ -158,7 +155,7 @@ class Metrics:
         self._metrics = {name: self._make(name, item) for name, item in CATALOGUE.items()}
         self._labels: dict[str, set[tuple[str, tuple[str, ...]]]] = {}
         self._started: dict[str, tuple[float, float]] = {}
-        self._asked: dict[str, float] = {}
+        self._waiting_since: dict[str, float] = {}
         self._followed: list[tuple[Gauge, Callable[[], float]]] = []
         self._gauge("build_info", __version__).set(1)
         self._job_states: Callable[[], Sequence[str]] = tuple
@@ -200,33 +197,33 @@ class Metrics:
             self._metrics[name].remove(job)
 
     def begin_producing(self, job: str) -> None:
-        """An attempt starts here. Its counters begin at 0, because a rate needs two values of a series."""
+        """An attempt starts on this producer. Its counters begin at 0: a rate needs two values."""
         for name in _PRODUCING:
             self._count(name, 0, job)
 
     def begin_consuming(self, job: str, reasons: Iterable[str]) -> None:
-        """An attempt starts on this worker; `reasons` are those of its rejections."""
+        """An attempt starts on this worker; `reasons` are the possible reasons of its rejections."""
         for name in _CONSUMING:
             self._count(name, 0, job)
         for reason in reasons:
             self._count("documents_rejected_total", 0, job, reason)
 
-    def forget_job(self, job: str) -> None:
-        """Drop all series of a job, because this process has no part in it any more."""
+    def remove_job(self, job: str) -> None:
+        """Remove all series of a job that this process no longer works on."""
         for name, labels in self._labels.pop(job, set()):
             self._metrics[name].remove(*labels)
         self._started.pop(job, None)
-        self._asked.pop(job, None)
+        self._waiting_since.pop(job, None)
 
     def produced(self, job: str, count: int, *, dropped: int = 0, dead: int = 0) -> None:
-        """`count` messages were sent, `dead` of them dead letters; `dropped` were sent before."""
+        """`count` messages were sent, `dead` of them dead letters; `dropped` more had been sent before."""
         self._count("documents_produced_total", count, job)
         self._count("documents_dropped_total", dropped, job)
         self._count("dead_letters_sent_total", dead, "document")
         self._gauge("last_document_timestamp_seconds", job).set(time.time())
 
     def consumed(self, job: str, count: int, replayed: int) -> None:
-        """Messages were read, `replayed` of them again."""
+        """`count` messages were read, `replayed` of them not for the first time."""
         self._count("documents_consumed_total", count, job)
         self._count("records_replayed_total", replayed, job)
 
@@ -244,25 +241,25 @@ class Metrics:
         self._gauge("last_document_timestamp_seconds", job).set(time.time())
 
     def put_duration(self, job: str, seconds: float) -> None:
-        """A shard was put."""
+        """The put of a shard took `seconds`, retries included."""
         self._observe("shard_put_duration_seconds", seconds, job)
 
-    def source_asked(self, job: str) -> None:
-        """The source is asked. Until it answers, further requests are part of the same wait."""
-        self._asked.setdefault(job, time.monotonic())
+    def source_requested(self, job: str) -> None:
+        """A request to the source begins. Until a response, further requests are part of the same wait."""
+        self._waiting_since.setdefault(job, time.monotonic())
 
-    def source_answered(self, job: str) -> None:
-        """The source has answered."""
-        self._asked.pop(job, None)
+    def source_responded(self, job: str) -> None:
+        """The source has responded."""
+        self._waiting_since.pop(job, None)
         self._gauge("source_wait_seconds", job).set(0.0)
 
     def source_batch(self, job: str, seconds: float) -> None:
-        """The source gave a batch after `seconds`."""
-        self.source_answered(job)
+        """The source returned a batch after `seconds`."""
+        self.source_responded(job)
         self._observe("source_batch_duration_seconds", seconds, job)
 
     def transaction(self, job: str, seconds: float) -> None:
-        """A transaction was committed."""
+        """A transaction that took `seconds` was committed."""
         self._observe("transaction_duration_seconds", seconds, job)
 
     def checkpointed(self, job: str, at: datetime) -> None:
@@ -270,7 +267,7 @@ class Metrics:
         self._gauge("checkpoint_timestamp_seconds", job).set(at.timestamp())
 
     def all_sent(self, job: str) -> None:
-        """The last documents were sent: the age of the checkpoint has no meaning any more."""
+        """The last documents were sent: remove the time of the checkpoint, whose age has no meaning now."""
         self._drop("checkpoint_timestamp_seconds", job)
 
     def create_refused(self, job: str) -> None:
@@ -281,20 +278,20 @@ class Metrics:
         """The store failed a request that is retried."""
         self._count("store_errors_total", 1, job)
 
-    def progress(self, job: str, standing: JobSnapshot) -> None:
-        """The progress of a job."""
+    def progress(self, job: str, snapshot: JobSnapshot) -> None:
+        """Set the gauges of a job's progress."""
         now = time.monotonic()
-        started, first = self._started.setdefault(job, (now, standing.ratio))
-        self._gauge("lag_documents", job).set(standing.lag)
-        self._gauge("lag_seconds", job).set(standing.lag_seconds)
-        self._gauge("backlog_ratio", job).set(standing.backlog)
-        self._gauge("slowest_partition", job).set(standing.slowest[0])
-        self._gauge("slowest_partition_lag_documents", job).set(standing.slowest[1])
-        for stage, count in standing.documents.items():
+        started, first = self._started.setdefault(job, (now, snapshot.ratio))
+        self._gauge("lag_documents", job).set(snapshot.lag)
+        self._gauge("lag_seconds", job).set(snapshot.lag_seconds)
+        self._gauge("backlog_ratio", job).set(snapshot.backlog)
+        self._gauge("slowest_partition", job).set(snapshot.slowest[0])
+        self._gauge("slowest_partition_lag_documents", job).set(snapshot.slowest[1])
+        for stage, count in snapshot.documents.items():
             self._gauge("job_documents", job, stage).set(count)
-        self._gauge("job_progress_ratio", job).set(standing.ratio)
-        if standing.ratio > first:
-            left = (1.0 - standing.ratio) * (now - started) / (standing.ratio - first)
+        self._gauge("job_progress_ratio", job).set(snapshot.ratio)
+        if snapshot.ratio > first:
+            left = (1.0 - snapshot.ratio) * (now - started) / (snapshot.ratio - first)
             self._gauge("job_eta_seconds", job).set(left)
 
     def stalled(self, job: str, seconds: float) -> None:
@@ -302,7 +299,7 @@ class Metrics:
         self._gauge("job_stalled_seconds", job).set(seconds)
 
     def follow_jobs(self, states: Callable[[], Sequence[str]]) -> None:
-        """Count the jobs by state at every scrape; `states` gives the states of this producer's jobs."""
+        """Count the jobs by state at every scrape; `states` returns the state of each of its jobs."""
         self._job_states = states
         for ending in ("completed", "failed", "cancelled"):
             self._count("attempts_ended_total", 0, ending)
@@ -315,13 +312,13 @@ class Metrics:
         """An attempt ended."""
         self._count("attempts_ended_total", 1, ending)
 
-    def refused_message(self) -> None:
+    def message_refused(self) -> None:
         """A message of dataset.jobs became a dead letter."""
         self._count("dead_letters_sent_total", 1, "message")
 
-    def follow(self, name: str, ask: Callable[[], float], *labels: str) -> None:
-        """Set a gauge at every scrape; `ask` gives its value."""
-        self._followed.append((self._gauge(name, *labels), ask))
+    def follow(self, name: str, read: Callable[[], float], *labels: str) -> None:
+        """Set a gauge at every scrape; `read` returns its value."""
+        self._followed.append((self._gauge(name, *labels), read))
 
     def refresh(self) -> None:
         """Set the gauges that are computed at a scrape. Call it on the event loop."""
@@ -331,19 +328,19 @@ class Metrics:
         states = self._job_states()
         for state in State:
             self._gauge("jobs", state.value).set(states.count(state.value))
-        for job, since in self._asked.items():
+        for job, since in self._waiting_since.items():
             self._gauge("source_wait_seconds", job).set(time.monotonic() - since)
-        for gauge, ask in self._followed:
-            gauge.set(ask())
+        for gauge, read in self._followed:
+            gauge.set(read())
 
     def requested(self, status: int, route: str, seconds: float) -> None:
-        """The gateway answered a request: `seconds` until the response began; `status` 0: there was none."""
+        """The gateway served a request. `seconds`: until the response began; `status` 0: there was none."""
         self._count("gateway_requests_total", 1, str(status))
         if status:
             self._observe("gateway_answer_seconds", seconds, route)
 
     def begin_streams(self, outcomes: Iterable[str]) -> None:
-        """Let the counters of these outcomes begin at 0."""
+        """Start the counters of these outcomes at 0."""
         for outcome in outcomes:
             self._count("gateway_streams_total", 0, outcome)
 
@@ -353,9 +350,9 @@ class Metrics:
         self._count("gateway_rows_total", rows)
 
     def webhook(self, outcome: str) -> None:
-        """An attempt of the webhook ended."""
+        """An attempt to deliver a notification ended."""
         self._count("webhooks_total", 1, outcome)
 
     def spool(self, reserved: int) -> None:
-        """The bytes of spool that are reserved."""
+        """Set the bytes of spool that are reserved."""
         self._gauge("spool_bytes").set(reserved)

@@ -20,7 +20,7 @@ from shardline_common.job.trace_headers import TRACE_HEADER
 from shardline_common.telemetry.logs import context_fields, limit_rate
 from shardline_common.telemetry.tracing import Span, Value
 
-_LAST_SECONDS = 3.0
+_FLUSH_SECONDS = 3.0
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
@@ -35,7 +35,7 @@ class OtelOptions:
 
 @contextmanager
 def open_otel(options: OtelOptions) -> Iterator["OtelTracer"]:
-    """A tracer that sends spans in the background. At the end it has 3 seconds to send the rest."""
+    """A tracer that sends spans in the background, and has 3 seconds for the rest when the context ends."""
     limit_rate("opentelemetry.exporter.otlp.proto.http.trace_exporter")
     headers = dict(parse_env_headers(options.headers, liberal=True))
     exporter = OTLPSpanExporter(options.url, headers=headers)
@@ -43,10 +43,10 @@ def open_otel(options: OtelOptions) -> Iterator["OtelTracer"]:
     try:
         yield tracer
     finally:
-        # The SDK tries for half a minute to reach a collector that is away.
-        last = threading.Thread(target=tracer.close, daemon=True)
-        last.start()
-        last.join(_LAST_SECONDS)
+        # The SDK tries for half a minute to reach a collector that is down.
+        flush = threading.Thread(target=tracer.close, daemon=True)
+        flush.start()
+        flush.join(_FLUSH_SECONDS)
 
 
 class OtelTracer:
@@ -59,27 +59,27 @@ class OtelTracer:
         self._tracer = self._provider.get_tracer("shardline", __version__)
 
     def close(self) -> None:
-        """Send the rest."""
+        """Send the remaining spans and stop."""
         self._provider.shutdown()
 
     @contextmanager
     def span(self, name: str, attributes: Mapping[str, Value]) -> Iterator[Span]:
-        """A span. An error sets its class; its text goes only to the log, where secrets are masked."""
+        """A span. An error sets only error.type: its text could hold a secret, and goes to the masked log."""
         with self._tracer.start_as_current_span(
             name,
-            attributes=_named({**context_fields(), **attributes}),
+            attributes=_prefixed({**context_fields(), **attributes}),
             record_exception=False,
             set_status_on_exception=False,
         ) as found:
             try:
-                yield _Set(found)
+                yield _SpanAdapter(found)
             except Exception as error:
                 found.set_status(StatusCode.ERROR)
                 found.set_attribute("error.type", type(error).__name__)
                 raise
 
     @contextmanager
-    def continued(self, traceparent: str) -> Iterator[None]:
+    def continue_trace(self, traceparent: str) -> Iterator[None]:
         """Make a span of another process the current one."""
         token = attach(_PROPAGATOR.extract({TRACE_HEADER: traceparent}))
         try:
@@ -87,20 +87,20 @@ class OtelTracer:
         finally:
             detach(token)
 
-    def current(self) -> str | None:
-        """The current span."""
+    def current_traceparent(self) -> str | None:
+        """The `traceparent` of the current span."""
         carrier: dict[str, str] = {}
         _PROPAGATOR.inject(carrier)
         return carrier.get(TRACE_HEADER)
 
 
 @dataclass(frozen=True, slots=True)
-class _Set:
+class _SpanAdapter:
     span: OtelSpan
 
     def set(self, **attributes: Value) -> None:
-        self.span.set_attributes(_named(attributes))
+        self.span.set_attributes(_prefixed(attributes))
 
 
-def _named(attributes: Mapping[str, Value]) -> dict[str, Value]:
+def _prefixed(attributes: Mapping[str, Value]) -> dict[str, Value]:
     return {f"shardline.{name}": value for name, value in attributes.items()}

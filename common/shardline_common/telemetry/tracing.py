@@ -1,7 +1,7 @@
-"""Traces as a port: spans of the work for a job, under one trace id in all processes.
+"""The port of tracing: spans of the work for a job, with one trace id in all processes.
 
-Without a tracer (`use`) there are no spans, and the trace of a message is only passed on. A span covers a
-request, a batch, a segment or an object; never a document.
+Without `use_tracer` there are no spans, and the trace of a message is only passed on. A span covers a
+request, a batch, a segment or an object; never a single document.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ Value = str | int | float | bool
 
 
 class Span(Protocol):
-    """A piece of work."""
+    """A span that is open."""
 
     def set(self, **attributes: Value) -> None:
         """Add attributes."""
@@ -27,11 +27,11 @@ class Tracer(Protocol):
     def span(self, name: str, attributes: Mapping[str, Value]) -> AbstractContextManager[Span]:
         """A child of the current span. It is the current span while the context lasts."""
 
-    def continued(self, traceparent: str) -> AbstractContextManager[None]:
+    def continue_trace(self, traceparent: str) -> AbstractContextManager[None]:
         """Make a span of another process the current one."""
 
-    def current(self) -> str | None:
-        """The current span for other processes (`traceparent` of W3C Trace Context)."""
+    def current_traceparent(self) -> str | None:
+        """The current span as a `traceparent` of W3C Trace Context, for other processes; None without one."""
 
 
 class _NoSpan:
@@ -40,54 +40,54 @@ class _NoSpan:
 
 
 class PassThroughTracer:
-    """Makes no spans, and passes on the trace that it was given."""
+    """Makes no spans. It passes on the trace that `continue_trace` sets."""
 
-    _nothing: AbstractContextManager[Span] = nullcontext(_NoSpan())
+    _no_span: AbstractContextManager[Span] = nullcontext(_NoSpan())
 
-    def span(self, name: str, attributes: Mapping[str, Value]) -> AbstractContextManager[Span]:  # noqa: ARG002 - there is none
+    def span(self, name: str, attributes: Mapping[str, Value]) -> AbstractContextManager[Span]:  # noqa: ARG002 - there is no span
         """Do nothing."""
-        return self._nothing
+        return self._no_span
 
     @contextmanager
-    def continued(self, traceparent: str) -> Iterator[None]:
-        """Keep the trace for the messages that are sent meanwhile."""
+    def continue_trace(self, traceparent: str) -> Iterator[None]:
+        """Keep the trace for messages that are sent while the context lasts."""
         before = _received.get()
         _received.set(traceparent)
         try:
             yield
         finally:
-            # Not by a token, which is refused where a coroutine is closed in another context.
+            # Not by a token: a token is refused when a coroutine is closed in another context.
             _received.set(before)
 
-    def current(self) -> str | None:
-        """The trace that was given."""
+    def current_traceparent(self) -> str | None:
+        """The trace that `continue_trace` has set."""
         return _received.get()
 
 
-class _InUse:
+class _ActiveTracer:
     tracer: Tracer = PassThroughTracer()
 
 
 @contextmanager
-def use(tracer: Tracer) -> Iterator[None]:
-    """Make the spans of this process by a tracer for as long as the context lasts."""
-    before, _InUse.tracer = _InUse.tracer, tracer
+def use_tracer(tracer: Tracer) -> Iterator[None]:
+    """Use a tracer for all spans of this process while the context lasts."""
+    before, _ActiveTracer.tracer = _ActiveTracer.tracer, tracer
     try:
         yield
     finally:
-        _InUse.tracer = before
+        _ActiveTracer.tracer = before
 
 
 def span(name: str, **attributes: Value) -> AbstractContextManager[Span]:
-    """A child of the current span. An error that leaves it marks it as failed, by its class."""
-    return _InUse.tracer.span(name, attributes)
+    """Open a child of the current span. An error that leaves the context marks the span as failed."""
+    return _ActiveTracer.tracer.span(name, attributes)
 
 
-def continued(traceparent: str | None) -> AbstractContextManager[None]:
-    """Continue a trace of another process; None changes nothing."""
-    return nullcontext() if traceparent is None else _InUse.tracer.continued(traceparent)
+def continue_trace(traceparent: str | None) -> AbstractContextManager[None]:
+    """Continue a trace of another process while the context lasts; None changes nothing."""
+    return nullcontext() if traceparent is None else _ActiveTracer.tracer.continue_trace(traceparent)
 
 
-def current() -> str | None:
+def current_traceparent() -> str | None:
     """The `traceparent` of the current span; None without one."""
-    return _InUse.tracer.current()
+    return _ActiveTracer.tracer.current_traceparent()

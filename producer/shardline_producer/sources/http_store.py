@@ -13,11 +13,11 @@ from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable
 from shardline_common.http.client import (
     OK,
     ConnectionFault,
-    HttpAnswer,
     HttpClient,
     HttpConnectionError,
     HttpOptions,
     HttpRequest,
+    HttpResponse,
     open_http,
 )
 from shardline_common.runtime.retry import Backoff, TransientError, retry_attempts
@@ -73,17 +73,17 @@ class HttpStore:
 
     async def get(
         self, path: str, params: Mapping[str, str] | None = None, *, limit: int | None = None
-    ) -> HttpAnswer:
+    ) -> HttpResponse:
         """GET a path; `limit` lowers the limit on the bytes of the answer. Raises as `post`."""
         return await self._request(HttpRequest("GET", path, params, limit=limit))
 
-    async def post(self, path: str, body: Any, params: Mapping[str, str] | None = None) -> HttpAnswer:
+    async def post(self, path: str, body: Any, params: Mapping[str, str] | None = None) -> HttpResponse:
         """POST a JSON body. The request must only read, because it may be sent again.
 
         Raises:
             SourceUnavailable: no answer, or a status that a later try may change, after all attempts.
             JobFailed: the credentials are refused (`source_invalid`).
-            AnswerTooLarge: the answer is over the limit.
+            ResponseTooLarge: the answer is over the limit.
         """
         return await self._request(HttpRequest("POST", path, params, orjson.dumps(body)))
 
@@ -91,7 +91,7 @@ class HttpStore:
         """The error `source_invalid` of this store, for what no retry changes."""
         return JobFailed(FailureCode.SOURCE_INVALID, f"{self.place}: {message}", hint=hint)
 
-    async def json(self, answer: HttpAnswer, what: str) -> Any:
+    async def json(self, answer: HttpResponse, what: str) -> Any:
         """The JSON of an answer with the status 200. `what` completes the message "cannot {what}: …".
 
         Raises:
@@ -106,11 +106,11 @@ class HttpStore:
                 f"cannot {what}: the answer is not JSON", f"check {self._options.address_setting}"
             ) from None
 
-    async def _request(self, request: HttpRequest) -> HttpAnswer:
+    async def _request(self, request: HttpRequest) -> HttpResponse:
         attempt = partial(self._attempt, request)
         return await retry_attempts(attempt, self._options.attempts, _BACKOFF, asyncio.sleep)
 
-    async def _attempt(self, request: HttpRequest) -> HttpAnswer:
+    async def _attempt(self, request: HttpRequest) -> HttpResponse:
         try:
             answer = await self._client.send(request)
         except HttpConnectionError as error:

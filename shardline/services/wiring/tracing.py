@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from shardline_common.errors import UsageError
 from shardline_common.settings.load import Settings
-from shardline_common.telemetry.tracing import use
+from shardline_common.telemetry.tracing import use_tracer
 
 
 @contextmanager
@@ -39,5 +39,5 @@ def traced(settings: Settings, process: str) -> Iterator[None]:
         service=settings.otel_service_name or f"shardline-{process}",
         headers=headers.get_secret_value() if headers else "",
     )
-    with open_otel(options) as tracer, use(tracer):
+    with open_otel(options) as tracer, use_tracer(tracer):
         yield

@@ -12,11 +12,11 @@ from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable, U
 from shardline_common.http.client import (
     OK,
     ConnectionFault,
-    HttpAnswer,
     HttpClient,
     HttpConnectionError,
     HttpOptions,
     HttpRequest,
+    HttpResponse,
     open_http,
 )
 from shardline_common.http.urls import base_url
@@ -72,7 +72,7 @@ class ThemisClient:
 
         Raises:
             QueryRejected: an index is missing, or the query is wrong.
-            AnswerTooLarge: the caller may ask for fewer rows.
+            ResponseTooLarge: the caller may ask for fewer rows.
         """
         return self._json(await self._request("POST", "/query", body, f"table '{body['table']}'"))
 
@@ -94,7 +94,9 @@ class ThemisClient:
         """The server's version."""
         return str(self._json(await self._request("GET", "/health", None, "health")).get("version"))
 
-    async def _request(self, method: str, path: str, body: Mapping[str, Any] | None, what: str) -> HttpAnswer:
+    async def _request(
+        self, method: str, path: str, body: Mapping[str, Any] | None, what: str
+    ) -> HttpResponse:
         data = None if body is None else orjson.dumps(body)
         if data and len(data) > _MAX_REQUEST_BYTES:
             raise JobFailed(
@@ -127,7 +129,7 @@ class ThemisClient:
             raise TransientError(self._failed(answer, what))
         return answer
 
-    def _json(self, answer: HttpAnswer) -> dict[str, Any]:
+    def _json(self, answer: HttpResponse) -> dict[str, Any]:
         try:
             value = orjson.loads(answer.body)
         except orjson.JSONDecodeError:
@@ -160,7 +162,7 @@ class ThemisClient:
             hint="set THEMIS_URL to the address of ThemisDB",
         )
 
-    def _failed(self, answer: HttpAnswer, what: str) -> SourceUnavailable:
+    def _failed(self, answer: HttpResponse, what: str) -> SourceUnavailable:
         return SourceUnavailable(
             f"ThemisDB at {self._address} answered {answer.status} when asked for {what}",
             hint="see the server's log; lower THEMIS_RATE where the server limits requests",

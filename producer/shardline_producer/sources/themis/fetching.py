@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
-from shardline_common.http.client import AnswerTooLarge
+from shardline_common.http.client import ResponseTooLarge
 from shardline_common.runtime.tasks import gather_limited
 from shardline_producer.sources.documents import DeadLetterReason, invalid_document, parse_document
 from shardline_producer.sources.planned import Entry, vanished
@@ -87,7 +87,7 @@ class LossyFetcher:
             try:
                 rows = await self._lister.rows_between(ids[0], ids[-1], self._page)
                 break
-            except AnswerTooLarge:
+            except ResponseTooLarge:
                 self._page = max(1, self._page // 2)
         planned = set(ids)
         self._texts = {row.id: row.text for row in rows if row.id in planned}

@@ -13,7 +13,7 @@ from itertools import pairwise, zip_longest
 from typing import Any
 
 from shardline_common.errors import FailureCode, JobFailed
-from shardline_common.http.client import AnswerTooLarge
+from shardline_common.http.client import ResponseTooLarge
 from shardline_common.runtime.tasks import gather_limited
 from shardline_producer.sources.documents import FieldNames, parse_document
 from shardline_producer.sources.planned import Entry
@@ -143,7 +143,7 @@ class RowLister:
                 page = keys[done : done + self._page]
                 try:
                     rows, problem = await self._checked_rows(behind, page)
-                except AnswerTooLarge:
+                except ResponseTooLarge:
                     if len(page) == 1:
                         raise self._key_column_error("has a row that is too large for this process") from None
                     self._page = len(page) // 2
@@ -237,7 +237,7 @@ class RowLister:
         return keys_of(await self._query(query))
 
     async def rows(self, behind: str, limit: int, until: str | None = None) -> list[ThemisRow]:
-        """The rows behind a value, up to and with `until`. Raises AnswerTooLarge, and JobFailed as `keys`."""
+        """The rows behind a value, up to and with `until`. Raises ResponseTooLarge, JobFailed as `keys`."""
         answer = await self._query(self._table_query.page(behind or None, limit, until=until))
         return rows_of(answer, self._table_query.key)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from shardline_common.errors import FailureCode, JobFailed
-from shardline_common.http.client import AnswerTooLarge
+from shardline_common.http.client import ResponseTooLarge
 from shardline_common.job.columns import infer
 from shardline_common.job.spec import JobSpec, ThemisSource
 from shardline_common.runtime.tasks import gather_limited
@@ -118,7 +118,7 @@ class TablePlanner:
         body = {"table": self._source.table, "allow_full_scan": True, "return": "keys"}
         try:
             return keys_of(await self._session.client.query(body))
-        except AnswerTooLarge:
+        except ResponseTooLarge:
             return None
 
     async def _is_keyed(self, keys: Sequence[str]) -> bool:
@@ -195,7 +195,7 @@ class TablePlanner:
         while page and read < _SAMPLE_ROWS and not wanted <= fields.keys():
             try:
                 rows = await lister.rows(behind, page)
-            except AnswerTooLarge:
+            except ResponseTooLarge:
                 page //= 2
                 continue
             for row in rows:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shardline_common.http.client import AnswerTooLarge
+from shardline_common.http.client import ResponseTooLarge
 from shardline_producer.sources.http_store import HttpStore, open_http_store
 from shardline_producer.sources.uds3.body_limit import limited, too_large
 from shardline_producer.sources.uds3.chroma.chunks import chunk_order, document_of
@@ -56,7 +56,7 @@ class ChromaBodyStore:
     ) -> dict[str, DocumentBody | InvalidBody]:
         try:
             records = await self._records(http, collection, ids)
-        except AnswerTooLarge as error:
+        except ResponseTooLarge as error:
             if len(ids) == 1:
                 return {ids[0]: too_large(error.start)}
             half = len(ids) // 2

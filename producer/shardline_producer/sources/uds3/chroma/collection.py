@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from shardline_common.errors import SourceUnavailable
-from shardline_common.http.client import AnswerTooLarge
+from shardline_common.http.client import ResponseTooLarge
 from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.http_store import HttpStore, HttpStoreOptions
 from shardline_producer.sources.uds3.distance import SPACES
@@ -128,7 +128,7 @@ class CollectionReader:
             body = {"limit": limit, "offset": offset, "include": []}
             try:
                 answer = await self._get(body if where is None else body | {"where": where})
-            except AnswerTooLarge:
+            except ResponseTooLarge:
                 if limit == 1:
                     raise self._http.invalid("one id exceeds the limit of an answer") from None
                 limit //= 2
@@ -151,7 +151,7 @@ class CollectionReader:
             return []
         try:
             return [await self._get({"ids": list(ids), "include": include})]
-        except AnswerTooLarge:
+        except ResponseTooLarge:
             if len(ids) == 1:
                 raise self._http.invalid(f"the record '{ids[0]}' exceeds the limit of an answer") from None
             half = len(ids) // 2

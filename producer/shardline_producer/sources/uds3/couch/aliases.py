@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import orjson
 
-from shardline_common.http.client import OK, AnswerTooLarge
+from shardline_common.http.client import OK, ResponseTooLarge
 from shardline_producer.sources.http_store import HttpStore
 from shardline_producer.sources.uds3.couch.body_text import is_deleted_document
 from shardline_producer.sources.uds3.spilled_lists import AliasIndex
@@ -72,7 +72,7 @@ class CouchAliases:
                 params["startkey"] = orjson.dumps(last).decode()
             try:
                 rows = (await http.json(await http.get(path, params), "list documents"))["rows"]
-            except AnswerTooLarge:
+            except ResponseTooLarge:
                 if size == 2:  # noqa: PLR2004 - the last document of the page before, and one more
                     raise http.invalid("one document exceeds the limit of an answer") from None
                 size = max(2, size // 2)

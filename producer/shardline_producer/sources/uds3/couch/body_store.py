@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from shardline_common.errors import JobFailed
-from shardline_common.http.client import OK, AnswerTooLarge
+from shardline_common.http.client import OK, ResponseTooLarge
 from shardline_common.runtime.tasks import leaf_errors
 from shardline_producer.sources.http_store import HttpStore, HttpStoreOptions, open_http_store
 from shardline_producer.sources.uds3.body_limit import too_large
@@ -127,7 +127,7 @@ class _BodyReader:
             return {}
         try:
             documents = await self._documents(database, [couch_id for couch_id, _ in pairs])
-        except AnswerTooLarge as error:
+        except ResponseTooLarge as error:
             if len(pairs) == 1:
                 return {pairs[0][1]: too_large(error.start)}
             half = len(pairs) // 2
@@ -183,7 +183,7 @@ class _BodyReader:
         path = "/" + "/".join(quote(part, safe="") for part in parts)
         try:
             answer = await self._http.get(path, limit=self._max_bytes)
-        except AnswerTooLarge as error:
+        except ResponseTooLarge as error:
             return too_large(error.start)
         if answer.status == _NOT_FOUND:
             return None
