@@ -1,4 +1,4 @@
-"""A worker's part in one attempt: it consumes the attempt's topic and tries to finish the attempt."""
+"""A worker's part in one attempt: it consumes the attempt's topic, and finishes the attempt at its end."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ _REJOIN_SECONDS = 1.0
 
 
 class WorkerAttempt:
-    """Consumes and finishes one attempt. `state` is the newest one known."""
+    """Consumes and finishes one attempt. `state` is the newest state that `update` received."""
 
     def __init__(self, context: WorkerContext, state: JobState) -> None:
         self.state = state
@@ -41,13 +41,13 @@ class WorkerAttempt:
         self._finisher = Finisher(context.store, context.clock, state)
 
     def update(self, state: JobState) -> None:
-        """Take a newer state of the same attempt."""
+        """Replace the state by a newer one of the same attempt."""
         if state.state is not self.state.state:
             self._progress.set()
         self.state = state
 
     async def run(self) -> None:
-        """Work until the attempt is decided, or until cancelled. Errors of the attempt are its outcome.
+        """Work until the attempt is decided, or until cancelled. An error of the attempt becomes its outcome.
 
         Raises:
             SpoolError, UsageError: this worker cannot work on any job.
@@ -57,9 +57,9 @@ class WorkerAttempt:
             try:
                 await self._run()
             except Exception as error:
-                if _ends_the_worker(error):
+                if _is_fatal(error):
                     raise
-                _log.exception("a bug in Shardline: the attempt cannot be failed; it is left alone")
+                _log.exception("a bug in Shardline: the failure cannot be recorded; no more work is done")
 
     async def _run(self) -> None:
         metrics, job_id = self._context.metrics, self.state.spec.job_id
@@ -72,7 +72,7 @@ class WorkerAttempt:
                 await consume
             await finish
         except Exception as error:
-            if _ends_the_worker(error):
+            if _is_fatal(error):
                 raise
             _log.exception("a bug in Shardline")
             text = f"{type(error).__name__}: {error}"
@@ -96,9 +96,9 @@ class WorkerAttempt:
             except* SpoolError:
                 raise
             except* (ServiceUnavailable, ObjectMissing) as group:
-                # An object that was listed and is gone: the job is being deleted, which does not fail it.
+                # ObjectMissing: a listed object is gone, so the job is being deleted. That does not fail it.
                 error = first_of(group, ShardlineError)
-                # A job that was complete long ago has no topic any more: only the finish is left.
+                # A job whose documents are all committed may have no topic: only the finish is left to do.
                 expected = isinstance(error, TopicMissing) and self.state.state is State.COMPLETING
                 _log.log(logging.INFO if expected else logging.WARNING, "%s; joining again", error)
             if failure is not None:
@@ -134,7 +134,9 @@ class WorkerAttempt:
                     await self._progress.wait()
 
 
-def _ends_the_worker(error: Exception) -> bool:
+def _is_fatal(error: Exception) -> bool:
     # Without a spool, or with a wrong setting, no job can be worked on. Other errors end only their job.
-    ends = (SpoolError, UsageError)
-    return isinstance(error, ends) or (isinstance(error, ExceptionGroup) and error.subgroup(ends) is not None)
+    fatal = (SpoolError, UsageError)
+    return isinstance(error, fatal) or (
+        isinstance(error, ExceptionGroup) and error.subgroup(fatal) is not None
+    )

@@ -1,4 +1,4 @@
-"""A member of an attempt's consumer group: it feeds a processor for each partition that it is assigned."""
+"""A member of an attempt's consumer group, with one processor for each assigned partition."""
 
 import asyncio
 import logging
@@ -29,8 +29,8 @@ _TOPIC_CHECK_SECONDS = 5.0
 class AttemptConsumer:
     """Consumes one attempt until cancelled. Implements `PartitionListener`.
 
-    `progress` is set when a segment is committed or partitions are assigned. An assignment has a number,
-    its epoch: a processor of an earlier epoch neither puts nor commits.
+    `progress` is set when a segment is committed or partitions are assigned. Each assignment has a number,
+    its epoch. A processor of an earlier epoch puts and commits nothing.
     """
 
     def __init__(self, sink: SegmentSink, progress: asyncio.Event) -> None:
@@ -65,12 +65,12 @@ class AttemptConsumer:
                     await self._revoked(tuple(self._tasks))
 
     async def _assigned(self, partitions: Sequence[int]) -> None:
-        # Starts tasks and returns: each reads its chain itself, because a rebalance must not wait for S3.
+        # Only starts tasks, which read their chains themselves: a rebalance must not wait for S3.
         self._epoch += 1
         self._progress.set()
         for partition in partitions:
             work, name = self._process(partition, self._epoch), f"{self._topic}/{partition}"
-            # Brokers call from tasks of their own, which do not carry the log context of the job.
+            # The broker calls this from its own task, which does not have the log context of the job.
             self._tasks[partition] = self._group.create_task(
                 work, name=name, context=self._task_context.copy()
             )
@@ -101,20 +101,20 @@ class AttemptConsumer:
 
     async def _feed(self, reader: GroupReader) -> None:
         while True:
-            wanting = {number: one for number, one in self._processors.items() if one.wants_records}
-            if not wanting:
+            receivers = {number: item for number, item in self._processors.items() if item.wants_records}
+            if not receivers:
                 await self._wait_for_room(reader)
                 continue
             try:
-                found = await reader.poll(tuple(wanting), timeout=_POLL_SECONDS, max_records=_MAX_RECORDS)
+                found = await reader.poll(tuple(receivers), timeout=_POLL_SECONDS, max_records=_MAX_RECORDS)
             except OffsetOutOfRange as error:
                 for number in error.partitions:
                     if (processor := self._processors.get(number)) is not None:
                         processor.rewind()
                 continue
             for number, records in found.items():
-                # A later processor of the partition seeks first, which discards what was being fetched.
-                wanting[number].give(records)
+                # A later processor of the partition seeks first: then a poll under way returns none of it.
+                receivers[number].add_records(records)
             await self._check_topic(quiet=not found)
 
     async def _wait_for_room(self, reader: GroupReader) -> None:
@@ -128,7 +128,7 @@ class AttemptConsumer:
             await self._check_topic(quiet=True)
 
     async def _check_topic(self, *, quiet: bool) -> None:
-        # A consumer whose topic was deleted gets no error: its polls return nothing for ever.
+        # A consumer whose topic was deleted gets no error: its polls return no records from then on.
         now = self._context.clock.monotonic()
         if not quiet:
             self._quiet_since = now
@@ -141,8 +141,8 @@ class AttemptConsumer:
         """Implements `PartitionListener.seek`."""
         self._reader.seek(partition, offset)
 
-    def wants_records(self) -> None:
-        """Implements `PartitionListener.wants_records`."""
+    def records_wanted(self) -> None:
+        """Implements `PartitionListener.records_wanted`."""
         self._ready.set()
 
     async def publish_dead_letters(self, partition: int, dead_letters: Sequence[SequencedDeadLetter]) -> None:

@@ -27,7 +27,7 @@ _CONTENT_TYPES = {"none": "application/x-ndjson", "gzip": "application/gzip", "z
 
 @dataclass(frozen=True, slots=True)
 class SegmentSink:
-    """Commits the segments of one attempt. Store errors are retried for as long as it takes."""
+    """Commits the segments of one attempt. Errors of the store are retried without a limit."""
 
     context: WorkerContext
     spec: JobSpec
@@ -50,13 +50,13 @@ class SegmentSink:
     async def commit_segment(
         self, partition: int, segment: OpenSegment, check_assigned: Callable[[], None]
     ) -> tuple[ChainRecord, bool]:
-        """Commit a closed segment; gives the chain record that stands, and whether it was created here.
+        """Commit a closed segment. Returns the chain record in the store, and whether this call created it.
 
         1. Put the rows. 2. Put the rejected documents. 3. Append the chain record.
-        `check_assigned` is called before each step; it raises when the partition was revoked meanwhile.
+        `check_assigned` is called before each step; it raises when the partition was revoked.
 
         Raises:
-            JobFailed: an object of other content has one of the keys (`not_reproducible`).
+            JobFailed: one of the keys exists with other content (`not_reproducible`).
             SpoolError: the compressed copy cannot be written.
         """
         spec, layout, metrics = self.spec, self.layout, self.context.metrics
@@ -93,17 +93,17 @@ class SegmentSink:
         append = partial(self.chain(partition).append, record)
         failpoint("worker.before_chain")
         with span("chain"):
-            standing = await self._retried(append, f"chain record of {layout.root}")
+            stored = await self._retry(append, f"chain record of {layout.root}")
         failpoint("worker.after_chain")
-        if standing is not record:
+        if stored is not record:
             metrics.create_refused(spec.job_id)
-        return standing, standing is record
+        return stored, stored is record
 
     async def put(self, key: str, file: SpoolFile) -> None:
-        """Put a spool file, compressed where the job asks for it. An object of the same rows is a success.
+        """Put a spool file, compressed if the job says so. An existing object with these rows is a success.
 
         Raises:
-            JobFailed: an object of other content has the key.
+            JobFailed: the key exists with other content (`not_reproducible`).
             SpoolError: the compressed copy cannot be written.
         """
         compression, metrics, job_id = self.spec.output.compression, self.context.metrics, self.spec.job_id
@@ -116,26 +116,26 @@ class SegmentSink:
                     await run_in_thread(partial(compress, file.path, path, file.size, compression))
                 started = time.perf_counter()
                 try:
-                    await self._retried(create, f"put {key}")
+                    await self._retry(create, f"put {key}")
                 except ObjectExists:
                     metrics.create_refused(job_id)
                     await self._expect_same_rows(key, file.sha256)
                 metrics.put_duration(job_id, time.perf_counter() - started)
             finally:
-                # A cancel while it was written leaves a whole copy that nothing else removes.
+                # A cancel during the compression leaves a complete copy that nothing else removes.
                 if not plain:
                     path.unlink(missing_ok=True)
 
     async def _expect_same_rows(self, key: str, digest: str) -> None:
-        # A refused create is a success when the object holds these rows: a retry after a lost answer, a
-        # crash between the put and the chain record, or another worker with the same segment.
+        # A refused create is a success when the object holds these rows. It occurs in a retry after a lost
+        # response, after a crash between put and chain record, or when another worker put the segment.
         compare = partial(object_sha256, self.context.store, key, self.spec.output.compression)
-        if await self._retried(compare, f"compare {key}") != digest:
+        if await self._retry(compare, f"compare {key}") != digest:
             raise JobFailed(
                 FailureCode.NOT_REPRODUCIBLE,
                 f"{key} exists with other content; nothing was overwritten",
                 hint="the source gave other documents this time; submit a new job",
             )
 
-    async def _retried(self, call: Callable[[], Awaitable[T]], what: str) -> T:
+    async def _retry(self, call: Callable[[], Awaitable[T]], what: str) -> T:
         return await retry_forever(call, self.context.clock, what, self.count_store_error)

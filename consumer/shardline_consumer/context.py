@@ -1,4 +1,4 @@
-"""What a worker works with: one context for all its attempts and partitions."""
+"""The context of a worker, shared by all its attempts and partitions."""
 
 import asyncio
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from shardline_consumer.spool.budget import SpoolBudget
 
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
-    """The ports of a worker, its metrics, and what its attempts share.
+    """The ports of a worker, its metrics, and the limits that its attempts share.
 
     `spool` is the folder of open segments, `budget` the bytes that they may take over all jobs, `uploads`
-    how many shards are put at once. `keep_originals`: dead letters carry the original bytes.
-    `finish_seconds`: how often an attempt is checked for its end.
+    limits the shards that are put at once. `keep_originals`: dead letters carry the original bytes.
+    `finish_seconds`: the interval between two checks whether an attempt can be finished.
     """
 
     broker: Broker

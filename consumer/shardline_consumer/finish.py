@@ -1,4 +1,4 @@
-"""Finishing an attempt: every worker tries it, all build the same bytes, one create succeeds."""
+"""Finishing an attempt. Every worker tries it, all write the same bytes, and one create succeeds."""
 
 import asyncio
 
@@ -29,44 +29,44 @@ class Finisher:
         self._heads: list[ChainRecord | None] = [None] * state.spec.total_partitions
 
     async def try_finish(self, state: JobState) -> bool:
-        """Finish the attempt if it can be; True when it is decided and, if completed, published.
+        """Finish the attempt if possible. Returns True when it is decided and, if completed, published.
 
         1. Read the outcome. 2. Without one, check that the chains are complete, and prove conservation.
-        3. Decide. 4. Publish what is completed.
+        3. Decide. 4. Publish a completed dataset.
 
         Raises:
             StoreUnavailable: try again later.
             JobFailed: a chain is broken, or an object of the dataset has other content.
             ObjectMissing: the dataset was deleted.
         """
-        # 1. Another worker, or a cancel, may have decided.
+        # 1. Another worker or a cancel may have decided the attempt.
         outcome = await read_outcome(self._store, self._layout, state.attempt)
-        # 2. Only the last checkpoint of the producer says how much was produced.
+        # 2. Only the producer's last checkpoint, with the state `completing`, has the final counts.
         if outcome is None and (state.state is not State.COMPLETING or not await self._all_committed(state)):
             return False
         with span("finish") as finish_span:
             if outcome is None:
-                # A worker that was paused while the dataset was deleted finds no outcome either. Without
-                # a plan there is no dataset, and nothing is decided.
+                # A worker that was paused while the dataset was deleted finds no outcome either. Raises
+                # ObjectMissing then: without a plan there is no dataset, and nothing may be decided.
                 await read_plan(self._store, self._layout)
-                # 3. The create decides; where another outcome stands, that one is returned.
+                # 3. The create decides. If another outcome exists, that one is returned.
                 failpoint("worker.before_outcome")
                 outcome = await decide(self._store, self._layout, self._outcome(state))
                 failpoint("worker.after_outcome")
             finish_span.set(ending=outcome.ending)
-            # 4. Also what another worker decided and did not publish.
+            # 4. Also when another worker has decided: it may have been killed before it published.
             if outcome.ending == "completed":
                 await publish_dataset(self._store, self._spec, outcome)
         return True
 
     async def _all_committed(self, state: JobState) -> bool:
-        # Stops at the first partition that is behind: with many partitions each request costs.
+        # Stops at the first incomplete partition, because each head costs a request.
         for number, sent in enumerate(state.partitions):
             if self._committed(number) < sent.sequence:
                 self._heads[number] = await self._read_head(number)
                 if self._committed(number) < sent.sequence:
                     return False
-        # The proof needs all heads as they are now.
+        # The proof needs the current heads of all partitions.
         self._heads = list(await asyncio.gather(*map(self._read_head, range(len(self._heads)))))
         return all(self._committed(number) >= sent.sequence for number, sent in enumerate(state.partitions))
 
@@ -94,7 +94,7 @@ class Finisher:
 
 
 async def fail_attempt(store: ObjectStore, state: JobState, error: JobFailed, clock: Clock) -> Outcome:
-    """Decide an attempt as failed, unless it is decided; gives the outcome that stands.
+    """Decide an attempt as failed, unless it is decided. Returns the outcome in the store.
 
     Raises:
         ObjectMissing: the dataset was deleted.

@@ -1,4 +1,4 @@
-"""One assigned partition: read the chain's end, fill segments from there, commit them in order."""
+"""One assigned partition: read the end of the chain, fill segments from there, commit them in order."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -20,34 +20,34 @@ from shardline_consumer.segment import OpenSegment, SequencedDeadLetter
 
 
 class PartitionRevoked(Exception):
-    """The partition was assigned to another worker; the open segment is dropped."""
+    """The partition was revoked; the open segment is discarded."""
 
 
 class ChainAdvanced(Exception):
-    """The chain holds more than this processor has committed: start again at the chain's end."""
+    """The chain has records that this processor did not create: start again at the end of the chain."""
 
 
 class PartitionListener(Protocol):
-    """What a processor reports to the consumer that feeds it."""
+    """The consumer that feeds a processor, as the processor calls it."""
 
     def seek(self, partition: int, offset: int) -> None:
         """Read the partition from `offset` on; -1 is the beginning of the log."""
 
-    def wants_records(self) -> None:
+    def records_wanted(self) -> None:
         """A processor has become ready for more records."""
 
-    async def publish_dead_letters(self, partition: int, dead: Sequence[SequencedDeadLetter]) -> None:
-        """Publish the dead letters that were read; returns when they are delivered."""
+    async def publish_dead_letters(self, partition: int, dead_letters: Sequence[SequencedDeadLetter]) -> None:
+        """Publish dead letters of the partition. Returns when they are delivered."""
 
     async def segment_committed(self, record: ChainRecord) -> None:
-        """Commit the offset and report progress; both are hints."""
+        """Commit the offset of a chain record and publish its event; both are only hints."""
 
 
 class PartitionProcessor:
     """Processes one partition during one assignment.
 
-    When the partition is revoked the processor is cancelled and its open segment dropped; the next owner
-    continues at the chain's end. `is_assigned` says whether the assignment still holds.
+    When the partition is revoked, the processor is cancelled and its open segment discarded; the next worker
+    continues at the end of the chain. `is_assigned` returns whether the assignment is still valid.
     """
 
     def __init__(
@@ -73,17 +73,17 @@ class PartitionProcessor:
 
     @property
     def wants_records(self) -> bool:
-        """Whether to fetch its next records: a segment is open, and no records are waiting."""
+        """Whether to fetch its next records: a segment is open, and no batch of records is waiting."""
         return self._segment is not None and self._inbox.empty()
 
-    def give(self, records: Sequence[Record]) -> None:
-        """Hand over records. Only while `wants_records`."""
+    def add_records(self, records: Sequence[Record]) -> None:
+        """Hand over the next records. Call it only while `wants_records`."""
         self._inbox.put_nowait(records)
 
     def rewind(self) -> None:
-        """Read the log from its start, because it does not hold the position asked for.
+        """Read the log from its start, because the position is not in the log.
 
-        The sequences show which messages are new.
+        Messages that the chain holds already are skipped by their sequences.
         """
         self._offset_unproven = False
         self._seek(-1)
@@ -96,19 +96,19 @@ class PartitionProcessor:
     async def run(self) -> None:
         """Process until cancelled.
 
-        1. Read the chain's end. 2. Seek behind it. 3. Open a segment. 4. Fill and commit segments.
+        1. Read the head of the chain. 2. Seek behind it. 3. Open a segment. 4. Fill and commit segments.
 
         Raises (from step 4 on in an ExceptionGroup):
             JobFailed: the attempt cannot continue.
             SpoolError, UsageError: this worker cannot continue.
-            PartitionRevoked: the assignment is over.
+            PartitionRevoked: the assignment has ended.
             ChainAdvanced: run a new processor.
         """
         try:
             head = await self._read_head()
             if head is not None and head.attempt == self._sink.attempt:
-                # Only an offset of this attempt belongs to this topic. Even that may be wrong where the
-                # topic was created again; the first record's sequence or the log's bounds show it.
+                # Only an offset of this attempt belongs to this topic. Even that one is wrong when the topic
+                # was created again; the sequence of the first record or the bounds of the log show it.
                 self._offset_unproven = True
                 self._seek(head.offset)
             else:
@@ -134,7 +134,7 @@ class PartitionProcessor:
             first, before, self._judge, self._limits, self._context.spool, rejected_decimals=decimals
         )
         self._reserved.add(self._segment)
-        self._listener.wants_records()
+        self._listener.records_wanted()
 
     def _release(self, segment: OpenSegment) -> None:
         self._reserved.discard(segment)
@@ -145,12 +145,12 @@ class PartitionProcessor:
     async def _fill_segments(self) -> None:
         while True:
             records: Sequence[Record] = await self._inbox.get()
-            self._listener.wants_records()
+            self._listener.records_wanted()
             while records and self._segment is not None:
                 records = await self._take(self._segment, records)
 
     async def _take(self, segment: OpenSegment, records: Sequence[Record]) -> Sequence[Record]:
-        """Give records to the segment; returns those that it left."""
+        """Add records to the segment. Returns the records that it did not use."""
         if self._is_misplaced(records[0], segment.next):
             self.rewind()
             return ()
@@ -159,7 +159,7 @@ class PartitionProcessor:
             taken = await run_in_thread(partial(segment.take, records))
             failpoint("worker.after_spool")
         except JobFailed as error:
-            # A missing message may be in the chain already, and trimmed from the topic for that reason.
+            # The missing messages may be in the chain already, and may be trimmed from the topic therefore.
             head = await self._read_head()
             if error.code is FailureCode.SEQUENCE_GAP and head is not None and head.next > segment.first:
                 raise ChainAdvanced from error

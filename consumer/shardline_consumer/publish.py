@@ -1,7 +1,7 @@
 """Publishing a completed dataset: manifest, card and `_SUCCESS`.
 
-All three are pure functions of job, plan, chains and outcome. Workers that publish at the same time write
-the same bytes, and it does not matter whose create succeeds.
+All three are pure functions of job, plan, chains and outcome. Workers that publish at the same time create
+the same bytes, so any of them may succeed.
 """
 
 import orjson
@@ -18,7 +18,7 @@ from shardline_common.runtime.failpoints import failpoint
 
 
 async def publish_dataset(store: ObjectStore, spec: JobSpec, outcome: Outcome) -> None:
-    """Create manifest, card and `_SUCCESS`, in this order. An object that exists with the same bytes stands.
+    """Create manifest, card and `_SUCCESS`, in this order. An existing object with the same bytes is kept.
 
     Raises:
         JobFailed: a chain is broken, or one of the keys has other content (`not_reproducible`).

@@ -1,4 +1,4 @@
-"""The open segment of a partition: it takes messages until one of the limits closes it."""
+"""The open segment of a partition, which takes messages until a limit closes it."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -40,10 +40,10 @@ class SequencedDeadLetter:
 
 @dataclass(slots=True)
 class TakeResult:
-    """What one `take` did with its records.
+    """The result of `OpenSegment.take`.
 
-    `used`: how many it took or skipped, from the first on; of these `replayed` had been taken before and
-    `foreign` are no messages of Shardline.
+    `used`: how many records it took or skipped, from the first on. Of these, `replayed` were taken before,
+    and `foreign` are not messages of Shardline.
     """
 
     used: int = 0
@@ -55,16 +55,16 @@ class TakeResult:
 class OpenSegment:
     """A segment that begins at sequence `first`. When it is `closed`, its totals and files are final.
 
-    `ended` is set by the end marker: no segment follows. Blocking, because it writes its spool files: call
-    it on a thread.
+    `ended` is set by the end marker: no segment follows. `next` is the sequence behind the last message,
+    `offset` the Kafka offset behind it. `take` writes spool files: call it on a thread.
 
     Args:
         first: sequence of the first message.
-        before: the chain's totals up to `first`.
+        before: the totals of the chain up to `first`.
         judge: decides which documents become rows.
         limits: when the segment closes.
         spool: folder of the spool files.
-        rejected_decimals: decimals of the relevance of a rejected document; None: they are not kept.
+        rejected_decimals: decimals of the relevance of rejected documents; None: these are not kept.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class OpenSegment:
 
     @property
     def position(self) -> Position:
-        """Source position of the last record."""
+        """The source position of the last message."""
         return decode_position(self._position)
 
     @property
@@ -144,8 +144,8 @@ class OpenSegment:
                 else:
                     self._take_end(value)
             except MALFORMED:
-                # Not written by a producer of Shardline. A damaged message of ours would leave a gap, which
-                # the next sequence shows.
+                # No producer of Shardline wrote it. If it is a damaged message of a producer, it leaves a
+                # gap, which the next sequence shows.
                 result.foreign += 1
                 continue
             self.offset = record.offset + 1
@@ -211,7 +211,7 @@ class OpenSegment:
             self.rejected.write(rejected)
 
     def discard(self) -> None:
-        """Remove the spool files."""
+        """Close and remove the spool files. May be repeated."""
         for file in (self.rows, self.rejected):
             if file is not None:
                 file.discard()

@@ -20,7 +20,7 @@ _WORKING = frozenset({State.RUNNING, State.COMPLETING})
 class Worker:
     """Runs a WorkerAttempt for every job that is running or completing.
 
-    `ready` is set once the table has been read to its end.
+    `ready` is set while the table of checkpoints has been read to its end.
     """
 
     def __init__(self, context: WorkerContext) -> None:
@@ -58,7 +58,7 @@ class Worker:
                 self._remove_finished(tasks)
 
     def _apply(self, state: JobState, tasks: asyncio.TaskGroup) -> None:
-        """Start, update or stop the part in a job by its newest state."""
+        """Start, update or stop the job's WorkerAttempt according to the newest state."""
         job_id = state.spec.job_id
         number, attempt, task = self._attempts.get(job_id, (0, None, None))
         if attempt is not None and task is not None:
@@ -78,7 +78,8 @@ class Worker:
                 continue
             del self._attempts[job_id]
             if task.cancelled():
-                # Attempts that this worker cancels are forgotten before: a client let its own cancel out.
+                # An attempt that this worker cancels was removed before: an internal cancel of a client
+                # library has reached the task.
                 _log.error("%s: a bug in Shardline: the attempt was cancelled; started again", job_id)
                 self._apply(attempt.state, tasks)
             else:

@@ -46,21 +46,22 @@ def judge(facts: Facts, min_score: float) -> Verdict:
 
 
 class Judge:
-    """`judge` for one threshold. It caches verdicts, because most documents share a few facts."""
+    """`judge` for one threshold. Verdicts are cached: many documents have the same facts."""
 
-    _MOST = 65_536
+    _MAX_CACHED = 65_536
 
     def __init__(self, min_score: float) -> None:
         self._min_score = min_score
-        self._known: dict[tuple[int, int, int, float], Verdict] = {}
+        self._cache: dict[tuple[int, int, int, float], Verdict] = {}
 
     def __call__(self, chars: int, present: int, flags: int, relevance: float) -> Verdict:
-        """The verdict on the facts of a message. All lengths from 1,001 on have the same score."""
+        """The verdict on the facts of a message."""
+        # All lengths from 1,001 characters on have the same score.
         facts = (min(chars, 1001), present, flags, relevance)
-        verdict = self._known.get(facts)
+        verdict = self._cache.get(facts)
         if verdict is None:
-            if len(self._known) >= self._MOST:
-                self._known.clear()
+            if len(self._cache) >= self._MAX_CACHED:
+                self._cache.clear()
             verdict = judge(Facts(chars, 0, present, bool(flags), relevance), self._min_score)
-            self._known[facts] = verdict
+            self._cache[facts] = verdict
         return verdict

@@ -1,1 +1,1 @@
-"""The spool: files in which open segments wait, their folder and their budget."""
+"""The spool: the files of open segments, their folder and their budget."""

@@ -7,7 +7,7 @@ from shardline_common.errors import FailureCode, JobFailed
 
 
 class SpoolBudget:
-    """Reservations in bytes over all jobs and partitions, granted in the order of the calls."""
+    """Reservations of bytes over all jobs and partitions, granted in the order of the calls."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -16,14 +16,14 @@ class SpoolBudget:
 
     @property
     def used(self) -> int:
-        """The bytes that are reserved."""
+        """The reserved bytes."""
         return self._used
 
     async def reserve(self, size: int) -> None:
         """Wait until `size` bytes are free, and reserve them.
 
         Raises:
-            JobFailed: `size` is over the whole budget.
+            JobFailed: `size` is larger than the whole budget (`spool`).
         """
         if size > self._limit:
             raise JobFailed(
@@ -44,7 +44,7 @@ class SpoolBudget:
             raise
 
     def release(self, size: int) -> None:
-        """Give `size` bytes back, and grant waiting reservations."""
+        """Release `size` bytes, and grant waiting reservations."""
         self._used -= size
         while self._waiting:
             wanted, future = self._waiting[0]

@@ -1,4 +1,4 @@
-"""Spool files: the rows of open segments on disk, so that memory does not grow with a shard."""
+"""Spool files: the rows of open segments are on disk, so memory does not grow with the size of a shard."""
 
 import gzip
 import os
@@ -16,7 +16,7 @@ _COPY = 1 << 20
 
 
 def spool_error(folder: Path, error: OSError) -> SpoolError:
-    """The error with the folder, and a hint."""
+    """The SpoolError for an OSError in the spool folder, with a hint."""
     return SpoolError(
         f"the spool folder {folder} cannot be written: {error.strerror or error}",
         hint="free disk space there, or set SHARDLINE_SPOOL_DIR to another folder; nothing was lost",
@@ -24,7 +24,7 @@ def spool_error(folder: Path, error: OSError) -> SpoolError:
 
 
 class SpoolFile:
-    """An append-only file with the sha256 of its content. Blocking: call it on a thread."""
+    """An append-only file with the sha256 of its content. Its methods block: call them on a thread."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -70,7 +70,7 @@ def packed_path(source: Path, compression: str) -> Path:
 
 
 def compress(source: Path, target: Path, size: int, compression: str) -> None:
-    """Write a compressed copy: one zstd frame with its content size, or gzip without a time stamp.
+    """Write a compressed copy: one zstd frame with its content size, or gzip without a time stamp. Blocks.
 
     Raises:
         SpoolError: the disk is full.

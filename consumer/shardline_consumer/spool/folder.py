@@ -1,4 +1,4 @@
-"""The spool folder of a process, locked while the process lives. Folders of dead processes are removed."""
+"""The spool folder of a process, locked while the process runs. Folders of killed processes are removed."""
 
 import contextlib
 import logging
@@ -38,7 +38,7 @@ def spool_folder(parent: Path) -> Iterator[Path]:
 
 
 def spool_limit(parent: Path, wanted: int, reserve: int) -> int:
-    """The bytes that the spool may take: `wanted`, or what is free on its disk beyond `reserve`.
+    """The bytes that the spool may take: `wanted`, or fewer if the disk has fewer free beyond `reserve`.
 
     Raises:
         SpoolError: no more than the reserve is free.
@@ -85,7 +85,7 @@ def _free(folder: Path) -> float:
 
 
 def sweep_spool(parent: Path) -> list[Path]:
-    """Remove the spool folders below `parent` whose process is dead; gives the removed folders."""
+    """Remove the spool folders of dead processes below `parent`. Returns the removed folders."""
     if sys.platform == "win32":
         return []
     removed = []
@@ -117,7 +117,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
     handle, name = tempfile.mkstemp(dir=folder)
     with os.fdopen(handle, "rb") as file:
-        # It is locked before it gets its name, so that no process finds it unlocked.
+        # Lock the file before it gets its name: a sweep would remove a folder whose lock is free.
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         Path(name).rename(folder / _LOCK)
         yield
