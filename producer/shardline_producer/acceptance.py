@@ -1,4 +1,4 @@
-"""Acceptance: a create-only record, by which a job id belongs to one job for ever."""
+"""Acceptance: a create-only record that binds a job id to one job permanently."""
 
 from dataclasses import dataclass
 
@@ -28,29 +28,29 @@ class Acceptance:
 
     @classmethod
     def decode(cls, data: bytes) -> "Acceptance":
-        """The record of its JSON."""
+        """The record of `encode`."""
         value = orjson.loads(data)
         return cls(JobSpec.model_validate(value["spec"]), value["accepted_at"])
 
 
 async def accept(store: ObjectStore, spec: JobSpec, clock: Clock) -> Acceptance:
-    """Accept a job; gives the record that stands. The same body again is the same job.
+    """Accept a job. Returns the record in the store. The same body again is the same job.
 
     Raises:
-        JobConflict: the id belongs to a job with another body; that job is untouched.
+        JobConflict: the id belongs to a job with another body; that job is unchanged.
         StoreUnavailable: try again later.
     """
     acceptance = Acceptance(spec, stamp(clock))
     try:
         await store.create(job_key(spec.job_id), acceptance.encode())
     except ObjectExists:
-        standing = Acceptance.decode(await store.get(job_key(spec.job_id)))
-        if standing.spec.body() != spec.body():
+        existing = Acceptance.decode(await store.get(job_key(spec.job_id)))
+        if existing.spec.body() != spec.body():
             raise JobConflict(
                 f"the job id '{spec.job_id}' was accepted before with another body",
                 hint="the first job is untouched; choose another job_id, or leave it out",
             ) from None
-        return standing
+        return existing
     return acceptance
 
 
@@ -60,7 +60,7 @@ async def state_from_store(store: ObjectStore, acceptance: Acceptance, offset: i
     Args:
         store: the store of its dataset.
         acceptance: the job's record.
-        offset: the offset of the submission in dataset.jobs; -1 without one.
+        offset: the offset of the submission in dataset.jobs; -1 when there is none.
 
     Raises:
         StoreUnavailable: try again later.
@@ -72,7 +72,7 @@ async def state_from_store(store: ObjectStore, acceptance: Acceptance, offset: i
     state.attempt = attempt
     state.topic_removed = True
     if outcome.ending == "completed":
-        # A worker publishes what a killed worker left unpublished; then the runner concludes.
+        # A worker publishes a dataset that a killed worker left unpublished. Then the runner ends the job.
         state.state, state.planned, state.progress = State.COMPLETING, True, 1.0
         state.source_count = outcome.source_count or 0
         state.partitions = [PartitionState(sent, hash_sum) for sent, hash_sum in outcome.produced]

@@ -1,4 +1,4 @@
-"""What a job runner does next: a pure function of the job's state, its requests and its notifications."""
+"""The next action of a job runner: a pure function of the job's state, requests and notifications."""
 
 from collections.abc import Sequence
 from enum import Enum, auto
@@ -20,27 +20,27 @@ class Action(Enum):
     REFUSE_REQUEST = auto()
     """Publish the oldest request as a dead letter."""
     RUN_ATTEMPT = auto()
-    """Let the attempt run until it ends, or a request arrives."""
+    """Run the attempt until it ends or a request arrives."""
     REMOVE_TOPIC = auto()
     """Delete the topic of the ended attempt after its grace time, unless a request arrives."""
     RECORD_DELIVERIES = auto()
-    """Write a checkpoint without the notifications that are delivered."""
+    """Remove the delivered notifications from the checkpoint."""
     WAIT_FOR_DELIVERIES = auto()
     """Wait for the end of a delivery, or for a request."""
     STOP = auto()
-    """Nothing is left to do until a request arrives."""
+    """There is nothing to do until a request arrives."""
 
 
 def next_action(state: JobState, requests: Sequence[Request], notifications: NotificationStatus) -> Action:
     """The next action of a job's runner.
 
-    Requests come first, in their order. Then the attempt; then the removal of its topic; then the
-    notifications of ended attempts, which hold up nothing else.
+    Requests come first, in their order. Then the attempt, then the removal of its topic, then the
+    notifications of ended attempts, which delay nothing else.
 
     Args:
-        state: the job's last known state.
-        requests: those not handled yet, the oldest first.
-        notifications: what the outbox has delivered and is delivering.
+        state: the last known state of the job.
+        requests: the requests that are not handled yet, the oldest first.
+        notifications: the status of the outbox.
     """
     if requests:
         return _for_request(state, requests[0])
@@ -57,7 +57,7 @@ def _for_request(state: JobState, request: Request) -> Action:
     if state.active:
         return Action.REFUSE_REQUEST if request.action == "retry" else Action.CANCEL_ATTEMPT
     if request.action == "delete":
-        # Also of a deleted job: a worker that was paused may have put an object since.
+        # Also for a deleted job: a worker that was paused may have put an object since then.
         return Action.DELETE_DATASET
     if request.action == "retry" and state.state in RETRIABLE:
         return Action.OPEN_ATTEMPT

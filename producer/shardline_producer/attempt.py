@@ -1,4 +1,4 @@
-"""One attempt of a job: queue, plan, topic, pipeline, and the watch for its outcome."""
+"""One attempt of a job: it waits for a slot, plans, creates the topic, sends, and waits for its outcome."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ from shardline_common.telemetry.metrics import JobSnapshot
 from shardline_producer.backlog import Backlog
 from shardline_producer.context import ProducerContext
 from shardline_producer.lag_age import LagAge
-from shardline_producer.pipeline import Pipeline, asking
+from shardline_producer.pipeline import Pipeline, measure_source_wait
 from shardline_producer.plan import plan_job
 from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.retry_policy import AttemptRetryPolicy
@@ -36,24 +36,24 @@ _TOPIC_CHECK_SECONDS = 10.0
 
 
 class JobStateStore(Protocol):
-    """Where the committed state of the job is."""
+    """Access to the committed state of one job."""
 
     def fence_and_load(self) -> AbstractAsyncContextManager[tuple[TransactionalWriter, JobState]]:
-        """Fence every other producer of the job, then read its last committed state.
+        """Open a writer that fences every other producer of the job, and read the last committed state.
 
         Raises:
             BrokerUnavailable: try again.
         """
 
     async def load_state(self) -> JobState:
-        """Read the last committed state without fencing anybody. Raises BrokerUnavailable."""
+        """Read the last committed state without fencing. Raises BrokerUnavailable."""
 
 
 class AttemptRun:
     """Runs one attempt until it has an outcome.
 
-    After a pause, another producer may have ended the attempt, or even deleted the job. So the checkpoint
-    is read before an outcome is written.
+    After a pause of this process, another producer may have ended the attempt, or even deleted the job. So
+    the checkpoint is read before an outcome is written.
     """
 
     def __init__(self, context: ProducerContext, state: JobState, states: JobStateStore) -> None:
@@ -66,12 +66,12 @@ class AttemptRun:
         self._backlog = Backlog(context.broker, context.store, state, context.policy.topic_bytes)
         self._lag_age = LagAge()
         self._wake = asyncio.Event()
-        self._topic_checked_at = self._moved_at = context.clock.monotonic()
-        self._moved = (0, 0)
+        self._topic_checked_at = self._progressed_at = context.clock.monotonic()
+        self._last_progress = (0, 0)
 
     @property
     def empty(self) -> bool:
-        """Whether the chains hold no row."""
+        """Whether the chains have no row."""
         return self._backlog.committed.rows == 0
 
     def events(self) -> list[Event]:
@@ -81,9 +81,9 @@ class AttemptRun:
         return [Event.of(spec.job_id, self._state.attempt, head, at) for head in heads]
 
     async def run(self) -> Outcome | None:
-        """Work until there is an outcome; a completed one is also published.
+        """Work until the attempt has an outcome, and if it is completed, until the dataset is published.
 
-        None: another producer has ended the attempt, and the job's state says how.
+        Returns None when another producer has ended the attempt; the job's state has the outcome then.
         """
         job_id = self._state.spec.job_id
         self._context.metrics.begin_producing(job_id)
@@ -100,7 +100,7 @@ class AttemptRun:
             await asyncio.gather(work, watch, return_exceptions=True)
 
     async def cancel(self, requested_by: str | None) -> bool:
-        """Decide the attempt as cancelled, unless it is decided; False when it is superseded.
+        """Decide the attempt as cancelled, unless it is decided. False when another producer has ended it.
 
         Raises:
             BrokerUnavailable, StoreUnavailable: try again.
@@ -108,7 +108,7 @@ class AttemptRun:
         return await self._decide(cancelled(self._state, requested_by, self._context.clock))
 
     async def is_current(self) -> bool:
-        """Whether the committed state still has this attempt running. Raises BrokerUnavailable."""
+        """Whether this attempt is still the active one in the committed state. Raises BrokerUnavailable."""
         return self._check_current(await self._states.load_state())
 
     def _check_current(self, state: JobState) -> bool:
@@ -132,7 +132,7 @@ class AttemptRun:
         await retry_forever(partial(self._decide, outcome), self._context.clock, "write the outcome")
 
     async def _work(self) -> None:
-        """Produce in a slot, through failures of services; a failure of the job becomes its outcome."""
+        """Produce in a slot. Failures of services are retried; a failure of the job becomes its outcome."""
         context = self._context
         policy = AttemptRetryPolicy(context.broker, context.clock, context.policy.source_seconds)
         async with context.slots:
@@ -160,7 +160,7 @@ class AttemptRun:
             return False
 
     async def _produce(self, writer: TransactionalWriter, state: JobState) -> None:
-        """Produce what is left of the attempt, from its committed state on.
+        """Produce the rest of the attempt, from its committed state on.
 
         1. Open the source. 2. Read or make the plan. 3. Create the topic and commit the job as running.
         4. Send the documents.
@@ -170,13 +170,13 @@ class AttemptRun:
             return
         # 1.
         source = context.open_source(spec, StoredPlanPages(context.store, self._layout.plan_pages))
-        # 2. A planned job does not ask its source again; the wait for the source continues.
+        # 2. The plan of a planned job is in the store: reading it must not end the measured wait.
         if state.planned:
             if state.state is State.RUNNING:
                 context.metrics.checkpointed(spec.job_id, datetime.fromisoformat(state.updated_at))
             plan = await plan_job(spec, source, context.store)
         else:
-            with asking(context.metrics, spec.job_id):
+            with measure_source_wait(context.metrics, spec.job_id):
                 plan = await plan_job(spec, source, context.store)
         # 3.
         if state.planned:
@@ -233,7 +233,7 @@ class AttemptRun:
                 if isinstance(error, StoreUnavailable):
                     self._context.metrics.store_error(self._state.spec.job_id)
                 if self._backlog.initialized:
-                    # With the heads that were read last: the lag grows while the store is away.
+                    # With the heads that were read last: the lag grows while the store cannot be read.
                     self._report()
             else:
                 if outcome is not None:
@@ -247,7 +247,7 @@ class AttemptRun:
         return None
 
     async def _check_outcome(self) -> Outcome | None:
-        """The outcome, once it stands and is published; else refresh and report the progress."""
+        """The outcome, if it is decided and published. Otherwise refresh and report the progress."""
         store = self._context.store
         outcome = await read_outcome(store, self._layout, self._state.attempt)
         if outcome is None:
@@ -267,7 +267,7 @@ class AttemptRun:
         return outcome
 
     async def _check_topic(self) -> None:
-        # Nobody gets an error from a deleted topic while nothing is sent.
+        # While nothing is sent, a deleted topic causes no error.
         now, partitions = self._context.clock.monotonic(), self._context.broker.partitions
         if now - self._topic_checked_at < _TOPIC_CHECK_SECONDS:
             return
@@ -281,8 +281,8 @@ class AttemptRun:
     def _report(self) -> None:
         state, backlog, now = self._state, self._backlog, self._context.clock.monotonic()
         produced, committed, chained = state.produced, backlog.committed, backlog.chained
-        if (produced, chained) != self._moved:
-            self._moved, self._moved_at = (produced, chained), now
+        if (produced, chained) != self._last_progress:
+            self._last_progress, self._progressed_at = (produced, chained), now
         snapshot = JobSnapshot(
             lag=backlog.lag,
             lag_seconds=self._lag_age.update(now, produced, chained),
@@ -296,5 +296,5 @@ class AttemptRun:
             },
             ratio=state.progress * min(1.0, chained / produced if produced else 1.0),
         )
-        self._context.metrics.stalled(state.spec.job_id, now - self._moved_at)
+        self._context.metrics.stalled(state.spec.job_id, now - self._progressed_at)
         self._context.metrics.progress(state.spec.job_id, snapshot)

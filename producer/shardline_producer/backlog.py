@@ -1,4 +1,4 @@
-"""The backlog of one attempt: what no chain holds yet. It blocks the producer and trims the topic."""
+"""The backlog of one attempt: messages in no chain yet. It blocks the producer and trims the topic."""
 
 import asyncio
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ class Backlog:
     """Follows the chains of one attempt.
 
     `state` is the job's state, which the pipeline updates. `heads` are the last chain records that were
-    read, by partition; None for an empty chain. `limit` in bytes is raised to what the open segments may
-    need: a segment closes only at its own limits.
+    read, by partition; None for an empty chain. `limit`, in bytes, is raised to the size that all open
+    segments may need, because a segment closes only at its own limits.
     """
 
     def __init__(self, broker: Broker, store: ObjectStore, state: JobState, limit: int) -> None:
@@ -52,12 +52,12 @@ class Backlog:
 
     @property
     def chained(self) -> int:
-        """Messages that the chains hold."""
+        """The number of messages in the chains."""
         return sum(head.next for head in self.heads if head)
 
     @property
     def filled(self) -> float:
-        """The share of the limit that the backlog takes; from 1 on the producer waits."""
+        """The backlog as a share of the limit; from 1 on the producer waits."""
         return max(0, self.bytes) / self._limit
 
     @property
@@ -83,9 +83,9 @@ class Backlog:
         await self._room.wait()
 
     async def refresh(self) -> None:
-        """Read heads, unblock the producer, and trim from the topic what the chains hold.
+        """Read heads, unblock the producer, and trim the messages that are in the chains from the topic.
 
-        The first call reads all heads; later ones the next few of those that lag.
+        The first call reads all heads. A later call reads up to 32 of those that lag, in turn.
 
         Raises:
             StoreUnavailable, BrokerUnavailable: call again later.
@@ -100,7 +100,7 @@ class Backlog:
         await self._trim()
 
     async def refresh_all(self) -> None:
-        """Read all heads, also those of chains that should be complete.
+        """Read all heads, including those of complete chains.
 
         Raises:
             StoreUnavailable: call again later.

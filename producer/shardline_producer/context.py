@@ -1,4 +1,4 @@
-"""What a producer works with, and its policy."""
+"""The context of a producer, and its policy."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -15,13 +15,13 @@ _SLICE_SECONDS = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast a job may read: documents per second; 0 is no limit."""
+    """The limit on the documents per second that a job reads; 0 is no limit."""
 
     rate: float = 0.0
 
     @property
     def slice(self) -> int:
-        """Documents of one transaction under this limit; 0: as many as the source gives at once."""
+        """Documents of one transaction under this limit; 0: a whole batch of the source."""
         return max(1, int(self.rate * _SLICE_SECONDS)) if self.rate else 0
 
 
@@ -29,10 +29,10 @@ class Pace:
 class ProducerPolicy:
     """The limits of a producer, in bytes and seconds.
 
-    `topic_bytes`: what a topic may hold that no chain holds. `topic_grace`: how long a topic outlives its
-    attempt. `progress_seconds`: how often the chains are read. `catch_up_seconds`: the longest time to read
-    the checkpoints. `sweep_seconds`: how often orphan topics are looked for. `source_seconds`: how long a
-    source may be unreachable before its job fails.
+    `topic_bytes`: the limit of the backlog of a topic. `topic_grace`: the time from the end of an attempt to
+    the deletion of its topic. `progress_seconds`: the interval of reading the chains. `catch_up_seconds`: the
+    longest time to read the checkpoints. `sweep_seconds`: the interval of the sweep of orphan topics.
+    `source_seconds`: how long a source may be unreachable before its job fails.
     """
 
     topic_bytes: int = 1 << 30
@@ -46,9 +46,9 @@ class ProducerPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ProducerContext:
-    """The ports of a producer, its policy, and what its jobs share.
+    """The ports of a producer, its policy, and the objects that its jobs share.
 
-    `slots` bounds the jobs that run at once; more are queued. `receiver` gets a notification of each
+    `slots` limits the jobs that run at once; further jobs are queued. `receiver` gets a notification of each
     attempt that ends; None: there are no notifications.
     """
 

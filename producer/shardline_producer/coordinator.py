@@ -25,10 +25,10 @@ _REJOIN_SECONDS = 1.0
 
 
 class JobCoordinator:
-    """Reads jobs and requests from dataset.jobs and runs a JobRunner for each job that has work.
+    """Reads jobs and requests from dataset.jobs, and runs a JobRunner for each job that has work.
 
-    A partition that is assigned is loaded first: its checkpoints give the jobs it had before. `ready` is
-    set once partitions were assigned.
+    The jobs of a newly assigned partition are loaded from its checkpoints before its messages are read.
+    `ready` is set while partitions are assigned.
     """
 
     def __init__(self, context: ProducerContext) -> None:
@@ -53,11 +53,11 @@ class JobCoordinator:
                         try:
                             await self._read_messages(reader)
                         finally:
-                            self._forget(tuple(self._runners))
+                            self._drop_partitions(tuple(self._runners))
             except* BrokerUnavailable as group:
                 _log.warning("dataset.jobs cannot be read: %s; joining again", group.exceptions[0])
             self.ready.clear()
-            self._forget(tuple(self._runners))
+            self._drop_partitions(tuple(self._runners))
             await self._context.clock.sleep(_REJOIN_SECONDS)
 
     async def _sweep(self) -> None:
@@ -83,12 +83,12 @@ class JobCoordinator:
             self._remove_finished()
 
     async def _revoked(self, _: Sequence[int]) -> None:
-        # Running jobs continue through a rebalance. Those of partitions that are not assigned again stop
-        # in `_assigned`; their new owner fences this producer in any case.
+        # Running jobs continue through a rebalance. Jobs of partitions that are not assigned again stop in
+        # `_assigned`; the new owner of the partition fences this producer in any case.
         return
 
     async def _assigned(self, partitions: Sequence[int]) -> None:
-        self._forget([number for number in self._runners if number not in partitions])
+        self._drop_partitions([number for number in self._runners if number not in partitions])
         for number in partitions:
             self._reader.seek(number, self._next_offsets.get(number, -1))
             if number not in self._runners:
@@ -96,7 +96,7 @@ class JobCoordinator:
                 self._loading[number] = self._group.create_task(self._load(number), name=f"load {number}")
         self.ready.set()
 
-    def _forget(self, partitions: Sequence[int]) -> None:
+    def _drop_partitions(self, partitions: Sequence[int]) -> None:
         for number in partitions:
             self._runners.pop(number, None)
             self._next_offsets.pop(number, None)
@@ -130,7 +130,7 @@ class JobCoordinator:
             self._tasks[partition, job_id] = self._group.create_task(_guarded(runner, submission), name=name)
 
     async def _handle_message(self, record: Record) -> None:
-        """Hand a message to its job; one that is neither a job nor a request of a known job is refused."""
+        """Pass a message to its job. Refuse one that is neither a job nor a request about a known job."""
         runners = self._runners.get(record.partition)
         if runners is None:
             return
@@ -172,22 +172,23 @@ class JobCoordinator:
             del self._tasks[partition, job_id]
             runner = self._runners.get(partition, {}).get(job_id)
             if runner is not None and runner.state is None:
-                # It was not accepted.
+                # The job was not accepted.
                 del self._runners[partition][job_id]
             elif runner is not None and task.cancelled():
-                # Jobs that this producer cancels are forgotten before: a client let its own cancel out.
+                # A job that this producer cancels was removed before: an internal cancel of a client
+                # library has reached the task.
                 _log.error("%s: a bug in Shardline: the job was cancelled; started again", job_id)
                 self._start(partition, runner, None)
 
     def _states(self) -> list[str]:
-        runners = [runner for part in self._runners.values() for runner in part.values()]
+        runners = [runner for jobs in self._runners.values() for runner in jobs.values()]
         return [runner.state.state.value for runner in runners if runner.state is not None]
 
 
 def _parse(record: Record) -> JobSpec | Request:
     message = parse_message(record.value or b"")
     if record.key != message.job_id.encode():
-        # The key decides the partition, and with it the owner of the job.
+        # The key decides the partition, and so the producer that owns the job.
         raise JobInvalid(f"the message's key must be the job id '{message.job_id}'")
     return message
 

@@ -23,8 +23,8 @@ from shardline_producer.sources.source import Document, InvalidDocument, SourceI
 class EncodedBatch:
     """The messages of a batch.
 
-    `dropped`: how many of its documents an earlier attempt sent. `last_dead_letter`: the key and the reason
-    of the last dead letter, "" without one.
+    `dropped`: how many of its items an earlier attempt has sent. `last_dead_letter`: the key and the reason
+    of the last dead letter, or "".
     """
 
     messages: list[Message]
@@ -43,7 +43,7 @@ class Encoder:
         self._validation = spec.validation_partitions
 
     def encode(self, items: Iterable[SourceItem]) -> EncodedBatch:
-        """The messages of items in source order; items that their partition holds already are dropped."""
+        """The messages of items, in source order. Items that an earlier attempt has sent are dropped."""
         batch = EncodedBatch([])
         for item in items:
             content = item.content

@@ -34,8 +34,8 @@ _log = logging.getLogger(__name__)
 class JobRunner:
     """Runs one job. Implements `JobStateStore` for its attempts.
 
-    `state` is the last one known here, None before acceptance. Every change is applied to the state that
-    is committed at that time, because another producer may have changed it.
+    `state` is the state that was read or committed last; None before acceptance. A change is applied to the
+    state that is committed at that time, because another producer may have changed it.
     """
 
     def __init__(
@@ -50,15 +50,15 @@ class JobRunner:
         self._attempt: tuple[AttemptRun, asyncio.Task[Outcome | None]] | None = None
 
     def request(self, request: Request, record: Record) -> None:
-        """Queue a request; one that the committed state covers already is dropped later."""
+        """Queue a request. A request that the committed state covers is dropped later."""
         self._requests.put(request, record)
 
     async def run(self, submission: Record | None) -> None:
-        """Accept the job if it is new, then act until nothing is left to do for now."""
+        """Accept the job if it is new, then act until there is nothing to do."""
         try:
             if self.state is None and not await self._accept(submission):
                 return
-            with continue_trace(self._known().traceparent):
+            with continue_trace(self._current_state().traceparent):
                 while await self._act():
                     pass
         finally:
@@ -69,13 +69,13 @@ class JobRunner:
                 await self._outbox.stop()
 
     async def _act(self) -> bool:
-        """Take one action; False when there is none."""
-        state = self._known()
+        """Take one action. False when there is none."""
+        state = self._current_state()
         self._outbox.start(state.pending_notifications)
         if self._attempt is not None and (self._attempt[1].done() or not state.active):
-            # Its end is committed before a request is answered. An attempt that read the state may have
-            # found that another producer ended it.
-            await self._run_attempt(to_its_end=True)
+            # Commit its end before a request is handled. The state is not active when the attempt has read
+            # that another producer ended it.
+            await self._run_attempt(until_end=True)
             return True
         waiting = self._requests.waiting(state.request_offset)
         if state.active and self._attempt is None:
@@ -96,25 +96,25 @@ class JobRunner:
                 await self._handle_request(action, waiting[0])
         return True
 
-    def _known(self) -> JobState:
+    def _current_state(self) -> JobState:
         if self.state is None:
             raise AssertionError("a runner acts on accepted jobs only")
         return self.state
 
     async def _accept(self, submission: Record | None) -> bool:
-        """Create the acceptance record and the first checkpoint; False when the id belongs to another job."""
+        """Create the acceptance record and the first checkpoint. False when the id belongs to another job."""
         context, job_id = self._context, self.spec.job_id
         with continue_trace(traceparent_of(submission.headers if submission else ())), span("accept"):
             try:
-                accepting = partial(accept, context.store, self.spec, context.clock)
-                acceptance = await retry_forever(accepting, context.clock, f"accept {job_id}")
+                accept_job = partial(accept, context.store, self.spec, context.clock)
+                acceptance = await retry_forever(accept_job, context.clock, f"accept {job_id}")
             except JobConflict as error:
                 if submission is not None:
                     await self._refuse(submission, "job_conflict", f"{error}; {error.hint}")
                 return False
             offset = submission.offset if submission else -1
-            loading = partial(state_from_store, context.store, acceptance, offset)
-            self.state = await retry_forever(loading, context.clock, f"load the state of {job_id}")
+            load = partial(state_from_store, context.store, acceptance, offset)
+            self.state = await retry_forever(load, context.clock, f"load the state of {job_id}")
             self.state.traceparent = current_traceparent()
             await self._update(lambda _: None)
             _log.info("accepted")
@@ -126,14 +126,14 @@ class JobRunner:
             task = asyncio.create_task(attempt.run(), name=f"attempt {self.spec.job_id} {state.attempt}")
         self._attempt = attempt, task
 
-    async def _run_attempt(self, *, to_its_end: bool = False) -> None:
-        """Let the attempt run until a request arrives, or to its end, which is committed."""
+    async def _run_attempt(self, *, until_end: bool = False) -> None:
+        """Wait until the attempt ends, and commit its end. A request ends the wait, unless `until_end`."""
         if self._attempt is None:
             raise AssertionError("an active job has an attempt")
         attempt, task = self._attempt
         arrival = asyncio.create_task(self._requests.arrival())
         try:
-            waited = (task,) if to_its_end else (task, arrival)
+            waited = (task,) if until_end else (task, arrival)
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         finally:
             arrival.cancel()
@@ -142,13 +142,13 @@ class JobRunner:
         await self._stop_attempt()
         outcome = task.result()
         if outcome is None:
-            # Another producer ended it; the state that was read says how.
+            # Another producer ended it. The state that the attempt read has the outcome.
             return
         with log_context(attempt=outcome.attempt):
             failpoint("webhook.before_checkpoint")
             await self._publish_progress(attempt)
-            conclude = partial(_concluded, outcome, empty=attempt.empty, notify=self._outbox.enabled)
-            await self._update(conclude)
+            change = partial(_apply_outcome, outcome, empty=attempt.empty, notify=self._outbox.enabled)
+            await self._update(change)
             self._context.metrics.attempt_ended(outcome.ending)
             _log.info("the attempt is %s", outcome.ending)
 
@@ -164,7 +164,7 @@ class JobRunner:
             self._context.metrics.forget_job(self.spec.job_id)
 
     async def _publish_progress(self, attempt: AttemptRun) -> None:
-        """Publish the whole progress: the last events of a worker are lost when the worker is."""
+        """Publish the progress of all partitions: a killed worker has not published its last events."""
         try:
             await self._context.broker.publish(EVENTS, [event_message(event) for event in attempt.events()])
         except BrokerUnavailable as error:
@@ -184,7 +184,7 @@ class JobRunner:
             await self._outbox.stop()
             await self._update(_deleted, handled=record.offset)
         elif action is Action.OPEN_ATTEMPT:
-            # The grace time of the topic may not be over, and nothing would remove it later.
+            # Within its grace time the topic still exists, and nothing would remove it later.
             await self._delete_topic(state.attempt)
             await self._update(partial(_retried, record.offset), handled=record.offset)
         else:
@@ -214,17 +214,17 @@ class JobRunner:
         self._requests.mark_handled()
 
     async def _remove_topic(self, attempt: int) -> None:
-        # In its grace time late readers finish; a request ends it early.
+        # The grace time lets late readers finish. A request ends it early.
         clock = self._context.clock
         ends = clock.monotonic() + self._context.policy.topic_grace
         while (left := ends - clock.monotonic()) > 0:
             await self._wait(left)
-            if self._requests.waiting(self._known().request_offset):
+            if self._requests.waiting(self._current_state().request_offset):
                 return
-            if not self._outbox.delivered.isdisjoint(self._known().pending_notifications):
+            if not self._outbox.delivered.isdisjoint(self._current_state().pending_notifications):
                 await self._update(lambda _: None)
         await self._delete_topic(attempt)
-        await self._update(partial(_topic_removed, attempt))
+        await self._update(partial(_apply_topic_removal, attempt))
 
     async def _wait(self, seconds: float | None = None) -> None:
         """Wait for a request or the end of a delivery, at most `seconds`."""
@@ -278,16 +278,16 @@ class JobRunner:
             yield writer, await self.load_state()
 
     async def load_state(self) -> JobState:
-        """Implements `JobStateStore.load_state`; the state known here where none is committed."""
+        """Implements `JobStateStore.load_state`. Returns `state` when none is committed yet."""
         key = self.spec.job_id.encode()
         async with self._context.broker.table_reader(CHECKPOINTS, [self._partition]) as table:
             records = await table.catch_up(deadline=self._context.policy.catch_up_seconds)
         own = [record for record in records if record.key == key and record.value is not None]
-        self.state = JobState.of(own[-1]) if own else self._known()
+        self.state = JobState.of(own[-1]) if own else self._current_state()
         return self.state
 
 
-def _concluded(outcome: Outcome, state: JobState, *, empty: bool, notify: bool) -> None:
+def _apply_outcome(outcome: Outcome, state: JobState, *, empty: bool, notify: bool) -> None:
     if state.attempt != outcome.attempt or not state.active:
         return
     state.state = State(outcome.ending)
@@ -297,20 +297,20 @@ def _concluded(outcome: Outcome, state: JobState, *, empty: bool, notify: bool) 
         state.pending_notifications.append(outcome.attempt)
 
 
-def _retried(offset: int, state: JobState) -> None:
-    # Another producer may have handled the request meanwhile: it asks for one attempt, not for two.
+def _apply_retry(offset: int, state: JobState) -> None:
+    # Another producer may have handled the request already: one request must open one attempt, not two.
     if state.state in RETRIABLE and state.request_offset < offset:
         state.attempt += 1
         state.state, state.planned, state.topic_removed = State.QUEUED, False, False
         state.code = state.message = state.warning = None
 
 
-def _deleted(state: JobState) -> None:
+def _apply_deletion(state: JobState) -> None:
     state.state, state.topic_removed = State.DELETED, True
     state.pending_notifications = []
 
 
-def _topic_removed(attempt: int, state: JobState) -> None:
-    # Another producer may have opened the next attempt meanwhile.
+def _apply_topic_removal(attempt: int, state: JobState) -> None:
+    # Another producer may have opened the next attempt already.
     if state.attempt == attempt and not state.active:
         state.topic_removed = True

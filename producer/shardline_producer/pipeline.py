@@ -1,4 +1,4 @@
-"""Source → topic: documents and checkpoint in one transaction, from the state's position on."""
+"""From the source to the topic: documents and checkpoint in one transaction, from the cursor on."""
 
 import asyncio
 import time
@@ -28,7 +28,7 @@ _READ_AHEAD = 2
 
 
 class Pipeline:
-    """Sends the rest of one attempt. The state is the last committed one and is updated in place."""
+    """Sends the rest of one attempt. `state` is the last committed one; it is updated in place."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Pipeline:
         self._encoder = Encoder(state.spec, Columns.from_json(plan.columns), state.partitions)
 
     async def run(self) -> None:
-        """Send everything, then the end markers; afterwards the state is `completing`.
+        """Send all items, then the end markers. The state is `completing` then.
 
         Raises:
             JobFailed: the source failed, or there are more dead letters than the job allows.
@@ -68,7 +68,7 @@ class Pipeline:
             self._context.policy.pace.slice,
         )
         started = time.perf_counter()
-        with asking(metrics, job_id):
+        with measure_source_wait(metrics, job_id):
             async with aclosing(self._source.read(self._plan.frozen, self._state.cursor)) as stream:
                 async for batch in stream:
                     metrics.source_batch(job_id, time.perf_counter() - started)
@@ -95,12 +95,12 @@ class Pipeline:
             await self._commit(end_markers(state.partitions, trace_headers(current_traceparent())))
 
     async def _send(self, batch: list[SourceItem]) -> None:
-        """Send one batch: 1. encode, 2. move the state, 3. commit, 4. check the number of dead letters."""
+        """Send one batch: 1. encode, 2. update the state, 3. commit, 4. check the number of dead letters."""
         state, allowed = self._state, self._state.spec.quality.max_dead_letters
         dead_before = state.dead
-        # 1. Rendering takes long enough to be done on a thread.
+        # 1. On a thread, because rendering a batch would block the event loop.
         encoded = await run_in_thread(partial(self._encoder.encode, batch))
-        # 2. The checkpoint of the same transaction says that the batch was sent.
+        # 2. The checkpoint in the same transaction covers the batch.
         state.cursor = batch[-1].position
         state.source_count = state.cursor[-1]
         state.progress = self._source.progress(self._plan.frozen, state.cursor)
@@ -113,7 +113,7 @@ class Pipeline:
             raise JobFailed(
                 FailureCode.TOO_MANY_DEAD_LETTERS,
                 f"{state.dead} dead letters, the job allows {allowed}; the last: {encoded.last_dead_letter}",
-                hint="see `shardline dead-letters list`; mend the source or raise quality.max_dead_letters",
+                hint="see `shardline dead-letters list`; fix the source or raise quality.max_dead_letters",
             )
 
     async def _commit(self, messages: list[Message]) -> None:
@@ -136,8 +136,8 @@ class Pipeline:
 
 
 @contextmanager
-def asking(metrics: Metrics, job: str) -> Iterator[None]:
-    """Measure a wait for the source. SourceUnavailable continues the wait; any other end ends it."""
+def measure_source_wait(metrics: Metrics, job: str) -> Iterator[None]:
+    """Measure a wait for the source. It continues after SourceUnavailable; any other exit ends it."""
     metrics.source_requested(job)
     try:
         yield

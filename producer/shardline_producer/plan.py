@@ -17,7 +17,7 @@ _SAMPLE_BYTES = 16 * 1024 * 1024
 
 
 async def plan_job(spec: JobSpec, source: Source, store: ObjectStore) -> Plan:
-    """The job's plan: the one in the store, else a new one that is created there.
+    """The job's plan: the one in the store, else a new one, which is created in the store.
 
     Raises:
         JobFailed: the source cannot be read, or a filter names a field that it does not have.
@@ -37,27 +37,27 @@ async def plan_job(spec: JobSpec, source: Source, store: ObjectStore) -> Plan:
 
 
 async def make_plan(spec: JobSpec, source: Source) -> Plan:
-    """A plan of what the source holds now. Nothing is written.
+    """A plan of the source as it is now. Nothing is written.
 
     Raises:
         JobFailed: the source cannot be read, or a filter names a field that it does not have.
         SourceUnavailable: try again later.
     """
     frozen = await source.freeze()
-    known = source.declared(frozen)
-    if known.columns is not None:
-        source.check_query(list(known.columns))
-        found = Columns(dict(known.columns))
+    declaration = source.declared(frozen)
+    if declaration.columns is not None:
+        source.check_query(list(declaration.columns))
+        found = Columns(dict(declaration.columns))
     else:
         found = await _sampled_columns(source, frozen)
     wanted = spec.format.metadata
     columns = found if wanted is None else declared(wanted, found)
-    return Plan(frozen, columns.to_json(), dict(known.notes))
+    return Plan(frozen, columns.to_json(), dict(declaration.notes))
 
 
 async def _sampled_columns(source: Source, frozen: list[dict[str, Any]]) -> Columns:
     sample = await _sample(source, frozen)
-    # dict keeps the order of appearance; a set would lose it.
+    # A dict keeps the order of appearance, a set does not.
     fields = list(dict.fromkeys(name for document in sample for name in document.metadata))
     if sample:
         source.check_query(fields)
@@ -66,13 +66,13 @@ async def _sampled_columns(source: Source, frozen: list[dict[str, Any]]) -> Colu
 
 async def _sample(source: Source, frozen: list[dict[str, Any]]) -> list[Document]:
     documents: list[Document] = []
-    seen = size = 0
+    count = size = 0
     async with aclosing(source.sample(frozen)) as batches:
         async for batch in batches:
             for item in batch:
-                if seen >= _SAMPLE_DOCUMENTS or size >= _SAMPLE_BYTES:
+                if count >= _SAMPLE_DOCUMENTS or size >= _SAMPLE_BYTES:
                     return documents
-                seen += 1
+                count += 1
                 size += item.size
                 if isinstance(item.content, Document):
                     documents.append(item.content)

@@ -1,4 +1,4 @@
-"""Plan pages in an object store: in the dataset's own folder, so that they are deleted with it."""
+"""Plan pages in an object store, in the folder of the dataset, with which they are deleted."""
 
 from shardline_common.errors import ObjectExists
 from shardline_common.ports.store import ObjectStore
@@ -12,7 +12,7 @@ class StoredPlanPages:
         self._prefix = prefix
 
     async def create_or_get(self, name: str, body: bytes) -> bytes:
-        """Create the page; gives the body that stands under the name."""
+        """Create the page if its name is new. Returns the stored body."""
         try:
             await self._store.create(self._prefix + name, body)
         except ObjectExists:

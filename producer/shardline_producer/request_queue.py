@@ -17,7 +17,7 @@ class QueuedRequest:
 
 
 class RequestQueue:
-    """Keeps each request until it is handled, so that a handler that is interrupted loses none.
+    """Keeps each request until it is handled, so an interrupted handler loses none.
 
     `last_handled_offset` is the offset in dataset.jobs of the last request that was handled here.
     """
@@ -36,7 +36,7 @@ class RequestQueue:
         """The requests that are not handled, the oldest first.
 
         Args:
-            handled_offset: the last offset that the job's checkpoint covers; older requests are dropped.
+            handled_offset: the last offset that the job's checkpoint covers. Requests up to it are dropped.
         """
         handled = max(self.last_handled_offset, handled_offset)
         while self._waiting and self._waiting[0].record.offset <= handled:
@@ -44,7 +44,7 @@ class RequestQueue:
         return tuple(self._waiting)
 
     def mark_handled(self) -> None:
-        """The oldest request is handled."""
+        """Remove the oldest request, which was handled."""
         self.last_handled_offset = self._waiting[0].record.offset
         self._pop()
 
@@ -54,5 +54,5 @@ class RequestQueue:
             self._arrived.clear()
 
     async def arrival(self) -> None:
-        """Return once a request is waiting."""
+        """Return when a request is waiting."""
         await self._arrived.wait()

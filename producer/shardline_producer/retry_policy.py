@@ -1,4 +1,4 @@
-"""How long a producer retries one attempt: outages are waited out, refusals and absent sources are not."""
+"""How long a producer retries an attempt: without a limit, except for refusals and unreachable sources."""
 
 from shardline_common.errors import (
     BrokerUnavailable,
@@ -31,11 +31,12 @@ class AttemptRetryPolicy:
         """Wait before the next try.
 
         Args:
-            error: why the last try failed.
-            cursor: the source position that was reached; a new one resets the count.
+            error: the error of the last try.
+            cursor: the source position that was reached; a new position resets the count.
 
         Raises:
-            JobFailed: the source was unreachable for `source_seconds`, or Kafka answers and still refuses.
+            JobFailed: the source was unreachable for `source_seconds` (`source_unreachable`), or Kafka can be
+                reached and refused the documents repeatedly (`broker_refused`).
         """
         now = self._clock.monotonic()
         if self._failures == 0 or cursor != self._cursor:
@@ -46,7 +47,7 @@ class AttemptRetryPolicy:
             raise JobFailed(
                 FailureCode.SOURCE_UNREACHABLE,
                 f"the source did not answer for {now - self._since:.0f} s: {error}",
-                hint="see that it runs and can be reached, then retry the job: what was read is kept",
+                hint="start the source, then retry the job; the documents read so far are kept",
             )
         if self._failures > _MAX_REFUSALS and isinstance(error, BrokerUnavailable):
             await self._fail_if_refused(error)
@@ -54,7 +55,7 @@ class AttemptRetryPolicy:
         await self._clock.sleep(_BACKOFF.longest(self._failures))
 
     async def _fail_if_refused(self, error: BrokerUnavailable) -> None:
-        # A broker that answers and has refused so often will not accept the documents.
+        # A broker that can be reached and has refused this often will not accept the documents.
         try:
             await self._broker.check()
         except BrokerUnavailable:

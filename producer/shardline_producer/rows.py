@@ -1,4 +1,4 @@
-"""From a document to its row, finished but for the quality score; or to the dead letter of a large one."""
+"""From a document to its row without the quality score, or to a dead letter when the row is too large."""
 
 from hashlib import sha256
 from typing import NamedTuple
@@ -17,7 +17,7 @@ _LINE_BREAKS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe
 
 
 class RenderedRow(NamedTuple):
-    """A row without its quality score: `head + score + tail`. `facts` are what a filter knows of it."""
+    """A row without its quality score: the row is `head + score + tail`. A filter decides by `facts`."""
 
     facts: Facts
     head: bytes
@@ -25,7 +25,7 @@ class RenderedRow(NamedTuple):
 
 
 class RowRenderer:
-    """Renders the rows of one job. The keys stand in the order of Clara's training line."""
+    """Renders the rows of one job. The keys have the order of Clara's training line."""
 
     def __init__(self, spec: JobSpec, columns: Columns) -> None:
         self._columns = columns
@@ -34,7 +34,7 @@ class RowRenderer:
         self._max_bytes = spec.max_document_bytes
 
     def render(self, document: Document) -> RenderedRow:
-        """The row of a document; `check_size` says whether it may be sent."""
+        """The row of a document. It may be sent only if `check_size` returns None."""
         text, metadata = document.text, document.metadata
         row = orjson.dumps(
             {"text": text, "metadata": conform(metadata, self._columns), "source": self._source}
@@ -58,7 +58,7 @@ class RowRenderer:
 
 
 def escaped(line: bytes) -> bytes:
-    """JSON without the characters that some readers take for the end of a line."""
+    """JSON with escapes for the characters that some readers take for the end of a line."""
     for raw, escape in _LINE_BREAKS:
         if raw in line:
             line = line.replace(raw, escape)

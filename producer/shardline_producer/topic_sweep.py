@@ -1,7 +1,7 @@
 """The sweep of orphan topics: topics that were created after their attempt had ended.
 
-A request to create a topic can reach Kafka late: its producer was paused or cut off, and the attempt was
-cancelled and cleaned up meanwhile. Nothing else removes such a topic.
+A request to create a topic can reach Kafka late: its producer was paused or disconnected while the attempt
+was cancelled and cleaned up. Nothing else removes such a topic.
 """
 
 import logging
@@ -17,28 +17,28 @@ _log = logging.getLogger(__name__)
 
 
 async def sweep_topics(
-    broker: Broker, clock: Clock, seconds: float, known: Callable[[str], JobState | None]
+    broker: Broker, clock: Clock, seconds: float, state_of: Callable[[str], JobState | None]
 ) -> None:
     """Delete orphan topics every `seconds`, until cancelled.
 
     Args:
-        broker: where the topics are.
+        broker: the broker of the topics.
         clock: sleeps between sweeps.
         seconds: the interval.
-        known: gives the state of a job that this producer owns, else None. Topics of other jobs are left
-            alone. An old state can only leave an orphan, never delete a topic in use.
+        state_of: returns the state of a job that this producer owns, else None. Topics of other jobs are
+            kept. With an old state an orphan may be kept, but no topic in use is deleted.
     """
     while True:
         await clock.sleep(seconds)
         try:
             for name in await broker.topics():
-                await _remove_if_orphan(broker, name, known)
+                await _remove_if_orphan(broker, name, state_of)
         except BrokerUnavailable as error:
             _log.info("orphan topics are swept later: %s", error)
 
 
-async def _remove_if_orphan(broker: Broker, name: str, known: Callable[[str], JobState | None]) -> None:
+async def _remove_if_orphan(broker: Broker, name: str, state_of: Callable[[str], JobState | None]) -> None:
     found = parse_attempt_topic(name)
-    state = known(found[0]) if found else None
+    state = state_of(found[0]) if found else None
     if found and state is not None and state.releases_topic_of(found[1]) and await broker.delete_topic(name):
         _log.warning("the topic %s of an ended attempt was deleted", name)

@@ -1,4 +1,4 @@
-"""Topics: the four of the system and the one of each attempt, with the settings the protocol needs."""
+"""Topics: the four system topics and the topic of each attempt, with their required settings."""
 
 import asyncio
 from collections.abc import Mapping
@@ -21,25 +21,29 @@ def system_topics(partitions: int) -> list[TopicSpec]:
         "segment.bytes": str(8 * _MIB),
         "min.cleanable.dirty.ratio": "0.1",
     }
-    forever = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
-    # Deleted dead letters must go within days: by its defaults a broker keeps them for a week and more.
-    soon = {"segment.ms": str(_DAY_MS), "max.compaction.lag.ms": str(_DAY_MS)}
-    letters = {"cleanup.policy": "compact,delete", "retention.ms": str(30 * _DAY_MS)} | soon
+    unlimited = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+    # Deleted dead letters must be removed within days; with the default settings it takes over a week.
+    daily = {"segment.ms": str(_DAY_MS), "max.compaction.lag.ms": str(_DAY_MS)}
+    dead_letters = {"cleanup.policy": "compact,delete", "retention.ms": str(30 * _DAY_MS)} | daily
     events = {"cleanup.policy": "delete", "retention.ms": str(7 * _DAY_MS)}
     return [
-        TopicSpec(JOBS, partitions, forever),
+        TopicSpec(JOBS, partitions, unlimited),
         TopicSpec(CHECKPOINTS, partitions, compacted | {"max.message.bytes": str(8 * _MIB)}),
         TopicSpec(EVENTS, partitions, events),
-        TopicSpec(DEAD_LETTERS, partitions, letters),
+        TopicSpec(DEAD_LETTERS, partitions, dead_letters),
     ]
 
 
 async def ensure_system_topics(broker: Broker, partitions: int) -> int:
-    """Create what is missing; gives the number of partitions of dataset.jobs.
+    """Create the system topics that do not exist. Returns the number of partitions of dataset.jobs.
+
+    Args:
+        broker: the broker.
+        partitions: the number of partitions of a topic that is created.
 
     Raises:
-        UsageError: dataset.jobs and dataset.checkpoints do not agree.
-        TopicMissing: one of them was deleted meanwhile.
+        UsageError: dataset.jobs and dataset.checkpoints differ in their number of partitions.
+        TopicMissing: one of them was deleted during the call.
     """
     wanted = system_topics(partitions)
     found = await asyncio.gather(*(broker.partitions(topic.name) for topic in wanted))
@@ -48,20 +52,20 @@ async def ensure_system_topics(broker: Broker, partitions: int) -> int:
     jobs, checkpoints = await asyncio.gather(broker.partitions(JOBS), broker.partitions(CHECKPOINTS))
     if not jobs or not checkpoints:
         raise TopicMissing(
-            f"{JOBS} or {CHECKPOINTS} is not there", hint="another program deletes them; start again"
+            f"{JOBS} or {CHECKPOINTS} does not exist", hint="stop the program that deletes them"
         )
     if jobs != checkpoints:
         raise UsageError(
             f"dataset.jobs has {jobs} partitions, dataset.checkpoints {checkpoints}",
-            hint="they must have the same number; add partitions to the smaller one",
+            hint="add partitions to the smaller one until both have the same number",
         )
     return jobs
 
 
 def attempt_topic_spec(spec: JobSpec, attempt: int, limit: int) -> TopicSpec:
-    """The topic of an attempt that may hold `limit` bytes.
+    """The topic of an attempt, which may hold `limit` bytes.
 
-    Its log segments are small where the limit is small, because Kafka frees only closed ones.
+    With a small limit its log segments are small, because Kafka deletes only closed ones.
     """
     segment = max(_MIB, min(_SEGMENT, limit // (4 * spec.total_partitions)))
     config = {
@@ -75,7 +79,7 @@ def attempt_topic_spec(spec: JobSpec, attempt: int, limit: int) -> TopicSpec:
 
 
 async def ensure_attempt_topic(broker: Broker, wanted: TopicSpec) -> None:
-    """Create the topic of an attempt, or use an existing one with fitting settings.
+    """Create the topic of an attempt, or use an existing one whose settings fit.
 
     Raises:
         JobFailed: the existing topic would lose or refuse documents (`topic_unsuitable`).

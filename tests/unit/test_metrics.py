@@ -29,7 +29,7 @@ from shardline_consumer.worker import Worker
 from shardline_producer.context import Pace, ProducerContext, ProducerPolicy
 from shardline_producer.coordinator import JobCoordinator
 from shardline_producer.lag_age import LagAge
-from shardline_producer.pipeline import asking
+from shardline_producer.pipeline import measure_source_wait
 from shardline_producer.sources.planned import PlannedSource
 from shardline_producer.sources.source import PlanPages
 from shardline_producer.topics import ensure_system_topics
@@ -119,11 +119,11 @@ async def test_the_wait_for_a_source_goes_on_through_its_failures() -> None:
     metrics = Metrics()
     seen = [0.0]
     for _ in range(3):
-        with pytest.raises(SourceUnavailable), asking(metrics, "one"):
+        with pytest.raises(SourceUnavailable), measure_source_wait(metrics, "one"):
             raise SourceUnavailable("away")
         seen.append(await waited(metrics))
     assert seen == sorted(set(seen))
-    with asking(metrics, "one"):
+    with measure_source_wait(metrics, "one"):
         assert seen[-1] < await waited(metrics)
         metrics.source_batch("one", 0.1)
         assert await waited(metrics) == 0
@@ -132,7 +132,7 @@ async def test_the_wait_for_a_source_goes_on_through_its_failures() -> None:
 @pytest.mark.parametrize("error", [StoreUnavailable("away"), asyncio.CancelledError()])
 async def test_what_is_not_the_sources_fault_is_no_wait_for_it(error: BaseException) -> None:
     metrics = Metrics()
-    with pytest.raises(type(error)), asking(metrics, "one"):
+    with pytest.raises(type(error)), measure_source_wait(metrics, "one"):
         raise error
     assert await waited(metrics) == 0
 

@@ -99,7 +99,7 @@ async def test_a_bug_ends_neither_the_job_nor_the_other_news(caplog: pytest.LogC
         outbox.start([1, 2])
         await until(lambda: outbox.delivered == {1, 2})
     assert list(ear.told) == ["laws_1"]
-    assert "a bug in Shardline: the notification of attempt 2 is dropped" in caplog.text
+    assert "a bug in Shardline: the notification of attempt 2 is discarded" in caplog.text
 
 
 async def test_where_nobody_listens_nothing_is_told() -> None:

@@ -108,7 +108,7 @@ async def test_one_that_is_away_is_given_up_and_no_secret_is_told(
     clock = Noting()
     (port,) = free_ports(1)
     with caplog.at_level(logging.DEBUG):
-        async with sender(f"http://127.0.0.1:{port}/hidden-path", clock, give_up_seconds=60) as (
+        async with sender(f"http://127.0.0.1:{port}/hidden-path", clock, retry_seconds=60) as (
             sent,
             metrics,
         ):
@@ -120,7 +120,7 @@ async def test_one_that_is_away_is_given_up_and_no_secret_is_told(
     said = caplog.records[-1]
     assert said.levelno == logging.ERROR
     assert f"127.0.0.1:{port}" in said.getMessage()
-    assert "see that it runs" in said.getMessage()
+    assert "check that it runs" in said.getMessage()
     assert "hidden-path" not in caplog.text
     assert SECRET[6:] not in caplog.text
 
@@ -133,8 +133,8 @@ async def opened(settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"webhook_url": "http://hooks.example.org/x"}, "can be read and changed on the way"),
-        ({"webhook_url": "http://127.0.0.1.example.org/x"}, "can be read and changed on the way"),
+        ({"webhook_url": "http://hooks.example.org/x"}, "can be read and changed on the network"),
+        ({"webhook_url": "http://127.0.0.1.example.org/x"}, "can be read and changed on the network"),
         ({"webhook_url": "ftp://hooks.example.org/x"}, "is no URL"),
         ({"webhook_url": "hooks.example.org"}, "is no URL"),
         ({"webhook_url": "https://[::1/x"}, "is no URL"),

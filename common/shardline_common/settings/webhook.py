@@ -30,7 +30,7 @@ class WebhookSettings(BaseModel):
     )
     webhook_patience_seconds: float = setting(
         86_400.0,
-        "seconds after which an undelivered notification is discarded; `run` waits a minute at most",
+        "seconds after which an undelivered notification is given up; `run` waits a minute at most",
         "SHARDLINE_WEBHOOK_PATIENCE_SECONDS",
         ge=0,
     )

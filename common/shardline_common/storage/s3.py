@@ -56,7 +56,7 @@ class S3Options:
     attempts: int = 5
 
     @property
-    def place(self) -> str:
+    def address(self) -> str:
         """The bucket and its endpoint, for messages."""
         return f"s3://{self.bucket} at {self.endpoint_url or 'AWS'}"
 
@@ -225,7 +225,7 @@ class S3Client:
         if code in _EXISTS:
             return ObjectExists(f"{what}: it exists")
         if code in _MISSING:
-            return ObjectMissing(f"{what}: there is no such object in {self._options.place}")
+            return ObjectMissing(f"{what}: there is no such object in {self._options.address}")
         unavailable = self._unavailable(what, error, code)
         retried = code in _RETRIED or status >= 500 or status in (409, 429)  # noqa: PLR2004 - HTTP's
         return TransientError(unavailable) if retried else unavailable
@@ -237,7 +237,7 @@ class S3Client:
             hint = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the rights on the bucket"
         elif code == "NoSuchBucket":
             hint = "create the bucket, or set S3_BUCKET"
-        return StoreUnavailable(f"{self._options.place} cannot serve ({what}: {reason})", hint=hint)
+        return StoreUnavailable(f"{self._options.address} cannot serve ({what}: {reason})", hint=hint)
 
 
 class S3Store:

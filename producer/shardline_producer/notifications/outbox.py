@@ -1,4 +1,4 @@
-"""The outbox of a job: it delivers a notification for each attempt that ended."""
+"""The outbox of a job. It delivers a notification of each attempt that ended."""
 
 import asyncio
 import logging
@@ -26,21 +26,24 @@ class Receiver(Protocol):
     """Receives notifications. A repeat after a crash has the same id and the same body."""
 
     async def deliver(self, message_id: str, body: bytes) -> None:
-        """Return once the notification was accepted, or given up for good."""
+        """Deliver a notification. Returns when it was accepted, or was discarded after failed attempts."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotificationStatus:
-    """`delivered`: attempts whose notification was delivered or given up. `delivering`: one is under way."""
+    """The status of an outbox.
+
+    `delivered`: attempts whose notification was delivered or discarded. `delivering`: one is under way.
+    """
 
     delivered: frozenset[int] = frozenset()
     delivering: bool = False
 
 
 class NotificationOutbox:
-    """Delivers the notifications of one job, each in a task: none delays the job or another notification.
+    """Delivers the notifications of one job. Each has a task, so none delays the job or another notification.
 
-    Without a receiver nothing is delivered, and nothing is pending.
+    Without a receiver there are no notifications.
     """
 
     def __init__(self, receiver: Receiver | None, store: ObjectStore, clock: Clock, spec: JobSpec) -> None:
@@ -62,17 +65,17 @@ class NotificationOutbox:
 
     @property
     def delivered(self) -> frozenset[int]:
-        """Attempts whose notification was delivered, or given up."""
+        """Attempts whose notification was delivered or discarded."""
         done = (attempt for attempt, task in self._tasks.items() if task.done() and not task.cancelled())
         return frozenset(done)
 
     @property
     def status(self) -> NotificationStatus:
-        """What `next_action` needs to know."""
+        """The status for `next_action`."""
         return NotificationStatus(self.delivered, bool(self.deliveries))
 
     def start(self, attempts: Iterable[int]) -> None:
-        """Start the deliveries of these attempts that were not started before."""
+        """Start the deliveries for those of the attempts for which none was started before."""
         if self._receiver is None:
             return
         for attempt in set(attempts) - self._tasks.keys():
@@ -80,7 +83,7 @@ class NotificationOutbox:
             self._tasks[attempt] = asyncio.create_task(self._deliver(self._receiver, attempt), name=name)
 
     async def stop(self) -> None:
-        """Cancel what is under way; it stays pending in the checkpoint."""
+        """Cancel the deliveries under way. Their notifications stay pending in the checkpoint."""
         tasks = self.deliveries
         for task in tasks:
             task.cancel()
@@ -99,14 +102,14 @@ class NotificationOutbox:
             failpoint("webhook.after_send")
         except Exception:  # noqa: BLE001 - a notification must not end the job
             _log.exception(
-                "%s: a bug in Shardline: the notification of attempt %d is dropped", job_id, attempt
+                "%s: a bug in Shardline: the notification of attempt %d is discarded", job_id, attempt
             )
 
 
 async def notification_body(store: ObjectStore, spec: JobSpec, attempt: int) -> bytes | None:
-    """The notification of a decided attempt as JSON; None when the dataset was deleted since.
+    """The notification of a decided attempt as JSON; None when the dataset was deleted.
 
-    It is built from the store alone, so that a repeat has the same bytes.
+    It is made only from objects in the store, so a repeat has the same bytes.
 
     Raises:
         StoreUnavailable: try again later.

@@ -1,4 +1,4 @@
-"""The webhook: posts notifications to one URL, signed by Standard Webhooks, until accepted or given up."""
+"""The webhook: posts notifications to one URL, signed by Standard Webhooks, and retries failed posts."""
 
 import base64
 import binascii
@@ -25,35 +25,37 @@ _KEY_BYTES = range(24, 65)
 _BACKOFF = Backoff(base=0.5, cap=300.0)
 _GONE = 410
 _HINT = (
-    "see that it runs, answers 2xx within the time-out and knows the secret; "
+    "check that it runs, responds with 2xx within the time-out and has the same secret; "
     "`shardline status` shows how the job ended"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookOptions:
-    """Where notifications go and how they are signed. The URL may hold a secret and is never shown.
+    """The URL, the signing key and the time limits. The URL may hold a secret and is never shown.
 
-    `give_up_seconds` bounds the attempts of one notification, `timeout` one attempt, both in seconds.
+    `retry_seconds`: the age at which an undelivered notification is discarded. `timeout` limits one attempt,
+    in seconds.
     """
 
     url: str = field(repr=False)
     key: bytes = field(repr=False)
-    give_up_seconds: float = 86_400.0
+    retry_seconds: float = 86_400.0
     timeout: float = 15.0
     ca_file: str | None = None
 
     @property
-    def place(self) -> str:
+    def address(self) -> str:
         """Scheme, host and port, for messages."""
         return origin(self.url)
 
 
 def checked_url(url: str, *, allow_http: bool) -> str:
-    """The URL, if notifications may be sent to it.
+    """Return the URL if notifications may be sent to it.
 
     Raises:
-        UsageError: it is no HTTP URL, holds credentials, or is http:// to another machine.
+        UsageError: it is not an HTTP URL, holds credentials, or is http:// to another machine without
+            `allow_http`.
     """
     name = "SHARDLINE_WEBHOOK_URL"
     try:
@@ -62,12 +64,14 @@ def checked_url(url: str, *, allow_http: bool) -> str:
     except ValueError:
         host = None
     if host is None or parsed.scheme not in ("http", "https"):
-        raise UsageError(f"{name} is no URL", hint="such as https://hooks.example.org/shardline")
+        raise UsageError(
+            f"{name} is no URL", hint=f"set {name} to a URL such as https://hooks.example.org/shardline"
+        )
     if parsed.user is not None or parsed.password is not None:
         raise UsageError(f"{name} holds credentials", hint="leave them out: the signature proves the sender")
     if parsed.scheme == "http" and not (allow_http or _is_loopback(host)):
         hint = "use https, or set SHARDLINE_WEBHOOK_ALLOW_HTTP=true where the network can be trusted"
-        raise UsageError(f"{name}: http:// to {host} can be read and changed on the way", hint=hint)
+        raise UsageError(f"{name}: http:// to {host} can be read and changed on the network", hint=hint)
     return url
 
 
@@ -82,7 +86,7 @@ def signing_key(secret: str) -> bytes:
     """The signing key of a secret (whsec_ and base64, as Standard Webhooks).
 
     Raises:
-        UsageError: it is not of that form; the message does not repeat it.
+        UsageError: the secret is not of that form; the message does not contain it.
     """
     try:
         key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
@@ -91,7 +95,7 @@ def signing_key(secret: str) -> bytes:
     if len(key) not in _KEY_BYTES:
         raise UsageError(
             "SHARDLINE_WEBHOOK_SECRET is not whsec_ and 24 to 64 bytes in base64",
-            hint='make one: echo "whsec_$(openssl rand -base64 32)"',
+            hint='make a secret with: echo "whsec_$(openssl rand -base64 32)"',
         )
     return key
 
@@ -112,34 +116,34 @@ class Webhook:
         self._metrics = metrics
 
     async def deliver(self, message_id: str, body: bytes) -> None:
-        """Post until the answer is 2xx, or `give_up_seconds` are over. Each attempt has a time of its own."""
+        """Post until the response is 2xx or `retry_seconds` are over. Each attempt is signed anew."""
         started, failures = self._clock.monotonic(), 0
         while (failure := await self._post(message_id, body)) is not None:
             failures += 1
             pause = max(failure.pause, _BACKOFF.pause(failures))
             elapsed = self._clock.monotonic() - started
-            if failure.final or elapsed + pause > self._options.give_up_seconds:
-                self._give_up(message_id, failure, failures)
+            if failure.final or elapsed + pause > self._options.retry_seconds:
+                self._discard(message_id, failure, failures)
                 return
             self._metrics.webhook("failed")
             _log.warning(
                 "webhook %s: %s: %s; trying again in %.1f s",
                 message_id,
-                self._options.place,
+                self._options.address,
                 failure.reason,
                 pause,
             )
             await self._clock.sleep(pause)
         self._metrics.webhook("delivered")
-        _log.info("webhook %s: delivered to %s", message_id, self._options.place)
+        _log.info("webhook %s: delivered to %s", message_id, self._options.address)
 
-    def _give_up(self, message_id: str, failure: "_FailedPost", attempts: int) -> None:
+    def _discard(self, message_id: str, failure: "_FailedPost", attempts: int) -> None:
         self._metrics.webhook("given_up")
         _log.error(
             "webhook %s: given up after %d attempts: %s: %s; %s",
             message_id,
             attempts,
-            self._options.place,
+            self._options.address,
             failure.reason,
             _HINT,
         )
@@ -153,18 +157,18 @@ class Webhook:
         }
         request = HttpRequest("POST", body=body, headers=headers, ignore_body=True)
         try:
-            answer = await self._client.send(request)
+            response = await self._client.send(request)
         except HttpConnectionError as error:
             return _FailedPost(error.detail)
-        if 200 <= answer.status < 300:  # noqa: PLR2004 - 2xx
+        if 200 <= response.status < 300:  # noqa: PLR2004 - 2xx
             return None
-        pause = _seconds(answer.retry_after)
-        return _FailedPost(f"it answers {answer.status}", pause, final=answer.status == _GONE)
+        pause = _seconds(response.retry_after)
+        return _FailedPost(f"it answers {response.status}", pause, final=response.status == _GONE)
 
 
 @dataclass(frozen=True, slots=True)
 class _FailedPost:
-    """Why an attempt failed, and the seconds that the receiver asks to be left alone; `final`: for ever."""
+    """A failed attempt. `pause`: the seconds of Retry-After; `final`: a further attempt is useless (410)."""
 
     reason: str
     pause: float = 0.0
@@ -172,18 +176,18 @@ class _FailedPost:
 
 
 def _seconds(retry_after: str) -> float:
-    # A date is ignored: the pauses of the back-off do as well.
+    # A date is ignored: the pauses of the back-off suffice.
     return min(float(retry_after), _BACKOFF.cap) if retry_after.isascii() and retry_after.isdigit() else 0.0
 
 
 @asynccontextmanager
 async def open_webhook(options: WebhookOptions, clock: Clock, metrics: Metrics) -> AsyncIterator[Webhook]:
-    """A webhook for as long as the context lasts.
+    """A webhook; leaving the context closes its connections.
 
     Raises:
         UsageError: the CA file cannot be read.
     """
-    # Redirects are answers like any other: what is signed for one address goes to no other.
+    # Redirects are not followed: a message that is signed for one address must go to no other.
     http = HttpOptions(
         url=encoded(options.url),
         headers={"Content-Type": "application/json", "User-Agent": f"shardline/{__version__}"},

@@ -67,7 +67,7 @@ class HttpStore:
         self._options = options
 
     @property
-    def place(self) -> str:
+    def address(self) -> str:
         """The store's name and address, for messages."""
         return f"{self._options.name} at {self._options.url}"
 
@@ -89,7 +89,7 @@ class HttpStore:
 
     def invalid(self, message: str, hint: str | None = None) -> JobFailed:
         """The error `source_invalid` of this store, for what no retry changes."""
-        return JobFailed(FailureCode.SOURCE_INVALID, f"{self.place}: {message}", hint=hint)
+        return JobFailed(FailureCode.SOURCE_INVALID, f"{self.address}: {message}", hint=hint)
 
     async def json(self, answer: HttpResponse, what: str) -> Any:
         """The JSON of an answer with the status 200. `what` completes the message "cannot {what}: …".
@@ -127,7 +127,7 @@ class HttpStore:
 
     def _unavailable(self, why: str, hint: str | None = None) -> SourceUnavailable:
         hint = hint or f"start it, or correct {self._options.address_setting}"
-        return SourceUnavailable(f"{self.place} cannot be read ({why})", hint=hint)
+        return SourceUnavailable(f"{self.address} cannot be read ({why})", hint=hint)
 
 
 @asynccontextmanager

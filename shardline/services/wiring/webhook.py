@@ -39,7 +39,7 @@ def webhook_options(settings: Settings) -> WebhookOptions | None:
     return WebhookOptions(
         url=checked_url(settings.webhook_url, allow_http=settings.webhook_allow_http),
         key=signing_key(settings.webhook_secret.get_secret_value()),
-        give_up_seconds=settings.webhook_patience_seconds,
+        retry_seconds=settings.webhook_patience_seconds,
         timeout=settings.webhook_timeout_seconds,
         ca_file=settings.webhook_ca_file,
     )
@@ -61,7 +61,7 @@ async def open_receiver(
     if options is None:
         yield None
         return
-    limited = replace(options, give_up_seconds=min(options.give_up_seconds, at_most))
+    limited = replace(options, retry_seconds=min(options.retry_seconds, at_most))
     async with open_webhook(limited, CLOCK, metrics) as webhook:
         yield webhook
 
@@ -84,6 +84,6 @@ async def try_webhook(settings: Settings) -> str:
     except (OSError, TimeoutError) as error:
         why = str(error) or f"no answer for {_CONNECT_SECONDS:.0f} s"
         hint = "see that it runs, and which CA its certificate is of (SHARDLINE_WEBHOOK_CA_FILE)"
-        raise ServiceUnavailable(f"{options.place} takes no connection: {why}", hint=hint) from None
+        raise ServiceUnavailable(f"{options.address} takes no connection: {why}", hint=hint) from None
     writer.close()
-    return f"{options.place} takes connections; nothing was sent"
+    return f"{options.address} takes connections; nothing was sent"

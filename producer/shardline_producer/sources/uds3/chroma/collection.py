@@ -118,7 +118,7 @@ class CollectionReader:
             if before == after and complete and ids.count() == listed:
                 return
         raise SourceUnavailable(
-            f"{self._http.place}: records were added or removed while the collection was listed",
+            f"{self._http.address}: records were added or removed while the collection was listed",
             hint="try again when nothing writes to the collection",
         )
 

@@ -71,12 +71,12 @@ class CouchBodyStore:
             database = self._options.database
             if database is None:
                 await http.json(await http.get("/"), "read the welcome")
-                return f"{http.place} answers; bodies are read from the documents that couchdb_refs name"
+                return f"{http.address} answers; bodies are read from the documents that couchdb_refs name"
             answer = await http.get(f"/{quote(database, safe='')}")
             if answer.status == _NOT_FOUND:
                 raise _no_database(http, database)
             count = (await http.json(answer, "read the database"))["doc_count"]
-            return f"{http.place} has {count} documents in {database}"
+            return f"{http.address} has {count} documents in {database}"
 
 
 @dataclass(frozen=True, slots=True)

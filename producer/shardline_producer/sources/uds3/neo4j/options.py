@@ -18,6 +18,6 @@ class Neo4jOptions:
     include_archived: bool = False
 
     @property
-    def place(self) -> str:
+    def address(self) -> str:
         """The database, for messages."""
         return f"Neo4j at {self.uri}" + (f", database {self.database}" if self.database else "")

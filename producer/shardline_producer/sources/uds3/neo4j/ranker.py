@@ -70,7 +70,7 @@ class Neo4jRanker:
             count = (await graph.rows(_COUNT))[0]["documents"]
             index = await graph.full_text_index()
         way = f"the full-text index '{index}'" if index else "CONTAINS (no full-text index over :Document)"
-        return f"{self._options.place} has {count} documents, searched by {way}"
+        return f"{self._options.address} has {count} documents, searched by {way}"
 
     def reports_deleted(self, query: Query) -> bool:  # noqa: ARG002 - the same for all queries
         """False, because a search reads only the documents that it finds."""
@@ -218,9 +218,9 @@ def _translated(options: Neo4jOptions) -> Iterator[None]:
 
 
 def _invalid(options: Neo4jOptions, message: str, hint: str | None) -> JobFailed:
-    return JobFailed(FailureCode.SOURCE_INVALID, f"{options.place}: {message}", hint=hint)
+    return JobFailed(FailureCode.SOURCE_INVALID, f"{options.address}: {message}", hint=hint)
 
 
 def _unavailable(options: Neo4jOptions, message: str) -> SourceUnavailable:
     hint = "check NEO4J_URI, and that the server runs"
-    return SourceUnavailable(f"{options.place} cannot be read ({message})", hint=hint)
+    return SourceUnavailable(f"{options.address} cannot be read ({message})", hint=hint)

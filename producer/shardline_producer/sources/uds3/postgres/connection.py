@@ -85,7 +85,7 @@ class PostgresOptions:
     statement_seconds: float = 300.0
 
     @property
-    def place(self) -> str:
+    def address(self) -> str:
         """The database, for messages."""
         return f"PostgreSQL {self.host}:{self.port}/{self.database}"
 
@@ -124,7 +124,7 @@ class Postgres:
             schema = await session.schema()
         tables = ", ".join(table.name for table in schema.tables)
         searched = "can be searched" if schema.searchable else "cannot be searched by text"
-        return f"{self._options.place} answers; it has {tables} and {searched}"
+        return f"{self._options.address} answers; it has {tables} and {searched}"
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator["PostgresSession"]:
@@ -196,7 +196,7 @@ def _translated(options: PostgresOptions) -> Iterator[None]:
     except (asyncpg.UndefinedColumnError, asyncpg.UndefinedTableError) as error:
         raise JobFailed(
             FailureCode.SOURCE_CHANGED,
-            f"{options.place}: a table has changed since planning: {_message(error)}",
+            f"{options.address}: a table has changed since planning: {_message(error)}",
             hint="restore the table and retry, or submit a new job",
         ) from None
     except asyncpg.PostgresError as error:
@@ -205,13 +205,13 @@ def _translated(options: PostgresOptions) -> Iterator[None]:
 
 def _unavailable(options: PostgresOptions, error: Exception) -> SourceUnavailable:
     return SourceUnavailable(
-        f"{options.place} is unavailable: {_message(error)}",
+        f"{options.address} is unavailable: {_message(error)}",
         hint="check POSTGRES_HOST and POSTGRES_PORT, and that the server runs",
     )
 
 
 def _refused(options: PostgresOptions, error: Exception, hint: str | None) -> JobFailed:
-    return JobFailed(FailureCode.SOURCE_INVALID, f"{options.place} refuses: {_message(error)}", hint=hint)
+    return JobFailed(FailureCode.SOURCE_INVALID, f"{options.address} refuses: {_message(error)}", hint=hint)
 
 
 def _message(error: BaseException) -> str:
@@ -256,8 +256,8 @@ class PostgresSession:
             table = await self._table(name, [row for row in rows if row["relname"] == name])
             if table is not None:
                 tables[name] = table
-        place = f"{self._options.place}, schema {self._options.schema},"
-        return select_tables(tables, self._options.table, place)
+        address = f"{self._options.address}, schema {self._options.schema},"
+        return select_tables(tables, self._options.table, address)
 
     async def _table(self, name: str, found: Sequence[Any]) -> PostgresTable | None:
         """A table by the catalogue's rows of its columns; None if it has no readable text column of ids."""
@@ -271,7 +271,7 @@ class PostgresSession:
             what = f"{name} ({', '.join(hidden or [KEY])})"
             raise JobFailed(
                 FailureCode.SOURCE_INVALID,
-                f"{self._options.place}: {what} marks documents as deleted, and cannot be read",
+                f"{self._options.address}: {what} marks documents as deleted, and cannot be read",
                 hint=f"GRANT SELECT on {what} to the user; {KEY} must be text",
             )
         if key is None:
