@@ -40,7 +40,7 @@ class ThemisJob:
     def __init__(
         self, server: ThemisServer, *, rate: float = 0, query: dict[str, Any] | None = None, **fields: Any
     ) -> None:
-        option_names = ("page", "answer_bytes", "token", "url")
+        option_names = ("page", "max_response_bytes", "token", "url")
         options: dict[str, Any] = {name: fields.pop(name) for name in option_names if name in fields}
         self.spec: JobSpec = job(source={"type": "themis", **fields}, query=query or {})
         assert isinstance(self.spec.source, ThemisSource)

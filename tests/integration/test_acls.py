@@ -102,7 +102,7 @@ async def test_who_makes_the_topics_needs_each_right_to(
             name = acl.name.removeprefix(system.prefix)
             await system.rights.take(acl)
             wanted = TopicSpec(f"{name}x.1" if acl.pattern == "prefixed" else name, 1)
-            with pytest.raises(BrokerUnavailable, match="does not let us create it") as error:
+            with pytest.raises(BrokerUnavailable, match="has no right to create it") as error:
                 await broker.create_topic(wanted)
             assert "--print-topics" in str(error.value.hint)
             # What others made is used.

@@ -164,7 +164,7 @@ async def test_an_http_service_embeds_by_both_protocols(path: str) -> None:
 async def test_an_answer_without_a_vector_is_an_error() -> None:
     broken: Any = {"bau": ["x"]}
     async with embedding_service(broken) as url:
-        with pytest.raises(JobFailed, match="holds no vector"):
+        with pytest.raises(JobFailed, match="has no vector"):
             await over_http(url).embed("bau")
 
 

@@ -148,7 +148,7 @@ async def test_answer_that_is_no_json_fails_the_job() -> None:
         return web.Response(text="<html>" + " " * 100_000)
 
     async with client(page, address_setting="THE_URL") as store:
-        with pytest.raises(JobFailed, match="cannot read: the answer is not JSON") as error:
+        with pytest.raises(JobFailed, match="cannot read: the response is not JSON") as error:
             await store.json(await store.get("/"), "read")
         assert error.value.hint == "check THE_URL"
         with pytest.raises(JobFailed, match="not JSON"):

@@ -44,7 +44,7 @@ async def test_crash_of_the_server_names_the_table(server: ThemisServer) -> None
     server.tables.indexes["documents", "doc_id"][0].change("d-00025", "d-00025", add=True)
     with pytest.raises(SourceUnavailable, match=r"dropped the connection .*table 'documents'") as caught:
         await read_items(server)
-    assert "no JSON" in str(caught.value.hint)
+    assert "not JSON" in str(caught.value.hint)
     server.restart()
 
 
@@ -121,7 +121,7 @@ async def test_job_over_an_hour_must_choose_lossless(server: ThemisServer) -> No
 async def test_too_large_answers_are_split(server: ThemisServer) -> None:
     fill_documents(server, 200, more="x" * 1000)
     for lossless in (True, False):
-        found = await read_items(server, lossless=lossless, answer_bytes=20_000)
+        found = await read_items(server, lossless=lossless, max_response_bytes=20_000)
         assert item_ids(found) == [f"d-{number:05d}" for number in range(200)]
     limits = [query["order_by"]["limit"] for query in server.queries if query.get("return") != "keys"]
     assert 12 in limits

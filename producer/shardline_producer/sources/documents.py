@@ -20,7 +20,7 @@ _FIRST_PRINTABLE = 0x20
 
 
 class DeadLetterReason(StrEnum):
-    """Every reason for which something cannot be a document."""
+    """The reasons for which input cannot be a document; there are no others."""
 
     INVALID_UTF8 = "invalid_utf8"
     INVALID_JSON = "invalid_json"
@@ -64,22 +64,22 @@ class _NotADocument(Exception):
 
 
 def dead_letter(reason: DeadLetterReason, key: str, start: bytes, digest: str, size: int) -> DeadLetter:
-    """The dead letter of something of `size` bytes whose sha256 is `digest`, and which begins with `start`.
+    """The dead letter of an original of `size` bytes, whose sha256 is `digest` and which begins with `start`.
 
-    `key` names it for people: where it was read, or its id.
+    `key` names it in the message: its id, or where it was read.
     """
     return DeadLetter(reason.value, f"{key}: {_HINTS[reason]}", digest, size, start[:MAX_ORIGINAL_BYTES])
 
 
 def invalid_document(key: str, reason: DeadLetterReason, original: bytes = b"") -> InvalidDocument:
-    """What stands for a document that cannot be one; `original` is all that was read of it."""
+    """The InvalidDocument of input that cannot be a document; `original` is all that was read of it."""
     digest = sha256(original).hexdigest()
     return InvalidDocument(key, dead_letter(reason, key, original, digest, len(original)))
 
 
 @dataclass(frozen=True, slots=True)
 class FieldNames:
-    """The fields that hold a document's id and its text. The text is the first of `text` that is not null."""
+    """The names of the fields with a document's id and text: of `text`, the first field that is not null."""
 
     identity: str = "document_id"
     text: tuple[str, ...] = ("content",)
@@ -89,7 +89,7 @@ _DEFAULT_FIELDS = FieldNames()
 
 
 def parse_document(raw: bytes, key: str, names: FieldNames = _DEFAULT_FIELDS) -> Document | InvalidDocument:
-    """Parse a JSON object as a document. `key` is the InvalidDocument's key where it cannot be one."""
+    """Parse a JSON object as a document; when it cannot be one, an InvalidDocument with the key `key`."""
     try:
         return _parse(raw, names)
     except _NotADocument as error:
@@ -97,7 +97,7 @@ def parse_document(raw: bytes, key: str, names: FieldNames = _DEFAULT_FIELDS) ->
 
 
 def validated(document: Document) -> Document | InvalidDocument:
-    """The document, or an InvalidDocument where its id or text cannot be those of a row."""
+    """The document, or an InvalidDocument when its id or text breaks the rules of `Document`."""
     try:
         _checked_id(document.id)
         _check_surrogates(document.text)
@@ -108,8 +108,8 @@ def validated(document: Document) -> Document | InvalidDocument:
 
 
 def _parse(raw: bytes, names: FieldNames) -> Document:
-    # orjson decides only what every JSON parser agrees on. What it refuses or may have rounded is parsed
-    # again by the exact parser, so that no result depends on the limits of a library's version.
+    # orjson decides only the cases on which every JSON parser agrees. Input that it refuses or may have
+    # rounded is parsed again by the exact parser, so no result depends on the limits of a library's version.
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:
@@ -163,7 +163,7 @@ def _check_surrogates(text: str) -> None:
 
 
 def own_score(metadata: dict[str, Any]) -> float:
-    """Move a document's own score out of its metadata; 0.0, and nothing moves, where it is no number."""
+    """Remove the field `score` from the metadata and return it; return 0.0 and keep it if it is no number."""
     score = metadata.get("score")
     if isinstance(score, bool) or not isinstance(score, int | float) or abs(score) > _MAX_SCORE:
         return 0.0

@@ -1,4 +1,4 @@
-"""A store that is read as JSON over HTTP: retries, and errors that name the store and its settings."""
+"""A store that is read as JSON over HTTP, with retries and errors that name the store and its settings."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -31,9 +31,9 @@ _BACKOFF = Backoff(base=0.1, cap=5.0)
 class HttpStoreOptions:
     """The name and address of a store, and how requests to it are made.
 
-    `timeout` is in seconds without a byte, `attempts` counts the tries of a request, `max_bytes` limits an
-    answer. `headers` may hold secrets and are never shown. `address_setting` and `secret_setting` name the
-    settings in hints.
+    `timeout` limits the seconds without a byte, `attempts` the attempts of a request, `max_bytes` a response.
+    `headers` may hold secrets and are never shown. `address_setting` and `secret_setting` name the settings
+    in hints.
     """
 
     name: str
@@ -74,36 +74,36 @@ class HttpStore:
     async def get(
         self, path: str, params: Mapping[str, str] | None = None, *, limit: int | None = None
     ) -> HttpResponse:
-        """GET a path; `limit` lowers the limit on the bytes of the answer. Raises as `post`."""
+        """GET a path; `limit` lowers the limit on the bytes of the response. Raises as `post`."""
         return await self._request(HttpRequest("GET", path, params, limit=limit))
 
     async def post(self, path: str, body: Any, params: Mapping[str, str] | None = None) -> HttpResponse:
         """POST a JSON body. The request must only read, because it may be sent again.
 
         Raises:
-            SourceUnavailable: no answer, or a status that a later try may change, after all attempts.
+            SourceUnavailable: after all attempts there was no response, or a transient status.
             JobFailed: the credentials are refused (`source_invalid`).
-            ResponseTooLarge: the answer is over the limit.
+            ResponseTooLarge: the response is over the limit.
         """
         return await self._request(HttpRequest("POST", path, params, orjson.dumps(body)))
 
     def invalid(self, message: str, hint: str | None = None) -> JobFailed:
-        """The error `source_invalid` of this store, for what no retry changes."""
+        """The error `source_invalid` of this store, for a failure that no retry can change."""
         return JobFailed(FailureCode.SOURCE_INVALID, f"{self.address}: {message}", hint=hint)
 
-    async def json(self, answer: HttpResponse, what: str) -> Any:
-        """The JSON of an answer with the status 200. `what` completes the message "cannot {what}: …".
+    async def json(self, response: HttpResponse, what: str) -> Any:
+        """The JSON of a response with the status 200. `what` completes the message "cannot {what}: …".
 
         Raises:
-            JobFailed: the answer has another status, or is not JSON (`source_invalid`).
+            JobFailed: the response has another status, or is not JSON (`source_invalid`).
         """
-        if answer.status != OK:
-            raise self.invalid(f"cannot {what}: it answers {answer.status} {answer.text(300)}")
+        if response.status != OK:
+            raise self.invalid(f"cannot {what}: it answers {response.status} {response.text(300)}")
         try:
-            return await answer.json()
+            return await response.json()
         except ValueError:
             raise self.invalid(
-                f"cannot {what}: the answer is not JSON", f"check {self._options.address_setting}"
+                f"cannot {what}: the response is not JSON", f"check {self._options.address_setting}"
             ) from None
 
     async def _request(self, request: HttpRequest) -> HttpResponse:
@@ -112,18 +112,18 @@ class HttpStore:
 
     async def _attempt(self, request: HttpRequest) -> HttpResponse:
         try:
-            answer = await self._client.send(request)
+            response = await self._client.send(request)
         except HttpConnectionError as error:
             if error.fault is ConnectionFault.TLS:
-                hint = "check its certificate, and which CA the settings name"
+                hint = "check its certificate and the CA file in the settings"
                 raise self._unavailable(error.text, hint) from error
             raise TransientError(self._unavailable(error.detail)) from error
-        if answer.status in _DENIED:
+        if response.status in _DENIED:
             hint = f"check {self._options.secret_setting}"
-            raise self.invalid(f"it refuses the credentials ({answer.status})", hint)
-        if answer.status in _RETRIED:
-            raise TransientError(self._unavailable(f"it answers {answer.status} {answer.text(200)}"))
-        return answer
+            raise self.invalid(f"it refuses the credentials ({response.status})", hint)
+        if response.status in _RETRIED:
+            raise TransientError(self._unavailable(f"it answers {response.status} {response.text(200)}"))
+        return response
 
     def _unavailable(self, why: str, hint: str | None = None) -> SourceUnavailable:
         hint = hint or f"start it, or correct {self._options.address_setting}"
@@ -132,7 +132,7 @@ class HttpStore:
 
 @asynccontextmanager
 async def open_http_store(options: HttpStoreOptions) -> AsyncIterator[HttpStore]:
-    """Requests to a store while the context lasts; leaving it closes every connection.
+    """A client of the store; leaving the context closes every connection.
 
     Raises:
         UsageError: the CA file cannot be read.

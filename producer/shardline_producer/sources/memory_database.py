@@ -1,4 +1,4 @@
-"""A database in memory, as a planned store. It is shipped, for tests that change it while it is read."""
+"""A database in memory, as a planned store. It is shipped for tests that change it during a read."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -39,19 +39,19 @@ class MemoryDatabase:
 
     async def entries(
         self,
-        facts: Mapping[str, Any],  # noqa: ARG002 - it decides nothing at planning
+        facts: Mapping[str, Any],  # noqa: ARG002 - `describe` returns no facts
         after: Entry | None,
         limit: int | None,
     ) -> AsyncGenerator[list[Entry], None]:
         """By rank, or by id in byte order."""
-        found = [one for one in self.documents.values() if passes(one, self._query.filters)]
+        found = [item for item in self.documents.values() if passes(item, self._query.filters)]
         if (text := self._query.text) is not None:
-            entries = [Entry(one.id, float(one.text.count(text))) for one in found if text in one.text]
+            entries = [Entry(item.id, float(item.text.count(text))) for item in found if text in item.text]
             entries.sort(key=lambda entry: (-entry.score, entry.id.encode()))
         else:
-            floor = after.id.encode() if after else b""
-            ids = sorted((one.id for one in found), key=str.encode)
-            entries = [Entry(identity) for identity in ids if identity.encode() > floor]
+            last = after.id.encode() if after else b""
+            ids = sorted((item.id for item in found), key=str.encode)
+            entries = [Entry(identity) for identity in ids if identity.encode() > last]
         entries = entries[:limit]
         for start in range(0, len(entries), _BATCH):
             yield entries[start : start + _BATCH]
@@ -66,7 +66,7 @@ class MemoryDatabase:
             self.connections -= 1
 
     async def fetch(self, entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
-        """Contents as they are now, about 1 MiB of them."""
+        """The current contents of the first entries, about 1 MiB of them."""
         found: list[Document | InvalidDocument] = []
         size = 0
         for entry in entries:

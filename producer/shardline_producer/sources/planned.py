@@ -2,8 +2,8 @@
 
 The list is the plan. It is stored beside the dataset as numbered create-only pages. A search is ranked to
 its end at planning. A scan is listed page by page, and a page is stored before any of its documents is
-yielded. So every planned document is read exactly once, whatever is inserted, changed or removed
-meanwhile, and any producer can read on from any ordinal.
+yielded. So every planned document is read exactly once, whatever is inserted, changed or removed in the
+database, and any producer can continue from any ordinal.
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -34,7 +34,7 @@ _FIRST_FETCH, _LARGEST_FETCH = 64, 500
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A document to be read. `foreign`: only a search store knows it, the main store does not."""
+    """A document to be read. `foreign`: a search store has it and the main store does not."""
 
     id: str
     score: float = 0.0
@@ -43,11 +43,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a store reports at planning. All of it is JSON and is kept in the job's plan.
+    """The result of `PlannedStore.describe`. All of it is JSON and is kept in the job's plan.
 
-    `facts` are what the store decided at planning; every later call gets them, so that it decides the same.
+    `facts` are the store's decisions at planning; every later call receives them and must follow them.
     `ranked`: the list is one search, ranked to its end at planning; else it is a scan, listed while reading.
-    `columns` and `notes` as in `DeclaredSource`. `estimate` is about how many documents there are.
+    `columns` and `notes` as in `DeclaredSource`. `estimate` is the approximate number of documents.
     """
 
     facts: Mapping[str, Any]
@@ -83,12 +83,12 @@ class PlannedStore(Protocol):
     """
 
     async def describe(self) -> Description:
-        """Look at the database, and check the job's query against it. It may run more than once.
+        """Inspect the database, and check the job's query against it. It may run more than once.
 
         Raises:
             SourceUnavailable: a later try may succeed.
-            JobFailed: what the job needs is missing, or a filter names an unknown field; the message names
-                the known ones.
+            JobFailed: a table, index or search that the job needs is missing, or a filter names an unknown
+                field; the message names the known ones (`source_invalid`).
         """
 
     def entries(
@@ -98,9 +98,9 @@ class PlannedStore(Protocol):
 
         Fewer than `limit` entries mean that the list has ended. No id comes twice in the whole list.
 
-        A scan comes in a total order of the ids that never changes. `after` is the last entry of the page
-        before and may have been removed from the database since; the scan goes on behind its id. `limit`
-        is always set; the caller may close the generator before it is reached.
+        A scan is in a total order of the ids that never changes. `after` is the last entry of the previous
+        page. It may have been removed from the database since; the scan continues behind its id. `limit` is
+        always set; the caller may close the generator before it is reached.
 
         A ranked list is read once: `after` is None, and `limit` is `query.top_k`. Equal scores are ordered
         by id, so that the ranking of unchanged data is always the same.
@@ -113,13 +113,16 @@ class PlannedStore(Protocol):
 
 
 def vanished(identity: str) -> InvalidDocument:
-    """What stands for a planned document that is not there any more."""
+    """The InvalidDocument of a planned document that no longer exists."""
     return invalid_document(identity, DeadLetterReason.VANISHED)
 
 
 @dataclass(frozen=True, slots=True)
 class PlanPage:
-    """Entries with the ordinals first + 1, first + 2 … `last`: the list ends with this page."""
+    """One page of the plan. Its entries have the ordinals `first` + 1, `first` + 2 and so on.
+
+    `last`: the list ends with this page.
+    """
 
     first: int
     last: bool
@@ -127,7 +130,7 @@ class PlanPage:
 
     @property
     def next(self) -> int:
-        """How many entries the plan has up to the end of this page."""
+        """The number of entries of the plan up to the end of this page."""
         return self.first + len(self.entries)
 
     @property
@@ -150,7 +153,7 @@ class PlanPage:
 
     @classmethod
     def decode(cls, data: bytes) -> "PlanPage":
-        """The page of its JSON."""
+        """The page of `encode`."""
         value = orjson.loads(data)
         ids, foreign = value["ids"], set(value.get("foreign", ()))
         scores = value.get("scores") or [0.0] * len(ids)
@@ -162,14 +165,14 @@ class PlanPage:
 
 
 def page_name(first: int) -> str:
-    """The name of the page that begins behind `first` entries; names sort as their numbers do."""
+    """The name of the page that begins behind `first` entries. Names sort as their numbers do."""
     return f"{first:012d}.json"
 
 
 def page_size(first: int) -> int:
-    """How many entries the page behind `first` entries has.
+    """The number of entries of the page that begins behind `first` entries.
 
-    Pages grow from 1,000 to 50,000 entries: the first document comes soon, and a million need few objects.
+    Pages grow from 1,000 to 50,000 entries: the first is listed quickly, and a million ids need few objects.
     """
     return min(_LARGEST_PAGE, max(_FIRST_PAGE, first))
 
@@ -188,9 +191,9 @@ class PlannedSource:
         self._count: int | None = None
 
     async def freeze(self) -> list[dict[str, Any]]:
-        """Describe the store, and rank a search into a folder of its own.
+        """Describe the store, and rank a search into a new folder.
 
-        Where two producers plan at once, both rank; the plan that is stored names the folder that counts.
+        When two producers plan at the same time, both rank. The stored plan names the folder that is used.
         """
         found = await self._store.describe()
         frozen = asdict(found) | {"folder": "", "count": None}
@@ -219,16 +222,16 @@ class PlannedSource:
         return DeclaredSource(frozen[0]["columns"], frozen[0]["notes"])
 
     def check_query(self, fields: Sequence[str]) -> None:
-        """Nothing: `PlannedStore.describe` has checked the query."""
+        """Check nothing: `PlannedStore.describe` has checked the query."""
 
     def sample(self, frozen: Frozen) -> AsyncGenerator[list[SourceItem], None]:
         """The first documents of the plan."""
         return self.read(frozen, None)
 
     async def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[SourceItem], None]:
-        """Read the planned documents behind a position; a scan lists further pages on the way."""
+        """Read the planned documents behind a position. A scan lists further pages when it reaches them."""
         done: int = after[-1] if after else 0
-        # Few at first, so that the first document does not wait for the five hundredth.
+        # The first fetches are small, so that the first document does not wait for 500 others.
         size = _FIRST_FETCH
         facts, ranked = frozen[0]["facts"], frozen[0]["ranked"]
         async with aclosing(self._plan(frozen, done)) as pages, self._store.fetcher(facts) as fetcher:
@@ -249,18 +252,19 @@ class PlannedSource:
                     done += len(contents)
 
     def progress(self, frozen: Frozen, position: Position | None) -> float:
-        """The share by the plan's length, where it is known, else by the store's estimate."""
+        """The share of the plan's length if it is known, else of the store's estimate."""
         done: int = position[-1] if position else 0
         count: int | None = self._count if self._count is not None else frozen[0]["count"]
         if count is None and frozen[0]["estimate"] is None:
             return 0.0
-        # An estimate may be too low: until the end of the plan is known, the job is not complete.
+        # An estimate may be too low: while the end of the plan is not known, the share stays below 1.
         share = done / max(count, 1) if count is not None else min(0.99, done / max(frozen[0]["estimate"], 1))
         return min(1.0, share)
 
     async def _plan(self, frozen: Frozen, done: int) -> AsyncGenerator[PlanPage, None]:
         """The pages of the plan, from the one that holds entry done + 1 to the last."""
-        # 1. The pages that are stored. A name up to that of `done` may hold it: pages differ in length.
+        # 1. The stored pages. Pages differ in length: entry `done` is in the last page whose name is not
+        #    behind that of `done`.
         folder: str = frozen[0]["folder"]
         names = await self._pages.names(folder)
         highest = f"{folder}/{page_name(done)}" if folder else page_name(done)
@@ -269,12 +273,12 @@ class PlannedSource:
         for name in names[start:]:
             page = PlanPage.decode(await self._pages.get(name))
             yield page
-        # 2. Where the last page is not stored yet: list the next pages. Another producer may have stored
-        #    a page first; then its page counts.
+        # 2. While the last page is not stored, list and store the next page. If another producer has stored
+        #    it first, that page is used.
         while page is None or not page.last:
             page = await self._create_or_get("", await self._list_page(frozen[0]["facts"], page))
             yield page
-        # 3. The end of the plan is known now.
+        # 3. Now the length of the plan is known.
         self._count = page.next
 
     async def _list_page(self, facts: Mapping[str, Any], before: PlanPage | None) -> PlanPage:

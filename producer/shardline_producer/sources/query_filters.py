@@ -1,4 +1,4 @@
-"""The filters of a query on documents in memory: equality of JSON values, lists, inclusive ranges."""
+"""The filters of a query, applied to documents in memory: equal JSON values, lists, inclusive ranges."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from shardline_common.job.spec import Range
 from shardline_producer.sources.source import Document
 
 OWN_FIELDS = ("document_id", "content", "score")
-"""The names by which filters reach a document's id, text and score."""
+"""The names of a document's id, text and score in filters."""
 
 
 def check_filters(filters: Mapping[str, Any], fields: Sequence[str]) -> None:
@@ -23,7 +23,7 @@ def check_filters(filters: Mapping[str, Any], fields: Sequence[str]) -> None:
 def check_known(filters: Mapping[str, Any], known: Collection[str], owner: str = "the source") -> None:
     """Check that every filter names one of the `known` fields. Raises as `check_filters`.
 
-    `owner` is what has the fields, for the message.
+    `owner` names the store or search that has the fields, for the message.
     """
     for name in filters:
         if name not in known:
@@ -53,7 +53,7 @@ def _matches(value: object, wanted: object) -> bool:
         above = wanted.gte is None or _at_least(value, wanted.gte)
         return above and (wanted.lte is None or _at_least(wanted.lte, value))
     if isinstance(wanted, list):
-        return any(_equal(value, one) for one in wanted)
+        return any(_equal(value, item) for item in wanted)
     return _equal(value, wanted)
 
 

@@ -1,4 +1,4 @@
-"""The port `Source`: it fixes what a job reads, then streams it from any position."""
+"""The port `Source`: it freezes the input of a job, and streams its documents from any position."""
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,12 +8,12 @@ from shardline_common.job.messages import DeadLetter, Position
 from shardline_common.job.spec import JobSpec
 
 Frozen = Sequence[Mapping[str, Any]]
-"""What `Source.freeze` returned: JSON objects that identify what the job reads (names, sizes, versions)."""
+"""The result of `Source.freeze`: JSON objects that identify the job's input (names, sizes, versions)."""
 
 
 @dataclass(slots=True)
 class Document:
-    """A document as the source holds it.
+    """A document of the source.
 
     `id` has 1 to 1,024 bytes of UTF-8 and no control characters; id and text hold no lone surrogates
     (`documents.validated` checks both). `metadata` maps names to JSON values, in the source's own order.
@@ -28,10 +28,10 @@ class Document:
 
 @dataclass(slots=True)
 class InvalidDocument:
-    """Something read that cannot be a document.
+    """Input that cannot be a document.
 
-    `key` stands for the id: the id where it is known, else where it was read, such as `laws.jsonl:12`. It
-    decides the partition and is part of the hash sum, so it must be the same each time.
+    `key` takes the place of the id: the id if it is known, else where it was read, such as `laws.jsonl:12`.
+    It decides the partition and is part of the hash sum, so it must be the same in every read.
     """
 
     key: str
@@ -40,7 +40,7 @@ class InvalidDocument:
 
 @dataclass(slots=True)
 class SourceItem:
-    """One thing read: its position, its content, and its size in the source in bytes."""
+    """An item that was read: its position, its content, and its size in the source, in bytes."""
 
     position: Position
     content: Document | InvalidDocument
@@ -49,9 +49,9 @@ class SourceItem:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredSource:
-    """What a source knows of its documents before it reads one.
+    """What a source declares about its documents before it reads one.
 
-    `columns` maps the names of the metadata to column types, in row order; None: the caller finds the
+    `columns` maps the names of the metadata to column types, in row order; None: the caller infers the
     columns from `Source.sample`. `notes` is JSON for manifest and status, such as the stores left out.
     """
 
@@ -62,16 +62,16 @@ class DeclaredSource:
 class Source(Protocol):
     """The documents that one job reads.
 
-    `freeze` runs once at planning; its result is kept as JSON in the job's plan. Every other method gets
-    that result back, often on another object in another process. No method relies on an earlier call of
-    another one, but for the estimate that `progress` is. One `freeze`, `sample` or `read` runs at a time on
-    an object; `progress` may be called between the batches of a `read`. Other processes may read the same
-    job at the same time.
+    `freeze` runs once at planning; its result is kept as JSON in the job's plan. Every other method receives
+    that result, often on another object in another process. No method may rely on an earlier call of another
+    method, except that `progress` may estimate from the last `read`. On an object one `freeze`, `sample` or
+    `read` runs at a time; `progress` may be called between the batches of a `read`. Other processes may read
+    the same job at the same time.
 
     Order. `read` yields each document that matches the query once, in an order that depends only on the
-    frozen part and the query. What cannot be a document is yielded in its place as an InvalidDocument and
-    never dropped. Documents that the filters exclude are not yielded and take no ordinal. Ids need not be
-    unique.
+    frozen part and the query. Input that cannot be a document is yielded in its place as an InvalidDocument
+    and never dropped. Documents that the filters exclude are not yielded and take no ordinal. Ids need not
+    be unique.
 
     Positions. A position is a tuple of JSON scalars; all positions of a source have the same shape. They
     rise strictly, as Python compares tuples. The last part is the ordinal: 1, 2, 3 … without gaps over all
@@ -80,7 +80,7 @@ class Source(Protocol):
     dead letters.
 
     Resuming. For every position that any read yielded, `read(frozen, position)` yields the items behind it,
-    with the same positions and the same ids or keys; where the store did not change, also with the same
+    with the same positions and the same ids or keys, and if the store did not change, with the same
     contents. The dataset is exact only if this holds. A source whose store can change either detects the
     change and raises JobFailed (`source_changed`), or stores the list of ids before it yields a document of
     it, as PlannedSource does.
@@ -88,42 +88,42 @@ class Source(Protocol):
     Batches. A batch holds at least one item, and at most about 1 MiB or 1,000 items; one item may be larger
     than that. The caller holds up to four batches in memory.
 
-    Errors. SourceUnavailable: a later try may succeed. The caller opens a new source and reads on from the
-    last committed position, for as long as SHARDLINE_SOURCE_PATIENCE_SECONDS allows. JobFailed: no retry
-    helps; the attempt fails with its code. StoreUnavailable of the plan pages is passed on. Any other
-    exception fails the attempt as `internal`, so errors of client libraries are translated.
+    Errors. SourceUnavailable: a later try may succeed. The caller opens a new source and continues from the
+    last committed position, until SHARDLINE_SOURCE_PATIENCE_SECONDS are over. JobFailed: no retry can
+    succeed; the attempt fails with its code. StoreUnavailable of the plan pages is passed on. Any other
+    exception fails the attempt as `internal`, so errors of client libraries must be translated.
 
     Cancellation. The caller may close a generator (`aclose`) behind any batch, and may cancel the task that
     runs a method. The source closes its connections, files and tasks before the close or the cancel ends.
     Blocking work runs on threads by `run_in_thread`, because a cancel must await its end.
 
-    Repetition. Every method may be called again. `freeze` may also run in two producers at once: the plan
-    that is stored first counts, and the other result is dropped.
+    Repetition. Every method may be called again. `freeze` may run in two producers at once: the plan that is
+    stored first is used, and the other result is dropped.
     """
 
     async def freeze(self) -> list[dict[str, Any]]:
-        """Describe what there is to read now, as JSON.
+        """Identify the job's input as it is now, as JSON.
 
         Raises:
-            JobFailed: what the job names does not exist, or may not be read (`source_invalid`).
+            JobFailed: an input that the job names does not exist or may not be read (`source_invalid`).
             SourceUnavailable: a later try may succeed.
         """
 
     def declared(self, frozen: Frozen) -> DeclaredSource:
-        """What is known of the documents without reading them. Without I/O."""
+        """What is known about the documents before they are read. Without I/O."""
 
     def sample(self, frozen: Frozen) -> AsyncGenerator[list[SourceItem], None]:
-        """Batches of items in source order, from which columns are found where none are declared.
+        """Batches of items in source order. The caller infers columns from them when none are declared.
 
-        The caller stops after 10,000 items or 16 MiB. A source that cannot check its filters at planning
-        yields items without regard to them, so that the caller learns all fields for `check_query`; a
-        source that has checked them yields what `read` yields. Errors as in `read`.
+        The caller stops after 10,000 items or 16 MiB. A source that cannot check its filters at planning also
+        yields the items that they exclude, because the caller needs all fields for `check_query`. A source
+        that has checked them yields the same items as `read`. Errors as in `read`.
         """
 
     def check_query(self, fields: Sequence[str]) -> None:
         """Check the query's filters against the fields that were declared or sampled. Without I/O.
 
-        It is not called where the sample is empty.
+        It is not called when the sample is empty.
 
         Raises:
             JobFailed: a filter names another field (`source_invalid`); the message names the known ones.
@@ -138,7 +138,7 @@ class Source(Protocol):
         """
 
     def progress(self, frozen: Frozen, position: Position | None) -> float:
-        """The share of the source up to `position`, 0.0 to 1.0; it may be an estimate. Without I/O."""
+        """The share of the source up to `position`, 0.0 to 1.0, or an estimate of it. Without I/O."""
 
 
 class PlanPages(Protocol):
@@ -148,10 +148,10 @@ class PlanPages(Protocol):
     """
 
     async def create_or_get(self, name: str, body: bytes) -> bytes:
-        """Create the page and return `body`; where it exists, change nothing and return what it holds."""
+        """Create the page and return `body`. If the page exists, change nothing and return its bytes."""
 
     async def get(self, name: str) -> bytes:
-        """The bytes of a page that exists."""
+        """The bytes of an existing page."""
 
     async def names(self, folder: str) -> list[str]:
         """The sorted full names of the pages in a folder ("" is the root), without those of folders in it."""

@@ -1,4 +1,4 @@
-"""Decompression of a stream in pieces of bounded size, so that no input can fill the memory."""
+"""Decompression of a stream in pieces of bounded size: no input can fill the memory."""
 
 import zlib
 from collections.abc import Iterator
@@ -16,19 +16,19 @@ class CorruptStream(Exception):
 
 
 class Decompressor(Protocol):
-    """Decompresses one stream that it is fed in chunks.
+    """Decompresses one stream, which is passed in chunks.
 
-    `bytes_in` and `bytes_out` count what it has decompressed so far, before and after.
+    `bytes_in` and `bytes_out` count the bytes decompressed so far, before and after decompression.
     """
 
     bytes_in: int
     bytes_out: int
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """What the chunk decompresses to, in pieces. Raises CorruptStream."""
+        """The decompressed bytes of the chunk, in pieces. Raises CorruptStream."""
 
     def finish(self) -> None:
-        """Check that the stream ended with the last chunk. Raises CorruptStream where it is truncated."""
+        """Check that the stream ended with the last chunk. Raises CorruptStream when it is truncated."""
 
 
 class PlainDecompressor:
@@ -43,7 +43,7 @@ class PlainDecompressor:
         yield chunk
 
     def finish(self) -> None:
-        """Nothing: a plain stream may end anywhere."""
+        """Accept every end: a plain stream may end anywhere."""
 
 
 class GzipDecompressor:

@@ -1,4 +1,4 @@
-"""Where files are: local folders and S3 buckets, behind one small port."""
+"""The port of storage that holds files, and its adapters: local folders and S3 buckets."""
 
 import glob
 import os
@@ -25,7 +25,7 @@ def source_invalid(message: str, hint: str | None = None) -> JobFailed:
 
 
 def source_changed(name: str) -> JobFailed:
-    """The error for a file that is not what it was when the job was planned."""
+    """The error for a file that has changed since the job was planned."""
     return JobFailed(
         FailureCode.SOURCE_CHANGED,
         f"{name} changed after the job was planned",
@@ -34,14 +34,14 @@ def source_changed(name: str) -> JobFailed:
 
 
 class FileLocation(Protocol):
-    """A kind of storage that holds files. A file is {path, size, version}, as JSON in the plan."""
+    """A storage that holds files. A file is {path, size, version}, which is JSON in the plan."""
 
     @property
     def not_found_hint(self) -> str:
         """The hint for a pattern that matches no file."""
 
     async def find(self, pattern: str) -> list[dict[str, Any]]:
-        """The files of a path or pattern, sorted by path; none where nothing matches.
+        """The files of a path or pattern, sorted by path; an empty list when none matches.
 
         Raises:
             JobFailed: a file cannot be read, or the pattern is malformed (`source_invalid`).
@@ -52,13 +52,13 @@ class FileLocation(Protocol):
         """The bytes of a file from `offset` on.
 
         Raises:
-            JobFailed: the file is not the planned one any more, also at its end (`source_changed`).
+            JobFailed: the file has changed since planning, or changed during the read (`source_changed`).
             SourceUnavailable: a later try may succeed.
         """
 
 
 class BucketReader(Protocol):
-    """The part of an S3 client that this source needs: to list and read any bucket it has access to."""
+    """An S3 client as this source uses it: it lists and reads any bucket that it has access to."""
 
     def list_bucket(self, bucket: str, prefix: str) -> AsyncIterator[ObjectInfo]:
         """The objects below a prefix, sorted by key. Raises StoreUnavailable."""
@@ -69,9 +69,9 @@ class BucketReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LocalFiles:
-    """Implements `FileLocation` for files on this machine. A version is the time of the last change.
+    """Implements `FileLocation` for files on this machine. The version is the time of the last change.
 
-    Relative paths start at `root`; `confined` refuses every file outside of it.
+    Relative paths start at `root`; with `confined` every file outside of it is refused.
     """
 
     root: Path
@@ -99,7 +99,7 @@ class LocalFiles:
                 stat = path.stat()
             except OSError as error:
                 raise source_invalid(f"{path} cannot be read: {error.strerror}") from None
-            # The name is relative where the pattern is: the dataset must not depend on where the root is.
+            # A relative pattern gives relative names: the dataset must not depend on the path of the root.
             name = str(path) if Path(pattern).is_absolute() else os.path.relpath(path, self.root)
             found.append({"path": name, "size": stat.st_size, "version": str(stat.st_mtime_ns)})
         return found
@@ -113,7 +113,7 @@ class LocalFiles:
             )
 
     async def stream(self, file: dict[str, Any], offset: int) -> AsyncGenerator[bytes, None]:
-        """The bytes of a file, whose size and time are checked before the first and behind the last."""
+        """The bytes of a file. Its size and time are checked before the first byte and after the last."""
         path = self.root / file["path"]
         self._check_inside(path, file["path"])
         try:
@@ -123,7 +123,7 @@ class LocalFiles:
         with handle:
             _check_version(handle.fileno(), file)
             handle.seek(offset)
-            # A cancel awaits the thread: closing a file that a thread reads would block the event loop.
+            # A cancel awaits the thread: closing a file that the thread reads would block the event loop.
             while chunk := await run_in_thread(partial(handle.read, _CHUNK)):
                 yield chunk
             _check_version(handle.fileno(), file)
@@ -137,7 +137,7 @@ def _check_version(descriptor: int, file: dict[str, Any]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class S3Files:
-    """Implements `FileLocation` for objects named `s3://bucket/key`. A version is the object's ETag.
+    """Implements `FileLocation` for objects named `s3://bucket/key`. The version is the object's ETag.
 
     The key may hold the wildcards of a shell; none of them matches a slash.
     """
@@ -176,7 +176,7 @@ class S3Files:
 
 @contextmanager
 def _source_errors() -> Iterator[None]:
-    # The same S3 may hold the dataset. The caller must see which of the two is unavailable.
+    # The dataset may be on the same S3. The error must name which of the two is unavailable.
     try:
         yield
     except StoreUnavailable as error:

@@ -23,7 +23,7 @@ _BATCH_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where reading continues: index of the file, lines and uncompressed bytes read of it, items yielded."""
+    """The point where reading continues: index of the file, its lines and bytes read, items yielded."""
 
     file: int = 0
     line: int = 0
@@ -39,8 +39,8 @@ class Cursor:
 class JsonLinesFiles:
     """Implements `Source`. A position is (index of the file, line, offset behind the line, ordinal).
 
-    The frozen part is the list of files, each {path, size, version}. `remote` is None where this process
-    has no S3.
+    The frozen part is the list of files, each {path, size, version}. `remote` is None when S3 is not
+    configured.
     """
 
     def __init__(self, spec: JobSpec, local: FileLocation, remote: FileLocation | None) -> None:
@@ -50,7 +50,7 @@ class JsonLinesFiles:
         self._paths = spec.source.paths
         self._local = local
         self._remote = remote
-        # Of the file that is being read: bytes of text per byte of the file.
+        # Uncompressed bytes per byte of the file that is being read.
         self._expansion = 1.0
 
     async def freeze(self) -> list[dict[str, Any]]:
@@ -75,7 +75,7 @@ class JsonLinesFiles:
         return self._remote
 
     def declared(self, frozen: Frozen) -> DeclaredSource:  # noqa: ARG002 - files declare nothing
-        """Nothing: the fields are known only when the files are read."""
+        """No columns: the fields are known only when the files are read."""
         return DeclaredSource()
 
     def check_query(self, fields: Sequence[str]) -> None:
@@ -83,7 +83,7 @@ class JsonLinesFiles:
         check_filters(self._spec.query.filters, fields)
 
     async def sample(self, frozen: Frozen) -> AsyncGenerator[list[SourceItem], None]:
-        """All items, without regard to the filters."""
+        """All items, including those that the filters exclude."""
         async with aclosing(self._items(frozen, Cursor(), {})) as batches:
             async for batch in batches:
                 yield batch
@@ -103,7 +103,7 @@ class JsonLinesFiles:
                 yield batch
 
     def progress(self, frozen: Frozen, position: Position | None) -> float:
-        """By files and bytes; of a compressed file by its expansion so far."""
+        """The share of the bytes of all files; in a compressed file estimated from its expansion so far."""
         cursor = Cursor.after(position)
         total: int = sum(file["size"] for file in frozen) or 1
         done: int = sum(file["size"] for file in frozen[: cursor.file])
@@ -139,15 +139,15 @@ class _FileReader:
         self._filters = filters
         self._decompressor = decompressor(file["path"])
         self._lines = LineSplitter(max_line_bytes, start.line, start.offset)
-        # A plain file is read from the offset on; a compressed one from its start, and what lies before
-        # the offset is dropped.
+        # A plain file is read from the offset on. A compressed file is read from its start, and the bytes
+        # before the offset are dropped.
         plain = isinstance(self._decompressor, PlainDecompressor)
         self._seek = start.offset if plain else 0
         self._skip = 0 if plain else start.offset
 
     @property
     def expansion(self) -> float:
-        """Bytes of text per byte of the file, so far."""
+        """Uncompressed bytes per byte of the file, so far."""
         return (
             self._decompressor.bytes_out / self._decompressor.bytes_in
             if self._decompressor.bytes_out
@@ -177,10 +177,8 @@ class _FileReader:
 
     def _feed(self, chunk: bytes) -> Iterator[SourceItem]:
         for piece in self._decompressor.feed(chunk):
-            rest = piece
-            if self._skip:
-                rest = piece[self._skip :]
-                self._skip -= len(piece) - len(rest)
+            rest = piece[self._skip :]
+            self._skip -= len(piece) - len(rest)
             yield from self._parse(self._lines.feed(rest))
 
     def _finish(self) -> Iterator[SourceItem]:

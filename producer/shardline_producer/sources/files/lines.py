@@ -14,9 +14,9 @@ _WHITE_SPACE = b" \t\r\n\v\f"
 class Line:
     """A line without its line end.
 
-    `number` counts from 1, `end` is the offset behind the line end, `size` the length in bytes. Of a line
-    over the limit `text` is only the first MAX_ORIGINAL_BYTES and `digest` the sha256 of the whole line;
-    `digest` is None for every other line.
+    `number` counts from 1, `end` is the offset behind the line end, `size` the length in bytes. For a line
+    over the limit, `text` is only its first MAX_ORIGINAL_BYTES, and `digest` the sha256 of the whole line.
+    For every other line `digest` is None.
     """
 
     number: int
@@ -29,8 +29,8 @@ class Line:
 class LineSplitter:
     """Splits chunks of a stream into lines. Lines of white space are counted and not returned.
 
-    The lines do not depend on how the stream is cut into chunks. `number` and `offset` are those of the
-    line before the first chunk.
+    The lines do not depend on how the stream is cut into chunks. `number` and `offset` are those of the line
+    before the first chunk. A line of more than `max_bytes` is not held in memory.
     """
 
     def __init__(self, max_bytes: int, number: int = 0, offset: int = 0) -> None:
@@ -51,7 +51,7 @@ class LineSplitter:
         self._add(chunk[start:])
 
     def finish(self) -> Iterator[Line]:
-        """The last line, where the stream does not end with a line end."""
+        """The last line, when the stream does not end with a line end."""
         if self._rest or self._oversized:
             line = self._complete(b"", 0)
             if line is not None:

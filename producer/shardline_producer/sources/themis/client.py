@@ -1,4 +1,4 @@
-"""ThemisDB over HTTP: the only file that sends requests to it. HTTP errors are translated here."""
+"""ThemisDB over HTTP. Only this file sends requests to it, and translates their errors."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -33,10 +33,10 @@ _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _MISSING, _TOO_MANY, _SERVER_ERROR = 40
 
 @dataclass(frozen=True, slots=True)
 class ThemisOptions:
-    """Where ThemisDB is, and how requests to it are made.
+    """The address of ThemisDB, and the limits on requests to it.
 
-    `timeout` is in seconds without a byte, `connections` the most requests at once, `page` the most rows
-    of an answer, `answer_bytes` its largest size.
+    `timeout` limits the seconds without a byte, `connections` the requests at once, `page` the rows of a
+    response, `max_response_bytes` its size.
     """
 
     url: str
@@ -45,15 +45,15 @@ class ThemisOptions:
     timeout: float = 60.0
     connections: int = 8
     page: int = 1000
-    answer_bytes: int = 16 << 20
+    max_response_bytes: int = 16 << 20
 
 
 class QueryRejected(Exception):
-    """The server answered 400: the query is wrong, or an index is missing. The message is the server's."""
+    """The server responded with 400: the query is wrong, or an index is missing. The text is the server's."""
 
 
 class ThemisClient:
-    """Requests over a few kept-open connections. Safe for concurrent use.
+    """Requests to ThemisDB over a few persistent connections. Safe for concurrent use.
 
     All methods raise SourceUnavailable (a later try may succeed) and JobFailed (`source_invalid`: the token
     is refused, or the server is not ThemisDB).
@@ -68,26 +68,26 @@ class ThemisClient:
         self._clock = clock
 
     async def query(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer of POST /query.
+        """The response of POST /query.
 
         Raises:
             QueryRejected: an index is missing, or the query is wrong.
-            ResponseTooLarge: the caller may ask for fewer rows.
+            ResponseTooLarge: the response is over the limit; request fewer rows.
         """
         return self._json(await self._request("POST", "/query", body, f"table '{body['table']}'"))
 
     async def entity(self, table: str, key: str) -> str | None:
-        """The stored text of a row; None where there is none. The key must be `is_readable`."""
-        answer = await self._request("GET", f"/entities/{table}:{key}", None, f"row '{key}' of '{table}'")
-        if answer.status == _MISSING:
+        """The stored text of a row; None when there is no such row. The key must be `is_readable`."""
+        response = await self._request("GET", f"/entities/{table}:{key}", None, f"row '{key}' of '{table}'")
+        if response.status == _MISSING:
             return None
-        blob = self._json(answer).get("blob")
+        blob = self._json(response).get("blob")
         if not isinstance(blob, str):
-            raise self._not_themis(f"the answer for row '{key}' of '{table}' has no text 'blob'")
+            raise self._not_themis(f"the response for row '{key}' of '{table}' has no text 'blob'")
         return blob
 
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer of any other POST. Raises QueryRejected."""
+        """The response of any other POST. Raises QueryRejected."""
         return self._json(await self._request("POST", path, body, f"table '{body.get('table')}'"))
 
     async def health(self) -> str:
@@ -129,27 +129,27 @@ class ThemisClient:
             raise TransientError(self._failed(answer, what))
         return answer
 
-    def _json(self, answer: HttpResponse) -> dict[str, Any]:
+    def _json(self, response: HttpResponse) -> dict[str, Any]:
         try:
-            value = orjson.loads(answer.body)
+            value = orjson.loads(response.body)
         except orjson.JSONDecodeError:
             value = None
         if not isinstance(value, dict):
-            raise self._not_themis(f"it answered {answer.status} without a JSON object")
-        if answer.status == OK:
+            raise self._not_themis(f"it answered {response.status} without a JSON object")
+        if response.status == OK:
             return value
         message = str(value.get("message") or value.get("error"))
-        if answer.status in (_UNAUTHORIZED, _FORBIDDEN):
+        if response.status in (_UNAUTHORIZED, _FORBIDDEN):
             raise JobFailed(
                 FailureCode.SOURCE_INVALID,
                 f"ThemisDB at {self._address} refuses the token: {message}",
                 hint="set THEMIS_TOKEN to a token with the scope data:read",
             )
-        if answer.status == _BAD_REQUEST:
+        if response.status == _BAD_REQUEST:
             raise QueryRejected(message)
-        if answer.status == _TOO_MANY:
-            raise self._failed(answer, "its rate limit")
-        raise self._not_themis(f"it answered {answer.status}: {message}")
+        if response.status == _TOO_MANY:
+            raise self._failed(response, "its rate limit")
+        raise self._not_themis(f"it answered {response.status}: {message}")
 
     @property
     def _address(self) -> str:
@@ -162,17 +162,17 @@ class ThemisClient:
             hint="set THEMIS_URL to the address of ThemisDB",
         )
 
-    def _failed(self, answer: HttpResponse, what: str) -> SourceUnavailable:
+    def _failed(self, response: HttpResponse, what: str) -> SourceUnavailable:
         return SourceUnavailable(
-            f"ThemisDB at {self._address} answered {answer.status} when asked for {what}",
-            hint="see the server's log; lower THEMIS_RATE where the server limits requests",
+            f"ThemisDB at {self._address} answered {response.status} to a request for {what}",
+            hint="see the server's log; lower THEMIS_RATE if the server limits requests",
         )
 
     def _unreachable(self, error: HttpConnectionError, what: str) -> SourceUnavailable:
         if error.fault is ConnectionFault.DROPPED:
             return SourceUnavailable(
-                f"ThemisDB at {self._address} dropped the connection when asked for {what}",
-                hint="a query of a table that holds an entity that is no JSON ends the server's process: "
+                f"ThemisDB at {self._address} dropped the connection during a request for {what}",
+                hint="a query of a table with an entity that is not JSON ends the server's process: "
                 "find the entity in the server's log and delete it",
             )
         return SourceUnavailable(

@@ -1,8 +1,8 @@
-"""Which rows of a table a job reads: what the server may filter by, and the same checks here. Pure.
+"""The conditions of a job on the rows of a table: those the server may apply, and the check of a row. Pure.
 
-Every row is checked here, because the server drops its filter without notice where no row matches. And
-/query returns rows with losses: objects and most arrays are missing, and doubles are cut to 6 digits. So
-the check of such a row may be undecided.
+Every row is checked, because the server drops its filter without notice when no row matches. Rows of /query
+have losses: objects and most arrays are missing, and doubles are cut to 6 digits. So the check of such a
+row may be undecided.
 """
 
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ class Conditions:
 
     @property
     def optional(self) -> dict[str, str]:
-        """The filters that the server may apply where it has an index: equalities of text."""
+        """The filters that the server may apply if it has an index: equality of text."""
         return {
             name: value
             for name, value in self.filters.items()
@@ -73,7 +73,7 @@ class Conditions:
         return value >= (self.since or "") and (self.until is None or value[: len(self.until)] <= self.until)
 
     def meets_lossy(self, document: Document) -> bool | None:
-        """Whether a row from /query meets the conditions; None where only the stored row can decide."""
+        """Whether a row from /query meets the conditions; None when only the stored row can decide."""
         if any(_undecided(document.metadata.get(name), wanted) for name, wanted in self.filters.items()):
             return None
         return self.meets(document)
@@ -84,9 +84,9 @@ def _undecided(value: object, wanted: object) -> bool:
     if not isinstance(operands, list):
         operands = [operands]
     if value is None:
-        # The stored row may hold a list or an object where the answer holds nothing.
+        # The stored row may have a list or an object that the response lacks.
         return not isinstance(wanted, Range) and None in operands
-    return any(_within_loss(value, one) for one in operands)
+    return any(_within_loss(value, operand) for operand in operands)
 
 
 def _within_loss(value: object, operand: object) -> bool:
@@ -95,7 +95,7 @@ def _within_loss(value: object, operand: object) -> bool:
     if not isinstance(value, int | float) or not isinstance(operand, int | float):
         return False
     if isinstance(value, int) and (abs(value) > _MAX_EXACT or value == operand):
-        # Integers come without loss. One of more than 6 digits is no shortened double, which would have an
+        # Integers have no loss. A number of more than 6 digits is no shortened double, which would have an
         # exponent.
         return False
     return abs(value - operand) <= _RELATIVE_LOSS * max(abs(value), abs(operand))

@@ -1,4 +1,4 @@
-"""The contents of planned rows: each row alone, as it was stored, or many rows in one answer, with losses."""
+"""The contents of planned rows: each row alone, as it was stored, or many in one response, with losses."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -29,15 +29,15 @@ class LosslessFetcher:
         self._concurrency = concurrency
 
     async def fetch(self, entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
-        """As many as 1 MiB holds, and as the rate limit allows without a wait."""
+        """The contents of the first entries: about 1 MiB, limited by the rate limit's tokens."""
         found, size = list[Document | InvalidDocument](), 0
-        most = min(len(entries), self._limiter.available)
-        while len(found) < most and size < _FETCH_BYTES:
-            # The first rows tell how many more the rest of the MiB holds.
+        count = min(len(entries), self._limiter.available)
+        while len(found) < count and size < _FETCH_BYTES:
+            # From the mean size of the rows so far, estimate how many fit into the rest of the MiB.
             wave = self._concurrency
             if found:
                 wave = min(_MAX_WAVE, max(1, (_FETCH_BYTES - size) * len(found) // max(1, size)))
-            next_entries = entries[len(found) : min(most, len(found) + wave)]
+            next_entries = entries[len(found) : min(count, len(found) + wave)]
             calls = [partial(self._read, entry.id) for entry in next_entries]
             for content, length in await gather_limited(calls, self._concurrency):
                 found.append(content)
@@ -55,24 +55,24 @@ class LosslessFetcher:
 
 
 class LossyFetcher:
-    """Implements `Fetcher`: reads many rows in one answer of /query, and keeps those not asked for yet."""
+    """Implements `Fetcher`: reads many rows in one response of /query, and keeps those for later calls."""
 
     def __init__(self, lister: RowLister, selection: RowSelection, page: int) -> None:
         self._lister = lister
         self._selection = selection
         self._page = page
         self._texts: dict[str, str] = {}
-        # The sort key up to which the last answer is complete.
+        # The sort key up to which the last response is complete.
         self._loaded_until = b""
 
     async def fetch(self, entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
-        """As many as 1 MiB holds, from one answer."""
+        """The contents of the first entries, about 1 MiB of one response."""
         found, size = list[Document | InvalidDocument](), 0
         for index, entry in enumerate(entries):
             if order_key(entry.id) > self._loaded_until:
                 if found:
                     break
-                await self._load([one.id for one in entries[index:]])
+                await self._load([planned.id for planned in entries[index:]])
             text = self._texts.pop(entry.id, None)
             if text is None:
                 text = await self._read_alone(entry.id)
@@ -92,12 +92,12 @@ class LossyFetcher:
         planned = set(ids)
         self._texts = {row.id: row.text for row in rows if row.id in planned}
         row_ids = [row.id for row in rows if row.id is not None]
-        # A short answer is complete only up to its last row. An empty one says that all rows are gone.
+        # A short response is complete only up to its last row. An empty one means that all rows are gone.
         self._loaded_until = order_key(row_ids[-1] if row_ids else ids[-1])
 
     async def _read_alone(self, identity: str) -> str | None:
-        # A row that is missing in an answer is asked for once more: it may have been inserted again since,
-        # or a cut key may have taken its place.
+        # A row that is missing in a response is requested once more: it may have been inserted again since,
+        # or a row with a cut key may have taken its place.
         rows = await self._lister.rows_between(identity, identity, 1)
         if not rows or rows[0].id != identity:
             return None
@@ -111,5 +111,5 @@ def _content(text: str, identity: str, selection: RowSelection) -> Document | In
         return found
     if found.id != identity:
         raise key_column_mismatch(selection.query, found.id)
-    # A row that was changed since it was planned may not match the job any more.
+    # A row that was changed since it was planned may no longer meet the job's conditions.
     return found if selection.conditions.meets(found) else vanished(identity)

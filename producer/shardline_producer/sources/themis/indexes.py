@@ -1,4 +1,4 @@
-"""ThemisDB for `shardline doctor`: whether it answers, and the indexes that a user wants created."""
+"""ThemisDB for `shardline doctor`: the check of the server, and the creation of indexes."""
 
 from contextlib import suppress
 
@@ -19,28 +19,29 @@ def required_indexes(source: ThemisSource, query: Query) -> list[MissingIndex]:
 
 
 async def create_indexes(client: ThemisClient, table: str, indexes: list[MissingIndex]) -> list[str]:
-    """Create indexes and fill them from the rows; one that exists is filled again. A sentence for each.
+    """Create indexes and fill them from the rows; fill existing ones again. Returns a sentence for each.
 
     Raises:
-        JobFailed: the server refuses.
+        JobFailed: the server refuses a request.
         SourceUnavailable: the server cannot be reached.
     """
     done = []
     for index in indexes:
         for path, body in index.calls(table):
             try:
-                answer = await client.post(path, body)
+                response = await client.post(path, body)
             except QueryRejected as error:
                 raise JobFailed(
                     FailureCode.SOURCE_INVALID,
                     f"ThemisDB refuses POST {path} for '{table}.{index.column}': {error}",
                 ) from None
-        done.append(f"{index.kind} index on {table}.{index.column}: {answer.get('entry_count', '?')} entries")
+        count = response.get("entry_count", "?")
+        done.append(f"{index.kind} index on {table}.{index.column}: {count} entries")
     return done
 
 
 async def check_server(client: ThemisClient) -> str:
-    """Check that the server answers and that the token may read. A sentence for `doctor`.
+    """Check that the server can be reached and that the token may read. Returns a sentence for `doctor`.
 
     Raises:
         JobFailed: the token is refused.

@@ -1,4 +1,4 @@
-"""The rate limit on requests to ThemisDB, and the pauses that the server asks for."""
+"""The rate limit on requests to ThemisDB, and the pauses that the server requests."""
 
 import asyncio
 
@@ -35,7 +35,7 @@ class RateLimiter:
     def pause(self, seconds: float) -> None:
         """Allow no request for `seconds`, because the server refused one.
 
-        The server's bucket is empty then, even if another process emptied it; so this one is emptied too.
+        The server's bucket is empty then, even if another process emptied it. So this bucket is emptied too.
         """
         until = self._clock.monotonic() + seconds
         self._paused_until = max(self._paused_until, until)

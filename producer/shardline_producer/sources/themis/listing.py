@@ -1,8 +1,8 @@
 """Listing the rows of a table: pages of keys in the server's order, each checked against the rows themselves.
 
-The keys come from the index and are complete, but the server cuts each key at its last ':'. A cut key names
-no row, or another row. So a page counts only if keys and rows are the same, each once, in rising order.
-Fewer keys than asked for are the end of the table.
+The keys are read from the index and are complete, but the server cuts each key at its last ':'. A cut key
+names no row, or another row. So a page is valid only if keys and rows are the same, each once, in rising
+order. A page with fewer keys than requested is the end of the table.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -39,10 +39,10 @@ _MAX_KEYS = MAX_ROWS - 1
 
 @dataclass(frozen=True, slots=True)
 class RowSelection:
-    """The rows that a job reads, and how.
+    """The rows that a job reads, and how it reads them.
 
-    `lossless`: each row is read alone, as it was stored. `keyed`: the key column holds the rows' keys, so
-    that a row can be read alone.
+    `lossless`: each row is read alone, as it was stored. `keyed`: the key column holds the rows' keys, which
+    is necessary to read a row alone.
     """
 
     query: TableQuery
@@ -56,7 +56,7 @@ class RowSelection:
         return FieldNames(self.query.key, ("content", "text"))
 
     def parse(self, text: str, key: str) -> Document | None:
-        """The document of a row's JSON; None where it cannot be one."""
+        """The document of a row's JSON; None when it cannot be one."""
         found = parse_document(text.encode("utf-8", "surrogatepass"), key, self.names)
         return found if isinstance(found, Document) else None
 
@@ -64,7 +64,7 @@ class RowSelection:
 class RowLister:
     """Lists the rows of a selection over one client.
 
-    `page` is the most rows of an answer, `concurrency` the most requests at once.
+    `page` limits the rows of a response, `concurrency` the requests at once.
     """
 
     def __init__(self, client: ThemisClient, selection: RowSelection, page: int, concurrency: int) -> None:
@@ -75,7 +75,7 @@ class RowLister:
         self._concurrency = concurrency
 
     async def entries(self, after: str | None, limit: int | None) -> AsyncGenerator[list[Entry], None]:
-        """The entries of `PlannedStore.entries`, behind the id `after`. Raises as `pages`."""
+        """Implements `PlannedStore.entries`, behind the id `after`. Raises as `pages`."""
         left = limit
         wanted = limit if self._selection.conditions.empty else None
         async with aclosing(self.pages(after, wanted)) as pages:
@@ -96,7 +96,7 @@ class RowLister:
         for row in page:
             document = selection.parse(row.text, "")
             if not selection.lossless:
-                # What cannot be a document becomes a dead letter: the filters do not apply to it.
+                # A row that cannot be a document becomes a dead letter: the filters do not apply to it.
                 decisions.append(document is None or conditions.meets(document))
             else:
                 decisions.append(None if document is None else conditions.meets_lossy(document))
@@ -118,10 +118,10 @@ class RowLister:
         document = self._selection.parse(blob, identity)
         return document is None or self._selection.conditions.meets(document)
 
-    async def pages(self, after: str | None, most: int | None) -> AsyncGenerator[list[ThemisRow], None]:
-        """Pages of all rows behind `after` that the server's filter lets through, in order.
+    async def pages(self, after: str | None, max_rows: int | None) -> AsyncGenerator[list[ThemisRow], None]:
+        """Pages of all rows behind `after` that pass the server's filter, in order.
 
-        `most` is how many rows the caller will take; None: all.
+        `max_rows`: the number of rows that the caller needs; None: all.
 
         Raises:
             JobFailed: the server cannot return some rows, or returns others in their place; an index is
@@ -129,10 +129,10 @@ class RowLister:
             SourceUnavailable: a later try may succeed.
         """
         behind, failures = after or "", 0
-        limit = _MAX_KEYS if most is None else min(_MAX_KEYS, max(most, 1))
+        limit = _MAX_KEYS if max_rows is None else min(_MAX_KEYS, max(max_rows, 1))
         while True:
-            # 1. Read the next keys of the index. Where the server has dropped its filter, because no row
-            #    matches any more, they are those of other rows, and the list has ended.
+            # 1. Read the next keys of the index. If the server has dropped its filter, because no further row
+            #    matches, they are keys of other rows, and the list has ended.
             keys = await self.keys(behind, limit)
             if not keys or not await self._is_filtering(behind, len(keys)):
                 return
@@ -151,8 +151,8 @@ class RowLister:
                 if problem is None:
                     yield rows
                     behind, failures, done = rows[-1].id or "", 0, done + len(page)
-            # 4. Go on behind the last row that was checked. A row may be inserted or removed between two
-            #    queries, so only a problem that repeats is raised.
+            # 4. Continue behind the last row that was checked. A row may be inserted or removed between two
+            #    queries, so a problem is raised only when it repeats.
             if problem is None:
                 if len(keys) < limit:
                     return
@@ -170,43 +170,43 @@ class RowLister:
         return not known or any(matches_predicates(fields, predicates) for fields in known)
 
     async def _key_problem(self, behind: str, keys: Sequence[str]) -> JobFailed | None:
-        """What is wrong with keys that should be the values of the key column, in order and complete."""
+        """The error of keys that are not the values of the key column, in order and complete; else None."""
         if not self._selection.keyed:
             return None
         if "" in keys or not _rising(behind, keys):
             return self._cut_key_error("")
-        # Were the last key in the wrong place, there would be more keys up to its value.
+        # If the last key were in the wrong position, the index would have more keys up to its value.
         up_to_last = await self._keys_up_to(behind, keys[-1], len(keys) + 1)
         return None if up_to_last == list(keys) else self._cut_key_error(keys[-1])
 
     async def _checked_rows(
         self, behind: str, keys: Sequence[str]
     ) -> tuple[list[ThemisRow], JobFailed | None]:
-        """The rows of the keys, and what is wrong with them."""
+        """The rows of the keys, and their error, if there is one."""
         if self._selection.keyed:
             rows = await self.rows(behind, len(keys), keys[-1])
             if len(rows) == len(keys):
-                # A row that is no valid JSON has no id. Where no row is missing, its place gives the id.
+                # A row that is not valid JSON has no id. When no row is missing, its position gives the id.
                 rows = [
                     row if row.id is not None else replace(row, id=key)
                     for row, key in zip(rows, keys, strict=True)
                 ]
             ids = [row.id or "" for row in rows]
-            if strange := sorted(set(ids).difference(keys)):
-                return [], key_column_mismatch(self._table_query, strange[0])
-            cut = next((key for key, one in zip_longest(keys, ids) if key != one), None)
+            if unlisted := sorted(set(ids).difference(keys)):
+                return [], key_column_mismatch(self._table_query, unlisted[0])
+            cut = next((key for key, identity in zip_longest(keys, ids) if key != identity), None)
             return rows, None if cut is None else self._cut_key_error(cut)
         rows = await self.rows(behind, len(keys))
         ids = [row.id or "" for row in rows]
         if not all(ids):
             return [], self._key_column_error(f"has a row without a text in '{self._table_query.key}'")
         up_to_last = await self._keys_up_to(behind, ids[-1], len(keys) + 1) if ids else []
-        if twice := next((one for one, other in pairwise(ids) if one == other), None):
+        if repeated := next((one for one, other in pairwise(ids) if one == other), None):
             return [], self._key_column_error(
-                f"has more than one row with '{twice}' in '{self._table_query.key}'"
+                f"has more than one row with '{repeated}' in '{self._table_query.key}'"
             )
-        whole = len(ids) == len(keys) == len(up_to_last) and _rising(behind, ids)
-        return rows, None if whole else self._cut_key_error("")
+        complete = len(ids) == len(keys) == len(up_to_last) and _rising(behind, ids)
+        return rows, None if complete else self._cut_key_error("")
 
     def _key_column_error(self, what: str) -> JobFailed:
         return JobFailed(
@@ -238,13 +238,13 @@ class RowLister:
 
     async def rows(self, behind: str, limit: int, until: str | None = None) -> list[ThemisRow]:
         """The rows behind a value, up to and with `until`. Raises ResponseTooLarge, JobFailed as `keys`."""
-        answer = await self._query(self._table_query.page(behind or None, limit, until=until))
-        return rows_of(answer, self._table_query.key)
+        response = await self._query(self._table_query.page(behind or None, limit, until=until))
+        return rows_of(response, self._table_query.key)
 
     async def rows_between(self, first: str, last: str, limit: int) -> list[ThemisRow]:
         """The rows from `first` up to and with `last`. Raises as `rows`."""
-        answer = await self._query(self._table_query.between(first, last, limit))
-        return rows_of(answer, self._table_query.key)
+        response = await self._query(self._table_query.between(first, last, limit))
+        return rows_of(response, self._table_query.key)
 
     async def _query(self, body: dict[str, Any]) -> dict[str, Any]:
         try:

@@ -1,4 +1,4 @@
-"""ThemisDB as a planned store: each describe, listing and fetcher has connections of its own."""
+"""ThemisDB as a planned store. Each description, listing and fetcher opens its own connections."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -32,7 +32,7 @@ class ThemisTable:
         self._clock = clock
 
     async def describe(self) -> Description:
-        """Look for indexes, fields and columns, and estimate how long the job takes."""
+        """Check indexes and fields, infer the columns, and estimate the number of rows."""
         async with self._connect() as session:
             return await TablePlanner(session, self._spec, self._source).describe()
 
@@ -48,7 +48,7 @@ class ThemisTable:
 
     @asynccontextmanager
     async def fetcher(self, facts: Mapping[str, Any]) -> AsyncIterator[Fetcher]:
-        """Reads rows without or with losses, as the plan says."""
+        """A fetcher of rows without or with losses, as the plan says."""
         selection = self._selection(facts)
         async with self._connect() as session:
             if selection.lossless:

@@ -1,4 +1,4 @@
-"""What a job needs to know of a ThemisDB table before its first row: indexes, fields, columns, duration."""
+"""Planning a job over a ThemisDB table: its indexes, fields, columns and duration."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ _INDEX_PROBES = 10
 
 @dataclass(frozen=True, slots=True)
 class ThemisSession:
-    """An open client with its rate limiter, the most rows of an answer and the most requests at once."""
+    """An open client, its rate limiter, and the limits on rows of a response and on concurrent requests."""
 
     client: ThemisClient
     limiter: RateLimiter
@@ -77,8 +77,7 @@ class TablePlanner:
 
         Raises:
             JobFailed: an index or the table is missing; the index does not list some rows; a filter names an
-                unknown field; or reading without losses would take over an hour, and the job does not say
-                whether it should.
+                unknown field; or reading without losses would take over an hour and source.lossless is null.
             SourceUnavailable: a later try may succeed.
         """
         # 1. The range index on the key column: that it exists, what it holds, and that it lists all rows.
@@ -114,7 +113,7 @@ class TablePlanner:
             ) from None
 
     async def _all_keys(self) -> list[str] | None:
-        """The keys of all rows, indexed or not; None: the answer would be too large."""
+        """The keys of all rows, indexed or not; None when the response would be too large."""
         body = {"table": self._source.table, "allow_full_scan": True, "return": "keys"}
         try:
             return keys_of(await self._session.client.query(body))
@@ -122,7 +121,7 @@ class TablePlanner:
             return None
 
     async def _is_keyed(self, keys: Sequence[str]) -> bool:
-        """Whether the key column holds the rows' keys, judged by the first rows.
+        """Whether the key column holds the rows' keys, according to the first rows.
 
         Raises:
             JobFailed: it does not, and the job reads rows one by one.
@@ -139,7 +138,7 @@ class TablePlanner:
     async def _check_index(self, keys: Sequence[str], *, keyed: bool) -> str:
         """Check that the index lists all rows: the others would be lost without notice.
 
-        How closely it was checked: "checked", "sampled" (a table of more than MAX_ROWS rows) or "unchecked".
+        Returns how it was checked: "checked", "sampled" (a table of more than MAX_ROWS rows) or "unchecked".
 
         Raises:
             JobFailed: rows are missing in the index.
@@ -164,8 +163,8 @@ class TablePlanner:
         return "checked"
 
     async def _is_listed(self, key: str) -> bool:
-        # A key that holds ':' is cut here, and reported where rows are listed. A key without a value is that
-        # of a row that was removed.
+        # A key with ':' is cut here, and is reported when rows are listed. A key without a row is that of a
+        # row that was removed.
         query = self._table_query.between(key, key, 1) | {"return": "keys"}
         if keys_of(await self._session.client.query(query)):
             return True
@@ -184,7 +183,7 @@ class TablePlanner:
         )
 
     async def _check_fields(self) -> None:
-        """Look for the fields that filters name, in as many rows as it takes, up to a sample.
+        """Check that the fields of the filters exist. Reads rows until all are found, at most a sample.
 
         Raises:
             JobFailed: a filter names a field that no sampled row has.
@@ -211,7 +210,7 @@ class TablePlanner:
     async def _predicates(self) -> dict[str, str]:
         """The equalities by which the server filters.
 
-        It must have an index for `theme`, `domain` and `subject`; for others it is used where it exists.
+        `theme`, `domain` and `subject` need an index. Other filters are included only if they have one.
         """
         predicates = dict(self._conditions.equal)
         for name, value in (predicates | self._conditions.optional).items():
@@ -229,12 +228,12 @@ class TablePlanner:
     async def _sample(self, selection: RowSelection) -> _DocumentSample:
         """The first documents, read with losses and kept without their texts."""
         documents, size = list[Document](), 0
-        most = min(_SAMPLE_ROWS, self._top or _SAMPLE_ROWS)
+        max_rows = min(_SAMPLE_ROWS, self._top or _SAMPLE_ROWS)
         lossy = replace(selection, lossless=False)
         async with aclosing(self._session.lister(lossy).pages(None, None)) as pages:
             async for page in pages:
                 for row in page:
-                    if len(documents) >= most or size >= _SAMPLE_BYTES:
+                    if len(documents) >= max_rows or size >= _SAMPLE_BYTES:
                         return _DocumentSample(documents, complete=False)
                     document = lossy.parse(row.text, row.id or "")
                     if document is not None and lossy.conditions.meets(document):
@@ -243,24 +242,25 @@ class TablePlanner:
         return _DocumentSample(documents, complete=True)
 
     async def _with_stored_rows(self, selection: RowSelection, sample: _DocumentSample) -> list[Document]:
-        """The sample with its first rows as they were stored.
+        """The sample, with its first rows as they were stored.
 
-        /query sorts the fields of a row, and prints the double 1.0 as 1.
+        They give the order of the columns and their types: /query sorts the fields of a row, and prints the
+        double 1.0 as 1.
         """
         if not selection.lossless:
             return list(sample.documents)
         table = self._source.table
-        first = [one.id for one in sample.documents[:_STORED_SAMPLE_ROWS] if is_readable(table, one.id)]
+        first = [item.id for item in sample.documents[:_STORED_SAMPLE_ROWS] if is_readable(table, item.id)]
         calls = [partial(self._session.client.entity, table, key) for key in first]
         blobs = await gather_limited(calls, self._session.concurrency)
         stored = [selection.parse(blob, "") for blob in blobs if blob is not None]
-        return [*(one for one in stored if one is not None), *sample.documents[_STORED_SAMPLE_ROWS:]]
+        return [*(item for item in stored if item is not None), *sample.documents[_STORED_SAMPLE_ROWS:]]
 
     async def _count(self, selection: RowSelection, sample: _DocumentSample) -> int | None:
-        """About how many rows there are; None where counting them would take too long.
+        """The approximate number of rows; None when counting them would take too long.
 
         Raises:
-            JobFailed: they take more than an hour, and the job does not say how to read them.
+            JobFailed: reading them one by one would take over an hour, and source.lossless is null.
         """
         seconds = max(self._session.limiter.interval, 1 / _ROWS_PER_SECOND)
         if sample.complete:
@@ -288,7 +288,7 @@ class TablePlanner:
             FailureCode.SOURCE_INVALID,
             f"reading {more}{rows:,} rows of '{self._source.table}' one by one takes {more}{hours:.1f} hours "
             "at the allowed rate: choose how to read them",
-            hint="set source.lossless to true to take that time, or to false to read many rows in one answer "
-            "(objects and lists are lost, and decimal numbers are cut to 6 digits); or raise THEMIS_RATE and "
-            "the limit of the server",
+            hint="set source.lossless to true to take that time, or to false to read many rows in one "
+            "response (objects and lists are lost, and decimal numbers are cut to 6 digits); or raise "
+            "THEMIS_RATE and the limit of the server",
         )

@@ -1,4 +1,4 @@
-"""The queries that are sent to ThemisDB, and its answers. Pure.
+"""The queries that are sent to ThemisDB, and its responses. Pure.
 
 The server sorts a column by its index keys: numbers of up to 20 digits padded with zeros, ':' and '%'
 escaped, and a ':' behind the value. So `a` comes after `a-b`, and `2` before `10`.
@@ -14,7 +14,7 @@ import orjson
 from shardline_common.errors import FailureCode, JobFailed
 
 MAX_ROWS = 10_000
-"""The most rows or keys that one query asks for."""
+"""The largest number of rows or keys that one query requests."""
 
 _PADDED_DIGITS = 20
 _MAX_PATH_BYTES = 1024
@@ -33,7 +33,7 @@ def order_key(value: str) -> bytes:
 def is_readable(table: str, key: str) -> bool:
     """Whether GET /entities can name this row.
 
-    The server takes the path as it stands, decodes nothing, and refuses what looks like path traversal.
+    The server takes the path literally, decodes nothing, and refuses a path that looks like path traversal.
     """
     path = f"{table}:{key}"
     return (
@@ -60,8 +60,8 @@ class TableQuery:
     ) -> dict[str, Any]:
         """The query of the rows, or of their `keys`, with after < key column <= until.
 
-        Order and range are honoured only with `optimize` false. The limit is bounded here, because a limit
-        of 10^9 or a negative one ends the server's process.
+        The server honours order and range only with `optimize` false. The limit is checked here, because a
+        limit of 10^9 or a negative one ends the server's process.
         """
         if not 0 < limit <= MAX_ROWS:
             raise AssertionError(f"a page of {limit} rows")
@@ -86,10 +86,10 @@ class TableQuery:
 
 @dataclass(frozen=True, slots=True)
 class ThemisRow:
-    """A row of an answer.
+    """A row of a response.
 
-    `id` is the value of the key column, None where there is none; `text` is the row's JSON. `fields` is None
-    where the text is not valid JSON, because the server does not escape the names of fields.
+    `id` is the value of the key column, or None; `text` is the row's JSON. `fields` is None when the text is
+    not valid JSON, which occurs because the server does not escape the names of fields.
     """
 
     id: str | None
@@ -97,15 +97,15 @@ class ThemisRow:
     fields: Mapping[str, Any] | None
 
 
-def keys_of(answer: Mapping[str, Any]) -> list[str]:
-    """The keys in the answer to a query of keys. Raises JobFailed where it is no such answer."""
-    return [key for key in _list(answer, "keys") if isinstance(key, str)]
+def keys_of(response: Mapping[str, Any]) -> list[str]:
+    """The keys in the response to a query of keys. Raises JobFailed when it is no such response."""
+    return [key for key in _list(response, "keys") if isinstance(key, str)]
 
 
-def rows_of(answer: Mapping[str, Any], key: str) -> list[ThemisRow]:
-    """The rows in the answer to a query; `key` is the key column. Raises JobFailed as `keys_of`."""
+def rows_of(response: Mapping[str, Any], key: str) -> list[ThemisRow]:
+    """The rows in the response to a query; `key` is the key column. Raises JobFailed as `keys_of`."""
     rows = []
-    for text in _list(answer, "entities"):
+    for text in _list(response, "entities"):
         if not isinstance(text, str):
             continue
         try:
@@ -119,12 +119,12 @@ def rows_of(answer: Mapping[str, Any], key: str) -> list[ThemisRow]:
     return rows
 
 
-def _list(answer: Mapping[str, Any], name: str) -> Sequence[Any]:
-    value = answer.get(name)
+def _list(response: Mapping[str, Any], name: str) -> Sequence[Any]:
+    value = response.get(name)
     if not isinstance(value, list):
         raise JobFailed(
             FailureCode.SOURCE_INVALID,
-            f"the answer to a query has no list '{name}': this is no ThemisDB that Shardline supports",
+            f"the response to a query has no list '{name}': this is no ThemisDB that Shardline supports",
             hint="check THEMIS_URL",
         )
     return value
@@ -139,14 +139,14 @@ class MissingIndex:
 
     @classmethod
     def named_in(cls, message: str) -> "MissingIndex | None":
-        """The index that the server's message asks for; None where it is about something else."""
+        """The index that the server's message requests; None when the message is about something else."""
         if found := _RANGE_MISSING.search(message):
             return cls(found["column"], "range")
         found = _EQUALITY_MISSING.search(message)
         return cls(found["column"], "equality") if found else None
 
     def calls(self, table: str) -> list[tuple[str, dict[str, str]]]:
-        """The two requests that make it, as (path, body): create and rebuild.
+        """The two requests that create it, as (path, body): create and rebuild.
 
         An index holds only rows that are written after its creation; the rebuild adds the older ones.
         """
@@ -155,7 +155,7 @@ class MissingIndex:
         return [("/index/create", where | kind), ("/index/rebuild", where)]
 
     def error(self, table: str) -> JobFailed:
-        """The error that names the requests. A job creates no index by itself."""
+        """The error that names the requests. A job never creates an index itself."""
         calls = ", then ".join(
             f"POST {path} {orjson.dumps(body).decode()}" for path, body in self.calls(table)
         )

@@ -7,7 +7,7 @@ from shardline_producer.sources.uds3.store_ports import InvalidBody
 
 def limited(text: str, max_bytes: int) -> str | InvalidBody:
     """The text, or an invalid body if it has more than `max_bytes` bytes in UTF-8."""
-    # Most texts need no encoding: a character has 1 to 4 bytes.
+    # A character has 1 to 4 bytes in UTF-8, so most texts need no encoding.
     if len(text) * 4 <= max_bytes:
         return text
     if len(text) <= max_bytes and len(text.encode(errors="replace")) <= max_bytes:

@@ -43,10 +43,10 @@ class ContentFetcher:
     async def fetch(self, entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
         """Read the contents of the first entries.
 
-        1. Read their rows, about a MiB of them.
-        2. Take the first entries, up to MAX_BODIES of those whose row has no text.
-        3. Ask each body store for the bodies that no store before it has.
-        4. Make a document, or a dead letter, of each entry.
+        1. Read their rows, about 1 MiB of them.
+        2. Take the first entries, until MAX_BODIES of them have no text in their row.
+        3. Request the missing bodies from each body store in turn.
+        4. Make a document or a dead letter of each entry.
         """
         if self._selection is None or not self._selection.schema.has_content:
             entries = entries[:MAX_BODIES]
@@ -95,8 +95,8 @@ def _content(
             return vanished(entry.id)
         if row.digest is not None:
             start = (row.body or "").encode()
-            letter = dead_letter(DeadLetterReason.TOO_LARGE, row.id, start, row.digest, row.size or 0)
-            return InvalidDocument(row.id, letter)
+            too_large = dead_letter(DeadLetterReason.TOO_LARGE, row.id, start, row.digest, row.size or 0)
+            return InvalidDocument(row.id, too_large)
         if row.known:
             metadata = row.metadata_values()
         if row.body is not None:
@@ -106,7 +106,7 @@ def _content(
         return invalid_document(entry.id, DeadLetterReason.NO_CONTENT)
     if isinstance(body, InvalidBody):
         return invalid_document(entry.id, body.reason, body.original)
-    # The tables take precedence. The body's store fills in the fields that they lack.
+    # The tables take precedence. The store of the body adds the fields that they lack.
     return _document(entry.id, body.text, {**body.metadata, **metadata})
 
 

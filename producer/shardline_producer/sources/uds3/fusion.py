@@ -34,14 +34,14 @@ class RankedDocument:
 class Fusion:
     """Takes ranked lists, the best document first, and returns the fused list. All calls block.
 
-    Lists and exclusions may be given in any order and from several threads at once: ranks are computed
-    when the fused list is read.
-    All methods raise SourceUnavailable where the temporary folder is full or cannot be written.
+    Lists and exclusions may be added in any order and from several threads at once: ranks are computed when
+    the fused list is read. All methods raise SourceUnavailable when the temporary folder is full or cannot
+    be written.
     """
 
     def __init__(self, weights: Sequence[float]) -> None:
         self._weights = tuple(weights)
-        self._given = [0] * len(self._weights)
+        self._added = [0] * len(self._weights)
         self._counts: list[int | None] = [0] * len(self._weights)
         self._lock = Lock()
         self._database = ScratchDatabase(_CACHE_KIB)
@@ -56,11 +56,11 @@ class Fusion:
         return fused_score(self._weights, ranks)
 
     def count(self, number: int) -> int:
-        """How many documents list `number` has so far, without those excluded."""
+        """The number of documents of list `number` so far, without excluded ones."""
         with self._lock:
             if (known := self._counts[number]) is None:
                 known = self._database.rows(
-                    f"SELECT count(*) FROM ranked WHERE place{number} IS NOT NULL"  # noqa: S608 - a column of ours
+                    f"SELECT count(*) FROM ranked WHERE place{number} IS NOT NULL"  # noqa: S608 - a fixed name
                     " AND id NOT IN excluded_ids"
                 )[0][0]
                 self._counts[number] = known
@@ -71,23 +71,23 @@ class Fusion:
         with self._lock:
             self._counts = [None] * len(self._counts)
             return self._database.write(
-                "INSERT OR IGNORE INTO excluded_ids VALUES (?)", ((one,) for one in ids)
+                "INSERT OR IGNORE INTO excluded_ids VALUES (?)", ((identity,) for identity in ids)
             )
 
     def add(self, number: int, page: Sequence[RankedDocument]) -> None:
-        """Append documents to list `number`. A document that is given twice keeps its better rank."""
-        place = f"place{number}"
+        """Append documents to list `number`. A document that is added twice keeps its better rank."""
+        column = f"place{number}"
         with self._lock:
-            rows = [(one.id, one.foreign, position) for position, one in enumerate(page, self._given[number])]
-            self._given[number] += len(page)
+            rows = [(item.id, item.foreign, place) for place, item in enumerate(page, self._added[number])]
+            self._added[number] += len(page)
             if (known := self._counts[number]) is not None:
                 excluded = "SELECT 1 FROM excluded_ids WHERE id = ?"
                 self._counts[number] = known + sum(
-                    not self._database.rows(excluded, (one.id,)) for one in page
+                    not self._database.rows(excluded, (item.id,)) for item in page
                 )
             self._database.write(
-                f"INSERT INTO ranked (id, is_foreign, {place}) VALUES (?, ?, ?)"  # noqa: S608 - a column of ours
-                f" ON CONFLICT (id) DO UPDATE SET {place} = coalesce({place}, excluded.{place}),"
+                f"INSERT INTO ranked (id, is_foreign, {column}) VALUES (?, ?, ?)"  # noqa: S608 - a fixed name
+                f" ON CONFLICT (id) DO UPDATE SET {column} = coalesce({column}, excluded.{column}),"
                 " is_foreign = min(is_foreign, excluded.is_foreign)",
                 rows,
             )
@@ -105,7 +105,7 @@ class Fusion:
             for number in numbers
         )
         query = (
-            f"SELECT id, fused({names}) AS score, is_foreign"  # noqa: S608 - columns of ours
+            f"SELECT id, fused({names}) AS score, is_foreign"  # noqa: S608 - fixed names
             f" FROM (SELECT id, is_foreign, {ranks} FROM ranked WHERE id NOT IN excluded_ids)"
             " ORDER BY score DESC, id LIMIT ?"
         )

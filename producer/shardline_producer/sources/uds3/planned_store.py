@@ -38,9 +38,9 @@ class ConfiguredStores:
 
 @dataclass(frozen=True, slots=True)
 class _SearchPlan:
-    """Which searches are done, and which are not because their store is not configured or is down.
+    """The searches to do, and those left out because their store is not configured or is down (`degraded`).
 
-    `tombstone_stores`: the stores whose tombstones are read, also those that are not searched.
+    `tombstone_stores`: the stores whose tombstones are read, including those that are not searched.
     """
 
     searches: list[SearchType] = field(default_factory=list)
@@ -52,8 +52,9 @@ class _SearchPlan:
 class Uds3Store:
     """Implements `PlannedStore`.
 
-    A document that PostgreSQL or a ranker marks deleted is in no list, whichever store found it. PostgreSQL,
-    if configured, is never left out. It checks the filters on its fields, the rankers check the others.
+    A document that PostgreSQL or a ranker marks deleted is in no list, whichever store found it. If
+    PostgreSQL is configured, it is never left out. It checks the filters on its fields, the rankers check the
+    others.
     """
 
     def __init__(self, spec: JobSpec, stores: ConfiguredStores) -> None:
@@ -73,7 +74,7 @@ class Uds3Store:
                 estimate = await session.estimate(schema)
         known = DocumentSelection(schema, {}).known_fields() if schema else {}
         columns = metadata_columns(schema) if schema else None
-        # These names are stored in plans, and a later version must read them.
+        # These names are stored in plans, which a later version must be able to read.
         facts: dict[str, Any] = {
             "schema": schema.to_json() if schema else None,
             "archived": self._stores.include_archived,
@@ -106,7 +107,7 @@ class Uds3Store:
             raise _invalid(f"{where} store of bodies is configured", "set COUCH_URL or CHROMA_HOST")
 
     async def _plan_searches(self, schema: PostgresSchema | None, known: set[str]) -> _SearchPlan:
-        """Decide which searches are done, and check that each knows the fields of the filters.
+        """Decide which searches are done, and check that each has the fields of the filters.
 
         1. Keyword: the tables must be searchable.
         2. Each other search: the store must be configured, and up unless the job may degrade.
@@ -144,7 +145,7 @@ class Uds3Store:
         return plan
 
     async def _filter_fields(self, ranker: Ranker, plan: _SearchPlan) -> Sequence[str] | None:
-        """The fields of a ranker; None if its store is down and the job may degrade, which is noted."""
+        """The fields of a ranker; None if its store is down and the job may degrade, which the plan notes."""
         try:
             return await ranker.filter_fields()
         except SourceUnavailable as error:
@@ -182,13 +183,13 @@ class Uds3Store:
             raise AssertionError("a scan is planned page by page, each with a limit")
         async with self._postgres().connect() as session:
             while limit > 0:
-                asked = limit
-                page = await session.page(selection, last, asked)
+                requested = limit
+                page = await session.page(selection, last, requested)
                 live = [Entry(identity) for identity, is_live in page if is_live]
                 limit -= len(live)
                 if live:
                     yield live
-                if len(page) < asked:
+                if len(page) < requested:
                     return
                 last = page[-1][0]
 

@@ -1,4 +1,4 @@
-"""Temporary databases on disk, for the lists of a search, which may be larger than memory. SQLite."""
+"""Temporary SQLite databases, for the lists of a search, which may be larger than memory."""
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,22 +22,22 @@ def _translated() -> Iterator[None]:
 
 
 class ScratchDatabase:
-    """A private database in a temporary file, which ends with the database or the process.
+    """A private database in a temporary file, which is removed when it is closed or the process ends.
 
     All calls block. Any thread may call, but only one at a time. There is no journal: after an error the
-    contents are undefined, and the database can only be closed.
-    All methods raise SourceUnavailable where the temporary folder is full or cannot be written.
+    contents are undefined, and the database can only be closed. All methods raise SourceUnavailable when the
+    temporary folder is full or cannot be written.
 
     Args:
-        cache_kib: memory for pages, in KiB; what exceeds it is written to the file.
+        cache_kib: memory for pages, in KiB; further pages are written to the file.
     """
 
     def __init__(self, cache_kib: int = _CACHE_KIB) -> None:
         with _translated():
             # "" names a temporary database, whose file SQLite removes.
             self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-            # The transaction is never committed: no other connection reads the file, and a commit for each
-            # statement costs more than the statement.
+            # The transaction is never committed: no other connection reads the file, and a commit per
+            # statement would cost more than the statement.
             self._connection.executescript(
                 "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
                 f" PRAGMA cache_size = -{cache_kib}; BEGIN;"

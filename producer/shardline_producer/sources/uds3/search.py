@@ -1,4 +1,4 @@
-"""A search over several stores at once: their ranked lists, fused, without what any store marks deleted."""
+"""A search over several stores: their ranked lists, fused, without documents that a store marks deleted."""
 
 import asyncio
 import logging
@@ -35,7 +35,7 @@ class _Tombstones:
         return not self._pending
 
     async def add(self, store: str, ids: Sequence[str]) -> None:
-        """Exclude documents that a store marks deleted."""
+        """Exclude documents that the store marks deleted."""
         self._counts[store] += await run_in_thread(partial(self._fusion.exclude, ids))
 
     def finish(self, store: str) -> None:
@@ -47,7 +47,7 @@ class _Tombstones:
 
 @dataclass(frozen=True, slots=True)
 class SelectedTables:
-    """UDS3's tables in PostgreSQL, and which of their documents a job selects."""
+    """UDS3's tables in PostgreSQL, and the job's selection of their documents."""
 
     postgres: Postgres
     selection: DocumentSelection
@@ -57,8 +57,8 @@ class SelectedTables:
 class HybridSearch:
     """One query over `searches`. The documents that `tombstone_stores` mark deleted are left out.
 
-    The tables, if there are any, do the keyword search. Hits of the rankers are checked against the tables
-    and the filters on their fields.
+    The keyword search is that of the tables. If there are tables, hits of the rankers are checked against
+    them and against the filters on their fields.
     """
 
     query: Query
@@ -74,7 +74,7 @@ class HybridSearch:
         fusion = Fusion(_weights([shares[name] for name in self.searches], self.relevance))
         try:
             with leaf_errors():
-                # Only a single list may end at the limit: in a fusion, a document of any rank may come first.
+                # Only a single list may end at the limit: in a fusion any document may become the first.
                 await self._fuse(fusion, limit if len(self.searches) == 1 else None)
             pages = fusion.pages(limit)
             while page := await run_in_thread(partial(next, pages, [])):
@@ -82,7 +82,7 @@ class HybridSearch:
         finally:
             await run_in_thread(fusion.close)
 
-    async def _fuse(self, fusion: Fusion, enough: int | None) -> None:
+    async def _fuse(self, fusion: Fusion, max_documents: int | None) -> None:
         """Read all lists and tombstones concurrently.
 
         No list waits for another list or for tombstones, because servers close a stream that is not read.
@@ -102,7 +102,7 @@ class HybridSearch:
                     documents = self._keyword_list()
                 else:
                     documents = self._ranker_list(name, query, tombstones if name in reporting else None)
-                tasks.create_task(self._read_list(number, documents, fusion, tombstones, enough))
+                tasks.create_task(self._read_list(number, documents, fusion, tombstones, max_documents))
 
     async def _read_tombstones(self, name: SearchType, tombstones: _Tombstones) -> None:
         async with aclosing(self.rankers[name].deleted_ids()) as pages:
@@ -116,16 +116,16 @@ class HybridSearch:
         documents: AsyncGenerator[list[RankedDocument], None],
         fusion: Fusion,
         tombstones: _Tombstones,
-        enough: int | None,
+        max_documents: int | None,
     ) -> None:
-        """Read a list into the fusion: to its end, or until `enough` of its documents are not deleted."""
+        """Read a list into the fusion, to its end or until it has `max_documents` that are not deleted."""
         name, logged = self.searches[number], time.perf_counter()
         count = partial(run_in_thread, partial(fusion.count, number))
         _log.info("%s search begins", name)
         async with aclosing(documents):
             async for page in documents:
                 await run_in_thread(partial(fusion.add, number, page))
-                if enough is not None and tombstones.complete and await count() >= enough:
+                if max_documents is not None and tombstones.complete and await count() >= max_documents:
                     break
                 if time.perf_counter() - logged >= _LOG_SECONDS:
                     logged = time.perf_counter()
@@ -167,7 +167,7 @@ class HybridSearch:
         return self.tables.postgres.connect() if self.tables else nullcontext()
 
     async def _passing(self, session: PostgresSession | None, ids: Sequence[str]) -> list[RankedDocument]:
-        """The documents that the tables do not mark deleted and whose fields pass; all without tables."""
+        """The documents that the tables do not mark deleted and whose fields pass. Without tables, all."""
         if session is None or self.tables is None:
             return [RankedDocument(identity, foreign=True) for identity in ids]
         selection = self.tables.selection

@@ -1,4 +1,4 @@
-"""Lists of a search that are kept on disk. All compare text by its bytes, and all calls block."""
+"""Lists of a search that are kept on disk. All of them compare text by its bytes, and all calls block."""
 
 import weakref
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ class LowestScores:
         database.execute("CREATE TABLE lowest (id TEXT PRIMARY KEY, score REAL NOT NULL) WITHOUT ROWID")
 
     def add(self, scores: Iterable[tuple[str, float]]) -> None:
-        """Take (document id, score) pairs. A document keeps the lowest score that it was given."""
+        """Add (document id, score) pairs. A document keeps the lowest of its scores."""
         self._database.write(
             "INSERT INTO lowest VALUES (?, ?)"
             " ON CONFLICT (id) DO UPDATE SET score = min(score, excluded.score)",
@@ -40,8 +40,8 @@ class SortedIds:
         self._database.execute("DELETE FROM ids")
 
     def add(self, ids: Iterable[str]) -> None:
-        """Add ids. Those that are present stay once."""
-        self._database.write("INSERT OR IGNORE INTO ids VALUES (?)", ((one,) for one in ids))
+        """Add ids; those that are present are ignored."""
+        self._database.write("INSERT OR IGNORE INTO ids VALUES (?)", ((identity,) for identity in ids))
 
     def count(self) -> int:
         """The number of ids."""
@@ -63,7 +63,7 @@ class VisitedNodes:
         )
 
     def add(self, hop: int, nodes: Iterable[tuple[str, str, bool]]) -> None:
-        """Add (node, document id, whether it is a hit) at a distance. Nodes visited before keep theirs."""
+        """Add (node, document id, whether it is a hit) at a distance; nodes visited before are ignored."""
         self._database.write(
             "INSERT OR IGNORE INTO visited VALUES (?, ?, ?, ?)",
             ((node, document, hop, is_hit) for node, document, is_hit in nodes),
@@ -87,9 +87,9 @@ class VisitedNodes:
 
 
 class AliasIndex:
-    """The name of each document in another store; of several names the first in byte order.
+    """The name of each document in another store; of several names, the first in byte order.
 
-    It owns its database, which is closed when the index is garbage collected.
+    Its database is closed when the index is garbage collected.
     """
 
     def __init__(self) -> None:
@@ -106,6 +106,6 @@ class AliasIndex:
         )
 
     def find(self, ids: Iterable[str]) -> list[tuple[str, str]]:
-        """The (name, document id) pairs of those documents that have a name, in the order of `ids`."""
+        """The (name, document id) pairs of the documents that have a name, in the order of `ids`."""
         query = "SELECT name FROM aliases WHERE id = ?"
-        return [(name, one) for one in ids for (name,) in self._database.rows(query, (one,))]
+        return [(name, identity) for identity in ids for (name,) in self._database.rows(query, (identity,))]

@@ -23,10 +23,10 @@ OnDeleted = Callable[[Sequence[str]], Awaitable[None]]
 
 
 class Ranker(Protocol):
-    """One kind of search over one store. Each method opens its connections and closes them.
+    """One kind of search over one store. Each method opens its own connections and closes them.
 
-    All methods raise SourceUnavailable for errors that a later attempt may not meet, JobFailed
-    (`source_invalid`) for all others.
+    All methods raise SourceUnavailable for an error after which a later attempt may succeed, and JobFailed
+    (`source_invalid`) for any other.
     """
 
     name: SearchType
@@ -42,8 +42,8 @@ class Ranker(Protocol):
 
         Args:
             query: its filters name only fields of `filter_fields`. `query.top_k` is ignored.
-            on_deleted: given only where `reports_deleted(query)`. It is called with all ids that
-                `deleted_ids` would return, before the first page.
+            on_deleted: passed only if `reports_deleted(query)`. It is called with all ids that `deleted_ids`
+                would return, before the first page.
         """
 
     def deleted_ids(self) -> AsyncGenerator[list[str], None]:
@@ -58,7 +58,7 @@ class Ranker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BodyRequest:
-    """A document whose body is wanted. `refs`: the master table's couchdb_refs, {db: {doc_id}}, or {}."""
+    """A document whose body is requested. `refs`: the master table's couchdb_refs, {db: {doc_id}}, or {}."""
 
     id: str
     refs: Mapping[str, Any] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class BodyRequest:
 
 @dataclass(frozen=True, slots=True)
 class DocumentBody:
-    """The text of a document. `metadata` is what the store knows of documents that have no row."""
+    """The text of a document. `metadata`: the store's fields, for documents whose row lacks them."""
 
     text: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class InvalidBody:
     original: bytes = b""
 
 
-# The body is marked deleted. No other store is asked for it, and the document becomes a dead letter.
+# The body is marked deleted. It is not requested from another store; the document becomes a dead letter.
 DELETED_BODY = InvalidBody(DeadLetterReason.VANISHED)
 
 

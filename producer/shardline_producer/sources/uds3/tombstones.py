@@ -1,4 +1,4 @@
-"""The tombstones of UDS3: deleted documents stay in the stores with a mark, and are never exported."""
+"""The tombstones of UDS3: a deleted document stays in the stores, marked by fields, and is never exported."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ TIME = "deleted_at"
 STATUS = "processing_status"
 TOMBSTONE_FIELDS = (*FLAGS, TIME, STATUS)
 
-# Values of the flags that mark a document, and values of the time that do not; all in lower case.
+# In lower case: the values of a flag that mark a document, and the values of the time that do not mark it.
 TRUE_VALUES = ("true", "1", "yes", "t")
 NO_TIME_VALUES = ("", "false")
 

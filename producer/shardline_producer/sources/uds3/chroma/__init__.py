@@ -1,1 +1,1 @@
-"""ChromaDB: the vector search, and the bodies of documents if it has them."""
+"""ChromaDB: the vector search, and bodies of documents."""

@@ -28,10 +28,10 @@ _Record = tuple[str, str | None, Mapping[str, Any]]
 
 
 class ChromaBodyStore:
-    """Implements `BodyStore`: the chunks of a document by their numbers, joined by a line break.
+    """Implements `BodyStore`: a body is the chunks of a document, by number, joined by line breaks.
 
-    The text of a record is its document, else its metadata.content. The store does not record how far
-    chunks overlap, so that overlaps stay in the text.
+    The text of a record is its document, else its metadata.content. ChromaDB does not record how far chunks
+    overlap, so overlaps stay in the text.
     """
 
     def __init__(self, options: ChromaOptions) -> None:
@@ -40,7 +40,7 @@ class ChromaBodyStore:
     async def bodies(
         self, requests: Sequence[BodyRequest], max_bytes: int
     ) -> dict[str, DocumentBody | InvalidBody]:
-        """The bodies of those documents that have a record with a text, or a tombstone."""
+        """The bodies of the documents that have a record with a text, or a tombstone."""
         async with open_http_store(self._options.http) as http:
             collection = await find_collection(http, self._options)
             return await self._bodies(http, collection, [request.id for request in requests], max_bytes)
@@ -82,8 +82,8 @@ class ChromaBodyStore:
             offset = 0
             while True:
                 page = {"limit": _RECORDS_PER_PAGE, "offset": offset, "include": ["documents", "metadatas"]}
-                answer = await http.post(collection.path + "/get", selector | page)
-                found = await http.json(answer, "read texts")
+                response = await http.post(collection.path + "/get", selector | page)
+                found = await http.json(response, "read texts")
                 for record, text, metadata in zip(
                     found["ids"], found["documents"], found["metadatas"], strict=True
                 ):

@@ -1,4 +1,4 @@
-"""A collection of ChromaDB and how to read it, over the HTTP API of version 2."""
+"""A collection of ChromaDB, and reading it over the HTTP API of version 2."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class ChromaCollection:
 
     @property
     def records_per_page(self) -> int:
-        """How many vectors to read at once: fewer if they are long."""
+        """The number of vectors to read at once: fewer if they are long."""
         return max(1, min(_MAX_RECORDS, _MAX_VECTOR_VALUES // max(self.dimension or 1, 1)))
 
 
@@ -59,14 +59,14 @@ async def find_collection(http: HttpStore, options: ChromaOptions) -> ChromaColl
     """
     parts = ("tenants", options.tenant, "databases", options.database, "collections")
     folder = "/api/v2/" + "/".join(quote(part, safe="") for part in parts)
-    answer = await http.get(f"{folder}/{quote(options.collection, safe='')}")
-    if answer.status == _NOT_FOUND:
+    response = await http.get(f"{folder}/{quote(options.collection, safe='')}")
+    if response.status == _NOT_FOUND:
         raise http.invalid(
             f"there is no collection '{options.collection}' in tenant '{options.tenant}', "
             f"database '{options.database}'",
             "set CHROMA_COLLECTION, CHROMA_TENANT and CHROMA_DATABASE; Shardline never creates one",
         )
-    found = await http.json(answer, "find the collection")
+    found = await http.json(response, "find the collection")
     space = _space(found)
     if space not in SPACES:
         raise http.invalid(
@@ -127,13 +127,13 @@ class CollectionReader:
         while True:
             body = {"limit": limit, "offset": offset, "include": []}
             try:
-                answer = await self._get(body if where is None else body | {"where": where})
+                response = await self._get(body if where is None else body | {"where": where})
             except ResponseTooLarge:
                 if limit == 1:
-                    raise self._http.invalid("one id exceeds the limit of an answer") from None
+                    raise self._http.invalid("one id exceeds the limit of a response") from None
                 limit //= 2
             else:
-                page: Sequence[str] = answer["ids"]
+                page: Sequence[str] = response["ids"]
                 return page
 
     async def metadatas(self, ids: SortedIds) -> AsyncGenerator[list[tuple[str, Mapping[str, Any]]], None]:
@@ -141,23 +141,23 @@ class CollectionReader:
         last = ""
         while page := ids.after(last, _METADATAS_PER_PAGE):
             last = page[-1]
-            for answer in await self.records(page, ("metadatas",)):
-                pairs = zip(answer["ids"], answer["metadatas"], strict=True)
+            for response in await self.records(page, ("metadatas",)):
+                pairs = zip(response["ids"], response["metadatas"], strict=True)
                 yield [(record, metadata or {}) for record, metadata in pairs]
 
     async def records(self, ids: Sequence[str], include: Sequence[str]) -> Sequence[Mapping[str, Any]]:
-        """The answers that together have the records of these ids; several if one exceeds the limit."""
+        """The responses that together have the records of these ids; several if one would be too large."""
         if not ids:
             return []
         try:
             return [await self._get({"ids": list(ids), "include": include})]
         except ResponseTooLarge:
             if len(ids) == 1:
-                raise self._http.invalid(f"the record '{ids[0]}' exceeds the limit of an answer") from None
+                raise self._http.invalid(f"the record '{ids[0]}' exceeds the limit of a response") from None
             half = len(ids) // 2
             return [*await self.records(ids[:half], include), *await self.records(ids[half:], include)]
 
     async def _get(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        answer = await self._http.post(self._collection.path + "/get", body)
-        found: Mapping[str, Any] = await self._http.json(answer, "read records")
+        response = await self._http.post(self._collection.path + "/get", body)
+        found: Mapping[str, Any] = await self._http.json(response, "read records")
         return found

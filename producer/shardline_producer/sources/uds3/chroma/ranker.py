@@ -1,8 +1,8 @@
 """The vector search of UDS3 in ChromaDB.
 
 ChromaDB's index is approximate, and its results depend on how it was built, so it is not used. All vectors
-that pass the filters are read, and ranked here exactly (distance.py). Each search costs a pass over the
-collection. In return, the same job gives the same documents, to the end of the list.
+that pass the filters are read and ranked here exactly (distance.py). Each search costs a pass over the
+collection. In return, the same job has the same documents, to the end of the list.
 """
 
 import asyncio
@@ -105,14 +105,14 @@ class ChromaRanker:
         distances: LowestScores,
         distance_to: Callable[[Sequence[float]], float],
         query: Query,
-        answers: Sequence[Mapping[str, Any]],
+        responses: Sequence[Mapping[str, Any]],
     ) -> list[str]:
         """Add the distances of records. Returns the documents that are marked deleted. Blocks."""
         found: list[tuple[str, float]] = []
         deleted: list[str] = []
-        for answer in answers:
+        for response in responses:
             for record, metadata, vector in zip(
-                answer["ids"], answer["metadatas"], answer["embeddings"], strict=True
+                response["ids"], response["metadatas"], response["embeddings"], strict=True
             ):
                 fields = metadata or {}
                 document = document_of(record, fields)
@@ -126,7 +126,7 @@ class ChromaRanker:
         return deleted
 
     async def deleted_ids(self) -> AsyncGenerator[list[str], None]:
-        """Read all metadata, because ChromaDB cannot query whether a key exists, nor ignore case."""
+        """Read all metadata, because ChromaDB cannot query for a key or compare text without its case."""
         with ScratchDatabase() as database:
             ids = SortedIds(database)
             async with open_http_store(self._options.http) as http:

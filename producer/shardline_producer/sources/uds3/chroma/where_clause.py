@@ -1,8 +1,8 @@
 """Filters as ChromaDB's `where` clause, so that the server sends fewer records.
 
-All filters are checked again on the records that are read. A clause must let through every record that
-passes the filters, and may let through more.
-ChromaDB compares text only for equality, and integers with other numbers by value.
+All filters are checked again on the records that are read. A clause must match every record that passes the
+filters, and may match more. ChromaDB compares text only for equality, and integers with other numbers by
+value.
 """
 
 from collections.abc import Mapping

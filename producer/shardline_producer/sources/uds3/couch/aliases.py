@@ -1,4 +1,4 @@
-"""CouchDB documents with an id of their own, whose metadata.document_id names the document."""
+"""CouchDB documents that have another id than the document, which metadata.document_id names."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -20,8 +20,7 @@ _FIELDS = ["_id", _DOCUMENT_ID, *TOMBSTONE_FIELDS, *(f"metadata.{name}" for name
 class CouchAliases:
     """Finds the CouchDB ids of documents by metadata.document_id.
 
-    Of several with the same document_id, it takes one that is not deleted before one that is, then the
-    first in byte order.
+    Of several with the same document_id, those that are not deleted have precedence, then byte order.
     """
 
     def __init__(self, *, include_archived: bool) -> None:
@@ -31,10 +30,10 @@ class CouchAliases:
         self._has_index: bool | None = None
 
     async def find(self, http: HttpStore, database: str, ids: Sequence[str]) -> list[tuple[str, str]]:
-        """The (CouchDB id, document id) pairs of those documents that have one.
+        """The (CouchDB id, document id) pairs of the documents that have one.
 
         Uses an index on metadata.document_id if there is one. Without an index, a query would read all
-        documents of the database for each group of ids: so all are read once, and their ids kept on disk.
+        documents of the database for each group of ids: so all are read once, and their ids are kept on disk.
         """
         if self._has_index is None:
             self._has_index = await _has_index(http, database)
@@ -55,8 +54,8 @@ class CouchAliases:
         }
         aliases: dict[str, str] = {}
         while True:
-            answer = await http.post(f"/{quote(database, safe='')}/_find", body)
-            page = await http.json(answer, "find documents by metadata.document_id")
+            response = await http.post(f"/{quote(database, safe='')}/_find", body)
+            page = await http.json(response, "find documents by metadata.document_id")
             for identity, alias in self._pairs(page["docs"]):
                 aliases[identity] = min(alias, aliases.get(identity, alias))
             if len(page["docs"]) < _PAGE or page.get("bookmark") in (None, body.get("bookmark")):
@@ -73,8 +72,8 @@ class CouchAliases:
             try:
                 rows = (await http.json(await http.get(path, params), "list documents"))["rows"]
             except ResponseTooLarge:
-                if size == 2:  # noqa: PLR2004 - the last document of the page before, and one more
-                    raise http.invalid("one document exceeds the limit of an answer") from None
+                if size == 2:  # noqa: PLR2004 - the last document of the previous page, and one more
+                    raise http.invalid("one document exceeds the limit of a response") from None
                 size = max(2, size // 2)
                 continue
             self._aliases.add(self._pairs(row["doc"] for row in rows if row.get("doc")))
@@ -85,7 +84,7 @@ class CouchAliases:
     def _pairs(self, documents: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
         """The (document id, alias) pairs of documents.
 
-        An alias is a CouchDB id after the digit 1 if the document is deleted, else 0: deleted ones sort last.
+        An alias is a digit, 1 if the document is deleted, else 0, and the CouchDB id: deleted ones sort last.
         """
         pairs = []
         for document in documents:
@@ -98,10 +97,10 @@ class CouchAliases:
 
 
 async def _has_index(http: HttpStore, database: str) -> bool:
-    answer = await http.get(f"/{quote(database, safe='')}/_index")
-    if answer.status != OK:  # CouchDB before 2.0 has no indexes
+    response = await http.get(f"/{quote(database, safe='')}/_index")
+    if response.status != OK:  # CouchDB before 2.0 has no indexes
         return False
-    indexes = (await http.json(answer, "list indexes"))["indexes"]
+    indexes = (await http.json(response, "list indexes"))["indexes"]
     return any(
         index["type"] == "json" and [key for part in index["def"]["fields"] for key in part] == [_DOCUMENT_ID]
         for index in indexes

@@ -1,8 +1,7 @@
 """Bodies from CouchDB, over its HTTP API.
 
 A body is read from the first of these that has it: the documents that couchdb_refs of the master table
-name; the document with the same id in COUCH_DATABASE; the document there whose metadata.document_id names
-it.
+name; the document with the same id in COUCH_DATABASE; the document there with this metadata.document_id.
 """
 
 import asyncio
@@ -41,7 +40,7 @@ _Bodies = dict[str, DocumentBody | InvalidBody]
 
 @dataclass(frozen=True, slots=True)
 class CouchOptions:
-    """The address of the bodies. `database` None: only couchdb_refs name documents."""
+    """The address of the bodies. `database` None: only the documents that couchdb_refs name are read."""
 
     http: HttpStoreOptions
     database: str | None = None
@@ -49,19 +48,19 @@ class CouchOptions:
 
 
 def basic_auth(user: str, password: str) -> dict[str, str]:
-    """The header of basic authentication."""
+    """The header of basic authentication, by its name."""
     return {"Authorization": "Basic " + b64encode(f"{user}:{password}".encode()).decode()}
 
 
 class CouchBodyStore:
-    """Implements `BodyStore`. It keeps what it reads of aliases, on disk, until it is garbage collected."""
+    """Implements `BodyStore`. The aliases that it reads stay on disk until it is garbage collected."""
 
     def __init__(self, options: CouchOptions) -> None:
         self._options = options
         self._aliases = CouchAliases(include_archived=options.include_archived)
 
     async def bodies(self, requests: Sequence[BodyRequest], max_bytes: int) -> _Bodies:
-        """The bodies that CouchDB has. A tombstone in the first place that has the document is final."""
+        """The bodies that CouchDB has. A tombstone in the first of the three is final."""
         async with open_http_store(self._options.http) as http:
             return await _BodyReader(http, self._options, self._aliases, max_bytes).bodies(requests)
 
@@ -72,10 +71,10 @@ class CouchBodyStore:
             if database is None:
                 await http.json(await http.get("/"), "read the welcome")
                 return f"{http.address} answers; bodies are read from the documents that couchdb_refs name"
-            answer = await http.get(f"/{quote(database, safe='')}")
-            if answer.status == _NOT_FOUND:
+            response = await http.get(f"/{quote(database, safe='')}")
+            if response.status == _NOT_FOUND:
                 raise _no_database(http, database)
-            count = (await http.json(answer, "read the database"))["doc_count"]
+            count = (await http.json(response, "read the database"))["doc_count"]
             return f"{http.address} has {count} documents in {database}"
 
 
@@ -98,11 +97,11 @@ class _BodyReader:
         self._max_bytes = max_bytes
 
     async def bodies(self, requests: Sequence[BodyRequest]) -> _Bodies:
-        """Read bodies, each from the first place that has it.
+        """Read bodies, each from the first of these that has it.
 
         1. The documents that couchdb_refs name, database by database.
         2. The documents of the configured database with the same id.
-        3. Its documents whose metadata.document_id names them.
+        3. Its documents whose metadata.document_id is the id.
         """
         by_database: dict[str, list[tuple[str, str]]] = {}
         for request in requests:
@@ -122,7 +121,7 @@ class _BodyReader:
         return found
 
     async def _read(self, database: str, pairs: Sequence[tuple[str, str]]) -> _Bodies:
-        """The bodies of (CouchDB id, document id) pairs. If the answer is too large, read half the pairs."""
+        """The bodies of (CouchDB id, document id) pairs. If the response is too large, halve the pairs."""
         if not pairs:
             return {}
         try:
@@ -139,15 +138,15 @@ class _BodyReader:
         )
 
     async def _documents(self, database: str, couch_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        answer = await self._http.post(
+        response = await self._http.post(
             f"/{quote(database, safe='')}/_all_docs", {"keys": list(couch_ids)}, {"include_docs": "true"}
         )
-        if answer.status == _NOT_FOUND:
-            # The configured database must exist. A reference may name one that was deleted.
+        if response.status == _NOT_FOUND:
+            # The configured database must exist. A reference may name a deleted one.
             if database == self._options.database:
                 raise _no_database(self._http, database)
             return {}
-        rows = (await self._http.json(answer, "read documents"))["rows"]
+        rows = (await self._http.json(response, "read documents"))["rows"]
         return {row["id"]: row["doc"] for row in rows if row.get("doc")}
 
     async def _bodies_of(self, database: str, documents: Iterable[tuple[str, dict[str, Any]]]) -> _Bodies:
@@ -172,24 +171,24 @@ class _BodyReader:
             for start in range(0, len(attached), _CONCURRENT_ATTACHMENTS):
                 group = attached[start : start + _CONCURRENT_ATTACHMENTS]
                 async with asyncio.TaskGroup() as tasks:
-                    reads = [tasks.create_task(self._attached_text(database, one)) for one in group]
-                for one, read in zip(group, reads, strict=True):
+                    reads = [tasks.create_task(self._attached_text(database, body)) for body in group]
+                for body, read in zip(group, reads, strict=True):
                     if (text := read.result()) is not None:
-                        found[one.identity] = body_of(one.document, text)
+                        found[body.identity] = body_of(body.document, text)
         return found
 
     async def _attached_text(self, database: str, body: _AttachedBody) -> str | InvalidBody | None:
         parts = (database, body.document["_id"], body.attachment.name)
         path = "/" + "/".join(quote(part, safe="") for part in parts)
         try:
-            answer = await self._http.get(path, limit=self._max_bytes)
+            response = await self._http.get(path, limit=self._max_bytes)
         except ResponseTooLarge as error:
             return too_large(error.start)
-        if answer.status == _NOT_FOUND:
+        if response.status == _NOT_FOUND:
             return None
-        if answer.status != OK:
-            raise self._http.invalid(f"cannot read an attachment: it answers {answer.status}")
-        return decode_attachment(body.attachment, answer.body)
+        if response.status != OK:
+            raise self._http.invalid(f"cannot read an attachment: it answers {response.status}")
+        return decode_attachment(body.attachment, response.body)
 
 
 def _no_database(http: HttpStore, database: str) -> JobFailed:

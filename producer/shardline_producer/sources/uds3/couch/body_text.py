@@ -1,4 +1,4 @@
-"""The text and the metadata of a CouchDB document: pure. The text is in a field, else in an attachment."""
+"""The text and the metadata of a CouchDB document. Pure. The text is in a field, else in an attachment."""
 
 import codecs
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _PDF = b"%PDF-"
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """An attachment of a document. `charset` is that of its type, else UTF-8."""
+    """An attachment of a document. `charset` is that of its content type, else UTF-8."""
 
     name: str
     type: str
@@ -32,7 +32,7 @@ class Attachment:
 
     @property
     def is_bytes(self) -> bool:
-        """Whether its type says nothing of its content."""
+        """Whether its type is the general type of bytes."""
         return self.type in _BYTE_TYPES
 
 
@@ -44,7 +44,7 @@ def is_deleted_document(document: Mapping[str, Any], *, include_archived: bool) 
 
 
 def field_text(document: Mapping[str, Any], max_bytes: int) -> str | InvalidBody | None:
-    """The text in a field; None if there is none, or if an attachment may have it."""
+    """The text in a field; None if there is none, or if only an attachment may have it."""
     values = [document.get(name) for name in _TEXT_FIELDS]
     texts = [value for value in values if isinstance(value, str)]
     if text := next(filter(None, texts), ""):
@@ -57,14 +57,14 @@ def field_text(document: Mapping[str, Any], max_bytes: int) -> str | InvalidBody
 
 
 def text_attachment(document: Mapping[str, Any]) -> Attachment | InvalidBody | None:
-    """The attachment that has the text: one of type text before one of bytes, then by name.
+    """The attachment with the text: the first of type text, else the first of type bytes, by name.
 
-    Returns NO_TEXT if all attachments are of other types, None if there is none.
+    Returns NO_TEXT if all attachments have other types, None if there is no attachment.
     """
     stubs = document.get("_attachments") or {}
     attachments = [_attachment(name, stub) for name, stub in sorted(stubs.items())]
-    chosen = next((one for one in attachments if one.is_text), None)
-    chosen = chosen or next((one for one in attachments if one.is_bytes), None)
+    chosen = next((item for item in attachments if item.is_text), None)
+    chosen = chosen or next((item for item in attachments if item.is_bytes), None)
     return chosen or (InvalidBody(DeadLetterReason.NO_TEXT) if attachments else None)
 
 
@@ -96,7 +96,7 @@ def decode_attachment(attachment: Attachment, data: bytes) -> str | InvalidBody:
 def body_of(document: Mapping[str, Any], text: str | InvalidBody) -> DocumentBody | InvalidBody:
     """The body of a document with this text.
 
-    Its metadata are the fields of `metadata`, and the document's other fields that those do not name.
+    Its metadata are the fields of `metadata`, and the document's other fields unless `metadata` has them.
     """
     if isinstance(text, InvalidBody):
         return text

@@ -16,20 +16,23 @@ class Embedder(Protocol):
 
     @property
     def identity(self) -> str:
-        """The model and its runtime, for the plan: another identity may rank differently."""
+        """The model and its runtime, for the plan. With another identity the ranking may differ."""
 
     async def embed(self, text: str) -> Sequence[float]:
         """The vector of a text.
 
         Raises:
             SourceUnavailable: the embedding service cannot be reached.
-            JobFailed: the model is missing or does not work (`source_invalid`); the hint names the fix.
+            JobFailed: the model is missing or does not work (`source_invalid`).
         """
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingOptions:
-    """The model, and where it is: at a service's URL, else in a folder as ONNX, else a name. Seconds."""
+    """The model, and what runs it: the service at `url`, else ONNX in the folder `path`, else its name.
+
+    `timeout` is in seconds.
+    """
 
     model: str = "all-MiniLM-L6-v2"
     url: str | None = None
@@ -45,7 +48,7 @@ def model_error(message: str, hint: str) -> JobFailed:
 
 
 def import_optional(package: str, hint: str) -> ModuleType:
-    """Import a package that is not a dependency of Shardline. `hint` is that of the error.
+    """Import a package that Shardline does not require. `hint` is that of the error.
 
     Raises:
         JobFailed: the package is not installed, or its import fails.
@@ -65,6 +68,6 @@ def mean_pooled(tokens: Sequence[Sequence[float]], mask: Sequence[int]) -> list[
 
 
 def normalized(vector: Sequence[float]) -> list[float]:
-    """The vector scaled to length 1 (L2); a zero vector stays as it is."""
+    """The vector scaled to length 1 (L2); a zero vector is unchanged."""
     length = math.sqrt(math.fsum(value * value for value in vector))
     return [value / length for value in vector] if length else list(vector)

@@ -1,4 +1,4 @@
-"""Makes the embedder that the settings name."""
+"""The choice of an embedder by its options."""
 
 from shardline_producer.sources.uds3.embedding.embedder import Embedder, EmbeddingOptions
 from shardline_producer.sources.uds3.embedding.http_embedder import HttpEmbedder

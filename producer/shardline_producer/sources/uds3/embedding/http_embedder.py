@@ -27,11 +27,11 @@ class HttpEmbedder:
 
     @property
     def identity(self) -> str:
-        """The model's name. The service does not report the model's version."""
+        """The model's name. The service does not report a version."""
         return f"{self._model} (http)"
 
     async def embed(self, text: str) -> list[float]:
-        """Ask the service for the vector."""
+        """Request the vector from the service."""
         body: dict[str, Any] = {"model": self._model, "input": text, "encoding_format": "float"}
         is_inference = self._path.endswith("/embed")
         if is_inference:
@@ -43,5 +43,5 @@ class HttpEmbedder:
                 return [float(number) for number in vector]
             except (LookupError, TypeError, ValueError):
                 raise http.invalid(
-                    "the answer holds no vector", "end EMBEDDING_URL with /v1/embeddings or /embed"
+                    "the response has no vector", "end EMBEDDING_URL with /v1/embeddings or /embed"
                 ) from None

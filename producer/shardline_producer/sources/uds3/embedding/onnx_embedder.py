@@ -24,7 +24,7 @@ _BLOCK = 1 << 20
 class OnnxEmbedder:
     """Implements `Embedder` as sentence-transformers does: the mean over the tokens, scaled to length 1.
 
-    One thread computes, so that the order of its sums does not depend on the number of cores.
+    The runtime uses one thread: the order of its sums must not depend on the number of cores.
     """
 
     def __init__(self, options: EmbeddingOptions, folder: Path) -> None:
@@ -86,7 +86,7 @@ class OnnxEmbedder:
         return tokenizer
 
     def _max_tokens(self) -> int:
-        """The most tokens of a text, from the model's sentence_bert_config.json if it exists."""
+        """The limit on the tokens of a text, from the model's sentence_bert_config.json if it exists."""
         try:
             config = json.loads((self._folder / "sentence_bert_config.json").read_text(encoding="utf-8"))
             return int(config["max_seq_length"])

@@ -1,4 +1,4 @@
-"""Cypher of the graph search: pure. Values and property names are parameters, never part of the text."""
+"""The Cypher of the graph search. Pure. Values and property names are parameters, never part of the text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The options of Neo4j, apart from the driver, whose import is slow and happens only if Neo4j is used."""
+"""The options of Neo4j. They are not in ranker.py, because it imports the driver, which is slow."""
 
 from dataclasses import dataclass, field
 

@@ -1,7 +1,7 @@
 """The graph search of UDS3 in Neo4j.
 
 Direct hits come first: those of a full-text index over :Document if there is one, else all documents whose
-content or name contains the text. With hops, the documents around them follow, the nearest first, by id.
+content or name contains the text. With hops, their neighbours follow, the nearest first, then by id.
 """
 
 import asyncio
@@ -42,8 +42,8 @@ _INDEXES = CypherStatement(
     {},
 )
 _KEYS = CypherStatement(
-    "MATCH (n:Document) WITH n LIMIT $most UNWIND keys(n) AS key RETURN DISTINCT key ORDER BY key",
-    {"most": _SAMPLE},
+    "MATCH (n:Document) WITH n LIMIT $count UNWIND keys(n) AS key RETURN DISTINCT key ORDER BY key",
+    {"count": _SAMPLE},
 )
 _DATABASE_HINT = "set NEO4J_DATABASE"
 _COUNT = CypherStatement("MATCH (n:Document) RETURN count(n) AS documents", {})
@@ -69,8 +69,8 @@ class Neo4jRanker:
         async with _open_graph(self._options) as graph:
             count = (await graph.rows(_COUNT))[0]["documents"]
             index = await graph.full_text_index()
-        way = f"the full-text index '{index}'" if index else "CONTAINS (no full-text index over :Document)"
-        return f"{self._options.address} has {count} documents, searched by {way}"
+        method = f"the full-text index '{index}'" if index else "CONTAINS (no full-text index over :Document)"
+        return f"{self._options.address} has {count} documents, searched by {method}"
 
     def reports_deleted(self, query: Query) -> bool:  # noqa: ARG002 - the same for all queries
         """False, because a search reads only the documents that it finds."""
@@ -116,7 +116,7 @@ class Neo4jRanker:
                 yield [Hit(document, lowest / (1 + hop)) for document, hop in near]
 
     async def deleted_ids(self) -> AsyncGenerator[list[str], None]:
-        """One pass over the documents. The server streams the rows and stores none."""
+        """Implements `Ranker.deleted_ids` by one pass over the documents, which the server streams."""
         async with (
             _open_graph(self._options) as graph,
             aclosing(graph.pages(deleted(self._statuses))) as pages,
@@ -162,7 +162,7 @@ class _Neo4jGraph:
                 page = await anext(pages, [])
 
     async def _transaction(self, statement: CypherStatement) -> AsyncGenerator[list[dict[str, Any]], None]:
-        # The driver's type accepts only a literal, so that no value is put into the text. No value is.
+        # The driver's type accepts only a literal, to keep values out of the text. The text has no values.
         query = neo4j.Query(cast("Any", statement.text), timeout=self._options.query_timeout)
         with _translated(self._options):
             async with self._driver.session(

@@ -30,8 +30,8 @@ from shardline_producer.sources.uds3.tombstones import TOMBSTONE_FIELDS
 _PAGE = 5_000
 _CONNECT_SECONDS = 10.0
 _FETCH_BYTES = 1 << 20
-# Times are in UTC and ISO 8601, whatever the server's defaults. work_mem keeps the sort of a page's ids in
-# memory.
+# Times are in UTC and ISO 8601, independent of the server's defaults. With this work_mem a page of ids is
+# sorted in memory.
 _SESSION_SETTINGS = {
     "default_transaction_read_only": "on",
     "search_path": "pg_catalog",
@@ -71,7 +71,7 @@ UNION ALL SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = $1
 
 @dataclass(frozen=True, slots=True)
 class PostgresOptions:
-    """The address of the database, the user, and how long a statement may run, in seconds."""
+    """The address of the database, the user, and the time-out of a statement in seconds."""
 
     host: str
     port: int
@@ -92,10 +92,10 @@ class PostgresOptions:
 
 @dataclass(frozen=True, slots=True)
 class PostgresRow:
-    """What the tables have of one document.
+    """The values of one document in the tables.
 
-    `body` is None if no table has a text. `digest`: the sha256 of a text that exceeds the limit, of which
-    `body` is only the start. `refs` and `metadata` are JSON.
+    `known`: a table has the document. `body` is None if no table has its text. `digest`: the sha256 of a text
+    over the limit; `body` is only its start then. `refs` and `metadata` are JSON.
     """
 
     id: str
@@ -152,8 +152,8 @@ class Postgres:
                 await connection.execute("SELECT " + ", ".join(values))
                 yield PostgresSession(connection, options)
             finally:
-                # asyncpg has cancelled a running query when its task was cancelled: closing needs only the
-                # time of a farewell message.
+                # asyncpg cancels a running query when its task is cancelled, so closing only has to send the
+                # message of termination.
                 await connection.close(timeout=_CONNECT_SECONDS)
 
 
@@ -260,7 +260,7 @@ class PostgresSession:
         return select_tables(tables, self._options.table, address)
 
     async def _table(self, name: str, found: Sequence[Any]) -> PostgresTable | None:
-        """A table by the catalogue's rows of its columns; None if it has no readable text column of ids."""
+        """A table from the catalogue's rows of its columns; None if it has no readable text column of ids."""
         rows = [row for row in found if row["readable"]]
         key = next(
             (row for row in rows if row["attname"] == KEY and row["typname"] in ("text", "varchar")), None
@@ -291,7 +291,7 @@ class PostgresSession:
         )
 
     async def estimate(self, schema: PostgresSchema) -> int | None:
-        """About how many rows the main table has, by the server's statistics; None without statistics."""
+        """The approximate number of rows of the main table; None if the server has no statistics."""
         query = "SELECT reltuples::int8 FROM pg_class WHERE oid = $1::text::regclass"
         count: int = await self._connection.fetchval(query, schema.tables[0].quoted)
         return count if count > 0 else None
@@ -299,9 +299,9 @@ class PostgresSession:
     async def page(
         self, selection: sql.DocumentSelection, after: str | None, limit: int
     ) -> list[tuple[str, bool]]:
-        """The next ids after `after` in byte order, and whether the selection has them.
+        """The next ids after `after` in byte order, each with whether it is in the selection.
 
-        Fewer than `limit` only at the end.
+        There are fewer than `limit` only at the end.
         """
         found = await self._fetch(sql.page(selection, after, limit))
         return [(row["id"], row["live"]) for row in found]
@@ -324,7 +324,7 @@ class PostgresSession:
     async def contents(
         self, selection: sql.DocumentSelection, ids: Sequence[str], max_bytes: int
     ) -> list[PostgresRow]:
-        """The rows of the first of these documents: at least one, up to about a MiB."""
+        """The rows of the first of these documents: at least one, up to about 1 MiB."""
         found = await self._fetch(sql.contents(selection, list(ids), max_bytes, _FETCH_BYTES))
         return [PostgresRow(**row) for row in found]
 

@@ -1,6 +1,6 @@
-"""The shape of UDS3's tables in one installation: pure functions of PostgreSQL's catalogue.
+"""The schema of UDS3's tables in one installation: pure functions of PostgreSQL's catalogue.
 
-Names are quoted by the server (`quote_ident`), so that neither our text nor a user's becomes SQL.
+The server quotes all names (`quote_ident`), so a name cannot inject SQL.
 """
 
 import re
@@ -42,7 +42,7 @@ _CONFIG = re.compile(
 class PostgresColumn:
     """A column. `kind`: the type of its values in JSON; `type`: its type in PostgreSQL.
 
-    The names of the fields are stored in plans, as are those of the classes below.
+    The names of the fields are stored in plans, like those of the two classes below.
     """
 
     name: str
@@ -99,7 +99,7 @@ class PostgresSchema:
 
     @property
     def searchable(self) -> bool:
-        """Whether any table has a search vector, or a content to compute one from."""
+        """Whether any table has a search vector, or a column of texts to compute one from."""
         return self.has_content or any(table.config for table in self.tables)
 
 
@@ -123,9 +123,9 @@ def is_bytewise(locale: str | None) -> bool:
 
 
 def search_config(table: str, sources: Sequence[str]) -> str:
-    """The text search configuration that fills a table's vector.
+    """The text search configuration with which a table's vector was made.
 
-    It is read from the SQL text of the table's triggers, defaults and indexes, else it is that of UDS3.
+    `sources`: the SQL of the table's triggers, defaults and indexes. If none names one, it is that of UDS3.
     """
     for text in sources:
         if found := _CONFIG.search(text):
@@ -133,8 +133,8 @@ def search_config(table: str, sources: Sequence[str]) -> str:
     return "english" if table == MASTER else "german"
 
 
-def select_tables(tables: Mapping[str, PostgresTable], main_name: str | None, place: str) -> PostgresSchema:
-    """The schema of the tables that exist. The main table is `main_name`, else the first known one.
+def select_tables(tables: Mapping[str, PostgresTable], main_name: str | None, address: str) -> PostgresSchema:
+    """The schema of the existing tables. The main table is `main_name`, else the first known one.
 
     Raises:
         JobFailed: there is no such table, or it has no usable key.
@@ -144,7 +144,7 @@ def select_tables(tables: Mapping[str, PostgresTable], main_name: str | None, pl
     if main is None:
         raise JobFailed(
             FailureCode.SOURCE_INVALID,
-            f"{place} has no table {' or '.join(names)} that may be read and has a text column {KEY}",
+            f"{address} has no table {' or '.join(names)} that may be read and has a text column {KEY}",
             hint="check POSTGRES_DATABASE, POSTGRES_SCHEMA, POSTGRES_TABLE, and GRANT SELECT to the user",
         )
     others = [tables[name] for name in KNOWN_TABLES if name in tables and name != main.name]
@@ -167,7 +167,7 @@ class FieldExpression:
 
 
 def alias(number: int) -> str:
-    """The name of table `number` in our statements."""
+    """The alias of table `number` in statements."""
     return f"t{number}"
 
 
@@ -192,7 +192,7 @@ def metadata_fields(schema: PostgresSchema) -> dict[str, FieldExpression]:
 
 
 def _domain(found: Mapping[str, FieldExpression]) -> FieldExpression | None:
-    # UDS3 has no domain of its own: the legal area is the nearest field, then the classification.
+    # UDS3 has no column `domain`: the legal area is the nearest field, then the classification.
     names = ("domain", "rechtsgebiet", "classification")
     sources = [found[name] for name in names if name in found and found[name].kind == "string"]
     if not sources:

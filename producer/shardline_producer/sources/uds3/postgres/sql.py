@@ -1,4 +1,4 @@
-"""SQL over UDS3's tables: pure. Values are parameters, names are quoted by the server."""
+"""SQL over UDS3's tables. Pure. Values are parameters, names are quoted by the server."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -59,10 +59,10 @@ class DocumentSelection:
 
 
 def page(selection: DocumentSelection, after: str | None, limit: int) -> SqlStatement:
-    """The next ids in byte order: rows (id, live). `live`: the selection has the document.
+    """The next ids in byte order: rows (id, live). `live`: the document is in the selection.
 
-    With filters, the rows are all live. Without filters, the rows are all ids, because only the rows of one
-    page are then looked up in the other tables: the first page does not read a whole table.
+    With filters, all rows are live. Without filters, all ids are rows, because then only the ids of one page
+    are looked up in the other tables: the first page does not read a whole table.
     """
     if selection.filters:
         return _filtered_page(selection, after, limit)
@@ -148,7 +148,7 @@ def check_hits(selection: DocumentSelection, ids: list[str]) -> SqlStatement:
     `known`: a table has the document. `passes`: it is not deleted and passes the filters.
     """
     statement = SqlStatement()
-    # Sorted keys are looked up in the order of the index, so that neighbours share its pages.
+    # Sorted keys are looked up in the order of the index, where neighbours share pages.
     wanted = statement.add(sorted(ids), "text[]")
     conditions, _ = _conditions(selection, statement)
     statement.text = (
@@ -162,15 +162,15 @@ def check_hits(selection: DocumentSelection, ids: list[str]) -> SqlStatement:
 def contents(selection: DocumentSelection, ids: list[str], max_bytes: int, budget: int) -> SqlStatement:
     """Texts and metadata of the first ids, in their order: at least one row, up to `budget` bytes of rows.
 
-    Rows (id, known, deleted, size, body, digest, refs, metadata). Of a text of more than `max_bytes` bytes,
-    `body` is only the start and `digest` its sha256. The server knows the size of a large text without
-    reading it.
+    Rows (id, known, deleted, size, body, digest, refs, metadata). For a text of more than `max_bytes` bytes,
+    `body` is only its start and `digest` its sha256. The server has the size of a large text without reading
+    the text.
     """
     schema, statement = selection.schema, SqlStatement()
-    wanted, most = statement.add(ids, "text[]"), statement.add(max_bytes, "int8")
+    wanted, limit = statement.add(ids, "text[]"), statement.add(max_bytes, "int8")
     room = statement.add(budget, "int8")
     deleted, _ = _deleted(selection)
-    chosen = ", ".join(f"{one.sql} AS {one.label}" for one in metadata_fields(schema).values())
+    chosen = ", ".join(f"{item.sql} AS {item.label}" for item in metadata_fields(schema).values())
     metadata = f"(SELECT row_to_json(m)::text FROM (SELECT {chosen}) m)" if chosen else "'{}'::text"
     inner = (
         f"SELECT w.n, w.id, {_is_known(schema)} AS known, ({deleted}) AS deleted,"
@@ -180,12 +180,12 @@ def contents(selection: DocumentSelection, ids: list[str], max_bytes: int, budge
     )
     sized = f"SELECT f.*, octet_length(f.body) AS size FROM ({inner}) f"
     summed = (
-        f"SELECT s.*, sum(least(coalesce(size, 0), {most}) + 256) OVER (ORDER BY n) AS upto FROM ({sized}) s"
+        f"SELECT s.*, sum(least(coalesce(size, 0), {limit}) + 256) OVER (ORDER BY n) AS upto FROM ({sized}) s"
     )
     statement.text = (
         f"SELECT id, known, deleted, size, refs, metadata,"
-        f" CASE WHEN size > {most} THEN left(body, {MAX_ORIGINAL_BYTES}) ELSE body END AS body,"
-        f" CASE WHEN size > {most} THEN encode(sha256(convert_to(body, 'UTF8')), 'hex') END AS digest"
+        f" CASE WHEN size > {limit} THEN left(body, {MAX_ORIGINAL_BYTES}) ELSE body END AS body,"
+        f" CASE WHEN size > {limit} THEN encode(sha256(convert_to(body, 'UTF8')), 'hex') END AS digest"
         f" FROM ({summed}) r WHERE upto <= {room} OR n = 1 ORDER BY n"
     )
     return statement
@@ -207,7 +207,7 @@ def _bytewise_key(main: PostgresTable) -> str:
 
 
 def _joins(schema: PostgresSchema, numbers: Iterable[int], key: str) -> str:
-    """Join whole tables, by a plan that the server chooses."""
+    """Join whole tables; the server chooses how."""
     return "".join(
         f" LEFT JOIN {table.quoted} {name} ON {name}.{table.key} = {key}"
         if table.unique
@@ -218,13 +218,13 @@ def _joins(schema: PostgresSchema, numbers: Iterable[int], key: str) -> str:
 
 
 def _lookups(schema: PostgresSchema, numbers: Iterable[int], key: str) -> str:
-    """Look up each key alone, so that few keys do not make the server read a whole large table."""
+    """Look up each key alone: for a few keys the server must not read a whole large table."""
     return "".join(_lookup(schema.tables[number], alias(number), key) for number in sorted(numbers))
 
 
 def _lookup(table: PostgresTable, name: str, key: str) -> str:
     columns = ", ".join(f"r.{column.quoted}" for column in table.columns)
-    # A document with several rows must stay one document, and always take its metadata from the same row.
+    # A document with several rows must be one document, with its metadata always from the same row.
     order = "" if table.unique else f' ORDER BY ROW({columns})::text COLLATE "C"'
     return (
         f" LEFT JOIN LATERAL (SELECT {columns} FROM {table.quoted} r"
@@ -265,38 +265,38 @@ def _literals(words: Iterable[str]) -> str:
     return "(" + ", ".join(f"'{word}'" for word in words) + ")"
 
 
-def _condition(one: FieldExpression, wanted: object, statement: SqlStatement) -> str:
+def _condition(column: FieldExpression, wanted: object, statement: SqlStatement) -> str:
     if isinstance(wanted, Range):
         bounds = [(">=", wanted.gte), ("<=", wanted.lte)]
-        parts = [_compare(one, sign, bound, statement) for sign, bound in bounds if bound is not None]
+        parts = [_compare(column, sign, bound, statement) for sign, bound in bounds if bound is not None]
         return "(" + " AND ".join(parts) + ")"
     values = wanted if isinstance(wanted, list) else [wanted]
-    return "(" + (" OR ".join(_compare(one, "=", value, statement) for value in values) or _NEVER) + ")"
+    return "(" + (" OR ".join(_compare(column, "=", value, statement) for value in values) or _NEVER) + ")"
 
 
-def _compare(one: FieldExpression, sign: str, value: object, statement: SqlStatement) -> str:
-    """One comparison. It is never true where the types differ, such as a number and a text."""
+def _compare(column: FieldExpression, sign: str, value: object, statement: SqlStatement) -> str:
+    """One comparison. It is never true when the types differ, such as a number and a text."""
     if value is None:
-        return f"{one.sql} IS NULL"
+        return f"{column.sql} IS NULL"
     if isinstance(value, bool):
-        return f"{one.sql} {sign} {statement.add(value, 'bool')}" if one.kind == "bool" else _NEVER
+        return f"{column.sql} {sign} {statement.add(value, 'bool')}" if column.kind == "bool" else _NEVER
     if isinstance(value, int | float):
-        return _compare_number(one, sign, value, statement)
-    if one.kind != "string":
+        return _compare_number(column, sign, value, statement)
+    if column.kind != "string":
         return _NEVER
-    if one.type in ("date", "timestamp", "timestamptz"):
-        return f"{one.sql} {sign} {statement.add(value, 'text')}::{one.type}"
+    if column.type in ("date", "timestamp", "timestamptz"):
+        return f"{column.sql} {sign} {statement.add(value, 'text')}::{column.type}"
     order = "" if sign == "=" else ' COLLATE "C"'
-    sql = one.sql if one.is_text else f"{one.sql}::text"
+    sql = column.sql if column.is_text else f"{column.sql}::text"
     return f"{sql}{order} {sign} {statement.add(value, 'text')}"
 
 
-def _compare_number(one: FieldExpression, sign: str, value: float, statement: SqlStatement) -> str:
-    if one.kind not in ("int", "float"):
+def _compare_number(column: FieldExpression, sign: str, value: float, statement: SqlStatement) -> str:
+    if column.kind not in ("int", "float"):
         return _NEVER
-    if isinstance(value, int) and one.kind == "int":
+    if isinstance(value, int) and column.kind == "int":
         if not -_INT64 <= value < _INT64:
             # The value exceeds all integers of a column: the range has no bound there, or is empty.
-            return _NEVER if sign == "=" or (sign == ">=") == (value > 0) else f"{one.sql} IS NOT NULL"
-        return f"{one.sql} {sign} {statement.add(value, 'int8')}"
-    return f"{one.sql}::float8 {sign} {statement.add(float(value), 'float8')}"
+            return _NEVER if sign == "=" or (sign == ">=") == (value > 0) else f"{column.sql} IS NOT NULL"
+        return f"{column.sql} {sign} {statement.add(value, 'int8')}"
+    return f"{column.sql}::float8 {sign} {statement.add(float(value), 'float8')}"
