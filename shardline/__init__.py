@@ -16,7 +16,7 @@ from importlib import import_module
 
 from shardline_common import __version__
 
-# Type checkers take this name for true. Its import from `typing` would be most of the time of this import.
+# Type checkers treat this name as true. To import it from `typing` would take most of this import's time.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shardline import errors, sync
@@ -107,7 +107,7 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
-# A type checker sees the imports above instead. It would take any name for known if it saw this function.
+# A type checker uses the imports above. With this function it would accept any name.
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:

@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 
-from shardline.services.row_stream import StreamCounts, StreamRow, row_pieces
+from shardline.services.row_stream import StreamCounts, StreamRow, row_batches
 from shardline.services.search_job import search_body
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.uds3 import uds3_configured
@@ -108,8 +108,8 @@ class DatasetSearchAPI:
             JobFailed: the store has no such field or search.
             SourceUnavailable: a store cannot be reached; this can happen after documents were yielded.
         """
-        async with aclosing(self._pieces(query, batch_size, StreamCounts())) as pieces:
-            async for rows in pieces:
+        async with aclosing(self._batches(query, batch_size, StreamCounts())) as batches:
+            async for rows in batches:
                 for row in rows:
                     yield _document(row)
 
@@ -122,7 +122,7 @@ class DatasetSearchAPI:
         query: DatasetSearchQuery,
         output_path: str | Path,
         batch_size: int = 100,
-        tally: StreamCounts | None = None,
+        counts: StreamCounts | None = None,
     ) -> int:
         """Write training lines to a file and return their number. A failure leaves the file as it was.
 
@@ -130,17 +130,17 @@ class DatasetSearchAPI:
             UsageError: the file cannot be written.
             ShardlineError: as `stream_datasets`.
         """
-        counts = tally or StreamCounts()
+        counts = counts or StreamCounts()
         async with (
-            aclosing(self._pieces(query, batch_size, counts)) as pieces,
+            aclosing(self._batches(query, batch_size, counts)) as batches,
             AsyncAtomicFile(Path(output_path)) as file,
         ):
-            async for rows in pieces:
+            async for rows in batches:
                 await file.write(b"".join(row.line for row in rows))
         _log.info("%d documents were written to %s", counts.rows, output_path)
         return counts.rows
 
-    def _pieces(
+    def _batches(
         self, query: DatasetSearchQuery, batch_size: int, counts: StreamCounts
     ) -> AsyncGenerator[list[StreamRow], None]:
         if self.search_api is None:
@@ -156,7 +156,7 @@ class DatasetSearchAPI:
             weights=query.weights,
         )
         spec = parse_job(orjson.dumps(body | {"job_id": "search", "name": "search"}))
-        return row_pieces(spec, self.search_api, batch_size, counts)
+        return row_batches(spec, self.search_api, batch_size, counts)
 
     def export_to_jsonl(self, documents: Iterable[DatasetDocument], output_path: str | Path) -> bool:
         """Write documents as training lines; creates the folders. Logs a failure and returns False."""

@@ -1,20 +1,20 @@
-"""The errors that Shardline raises on purpose; each has a `hint` when there is something to do about it.
+"""The errors that Shardline raises on purpose. `hint` is one thing to do about the error, or None.
 
 ```
 ShardlineError                 base of all
 ├── UsageError                 the call, job or setting is wrong
-│   ├── JobInvalid             a job breaks the schema
+│   ├── JobInvalid             a job does not fit the schema
 │   ├── JobConflict            the id belongs to another job
-│   └── JobUnknown             no job of this id was ever accepted
+│   └── JobUnknown             no job with this id was accepted
 ├── ServiceUnavailable         a service cannot be reached or refuses
 │   ├── BrokerUnavailable      Kafka; Fenced, TopicMissing and OffsetOutOfRange are special cases
 │   ├── StoreUnavailable       the store of datasets
 │   ├── SourceUnavailable      the store that a job reads from
 │   └── SpoolError             the spool folder cannot be written
-├── ObjectExists               a create-only put found the key taken
+├── ObjectExists               a create-only put found an object under the key
 ├── ObjectMissing              no object has this key
 └── JobFailed                  the job cannot continue; `code` is a FailureCode
-    └── DatasetBroken          a dataset does not prove itself
+    └── DatasetBroken          `verify` found a fault
 ```
 """
 

@@ -1,7 +1,7 @@
 """The functions of `shardline` for code without an event loop: the same arguments, results and errors.
 
-Each call runs an event loop of its own. Inside a running loop, as in a notebook, it raises UsageError: await
-the function of `shardline` there. Ctrl-C stops the call, cleans up and raises KeyboardInterrupt.
+Each call runs a new event loop. Inside a running loop, as in a notebook, it raises UsageError: await the
+function of `shardline` there. Ctrl-C stops the call, cleans up and raises KeyboardInterrupt.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ def preview(
     seconds: float = 20.0,
     settings: Mapping[str, object] | None = None,
 ) -> PreviewResult:
-    """Read the first documents of a job and return what the job would do. See `shardline.preview`."""
+    """Read the first documents of a job and estimate its result. See `shardline.preview`."""
     return _complete(operations.preview, job, documents=documents, seconds=seconds, settings=settings)
 
 
@@ -139,7 +139,7 @@ class SyncRowStream(Generator[Row, None, None]):
 
     @property
     def counts(self) -> RowCounts:
-        """The counts so far, which can be some batches ahead of the rows; exact at the end."""
+        """The counts so far. They can be ahead of the rows by some batches, and are exact at the end."""
         return self._counts()
 
     def send(self, value: None, /) -> Row:
@@ -153,7 +153,7 @@ class SyncRowStream(Generator[Row, None, None]):
         tb: TracebackType | None = None,
         /,
     ) -> Row:
-        """Raise an error where the stream waits."""
+        """Raise an error at the point where the stream is suspended."""
         if isinstance(typ, BaseException):
             return self._rows.throw(typ)
         return self._rows.throw(typ, val, tb)
@@ -165,7 +165,7 @@ class SyncRowStream(Generator[Row, None, None]):
 
 def _rows(lists: AsyncGenerator[list[Row], None]) -> Generator[Row, None, None]:
     _refuse_running_loop("stream", _STREAM_INSTEAD)
-    reader = _Reader(lists)
+    reader = _ListReader(lists)
     try:
         reader.start()
         while (rows := reader.take()) is not None:
@@ -174,12 +174,12 @@ def _rows(lists: AsyncGenerator[list[Row], None]) -> Generator[Row, None, None]:
         reader.stop()
 
 
-class _Reader:
-    """Reads lists of rows in a thread with an event loop of its own, two lists ahead.
+class _ListReader:
+    """Reads lists of rows in a thread with its own event loop, two lists ahead.
 
-    One task reads them all: a source may hold a task group or a time-out open between two lists, and those
-    belong to the task that opened them. Ctrl-C interrupts the thread that takes the lists, and never the
-    task in the middle of its work.
+    One task reads all of them: a source may hold a task group or a time-out open between two lists, which
+    only the task that opened it may close. Ctrl-C interrupts the thread that takes the lists, never this
+    task.
     """
 
     def __init__(self, lists: AsyncGenerator[list[Row], None]) -> None:
@@ -208,7 +208,7 @@ class _Reader:
             self._thread.join()
 
     def _call(self, function: Callable[[], object]) -> None:
-        # The loop is closed once all has been read.
+        # The loop is closed after the last list was read.
         with suppress(RuntimeError):
             self._running.result()[0].call_soon_threadsafe(function)
 

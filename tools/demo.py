@@ -7,7 +7,7 @@ from pathlib import Path
 
 import orjson
 
-from shardline.cli.console import put, say
+from shardline.cli.console import print_line, print_message
 from shardline.services.units import format_counts
 
 DOCUMENTS = 20_000
@@ -24,7 +24,7 @@ def shardline(folder: Path, *arguments: str) -> bytes:
 
     Ends the demo with the command's exit code when the command fails.
     """
-    say(f"$ shardline {' '.join(arguments)}")
+    print_message(f"$ shardline {' '.join(arguments)}")
     command = [sys.executable, "-m", "shardline", *arguments]
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, check=False)  # noqa: S603 - our own program
     if done.returncode:
@@ -43,16 +43,16 @@ def main() -> None:
         shardline(folder, "verify", os.path.relpath(ran["dataset"], folder.resolve()), "--json")
     )
     dataset = os.path.relpath(ran["dataset"])
-    put("")
-    put(f"dataset   {dataset}")
-    put(
+    print_line("")
+    print_line(f"dataset   {dataset}")
+    print_line(
         f"kept      {report['rows']:,} of {ran['source_documents']:,} documents, in {report['shards']} shards"
     )
-    put(f"rejected  {format_counts(report['rejected'])}")
-    put(f"proven    digest {report['digest']}")
-    put("")
-    put("Load it with Hugging Face datasets:")
-    put(f"  load_dataset('json', data_files='{dataset}/data/train/*.jsonl', split='train')")
+    print_line(f"rejected  {format_counts(report['rejected'])}")
+    print_line(f"proven    digest {report['digest']}")
+    print_line("")
+    print_line("Load it with Hugging Face datasets:")
+    print_line(f"  load_dataset('json', data_files='{dataset}/data/train/*.jsonl', split='train')")
 
 
 if __name__ == "__main__":

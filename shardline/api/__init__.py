@@ -1,1 +1,1 @@
-"""The Python API. Import it from `shardline`: the files of this room can change, the names there do not."""
+"""The Python API. Import it from `shardline`, whose names are stable; the files of this room may change."""

@@ -1,4 +1,4 @@
-"""From the types of services to the public results."""
+"""Conversion of the types of services to the public results."""
 
 import time
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def preview_result(preview: Preview) -> PreviewResult:
     return PreviewResult(
         source=preview.source,
         columns=preview.columns,
-        exact=sample.whole,
+        exact=sample.complete,
         documents=preview.documents,
         rows=preview.rows,
         bytes=preview.bytes,
@@ -92,7 +92,7 @@ def job_status(view: JobView) -> JobStatus:
 
 
 def progress_reporter(on_progress: Callable[[Progress], None] | None) -> Callable[[JobView], None]:
-    """Return a function that takes the views of one job and passes their progress on."""
+    """Return a function that takes the views of one job and calls `on_progress` with their progress."""
     if on_progress is None:
         return lambda _: None
     estimator = RateEstimator()

@@ -1,4 +1,4 @@
-"""What a caller passes: a job, and settings in place of those of the environment."""
+"""The arguments of the Python API: a job, and settings that override the environment."""
 
 import logging
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _log = logging.getLogger("shardline")
 
 
 class Job(JobSpec):
-    """A dataset job (docs/job.md). Without `job_id` it gets the one that the command line would give it.
+    """A dataset job (docs/job.md). Without `job_id` it gets the same id as on the command line.
 
     Raises:
         pydantic.ValidationError: a field is unknown or has a value that is not allowed.
@@ -47,7 +47,7 @@ def spec_of(job: JobLike) -> JobSpec:
     """Return the validated job message.
 
     Raises:
-        JobInvalid: the job breaks the schema, or holds a value that JSON cannot.
+        JobInvalid: the job does not fit the schema, or has a value that JSON cannot represent.
     """
     body = job.model_dump(mode="json") if isinstance(job, Job) else dict(job)
     try:
@@ -64,7 +64,7 @@ def _json_value(value: object) -> str:
 
 
 def settings_of(settings: Mapping[str, object] | None) -> Settings:
-    """Load the settings as a command does; `settings` are used before the environment.
+    """Load the settings as a command does; `settings` override the environment.
 
     Raises:
         UsageError: a setting is unknown, or its value is not allowed.

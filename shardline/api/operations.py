@@ -25,9 +25,9 @@ async def run(
 ) -> RunResult:
     """Run a whole job in this process, without Kafka, as `shardline run` does.
 
-    A local `output` is locked meanwhile. When the call is cancelled or the process is killed, the finished
-    segments are kept, and the same call continues behind them. An error of `on_progress` stops the run in
-    the same way and is raised.
+    A local `output` is locked during the run. When the call is cancelled or the process is killed, the
+    finished segments are kept, and the same call continues behind them. An error of `on_progress` stops the
+    run in the same way and is raised.
 
     Args:
         job: the job; relative paths of files start from the working directory.
@@ -51,12 +51,12 @@ async def preview(
     seconds: float = 20.0,
     settings: Mapping[str, object] | None = None,
 ) -> PreviewResult:
-    """Read the first documents of a job and return what the job would do, without doing it.
+    """Read the first documents of a job and estimate its result. Nothing is written.
 
     Args:
         job: the job; relative paths of files start from the working directory.
-        documents: how many documents to read at most.
-        seconds: how long to read at most, after planning.
+        documents: the largest number of documents to read.
+        seconds: the longest time to read, in seconds, after planning.
         settings: settings by name, used before the environment, .env and shardline.toml.
 
     Raises:
@@ -76,7 +76,7 @@ async def verify(
     settings: Mapping[str, object] | None = None,
     on_progress: Callable[[VerifyProgress], None] | None = None,
 ) -> VerifyResult:
-    """Read every byte of a finished dataset and check its proof. A broken dataset is a result, no error.
+    """Read every byte of a finished dataset and check its proof. A broken dataset is a result, not an error.
 
     Args:
         uri: the dataset's folder: a directory, or `s3://bucket/prefix/…`.
@@ -102,18 +102,18 @@ async def submit(
     settings: Mapping[str, object] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> str:
-    """Submit a job to a running system and return its id. The same job again is the same job.
+    """Submit a job to a running system and return its id. To submit the same job again changes nothing.
 
-    A job is known to `status` once a producer has accepted it, a moment later.
+    `status` raises JobUnknown until a producer has accepted the job.
 
     Args:
         job: the job.
-        wait: return when the job has ended. When the wait is cancelled, the job goes on.
+        wait: return when the job has ended. When the wait is cancelled, the job continues.
         settings: settings by name, used before the environment, .env and shardline.toml.
         on_progress: called about twice a second while waiting, in the event loop.
 
     Raises:
-        JobConflict: a job with the same id and another body was accepted before.
+        JobConflict: the id belongs to a job with another body.
         JobFailed: with `wait`: the job failed or was cancelled.
         UsageError: the job or a setting is wrong.
         ServiceUnavailable: Kafka cannot be reached.
@@ -142,7 +142,7 @@ async def status(
 
     Args:
         job_id: the job.
-        wait: return when the job has ended, whatever its end.
+        wait: return when the job has ended, with any outcome.
         settings: settings by name, used before the environment, .env and shardline.toml.
         on_progress: called about twice a second while waiting, in the event loop.
 
@@ -169,7 +169,7 @@ async def cancel(
 
     Args:
         job_id: the job.
-        wait: return when the job has ended, also when it completed before the request was handled.
+        wait: return when the job has ended, even if it completed before the request was handled.
         settings: settings by name, used before the environment, .env and shardline.toml.
         on_progress: called about twice a second while waiting, in the event loop.
 
@@ -212,7 +212,7 @@ async def retry(
         view = await client.wait(
             job_id,
             progress_reporter(on_progress),
-            # Until a producer has handled the request, the job still shows how the last attempt ended.
+            # Until a producer has handled the request, the view is that of the last attempt.
             until=lambda view: (
                 view.state.state is State.DELETED or (view.state.attempt > before and not view.state.active)
             ),

@@ -26,7 +26,7 @@ class Progress:
         rows: rows in finished shards.
         bytes: bytes of these rows, uncompressed.
         rejected: documents that a filter dropped, by reason.
-        dead_letters: what could not be a document, by reason.
+        dead_letters: input that could not be a document, by reason.
         lag: documents read that are in no finished shard yet.
         documents_per_second: documents filtered into finished shards.
         bytes_per_second: bytes written to finished shards.
@@ -69,7 +69,7 @@ class RunResult:
         shards: number of shards.
         source_documents: the source's own count of documents.
         rejected: documents that a filter dropped, by reason.
-        dead_letters: what could not be a document, by reason.
+        dead_letters: input that could not be a document, by reason.
         warnings: sentences about what the dataset lacks, such as a search that was not configured.
     """
 
@@ -87,9 +87,9 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewDocument:
-    """What would become of one document: a row of `bytes` bytes when `reason` is None.
+    """The expected result of one document: a row of `bytes` bytes when `reason` is None.
 
-    Otherwise `reason` says why there would be no row; `dead` tells a dead letter from a rejection.
+    Otherwise there would be no row for this `reason`. `dead`: it would be a dead letter, not a rejection.
     """
 
     document_id: str
@@ -105,7 +105,7 @@ class PreviewDocument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewResult:
-    """What a job would do.
+    """The expected result of a job.
 
     Attributes:
         source: the type of the source, and notes about it, such as searches that are not configured.
@@ -134,7 +134,7 @@ class PreviewResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyResult:
-    """What `verify` found. The first of `problems` (20 at most) is where the proof breaks; `ok` is none."""
+    """The result of `verify`. `problems` are up to 20 sentences in reading order; `ok` when there is none."""
 
     ok: bool
     digest: str
@@ -159,11 +159,11 @@ class JobStatus:
         source_documents: documents read from the source.
         produced: messages sent to the job's topic.
         chained: messages that finished segments hold.
-        lag: the difference of the two.
+        lag: `produced` - `chained`, or 0.
         rows: rows in finished shards.
         bytes: bytes of these rows, uncompressed.
         rejected: documents that a filter dropped, by reason.
-        dead_letters: what could not be a document, by reason.
+        dead_letters: input that could not be a document, by reason.
         code: why the job failed; one of `shardline.errors.FailureCode`.
         message: the same as a sentence.
         warning: a warning about a completed job, such as `empty`.
@@ -202,7 +202,7 @@ class JobStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A row as a shard holds it, its fields in the order of the line."""
+    """A row of a shard, with its fields in the order of the line."""
 
     text: str
     metadata: Mapping[str, str | int | float | bool | None]
@@ -214,7 +214,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowCounts:
-    """What became of the documents that a stream has read so far."""
+    """The counts of the documents that a stream has read so far."""
 
     read: int
     rows: int

@@ -1,4 +1,4 @@
-"""stream: the rows of a job straight from its source."""
+"""stream: the rows of a job, directly from its source."""
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
@@ -9,7 +9,7 @@ import orjson
 
 from shardline.api.inputs import JobLike, settings_of, spec_of
 from shardline.api.results import Row, RowCounts
-from shardline.services.row_stream import StreamCounts, StreamRow, row_pieces
+from shardline.services.row_stream import StreamCounts, StreamRow, row_batches
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.stores import open_source_s3
 
@@ -23,7 +23,7 @@ class RowStream(AsyncGenerator[Row, None]):
 
     @property
     def counts(self) -> RowCounts:
-        """The counts so far, which can be a batch ahead of the rows; exact at the end."""
+        """The counts so far. They can be ahead of the rows by one batch, and are exact at the end."""
         return self._counts()
 
     async def asend(self, value: None, /) -> Row:
@@ -37,7 +37,7 @@ class RowStream(AsyncGenerator[Row, None]):
         tb: TracebackType | None = None,
         /,
     ) -> Row:
-        """Raise an error where the stream waits."""
+        """Raise an error at the point where the stream is suspended."""
         if isinstance(typ, BaseException):
             return await self._rows.athrow(typ)
         return await self._rows.athrow(typ, val, tb)
@@ -50,9 +50,9 @@ class RowStream(AsyncGenerator[Row, None]):
 def stream(job: JobLike, *, settings: Mapping[str, object] | None = None) -> RowStream:
     """Stream the rows of a job in source order, without Kafka and without a dataset.
 
-    The rows are those that `run` would write, but nothing is proven: use `run` for training data. Rejected
-    documents and dead letters are counted and left out; `counts` of the stream has their numbers. Memory
-    does not grow with the number of rows.
+    The rows are the same as those of `run`, but without a proof: use `run` for training data. Rejected
+    documents and dead letters are left out; `counts` of the stream has their numbers. Memory does not grow
+    with the number of rows.
 
     Args:
         job: the job; its `output` is not used.
@@ -67,8 +67,8 @@ def stream(job: JobLike, *, settings: Mapping[str, object] | None = None) -> Row
 
     async def rows() -> AsyncGenerator[Row, None]:
         async with aclosing(lists):
-            async for one in lists:
-                for row in one:
+            async for batch in lists:
+                for row in batch:
                     yield row
 
     return RowStream(rows(), counts)
@@ -77,15 +77,15 @@ def stream(job: JobLike, *, settings: Mapping[str, object] | None = None) -> Row
 def row_lists(
     job: JobLike, settings: Mapping[str, object] | None
 ) -> tuple[AsyncGenerator[list[Row], None], Callable[[], RowCounts]]:
-    """Return the rows of a job in lists, and a function that gives the counts so far."""
+    """Return the rows of a job in lists, and a function that returns the counts so far."""
     spec, found, counts = spec_of(job), settings_of(settings), StreamCounts()
 
     async def lists() -> AsyncGenerator[list[Row], None]:
         async with open_source_s3(found) as remote:
             source = source_factory(found, Path(), confined=False, remote=remote)
-            async with aclosing(row_pieces(spec, source, found.streaming_batch_size, counts)) as pieces:
-                async for piece in pieces:
-                    yield [_row(row) for row in piece]
+            async with aclosing(row_batches(spec, source, found.streaming_batch_size, counts)) as batches:
+                async for batch in batches:
+                    yield [_row(row) for row in batch]
 
     def snapshot() -> RowCounts:
         return RowCounts(

@@ -52,10 +52,10 @@ def main() -> None:
         sys.stderr.write(f"{error or 'interrupted'}\n")
         sys.exit(EXIT_INTERRUPTED)
     except ShardlineError as error:
-        # Rich is slow to import: only a command that fails pays for it here.
-        from shardline.cli.console import exit_code, show_error
+        # Imported here, because Rich is slow to import and only a command that fails needs it.
+        from shardline.cli.console import exit_code, print_error
 
-        show_error(error)
+        print_error(error)
         sys.exit(exit_code(error))
     except BrokenPipeError:
         # The program that reads stdout closed it, as `head` does.

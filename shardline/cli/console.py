@@ -1,4 +1,4 @@
-"""Output of the commands: data on stdout, messages and progress on stderr."""
+"""The output of commands: data on stdout, messages and progress on stderr."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -10,17 +10,17 @@ from rich.table import Table
 
 from shardline_common.errors import ServiceUnavailable, ShardlineError, UsageError
 
-EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 
-def messages() -> Console:
+def stderr_console() -> Console:
     """Return a console on stderr."""
     return Console(stderr=True, highlight=False)
 
 
-def say(text: str) -> None:
+def print_message(text: str) -> None:
     """Print a message on stderr."""
-    messages().print(text, markup=False, soft_wrap=True)
+    stderr_console().print(text, markup=False, soft_wrap=True)
 
 
 def exit_code(error: ShardlineError) -> int:
@@ -30,9 +30,9 @@ def exit_code(error: ShardlineError) -> int:
     return EXIT_UNREACHABLE if isinstance(error, ServiceUnavailable) else EXIT_FAILED
 
 
-def show_error(error: ShardlineError) -> None:
+def print_error(error: ShardlineError) -> None:
     """Print an error and its hint on stderr."""
-    console = messages()
+    console = stderr_console()
     console.print("[bold red]error:[/] ", end="")
     console.print(str(error), markup=False, soft_wrap=True)
     if error.hint:
@@ -40,19 +40,19 @@ def show_error(error: ShardlineError) -> None:
         console.print(error.hint, markup=False, soft_wrap=True)
 
 
-def put(text: str) -> None:
+def print_line(text: str) -> None:
     """Print a line of data on stdout."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
-def put_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     """Print a value as JSON on stdout: indented on a terminal, else in one line."""
     option = orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0
-    put(orjson.dumps(value, option=option | orjson.OPT_NON_STR_KEYS).decode())
+    print_line(orjson.dumps(value, option=option | orjson.OPT_NON_STR_KEYS).decode())
 
 
-def put_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table on stdout."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:

@@ -41,46 +41,46 @@ def run(
 
 
 async def _run(spec: JobSpec, output: str, settings: Settings, *, json: bool) -> None:
-    from shardline.cli.console import put_json
-    from shardline.cli.progress import screen
+    from shardline.cli.console import print_json
+    from shardline.cli.progress import open_screen
     from shardline.services.local_run import run_job
     from shardline_common.runtime.threads import set_thread_pool
 
     set_thread_pool()
-    with screen() as shown:
-        result = await run_job(spec, output, settings, shown.show)
+    with open_screen() as screen:
+        result = await run_job(spec, output, settings, screen.show)
     if json:
-        put_json(result.view.to_json() | {"dataset": result.dataset})
+        print_json(result.view.to_json() | {"dataset": result.dataset})
     else:
         _print_result(result)
     result.view.check_completed()
 
 
 def _print_result(result: LocalRun) -> None:
-    from shardline.cli.console import put, say
+    from shardline.cli.console import print_line, print_message
     from shardline.services.local_run import run_warnings
     from shardline.services.units import format_counts, format_size
     from shardline_common.job.state import State
 
     progress, state = result.view.progress, result.view.state
-    for letter in result.dead_letters[:_SHOWN_DEAD_LETTERS]:
-        say(f"dead letter: {letter.reason}: {letter.hint}")
+    for dead_letter in result.dead_letters[:_SHOWN_DEAD_LETTERS]:
+        print_message(f"dead letter: {dead_letter.reason}: {dead_letter.hint}")
     if state.state is not State.COMPLETED:
         return
-    say(
+    print_message(
         f"{progress.rows:,} rows ({format_size(progress.bytes)}) of {state.source_count:,} documents; "
         f"rejected: {format_counts(progress.rejected)}; dead letters: {format_counts(progress.dead)}"
     )
     for warning in run_warnings(state):
-        say(f"warning: {warning}")
-    put(result.dataset)
+        print_message(f"warning: {warning}")
+    print_line(result.dataset)
 
 
 def verify(
     uri: Annotated[str, typer.Argument(metavar="URI", help="The dataset's folder: a directory or s3://….")],
     json: Json = False,
 ) -> None:
-    """Read every byte of a finished dataset and check its proof. Exit 1 names the first break."""
+    """Read every byte of a finished dataset and check its proof. Prints what is broken and exits with 1."""
     report = complete(_verify(uri, quiet_settings()))
     _print_report(report, json=json)
     if not report.ok:
@@ -90,10 +90,10 @@ def verify(
 async def _verify(uri: str, settings: Settings) -> Report:
     from rich.progress import Progress
 
-    from shardline.cli.console import messages
+    from shardline.cli.console import stderr_console
     from shardline.services.local_run import verify_dataset
 
-    with Progress(console=messages(), transient=True, disable=not messages().is_terminal) as bar:
+    with Progress(console=stderr_console(), transient=True, disable=not stderr_console().is_terminal) as bar:
         task = bar.add_task("verifying", total=None)
 
         def on_shard(done: int, total: int) -> None:
@@ -103,28 +103,30 @@ async def _verify(uri: str, settings: Settings) -> Report:
 
 
 def _print_report(report: Report, *, json: bool) -> None:
-    from shardline.cli.console import put, put_json, say
+    from shardline.cli.console import print_json, print_line, print_message
     from shardline.services.units import format_counts
 
     if json:
-        put_json(report.to_json())
+        print_json(report.to_json())
         return
     for problem in report.problems:
-        say(f"broken: {problem}")
+        print_message(f"broken: {problem}")
     if report.ok:
         rejected, dead = format_counts(report.rejected), format_counts(report.dead_letters)
-        put(
+        print_line(
             f"proven: {report.rows:,} rows in {report.shards} shards, rejected {rejected}, "
             f"dead letters {dead}, digest {report.digest}"
         )
 
 
 def sample(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; .zst and .gz are compressed.")],
-    documents: Annotated[int, typer.Option(min=0, help="How many.")] = 20_000,
-    seed: Annotated[int, typer.Option(help="Another seed is another corpus.")] = 1,
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The file to write, compressed if it ends in .zst or .gz.")
+    ],
+    documents: Annotated[int, typer.Option(min=0, help="Number of documents.")] = 20_000,
+    seed: Annotated[int, typer.Option(help="Each seed gives another corpus.")] = 1,
     broken: Annotated[
-        bool, typer.Option("--broken", help="Add a line of each kind that is no document.")
+        bool, typer.Option("--broken", help="Add a line of each kind that cannot be a document.")
     ] = False,
 ) -> None:
     """Write a deterministic synthetic corpus of German and English documents."""

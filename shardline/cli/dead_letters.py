@@ -16,24 +16,26 @@ if TYPE_CHECKING:
     from shardline_common.settings.load import Settings
 
 app = typer.Typer(
-    help="What could not be a document or a job, and why.", no_args_is_help=True, rich_markup_mode=None
+    help="List, show and requeue dead letters: input that could not be a document or a job.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
-Key = Annotated[str, typer.Argument(metavar="KEY", help="As `dead-letters list` shows it.")]
+Key = Annotated[str, typer.Argument(metavar="KEY", help="The key that `dead-letters list` shows.")]
 
 
 @app.command("list", epilog="Example: shardline dead-letters list --job laws-2026")
 def list_dead_letters(
-    job: Annotated[str | None, typer.Option(help="Only this job's.")] = None, json: Json = False
+    job: Annotated[str | None, typer.Option(help="Only dead letters of this job.")] = None, json: Json = False
 ) -> None:
     """List dead letters with their reasons."""
-    from shardline.cli.console import put_json, put_table
+    from shardline.cli.console import print_json, print_table
 
     dead_letters = complete(_dead_letters(quiet_settings()))
     chosen = [one for _, one in sorted(dead_letters.items()) if job is None or one.job_id == job]
     if json:
-        put_json([_plain(one) for one in chosen])
+        print_json([_plain(one) for one in chosen])
         return
-    put_table(("key", "reason", "what is wrong"), [(one.key, one.reason, one.hint) for one in chosen])
+    print_table(("key", "reason", "what is wrong"), [(one.key, one.reason, one.hint) for one in chosen])
 
 
 def _plain(dead_letter: DeadLetterRecord) -> dict[str, object]:
@@ -59,29 +61,30 @@ def show(
     json: Json = False,
 ) -> None:
     """Show a dead letter with its original."""
-    from shardline.cli.console import put_json, put_table
+    from shardline.cli.console import print_json, print_table
 
     dead_letter = _find(complete(_dead_letters(quiet_settings())), key)
     if raw:
         sys.stdout.buffer.write(dead_letter.original or b"")
     elif json:
-        put_json(_plain(dead_letter))
+        print_json(_plain(dead_letter))
     else:
-        put_table(("field", ""), [(name, str(value)) for name, value in _plain(dead_letter).items()])
+        print_table(("field", ""), [(name, str(value)) for name, value in _plain(dead_letter).items()])
 
 
 def _find(dead_letters: Mapping[str, DeadLetterRecord], key: str) -> DeadLetterRecord:
     from shardline_common.errors import UsageError
 
     if key not in dead_letters:
-        raise UsageError(f"there is no dead letter '{key}'", hint="`shardline dead-letters list` lists them")
+        hint = "use a key that `shardline dead-letters list` shows"
+        raise UsageError(f"there is no dead letter '{key}'", hint=hint)
     return dead_letters[key]
 
 
 @app.command(epilog="Example: shardline dead-letters requeue dataset.jobs/3/17")
 def requeue(key: Key) -> None:
     """Send a refused job message again, as it was."""
-    from shardline.cli.console import say
+    from shardline.cli.console import print_message
     from shardline_common.errors import UsageError
     from shardline_common.job.names import JOBS
 
@@ -93,7 +96,7 @@ def requeue(key: Key) -> None:
             hint="correct the document in its source and submit a new job",
         )
     complete(_requeue(dead_letter, settings))
-    say(f"{key} was sent again")
+    print_message(f"{key} was sent again")
 
 
 async def _requeue(dead_letter: DeadLetterRecord, settings: Settings) -> None:

@@ -19,18 +19,18 @@ def register(app: typer.Typer) -> None:
 
 def export(
     query: Annotated[str, typer.Option(help="What to search for.")],
-    output: Annotated[Path, typer.Option(help="The JSONL file to write; it is there whole or not at all.")],
-    top_k: Annotated[int, typer.Option(min=1, help="Documents read, before the filter.")] = 1000,
+    output: Annotated[Path, typer.Option(help="The JSONL file to write, completely or not at all.")],
+    top_k: Annotated[int, typer.Option(min=1, help="Documents to read, before the filter.")] = 1000,
     domain: Annotated[str | None, typer.Option(help="Only this domain.")] = None,
     min_quality: Annotated[float, typer.Option(min=0.0, max=1.0, help="Lowest quality score kept.")] = 0.5,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Documents of one piece; STREAMING_BATCH_SIZE by default.")
+        int | None, typer.Option(min=1, help="Documents of one batch; STREAMING_BATCH_SIZE by default.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Search UDS3 and write the training lines to a file, as Clara's script did. Exit 1 on any failure."""
+    """Search UDS3 and write training lines to a file, like Clara's script. Exit 1 on any failure."""
     from shardline.clara import DatasetSearchAPI, DatasetSearchQuery
-    from shardline.cli.console import EXIT_FAILED, put_json, say, show_error
+    from shardline.cli.console import EXIT_FAILED, print_error, print_json, print_message
     from shardline.services.row_stream import StreamCounts
     from shardline_common.errors import ServiceUnavailable
 
@@ -43,17 +43,17 @@ def export(
         weights={"vector": 0.6, "graph": 0.4},
     )
     if not settings.streaming_enabled:
-        show_error(ServiceUnavailable("streaming is off (STREAMING_ENABLED=false)"))
+        print_error(ServiceUnavailable("streaming is off (STREAMING_ENABLED=false)"))
         raise typer.Exit(EXIT_FAILED)
     try:
         api = DatasetSearchAPI()
         complete(api.stream_to_jsonl(search, output, batch_size or settings.streaming_batch_size, counts))
     except ServiceUnavailable as error:
         # Clara's script exits with 1 also when a service cannot be reached.
-        show_error(error)
+        print_error(error)
         raise typer.Exit(EXIT_FAILED) from None
     if json:
-        put_json(
+        print_json(
             {"output": str(output), "rows": counts.rows, "read": counts.read, "rejected": counts.rejected}
         )
-    say(f"{counts.rows:,} of {counts.read:,} documents were written to {output}")
+    print_message(f"{counts.rows:,} of {counts.read:,} documents were written to {output}")

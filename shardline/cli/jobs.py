@@ -1,4 +1,4 @@
-"""submit, jobs, status, cancel, retry, delete: the commands that talk to a running system through Kafka."""
+"""submit, jobs, status, cancel, retry, delete: the commands for a running system, through Kafka."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def submit(
     job: JobFile,
     window: WindowName = None,
     sets: Sets = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Watch until the job has ended.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Show progress until the job has ended.")] = False,
     json: Json = False,
 ) -> None:
-    """Submit a job and print its id. The same job again is the same job."""
-    from shardline.cli.console import put, put_json
+    """Submit a job and print its id. To submit the same job again changes nothing."""
+    from shardline.cli.console import print_json, print_line
     from shardline.services.wiring.tracing import traced
     from shardline_common.job.state import RETRIABLE
 
@@ -44,10 +44,10 @@ def submit(
     with traced(settings, "cli"):
         complete(_submit(spec, settings))
     if not wait:
-        put_json({"job_id": spec.job_id}) if json else put(spec.job_id)
+        print_json({"job_id": spec.job_id}) if json else print_line(spec.job_id)
         return
-    view = _watched(spec.job_id, settings)
-    put_json(view.to_json()) if json else put(spec.job_id)
+    view = _watch_to_end(spec.job_id, settings)
+    print_json(view.to_json()) if json else print_line(spec.job_id)
     if view.state.state in RETRIABLE:
         raise typer.Exit(1)
 
@@ -59,30 +59,30 @@ async def _submit(spec: JobSpec, settings: Settings) -> None:
         await client.submit(spec)
 
 
-def _watched(job_id: str, settings: Settings) -> JobView:
+def _watch_to_end(job_id: str, settings: Settings) -> JobView:
     """Show a job until it has ended, and return its last view."""
-    from shardline.cli.console import say
-    from shardline.cli.progress import screen
+    from shardline.cli.console import print_message
+    from shardline.cli.progress import open_screen
     from shardline.services.client import open_client
 
     def on_unaccepted() -> None:
-        say(f"{job_id}: no producer has accepted the job yet; is one running?")
+        print_message(f"{job_id}: no producer has accepted the job yet; is one running?")
 
     async def watch() -> JobView:
         async with open_client(settings) as client:
-            with screen() as shown:
-                return await client.wait(job_id, shown.show, on_unaccepted=on_unaccepted)
+            with open_screen() as screen:
+                return await client.wait(job_id, screen.show, on_unaccepted=on_unaccepted)
 
-    return complete(watch(), f"no longer watching; {job_id} goes on, `shardline cancel {job_id}` ends it")
+    return complete(watch(), f"no longer watching; {job_id} continues, `shardline cancel {job_id}` ends it")
 
 
 def jobs(json: Json = False) -> None:
     """List all jobs."""
-    from shardline.cli.console import put_json, put_table
+    from shardline.cli.console import print_json, print_table
 
     views = complete(_views(quiet_settings()))
     if json:
-        put_json([view.to_json() for view in views])
+        print_json([view.to_json() for view in views])
         return
     rows = [
         (
@@ -95,7 +95,7 @@ def jobs(json: Json = False) -> None:
         )
         for view in views
     ]
-    put_table(("job", "state", "done", "rows", "accepted", ""), rows)
+    print_table(("job", "state", "done", "rows", "accepted", ""), rows)
 
 
 async def _views(settings: Settings) -> list[JobView]:
@@ -107,25 +107,25 @@ async def _views(settings: Settings) -> list[JobView]:
 
 def status(
     job_id: JobId,
-    watch: Annotated[bool, typer.Option("--watch", help="Keep showing until the job has ended.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show progress until the job has ended.")] = False,
     json: Json = False,
 ) -> None:
     """Show one job: state, percent, documents per second, time left, lag."""
     from rich.console import Console
 
-    from shardline.cli.console import put_json
+    from shardline.cli.console import print_json
     from shardline.cli.progress import job_panel
     from shardline.services.job_rates import JobRates
 
     settings = quiet_settings()
     view = complete(_view(job_id, settings))
     if watch and view.state.active:
-        view = _watched(job_id, settings)
+        view = _watch_to_end(job_id, settings)
         if not json and sys.stderr.isatty() and sys.stdout.isatty():
             # The last panel is still shown on this terminal.
             return
     if json:
-        put_json(view.to_json())
+        print_json(view.to_json())
     else:
         Console(highlight=False).print(job_panel(view, JobRates()))
 
@@ -151,17 +151,17 @@ def delete(
     job_id: JobId,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete a job's dataset, topics and dead letters. The id stays taken."""
+    """Delete a job's dataset, topics and dead letters. The id cannot be used again."""
     if not yes:
-        typer.confirm(f"Delete the dataset of {job_id} and all that belongs to it?", abort=True, err=True)
+        typer.confirm(f"Delete the dataset, topics and dead letters of {job_id}?", abort=True, err=True)
     _request(job_id, "delete")
 
 
 def _request(job_id: str, action: Action) -> None:
-    from shardline.cli.console import say
+    from shardline.cli.console import print_message
 
     complete(_send(job_id, action, quiet_settings()))
-    say(f"{action} of {job_id} was requested; `shardline status {job_id}` shows the result")
+    print_message(f"{action} of {job_id} was requested; `shardline status {job_id}` shows the result")
 
 
 async def _send(job_id: str, action: Action, settings: Settings) -> None:

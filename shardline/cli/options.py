@@ -1,4 +1,4 @@
-"""Options, settings and job files of the commands. Imports little, because every start imports it."""
+"""Options, settings and job files of the commands. It imports little, because every command imports it."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ Sets = Annotated[
 ]
 Port = Annotated[
     int | None,
-    typer.Option("--metrics-port", min=0, max=65535, help="Of /metrics, /healthz, /readyz; 0: any free."),
+    typer.Option("--metrics-port", min=0, max=65535, help="Port of /metrics and /healthz; 0: any free."),
 ]
 
 
 class Interrupted(Exception):
-    """The user pressed Ctrl-C. The message says how the work can be continued."""
+    """The user pressed Ctrl-C. The message says how to continue."""
 
 
 _RESUMABLE = "interrupted; finished segments are kept, run the same command again to continue"
@@ -59,31 +59,31 @@ def complete(work: Coroutine[Any, Any, T], interrupted: str = _RESUMABLE) -> T:
 
 
 def settings(**flags: object) -> Settings:
-    """Load the settings of a long-running process, and configure logging by them."""
+    """Load the settings of a long-running process, and configure logging with them."""
     found = _load(flags)
-    _log_by(found, found.log_level, found.log_format)
+    _configure_logging(found, found.log_level, found.log_format)
     return found
 
 
 def quiet_settings() -> Settings:
-    """Load the settings of a command, and configure logging: from warnings on, unless LOG_LEVEL is set."""
+    """Load the settings of a command, and configure logging: from WARNING on, unless LOG_LEVEL is set."""
     found = _load({})
     level = "WARNING" if found.log_level == "INFO" else found.log_level
-    _log_by(found, level, "console" if found.log_format == "auto" else found.log_format)
+    _configure_logging(found, level, "console" if found.log_format == "auto" else found.log_format)
     return found
 
 
 def _load(flags: Mapping[str, Any]) -> Settings:
-    from shardline.cli.console import say
+    from shardline.cli.console import print_message
     from shardline_common.settings.load import load_settings
 
     loaded = load_settings(flags)
     for warning in loaded.warnings:
-        say(f"warning: {warning}")
+        print_message(f"warning: {warning}")
     return loaded.settings
 
 
-def _log_by(found: Settings, level: str, style: str) -> None:
+def _configure_logging(found: Settings, level: str, style: str) -> None:
     from shardline_common.telemetry.logs import log_to_stderr
 
     log_to_stderr(level, style, found.secrets())
@@ -93,11 +93,11 @@ def read_job(path: Path, window: str | None = None, sets: Sequence[str] | None =
     """Read a job file and fill its placeholders. A job without an id gets the default one.
 
     Raises:
-        UsageError: the file cannot be read, a placeholder has no value, or the job breaks the schema.
+        UsageError: the file cannot be read, a placeholder has no value, or the job does not fit the schema.
     """
     import sys
 
-    from shardline.services.job_template import fill_job, names_days
+    from shardline.services.job_template import fill_job, uses_dates
     from shardline_common.errors import UsageError
     from shardline_common.job.spec import parse_job
 
@@ -105,17 +105,17 @@ def read_job(path: Path, window: str | None = None, sets: Sequence[str] | None =
         text = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    days = _date_range(window, warn=names_days(text)) if window else None
+    days = _date_range(window, warn=uses_dates(text)) if window else None
     return parse_job(fill_job(text, days, sets or ()), default_id=True)
 
 
 def _date_range(text: str, *, warn: bool) -> DateRange:
-    from shardline.cli.console import say
+    from shardline.cli.console import print_message
     from shardline.services.date_range import parse_date_range
     from shardline_common.runtime.clock import SystemClock
 
     today = SystemClock().now().date()
     found = parse_date_range(text, today)
     if warn and found.last >= today:
-        say(f"warning: {found.last} is not over in UTC: later documents will not be in the dataset")
+        print_message(f"warning: {found.last} is not over in UTC: later documents will not be in the dataset")
     return found

@@ -1,4 +1,4 @@
-"""preview: what a job would do."""
+"""preview: estimates the result of a job."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ def preview(
     job: JobFile,
     window: WindowName = None,
     sets: Sets = None,
-    documents: Annotated[int, typer.Option(min=1, max=100_000, help="Read so many at most.")] = 1000,
-    seconds: Annotated[float, typer.Option(min=0.1, help="And for so long at most, after planning.")] = 20.0,
-    show: Annotated[int, typer.Option(min=0, help="Documents to show.")] = 5,
+    documents: Annotated[int, typer.Option(min=1, max=100_000, help="Most documents to read.")] = 1000,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Longest time to read, after planning.")] = 20.0,
+    show: Annotated[int, typer.Option(min=0, help="Number of documents to show.")] = 5,
     json: Json = False,
 ) -> None:
-    """Show what a job would do, without doing it: nothing is written, and no Kafka is needed.
+    """Estimate the result of a job from its first documents. Nothing is written, and Kafka is not needed.
 
-    Shows the columns, the first documents with their scores, what would be rejected and why, and an
-    estimate of rows and bytes from the documents that were read.
+    Shows the columns, the first documents with their scores, rejections and dead letters by reason, and an
+    estimate of rows and bytes.
     """
-    from shardline.cli.console import put_json
+    from shardline.cli.console import print_json
     from shardline.services.preview import preview_job
 
     spec = read_job(job, window, sets)
     found = complete(preview_job(spec, quiet_settings(), documents=documents, seconds=seconds))
     if json:
-        put_json(found.to_json(show))
+        print_json(found.to_json(show))
     else:
         _show(found, show)
 
 
 def _show(found: Preview, show: int) -> None:
-    from shardline.cli.console import put, put_table
+    from shardline.cli.console import print_line, print_table
     from shardline.services.units import format_counts, format_size
 
-    sample, about = found.sample, "" if found.sample.whole else "about "
+    sample, about = found.sample, "" if found.sample.complete else "about "
     if show and sample.documents:
-        put_table(
+        print_table(
             ("document", "title", "characters", "relevance", "quality", ""),
             [
                 (
@@ -67,10 +67,10 @@ def _show(found: Preview, show: int) -> None:
                 for one in sample.documents[:show]
             ],
         )
-        put("")
+        print_line("")
     kept = len(sample.rows) / max(1, len(sample.documents))
     more = f"more than {len(sample.documents):,}"
-    put_table(
+    print_table(
         ("", ""),
         [
             ("source", ", ".join(f"{name} {value}" for name, value in found.source.items())),
@@ -79,8 +79,8 @@ def _show(found: Preview, show: int) -> None:
             ("size", "unknown" if found.bytes is None else f"{about}{format_size(found.bytes)}"),
             ("columns", ", ".join(f"{name}: {kind}" for name, kind in found.columns.items()) or "none"),
             (
-                "looked at",
-                f"{len(sample.documents):,} documents" + (", all there are" if sample.whole else ""),
+                "sample",
+                f"{len(sample.documents):,} documents" + (", all of the source" if sample.complete else ""),
             ),
             ("kept", f"{kept:.1%}"),
             ("rejected", format_counts(sample.reasons(dead=False))),

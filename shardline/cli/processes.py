@@ -23,25 +23,25 @@ def register(app: typer.Typer) -> None:
 
 
 def producer(metrics_port: Port = None) -> None:
-    """Take jobs from Kafka and stream the documents of each into a topic. Any number of them can run."""
+    """Read jobs from Kafka and stream the documents of each into a topic. Any number of producers can run."""
     found = settings(metrics_port=metrics_port)
     _run("producer", found)
 
 
 def worker(metrics_port: Port = None) -> None:
-    """Filter documents and write them as shards to S3. Any number of them can run."""
+    """Filter documents and write them as shards to S3. Any number of workers can run."""
     found = settings(metrics_port=metrics_port)
     _run("worker", found)
 
 
 def gateway(
     port: Annotated[
-        int | None, typer.Option("--port", min=0, max=65535, help="Of the API and the page; 0: any free.")
+        int | None, typer.Option("--port", min=0, max=65535, help="Port of API and pages; 0: any free.")
     ] = None,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
     metrics_port: Port = None,
 ) -> None:
-    """Serve Clara's dataset API over HTTP, and a page for people."""
+    """Serve Clara's dataset API over HTTP, and HTML pages that show the jobs."""
     found = settings(gateway_port=port, gateway_host=host, metrics_port=metrics_port)
     _run("gateway", found)
 

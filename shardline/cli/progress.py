@@ -1,4 +1,4 @@
-"""Progress of a job on the terminal."""
+"""The progress of a job on the terminal."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from shardline.cli.console import messages, say
+from shardline.cli.console import print_message, stderr_console
 from shardline.services.client import JobView
 from shardline.services.job_rates import JobRates, RateEstimator
 from shardline.services.units import format_counts, format_duration, format_size
@@ -24,7 +24,7 @@ def job_panel(view: JobView, rates: JobRates) -> RenderableType:
     """Render a job: state, bar, percent, rate, time left, lag, and the counts of its documents."""
     state, progress = view.state, view.progress
     if not state.active:
-        # The rates of the last seconds say nothing of a job that has ended.
+        # An ended job has no rates: the views of the last seconds may span its end.
         rates = JobRates()
     head = Table.grid(padding=(0, 2))
     style = _STYLE.get(state.state, "cyan")
@@ -39,11 +39,12 @@ def job_panel(view: JobView, rates: JobRates) -> RenderableType:
         f"lag {view.lag:,}",
     )
     lines: list[RenderableType] = [head]
-    # Before the first segment is committed, only the documents read show that the job moves.
-    pace = f" ({rates.read:,.0f}/s)" if rates.read else ""
-    about = f"  read {state.source_count:,}{pace} · kept {progress.rows:,} ({format_size(progress.bytes)})"
-    about += f" · rejected: {format_counts(progress.rejected)} · dead letters: {format_counts(progress.dead)}"
-    lines.append(Text(about, style="dim"))
+    # Before the first segment is committed, only the number of documents read shows progress.
+    rate = f" ({rates.read:,.0f}/s)" if rates.read else ""
+    counts = f"  read {state.source_count:,}{rate} · kept {progress.rows:,} ({format_size(progress.bytes)})"
+    counts += f" · rejected: {format_counts(progress.rejected)}"
+    counts += f" · dead letters: {format_counts(progress.dead)}"
+    lines.append(Text(counts, style="dim"))
     if state.message or state.warning:
         lines.append(Text(f"  {state.message or 'warning: ' + str(state.warning)}", style=style))
     return Group(*lines)
@@ -58,20 +59,20 @@ class Screen:
         self._printed: State | None = None
 
     def show(self, view: JobView) -> None:
-        """Show a view of the job."""
+        """Show the newest view of the job."""
         rates = self._estimator.add(view, time.monotonic())
         if self._live is not None:
             self._live.update(job_panel(view, rates))
         elif view.state.state is not self._printed:
             self._printed = view.state.state
-            say(f"{view.state.spec.job_id}: {view.state.state.value}")
+            print_message(f"{view.state.spec.job_id}: {view.state.state.value}")
 
 
 @contextmanager
-def screen() -> Iterator[Screen]:
+def open_screen() -> Iterator[Screen]:
     """Open a screen on stderr."""
     if not sys.stderr.isatty():
         yield Screen(None)
         return
-    with Live(console=messages(), refresh_per_second=5, transient=False) as live:
+    with Live(console=stderr_console(), refresh_per_second=5, transient=False) as live:
         yield Screen(live)

@@ -57,7 +57,7 @@ class TokenVerifier:
 
 
 def _key_id(token: str) -> str:
-    # A token that cannot be one of the realm's is refused here, before it can cause a fetch of the JWKS.
+    # Refuse a token that cannot be one of the realm's before it causes a fetch of the JWKS.
     if len(token) > _MAX_TOKEN_CHARS:
         raise unauthorized("the token is too long")
     try:

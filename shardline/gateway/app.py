@@ -22,7 +22,7 @@ _MAX_FIELD_ERRORS = 100
 
 
 def bare_app() -> FastAPI:
-    """Make the application without a context. It can be described (OpenAPI), and serves no request."""
+    """Make the application without a context. It can be described by OpenAPI, but cannot serve requests."""
     app = FastAPI(title="Shardline gateway", version=__version__, docs_url=None, redoc_url=None)
     for module in (health_routes, dataset_routes, file_routes, event_stream, pages):
         app.include_router(module.router)

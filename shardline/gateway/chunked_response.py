@@ -1,4 +1,4 @@
-"""Streamed responses: sent at the speed of the client, and left visibly broken when the source fails."""
+"""Streamed responses: sent at the speed of the client, and aborted visibly when the source fails."""
 
 import asyncio
 import logging
@@ -29,13 +29,13 @@ class StreamOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """What a streamed response sends, and under which limits.
+    """The body of a streamed response, and its limits.
 
     Attributes:
         chunks: makes the body; some chunks may be empty.
-        slot: is held while the stream is open.
-        stall_seconds: the stream ends when the client takes nothing for so many seconds.
-        on_end: is called once, with the outcome.
+        slot: entered while the stream is open.
+        stall_seconds: the stream ends when the client reads nothing for this time.
+        on_end: called once, with the outcome.
     """
 
     chunks: Callable[[], AsyncGenerator[bytes, None]]
@@ -45,10 +45,10 @@ class StreamSpec:
 
 
 class ChunkedResponse(Response):
-    """Streams chunks. The status is sent with the first chunk, so that an error before it has its own status.
+    """Streams chunks. The status is sent with the first chunk, so an error before it has its own status.
 
-    When the source fails later, the last chunk is not sent: the client sees a broken body, and cannot take
-    what it received for the whole.
+    When the source fails later, the last chunk is not sent. The client sees a broken body, and cannot mistake
+    the received part for the whole.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class ChunkedResponse(Response):
         self._started = False
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
-        """Send the response and report its outcome. A client that disconnects ends the source at once."""
+        """Send the response and report its outcome. A disconnect of the client closes the source at once."""
         outcome = StreamOutcome.ABORTED
         try:
             with self._stream.slot:
@@ -85,11 +85,11 @@ class ChunkedResponse(Response):
             body.result()
         except ShardlineError as error:
             if self._started:
-                _log.error("the stream was cut off: %s", error)
+                _log.error("the stream was aborted: %s", error)
                 return StreamOutcome.ABORTED
             raise problem_from_error(error) from error
         except TimeoutError:
-            _log.warning("the client took nothing for %.0f s; it was cut off", self._stream.stall_seconds)
+            _log.warning("the client read nothing for %.0f s; disconnected", self._stream.stall_seconds)
             return StreamOutcome.STALLED
         finally:
             for task in (body, gone):

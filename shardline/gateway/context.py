@@ -1,4 +1,4 @@
-"""The context of the gateway: what all routes share."""
+"""The context of the gateway, shared by all routes."""
 
 import asyncio
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ from shardline_producer.sources.source import OpenSource
 
 @dataclass(frozen=True, slots=True)
 class GatewayContext:
-    """What all routes share.
+    """The objects that all routes share.
 
     Attributes:
-        token_verifier: None when `security` has a debug user, so that no token is needed.
-        render_lock: held by a stream while it renders rows, so that streams take turns.
+        token_verifier: None when `security` has a debug user: then no token is needed.
+        render_lock: held by a stream while it renders rows: streams render in turn.
         port: the port that the gateway listens on.
     """
 
@@ -60,7 +60,7 @@ class GatewayContext:
 
 
 async def context_of(request: Request) -> GatewayContext:
-    """Return the context of the application. It is a coroutine because FastAPI runs functions on threads."""
+    """Return the context of the application. A coroutine, because FastAPI runs plain functions on threads."""
     context: GatewayContext = request.app.state.context
     return context
 

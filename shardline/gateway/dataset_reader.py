@@ -24,9 +24,9 @@ _EXPORTS = "exports/"
 
 
 class DatasetReader:
-    """Reads datasets from a store. Without one (`store` is None) it finds nothing.
+    """Reads datasets from a store. With `store` None it finds nothing.
 
-    `temp_folder` takes exports while they are made.
+    Exports are made in `temp_folder`.
     """
 
     def __init__(self, store: ObjectStore | None, temp_folder: Path) -> None:
@@ -38,7 +38,7 @@ class DatasetReader:
     async def manifest(self, view: JobView) -> Mapping[str, Any] | None:
         """Read the manifest of a completed dataset; None when the job is not completed.
 
-        Manifests are cached: that of a completed dataset never changes.
+        Manifests are cached, because the manifest of a completed dataset never changes.
 
         Raises:
             StoreUnavailable: the store cannot be read now.
@@ -85,7 +85,7 @@ class DatasetReader:
     async def sample_rows(self, spec: JobSpec, prefix: str, limit: int) -> list[dict[str, Any]]:
         """Read the first rows of the first object below `data/` (kept) or `rejected/`.
 
-        Reads at most 256 KiB. Returns an empty list where no such object is written yet, or it cannot be
+        Reads at most 256 KiB. Returns an empty list when there is no such object yet, or it cannot be
         decompressed.
         """
         if self.store is None:
@@ -101,5 +101,5 @@ class DatasetReader:
             except (JobFailed, ObjectMissing):
                 return []
             break
-        # What follows the last line break is part of a row.
+        # The bytes behind the last line break are part of a row.
         return [orjson.loads(line) for line in head.split(b"\n")[:-1][:limit]]

@@ -26,7 +26,7 @@ from shardline.gateway.responses import (
 )
 from shardline.gateway.users import Permission, User
 from shardline.services.client import JobView
-from shardline.services.row_stream import StreamCounts, row_pieces
+from shardline.services.row_stream import StreamCounts, row_batches
 from shardline_common.job.names import Layout
 from shardline_common.job.state import State
 
@@ -54,7 +54,9 @@ async def stream(
         raise Problem(503, "streaming is off (STREAMING_ENABLED=false)")
     if request.scope["http_version"] == _HTTP_10:
         raise Problem(
-            426, "HTTP/1.0 cannot tell a broken stream from a whole one", headers={"Upgrade": "HTTP/1.1"}
+            426,
+            "with HTTP/1.0 a client cannot see that a stream was aborted",
+            headers={"Upgrade": "HTTP/1.1"},
         )
     _check_top_k(body, context)
     await context.uds3.require()
@@ -66,7 +68,7 @@ async def stream(
     async def chunks() -> AsyncGenerator[bytes, None]:
         batch_size = context.settings.streaming_batch_size
         async with aclosing(
-            row_pieces(spec, context.open_source, batch_size, counts, context.render_lock)
+            row_batches(spec, context.open_source, batch_size, counts, context.render_lock)
         ) as batches:
             async for rows in batches:
                 yield b"".join(row.line for row in rows)

@@ -23,7 +23,7 @@ _MAX_EXPORT_BYTES = 5 << 30
 
 
 class DatasetExports:
-    """Makes exports and finds those that exist. `temp_folder` takes a file until it is in the store."""
+    """Makes exports and finds existing ones. A file is made in `temp_folder` and then put into the store."""
 
     def __init__(self, store: ObjectStore, temp_folder: Path) -> None:
         self._store = store
@@ -57,7 +57,7 @@ class DatasetExports:
                     ) as folder:
                         path = Path(folder) / "export"
                         await self._write(path, spec, manifest, name, metadata=metadata)
-                        # Another gateway may have created the same export meanwhile.
+                        # Another gateway may have created the same export at the same time.
                         with suppress(ObjectExists):
                             await self._store.create(key, path, content_type=MEDIA_TYPES[name])
             finally:
@@ -85,8 +85,8 @@ async def _line_batches(chunks: AsyncIterator[bytes]) -> AsyncGenerator[list[byt
     async for chunk in chunks:
         rest += chunk
         if len(rest) >= _BATCH_BYTES:
-            whole, _, rest = rest.rpartition(b"\n")
-            if whole:
-                yield (whole + b"\n").splitlines(keepends=True)
+            lines, _, rest = rest.rpartition(b"\n")
+            if lines:
+                yield (lines + b"\n").splitlines(keepends=True)
     if rest:
         yield rest.splitlines(keepends=True)

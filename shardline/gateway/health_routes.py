@@ -25,7 +25,7 @@ ROOT = Root(
 
 @router.get("/health")
 async def health(context: Context) -> Health:
-    """Report which services can be reached. The status is 200 whenever the gateway itself answers."""
+    """Report which services can be reached. The status is 200 even when none can be reached."""
     return Health(
         status="healthy",
         service=SERVICE,

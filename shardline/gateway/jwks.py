@@ -103,7 +103,7 @@ class JwksCache:
     async def _refresh(self, *, required: bool) -> None:
         now = self._clock.monotonic()
         if now - self._tried_at < self._policy.min_interval_seconds:
-            # Without this limit, a client that makes up key ids would cause a fetch for each request.
+            # Without this limit, a client that invents key ids would cause a fetch for each request.
             if required and self._fetched_at < self._tried_at:
                 raise JwksUnavailable("the keys of the realm could not be read a moment ago")
             return

@@ -1,6 +1,6 @@
 """The outermost layer of every request: request id, checks of host, origin and body size, error responses.
 
-It is plain ASGI, so that a stream passes through without an extra task or buffer.
+It is plain ASGI, because middleware of Starlette would add a task and a buffer to each stream.
 """
 
 import logging
@@ -44,7 +44,7 @@ request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 @dataclass(frozen=True, slots=True)
 class MiddlewarePolicy:
-    """What the middleware lets through.
+    """The checks of the middleware.
 
     Attributes:
         body_bytes: the largest body of a request.
@@ -70,7 +70,7 @@ class GatewayMiddleware:
 
         1. Take the client's request id, or make one. Each log line of the request has it.
         2. Check host, origin and the declared size of the body.
-        3. Run the application; count the bytes of the body as they come.
+        3. Run the application; count the bytes of the body as they are received.
         4. Turn an error into a response that shows no stack trace.
         5. Report the response to metrics, log and trace.
         """
@@ -78,11 +78,11 @@ class GatewayMiddleware:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        own = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-        token = request_id.set(own)
-        response = _TrackedResponse(send, own)
-        with log_context(request_id=own), _request_span(scope, headers) as request_span:
+        received = headers.get("x-request-id", "")
+        current = received if _REQUEST_ID.fullmatch(received) else secrets.token_hex(8)
+        token = request_id.set(current)
+        response = _TrackedResponse(send, current)
+        with log_context(request_id=current), _request_span(scope, headers) as request_span:
             try:
                 self._check(scope, headers)
                 body = _LimitedBody(receive, self._policy.body_bytes)
@@ -94,7 +94,7 @@ class GatewayMiddleware:
                 detail = "the gateway failed; its log has the reason under this request id"
                 await response.refuse(scope, receive, Problem(500, detail))
             finally:
-                # The route's template, not the path: a client can make up any number of paths, and each would
+                # The route's template, not the path: a client can invent any number of paths, and each would
                 # become a label of the metrics.
                 route = str(getattr(scope.get("route"), "path", "none"))
                 self._on_response(response.status, route, response.began)
@@ -109,7 +109,7 @@ class GatewayMiddleware:
         origin = headers.get("origin")
         foreign = origin is not None and origin not in self._policy.origins and _host_of(origin) != host
         if foreign and scope["method"] not in _SAFE_METHODS:
-            # Without this check, a page of another site could act with the rights of the user who views it.
+            # Without this check, a page of another site could send requests with the rights of its viewer.
             raise Problem(403, "pages of other sites may not call this gateway (GATEWAY_CORS_ORIGINS)")
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length[:20]) > self._policy.body_bytes:
@@ -119,12 +119,15 @@ class GatewayMiddleware:
 @contextmanager
 def _request_span(scope: Scope, headers: Headers) -> Iterator[Span]:
     if scope["path"] == _HEALTH:
-        # Monitoring requests it every few seconds: a span for each would fill the traces.
+        # It is requested every few seconds by monitoring, and would fill the traces.
         with PassThroughTracer().span("request", {}) as request_span:
             yield request_span
         return
-    given = traceparent_of([(TRACE_HEADER, headers.get(TRACE_HEADER, "").encode())])
-    with continue_trace(given), span("request", method=scope["method"], path=scope["path"]) as request_span:
+    traceparent = traceparent_of([(TRACE_HEADER, headers.get(TRACE_HEADER, "").encode())])
+    with (
+        continue_trace(traceparent),
+        span("request", method=scope["method"], path=scope["path"]) as request_span,
+    ):
         yield request_span
 
 
@@ -144,7 +147,7 @@ def _body_too_large(limit: int) -> Problem:
 
 
 class _LimitedBody:
-    """Refuses a request when its body grows over the limit: a chunked body declares no size."""
+    """Refuses a request when its body exceeds the limit, because a chunked body declares no size."""
 
     def __init__(self, receive: Receive, limit: int) -> None:
         self._receive = receive
@@ -162,9 +165,9 @@ class _LimitedBody:
 class _TrackedResponse:
     """Adds the common headers to a response, and records its status and when it began."""
 
-    def __init__(self, send: Send, own_id: str) -> None:
+    def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
-        self.id = own_id
+        self.id = request_id
         self.status = 0
         self.began = 0.0
         self._complete = False
@@ -187,14 +190,14 @@ class _TrackedResponse:
             return
         if self.status:
             # The status is sent already. Without the last chunk the client sees that the body is broken.
-            _log.error("the response was cut off: %s", problem.detail)
+            _log.error("the response was aborted: %s", problem.detail)
             return
         await problem_response(problem, self.id)(scope, receive, self.send)
 
     def log(self, scope: Scope) -> None:
-        spent = round((time.perf_counter() - self._started) * 1000)
+        elapsed = round((time.perf_counter() - self._started) * 1000)
         level = logging.DEBUG if scope["path"] == _HEALTH else logging.INFO
         fields = log_fields(
-            method=scope["method"], path=scope["path"], status=self.status, milliseconds=spent
+            method=scope["method"], path=scope["path"], status=self.status, milliseconds=elapsed
         )
         _log.log(level, "answered", extra=fields)

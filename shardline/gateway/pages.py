@@ -58,7 +58,7 @@ def _page(
 
 def error_page(error: HTTPException) -> Response:
     """Render an error as a page; that of a 401 has the sign-in form."""
-    # With WWW-Authenticate, a browser would show a dialog of its own instead of the form.
+    # With WWW-Authenticate, a browser would show its own dialog instead of the form.
     headers = {name: value for name, value in (error.headers or {}).items() if name != "WWW-Authenticate"}
     title = HTTPStatus(error.status_code).phrase
     return _page(

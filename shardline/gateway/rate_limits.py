@@ -54,12 +54,12 @@ class StreamLimit:
     @contextmanager
     def slot(self, user: str) -> Iterator[None]:
         """Hold a slot for a stream. Raise Problem (429) when none is free."""
-        held = self._open.get(user, 0)
-        if held >= self._per_user:
-            raise _too_many(f"{held} streams of this user are open already", 1.0)
+        count = self._open.get(user, 0)
+        if count >= self._per_user:
+            raise _too_many(f"{count} streams of this user are open already", 1.0)
         if self.open >= self._total:
             raise _too_many(f"{self._total} streams are open, which is the limit of this gateway", 1.0)
-        self._open[user] = held + 1
+        self._open[user] = count + 1
         try:
             yield
         finally:

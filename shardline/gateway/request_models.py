@@ -34,7 +34,7 @@ _EXAMPLE: dict[str, Any] = {
 
 
 class _RequestModel(BaseModel):
-    # Unknown fields are ignored: Clara's clients may send fields that Shardline does not know.
+    # Unknown fields are ignored: Clara's clients may send fields that Shardline does not have.
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
@@ -115,7 +115,7 @@ def job_from_request(request: CreateRequest, job_id: str, submitted_by: str | No
         search_types=query.search_types,
         weights={str(name): weight for name, weight in (query.weights or {}).items()},
     )
-    # Users ask why a document is not in the dataset; without their text, rejected documents are small.
+    # The list shows users why a document is not in the dataset. It is small, because it has no texts.
     body["quality"]["keep_rejected"] = True
     body |= {
         "job_id": job_id,

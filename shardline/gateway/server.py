@@ -45,7 +45,7 @@ _CLOSE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class SourceAccess:
-    """What streams read from.
+    """The access of streams to sources.
 
     Attributes:
         open_source: opens the source of a job.
@@ -180,8 +180,8 @@ class _UvicornServer(uvicorn.Server):
 
 async def _serve(context: GatewayContext, listener: socket.socket) -> None:
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # A stalled stream is closed, but closing a connection waits until the client takes what was written
-        # before. Without this limit, a client that takes nothing would hold the connection for ever.
+        # A stalled stream is closed, but closing a connection waits until the client has read what was
+        # written before. Without this limit, a client that reads nothing would keep the connection open.
         stall = int((context.settings.gateway_stall_seconds + _CLOSE_SECONDS) * 1000)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stall)
     config = uvicorn.Config(

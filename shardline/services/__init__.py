@@ -1,1 +1,1 @@
-"""Wiring and services behind the command line, the gateway and the Python API."""
+"""Services and wiring, which the command line, the gateway and the Python API use."""

@@ -22,7 +22,7 @@ from shardline_producer.topics import ensure_system_topics
 Action = Literal["cancel", "retry", "delete"]
 _DEADLINE = 60.0
 _WATCH_SECONDS = 0.5
-# A submitted job that no producer has accepted after this time is worth a message.
+# If no producer has accepted a submitted job after this time, a message is shown.
 _ACCEPT_SECONDS = 5.0
 UNKNOWN_HINT = (
     "`shardline jobs` lists them; a job that was just submitted is known once a producer has accepted it"
@@ -31,14 +31,14 @@ UNKNOWN_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job as `status` shows it: its checkpoint and the fold of its events."""
+    """A job as `status` shows it: the state of its checkpoint, and the sum of its events."""
 
     state: JobState
     progress: EventTotals
 
     @property
     def lag(self) -> int:
-        """Messages produced that no chain holds, according to the last events."""
+        """Messages produced that are in no chain, according to the last events."""
         return max(0, self.state.produced - self.progress.chained)
 
     @property
@@ -50,7 +50,7 @@ class JobView:
         return self.state.progress * min(1.0, done)
 
     def check_completed(self) -> None:
-        """Raise JobFailed, with the code and message of the job's end, unless the job is completed."""
+        """Raise JobFailed, with the code and the message of the outcome, unless the job is completed."""
         if self.state.state is not State.COMPLETED:
             code = FailureCode(self.state.code) if self.state.code else FailureCode.INTERNAL
             raise JobFailed(code, self.state.message or self.state.state.value)
@@ -112,7 +112,7 @@ class JobTable:
         """Return one job.
 
         Raises:
-            JobUnknown: no checkpoint names it.
+            JobUnknown: there is no checkpoint of the job.
         """
         if job_id not in self._states:
             raise JobUnknown(f"no job '{job_id}' is known", hint=UNKNOWN_HINT)
@@ -123,9 +123,9 @@ class JobTable:
 
 
 class Client:
-    """Submits, requests and follows jobs through Kafka alone.
+    """Submits jobs, sends requests about them and follows them, all through Kafka.
 
-    `partitions` is the number of partitions of dataset.jobs when this client has to create it.
+    `partitions` is the number of partitions of dataset.jobs if this client has to create it.
     """
 
     def __init__(self, broker: Broker, partitions: int) -> None:
@@ -138,7 +138,7 @@ class Client:
             return await anext(tables)
 
     async def follow(self, interval: float) -> AsyncGenerator[JobTable, None]:
-        """Yield the table of jobs about every `interval` seconds, without end. It is one object, updated."""
+        """Yield the table of jobs about every `interval` seconds, without end. It is one object."""
         table = JobTable()
         await ensure_system_topics(self._broker, self._partitions)
         async with (
@@ -209,8 +209,8 @@ class Client:
         Args:
             job_id: the job; it need not be accepted yet.
             on_view: called with each view, about every half second.
-            until: which view ends the wait.
-            on_unaccepted: called once when no producer has accepted the job after 5 seconds.
+            until: whether a view ends the wait.
+            on_unaccepted: called once if no producer has accepted the job after 5 seconds.
         """
         started, warned = time.monotonic(), False
         async with aclosing(self.follow(_WATCH_SECONDS)) as tables:
@@ -228,7 +228,7 @@ class Client:
         raise AssertionError("follow never ends")
 
     async def dead_letters(self) -> Mapping[str, DeadLetterRecord]:
-        """Read the dead letters that the topic keeps, by key; a tombstone removes one."""
+        """Read the dead letters in the topic, by key, without those that a tombstone removes."""
         await ensure_system_topics(self._broker, self._partitions)
         async with self._broker.table_reader(DEAD_LETTERS) as table:
             records = await table.catch_up(deadline=_DEADLINE)

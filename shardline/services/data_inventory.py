@@ -23,7 +23,7 @@ from shardline_common.settings.load import Settings
 
 @dataclass(frozen=True, slots=True)
 class DataLocation:
-    """A place: which personal data it can hold, how long it keeps them, and what `delete` does there."""
+    """A place: the personal data that it can hold, how long it keeps them, and the effect of `delete`."""
 
     place: str
     holds: str
@@ -44,7 +44,7 @@ PLACES = (
     ),
     DataLocation(
         f"topic {DEAD_LETTERS}",
-        "what is not a document: up to 64 KiB of it (none with SHARDLINE_DEAD_LETTER_ORIGINALS=false)",
+        "input that is not a document: up to 64 KiB (none with SHARDLINE_DEAD_LETTER_ORIGINALS=false)",
         "30 days",
         "a tombstone for each; the brokers' compaction then drops the bytes",
     ),
@@ -52,16 +52,16 @@ PLACES = (
     DataLocation(
         f"topic {CHECKPOINTS}",
         "the job (query, filters, submitted_by, purpose, labels), counts, names of columns",
-        "for ever, the last state of each job",
+        "without limit, the last state of each job",
         "stays: it records that the job is deleted",
     ),
     DataLocation(
         f"topic {JOBS}",
         "the job, and who requested a cancel, a retry or a delete",
-        "for ever",
+        "without limit",
         "stays: an id is never used twice",
     ),
-    DataLocation("_jobs/ID.json", "the job", "for ever", "stays, for the same reason"),
+    DataLocation("_jobs/ID.json", "the job", "without limit", "stays, for the same reason"),
     DataLocation("NAME/ID/data/", "rows: texts and metadata", "until deleted", "removed"),
     DataLocation(
         "NAME/ID/rejected/", "ids, reasons, scores (with keep_rejected)", "until deleted", "removed"
@@ -83,13 +83,13 @@ PLACES = (
         "spool of a worker",
         "rows of open segments",
         "until their segment is committed; a killed worker's until the next starts on that disk",
-        "none; an ended job has nothing there",
+        "none; an ended job has no open segments",
     ),
     DataLocation(
         "temporary folder of a gateway",
         "ids of a stream's documents; an export while it is made",
         "as long as the stream or the export",
-        "none; nothing is there afterwards",
+        "none; the files are removed at the end",
     ),
     DataLocation(
         "audit log of a gateway",
@@ -103,7 +103,7 @@ PLACES = (
 
 @dataclass(frozen=True, slots=True)
 class DataFinding:
-    """A place, and what it holds of one job now."""
+    """A place, and the data of one job that were found there."""
 
     place: str
     found: str
@@ -114,7 +114,7 @@ class DataFinding:
 
 
 async def find_data(settings: Settings, job_id: str) -> list[DataFinding]:
-    """Look for the data of one job in Kafka, in the store of the settings and on this machine.
+    """Find the data of one job in Kafka, in the store of the settings and on this machine.
 
     Raises:
         JobUnknown: no job has this id.
@@ -124,10 +124,10 @@ async def find_data(settings: Settings, job_id: str) -> list[DataFinding]:
         client = Client(broker, settings.jobs_partitions)
         state = (await client.job_table()).job(job_id).state
         attempts = [name for name in await broker.topics() if (parsed(name) or ("",))[0] == job_id]
-        dead_letters = [one for one in (await client.dead_letters()).values() if one.job_id == job_id]
+        dead_letters = [item for item in (await client.dead_letters()).values() if item.job_id == job_id]
     found = [
         DataFinding(f"topic {ATTEMPT_TOPICS}{job_id}.N", ", ".join(attempts) or "none"),
-        DataFinding(f"topic {DEAD_LETTERS}", f"{len(dead_letters):,} letters of this job"),
+        DataFinding(f"topic {DEAD_LETTERS}", f"{len(dead_letters):,} dead letters of this job"),
         DataFinding(f"topic {CHECKPOINTS}", f"the job is {state.state}"),
     ]
     if settings.s3_bucket is not None:
@@ -135,13 +135,15 @@ async def find_data(settings: Settings, job_id: str) -> list[DataFinding]:
         inside = ("data/", "rejected/", "_state/", "manifest.json", "README.md")
         prefixes = [job_key(job_id), *(layout.root + name for name in inside), layout.exports]
         async with open_store(settings) as (store, _):
-            found += [DataFinding(f"{store.uri}/{one}", await _counted(store, one)) for one in prefixes]
+            found += [
+                DataFinding(f"{store.uri}/{prefix}", await _count(store, prefix)) for prefix in prefixes
+            ]
     segments = sum(1 for _ in settings.spool_dir.glob("shardline-*/segment-*"))
     where = f"spool {settings.spool_dir} on this machine"
     return [*found, DataFinding(where, f"{segments:,} open segments of all jobs")]
 
 
-async def _counted(store: ObjectStore, prefix: str) -> str:
+async def _count(store: ObjectStore, prefix: str) -> str:
     count = total = 0
     async for info in store.list(prefix):
         count, total = count + 1, total + info.size

@@ -1,4 +1,4 @@
-"""The days of a recurring export, from the text of `--window`. Pure; all days are days in UTC."""
+"""The date range of a recurring export, from the text of `--window`. Pure. All days are days in UTC."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from shardline_common.errors import UsageError
 
 _DAY = timedelta(days=1)
 _DATE = r"[12]\d{3}-\d{2}-\d{2}"
-_HINT = "today, yesterday, last-week, last-month, 2026-11-25, 2026-w48, 2026-11, or 2026-11-01..2026-11-15"
+_FORMS = "today, yesterday, last-week, last-month, 2026-11-25, 2026-w48, 2026-11, or 2026-11-01..2026-11-15"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def parse_date_range(text: str, today: date) -> DateRange:
     """Parse `yesterday`, `2026-w48` and the like; relative names are relative to `today`.
 
     Raises:
-        UsageError: the text names no days.
+        UsageError: the text is not a date range.
     """
     relative = _relative(today).get(text)
     if relative is not None:
@@ -47,9 +47,9 @@ def parse_date_range(text: str, today: date) -> DateRange:
     try:
         found = _absolute(text.lower())
     except ValueError as error:
-        raise UsageError(f"--window {text}: {error}", hint=_HINT) from None
+        raise UsageError(f"--window {text}: {error}", hint=f"use {_FORMS}") from None
     if found is None:
-        raise UsageError(f"--window {text} is no window", hint=_HINT)
+        raise UsageError(f"--window {text} is no window", hint=f"use {_FORMS}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""The checks of `doctor`: one for each part of the installation, with a sentence about what it found."""
+"""The checks of `doctor`: one for each part of the installation, with a sentence about the result."""
 
 import os
 import shutil
@@ -42,8 +42,8 @@ class Check:
 
 
 async def examine(settings: Settings) -> list[Check]:
-    """Run every check; a check that fails does not stop the others."""
-    tries: list[tuple[str, Callable[[Settings], Awaitable[str]]]] = [
+    """Run every check. A check that fails does not stop the others."""
+    checks_by_name: list[tuple[str, Callable[[Settings], Awaitable[str]]]] = [
         ("kafka", _kafka),
         ("object store", _store),
         ("spool folder", _spool),
@@ -53,20 +53,20 @@ async def examine(settings: Settings) -> list[Check]:
         ("webhook", try_webhook),
     ]
     checks = []
-    for name, attempt in tries:
+    for name, check in checks_by_name:
         if (missing := _not_configured(name, settings)) is not None:
             checks.append(Check(name, None, missing))
             continue
-        checks.append(await _tried(name, partial(attempt, settings)))
+        checks.append(await _run_check(name, partial(check, settings)))
     for probe in probes(settings):
-        missed = Check(probe.name, None, probe.missing)
-        checks.append(await _tried(probe.name, probe.check) if probe.check else missed)
+        unconfigured = Check(probe.name, None, probe.missing)
+        checks.append(await _run_check(probe.name, probe.check) if probe.check else unconfigured)
     return checks
 
 
-async def _tried(name: str, attempt: Callable[[], Awaitable[str]]) -> Check:
+async def _run_check(name: str, check: Callable[[], Awaitable[str]]) -> Check:
     try:
-        return Check(name, True, await attempt())
+        return Check(name, True, await check())
     except ShardlineError as error:
         return Check(name, False, f"{error}; {error.hint}" if error.hint else str(error))
 
@@ -125,14 +125,17 @@ async def _kafka(settings: Settings) -> str:
     async with open_broker(quick) as broker:
         await broker.check()
         jobs, checkpoints = await broker.partitions(JOBS), await broker.partitions(CHECKPOINTS)
-        creates = await broker.auto_creates_topics()
+        auto_creates = await broker.auto_creates_topics()
     found = f"{settings.kafka_bootstrap_servers} answers; "
-    found += f"{JOBS} has {jobs} partitions" if jobs else f"{JOBS} is made by the first producer"
+    found += f"{JOBS} has {jobs} partitions" if jobs else f"{JOBS} will be created by the first producer"
     if jobs and checkpoints and jobs != checkpoints:
-        raise ShardlineError(f"{JOBS} and {CHECKPOINTS} differ in their partitions", hint="make them equal")
-    if creates is None:
+        raise ShardlineError(
+            f"{JOBS} and {CHECKPOINTS} differ in their number of partitions",
+            hint="add partitions to the smaller one",
+        )
+    if auto_creates is None:
         found += "; this user may not read whether auto.create.topics.enable is false"
-    return f"{found}; warning: {AUTO_CREATE}" if creates else found
+    return f"{found}; warning: {AUTO_CREATE}" if auto_creates else found
 
 
 async def _store(settings: Settings) -> str:

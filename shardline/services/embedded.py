@@ -31,7 +31,7 @@ from shardline_producer.topics import ensure_system_topics
 
 _PARTITIONS = 1
 _WATCH_SECONDS = 0.2
-# These topics live in memory: what they keep must not grow with the dataset.
+# These topics are in memory: their size must not grow with the dataset.
 _BOUNDED = (
     TopicSpec(EVENTS, _PARTITIONS, {"retention.bytes": str(1 << 20)}),
     TopicSpec(DEAD_LETTERS, _PARTITIONS, {"cleanup.policy": "compact", "retention.bytes": str(1 << 20)}),
@@ -48,7 +48,7 @@ class EmbeddedResult:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedRun:
-    """Runs jobs into one store. `spool_bytes` bounds the open segments, `uploads` the puts at once."""
+    """Runs jobs into one store. `spool_bytes` limits the open segments, `uploads` the puts at once."""
 
     store: ObjectStore
     clock: Clock
@@ -90,13 +90,13 @@ class EmbeddedRun:
                         task.cancel()
         except ExceptionGroup as group:
             if len(group.exceptions) == 1:
-                # Such as the one error of `on_view`: the caller sees it as it was raised.
+                # An error of `on_view`, for example: it is raised as it is, not in a group.
                 raise group.exceptions[0] from None
             raise
-        return EmbeddedResult(view, sorted(dead_letters.values(), key=lambda one: one.position))
+        return EmbeddedResult(view, sorted(dead_letters.values(), key=lambda item: item.position))
 
     def _coordinator(self, broker: MemoryBroker) -> JobCoordinator:
-        # The topic ends with the process: it needs no grace time.
+        # No grace time: no other process reads the topic.
         policy = replace(self.policy, topic_grace=0.0)
         return JobCoordinator(
             ProducerContext(

@@ -1,4 +1,4 @@
-"""Rates of a running job and the time it has left, from successive views of it."""
+"""The rates of a running job and its remaining time, from successive views of it."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class RateEstimator:
         self._views: deque[tuple[float, JobView]] = deque()
 
     def add(self, view: JobView, now: float) -> JobRates:
-        """Add the view of the moment `now` (monotonic seconds) and return the rates."""
+        """Add the view at the time `now` (monotonic seconds) and return the rates."""
         self._views.append((now, view))
         while len(self._views) > 2 and now - self._views[0][0] > _WINDOW_SECONDS:  # noqa: PLR2004 - first and last
             self._views.popleft()

@@ -12,14 +12,14 @@ import orjson
 from shardline.services.date_range import PLACEHOLDERS, DateRange
 from shardline_common.errors import UsageError
 
-_PLACE = re.compile(r"\$(\$?)\{([a-z][a-z0-9_]*)\}")
+_PLACEHOLDER = re.compile(r"\$(\$?)\{([a-z][a-z0-9_]*)\}")
 
 
-def fill_job(body: bytes, window: DateRange | None, sets: Sequence[str]) -> bytes:
-    """Fill every placeholder of a job's JSON from the window and from each NAME=VALUE of `sets`.
+def fill_job(body: bytes, date_range: DateRange | None, sets: Sequence[str]) -> bytes:
+    """Fill every placeholder of a job's JSON from the date range and from each NAME=VALUE of `sets`.
 
     `$${name}` becomes the text `${name}`. Values are inserted into strings, so they cannot change the
-    structure of the job. A body that is no JSON is returned as it is.
+    structure of the job. A body that is not JSON is returned unchanged.
 
     Raises:
         UsageError: a placeholder has no value, or a value has no placeholder.
@@ -27,15 +27,15 @@ def fill_job(body: bytes, window: DateRange | None, sets: Sequence[str]) -> byte
     try:
         job = orjson.loads(body)
     except orjson.JSONDecodeError:
-        # Parsing the job reports where the JSON is broken.
+        # `parse_job` reports the position of the error.
         return body
-    values = _sets(sets) | (window.values if window else {})
+    values = _parse_sets(sets) | (date_range.values if date_range else {})
     used: set[str] = set()
     filled = _fill(job, values, used)
     if unknown := sorted(used - values.keys()):
-        places = ", ".join(f"${{{name}}}" for name in unknown)
-        raise UsageError(f"the job has no value for {places}", hint=_hint(unknown))
-    if window and used.isdisjoint(PLACEHOLDERS):
+        placeholders = ", ".join(f"${{{name}}}" for name in unknown)
+        raise UsageError(f"the job has no value for {placeholders}", hint=_hint(unknown))
+    if date_range and used.isdisjoint(PLACEHOLDERS):
         hint = "use ${window} in its job_id, and ${from} and ${next} in its filters, or leave out --window"
         raise UsageError("nothing in the job depends on the window", hint=hint)
     if unused := sorted(values.keys() - used - set(PLACEHOLDERS)):
@@ -43,20 +43,21 @@ def fill_job(body: bytes, window: DateRange | None, sets: Sequence[str]) -> byte
     return orjson.dumps(filled)
 
 
-def names_days(body: bytes) -> bool:
-    """Whether the job uses a day of the window, and not only its name."""
-    places = {name for escaped, name in _PLACE.findall(body.decode(errors="replace")) if not escaped}
-    return not places.isdisjoint(set(PLACEHOLDERS) - {"window"})
+def uses_dates(body: bytes) -> bool:
+    """Whether the job has a placeholder for a date of the range, and not only for its name."""
+    names = {name for escaped, name in _PLACEHOLDER.findall(body.decode(errors="replace")) if not escaped}
+    return not names.isdisjoint(set(PLACEHOLDERS) - {"window"})
 
 
-def _sets(sets: Sequence[str]) -> dict[str, str]:
+def _parse_sets(sets: Sequence[str]) -> dict[str, str]:
     values = {}
     for text in sets:
         name, found, value = text.partition("=")
-        if not found or not _PLACE.fullmatch(f"${{{name}}}"):
-            raise UsageError(f"--set {text} is not NAME=VALUE", hint="NAME: a-z, then a-z, 0-9 or _")
+        if not found or not _PLACEHOLDER.fullmatch(f"${{{name}}}"):
+            hint = "give a NAME of a-z, 0-9 and _ that begins with a letter"
+            raise UsageError(f"--set {text} is not NAME=VALUE", hint=hint)
         if name in PLACEHOLDERS:
-            raise UsageError(f"--set {name}: that is --window's", hint="choose another name")
+            raise UsageError(f"--set {name}: the name is reserved for --window", hint="choose another name")
         values[name] = value
     return values
 
@@ -69,17 +70,17 @@ def _hint(unknown: Sequence[str]) -> str:
 
 def _fill(value: Any, values: Mapping[str, str], used: set[str]) -> Any:
     if isinstance(value, dict):
-        return {name: _fill(one, values, used) for name, one in value.items()}
+        return {name: _fill(item, values, used) for name, item in value.items()}
     if isinstance(value, list):
-        return [_fill(one, values, used) for one in value]
+        return [_fill(item, values, used) for item in value]
     return _fill_text(value, values, used) if isinstance(value, str) else value
 
 
 def _fill_text(text: str, values: Mapping[str, str], used: set[str]) -> str:
-    def replace(place: re.Match[str]) -> str:
-        if place[1]:
-            return place[0][1:]
-        used.add(place[2])
-        return values.get(place[2], "")
+    def replace(match: re.Match[str]) -> str:
+        if match[1]:
+            return match[0][1:]
+        used.add(match[2])
+        return values.get(match[2], "")
 
-    return _PLACE.sub(replace, text)
+    return _PLACEHOLDER.sub(replace, text)

@@ -1,4 +1,4 @@
-"""What a job makes of one source item: a row, a rejection or a dead letter. Preview and streams share it."""
+"""The result of one source item: a row, a rejection or a dead letter. Preview and streams use it."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,9 @@ from shardline_producer.sources.source import Document, InvalidDocument
 
 @dataclass(frozen=True, slots=True)
 class JudgedContent:
-    """`line` is the row when `reason` is None. Otherwise `reason` says why there is no row.
+    """The result of one item. `line` is its row when `reason` is None. Otherwise there is no row.
 
-    `dead` tells a dead letter from a rejection. `facts` and `quality_score` are None when the item is no
+    `dead`: it is a dead letter, not a rejection. `facts` and `quality_score` are None when the item is not a
     document.
     """
 
@@ -26,7 +26,7 @@ class JudgedContent:
 
 
 class ContentJudge:
-    """Renders and judges the source items of one job, as producer and worker do between them."""
+    """Renders and judges the source items of one job, with the same results as producer and worker."""
 
     def __init__(self, spec: JobSpec, columns: Columns) -> None:
         self._renderer = RowRenderer(spec, columns)
@@ -39,7 +39,7 @@ class ContentJudge:
         facts, head, tail = row = self._renderer.render(content)
         verdict = judge(facts, self._min_score)
         score = float(verdict.text)
-        # The producer decides first: a row that is too large never reaches a filter.
+        # As in a job, where the producer checks the size before a worker applies the filter.
         if (dead_letter := self._renderer.check_size(row)) is not None:
             return JudgedContent(b"", dead_letter.reason, True, facts, score)
         if verdict.reason is not None:

@@ -101,7 +101,7 @@ def principal(role: str) -> str:
 
 
 def acl_commands(prefix: str) -> list[str]:
-    """Return kafka-acls.sh commands; a comment with the role stands before those of each role."""
+    """Return kafka-acls.sh commands, with a comment that names the role before those of each role."""
     lines = []
     for role, found in rights(prefix).items():
         lines += [f"# {role}", *(right.command(principal(role)) for right in found)]

@@ -28,7 +28,7 @@ from shardline_common.storage.directory import HIDDEN
 from shardline_common.storage.probe import probe_create_only
 from shardline_common.telemetry.metrics import Metrics
 
-# The caller waits for the run to end: a webhook that is down must not hold it up for a day.
+# The caller waits for the end of the run, which a webhook that is down must not delay for a day.
 _NOTIFY_SECONDS = 60.0
 
 
@@ -48,12 +48,13 @@ class LocalRun:
 async def run_job(
     spec: JobSpec, output: str, settings: Settings, on_view: Callable[[JobView], None]
 ) -> LocalRun:
-    """Run a job into `output`: a directory, which is locked meanwhile, or `s3://bucket/prefix`.
+    """Run a job into `output`: a directory, which is locked during the run, or `s3://bucket/prefix`.
 
     Relative paths of files start from the working directory. A run that was killed or cancelled is continued.
 
     Raises:
-        UsageError: a setting is wrong, another run writes to `output`, or it honours no create-only puts.
+        UsageError: a setting is wrong, another run writes to `output`, or the store does not honour
+            create-only puts.
         ServiceUnavailable: the store cannot be reached, or the spool folder cannot be written.
     """
     metrics = Metrics()
@@ -87,7 +88,7 @@ async def run_job(
 
 @contextmanager
 def locked_output(output: str) -> Iterator[None]:
-    """Keep a second run out of a local output. On S3 create-only puts keep two runs apart.
+    """Lock a local output against a second run. On S3, create-only puts make concurrent runs safe.
 
     Raises:
         UsageError: another run holds the lock, or the folder cannot be written.
@@ -109,13 +110,13 @@ def locked_output(output: str) -> Iterator[None]:
         except BlockingIOError:
             hint = "wait for it to end, or choose another --output"
             raise UsageError(f"another run is writing to {output}", hint=hint) from None
-        # Files that a killed run had not finished.
+        # Remove temporary files of a killed run.
         shutil.rmtree(folder / HIDDEN, ignore_errors=True)
         yield
 
 
 def run_warnings(state: JobState) -> list[str]:
-    """Return what a completed job lacks, one sentence each: searches left out or down, no rows at all."""
+    """Return the warnings of a completed job as sentences: searches left out or down, no rows."""
     sentences = [
         f"{meaning}: {', '.join(state.notes[note])}"
         for note, meaning in (

@@ -1,4 +1,4 @@
-"""The plan of a stream: up to 1 MiB in memory, the rest on disk, removed when the stream ends."""
+"""The plan pages of a stream: up to 1 MiB in memory, the rest on disk until the stream ends."""
 
 import asyncio
 import tempfile
@@ -31,7 +31,7 @@ class ScratchPlanPages:
             await run_in_thread(self._folder.cleanup)
 
     async def create_or_get(self, name: str, body: bytes) -> bytes:
-        """Keep a page if its name is new, and return the body that is kept under the name."""
+        """Store a page if its name is new. Returns the stored body."""
         if name in self._pages:
             return await self.get(name)
         self._size += len(body)
@@ -57,7 +57,7 @@ class ScratchPlanPages:
         return page if isinstance(page, bytes) else await asyncio.to_thread(page.read_bytes)
 
     async def names(self, folder: str) -> list[str]:
-        """Return the sorted names of the pages that stand directly in a folder ("" is the root)."""
+        """Return the sorted names of the pages in a folder ("" is the root), without those of subfolders."""
         inside = f"{folder}/" if folder else ""
         return sorted(
             name for name in self._pages if name.startswith(inside) and "/" not in name[len(inside) :]

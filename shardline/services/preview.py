@@ -1,4 +1,4 @@
-"""What a job would do, estimated from its first documents. Nothing is written, and no Kafka is needed."""
+"""The preview of a job: its result, estimated from its first documents. Nothing is written."""
 
 import asyncio
 from collections import Counter
@@ -26,9 +26,9 @@ from shardline_producer.sources.source import InvalidDocument, OpenSource, Sourc
 
 @dataclass(frozen=True, slots=True)
 class JudgedDocument:
-    """What would become of one document: a row of `bytes` bytes when `reason` is None.
+    """The expected result of one document: a row of `bytes` bytes when `reason` is None.
 
-    Otherwise `reason` says why there would be no row; `dead` tells a dead letter from a rejection.
+    Otherwise there would be no row for this `reason`. `dead`: it would be a dead letter, not a rejection.
     """
 
     document_id: str
@@ -44,10 +44,10 @@ class JudgedDocument:
 
 @dataclass(slots=True)
 class PreviewSample:
-    """The documents that were read, in source order. `whole`: the source has no more."""
+    """The documents that were read, in source order. `complete`: the source has no more."""
 
     documents: list[JudgedDocument] = field(default_factory=list)
-    whole: bool = False
+    complete: bool = False
     position: Position | None = None
 
     def reasons(self, *, dead: bool) -> dict[str, int]:
@@ -69,9 +69,10 @@ class PreviewSample:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a job would do. `documents`, `rows` and `bytes` are estimates unless the sample is whole.
+    """The expected result of a job.
 
-    They are None when nothing is known about how far the sample reaches into the source.
+    `documents`, `rows` and `bytes` are estimates unless the sample is complete. They are None when the share
+    of the source that the sample covers is not known.
     """
 
     source: dict[str, Any]
@@ -87,7 +88,7 @@ class Preview:
         return {
             "source": self.source,
             "columns": self.columns,
-            "exact": sample.whole,
+            "exact": sample.complete,
             "documents": self.documents,
             "rows": self.rows,
             "bytes": self.bytes,
@@ -129,11 +130,11 @@ async def preview(spec: JobSpec, open_source: OpenSource, *, documents: int, sec
         async with asyncio.timeout(seconds):
             await _read(spec, source, plan, sample, documents)
     except TimeoutError:
-        # A slow source: the documents that arrived in time are the sample.
+        # The sample is the documents that were read in time.
         pass
     count = _count(source, plan, sample)
     scale = count / len(sample.documents) if count is not None and sample.documents else None
-    empty = 0 if sample.whole else None
+    empty = 0 if sample.complete else None
     return Preview(
         {"type": spec.source.type, **plan.notes},
         plan.columns,
@@ -152,17 +153,17 @@ async def _read(spec: JobSpec, source: Source, plan: Plan, sample: PreviewSample
             sample.documents += await run_in_thread(partial(_judge_all, spec, judge, items))
             sample.position = items[-1].position
             if len(sample.documents) == at_most:
-                sample.whole = at_most == (spec.query.top_k or 0)
+                sample.complete = at_most == (spec.query.top_k or 0)
                 return
-    sample.whole = True
+    sample.complete = True
 
 
 def _count(source: Source, plan: Plan, sample: PreviewSample) -> int | None:
-    """Estimate the number of documents from how far into the source the sample reaches."""
-    if sample.whole:
+    """Estimate the number of documents from the share of the source that the sample covers."""
+    if sample.complete:
         return len(sample.documents)
     share = source.progress(plan.frozen, sample.position)
-    # At 1 the source's own estimate puts the sample at the end, although there is more: it says nothing.
+    # A share of 1 is a wrong estimate of the source, because there are further documents: it is of no use.
     usable = 0 < share < 1 and sample.documents
     return round(len(sample.documents) / share) if usable else None
 

@@ -1,4 +1,4 @@
-"""The long-running producer and worker: their adapters, their health, and their work."""
+"""The long-running processes producer and worker: adapters, health probes, start and work."""
 
 import asyncio
 import logging
@@ -119,7 +119,7 @@ async def _serve(
         await retry_forever(lambda: probe_create_only(store), CLOCK, "probe the store")
         probed.set()
         await retry_forever(
-            lambda: ensure_system_topics(broker, settings.jobs_partitions), CLOCK, "look for the topics"
+            lambda: ensure_system_topics(broker, settings.jobs_partitions), CLOCK, "create the system topics"
         )
         await warn_of_brokers(broker)
         with leaf_errors():
@@ -134,7 +134,7 @@ def _event_probe(event: asyncio.Event, missing: str) -> Probe:
 
 
 async def warn_of_brokers(broker: KafkaBroker) -> None:
-    """Log a warning when the brokers create topics by themselves."""
+    """Log a warning if auto.create.topics.enable is true on the brokers."""
     with suppress(BrokerUnavailable):
         if await broker.auto_creates_topics():
             _log.warning("%s", AUTO_CREATE)

@@ -1,4 +1,4 @@
-"""Rows straight from a source, through format and filter, without Kafka and without a dataset."""
+"""Rows directly from a source, rendered and filtered, without Kafka and without a dataset."""
 
 import asyncio
 import logging
@@ -17,20 +17,20 @@ from shardline_producer.plan import make_plan
 from shardline_producer.sources.source import InvalidDocument, OpenSource, SourceItem
 
 _log = logging.getLogger(__name__)
-# Items of more bytes than these take longer than a few milliseconds to render: that is done on a thread.
+# Rendering more bytes than this takes more than a few milliseconds, so it is done on a thread.
 _SHORT_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
 class StreamRow:
-    """A document that is kept, as its line of JSON."""
+    """The row of a kept document, as a line of JSON."""
 
     line: bytes
 
 
 @dataclass(slots=True)
 class StreamCounts:
-    """What became of the documents so far: read, kept as rows, rejected or dead by reason.
+    """The counts of documents so far: read, kept as rows, and by reason rejected or dead letters.
 
     `notes` are those of the plan, such as the searches that were left out.
     """
@@ -42,18 +42,18 @@ class StreamCounts:
     notes: dict[str, object] = field(default_factory=dict)
 
 
-async def row_pieces(
+async def row_batches(
     spec: JobSpec,
     open_source: OpenSource,
     batch_size: int,
     counts: StreamCounts,
     render_lock: asyncio.Lock | None = None,
 ) -> AsyncGenerator[list[StreamRow], None]:
-    """Yield the rows of a job in source order, in lists of those that `batch_size` documents give.
+    """Yield the rows of a job in source order: a list for each `batch_size` documents, which may be empty.
 
-    A list may be empty. The first one is made of one document, so that a reader sees it at once. Nothing is
-    read ahead of the caller except what the source itself prefetches. Closing the generator closes the
-    source. `counts` is brought up to date before each list.
+    The first list is that of one document, so a reader sees it at once. Nothing is read ahead of the caller
+    except by the source itself. Closing the generator closes the source. `counts` is updated before each
+    list.
 
     Streams that share `render_lock` render one list at a time, except their first: a stream that starts
     waits for one list of another stream at each step, not for one list of every other stream.

@@ -29,7 +29,7 @@ _TYPES = ("gesetz", "verordnung", "bescheid", "leitfaden")
 
 
 class Dice:
-    """A pseudo-random generator from SHA-256, so that no library changes the corpus."""
+    """A pseudo-random generator from SHA-256: the corpus must not depend on a library."""
 
     def __init__(self, seed: str) -> None:
         self._state = sha256(seed.encode()).digest()
@@ -73,7 +73,7 @@ def _content(dice: Dice, words: tuple[str, ...]) -> str:
     kind = dice.roll(40)
     if kind == 0:
         return " \n" if dice.roll(2) else ""
-    # A long text repeats a block of sentences, so that it takes no longer to make than a short one.
+    # A long text repeats a block of sentences, so it takes no longer to make than a short one.
     sentences = [" ".join(dice.pick(part) for part in words) + "." for _ in range(1 + dice.roll(6))]
     text = "\n".join(sentences)
     times = 1 + (dice.roll(3) if kind < 12 else dice.roll(16))  # noqa: PLR2004 - a third is short
@@ -81,7 +81,7 @@ def _content(dice: Dice, words: tuple[str, ...]) -> str:
     return text + " \u2028 \u0085" if kind == 1 else text
 
 
-POISON: tuple[bytes, ...] = (
+INVALID_LINES: tuple[bytes, ...] = (
     b'{"document_id": "broken-json", "content": ',
     b'{"document_id": "broken-utf8", "content": "\xff\xfe"}',
     b'{"document_id": "nan", "content": "x", "score": NaN}',
@@ -99,10 +99,10 @@ def sample_lines(count: int, seed: int = 1, *, broken: bool = False) -> Iterator
     """Yield the lines of a corpus. `broken` adds a line of each kind that cannot be a document."""
     for number in range(count):
         yield orjson.dumps(sample_document(number, seed), option=orjson.OPT_APPEND_NEWLINE)
-        if broken and number < len(POISON):
-            yield POISON[number] + b"\n"
+        if broken and number < len(INVALID_LINES):
+            yield INVALID_LINES[number] + b"\n"
     if broken:
-        for line in POISON[count:]:
+        for line in INVALID_LINES[count:]:
             yield line + b"\n"
 
 

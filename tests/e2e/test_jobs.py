@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from shardline.services.client import JobTable, submission
-from shardline.services.sample import POISON, write_sample
+from shardline.services.sample import INVALID_LINES, write_sample
 from shardline_common.job.names import JOBS, Layout, attempt_topic, job_key
 from shardline_common.job.outcome import read_outcome
 from shardline_common.job.spec import Request
@@ -195,11 +195,11 @@ async def test_invalid_documents_become_dead_letters(tmp_path: Path, kafka: str,
         assert view.state.state == "completed", view.to_json()
         report = await system.verify(spec)
         assert report.ok, report.problems
-        assert sum(report.dead_letters.values()) == len(POISON) + 1
+        assert sum(report.dead_letters.values()) == len(INVALID_LINES) + 1
         assert report.rows + sum(report.rejected.values()) == 200
         letters = await system.client.dead_letters()
-        assert len(letters) == len(POISON) + 1
-        assert {letter.original for letter in letters.values()} == {*POISON, huge}
+        assert len(letters) == len(INVALID_LINES) + 1
+        assert {letter.original for letter in letters.values()} == {*INVALID_LINES, huge}
         assert all(letter.hint.startswith("sample.jsonl:") for letter in letters.values())
         strict = job(**sample_job("strict", quality={"max_dead_letters": 3}))
         await system.submit(strict)

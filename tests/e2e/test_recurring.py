@@ -116,7 +116,7 @@ async def test_commands_of_the_page_export_each_day(
         ids = re.findall(r"^laws-(\S+)$", said, re.MULTILINE)
         assert len(ids) == 5
         assert ids[1:3] == ["2026-11-25"] * 2
-        assert said.count("looked at") == 2
+        assert said.count("sample  ") == 2
         for day in set(ids):
             spec = parse_job(fill_job(laws.encode(), parse_date_range(day, today), ()))
             view = await system.finished(spec.job_id)

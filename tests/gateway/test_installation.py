@@ -114,7 +114,7 @@ async def test_a_killed_database_breaks_the_body_of_a_stream(tmp_path: Path) -> 
             with pytest.raises(requests.exceptions.ChunkedEncodingError):
                 for _ in lines:
                     pass
-            server.until_logged("the stream was cut off")
+            server.until_logged("the stream was aborted")
             # Without Kafka and without its database the gateway still answers, and reports both.
             health = server.health()
             assert health["status"] == "healthy"

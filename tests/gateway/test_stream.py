@@ -52,7 +52,7 @@ def test_a_source_that_breaks_in_the_middle_cuts_the_body(gateway: Server) -> No
     # Each line is a row: none reports the error.
     assert all("document_id" in json.loads(line) for line in lines[:-1])
     gateway.until_logged(
-        'the stream was cut off: the test\'s database went away.*"request_id": "broken-in-the-middle"'
+        'the stream was aborted: the test\'s database went away.*"request_id": "broken-in-the-middle"'
     )
     eventually(lambda: gateway.audited("broken-in-the-middle", "aborted"))
 
@@ -219,7 +219,7 @@ def test_a_client_that_takes_nothing_is_cut_off(tmp_path: Path) -> None:
         running(tmp_path, GATEWAY_STALL_SECONDS="1") as server,
         raw_stream(server, "endless", own="stalled", window=4096),
     ):
-        server.until_logged("the client took nothing for 1 s")
+        server.until_logged("the client read nothing for 1 s")
         eventually(lambda: logged(server, "stalled", "source closed") == 1)
         eventually(lambda: server.audited("stalled", "stalled"))
 

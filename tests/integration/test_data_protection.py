@@ -148,7 +148,7 @@ async def it_is_wherever_doctor_says(system: System, spec: JobSpec) -> None:
     assert folders == {"data", "rejected", "_exports"}
     found = {one["place"]: one["found"] for one in orjson.loads(await shown(system, "person", "--json"))}
     assert found["topic dataset.job.person.N"] == attempt_topic("person", 1)
-    assert found["topic dataset.dead-letters"] == "2 letters of this job"
+    assert found["topic dataset.dead-letters"] == "2 dead letters of this job"
     assert sum("objects" in text for text in found.values()) == 7
 
 

@@ -72,7 +72,7 @@ async def test_a_whole_preview_is_what_a_run_does(folder: Path, changes: dict[st
 async def test_a_sample_gives_an_estimate(folder: Path) -> None:
     spec = job()
     whole, part = await preview_of(spec, folder), await preview_of(spec, folder, 500)
-    assert not part.sample.whole
+    assert not part.sample.complete
     assert len(part.sample.documents) == 500
     assert part.sample.documents == whole.sample.documents[:500]
     for name in ("documents", "rows", "bytes"):
@@ -91,7 +91,7 @@ async def test_a_compressed_file_is_estimated_from_its_sample(
     name = "in.jsonl.zst" if pack is zstandard.compress else "in.jsonl.gz"
     (tmp_path / name).write_bytes(pack(b"".join(map(document, range(2000)))))
     found = await preview_of(job(source={"type": "files", "paths": [name]}), tmp_path, 500)
-    assert not found.sample.whole
+    assert not found.sample.complete
     assert found.documents == pytest.approx(2000, rel=0.25)
 
 
@@ -101,19 +101,19 @@ async def test_there_is_no_estimate_without_known_progress(
     # As of a file whose last bytes are those of thousands of documents.
     monkeypatch.setattr(JsonLinesFiles, "progress", lambda *_: 1.0)
     found = await preview_of(job(), folder, 500)
-    assert (found.sample.whole, found.documents, found.rows) == (False, None, None)
+    assert (found.sample.complete, found.documents, found.rows) == (False, None, None)
 
 
 @pytest.mark.parametrize("top", [100, 500])
 async def test_top_k_bounds_the_estimate(folder: Path, top: int) -> None:
     found = await preview_of(job(query={"top_k": top}), folder, 500)
-    assert (found.documents, found.sample.whole) == (top, True)
+    assert (found.documents, found.sample.complete) == (top, True)
 
 
 async def test_an_empty_file_and_a_missing_file(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_bytes(b"")
     found = await preview_of(job(), tmp_path)
-    assert (found.documents, found.rows, found.bytes, found.sample.whole) == (0, 0, 0, True)
+    assert (found.documents, found.rows, found.bytes, found.sample.complete) == (0, 0, 0, True)
     with pytest.raises(JobFailed, match="no file"):
         await preview_of(job(source={"type": "files", "paths": ["none-*.jsonl"]}), tmp_path)
 
@@ -151,7 +151,7 @@ async def test_a_slow_source_ends_at_the_time_limit() -> None:
         spec = job(source={"type": "themis"})
         source = source_factory(settings, Path(), confined=True, remote=None)
         found = await preview(spec, source, documents=1000, seconds=3)
-        assert not found.sample.whole
+        assert not found.sample.complete
         assert 0 < len(found.sample.documents) < 100
         assert found.documents == 400
         assert found.source == {"type": "themis", "table": "documents", "lossless": True, "index": "checked"}

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 import shardline
 from shardline import errors, sync
 from shardline.cli.app import app
-from shardline.services.sample import POISON, write_sample
+from shardline.services.sample import INVALID_LINES, write_sample
 from shardline_common.job.spec import parse_job
 from shardline_common.storage.directory import HIDDEN, DirectoryStore
 
@@ -56,7 +56,7 @@ async def test_run_verify_preview_and_stream_agree(own_folder: Path) -> None:
     seen: list[shardline.Progress] = []
     result = await shardline.run(job(), output=own_folder / "out", on_progress=seen.append)
     assert result.dataset == f"{own_folder}/out/laws/{result.job_id}"
-    assert result.source_documents == DOCUMENTS + len(POISON)
+    assert result.source_documents == DOCUMENTS + len(INVALID_LINES)
     assert (seen[-1].job_id, seen[-1].state, seen[-1].ratio) == (result.job_id, "completed", 1.0)
     assert (seen[-1].rows, seen[-1].bytes) == (result.rows, result.bytes)
     assert result.warnings == ()
@@ -324,7 +324,7 @@ def test_a_sync_stream_can_be_closed_before_its_end() -> None:
 def test_settings_are_used_before_the_environment(monkeypatch: pytest.MonkeyPatch, own_folder: Path) -> None:
     (own_folder / "shardline.toml").write_text("themis_rate = 7\n")
     themis = job(source={"type": "themis"})
-    with pytest.raises(errors.JobFailed, match="not set up"):
+    with pytest.raises(errors.JobFailed, match="not configured"):
         sync.preview(themis)
     monkeypatch.setenv("THEMIS_URL", "http://127.0.0.1:9")
     with pytest.raises(errors.SourceUnavailable, match=r"127\.0\.0\.1:9"):

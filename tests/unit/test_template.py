@@ -114,7 +114,7 @@ def test_a_value_cannot_change_the_jobs_structure() -> None:
         ({"a": "${b}"}, ("b=1", "c=2"), None, "no placeholder ${c}"),
         ({"a": "${b}"}, ("b",), None, "is not NAME=VALUE"),
         ({"a": "${b}"}, ("B=1",), None, "is not NAME=VALUE"),
-        ({"a": "${from}"}, ("from=1",), None, "that is --window's"),
+        ({"a": "${from}"}, ("from=1",), None, "the name is reserved for --window"),
     ],
 )
 def test_placeholders_and_values_must_match(

@@ -139,7 +139,7 @@ async def opened(settings: Settings) -> None:
         ({"webhook_url": "hooks.example.org"}, "is no URL"),
         ({"webhook_url": "https://[::1/x"}, "is no URL"),
         ({"webhook_url": "https://me:word@hooks.example.org/x"}, "holds credentials"),
-        ({"webhook_secret": None}, "no secret to sign with"),
+        ({"webhook_secret": None}, "without a secret for the signature"),
         ({"webhook_secret": "whsec_c2hvcnQ="}, "is not whsec_ and 24 to 64 bytes"),
         ({"webhook_secret": "no base64 at all, and long enough"}, "is not whsec_ and 24 to 64 bytes"),
         ({"webhook_ca_file": "none.pem"}, "none.pem cannot be read"),
@@ -175,9 +175,9 @@ async def test_doctor_tries_it_and_sends_nothing() -> None:
     with receiving() as hook:
         check = await found(hook.url)
         assert (check.ok, hook.deliveries) == (True, [])
-    assert check.found == f"http://127.0.0.1:{hook.port} takes connections; nothing was sent"
+    assert check.found == f"http://127.0.0.1:{hook.port} accepts connections; nothing was sent"
     away = await found(hook.url)
-    assert (away.ok, "takes no connection" in away.found) == (False, True)
+    assert (away.ok, "accepts no connection" in away.found) == (False, True)
     assert (await found("http://hooks.example.org")).ok is False
     assert (await found(None)).ok is None
 

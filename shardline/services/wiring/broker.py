@@ -1,4 +1,4 @@
-"""From settings to Kafka."""
+"""The wiring of settings to Kafka."""
 
 import os
 from contextlib import AbstractAsyncContextManager
@@ -21,7 +21,7 @@ def open_broker(settings: Settings) -> AbstractAsyncContextManager[KafkaBroker]:
 
 
 def kafka_options(settings: Settings) -> KafkaOptions:
-    """Return the options of Kafka's clients, secrets revealed."""
+    """Return the options of Kafka's clients, with the plain secrets."""
     return KafkaOptions(
         bootstrap_servers=settings.kafka_bootstrap_servers,
         prefix=settings.kafka_topic_prefix,

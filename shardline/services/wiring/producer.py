@@ -1,4 +1,4 @@
-"""From settings to a producer's policy."""
+"""The wiring of settings to a producer's policy."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from shardline_producer.context import Pace, ProducerPolicy
 
 
 def producer_policy(settings: Settings) -> ProducerPolicy:
-    """Return the sizes, pauses and time-outs that a producer keeps to."""
+    """Return the limits of a producer."""
     return ProducerPolicy(
         topic_bytes=settings.topic_limit_bytes,
         topic_grace=settings.topic_grace_seconds,
@@ -20,5 +20,5 @@ def producer_policy(settings: Settings) -> ProducerPolicy:
 
 
 def job_slots(settings: Settings) -> asyncio.Semaphore:
-    """Return a semaphore of as many slots as a producer runs jobs at once."""
+    """Return a semaphore that limits the jobs that a producer runs at once."""
     return asyncio.Semaphore(settings.max_jobs)

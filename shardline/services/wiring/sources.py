@@ -1,4 +1,4 @@
-"""From settings to what jobs read: files, UDS3, ThemisDB."""
+"""The wiring of settings to sources: files, UDS3, ThemisDB."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,8 +24,8 @@ def source_factory(settings: Settings, root: Path, *, confined: bool, remote: S3
     """Return a function that makes the source of a job.
 
     Args:
-        settings: where the stores are.
-        root: the folder that relative paths of files start from.
+        settings: the addresses of the stores.
+        root: the folder from which relative paths of files start.
         confined: refuse files outside of `root`.
         remote: the client for `s3://` paths; None refuses them.
     """
@@ -68,7 +68,7 @@ def themis_options(settings: Settings) -> ThemisOptions:
     if settings.themis_url is None:
         raise JobFailed(
             FailureCode.SOURCE_INVALID,
-            "the source 'themis' is not set up in this process",
+            "the source 'themis' is not configured in this process",
             hint="set THEMIS_URL and THEMIS_TOKEN",
         )
     token = settings.themis_token

@@ -1,4 +1,4 @@
-"""From settings to the stores of datasets: the bucket of the settings, or the place that a URI names."""
+"""The wiring of settings to stores of datasets: the bucket of the settings, or the store of a URI."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +14,7 @@ from shardline_common.storage.s3 import S3Client, S3Options, S3Store, open_s3
 
 @asynccontextmanager
 async def open_store(settings: Settings) -> AsyncIterator[tuple[ObjectStore, S3Client]]:
-    """Open the bucket of datasets. The client beside the store serves sources that read from S3.
+    """Open the bucket of datasets. The second value is its client, with which sources read from S3.
 
     Raises:
         UsageError: no bucket is set, or the encryption settings contradict each other.

@@ -1,4 +1,4 @@
-"""From settings to OpenTelemetry."""
+"""The wiring of settings to OpenTelemetry."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from shardline_common.telemetry.tracing import use_tracer
 def traced(settings: Settings, process: str) -> Iterator[None]:
     """Send spans to the collector of the settings while the context lasts; without a collector do nothing.
 
-    The tracer is one for the whole process.
+    There is one tracer for the whole process.
 
     Raises:
         UsageError: OpenTelemetry is not installed, or the collector's protocol is not http/protobuf.

@@ -1,4 +1,4 @@
-"""From settings to the stores of UDS3: what searches, what holds bodies, and what is configured at all."""
+"""The wiring of settings to the stores of UDS3: rankers and body stores, and which are configured."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from shardline_producer.sources.uds3.store_ports import BodyStore, Ranker
 
 @dataclass(frozen=True, slots=True)
 class StoreProbe:
-    """A store that `doctor` checks. Without `check` it is not configured, and `missing` names the setting."""
+    """A store for `doctor`. `check` is None when it is not configured; `missing` names the setting then."""
 
     name: str
     missing: str
@@ -58,7 +58,7 @@ def rankers(settings: Settings, embed: Embedder, hops: int) -> dict[SearchType, 
 
 
 def body_stores(settings: Settings) -> list[BodyStore]:
-    """Return the stores that hold bodies, in the order in which they are asked."""
+    """Return the body stores, in the order in which they are read."""
     couch, chroma = couch_options(settings), chroma_options(settings)
     found: list[BodyStore] = [CouchBodyStore(couch)] if couch else []
     return [*found, ChromaBodyStore(chroma)] if chroma else found
@@ -80,7 +80,7 @@ def uds3_searches(settings: Settings) -> frozenset[SearchType]:
 def uds3_probe(settings: Settings) -> Callable[[], Awaitable[None]]:
     """Return a check of UDS3 that raises a ShardlineError when UDS3 cannot serve.
 
-    PostgreSQL decides where it is configured, because nothing is read without it.
+    If PostgreSQL is configured, only PostgreSQL is checked, because no source works without it then.
     """
     stores = uds3_stores(settings)
 

@@ -1,4 +1,4 @@
-"""From settings to the options of UDS3's stores; None where a store has no address."""
+"""The wiring of settings to the options of UDS3's stores. They are None for a store without an address."""
 
 from shardline_common.errors import UsageError
 from shardline_common.settings.load import Settings
@@ -30,7 +30,7 @@ def postgres_options(settings: Settings) -> PostgresOptions | None:
 
 
 def embedding_options(settings: Settings) -> EmbeddingOptions:
-    """Return how queries are embedded."""
+    """Return the options of the embedder."""
     token = settings.embedding_token
     return EmbeddingOptions(
         model=settings.embedding_model_name,

@@ -1,4 +1,4 @@
-"""From settings to the webhook."""
+"""The wiring of settings to the webhook."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,7 +33,7 @@ def webhook_options(settings: Settings) -> WebhookOptions | None:
         return None
     if settings.webhook_secret is None:
         raise UsageError(
-            "SHARDLINE_WEBHOOK_URL is set, and no secret to sign with",
+            "SHARDLINE_WEBHOOK_URL is set without a secret for the signature",
             hint="set SHARDLINE_WEBHOOK_SECRET or SHARDLINE_WEBHOOK_SECRET_FILE",
         )
     return WebhookOptions(
@@ -51,8 +51,8 @@ async def open_receiver(
 ) -> AsyncIterator[Webhook | None]:
     """Open the receiver of notifications about ended attempts; None when no webhook is set.
 
-    A notification is given up after SHARDLINE_WEBHOOK_PATIENCE_SECONDS, and after `at_most` seconds at the
-    latest.
+    A notification is discarded after SHARDLINE_WEBHOOK_PATIENCE_SECONDS, or after `at_most` seconds if that
+    is less.
 
     Raises:
         UsageError: as `webhook_options`.
@@ -67,7 +67,7 @@ async def open_receiver(
 
 
 async def try_webhook(settings: Settings) -> str:
-    """Connect to the webhook's host for `doctor`, without sending anything; return what was found.
+    """Connect to the webhook's host, without sending anything. Returns a sentence for `doctor`.
 
     Raises:
         UsageError: as `webhook_options`.
@@ -83,7 +83,7 @@ async def try_webhook(settings: Settings) -> str:
             _, writer = await asyncio.open_connection(url.host, url.port, ssl=secure)
     except (OSError, TimeoutError) as error:
         why = str(error) or f"no answer for {_CONNECT_SECONDS:.0f} s"
-        hint = "see that it runs, and which CA its certificate is of (SHARDLINE_WEBHOOK_CA_FILE)"
-        raise ServiceUnavailable(f"{options.address} takes no connection: {why}", hint=hint) from None
+        hint = "check that it runs, and that SHARDLINE_WEBHOOK_CA_FILE has the CA of its certificate"
+        raise ServiceUnavailable(f"{options.address} accepts no connection: {why}", hint=hint) from None
     writer.close()
-    return f"{options.address} takes connections; nothing was sent"
+    return f"{options.address} accepts connections; nothing was sent"
