@@ -1,1 +1,1 @@
-"""What runs Shardline: images, and the services of development."""
+"""Deployment: images, dashboards, releases, sample data, and the services of development."""

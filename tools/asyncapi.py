@@ -29,7 +29,7 @@ _NUMBERS = {"retention.ms", "retention.bytes", "max.message.bytes"}
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What the page and the description say about a topic besides its settings. `messages`: schema names."""
+    """The texts about a topic in the page and the description. `messages`: names of schemas."""
 
     name: str
     title: str
@@ -45,7 +45,7 @@ TOPICS = (
         JOBS,
         "jobs",
         "job_id",
-        "Jobs, and requests about them. Kept for ever. A message that is neither becomes a dead letter.",
+        "Jobs, and requests about them. Kept without limit. A message that is neither becomes a dead letter.",
         "`submit`, `cancel`, `retry`, `delete`, the gateway, any Kafka client",
         "producers, as one consumer group",
         ("JobSpec", "Request"),
@@ -83,7 +83,8 @@ TOPICS = (
         DEAD_LETTERS,
         "deadLetters",
         "`<job_id>/<partition>/<sequence>` of a document, `dataset.jobs/<partition>/<offset>` of a job",
-        "What could not become a document or a job. A repeat after a crash has the same key and counts once. "
+        "Input that could not become a document or a job. A repeat after a crash has the same key and counts "
+        "once. "
         "Deleting a job writes null for each of its keys.",
         "workers and producers",
         "`dead-letters`, any Kafka client",
@@ -92,7 +93,7 @@ TOPICS = (
 )
 _BINARY = {
     "Document": "kind 1: a document, as its finished row without the quality score",
-    "Dead": "kind 2: what could not become a document",
+    "Dead": "kind 2: input that could not become a document",
     "End": "kind 3: the end marker of a partition",
 }
 _TRACED = ("JobSpec", "JobState", "End")
@@ -117,22 +118,22 @@ _ELSEWHERE = {
 
 
 def topic_specs() -> dict[str, TopicSpec]:
-    """Return the topics as they are created for a job with default settings, by the names of `TOPICS`."""
+    """Return the specs of the topics of a job with default settings, by the names of `TOPICS`."""
     defaults = Settings()
     system = {spec.name: spec for spec in system_topics(defaults.jobs_partitions)}
     return system | {_DOCUMENTS: attempt_topic_spec(_JOB, 1, defaults.topic_limit_bytes)}
 
 
 def schemas() -> dict[str, Json]:
-    """Return the schemas of messages and of what they refer to; references lead to #/components/schemas."""
+    """Return the schemas of messages and of the types in them; references are to #/components/schemas."""
     models = (JobSpec, Request, JobState, Event, DeadLetterRecord)
     wanted = [(model, _READ, TypeAdapter(model)) for model in models]
     _, shared = TypeAdapter.json_schemas(wanted, ref_template="#/components/schemas/{model}")
     found = {name: _plain(schema) for name, schema in shared["$defs"].items()}
-    # A reader does not see the fields of a state that are not in its JSON.
+    # Leave out the fields of a state that are not in its JSON.
     sent = orjson.loads(JobState(_JOB).encode())
     state = found["JobState"]
-    # The JSON keeps the name that the version before reads (job/state.py).
+    # The JSON keeps the name that the previous version reads (job/state.py).
     named = {"pending_notifications": "owed"}
     renamed = {named.get(name, name): about for name, about in state["properties"].items()}
     state["properties"] = {name: about for name, about in renamed.items() if name in sent}
@@ -155,7 +156,7 @@ def asyncapi() -> Json:
         "info": {
             "title": "Shardline's topics",
             "version": __version__,
-            "description": "What travels through Kafka. KAFKA_TOPIC_PREFIX precedes each name.",
+            "description": "The topics and their messages. KAFKA_TOPIC_PREFIX precedes each name.",
         },
         "defaultContentType": "application/json",
         "channels": {topic.title: _channel(topic) for topic in TOPICS},
@@ -217,7 +218,7 @@ def _configuration(spec: TopicSpec) -> Json:
 
 
 def topics_page() -> str:
-    """Return docs/topics.md: the same for people."""
+    """Return docs/topics.md: the description of the topics for people."""
     specs, described = topic_specs(), schemas()
     parts = []
     for topic in TOPICS:

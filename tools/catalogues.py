@@ -5,7 +5,7 @@ from shardline_common.telemetry.metrics import CATALOGUE
 
 
 def metrics_reference() -> str:
-    """The metrics."""
+    """Return the table of metrics."""
     lines = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
     for name, item in CATALOGUE.items():
         labels = ", ".join((("dataset_job",) if item.per_job else ()) + item.labels)
@@ -14,10 +14,10 @@ def metrics_reference() -> str:
 
 
 def settings_reference() -> str:
-    """The settings."""
+    """Return the table of settings."""
     lines = ["| environment | shardline.toml | default | meaning |", "|---|---|---|---|"]
     for name, info in Settings.model_fields.items():
-        names = ", ".join(f"`{one}`" for one in names_of(name))
+        names = ", ".join(f"`{variable}`" for variable in names_of(name))
         secret = is_secret(name)
         if secret:
             names += f", `{names_of(name)[0]}_FILE`"

@@ -26,7 +26,7 @@ def shardline(folder: Path, *arguments: str) -> bytes:
     """
     print_message(f"$ shardline {' '.join(arguments)}")
     command = [sys.executable, "-m", "shardline", *arguments]
-    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, check=False)  # noqa: S603 - our own program
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, check=False)  # noqa: S603 - Shardline itself
     if done.returncode:
         sys.exit(done.returncode)
     return done.stdout

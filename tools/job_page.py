@@ -1,4 +1,4 @@
-"""docs/job.md: three whole jobs, then each field of a job message with its sentence and an example."""
+"""docs/job.md: three complete jobs, then each field of a job message with a sentence and an example."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -45,7 +45,7 @@ _BOUNDS = (
     ("minLength", "maxLength", " characters"),
     ("minItems", "maxItems", " items"),
 )
-# JSON has no larger integers: no limit that a reader needs to know.
+# The largest integer of JSON. As a limit it is not shown.
 _UNBOUNDED = 1 << 53
 WHOLE_JOBS = (
     (
@@ -108,7 +108,7 @@ to eight workers share the job.""",
 
 
 def job_page(schemas: Mapping[str, Json]) -> str:
-    """The whole jobs, then the fields part by part."""
+    """Return the complete jobs, then the tables of fields."""
     jobs = [f"### {title}\n\n{wrapped(text)}\n\n```json\n{job}\n```\n" for title, text, job in WHOLE_JOBS]
     parts = [_part(model, schemas) for model in MODELS]
     return "\n".join(["## Whole jobs\n", *jobs, *parts])
@@ -138,13 +138,13 @@ def _values(model: type[BaseModel], name: str, schema: Json, schemas: Mapping[st
 
 def _limits(schema: Json) -> Iterator[str]:
     for low, high, unit in _BOUNDS:
-        least, most = schema.get(low), schema.get(high)
-        if least is not None and most not in (None, _UNBOUNDED):
-            yield f"{least:,} to {most:,}{unit}"
-        elif least is not None:
-            yield f"at least {least:,}{unit}"
-        elif most is not None:
-            yield f"at most {most:,}{unit}"
+        minimum, maximum = schema.get(low), schema.get(high)
+        if minimum is not None and maximum not in (None, _UNBOUNDED):
+            yield f"{minimum:,} to {maximum:,}{unit}"
+        elif minimum is not None:
+            yield f"at least {minimum:,}{unit}"
+        elif maximum is not None:
+            yield f"at most {maximum:,}{unit}"
     if "pattern" in schema:
         yield f"matches `{schema['pattern']}`"
 

@@ -1,4 +1,4 @@
-"""The generated pages of docs/: made from the code, checked by a test, never edited by hand."""
+"""The generated pages of docs/. They are made from the code, and a test checks that they are current."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Schemas as tables for people."""
+"""JSON Schemas as tables of Markdown."""
 
 import re
 import textwrap
@@ -28,7 +28,7 @@ def wrapped(text: str) -> str:
 
 
 def _paragraphs(text: str) -> str:
-    # Words that are joined by one blank or one line end; items of a list begin a new line.
+    # Join words that are separated by one blank or one line end. Items of a list begin a new line.
     return re.sub(r"\S+(?:[ \n](?!\n|- )\S+)*", lambda found: "\n".join(_filled(found[0])), text)
 
 

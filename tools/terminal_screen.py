@@ -1,4 +1,4 @@
-"""What a terminal shows after a program has written to it, as lines with their colours."""
+"""The screen of a terminal after a program has written to it, as lines with their colours."""
 
 import re
 
@@ -8,10 +8,10 @@ _TOKEN = re.compile(r"\x1b\[(?P<arguments>[?0-9;]*)(?P<command>[A-Za-z])|\r?\n|\
 def shown_lines(written: str) -> list[str]:
     """Replay what a program wrote and return the lines of the screen, colour sequences included.
 
-    Knows what Rich writes: text, colours, line ends, cursor up, erase line, show and hide the cursor.
+    Supports the sequences of Rich: text, colours, line ends, cursor up, erase line, show and hide the cursor.
 
     Raises:
-        ValueError: a control sequence is not one of these.
+        ValueError: another control sequence was written.
     """
     lines, row, returned = [""], 0, False
     for token in _TOKEN.finditer(written):

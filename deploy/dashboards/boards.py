@@ -1,4 +1,4 @@
-"""All dashboards, and where their JSON stands."""
+"""The list of dashboards, and the folder of their JSON."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ from deploy.dashboards.gateway import GATEWAY
 from deploy.dashboards.grafana import render
 from deploy.dashboards.job import JOB
 
-BOARDS = (FLEET, JOB, GATEWAY)
+DASHBOARDS = (FLEET, JOB, GATEWAY)
 FOLDER = Path(__file__).parent.parent / "grafana"
 
 
 def dashboards() -> dict[str, str]:
-    """File name → text of every dashboard."""
-    return {f"{board.uid}.json": render(board) for board in BOARDS}
+    """The JSON of every dashboard, by file name."""
+    return {f"{spec.uid}.json": render(spec) for spec in DASHBOARDS}

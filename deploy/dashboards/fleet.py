@@ -1,4 +1,4 @@
-"""The fleet: all producers and workers together."""
+"""The dashboard of the fleet: all producers and workers together."""
 
 from deploy.dashboards.model import (
     BYTES,
@@ -7,15 +7,15 @@ from deploy.dashboards.model import (
     RATE,
     SECONDS,
     SHARE,
-    Board,
-    Figure,
-    Look,
+    DashboardSpec,
+    PanelKind,
+    PanelSpec,
     quantile,
     rate,
 )
 
-# Memory and CPU are metrics of every process; only ours say their version.
-_OURS = "and on (instance, job) shardline_build_info"
+# Memory and CPU are metrics of every process that Prometheus scrapes; only Shardline's have build_info.
+_SHARDLINE_ONLY = "and on (instance, job) shardline_build_info"
 
 
 def _webhooks(outcome: str) -> str:
@@ -23,32 +23,32 @@ def _webhooks(outcome: str) -> str:
 
 
 _NOW = (
-    Figure(
+    PanelSpec(
         "Active jobs",
         "Jobs that are queued, running or completing.",
         {"{{state}}": 'sum by (state) (shardline_jobs{state=~"queued|running|completing"})'},
-        look=Look.FIGURES,
+        kind=PanelKind.FIGURES,
     ),
-    Figure(
+    PanelSpec(
         "Attempts that ended",
         "In the time shown, by how they ended.",
         {"{{ending}}": "sum by (ending) (round(increase(shardline_attempts_ended_total[$__range])))"},
-        look=Look.FIGURES,
+        kind=PanelKind.FIGURES,
         alert="ShardlineJobFailed",
     ),
-    Figure(
+    PanelSpec(
         "Alerts",
         "Alerts that fire now. A click leads to the runbook.",
         {
             "alerts": "sum by (alertname, severity, dataset_job, instance) "
             '(ALERTS{alertname=~"Shardline.*", alertstate="firing"})'
         },
-        look=Look.TABLE,
+        kind=PanelKind.TABLE,
         floor=None,
     ),
 )
 _THROUGHPUT = (
-    Figure(
+    PanelSpec(
         "Documents",
         "Messages sent by producers, read by workers, and rows in committed shards.",
         {
@@ -59,7 +59,7 @@ _THROUGHPUT = (
         DOCUMENTS,
         width=12,
     ),
-    Figure(
+    PanelSpec(
         "Bytes committed",
         "Uncompressed bytes of rows in committed shards. It grows in steps, a whole shard each.",
         {"rows committed": rate("shardline_bytes_written_total")},
@@ -68,22 +68,22 @@ _THROUGHPUT = (
     ),
 )
 _LAG = (
-    Figure(
+    PanelSpec(
         "Lag",
-        "Messages produced that no chain holds yet. Open segments are among them.",
+        "Messages produced that are in no chain yet. Those of open segments are included.",
         {"{{dataset_job}}": "sum by (dataset_job) (shardline_lag_documents)"},
         by_job=True,
     ),
-    Figure(
+    PanelSpec(
         "Age of the lag",
-        "Age of the oldest message that no chain holds yet.",
+        "Age of the oldest message that is in no chain yet.",
         {"{{dataset_job}}": "max by (dataset_job) (shardline_lag_seconds)"},
         SECONDS,
         by_job=True,
     ),
-    Figure(
+    PanelSpec(
         "Backlog",
-        "Share of what a job's topic may hold that no chain holds yet. At 100 % its producer waits.",
+        "Messages of a job in no chain yet, as a share of the topic's limit. At 100 % its producer waits.",
         {"{{dataset_job}}": "max by (dataset_job) (shardline_backlog_ratio)"},
         SHARE,
         warn=0.8,
@@ -93,14 +93,14 @@ _LAG = (
     ),
 )
 _LEFT_OUT = (
-    Figure(
+    PanelSpec(
         "Rejections",
         "Documents that the filters dropped, by reason.",
         {"{{reason}}": rate("shardline_documents_rejected_total", "reason")},
         DOCUMENTS,
         width=12,
     ),
-    Figure(
+    PanelSpec(
         "Dead letters",
         "Dead letters sent in the last 15 minutes, of documents and of job messages.",
         {"{{of}}": "sum by (of) (round(increase(shardline_dead_letters_sent_total[15m])))"},
@@ -110,7 +110,7 @@ _LEFT_OUT = (
     ),
 )
 _SHARDS = (
-    Figure(
+    PanelSpec(
         "Shard size",
         "Uncompressed bytes of committed shards.",
         {
@@ -119,7 +119,7 @@ _SHARDS = (
         },
         BYTES,
     ),
-    Figure(
+    PanelSpec(
         "Put latency",
         "Time of a shard's put, with its retries.",
         {
@@ -129,7 +129,7 @@ _SHARDS = (
         SECONDS,
         warn=30,
     ),
-    Figure(
+    PanelSpec(
         "Transaction latency",
         "Time of a Kafka transaction: documents and their checkpoint.",
         {
@@ -141,7 +141,7 @@ _SHARDS = (
     ),
 )
 _ERRORS = (
-    Figure(
+    PanelSpec(
         "Errors of the store",
         "Failed requests to the object store, which are retried.",
         {"{{dataset_job}}": rate("shardline_store_errors_total", "dataset_job")},
@@ -151,9 +151,9 @@ _ERRORS = (
         alert="ShardlineStoreRefuses",
         by_job=True,
     ),
-    Figure(
+    PanelSpec(
         "Failing retries",
-        "Seconds that the longest failing retry of a process lasts.",
+        "Seconds for which the longest failing call of a process has been retried.",
         {"{{instance}}": "shardline_in_vain_seconds"},
         SECONDS,
         width=6,
@@ -161,8 +161,8 @@ _ERRORS = (
         bad=300,
         alert="ShardlineStoreRefuses",
     ),
-    Figure(
-        "Crashes and lost answers",
+    PanelSpec(
+        "Crashes and lost responses",
         "Messages read again, and creates that found their own object. Harmless; many are a sign of crashes.",
         {
             "replayed": rate("shardline_records_replayed_total"),
@@ -170,7 +170,7 @@ _ERRORS = (
         },
         width=6,
     ),
-    Figure(
+    PanelSpec(
         "Notifications given up",
         "Attempts of the webhook in the last 15 minutes that failed, and notifications that were given up.",
         {
@@ -183,9 +183,9 @@ _ERRORS = (
     ),
 )
 _SOURCES = (
-    Figure(
+    PanelSpec(
         "Waiting for the source",
-        "For how long a source has been asked without an answer, failed tries included.",
+        "Time since the oldest request to a source without a response, failed attempts included.",
         {"{{dataset_job}}": "max by (dataset_job) (shardline_source_wait_seconds)"},
         SECONDS,
         warn=60,
@@ -193,7 +193,7 @@ _SOURCES = (
         alert="ShardlineSourceSlow",
         by_job=True,
     ),
-    Figure(
+    PanelSpec(
         "Time of a batch",
         "Time that a source took for a batch.",
         {
@@ -204,9 +204,9 @@ _SOURCES = (
         warn=30,
         alert="ShardlineSourceSlow",
     ),
-    Figure(
+    PanelSpec(
         "Age of the last checkpoint",
-        "Of jobs that have documents left to send.",
+        "For jobs that have documents left to send.",
         {"{{dataset_job}}": "time() - max by (dataset_job) (shardline_checkpoint_timestamp_seconds)"},
         SECONDS,
         warn=300,
@@ -216,22 +216,22 @@ _SOURCES = (
     ),
 )
 _PROCESSES = (
-    Figure(
+    PanelSpec(
         "Memory",
         "Resident memory of each process.",
-        {"{{job}} {{instance}}": f"process_resident_memory_bytes {_OURS}"},
+        {"{{job}} {{instance}}": f"process_resident_memory_bytes {_SHARDLINE_ONLY}"},
         BYTES,
         width=6,
     ),
-    Figure(
+    PanelSpec(
         "CPU",
         "Cores that each process uses.",
-        {"{{job}} {{instance}}": f"rate(process_cpu_seconds_total[{RATE}]) {_OURS}"},
+        {"{{job}} {{instance}}": f"rate(process_cpu_seconds_total[{RATE}]) {_SHARDLINE_ONLY}"},
         width=6,
     ),
-    Figure(
+    PanelSpec(
         "Spool",
-        "What open segments have reserved, and what of it is written.",
+        "Bytes that open segments have reserved, and bytes that they have written.",
         {
             "reserved": "sum (shardline_spool_bytes)",
             "written": "sum (shardline_spool_written_bytes)",
@@ -239,9 +239,9 @@ _PROCESSES = (
         BYTES,
         width=6,
     ),
-    Figure(
+    PanelSpec(
         "Room for the spool",
-        "Of each worker: free disk and what its spool has written, less what the spool may take.",
+        "For each worker: free bytes of the disk plus bytes written by the spool, less the spool's limit.",
         {
             "{{instance}}": "shardline_spool_disk_free_bytes + shardline_spool_written_bytes "
             "- (shardline_spool_limit_bytes > 0)"
@@ -253,15 +253,15 @@ _PROCESSES = (
     ),
 )
 
-FLEET = Board(
+FLEET = DashboardSpec(
     "shardline-fleet",
     "Shardline: fleet",
-    "All producers and workers: throughput, lag, errors, what is left out.",
+    "All producers and workers: throughput, lag, errors, rejections and dead letters.",
     (
         ("Now", _NOW),
         ("Throughput", _THROUGHPUT),
         ("Lag", _LAG),
-        ("What is left out", _LEFT_OUT),
+        ("Rejections and dead letters", _LEFT_OUT),
         ("Sources", _SOURCES),
         ("Shards", _SHARDS),
         ("Errors", _ERRORS),

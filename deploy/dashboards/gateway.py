@@ -1,20 +1,30 @@
-"""The HTTP gateway."""
+"""The dashboard of the HTTP gateway."""
 
-from deploy.dashboards.model import BYTES, RATE, SECONDS, SHARE, Board, Figure, Look, quantile, rate
+from deploy.dashboards.model import (
+    BYTES,
+    RATE,
+    SECONDS,
+    SHARE,
+    DashboardSpec,
+    PanelKind,
+    PanelSpec,
+    quantile,
+    rate,
+)
 
 _REQUESTS = "shardline_gateway_requests_total"
-_OURS = "and on (instance, job) shardline_gateway_requests_total"
+_SHARDLINE_ONLY = "and on (instance, job) shardline_gateway_requests_total"
 
 _TRAFFIC = (
-    Figure(
+    PanelSpec(
         "Requests",
-        "Requests by the status of their answer; 0 is a client that left before one.",
+        "Requests by the status of their response; 0: the client disconnected before it.",
         {"{{status}}": rate(_REQUESTS, "status")},
         "reqps",
     ),
-    Figure(
+    PanelSpec(
         "Errors",
-        "Share of the requests whose answer was a 5xx.",
+        "Share of the requests whose response was a 5xx.",
         {
             "5xx": f'(sum (rate({_REQUESTS}{{status=~"5.."}}[{RATE}])) or vector(0)) '
             f"/ sum (rate({_REQUESTS}[{RATE}]))"
@@ -23,8 +33,8 @@ _TRAFFIC = (
         warn=0.01,
         bad=0.05,
     ),
-    Figure(
-        "Time until an answer begins",
+    PanelSpec(
+        "Time until a response begins",
         "Of all routes together.",
         {
             "median": quantile(0.5, "shardline_gateway_answer_seconds"),
@@ -37,16 +47,16 @@ _TRAFFIC = (
     ),
 )
 _ROUTES = (
-    Figure(
+    PanelSpec(
         "Requests by route",
-        "Answers that began, by route.",
+        "Responses that began, by route.",
         {"{{route}}": rate("shardline_gateway_answer_seconds_count", "route")},
         "reqps",
         width=12,
     ),
-    Figure(
+    PanelSpec(
         "Slow routes",
-        "95 % of the answers of a route begin within this time.",
+        "95 % of the responses of a route begin within this time.",
         {"{{route}}": quantile(0.95, "shardline_gateway_answer_seconds", "route")},
         SECONDS,
         width=12,
@@ -55,18 +65,18 @@ _ROUTES = (
     ),
 )
 _STREAMS = (
-    Figure(
+    PanelSpec(
         "Streams open",
         "Streams of rows, and of events.",
         {"{{kind}}": "sum by (kind) (shardline_gateway_streams_open)"},
     ),
-    Figure(
+    PanelSpec(
         "Streams that ended",
-        "In the time shown, by how (docs/http.md).",
+        "In the time shown, by outcome (docs/http.md).",
         {"{{outcome}}": "sum by (outcome) (round(increase(shardline_gateway_streams_total[$__range])))"},
-        look=Look.FIGURES,
+        kind=PanelKind.FIGURES,
     ),
-    Figure(
+    PanelSpec(
         "Rows streamed",
         "Rows of streams that ended.",
         {"rows": rate("shardline_gateway_rows_total")},
@@ -74,23 +84,23 @@ _STREAMS = (
     ),
 )
 _PROCESSES = (
-    Figure(
+    PanelSpec(
         "Memory",
         "Resident memory of each gateway.",
-        {"{{instance}}": f"process_resident_memory_bytes {_OURS}"},
+        {"{{instance}}": f"process_resident_memory_bytes {_SHARDLINE_ONLY}"},
         BYTES,
         width=12,
     ),
-    Figure(
+    PanelSpec(
         "CPU",
         "Cores that each gateway uses; one process uses one at most.",
-        {"{{instance}}": f"rate(process_cpu_seconds_total[{RATE}]) {_OURS}"},
+        {"{{instance}}": f"rate(process_cpu_seconds_total[{RATE}]) {_SHARDLINE_ONLY}"},
         width=12,
         warn=0.8,
     ),
 )
 
-GATEWAY = Board(
+GATEWAY = DashboardSpec(
     "shardline-gateway",
     "Shardline: gateway",
     "The HTTP gateway: requests, errors, latency, streams.",

@@ -1,4 +1,4 @@
-"""From boards to Grafana's JSON, by Grafana's own builders."""
+"""Renders dashboards as Grafana's JSON, with Grafana's own builders."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from grafana_foundation_sdk.models import common as options
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from deploy.dashboards.model import Board, Figure, Look
+from deploy.dashboards.model import DashboardSpec, PanelKind, PanelSpec
 
 Panel = timeseries.Panel | stat.Panel | bargauge.Panel | table.Panel
 
@@ -21,15 +21,15 @@ _JOB_LINK = (
     "/d/shardline-job?${datasource:queryparam}&${runbooks:queryparam}"
     "&var-dataset_job=${__field.labels.dataset_job}&${__url_time_range}"
 )
-_HEIGHTS = {Look.LINES: 8, Look.FIGURES: 5, Look.BARS: 8, Look.TABLE: 5}
+_HEIGHTS = {PanelKind.LINES: 8, PanelKind.FIGURES: 5, PanelKind.BARS: 8, PanelKind.TABLE: 5}
 
 
-def render(board: Board) -> str:
-    """The dashboard as Grafana reads it, keys sorted, so that it changes only with its content."""
+def render(spec: DashboardSpec) -> str:
+    """The dashboard as Grafana reads it. Keys are sorted, so the text changes only with its content."""
     builder = (
-        dashboard.Dashboard(board.title)
-        .uid(board.uid)
-        .description(board.meaning)
+        dashboard.Dashboard(spec.title)
+        .uid(spec.uid)
+        .description(spec.meaning)
         .tags(["shardline"])
         .timezone("browser")
         .tooltip(model.DashboardCursorSync.CROSSHAIR)
@@ -42,23 +42,23 @@ def render(board: Board) -> str:
             .keep_time(keep_time=True)
         )
         .link(_link("Runbooks", "${runbooks}"))
-        .variables(_variables(board))
+        .variables(_variables(spec))
     )
     numbers = count(1)
-    for title, figures in board.rows:
+    for title, panel_specs in spec.rows:
         builder.with_row(dashboard.Row(title).id(next(numbers)))
-        height = max(_HEIGHTS[figure.look] for figure in figures)
-        for figure in figures:
-            builder.with_panel(_panel(figure).height(height).id(next(numbers)))
+        height = max(_HEIGHTS[panel_spec.kind] for panel_spec in panel_specs)
+        for panel_spec in panel_specs:
+            builder.with_panel(_panel(panel_spec).height(height).id(next(numbers)))
     return json.dumps(builder.build(), cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
 
 
-def _variables(board: Board) -> list[Builder[model.VariableModel]]:
+def _variables(spec: DashboardSpec) -> list[Builder[model.VariableModel]]:
     found: list[Builder[model.VariableModel]] = [
         dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"),
         dashboard.TextBoxVariable("runbooks").label("Runbooks").default_value(_RUNBOOKS),
     ]
-    if board.job:
+    if spec.job:
         found.append(
             dashboard.QueryVariable("dataset_job")
             .label("Job")
@@ -70,39 +70,39 @@ def _variables(board: Board) -> list[Builder[model.VariableModel]]:
     return found
 
 
-def _panel(figure: Figure) -> Panel:
-    panel: Panel = _LOOKS[figure.look]()
-    panel.title(figure.title).description(figure.meaning).datasource(DATASOURCE).unit(figure.unit)
-    panel.span(figure.width).thresholds(_thresholds(figure))
-    for number, (legend, query) in enumerate(figure.queries.items()):
-        panel.with_target(_query(chr(ord("A") + number), legend, query, figure.look))
-    if figure.floor is not None:
-        panel.min(figure.floor)
-    if figure.ceiling is not None:
-        panel.max(figure.ceiling)
-    if figure.alert is not None:
-        panel.links([_link(f"Runbook: {figure.alert}", f"${{runbooks}}/{figure.alert}")])
-    if figure.by_job:
+def _panel(panel_spec: PanelSpec) -> Panel:
+    panel: Panel = _PANELS[panel_spec.kind]()
+    panel.title(panel_spec.title).description(panel_spec.meaning).datasource(DATASOURCE).unit(panel_spec.unit)
+    panel.span(panel_spec.width).thresholds(_thresholds(panel_spec))
+    for number, (legend, query) in enumerate(panel_spec.queries.items()):
+        panel.with_target(_query(chr(ord("A") + number), legend, query, panel_spec.kind))
+    if panel_spec.floor is not None:
+        panel.min(panel_spec.floor)
+    if panel_spec.ceiling is not None:
+        panel.max(panel_spec.ceiling)
+    if panel_spec.alert is not None:
+        panel.links([_link(f"Runbook: {panel_spec.alert}", f"${{runbooks}}/{panel_spec.alert}")])
+    if panel_spec.by_job:
         panel.data_links([_link("This job", _JOB_LINK, blank=False)])
-    if figure.look is Look.TABLE:
+    if panel_spec.kind is PanelKind.TABLE:
         panel.data_links([_link("Runbook", "${runbooks}/${__data.fields.alertname}")])
-    if isinstance(panel, timeseries.Panel) and (figure.warn is not None or figure.bad is not None):
+    if isinstance(panel, timeseries.Panel) and (panel_spec.warn is not None or panel_spec.bad is not None):
         panel.thresholds_style(
             common.GraphThresholdsStyleConfig().mode(options.GraphTresholdsStyleMode.DASHED)
         )
     return panel
 
 
-def _query(name: str, legend: str, query: str, look: Look) -> prometheus.Dataquery:
+def _query(name: str, legend: str, query: str, kind: PanelKind) -> prometheus.Dataquery:
     found = prometheus.Dataquery().ref_id(name).expr(query).legend_format(legend)
-    if look is Look.TABLE:
+    if kind is PanelKind.TABLE:
         return found.instant().format(PromQueryFormat.TABLE)
-    return found.instant() if look is Look.BARS else found.range()
+    return found.instant() if kind is PanelKind.BARS else found.range()
 
 
-def _thresholds(figure: Figure) -> dashboard.ThresholdsConfig:
+def _thresholds(panel_spec: PanelSpec) -> dashboard.ThresholdsConfig:
     steps = [model.Threshold(value=None, color="green")]
-    for value, color in ((figure.warn, "yellow"), (figure.bad, "red")):
+    for value, color in ((panel_spec.warn, "yellow"), (panel_spec.bad, "red")):
         if value is not None:
             steps.append(model.Threshold(value=value, color=color))
     return dashboard.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(steps)
@@ -147,9 +147,9 @@ def _bars() -> bargauge.Panel:
     )
 
 
-_LOOKS: dict[Look, Callable[[], Panel]] = {
-    Look.LINES: _lines,
-    Look.FIGURES: _figures,
-    Look.BARS: _bars,
-    Look.TABLE: table.Panel,
+_PANELS: dict[PanelKind, Callable[[], Panel]] = {
+    PanelKind.LINES: _lines,
+    PanelKind.FIGURES: _figures,
+    PanelKind.BARS: _bars,
+    PanelKind.TABLE: table.Panel,
 }

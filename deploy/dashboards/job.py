@@ -1,69 +1,69 @@
-"""One job, while it is active."""
+"""The dashboard of one active job."""
 
 from deploy.dashboards.model import (
     BYTES,
     DOCUMENTS,
     SECONDS,
     SHARE,
-    Board,
-    Figure,
-    Look,
+    DashboardSpec,
+    PanelKind,
+    PanelSpec,
     quantile,
     rate,
 )
 
 _JOB = '{dataset_job="$dataset_job"}'
 
-_STANDING = (
-    Figure(
+_STATUS = (
+    PanelSpec(
         "Progress",
         "Share of the job that is done: read from the source and held by the chains.",
         {"done": f"max (shardline_job_progress_ratio{_JOB})"},
         SHARE,
-        Look.FIGURES,
+        PanelKind.FIGURES,
         width=4,
         ceiling=1,
     ),
-    Figure(
+    PanelSpec(
         "Time left",
-        "At the rate since the producer took the job up.",
+        "At the rate since this producer runs the job.",
         {"left": f"max (shardline_job_eta_seconds{_JOB})"},
         SECONDS,
-        Look.FIGURES,
+        PanelKind.FIGURES,
         width=4,
     ),
-    Figure(
+    PanelSpec(
         "Lag",
-        "Messages produced that no chain holds yet.",
+        "Messages produced that are in no chain yet.",
         {"lag": f"sum (shardline_lag_documents{_JOB})"},
-        look=Look.FIGURES,
+        kind=PanelKind.FIGURES,
         width=4,
     ),
-    Figure(
+    PanelSpec(
         "Age of the lag",
-        "Age of the oldest message that no chain holds yet.",
+        "Age of the oldest message that is in no chain yet.",
         {"age": f"max (shardline_lag_seconds{_JOB})"},
         SECONDS,
-        Look.FIGURES,
+        PanelKind.FIGURES,
         width=4,
     ),
-    Figure(
+    PanelSpec(
         "Without progress",
-        "Since when nothing of an unfinished job was sent or committed.",
+        "Time since something of this unfinished job was sent or committed.",
         {"still": f"max (shardline_job_stalled_seconds{_JOB})"},
         SECONDS,
-        Look.FIGURES,
+        PanelKind.FIGURES,
         width=4,
         warn=300,
         bad=600,
         alert="ShardlineNoProgress",
     ),
-    Figure(
+    PanelSpec(
         "Backlog",
-        "Share of what the job's topic may hold that no chain holds yet.",
+        "Messages in the job's topic that are in no chain yet, as a share of their limit.",
         {"waiting": f"max (shardline_backlog_ratio{_JOB})"},
         SHARE,
-        Look.FIGURES,
+        PanelKind.FIGURES,
         width=4,
         warn=0.8,
         bad=0.95,
@@ -71,20 +71,20 @@ _STANDING = (
     ),
 )
 _FUNNEL = (
-    Figure(
+    PanelSpec(
         "From source to dataset",
-        "What became of the messages, over all attempts, as far as the chains hold them.",
+        "Messages produced, kept, rejected and dead, over all attempts, as counted by the chains.",
         {"{{stage}}": f"sort_desc (max by (stage) (shardline_job_documents{_JOB}))"},
-        look=Look.BARS,
+        kind=PanelKind.BARS,
     ),
-    Figure(
+    PanelSpec(
         "Progress over time",
         "Share of the job that is done.",
         {"done": f"max (shardline_job_progress_ratio{_JOB})"},
         SHARE,
         ceiling=1,
     ),
-    Figure(
+    PanelSpec(
         "Documents",
         "Messages sent and read, and rows in committed shards.",
         {
@@ -96,15 +96,15 @@ _FUNNEL = (
     ),
 )
 _PARTITIONS = (
-    Figure(
+    PanelSpec(
         "Slowest partition",
         "Number of the partition with the most lag; -1 when none lags.",
         {"partition": f"max (shardline_slowest_partition{_JOB})"},
         floor=None,
     ),
-    Figure(
+    PanelSpec(
         "Lag of the slowest partition",
-        "Beside the lag of all partitions together: the nearer, the more hangs on this one.",
+        "Compared with the lag of all partitions. If both are equal, only this partition delays the job.",
         {
             "slowest": f"max (shardline_slowest_partition_lag_documents{_JOB})",
             "all": f"sum (shardline_lag_documents{_JOB})",
@@ -113,13 +113,13 @@ _PARTITIONS = (
     ),
 )
 _LEFT_OUT = (
-    Figure(
+    PanelSpec(
         "Rejections",
-        "Documents that the filters dropped since the workers took the job up, by reason.",
+        "Documents that the filters dropped since these workers joined the job, by reason.",
         {"{{reason}}": f"sum by (reason) (shardline_documents_rejected_total{_JOB})"},
         width=12,
     ),
-    Figure(
+    PanelSpec(
         "Dead letters",
         "Documents that could not be rows, over all attempts.",
         {"dead": 'max (shardline_job_documents{dataset_job="$dataset_job", stage="dead"})'},
@@ -129,16 +129,16 @@ _LEFT_OUT = (
     ),
 )
 _SOURCE = (
-    Figure(
+    PanelSpec(
         "Waiting for the source",
-        "For how long the source has been asked without an answer, failed tries included.",
+        "Time since the oldest request to the source without a response, failed attempts included.",
         {"waiting": f"max (shardline_source_wait_seconds{_JOB})"},
         SECONDS,
         warn=60,
         bad=120,
         alert="ShardlineSourceSlow",
     ),
-    Figure(
+    PanelSpec(
         "Time of a batch",
         "Time that the source took for a batch.",
         {
@@ -149,7 +149,7 @@ _SOURCE = (
         warn=30,
         alert="ShardlineSourceSlow",
     ),
-    Figure(
+    PanelSpec(
         "Age of the last checkpoint",
         "Only while documents are still being sent.",
         {"age": f"time() - max (shardline_checkpoint_timestamp_seconds{_JOB})"},
@@ -160,13 +160,13 @@ _SOURCE = (
     ),
 )
 _SHARDS = (
-    Figure(
+    PanelSpec(
         "Shard size",
         "Uncompressed bytes of committed shards.",
         {"median": quantile(0.5, "shardline_shard_bytes", where=_JOB)},
         BYTES,
     ),
-    Figure(
+    PanelSpec(
         "Put latency",
         "Time of a shard's put, with its retries.",
         {
@@ -176,7 +176,7 @@ _SHARDS = (
         SECONDS,
         warn=30,
     ),
-    Figure(
+    PanelSpec(
         "Errors of the store",
         "Failed requests to the object store, which are retried.",
         {"errors": rate("shardline_store_errors_total", where=_JOB)},
@@ -186,15 +186,15 @@ _SHARDS = (
     ),
 )
 
-JOB = Board(
+JOB = DashboardSpec(
     "shardline-job",
     "Shardline: one job",
-    "One active job: progress, what became of its documents, what it waits for.",
+    "One active job: progress, counts of its documents, source, shards.",
     (
-        ("Where it stands", _STANDING),
+        ("Status", _STATUS),
         ("Flow", _FUNNEL),
         ("Partitions", _PARTITIONS),
-        ("What is left out", _LEFT_OUT),
+        ("Rejections and dead letters", _LEFT_OUT),
         ("Source", _SOURCE),
         ("Shards", _SHARDS),
     ),

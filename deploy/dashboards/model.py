@@ -1,4 +1,4 @@
-"""What a dashboard says, without how Grafana stores it."""
+"""Dashboards and panels, independent of Grafana's format."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ DOCUMENTS = "suffix: documents/s"
 COUNT, SECONDS, BYTES, BYTES_PER_SECOND, SHARE = "short", "s", "bytes", "binBps", "percentunit"
 
 
-class Look(Enum):
+class PanelKind(Enum):
     """How a panel shows its values."""
 
     LINES = "lines"
@@ -19,19 +19,19 @@ class Look(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class PanelSpec:
     """One panel: legend → query, in one unit.
 
-    `warn` and `bad`: values from which on it is yellow, and red. `alert` names the rule, and so the runbook,
-    that watches the same; `floor` and `ceiling` are the axis' ends; with `by_job` each line leads to
-    its job's dashboard.
+    `warn` and `bad`: the values from which on it is yellow, and red. `alert` names the alert on the same
+    value, and so its runbook. `floor` and `ceiling` are the ends of the axis. With `by_job` each line links
+    to the dashboard of its job.
     """
 
     title: str
     meaning: str
     queries: Mapping[str, str]
     unit: str = COUNT
-    look: Look = Look.LINES
+    kind: PanelKind = PanelKind.LINES
     width: int = 8
     warn: float | None = None
     bad: float | None = None
@@ -42,13 +42,13 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Board:
-    """One dashboard: rows of figures. `job` gives it a list of jobs to choose from."""
+class DashboardSpec:
+    """One dashboard: rows of panels. With `job` it has a list of jobs to choose from."""
 
     uid: str
     title: str
     meaning: str
-    rows: Sequence[tuple[str, Sequence[Figure]]]
+    rows: Sequence[tuple[str, Sequence[PanelSpec]]]
     job: bool = False
 
 

@@ -1,1 +1,1 @@
-"""Kafka and SeaweedFS for development and tests, without Docker."""
+"""The services for development and tests, without Docker: Kafka, SeaweedFS, PostgreSQL and others."""

@@ -37,6 +37,6 @@ def _installed() -> str:
     helm = shutil.which("helm")
     if helm is None:
         raise ServiceError(
-            "Helm 3 is not there. `make install` brings it on Linux on x86-64; elsewhere install it yourself."
+            "Helm 3 is not installed. `make install` installs it on Linux on x86-64; elsewhere install it."
         )
     return helm

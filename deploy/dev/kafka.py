@@ -39,7 +39,7 @@ class Kafka(Service):
         kafka_jars()
 
     def command(self, ports: Mapping[str, int]) -> list[str]:
-        """Write the configuration, format the storage at the first start."""
+        """Write the configuration, and format the storage at the first start."""
         config = self.folder / "server.properties"
         lines = _properties((HERE / "server.properties").read_text())
         lines |= _addresses(self.folder / "data", ports)
@@ -69,15 +69,15 @@ class Kafka(Service):
         """Change the settings before each start; for subclasses."""
 
     def format_options(self) -> list[str]:
-        """More options of the storage's formatting."""
+        """Further options for formatting the storage; for subclasses."""
         return []
 
     def java_options(self) -> list[str]:
-        """More options of Java."""
+        """Further options of Java; for subclasses."""
         return []
 
     def answers(self, ports: Mapping[str, int]) -> bool:
-        """Whether the broker's metadata name a live broker."""
+        """Whether the broker's metadata has a live broker."""
         try:
             with socket.create_connection((HOST, ports["broker"]), timeout=2.0) as connection:
                 request = _FRAME.pack(14, 3, 1, 0, -1) + (0).to_bytes(4, "big")

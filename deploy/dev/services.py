@@ -2,7 +2,7 @@
 
 Everything lives in one state folder (`.run`, or `--state`): data, logs, and per service the process
 and the ports. `up` prints the environment that the program and the tests read, and writes it to
-`<state>/env`. An address that is set in the environment already is used as it is.
+`<state>/env`. If the environment has an address already, that service is used and none is started.
 """
 
 import argparse
@@ -25,7 +25,7 @@ _VARIABLES = (
 
 
 class Services:
-    """Both services of a state folder, and the addresses given from outside in their place."""
+    """Both services of a state folder. An address in the environment replaces a service."""
 
     def __init__(self, state: Path, given: Mapping[str, str]) -> None:
         self._state = state
@@ -36,28 +36,28 @@ class Services:
 
     @property
     def started_here(self) -> list[Service]:
-        """The services that no address from outside replaces."""
+        """The services that no address in the environment replaces."""
         kafka: list[Service] = [] if "KAFKA_BOOTSTRAP_SERVERS" in self._given else [self.kafka]
         return kafka if "S3_ENDPOINT_URL" in self._given else [*kafka, self.seaweed]
 
     def up(self) -> dict[str, str]:
-        """Start what does not run; the environment that leads there, written to `<state>/env` too."""
+        """Start the services that do not run. Returns the environment, and writes it to `<state>/env`."""
         for service in self.started_here:
             service.start()
         env = self.env()
         if endpoint := env.get("S3_ENDPOINT_URL"):
-            # The name that other readers of the bucket know.
+            # The name that other programs read.
             env["AWS_ENDPOINT_URL_S3"] = endpoint
         self._state.mkdir(parents=True, exist_ok=True)
         (self._state / "env").write_text("".join(f"{name}={value}\n" for name, value in env.items()))
         return env
 
     def env(self) -> dict[str, str]:
-        """The environment of what runs, addresses from outside first."""
+        """The environment with the addresses of all services."""
         return self._own_env() | {name: self._given[name] for name in _VARIABLES if name in self._given}
 
     def down(self) -> None:
-        """Stop what was started here."""
+        """Stop the services that were started here."""
         for service in (self.kafka, self.seaweed):
             service.stop()
         (self._state / "env").unlink(missing_ok=True)
@@ -83,7 +83,7 @@ def _perform(command: str, services: Services) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+    """Run the command line. Returns the exit code."""
     parser = argparse.ArgumentParser(description="Kafka and SeaweedFS for development, without Docker.")
     parser.add_argument("command", choices=("up", "down", "status"))
     parser.add_argument(

@@ -1,7 +1,7 @@
 """ChromaDB, Neo4j and CouchDB's HTTP API on this machine, without Docker: for tests and development.
 
-ChromaDB is its own server, from the development dependencies. Neo4j is the community server, from
-Maven. CouchDB itself is in no package registry; PouchDB Server answers the same HTTP API from memory.
+ChromaDB's server is in the development dependencies. Neo4j is the community server, from Maven. CouchDB
+itself is in no package registry; PouchDB Server implements the same HTTP API in memory.
 """
 
 import json
@@ -40,27 +40,27 @@ class Chroma(Service):
         _find_chroma()
 
     def command(self, ports: Mapping[str, int]) -> list[str]:
-        """Data go into the folder."""
+        """Write the configuration. The data are in the folder."""
         config = self.folder / "config.yaml"
         values = {"port": ports["http"], "listen_address": HOST, "persist_path": str(self.folder / "data")}
         config.write_text(json.dumps(values))
         return [_find_chroma(), "run", str(config)]
 
     def environment(self) -> dict[str, str]:
-        """Without our settings: the server takes CHROMA_PORT and the like for its own, before the file."""
+        """The environment without CHROMA_…: the server would read them as its settings, before the file."""
         return {
             name: value for name, value in super().environment().items() if not name.startswith("CHROMA_")
         }
 
     def answers(self, ports: Mapping[str, int]) -> bool:
-        """Whether it has a heartbeat."""
+        """Whether the heartbeat can be requested."""
         return http_status(f"http://{HOST}:{ports['http']}/api/v2/heartbeat") == 200  # noqa: PLR2004 - OK
 
 
 class Neo4j(Service):
-    """Neo4j's community server, speaking Bolt.
+    """Neo4j's community server, with Bolt.
 
-    A new one has the user neo4j with that password, which must be changed before anything else.
+    A new server has the user neo4j with the password neo4j, which must be changed first.
     """
 
     name = "Neo4j"
@@ -77,7 +77,7 @@ class Neo4j(Service):
         _neo4j_jars()
 
     def command(self, ports: Mapping[str, int]) -> list[str]:
-        """Only Bolt listens."""
+        """Write the configuration, with Bolt as the only connector."""
         address = f"{HOST}:{ports['bolt']}"
         lines = [f"server.bolt.listen_address={address}", f"server.bolt.advertised_address={address}"]
         lines += ["server.http.enabled=false", "server.https.enabled=false"]
@@ -89,7 +89,7 @@ class Neo4j(Service):
         return [*java, "org.neo4j.server.CommunityEntryPoint", *folders]
 
     def answers(self, ports: Mapping[str, int]) -> bool:
-        """Whether the port agrees on a version of Bolt."""
+        """Whether a handshake on the port gives a version of Bolt."""
         try:
             with socket.create_connection((HOST, ports["bolt"]), timeout=2.0) as connection:
                 connection.sendall(_HANDSHAKE)
@@ -115,7 +115,7 @@ class Couch(Service):
         _couch_packages()
 
     def command(self, ports: Mapping[str, int]) -> list[str]:
-        """The configuration, in which the server replaces the password by its hash."""
+        """Write the configuration. The server replaces the password in it by a hash."""
         config = self.folder / "config.json"
         values = {
             "admins": {USER: PASSWORD},
@@ -127,7 +127,7 @@ class Couch(Service):
         return [_find_node("node"), str(program), "--in-memory", "--config", str(config)]
 
     def answers(self, ports: Mapping[str, int]) -> bool:
-        """Whether it says welcome."""
+        """Whether the root can be requested."""
         return http_status(f"http://{HOST}:{ports['http']}/") == 200  # noqa: PLR2004 - OK
 
 
@@ -136,8 +136,8 @@ def _find_chroma() -> str:
     chroma = str(beside) if beside.exists() else shutil.which("chroma")
     if chroma is None:
         raise ServiceError(
-            "ChromaDB's server is not there; `make install` puts it into .venv (package chromadb). "
-            "Or set CHROMA_HOST and CHROMA_PORT to one that runs."
+            "ChromaDB's server is not installed; `make install` puts it into .venv (package chromadb). "
+            "Or set CHROMA_HOST and CHROMA_PORT to a running one."
         )
     return chroma
 
@@ -152,7 +152,7 @@ def _couch_packages() -> Path:
     def fill(folder: Path) -> None:
         for name in ("package.json", "package-lock.json"):
             shutil.copy(source / name, folder)
-        # The optional packages are other ways to store, built from C; memory needs none of them.
+        # The optional packages are other storages, built from C; the one in memory needs none of them.
         options = ["--omit=optional", "--ignore-scripts", "--no-audit", "--no-fund", f"--prefix={folder}"]
         run_command([_find_node("npm"), "ci", *options])
 
@@ -163,8 +163,8 @@ def _find_node(program: str) -> str:
     found = shutil.which(program)
     if found is None:
         raise ServiceError(
-            f"PouchDB Server needs Node.js, and {program} is not there; "
+            f"PouchDB Server needs Node.js, and {program} is not installed; "
             "on Debian: apt-get install nodejs npm. "
-            "Or set COUCH_URL, COUCH_USER and COUCH_PASSWORD to a CouchDB that runs."
+            "Or set COUCH_URL, COUCH_USER and COUCH_PASSWORD to a running CouchDB."
         )
     return found

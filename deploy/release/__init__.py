@@ -1,1 +1,1 @@
-"""What a release is checked by: licences, and the bill of materials."""
+"""The checks of a release: licences and the bill of materials."""

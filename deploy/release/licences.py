@@ -1,4 +1,4 @@
-"""Licences of what is shipped: every locked runtime dependency, extras included, has one that is allowed."""
+"""The check that every locked runtime dependency, extras included, has an allowed licence."""
 
 import re
 import subprocess
@@ -27,10 +27,10 @@ ALLOWED: Mapping[str, str] = {
     "PSF-2.0": _PERMISSIVE,
     "Python-2.0": _PERMISSIVE,
     "Zlib": _PERMISSIVE,
-    "CC0-1.0": "no condition at all; of parts of numpy",
-    "MPL-2.0": "binds those who change its files, and these are used as they come: orjson, tqdm",
+    "CC0-1.0": "no condition; of parts of numpy",
+    "MPL-2.0": "applies to changed files, and orjson and tqdm are used unchanged",
 }
-# What the metadata leaves open, as the licence file of the package says it.
+# The licences that the metadata does not name, from the licence file of the package.
 STATED: Mapping[str, str] = {
     "colorama": "BSD-3-Clause",
     "jinja2": "BSD-3-Clause",
@@ -53,7 +53,7 @@ _CLASSIFIERS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Licence:
-    """A package of the lock and its licence as an SPDX expression; None where no source names it."""
+    """A package of the lock, and its licence as an SPDX expression; None when it is not known."""
 
     package: str
     version: str
@@ -61,20 +61,20 @@ class Licence:
 
     @property
     def allowed(self) -> bool:
-        """Whether the expression can be met by allowed licences alone."""
+        """Whether allowed licences satisfy the expression."""
         if self.expression is None:
             return False
-        return _met(_spdx().parse(self.expression, validate=True))
+        return _is_allowed(_spdx().parse(self.expression, validate=True))
 
 
 def licences() -> list[Licence]:
-    """Of every locked runtime dependency on any platform.
+    """The licences of all locked runtime dependencies, on any platform.
 
-    One that is for another platform or Python is not installed here: its licence must be in STATED.
+    A package for another platform or Python is not installed here: its licence must be in STATED.
     """
     command = [str(UV), *EXPORT, "--no-hashes", "--no-header", "--no-annotate"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout  # noqa: S603
-    # Nobody runs a broker's client in a browser.
+    # Shardline does not run in a browser.
     lines = [line for line in listed.splitlines() if "emscripten" not in line]
     found = dict.fromkeys(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", "\n".join(lines), re.MULTILINE))
     return [Licence(name, version, expression_of(name)) for name, version in found]
@@ -83,19 +83,21 @@ def licences() -> list[Licence]:
 def expression_of(package: str) -> str | None:
     """The licence that the installed package's metadata names, or STATED."""
     try:
-        said = metadata(package)
+        package_metadata = metadata(package)
     except PackageNotFoundError:
         return STATED.get(package)
-    return declared(said) or STATED.get(package)
+    return declared(package_metadata) or STATED.get(package)
 
 
-def declared(said: Any) -> str | None:
-    """The licence that metadata name without a doubt, as an expression of SPDX."""
-    text = str(said.get("License-Expression") or said.get("License") or "")
+def declared(package_metadata: Any) -> str | None:
+    """The licence that the metadata names, as an SPDX expression; None when it is missing or ambiguous."""
+    text = str(package_metadata.get("License-Expression") or package_metadata.get("License") or "")
     text = _TEXTS.get(text, text)
     if text and _is_expression(text):
         return text
-    classified = {_CLASSIFIERS.get(one) for one in said.get_all("Classifier", []) if "License ::" in one}
+    classified = {
+        _CLASSIFIERS.get(one) for one in package_metadata.get_all("Classifier", []) if "License ::" in one
+    }
     return classified.pop() if len(classified) == 1 else None
 
 
@@ -112,15 +114,15 @@ def _spdx() -> Any:
     return get_spdx_licensing()
 
 
-def _met(node: Any) -> bool:
+def _is_allowed(node: Any) -> bool:
     kind = type(node).__name__
     if kind in ("AND", "OR"):
-        return (all if kind == "AND" else any)(_met(part) for part in node.args)
+        return (all if kind == "AND" else any)(_is_allowed(part) for part in node.args)
     return str(node) in ALLOWED
 
 
 def main() -> None:
-    """Print the table; exit 1 when a licence is not allowed, or not known."""
+    """Print the table. Exit with 1 when a licence is not allowed or not known."""
     found = licences()
     for one in found:
         mark = "" if one.allowed else "  <- not allowed"

@@ -1,4 +1,4 @@
-"""The bill of materials: uv's export of the lock in CycloneDX, with our version and every licence."""
+"""The bill of materials: uv's export of the lock as CycloneDX, with Shardline's version and all licences."""
 
 import subprocess
 import sys
@@ -12,9 +12,9 @@ from shardline_common import __version__
 
 
 def bill() -> dict[str, Any]:
-    """The bill of what `pip install` of the wheel with all extras brings, on any platform."""
+    """The bill of all packages that the wheel with all extras may install, on any platform."""
     command = [str(UV), *EXPORT, "--format", "cyclonedx1.5"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)  # noqa: S603 - our own tool
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)  # noqa: S603 - uv
     found: dict[str, Any] = orjson.loads(done.stdout)
     found["metadata"]["component"] |= {"type": "application", "version": __version__}
     for component in found["components"]:

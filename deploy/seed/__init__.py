@@ -1,1 +1,1 @@
-"""What fills the stores of docker-compose.yml, so that there is something to search at once."""
+"""Sample data for the stores of docker-compose.yml."""

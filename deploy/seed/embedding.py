@@ -1,7 +1,7 @@
-"""A stand-in for an embedding model: hashed words, no weights. `python -m deploy.seed.embedding` serves it.
+"""A substitute for an embedding model: hashed words, no weights. `python -m deploy.seed.embedding` serves it.
 
-Texts with the same words are near to each other, and nothing else is: enough to try the vector search with,
-not to judge it by.
+Only texts with common words are near to each other. That suffices to try the vector search, not to judge
+its quality.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ _GRACE = 5.0
 
 
 def vector(text: str) -> list[float]:
-    """The text as a vector of length 1, whatever its case; without a word a fixed one."""
+    """The vector of a text, of length 1 and independent of case; a fixed vector when it has no word."""
     values = [0.0] * DIMENSION
     for word, count in Counter(re.findall(r"\w+", text.casefold())).items():
-        place, sign = _feature(word)
-        values[place] += sign * (1.0 + math.log(count))
+        index, sign = _feature(word)
+        values[index] += sign * (1.0 + math.log(count))
     length = math.hypot(*values)
     return [value / length for value in values] if length else [1.0] + [0.0] * (DIMENSION - 1)
 
@@ -38,11 +38,11 @@ def _feature(word: str) -> tuple[int, float]:
 
 
 def application() -> web.Application:
-    """`POST /embed` in the form of text-embeddings-inference, and `/healthz`."""
+    """The application: `POST /embed` as in text-embeddings-inference, and `/healthz`."""
 
     async def embed(request: web.Request) -> web.Response:
-        asked = await request.json()
-        return web.json_response([vector(str(asked["inputs"]))])
+        body = await request.json()
+        return web.json_response([vector(str(body["inputs"]))])
 
     async def health(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")

@@ -1,7 +1,7 @@
 """Fill PostgreSQL, ChromaDB, Neo4j, CouchDB and a file with the sample corpus. `python -m deploy.seed.load`.
 
-Where the stores are is read from Shardline's own settings; `SEED_DOCUMENTS` says how many documents (2000).
-The same again changes nothing: every write is an upsert, and nothing is ever removed.
+The addresses of the stores are Shardline's own settings; `SEED_DOCUMENTS` is the number of documents (2000).
+It may be repeated: every write is an upsert, and nothing is removed.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ async def fill(settings: Settings, documents: Documents) -> None:
     """Fill all four stores.
 
     Raises:
-        ExceptionGroup: of what the clients of the stores raised.
+        ExceptionGroup: the errors of the stores' clients.
     """
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_postgres(settings, documents))
@@ -71,7 +71,7 @@ async def fill(settings: Settings, documents: Documents) -> None:
 
 
 def _elsewhere(documents: Documents) -> Documents:
-    """Those whose text lies in CouchDB alone."""
+    """The documents whose text is only in CouchDB."""
     return documents[::_BODY_ELSEWHERE]
 
 
@@ -89,7 +89,7 @@ async def _postgres(settings: Settings, documents: Documents) -> None:
         await connection.execute(_TABLES)
         await connection.executemany(_DOCUMENT, [_main_row(one, elsewhere) for one in documents])
         await connection.executemany(_METADATA, [_metadata_row(one) for one in documents])
-        # The planner must know how large the tables are.
+        # The planner needs statistics of the tables.
         await connection.execute("ANALYZE documents, documents_metadata")
     finally:
         await connection.close()
@@ -106,13 +106,13 @@ def _metadata_row(document: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 async def _chroma(settings: Settings, documents: Documents) -> None:
-    place = f"http://{settings.chroma_host}:{settings.chroma_port}/api/v2/tenants/{settings.chroma_tenant}"
-    folder = f"{place}/databases/{settings.chroma_database}/collections"
+    tenant = f"http://{settings.chroma_host}:{settings.chroma_port}/api/v2/tenants/{settings.chroma_tenant}"
+    folder = f"{tenant}/databases/{settings.chroma_database}/collections"
     async with aiohttp.ClientSession(raise_for_status=True) as session:
-        made = {"name": settings.chroma_collection, "get_or_create": True}
-        made["configuration"] = {"hnsw": {"space": "cosine"}}
-        async with session.post(folder, json=made) as answer:
-            collection = (await answer.json())["id"]
+        body: dict[str, Any] = {"name": settings.chroma_collection, "get_or_create": True}
+        body["configuration"] = {"hnsw": {"space": "cosine"}}
+        async with session.post(folder, json=body) as response:
+            collection = (await response.json())["id"]
         for batch in _batches([one for one in documents if one["content"].strip()]):
             async with session.post(f"{folder}/{collection}/upsert", json=_records(batch)):
                 pass
@@ -152,14 +152,14 @@ async def _couch(settings: Settings, documents: Documents) -> None:
     login = basic_auth(settings.couch_user or "", password.get_secret_value() if password else "")
     url = f"{settings.couch_url}/{settings.couch_database}"
     async with aiohttp.ClientSession(headers=login) as session:
-        async with session.put(url) as answer:
-            if answer.status != _CONFLICT:
-                answer.raise_for_status()
+        async with session.put(url) as response:
+            if response.status != _CONFLICT:
+                response.raise_for_status()
         for batch in _batches(_elsewhere(documents)):
             bodies = [{"_id": one["document_id"], "content": one["content"]} for one in batch]
-            # A document that is there already is a conflict in the answer's list, and stays.
-            async with session.post(f"{url}/_bulk_docs", json={"docs": bodies}) as answer:
-                answer.raise_for_status()
+            # An existing document is a conflict in the list of the response, and is kept.
+            async with session.post(f"{url}/_bulk_docs", json={"docs": bodies}) as response:
+                response.raise_for_status()
 
 
 def _batches(values: Sequence[Any]) -> list[Sequence[Any]]:
@@ -173,7 +173,7 @@ def seed(settings: Settings, count: int, file: Path) -> None:
 
 
 def main() -> None:
-    """Seed what the environment names."""
+    """Seed the stores that the settings name."""
     settings = load_settings().settings
     count, file = int(os.environ.get("SEED_DOCUMENTS", "2000")), settings.files_root / "sample.jsonl.zst"
     seed(settings, count, file)

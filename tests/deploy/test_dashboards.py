@@ -11,7 +11,7 @@ import pytest
 import requests
 import yaml
 
-from deploy.dashboards.boards import BOARDS, FOLDER, dashboards
+from deploy.dashboards.boards import DASHBOARDS, FOLDER, dashboards
 from tests.deploy.observed import DEAD, DOCUMENTS, JOB, Observed, observed_run
 from tests.deploy.test_rules import exported, rules
 from tests.services import S3
@@ -53,7 +53,7 @@ def test_there_are_no_other_dashboards() -> None:
     assert {path.name for path in FOLDER.glob("*.json")} == set(dashboards())
 
 
-@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
+@pytest.mark.parametrize("board", DASHBOARDS, ids=lambda board: board.uid)
 def test_a_dashboard_has_title_variables_and_descriptions(board: Any) -> None:
     found = json.loads((FOLDER / f"{board.uid}.json").read_text(encoding="utf-8"))
     assert (found["uid"], found["title"]) == (board.uid, board.title)

@@ -163,7 +163,9 @@ def work_of(system: SecuredSystem, role: str) -> Callable[[], Awaitable[None]]:
     broker, work = system.brokers[role], (system.owner if role == "producer" else system.worker)
 
     async def start() -> None:
-        await retry_forever(partial(ensure_system_topics, broker, 1), CLOCK, "create the system topics", cap=0.5)
+        await retry_forever(
+            partial(ensure_system_topics, broker, 1), CLOCK, "create the system topics", cap=0.5
+        )
         await work().run()
 
     return start
