@@ -121,8 +121,8 @@ def _run(command: Sequence[str]) -> None:
 def find_program(name: str) -> str:
     """A program of PostgreSQL: of the newest version in Debian's folder, else on the path."""
     found = [shutil.which(name)] if shutil.which(name) else []
-    places = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[-3]))
-    found += [str(path) for path in places]
+    of_debian = Path("/usr/lib/postgresql").glob(f"*/bin/{name}")
+    found += [str(path) for path in sorted(of_debian, key=lambda path: int(path.parts[-3]))]
     if not found or found[-1] is None:
         raise ServiceError(_INSTALL)
     return found[-1]

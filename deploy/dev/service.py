@@ -52,7 +52,7 @@ class PortTaken(ServiceError):
 def free_ports(count: int) -> list[int]:
     """Ports without a listener. While this process runs, no process of its user is given one of them."""
     ports = SystemRandom().sample(_PORTS, len(_PORTS))
-    return list(islice((port for port in ports if _is_free(port) and _reserve(port)), count))
+    return list(islice((port for port in ports if _can_bind(port) and _reserve(port)), count))
 
 
 def _reserve(port: int) -> bool:
@@ -69,7 +69,7 @@ def _reserve(port: int) -> bool:
     return True
 
 
-def _is_free(port: int) -> bool:
+def _can_bind(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -137,7 +137,7 @@ class Service:
 
     def _start(self) -> None:
         ports = self.ports
-        if not ports or not all(map(_is_free, ports.values())):
+        if not ports or not all(map(_can_bind, ports.values())):
             ports = dict(zip(self.port_names, free_ports(len(self.port_names)), strict=True))
         start_of_log = self._log.stat().st_size if self._log.exists() else 0
         command = self.command(ports)

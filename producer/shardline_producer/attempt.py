@@ -88,7 +88,7 @@ class AttemptRun:
         job_id = self._state.spec.job_id
         self._context.metrics.begin_producing(job_id)
         work = asyncio.create_task(self._work(), name=f"produce {job_id}")
-        watch = asyncio.create_task(self._watch(), name=f"watch {job_id}")
+        watch = asyncio.create_task(self._wait_for_outcome(), name=f"watch {job_id}")
         try:
             await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
             if work.done():
@@ -224,7 +224,7 @@ class AttemptRun:
         state.cursor = min(positions) if len(positions) == len(heads) else None
         state.source_count = state.cursor[-1] if state.cursor else 0
 
-    async def _watch(self) -> Outcome | None:
+    async def _wait_for_outcome(self) -> Outcome | None:
         while not self._superseded:
             try:
                 outcome = await self._check_outcome()

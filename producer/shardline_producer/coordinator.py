@@ -126,8 +126,8 @@ class JobCoordinator:
         job_id = runner.spec.job_id
         task = self._tasks.get((partition, job_id))
         if task is None or task.done():
-            name = f"job {job_id}"
-            self._tasks[partition, job_id] = self._group.create_task(_guarded(runner, submission), name=name)
+            task = self._group.create_task(_run_guarded(runner, submission), name=f"job {job_id}")
+            self._tasks[partition, job_id] = task
 
     async def _handle_message(self, record: Record) -> None:
         """Pass a message to its job. Refuse one that is neither a job nor a request about a known job."""
@@ -193,7 +193,7 @@ def _parse(record: Record) -> JobSpec | Request:
     return message
 
 
-async def _guarded(runner: JobRunner, submission: Record | None) -> None:
+async def _run_guarded(runner: JobRunner, submission: Record | None) -> None:
     with log_context(job=runner.spec.job_id):
         try:
             await runner.run(submission)

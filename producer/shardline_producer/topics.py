@@ -90,7 +90,7 @@ async def ensure_attempt_topic(broker: Broker, wanted: TopicSpec) -> None:
     if found is None:
         return
     problems = [] if found.partitions == wanted.partitions else [f"{found.partitions} partitions"]
-    problems += _misfits(found.config, wanted.config)
+    problems += _unsuitable_settings(found.config, wanted.config)
     if problems:
         raise JobFailed(
             FailureCode.TOPIC_UNSUITABLE,
@@ -101,7 +101,7 @@ async def ensure_attempt_topic(broker: Broker, wanted: TopicSpec) -> None:
         )
 
 
-def _misfits(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
+def _unsuitable_settings(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
     problems = []
     if "compact" in found.get("cleanup.policy", "delete"):
         problems.append("cleanup.policy " + found["cleanup.policy"])

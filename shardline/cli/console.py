@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import orjson
 from rich.console import Console
@@ -46,7 +45,7 @@ def print_line(text: str) -> None:
     sys.stdout.flush()
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """Print a value as JSON on stdout: indented on a terminal, else in one line."""
     option = orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0
     print_line(orjson.dumps(value, option=option | orjson.OPT_NON_STR_KEYS).decode())

@@ -33,12 +33,12 @@ def list_dead_letters(
     dead_letters = complete(_dead_letters(quiet_settings()))
     chosen = [one for _, one in sorted(dead_letters.items()) if job is None or one.job_id == job]
     if json:
-        print_json([_plain(one) for one in chosen])
+        print_json([_to_json(one) for one in chosen])
         return
     print_table(("key", "reason", "what is wrong"), [(one.key, one.reason, one.hint) for one in chosen])
 
 
-def _plain(dead_letter: DeadLetterRecord) -> dict[str, object]:
+def _to_json(dead_letter: DeadLetterRecord) -> dict[str, object]:
     from dataclasses import asdict
 
     original = dead_letter.original
@@ -67,9 +67,9 @@ def show(
     if raw:
         sys.stdout.buffer.write(dead_letter.original or b"")
     elif json:
-        print_json(_plain(dead_letter))
+        print_json(_to_json(dead_letter))
     else:
-        print_table(("field", ""), [(name, str(value)) for name, value in _plain(dead_letter).items()])
+        print_table(("field", ""), [(name, str(value)) for name, value in _to_json(dead_letter).items()])
 
 
 def _find(dead_letters: Mapping[str, DeadLetterRecord], key: str) -> DeadLetterRecord:

@@ -62,22 +62,22 @@ def doctor(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     elif create_themis_indexes is not None:
         _create_themis_indexes(loaded.settings, read_job(create_themis_indexes, window, sets), json=json)
     else:
-        _examine(loaded, json=json)
+        _run_checks(loaded, json=json)
 
 
 def _show_data(settings: Settings, job_id: str | None, *, json: bool) -> None:
     from shardline.cli.console import print_json, print_table
-    from shardline.services.data_inventory import PLACES, find_data
+    from shardline.services.data_inventory import DATA_LOCATIONS, find_data
 
     if job_id is not None:
         found = complete(find_data(settings, job_id))
         rows = [(one.place, one.found) for one in found]
         print_json([one.to_json() for one in found]) if json else print_table(("place", "found"), rows)
     elif json:
-        print_json([place.to_json() for place in PLACES])
+        print_json([place.to_json() for place in DATA_LOCATIONS])
     else:
         columns = ("place", "can hold", "kept", "`delete ID`")
-        print_table(columns, [(one.place, one.holds, one.kept, one.deleted) for one in PLACES])
+        print_table(columns, [(one.place, one.holds, one.kept, one.deleted) for one in DATA_LOCATIONS])
 
 
 def _print_acls(settings: Settings, *, json: bool) -> None:
@@ -115,11 +115,11 @@ def _create_themis_indexes(settings: Settings, job: JobSpec, *, json: bool) -> N
     print_json({"done": done}) if json else print_line("\n".join(done))
 
 
-def _examine(loaded: LoadedSettings, *, json: bool) -> None:
+def _run_checks(loaded: LoadedSettings, *, json: bool) -> None:
     from shardline.cli.console import EXIT_UNREACHABLE, print_json, print_line, print_table
-    from shardline.services.doctor import examine
+    from shardline.services.doctor import run_checks
 
-    checks = complete(examine(loaded.settings))
+    checks = complete(run_checks(loaded.settings))
     if json:
         rows = [
             {"name": name, "value": value, "from": origin} for name, value, origin in loaded.display_rows()

@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import orjson
 
@@ -36,7 +35,7 @@ class AuditLog:
                 hint="set GATEWAY_AUDIT_LOG to a file that the gateway may append to",
             ) from None
 
-    def record(self, user: User | None, action: str, outcome: str, **details: Any) -> None:
+    def record(self, user: User | None, action: str, outcome: str, **details: object) -> None:
         """Record an action. `outcome` is an HTTP status or, for a stream, a StreamOutcome."""
         line = {
             "at": stamp(self._clock),

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Literal
 
-from shardline.services.client import Client, JobTable, JobView, submission
+from shardline.services.client import Client, JobTable, JobView, drain, submission
 from shardline.services.job_rates import JobRates, RateEstimator
 from shardline_common.dataset.events import EventTotals
 from shardline_common.errors import BrokerUnavailable, JobConflict, JobInvalid, JobUnknown, ServiceUnavailable
 from shardline_common.job.names import JOBS
 from shardline_common.job.spec import JobSpec, Request, parse_message
 from shardline_common.job.state import JobState, State
-from shardline_common.ports.broker import Broker, Message, Record, TableReader
+from shardline_common.ports.broker import Broker, Message, Record
 from shardline_common.ports.clock import Clock
 from shardline_common.runtime.retry import Backoff
 from shardline_common.telemetry.tracing import span
@@ -64,7 +64,7 @@ class JobWatcher:
                 self._add_submitted(await submissions.catch_up(deadline=_DEADLINE_SECONDS))
                 self._refresh(first)
                 async for table in tables:
-                    self._add_submitted(await _drain(submissions))
+                    self._add_submitted(await drain(submissions))
                     self._refresh(table)
 
     def _add_submitted(self, records: Sequence[Record]) -> None:
@@ -158,10 +158,3 @@ class JobWatcher:
     def count(self) -> int:
         """Number of datasets; 0 while the jobs cannot be read."""
         return len(self.jobs()) if self._table is not None else 0
-
-
-async def _drain(table: TableReader) -> list[Record]:
-    records = list(await table.poll(timeout=0.01))
-    while more := await table.poll(timeout=0.01):
-        records += more
-    return records

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
 
 import orjson
 from fastapi.responses import Response
@@ -42,7 +41,7 @@ def problem_from_error(error: ShardlineError) -> Problem:
     return Problem(500, detail)
 
 
-def problem_body(status: int, detail: Any, request_id: str) -> bytes:
+def problem_body(status: int, detail: object, request_id: str) -> bytes:
     """Encode problem details as JSON."""
     title = HTTPStatus(status).phrase
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail}

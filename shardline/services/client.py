@@ -149,8 +149,8 @@ class Client:
             table.apply_events(await events.catch_up(deadline=_DEADLINE))
             while True:
                 yield table
-                table.apply_checkpoints(await _drain(checkpoints, interval))
-                table.apply_events(await _drain(events, 0.05))
+                table.apply_checkpoints(await drain(checkpoints, interval))
+                table.apply_events(await drain(events, 0.05))
 
     async def submit(self, spec: JobSpec) -> JobView | None:
         """Submit a job. Returns its view when the same job was accepted before, else None.
@@ -260,7 +260,8 @@ def submission(spec: JobSpec) -> Message:
     return Message(spec.job_id.encode(), spec.body(), headers=trace_headers(current_traceparent()))
 
 
-async def _drain(table: TableReader, wait: float) -> list[Record]:
+async def drain(table: TableReader, wait: float = 0.01) -> list[Record]:
+    """Read the records of a table until there are no more; wait up to `wait` seconds for the first."""
     records = list(await table.poll(timeout=wait))
     while more := await table.poll(timeout=0.01):
         records += more

@@ -35,7 +35,7 @@ class DataLocation:
         return asdict(self)
 
 
-PLACES = (
+DATA_LOCATIONS = (
     DataLocation(
         f"topic {ATTEMPT_TOPICS}ID.N",
         "documents, whole",

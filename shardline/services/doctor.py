@@ -13,7 +13,7 @@ from shardline.services.wiring.broker import open_broker
 from shardline.services.wiring.sources import open_themis_client
 from shardline.services.wiring.stores import open_store
 from shardline.services.wiring.uds3 import probes, uds3_stores
-from shardline.services.wiring.webhook import try_webhook
+from shardline.services.wiring.webhook import check_webhook
 from shardline_common.errors import ShardlineError, UsageError
 from shardline_common.job.names import CHECKPOINTS, JOBS
 from shardline_common.job.spec import JobSpec
@@ -33,15 +33,15 @@ class Check:
 
     def row(self) -> tuple[str, str, str]:
         """Return the check as a row of `doctor`'s table."""
-        mark = {True: "ok", False: "FAILED", None: "-"}[self.ok]
-        return (self.name, mark, self.found)
+        status = {True: "ok", False: "FAILED", None: "-"}[self.ok]
+        return (self.name, status, self.found)
 
     def to_json(self) -> dict[str, Any]:
         """Return the check as `doctor --json` prints it."""
         return asdict(self)
 
 
-async def examine(settings: Settings) -> list[Check]:
+async def run_checks(settings: Settings) -> list[Check]:
     """Run every check. A check that fails does not stop the others."""
     checks_by_name: list[tuple[str, Callable[[Settings], Awaitable[str]]]] = [
         ("kafka", _kafka),
@@ -50,7 +50,7 @@ async def examine(settings: Settings) -> list[Check]:
         ("files", _files),
         ("postgresql", _postgres),
         ("themisdb", _themis),
-        ("webhook", try_webhook),
+        ("webhook", check_webhook),
     ]
     checks = []
     for name, check in checks_by_name:

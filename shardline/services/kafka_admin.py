@@ -90,7 +90,7 @@ ROLES: Mapping[str, Sequence[KafkaAcl]] = {
 }
 
 
-def rights(prefix: str) -> dict[str, list[KafkaAcl]]:
+def acls_by_role(prefix: str) -> dict[str, list[KafkaAcl]]:
     """Return the ACLs of each role under a prefix."""
     return {role: [right.under(prefix) for right in found] for role, found in ROLES.items()}
 
@@ -103,14 +103,14 @@ def principal(role: str) -> str:
 def acl_commands(prefix: str) -> list[str]:
     """Return kafka-acls.sh commands, with a comment that names the role before those of each role."""
     lines = []
-    for role, found in rights(prefix).items():
+    for role, found in acls_by_role(prefix).items():
         lines += [f"# {role}", *(right.command(principal(role)) for right in found)]
     return lines
 
 
 def acls_json(prefix: str) -> dict[str, list[dict[str, Any]]]:
     """Return the ACLs of each role as JSON values."""
-    found = rights(prefix).items()
+    found = acls_by_role(prefix).items()
     return {role: [right.to_json(principal(role)) for right in each] for role, each in found}
 
 

@@ -22,7 +22,7 @@ from shardline_common.telemetry.health import Probe, serve_health
 from shardline_common.telemetry.metrics import Metrics
 from shardline_consumer.context import WorkerContext
 from shardline_consumer.spool.budget import SpoolBudget
-from shardline_consumer.spool.folder import spool_folder, spool_limit, watch_spool
+from shardline_consumer.spool.folder import register_spool_gauges, spool_folder, spool_limit
 from shardline_consumer.worker import Worker
 from shardline_producer.context import ProducerContext
 from shardline_producer.coordinator import JobCoordinator
@@ -71,7 +71,7 @@ async def serve_worker(settings: Settings) -> None:
     metrics = Metrics()
     with spool_folder(settings.spool_dir) as folder:
         limit = spool_limit(settings.spool_dir, settings.spool_bytes, settings.spool_reserve_bytes)
-        watch_spool(metrics, folder, limit)
+        register_spool_gauges(metrics, folder, limit)
         async with open_broker(settings) as broker, open_store(settings) as (store, _):
             context = WorkerContext(
                 broker=broker,
@@ -121,7 +121,7 @@ async def _serve(
         await retry_forever(
             lambda: ensure_system_topics(broker, settings.jobs_partitions), CLOCK, "create the system topics"
         )
-        await warn_of_brokers(broker)
+        await warn_if_auto_create(broker)
         with leaf_errors():
             await work()
 
@@ -133,7 +133,7 @@ def _event_probe(event: asyncio.Event, missing: str) -> Probe:
     return probe
 
 
-async def warn_of_brokers(broker: KafkaBroker) -> None:
+async def warn_if_auto_create(broker: KafkaBroker) -> None:
     """Log a warning if auto.create.topics.enable is true on the brokers."""
     with suppress(BrokerUnavailable):
         if await broker.auto_creates_topics():

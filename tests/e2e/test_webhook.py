@@ -22,7 +22,7 @@ from tests.make import job, sample_job
 from tests.services import S3
 from tests.support.receiver import SECRET, Delivery, Hook, receiving
 
-PLACES = ("webhook.before_checkpoint", "webhook.before_send", "webhook.after_send")
+DATA_LOCATIONS = ("webhook.before_checkpoint", "webhook.before_send", "webhook.after_send")
 
 
 async def delivered(hook: Hook, message_id: str, times: int = 1) -> list[Delivery]:
@@ -137,7 +137,7 @@ async def test_killed_producers_deliver_a_notification_at_least_once(
         async with running_system(tmp_path, kafka, seaweed, tmp_path, **hook.env, **SHORT) as system:
             system.start("worker")
             await system.submit(job(**sample_job("sample")))
-            for place in PLACES:
+            for place in DATA_LOCATIONS:
                 await dead(system.start("producer", **{VARIABLE: f"{place}=kill"}))
                 assert len(hook.deliveries) == (place == "webhook.after_send")
             system.start("producer")

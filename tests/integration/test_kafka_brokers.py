@@ -9,8 +9,8 @@ import pytest
 from deploy.dev.kafka import Kafka, kafka_jars
 from deploy.dev.service import require_java, run_command
 from shardline.services.client import Client
-from shardline.services.doctor import examine
-from shardline.services.processes import warn_of_brokers
+from shardline.services.doctor import run_checks
+from shardline.services.processes import warn_if_auto_create
 from shardline_common.kafka.broker import open_kafka
 from shardline_common.kafka.options import KafkaOptions
 from shardline_common.ports.broker import TopicSpec
@@ -98,12 +98,12 @@ def willing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WillingKafka]:
 async def test_brokers_that_make_topics_by_themselves_are_warned_of(
     willing: WillingKafka, caplog: pytest.LogCaptureFixture
 ) -> None:
-    checks = await examine(Settings(kafka_bootstrap_servers=willing.bootstrap, kafka_topic_prefix="new."))
+    checks = await run_checks(Settings(kafka_bootstrap_servers=willing.bootstrap, kafka_topic_prefix="new."))
     (check,) = [check for check in checks if check.name == "kafka"]
     assert check.ok
     assert "warning: auto.create.topics.enable is true" in check.found
     async with open_kafka(KafkaOptions(willing.bootstrap, prefix="new.")) as broker:
-        await warn_of_brokers(broker)
+        await warn_if_auto_create(broker)
         assert "auto.create.topics.enable is true" in caplog.text
         assert await broker.partitions("dataset.jobs") == 0
         assert await broker.topics() == []

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shardline.services.doctor import examine
+from shardline.services.doctor import run_checks
 from shardline.services.embedded import EmbeddedRun
 from shardline.services.wiring.sources import source_factory
 from shardline_common.dataset.verify import Verifier
@@ -155,9 +155,9 @@ async def test_a_tombstone_in_any_store_applies_to_all_lists(
 async def test_doctor_checks_each_store(filled: dict[str, Any]) -> None:
     async with embedding_service({"Recht": (1.0, 0.0)}) as url:
         settings = Settings(**filled, embedding_url=url, kafka_bootstrap_servers="127.0.0.1:1")
-        checks = {check.name: check for check in await examine(settings)}
+        checks = {check.name: check for check in await run_checks(settings)}
         wrong = Settings(**filled | {"couch_database": "nowhere"}, kafka_bootstrap_servers="127.0.0.1:1")
-        broken = {check.name: check for check in await examine(wrong)}
+        broken = {check.name: check for check in await run_checks(wrong)}
     assert all(checks[name].ok for name in ("chromadb", "neo4j", "couchdb")), checks
     assert "41 records of dimension 2" in checks["chromadb"].found
     assert "CONTAINS" in checks["neo4j"].found

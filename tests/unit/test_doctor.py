@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shardline.services.doctor import Check, create_themis_indexes, examine
+from shardline.services.doctor import Check, create_themis_indexes, run_checks
 from shardline_common.errors import JobFailed, UsageError
 from shardline_common.settings.load import Settings, load_settings
 from tests.make import job
@@ -17,7 +17,7 @@ from tests.themis_server import READER, themis_server
 
 async def checked(**fields: Any) -> dict[str, Check]:
     settings = Settings(kafka_bootstrap_servers="127.0.0.1:9", kafka_request_timeout_ms=1000, **fields)
-    return {check.name: check for check in await examine(settings)}
+    return {check.name: check for check in await run_checks(settings)}
 
 
 async def test_a_part_that_is_not_configured_is_not_checked(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from shardline.services.data_inventory import PLACES
+from shardline.services.data_inventory import DATA_LOCATIONS
 from shardline.services.kafka_admin import ROLES, acl_commands, acls_json, topic_commands
 from shardline_common.ports.broker import TopicSpec
 from shardline_producer.topics import system_topics
@@ -58,10 +58,10 @@ def test_the_prints_need_no_service(tmp_path: Path) -> None:
     topics = json.loads(printed(tmp_path, "--print-topics", "job.json", "--window", "2026-11-25", "--json"))
     assert topics[-1]["name"] == "team.dataset.job.laws-2026-11-25.1"
     places = json.loads(printed(tmp_path, "--data", "--json"))
-    assert [place["place"] for place in places] == [place.place for place in PLACES]
+    assert [place["place"] for place in places] == [place.place for place in DATA_LOCATIONS]
 
 
 def test_the_page_lists_each_place() -> None:
     text = (DOCS / "data-protection.md").read_text(encoding="utf-8")
-    for one in PLACES:
+    for one in DATA_LOCATIONS:
         assert f"| {one.place} | {one.holds} | {one.kept} | {one.deleted} |\n" in text

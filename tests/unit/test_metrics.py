@@ -24,7 +24,7 @@ from shardline_common.memory.store import MemoryStore
 from shardline_common.runtime.clock import SystemClock
 from shardline_common.settings.load import Settings
 from shardline_common.telemetry.metrics import CATALOGUE, JobSnapshot, Metrics
-from shardline_consumer.spool.folder import watch_spool
+from shardline_consumer.spool.folder import register_spool_gauges
 from shardline_consumer.worker import Worker
 from shardline_producer.context import Pace, ProducerContext, ProducerPolicy
 from shardline_producer.coordinator import JobCoordinator
@@ -174,7 +174,7 @@ def test_age_of_a_long_lag_is_kept_in_few_samples() -> None:
 
 async def test_the_spool_is_measured_at_each_scrape(tmp_path: Path) -> None:
     metrics = Metrics()
-    watch_spool(metrics, tmp_path, 1 << 20)
+    register_spool_gauges(metrics, tmp_path, 1 << 20)
     assert value(metrics, "spool_limit_bytes") == 1 << 20
     assert value(metrics, "spool_written_bytes") == 0
     (tmp_path / "segment").write_bytes(b"x" * 5000)

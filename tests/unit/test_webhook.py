@@ -12,7 +12,7 @@ from standardwebhooks.webhooks import Webhook as Reference
 from standardwebhooks.webhooks import WebhookVerificationError
 
 from deploy.dev.service import free_ports
-from shardline.services.doctor import Check, examine
+from shardline.services.doctor import Check, run_checks
 from shardline.services.wiring.webhook import open_receiver, webhook_options
 from shardline_common.errors import UsageError
 from shardline_common.runtime.clock import SystemClock
@@ -170,7 +170,7 @@ async def test_doctor_tries_it_and_sends_nothing() -> None:
     async def found(url: str | None) -> Check:
         fields = {"kafka_bootstrap_servers": "127.0.0.1:9", "kafka_request_timeout_ms": 1000}
         settings = Settings.model_validate(fields | {"webhook_url": url, "webhook_secret": SECRET})
-        return next(check for check in await examine(settings) if check.name == "webhook")
+        return next(check for check in await run_checks(settings) if check.name == "webhook")
 
     with receiving() as hook:
         check = await found(hook.url)

@@ -26,18 +26,18 @@ def prove_conservation(
     for number, (sent, head) in enumerate(zip(produced, heads, strict=True)):
         committed = head.upto if head else Totals()
         if committed.records != sent.sequence:
-            raise _broken(
+            raise _conservation_error(
                 f"partition {number}: {sent.sequence} messages were produced, {committed.records} are in the "
                 "chain"
             )
         if committed.hash_sum != sent.hash_sum:
-            raise _broken(
+            raise _conservation_error(
                 f"partition {number}: the hash sum of the document ids disagrees with the producer's"
             )
     counted = sum(part.sequence for part in produced)
     if counted != source_count:
-        raise _broken(f"the source counted {source_count} documents, {counted} were produced")
+        raise _conservation_error(f"the source counted {source_count} documents, {counted} were produced")
 
 
-def _broken(message: str) -> JobFailed:
+def _conservation_error(message: str) -> JobFailed:
     return JobFailed(FailureCode.CONSERVATION, message, hint="retry the job; if it fails again, report it")

@@ -32,7 +32,7 @@ MALFORMED = (struct.error, ValueError, KeyError, TypeError, OverflowError)
 _FLAG_BLANK = 1
 _KIND_SEQUENCE = Struct(">BQ")
 _DOCUMENT_HEAD = Struct(">BQIIBBdHI")
-_DEAD_HEAD = Struct(">BQH")
+_DEAD_LETTER_HEAD = Struct(">BQH")
 _END = Struct(">BQQ")
 
 Position = tuple[Any, ...]
@@ -114,9 +114,8 @@ def encode_dead_letter(sequence: int, position: bytes, dead_letter: DeadLetter) 
             "size": dead_letter.size,
         }
     )
-    return b"".join(
-        (_DEAD_HEAD.pack(DEAD, sequence, len(position)), position, details, b"\n", dead_letter.original)
-    )
+    head = _DEAD_LETTER_HEAD.pack(DEAD, sequence, len(position))
+    return b"".join((head, position, details, b"\n", dead_letter.original))
 
 
 def is_message(value: bytes | None) -> TypeGuard[bytes]:
@@ -145,13 +144,13 @@ def decode_document(value: bytes) -> tuple[int, int, int, int, float, int, int, 
 
 def decode_dead_letter(value: bytes) -> tuple[bytes, DeadLetter]:
     """Position (JSON) and content of a dead letter. Raises one of MALFORMED."""
-    _, _, length = _DEAD_HEAD.unpack_from(value)
-    start = _DEAD_HEAD.size + length
+    _, _, length = _DEAD_LETTER_HEAD.unpack_from(value)
+    start = _DEAD_LETTER_HEAD.size + length
     details, _, original = value[start:].partition(b"\n")
     dead_letter = DeadLetter(original=original, **orjson.loads(details))
     if not isinstance(dead_letter.reason, str):
         raise TypeError("a reason is text")
-    return value[_DEAD_HEAD.size : start], dead_letter
+    return value[_DEAD_LETTER_HEAD.size : start], dead_letter
 
 
 def encode_end(end: End) -> bytes:

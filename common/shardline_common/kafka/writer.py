@@ -51,10 +51,10 @@ class _KafkaWriter:
         self._producer = producer
         self._options = options
         self._id = transactional_id
-        self._broken = False
+        self._unusable = False
 
     async def close(self) -> None:
-        if self._broken:
+        if self._unusable:
             await close_shielded(lambda: abandon(self._producer))
         else:
             await stop_producer(self._producer)
@@ -62,9 +62,9 @@ class _KafkaWriter:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         # 1. Begin. 2. Run the body. 3. Await every delivery, under one deadline. 4. Commit.
-        if self._broken:
+        if self._unusable:
             raise BrokerUnavailable("this writer failed before; open a new one")
-        self._broken = True
+        self._unusable = True
         transaction = _KafkaTransaction(
             self._producer, self._options, f"the transaction of {self._id} failed"
         )
@@ -82,7 +82,7 @@ class _KafkaWriter:
             transaction.discard()
             await self._abort()
             raise
-        self._broken = False
+        self._unusable = False
 
     async def _abort(self) -> None:
         # Lets readers continue sooner; the next writer of the id aborts the transaction in any case.

@@ -137,13 +137,13 @@ class _MemoryWriter:
         self._broker = broker
         self._id = transactional_id
         self._epoch = epoch
-        self._broken = False
+        self._unusable = False
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        if self._broken:
+        if self._unusable:
             raise BrokerUnavailable("this writer failed before; open a new one")
-        self._broken = True
+        self._unusable = True
         self._broker.check_epoch(self._id, self._epoch)
         transaction = _MemoryTransaction(self._broker)
         yield transaction
@@ -151,7 +151,7 @@ class _MemoryWriter:
         await asyncio.sleep(0)
         self._broker.check_epoch(self._id, self._epoch)
         self._broker.commit(transaction.writes)
-        self._broken = False
+        self._unusable = False
 
 
 class _MemoryTransaction:

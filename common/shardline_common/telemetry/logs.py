@@ -87,7 +87,7 @@ def context_fields() -> dict[str, Any]:
     return get_contextvars()
 
 
-def log_fields(**fields: Any) -> Mapping[str, Any]:
+def log_fields(**fields: object) -> Mapping[str, Any]:
     """Fields of one line: `_log.info("answered", extra=log_fields(status=200))`."""
     return {"fields": fields}
 

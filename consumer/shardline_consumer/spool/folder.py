@@ -60,7 +60,7 @@ def spool_limit(parent: Path, wanted: int, reserve: int) -> int:
     return min(wanted, free)
 
 
-def watch_spool(metrics: Metrics, folder: Path, limit: int) -> None:
+def register_spool_gauges(metrics: Metrics, folder: Path, limit: int) -> None:
     """Set the gauges of the spool at each scrape: its limit, its size, and the free space of its disk."""
     metrics.follow("spool_limit_bytes", lambda: limit)
     metrics.follow("spool_written_bytes", lambda: _written(folder))

@@ -77,7 +77,7 @@ class HttpStore:
         """GET a path; `limit` lowers the limit on the bytes of the response. Raises as `post`."""
         return await self._request(HttpRequest("GET", path, params, limit=limit))
 
-    async def post(self, path: str, body: Any, params: Mapping[str, str] | None = None) -> HttpResponse:
+    async def post(self, path: str, body: object, params: Mapping[str, str] | None = None) -> HttpResponse:
         """POST a JSON body. The request must only read, because it may be sent again.
 
         Raises:

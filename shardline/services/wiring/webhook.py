@@ -66,7 +66,7 @@ async def open_receiver(
         yield webhook
 
 
-async def try_webhook(settings: Settings) -> str:
+async def check_webhook(settings: Settings) -> str:
     """Connect to the webhook's host, without sending anything. Returns a sentence for `doctor`.
 
     Raises:

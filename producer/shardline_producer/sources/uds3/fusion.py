@@ -45,9 +45,9 @@ class Fusion:
         self._counts: list[int | None] = [0] * len(self._weights)
         self._lock = Lock()
         self._database = ScratchDatabase(_CACHE_KIB)
-        places = ", ".join(f"place{number} INTEGER" for number in range(len(self._weights)))
+        columns = ", ".join(f"place{number} INTEGER" for number in range(len(self._weights)))
         self._database.execute(
-            f"CREATE TABLE ranked (id TEXT PRIMARY KEY, is_foreign INTEGER NOT NULL, {places}) WITHOUT ROWID"
+            f"CREATE TABLE ranked (id TEXT PRIMARY KEY, is_foreign INTEGER NOT NULL, {columns}) WITHOUT ROWID"
         )
         self._database.execute("CREATE TABLE excluded_ids (id TEXT PRIMARY KEY) WITHOUT ROWID")
         self._database.add_function("fused", len(self._weights), self._score)
