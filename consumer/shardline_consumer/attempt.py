@@ -83,8 +83,8 @@ class WorkerAttempt:
             try:
                 await asyncio.gather(consume, finish, return_exceptions=True)
             finally:
-                # The last series of a job must not outlive it on this worker, also after a second cancel.
-                metrics.forget_job(job_id)
+                # Even after a second cancel: otherwise the job's series stay in /metrics after its work.
+                metrics.remove_job(job_id)
 
     async def _consume(self) -> None:
         while True:

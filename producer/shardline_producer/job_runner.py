@@ -62,7 +62,7 @@ class JobRunner:
                 while await self._act():
                     pass
         finally:
-            # A second cancel may interrupt the stop of the attempt: nothing of the job may outlive the run.
+            # A second cancel may interrupt the stop of the attempt. Stop the deliveries in any case.
             try:
                 await self._stop_attempt()
             finally:
@@ -160,8 +160,8 @@ class JobRunner:
         try:
             await asyncio.gather(task, return_exceptions=True)
         finally:
-            # Also when another producer takes the job: two would report its metrics.
-            self._context.metrics.forget_job(self.spec.job_id)
+            # Also when another producer takes over the job: otherwise both would report its metrics.
+            self._context.metrics.remove_job(self.spec.job_id)
 
     async def _publish_progress(self, attempt: AttemptRun) -> None:
         """Publish the progress of all partitions: a killed worker has not published its last events."""
@@ -172,8 +172,8 @@ class JobRunner:
             _log.warning("the last progress is not published: %s", error)
 
     async def _handle_request(self, action: Action, queued: QueuedRequest) -> None:
-        """Handle the oldest request as decided."""
-        request, record, state = queued.request, queued.record, self._known()
+        """Handle the oldest request by the action that `next_action` chose."""
+        request, record, state = queued.request, queued.record, self._current_state()
         if self._attempt is not None:
             with log_context(attempt=state.attempt):
                 await self._handle_during_attempt(*self._attempt, action, queued)
@@ -182,11 +182,11 @@ class JobRunner:
             delete = partial(delete_dataset, self._context.broker, self._context.store, state)
             await retry_forever(delete, self._context.clock, f"delete {self.spec.job_id}")
             await self._outbox.stop()
-            await self._update(_deleted, handled=record.offset)
+            await self._update(_apply_deletion, handled=record.offset)
         elif action is Action.OPEN_ATTEMPT:
             # Within its grace time the topic still exists, and nothing would remove it later.
             await self._delete_topic(state.attempt)
-            await self._update(partial(_retried, record.offset), handled=record.offset)
+            await self._update(partial(_apply_retry, record.offset), handled=record.offset)
         else:
             hint = f"cannot {request.action} a job that is {state.state}"
             await self._refuse(record, "refused_request", hint)
@@ -197,17 +197,17 @@ class JobRunner:
     ) -> None:
         """Handle the oldest request while an attempt runs.
 
-        It is answered only if the attempt is still the current one, and a retry only if the attempt has not
-        ended meanwhile; otherwise it is decided again by the state after the attempt.
+        It is handled only if the attempt is still the current one, and a retry only if the attempt has not
+        ended. Otherwise the next action is chosen again by the state after the attempt.
         """
         request, record = queued.request, queued.record
-        ask = partial(attempt.cancel, request.requested_by)
-        check = ask if action is Action.CANCEL_ATTEMPT else attempt.is_current
+        cancel = partial(attempt.cancel, request.requested_by)
+        check = cancel if action is Action.CANCEL_ATTEMPT else attempt.is_current
         what = f"{request.action} {self.spec.job_id}"
         is_current = await retry_forever(check, self._context.clock, what)
         ended = task.done() and action is Action.REFUSE_REQUEST
         if ended or not is_current or request.action == "delete":
-            await self._run_attempt(to_its_end=True)
+            await self._run_attempt(until_end=True)
             return
         if action is Action.REFUSE_REQUEST:
             await self._refuse(record, "not_retriable", "the job is active; cancel it first")
@@ -248,11 +248,11 @@ class JobRunner:
         await retry_forever(publish, self._context.clock, "publish a dead letter")
 
     async def _update(self, change: Callable[[JobState], None], *, handled: int = -1) -> None:
-        """Apply a change to the committed state and commit it, together with deliveries and handled requests.
+        """Apply a change to the committed state, record deliveries and handled requests, and commit it.
 
         Args:
-            change: what to change in the state.
-            handled: the offset of the request that the change answers; it is handled once this is committed.
+            change: changes the state in place.
+            handled: the offset of the request that the change handles; -1 for none.
         """
 
         async def commit() -> None:

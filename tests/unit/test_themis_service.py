@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shardline_common.errors import JobFailed, SourceUnavailable
-from shardline_common.http.client import HttpAnswer, HttpRequest
+from shardline_common.http.client import HttpRequest, HttpResponse
 from shardline_producer.sources.themis.client import ThemisClient, ThemisOptions, open_themis
 from shardline_producer.sources.themis.limiter import RateLimiter
 from tests.source_items import item_ids
@@ -76,9 +76,9 @@ class ScriptedClient:
     def __init__(self, *statuses: int) -> None:
         self.statuses = list(statuses)
 
-    async def send(self, _: HttpRequest) -> HttpAnswer:
+    async def send(self, _: HttpRequest) -> HttpResponse:
         status = self.statuses.pop(0)
-        return HttpAnswer(status, b"{}", "300" if status == 429 else "")
+        return HttpResponse(status, b"{}", "300" if status == 429 else "")
 
 
 async def test_pauses_of_a_request_are_limited_over_all_its_attempts() -> None:

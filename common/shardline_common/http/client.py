@@ -63,9 +63,9 @@ class HttpOptions:
 
     `url` is percent-encoded; the path of a request is appended to it. `headers` are sent with each request;
     they may hold secrets and are never shown. Times are in seconds; None is no limit. `read_seconds` limits
-    the time without a byte. `max_bytes` limits the body of an answer. `ca_file` (PEM) replaces the system's
-    authorities. `keep_cookies`: the cookies of an answer are sent with later requests, because a load
-    balancer may bind a client to one server by them.
+    the time without a byte. `max_bytes` limits the body of a response. `ca_file` (PEM) replaces the system's
+    authorities. `keep_cookies`: the cookies of a response are sent with later requests; a load balancer may
+    use them to send a client to the same server.
     """
 
     url: str
@@ -177,7 +177,7 @@ async def open_http(options: HttpOptions) -> AsyncIterator[HttpClient]:
         connector=aiohttp.TCPConnector(limit=options.connections, ssl=tls),
         timeout=timeout,
         headers=options.headers,
-        # Else a cookie of one answer must not change the next one.
+        # Without `keep_cookies`, a cookie of one response must not change the next one.
         cookie_jar=None if options.keep_cookies else aiohttp.DummyCookieJar(),
     ) as session:
         yield HttpClient(session, options)

@@ -14,9 +14,9 @@ def origin(url: str) -> str:
 
 
 def base_url(url: str) -> str:
-    """Scheme, host, port and path: what the paths of requests are appended to.
+    """Scheme, host, port and path of a URL. The paths of requests are appended to it.
 
-    Without user name, password, query, fragment, and slashes at its end. Raises ValueError where it is not a
-    URL.
+    User name, password, query, fragment, and slashes at the end are removed. Raises ValueError when it is not
+    a URL.
     """
     return str(URL(url).with_user(None).with_query(None).with_fragment(None)).rstrip("/")

@@ -61,7 +61,7 @@ class AtomicFile:
     def _discard(self) -> None:
         if self._file is None:
             return
-        # The close fails where the disk is full, as the write before it did. Windows removes no open file.
+        # Close first: Windows cannot remove an open file. On a full disk the close fails like the write.
         with suppress(OSError):
             self._file.close()
         self._temporary.unlink(missing_ok=True)

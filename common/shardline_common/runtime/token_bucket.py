@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-# A wait below a nanosecond is the rounding of a clock's time.
+# A wait of less than a nanosecond is a rounding error of the clock.
 _DIGITS = 9
 
 
@@ -10,9 +10,9 @@ _DIGITS = 9
 class TokenBucket:
     """Holds up to `size` tokens and gets one more every `interval` seconds. It starts full.
 
-    `taken` tokens were taken since it was full at the time `full_at`, in seconds of the caller's monotonic
-    clock. Their number is kept, and not a sum of intervals, which is rounded: a full bucket of 600 tokens
-    would give 599.
+    `taken` tokens were taken since the time `full_at` at which it was full, in seconds of the caller's
+    monotonic clock. It counts tokens instead of adding intervals, because a sum is rounded: a full bucket of
+    600 tokens would give 599.
     """
 
     interval: float
@@ -21,11 +21,11 @@ class TokenBucket:
     taken: float = 0.0
 
     def level(self, now: float) -> float:
-        """Tokens in the bucket."""
+        """The number of tokens in the bucket."""
         return self.size - max(0.0, self.taken - (now - self.full_at) / self.interval)
 
     def wait(self, now: float) -> float:
-        """Seconds until there is a token; 0.0 when there is one."""
+        """Seconds until a token is available; 0.0 when one is."""
         wait = (self.full_at - now) + (self.taken + 1.0 - self.size) * self.interval
         return max(0.0, round(wait, _DIGITS))
 
@@ -39,7 +39,7 @@ class TokenBucket:
         return wait
 
     def drain(self, at: float) -> None:
-        """Let the next token be there at `at` at the earliest."""
+        """Remove tokens, so that none is available before the time `at`."""
         if self._full_again_at < at + (self.size - 1.0) * self.interval:
             self.full_at, self.taken = at, self.size - 1.0
 

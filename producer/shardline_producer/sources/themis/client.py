@@ -105,29 +105,29 @@ class ThemisClient:
         headers = {"Content-Type": "application/json"} if data else {}
         request, paused = HttpRequest(method, path, body=data, headers=headers), 0.0
 
-        async def attempt() -> HttpAnswer:
-            # A 429 counts as no failed attempt, because it says when the next request may come. It is
-            # repeated until the pauses of all attempts add up to five minutes.
+        async def attempt() -> HttpResponse:
+            # A 429 is no failed attempt, because it names the time of the next one. It is repeated until the
+            # pauses of all attempts add up to five minutes.
             nonlocal paused
             while True:
-                answer = await self._send(request, what)
-                if answer.status != _TOO_MANY or paused >= _MAX_PAUSE_SECONDS:
-                    return answer
-                pause = _retry_seconds(answer.retry_after)
+                response = await self._send(request, what)
+                if response.status != _TOO_MANY or paused >= _MAX_PAUSE_SECONDS:
+                    return response
+                pause = _retry_seconds(response.retry_after)
                 paused += pause
                 self._limiter.pause(pause)
 
         return await retry_attempts(attempt, _ATTEMPTS, _BACKOFF, self._clock.sleep)
 
-    async def _send(self, request: HttpRequest, what: str) -> HttpAnswer:
+    async def _send(self, request: HttpRequest, what: str) -> HttpResponse:
         await self._limiter.wait()
         try:
-            answer = await self._client.send(request)
+            response = await self._client.send(request)
         except HttpConnectionError as error:
             raise TransientError(self._unreachable(error, what)) from error
-        if answer.status >= _SERVER_ERROR:
-            raise TransientError(self._failed(answer, what))
-        return answer
+        if response.status >= _SERVER_ERROR:
+            raise TransientError(self._failed(response, what))
+        return response
 
     def _json(self, response: HttpResponse) -> dict[str, Any]:
         try:
@@ -198,7 +198,7 @@ def display_url(url: str) -> str:
 async def open_themis(
     options: ThemisOptions, limiter: RateLimiter, clock: Clock
 ) -> AsyncIterator[ThemisClient]:
-    """A client while the context lasts; leaving it closes every connection.
+    """A client of ThemisDB; leaving the context closes every connection.
 
     Raises:
         JobFailed: the CA bundle cannot be read.
@@ -212,7 +212,7 @@ async def open_themis(
         connect_seconds=10.0,
         read_seconds=options.timeout,
         total_seconds=10 * options.timeout,
-        max_bytes=options.answer_bytes,
+        max_bytes=options.max_response_bytes,
         keep_cookies=True,
     )
     async with AsyncExitStack() as stack:
