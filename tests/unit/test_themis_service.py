@@ -85,7 +85,7 @@ async def test_pauses_of_a_request_are_limited_over_all_its_attempts() -> None:
     clock, sender = InstantClock(), ScriptedClient(429, 500, 429, 200)
     started, limiter = clock.monotonic(), RateLimiter(0, clock)
     client = ThemisClient(sender, ThemisOptions("http://x"), limiter, clock)  # type: ignore[arg-type]
-    with pytest.raises(SourceUnavailable, match="answered 429 when asked for its rate limit"):
+    with pytest.raises(SourceUnavailable, match="answered 429 to a request for its rate limit"):
         await client.health()
     assert sender.statuses == [200]
     assert 300 <= clock.monotonic() - started < 302
