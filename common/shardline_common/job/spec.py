@@ -1,6 +1,7 @@
 """The job message and the requests on `dataset.jobs` (contract: job message, version 1)."""
 
 import re
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -14,7 +15,6 @@ from shardline_common.job.spec_fields import (
     ColumnType,
     FilesSource,
     Format,
-    Model,
     Output,
     Quality,
     Query,
@@ -23,6 +23,7 @@ from shardline_common.job.spec_fields import (
     ThemisSource,
     Uds3Source,
 )
+from shardline_common.job.spec_model import Model
 
 __all__ = [
     "JOB_ID",
@@ -62,7 +63,8 @@ class JobSpec(Model):
             pattern=JOB_ID,
             description="The permanent id of the job. The same message again is the same job; a different "
             "message with this id is refused. `run` and `submit` make the id from `name` and the spec "
-            "digest when it is left out.",
+            "digest when it is left out, so that a changed job gets another id. `run --replace` deletes the "
+            "dataset of the job that had the id.",
             examples=["baurecht-2026-11"],
         ),
     ]
@@ -113,6 +115,14 @@ class JobSpec(Model):
             examples=[16_777_216],
         ),
     ] = 4_194_304
+    dead_letter_originals: Annotated[
+        bool,
+        Field(
+            description="Whether the dead letters in the dataset keep the original bytes, cut at 64 KiB. "
+            "Left out, it is false where `SHARDLINE_DEAD_LETTER_ORIGINALS` is false.",
+            examples=[False],
+        ),
+    ] = True
     submitted_by: Annotated[
         Annotated[str, Field(max_length=200)] | None,
         Field(description="Who asked for the dataset; on the card, not in the digest.", examples=["m.huber"]),
@@ -168,11 +178,13 @@ class JobSpec(Model):
     def digest(self) -> str:
         """The sha256 of the fields that decide the dataset, in hexadecimal.
 
-        `job_id`, `submitted_by`, `purpose` and `labels` are left out.
+        `job_id`, `submitted_by`, `purpose` and `labels` are left out, and every later field than those of
+        version 0.1 while it is at its default (`Model`).
         """
         body = self.model_dump(mode="json", exclude={"job_id", "submitted_by", "purpose", "labels"})
         if self.quality.relevance == "raw":
-            # The field was added after digests existed. Left out at its default, it changes none of them.
+            # Version 0.1 has this field in every dump, but digests existed before it. Left out at its
+            # default, it changes none of them.
             del body["quality"]["relevance"]
         return sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
@@ -197,7 +209,7 @@ class JobSpec(Model):
         return "train" if partition < self.partitions else "validation"
 
     def body(self) -> bytes:
-        """The normalised message: defaults filled in, keys sorted. Equal bodies are the same job."""
+        """The normalised message: defaults filled in (`Model`), keys sorted. Equal bodies are one job."""
         return orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
 
 
@@ -237,17 +249,20 @@ def slugify(name: str) -> str:
     return slug or "dataset-" + sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
-def parse_job(body: bytes | str, *, default_id: bool = False) -> JobSpec:
+def parse_job(
+    body: bytes | str, *, default_id: bool = False, defaults: Mapping[str, Any] | None = None
+) -> JobSpec:
     """Validate a job message.
 
     Args:
         body: the JSON text.
         default_id: make a job id from name and spec digest when the message has none.
+        defaults: values of the fields that the message leaves out.
 
     Raises:
         JobInvalid: naming each field and what is wrong with it.
     """
-    value = _load_object(body)
+    value = {**(defaults or {}), **_load_object(body)}
     if default_id and value.get("job_id") is None:
         value = value | {"job_id": default_job_id(_validated(JobSpec, value | {"job_id": "unnamed"}))}
     return _validated(JobSpec, value)

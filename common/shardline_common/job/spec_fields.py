@@ -2,17 +2,13 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from shardline_common.job.spec_model import Model
 
 MAX_COUNT = 1 << 53
 ColumnType = Literal["string", "int", "float", "bool"]
 SCALAR = str | int | float | bool | None
-
-
-class Model(BaseModel):
-    """The base of a job's parts: unknown fields are refused, and an instance cannot be changed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class FilesSource(Model):
