@@ -58,7 +58,8 @@ def doctor(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     elif print_acls:
         _print_acls(loaded.settings, json=json)
     elif print_topics:
-        _print_topics(loaded.settings, read_job(Path(job), window, sets) if job else None, json=json)
+        spec = read_job(Path(job), window, sets, loaded.settings) if job else None
+        _print_topics(loaded.settings, spec, json=json)
     elif create_themis_indexes is not None:
         _create_themis_indexes(loaded.settings, read_job(create_themis_indexes, window, sets), json=json)
     else:

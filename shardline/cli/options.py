@@ -89,14 +89,22 @@ def _configure_logging(found: Settings, level: str, style: str) -> None:
     log_to_stderr(level, style, found.secrets())
 
 
-def read_job(path: Path, window: str | None = None, sets: Sequence[str] | None = None) -> JobSpec:
+def read_job(
+    path: Path,
+    window: str | None = None,
+    sets: Sequence[str] | None = None,
+    settings: Settings | None = None,
+) -> JobSpec:
     """Read a job file and fill its placeholders. A job without an id gets the default one.
+
+    `settings` give values to fields that the job leaves out (`job_defaults`).
 
     Raises:
         UsageError: the file cannot be read, a placeholder has no value, or the job does not fit the schema.
     """
     import sys
 
+    from shardline.services.job_defaults import job_defaults
     from shardline.services.job_template import fill_job, uses_dates
     from shardline_common.errors import UsageError
     from shardline_common.job.spec import parse_job
@@ -106,7 +114,8 @@ def read_job(path: Path, window: str | None = None, sets: Sequence[str] | None =
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     days = _date_range(window, warn=uses_dates(text)) if window else None
-    return parse_job(fill_job(text, days, sets or ()), default_id=True)
+    defaults = job_defaults(settings) if settings else None
+    return parse_job(fill_job(text, days, sets or ()), default_id=True, defaults=defaults)
 
 
 def _date_range(text: str, *, warn: bool) -> DateRange:

@@ -39,8 +39,9 @@ def preview(
     from shardline.cli.console import print_json
     from shardline.services.preview import preview_job
 
-    spec = read_job(job, window, sets)
-    found = complete(preview_job(spec, quiet_settings(), documents=documents, seconds=seconds))
+    settings = quiet_settings()
+    spec = read_job(job, window, sets, settings)
+    found = complete(preview_job(spec, settings, documents=documents, seconds=seconds))
     if json:
         print_json(found.to_json(show))
     else:

@@ -26,6 +26,7 @@ from shardline.gateway.responses import (
 )
 from shardline.gateway.users import Permission, User
 from shardline.services.client import JobView
+from shardline.services.job_defaults import job_defaults
 from shardline.services.row_stream import StreamCounts, row_batches
 from shardline_common.job.names import Layout
 from shardline_common.job.state import State
@@ -110,7 +111,8 @@ async def create(
         await context.uds3.require()
     _check_top_k(body, context)
     key = None if idempotency_key is None else f"{user.id}\n{idempotency_key}"
-    spec = job_from_request(body, make_job_id(body.name, key), user.name)
+    defaults = job_defaults(context.settings)
+    spec = job_from_request(body, make_job_id(body.name, key), user.name, defaults)
     view = await context.jobs.submit(spec)
     context.audit_log.record(user, "create", "200", dataset=spec.job_id)
     return await _response(context, view, f"Dataset created: {spec.job_id}")

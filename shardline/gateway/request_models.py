@@ -5,6 +5,7 @@ The class names are the component names of the OpenAPI description, so generated
 
 import re
 import secrets
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Annotated, Any, Literal
 
@@ -100,8 +101,13 @@ def make_job_id(name: str, idempotency_key: str | None) -> str:
     return f"{slugify(name)[:50].rstrip('-')}-{tail}"
 
 
-def job_from_request(request: CreateRequest, job_id: str, submitted_by: str | None) -> JobSpec:
-    """Make the job that creates the dataset.
+def job_from_request(
+    request: CreateRequest,
+    job_id: str,
+    submitted_by: str | None,
+    defaults: Mapping[str, Any] | None = None,
+) -> JobSpec:
+    """Make the job that creates the dataset. `defaults`: values of fields that a request does not have.
 
     Raises:
         JobInvalid: a field is not valid; the message names each.
@@ -124,4 +130,4 @@ def job_from_request(request: CreateRequest, job_id: str, submitted_by: str | No
         "purpose": request.description or None,
         "labels": {"export_formats": ",".join(request.export_formats)},
     }
-    return parse_job(orjson.dumps(body))
+    return parse_job(orjson.dumps(body), defaults=defaults)

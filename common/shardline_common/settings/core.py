@@ -93,7 +93,10 @@ class CoreSettings(BaseModel):
         0.0, "documents per second that a job may read; 0: no limit", "SHARDLINE_SOURCE_RATE", ge=0
     )
     dead_letter_originals: bool = setting(
-        True, "keep the original bytes in dead letters", "SHARDLINE_DEAD_LETTER_ORIGINALS"
+        True,
+        "keep the original bytes in dead letters: in dataset.dead-letters, and in the datasets of jobs that "
+        "leave dead_letter_originals out",
+        "SHARDLINE_DEAD_LETTER_ORIGINALS",
     )
     files_root: Path = setting(Path(), "folder of the files that a producer may read", "FILES_ROOT")
     metrics_port: int = setting(
