@@ -51,11 +51,14 @@ def run(
     job: JobLike,
     *,
     output: str | os.PathLike[str] = "datasets",
+    replace: bool = False,
     settings: Mapping[str, object] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> RunResult:
     """Run a whole job in this process, without Kafka. See `shardline.run`."""
-    return _complete(operations.run, job, output=output, settings=settings, on_progress=on_progress)
+    return _complete(
+        operations.run, job, output=output, replace=replace, settings=settings, on_progress=on_progress
+    )
 
 
 def preview(

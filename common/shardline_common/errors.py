@@ -58,7 +58,11 @@ class JobInvalid(UsageError):
 
 
 class JobConflict(UsageError):
-    """The job id belongs to a job with another body, which is untouched."""
+    """The job id belongs to another job, which is untouched. `fields` are the paths of those that differ."""
+
+    def __init__(self, message: str, *, hint: str | None = None, fields: tuple[str, ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.fields = fields
 
 
 class JobUnknown(UsageError):

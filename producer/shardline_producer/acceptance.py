@@ -4,14 +4,17 @@ from dataclasses import dataclass
 
 import orjson
 
-from shardline_common.errors import JobConflict, ObjectExists
+from shardline_common.errors import JobConflict, JobInvalid, ObjectExists, ObjectMissing, StoreUnavailable
 from shardline_common.job.names import Layout, job_key
 from shardline_common.job.outcome import latest_attempt
-from shardline_common.job.spec import JobSpec
+from shardline_common.job.spec import JobSpec, parse_job
+from shardline_common.job.spec_diff import check_same_job
 from shardline_common.job.state import JobState, PartitionState, State
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.clock import stamp
+
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,30 +31,75 @@ class Acceptance:
 
     @classmethod
     def decode(cls, data: bytes) -> "Acceptance":
-        """The record of `encode`."""
+        """The record of `encode`. Raises JobInvalid, ValueError, KeyError or TypeError for anything else."""
         value = orjson.loads(data)
-        return cls(JobSpec.model_validate(value["spec"]), value["accepted_at"])
+        return cls(parse_job(orjson.dumps(value["spec"])), value["accepted_at"])
 
 
 async def accept(store: ObjectStore, spec: JobSpec, clock: Clock) -> Acceptance:
     """Accept a job. Returns the record in the store. The same body again is the same job.
 
     Raises:
-        JobConflict: the id belongs to a job with another body; that job is unchanged.
+        JobConflict: the id belongs to another job, or the dataset's folder has a chain or a plan of a job
+            that is not known. Nothing is changed.
         StoreUnavailable: try again later.
     """
-    acceptance = Acceptance(spec, stamp(clock))
+    key, acceptance = job_key(spec.job_id), Acceptance(spec, stamp(clock))
+    for _ in range(_TRIES):
+        existing = await read_acceptance(store, spec.job_id)
+        if existing is not None:
+            check_same_job(existing.spec, spec)
+            return existing
+        await _check_no_dataset(store, spec)
+        try:
+            await store.create(key, acceptance.encode())
+        except ObjectExists:
+            # Another process accepted a job, or this is the record of a put whose response was lost.
+            continue
+        return acceptance
+    raise StoreUnavailable(
+        f"{store.uri} refuses to create {key}, and has no such object",
+        hint="`shardline doctor` tests whether the store's create-only puts work",
+    )
+
+
+async def read_acceptance(store: ObjectStore, job_id: str) -> Acceptance | None:
+    """The acceptance record of an id; None when there is none.
+
+    Raises:
+        JobConflict: the record cannot be read, or is that of another id.
+        StoreUnavailable: try again later.
+    """
+    key = job_key(job_id)
     try:
-        await store.create(job_key(spec.job_id), acceptance.encode())
-    except ObjectExists:
-        existing = Acceptance.decode(await store.get(job_key(spec.job_id)))
-        if existing.spec.body() != spec.body():
-            raise JobConflict(
-                f"the job id '{spec.job_id}' was accepted before with another body",
-                hint="the first job is untouched; choose another job_id, or leave it out",
-            ) from None
-        return existing
-    return acceptance
+        found = Acceptance.decode(await store.get(key))
+    except ObjectMissing:
+        return None
+    except (JobInvalid, ValueError, KeyError, TypeError) as error:
+        raise JobConflict(
+            f"the job id '{job_id}' is taken: its record {key} cannot be read by this version ({error})",
+            hint="choose another job_id, or use the version of Shardline that accepted the job",
+        ) from None
+    if found.spec.job_id != job_id:
+        raise JobConflict(
+            f"the job id '{job_id}' is taken: its record {key} is that of the job '{found.spec.job_id}'",
+            hint="choose another job_id",
+        )
+    return found
+
+
+async def _check_no_dataset(store: ObjectStore, spec: JobSpec) -> None:
+    """Refuse a folder with state of a job without a record: the new job would continue behind its chain."""
+    layout = Layout.of(spec)
+    async for info in store.list(layout.state):
+        if await read_acceptance(store, spec.job_id) is not None:
+            # Another process has accepted a job since, and works on it.
+            return
+        raise JobConflict(
+            f"the folder {layout.root} has {info.key} of a job that is not known: "
+            f"{job_key(spec.job_id)} is missing",
+            hint="move or delete the folder, or choose another job_id",
+        )
 
 
 async def state_from_store(store: ObjectStore, acceptance: Acceptance, offset: int) -> JobState:

@@ -9,6 +9,7 @@ import orjson
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticUseDefault
 
+from shardline.services.job_defaults import job_defaults
 from shardline_common.errors import JobInvalid
 from shardline_common.job.spec import JOB_ID, JobSpec, default_job_id, parse_job
 from shardline_common.settings.load import Settings, load_settings
@@ -43,18 +44,22 @@ class Job(JobSpec):
 JobLike: TypeAlias = Job | Mapping[str, object]
 
 
-def spec_of(job: JobLike) -> JobSpec:
-    """Return the validated job message.
+def spec_of(job: JobLike, settings: Settings) -> JobSpec:
+    """Return the validated job message. `settings` give values to fields that the job leaves out.
 
     Raises:
         JobInvalid: the job does not fit the schema, or has a value that JSON cannot represent.
     """
+    defaults = job_defaults(settings)
+    if isinstance(job, Job):
+        # Its dump leaves later fields out at their default. A setting must not replace what the user gave.
+        defaults = {name: value for name, value in defaults.items() if name not in job.model_fields_set}
     body = job.model_dump(mode="json") if isinstance(job, Job) else dict(job)
     try:
         text = orjson.dumps(body, default=_json_value)
     except TypeError as error:
         raise JobInvalid(f"the job is no JSON: {error}") from None
-    return parse_job(text, default_id=True)
+    return parse_job(text, default_id=True, defaults=defaults)
 
 
 def _json_value(value: object) -> str:

@@ -8,9 +8,9 @@ from shardline.api.convert import job_status, preview_result, progress_reporter,
 from shardline.api.inputs import JobLike, settings_of, spec_of
 from shardline.api.results import JobStatus, PreviewResult, Progress, RunResult, VerifyProgress, VerifyResult
 from shardline.services.client import open_client
-from shardline.services.local_run import run_job, verify_dataset
+from shardline.services.local_run import run_job, verify_dataset, with_replace_hint
 from shardline.services.preview import preview_job
-from shardline_common.errors import UsageError
+from shardline_common.errors import JobConflict, UsageError
 from shardline_common.job.state import State
 
 _log = logging.getLogger("shardline")
@@ -20,6 +20,7 @@ async def run(
     job: JobLike,
     *,
     output: str | os.PathLike[str] = "datasets",
+    replace: bool = False,
     settings: Mapping[str, object] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> RunResult:
@@ -32,16 +33,22 @@ async def run(
     Args:
         job: the job; relative paths of files start from the working directory.
         output: a directory, or `s3://bucket/prefix`. The dataset is the folder `<name>/<job_id>` in it.
+        replace: delete the dataset of another job under the same id first. It is final, and not asked.
         settings: settings by name, used before the environment, .env and shardline.toml.
         on_progress: called about five times a second, in the event loop.
 
     Raises:
         JobFailed: the job failed; `code` and the message say why.
+        JobConflict: the id belongs to another job in `output`; `fields` names what differs.
         UsageError: the job or a setting is wrong, or another run writes to `output`.
         ServiceUnavailable: a store cannot be reached, or the spool folder cannot be written.
     """
-    spec, found = spec_of(job), settings_of(settings)
-    return run_result(await run_job(spec, os.fspath(output), found, progress_reporter(on_progress)))
+    found = settings_of(settings)
+    spec, report = spec_of(job, found), progress_reporter(on_progress)
+    try:
+        return run_result(await run_job(spec, os.fspath(output), found, report, replace=replace))
+    except JobConflict as conflict:
+        raise with_replace_hint(conflict, spec, "replace=True") from None
 
 
 async def preview(
@@ -66,7 +73,8 @@ async def preview(
     """
     if documents < 1 or seconds <= 0:
         raise UsageError(f"a preview of {documents} documents in {seconds} s reads nothing")
-    spec, found = spec_of(job), settings_of(settings)
+    found = settings_of(settings)
+    spec = spec_of(job, found)
     return preview_result(await preview_job(spec, found, documents=documents, seconds=seconds))
 
 
@@ -113,18 +121,21 @@ async def submit(
         on_progress: called about twice a second while waiting, in the event loop.
 
     Raises:
-        JobConflict: the id belongs to a job with another body.
+        JobConflict: the id belongs to another job, or to a deleted one. Without `wait` it is not raised for a
+            job that no producer has accepted yet.
         JobFailed: with `wait`: the job failed or was cancelled.
         UsageError: the job or a setting is wrong.
         ServiceUnavailable: Kafka cannot be reached.
     """
-    spec, found = spec_of(job), settings_of(settings)
+    found = settings_of(settings)
+    spec = spec_of(job, found)
     async with open_client(found) as client:
         await client.submit(spec)
         if wait:
             view = await client.wait(
                 spec.job_id,
                 progress_reporter(on_progress),
+                submitted=spec,
                 on_unaccepted=lambda: _log.warning("%s: no producer has accepted the job yet", spec.job_id),
             )
             view.check_completed()

@@ -78,7 +78,8 @@ def row_lists(
     job: JobLike, settings: Mapping[str, object] | None
 ) -> tuple[AsyncGenerator[list[Row], None], Callable[[], RowCounts]]:
     """Return the rows of a job in lists, and a function that returns the counts so far."""
-    spec, found, counts = spec_of(job), settings_of(settings), StreamCounts()
+    found, counts = settings_of(settings), StreamCounts()
+    spec = spec_of(job, found)
 
     async def lists() -> AsyncGenerator[list[Row], None]:
         async with open_source_s3(found) as remote:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path  # noqa: TC003 - Typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,17 +31,42 @@ def run(
     window: WindowName = None,
     sets: Sets = None,
     output: Annotated[str, typer.Option(help="A directory, or s3://bucket/prefix.")] = "datasets",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Delete the dataset of another job under the same id first.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before --replace deletes.")] = False,
     json: Json = False,
 ) -> None:
     """Run a whole job in this process, without Kafka. To continue after a stop or a kill, run it again."""
+    from shardline.services.local_run import with_replace_hint
     from shardline.services.wiring.tracing import traced
+    from shardline_common.errors import JobConflict
 
-    spec, settings = read_job(job, window, sets), quiet_settings()
+    settings = quiet_settings()
+    spec = read_job(job, window, sets, settings)
+    if replace and not yes:
+        _confirm_replace(spec, output, settings)
     with traced(settings, "cli"):
-        complete(_run(spec, output, settings, json=json))
+        try:
+            complete(_run(spec, output, settings, replace=replace, json=json))
+        except JobConflict as conflict:
+            raise with_replace_hint(conflict, spec, "--replace") from None
 
 
-async def _run(spec: JobSpec, output: str, settings: Settings, *, json: bool) -> None:
+def _confirm_replace(spec: JobSpec, output: str, settings: Settings) -> None:
+    from shardline.services.local_run import find_old_dataset
+    from shardline_common.errors import UsageError
+
+    old = complete(find_old_dataset(spec, output, settings))
+    if old is None:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"--replace would delete {old.uri}, and asks only on a terminal", hint="add --yes")
+    fields = ", ".join(old.fields)
+    typer.confirm(f"Delete {old.uri}, whose job differs in {fields}?", abort=True, err=True)
+
+
+async def _run(spec: JobSpec, output: str, settings: Settings, *, replace: bool, json: bool) -> None:
     from shardline.cli.console import print_json
     from shardline.cli.progress import open_screen
     from shardline.services.local_run import run_job
@@ -48,7 +74,7 @@ async def _run(spec: JobSpec, output: str, settings: Settings, *, json: bool) ->
 
     set_thread_pool()
     with open_screen() as screen:
-        result = await run_job(spec, output, settings, screen.show)
+        result = await run_job(spec, output, settings, screen.show, replace=replace)
     if json:
         print_json(result.view.to_json() | {"dataset": result.dataset})
     else:

@@ -37,18 +37,18 @@ def submit(
     """Submit a job and print its id. To submit the same job again changes nothing."""
     from shardline.cli.console import print_json, print_line
     from shardline.services.wiring.tracing import traced
-    from shardline_common.job.state import RETRIABLE
+    from shardline_common.job.state import State
 
-    spec = read_job(job, window, sets)
     settings = quiet_settings()
+    spec = read_job(job, window, sets, settings)
     with traced(settings, "cli"):
         complete(_submit(spec, settings))
     if not wait:
         print_json({"job_id": spec.job_id}) if json else print_line(spec.job_id)
         return
-    view = _watch_to_end(spec.job_id, settings)
+    view = _watch_to_end(spec.job_id, settings, spec)
     print_json(view.to_json()) if json else print_line(spec.job_id)
-    if view.state.state in RETRIABLE:
+    if view.state.state is not State.COMPLETED:
         raise typer.Exit(1)
 
 
@@ -59,8 +59,8 @@ async def _submit(spec: JobSpec, settings: Settings) -> None:
         await client.submit(spec)
 
 
-def _watch_to_end(job_id: str, settings: Settings) -> JobView:
-    """Show a job until it has ended, and return its last view."""
+def _watch_to_end(job_id: str, settings: Settings, submitted: JobSpec | None = None) -> JobView:
+    """Show a job until it has ended, and return its last view. `submitted`: raise if it is refused."""
     from shardline.cli.console import print_message
     from shardline.cli.progress import open_screen
     from shardline.services.client import open_client
@@ -71,7 +71,9 @@ def _watch_to_end(job_id: str, settings: Settings) -> JobView:
     async def watch() -> JobView:
         async with open_client(settings) as client:
             with open_screen() as screen:
-                return await client.wait(job_id, screen.show, on_unaccepted=on_unaccepted)
+                return await client.wait(
+                    job_id, screen.show, on_unaccepted=on_unaccepted, submitted=submitted
+                )
 
     return complete(watch(), f"no longer watching; {job_id} continues, `shardline cancel {job_id}` ends it")
 

@@ -6,12 +6,14 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from shardline.services.refusals import Refusals
 from shardline.services.wiring.broker import open_broker
 from shardline_common.dataset.events import Event, EventTotals, fold
 from shardline_common.errors import FailureCode, JobConflict, JobFailed, JobUnknown, UsageError
 from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, EVENTS, JOBS
 from shardline_common.job.spec import JobSpec, Request
+from shardline_common.job.spec_diff import check_same_job, own_id_advice
 from shardline_common.job.state import RETRIABLE, JobState, State, latest_states
 from shardline_common.job.trace_headers import trace_headers
 from shardline_common.ports.broker import Broker, Message, Record, TableReader
@@ -22,7 +24,8 @@ from shardline_producer.topics import ensure_system_topics
 Action = Literal["cancel", "retry", "delete"]
 _DEADLINE = 60.0
 _WATCH_SECONDS = 0.5
-# If no producer has accepted a submitted job after this time, a message is shown.
+# If no producer has accepted a submitted job after this time, its refusal is looked for, a message is shown.
+_REFUSE_SECONDS = 1.0
 _ACCEPT_SECONDS = 5.0
 UNKNOWN_HINT = (
     "`shardline jobs` lists them; a job that was just submitted is known once a producer has accepted it"
@@ -108,15 +111,20 @@ class JobTable:
         states = sorted(self._states.values(), key=lambda state: (state.accepted_at, state.spec.job_id))
         return [self._view(state) for state in states]
 
+    def find(self, job_id: str) -> JobView | None:
+        """Return one job; None when there is no checkpoint of it."""
+        return self._view(self._states[job_id]) if job_id in self._states else None
+
     def job(self, job_id: str) -> JobView:
         """Return one job.
 
         Raises:
             JobUnknown: there is no checkpoint of the job.
         """
-        if job_id not in self._states:
+        view = self.find(job_id)
+        if view is None:
             raise JobUnknown(f"no job '{job_id}' is known", hint=UNKNOWN_HINT)
-        return self._view(self._states[job_id])
+        return view
 
     def _view(self, state: JobState) -> JobView:
         return JobView(state, fold(self._events.get(state.spec.job_id, {}).values()))
@@ -156,16 +164,16 @@ class Client:
         """Submit a job. Returns its view when the same job was accepted before, else None.
 
         Raises:
-            JobConflict: a job with the same id and another body was accepted before.
+            JobConflict: a job with the same id and another body was accepted before, or the job was deleted.
         """
-        try:
-            view = (await self.job_table()).job(spec.job_id)
-        except JobUnknown:
-            view = None
-        if view is not None and view.state.spec.body() != spec.body():
+        view = (await self.job_table()).find(spec.job_id)
+        if view is not None:
+            check_same_job(view.state.spec, spec)
+        if view is not None and view.state.state is State.DELETED:
+            # A producer ignores the message: the job would be neither accepted nor refused.
             raise JobConflict(
-                f"the job id '{spec.job_id}' was accepted before with another body",
-                hint="the first job is untouched; choose another job_id, or leave it out",
+                f"the job id '{spec.job_id}' belongs to a job that was deleted, and is never used again",
+                hint=own_id_advice(spec),
             )
         with span("submit", job=spec.job_id):
             await self._broker.publish(JOBS, [submission(spec)])
@@ -203,6 +211,7 @@ class Client:
         *,
         until: Callable[[JobView], bool] = lambda view: not view.state.active,
         on_unaccepted: Callable[[], None] = lambda: None,
+        submitted: JobSpec | None = None,
     ) -> JobView:
         """Follow a job until it has ended, and return its last view.
 
@@ -211,17 +220,26 @@ class Client:
             on_view: called with each view, about every half second.
             until: whether a view ends the wait.
             on_unaccepted: called once if no producer has accepted the job after 5 seconds.
+            submitted: the job that was submitted with this id.
+
+        Raises:
+            JobConflict: the id belongs to another job than `submitted`.
+            JobInvalid: a producer refused `submitted`.
         """
-        started, warned = time.monotonic(), False
-        async with aclosing(self.follow(_WATCH_SECONDS)) as tables:
+        started, warned, refusals = time.monotonic(), False, Refusals(self._broker, submitted)
+        async with refusals, aclosing(self.follow(_WATCH_SECONDS)) as tables:
             async for table in tables:
-                try:
-                    view = table.job(job_id)
-                except JobUnknown:
-                    if not warned and time.monotonic() - started > _ACCEPT_SECONDS:
+                view = table.find(job_id)
+                if view is None:
+                    unaccepted = time.monotonic() - started
+                    if unaccepted > _REFUSE_SECONDS:
+                        await refusals.check()
+                    if not warned and unaccepted > _ACCEPT_SECONDS:
                         warned = True
                         on_unaccepted()
                     continue
+                if submitted is not None:
+                    check_same_job(view.state.spec, submitted)
                 on_view(view)
                 if until(view):
                     return view

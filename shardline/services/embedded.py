@@ -5,9 +5,11 @@ import tempfile
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from shardline.services.client import Client, JobView
+from shardline.services.refusals import Refusals
 from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.names import DEAD_LETTERS, EVENTS, Layout
 from shardline_common.job.outcome import latest_attempt
@@ -17,12 +19,14 @@ from shardline_common.memory.broker import MemoryBroker
 from shardline_common.ports.broker import TopicSpec
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.tasks import leaf_errors
 from shardline_common.telemetry.metrics import Metrics
 from shardline_consumer.context import WorkerContext
 from shardline_consumer.spool.budget import SpoolBudget
 from shardline_consumer.spool.folder import spool_folder
 from shardline_consumer.worker import Worker
+from shardline_producer.acceptance import accept
 from shardline_producer.context import ProducerContext, ProducerPolicy
 from shardline_producer.coordinator import JobCoordinator
 from shardline_producer.notifications.outbox import Receiver
@@ -68,15 +72,19 @@ class EmbeddedRun:
         producer and worker are stopped first.
 
         Raises:
+            JobConflict: the job id belongs to another job.
             StoreUnavailable: the store cannot be reached.
             SpoolError: the spool folder cannot be written.
         """
         ended_before, _ = await latest_attempt(self.store, Layout.of(spec))
+        # Before the pipeline starts: its producer would refuse another job's id in a dead letter.
+        await retry_forever(
+            partial(accept, self.store, spec, self.clock), self.clock, f"accept {spec.job_id}"
+        )
         broker = MemoryBroker()
         for topic in _BOUNDED:
             await broker.create_topic(topic)
         await ensure_system_topics(broker, _PARTITIONS)
-        client = Client(broker, _PARTITIONS)
         try:
             with spool_folder(self.spool_dir) as spool, leaf_errors():
                 async with asyncio.TaskGroup() as tasks:
@@ -84,8 +92,8 @@ class EmbeddedRun:
                         tasks.create_task(self._coordinator(broker).run(), name="producer"),
                         tasks.create_task(self._worker(broker, spool).run(), name="worker"),
                     ]
-                    view = await _follow_to_end(client, spec, ended_before, on_view)
-                    dead_letters = await client.dead_letters()
+                    view = await _follow_to_end(broker, spec, ended_before, on_view)
+                    dead_letters = await Client(broker, _PARTITIONS).dead_letters()
                     for task in running:
                         task.cancel()
         except ExceptionGroup as group:
@@ -128,14 +136,19 @@ class EmbeddedRun:
 
 
 async def _follow_to_end(
-    client: Client, spec: JobSpec, ended_before: int, on_view: Callable[[JobView], None]
+    broker: MemoryBroker, spec: JobSpec, ended_before: int, on_view: Callable[[JobView], None]
 ) -> JobView:
+    client = Client(broker, _PARTITIONS)
     await client.submit(spec)
     retried = False
-    async with aclosing(client.follow(_WATCH_SECONDS)) as tables:
+    async with (
+        Refusals(broker, spec) as refusals,
+        aclosing(client.follow(_WATCH_SECONDS)) as tables,
+    ):
         async for table in tables:
-            view = next((view for view in table.jobs() if view.state.spec.job_id == spec.job_id), None)
+            view = table.find(spec.job_id)
             if view is None:
+                await refusals.check()
                 continue
             on_view(view)
             again = view.state.state in RETRIABLE and view.state.attempt <= ended_before

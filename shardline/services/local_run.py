@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from shardline.services.client import JobView
 from shardline.services.embedded import EmbeddedRun
+from shardline.services.replace import delete_old_dataset, find_old_job
 from shardline.services.wiring import CLOCK
 from shardline.services.wiring.producer import producer_policy
 from shardline.services.wiring.sources import source_factory
@@ -17,10 +18,11 @@ from shardline.services.wiring.stores import open_source_s3, open_store_at
 from shardline.services.wiring.webhook import open_receiver
 from shardline_common.dataset.manifest import Manifest
 from shardline_common.dataset.verify import Report, Verifier
-from shardline_common.errors import UsageError
+from shardline_common.errors import JobConflict, UsageError
 from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
+from shardline_common.job.spec_diff import differing_fields, own_id_advice
 from shardline_common.job.state import JobState, State
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.settings.load import Settings
@@ -46,13 +48,20 @@ class LocalRun:
 
 
 async def run_job(
-    spec: JobSpec, output: str, settings: Settings, on_view: Callable[[JobView], None]
+    spec: JobSpec,
+    output: str,
+    settings: Settings,
+    on_view: Callable[[JobView], None],
+    *,
+    replace: bool = False,
 ) -> LocalRun:
     """Run a job into `output`: a directory, which is locked during the run, or `s3://bucket/prefix`.
 
     Relative paths of files start from the working directory. A run that was killed or cancelled is continued.
+    With `replace` the dataset of another job that has the id is deleted first.
 
     Raises:
+        JobConflict: the id belongs to another job.
         UsageError: a setting is wrong, another run writes to `output`, or the store does not honour
             create-only puts.
         ServiceUnavailable: the store cannot be reached, or the spool folder cannot be written.
@@ -65,6 +74,8 @@ async def run_job(
     ):
         with locked_output(output):
             await probe_create_only(store)
+            if replace and (old := await find_old_job(store, spec)) is not None:
+                await delete_old_dataset(store, old)
             embedded = EmbeddedRun(
                 store=store,
                 clock=CLOCK,
@@ -84,6 +95,37 @@ async def run_job(
             manifest = Manifest.decode(await retry_forever(read, CLOCK, "read the manifest"))
         dataset = f"{store.uri}/{layout.root}".rstrip("/")
         return LocalRun(result.view, result.dead_letters, dataset, manifest)
+
+
+@dataclass(frozen=True, slots=True)
+class OldDataset:
+    """The dataset of another job with the same id: its URI, and the fields in which the jobs differ."""
+
+    uri: str
+    fields: Sequence[str]
+
+
+async def find_old_dataset(spec: JobSpec, output: str, settings: Settings) -> OldDataset | None:
+    """Return the dataset in `output` that `run_job` would replace. Nothing is written.
+
+    Raises:
+        UsageError: a setting is wrong, or the record of the id cannot be read.
+        StoreUnavailable: the store cannot be reached.
+    """
+    async with open_store_at(output, settings) as store:
+        old = await find_old_job(store, spec)
+        if old is None:
+            return None
+        return OldDataset(f"{store.uri}/{Layout.of(old).root}".rstrip("/"), differing_fields(old, spec))
+
+
+def with_replace_hint(conflict: JobConflict, spec: JobSpec, option: str) -> JobConflict:
+    """Return the error with the ways on of a run. `option` is what deletes the old dataset."""
+    if not conflict.fields:
+        # It is not known which dataset the option would delete.
+        return conflict
+    hint = f"{option} deletes the old dataset first; to keep both, {own_id_advice(spec)}"
+    return JobConflict(str(conflict), hint=hint, fields=conflict.fields)
 
 
 @contextmanager

@@ -78,6 +78,11 @@ class Layout:
         return f"{self.root}_state/outcome-{attempt}.json"
 
     @property
+    def state(self) -> str:
+        """The prefix of plan, chains and outcomes: everything that a later process continues from."""
+        return f"{self.root}_state/"
+
+    @property
     def plan(self) -> str:
         """The plan: the frozen source and the columns."""
         return f"{self.root}_state/plan.json"

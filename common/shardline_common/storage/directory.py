@@ -139,8 +139,11 @@ class DirectoryStore:
         await run_in_thread(lambda: self._delete(paths))
 
     def _delete(self, paths: Sequence[Path]) -> None:
-        for path in paths:
-            path.unlink(missing_ok=True)
+        try:
+            for path in paths:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unavailable(error) from error
         for folder in {path.parent for path in paths}:
             self._remove_empty(folder)
 
