@@ -8,7 +8,7 @@ ShardlineError                 base of all
 │   └── JobUnknown             no job with this id was accepted
 ├── ServiceUnavailable         a service cannot be reached or refuses
 │   ├── BrokerUnavailable      Kafka; Fenced, TopicMissing and OffsetOutOfRange are special cases
-│   ├── StoreUnavailable       the store of datasets
+│   ├── StoreUnavailable       the store of datasets; StoreRefused is a special case
 │   ├── SourceUnavailable      the store that a job reads from
 │   └── SpoolError             the spool folder cannot be written
 ├── ObjectExists               a create-only put found an object under the key
@@ -34,6 +34,7 @@ from shardline_common.errors import (
     ShardlineError,
     SourceUnavailable,
     SpoolError,
+    StoreRefused,
     StoreUnavailable,
     TopicMissing,
     UsageError,
@@ -55,6 +56,7 @@ __all__ = [
     "ShardlineError",
     "SourceUnavailable",
     "SpoolError",
+    "StoreRefused",
     "StoreUnavailable",
     "TopicMissing",
     "UsageError",

@@ -12,6 +12,7 @@ ShardlineError                 an error that a user can act on: a message, and a
 │   │   ├── TopicMissing       the topic does not exist
 │   │   └── OffsetOutOfRange   the log does not hold that offset
 │   ├── StoreUnavailable
+│   │   └── StoreRefused       no such bucket, no rights: a retry alone changes nothing
 │   ├── SourceUnavailable      the store that a job reads from
 │   └── SpoolError             the spool folder cannot be written
 ├── ObjectExists               a create-only put found an object under the key
@@ -38,6 +39,7 @@ class FailureCode(StrEnum):
     CONSERVATION = "conservation"
     SPOOL = "spool"
     BROKER_REFUSED = "broker_refused"
+    STORE_INCONSISTENT = "store_inconsistent"
     INTERNAL = "internal"
 
 
@@ -95,6 +97,13 @@ class OffsetOutOfRange(BrokerUnavailable):
 
 class StoreUnavailable(ServiceUnavailable):
     """The object store cannot be reached, or failed a request that may be repeated."""
+
+
+class StoreRefused(StoreUnavailable):
+    """The object store refuses: no such bucket, no rights. It serves again when somebody has mended that.
+
+    A dataset's store is waited for, because its jobs are worth more than the wait. A source is not.
+    """
 
 
 class SourceUnavailable(ServiceUnavailable):

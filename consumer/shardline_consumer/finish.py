@@ -51,7 +51,7 @@ class Finisher:
                 await read_plan(self._store, self._layout)
                 # 3. The create decides. If another outcome exists, that one is returned.
                 failpoint("worker.before_outcome")
-                outcome = await decide(self._store, self._layout, self._outcome(state))
+                outcome = await decide(self._store, self._layout, self._outcome(state), self._clock)
                 failpoint("worker.after_outcome")
             finish_span.set(ending=outcome.ending)
             # 4. Also when another worker has decided: it may have been killed before it published.
@@ -102,4 +102,4 @@ async def fail_attempt(store: ObjectStore, state: JobState, error: JobFailed, cl
     """
     layout = Layout.of(state.spec)
     await read_plan(store, layout)
-    return await decide(store, layout, failed(state, error, clock))
+    return await decide(store, layout, failed(state, error, clock), clock)

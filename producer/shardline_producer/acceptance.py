@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from shardline_common.errors import JobConflict, JobInvalid, ObjectExists, ObjectMissing, StoreUnavailable
+from shardline_common.errors import JobConflict, JobInvalid, ObjectMissing
 from shardline_common.job.names import Layout, job_key
 from shardline_common.job.outcome import latest_attempt
 from shardline_common.job.spec import JobSpec, parse_job
@@ -13,8 +13,7 @@ from shardline_common.job.state import JobState, PartitionState, State
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.clock import stamp
-
-_TRIES = 3
+from shardline_common.runtime.create_or_read import create_or_get
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +41,19 @@ async def accept(store: ObjectStore, spec: JobSpec, clock: Clock) -> Acceptance:
     Raises:
         JobConflict: the id belongs to another job, or the dataset's folder has a chain or a plan of a job
             that is not known. Nothing is changed.
+        JobFailed: the store refuses the record, and has none (`store_inconsistent`).
         StoreUnavailable: try again later.
     """
-    key, acceptance = job_key(spec.job_id), Acceptance(spec, stamp(clock))
-    for _ in range(_TRIES):
-        existing = await read_acceptance(store, spec.job_id)
-        if existing is not None:
-            check_same_job(existing.spec, spec)
-            return existing
+    existing = await read_acceptance(store, spec.job_id)
+    if existing is None:
         await _check_no_dataset(store, spec)
-        try:
-            await store.create(key, acceptance.encode())
-        except ObjectExists:
-            # Another process accepted a job, or this is the record of a put whose response was lost.
-            continue
-        return acceptance
-    raise StoreUnavailable(
-        f"{store.uri} refuses to create {key}, and has no such object",
-        hint="`shardline doctor` tests whether the store's create-only puts work",
-    )
+        acceptance = Acceptance(spec, stamp(clock))
+        if await create_or_get(store, job_key(spec.job_id), acceptance.encode(), clock) is None:
+            return acceptance
+        # Another process accepted a job, or this is the record of a put whose response was lost.
+        existing = await read_acceptance(store, spec.job_id) or acceptance
+    check_same_job(existing.spec, spec)
+    return existing
 
 
 async def read_acceptance(store: ObjectStore, job_id: str) -> Acceptance | None:

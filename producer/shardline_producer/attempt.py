@@ -61,6 +61,7 @@ class AttemptRun:
         self._state = state
         self._states = states
         self._superseded = False
+        self._unrecorded: Outcome | None = None
         self._layout = Layout.of(state.spec)
         self._topic = attempt_topic(state.spec.job_id, state.attempt)
         self._backlog = Backlog(context.broker, context.store, state, context.policy.topic_bytes)
@@ -122,7 +123,13 @@ class AttemptRun:
     async def _decide(self, outcome: Outcome) -> bool:
         if not await self.is_current():
             return False
-        await decide(self._context.store, self._layout, outcome)
+        try:
+            await decide(self._context.store, self._layout, outcome, self._context.clock)
+        except JobFailed as error:
+            # Without a record the checkpoint alone decides. Otherwise neither a failure nor a cancel could
+            # end an attempt whose record the store refuses.
+            _log.error("the outcome is not recorded: %s", error)
+            self._unrecorded = outcome
         self._wake.set()
         return True
 
@@ -169,15 +176,17 @@ class AttemptRun:
         if state.state not in (State.QUEUED, State.RUNNING):
             return
         # 1.
-        source = context.open_source(spec, StoredPlanPages(context.store, self._layout.plan_pages))
+        source = context.open_source(
+            spec, StoredPlanPages(context.store, self._layout.plan_pages, context.clock)
+        )
         # 2. The plan of a planned job is in the store: reading it must not end the measured wait.
         if state.planned:
             if state.state is State.RUNNING:
                 context.metrics.checkpointed(spec.job_id, datetime.fromisoformat(state.updated_at))
-            plan = await plan_job(spec, source, context.store)
+            plan = await plan_job(spec, source, context.store, context.clock)
         else:
             with measure_source_wait(context.metrics, spec.job_id):
-                plan = await plan_job(spec, source, context.store)
+                plan = await plan_job(spec, source, context.store, context.clock)
         # 3.
         if state.planned:
             if not await context.broker.partitions(self._topic):
@@ -238,6 +247,8 @@ class AttemptRun:
             else:
                 if outcome is not None:
                     return outcome
+            if self._unrecorded is not None:
+                return self._unrecorded
             self._wake.clear()
             try:
                 async with asyncio.timeout(self._context.policy.progress_seconds):

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from shardline_common.dataset.events import event_message
-from shardline_common.errors import BrokerUnavailable, JobConflict
+from shardline_common.errors import BrokerUnavailable, JobConflict, JobFailed
 from shardline_common.job.dead_letters import message_dead_letter
 from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, EVENTS, attempt_topic, transactional_id
 from shardline_common.job.outcome import Outcome
@@ -111,6 +111,11 @@ class JobRunner:
             except JobConflict as error:
                 if submission is not None:
                     await self._refuse(submission, "job_conflict", f"{error}; {error.hint}")
+                return False
+            except JobFailed as error:
+                # Without an acceptance record there is no attempt that could fail.
+                if submission is not None:
+                    await self._refuse(submission, "store_inconsistent", f"{error}; {error.hint}")
                 return False
             offset = submission.offset if submission else -1
             load = partial(state_from_store, context.store, acceptance, offset)

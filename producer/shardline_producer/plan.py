@@ -3,12 +3,15 @@
 from contextlib import aclosing
 from typing import Any
 
-from shardline_common.errors import ObjectExists, ObjectMissing
+from shardline_common.errors import ObjectMissing
 from shardline_common.job.columns import Columns, declared, infer
 from shardline_common.job.names import Layout
 from shardline_common.job.plan import Plan
 from shardline_common.job.spec import JobSpec
+from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.clock import SYSTEM_CLOCK
+from shardline_common.runtime.create_or_read import create_or_get
 from shardline_common.telemetry.tracing import span
 from shardline_producer.sources.source import Document, Source
 
@@ -16,11 +19,12 @@ _SAMPLE_DOCUMENTS = 10_000
 _SAMPLE_BYTES = 16 * 1024 * 1024
 
 
-async def plan_job(spec: JobSpec, source: Source, store: ObjectStore) -> Plan:
+async def plan_job(spec: JobSpec, source: Source, store: ObjectStore, clock: Clock = SYSTEM_CLOCK) -> Plan:
     """The job's plan: the one in the store, else a new one, which is created in the store.
 
     Raises:
-        JobFailed: the source cannot be read, or a filter names a field that it does not have.
+        JobFailed: the source cannot be read, a filter names a field that it does not have, or the store
+            refuses the plan and has none (`store_inconsistent`).
         SourceUnavailable, StoreUnavailable: try again later.
     """
     key = Layout.of(spec).plan
@@ -29,11 +33,8 @@ async def plan_job(spec: JobSpec, source: Source, store: ObjectStore) -> Plan:
             return Plan.decode(await store.get(key))
         except ObjectMissing:
             plan = await make_plan(spec, source)
-        try:
-            await store.create(key, plan.encode())
-        except ObjectExists:
-            return Plan.decode(await store.get(key))
-        return plan
+        existing = await create_or_get(store, key, plan.encode(), clock)
+        return plan if existing is None else Plan.decode(existing)
 
 
 async def make_plan(spec: JobSpec, source: Source) -> Plan:

@@ -8,14 +8,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from shardline_common.errors import ObjectExists
 from shardline_common.job.messages import Position
-from shardline_common.job.names import CHECKPOINTS, Layout
+from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, Layout
 from shardline_common.job.outcome import Outcome, decide
 from shardline_common.job.spec import JobSpec, Request
 from shardline_common.job.state import JobState, checkpoint
 from shardline_common.memory.broker import MemoryBroker
 from shardline_common.memory.store import MemoryStore
 from shardline_common.ports.broker import Record, TableReader
+from shardline_common.runtime import create_or_read
 from shardline_common.runtime.clock import SystemClock, stamp
 from shardline_common.telemetry.logs import context_fields
 from shardline_common.telemetry.metrics import Metrics
@@ -91,10 +93,16 @@ class PausableBroker(MemoryBroker):
 class RunnerHarness:
     """A runner of one job whose attempt reads without an end."""
 
-    def __init__(self, receiver: Receiver | None = None) -> None:
-        self.broker, self.store, self.metrics = PausableBroker(), MemoryStore(), Metrics()
+    def __init__(self, receiver: Receiver | None = None, refused: str | None = None) -> None:
+        """Make the context. The store refuses every create of a key with `refused` in it, and has none."""
+
+        def fault(when: str, operation: str, key: str) -> None:
+            if (when, operation) == ("before", "create") and refused is not None and refused in key:
+                raise ObjectExists(f"{key} exists")
+
+        self.broker, self.store, self.metrics = PausableBroker(), MemoryStore(fault), Metrics()
         source = EndlessSource(documents(3, 1), random.Random(1))
-        self._context = ProducerContext(
+        self.context = ProducerContext(
             self.broker,
             self.store,
             SystemClock(),
@@ -111,7 +119,7 @@ class RunnerHarness:
         now = stamp(SystemClock())
         state = JobState(spec, attempt=attempt, updated_at=now, pending_notifications=pending)
         await self.broker.publish(CHECKPOINTS, [checkpoint(state)])
-        return JobRunner(self._context, 0, spec, state)
+        return JobRunner(self.context, 0, spec, state)
 
     async def fail(self, attempt: int) -> None:
         """Decide an attempt as failed, as a worker does."""
@@ -209,3 +217,34 @@ async def test_a_request_whose_change_was_interrupted_is_handled_again() -> None
     await asyncio.gather(again, return_exceptions=True)
     assert runner.state is not None
     assert runner.state.request_offset == 7
+
+
+async def test_a_cancel_whose_outcome_the_store_refuses_ends_the_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(create_or_read, "_LIMIT_SECONDS", 0.1)
+    harness = RunnerHarness(refused="outcome")
+    runner = await harness.start(SPEC, 1, [])
+    task = asyncio.create_task(runner.run(None))
+    await until(lambda: harness.reports)
+    cancel = Request(job_id=SPEC.job_id, action="cancel")
+    runner.request(cancel, Record(0, 5, SPEC.job_id.encode(), cancel.body()))
+    await until(lambda: runner.state is not None and not runner.state.active)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert runner.state is not None
+    assert (runner.state.state, runner.state.attempt) == ("cancelled", 1)
+
+
+async def test_a_job_whose_acceptance_the_store_refuses_is_a_dead_letter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(create_or_read, "_LIMIT_SECONDS", 0.1)
+    harness = RunnerHarness(refused="_jobs/")
+    await ensure_system_topics(harness.broker, 1)
+    runner = JobRunner(harness.context, 0, SPEC, None)
+    await runner.run(Record(0, 5, SPEC.job_id.encode(), SPEC.body()))
+    assert runner.state is None
+    async with harness.broker.table_reader(DEAD_LETTERS) as table:
+        found = await table.catch_up(deadline=10)
+    assert [b"store_inconsistent" in (letter.value or b"") for letter in found] == [True]

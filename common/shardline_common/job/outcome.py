@@ -7,12 +7,13 @@ from typing import Literal
 import orjson
 
 from shardline_common import __version__
-from shardline_common.errors import JobFailed, ObjectExists, ObjectMissing
+from shardline_common.errors import JobFailed, ObjectMissing
 from shardline_common.job.names import Layout
 from shardline_common.job.state import JobState
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
-from shardline_common.runtime.clock import stamp
+from shardline_common.runtime.clock import SYSTEM_CLOCK, stamp
+from shardline_common.runtime.create_or_read import create_or_get
 
 Ending = Literal["completed", "failed", "cancelled"]
 
@@ -59,21 +60,18 @@ async def read_outcome(store: ObjectStore, layout: Layout, attempt: int) -> Outc
         return None
 
 
-async def decide(store: ObjectStore, layout: Layout, outcome: Outcome) -> Outcome:
+async def decide(
+    store: ObjectStore, layout: Layout, outcome: Outcome, clock: Clock = SYSTEM_CLOCK
+) -> Outcome:
     """Create the outcome record. Returns the outcome in the store; another process may have decided first.
 
     Raises:
+        JobFailed: the store refuses the record, and has none (`store_inconsistent`).
         StoreUnavailable: the outcome may have been created; call again.
     """
     body = orjson.dumps(asdict(outcome), option=orjson.OPT_INDENT_2)
-    try:
-        await store.create(layout.outcome(outcome.attempt), body)
-    except ObjectExists:
-        existing = await read_outcome(store, layout, outcome.attempt)
-        if existing is not None:
-            return existing
-        raise
-    return outcome
+    existing = await create_or_get(store, layout.outcome(outcome.attempt), body, clock)
+    return outcome if existing is None else Outcome(**orjson.loads(existing))
 
 
 async def latest_attempt(store: ObjectStore, layout: Layout) -> tuple[int, Outcome | None]:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from shardline_common.errors import UsageError
+from shardline_common.runtime.paths import os_reason, shown_path
 from shardline_common.runtime.threads import run_in_thread
 
 
@@ -15,10 +16,12 @@ class AtomicFile:
     """A file that appears at its path when the context ends without an error. After an error nothing is left.
 
     The first write, else the end of the context, creates the folders above it. All methods block, and raise
-    UsageError when the file cannot be written.
+    UsageError when the file cannot be written; so does making one for a path without a name.
     """
 
     def __init__(self, path: Path) -> None:
+        if not path.name:
+            raise UsageError(f"'{shown_path(path)}' names no file")
         self._path = path
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         self._file: BinaryIO | None = None
@@ -39,7 +42,7 @@ class AtomicFile:
         """Append. Returns the number of bytes."""
         try:
             return self._opened().write(data)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise self._error(error) from None
 
     def _opened(self) -> BinaryIO:
@@ -55,7 +58,7 @@ class AtomicFile:
             os.fsync(file.fileno())
             file.close()
             self._temporary.replace(self._path)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise self._error(error) from None
 
     def _discard(self) -> None:
@@ -66,8 +69,8 @@ class AtomicFile:
             self._file.close()
         self._temporary.unlink(missing_ok=True)
 
-    def _error(self, error: OSError) -> UsageError:
-        return UsageError(f"{self._path} cannot be written: {error.strerror or error}")
+    def _error(self, error: OSError | ValueError) -> UsageError:
+        return UsageError(f"{shown_path(self._path)} cannot be written: {os_reason(error)}")
 
 
 class AsyncAtomicFile:

@@ -23,6 +23,9 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
+SYSTEM_CLOCK = SystemClock()
+
+
 def stamp(clock: Clock) -> str:
     """Wall time as text: RFC 3339 in UTC with milliseconds."""
     return clock.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from shardline_common.runtime.paths import open_regular
 from shardline_common.runtime.tasks import await_uncancelled
 
 T = TypeVar("T")
@@ -33,5 +34,5 @@ async def run_in_thread(call: Callable[[], T], undo: Callable[[T], object] = lam
 
 
 async def open_to_read(path: Path) -> BinaryIO:
-    """Open a file on a thread; the caller closes it. Raises OSError as `open` does."""
-    return await run_in_thread(lambda: path.open("rb"), lambda file: file.close())
+    """Open a regular file on a thread; the caller closes it. Raises as `open_regular`."""
+    return await run_in_thread(lambda: open_regular(path), lambda file: file.close())

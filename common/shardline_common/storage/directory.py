@@ -8,14 +8,18 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 from shardline_common.errors import ObjectExists, ObjectMissing, StoreUnavailable
 from shardline_common.ports.store import ObjectInfo
+from shardline_common.runtime.paths import NotRegularFile, open_regular, os_reason, shown_path
 from shardline_common.runtime.threads import open_to_read, run_in_thread
 from shardline_common.storage.object_keys import checked_key
 
 CHUNK = 1 << 20
 HIDDEN = ".shardline-tmp"
+# A folder, a FIFO or a broken link under a key is no object.
+_NO_OBJECT = (FileNotFoundError, NotADirectoryError, NotRegularFile)
 
 
 class DirectoryStore:
@@ -35,19 +39,21 @@ class DirectoryStore:
         await run_in_thread(lambda: self._create(key, target, body))
 
     def _create(self, key: str, target: Path, body: bytes | Path) -> None:
-        temporary = None
         try:
             temporary = self._write(body)
+        except (OSError, ValueError) as error:
+            raise self._unavailable(error) from error
+        try:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.link(temporary, target)
             _sync_directory(target.parent)
-        except FileExistsError:
+        except (FileExistsError, NotADirectoryError):
+            # Also when a file is in the place of one of the folders: no later create can succeed either.
             raise ObjectExists(f"{key} exists") from None
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise self._unavailable(error) from error
         finally:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
     def _write(self, body: bytes | Path) -> Path:
         folder = self._root / HIDDEN
@@ -73,22 +79,30 @@ class DirectoryStore:
         """The file's bytes."""
         path = self._path(key)
         try:
-            return await asyncio.to_thread(path.read_bytes)
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return await asyncio.to_thread(_read_whole, path)
+        except _NO_OBJECT:
             raise ObjectMissing(f"there is no {key} in {self._root}") from None
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise self._unavailable(error) from error
 
     async def stream(self, key: str, *, offset: int = 0) -> AsyncIterator[bytes]:
         """The file's bytes from `offset` on."""
         try:
             file = await open_to_read(self._path(key))
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        except _NO_OBJECT:
             raise ObjectMissing(f"there is no {key} in {self._root}") from None
+        except (OSError, ValueError) as error:
+            raise self._unavailable(error) from error
         with file:
             file.seek(offset)
-            while chunk := await asyncio.to_thread(file.read, CHUNK):
+            while chunk := await self._read_chunk(file):
                 yield chunk
+
+    async def _read_chunk(self, file: BinaryIO) -> bytes:
+        try:
+            return await asyncio.to_thread(file.read, CHUNK)
+        except OSError as error:
+            raise self._unavailable(error) from error
 
     async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         """Files by key in byte order. Each folder is read only when the walk reaches it."""
@@ -123,14 +137,16 @@ class DirectoryStore:
                 ]
         except (FileNotFoundError, NotADirectoryError):
             return []
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise self._unavailable(error) from error
 
     def _info(self, key: str) -> ObjectInfo | None:
         try:
             stat = (self._root / key).stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except (OSError, ValueError) as error:
+            raise self._unavailable(error) from error
         return ObjectInfo(key, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
 
     async def delete(self, keys: Sequence[str]) -> None:
@@ -139,11 +155,14 @@ class DirectoryStore:
         await run_in_thread(lambda: self._delete(paths))
 
     def _delete(self, paths: Sequence[Path]) -> None:
-        try:
-            for path in paths:
+        for path in paths:
+            try:
                 path.unlink(missing_ok=True)
-        except OSError as error:
-            raise self._unavailable(error) from error
+            except (NotADirectoryError, IsADirectoryError):
+                # It is no object.
+                continue
+            except (OSError, ValueError) as error:
+                raise self._unavailable(error) from error
         for folder in {path.parent for path in paths}:
             self._remove_empty(folder)
 
@@ -158,11 +177,15 @@ class DirectoryStore:
     def _path(self, key: str) -> Path:
         return self._root / checked_key(key)
 
-    def _unavailable(self, error: OSError) -> StoreUnavailable:
-        hint = (
-            "free disk space there" if error.errno == errno.ENOSPC else "check the folder and its permissions"
-        )
-        return StoreUnavailable(f"{self._root} cannot be used: {error.strerror or error}", hint=hint)
+    def _unavailable(self, error: OSError | ValueError) -> StoreUnavailable:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "free disk space there" if full else "check the folder and its permissions"
+        return StoreUnavailable(f"{shown_path(self._root)} cannot be used: {os_reason(error)}", hint=hint)
+
+
+def _read_whole(path: Path) -> bytes:
+    with open_regular(path) as file:
+        return file.read()
 
 
 def _may_hold(folder: str, prefix: str, start_after: str) -> bool:
