@@ -24,6 +24,7 @@ from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
 from shardline_common.job.spec_diff import differing_fields, own_id_advice
 from shardline_common.job.state import JobState, State
+from shardline_common.runtime.paths import os_reason, shown_path
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.settings.load import Settings
 from shardline_common.storage.directory import HIDDEN
@@ -143,18 +144,27 @@ def locked_output(output: str) -> Iterator[None]:
     folder = Path(output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".shardline-lock").open("w")
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise UsageError(f"{output} cannot be written: {error.strerror}") from None
-    with file:
+        # Not O_WRONLY: opening a FIFO of this name would wait for a reader.
+        file = os.open(folder / ".shardline-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except (OSError, ValueError) as error:
+        hint = "choose a folder for --output that can be created and written"
+        raise UsageError(f"{shown_path(output)} cannot be written: {os_reason(error)}", hint=hint) from None
+    try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             hint = "wait for it to end, or choose another --output"
-            raise UsageError(f"another run is writing to {output}", hint=hint) from None
+            raise UsageError(f"another run is writing to {shown_path(output)}", hint=hint) from None
+        except OSError as error:
+            raise UsageError(
+                f"{shown_path(output)} cannot be locked: {os_reason(error)}",
+                hint="choose a folder for --output on a file system with locks",
+            ) from None
         # Remove temporary files of a killed run.
         shutil.rmtree(folder / HIDDEN, ignore_errors=True)
         yield
+    finally:
+        os.close(file)
 
 
 def run_warnings(state: JobState) -> list[str]:

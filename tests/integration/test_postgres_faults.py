@@ -158,3 +158,28 @@ async def test_certificates_are_verified_by_sslmode(tmp_path: Path) -> None:
         missing = replace(database.options, sslmode="verify-full", sslrootcert=str(tmp_path / "none.pem"))
         with pytest.raises(JobFailed, match="POSTGRES_SSLROOTCERT"):
             await plan_and_read(ConfiguredStores(Postgres(missing)))
+
+
+async def test_permanent_refusals_name_the_database_and_the_cure(database: Database) -> None:
+    await load_corpus(database, [{"document_id": "a", "content": "x"}])
+    for changes, message, hint in (
+        ({"sslmode": "require"}, "SSL", "POSTGRES_SSLMODE"),
+        ({"sslmode": "verify-full"}, "SSL", "POSTGRES_SSLMODE"),
+        ({"table": "nowhere"}, "nowhere", "POSTGRES_TABLE"),
+        ({"schema": "nowhere"}, "nowhere", ""),
+    ):
+        stores = ConfiguredStores(Postgres(replace(database.options, **changes)))  # type: ignore[arg-type]
+        with pytest.raises(JobFailed, match=message) as caught:
+            await plan_and_read(stores)
+        assert caught.value.code == "source_invalid"
+        assert database.name in str(caught.value)
+        assert hint in (caught.value.hint or "")
+
+
+async def test_a_user_without_a_free_connection_is_waited_for(database: Database) -> None:
+    reader = f"reader_{secrets.token_hex(4)}"
+    await database.execute(f"CREATE ROLE {reader} LOGIN PASSWORD 'reader' CONNECTION LIMIT 0")
+    options = replace(database.options, user=reader, password="reader")  # noqa: S106 - of this test
+    with pytest.raises(SourceUnavailable, match="too many connections"):
+        await plan_and_read(ConfiguredStores(Postgres(options)))
+    await database.execute(f"DROP ROLE {reader}")

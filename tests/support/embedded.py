@@ -12,6 +12,7 @@ from shardline_common.job.spec import JobSpec
 from shardline_common.memory.store import MemoryStore
 from shardline_common.runtime.clock import SystemClock
 from shardline_common.settings.load import Settings
+from shardline_common.storage.s3 import S3Client
 from shardline_common.telemetry.metrics import Metrics
 from shardline_producer.context import ProducerPolicy
 from tests.make import job
@@ -30,10 +31,14 @@ def small_job(**changes: Any) -> JobSpec:
 
 
 async def run_embedded(
-    spec: JobSpec, store: MemoryStore, folder: Path, metrics: Metrics | None = None
+    spec: JobSpec,
+    store: MemoryStore,
+    folder: Path,
+    metrics: Metrics | None = None,
+    remote: S3Client | None = None,
 ) -> JobView:
     """Run a job in this process; returns its view at the end."""
-    source = source_factory(Settings(), folder, confined=True, remote=None)
+    source = source_factory(Settings(), folder, confined=True, remote=remote)
     limits = ProducerPolicy(progress_seconds=0.05)
     embedded = EmbeddedRun(store, SystemClock(), metrics or Metrics(), source, limits, 1 << 28)
     return (await embedded.run(spec, lambda _: None)).view

@@ -180,7 +180,7 @@ async def test_only_the_configured_ca_is_trusted(certificate: Path) -> None:
     async with client(fine, context, ca_file=trusted) as store:
         assert await store.json(await store.get("/"), "read") == "fine"
     async with client(fine, context) as store:
-        with pytest.raises(SourceUnavailable, match="ertificate") as error:
+        with pytest.raises(JobFailed, match="ertificate") as error:
             await store.get("/")
         assert "CA" in (error.value.hint or "")
     with pytest.raises(UsageError, match=r"the CA file .* cannot be read"):

@@ -4,6 +4,7 @@ The caller retries and interprets the status. This is the only module that sends
 aiohttp's exceptions do not leave it.
 """
 
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from shardline_common.http.tls import tls_context
+from shardline_common.http.tls import is_tls_refused, tls_context
 from shardline_common.runtime.threads import run_in_thread
 
 _CHUNK = 1 << 18
@@ -23,9 +24,10 @@ OK = 200
 
 
 class ConnectionFault(StrEnum):
-    """Why there was no complete response."""
+    """Why there was no complete response. After TLS and ADDRESS no retry helps: the settings are wrong."""
 
     TLS = "tls"
+    ADDRESS = "address"
     DROPPED = "dropped"
     TIMEOUT = "timeout"
     UNREACHABLE = "unreachable"
@@ -132,13 +134,17 @@ class HttpClient:
         """
         try:
             return await self._send(request)
-        except aiohttp.ClientSSLError as error:
-            raise HttpConnectionError(ConnectionFault.TLS, error) from error
+        except (aiohttp.ClientSSLError, ssl.SSLError) as error:
+            fault = ConnectionFault.TLS if is_tls_refused(error) else ConnectionFault.DROPPED
+            raise HttpConnectionError(fault, error) from error
         except (aiohttp.ServerDisconnectedError, ConnectionResetError, aiohttp.ClientPayloadError) as error:
             raise HttpConnectionError(ConnectionFault.DROPPED, error) from error
         except TimeoutError as error:
             raise HttpConnectionError(ConnectionFault.TIMEOUT, error) from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except ValueError as error:
+            # An address that is no URL, or a header that HTTP does not allow.
+            raise HttpConnectionError(ConnectionFault.ADDRESS, error) from error
+        except (aiohttp.ClientError, OSError) as error:
             raise HttpConnectionError(ConnectionFault.UNREACHABLE, error) from error
 
     async def _send(self, request: HttpRequest) -> HttpResponse:

@@ -82,6 +82,17 @@ def longest_failing(clock: Clock) -> tuple[str, float] | None:
     return what, clock.monotonic() - since
 
 
+def call_failed(caller: object, what: str, clock: Clock) -> None:
+    """Count the failures of a caller in `longest_failing`, from the first on until `call_succeeded`."""
+    since = _failing.get(id(caller), ("", clock.monotonic()))[1]
+    _failing[id(caller)] = (what, since)
+
+
+def call_succeeded(caller: object) -> None:
+    """End what `call_failed` began; without it do nothing."""
+    _failing.pop(id(caller), None)
+
+
 async def retry_forever(
     call: Callable[[], Awaitable[T]],
     clock: Clock,

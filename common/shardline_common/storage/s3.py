@@ -14,11 +14,19 @@ from aiohttp import ClientError as HttpError
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
-from shardline_common.errors import FailureCode, JobFailed, ObjectExists, ObjectMissing, StoreUnavailable
+from shardline_common.errors import (
+    FailureCode,
+    JobFailed,
+    ObjectExists,
+    ObjectMissing,
+    StoreRefused,
+    StoreUnavailable,
+)
 from shardline_common.ports.store import ObjectInfo
 from shardline_common.runtime.retry import Backoff, TransientError, retry_attempts
 from shardline_common.runtime.threads import open_to_read
 from shardline_common.storage.object_keys import checked_key
+from shardline_common.storage.s3_errors import EXISTS, MISSING, S3Errors
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client as Client
@@ -27,9 +35,6 @@ T = TypeVar("T")
 CHUNK = 1 << 20
 _BATCH = 1000
 _BACKOFF = Backoff(base=0.1, cap=5.0)
-_MISSING = {"NoSuchKey", "404", "NotFound"}
-_EXISTS = {"PreconditionFailed", "412"}
-_RETRIED = {"SlowDown", "RequestTimeout", "ConditionalRequestConflict", "OperationAborted", "429", "409"}
 _TRANSIENT = (HTTPClientError, HttpError, OSError, asyncio.TimeoutError)
 
 
@@ -37,7 +42,8 @@ _TRANSIENT = (HTTPClientError, HttpError, OSError, asyncio.TimeoutError)
 class S3Options:
     """A bucket and how to reach it. Without access keys the AWS credential chain is used.
 
-    Time-outs are in seconds. After `attempts` failed attempts a request raises StoreUnavailable.
+    Time-outs are in seconds. After `attempts` failed attempts a request raises StoreUnavailable. What no
+    retry changes, such as a missing bucket or right, raises StoreRefused at once.
     """
 
     bucket: str
@@ -54,11 +60,6 @@ class S3Options:
     connect_timeout: float = 5.0
     read_timeout: float = 60.0
     attempts: int = 5
-
-    @property
-    def address(self) -> str:
-        """The bucket and its endpoint, for messages."""
-        return f"s3://{self.bucket} at {self.endpoint_url or 'AWS'}"
 
     def config(self) -> Config:
         """The configuration of botocore: no retries, and checksums only where they are required.
@@ -82,6 +83,7 @@ class S3Client:
     def __init__(self, client: "Client", options: S3Options) -> None:
         self._client = client
         self._options = options
+        self._errors = S3Errors(options.endpoint_url, options.bucket)
         self._down = False
 
     async def put_new(self, bucket: str, key: str, body: bytes | Path, content_type: str) -> None:
@@ -91,7 +93,7 @@ class S3Client:
             extra["ServerSideEncryption"] = self._options.encryption
         if self._options.kms_key_id:
             extra["SSEKMSKeyId"] = self._options.kms_key_id
-        await self._try(f"put {key}", partial(self._put, bucket, key, body, extra))
+        await self._try(bucket, f"put {key}", partial(self._put, bucket, key, body, extra))
 
     async def _put(self, bucket: str, key: str, body: bytes | Path, extra: dict[str, Any]) -> None:
         if isinstance(body, bytes):
@@ -116,7 +118,7 @@ class S3Client:
             async with response["Body"] as body:
                 return await body.read()
 
-        return await self._try(f"get {key}", read)
+        return await self._try(bucket, f"get {key}", read)
 
     async def stream_object(
         self, bucket: str, key: str, *, offset: int = 0, etag: str = ""
@@ -130,7 +132,8 @@ class S3Client:
         failures = 0
         while True:
             try:
-                response = await self._try(f"read {key}", partial(self._open, bucket, key, offset, etag))
+                opened = partial(self._open, bucket, key, offset, etag)
+                response = await self._try(bucket, f"read {key}", opened)
                 if response is None:
                     return
                 etag = etag or response["ETag"]
@@ -142,7 +145,7 @@ class S3Client:
                 failures += 1
                 if failures >= self._options.attempts:
                     self._down = True
-                    raise self._unavailable(f"read {key}", error) from error
+                    raise self._errors.unavailable(bucket, f"read {key}", error) from error
                 continue
             return
 
@@ -156,7 +159,7 @@ class S3Client:
             code = error.response["Error"].get("Code", "")
             if code in ("InvalidRange", "416"):
                 return None
-            if etag and (code in _EXISTS or code in _MISSING):
+            if etag and (code in EXISTS or code in MISSING):
                 raise JobFailed(
                     FailureCode.SOURCE_CHANGED,
                     f"s3://{bucket}/{key} changed after the job was planned",
@@ -168,6 +171,7 @@ class S3Client:
         """Objects by key."""
         while True:
             page = await self._try(
+                bucket,
                 f"list {prefix}",
                 partial(
                     self._client.list_objects_v2,
@@ -187,57 +191,44 @@ class S3Client:
     async def delete(self, bucket: str, keys: Sequence[str]) -> None:
         """Remove objects."""
         for start in range(0, len(keys), _BATCH):
-            await self._try("delete objects", partial(self._delete, bucket, keys[start : start + _BATCH]))
+            delete = partial(self._delete, bucket, keys[start : start + _BATCH])
+            await self._try(bucket, "delete objects", delete)
 
     async def _delete(self, bucket: str, keys: Sequence[str]) -> None:
         batch: Any = [{"Key": key} for key in keys]
         response = await self._client.delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
         # A response with the status 200 names the objects that were not removed.
         for error in response.get("Errors", []):
-            raise self._unavailable(f"delete {error.get('Key')}", OSError(), error.get("Code", "unknown"))
+            raise self._errors.undeleted(bucket, error)
 
-    async def _try(self, what: str, request: Callable[[], Awaitable[T]]) -> T:
+    async def _try(self, bucket: str, what: str, request: Callable[[], Awaitable[T]]) -> T:
         # While the store is down a call makes one attempt: its callers retry with growing pauses.
         attempts = 1 if self._down else self._options.attempts
-        attempt = partial(self._attempt, what, request)
+        attempt = partial(self._attempt, bucket, what, request)
         try:
             result = await retry_attempts(attempt, attempts, _BACKOFF, asyncio.sleep)
+        except StoreRefused:
+            # Another bucket or key may be served.
+            raise
         except StoreUnavailable:
             self._down = True
             raise
         self._down = False
         return result
 
-    async def _attempt(self, what: str, request: Callable[[], Awaitable[T]]) -> T:
+    async def _attempt(self, bucket: str, what: str, request: Callable[[], Awaitable[T]]) -> T:
         try:
             return await request()
         except ClientError as error:
-            refused = self._refused(what, error)
+            refused = self._errors.answer(bucket, what, error)
             raise refused from (None if isinstance(refused, ObjectExists | ObjectMissing) else error)
-        except _TRANSIENT as error:
-            raise TransientError(self._unavailable(what, error)) from error
         except BotoCoreError as error:
-            raise self._unavailable(what, error) from error
-
-    def _refused(self, what: str, error: ClientError) -> Exception:
-        code = error.response["Error"].get("Code", "")
-        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        if code in _EXISTS:
-            return ObjectExists(f"{what}: it exists")
-        if code in _MISSING:
-            return ObjectMissing(f"{what}: there is no such object in {self._options.address}")
-        unavailable = self._unavailable(what, error, code)
-        retried = code in _RETRIED or status >= 500 or status in (409, 429)  # noqa: PLR2004 - HTTP's
-        return TransientError(unavailable) if retried else unavailable
-
-    def _unavailable(self, what: str, error: Exception, code: str = "") -> StoreUnavailable:
-        reason = code or type(error).__name__
-        hint = "check that the store runs, and AWS_ENDPOINT_URL_S3"
-        if code in ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"):
-            hint = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the rights on the bucket"
-        elif code == "NoSuchBucket":
-            hint = "create the bucket, or set S3_BUCKET"
-        return StoreUnavailable(f"{self._options.address} cannot serve ({what}: {reason})", hint=hint)
+            failure = self._errors.failure(bucket, what, error)
+            if isinstance(error, _TRANSIENT) and not isinstance(failure, StoreRefused):
+                raise TransientError(failure) from error
+            raise failure from error
+        except _TRANSIENT as error:
+            raise TransientError(self._errors.unavailable(bucket, what, error)) from error
 
 
 class S3Store:

@@ -23,7 +23,12 @@ from shardline_common.http.client import (
 from shardline_common.runtime.retry import Backoff, TransientError, retry_attempts
 
 _DENIED = (401, 403)
-_RETRIED = (408, 425, 429, 500, 502, 503, 504)
+_RETRIED = (408, 425, 429)
+_SERVER_ERROR = 500
+_SETTINGS_HINTS = {
+    ConnectionFault.TLS: "check its certificate and the CA file in the settings",
+    ConnectionFault.ADDRESS: "correct its address in the settings",
+}
 _BACKOFF = Backoff(base=0.1, cap=5.0)
 
 
@@ -82,7 +87,8 @@ class HttpStore:
 
         Raises:
             SourceUnavailable: after all attempts there was no response, or a transient status.
-            JobFailed: the credentials are refused (`source_invalid`).
+            JobFailed: the credentials are refused, its certificate is not trusted, or its address is no URL
+                (`source_invalid`).
             ResponseTooLarge: the response is over the limit.
         """
         return await self._request(HttpRequest("POST", path, params, orjson.dumps(body)))
@@ -114,19 +120,18 @@ class HttpStore:
         try:
             response = await self._client.send(request)
         except HttpConnectionError as error:
-            if error.fault is ConnectionFault.TLS:
-                hint = "check its certificate and the CA file in the settings"
-                raise self._unavailable(error.text, hint) from error
+            if (hint := _SETTINGS_HINTS.get(error.fault)) is not None:
+                raise self.invalid(f"it cannot be connected to ({error.detail})", hint) from error
             raise TransientError(self._unavailable(error.detail)) from error
         if response.status in _DENIED:
             hint = f"check {self._options.secret_setting}"
             raise self.invalid(f"it refuses the credentials ({response.status})", hint)
-        if response.status in _RETRIED:
+        if response.status in _RETRIED or response.status >= _SERVER_ERROR:
             raise TransientError(self._unavailable(f"it answers {response.status} {response.text(200)}"))
         return response
 
-    def _unavailable(self, why: str, hint: str | None = None) -> SourceUnavailable:
-        hint = hint or f"start it, or correct {self._options.address_setting}"
+    def _unavailable(self, why: str) -> SourceUnavailable:
+        hint = f"start it, or correct {self._options.address_setting}"
         return SourceUnavailable(f"{self.address} cannot be read ({why})", hint=hint)
 
 

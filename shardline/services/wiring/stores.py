@@ -5,11 +5,14 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from shardline.services.wiring import CLOCK
 from shardline_common.errors import UsageError
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.paths import path_fault, shown_path
 from shardline_common.settings.load import Settings
 from shardline_common.storage.directory import DirectoryStore
 from shardline_common.storage.s3 import S3Client, S3Options, S3Store, open_s3
+from shardline_common.storage.watched import WatchedStore
 
 
 @asynccontextmanager
@@ -21,16 +24,27 @@ async def open_store(settings: Settings) -> AsyncIterator[tuple[ObjectStore, S3C
     """
     options = s3_options(settings)
     async with open_s3(options) as client:
-        yield S3Store(client, options.bucket, options.prefix), client
+        yield WatchedStore(S3Store(client, options.bucket, options.prefix), CLOCK), client
 
 
 @asynccontextmanager
 async def open_store_at(uri: str, settings: Settings) -> AsyncIterator[ObjectStore]:
-    """Open the store that a URI names: a directory, or `s3://bucket/prefix`."""
+    """Open the store that a URI names: a directory, or `s3://bucket/prefix`.
+
+    Raises:
+        UsageError: it names neither, or a setting is wrong.
+    """
+    if (fault := path_fault(uri)) is not None:
+        raise UsageError(
+            f"the address '{shown_path(uri)}' {fault}", hint="name a folder, or s3://bucket/prefix"
+        )
     if not uri.startswith("s3://"):
         yield DirectoryStore(Path(uri))
         return
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    if not bucket:
+        # Without this check the bucket of the settings would be used.
+        raise UsageError(f"'{shown_path(uri)}' names no bucket", hint="name it as s3://bucket/prefix")
     options = replace(s3_options(settings, bucket), prefix=prefix)
     async with open_s3(options) as client:
         yield S3Store(client, bucket, prefix)

@@ -1,5 +1,6 @@
 """The port of storage that holds files, and its adapters: local folders and S3 buckets."""
 
+import errno
 import glob
 import os
 import re
@@ -9,28 +10,17 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
-from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable, StoreUnavailable
+from shardline_common.errors import ObjectMissing, SourceUnavailable, StoreRefused, StoreUnavailable
 from shardline_common.ports.store import ObjectInfo
+from shardline_common.runtime.paths import NotRegularFile, open_regular, path_fault, shown_path
 from shardline_common.runtime.threads import open_to_read, run_in_thread
+from shardline_producer.sources.files.file_errors import source_changed, source_invalid, unreadable
+from shardline_producer.sources.files.linked_folders import check_links
 
 _CHUNK = 1 << 18
 _WILDCARD = re.compile(r"[*?\[]")
-
-
-def source_invalid(message: str, hint: str | None = None) -> JobFailed:
-    """The error for a file that cannot be read."""
-    return JobFailed(FailureCode.SOURCE_INVALID, message, hint=hint)
-
-
-def source_changed(name: str) -> JobFailed:
-    """The error for a file that has changed since the job was planned."""
-    return JobFailed(
-        FailureCode.SOURCE_CHANGED,
-        f"{name} changed after the job was planned",
-        hint="put the file back as it was and retry the job, or submit a new job",
-    )
 
 
 class FileLocation(Protocol):
@@ -61,10 +51,15 @@ class BucketReader(Protocol):
     """An S3 client as this source uses it: it lists and reads any bucket that it has access to."""
 
     def list_bucket(self, bucket: str, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """The objects below a prefix, sorted by key. Raises StoreUnavailable."""
+        """The objects below a prefix, sorted by key. Raises StoreUnavailable, and StoreRefused."""
 
     def stream_object(self, bucket: str, key: str, *, offset: int, etag: str) -> AsyncIterator[bytes]:
-        """The bytes of the object with that ETag. Raises StoreUnavailable, JobFailed (`source_changed`)."""
+        """The bytes of the object with that ETag.
+
+        Raises:
+            JobFailed: it has another ETag (`source_changed`).
+            StoreUnavailable, StoreRefused: as `list_bucket`.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,51 +82,96 @@ class LocalFiles:
         return await run_in_thread(partial(self._find, pattern))
 
     def _find(self, pattern: str) -> list[dict[str, Any]]:
-        paths = [str(self.root / pattern)]
-        if _WILDCARD.search(pattern):
-            paths = sorted(glob.glob(paths[0], recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+        if (fault := path_fault(pattern)) is not None:
+            raise source_invalid(f"the path '{shown_path(pattern)}' {fault}")
+        wildcards = _WILDCARD.search(pattern)
+        paths = self._matches(pattern) if wildcards else [str(self.root / pattern)]
         found: list[dict[str, Any]] = []
-        for path in map(Path, paths):
-            if path.is_dir():
+        for path in paths:
+            if wildcards and os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for long names
                 continue
             self._check_inside(path, pattern)
-            try:
-                stat = path.stat()
-            except OSError as error:
-                raise source_invalid(f"{path} cannot be read: {error.strerror}") from None
             # A relative pattern gives relative names: the dataset must not depend on the path of the root.
-            name = str(path) if Path(pattern).is_absolute() else os.path.relpath(path, self.root)
-            found.append({"path": name, "size": stat.st_size, "version": str(stat.st_mtime_ns)})
+            absolute = Path(pattern).is_absolute()
+            name = str(Path(path)) if absolute else os.path.relpath(path, self.root)
+            if (fault := path_fault(name)) is not None:
+                raise source_invalid(f"the name of {shown_path(path)} {fault}", "rename the file")
+            status = _checked_status(path)
+            found.append({"path": name, "size": status.st_size, "version": str(status.st_mtime_ns)})
         return found
 
-    def _check_inside(self, path: Path, pattern: str) -> None:
-        root = self.root.resolve()
-        if self.confined and not path.resolve().is_relative_to(root):
+    def _matches(self, pattern: str) -> list[str]:
+        whole = os.path.join(glob.escape(str(self.root)), pattern)  # noqa: PTH118 - it is a pattern, no path
+        try:
+            check_links(whole)
+            return sorted(glob.glob(whole, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+        except (OSError, ValueError) as error:
+            raise unreadable(pattern, error) from None
+        except RecursionError:
+            raise source_invalid(f"the folders of {shown_path(pattern)} are nested too deep") from None
+
+    def _check_inside(self, path: str, pattern: str) -> None:
+        # Path.resolve raises RuntimeError for a link that leads to itself.
+        root, real = os.path.realpath(self.root), os.path.realpath(path)
+        if self.confined and not Path(real).is_relative_to(root):
             raise source_invalid(
-                f"{pattern!r} is outside of {root}, the folder that this producer may read",
+                f"'{shown_path(pattern)}' is outside of {root}, the folder that this producer may read",
                 "move the file there, or set FILES_ROOT of the producer",
             )
 
     async def stream(self, file: dict[str, Any], offset: int) -> AsyncGenerator[bytes, None]:
         """The bytes of a file. Its size and time are checked before the first byte and after the last."""
-        path = self.root / file["path"]
+        path = str(self.root / file["path"])
         self._check_inside(path, file["path"])
         try:
-            handle = await open_to_read(path)
-        except OSError:
+            handle = await open_to_read(Path(path))
+        except (FileNotFoundError, NotADirectoryError, NotRegularFile):
             raise source_changed(file["path"]) from None
+        except (OSError, ValueError) as error:
+            raise unreadable(path, error) from None
         with handle:
             _check_version(handle.fileno(), file)
-            handle.seek(offset)
-            # A cancel awaits the thread: closing a file that the thread reads would block the event loop.
-            while chunk := await run_in_thread(partial(handle.read, _CHUNK)):
-                yield chunk
+            left = file["size"] - offset
+            try:
+                handle.seek(offset)
+                # A cancel awaits the thread: closing a file that the thread reads would block the event loop.
+                while chunk := await run_in_thread(partial(_read, handle)):
+                    left -= len(chunk)
+                    if left < 0:
+                        break
+                    yield chunk
+            except OSError as error:
+                raise unreadable(path, error) from None
             _check_version(handle.fileno(), file)
+        if left != 0:
+            # A file of /proc says that it is empty, and is not; a damaged file system ends one too early.
+            how = "more" if left < 0 else "fewer"
+            raise source_invalid(f"{shown_path(path)} has {how} bytes than its size of {file['size']}")
+
+
+def _checked_status(path: str) -> os.stat_result:
+    # Opened, because only that shows whether the process may read the file.
+    try:
+        with open_regular(path) as handle:
+            return os.fstat(handle.fileno())
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from None
+
+
+def _read(handle: BinaryIO) -> bytes:
+    chunk: bytes | None = handle.read(_CHUNK)
+    if chunk is None:
+        # A regular file never waits for bytes; some files of /proc do.
+        raise NotRegularFile(errno.EINVAL, "it has no bytes yet: it is not a regular file")
+    return chunk
 
 
 def _check_version(descriptor: int, file: dict[str, Any]) -> None:
-    stat = os.fstat(descriptor)
-    if (stat.st_size, str(stat.st_mtime_ns)) != (file["size"], file["version"]):
+    try:
+        status = os.fstat(descriptor)
+    except OSError as error:
+        raise unreadable(file["path"], error) from None
+    if (status.st_size, str(status.st_mtime_ns)) != (file["size"], file["version"]):
         raise source_changed(file["path"])
 
 
@@ -153,7 +193,9 @@ class S3Files:
         """The objects of a key or pattern."""
         bucket, _, key = pattern.removeprefix("s3://").partition("/")
         if not bucket or not key:
-            raise source_invalid(f"{pattern!r} is not of the form s3://bucket/key")
+            raise source_invalid(f"'{shown_path(pattern)}' is not of the form s3://bucket/key")
+        if (fault := path_fault(key)) is not None:
+            raise source_invalid(f"the path '{shown_path(pattern)}' {fault}")
         prefix = _WILDCARD.split(key, maxsplit=1)[0]
         with _source_errors():
             return [
@@ -167,8 +209,11 @@ class S3Files:
         bucket, _, key = file["path"].removeprefix("s3://").partition("/")
         chunks = self.client.stream_object(bucket, key, offset=offset, etag=file["version"])
         while True:
-            with _source_errors():
-                chunk = await anext(chunks, None)
+            try:
+                with _source_errors():
+                    chunk = await anext(chunks, None)
+            except ObjectMissing:
+                raise source_changed(file["path"]) from None
             if chunk is None:
                 return
             yield chunk
@@ -179,6 +224,8 @@ def _source_errors() -> Iterator[None]:
     # The dataset may be on the same S3. The error must name which of the two is unavailable.
     try:
         yield
+    except StoreRefused as error:
+        raise source_invalid(str(error), error.hint) from error
     except StoreUnavailable as error:
         raise SourceUnavailable(str(error), hint=error.hint) from error
 

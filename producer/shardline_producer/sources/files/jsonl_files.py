@@ -9,10 +9,12 @@ from typing import Any
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.messages import Position
 from shardline_common.job.spec import FilesSource, JobSpec
+from shardline_common.runtime.paths import shown_path
 from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.documents import DeadLetterReason, dead_letter, parse_document
 from shardline_producer.sources.files.decompress import CorruptStream, PlainDecompressor, decompressor
-from shardline_producer.sources.files.file_locations import FileLocation, source_invalid
+from shardline_producer.sources.files.file_errors import source_invalid
+from shardline_producer.sources.files.file_locations import FileLocation
 from shardline_producer.sources.files.lines import Line, LineSplitter
 from shardline_producer.sources.query_filters import check_filters, passes
 from shardline_producer.sources.source import DeclaredSource, Document, Frozen, InvalidDocument, SourceItem
@@ -60,7 +62,7 @@ class JsonLinesFiles:
             location = self._location(pattern)
             found = await location.find(pattern)
             if not found:
-                raise source_invalid(f"no file matches {pattern!r}", location.not_found_hint)
+                raise source_invalid(f"no file matches '{shown_path(pattern)}'", location.not_found_hint)
             for file in found:
                 files.setdefault(file["path"], file)
         return list(files.values())
@@ -70,7 +72,8 @@ class JsonLinesFiles:
             return self._local
         if self._remote is None:
             raise source_invalid(
-                f"{path} is on S3, and S3 is not configured", "set AWS_ENDPOINT_URL_S3 or AWS_REGION"
+                f"{shown_path(path)} is on S3, and S3 is not configured",
+                "set AWS_ENDPOINT_URL_S3 or AWS_REGION",
             )
         return self._remote
 

@@ -28,6 +28,11 @@ _ATTEMPTS = 3
 _BACKOFF = Backoff(base=0.2, cap=5.0)
 _MAX_PAUSE_SECONDS = 300.0
 _MAX_REQUEST_BYTES = 1 << 20
+_RETRIED = (408, 425)
+_SETTINGS_HINTS = {
+    ConnectionFault.TLS: "check its certificate, and THEMIS_CA_BUNDLE",
+    ConnectionFault.ADDRESS: "correct THEMIS_URL",
+}
 _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _MISSING, _TOO_MANY, _SERVER_ERROR = 400, 401, 403, 404, 429, 500
 
 
@@ -124,8 +129,11 @@ class ThemisClient:
         try:
             response = await self._client.send(request)
         except HttpConnectionError as error:
+            if (hint := _SETTINGS_HINTS.get(error.fault)) is not None:
+                message = f"ThemisDB at {self._address} cannot be connected to: {error.detail}"
+                raise JobFailed(FailureCode.SOURCE_INVALID, message, hint=hint) from error
             raise TransientError(self._unreachable(error, what)) from error
-        if response.status >= _SERVER_ERROR:
+        if response.status >= _SERVER_ERROR or response.status in _RETRIED:
             raise TransientError(self._failed(response, what))
         return response
 
@@ -134,21 +142,23 @@ class ThemisClient:
             value = orjson.loads(response.body)
         except orjson.JSONDecodeError:
             value = None
-        if not isinstance(value, dict):
-            raise self._not_themis(f"it answered {response.status} without a JSON object")
-        if response.status == OK:
-            return value
-        message = str(value.get("message") or value.get("error"))
+        is_object = isinstance(value, dict)
+        message = str(value.get("message") or value.get("error")) if is_object else f"HTTP {response.status}"
         if response.status in (_UNAUTHORIZED, _FORBIDDEN):
+            # A proxy in front of ThemisDB answers with a page.
             raise JobFailed(
                 FailureCode.SOURCE_INVALID,
                 f"ThemisDB at {self._address} refuses the token: {message}",
                 hint="set THEMIS_TOKEN to a token with the scope data:read",
             )
-        if response.status == _BAD_REQUEST:
-            raise QueryRejected(message)
         if response.status == _TOO_MANY:
             raise self._failed(response, "its rate limit")
+        if not is_object:
+            raise self._not_themis(f"it answered {response.status} without a JSON object")
+        if response.status == OK:
+            return dict(value)
+        if response.status == _BAD_REQUEST:
+            raise QueryRejected(message)
         raise self._not_themis(f"it answered {response.status}: {message}")
 
     @property

@@ -10,9 +10,18 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, cast
 
 import neo4j
-from neo4j.exceptions import AuthError, ConfigurationError, DriverError, Forbidden, Neo4jError
+from neo4j._exceptions import BoltError, BoltHandshakeError, BoltProtocolError
+from neo4j.exceptions import (
+    AuthError,
+    ConfigurationError,
+    DatabaseError,
+    DriverError,
+    Forbidden,
+    Neo4jError,
+)
 
 from shardline_common.errors import FailureCode, JobFailed, ShardlineError, SourceUnavailable
+from shardline_common.http.tls import is_tls_refused
 from shardline_common.job.spec import Query, SearchType
 from shardline_common.runtime.retry import Backoff, TransientError, retry_attempts
 from shardline_producer.sources.uds3.neo4j.cypher import (
@@ -210,11 +219,22 @@ def _translated(options: Neo4jOptions) -> Iterator[None]:
         raise _invalid(options, str(error), "check NEO4J_URI") from error
     except Neo4jError as error:
         message, code = f"{error.code}: {error.message}", error.code or ""
-        if error.is_retryable() or "TimedOut" in code:
+        if error.is_retryable() or isinstance(error, DatabaseError) or _is_interrupted(code):
             raise _unavailable(options, message) from error
         raise _invalid(options, message, _DATABASE_HINT if "DatabaseNotFound" in code else None) from error
-    except (DriverError, OSError, TimeoutError) as error:
-        raise _unavailable(options, f"{type(error).__name__}: {error}") from error
+    except (DriverError, BoltError, OSError, TimeoutError) as error:
+        message = f"{type(error).__name__}: {error}"
+        if is_tls_refused(error):
+            hint = "check NEO4J_URI, NEO4J_CA_FILE and the server's certificate"
+            raise _invalid(options, message, hint) from error
+        if isinstance(error, BoltHandshakeError | BoltProtocolError):
+            raise _invalid(options, message, "check the port in NEO4J_URI: it is that of Bolt") from error
+        raise _unavailable(options, message) from error
+
+
+def _is_interrupted(code: str) -> bool:
+    # The server ends transactions when it stops, or after their time-out.
+    return "TimedOut" in code or code.endswith(("Terminated", "LockClientStopped"))
 
 
 def _invalid(options: Neo4jOptions, message: str, hint: str | None) -> JobFailed:

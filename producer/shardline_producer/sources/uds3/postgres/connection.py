@@ -11,6 +11,7 @@ import asyncpg
 import orjson
 
 from shardline_common.errors import FailureCode, JobFailed, ShardlineError, SourceUnavailable
+from shardline_common.http.tls import is_tls_refused
 from shardline_producer.sources.uds3.postgres import sql
 from shardline_producer.sources.uds3.postgres.schema import (
     KEY,
@@ -137,16 +138,17 @@ class Postgres:
         options = self._options
         settings = _SESSION_SETTINGS | {"statement_timeout": f"{int(options.statement_seconds * 1000)}ms"}
         with _translated(options):
-            connection = await asyncpg.connect(
-                host=options.host,
-                port=options.port,
-                user=options.user,
-                password=options.password,
-                database=options.database,
-                ssl=_tls(options),
-                timeout=_CONNECT_SECONDS,
-                command_timeout=options.statement_seconds + _CONNECT_SECONDS,
-            )
+            with _refused_connection(options):
+                connection = await asyncpg.connect(
+                    host=options.host,
+                    port=options.port,
+                    user=options.user,
+                    password=options.password,
+                    database=options.database,
+                    ssl=_tls(options),
+                    timeout=_CONNECT_SECONDS,
+                    command_timeout=options.statement_seconds + _CONNECT_SECONDS,
+                )
             try:
                 values = (f"set_config('{name}', '{value}', FALSE)" for name, value in settings.items())
                 await connection.execute("SELECT " + ", ".join(values))
@@ -164,6 +166,8 @@ _TRANSIENT_ERRORS = (
     asyncpg.InternalClientError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ObjectInUseError,
     asyncpg.TransactionRollbackError,
     asyncpg.exceptions.PostgresSystemError,
 )
@@ -178,14 +182,31 @@ _HINTS: Mapping[type[BaseException], str] = {
 
 
 @contextmanager
+def _refused_connection(options: PostgresOptions) -> Iterator[None]:
+    """Raise JobFailed for what no later attempt to connect changes; other errors are passed on."""
+    hint = "check POSTGRES_SSLMODE and POSTGRES_SSLROOTCERT"
+    try:
+        yield
+    except (asyncpg.InterfaceError, ValueError) as error:
+        # The server demands a method of authentication that the client does not have, or a setting is no
+        # value of its kind.
+        raise _refused(options, error, "check POSTGRES_HOST, POSTGRES_USER and POSTGRES_PASSWORD") from None
+    except OSError as error:
+        if is_tls_refused(error):
+            raise _refused(options, error, hint) from None
+        # asyncpg raises the class itself, and no subclass, when the server does not offer TLS.
+        if type(error) is ConnectionError:
+            raise _refused(options, error, hint) from None
+        raise
+
+
+@contextmanager
 def _translated(options: PostgresOptions) -> Iterator[None]:
     """Raise errors of the client and the server as SourceUnavailable or JobFailed."""
     try:
         yield
     except ShardlineError:
         raise
-    except ssl.SSLCertVerificationError as error:
-        raise _refused(options, error, "check POSTGRES_SSLMODE and POSTGRES_SSLROOTCERT") from None
     except asyncpg.InterfaceError as error:
         if isinstance(error, ValueError):
             # A value cannot be encoded in the type of its parameter.

@@ -1,0 +1,89 @@
+"""A store that reports its failures: while its requests fail, the process is not ready."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from shardline_common.errors import ShardlineError, StoreUnavailable
+from shardline_common.ports.clock import Clock
+from shardline_common.ports.store import ObjectInfo, ObjectStore
+from shardline_common.runtime.retry import call_failed, call_succeeded
+
+# Longer than every pause between two tries: a failure that nobody repeats is forgotten.
+_FORGET_SECONDS = 60.0
+
+
+class WatchedStore:
+    """Implements `ports.store.ObjectStore` by another store, whose failures count in `longest_failing`.
+
+    Not all callers retry a failed request in `retry_forever`: some go on with their other work and come back.
+    """
+
+    def __init__(self, store: ObjectStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._forget: asyncio.TimerHandle | None = None
+
+    @property
+    def uri(self) -> str:
+        """The root of the other store."""
+        return self._store.uri
+
+    async def create(self, key: str, body: bytes | Path, *, content_type: str = "application/json") -> None:
+        """Create the object, or raise ObjectExists."""
+        with self._watched():
+            await self._store.create(key, body, content_type=content_type)
+
+    async def get(self, key: str) -> bytes:
+        """The object's bytes."""
+        with self._watched():
+            return await self._store.get(key)
+
+    async def stream(self, key: str, *, offset: int = 0) -> AsyncIterator[bytes]:
+        """The object's bytes from `offset` on."""
+        chunks = self._store.stream(key, offset=offset)
+        while True:
+            with self._watched():
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                return
+            yield chunk
+
+    async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+        """Objects by key."""
+        infos = self._store.list(prefix, start_after=start_after)
+        while True:
+            with self._watched():
+                info = await anext(infos, None)
+            if info is None:
+                return
+            yield info
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Remove objects."""
+        with self._watched():
+            await self._store.delete(keys)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreUnavailable as error:
+            self._set_timer(asyncio.get_running_loop().call_later(_FORGET_SECONDS, self._succeeded))
+            call_failed(self, str(error), self._clock)
+            raise
+        except ShardlineError:
+            self._succeeded()
+            raise
+        else:
+            self._succeeded()
+
+    def _succeeded(self) -> None:
+        self._set_timer(None)
+        call_succeeded(self)
+
+    def _set_timer(self, timer: asyncio.TimerHandle | None) -> None:
+        if self._forget is not None:
+            self._forget.cancel()
+        self._forget = timer
