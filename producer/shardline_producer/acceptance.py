@@ -48,10 +48,11 @@ async def accept(store: ObjectStore, spec: JobSpec, clock: Clock) -> Acceptance:
     if existing is None:
         await _check_no_dataset(store, spec)
         acceptance = Acceptance(spec, stamp(clock))
-        if await create_or_get(store, job_key(spec.job_id), acceptance.encode(), clock) is None:
+        found = await create_or_get(store, job_key(spec.job_id), acceptance.encode(), clock)
+        if found is None:
             return acceptance
         # Another process accepted a job, or this is the record of a put whose response was lost.
-        existing = await read_acceptance(store, spec.job_id) or acceptance
+        existing = _decode(found, spec.job_id)
     check_same_job(existing.spec, spec)
     return existing
 
@@ -63,11 +64,17 @@ async def read_acceptance(store: ObjectStore, job_id: str) -> Acceptance | None:
         JobConflict: the record cannot be read, or is that of another id.
         StoreUnavailable: try again later.
     """
-    key = job_key(job_id)
     try:
-        found = Acceptance.decode(await store.get(key))
+        body = await store.get(job_key(job_id))
     except ObjectMissing:
         return None
+    return _decode(body, job_id)
+
+
+def _decode(body: bytes, job_id: str) -> Acceptance:
+    key = job_key(job_id)
+    try:
+        found = Acceptance.decode(body)
     except (JobInvalid, ValueError, KeyError, TypeError) as error:
         raise JobConflict(
             f"the job id '{job_id}' is taken: its record {key} cannot be read by this version ({error})",
