@@ -8,6 +8,7 @@ ShardlineError                 an error that a user can act on: a message, and a
 │   └── JobUnknown             no job has this id
 ├── ServiceUnavailable         a service cannot be reached or refuses (exit 3)
 │   ├── BrokerUnavailable
+│   │   ├── BrokerRefused      Kafka answers and refuses, until a setting or a right is changed
 │   │   ├── Fenced             a newer producer of the job has started
 │   │   ├── TopicMissing       the topic does not exist
 │   │   └── OffsetOutOfRange   the log does not hold that offset
@@ -77,6 +78,10 @@ class ServiceUnavailable(ShardlineError):
 
 class BrokerUnavailable(ServiceUnavailable):
     """Kafka cannot be reached, or failed a request that may be repeated."""
+
+
+class BrokerRefused(BrokerUnavailable):
+    """Kafka answers and refuses, and goes on to refuse until somebody changes a setting or a right."""
 
 
 class Fenced(BrokerUnavailable):

@@ -1,6 +1,7 @@
 """The backlog of one attempt: messages in no chain yet. It blocks the producer and trims the topic."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 from shardline_common.dataset.chain import Chain, ChainRecord, Totals, total
@@ -9,7 +10,9 @@ from shardline_common.job.segment_limits import max_topic_bytes
 from shardline_common.job.state import JobState
 from shardline_common.ports.broker import Broker
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.waits import LOG_SECONDS, log_wait
 
+_log = logging.getLogger(__name__)
 _MAX_READS = 32
 
 
@@ -33,6 +36,9 @@ class Backlog:
         self._limit = max(limit, max_topic_bytes(state.spec))
         self._room = asyncio.Event()
         self._room.set()
+        # The time of the last segment, and of the last log line since then.
+        self._standstill: float | None = None
+        self._logged = 0.0
 
     @property
     def initialized(self) -> bool:
@@ -80,7 +86,11 @@ class Backlog:
         """Return when the backlog is below the limit."""
         if self.bytes >= self._limit:
             self._room.clear()
-        await self._room.wait()
+        with log_wait("the workers: the topic is full", self._waiting_reason):
+            await self._room.wait()
+
+    def _waiting_reason(self) -> str:
+        return f"{self.lag} messages of {self._topic} are in no segment; is a worker running?"
 
     async def refresh(self) -> None:
         """Read heads, unblock the producer, and trim the messages that are in the chains from the topic.
@@ -90,6 +100,7 @@ class Backlog:
         Raises:
             StoreUnavailable, BrokerUnavailable: call again later.
         """
+        before = self.chained
         lagging = [number for number in range(len(self._chains)) if self._lags(number)]
         start = self._next_read % max(1, len(lagging))
         wanted = (lagging[start:] + lagging[:start])[: _MAX_READS if self.initialized else None]
@@ -98,6 +109,16 @@ class Backlog:
         if self.bytes < self._limit:
             self._room.set()
         await self._trim()
+        self._log_standstill(before)
+
+    def _log_standstill(self, chained: int) -> None:
+        """Log every 30 seconds that the workers write no segment, while messages are in none."""
+        now = asyncio.get_running_loop().time()
+        if self.chained != chained or not self.lag or self._standstill is None:
+            self._standstill = self._logged = now
+        elif now - self._logged >= LOG_SECONDS:
+            self._logged = now
+            _log.warning("no new segment for %.0f s: %s", now - self._standstill, self._waiting_reason())
 
     async def refresh_all(self) -> None:
         """Read all heads, including those of complete chains.

@@ -1,6 +1,7 @@
 """How long a producer retries an attempt: without a limit, except for refusals and unreachable sources."""
 
 from shardline_common.errors import (
+    BrokerRefused,
     BrokerUnavailable,
     FailureCode,
     JobFailed,
@@ -8,12 +9,15 @@ from shardline_common.errors import (
     SourceUnavailable,
 )
 from shardline_common.job.messages import Position
-from shardline_common.ports.broker import Broker
+from shardline_common.job.names import CHECKPOINTS, transactional_id
+from shardline_common.ports.broker import Broker, Message
 from shardline_common.ports.clock import Clock
 from shardline_common.runtime.retry import Backoff
 
 _MAX_REFUSALS = 8
 _BACKOFF = Backoff(base=0.2, cap=5.0)
+# No job has this id or this key. A tombstone without a value before it changes no table.
+_PROBE_ID, _PROBE_KEY = transactional_id("_refused"), b"_refused"
 
 
 class AttemptRetryPolicy:
@@ -25,6 +29,7 @@ class AttemptRetryPolicy:
         self._source_seconds = source_seconds
         self._cursor: Position | None = None
         self._failures = 0
+        self._refusals = 0
         self._since = 0.0
 
     async def pause(self, error: ServiceUnavailable, cursor: Position | None) -> None:
@@ -35,29 +40,34 @@ class AttemptRetryPolicy:
             cursor: the source position that was reached; a new position resets the count.
 
         Raises:
-            JobFailed: the source was unreachable for `source_seconds` (`source_unreachable`), or Kafka can be
-                reached and refused the documents repeatedly (`broker_refused`).
+            JobFailed: the source was unreachable for `source_seconds` (`source_unreachable`), or Kafka
+                refused this job repeatedly, for a reason that lasts, and accepts checkpoints
+                (`broker_refused`).
         """
         now = self._clock.monotonic()
         if self._failures == 0 or cursor != self._cursor:
-            self._failures, self._since = 0, now
+            self._failures, self._refusals, self._since = 0, 0, now
         self._cursor = cursor
         self._failures += 1
+        self._refusals += isinstance(error, BrokerRefused)
         if isinstance(error, SourceUnavailable) and now - self._since >= self._source_seconds:
             raise JobFailed(
                 FailureCode.SOURCE_UNREACHABLE,
                 f"the source did not answer for {now - self._since:.0f} s: {error}",
                 hint="start the source, then retry the job; the documents read so far are kept",
             )
-        if self._failures > _MAX_REFUSALS and isinstance(error, BrokerUnavailable):
-            await self._fail_if_refused(error)
+        if self._refusals > _MAX_REFUSALS and isinstance(error, BrokerRefused):
+            await self._fail_if_recordable(error)
         # Without jitter: only one producer retries this attempt.
         await self._clock.sleep(_BACKOFF.longest(self._failures))
 
-    async def _fail_if_refused(self, error: BrokerUnavailable) -> None:
-        # A broker that can be reached and has refused this often will not accept the documents.
+    async def _fail_if_recordable(self, error: BrokerRefused) -> None:
+        # Where Kafka refuses every job, the failure of this one could not be recorded either. The job then
+        # waits for the operator, and goes on by itself.
         try:
             await self._broker.check()
+            async with self._broker.transactional(_PROBE_ID) as writer, writer.transaction() as transaction:
+                await transaction.send(CHECKPOINTS, [Message(_PROBE_KEY, None)])
         except BrokerUnavailable:
             return
         raise JobFailed(

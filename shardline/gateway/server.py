@@ -41,6 +41,7 @@ _log = logging.getLogger("shardline.gateway")
 _JWKS_PATH = "/protocol/openid-connect/certs"
 _GRACEFUL_SECONDS = 5
 _CLOSE_SECONDS = 30.0
+_KAFKA_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +95,12 @@ async def run_gateway(
         async def probe_jobs() -> str | None:
             return jobs.unavailable_reason
 
+        async def probe_kafka() -> str | None:
+            return broker.failing(_KAFKA_SECONDS)
+
+        probes = {"jobs": probe_jobs, "kafka": probe_kafka}
         async with serve_health(
-            context.metrics, {"jobs": probe_jobs}, settings.metrics_host, settings.metrics_port
+            context.metrics, probes, settings.metrics_host, settings.metrics_port
         ) as metrics_port:
             _log.info("serving /metrics, /healthz and /readyz on port %d", metrics_port)
             with leaf_errors():

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from shardline.services.kafka_probe import probe_transaction
 from shardline.services.processes import AUTO_CREATE
 from shardline.services.units import format_size
 from shardline.services.wiring.broker import open_broker
@@ -45,6 +46,7 @@ async def run_checks(settings: Settings) -> list[Check]:
     """Run every check. A check that fails does not stop the others."""
     checks_by_name: list[tuple[str, Callable[[Settings], Awaitable[str]]]] = [
         ("kafka", _kafka),
+        ("kafka transactions", _kafka_transactions),
         ("object store", _store),
         ("spool folder", _spool),
         ("files", _files),
@@ -56,6 +58,9 @@ async def run_checks(settings: Settings) -> list[Check]:
     for name, check in checks_by_name:
         if (missing := _not_configured(name, settings)) is not None:
             checks.append(Check(name, None, missing))
+            continue
+        if name == "kafka transactions" and not checks[-1].ok:
+            checks.append(Check(name, None, "not checked, because the check of kafka failed"))
             continue
         checks.append(await _run_check(name, partial(check, settings)))
     for probe in probes(settings):
@@ -120,13 +125,27 @@ async def _postgres(settings: Settings) -> str:
     return await postgres.check() if postgres else ""
 
 
+def _quick(settings: Settings) -> Settings:
+    return settings.model_copy(
+        update={"kafka_request_timeout_ms": min(5000, settings.kafka_request_timeout_ms)}
+    )
+
+
+async def _kafka_transactions(settings: Settings) -> str:
+    async with open_broker(_quick(settings)) as broker:
+        return await probe_transaction(broker, settings.topic_limit_bytes)
+
+
 async def _kafka(settings: Settings) -> str:
-    quick = settings.model_copy(update={"kafka_request_timeout_ms": 5000})
-    async with open_broker(quick) as broker:
+    async with open_broker(_quick(settings)) as broker:
+        listeners = await broker.check_listeners()
         await broker.check()
         jobs, checkpoints = await broker.partitions(JOBS), await broker.partitions(CHECKPOINTS)
         auto_creates = await broker.auto_creates_topics()
-    found = f"{settings.kafka_bootstrap_servers} answers; "
+    found = (
+        f"{settings.kafka_bootstrap_servers} answers, and {len(listeners)} of its brokers at the addresses "
+    )
+    found += f"that they advertise ({', '.join(listeners)}); "
     found += f"{JOBS} has {jobs} partitions" if jobs else f"{JOBS} will be created by the first producer"
     if jobs and checkpoints and jobs != checkpoints:
         raise ShardlineError(

@@ -18,6 +18,7 @@ from shardline_common.job.names import (
     PRODUCERS,
     TRANSACTIONAL_IDS,
 )
+from shardline_common.kafka.acls import ADMIN, acl_command
 from shardline_common.ports.broker import TopicSpec
 
 
@@ -39,11 +40,7 @@ class KafkaAcl:
 
     def command(self, principal: str) -> str:
         """Return the command that adds the ACL."""
-        words = ["--add", "--allow-principal", principal]
-        for operation in self.operations:
-            words += ["--operation", operation]
-        words += ["--resource-pattern-type", "prefixed"] if self.prefixed else []
-        return f"kafka-acls.sh {ADMIN} {shlex.join([*words, f'--{self.resource}', self.name])}"
+        return acl_command(principal, self.resource, self.name, self.operations, prefixed=self.prefixed)
 
     def to_json(self, principal: str) -> dict[str, Any]:
         """Return the ACL as `doctor --print-acls --json` prints it."""
@@ -55,8 +52,6 @@ class KafkaAcl:
             "operations": list(self.operations),
         }
 
-
-ADMIN = '--bootstrap-server "$KAFKA" --command-config admin.properties'
 
 # A client checks that all system topics exist before it reads any; Read and Write include Describe.
 _READER = (

@@ -13,9 +13,11 @@ from shardline.services.wiring.stores import open_store
 from shardline.services.wiring.webhook import open_receiver
 from shardline_common.errors import BrokerUnavailable
 from shardline_common.kafka.broker import KafkaBroker
+from shardline_common.ports.broker import Broker
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.retry import longest_failing, retry_forever
 from shardline_common.runtime.tasks import leaf_errors
+from shardline_common.runtime.waits import LoggedSemaphore
 from shardline_common.settings.load import Settings
 from shardline_common.storage.probe import probe_create_only
 from shardline_common.telemetry.health import Probe, serve_health
@@ -29,6 +31,7 @@ from shardline_producer.coordinator import JobCoordinator
 from shardline_producer.topics import ensure_system_topics
 
 _log = logging.getLogger(__name__)
+_KAFKA_SECONDS = 30.0
 AUTO_CREATE = (
     "auto.create.topics.enable is true: a client with old metadata may create a deleted topic again; "
     "set it to false on the brokers"
@@ -80,7 +83,7 @@ async def serve_worker(settings: Settings) -> None:
                 metrics=metrics,
                 spool=folder,
                 budget=SpoolBudget(limit),
-                uploads=asyncio.Semaphore(settings.uploads),
+                uploads=LoggedSemaphore(settings.uploads, "an upload to end (SHARDLINE_UPLOADS)"),
                 keep_originals=settings.dead_letter_originals,
             )
             worker = Worker(context)
@@ -98,18 +101,14 @@ async def _serve(
     """Serve metrics and health, wait for the store and the topics, then run `work` until it is cancelled."""
     probed = asyncio.Event()
 
-    async def kafka() -> str | None:
-        await broker.check()
-        return None
-
     async def progress() -> str | None:
         failing = longest_failing(CLOCK)
-        if failing is None or failing[1] < settings.stuck_seconds:
+        if failing is None or failing.seconds < settings.stuck_seconds:
             return None
-        return f"failing for {failing[1]:.0f} s: {failing[0]}"
+        return f"failing for {failing.seconds:.0f} s: {failing.what}: {failing.reason}"
 
     probes: dict[str, Probe] = {
-        "kafka": kafka,
+        "kafka": kafka_probe(broker, settings),
         "store": _event_probe(probed, "the object store has not answered yet"),
         "joined": _event_probe(joined, "the jobs have not been read yet"),
         "progress": progress,
@@ -124,6 +123,21 @@ async def _serve(
         await warn_if_auto_create(broker)
         with leaf_errors():
             await work()
+
+
+def kafka_probe(broker: Broker, settings: Settings) -> Probe:
+    """A probe that fails while Kafka does not answer, and when it refuses an operation for 30 seconds.
+
+    With a shorter `stuck_seconds`, it fails after these.
+    """
+
+    async def probe() -> str | None:
+        if (refused := broker.failing(min(_KAFKA_SECONDS, settings.stuck_seconds))) is not None:
+            return refused
+        await broker.check()
+        return None
+
+    return probe
 
 
 def _event_probe(event: asyncio.Event, missing: str) -> Probe:

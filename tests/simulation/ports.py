@@ -104,6 +104,9 @@ class NetBroker:
         """Whether it answers."""
         await self._process.request("broker", self._broker.check, BrokerUnavailable)
 
+    def failing(self, seconds: float) -> str | None:  # noqa: ARG002 - nobody asks
+        return None
+
     async def create_topic(self, spec: TopicSpec) -> bool:
         """Create."""
         return await self._process.request(

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from itertools import starmap
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -10,11 +11,23 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailed, for_code
 
-from shardline_common.errors import BrokerUnavailable, TopicMissing
-from shardline_common.kafka.client_errors import quiet_client_logs, translated
-from shardline_common.kafka.client_internals import has_brokers, topic_metadata
+from shardline_common.errors import BrokerRefused, BrokerUnavailable, TopicMissing
+from shardline_common.kafka.acls import Right
+from shardline_common.kafka.answers import Answers
+from shardline_common.kafka.client_errors import Request, quiet_client_logs, translated
+from shardline_common.kafka.client_internals import (
+    abandon,
+    advertised_addresses,
+    client_of,
+    connect_once,
+    has_brokers,
+    topic_metadata,
+    watch_answers,
+)
+from shardline_common.kafka.operations import Operations
 from shardline_common.kafka.options import KafkaOptions
-from shardline_common.kafka.readers import open_group_reader, open_table_reader
+from shardline_common.kafka.readers import open_group_reader
+from shardline_common.kafka.tables import open_table_reader
 from shardline_common.kafka.writer import open_writer, stop_producer
 from shardline_common.ports.broker import (
     GroupListener,
@@ -26,10 +39,11 @@ from shardline_common.ports.broker import (
 )
 from shardline_common.runtime.tasks import close_shielded, start_shielded
 
-_TOPIC_EXISTS, _UNKNOWN_TOPIC = 36, 3
+_TOPIC_EXISTS, _UNKNOWN_TOPIC, _POLICY = 36, 3, 44
 # Error codes: no right on the topic, no right on the cluster, refused by the policy of the cluster.
-_NOT_ALLOWED = (29, 31, 44)
+_NOT_ALLOWED = (29, 31, _POLICY)
 _SETTLE_SECONDS = 30.0
+_MIN_REPLICAS = "min.insync.replicas"
 
 
 class KafkaBroker:
@@ -37,12 +51,24 @@ class KafkaBroker:
 
     def __init__(self, options: KafkaOptions) -> None:
         self._options = options
+        self._operations = Operations(options)
         self._admin: AIOKafkaAdminClient | None = None
+        self._admin_answers = Answers(options.request_timeout_ms)
         self._producer: AIOKafkaProducer | None = None
-        self._starting = asyncio.Lock()
+        self._producer_answers = Answers(options.request_timeout_ms)
+        # Two locks: a producer whose start hangs must not stop `check`.
+        self._admin_starting, self._producer_starting = asyncio.Lock(), asyncio.Lock()
 
     def _name(self, topic: str) -> str:
         return self._options.prefix + topic
+
+    def _run(self, what: str, topic: str = "", right: str = "Describe") -> AbstractContextManager[None]:
+        """Run one call of the admin client, which needs this right on the topic."""
+        return self._operations.run(Request(what, Right("topic", topic, right), self._admin_answers))
+
+    def failing(self, seconds: float) -> str | None:
+        """The operation that Kafka refuses or does not answer for this many seconds, and why; or None."""
+        return self._operations.failing(seconds)
 
     async def close(self) -> None:
         """Close the clients that were started."""
@@ -52,9 +78,10 @@ class KafkaBroker:
             await self._drop_admin()
 
     async def _started_admin(self) -> AIOKafkaAdminClient:
-        async with self._starting:
+        async with self._admin_starting:
             if self._admin is None:
                 admin = AIOKafkaAdminClient(**self._options.client())
+                watch_answers(client_of(admin), self._admin_answers)
                 try:
                     await start_shielded(admin.start)
                     if self._options.sasl_mechanism == "OAUTHBEARER" and not has_brokers(admin):
@@ -76,7 +103,7 @@ class KafkaBroker:
 
     async def check(self) -> None:
         """Ask the cluster for its metadata."""
-        with translated("Kafka does not answer", self._options.bootstrap_servers):
+        with self._run("Kafka does not answer"):
             try:
                 async with asyncio.timeout(self._options.request_timeout_ms / 1000):
                     await (await self._started_admin()).describe_cluster()
@@ -84,12 +111,41 @@ class KafkaBroker:
                 await self._drop_admin()
                 raise
 
+    async def check_listeners(self) -> list[str]:
+        """Connect to each broker at the address that it advertises. Returns these addresses.
+
+        Raises:
+            BrokerUnavailable: one of them does not answer, or its TLS or credentials fail.
+        """
+        with self._run("the brokers cannot be listed"):
+            async with asyncio.timeout(self._options.request_timeout_ms / 1000):
+                brokers = advertised_addresses(await self._started_admin())
+        failed = [one for one in await asyncio.gather(*starmap(self._connection_error, brokers)) if one]
+        if failed:
+            raise BrokerUnavailable(
+                f"not reachable at the address that the broker advertises: {'; '.join(failed)}",
+                hint="start these brokers, or set their advertised.listeners to addresses that are reachable "
+                "from here",
+            )
+        return [f"{host}:{port}" for _, host, port in brokers]
+
+    async def _connection_error(self, node: int, host: str, port: int) -> str | None:
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        where = f"broker {node} at {address}"
+        try:
+            with translated(Request(where), self._options):
+                async with asyncio.timeout(self._options.request_timeout_ms / 1000):
+                    await connect_once(**self._options.client() | {"bootstrap_servers": address})
+        except BrokerUnavailable as error:
+            return str(error)
+        return None
+
     async def auto_creates_topics(self) -> bool | None:
         """Whether brokers create a missing topic that a client requests (auto.create.topics.enable).
 
         None: this client has no right to read the setting (DescribeConfigs on the cluster).
         """
-        with translated("the brokers cannot be described", self._options.bootstrap_servers):
+        with self._run("the brokers cannot be described"):
             admin = await self._started_admin()
             node = (await admin.describe_cluster())["brokers"][0]["node_id"]
             responses = await admin.describe_configs([ConfigResource(ConfigResourceType.BROKER, str(node))])
@@ -103,7 +159,7 @@ class KafkaBroker:
         topic = NewTopic(self._name(spec.name), spec.partitions, 1, topic_configs=dict(spec.config))
         # The constructor refuses -1, which selects the broker's default.
         topic.replication_factor = self._options.replication_factor
-        with translated(f"the topic {topic.name} cannot be created", self._options.bootstrap_servers):
+        with self._run(f"the topic {topic.name} cannot be created", topic.name, "Create"):
             response = await (await self._started_admin()).create_topics([topic])
             for _, code, *message in response.topic_errors:
                 if code in _NOT_ALLOWED:
@@ -115,13 +171,16 @@ class KafkaBroker:
         await self._wait_for_partitions(
             topic.name, (lambda found: found == spec.partitions) if created else bool
         )
+        await self._check_replicas(topic.name)
         return created
 
     async def _handle_denied_create(self, name: str, error: KafkaError) -> bool:
         # Kafka checks rights before existence: the error is the same for a topic that exists.
         if await self._partitions(name):
             return False
-        raise BrokerUnavailable(
+        if error.errno == _POLICY:
+            raise error
+        raise BrokerRefused(
             f"the topic {name} does not exist, and this client has no right to create it "
             f"({type(error).__name__})",
             hint="create it with the commands that `shardline doctor --print-topics` prints",
@@ -137,12 +196,27 @@ class KafkaBroker:
                 )
             await asyncio.sleep(0.05)
 
+    async def _check_replicas(self, name: str) -> None:
+        """Refuse a topic that Kafka lets nobody write with acks=all. It would refuse each batch, for ever."""
+        with self._run(f"the topic {name} cannot be described", name):
+            found = await topic_metadata(await self._started_admin(), name)
+        wanted = (await self._described_config(name, required=False) or {}).get(_MIN_REPLICAS)
+        partitions = found["partitions"] if found else []
+        replicas = min((len(item["replicas"]) for item in partitions), default=0)
+        if wanted is not None and partitions and replicas < int(wanted):
+            raise BrokerRefused(
+                f"the topic {name} has {replicas} replicas, and its {_MIN_REPLICAS} is {wanted}: Kafka "
+                "refuses all of its documents",
+                hint=f"set KAFKA_REPLICATION_FACTOR to at least {wanted}, or lower {_MIN_REPLICAS} on the "
+                "brokers",
+            )
+
     async def partitions(self, name: str) -> int:
         """The number of partitions; 0 when the topic does not exist."""
         return await self._partitions(self._name(name))
 
     async def _partitions(self, name: str, *, with_leader: bool = False) -> int:
-        with translated(f"the topic {name} cannot be described", self._options.bootstrap_servers):
+        with self._run(f"the topic {name} cannot be described", name):
             found = await topic_metadata(await self._started_admin(), name)
             partitions = _partitions_of(found) if found else []
         return len([item for item in partitions if item["leader"] >= 0 or not with_leader])
@@ -150,7 +224,7 @@ class KafkaBroker:
     async def topics(self) -> list[str]:
         """The names of all topics under the prefix."""
         prefix = self._options.prefix
-        with translated("the topics cannot be listed", self._options.bootstrap_servers):
+        with self._run("the topics cannot be listed"):
             names = await (await self._started_admin()).list_topics()
         return sorted(name.removeprefix(prefix) for name in names if name.startswith(prefix))
 
@@ -158,22 +232,28 @@ class KafkaBroker:
         """Partitions and full configuration, or None."""
         full = self._name(name)
         partitions = await self._partitions(full)
-        if not partitions:
-            return None
-        with translated(f"the topic {full} cannot be described", self._options.bootstrap_servers):
+        config = await self._described_config(full, required=True) if partitions else None
+        return None if config is None else TopicSpec(name, partitions, config)
+
+    async def _described_config(self, full: str, *, required: bool) -> dict[str, str] | None:
+        """The settings of a topic; None when it does not exist.
+
+        Also None when this client may not read them, unless they are required.
+        """
+        with self._run(f"the settings of the topic {full} cannot be described", full, "DescribeConfigs"):
             admin = await self._started_admin()
             responses = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, full)])
             code, message, _kind, _name, entries = responses[0].resources[0]
-            if code == _UNKNOWN_TOPIC:
+            if code == _UNKNOWN_TOPIC or (code in _NOT_ALLOWED and not required):
                 return None
             if code:
                 raise for_code(code)(message)
-        return TopicSpec(name, partitions, {entry[0]: entry[1] or "" for entry in entries})
+        return {entry[0]: entry[1] or "" for entry in entries}
 
     async def delete_topic(self, name: str) -> bool:
         """Delete the topic and wait until no broker lists it. False when it did not exist."""
         full = self._name(name)
-        with translated(f"the topic {full} cannot be deleted", self._options.bootstrap_servers):
+        with self._run(f"the topic {full} cannot be deleted", full, "Delete"):
             response = await (await self._started_admin()).delete_topics([full])
             for _, code, *_rest in response.topic_error_codes:
                 if code == _UNKNOWN_TOPIC:
@@ -187,7 +267,7 @@ class KafkaBroker:
         """Delete records below the offsets. Deleted records are no error."""
         full = self._name(name)
         wanted = {TopicPartition(full, number): RecordsToDelete(offset) for number, offset in before.items()}
-        with translated(f"records of {full} cannot be deleted", self._options.bootstrap_servers):
+        with self._run(f"records of {full} cannot be deleted", full, "Delete"):
             if not await self._partitions(full):
                 raise TopicMissing(f"the topic {full} does not exist")
             await (await self._started_admin()).delete_records(wanted)
@@ -195,7 +275,8 @@ class KafkaBroker:
     async def publish(self, topic: str, messages: Sequence[Message]) -> None:
         """Write outside of transactions; returns when every message is delivered."""
         full = self._name(topic)
-        with translated(f"{full} cannot be written", self._options.bootstrap_servers):
+        right = Right("topic", full, "Write")
+        with self._operations.run(Request(f"{full} cannot be written", right, self._producer_answers)):
             try:
                 producer = await self._started_producer()
                 async with asyncio.timeout(2 * self._options.request_timeout_ms / 1000):
@@ -208,15 +289,18 @@ class KafkaBroker:
                     await asyncio.gather(*sent)
             except Exception:
                 # An idempotent producer that failed once may have lost its sequence numbers.
-                await self._drop_producer()
+                await self._abandon_producer()
                 raise
 
     async def _started_producer(self) -> AIOKafkaProducer:
-        async with self._starting:
+        async with self._producer_starting:
             if self._producer is None:
                 producer = self._options.producer()
+                watch_answers(producer.client, self._producer_answers)
                 try:
-                    await start_shielded(producer.start)
+                    # The client asks for its id without an end.
+                    async with asyncio.timeout(self._options.request_timeout_ms / 1000):
+                        await start_shielded(producer.start)
                 except BaseException:
                     await stop_producer(producer)
                     raise
@@ -228,9 +312,15 @@ class KafkaBroker:
         if producer is not None:
             await stop_producer(producer)
 
+    async def _abandon_producer(self) -> None:
+        # To stop it would wait for the batches that Kafka refuses.
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await close_shielded(lambda: abandon(producer))
+
     def transactional(self, transactional_id: str) -> AbstractAsyncContextManager[TransactionalWriter]:
         """Open a writer that fences the earlier ones of its id."""
-        return open_writer(self._options, self._name(transactional_id))
+        return open_writer(self._operations, self._name(transactional_id))
 
     @asynccontextmanager
     async def group_reader(
@@ -238,7 +328,8 @@ class KafkaBroker:
     ) -> AsyncIterator[GroupReader]:
         """Join the group for the topic."""
         await self._existing_partitions(topic)
-        async with open_group_reader(self._options, self._name(topic), self._name(group), listener) as reader:
+        full, named = self._name(topic), self._name(group)
+        async with open_group_reader(self._operations, full, named, listener) as reader:
             yield reader
 
     @asynccontextmanager
@@ -247,7 +338,7 @@ class KafkaBroker:
     ) -> AsyncIterator[TableReader]:
         """Read partitions from their beginning."""
         numbers = range(await self._existing_partitions(topic)) if partitions is None else partitions
-        async with open_table_reader(self._options, self._name(topic), numbers) as reader:
+        async with open_table_reader(self._operations, self._name(topic), numbers) as reader:
             yield reader
 
     async def _existing_partitions(self, topic: str) -> int:

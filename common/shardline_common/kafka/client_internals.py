@@ -5,15 +5,72 @@ tests/unit/test_aiokafka_internals.py fails where a version has moved one of the
 """
 # ruff: noqa: SLF001 - the purpose of this module
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.consumer.fetcher import OffsetResetStrategy
-from aiokafka.errors import IllegalGenerationError
+from aiokafka.errors import IllegalGenerationError, KafkaError, NodeNotReadyError
+from aiokafka.producer.sender import Sender
 from aiokafka.protocol.metadata import MetadataRequest
+
+from shardline_common.kafka.answers import Answers, Unreachable
+
+_CANCEL_SECONDS = 2.0
+
+
+def watch_answers(client: AIOKafkaClient, answers: Answers | None = None) -> Answers:
+    """Record the refusals that the client gets from now on.
+
+    aiokafka looks for a coordinator, joins a group and sends a batch again and again without telling why.
+    """
+    if answers is None:
+        answers = Answers(client._request_timeout_ms)
+    send, ready = client.send, client.ready
+
+    async def watched_ready(node_id: Any, *, group: Any = ConnectionGroup.DEFAULT) -> bool:
+        found: bool = await ready(node_id, group=group)
+        if found:
+            answers.succeeded("connect", node_id)
+        elif (broker := client.cluster.broker_metadata(node_id)) is not None:
+            address = f"{broker.host}:{broker.port}"
+            answers.failed("connect", node_id, Unreachable(node_id, address))
+        return found
+
+    async def watched_send(node_id: Any, request: Any, *, group: Any = ConnectionGroup.DEFAULT) -> Any:
+        kind = type(request).__name__.removesuffix("Request")
+        try:
+            response = await send(node_id, request, group=group)
+        except NodeNotReadyError:
+            raise
+        except KafkaError as error:
+            answers.failed(kind, node_id, error)
+            raise
+        answers.answered(kind, node_id, response)
+        return response
+
+    client.ready, client.send = watched_ready, watched_send
+    return answers
+
+
+def client_of(owner: AIOKafkaAdminClient | AIOKafkaConsumer) -> AIOKafkaClient:
+    """The connections of an admin client or a consumer."""
+    return owner._client
+
+
+def advertised_addresses(admin: AIOKafkaAdminClient) -> list[tuple[int, str, int]]:
+    """Node, host and port of each broker, as the bootstrap server names them."""
+    return sorted((one.nodeId, one.host, one.port) for one in admin._client.cluster.brokers())
+
+
+def without_leader(consumer: AIOKafkaConsumer) -> list[int]:
+    """The assigned partitions that have no leader, according to the metadata that the client has."""
+    leader = consumer._client.cluster.leader_for_partition
+    return sorted(where.partition for where in consumer.assignment() if leader(where) == -1)
 
 
 def has_brokers(admin: AIOKafkaAdminClient) -> bool:
@@ -32,7 +89,7 @@ async def topic_metadata(admin: AIOKafkaAdminClient, topic: str) -> dict[str, An
 
 
 async def connect_once(bootstrap_servers: str, **arguments: Any) -> None:
-    """Connect to the first bootstrap server and close the connection. Raises the client's error.
+    """Connect to the first of these servers and close the connection. Raises the client's error.
 
     Starting a client reports only that no broker accepted it, without the cause.
     """
@@ -89,11 +146,21 @@ async def close_connections(consumer: AIOKafkaConsumer) -> None:
 async def abandon(producer: AIOKafkaProducer) -> None:
     """Close a producer without waiting for deliveries that can no longer succeed.
 
-    Its `stop` would wait for them first.
+    Its `stop` would wait for them first. Its sender awaits its own tasks when it is cancelled: one that looks
+    for a coordinator, or that commits behind those deliveries, has no end. So all of them are cancelled.
     """
     producer._closed = True
     try:
-        if producer._sender.sender_task is not None:
-            await producer._sender.close()
+        while tasks := _tasks_of(producer._sender):
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
+        # A `stop` that waits for the batches ends.
+        producer._message_accumulator.fail_all(KafkaError("the producer was closed"))
     finally:
         await producer.client.close()
+
+
+def _tasks_of(sender: Sender) -> list[asyncio.Task[Any]]:
+    frames = ((task, getattr(task.get_coro(), "cr_frame", None)) for task in asyncio.all_tasks())
+    return [task for task, frame in frames if frame is not None and frame.f_locals.get("self") is sender]

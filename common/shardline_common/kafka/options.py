@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.codec import has_gzip, has_lz4, has_zstd
 
 from shardline_common.errors import BrokerUnavailable, UsageError
 from shardline_common.kafka.client_internals import connect_once
 from shardline_common.kafka.oauth import ClientCredentials
 
+_CODECS = {"gzip": has_gzip, "lz4": has_lz4, "zstd": has_zstd}
 _OAUTH_SETTINGS = (
     "KAFKA_SASL_OAUTHBEARER_TOKEN_URL, KAFKA_SASL_OAUTHBEARER_CLIENT_ID and "
     "KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET (or KAFKA_SASL_OAUTHBEARER_CLIENT_SECRET_FILE)"
@@ -49,9 +51,14 @@ class KafkaOptions:
         """Check the options before a client is made.
 
         Raises:
-            UsageError: a TLS file cannot be used, or an option is missing.
+            UsageError: a TLS file cannot be used, an option is missing, or a codec is not installed.
         """
         self._tls()
+        if self.compression is not None and not _CODECS[self.compression]():
+            raise UsageError(
+                f"KAFKA_COMPRESSION is {self.compression}, and no library for it is installed",
+                hint="install cramjam, or set KAFKA_COMPRESSION=none",
+            )
         if not self.security_protocol.startswith("SASL"):
             return
         if self.sasl_mechanism == "OAUTHBEARER":

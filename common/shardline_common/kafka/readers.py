@@ -1,9 +1,10 @@
-"""Reading from Kafka: group members and tables."""
+"""Reading from Kafka as a member of a group."""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -18,19 +19,23 @@ from aiokafka.errors import (
 )
 
 from shardline_common.errors import BrokerUnavailable, OffsetOutOfRange
-from shardline_common.kafka.client_errors import translated
+from shardline_common.kafka.acls import Right
+from shardline_common.kafka.client_errors import Request, translated
 from shardline_common.kafka.client_internals import (
     check_group_errors,
-    close_connections,
+    client_of,
     commit_only_while,
     generation,
     seek_to_beginning,
+    watch_answers,
 )
-from shardline_common.kafka.options import KafkaOptions
-from shardline_common.ports.broker import GroupListener, GroupReader, Record, TableReader
-from shardline_common.runtime.tasks import close_shielded, start_shielded
+from shardline_common.kafka.consumers import ReadWatch, make_consumer, stop_consumer, to_record
+from shardline_common.kafka.operations import Operations, OperationWait
+from shardline_common.ports.broker import GroupListener, GroupReader, Record
+from shardline_common.runtime.tasks import start_shielded
 
 _log = logging.getLogger(__name__)
+_COMMITTING = Request("offsets cannot be committed")
 _STALE = (
     CommitFailedError,
     IllegalGenerationError,
@@ -38,34 +43,6 @@ _STALE = (
     UnknownMemberIdError,
     IllegalStateError,
 )
-_BATCH_RECORDS = 5_000
-
-
-def _consumer(options: KafkaOptions, *topics: str, **more: Any) -> AIOKafkaConsumer:
-    return AIOKafkaConsumer(
-        *topics,
-        **options.client(),
-        enable_auto_commit=False,
-        max_partition_fetch_bytes=options.fetch_bytes,
-        **{"isolation_level": "read_committed", "auto_offset_reset": "none"} | more,
-    )
-
-
-async def _stop(consumer: AIOKafkaConsumer) -> None:
-    async def stop() -> None:
-        # The helper task of the consumer must have run once: cancelled before, it cancels this task.
-        await asyncio.sleep(0)
-        try:
-            await consumer.stop()
-        finally:
-            # `stop` fails early when the consumer waits to fetch again from a broker that is down.
-            await close_connections(consumer)
-
-    await close_shielded(stop)
-
-
-def _record(found: Any) -> Record:
-    return Record(found.partition, found.offset, found.key, found.value, found.headers)
 
 
 class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
@@ -76,8 +53,9 @@ class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
     the seeks of each partition. `assigned_generation` is that of the current assignment, -1 without one.
     """
 
-    def __init__(self, listener: GroupListener) -> None:
+    def __init__(self, listener: GroupListener, joining: OperationWait) -> None:
         self._listener = listener
+        self._joining = joining
         self.error: BaseException | None = None
         self.generation: Callable[[], int] = lambda: -1
         self.assigned_generation = -1
@@ -98,6 +76,10 @@ class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
     def _start_epoch(self, *, joined: bool) -> None:
         self.epoch += 1
         self.joined = joined
+        if joined:
+            self._joining.succeed()
+        else:
+            self._joining.begin()
         self.assigned_generation = self.generation() if joined else -1
         self.sought.clear()
 
@@ -117,35 +99,61 @@ class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
 
 @asynccontextmanager
 async def open_group_reader(
-    options: KafkaOptions, topic: str, group: str, listener: GroupListener
+    operations: Operations, topic: str, group: str, listener: GroupListener
 ) -> AsyncIterator[GroupReader]:
     """A member of the group."""
-    consumer = _consumer(
+    options = operations.options
+    consumer = make_consumer(
         options,
         group_id=group,
         session_timeout_ms=options.session_timeout_ms,
         heartbeat_interval_ms=max(100, min(3000, options.session_timeout_ms // 4)),
         max_poll_interval_ms=options.max_poll_interval_ms,
     )
-    reader = _KafkaGroupReader(consumer, topic, options, _RebalanceListener(listener))
+    answers = watch_answers(client_of(consumer))
+    requests = _GroupRequests(
+        joining=Request(f"the group {group} cannot be joined", Right("group", group, "Read"), answers),
+        reading=Request(f"{topic} cannot be read", Right("topic", topic, "Read"), answers),
+    )
+    joining = operations.wait(requests.joining)
+    watch = ReadWatch(operations, consumer, answers, requests.reading)
+    rebalances = _RebalanceListener(listener, joining)
+    reader = _KafkaGroupReader(consumer, topic, operations, requests, rebalances, watch)
     try:
-        with translated(f"the group {group} cannot be joined", options.bootstrap_servers):
+        joining.begin()
+        with operations.translated(requests.joining):
             await start_shielded(consumer.start)
         reader.guard_commits()
         reader.subscribe()
         yield reader
     finally:
-        await _stop(consumer)
+        joining.end()
+        watch.end()
+        await stop_consumer(consumer)
+
+
+@dataclass(frozen=True, slots=True)
+class _GroupRequests:
+    joining: Request
+    reading: Request
 
 
 class _KafkaGroupReader:
     def __init__(
-        self, consumer: AIOKafkaConsumer, topic: str, options: KafkaOptions, listener: _RebalanceListener
+        self,
+        consumer: AIOKafkaConsumer,
+        topic: str,
+        operations: Operations,
+        requests: _GroupRequests,
+        listener: _RebalanceListener,
+        watch: ReadWatch,
     ) -> None:
         self._consumer = consumer
         self._topic = topic
-        self._options = options
+        self._operations = operations
+        self._requests = requests
         self._listener = listener
+        self._watch = watch
 
     def guard_commits(self) -> None:
         """Refuse commits of another generation than that of the assignment."""
@@ -172,7 +180,8 @@ class _KafkaGroupReader:
     async def commit(self, offsets: Mapping[int, int]) -> bool:
         wanted = {TopicPartition(self._topic, number): offset for number, offset in offsets.items()}
         try:
-            with translated("offsets cannot be committed", self._options.bootstrap_servers):
+            # Not counted as failing: work goes on without them.
+            with translated(_COMMITTING, self._operations.options):
                 try:
                     await self._consumer.commit(wanted)
                 except _STALE:
@@ -194,13 +203,16 @@ class _KafkaGroupReader:
         readable = [number for number in (sought if partitions is None else partitions) if number in sought]
         if not readable:
             return await self._wait(timeout)
-        with translated(f"{self._topic} cannot be read", self._options.bootstrap_servers):
+        with self._operations.translated(self._requests.reading):
             try:
                 found = await self._fetch(readable, timeout, max_records)
             except OffsetOutOfRangeError as error:
                 numbers = tuple(where.partition for where in error.args[0])
                 raise OffsetOutOfRange(f"{self._topic}: no such offset", partitions=numbers) from None
-        return {where.partition: [_record(item) for item in items] for where, items in found.items() if items}
+        self._watch.check()
+        return {
+            where.partition: [to_record(item) for item in items] for where, items in found.items() if items
+        }
 
     async def _fetch(
         self,
@@ -232,9 +244,10 @@ class _KafkaGroupReader:
 
     async def _wait(self, timeout: float) -> Mapping[int, Sequence[Record]]:
         """Wait without reading. The coordinator must see a poll, so poll a partition that does not exist."""
-        with translated(f"{self._topic} cannot be read", self._options.bootstrap_servers):
+        with self._operations.translated(self._requests.joining):
             if self._listener.joined:
                 await self._consumer.getmany(TopicPartition(self._topic, 1 << 30), timeout_ms=0)
+                self._watch.check()
             else:
                 # The error of a member that has no right to join is raised only by this call.
                 check_group_errors(self._consumer)
@@ -243,72 +256,3 @@ class _KafkaGroupReader:
             async with asyncio.timeout(timeout):
                 await self._listener.changed.wait()
         return {}
-
-
-@asynccontextmanager
-async def open_table_reader(
-    options: KafkaOptions, topic: str, partitions: Sequence[int]
-) -> AsyncIterator[TableReader]:
-    """A reader of partitions from their beginning."""
-    # Retention may move the log's start during the read: the rest of the log is the table.
-    consumer = _consumer(options, auto_offset_reset="earliest")
-    try:
-        with translated(f"the topic {topic} cannot be read", options.bootstrap_servers):
-            await start_shielded(consumer.start)
-            partitions = [TopicPartition(topic, number) for number in partitions]
-            consumer.assign(partitions)
-            if partitions:
-                await consumer.seek_to_beginning(*partitions)
-        yield _KafkaTableReader(consumer, partitions, options)
-    finally:
-        await _stop(consumer)
-
-
-class _KafkaTableReader:
-    def __init__(
-        self, consumer: AIOKafkaConsumer, partitions: list[TopicPartition], options: KafkaOptions
-    ) -> None:
-        self._consumer = consumer
-        self._partitions = partitions
-        self._options = options
-
-    async def poll(self, *, timeout: float) -> Sequence[Record]:
-        if not self._partitions:
-            await asyncio.sleep(timeout)
-            return ()
-        with translated("a table cannot be read", self._options.bootstrap_servers):
-            found = await self._consumer.getmany(timeout_ms=int(timeout * 1000), max_records=_BATCH_RECORDS)
-        return [_record(item) for items in found.values() for item in items]
-
-    async def catch_up(self, *, deadline: float) -> Sequence[Record]:
-        records: list[Record] = []
-        try:
-            async with asyncio.timeout(deadline):
-                ends = await self._ends()
-                while not await self._reached(ends):
-                    records += await self.poll(timeout=0.1)
-        except TimeoutError:
-            raise BrokerUnavailable(
-                f"the table {self._partitions[0].topic} was not readable to its end within {deadline:.0f} s",
-                hint="another producer's transaction may be open; it ends by its time-out",
-            ) from None
-        return records
-
-    async def _ends(self) -> Mapping[TopicPartition, int]:
-        # The log's end, open transactions included, instead of the last stable offset: a message that was
-        # committed behind an open transaction must be read as well.
-        end_reader = _consumer(self._options, isolation_level="read_uncommitted")
-        with translated("a table cannot be read", self._options.bootstrap_servers):
-            try:
-                await start_shielded(end_reader.start)
-                ends: Mapping[TopicPartition, int] = await end_reader.end_offsets(self._partitions)
-            finally:
-                await _stop(end_reader)
-        return ends
-
-    async def _reached(self, ends: Mapping[TopicPartition, int]) -> bool:
-        with translated("a table cannot be read", self._options.bootstrap_servers):
-            for where, end in ends.items():
-                if end > 0 and await self._consumer.position(where) < end:
-                    return False
-        return True

@@ -5,26 +5,33 @@ Awaits every delivery before a commit, because aiokafka commits a transaction of
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NoReturn
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalOperation, KafkaError
 
 from shardline_common.errors import BrokerUnavailable
-from shardline_common.kafka.client_errors import translated
-from shardline_common.kafka.client_internals import abandon
-from shardline_common.kafka.options import KafkaOptions
+from shardline_common.kafka.acls import Right
+from shardline_common.kafka.client_errors import Request
+from shardline_common.kafka.client_internals import abandon, watch_answers
+from shardline_common.kafka.operations import Operations
 from shardline_common.ports.broker import Message, Transaction, TransactionalWriter
 from shardline_common.runtime.tasks import close_shielded, start_shielded
 
+_STOP_SECONDS = 10.0
+
 
 async def stop_producer(producer: AIOKafkaProducer) -> None:
-    """Stop a producer, and close its connections even when its `stop` fails."""
+    """Stop a producer, and close its connections even when its `stop` fails or hangs."""
 
     async def stop() -> None:
         try:
-            await producer.stop()
+            # It waits for the delivery of all batches, without an end while Kafka refuses them.
+            async with asyncio.timeout(_STOP_SECONDS):
+                await producer.stop()
+        except TimeoutError:
+            await abandon(producer)
         finally:
             await producer.client.close()
 
@@ -32,25 +39,33 @@ async def stop_producer(producer: AIOKafkaProducer) -> None:
 
 
 @asynccontextmanager
-async def open_writer(options: KafkaOptions, transactional_id: str) -> AsyncIterator[TransactionalWriter]:
+async def open_writer(operations: Operations, transactional_id: str) -> AsyncIterator[TransactionalWriter]:
     """A transactional writer; starting it fences the earlier ones of its id."""
+    options = operations.options
     producer = options.producer(
         transactional_id=transactional_id, transaction_timeout_ms=options.transaction_timeout_ms
     )
-    writer = _KafkaWriter(producer, options, transactional_id)
+    answers = watch_answers(producer.client)
+    right = Right("transactional-id", transactional_id, "Write")
+    opening = Request(f"{transactional_id} cannot be opened", right, answers, transactional=True)
+    what = f"the transaction of {transactional_id} cannot be committed"
+    sending = Request(what, Right("topic", "", "Write"), answers, transactional=True)
+    writer = _KafkaWriter(producer, operations, sending)
     try:
-        with translated(f"{transactional_id} cannot be opened", options.bootstrap_servers):
-            await start_shielded(producer.start)
+        with operations.run(opening):
+            # The client looks for a coordinator without an end.
+            async with asyncio.timeout(options.request_timeout_ms / 1000):
+                await start_shielded(producer.start)
         yield writer
     finally:
         await writer.close()
 
 
 class _KafkaWriter:
-    def __init__(self, producer: AIOKafkaProducer, options: KafkaOptions, transactional_id: str) -> None:
+    def __init__(self, producer: AIOKafkaProducer, operations: Operations, sending: Request) -> None:
         self._producer = producer
-        self._options = options
-        self._id = transactional_id
+        self._operations = operations
+        self._sending = sending
         self._unusable = False
 
     async def close(self) -> None:
@@ -65,17 +80,17 @@ class _KafkaWriter:
         if self._unusable:
             raise BrokerUnavailable("this writer failed before; open a new one")
         self._unusable = True
-        transaction = _KafkaTransaction(
-            self._producer, self._options, f"the transaction of {self._id} failed"
-        )
+        operations, sending = self._operations, self._sending
+        seconds = operations.options.request_timeout_ms / 1000
+        transaction = _KafkaTransaction(self._producer, operations, sending)
         try:
-            with transaction.translated():
-                async with asyncio.timeout(self._options.request_timeout_ms / 1000):
+            with operations.translated(sending):
+                async with asyncio.timeout(seconds):
                     await self._producer.begin_transaction()
             # Outside of the translation: an OSError of the source must not look like one of the broker.
             yield transaction
-            with transaction.translated():
-                async with asyncio.timeout(2 * self._options.request_timeout_ms / 1000):
+            with operations.run(sending):
+                async with asyncio.timeout(2 * seconds):
                     await transaction.await_deliveries()
                     await self._producer.commit_transaction()
         except BaseException:
@@ -92,31 +107,29 @@ class _KafkaWriter:
 
 
 class _KafkaTransaction:
-    def __init__(self, producer: AIOKafkaProducer, options: KafkaOptions, failure: str) -> None:
+    def __init__(self, producer: AIOKafkaProducer, operations: Operations, sending: Request) -> None:
         self._producer = producer
-        self._options = options
-        self._failure = failure
+        self._operations = operations
+        self._sending = sending
         self._complete = True
         self._deliveries: list[asyncio.Future[Any]] = []
-
-    def translated(self) -> AbstractContextManager[None]:
-        return translated(self._failure, self._options.bootstrap_servers)
 
     async def send(self, topic: str, messages: Sequence[Message]) -> None:
         # Incomplete while a send runs: one that is cancelled or fails must not be committed.
         complete, self._complete = self._complete, False
-        with self.translated():
+        # Only a commit proves that Kafka accepts what was sent.
+        with self._operations.waiting(self._sending), self._operations.translated(self._sending):
             try:
-                await self._send(self._options.prefix + topic, messages)
+                await self._send(self._operations.options.prefix + topic, messages)
             except IllegalOperation:
                 await self._raise_refusal()
         self._complete = complete
 
     async def _raise_refusal(self) -> NoReturn:
         # aiokafka fails a transaction when a batch was refused; the error is in the batch's delivery.
-        async with asyncio.timeout(self._options.request_timeout_ms / 1000):
+        async with asyncio.timeout(self._operations.options.request_timeout_ms / 1000):
             await asyncio.gather(*self._deliveries)
-        raise BrokerUnavailable(f"{self._failure}: the client failed the transaction")
+        raise BrokerUnavailable(f"{self._sending.what}: the client failed the transaction")
 
     async def _send(self, name: str, messages: Sequence[Message]) -> None:
         by_partition: dict[int, list[Message]] = {}
@@ -146,7 +159,7 @@ class _KafkaTransaction:
 
     async def await_deliveries(self) -> None:
         if not self._complete:
-            raise BrokerUnavailable(f"{self._failure}: a send was interrupted")
+            raise BrokerUnavailable(f"{self._sending.what}: a send was interrupted")
         await asyncio.gather(*self._deliveries)
 
     def discard(self) -> None:

@@ -30,6 +30,10 @@ class MemoryBroker:
     async def check(self) -> None:
         """Succeeds always."""
 
+    def failing(self, seconds: float) -> str | None:  # noqa: ARG002 - nothing fails here
+        """None: no operation fails."""
+        return None
+
     async def create_topic(self, spec: TopicSpec) -> bool:
         """Create the topic; False when it exists."""
         if spec.name in self._topics:

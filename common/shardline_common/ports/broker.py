@@ -125,6 +125,13 @@ class Broker(Protocol):
     async def check(self) -> None:
         """Return if the broker answers. Raises BrokerUnavailable otherwise."""
 
+    def failing(self, seconds: float) -> str | None:
+        """A sentence about an operation that was refused, or not answered, for this long; else None.
+
+        An operation counts from its first failure, or from its start, until it succeeds. It is forgotten
+        when nobody repeats it.
+        """
+
     async def create_topic(self, spec: TopicSpec) -> bool:
         """Create the topic; False when a topic of that name exists, which is left unchanged.
 

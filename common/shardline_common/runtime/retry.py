@@ -7,15 +7,15 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from shardline_common.errors import ServiceUnavailable, ShardlineError
 from shardline_common.ports.clock import Clock
+from shardline_common.runtime.waits import log_wait
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _MAX_EXPONENT = 20
-_LOG_EVERY = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +71,30 @@ async def retry_attempts(
         await sleep(pause)
 
 
-_failing: dict[int, tuple[str, float]] = {}
+class Failing(NamedTuple):
+    """A call that `retry_forever` retries: its name, the seconds since its first failure, the last error."""
+
+    what: str
+    seconds: float
+    reason: str
 
 
-def longest_failing(clock: Clock) -> tuple[str, float] | None:
-    """The name of the call that `retry_forever` retries longest, and its seconds; None when no call fails."""
+@dataclass(slots=True)
+class _Failure:
+    what: str
+    since: float
+    reason: str
+
+
+_failing: dict[int, _Failure] = {}
+
+
+def longest_failing(clock: Clock) -> Failing | None:
+    """The call that `retry_forever` retries longest; None when no call fails."""
     if not _failing:
         return None
-    what, since = min(_failing.values(), key=lambda entry: entry[1])
-    return what, clock.monotonic() - since
+    found = min(_failing.values(), key=lambda failure: failure.since)
+    return Failing(found.what, clock.monotonic() - found.since, found.reason)
 
 
 def call_failed(caller: object, what: str, clock: Clock) -> None:
@@ -102,6 +117,8 @@ async def retry_forever(
 ) -> T:
     """Call until it succeeds, without a limit of attempts or time; only ServiceUnavailable is repeated.
 
+    A warning is logged for each new error, and every 30 seconds.
+
     Args:
         call: the attempt.
         clock: sleeps between attempts.
@@ -110,17 +127,29 @@ async def retry_forever(
         cap: the longest pause in seconds.
     """
     backoff, failures, ticket = Backoff(0.2, cap), 0, object()
+
+    def reason() -> str | None:
+        failure = _failing.get(id(ticket))
+        return failure.reason if failure else None
+
     try:
-        while True:
-            try:
-                return await call()
-            except ServiceUnavailable as error:
-                on_error(error)
-                _failing.setdefault(id(ticket), (what, clock.monotonic()))
-                pause = backoff.pause(failures)
-                level = logging.WARNING if failures % _LOG_EVERY == 0 else logging.DEBUG
-                _log.log(level, "%s: %s; trying again in %.1f s", what, error, pause)
-                failures += 1
-            await clock.sleep(pause)
+        with log_wait(what, reason):
+            while True:
+                try:
+                    return await call()
+                except ServiceUnavailable as error:
+                    on_error(error)
+                    pause, text = backoff.pause(failures), explain(error)
+                    level = logging.DEBUG if text == reason() else logging.WARNING
+                    _log.log(level, "%s: %s; trying again in %.1f s", what, text, pause)
+                    failure = _failing.setdefault(id(ticket), _Failure(what, clock.monotonic(), text))
+                    failure.reason = text
+                    failures += 1
+                await clock.sleep(pause)
     finally:
         _failing.pop(id(ticket), None)
+
+
+def explain(error: ShardlineError) -> str:
+    """The message of an error with its hint, as one line of a log or of /readyz."""
+    return f"{error}; {error.hint}" if error.hint else str(error)

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from shardline_common.runtime.waits import LoggedSemaphore
 from shardline_common.settings.load import Settings
 from shardline_producer.context import Pace, ProducerPolicy
 
@@ -21,4 +22,4 @@ def producer_policy(settings: Settings) -> ProducerPolicy:
 
 def job_slots(settings: Settings) -> asyncio.Semaphore:
     """Return a semaphore that limits the jobs that a producer runs at once."""
-    return asyncio.Semaphore(settings.max_jobs)
+    return LoggedSemaphore(settings.max_jobs, f"a slot: {settings.max_jobs} jobs run (SHARDLINE_MAX_JOBS)")

@@ -1,0 +1,145 @@
+"""The last refusals that one client of Kafka got.
+
+aiokafka repeats many requests without an end and without an error: after a deadline only these refusals say
+why. They are kept per kind of request and broker. A success of the same kind removes them, or their age: a
+broker that is asked no more, because another took over, is no cause any more.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka.errors import BrokerResponseError, KafkaError, UnknownError, kafka_errors
+
+# Answers that belong to the normal course of a request, by error code: a first join without a member id,
+# and a batch that had been written before.
+_EXPECTED = frozenset({0, 46, 79})
+# The codes of other requests reach the caller.
+_REPEATED = frozenset(
+    {
+        "AddPartitionsToTxn",
+        "EndTxn",
+        "Fetch",
+        "FindCoordinator",
+        "Heartbeat",
+        "InitProducerId",
+        "JoinGroup",
+        "ListOffsets",
+        "OffsetFetch",
+        "Produce",
+        "SyncGroup",
+    }
+)
+# Requests that any broker may answer, or that follow a coordinator from broker to broker.
+_ANYWHERE = _REPEATED - {"Fetch", "ListOffsets", "Produce"}
+_FETCH_ERROR = 1
+
+
+class InvalidRecord(BrokerResponseError):  # type: ignore[misc]  # aiokafka is untyped
+    """Code 87, which aiokafka 0.14 does not know."""
+
+    errno, message = 87, "INVALID_RECORD"
+
+
+class UnsupportedCompressionType(BrokerResponseError):  # type: ignore[misc]  # aiokafka is untyped
+    """Code 76, which aiokafka 0.14 does not know."""
+
+    errno, message = 76, "UNSUPPORTED_COMPRESSION_TYPE"
+
+
+class GroupMaxSizeReached(BrokerResponseError):  # type: ignore[misc]  # aiokafka is untyped
+    """Code 81, which aiokafka 0.14 does not know."""
+
+    errno, message = 81, "GROUP_MAX_SIZE_REACHED"
+
+
+class ThrottlingQuotaExceeded(BrokerResponseError):  # type: ignore[misc]  # aiokafka is untyped
+    """Code 89, which aiokafka 0.14 does not know."""
+
+    errno, message, retriable = 89, "THROTTLING_QUOTA_EXCEEDED", True
+
+
+# aiokafka turns a code that is not in this table into UnknownError, without the code.
+for _error in (InvalidRecord, UnsupportedCompressionType, GroupMaxSizeReached, ThrottlingQuotaExceeded):
+    kafka_errors.setdefault(_error.errno, _error)
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """A broker that does not accept a connection at the address that it advertises."""
+
+    node: int
+    address: str
+
+
+class Answers:
+    """The refusals of one client that no later success has removed, and that are not too old.
+
+    A request that is repeated fails at least once within three request time-outs. `successes` are the kinds
+    of request that have succeeded at least once.
+    """
+
+    def __init__(self, request_timeout_ms: int) -> None:
+        self._max_age = 3 * request_timeout_ms / 1000
+        self.successes: set[str] = set()
+        self._errors: dict[tuple[str, object], tuple[float, KafkaError | Unreachable]] = {}
+
+    @property
+    def last(self) -> tuple[str, KafkaError | Unreachable] | None:
+        """The kind of request that failed last, such as `Produce`, and its error. None without one.
+
+        An error code is preferred to a broker that cannot be reached: one of several brokers may be down.
+        """
+        oldest = asyncio.get_running_loop().time() - self._max_age
+        found = [(kind, error) for (kind, _), (at, error) in self._errors.items() if at >= oldest]
+        coded = [item for item in found if isinstance(item[1], BrokerResponseError)]
+        newest = coded or found
+        return newest[-1] if newest else None
+
+    def failed(self, kind: str, key: object, error: KafkaError | Unreachable) -> None:
+        """A request of that kind failed. `key`: the broker, or another object of the request."""
+        where = (kind, key if kind not in _ANYWHERE else None)
+        self._errors.pop(where, None)
+        self._errors[where] = asyncio.get_running_loop().time(), error
+
+    def succeeded(self, kind: str, key: object) -> None:
+        """A request of that kind succeeded."""
+        self.successes.add(kind)
+        self._errors.pop((kind, key if kind not in _ANYWHERE else None), None)
+
+    def answered(self, kind: str, key: object, response: Any) -> None:
+        """A broker answered; the answer may hold error codes."""
+        if kind not in _REPEATED:
+            return
+        codes = [code for code in _error_codes(kind, response) if code not in _EXPECTED]
+        if codes:
+            self.failed(kind, key, _error_of(codes[0]))
+        else:
+            self.succeeded(kind, key)
+
+
+def _error_of(code: int) -> KafkaError:
+    return kafka_errors[code]() if code in kafka_errors else UnknownError(f"error code {code}")
+
+
+def _error_codes(kind: str, response: Any) -> Iterator[int]:
+    if kind != "Fetch":
+        yield from _walk(response.to_object())
+        return
+    # The object of a fetch would copy all records.
+    for _, partitions in response.topics:
+        for partition in partitions:
+            yield partition[_FETCH_ERROR]
+
+
+def _walk(value: object) -> Iterator[int]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if name == "error_code":
+                yield item
+            else:
+                yield from _walk(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _walk(item)

@@ -1,0 +1,95 @@
+"""The check of `doctor` that writes to Kafka: one transaction, as a producer commits it, read back."""
+
+import secrets
+from dataclasses import replace
+
+from shardline_common.errors import BrokerRefused, BrokerUnavailable, ShardlineError
+from shardline_common.job.names import CHECKPOINTS, EVENTS, attempt_topic, transactional_id
+from shardline_common.job.spec import JobSpec
+from shardline_common.ports.broker import Broker, Message, TopicSpec
+from shardline_producer.topics import attempt_topic_spec
+
+_TRIES = 3
+_READ_SECONDS = 20.0
+
+
+async def probe_transaction(broker: Broker, topic_bytes: int) -> str:
+    """Commit a transaction and read it back. Returns a sentence.
+
+    1. Create a topic as that of an attempt; without that right, take dataset.events.
+    2. Commit a message to it; then a tombstone to each partition of dataset.checkpoints, which readers pass
+    over. Apart, because nobody can read checkpoints while Kafka refuses the other half of a transaction.
+    3. Read the message back. 4. Delete the topic.
+
+    No job can have the name of the topic, of the transactional id or of the key.
+
+    Args:
+        broker: the broker, with the settings of a producer.
+        topic_bytes: the limit of the topic of a job.
+
+    Raises:
+        BrokerUnavailable: Kafka refuses one of the steps, or does not answer.
+        ShardlineError: what was written is not read.
+    """
+    job_id = f"_doctor-{secrets.token_hex(4)}"
+    spec = _topic_spec(attempt_topic(job_id, 1), topic_bytes)
+    try:
+        # 1.
+        topic = await _writable_topic(broker, spec)
+        # 2. The first transaction in a cluster waits until its topic is made.
+        for left in reversed(range(_TRIES)):
+            try:
+                await _commit(broker, job_id, topic)
+                break
+            except BrokerRefused:
+                raise
+            except BrokerUnavailable:
+                if not left:
+                    raise
+        # 3.
+        await _read_back(broker, job_id, topic)
+    finally:
+        # 4. Also when its creation failed half way.
+        if await broker.partitions(spec.name):
+            await broker.delete_topic(spec.name)
+    where = "a topic of its own" if topic == spec.name else topic
+    return f"a transaction on {where} was committed and read back"
+
+
+def _topic_spec(name: str, topic_bytes: int) -> TopicSpec:
+    job = JobSpec.model_validate(
+        {"job_id": "doctor", "name": "doctor", "source": {"type": "files", "paths": ["none.jsonl"]}}
+    )
+    return replace(attempt_topic_spec(job, 1, topic_bytes), name=name, partitions=1)
+
+
+async def _writable_topic(broker: Broker, spec: TopicSpec) -> str:
+    try:
+        await broker.create_topic(spec)
+    except BrokerRefused:
+        # Topics may be made beforehand, without the right to create them.
+        if await broker.partitions(spec.name) or not await broker.partitions(EVENTS):
+            raise
+        return EVENTS
+    return spec.name
+
+
+async def _commit(broker: Broker, job_id: str, topic: str) -> None:
+    key = job_id.encode()
+    checkpoints = await broker.partitions(CHECKPOINTS)
+    async with broker.transactional(transactional_id(job_id)) as writer:
+        async with writer.transaction() as transaction:
+            await transaction.send(topic, [Message(key, None, 0)])
+        if checkpoints:
+            tombstones = [Message(key, None, number) for number in range(checkpoints)]
+            async with writer.transaction() as transaction:
+                await transaction.send(CHECKPOINTS, tombstones)
+
+
+async def _read_back(broker: Broker, job_id: str, topic: str) -> None:
+    async with broker.table_reader(topic, [0]) as table:
+        records = await table.catch_up(deadline=_READ_SECONDS)
+    if not any(record.key == job_id.encode() for record in records):
+        raise ShardlineError(
+            f"a message that was committed to {topic} is not read", hint="see the brokers' log"
+        )
