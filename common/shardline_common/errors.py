@@ -36,6 +36,8 @@ class FailureCode(StrEnum):
     TOPIC_UNSUITABLE = "topic_unsuitable"
     TOO_MANY_DEAD_LETTERS = "too_many_dead_letters"
     NOT_REPRODUCIBLE = "not_reproducible"
+    OUTPUT_NOT_EMPTY = "output_not_empty"
+    OBJECT_LOST = "object_lost"
     SEQUENCE_GAP = "sequence_gap"
     CONSERVATION = "conservation"
     SPOOL = "spool"

@@ -28,6 +28,7 @@ from shardline_consumer.finish import Finisher, fail_attempt
 
 _log = logging.getLogger(__name__)
 _REJOIN_SECONDS = 1.0
+_AGAIN_SECONDS = 30.0
 
 
 class WorkerAttempt:
@@ -38,7 +39,7 @@ class WorkerAttempt:
         self._context = context
         self._progress = asyncio.Event()
         self._sink = SegmentSink(context, state.spec, state.attempt)
-        self._finisher = Finisher(context.store, context.clock, state)
+        self._finisher = Finisher(context.store, context.clock, state, context.sign)
 
     def update(self, state: JobState) -> None:
         """Replace the state by a newer one of the same attempt."""
@@ -54,12 +55,18 @@ class WorkerAttempt:
         """
         state = self.state
         with log_context(job=state.spec.job_id, attempt=state.attempt), continue_trace(state.traceparent):
-            try:
-                await self._run()
-            except Exception as error:
-                if _is_fatal(error):
-                    raise
-                _log.exception("a bug in Shardline: the failure cannot be recorded; no more work is done")
+            while True:
+                try:
+                    await self._run()
+                except Exception as error:
+                    if _is_fatal(error):
+                        raise
+                    _log.exception(
+                        "the failure of the attempt cannot be recorded; again in %.0f s", _AGAIN_SECONDS
+                    )
+                    await self._context.clock.sleep(_AGAIN_SECONDS)
+                else:
+                    return
 
     async def _run(self) -> None:
         metrics, job_id = self._context.metrics, self.state.spec.job_id
@@ -107,10 +114,12 @@ class WorkerAttempt:
             await self._context.clock.sleep(_REJOIN_SECONDS)
 
     async def _fail(self, error: JobFailed) -> None:
-        _log.error("the attempt failed: %s: %s", error.code, error)
+        _log.error("%s: %s", error.code, error)
         decide = partial(fail_attempt, self._context.store, self.state, error, self._context.clock)
         try:
-            await retry_forever(decide, self._context.clock, "write the outcome")
+            outcome = await retry_forever(decide, self._context.clock, "write the outcome")
+            if outcome.ending == "completed":
+                _log.error("the attempt is completed, but its dataset cannot be published")
         except ObjectMissing as gone:
             _log.warning("the outcome is not written, because the dataset was deleted: %s", gone)
         self._progress.set()

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from shardline_common.dataset.chain import EMPTY_SHA256, Chain, ChainRecord
-from shardline_common.dataset.read import object_sha256
+from shardline_common.dataset.chain import EMPTY_SHA256, Chain, ChainRecord, SegmentObject, SegmentObjects
+from shardline_common.dataset.read import ObjectReader, StoredBytes, plain_sha256
 from shardline_common.errors import FailureCode, JobFailed, ObjectExists, ShardlineError
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
@@ -52,42 +52,44 @@ class SegmentSink:
     ) -> tuple[ChainRecord, bool]:
         """Commit a closed segment. Returns the chain record in the store, and whether this call created it.
 
-        1. Put the rows. 2. Put the rejected documents. 3. Append the chain record.
+        1. Put the rows. 2. Put the rejected documents and the dead letters. 3. Append the chain record.
         `check_assigned` is called before each step; it raises when the partition was revoked.
 
         Raises:
             JobFailed: one of the keys exists with other content (`not_reproducible`).
             SpoolError: the compressed copy cannot be written.
         """
-        spec, layout, metrics = self.spec, self.layout, self.context.metrics
-        split = spec.split_of(partition)
-        key = layout.data(split, partition, segment.first) if segment.rows else None
-        rejected_key = layout.rejected(partition, segment.first) if segment.rejected else None
-        # 1. The rows.
-        if key and segment.rows:
+        layout, split, first = self.layout, self.spec.split_of(partition), segment.first
+        data = rejected = dead_letters = None
+        # 1.
+        if segment.rows:
             check_assigned()
             failpoint("worker.before_data")
-            await self.put(key, segment.rows)
+            data = await self.put(layout.data(split, partition, first), segment.rows)
             failpoint("worker.after_data")
-        # 2. The rejected documents.
-        if rejected_key and segment.rejected:
+        # 2.
+        if segment.rejected:
             check_assigned()
-            await self.put(rejected_key, segment.rejected)
-        # 3. The chain record.
+            rejected = await self.put(layout.rejected(partition, first), segment.rejected)
+        if segment.dead_letters:
+            check_assigned()
+            dead_letters = await self.put(layout.dead_letters(partition, first), segment.dead_letters)
+        # 3.
         totals = segment.totals
         record = ChainRecord(
             split=split,
             partition=partition,
-            first=segment.first,
+            first=first,
             next=segment.next,
-            key=key,
-            rejected_key=rejected_key,
+            key=layout.root + data.key if data else None,
+            rejected_key=layout.root + rejected.key if rejected else None,
             sha256=segment.rows.sha256 if segment.rows else EMPTY_SHA256,
             segment=totals,
             upto=segment.before.plus(totals),
             position=segment.position,
             attempt=self.attempt,
             offset=segment.offset,
+            objects=SegmentObjects(data, rejected, dead_letters),
         )
         check_assigned()
         append = partial(self.chain(partition).append, record)
@@ -96,11 +98,13 @@ class SegmentSink:
             stored = await self._retry(append, f"chain record of {layout.root}")
         failpoint("worker.after_chain")
         if stored is not record:
-            metrics.create_refused(spec.job_id)
+            self.context.metrics.create_refused(self.spec.job_id)
         return stored, stored is record
 
-    async def put(self, key: str, file: SpoolFile) -> None:
-        """Put a spool file, compressed if the job says so. An existing object with these rows is a success.
+    async def put(self, key: str, file: SpoolFile) -> SegmentObject:
+        """Put a spool file, compressed if the job says so. An existing object with this content is a success.
+
+        Returns the object as it is in the store: one that exists may be compressed in another way.
 
         Raises:
             JobFailed: the key exists with other content (`not_reproducible`).
@@ -110,32 +114,40 @@ class SegmentSink:
         plain = compression == "none"
         path = file.path if plain else packed_path(file.path, compression)
         create = partial(self.context.store.create, key, path, content_type=_CONTENT_TYPES[compression])
+        stored = StoredBytes(file.size, file.sha256)
         with span("put", object=key, bytes=file.size):
             try:
                 if not plain:
-                    await run_in_thread(partial(compress, file.path, path, file.size, compression))
+                    pack = partial(compress, file.path, path, file.size, compression)
+                    stored = StoredBytes(*await run_in_thread(pack))
                 started = time.perf_counter()
                 try:
                     await self._retry(create, f"put {key}")
                 except ObjectExists:
                     metrics.create_refused(job_id)
-                    await self._expect_same_rows(key, file.sha256)
+                    stored = await self._existing_object(key, file.sha256)
                 metrics.put_duration(job_id, time.perf_counter() - started)
             finally:
                 # A cancel during the compression leaves a complete copy that nothing else removes.
                 if not plain:
                     path.unlink(missing_ok=True)
+        return SegmentObject(key.removeprefix(self.layout.root), file.sha256, stored.size, stored.sha256)
 
-    async def _expect_same_rows(self, key: str, digest: str) -> None:
-        # A refused create is a success when the object holds these rows. It occurs in a retry after a lost
+    async def _existing_object(self, key: str, digest: str) -> StoredBytes:
+        # A refused create is a success when the object holds this content. It occurs in a retry after a lost
         # response, after a crash between put and chain record, or when another worker put the segment.
-        compare = partial(object_sha256, self.context.store, key, self.spec.output.compression)
-        if await self._retry(compare, f"compare {key}") != digest:
+        async def read() -> tuple[str, StoredBytes]:
+            reader = ObjectReader(self.context.store, key, self.spec.output.compression)
+            return await plain_sha256(reader), reader.stored
+
+        found, stored = await self._retry(read, f"compare {key}")
+        if found != digest:
             raise JobFailed(
                 FailureCode.NOT_REPRODUCIBLE,
                 f"{key} exists with other content; nothing was overwritten",
                 hint="the source gave other documents this time; submit a new job",
             )
+        return stored
 
     async def _retry(self, call: Callable[[], Awaitable[T]], what: str) -> T:
         return await retry_forever(call, self.context.clock, what, self.count_store_error)

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
+from shardline_common.dataset.publish import Sign
 from shardline_common.ports.broker import Broker
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
@@ -17,7 +18,8 @@ class WorkerContext:
 
     `spool` is the folder of open segments, `budget` the bytes that they may take over all jobs, `uploads`
     limits the shards that are put at once. `keep_originals`: dead letters carry the original bytes.
-    `finish_seconds`: the interval between two checks whether an attempt can be finished.
+    `finish_seconds`: the interval between two checks whether an attempt can be finished. `sign` signs the
+    datasets that are published; None: they have no signature.
     """
 
     broker: Broker
@@ -29,3 +31,4 @@ class WorkerContext:
     uploads: asyncio.Semaphore
     keep_originals: bool = True
     finish_seconds: float = 2.0
+    sign: Sign | None = None

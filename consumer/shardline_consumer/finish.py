@@ -5,6 +5,7 @@ import asyncio
 from shardline_common import __version__
 from shardline_common.dataset.chain import Chain, ChainRecord
 from shardline_common.dataset.conservation import prove_conservation
+from shardline_common.dataset.publish import Sign, prove_publishable, publish_dataset
 from shardline_common.errors import JobFailed
 from shardline_common.job.names import Layout
 from shardline_common.job.outcome import Outcome, decide, failed, read_outcome
@@ -15,15 +16,15 @@ from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.telemetry.tracing import span
-from shardline_consumer.publish import publish_dataset
 
 
 class Finisher:
     """Decides and publishes one attempt when the chains hold everything that was produced."""
 
-    def __init__(self, store: ObjectStore, clock: Clock, state: JobState) -> None:
+    def __init__(self, store: ObjectStore, clock: Clock, state: JobState, sign: Sign | None = None) -> None:
         self._store = store
         self._clock = clock
+        self._sign = sign
         self._spec = state.spec
         self._layout = Layout.of(state.spec)
         self._heads: list[ChainRecord | None] = [None] * state.spec.total_partitions
@@ -31,12 +32,12 @@ class Finisher:
     async def try_finish(self, state: JobState) -> bool:
         """Finish the attempt if possible. Returns True when it is decided and, if completed, published.
 
-        1. Read the outcome. 2. Without one, check that the chains are complete, and prove conservation.
+        1. Read the outcome. 2. Without one, check that the chains are complete, and prove the dataset.
         3. Decide. 4. Publish a completed dataset.
 
         Raises:
             StoreUnavailable: try again later.
-            JobFailed: a chain is broken, or an object of the dataset has other content.
+            JobFailed: the dataset cannot be completed; once the attempt is decided, it cannot be published.
             ObjectMissing: the dataset was deleted.
         """
         # 1. Another worker or a cancel may have decided the attempt.
@@ -49,14 +50,15 @@ class Finisher:
                 # A worker that was paused while the dataset was deleted finds no outcome either. Raises
                 # ObjectMissing then: without a plan there is no dataset, and nothing may be decided.
                 await read_plan(self._store, self._layout)
+                decision = await self._prove(state)
                 # 3. The create decides. If another outcome exists, that one is returned.
                 failpoint("worker.before_outcome")
-                outcome = await decide(self._store, self._layout, self._outcome(state), self._clock)
+                outcome = await decide(self._store, self._layout, decision, self._clock)
                 failpoint("worker.after_outcome")
             finish_span.set(ending=outcome.ending)
             # 4. Also when another worker has decided: it may have been killed before it published.
             if outcome.ending == "completed":
-                await publish_dataset(self._store, self._spec, outcome)
+                await publish_dataset(self._store, self._spec, outcome, self._sign)
         return True
 
     async def _all_committed(self, state: JobState) -> bool:
@@ -77,9 +79,11 @@ class Finisher:
         head = self._heads[number]
         return head.next if head else 0
 
-    def _outcome(self, state: JobState) -> Outcome:
+    async def _prove(self, state: JobState) -> Outcome:
+        # Nothing may fail after the outcome `completed`, so the whole dataset is proven before it.
         try:
             prove_conservation(state.partitions, self._heads, state.source_count)
+            await prove_publishable(self._store, self._spec)
         except JobFailed as error:
             return failed(state, error, self._clock)
         return Outcome(
@@ -89,7 +93,7 @@ class Finisher:
             accepted_at=state.accepted_at,
             software=__version__,
             source_count=state.source_count,
-            produced=[[part.sequence, part.hash_sum] for part in state.partitions],
+            produced=[(part.sequence, part.hash_sum) for part in state.partitions],
         )
 
 

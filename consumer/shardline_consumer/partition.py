@@ -8,7 +8,7 @@ from typing import Protocol
 from shardline_common.dataset.chain import ChainRecord, Totals
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.messages import decode_kind_and_sequence, is_message
-from shardline_common.job.segment_limits import SegmentLimits, max_spool_bytes
+from shardline_common.job.segment_limits import SegmentLimits, max_original_bytes, max_spool_bytes
 from shardline_common.ports.broker import Record
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.retry import retry_forever
@@ -131,7 +131,13 @@ class PartitionProcessor:
         spec = self._sink.spec
         decimals = spec.relevance_decimals if spec.quality.keep_rejected else None
         self._segment = OpenSegment(
-            first, before, self._judge, self._limits, self._context.spool, rejected_decimals=decimals
+            first,
+            before,
+            self._judge,
+            self._limits,
+            self._context.spool,
+            rejected_decimals=decimals,
+            original_bytes=max_original_bytes(spec),
         )
         self._reserved.add(self._segment)
         self._listener.records_wanted()

@@ -1,5 +1,6 @@
 """The open segment of a partition, which takes messages until a limit closes it."""
 
+import base64
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -65,6 +66,8 @@ class OpenSegment:
         limits: when the segment closes.
         spool: folder of the spool files.
         rejected_decimals: decimals of the relevance of rejected documents; None: these are not kept.
+        original_bytes: how many bytes of originals the dead letters keep in all; from the first one that does
+            not fit, no more are kept. -1: none is kept.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class OpenSegment:
         spool: Path,
         *,
         rejected_decimals: int | None,
+        original_bytes: int = -1,
     ) -> None:
         self.first = first
         self.next = first
@@ -87,8 +91,10 @@ class OpenSegment:
         self._limits = limits
         self._spool = spool
         self._rejected_decimals = rejected_decimals
+        self._original_bytes = original_bytes
         self.rows: SpoolFile | None = None
         self.rejected: SpoolFile | None = None
+        self.dead_letters: SpoolFile | None = None
         self._position = b"[]"
         self._rejected_by_reason: Counter[str] = Counter()
         self._dead_by_reason: Counter[str] = Counter()
@@ -124,6 +130,7 @@ class OpenSegment:
         result = TakeResult()
         rows: list[bytes] = []
         rejected: list[bytes] = []
+        dead: list[bytes] = []
         for record in records:
             result.used += 1
             value = record.value
@@ -140,7 +147,7 @@ class OpenSegment:
                 if kind == DOCUMENT:
                     self._take_document(record.key, value, rows, rejected)
                 elif kind == DEAD:
-                    result.dead_letters.append(self._take_dead_letter(record.key, value))
+                    result.dead_letters.append(self._take_dead_letter(record.key, value, dead))
                 else:
                     self._take_end(value)
             except MALFORMED:
@@ -155,7 +162,7 @@ class OpenSegment:
             if self._limits.reached(self._row_bytes, self._scanned, self.next - self.first):
                 self.closed = True
                 break
-        self._write(rows, rejected)
+        self._write(rows, rejected, dead)
         return result
 
     def _take_document(self, key: bytes, value: bytes, rows: list[bytes], rejected: list[bytes]) -> None:
@@ -176,12 +183,14 @@ class OpenSegment:
         if self._rejected_decimals is not None:
             rejected.append(_rejected_line(key, verdict, round(relevance, self._rejected_decimals) + 0.0))
 
-    def _take_dead_letter(self, key: bytes, value: bytes) -> SequencedDeadLetter:
-        self._position, dead_letter = decode_dead_letter(value)
+    def _take_dead_letter(self, key: bytes, value: bytes, dead: list[bytes]) -> SequencedDeadLetter:
+        position, dead_letter = decode_dead_letter(value)
+        dead.append(self._dead_letter_line(decode_position(position), dead_letter))
+        self._position = position
         self._hash_sum += document_hash(key)
         self._scanned += len(dead_letter.original)
         self._dead_by_reason[dead_letter.reason] += 1
-        return SequencedDeadLetter(self.next, self._position, dead_letter)
+        return SequencedDeadLetter(self.next, position, dead_letter)
 
     def _take_end(self, value: bytes) -> None:
         end = decode_end(value)
@@ -202,17 +211,38 @@ class OpenSegment:
             hint="messages were lost from the topic; retry the job",
         )
 
-    def _write(self, rows: list[bytes], rejected: list[bytes]) -> None:
+    def _dead_letter_line(self, position: Position, dead_letter: DeadLetter) -> bytes:
+        # Without the hint, whose wording may change: a later version must give the same bytes.
+        original = None
+        if len(dead_letter.original) <= self._original_bytes:
+            self._original_bytes -= len(dead_letter.original)
+            original = base64.b64encode(dead_letter.original).decode()
+        else:
+            self._original_bytes = min(self._original_bytes, 0)
+        line = {
+            "sequence": self.next,
+            "position": position,
+            "reason": dead_letter.reason,
+            "sha256": dead_letter.sha256,
+            "size": dead_letter.size,
+            "original_base64": original,
+        }
+        return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+
+    def _write(self, rows: list[bytes], rejected: list[bytes], dead_letters: list[bytes]) -> None:
         if rows:
             self.rows = self.rows or SpoolFile(self._spool)
             self.rows.write(rows)
         if rejected:
             self.rejected = self.rejected or SpoolFile(self._spool)
             self.rejected.write(rejected)
+        if dead_letters:
+            self.dead_letters = self.dead_letters or SpoolFile(self._spool)
+            self.dead_letters.write(dead_letters)
 
     def discard(self) -> None:
         """Close and remove the spool files. May be repeated."""
-        for file in (self.rows, self.rejected):
+        for file in (self.rows, self.rejected, self.dead_letters):
             if file is not None:
                 file.discard()
 

@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from hashlib import sha256
-from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from random import SystemRandom
@@ -35,7 +34,6 @@ JAVA_FOR_MINUTES = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 START_SECONDS, STOP_SECONDS = 90.0, 30.0
 # Systems give higher ports to clients that ask for any port, and may give one before its service has started.
 _PORTS = range(20_000, 32_000)
-_RESERVED: list[TextIOWrapper] = []
 # A process of somebody else may take a port that was free when it was chosen.
 _STARTS = 3
 _PORT_TAKEN = re.compile("address already in use", re.IGNORECASE)
@@ -56,16 +54,15 @@ def free_ports(count: int) -> list[int]:
 
 
 def _reserve(port: int) -> bool:
-    # A server binds its port seconds after it was chosen. The lock ends with the process that holds it.
+    # A server binds its port seconds after it was chosen. The lock ends with this process.
     folder = Path(gettempdir(), f"shardline-ports-{os.getuid()}")
     folder.mkdir(exist_ok=True)
-    lock = (folder / str(port)).open("w")
+    lock = os.open(folder / str(port), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         flock(lock, LOCK_EX | LOCK_NB)
     except BlockingIOError:
-        lock.close()
+        os.close(lock)
         return False
-    _RESERVED.append(lock)
     return True
 
 

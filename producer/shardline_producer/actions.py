@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from enum import Enum, auto
 
 from shardline_common.job.spec import Request
-from shardline_common.job.state import RETRIABLE, JobState
+from shardline_common.job.state import JobState
 from shardline_producer.notifications.outbox import NotificationStatus
 
 
@@ -13,6 +13,8 @@ class Action(Enum):
 
     CANCEL_ATTEMPT = auto()
     """Decide the running attempt as cancelled, for the oldest request: a cancel or a delete."""
+    CANCEL_PUBLISHING = auto()
+    """Open an attempt that is decided as cancelled, for the oldest request: a cancel."""
     OPEN_ATTEMPT = auto()
     """Open the next attempt, for the oldest request: a retry."""
     DELETE_DATASET = auto()
@@ -54,11 +56,13 @@ def next_action(state: JobState, requests: Sequence[Request], notifications: Not
 
 
 def _for_request(state: JobState, request: Request) -> Action:
-    if state.active:
+    if state.active and not state.publishing_failed:
         return Action.REFUSE_REQUEST if request.action == "retry" else Action.CANCEL_ATTEMPT
+    if state.active and request.action == "cancel":
+        return Action.CANCEL_PUBLISHING
     if request.action == "delete":
         # Also for a deleted job: a worker that was paused may have put an object since then.
         return Action.DELETE_DATASET
-    if request.action == "retry" and state.state in RETRIABLE:
+    if request.action == "retry" and state.retriable:
         return Action.OPEN_ATTEMPT
     return Action.REFUSE_REQUEST

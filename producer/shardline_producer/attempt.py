@@ -8,6 +8,7 @@ from functools import partial
 from typing import Protocol
 
 from shardline_common.dataset.events import Event
+from shardline_common.dataset.publish import publish_dataset
 from shardline_common.errors import (
     FailureCode,
     JobFailed,
@@ -33,6 +34,7 @@ from shardline_producer.topics import attempt_topic_spec, ensure_attempt_topic
 
 _log = logging.getLogger(__name__)
 _TOPIC_CHECK_SECONDS = 10.0
+_PUBLISH_AGAIN_SECONDS = 30.0
 
 
 class JobStateStore(Protocol):
@@ -47,6 +49,9 @@ class JobStateStore(Protocol):
 
     async def load_state(self) -> JobState:
         """Read the last committed state without fencing. Raises BrokerUnavailable."""
+
+    async def record_publishing_error(self, attempt: int, error: JobFailed) -> None:
+        """Commit why the dataset of a completed attempt cannot be published."""
 
 
 class AttemptRun:
@@ -69,6 +74,7 @@ class AttemptRun:
         self._wake = asyncio.Event()
         self._topic_checked_at = self._progressed_at = context.clock.monotonic()
         self._last_progress = (0, 0)
+        self._publish_at: float | None = None
 
     @property
     def empty(self) -> bool:
@@ -244,6 +250,10 @@ class AttemptRun:
                 if self._backlog.initialized:
                     # With the heads that were read last: the lag grows while the store cannot be read.
                     self._report()
+            except JobFailed as error:
+                # A chain cannot be read, for example because a record was changed.
+                await self._fail(error)
+                continue
             else:
                 if outcome is not None:
                     return outcome
@@ -267,18 +277,44 @@ class AttemptRun:
                 self._report()
                 await self._check_topic()
             return None
-        if outcome.ending == "completed":
-            # A worker publishes; `_SUCCESS` is written last.
-            try:
-                await store.get(self._layout.success)
-            except ObjectMissing:
-                return None
-        await self._backlog.refresh_all()
-        self._report()
+        if outcome.ending == "completed" and not await self._published(outcome):
+            return None
+        try:
+            await self._backlog.refresh_all()
+            self._report()
+        except JobFailed as error:
+            # The outcome stands. Only the last metrics are missing.
+            _log.warning("%s: %s", error.code, error)
         return outcome
 
+    async def _published(self, outcome: Outcome) -> bool:
+        """Whether the dataset is published. Workers publish it; if none has done so in time, this does.
+
+        An error is committed to the job's state, where `status` shows it.
+        """
+        store, now = self._context.store, self._context.clock.monotonic()
+        try:
+            await store.get(self._layout.success)
+        except ObjectMissing:
+            if self._publish_at is None:
+                self._publish_at = now + self._context.policy.publish_seconds
+        else:
+            return True
+        if now < self._publish_at:
+            return False
+        self._publish_at = now + _PUBLISH_AGAIN_SECONDS
+        try:
+            await publish_dataset(store, self._state.spec, outcome, self._context.sign)
+        except JobFailed as error:
+            await self._states.record_publishing_error(outcome.attempt, error)
+        except ObjectMissing as error:
+            _log.warning("nothing is left to publish, because the dataset was deleted: %s", error)
+        return False
+
     async def _check_topic(self) -> None:
-        # While nothing is sent, a deleted topic causes no error.
+        # While nothing is sent, a deleted topic causes no error. Once all is committed, it is not needed.
+        if self._state.state is State.COMPLETING and self._backlog.chained >= self._state.produced:
+            return
         now, partitions = self._context.clock.monotonic(), self._context.broker.partitions
         if now - self._topic_checked_at < _TOPIC_CHECK_SECONDS:
             return

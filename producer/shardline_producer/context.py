@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
+from shardline_common.dataset.publish import Sign
 from shardline_common.ports.broker import Broker
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
@@ -32,7 +33,8 @@ class ProducerPolicy:
     `topic_bytes`: the limit of the backlog of a topic. `topic_grace`: the time from the end of an attempt to
     the deletion of its topic. `progress_seconds`: the interval of reading the chains. `catch_up_seconds`: the
     longest time to read the checkpoints. `sweep_seconds`: the interval of the sweep of orphan topics.
-    `source_seconds`: how long a source may be unreachable before its job fails.
+    `source_seconds`: how long a source may be unreachable before its job fails. `publish_seconds`: how long
+    a completed dataset may stay unpublished before the producer publishes it.
     """
 
     topic_bytes: int = 1 << 30
@@ -41,6 +43,7 @@ class ProducerPolicy:
     catch_up_seconds: float = 120.0
     sweep_seconds: float = 300.0
     source_seconds: float = 900.0
+    publish_seconds: float = 5.0
     pace: Pace = field(default_factory=Pace)
 
 
@@ -49,7 +52,8 @@ class ProducerContext:
     """The ports of a producer, its policy, and the objects that its jobs share.
 
     `slots` limits the jobs that run at once; further jobs are queued. `receiver` gets a notification of each
-    attempt that ends; None: there are no notifications.
+    attempt that ends; None: there are no notifications. `sign` signs the datasets that are published; None:
+    they have no signature.
     """
 
     broker: Broker
@@ -60,3 +64,4 @@ class ProducerContext:
     policy: ProducerPolicy
     slots: asyncio.Semaphore
     receiver: Receiver | None = None
+    sign: Sign | None = None

@@ -22,6 +22,7 @@ _POLL_SECONDS = 0.5
 _MAX_RECORDS = 500
 _CATCH_UP_SECONDS = 120.0
 _REJOIN_SECONDS = 1.0
+_RESTART_SECONDS = 30.0
 
 
 class JobCoordinator:
@@ -126,8 +127,19 @@ class JobCoordinator:
         job_id = runner.spec.job_id
         task = self._tasks.get((partition, job_id))
         if task is None or task.done():
-            task = self._group.create_task(_run_guarded(runner, submission), name=f"job {job_id}")
+            task = self._group.create_task(self._run_guarded(runner, submission), name=f"job {job_id}")
             self._tasks[partition, job_id] = task
+
+    async def _run_guarded(self, runner: JobRunner, submission: Record | None) -> None:
+        with log_context(job=runner.spec.job_id):
+            while True:
+                try:
+                    await runner.run(submission)
+                except Exception:  # noqa: BLE001 - one job must not end the others
+                    _log.exception("a bug in Shardline; the job continues in %.0f s", _RESTART_SECONDS)
+                    await self._context.clock.sleep(_RESTART_SECONDS)
+                else:
+                    return
 
     async def _handle_message(self, record: Record) -> None:
         """Pass a message to its job. Refuse one that is neither a job nor a request about a known job."""
@@ -191,11 +203,3 @@ def _parse(record: Record) -> JobSpec | Request:
         # The key decides the partition, and so the producer that owns the job.
         raise JobInvalid(f"the message's key must be the job id '{message.job_id}'")
     return message
-
-
-async def _run_guarded(runner: JobRunner, submission: Record | None) -> None:
-    with log_context(job=runner.spec.job_id):
-        try:
-            await runner.run(submission)
-        except Exception:  # noqa: BLE001 - one job must not end the others
-            _log.exception("a bug in Shardline; the job continues at the next start of a producer")

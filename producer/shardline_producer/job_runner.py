@@ -4,15 +4,23 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
 from shardline_common.dataset.events import event_message
 from shardline_common.errors import BrokerUnavailable, JobConflict, JobFailed
 from shardline_common.job.dead_letters import message_dead_letter
-from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, EVENTS, attempt_topic, transactional_id
-from shardline_common.job.outcome import Outcome
+from shardline_common.job.names import (
+    CHECKPOINTS,
+    DEAD_LETTERS,
+    EVENTS,
+    Layout,
+    attempt_topic,
+    transactional_id,
+)
+from shardline_common.job.outcome import Outcome, cancelled, decide
 from shardline_common.job.spec import JobSpec, Request
-from shardline_common.job.state import RETRIABLE, JobState, State, checkpoint
+from shardline_common.job.state import JobState, State, checkpoint
 from shardline_common.job.trace_headers import traceparent_of
 from shardline_common.ports.broker import Record, TransactionalWriter
 from shardline_common.runtime.clock import stamp
@@ -179,6 +187,8 @@ class JobRunner:
     async def _handle_request(self, action: Action, queued: QueuedRequest) -> None:
         """Handle the oldest request by the action that `next_action` chose."""
         request, record, state = queued.request, queued.record, self._current_state()
+        if self._attempt is not None and state.publishing_failed:
+            await self._stop_attempt()
         if self._attempt is not None:
             with log_context(attempt=state.attempt):
                 await self._handle_during_attempt(*self._attempt, action, queued)
@@ -188,6 +198,8 @@ class JobRunner:
             await retry_forever(delete, self._context.clock, f"delete {self.spec.job_id}")
             await self._outbox.stop()
             await self._update(_apply_deletion, handled=record.offset)
+        elif action is Action.CANCEL_PUBLISHING:
+            await self._cancel_publishing(queued)
         elif action is Action.OPEN_ATTEMPT:
             # Within its grace time the topic still exists, and nothing would remove it later.
             await self._delete_topic(state.attempt)
@@ -196,6 +208,17 @@ class JobRunner:
             hint = f"cannot {request.action} a job that is {state.state}"
             await self._refuse(record, "refused_request", hint)
             await self._update(lambda _: None, handled=record.offset)
+
+    async def _cancel_publishing(self, queued: QueuedRequest) -> None:
+        # The completed attempt is decided. A further one, which nothing works on, is decided as cancelled.
+        context, state = self._context, self._current_state()
+        await self._delete_topic(state.attempt)
+        following = replace(state, attempt=state.attempt + 1)
+        outcome = cancelled(following, queued.request.requested_by, context.clock)
+        deciding = partial(decide, context.store, Layout.of(self.spec), outcome)
+        outcome = await retry_forever(deciding, context.clock, "write the outcome")
+        change = partial(_apply_cancelled_publishing, outcome, notify=self._outbox.enabled)
+        await self._update(change, handled=queued.record.offset)
 
     async def _handle_during_attempt(
         self, attempt: AttemptRun, task: asyncio.Task[Outcome | None], action: Action, queued: QueuedRequest
@@ -276,6 +299,14 @@ class JobRunner:
 
         await retry_forever(commit, self._context.clock, f"checkpoint {self.spec.job_id}")
 
+    async def record_publishing_error(self, attempt: int, error: JobFailed) -> None:
+        """Implements `JobStateStore.record_publishing_error`."""
+        message = f"{error}; {error.hint}" if error.hint else str(error)
+        state = self._current_state()
+        if (state.code, state.message) != (error.code.value, message):
+            _log.error("the dataset cannot be published: %s: %s", error.code, message)
+            await self._update(partial(_apply_publishing_error, attempt, error.code.value, message))
+
     @asynccontextmanager
     async def fence_and_load(self) -> AsyncIterator[tuple[TransactionalWriter, JobState]]:
         """Implements `JobStateStore.fence_and_load`."""
@@ -302,12 +333,28 @@ def _apply_outcome(outcome: Outcome, state: JobState, *, empty: bool, notify: bo
         state.pending_notifications.append(outcome.attempt)
 
 
+def _apply_publishing_error(attempt: int, code: str, message: str, state: JobState) -> None:
+    if state.attempt == attempt and state.state is State.COMPLETING:
+        state.code, state.message = code, message
+
+
+def _apply_cancelled_publishing(outcome: Outcome, state: JobState, *, notify: bool) -> None:
+    # Another producer may have done it meanwhile.
+    if state.attempt == outcome.attempt - 1 and state.publishing_failed:
+        state.attempt = outcome.attempt
+        _apply_outcome(outcome, state, empty=False, notify=notify)
+
+
 def _apply_retry(offset: int, state: JobState) -> None:
     # Another producer may have handled the request already: one request must open one attempt, not two.
-    if state.state in RETRIABLE and state.request_offset < offset:
-        state.attempt += 1
-        state.state, state.planned, state.topic_removed = State.QUEUED, False, False
-        state.code = state.message = state.warning = None
+    if not state.retriable or state.request_offset >= offset:
+        return
+    state.attempt += 1
+    if not state.publishing_failed:
+        state.state, state.planned = State.QUEUED, False
+    # Else everything is produced and committed: the new attempt only proves and publishes it.
+    state.topic_removed = False
+    state.code = state.message = state.warning = None
 
 
 def _apply_deletion(state: JobState) -> None:

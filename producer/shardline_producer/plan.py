@@ -3,6 +3,7 @@
 from contextlib import aclosing
 from typing import Any
 
+from shardline_common.dataset.contents import list_sizes, not_empty
 from shardline_common.errors import ObjectMissing
 from shardline_common.job.columns import Columns, declared, infer
 from shardline_common.job.names import Layout
@@ -23,8 +24,8 @@ async def plan_job(spec: JobSpec, source: Source, store: ObjectStore, clock: Clo
     """The job's plan: the one in the store, else a new one, which is created in the store.
 
     Raises:
-        JobFailed: the source cannot be read, a filter names a field that it does not have, or the store
-            refuses the plan and has none (`store_inconsistent`).
+        JobFailed: the source cannot be read, a filter names a field that it does not have, the folder of the
+            dataset is not empty, or the store refuses the plan and has none (`store_inconsistent`).
         SourceUnavailable, StoreUnavailable: try again later.
     """
     key = Layout.of(spec).plan
@@ -32,9 +33,19 @@ async def plan_job(spec: JobSpec, source: Source, store: ObjectStore, clock: Clo
         try:
             return Plan.decode(await store.get(key))
         except ObjectMissing:
+            await _check_empty(store, Layout.of(spec))
             plan = await make_plan(spec, source)
         existing = await create_or_get(store, key, plan.encode(), clock)
         return plan if existing is None else Plan.decode(existing)
+
+
+async def _check_empty(store: ObjectStore, layout: Layout) -> None:
+    """Raise JobFailed (`output_not_empty`) if the folder of a dataset without a plan is not empty."""
+    # Only plan pages of a killed planner, and outcomes of attempts that were cancelled in the queue.
+    own = ("_state/plan/", layout.outcomes.removeprefix(layout.root))
+    foreign = sorted(key for key in await list_sizes(store, layout) if not key.startswith(own))
+    if foreign:
+        raise not_empty(layout, foreign)
 
 
 async def make_plan(spec: JobSpec, source: Source) -> Plan:

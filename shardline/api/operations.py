@@ -164,7 +164,7 @@ async def status(
     """
     async with open_client(settings_of(settings)) as client:
         view = (await client.job_table()).job(job_id)
-        if wait and view.state.active:
+        if wait and not view.state.settled:
             view = await client.wait(job_id, progress_reporter(on_progress))
     return job_status(view)
 
@@ -225,7 +225,7 @@ async def retry(
             progress_reporter(on_progress),
             # Until a producer has handled the request, the view is that of the last attempt.
             until=lambda view: (
-                view.state.state is State.DELETED or (view.state.attempt > before and not view.state.active)
+                view.state.state is State.DELETED or (view.state.attempt > before and view.state.settled)
             ),
         )
         view.check_completed()

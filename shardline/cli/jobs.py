@@ -121,7 +121,7 @@ def status(
 
     settings = quiet_settings()
     view = complete(_view(job_id, settings))
-    if watch and view.state.active:
+    if watch and not view.state.settled:
         view = _watch_to_end(job_id, settings)
         if not json and sys.stderr.isatty() and sys.stdout.isatty():
             # The last panel is still shown on this terminal.

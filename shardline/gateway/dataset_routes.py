@@ -29,7 +29,6 @@ from shardline.services.client import JobView
 from shardline.services.job_defaults import job_defaults
 from shardline.services.row_stream import StreamCounts, row_batches
 from shardline_common.job.names import Layout
-from shardline_common.job.state import State
 
 router = APIRouter(prefix="/api/datasets", tags=["datasets"])
 _CLARA_FRONTEND = "Clara-Frontend/"
@@ -240,7 +239,7 @@ async def request_cancel_or_retry(
 ) -> JobView:
     """Request that a job is cancelled or retried. Raise Problem (409) when its state does not allow it."""
     view = context.jobs.job(dataset_id)
-    allowed = view.state.state in (State.FAILED, State.CANCELLED) if retry else view.state.active
+    allowed = view.state.retriable if retry else view.state.active
     action: Literal["cancel", "retry"] = "retry" if retry else "cancel"
     context.audit_log.record(user, action, "200" if allowed else "409", dataset=dataset_id)
     if not allowed:

@@ -89,7 +89,7 @@ def _job_fields(view: JobView, context: GatewayContext, user: User) -> dict[str,
         "message": state.message or state.warning,
         "active": state.active,
         "may_cancel": creator and state.active,
-        "may_retry": creator and state.state.value in ("failed", "cancelled"),
+        "may_retry": creator and state.retriable,
     }
 
 

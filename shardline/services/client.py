@@ -14,7 +14,7 @@ from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, EVENTS, JOBS
 from shardline_common.job.spec import JobSpec, Request
 from shardline_common.job.spec_diff import check_same_job, own_id_advice
-from shardline_common.job.state import RETRIABLE, JobState, State, latest_states
+from shardline_common.job.state import JobState, State, latest_states
 from shardline_common.job.trace_headers import trace_headers
 from shardline_common.ports.broker import Broker, Message, Record, TableReader
 from shardline_common.settings.load import Settings
@@ -198,7 +198,7 @@ class Client:
         """
         view = (await self.job_table()).job(job_id)
         state = view.state.state
-        if action == "retry" and state not in RETRIABLE:
+        if action == "retry" and not view.state.retriable:
             raise UsageError(f"the job is {state}; only a failed or cancelled one can be retried")
         if action == "cancel" and not view.state.active:
             raise UsageError(f"the job is {state}; there is nothing to cancel")
@@ -209,11 +209,11 @@ class Client:
         job_id: str,
         on_view: Callable[[JobView], None],
         *,
-        until: Callable[[JobView], bool] = lambda view: not view.state.active,
+        until: Callable[[JobView], bool] = lambda view: view.state.settled,
         on_unaccepted: Callable[[], None] = lambda: None,
         submitted: JobSpec | None = None,
     ) -> JobView:
-        """Follow a job until it has ended, and return its last view.
+        """Follow a job until it has ended or cannot be published, and return its last view.
 
         Args:
             job_id: the job; it need not be accepted yet.

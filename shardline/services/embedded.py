@@ -14,7 +14,6 @@ from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.names import DEAD_LETTERS, EVENTS, Layout
 from shardline_common.job.outcome import latest_attempt
 from shardline_common.job.spec import JobSpec, Request
-from shardline_common.job.state import RETRIABLE
 from shardline_common.memory.broker import MemoryBroker
 from shardline_common.ports.broker import TopicSpec
 from shardline_common.ports.clock import Clock
@@ -151,10 +150,10 @@ async def _follow_to_end(
                 await refusals.check()
                 continue
             on_view(view)
-            again = view.state.state in RETRIABLE and view.state.attempt <= ended_before
+            again = view.state.retriable and view.state.attempt <= ended_before
             if again and not retried:
                 retried = True
                 await client.request(Request(job_id=spec.job_id, action="retry"))
-            elif not (view.state.active or again or view.state.pending_notifications):
+            elif view.state.settled and not (again or view.state.pending_notifications):
                 return view
     raise AssertionError("follow never ends")

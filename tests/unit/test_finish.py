@@ -175,6 +175,9 @@ class Committed:
     async def load_state(self) -> JobState:
         return JobState(SPEC, state=self._committed, planned=True, partitions=known().partitions)
 
+    async def record_publishing_error(self, attempt: int, error: JobFailed) -> None:
+        raise AssertionError(attempt, error)
+
     @asynccontextmanager
     async def fence_and_load(self) -> AsyncIterator[tuple[TransactionalWriter, JobState]]:
         async with self._broker.transactional("test") as writer:

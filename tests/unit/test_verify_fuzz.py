@@ -1,4 +1,4 @@
-"""Whatever stands where a dataset's files should be: `verify` says what is wrong, and never breaks itself."""
+"""Any bytes in place of an object of a dataset: `verify` reports a problem, and raises no error."""
 
 import asyncio
 import copy
@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardline.services.sample import write_sample
-from shardline_common.dataset.chain import ChainRecord
 from shardline_common.dataset.verify import Report, Verifier
 from shardline_common.job.names import Layout
 from shardline_common.memory.store import MemoryStore
@@ -19,7 +18,6 @@ from tests.support.embedded import run_embedded, small_job
 
 SPEC = small_job(output={"shard_bytes": 8_192}, partitions=2)
 ROOT = Layout.of(SPEC).root
-PROVEN = ("digest", "shards", "partitions", "segment", "upto", "sha256", "first", "next", "partition")
 
 
 class Contents(dict[str, bytes]):
@@ -89,29 +87,17 @@ def encoded(value: Any) -> bytes:
         return json.dumps(value).encode("utf-8", "surrogatepass")
 
 
-def same(key: str, left: bytes, right: bytes) -> bool:
-    """Whether both say the same: a count that is nothing may as well be left out."""
-    if key.endswith("manifest.json"):
-        return bool(json.loads(left) == json.loads(right))
-    try:
-        return ChainRecord.decode(left) == ChainRecord.decode(right)
-    except ValueError:
-        return False
-
-
 @settings(max_examples=400)
 @given(which=numbers, where=numbers, new=values | st.just(...))
 def test_a_changed_file_causes_no_traceback(finished: Contents, which: int, where: int, new: Any) -> None:
-    names = sorted(key for key in finished if key.endswith("manifest.json") or "/chain/" in key)
+    names = sorted(key for key in finished if key.endswith(".json"))
     key = names[which % len(names)]
     original = orjson.loads(finished[key])
     path = places(original)[where % len(places(original))]
     changed = encoded(replaced(original, path, new))
     report = verified(finished | {key: changed})
     assert report.ok == (not report.problems)
-    # Whom or what for a dataset was made proves nothing, and neither does when, or by which version.
-    if path and path[0] in PROVEN and not same(key, changed, finished[key]):
-        assert not report.ok, (key, path, changed)
+    assert report.ok == (changed == finished[key]), (key, path, changed)
 
 
 @settings(max_examples=200)
@@ -119,5 +105,4 @@ def test_a_changed_file_causes_no_traceback(finished: Contents, which: int, wher
 def test_random_bytes_in_a_file_cause_no_traceback(finished: Contents, which: int, body: bytes) -> None:
     key = sorted(finished)[which % len(finished)]
     report = verified(finished | {key: body})
-    checked = "outcome" not in key and "plan" not in key and not key.endswith("README.md")
-    assert report.ok == (not checked), (key, body, report.problems)
+    assert report.ok == (body == finished[key]), (key, body, report.problems)

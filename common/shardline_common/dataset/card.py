@@ -17,6 +17,15 @@ def dataset_card(manifest: Mapping[str, Any]) -> str:
     return "\n".join([*parts, *_body(manifest, splits, suffix), ""])
 
 
+def is_card_of(body: bytes, digest: str) -> bool:
+    """Whether the bytes are a card of the dataset, also one that another version has written."""
+    return _digest_line(digest).encode() in body
+
+
+def _digest_line(digest: str) -> str:
+    return f"Digest `{digest}`; `shardline verify` proves it."
+
+
 def _front_matter(name: str, splits: Mapping[str, Any], features: list[list[str]], suffix: str) -> list[str]:
     lines = [f"pretty_name: {_quoted(name)}"]
     if splits:
@@ -69,7 +78,7 @@ def _body(manifest: Mapping[str, Any], splits: Mapping[str, Any], suffix: str) -
         *(f"| dead letter: {reason} | {count} |" for reason, count in manifest["dead_letters"].items()),
         "",
         f"{totals['words']} words, {totals['bytes']} bytes, mean quality {totals['mean_quality']}.  ",
-        f"Digest `{manifest['digest']}`; `shardline verify` proves it.",
+        _digest_line(manifest["digest"]),
         *_missing_searches(manifest["source"]),
         "",
     ]

@@ -6,7 +6,8 @@ head, therefore holds the whole progress of the partition. Committed offsets, ev
 hints.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from hashlib import sha256
@@ -22,6 +23,7 @@ from shardline_common.job.names import Layout
 from shardline_common.job.spec import first_fault
 from shardline_common.ports.store import ObjectStore
 
+_READS = 8
 EMPTY_SHA256 = sha256().hexdigest()
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 HashSum = Annotated[int, Field(ge=0, lt=1 << 64)]
@@ -79,12 +81,37 @@ def total(parts: Iterable[Totals]) -> Totals:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentObject:
+    """One object of a segment: its key in the dataset, and size and sha256 of its bytes.
+
+    `plain_sha256` is that of the uncompressed bytes. `stored_bytes` and `stored_sha256` are those of the
+    object as it is stored. They are no function of the content: another version of a compressor writes other
+    bytes.
+    """
+
+    key: str
+    plain_sha256: str
+    stored_bytes: Count
+    stored_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentObjects:
+    """The objects of a segment, by kind; None where the segment has none."""
+
+    data: SegmentObject | None = None
+    rejected: SegmentObject | None = None
+    dead_letters: SegmentObject | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ChainRecord:
     """One segment: sequences [first, next) of a partition.
 
     `key` and `rejected_key` are None where there is no such object. `sha256` is that of the uncompressed
     rows. `segment` are its own counts, `upto` those of the chain up to its end. `position` is the source
-    position of its last message, `offset` the Kafka offset behind it, in the topic of `attempt`.
+    position of its last message, `offset` the Kafka offset behind it, in the topic of `attempt`. `objects`
+    are the segment's objects with their hashes; None in a record of version 0.1.
     """
 
     split: str
@@ -99,6 +126,7 @@ class ChainRecord:
     position: Position
     attempt: Count
     offset: Count
+    objects: SegmentObjects | None = None
 
     def encode(self) -> bytes:
         """The record as JSON."""
@@ -110,8 +138,14 @@ class ChainRecord:
         return _reader().validate_json(data, strict=True)
 
     def has_same_content(self, other: "ChainRecord") -> bool:
-        """Whether both describe the same segment with the same content; attempt and offset may differ."""
-        return replace(self, attempt=0, offset=0) == replace(other, attempt=0, offset=0)
+        """Whether both describe the same segment with the same content; attempt and offset may differ.
+
+        Objects are compared where both records have them: a worker of version 0.1 writes none.
+        """
+        left, right = (replace(record, attempt=0, offset=0) for record in (self, other))
+        if left.objects is None or right.objects is None:
+            left, right = replace(left, objects=None), replace(right, objects=None)
+        return left == right
 
 
 @cache
@@ -149,13 +183,14 @@ class Chain:
         if last == known_key:
             return known
         try:
-            return await self._read(last)
+            return (await self._read(last))[0]
         except ObjectMissing as error:
             raise StoreUnavailable(f"{error}; it was listed a moment ago") from None
 
-    async def _read(self, key: str) -> ChainRecord:
+    async def _read(self, key: str) -> tuple[ChainRecord, bytes]:
         try:
-            return ChainRecord.decode(await self._store.get(key))
+            body = await self._store.get(key)
+            return ChainRecord.decode(body), body
         except ValidationError as error:
             where, what = first_fault(error)
             raise JobFailed(
@@ -164,22 +199,37 @@ class Chain:
             ) from None
 
     async def records(self) -> AsyncIterator[ChainRecord]:
-        """All records, in order.
+        """All records, in order. Raises as `stored_records`."""
+        async for record, _, _ in self.stored_records():
+            yield record
+
+    async def stored_records(
+        self, keys: Sequence[str] | None = None
+    ) -> AsyncIterator[tuple[ChainRecord, str, bytes]]:
+        """All records, in order, each with the key and the bytes of its object.
+
+        Args:
+            keys: the keys of the records, sorted; None lists them.
 
         Raises:
             JobFailed: the chain has a gap or an overlap, or its totals do not add up.
         """
         upto, expected = Totals(), 0
-        async for info in self._store.list(self._layout.chain(self._partition)):
-            record = await self._read(info.key)
-            upto = upto.plus(record.segment)
-            self._check_record(record, expected, upto)
-            expected = record.next
-            yield record
+        if keys is None:
+            keys = [info.key async for info in self._store.list(self._layout.chain(self._partition))]
+        for start in range(0, len(keys), _READS):
+            batch = keys[start : start + _READS]
+            for key, (record, body) in zip(batch, await asyncio.gather(*map(self._read, batch)), strict=True):
+                upto = upto.plus(record.segment)
+                self._check_record(record, key, expected, upto)
+                expected = record.next
+                yield record, key, body
 
-    def _check_record(self, record: ChainRecord, expected: int, upto: Totals) -> None:
+    def _check_record(self, record: ChainRecord, key: str, expected: int, upto: Totals) -> None:
         where = f"partition {self._partition}, sequence {record.first}"
-        if record.first != expected or record.next <= record.first or record.partition != self._partition:
+        is_next = record.first == expected and record.next > record.first
+        own_key = self._layout.chain_record(self._partition, record.first)
+        if not is_next or record.partition != self._partition or key != own_key:
             raise JobFailed(
                 FailureCode.CONSERVATION, f"{where}: the chain should continue at sequence {expected}"
             )
@@ -197,7 +247,7 @@ class Chain:
         try:
             await self._store.create(key, record.encode())
         except ObjectExists:
-            existing = await self._read(key)
+            existing, _ = await self._read(key)
             if existing.has_same_content(record):
                 return existing
             raise JobFailed(

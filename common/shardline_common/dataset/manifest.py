@@ -1,51 +1,45 @@
-"""The manifest: built from the chains; `verify` compares it with them."""
+"""The manifest: built from job, plan, outcome and contents of a dataset; `verify` compares it with them.
+
+Version 2 lists the stored bytes of every object under `objects`. Version 1 has no such list.
+"""
 
 from typing import Any
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from shardline_common.dataset.chain import Chain, ChainRecord, Count, Digest, Totals, total
+from shardline_common.dataset.chain import ChainRecord, Count, Totals, total
+from shardline_common.dataset.contents import DatasetContents
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.columns import Columns
 from shardline_common.job.names import Layout
 from shardline_common.job.outcome import Outcome
 from shardline_common.job.plan import Plan
 from shardline_common.job.spec import JobSpec, first_fault
-from shardline_common.ports.store import ObjectStore
 
+VERSION = 2
 _QUALITY_UNITS = 10_000
 
 
-async def build_manifest(store: ObjectStore, spec: JobSpec, outcome: Outcome, plan: Plan) -> dict[str, Any]:
-    """The manifest of a completed job: every shard, every sum, and the digest.
+def build_manifest(spec: JobSpec, outcome: Outcome, plan: Plan, contents: DatasetContents) -> dict[str, Any]:
+    """The manifest of a completed job: every shard, every sum, every object, and the digest.
 
-    A pure function of job, plan, chains and outcome: every worker builds the same bytes.
-
-    Raises:
-        JobFailed: a chain is broken.
-        StoreUnavailable: the store cannot be read now.
+    A pure function of job, outcome, plan and contents: every worker builds the same.
     """
-    layout, columns = Layout.of(spec), Columns.from_json(plan.columns)
-    digest, shards, by_split = Digest(), [], dict[str, Totals]()
-    for partition in range(spec.total_partitions):
-        async for record in Chain(store, layout, partition).records():
-            digest.add(record)
-            by_split[record.split] = by_split.get(record.split, Totals()).plus(record.segment)
-            if record.key is not None:
-                shards.append(manifest_shard(record, layout))
-    sums = total(by_split.values())
+    layout, columns, splits = Layout.of(spec), Columns.from_json(plan.columns), contents.splits
+    sums = total(splits.values())
     return {
-        "version": 1,
+        "version": VERSION,
         "job": spec.model_dump(mode="json"),
         "spec_digest": spec.digest,
-        "digest": digest.hexdigest(),
+        "digest": contents.digest,
         "attempt": outcome.attempt,
         "software": outcome.software,
         "accepted_at": outcome.accepted_at,
         "completed_at": outcome.at,
         "warnings": _warnings(sums, plan),
         "totals": sums_json(sums),
-        "splits": {split: sums_json(part) for split, part in sorted(by_split.items())},
+        "splits": {split: sums_json(part) for split, part in splits.items()},
         "rejected": sums.rejected,
         "dead_letters": sums.dead,
         "source": {"type": spec.source.type, "count": outcome.source_count, **plan.notes},
@@ -54,7 +48,11 @@ async def build_manifest(store: ObjectStore, spec: JobSpec, outcome: Outcome, pl
             for number, (count, hash_sum) in enumerate(outcome.produced)
         ],
         "schema": {"columns": columns.to_json(), "features": columns.features()},
-        "shards": shards,
+        "shards": [manifest_shard(record, layout) for record in contents.records if record.segment.rows],
+        "objects": [
+            {"key": key, "bytes": stored.size, "sha256": stored.sha256}
+            for key, stored in sorted(contents.objects.items())
+        ],
     }
 
 
@@ -125,8 +123,11 @@ class RowSchema(_ManifestModel):
 class Manifest(_ManifestModel):
     """The parts of a manifest that `verify` compares. Shards and totals are compared as a whole."""
 
+    version: Count
     job: JobSpec = Field(strict=False)
+    spec_digest: str
     digest: str
+    attempt: Count
     source: SourceCount
     partitions: list[ProducedPartition]
     rows_schema: RowSchema = Field(alias="schema")
@@ -144,10 +145,21 @@ class Manifest(_ManifestModel):
             JobFailed: the JSON is not a manifest (`conservation`); the message names the first wrong field.
         """
         try:
-            return cls.model_validate_json(data)
+            # Readers use other parsers than pydantic, which accepts Infinity and NaN.
+            orjson.loads(data)
+            manifest = cls.model_validate_json(data)
+        except orjson.JSONDecodeError as error:
+            raise JobFailed(FailureCode.CONSERVATION, f"manifest.json cannot be read: {error}") from None
         except ValidationError as error:
             where, what = first_fault(error)
             raise JobFailed(
                 FailureCode.CONSERVATION,
                 f"manifest.json cannot be read: {where or 'the file'}: {what}",
             ) from None
+        if manifest.version > VERSION:
+            raise JobFailed(
+                FailureCode.CONSERVATION,
+                f"manifest.json has version {manifest.version}; this Shardline reads up to {VERSION}",
+                hint="install a newer version",
+            )
+        return manifest

@@ -1,26 +1,47 @@
 """`verify`: read every byte of a finished dataset again and check it against its manifest and chains."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
 from typing import Any
 
 import orjson
 
-from shardline_common.dataset.chain import Chain, ChainRecord, Digest, Totals, total
-from shardline_common.dataset.manifest import Manifest, ProducedPartition, manifest_shard, sums_json
-from shardline_common.dataset.read import plain_bytes
+from shardline_common.dataset.chain import Chain, Totals
+from shardline_common.dataset.contents import DatasetContents, list_sizes
+from shardline_common.dataset.manifest import (
+    Manifest,
+    ProducedPartition,
+    build_manifest,
+    manifest_shard,
+    sums_json,
+)
+from shardline_common.dataset.read import StoredBytes
+from shardline_common.dataset.segment_check import SegmentChecker
+from shardline_common.dataset.success import SuccessMarker, hash_of
 from shardline_common.errors import JobFailed, ObjectMissing
-from shardline_common.job.columns import Columns, check_row
+from shardline_common.job.columns import Columns
 from shardline_common.job.names import Layout
+from shardline_common.job.outcome import read_outcome
+from shardline_common.job.plan import read_plan
 from shardline_common.ports.store import ObjectStore
 
 _MAX_PROBLEMS = 20
+NOT_COVERED = (
+    "version 0.1 wrote this dataset: its proof covers the rows, their counts and the digest, but neither the "
+    "card, the rejected documents, the outcome and the plan, nor objects that were added, nor the fields of "
+    "the manifest that say who made it, when and why"
+)
+"""What the proof of a version 1 manifest does not cover."""
+IsSigned = Callable[[bytes | None, bytes], bool]
+"""Called with a signature and the signed bytes: whether the signature is that of the expected key."""
 
 
 @dataclass(slots=True)
 class Report:
-    """The result of `verify`. `problems` are up to 20 sentences in reading order; `ok` when there is none."""
+    """The result of `verify`. `problems` are up to 20 sentences in reading order; `ok` when there is none.
+
+    `notes` say what the proof does not cover. `signed`: `_SUCCESS` has a signature.
+    """
 
     ok: bool = False
     digest: str = ""
@@ -29,6 +50,8 @@ class Report:
     rejected: Mapping[str, int] = field(default_factory=dict)
     dead_letters: Mapping[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    signed: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The report as `verify --json` prints it."""
@@ -42,32 +65,57 @@ class Verifier:
         store: the store that holds it.
         root: key of the folder with manifest.json, ending with a slash; "" is the root of the store.
         on_shard: called after each shard with the number of shards read, and the number of all shards.
+        digest: the digest that the dataset must have; None accepts any.
+        is_signed: checks the signature of `_SUCCESS`; None accepts a dataset without one.
     """
 
     def __init__(
-        self, store: ObjectStore, root: str, on_shard: Callable[[int, int], None] = lambda _done, _all: None
+        self,
+        store: ObjectStore,
+        root: str,
+        on_shard: Callable[[int, int], None] = lambda _done, _all: None,
+        *,
+        digest: str | None = None,
+        is_signed: IsSigned | None = None,
     ) -> None:
         self._store = store
         self._root = root
         self._on_shard = on_shard
+        self._expected_digest = digest
+        self._is_signed = is_signed
         self._report = Report()
+        self._contents = DatasetContents()
 
     async def run(self) -> Report:
         """Read and check the whole dataset. A fault is a problem in the report, not an error.
+
+        1. Read the manifest. 2. Read the chains, and every object that they name. 3. Compare the manifest
+        with them. 4. Check `_SUCCESS`, and what it names. 5. Look for other objects in the folder.
 
         Raises:
             StoreUnavailable: the store cannot be read.
         """
         report = self._report
-        manifest = await self._read_manifest()
-        if manifest is None:
+        # 1.
+        body = await self._read("manifest.json", "the dataset is not finished, or this is not its folder")
+        manifest = self._decode(body) if body is not None else None
+        if body is None or manifest is None:
             return report
         layout = Layout(self._root, manifest.job.output.compression)
         try:
+            # 2. and 3.
             await self._check_chains(layout, manifest)
+            if manifest.version > 1:
+                await self._check_manifest(layout, manifest, orjson.loads(body))
         except (JobFailed, ObjectMissing) as error:
             self._add_problem(str(error))
-        await self._check_success(layout)
+        # 4.
+        marker = await self._check_success(manifest, body)
+        # 5.
+        if manifest.version == 1:
+            report.notes.append(NOT_COVERED)
+        else:
+            await self._check_folder(layout, marker)
         report.ok = not report.problems
         return report
 
@@ -75,47 +123,40 @@ class Verifier:
         if len(self._report.problems) < _MAX_PROBLEMS:
             self._report.problems.append(text)
 
-    async def _read_manifest(self) -> Manifest | None:
+    async def _read(self, key: str, meaning: str) -> bytes | None:
         try:
-            return Manifest.decode(await self._store.get(self._root + "manifest.json"))
+            return await self._store.get(self._root + key)
         except ObjectMissing:
-            self._add_problem(
-                "there is no manifest.json: the dataset is not finished, or this is not its folder"
-            )
+            self._add_problem(f"there is no {key}: {meaning}")
+            return None
+
+    def _decode(self, body: bytes) -> Manifest | None:
+        try:
+            return Manifest.decode(body)
         except JobFailed as error:
-            self._add_problem(str(error))
-        return None
+            self._add_problem(f"{error}; {error.hint}" if error.hint else str(error))
+            return None
 
     async def _check_chains(self, layout: Layout, manifest: Manifest) -> None:
-        digest, shards, by_split = Digest(), list[dict[str, Any]](), dict[str, Totals]()
-        columns = Columns.from_json(manifest.rows_schema.columns)
-        spec = manifest.job
+        spec, contents = manifest.job, self._contents
+        columns, shards_only = Columns.from_json(manifest.rows_schema.columns), manifest.version == 1
+        checker = SegmentChecker(self._store, layout, columns, self._add_problem, shards_only=shards_only)
         if [part.partition for part in manifest.partitions] != list(range(spec.total_partitions)):
             self._add_problem("the manifest lists other partitions than the job has")
             return
+        shards = 0
         for produced in manifest.partitions:
             committed = Totals()
-            async for record in Chain(self._store, layout, produced.partition).records():
-                digest.add(record)
+            async for record, key, body in Chain(self._store, layout, produced.partition).stored_records():
+                contents.records.append(record)
+                contents.objects[key.removeprefix(layout.root)] = StoredBytes.of(body)
                 committed = record.upto
-                by_split[record.split] = by_split.get(record.split, Totals()).plus(record.segment)
-                self._check_keys(layout, record)
-                if record.key is not None:
-                    shards.append(manifest_shard(record, layout))
-                    await self._check_shard(layout, record, columns)
-                    self._on_shard(len(shards), len(manifest.shards))
+                contents.objects.update(await checker.check(record))
+                if record.segment.rows:
+                    shards += 1
+                    self._on_shard(shards, len(manifest.shards))
             self._check_partition(produced, committed)
-        self._check_totals(by_split, digest.hexdigest(), shards, manifest)
-
-    def _check_keys(self, layout: Layout, record: ChainRecord) -> None:
-        # The keys begin with the root of the store that the dataset was written to; it may have moved since.
-        expected = layout.data(record.split, record.partition, record.first).removeprefix(layout.root)
-        has_rows = record.segment.rows > 0
-        if (record.key is not None) != has_rows or (record.key and not record.key.endswith(expected)):
-            self._add_problem(
-                f"partition {record.partition}, sequence {record.first}: the chain names {record.key}, "
-                f"not {expected if has_rows else 'no shard'}"
-            )
+        self._check_totals(layout, manifest)
 
     def _check_partition(self, produced: ProducedPartition, committed: Totals) -> None:
         if committed.records != produced.messages or f"{committed.hash_sum:016x}" != produced.hash_sum:
@@ -124,10 +165,10 @@ class Verifier:
                 f"{committed.records} are in the chain (or their hash sums disagree)"
             )
 
-    def _check_totals(
-        self, by_split: Mapping[str, Totals], digest: str, shards: list[dict[str, Any]], manifest: Manifest
-    ) -> None:
-        report, sums = self._report, total(by_split.values())
+    def _check_totals(self, layout: Layout, manifest: Manifest) -> None:
+        report, contents = self._report, self._contents
+        sums, digest = contents.totals, contents.digest
+        shards = [manifest_shard(record, layout) for record in contents.records if record.segment.rows]
         report.digest, report.rows, report.shards = digest, sums.rows, len(shards)
         report.rejected, report.dead_letters = sums.rejected, sums.dead
         if sums.records != manifest.source.count:
@@ -136,60 +177,67 @@ class Verifier:
             )
         if shards != manifest.shards:
             self._add_problem("the manifest lists other shards than the chain")
-        splits = {split: sums_json(part) for split, part in by_split.items()}
+        splits = {split: sums_json(part) for split, part in contents.splits.items()}
         if (manifest.totals, manifest.splits) != (sums_json(sums), splits):
             self._add_problem("the manifest's totals are not those of the chain")
         if (manifest.rejected, manifest.dead_letters) != (sums.rejected, sums.dead):
             self._add_problem("the manifest's rejections or dead letters are not those of the chain")
         if digest != manifest.digest:
             self._add_problem(f"the digest is {digest}, the manifest says {manifest.digest}")
-
-    async def _check_shard(self, layout: Layout, record: ChainRecord, columns: Columns) -> None:
-        key = layout.data(record.split, record.partition, record.first)
-        digest, rows, size = sha256(), 0, 0
-        try:
-            async for line in _lines(plain_bytes(self._store, key, layout.compression)):
-                digest.update(line)
-                size += len(line)
-                rows += 1
-                if (problem := _row_problem(line, columns)) is not None:
-                    self._add_problem(f"{key}, line {rows}: {problem}")
-        except (ObjectMissing, JobFailed) as error:
-            self._add_problem(f"{key}: {error}")
-            return
-        if digest.hexdigest() != record.sha256:
-            self._add_problem(f"{key}: its sha256 is {digest.hexdigest()}, the chain says {record.sha256}")
-        if (rows, size) != (record.segment.rows, record.segment.bytes):
+        if self._expected_digest not in (None, digest):
+            self._add_problem(f"the digest is {digest}, not the expected {self._expected_digest}")
+        if manifest.job.digest != manifest.spec_digest:
             self._add_problem(
-                f"{key}: {rows} rows and {size} bytes, the chain says {record.segment.rows} and "
-                f"{record.segment.bytes}"
+                f"the spec digest of the manifest's job is {manifest.job.digest}, "
+                f"the manifest says {manifest.spec_digest}"
             )
 
-    async def _check_success(self, layout: Layout) -> None:
-        try:
-            content = (await self._store.get(layout.success)).decode(errors="replace").strip()
-        except ObjectMissing:
-            self._add_problem("there is no _SUCCESS: the dataset is not finished")
+    async def _check_manifest(self, layout: Layout, manifest: Manifest, found: Mapping[str, Any]) -> None:
+        """Build the manifest again from plan, outcome and contents, and name the fields that differ."""
+        for key in await list_sizes(self._store, layout):
+            if key == "_state/plan.json" or key.startswith("_state/plan/"):
+                self._contents.objects[key] = StoredBytes.of(await self._store.get(layout.root + key))
+        plan = await read_plan(self._store, layout)
+        outcome = await read_outcome(self._store, layout, manifest.attempt)
+        if outcome is None or outcome.ending != "completed":
+            self._add_problem(f"attempt {manifest.attempt} of the manifest has no outcome 'completed'")
             return
-        if content != self._report.digest:
+        built = orjson.loads(orjson.dumps(build_manifest(manifest.job, outcome, plan, self._contents)))
+        for name in sorted({*built, *found}):
+            if built.get(name) != found.get(name):
+                self._add_problem(f"manifest.json: '{name}' is not what job, plan, outcome and chains give")
+
+    async def _check_success(self, manifest: Manifest, body: bytes) -> SuccessMarker | None:
+        content = await self._read("_SUCCESS", "the dataset is not finished")
+        if content is None:
+            return None
+        try:
+            marker = SuccessMarker.decode(content)
+        except JobFailed as error:
+            self._add_problem(str(error))
+            return None
+        if marker.digest != self._report.digest:
             self._add_problem("_SUCCESS names another digest")
+        self._report.signed = marker.signature is not None
+        if self._is_signed is not None and not self._is_signed(marker.signature, marker.signed_bytes):
+            self._add_problem("_SUCCESS has no signature of this key")
+        if manifest.version == 1:
+            return marker
+        if marker.hashes.get("manifest.json") != hash_of(body):
+            self._add_problem("manifest.json is not the one that _SUCCESS names")
+        for key, expected in marker.hashes.items():
+            if key != "manifest.json":
+                found = await self._read(key, "_SUCCESS names it")
+                if found is not None and hash_of(found) != expected:
+                    self._add_problem(f"{key}: its sha256 is {hash_of(found)}, _SUCCESS says {expected}")
+        return marker
 
-
-def _row_problem(line: bytes, columns: Columns) -> str | None:
-    if not line.endswith(b"\n"):
-        return "the last row is cut off"
-    try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        return f"no valid JSON: {error}"
-    return check_row(row, columns)
-
-
-async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    rest = b""
-    async for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line + b"\n"
-    if rest:
-        yield rest
+    async def _check_folder(self, layout: Layout, marker: SuccessMarker | None) -> None:
+        sizes = await list_sizes(self._store, layout)
+        for key in self._contents.foreign_keys(sizes):
+            self._add_problem(f"{key} does not belong to the dataset")
+        if marker is None:
+            return
+        for key in sorted(sizes.keys() - marker.hashes.keys()):
+            if Layout("").attempt_of(key):
+                self._add_problem(f"{key} was written after _SUCCESS, which does not name it")

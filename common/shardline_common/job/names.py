@@ -65,6 +65,10 @@ class Layout:
         """The rejected documents of that segment, with keep_rejected."""
         return f"{self.root}rejected/part-{partition:05d}-{first:012d}{_SUFFIX[self.compression]}"
 
+    def dead_letters(self, partition: int, first: int) -> str:
+        """The dead letters of that segment."""
+        return f"{self.root}dead-letters/part-{partition:05d}-{first:012d}{_SUFFIX[self.compression]}"
+
     def chain(self, partition: int) -> str:
         """The prefix of a partition's chain."""
         return f"{self.root}_state/chain/{partition:05d}/"
@@ -73,9 +77,19 @@ class Layout:
         """The chain record of the segment that begins at `first`."""
         return f"{self.chain(partition)}{first:012d}.json"
 
+    @property
+    def outcomes(self) -> str:
+        """The prefix of the outcome records."""
+        return f"{self.root}_state/outcome-"
+
     def outcome(self, attempt: int) -> str:
         """The outcome record of an attempt."""
-        return f"{self.root}_state/outcome-{attempt}.json"
+        return f"{self.outcomes}{attempt}.json"
+
+    def attempt_of(self, outcome_key: str) -> int:
+        """The attempt of an outcome record's key; 0 for the key of another object."""
+        number = outcome_key.removeprefix(self.outcomes).removesuffix(".json")
+        return int(number) if number.isdecimal() and self.outcome(int(number)) == outcome_key else 0
 
     @property
     def state(self) -> str:
@@ -91,6 +105,14 @@ class Layout:
     def plan_pages(self) -> str:
         """The prefix of the plan pages of a planned source: the documents to read, in order."""
         return f"{self.root}_state/plan/"
+
+    @property
+    def rankings(self) -> str:
+        """The prefix of the plan pages of searches.
+
+        Outside the dataset: planners that rank at the same time all write theirs, and the plan names one.
+        """
+        return f"_plans/{self.root}"
 
     @property
     def exports(self) -> str:

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Literal
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from shardline_common import __version__
-from shardline_common.errors import JobFailed, ObjectMissing
+from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
 from shardline_common.job.names import Layout
+from shardline_common.job.spec import first_fault
 from shardline_common.job.state import JobState
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
@@ -23,7 +26,7 @@ class Outcome:
     """How an attempt ended.
 
     `at` and `accepted_at` are RFC 3339 times. `code` and `message` say why it failed. A completed attempt has
-    the counts it was proven against: `source_count`, and `produced` as [messages, hash sum] per partition.
+    the counts it was proven against: `source_count`, and `produced` as (messages, hash sum) per partition.
     """
 
     attempt: int
@@ -34,7 +37,23 @@ class Outcome:
     code: str | None = None
     message: str | None = None
     source_count: int | None = None
-    produced: Sequence[Sequence[int]] = ()
+    produced: Sequence[tuple[int, int]] = ()
+
+    @classmethod
+    def decode(cls, body: bytes) -> "Outcome":
+        """The outcome of its JSON. Raises JobFailed (`conservation`) for anything else."""
+        try:
+            return _reader().validate_json(body, strict=True)
+        except ValidationError as error:
+            where, what = first_fault(error)
+            raise JobFailed(
+                FailureCode.CONSERVATION, f"an outcome record cannot be read: {where or 'the file'}: {what}"
+            ) from None
+
+
+@cache
+def _reader() -> TypeAdapter[Outcome]:
+    return TypeAdapter(Outcome)
 
 
 def failed(state: JobState, error: JobFailed, clock: Clock) -> Outcome:
@@ -55,7 +74,7 @@ def cancelled(state: JobState, requested_by: str | None, clock: Clock) -> Outcom
 async def read_outcome(store: ObjectStore, layout: Layout, attempt: int) -> Outcome | None:
     """The outcome of an attempt; None while it is undecided. Raises StoreUnavailable."""
     try:
-        return Outcome(**orjson.loads(await store.get(layout.outcome(attempt))))
+        return Outcome.decode(await store.get(layout.outcome(attempt)))
     except ObjectMissing:
         return None
 
@@ -77,9 +96,8 @@ async def decide(
 async def latest_attempt(store: ObjectStore, layout: Layout) -> tuple[int, Outcome | None]:
     """The highest decided attempt and its outcome; (0, None) when none is decided."""
     best: tuple[int, Outcome | None] = (0, None)
-    prefix = layout.outcome(0).removesuffix("0.json")
-    async for info in store.list(prefix):
-        attempt = int(info.key.removeprefix(prefix).removesuffix(".json"))
+    async for info in store.list(layout.outcomes):
+        attempt = layout.attempt_of(info.key)
         if attempt > best[0]:
             best = attempt, await read_outcome(store, layout, attempt)
     return best

@@ -1,11 +1,16 @@
 """A job's plan: the source and the columns, frozen before the first message."""
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
+from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.job.columns import Columns
 from shardline_common.job.names import Layout
+from shardline_common.job.spec import first_fault
 from shardline_common.ports.store import ObjectStore
 
 
@@ -26,8 +31,23 @@ class Plan:
 
     @classmethod
     def decode(cls, data: bytes) -> "Plan":
-        """The plan of `encode`."""
-        return cls(**orjson.loads(data))
+        """The plan of `encode`. Raises JobFailed (`conservation`) for anything else."""
+        try:
+            plan = _reader().validate_json(data, strict=True)
+            Columns.from_json(plan.columns)
+        except ValidationError as error:
+            where, what = first_fault(error)
+            raise JobFailed(
+                FailureCode.CONSERVATION, f"the plan cannot be read: {where or 'the file'}: {what}"
+            ) from None
+        except ValueError as error:
+            raise JobFailed(FailureCode.CONSERVATION, f"the plan cannot be read: {error}") from None
+        return plan
+
+
+@cache
+def _reader() -> TypeAdapter[Plan]:
+    return TypeAdapter(Plan)
 
 
 async def read_plan(store: ObjectStore, layout: Layout) -> Plan:

@@ -6,6 +6,7 @@ from shardline_common.job.spec import JobSpec
 
 _SCAN_FACTOR = 4
 _MAX_RECORDS = 1_000_000
+_MAX_ORIGINAL_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,20 @@ def max_topic_bytes(spec: JobSpec) -> int:
 
 
 def max_spool_bytes(spec: JobSpec) -> int:
-    """Bytes of spool that one open segment may need: its rows, rejected documents and compressed copies."""
+    """Bytes of spool that one open segment may need.
+
+    These are its rows, rejected documents, originals of dead letters, and compressed copies.
+    """
     limits = SegmentLimits.of(spec)
     rejected = limits.scanned_bytes if spec.quality.keep_rejected else 0
     copies = 1 if spec.output.compression == "none" else 2
-    return copies * (limits.row_bytes + spec.max_document_bytes + rejected)
+    originals = max(0, max_original_bytes(spec)) * 4 // 3
+    return copies * (limits.row_bytes + spec.max_document_bytes + rejected + originals)
+
+
+def max_original_bytes(spec: JobSpec) -> int:
+    """Bytes of originals that the dead letters of one segment keep in the dataset; -1 for none at all.
+
+    Unlike the other limits it closes no segment. It bounds the spool.
+    """
+    return min(spec.output.shard_bytes, _MAX_ORIGINAL_BYTES) if spec.dead_letter_originals else -1

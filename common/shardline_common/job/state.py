@@ -81,6 +81,21 @@ class JobState:
         """Whether the job has an undecided attempt."""
         return self.state in ACTIVE
 
+    @property
+    def publishing_failed(self) -> bool:
+        """Whether the attempt is completed, but its dataset cannot be published; `message` says why."""
+        return self.state is State.COMPLETING and self.code is not None
+
+    @property
+    def retriable(self) -> bool:
+        """Whether a retry opens a new attempt."""
+        return self.state in RETRIABLE or self.publishing_failed
+
+    @property
+    def settled(self) -> bool:
+        """Whether the job has ended, or waits for somebody to retry or cancel it."""
+        return not self.active or self.publishing_failed
+
     def releases_topic_of(self, attempt: int) -> bool:
         """Whether the topic of that attempt is no longer needed. Attempt numbers only rise."""
         return attempt < self.attempt or (attempt == self.attempt and self.topic_removed)

@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 import zstandard
@@ -69,8 +69,10 @@ def packed_path(source: Path, compression: str) -> Path:
     return source.with_suffix("." + compression)
 
 
-def compress(source: Path, target: Path, size: int, compression: str) -> None:
+def compress(source: Path, target: Path, size: int, compression: str) -> tuple[int, str]:
     """Write a compressed copy: one zstd frame with its content size, or gzip without a time stamp. Blocks.
+
+    Returns the size of the copy, and its sha256 in hexadecimal.
 
     Raises:
         SpoolError: the disk is full.
@@ -83,5 +85,7 @@ def compress(source: Path, target: Path, size: int, compression: str) -> None:
             else:
                 with gzip.GzipFile(filename="", mode="wb", fileobj=out, compresslevel=6, mtime=0) as member:
                     shutil.copyfileobj(plain, member, _COPY)
+        with target.open("rb") as packed:
+            return target.stat().st_size, file_digest(packed, "sha256").hexdigest()
     except OSError as error:
         raise spool_error(source.parent, error) from error

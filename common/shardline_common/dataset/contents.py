@@ -1,0 +1,178 @@
+"""The contents of a dataset folder: every object, its hash, and the proof that nothing is missing or foreign.
+
+Each object is named, with the sha256 of its stored bytes, in one of two places:
+
+| object | named in |
+|---|---|
+| shards, rejected documents, dead letters, chain records, plan and plan pages | `objects` of the manifest |
+| manifest, card and outcome records | `_SUCCESS` |
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from shardline_common.dataset.chain import Chain, ChainRecord, Digest, SegmentObject, Totals, total
+from shardline_common.dataset.read import ObjectReader, StoredBytes, plain_sha256
+from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
+from shardline_common.job.names import Layout
+from shardline_common.job.spec import JobSpec
+from shardline_common.ports.store import ObjectStore
+
+PUBLISHED = frozenset({"manifest.json", "README.md", "_SUCCESS"})
+_SHOWN_KEYS = 5
+_PARTITIONS_AT_ONCE = 16
+
+
+@dataclass(slots=True)
+class DatasetContents:
+    """The contents of a dataset. Keys are relative to the dataset.
+
+    `records` are those of all chains, in the order of the digest. `objects` are the stored bytes of every
+    object that the manifest names.
+    """
+
+    records: list[ChainRecord] = field(default_factory=list)
+    objects: dict[str, StoredBytes] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """The digest of the dataset."""
+        digest = Digest()
+        for record in self.records:
+            digest.add(record)
+        return digest.hexdigest()
+
+    @property
+    def splits(self) -> dict[str, Totals]:
+        """The totals of each split, sorted by name."""
+        found = dict[str, Totals]()
+        for record in self.records:
+            found[record.split] = found.get(record.split, Totals()).plus(record.segment)
+        return dict(sorted(found.items()))
+
+    @property
+    def totals(self) -> Totals:
+        """The totals of the dataset."""
+        return total(self.splits.values())
+
+    def foreign_keys(self, sizes: Mapping[str, int]) -> list[str]:
+        """The keys of a folder that no dataset with these contents has, sorted."""
+        return sorted(
+            key
+            for key in sizes
+            if key not in self.objects and key not in PUBLISHED and not Layout("").attempt_of(key)
+        )
+
+
+def segment_keys(record: ChainRecord, layout: Layout) -> Iterator[tuple[str, str, SegmentObject | None]]:
+    """Kind, relative key and hashes of each object that a segment has by its counts.
+
+    The kinds are `data`, `rejected` and `dead_letters`. The hashes are None where the record has none.
+    """
+    objects, segment = record.objects, record.segment
+    if segment.rows:
+        key = layout.data(record.split, record.partition, record.first)
+        yield "data", key.removeprefix(layout.root), objects.data if objects else None
+    if record.rejected_key is not None:
+        key = layout.rejected(record.partition, record.first)
+        yield "rejected", key.removeprefix(layout.root), objects.rejected if objects else None
+    if segment.dead and objects is not None:
+        key = layout.dead_letters(record.partition, record.first)
+        yield "dead_letters", key.removeprefix(layout.root), objects.dead_letters
+
+
+async def list_sizes(store: ObjectStore, layout: Layout) -> dict[str, int]:
+    """The size in bytes of every object in the dataset folder, by relative key. Raises StoreUnavailable."""
+    start = len(layout.root)
+    return {info.key[start:]: info.size async for info in store.list(layout.root)}
+
+
+async def read_contents(store: ObjectStore, spec: JobSpec, layout: Layout) -> DatasetContents:
+    """Walk all chains, and check that the folder has every object of every segment, and no other.
+
+    Raises:
+        JobFailed: a chain is broken (`conservation`), an object is missing or has another size
+            (`object_lost`), or the folder has a foreign object (`output_not_empty`).
+        StoreUnavailable: the store cannot be read now.
+    """
+    sizes = await list_sizes(store, layout)
+    found = DatasetContents()
+    limit = asyncio.Semaphore(_PARTITIONS_AT_ONCE)
+
+    async def read_partition(number: int) -> DatasetContents:
+        async with limit:
+            return await _read_partition(store, layout, number, sizes)
+
+    for part in await asyncio.gather(*map(read_partition, range(spec.total_partitions))):
+        found.records += part.records
+        found.objects |= part.objects
+    for key in sizes:
+        if key == "_state/plan.json" or key.startswith("_state/plan/"):
+            found.objects[key] = await _read(store, layout, key, "none")
+    if foreign := found.foreign_keys(sizes):
+        raise not_empty(layout, foreign)
+    return found
+
+
+def not_empty(layout: Layout, foreign: list[str]) -> JobFailed:
+    """The failure of a job whose folder has objects of somebody else."""
+    shown = ", ".join(foreign[:_SHOWN_KEYS])
+    more = f" and {len(foreign) - _SHOWN_KEYS} more" if len(foreign) > _SHOWN_KEYS else ""
+    return JobFailed(
+        FailureCode.OUTPUT_NOT_EMPTY,
+        f"the folder of the dataset, {layout.root or '.'}, holds what is not of this job: {shown}{more}",
+        hint="move or delete these objects, then retry the job",
+    )
+
+
+async def _read_partition(
+    store: ObjectStore, layout: Layout, partition: int, sizes: Mapping[str, int]
+) -> DatasetContents:
+    found, prefix = DatasetContents(), layout.chain(partition)
+    keys = sorted(layout.root + key for key in sizes if (layout.root + key).startswith(prefix))
+    async for record, key, body in Chain(store, layout, partition).stored_records(keys):
+        found.records.append(record)
+        found.objects[key.removeprefix(layout.root)] = StoredBytes.of(body)
+        await _add_segment(store, layout, record, sizes, found)
+    return found
+
+
+async def _add_segment(
+    store: ObjectStore, layout: Layout, record: ChainRecord, sizes: Mapping[str, int], found: DatasetContents
+) -> None:
+    for kind, key, item in segment_keys(record, layout):
+        if record.objects is None:
+            # A worker of version 0.1 wrote the record, which has no hashes.
+            found.objects[key] = await _read(store, layout, key, layout.compression)
+            continue
+        if item is None or item.key != key:
+            raise JobFailed(
+                FailureCode.CONSERVATION,
+                f"partition {record.partition}, sequence {record.first}: the chain names no {kind} {key}",
+            )
+        found.objects[key] = StoredBytes(item.stored_bytes, item.stored_sha256)
+        if sizes.get(key) != item.stored_bytes:
+            there = f"has {sizes[key]} bytes" if key in sizes else "is not in the store"
+            raise _lost(f"{layout.root}{key} {there}; {item.stored_bytes} bytes were put, and acknowledged")
+    # A worker of version 0.1 may have written the record of a segment whose dead letters another worker put.
+    late = layout.dead_letters(record.partition, record.first).removeprefix(layout.root)
+    if record.objects is None and late in sizes:
+        found.objects[late] = await _read(store, layout, late, layout.compression)
+
+
+async def _read(store: ObjectStore, layout: Layout, key: str, compression: str) -> StoredBytes:
+    reader = ObjectReader(store, layout.root + key, compression)
+    try:
+        await plain_sha256(reader)
+    except ObjectMissing:
+        raise _lost(f"{layout.root}{key} is not in the store") from None
+    return reader.stored
+
+
+def _lost(message: str) -> JobFailed:
+    return JobFailed(
+        FailureCode.OBJECT_LOST,
+        message,
+        hint="find out why the store loses objects; then submit the job under a new id",
+    )

@@ -1,0 +1,145 @@
+"""The check of one segment: its shard, rejected documents and dead letters against its chain record."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from hashlib import sha256
+
+import orjson
+
+from shardline_common.dataset.chain import ChainRecord, SegmentObject
+from shardline_common.dataset.contents import segment_keys
+from shardline_common.dataset.read import ObjectReader, StoredBytes
+from shardline_common.errors import JobFailed, ObjectMissing
+from shardline_common.job.columns import Columns, check_row
+from shardline_common.job.names import Layout
+from shardline_common.ports.store import ObjectStore
+
+
+class SegmentChecker:
+    """Reads the objects of segments, and passes each fault as a sentence to `add_problem`.
+
+    `shards_only`: check only shards, as for a dataset of version 0.1.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        layout: Layout,
+        columns: Columns,
+        add_problem: Callable[[str], None],
+        *,
+        shards_only: bool,
+    ) -> None:
+        self._store = store
+        self._layout = layout
+        self._columns = columns
+        self._add_problem = add_problem
+        self._shards_only = shards_only
+
+    async def check(self, record: ChainRecord) -> dict[str, StoredBytes]:
+        """Read and check the objects of a segment. Returns their stored bytes by relative key.
+
+        Raises:
+            StoreUnavailable: the store cannot be read.
+        """
+        found = dict[str, StoredBytes]()
+        self._check_keys(record)
+        for kind, key, item in segment_keys(record, self._layout):
+            if self._shards_only and kind != "data":
+                continue
+            if record.objects is not None and (item is None or item.key != key):
+                self._add_problem(f"{self._where(record)}: the chain does not name {key}")
+                continue
+            reader = ObjectReader(self._store, self._layout.root + key, self._layout.compression)
+            try:
+                plain = await (
+                    self._check_rows(reader, key, record)
+                    if kind == "data"
+                    else self._check_reasons(reader, key, _reasons(record, kind))
+                )
+            except (ObjectMissing, JobFailed) as error:
+                self._add_problem(f"{key}: {error}")
+                continue
+            found[key] = reader.stored
+            if item is not None:
+                self._check_hashes(item, plain, reader.stored)
+        return found
+
+    def _where(self, record: ChainRecord) -> str:
+        return f"partition {record.partition}, sequence {record.first}"
+
+    def _check_keys(self, record: ChainRecord) -> None:
+        # The keys begin with the root of the store that the dataset was written to; it may have moved since.
+        expected = self._layout.data(record.split, record.partition, record.first)
+        expected = expected.removeprefix(self._layout.root)
+        has_rows = record.segment.rows > 0
+        if (record.key is not None) != has_rows or (record.key and not record.key.endswith(expected)):
+            self._add_problem(
+                f"{self._where(record)}: the chain names {record.key}, "
+                f"not {expected if has_rows else 'no shard'}"
+            )
+
+    def _check_hashes(self, item: SegmentObject, plain: str, stored: StoredBytes) -> None:
+        if plain != item.plain_sha256:
+            self._add_problem(f"{item.key}: its sha256 is {plain}, the chain says {item.plain_sha256}")
+        elif stored != StoredBytes(item.stored_bytes, item.stored_sha256):
+            self._add_problem(f"{item.key}: the stored bytes are not those that were put")
+
+    async def _check_rows(self, reader: ObjectReader, key: str, record: ChainRecord) -> str:
+        digest, rows, size = sha256(), 0, 0
+        async for line in _lines(reader.plain()):
+            digest.update(line)
+            size += len(line)
+            rows += 1
+            if (problem := self._row_problem(line)) is not None:
+                self._add_problem(f"{key}, line {rows}: {problem}")
+        plain = digest.hexdigest()
+        if plain != record.sha256:
+            self._add_problem(f"{key}: its sha256 is {plain}, the chain says {record.sha256}")
+        if (rows, size) != (record.segment.rows, record.segment.bytes):
+            self._add_problem(
+                f"{key}: {rows} rows and {size} bytes, the chain says {record.segment.rows} and "
+                f"{record.segment.bytes}"
+            )
+        return plain
+
+    def _row_problem(self, line: bytes) -> str | None:
+        if not line.endswith(b"\n"):
+            return "the last row is cut off"
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            return f"no valid JSON: {error}"
+        return check_row(row, self._columns)
+
+    async def _check_reasons(self, reader: ObjectReader, key: str, reasons: Mapping[str, int]) -> str:
+        digest, found = sha256(), Counter[str]()
+        async for line in _lines(reader.plain()):
+            digest.update(line)
+            found[_reason(line)] += 1
+        if found != reasons:
+            self._add_problem(f"{key}: it has {dict(sorted(found.items()))}, the chain says {dict(reasons)}")
+        return digest.hexdigest()
+
+
+def _reasons(record: ChainRecord, kind: str) -> Mapping[str, int]:
+    return record.segment.rejected if kind == "rejected" else record.segment.dead
+
+
+def _reason(line: bytes) -> str:
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return "no JSON"
+    reason = value.get("reason") if isinstance(value, dict) else None
+    return reason if isinstance(reason, str) else "no reason"
+
+
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    rest = b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line + b"\n"
+    if rest:
+        yield rest
