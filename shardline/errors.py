@@ -7,7 +7,7 @@ ShardlineError                 base of all
 │   ├── JobConflict            the id belongs to another job
 │   └── JobUnknown             no job with this id was accepted
 ├── ServiceUnavailable         a service cannot be reached or refuses
-│   ├── BrokerUnavailable      Kafka; Fenced, TopicMissing and OffsetOutOfRange are special cases
+│   ├── BrokerUnavailable      Kafka; special cases: BrokerRefused, Fenced, TopicMissing, OffsetOutOfRange
 │   ├── StoreUnavailable       the store of datasets; StoreRefused is a special case
 │   ├── SourceUnavailable      the store that a job reads from
 │   └── SpoolError             the spool folder cannot be written
@@ -19,6 +19,7 @@ ShardlineError                 base of all
 """
 
 from shardline_common.errors import (
+    BrokerRefused,
     BrokerUnavailable,
     DatasetBroken,
     FailureCode,
@@ -41,6 +42,7 @@ from shardline_common.errors import (
 )
 
 __all__ = [
+    "BrokerRefused",
     "BrokerUnavailable",
     "DatasetBroken",
     "FailureCode",

@@ -9,9 +9,10 @@ from typing import TypeVar
 
 from shardline_common.dataset.chain import EMPTY_SHA256, Chain, ChainRecord, SegmentObject, SegmentObjects
 from shardline_common.dataset.read import ObjectReader, StoredBytes, plain_sha256
-from shardline_common.errors import FailureCode, JobFailed, ObjectExists, ShardlineError
+from shardline_common.errors import FailureCode, JobFailed, ShardlineError
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
+from shardline_common.runtime.create_or_read import create_or_read
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.threads import run_in_thread
@@ -56,7 +57,8 @@ class SegmentSink:
         `check_assigned` is called before each step; it raises when the partition was revoked.
 
         Raises:
-            JobFailed: one of the keys exists with other content (`not_reproducible`).
+            JobFailed: one of the keys exists with other content (`not_reproducible`), or the store refuses it
+                and has no such object (`store_inconsistent`).
             SpoolError: the compressed copy cannot be written.
         """
         layout, split, first = self.layout, self.spec.split_of(partition), segment.first
@@ -92,7 +94,7 @@ class SegmentSink:
             objects=SegmentObjects(data, rejected, dead_letters),
         )
         check_assigned()
-        append = partial(self.chain(partition).append, record)
+        append = partial(self.chain(partition).append, record, self.context.clock)
         failpoint("worker.before_chain")
         with span("chain"):
             stored = await self._retry(append, f"chain record of {layout.root}")
@@ -107,7 +109,8 @@ class SegmentSink:
         Returns the object as it is in the store: one that exists may be compressed in another way.
 
         Raises:
-            JobFailed: the key exists with other content (`not_reproducible`).
+            JobFailed: the key exists with other content (`not_reproducible`), or the store refuses it and has
+                no such object (`store_inconsistent`).
             SpoolError: the compressed copy cannot be written.
         """
         compression, metrics, job_id = self.spec.output.compression, self.context.metrics, self.spec.job_id
@@ -121,11 +124,12 @@ class SegmentSink:
                     pack = partial(compress, file.path, path, file.size, compression)
                     stored = StoredBytes(*await run_in_thread(pack))
                 started = time.perf_counter()
-                try:
-                    await self._retry(create, f"put {key}")
-                except ObjectExists:
+                read = partial(self._read_existing, key)
+                put = partial(create_or_read, create, read, key, self.context.clock)
+                existing = await self._retry(put, f"put {key}")
+                if existing is not None:
                     metrics.create_refused(job_id)
-                    stored = await self._existing_object(key, file.sha256)
+                    stored = self._expect_same(key, file.sha256, *existing)
                 metrics.put_duration(job_id, time.perf_counter() - started)
             finally:
                 # A cancel during the compression leaves a complete copy that nothing else removes.
@@ -133,15 +137,14 @@ class SegmentSink:
                     path.unlink(missing_ok=True)
         return SegmentObject(key.removeprefix(self.layout.root), file.sha256, stored.size, stored.sha256)
 
-    async def _existing_object(self, key: str, digest: str) -> StoredBytes:
+    async def _read_existing(self, key: str) -> tuple[str, StoredBytes]:
+        reader = ObjectReader(self.context.store, key, self.spec.output.compression)
+        return await plain_sha256(reader), reader.stored
+
+    def _expect_same(self, key: str, expected: str, found: str, stored: StoredBytes) -> StoredBytes:
         # A refused create is a success when the object holds this content. It occurs in a retry after a lost
         # response, after a crash between put and chain record, or when another worker put the segment.
-        async def read() -> tuple[str, StoredBytes]:
-            reader = ObjectReader(self.context.store, key, self.spec.output.compression)
-            return await plain_sha256(reader), reader.stored
-
-        found, stored = await self._retry(read, f"compare {key}")
-        if found != digest:
+        if found != expected:
             raise JobFailed(
                 FailureCode.NOT_REPRODUCIBLE,
                 f"{key} exists with other content; nothing was overwritten",

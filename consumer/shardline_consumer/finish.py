@@ -58,7 +58,7 @@ class Finisher:
             finish_span.set(ending=outcome.ending)
             # 4. Also when another worker has decided: it may have been killed before it published.
             if outcome.ending == "completed":
-                await publish_dataset(self._store, self._spec, outcome, self._sign)
+                await publish_dataset(self._store, self._spec, outcome, self._clock, self._sign)
         return True
 
     async def _all_committed(self, state: JobState) -> bool:

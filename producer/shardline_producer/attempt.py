@@ -304,7 +304,8 @@ class AttemptRun:
             return False
         self._publish_at = now + _PUBLISH_AGAIN_SECONDS
         try:
-            await publish_dataset(store, self._state.spec, outcome, self._context.sign)
+            clock, sign = self._context.clock, self._context.sign
+            await publish_dataset(store, self._state.spec, outcome, clock, sign)
         except JobFailed as error:
             await self._states.record_publishing_error(outcome.attempt, error)
         except ObjectMissing as error:

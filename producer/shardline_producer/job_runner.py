@@ -215,7 +215,7 @@ class JobRunner:
         await self._delete_topic(state.attempt)
         following = replace(state, attempt=state.attempt + 1)
         outcome = cancelled(following, queued.request.requested_by, context.clock)
-        deciding = partial(decide, context.store, Layout.of(self.spec), outcome)
+        deciding = partial(decide, context.store, Layout.of(self.spec), outcome, context.clock)
         outcome = await retry_forever(deciding, context.clock, "write the outcome")
         change = partial(_apply_cancelled_publishing, outcome, notify=self._outbox.enabled)
         await self._update(change, handled=queued.record.offset)

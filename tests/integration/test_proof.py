@@ -16,7 +16,9 @@ from shardline_common.dataset.verify import NOT_COVERED, Report, Verifier
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
 from shardline_common.memory.store import MemoryStore
+from shardline_common.runtime.clock import SystemClock
 from shardline_common.storage.directory import DirectoryStore
+from shardline_producer.acceptance import accept
 from tests.support.embedded import run_embedded, small_job
 from tools.proof_fields import FIELDS, WHOLE
 
@@ -47,6 +49,7 @@ async def finished(folder: Path) -> dict[str, MemoryStore]:
     found = {}
     for compression in COMPRESSIONS:
         store, spec = MemoryStore(), spec_of(compression)
+        await accept(store, spec, SystemClock())
         await store.create(Layout.of(spec).plan_pages + "000000000000.json", b'{"ids":[]}')
         view = await run_embedded(spec, store, folder)
         assert view.state.state == "completed", view.to_json()

@@ -10,7 +10,7 @@ import zstandard
 from shardline.services.sample import write_sample
 from shardline_common.dataset import publish
 from shardline_common.dataset.card import dataset_card
-from shardline_common.job.names import Layout
+from shardline_common.job.names import Layout, job_key
 from shardline_common.memory.store import MemoryStore
 from tests.support.embedded import DOCUMENTS, run_embedded, small_job, verify
 
@@ -161,7 +161,8 @@ async def test_a_shard_that_another_worker_compressed_otherwise_is_taken_as_it_i
     spec = small_job(output={"shard_bytes": 65_536, "compression": compression})
     layout, finished, store = Layout.of(spec), MemoryStore(), MemoryStore()
     await run_embedded(spec, finished, folder)
-    await store.create(layout.plan, await finished.get(layout.plan))
+    for key in (layout.plan, job_key(spec.job_id)):
+        await store.create(key, await finished.get(key))
     put = {}
     async for info in finished.list(layout.root + "data/"):
         body = await finished.get(info.key)

@@ -11,7 +11,7 @@ import pytest
 from shardline.services.client import Client
 from shardline.services.replace import delete_old_dataset, find_old_job
 from shardline.services.sample import write_sample
-from shardline_common.errors import JobConflict, JobInvalid, ObjectExists, StoreUnavailable
+from shardline_common.errors import JobConflict, JobFailed, JobInvalid, ObjectExists, StoreUnavailable
 from shardline_common.job.dead_letters import message_dead_letter
 from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, JOBS, Layout, job_key
 from shardline_common.job.spec import JobSpec, parse_job
@@ -26,6 +26,7 @@ from shardline_producer.acceptance import Acceptance, accept
 from shardline_producer.topics import ensure_system_topics
 from tests.make import job
 from tests.support.embedded import run_embedded, verify
+from tests.themis_reading import InstantClock
 
 DOCUMENTS = 60
 NEIGHBOURS = (
@@ -163,13 +164,13 @@ async def test_a_folder_with_state_of_an_unknown_job_is_not_continued(
     assert await keys(store) == before
 
 
-async def test_a_store_that_refuses_a_create_and_has_no_object_is_unavailable() -> None:
+async def test_a_store_that_refuses_a_record_and_has_none_refuses_the_job() -> None:
     def fault(when: str, operation: str, _key: str) -> None:
         if (when, operation) == ("before", "create"):
             raise ObjectExists("by a test")
 
-    with pytest.raises(StoreUnavailable, match=r"refuses to create _jobs/test\.json"):
-        await accept(MemoryStore(fault), job(), SystemClock())
+    with pytest.raises(JobFailed, match=r"refuses to create _jobs/test\.json"):
+        await accept(MemoryStore(fault), job(), InstantClock())
 
 
 async def test_replace_deletes_the_old_dataset_and_nothing_else(finished: MemoryStore) -> None:

@@ -9,19 +9,22 @@ hints.
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from typing import Annotated
 
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
-from shardline_common.errors import FailureCode, JobFailed, ObjectExists, ObjectMissing, StoreUnavailable
+from shardline_common.errors import FailureCode, JobFailed, ObjectMissing, StoreUnavailable
 from shardline_common.job.hashing import add
 from shardline_common.job.messages import Position
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import first_fault
+from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.clock import SYSTEM_CLOCK
+from shardline_common.runtime.create_or_read import create_or_read
 
 _READS = 8
 EMPTY_SHA256 = sha256().hexdigest()
@@ -236,27 +239,28 @@ class Chain:
         if record.upto != upto or record.segment.records != record.next - record.first:
             raise JobFailed(FailureCode.CONSERVATION, f"{where}: the counts of the chain do not add up")
 
-    async def append(self, record: ChainRecord) -> ChainRecord:
+    async def append(self, record: ChainRecord, clock: Clock = SYSTEM_CLOCK) -> ChainRecord:
         """Create the record. Returns the record in the store: this one, or an existing one with its content.
 
         Raises:
-            JobFailed: a record with other content exists (`not_reproducible`).
+            JobFailed: a record with other content exists (`not_reproducible`), or the store refuses the
+                record and has none (`store_inconsistent`).
             StoreUnavailable: the record may have been created; call again.
         """
         key = self._layout.chain_record(self._partition, record.first)
-        try:
-            await self._store.create(key, record.encode())
-        except ObjectExists:
-            existing, _ = await self._read(key)
-            if existing.has_same_content(record):
-                return existing
-            raise JobFailed(
-                FailureCode.NOT_REPRODUCIBLE,
-                f"partition {record.partition}, sequence {record.first}: the segment exists with other "
-                "content; nothing was overwritten",
-                hint="the source gave other documents this time; submit a new job",
-            ) from None
-        return record
+        create = partial(self._store.create, key, record.encode())
+        found = await create_or_read(create, partial(self._read, key), key, clock)
+        if found is None:
+            return record
+        existing, _ = found
+        if existing.has_same_content(record):
+            return existing
+        raise JobFailed(
+            FailureCode.NOT_REPRODUCIBLE,
+            f"partition {record.partition}, sequence {record.first}: the segment exists with other "
+            "content; nothing was overwritten",
+            hint="the source gave other documents this time; submit a new job",
+        )
 
 
 class Digest:

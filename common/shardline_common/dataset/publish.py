@@ -6,6 +6,7 @@ version can complete what a killed one has begun.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import orjson
 
@@ -13,12 +14,14 @@ from shardline_common.dataset.card import dataset_card, is_card_of
 from shardline_common.dataset.contents import not_empty, read_contents
 from shardline_common.dataset.manifest import Manifest, build_manifest
 from shardline_common.dataset.success import SuccessMarker, hash_of
-from shardline_common.errors import FailureCode, JobFailed, ObjectExists, ObjectMissing
+from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
 from shardline_common.job.names import Layout
 from shardline_common.job.outcome import Outcome
 from shardline_common.job.plan import read_plan
 from shardline_common.job.spec import JobSpec
+from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.create_or_read import create_or_get
 from shardline_common.runtime.failpoints import failpoint
 
 Sign = Callable[[bytes], bytes]
@@ -49,7 +52,7 @@ async def prove_publishable(store: ObjectStore, spec: JobSpec) -> None:
 
 
 async def publish_dataset(
-    store: ObjectStore, spec: JobSpec, outcome: Outcome, sign: Sign | None = None
+    store: ObjectStore, spec: JobSpec, outcome: Outcome, clock: Clock, sign: Sign | None = None
 ) -> None:
     """Create manifest, card and `_SUCCESS`; the last one not when a later attempt is decided.
 
@@ -57,6 +60,7 @@ async def publish_dataset(
         store: the store of the dataset.
         spec: the job.
         outcome: the outcome `completed` of its attempt.
+        clock: measures how long a store that refuses a key has no object under it.
         sign: signs `_SUCCESS`; None leaves the signature out.
 
     Raises:
@@ -65,16 +69,16 @@ async def publish_dataset(
         StoreUnavailable: try again later.
     """
     layout = Layout.of(spec)
+    create = partial(_create, store, clock)
     contents = await read_contents(store, spec, layout)
+    digest = contents.digest
     built = build_manifest(spec, outcome, await read_plan(store, layout), contents)
     body = orjson.dumps(built, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    digest = contents.digest
-    manifest = await _create(
-        store, layout.manifest, body, "application/json", lambda found: _is_manifest_of(found, digest)
-    )
+    is_manifest = partial(_is_manifest_of, digest=digest)
+    manifest = await create(layout.manifest, body, "application/json", is_manifest)
     failpoint("worker.after_manifest")
-    card = dataset_card(orjson.loads(manifest)).encode()
-    card = await _create(store, layout.card, card, "text/markdown", lambda found: is_card_of(found, digest))
+    body = dataset_card(orjson.loads(manifest)).encode()
+    card = await create(layout.card, body, "text/markdown", partial(is_card_of, digest=digest))
     hashes = {"manifest.json": hash_of(manifest), "README.md": hash_of(card)}
     async for info in store.list(layout.outcomes):
         if layout.attempt_of(info.key) > outcome.attempt:
@@ -84,28 +88,29 @@ async def publish_dataset(
     marker = SuccessMarker(digest, hashes)
     if sign is not None:
         marker = SuccessMarker(digest, hashes, sign(marker.signed_bytes))
-    await _create(
-        store, layout.success, marker.encode(), "text/plain", lambda found: _is_marker_of(found, marker)
-    )
+    await create(layout.success, marker.encode(), "text/plain", partial(_is_marker_of, marker=marker))
     failpoint("worker.after_success")
 
 
 async def _create(
-    store: ObjectStore, key: str, body: bytes, content_type: str, is_own: Callable[[bytes], bool]
+    store: ObjectStore,
+    clock: Clock,
+    key: str,
+    body: bytes,
+    content_type: str,
+    is_own: Callable[[bytes], bool],
 ) -> bytes:
     """Create an object. Returns the bytes in the store: these, or those of another process that published."""
-    try:
-        await store.create(key, body, content_type=content_type)
-    except ObjectExists:
-        standing = await store.get(key)
-        if standing == body or is_own(standing):
-            return standing
-        raise JobFailed(
-            FailureCode.OUTPUT_NOT_EMPTY,
-            f"{key} exists with other content; nothing was overwritten",
-            hint=f"move or delete {key}, then retry the job",
-        ) from None
-    return body
+    standing = await create_or_get(store, key, body, clock, content_type=content_type)
+    if standing is None:
+        return body
+    if standing == body or is_own(standing):
+        return standing
+    raise JobFailed(
+        FailureCode.OUTPUT_NOT_EMPTY,
+        f"{key} exists with other content; nothing was overwritten",
+        hint=f"move or delete {key}, then retry the job",
+    )
 
 
 def _is_manifest_of(body: bytes, digest: str) -> bool:

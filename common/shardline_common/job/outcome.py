@@ -90,7 +90,7 @@ async def decide(
     """
     body = orjson.dumps(asdict(outcome), option=orjson.OPT_INDENT_2)
     existing = await create_or_get(store, layout.outcome(outcome.attempt), body, clock)
-    return outcome if existing is None else Outcome(**orjson.loads(existing))
+    return outcome if existing is None else Outcome.decode(existing)
 
 
 async def latest_attempt(store: ObjectStore, layout: Layout) -> tuple[int, Outcome | None]:

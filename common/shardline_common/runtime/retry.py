@@ -99,8 +99,7 @@ def longest_failing(clock: Clock) -> Failing | None:
 
 def call_failed(caller: object, what: str, clock: Clock) -> None:
     """Count the failures of a caller in `longest_failing`, from the first on until `call_succeeded`."""
-    since = _failing.get(id(caller), ("", clock.monotonic()))[1]
-    _failing[id(caller)] = (what, since)
+    _failing.setdefault(id(caller), _Failure(what, clock.monotonic(), what)).reason = what
 
 
 def call_succeeded(caller: object) -> None:
