@@ -7,7 +7,7 @@ ShardlineError                 base of all
 │   ├── JobConflict            the id belongs to another job
 │   └── JobUnknown             no job with this id was accepted
 ├── ServiceUnavailable         a service cannot be reached or refuses
-│   ├── BrokerUnavailable      Kafka; special cases: BrokerRefused, Fenced, TopicMissing, OffsetOutOfRange
+│   ├── BrokerUnavailable      Kafka; BrokerRefused and others are special cases
 │   ├── StoreUnavailable       the store of datasets; StoreRefused is a special case
 │   ├── SourceUnavailable      the store that a job reads from
 │   └── SpoolError             the spool folder cannot be written
