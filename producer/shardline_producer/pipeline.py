@@ -17,6 +17,7 @@ from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.tasks import leaf_errors
 from shardline_common.runtime.threads import run_in_thread
+from shardline_common.runtime.waits import log_wait
 from shardline_common.telemetry.metrics import Metrics
 from shardline_common.telemetry.tracing import current_traceparent, span
 from shardline_producer.backlog import Backlog
@@ -81,7 +82,7 @@ class Pipeline:
     async def _send_all(self, batches: asyncio.Queue[list[SourceItem] | None]) -> None:
         state, clock, rate = self._state, self._context.clock, self._context.policy.pace.rate
         due = clock.monotonic()
-        while (batch := await batches.get()) is not None:
+        while (batch := await self._next(batches)) is not None:
             await self._backlog.wait_for_room()
             with span("batch", documents=len(batch), first=batch[0].position[-1]):
                 await self._send(batch)
@@ -93,6 +94,10 @@ class Pipeline:
         state.progress = 1.0
         with span("end"):
             await self._commit(end_markers(state.partitions, trace_headers(current_traceparent())))
+
+    async def _next(self, batches: asyncio.Queue[list[SourceItem] | None]) -> list[SourceItem] | None:
+        with log_wait(f"the source of {self._state.spec.job_id}"):
+            return await batches.get()
 
     async def _send(self, batch: list[SourceItem]) -> None:
         """Send one batch: 1. encode, 2. update the state, 3. commit, 4. check the number of dead letters."""

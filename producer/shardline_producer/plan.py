@@ -13,6 +13,7 @@ from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.clock import SYSTEM_CLOCK
 from shardline_common.runtime.create_or_read import create_or_get
+from shardline_common.runtime.waits import log_wait
 from shardline_common.telemetry.tracing import span
 from shardline_producer.sources.source import Document, Source
 
@@ -34,7 +35,8 @@ async def plan_job(spec: JobSpec, source: Source, store: ObjectStore, clock: Clo
             return Plan.decode(await store.get(key))
         except ObjectMissing:
             await _check_empty(store, Layout.of(spec))
-            plan = await make_plan(spec, source)
+            with log_wait(f"the plan of {spec.job_id}: its source is listed and sampled"):
+                plan = await make_plan(spec, source)
         existing = await create_or_get(store, key, plan.encode(), clock)
         return plan if existing is None else Plan.decode(existing)
 

@@ -15,6 +15,7 @@ from shardline_common.ports.clock import Clock
 from shardline_common.runtime.retry import Backoff
 
 _MAX_REFUSALS = 8
+_READ_SECONDS = 60.0
 _BACKOFF = Backoff(base=0.2, cap=5.0)
 # No job has this id or this key. A tombstone without a value before it changes no table.
 _PROBE_ID, _PROBE_KEY = transactional_id("_refused"), b"_refused"
@@ -68,6 +69,8 @@ class AttemptRetryPolicy:
             await self._broker.check()
             async with self._broker.transactional(_PROBE_ID) as writer, writer.transaction() as transaction:
                 await transaction.send(CHECKPOINTS, [Message(_PROBE_KEY, None)])
+            async with self._broker.table_reader(CHECKPOINTS, [0]) as table:
+                await table.catch_up(deadline=_READ_SECONDS)
         except BrokerUnavailable:
             return
         raise JobFailed(

@@ -11,6 +11,8 @@ import pytest
 
 from shardline.gateway.job_watcher import JobWatcher
 from shardline.services.client import Client
+from shardline.services.doctor import Check, run_checks
+from shardline.services.processes import kafka_probe
 from shardline_common.errors import BrokerUnavailable
 from shardline_common.job.names import (
     ATTEMPT_GROUPS,
@@ -25,6 +27,7 @@ from shardline_common.job.names import (
 from shardline_common.job.spec import Request
 from shardline_common.ports.broker import TopicSpec
 from shardline_common.runtime.retry import retry_forever
+from shardline_common.settings.load import Settings
 from shardline_producer.topics import attempt_topic_spec, ensure_system_topics
 from tests.make import job, sample_job
 from tests.support.kafka_rights import Acl
@@ -108,6 +111,61 @@ async def test_who_makes_the_topics_needs_each_right_to(
             # What others made is used.
             await system.everyone.create_topic(wanted)
             assert await broker.create_topic(wanted) is False
+
+
+async def test_readiness_names_a_missing_right_until_it_is_given(
+    tmp_path: Path, secure: SecureKafka, tokens: TokenEndpoint
+) -> None:
+    async with open_secured_system(tmp_path, secure, tokens) as system:
+        broker = system.brokers["producer"]
+        await ensure_system_topics(broker, 1)
+        (acl,) = [one for one in system.granted["producer"] if one.resource == "transactional-id"]
+        await system.rights.take(acl)
+        probe = kafka_probe(broker, Settings(stuck_seconds=0.5))
+        async with at_work(system.owner().run, system.worker().run), asyncio.timeout(60):
+            await Client(system.brokers["submitter"], 1).submit(job(**sample_job("wait")))
+            while (found := await probe()) is None:
+                await asyncio.sleep(0.05)
+            right = f"--operation Write --transactional-id {system.prefix}dataset.producer.wait"
+            assert f"User:producer {right}" in found
+            await system.rights.give([acl])
+            await system.seen("wait", lambda view: view.state.state == "completed")
+            while await probe() is not None:
+                await asyncio.sleep(0.05)
+
+
+async def test_doctor_needs_the_rights_of_a_producer_and_names_a_missing_one(
+    tmp_path: Path, secure: SecureKafka, tokens: TokenEndpoint
+) -> None:
+    async def found() -> Check:
+        checks = await run_checks(system.settings)
+        return next(check for check in checks if check.name == "kafka transactions")
+
+    async with open_secured_system(tmp_path, secure, tokens) as system:
+        check = await found()
+        assert check.ok
+        assert "committed and not read back: a producer needs no right" in check.found
+        await ensure_system_topics(system.brokers["producer"], 1)
+        check = await found()
+        assert (check.ok, check.found) == (
+            True,
+            "a transaction on a topic of its own was committed and read back",
+        )
+        acls = {
+            (one.name.removeprefix(system.prefix), one.operation): one for one in system.granted["producer"]
+        }
+        await system.rights.take(acls[ATTEMPT_TOPICS, "Create"])
+        assert "a transaction on dataset.events was committed" in (await found()).found
+        for name, operation in ((TRANSACTIONAL_IDS, "Write"), (CHECKPOINTS, "Write")):
+            await system.rights.take(acls[name, operation])
+            check = await found()
+            assert check.ok is False
+            assert f"--add --allow-principal User:producer --operation {operation}" in check.found
+            assert system.prefix + name in check.found
+            await system.rights.give([acls[name, operation]])
+        # Nobody took what the probe wrote for a job.
+        await Client(system.brokers["reader"], 1).job_table()
+        assert sorted(await system.everyone.topics()) == sorted([JOBS, CHECKPOINTS, EVENTS, DEAD_LETTERS])
 
 
 class Ladder:

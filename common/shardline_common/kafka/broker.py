@@ -43,7 +43,6 @@ _TOPIC_EXISTS, _UNKNOWN_TOPIC, _POLICY = 36, 3, 44
 # Error codes: no right on the topic, no right on the cluster, refused by the policy of the cluster.
 _NOT_ALLOWED = (29, 31, _POLICY)
 _SETTLE_SECONDS = 30.0
-_MIN_REPLICAS = "min.insync.replicas"
 
 
 class KafkaBroker:
@@ -171,7 +170,6 @@ class KafkaBroker:
         await self._wait_for_partitions(
             topic.name, (lambda found: found == spec.partitions) if created else bool
         )
-        await self._check_replicas(topic.name)
         return created
 
     async def _handle_denied_create(self, name: str, error: KafkaError) -> bool:
@@ -196,21 +194,6 @@ class KafkaBroker:
                 )
             await asyncio.sleep(0.05)
 
-    async def _check_replicas(self, name: str) -> None:
-        """Refuse a topic that Kafka lets nobody write with acks=all. It would refuse each batch, for ever."""
-        with self._run(f"the topic {name} cannot be described", name):
-            found = await topic_metadata(await self._started_admin(), name)
-        wanted = (await self._described_config(name, required=False) or {}).get(_MIN_REPLICAS)
-        partitions = found["partitions"] if found else []
-        replicas = min((len(item["replicas"]) for item in partitions), default=0)
-        if wanted is not None and partitions and replicas < int(wanted):
-            raise BrokerRefused(
-                f"the topic {name} has {replicas} replicas, and its {_MIN_REPLICAS} is {wanted}: Kafka "
-                "refuses all of its documents",
-                hint=f"set KAFKA_REPLICATION_FACTOR to at least {wanted}, or lower {_MIN_REPLICAS} on the "
-                "brokers",
-            )
-
     async def partitions(self, name: str) -> int:
         """The number of partitions; 0 when the topic does not exist."""
         return await self._partitions(self._name(name))
@@ -232,23 +215,17 @@ class KafkaBroker:
         """Partitions and full configuration, or None."""
         full = self._name(name)
         partitions = await self._partitions(full)
-        config = await self._described_config(full, required=True) if partitions else None
-        return None if config is None else TopicSpec(name, partitions, config)
-
-    async def _described_config(self, full: str, *, required: bool) -> dict[str, str] | None:
-        """The settings of a topic; None when it does not exist.
-
-        Also None when this client may not read them, unless they are required.
-        """
+        if not partitions:
+            return None
         with self._run(f"the settings of the topic {full} cannot be described", full, "DescribeConfigs"):
             admin = await self._started_admin()
             responses = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, full)])
             code, message, _kind, _name, entries = responses[0].resources[0]
-            if code == _UNKNOWN_TOPIC or (code in _NOT_ALLOWED and not required):
+            if code == _UNKNOWN_TOPIC:
                 return None
             if code:
                 raise for_code(code)(message)
-        return {entry[0]: entry[1] or "" for entry in entries}
+        return TopicSpec(name, partitions, {entry[0]: entry[1] or "" for entry in entries})
 
     async def delete_topic(self, name: str) -> bool:
         """Delete the topic and wait until no broker lists it. False when it did not exist."""

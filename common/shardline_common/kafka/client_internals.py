@@ -30,16 +30,16 @@ def watch_answers(client: AIOKafkaClient, answers: Answers | None = None) -> Ans
     """
     if answers is None:
         answers = Answers(client._request_timeout_ms)
-    send, ready = client.send, client.ready
+    send, connect = client.send, client._get_conn
 
-    async def watched_ready(node_id: Any, *, group: Any = ConnectionGroup.DEFAULT) -> bool:
-        found: bool = await ready(node_id, group=group)
-        if found:
+    async def watched_connect(node_id: Any, **options: Any) -> Any:
+        connection = await connect(node_id, **options)
+        if connection is not None:
             answers.succeeded("connect", node_id)
         elif (broker := client.cluster.broker_metadata(node_id)) is not None:
             address = f"{broker.host}:{broker.port}"
             answers.failed("connect", node_id, Unreachable(node_id, address))
-        return found
+        return connection
 
     async def watched_send(node_id: Any, request: Any, *, group: Any = ConnectionGroup.DEFAULT) -> Any:
         kind = type(request).__name__.removesuffix("Request")
@@ -53,7 +53,7 @@ def watch_answers(client: AIOKafkaClient, answers: Answers | None = None) -> Ans
         answers.answered(kind, node_id, response)
         return response
 
-    client.ready, client.send = watched_ready, watched_send
+    client._get_conn, client.send = watched_connect, watched_send
     return answers
 
 

@@ -69,16 +69,15 @@ _VERSION = Refusal(
     "upgrade the brokers: docs/kafka.md names the version",
 )
 _TRANSACTIONS = Refusal(
-    "no broker coordinates transactions (CoordinatorNotAvailable): the topic __transaction_state cannot be "
-    "created or written",
-    "set transaction.state.log.replication.factor and transaction.state.log.min.isr on the brokers to at "
-    "most the number of brokers that run",
+    "no broker coordinates transactions (CoordinatorNotAvailable): __transaction_state cannot be created or "
+    "written with the brokers' transaction.state.log.replication.factor and transaction.state.log.min.isr",
+    "set both on the brokers to at most the number of brokers that run",
     permanent=False,
 )
 _GROUPS = Refusal(
-    "no broker coordinates groups (CoordinatorNotAvailable): the topic __consumer_offsets cannot be created "
-    "or written",
-    "set offsets.topic.replication.factor on the brokers to at most the number of brokers that run",
+    "no broker coordinates groups (CoordinatorNotAvailable): __consumer_offsets cannot be created or written "
+    "with the brokers' offsets.topic.replication.factor",
+    "set it on the brokers to at most the number of brokers that run",
     permanent=False,
 )
 _REFUSALS: dict[type[KafkaError], Refusal] = {

@@ -30,7 +30,7 @@ async def open_table_reader(
     # Retention may move the log's start during the read: the rest of the log is the table.
     consumer = make_consumer(operations.options, auto_offset_reset="earliest")
     answers = watch_answers(client_of(consumer))
-    reading = Request(f"the table {topic} cannot be read", Right("topic", topic, "Read"), answers)
+    reading = Request(f"{topic} as a table cannot be read", Right("topic", topic, "Read"), answers)
     watch = ReadWatch(operations, consumer, answers, reading)
     try:
         with operations.waiting(reading), operations.translated(reading):

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 
 from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.runtime.waits import log_wait
 
 
 class SpoolBudget:
@@ -37,11 +38,15 @@ class SpoolBudget:
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((size, future))
         try:
-            await future
+            with log_wait(f"{size} bytes of spool (SHARDLINE_SPOOL_BYTES)", self._reason):
+                await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
                 self.release(size)
             raise
+
+    def _reason(self) -> str:
+        return f"{self._used} of {self._limit} bytes are reserved by open segments"
 
     def release(self, size: int) -> None:
         """Release `size` bytes, and grant waiting reservations."""

@@ -1,0 +1,133 @@
+"""Waits that last are logged, whatever waits: a retried call, a call that hangs, a full semaphore."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+
+import pytest
+
+from shardline_common.errors import BrokerUnavailable, StoreUnavailable
+from shardline_common.job.state import JobState, PartitionState, State
+from shardline_common.memory.broker import MemoryBroker
+from shardline_common.memory.store import MemoryStore
+from shardline_common.runtime.retry import longest_failing, retry_forever
+from shardline_common.runtime.waits import LoggedSemaphore, log_wait
+from shardline_producer.backlog import Backlog
+from tests.make import job
+from tests.simulation.loop import SimClock, simulate
+
+CLOCK = SimClock()
+
+
+def lines(caplog: pytest.LogCaptureFixture, main: Callable[[], Coroutine[None, None, None]]) -> list[str]:
+    """The warnings of `main`, which runs in virtual time."""
+
+    async def run(_: random.Random) -> None:
+        await main()
+
+    caplog.set_level(logging.WARNING)
+    simulate(1, run)
+    return [record.getMessage() for record in caplog.records]
+
+
+async def failing_until(seconds: float, say: Callable[[], str]) -> None:
+    if CLOCK.monotonic() < seconds:
+        raise BrokerUnavailable(say(), hint="set it")
+
+
+def test_a_call_that_fails_is_logged_every_thirty_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        await retry_forever(lambda: failing_until(100, lambda: "refused"), CLOCK, "commit")
+        assert longest_failing(CLOCK) is None
+
+    found = lines(caplog, main)
+    assert found[0].startswith("commit: refused; set it; trying again in")
+    assert found[1:] == [f"waiting for commit, for {n} s now: refused; set it" for n in (30, 60, 90)]
+
+
+def test_a_new_reason_is_logged_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        def say() -> str:
+            return "first" if CLOCK.monotonic() < 10 else "second"
+
+        await retry_forever(lambda: failing_until(25, say), CLOCK, "commit", cap=2.0)
+
+    assert [line.split(";")[0] for line in lines(caplog, main)] == ["commit: first", "commit: second"]
+
+
+def test_a_call_that_hangs_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        await retry_forever(lambda: CLOCK.sleep(70), CLOCK, "join the group")
+
+    assert lines(caplog, main) == [f"waiting for join the group, for {n} s now" for n in (30, 60)]
+
+
+def test_the_longest_failing_call_has_its_reason() -> None:
+    async def main(_: random.Random) -> None:
+        calls: list[Awaitable[None]] = [
+            retry_forever(lambda: failing_until(50, lambda: "old"), CLOCK, "one"),
+            retry_forever(lambda: failing_later(20, 50), CLOCK, "other"),
+        ]
+        tasks = [asyncio.ensure_future(call) for call in calls]
+        await CLOCK.sleep(40)
+        found = longest_failing(CLOCK)
+        assert found is not None
+        assert (found.what, found.reason, round(found.seconds)) == ("one", "old; set it", 40)
+        await asyncio.gather(*tasks)
+        assert longest_failing(CLOCK) is None
+
+    simulate(1, main)
+
+
+async def failing_later(first: float, until: float) -> None:
+    await CLOCK.sleep(first)
+    if CLOCK.monotonic() < until:
+        raise StoreUnavailable("new")
+
+
+def test_the_wait_for_a_permit_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        slots = LoggedSemaphore(1, "a slot")
+
+        async def work(seconds: float) -> None:
+            async with slots:
+                await CLOCK.sleep(seconds)
+
+        await asyncio.gather(work(40), work(40))
+
+    assert lines(caplog, main) == ["waiting for a slot, for 30 s now"]
+
+
+def test_a_wait_that_ends_or_is_cancelled_is_not_logged_later(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        with log_wait("one"):
+            await CLOCK.sleep(29)
+        await asyncio.wait_for(hang(), 29)
+        await CLOCK.sleep(60)
+
+    async def hang() -> None:
+        with suppress(asyncio.CancelledError), log_wait("other"):
+            await asyncio.Event().wait()
+
+    assert lines(caplog, main) == []
+
+
+def test_a_job_without_workers_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        spec = job(job_id="alone", partitions=1)
+        state = JobState(spec, State.RUNNING, partitions=[PartitionState(sequence=7, bytes=100)])
+        backlog = Backlog(MemoryBroker(), MemoryStore(), state, 1)
+        for _ in range(95):
+            await backlog.refresh()
+            await CLOCK.sleep(1)
+        # As if a worker had written them all.
+        state.partitions = [PartitionState()]
+        for _ in range(60):
+            await backlog.refresh()
+            await CLOCK.sleep(1)
+
+    told = "7 messages of dataset.job.alone.1 are in no segment; is a worker running?"
+    found = lines(caplog, main)
+    assert found == [f"no new segment for {n} s: {told}" for n in (30, 60, 90)]
