@@ -17,7 +17,7 @@ from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.telemetry.logs import log_context, log_fields
 from shardline_consumer.commit import SegmentSink
-from shardline_consumer.partition import ChainAdvanced, PartitionProcessor, PartitionRevoked
+from shardline_consumer.partition import ChainAdvanced, PartitionProcessor, PartitionRevoked, SpoolYielded
 from shardline_consumer.segment import SequencedDeadLetter
 
 _log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class AttemptConsumer:
                 try:
                     await processor.run()
                 except BaseExceptionGroup as group:
-                    if group.split((PartitionRevoked, ChainAdvanced))[1] is not None:
+                    if group.split((PartitionRevoked, ChainAdvanced, SpoolYielded))[1] is not None:
                         raise
 
     def _is_current(self, epoch: int) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
@@ -18,6 +19,8 @@ from shardline_consumer.commit import SegmentSink
 from shardline_consumer.filters.clara import Judge
 from shardline_consumer.segment import OpenSegment, SequencedDeadLetter
 
+_IDLE_SECONDS = 5.0
+
 
 class PartitionRevoked(Exception):
     """The partition was revoked; the open segment is discarded."""
@@ -25,6 +28,10 @@ class PartitionRevoked(Exception):
 
 class ChainAdvanced(Exception):
     """The chain has records that this processor did not create: start again at the end of the chain."""
+
+
+class SpoolYielded(Exception):
+    """An idle open segment was discarded, because another one waits for spool: run a new processor."""
 
 
 class PartitionListener(Protocol):
@@ -102,7 +109,7 @@ class PartitionProcessor:
             JobFailed: the attempt cannot continue.
             SpoolError, UsageError: this worker cannot continue.
             PartitionRevoked: the assignment has ended.
-            ChainAdvanced: run a new processor.
+            ChainAdvanced, SpoolYielded: run a new processor.
         """
         try:
             head = await self._read_head()
@@ -150,10 +157,20 @@ class PartitionProcessor:
 
     async def _fill_segments(self) -> None:
         while True:
-            records: Sequence[Record] = await self._inbox.get()
+            records = await self._next_records()
             self._listener.records_wanted()
             while records and self._segment is not None:
                 records = await self._take(self._segment, records)
+
+    async def _next_records(self) -> Sequence[Record]:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_IDLE_SECONDS):
+                    return await self._inbox.get()
+            # A segment that gets no more records keeps its spool until the end marker. If another partition
+            # waits for that spool, its messages fill the topic, the producer waits, and no marker comes.
+            if self._context.budget.contended and self._reserved == {self._segment}:
+                raise SpoolYielded
 
     async def _take(self, segment: OpenSegment, records: Sequence[Record]) -> Sequence[Record]:
         """Add records to the segment. Returns the records that it did not use."""

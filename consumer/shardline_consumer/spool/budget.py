@@ -20,6 +20,11 @@ class SpoolBudget:
         """The reserved bytes."""
         return self._used
 
+    @property
+    def contended(self) -> bool:
+        """Whether a reservation is waiting."""
+        return any(not future.done() for _, future in self._waiting)
+
     async def reserve(self, size: int) -> None:
         """Wait until `size` bytes are free, and reserve them.
 
