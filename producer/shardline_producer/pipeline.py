@@ -56,6 +56,8 @@ class Pipeline:
             JobFailed: the source failed, or there are more dead letters than the job allows.
             SourceUnavailable, BrokerUnavailable: start again from the last checkpoint.
         """
+        # A producer that was killed behind the commit of a batch has not checked it, and none may follow.
+        self._check_dead_letters("")
         batches: asyncio.Queue[list[SourceItem] | None] = asyncio.Queue(maxsize=_READ_AHEAD)
         with leaf_errors():
             async with asyncio.TaskGroup() as tasks:
@@ -101,8 +103,7 @@ class Pipeline:
 
     async def _send(self, batch: list[SourceItem]) -> None:
         """Send one batch: 1. encode, 2. update the state, 3. commit, 4. check the number of dead letters."""
-        state, allowed = self._state, self._state.spec.quality.max_dead_letters
-        dead_before = state.dead
+        state, dead_before = self._state, self._state.dead
         # 1. On a thread, because rendering a batch would block the event loop.
         encoded = await run_in_thread(partial(self._encoder.encode, batch))
         # 2. The checkpoint in the same transaction covers the batch.
@@ -114,10 +115,14 @@ class Pipeline:
         sent, dead = len(encoded.messages), state.dead - dead_before
         self._context.metrics.produced(state.spec.job_id, sent, dropped=encoded.dropped, dead=dead)
         # 4.
-        if allowed is not None and state.dead > allowed:
+        self._check_dead_letters(encoded.last_dead_letter)
+
+    def _check_dead_letters(self, last: str) -> None:
+        dead, allowed = self._state.dead, self._state.spec.quality.max_dead_letters
+        if allowed is not None and dead > allowed:
             raise JobFailed(
                 FailureCode.TOO_MANY_DEAD_LETTERS,
-                f"{state.dead} dead letters, the job allows {allowed}; the last: {encoded.last_dead_letter}",
+                f"{dead} dead letters, the job allows {allowed}" + (f"; the last: {last}" if last else ""),
                 hint="see `shardline dead-letters list`; fix the source or raise quality.max_dead_letters",
             )
 

@@ -101,7 +101,7 @@ class RunnerHarness:
                 raise ObjectExists(f"{key} exists")
 
         self.broker, self.store, self.metrics = PausableBroker(), MemoryStore(fault), Metrics()
-        source = EndlessSource(documents(3, 1), random.Random(1))
+        source = EndlessSource(documents(3), random.Random(1))
         self.context = ProducerContext(
             self.broker,
             self.store,
