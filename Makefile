@@ -64,8 +64,9 @@ faults: install ## Only the tests that kill, stop and starve processes
 soak: install ## An hour of jobs under random faults; every figure must stay flat
 	$(RUN)/python -m tests.faults.soak --minutes 60
 
-simulate: install ## Thousands of schedules in one process, each a function of its seed
+simulate: install ## Thousands of schedules, each a function of its seed; how soon planted bugs are caught
 	$(RUN)/python -m tests.simulation --schedules 2000
+	$(RUN)/python -m tests.simulation --mutants --schedules 200
 
 demo: install ## A sample of 20,000 documents becomes a verified dataset
 	$(RUN)/python -m tools.demo $(DEMO)

@@ -1,4 +1,4 @@
-"""`python -m tests.simulation`: many schedules, one seed, or how often each planted bug is caught."""
+"""`python -m tests.simulation`: many schedules, one seed, or how soon each planted bug is caught."""
 
 import argparse
 import time
@@ -6,8 +6,9 @@ from functools import partial
 
 from rich.console import Console
 
-from tests.simulation.campaign import run_many, sums
-from tests.simulation.mutants import CAUGHT, HARMLESS
+from tests.simulation.campaign import catch_all, run_many, sums
+from tests.simulation.mutants import CAUGHT_BY_TEST
+from tests.simulation.scenario import scenario
 
 say = partial(Console(soft_wrap=True).print, markup=False, highlight=False)
 
@@ -19,28 +20,35 @@ def main() -> None:
     parser.add_argument("--schedules", type=int, default=1000, help="how many seeds")
     parser.add_argument("--trace", action="store_true", help="print what identifies a schedule")
     parser.add_argument(
-        "--mutants", action="store_true", help="plant each bug, and count the schedules that catch it"
+        "--mutants", action="store_true", help="plant each bug, and print how many schedules catch it"
     )
     options = parser.parse_args()
-    seeds = range(options.first, options.first + options.schedules)
-    for mutant in [*CAUGHT, *HARMLESS] if options.mutants else [""]:
-        _report(seeds, mutant, trace=options.trace)
+    if options.mutants:
+        _print_mutants(options.schedules)
+    else:
+        _run(range(options.first, options.first + options.schedules), trace=options.trace)
 
 
-def _report(seeds: range, mutant: str, *, trace: bool) -> None:
+def _print_mutants(most: int) -> None:
+    say("| planted bug | schedules until caught | by |\n|---|---|---|")
+    for name, schedules, problem in catch_all(most):
+        say(f"| {name} | {schedules or f'none of {most}'} | {problem[:160]} |")
+    for name, (_, test) in CAUGHT_BY_TEST.items():
+        say(f"| {name} | by a test | {test} |")
+
+
+def _run(seeds: range, *, trace: bool) -> None:
     started = time.monotonic()
-    verdicts = list(run_many(seeds, mutant))
+    verdicts = list(run_many(seeds))
     seconds = time.monotonic() - started
     broken = [verdict for verdict in verdicts if verdict.problems]
     say(
-        f"{mutant or 'as it is'}: {len(broken)} of {len(seeds)} schedules break a guarantee; "
-        f"{60 * len(seeds) / seconds:.0f} schedules a minute, {sum(v.seconds for v in verdicts):.0f} "
-        f"virtual seconds"
+        f"{len(broken)} of {len(seeds)} schedules break a guarantee; {60 * len(seeds) / seconds:.0f} "
+        f"schedules a minute, {sum(verdict.seconds for verdict in verdicts):.0f} virtual seconds"
     )
-    for verdict in broken[: 1 if mutant else 10]:
-        say(f"  seed {verdict.seed}: {verdict.problems[0][:300]}")
-    if not mutant:
-        say("  " + ", ".join(f"{count} {what}" for what, count in sorted(sums(verdicts).items())))
+    for verdict in broken[:10]:
+        say(f"  seed {verdict.seed}: {verdict.problems[0][:300]}\n    its job: {scenario(verdict.seed).spec}")
+    say("  " + ", ".join(f"{count} {what}" for what, count in sorted(sums(verdicts).items())))
     if trace:
         for verdict in verdicts:
             say(f"  seed {verdict.seed}: trace {verdict.trace}")

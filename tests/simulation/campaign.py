@@ -4,38 +4,47 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
 from functools import partial
 from multiprocessing import get_context
 
 from tests.simulation.mutants import CAUGHT, HARMLESS, planted
-from tests.simulation.schedule import Verdict, run_schedule, undisturbed
+from tests.simulation.schedule import Verdict, run_schedule
 
 _CHUNK = 25
 
 
-def run_many(seeds: Sequence[int], mutant: str = "") -> Iterator[Verdict]:
-    """The verdicts of schedules, in the order of their seeds, with a bug planted or without."""
+def run_many(seeds: Sequence[int]) -> Iterator[Verdict]:
+    """The verdicts of schedules, in the order of their seeds."""
     chunks = [seeds[start : start + _CHUNK] for start in range(0, len(seeds), _CHUNK)]
-    digest = undisturbed()
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-        for verdicts in pool.map(partial(_run_chunk, digest, mutant), chunks):
+    with _processes() as pool:
+        for verdicts in pool.map(_run_chunk, chunks):
             yield from verdicts
 
 
-def _run_chunk(digest: str, mutant: str, seeds: Sequence[int]) -> list[Verdict]:
-    with planted((CAUGHT | HARMLESS)[mutant]) if mutant else nullcontext():
-        return [run_schedule(seed, digest) for seed in seeds]
+def _run_chunk(seeds: Sequence[int]) -> list[Verdict]:
+    return [run_schedule(seed) for seed in seeds]
+
+
+def catch_all(most: int) -> Iterator[tuple[str, int, str]]:
+    """Plant each bug in turn: its name, and the result of `first_caught`."""
+    with _processes() as pool:
+        for name, (schedules, problem) in zip(
+            CAUGHT, pool.map(partial(first_caught, most=most), CAUGHT), strict=True
+        ):
+            yield name, schedules, problem
 
 
 def first_caught(mutant: str, most: int) -> tuple[int, str]:
     """How many schedules it takes to catch a bug, and by what; (0, "") when `most` do not."""
-    digest = undisturbed()
     with planted((CAUGHT | HARMLESS)[mutant]):
         for seed in range(1, most + 1):
-            if problems := run_schedule(seed, digest).problems:
+            if problems := run_schedule(seed).problems:
                 return seed, problems[0]
     return 0, ""
+
+
+def _processes() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
 
 
 def sums(verdicts: Sequence[Verdict]) -> Counter[str]:

@@ -22,6 +22,7 @@ from shardline_producer.attempt import AttemptRun
 from shardline_producer.backlog import Backlog
 from shardline_producer.encoder import Encoder
 from shardline_producer.pipeline import Pipeline
+from tests.simulation import content_mutants as content
 from tests.simulation.group import Group, Reader
 from tests.simulation.ports import NetTransaction
 from tests.simulation.world import Process
@@ -207,8 +208,34 @@ CAUGHT: dict[str, Mutant] = {
     "one's own object is taken for another's": _lost_answer_is_a_failure,
     "the finish does not wait": _unproven_finish,
     "no epochs": _no_epoch,
+    "handled requests are not saved": content.request_offset_not_saved,
+    "dead letters are lost": content.dead_letters_lost,
+    "the producer never waits for room": content.no_wait_for_room,
+    "scanned bytes are checked once a fetch": content.scanned_bound_once_a_fetch,
+    "the record limit is ignored": content.record_bound_ignored,
+    "a tail without rows is not committed": content.tail_without_rows,
+    "a dead letter does not move the position": content.dead_letter_without_position,
+    "the spool is reused after a rebalance": content.spool_reused,
+    "an idle segment keeps its spool": content.spool_never_yielded,
+    "second documents of an id are dropped": content.doubles_dropped,
+    "rejections are kept beside rows only": content.rejections_without_rows_lost,
+    "a retry starts at the furthest chain": content.furthest_chain,
+    "verdicts are cached without the relevance": content.verdicts_by_length,
+    "the split ignores the group": content.group_ignored,
 }
 """Each of these breaks a guarantee in some schedules."""
+
+CAUGHT_BY_TEST: dict[str, tuple[Mutant, str]] = {
+    "trimming by an earlier attempt's offsets": (
+        content.trim_by_earlier_attempt,
+        "test_offsets_of_an_earlier_attempt_trim_nothing",
+    ),
+    "a standing chain record with other content is accepted": (
+        content.standing_record_accepted,
+        "test_a_standing_chain_record_with_other_content_is_refused",
+    ),
+}
+"""Schedules meet these rarely or never: a test of tests/unit/test_planted_bugs.py plants each."""
 
 HARMLESS: dict[str, Mutant] = {
     "events and letters twice": _answers_believed,

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 import orjson
 
-from shardline_common.errors import BrokerUnavailable, ServiceUnavailable, StoreUnavailable
+from shardline_common.errors import BrokerUnavailable, ServiceUnavailable, StoreUnavailable, TopicMissing
+from shardline_common.job.names import CHECKPOINTS
 from shardline_common.ports.broker import (
     GroupListener,
     GroupReader,
@@ -21,7 +22,7 @@ from shardline_common.ports.broker import (
 )
 from shardline_common.ports.store import ObjectInfo
 from tests.simulation.group import Group, Reader
-from tests.simulation.world import Process
+from tests.simulation.world import Process, World
 
 
 class NetStore:
@@ -205,8 +206,21 @@ class NetWriter:
         async with self._inner.transaction() as inner:
             for topic, messages in transaction.writes:
                 await inner.send(topic, messages)
+        world = self._process.world
         for topic, messages in transaction.writes:
-            self._process.world.watch_sequences(topic, messages)
+            world.watch_messages(topic, messages)
+            if topic == CHECKPOINTS:
+                world.watch_checkpoint(orjson.loads(messages[-1].value or b"{}"))
+            else:
+                _add_markers(world, topic, messages)
+
+
+def _add_markers(world: World, topic: str, messages: Sequence[Message]) -> None:
+    # As on Kafka, the marker of a commit takes an offset that no reader sees.
+    with suppress(TopicMissing):
+        logs = world.broker.topic(topic).logs
+        for number in {message.partition or 0 for message in messages}:
+            logs[number].end += 1
 
 
 class NetTransaction:

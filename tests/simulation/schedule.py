@@ -2,25 +2,21 @@
 
 import asyncio
 import logging
-import random
 import tempfile
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-
-import orjson
+from unittest.mock import patch
 
 import shardline_common
 import shardline_consumer
 import shardline_producer
-from shardline_common.dataset.verify import Verifier
-from shardline_common.job.names import CHECKPOINTS, JOBS, Layout, parse_attempt_topic
+from shardline_common.job.names import CHECKPOINTS, JOBS, parse_attempt_topic
+from shardline_common.job.segment_limits import SegmentLimits, max_spool_bytes
 from shardline_common.job.spec import JobSpec, Request
-from shardline_common.job.state import JobState, latest_states
-from shardline_common.memory.store import MemoryStore
+from shardline_common.job.state import JobState, State, latest_states
 from shardline_common.ports.broker import Message
 from shardline_common.telemetry.metrics import Metrics
 from shardline_consumer.context import WorkerContext
@@ -28,15 +24,14 @@ from shardline_consumer.spool.budget import SpoolBudget
 from shardline_consumer.worker import Worker
 from shardline_producer.context import Pace, ProducerContext, ProducerPolicy
 from shardline_producer.coordinator import JobCoordinator
-from shardline_producer.sources.source import Document, SourceItem
 from shardline_producer.topics import ensure_system_topics
+from tests.simulation.judge import Judge
 from tests.simulation.loop import Deadlock, SimClock, simulate
 from tests.simulation.ports import NetBroker, NetReceiver, NetStore
-from tests.simulation.simulated_source import MemorySource, documents, simulated_job
+from tests.simulation.scenario import scenario
+from tests.simulation.simulated_source import FaultySource
 from tests.simulation.world import Harm, Process, World
 
-CONTENTS = 7
-DOCUMENTS = 60
 _DEADLINE = 600.0
 _TROUBLE = 12.0
 _SWEPT = 12.0
@@ -49,6 +44,7 @@ class Verdict:
 
     seed: int
     problems: list[str] = field(default_factory=list)
+    state: str = ""
     digest: str = ""
     counts: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
@@ -58,10 +54,9 @@ class Verdict:
 class Processes:
     """The processes of a schedule."""
 
-    def __init__(self, world: World, items: list[SourceItem], spool: Path, *, notifying: bool) -> None:
+    def __init__(self, world: World, spool: Path, *, notifying: bool) -> None:
         self.world = world
         self.notifying = notifying
-        self._items = items
         self._spool = spool
         self._clock = SimClock()
         self.processes: list[Process] = []
@@ -96,7 +91,7 @@ class Processes:
             sweep_seconds=4.0,
             pace=Pace(self.world.dice.choice((0.0, 15.0, 6.0))),
         )
-        source = MemorySource(self._items, self.world.dice)
+        source = FaultySource(self.world)
         slots = asyncio.Semaphore(2)
         return JobCoordinator(
             ProducerContext(
@@ -114,7 +109,8 @@ class Processes:
     def _worker(self, process: Process) -> Worker:
         folder = self._spool / process.name
         folder.mkdir()
-        budget = SpoolBudget(self.world.dice.choice((16_000, 1 << 20)))
+        segment = max_spool_bytes(self.world.scenario.spec)
+        budget = SpoolBudget(segment * self.world.dice.choice((1, 3, 100)))
         return Worker(
             WorkerContext(
                 broker=NetBroker(process),
@@ -151,6 +147,7 @@ class FaultInjector:
             (partial(self._cast.start, "worker"), 2),
             (partial(self._ask, "cancel"), 1),
             (partial(self._ask, "retry"), 1),
+            (self._restart, 2),
         )
         while self._world.now < _TROUBLE:
             await asyncio.sleep(dice.expovariate(1.2))
@@ -175,6 +172,10 @@ class FaultInjector:
         self._world.count(f"outage {server}")
         self._world.down_until[server] = self._world.now + self._world.dice.uniform(0.1, 4.0)
 
+    def _restart(self) -> None:
+        self._ask("cancel")
+        asyncio.get_running_loop().call_later(self._world.dice.uniform(0.0, 3.0), self._ask, "retry")
+
     def _ask(self, action: str) -> None:
         self._world.count(action)
         request = Request.model_validate({"job_id": self._spec.job_id, "action": action})
@@ -182,16 +183,21 @@ class FaultInjector:
         self._world.broker.commit([(JOBS, [message])])
 
 
-def run_schedule(seed: int, expected: str, *, calm: bool = False, notifying: bool = False) -> Verdict:
-    """Run the schedule of a seed and judge it; `expected` is the undisturbed digest.
+def run_schedule(seed: int, *, calm: bool = False, notifying: bool = False) -> Verdict:
+    """Run the schedule of a seed and judge it.
 
-    `notifying`: with a webhook, which makes it another schedule.
+    `calm`: without faults. `notifying`: with a webhook, which makes it another schedule.
     """
-    with tempfile.TemporaryDirectory(prefix="sim-", dir=_memory_folder()) as spool, logged_errors() as logged:
+    content = scenario(seed)
+    with (
+        tempfile.TemporaryDirectory(prefix="sim-", dir=_memory_folder()) as spool,
+        patch.object(SegmentLimits, "of", content.limits),
+        logged_errors() as logged,
+    ):
         verdict = Verdict(seed)
         try:
             cast = partial(Processes, spool=Path(spool), notifying=notifying)
-            simulate(seed, lambda dice: _play(dice, verdict, cast, expected, calm=calm))
+            simulate(seed, lambda dice: _play(World(dice, content), verdict, cast, calm=calm))
         except Deadlock:
             verdict.problems.append("deadlock: nothing can happen any more")
         verdict.problems += [text for text in logged if "a bug in Shardline" in text]
@@ -199,20 +205,13 @@ def run_schedule(seed: int, expected: str, *, calm: bool = False, notifying: boo
 
 
 async def _play(
-    dice: random.Random,
-    verdict: Verdict,
-    start_processes: Callable[..., Processes],
-    expected: str,
-    *,
-    calm: bool,
+    world: World, verdict: Verdict, start_processes: Callable[[World], Processes], *, calm: bool
 ) -> None:
-    items = documents(DOCUMENTS, CONTENTS)
-    spec = simulated_job()
-    world = World(dice)
+    dice, spec = world.dice, world.scenario.spec
     if not calm:
         world.harm = Harm(*(dice.choice((0.0, 0.01, 0.05, 0.15)) for _ in range(3)))
     await ensure_system_topics(world.broker, 2)
-    cast = start_processes(world, items)
+    cast = start_processes(world)
     for kind in ("producer", "worker", *dice.choices(("producer", "worker"), (1, 3), k=dice.randint(0, 2))):
         cast.start(kind)
     await world.broker.publish(JOBS, [Message(spec.job_id.encode(), spec.body())])
@@ -220,17 +219,22 @@ async def _play(
         await FaultInjector(cast, spec).make()
     try:
         async with asyncio.timeout(_DEADLINE):
-            state = await _ended(world, spec)
+            state = await _ended(world)
     except TimeoutError:
         world.problems.append(f"not done after {world.now:.0f} s: {_states(world)}")
     else:
-        await _judge(world, state, items, expected, verdict)
+        verdict.state = state.state.value
+        verdict.digest = await Judge(world, state).run()
+        left = [name for name in await world.broker.topics() if parse_attempt_topic(name)]
+        if left:
+            world.problems.append(f"topics left over: {left}")
         if cast.notifying:
-            _judge_notifications(world, _states(world)[spec.job_id])
+            _judge_notifications(world, state)
     for process in cast.processes:
         process.end()
     verdict.problems += world.problems
-    verdict.counts, verdict.seconds, verdict.trace = world.counts, world.now, world.trace
+    verdict.counts = {**world.counts, **world.scenario.features(), verdict.state: 1}
+    verdict.seconds, verdict.trace = world.now, world.trace
 
 
 def _states(world: World) -> dict[str, JobState]:
@@ -238,40 +242,28 @@ def _states(world: World) -> dict[str, JobState]:
     return latest_states(records)
 
 
-async def _ended(world: World, spec: JobSpec) -> JobState:
-    """The job's state once its topic is gone; a cancelled one is retried."""
-    asked = 0
+async def _ended(world: World) -> JobState:
+    """The job's last state, once it has lasted for so long that late topics are swept.
+
+    Cancelled attempts are retried unless they are to stay so, and the first one that failed, if it had to.
+    """
+    content, asked, since = world.scenario, 0, 0.0
+    reached: tuple[int, State] | None = None
+    retried = {State.CANCELLED: not content.stays_cancelled, State.FAILED: content.overflows}
     while True:
-        state = _states(world).get(spec.job_id)
-        if state is not None and state.topic_removed:
-            if state.state.value != "cancelled":
-                return state
-            if asked < state.attempt:
-                asked = state.attempt
-                request = Request(job_id=spec.job_id, action="retry")
-                await world.broker.publish(JOBS, [Message(spec.job_id.encode(), request.body())])
         await asyncio.sleep(0.5)
-
-
-async def _judge(
-    world: World, state: JobState, items: list[SourceItem], expected: str, verdict: Verdict
-) -> None:
-    if state.state.value != "completed":
-        world.problems.append(f"{state.state}: {state.code}: {state.message}")
-        return
-    store = MemoryStore.copy_of(world.store)
-    layout = Layout.of(state.spec)
-    report = await Verifier(store, layout.root).run()
-    world.problems += report.problems
-    verdict.digest = report.digest
-    if expected and report.digest != expected:
-        world.problems.append(f"the digest is {report.digest}, undisturbed it is {expected}")
-    await _count_ids(store, layout, items, world.problems)
-    # Topics that were created late are swept.
-    await asyncio.sleep(_SWEPT)
-    left = [name for name in await world.broker.topics() if parse_attempt_topic(name)]
-    if left:
-        world.problems.append(f"topics left over: {left}")
+        state = _states(world).get(content.spec.job_id)
+        if state is None or not state.topic_removed:
+            continue
+        if reached != (state.attempt, state.state):
+            reached, since = (state.attempt, state.state), world.now
+            if retried.get(state.state):
+                retried[State.FAILED] &= state.state is not State.FAILED
+                asked = state.attempt
+                request = Request(job_id=state.spec.job_id, action="retry")
+                await world.broker.publish(JOBS, [Message(state.spec.job_id.encode(), request.body())])
+        elif state.attempt > asked and world.now - since >= _SWEPT:
+            return state
 
 
 def _judge_notifications(world: World, state: JobState) -> None:
@@ -282,37 +274,6 @@ def _judge_notifications(world: World, state: JobState) -> None:
         world.problems.append(f"delivered were {sorted(world.delivered)}, not {sorted(wanted)}")
     if state.pending_notifications:
         world.problems.append(f"still pending: {state.pending_notifications}")
-
-
-async def _count_ids(
-    store: MemoryStore, layout: Layout, items: list[SourceItem], problems: list[str]
-) -> None:
-    found: Counter[str] = Counter()
-    for folder in ("data/", "rejected/"):
-        async for info in store.list(layout.root + folder):
-            found.update(
-                orjson.loads(line)["document_id"] for line in (await store.get(info.key)).splitlines()
-            )
-    wanted = Counter(item.content.id for item in items if isinstance(item.content, Document))
-    extra = found - wanted
-    # The large documents are dead letters, counted by the chain and the digest.
-    missing = {key for key in wanted - found if len(_text(items, key)) <= 1000}
-    if extra or missing:
-        problems.append(f"ids: {dict(extra)} too many, {sorted(missing)} missing")
-
-
-def _text(items: list[SourceItem], key: str) -> str:
-    return next(
-        item.content.text for item in items if isinstance(item.content, Document) and item.content.id == key
-    )
-
-
-def undisturbed() -> str:
-    """The digest of a schedule in which nothing goes wrong."""
-    verdict = run_schedule(0, "", calm=True)
-    if verdict.problems or not verdict.digest:
-        raise AssertionError(verdict)
-    return verdict.digest
 
 
 def _memory_folder() -> str | None:

@@ -12,7 +12,8 @@ import pytest
 from shardline_producer.notifications.outbox import NotificationOutbox
 from tests.simulation.campaign import first_caught, run_many, sums
 from tests.simulation.mutants import CAUGHT, HARMLESS
-from tests.simulation.schedule import logged_errors, run_schedule, undisturbed
+from tests.simulation.scenario import scenario
+from tests.simulation.schedule import logged_errors, run_schedule
 
 NOTIFIED = 30
 SCHEDULES = int(os.environ.get("SHARDLINE_SIMULATION_SCHEDULES", "1000"))
@@ -26,11 +27,25 @@ def test_every_schedule_keeps_the_guarantees() -> None:
     happened = sums(verdicts)
     for what in ("kill", "end", "stop", "lost store", "lost broker", "outage store", "cancel", "retry"):
         assert happened[what] > SCHEDULES // 10, happened
+    for what in (
+        *("cut by rows", "cut by scanned bytes", "cut by records", "tail without rows", "dead letter last"),
+        *("dead letters", "doubles", "huge", "empty partition", "topic half full", "compressed"),
+    ):
+        assert happened[what] > SCHEDULES // 20, happened
+    for what in ("empty source", "too many dead letters", "completed", "failed", "cancelled"):
+        assert happened[what] > SCHEDULES // 100, happened
+
+
+def test_a_calm_schedule_makes_the_expected_dataset() -> None:
+    for seed in range(1, 41):
+        verdict = run_schedule(seed, calm=True)
+        assert not verdict.problems, verdict
+        expected = scenario(seed)
+        assert verdict.digest == ("" if expected.overflows else expected.expected.digest)
 
 
 def test_a_seed_determines_its_schedule() -> None:
-    digest = undisturbed()
-    here = [run_schedule(seed, digest) for seed in (3, 4, 3)]
+    here = [run_schedule(seed) for seed in (3, 4, 3)]
     assert here[0] == here[2]
     assert here[0].trace != here[1].trace
     # Another process with other hashes of text replays it exactly.
@@ -42,8 +57,7 @@ def test_a_seed_determines_its_schedule() -> None:
 
 
 def test_every_end_is_notified_in_every_schedule() -> None:
-    digest = undisturbed()
-    verdicts = [run_schedule(seed, digest, notifying=True) for seed in range(1, NOTIFIED + 1)]
+    verdicts = [run_schedule(seed, notifying=True) for seed in range(1, NOTIFIED + 1)]
     assert {verdict.seed: verdict.problems for verdict in verdicts if verdict.problems} == {}
     happened = sums(verdicts)
     # Attempts that were cancelled are among them, and producers died on the way.
@@ -52,9 +66,8 @@ def test_every_end_is_notified_in_every_schedule() -> None:
 
 
 def test_a_notification_counted_too_early_is_detected() -> None:
-    digest = undisturbed()
     with patch.object(NotificationOutbox, "delivered", property(lambda self: frozenset(self._tasks))):
-        verdicts = (run_schedule(seed, digest, notifying=True) for seed in range(1, 200))
+        verdicts = (run_schedule(seed, notifying=True) for seed in range(1, 200))
         assert any("delivered were" in problem for verdict in verdicts for problem in verdict.problems)
 
 
@@ -72,7 +85,7 @@ def test_the_oracle_collects_logged_errors_only() -> None:
 
 @pytest.mark.parametrize("name", CAUGHT)
 def test_a_planted_bug_is_caught(name: str, record_property: Callable[[str, object], None]) -> None:
-    schedules, problem = first_caught(name, 600)
+    schedules, problem = first_caught(name, 200)
     record_property(f"caught by schedule {schedules}", problem)
     assert schedules, f"{name} was not caught"
 

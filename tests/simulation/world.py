@@ -2,16 +2,20 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+import orjson
 
 from shardline_common.errors import ServiceUnavailable
 from shardline_common.job.messages import END, decode_kind_and_sequence
 from shardline_common.job.names import parse_attempt_topic
+from shardline_common.job.state import RETRIABLE
 from shardline_common.memory.broker import MemoryBroker
 from shardline_common.memory.store import MemoryStore
 from shardline_common.ports.broker import Message
+from tests.simulation.scenario import Scenario
 
 T = TypeVar("T")
 SESSION = 3.0
@@ -32,6 +36,7 @@ class World:
     """The state outside of the processes. `trace` is a running digest of all events, to compare two runs."""
 
     dice: random.Random
+    scenario: Scenario
     harm: Harm = field(default_factory=Harm)
     broker: MemoryBroker = field(default_factory=MemoryBroker)
     store: MemoryStore = field(default_factory=MemoryStore)
@@ -45,7 +50,9 @@ class World:
     trace: int = 0
     _given: int = 0
     _objects: dict[str, bytes] = field(default_factory=dict)
-    _due: dict[str, int] = field(default_factory=dict)
+    _due: dict[tuple[str, int], int] = field(default_factory=dict)
+    _chained: dict[int, int] = field(default_factory=dict)
+    _checkpoint: tuple[int, str, int] = (1, "queued", -1)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property
@@ -66,21 +73,50 @@ class World:
         self.trace = hash((self.trace, sum(what.encode()), int(self.now * 1e6)))
 
     def watch_object(self, key: str, data: bytes) -> None:
-        """Check that an object is never replaced."""
+        """Check that an object is never replaced, and follow the chains."""
         if self._objects.setdefault(key, data) != data:
             self.problems.append(f"{key} was replaced by other bytes")
+        if "/_state/chain/" in key:
+            record = orjson.loads(data)
+            self._chained[record["partition"]] = record["next"]
 
-    def watch_sequences(self, topic: str, messages: Sequence[Message]) -> None:
-        """Check that the sequences of a partition of an attempt's topic increase by one."""
+    def watch_messages(self, topic: str, messages: Sequence[Message]) -> None:
+        """Check that the sequences of a partition of an attempt's topic increase by one, and its bound."""
         if parse_attempt_topic(topic) is None:
             return
+        self._watch_room(topic, messages)
         for message in messages:
-            place = f"{topic}/{message.partition}"
+            place = topic, message.partition or 0
             kind, sequence = decode_kind_and_sequence(message.value or b"")
             due = self._due.get(place, sequence)
             if sequence != due:
-                self.problems.append(f"{place}: sequence {sequence} was sent where {due} was due")
+                self.problems.append(
+                    f"{topic}/{message.partition}: sequence {sequence} was sent where {due} was due"
+                )
             self._due[place] = sequence + (kind != END)
+
+    def _watch_room(self, topic: str, messages: Sequence[Message]) -> None:
+        # The producer has checked the room before it encoded these messages: they do not count.
+        room, waiting = self.scenario.room, 0
+        for number, scanned in enumerate(self.scenario.expected.scanned):
+            sent, chained = self._due.get((topic, number), 0), self._chained.get(number, 0)
+            last = len(scanned) - 1
+            waiting += max(0, scanned[min(sent, last)] - scanned[min(chained, last)])
+        if waiting >= room and decode_kind_and_sequence(messages[0].value or b"")[0] != END:
+            self.problems.append(f"{topic}: more was sent while {waiting} of {room} bytes were in no chain")
+        if waiting >= room // 2:
+            self.count("topic half full")
+
+    def watch_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Check that an ended attempt keeps its end, and that attempts follow each other."""
+        attempt, name, offset = self._checkpoint
+        self._checkpoint = new = (state["attempt"], state["state"], state["request_offset"])
+        if new[0] == attempt and name in (*RETRIABLE, "completed") and new[1] != name:
+            self.problems.append(f"attempt {attempt} was {name}, and became {new[1]}")
+        if new[0] not in (attempt, attempt + 1) or (new[0] > attempt and name not in RETRIABLE):
+            self.problems.append(f"attempt {new[0]} was opened while attempt {attempt} was {name}")
+        if new[2] < offset:
+            self.problems.append(f"the handled requests went back from {offset} to {new[2]}")
 
     def receive(self, message_id: str, body: bytes, *, whole: bool) -> None:
         """Check that deliveries of a notification are equal, and come after the dataset is complete."""

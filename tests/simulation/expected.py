@@ -1,0 +1,237 @@
+"""What a job must make of its documents, recomputed by brute force and without Shardline's own functions."""
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import blake2b, sha256
+from itertools import accumulate
+from typing import Any
+
+from shardline_common.job.spec import JobSpec
+from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
+
+_LENGTHS = ((1000, 0.4), (500, 0.3), (200, 0.2))
+_FACTS = ("title", "domain", "document_type")
+_ORIGINAL = 65_536
+_SCAN_FACTOR = 4
+
+
+@dataclass(slots=True)
+class Entry:
+    """One message of a partition. It has a row, a rejection or a dead letter."""
+
+    key: bytes
+    position: list[Any]
+    scanned: int = 0
+    row: bytes = b""
+    words: int = 0
+    quality: int = 0
+    reason: str = ""
+    rejected: bytes = b""
+    dead: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Segment:
+    """The messages [first, next) of a partition."""
+
+    split: str
+    partition: int
+    first: int
+    entries: list[Entry]
+
+    @property
+    def next(self) -> int:
+        """The sequence behind the last message."""
+        return self.first + len(self.entries)
+
+    @property
+    def rows(self) -> bytes:
+        """The shard, uncompressed."""
+        return b"".join(entry.row for entry in self.entries)
+
+    @property
+    def rejected(self) -> bytes:
+        """The rejected documents, uncompressed."""
+        return b"".join(entry.rejected for entry in self.entries)
+
+    def facts(self) -> dict[str, Any]:
+        """What its chain record says about it."""
+        entries = self.entries
+        return {
+            "split": self.split,
+            "partition": self.partition,
+            "first": self.first,
+            "next": self.next,
+            "sha256": sha256(self.rows).hexdigest(),
+            "rows": sum(bool(entry.row) for entry in entries),
+            "bytes": len(self.rows),
+            "rejected": Counter(entry.reason for entry in entries if entry.reason),
+            "dead": Counter(entry.dead["reason"] for entry in entries if entry.dead),
+            "hash_sum": sum(_hash64(entry.key, b"document") for entry in entries) % 2**64,
+            "words": sum(entry.words for entry in entries),
+            "quality": sum(entry.quality for entry in entries),
+            "scanned_bytes": sum(entry.scanned for entry in entries),
+            "position": entries[-1].position,
+        }
+
+
+@dataclass
+class Expected:
+    """The segments of each partition, in order."""
+
+    partitions: list[list[Segment]]
+
+    @cached_property
+    def segments(self) -> list[Segment]:
+        """All segments."""
+        return [segment for part in self.partitions for segment in part]
+
+    @cached_property
+    def dead_letters(self) -> dict[tuple[int, int], dict[str, Any]]:
+        """The dead letters by partition and sequence."""
+        return {
+            (segment.partition, segment.first + index): entry.dead | {"position": entry.position}
+            for segment in self.segments
+            for index, entry in enumerate(segment.entries)
+            if entry.dead
+        }
+
+    @cached_property
+    def scanned(self) -> list[list[int]]:
+        """Of each partition, the scanned bytes before each sequence."""
+        return [
+            list(accumulate((entry.scanned for segment in part for entry in segment.entries), initial=0))
+            for part in self.partitions
+        ]
+
+    @cached_property
+    def digest(self) -> str:
+        """The dataset digest."""
+        digest = sha256()
+        for segment in self.segments:
+            facts = segment.facts()
+            counts = [sorted(facts[name].items()) for name in ("rejected", "dead")]
+            names = ("split", "partition", "first", "next", "rows", "sha256")
+            digest.update(_json([*(facts[name] for name in names), *counts]) + b"\n")
+        return digest.hexdigest()
+
+
+def expect(spec: JobSpec, items: Sequence[SourceItem], max_records: int) -> Expected:
+    """The dataset of a job that reads `items`; a segment closes at `max_records` at the latest."""
+    documents = [item.content for item in items if isinstance(item.content, Document)]
+    columns = _columns(documents)
+    validation = max(1, round(spec.partitions * spec.output.validation_fraction))
+    total = spec.partitions + (validation if spec.output.validation_fraction else 0)
+    parts: list[list[Entry]] = [[] for _ in range(total)]
+    for item in items:
+        parts[partition_of(spec, item.content)].append(_entry(spec, item, columns))
+    return Expected([_segments(spec, number, part, max_records) for number, part in enumerate(parts)])
+
+
+def partition_of(spec: JobSpec, content: Document | InvalidDocument) -> int:
+    """The partition of a document: those of the validation split follow those of train."""
+    output, count = spec.output, spec.partitions
+    key = (content.id if isinstance(content, Document) else content.key).encode()
+    value = content.metadata.get(output.group_by or "") if isinstance(content, Document) else None
+    group = key if value is None else str(value).encode()
+    if _hash64(group, b"split") < output.validation_fraction * 2**64:
+        return count + _hash64(key, b"partition") % max(1, round(count * output.validation_fraction))
+    return _hash64(key, b"partition") % count
+
+
+def _segments(spec: JobSpec, partition: int, entries: list[Entry], max_records: int) -> list[Segment]:
+    found: list[Segment] = []
+    split, size = "train" if partition < spec.partitions else "validation", spec.output.shard_bytes
+    start = rows = scanned = 0
+    for number, entry in enumerate(entries, 1):
+        rows, scanned = rows + len(entry.row), scanned + entry.scanned
+        reached = rows >= size or scanned >= _SCAN_FACTOR * size or number - start >= max_records
+        if reached or number == len(entries):
+            found.append(Segment(split, partition, start, entries[start:number]))
+            start, rows, scanned = number, 0, 0
+    return found
+
+
+def _entry(spec: JobSpec, item: SourceItem, columns: dict[str, str]) -> Entry:
+    content, position = item.content, list(item.position)
+    if isinstance(content, InvalidDocument):
+        letter = content.dead_letter
+        dead = _dead(letter.reason, letter.sha256, letter.size, letter.original)
+        return Entry(content.key.encode(), position, len(letter.original), dead=dead)
+    key, text, metadata = content.id.encode(), content.text, content.metadata
+    relevance = round(content.relevance, 4) + 0.0
+    head = _json({"text": text, "metadata": _metadata(metadata, columns), "source": "files"})[:-1]
+    head += b',"quality_score":'
+    tail = b"," + _json({"document_id": content.id, "relevance_score": relevance})[1:] + b"\n"
+    size = len(head + tail)
+    if size > spec.max_document_bytes:
+        row = head + tail
+        dead = _dead("too_large", sha256(row).hexdigest(), size, row[:_ORIGINAL])
+        return Entry(key, position, min(size, _ORIGINAL), dead=dead)
+    length = next((points for limit, points in _LENGTHS if len(text) > limit), 0.1)
+    present = sum(metadata.get(name) not in (None, "") for name in _FACTS)
+    score = round(min(1.0, length + 0.3 * (present / len(_FACTS)) + 0.3 * content.relevance), 4)
+    if not text.strip() or score < spec.quality.min_score:
+        reason = "below_min_score" if text.strip() else "empty"
+        line = {
+            "document_id": content.id,
+            "reason": reason,
+            "scores": {"quality": score, "relevance": relevance},
+        }
+        kept = _json(line) + b"\n" if spec.quality.keep_rejected else b""
+        return Entry(key, position, size, reason=reason, rejected=kept)
+    row = head + _json(score) + tail
+    return Entry(key, position, size, row, len(text.split()), round(score * 10_000))
+
+
+def _dead(reason: str, digest: str, size: int, original: bytes) -> dict[str, Any]:
+    kept = base64.b64encode(original).decode()
+    return {"reason": reason, "sha256": digest, "size": size, "original_base64": kept}
+
+
+def _columns(documents: list[Document]) -> dict[str, str]:
+    kinds: dict[str, set[str]] = {}
+    for document in documents:
+        for name, value in document.metadata.items():
+            kinds.setdefault(name, set()).add(type(value).__name__)
+    columns = {}
+    for name, found in kinds.items():
+        scalar = found & {"str", "int", "float"}
+        if scalar == {"int", "float"}:
+            columns[name] = "float"
+        elif scalar or found == {"NoneType"}:
+            columns[name] = next(iter(scalar)) if len(scalar) == 1 else "str"
+    return columns
+
+
+def _metadata(metadata: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(columns)
+    extra = {}
+    for name, value in metadata.items():
+        kind = type(value).__name__
+        if columns.get(name) == "float" and kind == "int":
+            row[name] = float(value)
+        elif name in columns and kind in ("NoneType", columns[name]):
+            row[name] = value
+        else:
+            extra[name] = value
+    return row | {"extra": _text(extra) if extra else None}
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _json(value: Any) -> bytes:
+    text = _text(value)
+    for char in ("\u0085", "\u2028", "\u2029"):
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text.encode()
+
+
+def _hash64(data: bytes, person: bytes) -> int:
+    return int.from_bytes(blake2b(data, digest_size=8, person=person).digest(), "big")

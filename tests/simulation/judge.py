@@ -1,0 +1,181 @@
+"""The oracle: what must hold when a job of the simulation has ended, however it went."""
+
+import gzip
+import json
+from collections.abc import AsyncIterator, Sequence
+
+import zstandard
+
+from shardline_common.dataset.chain import ChainRecord
+from shardline_common.dataset.manifest import Manifest
+from shardline_common.dataset.verify import Verifier
+from shardline_common.job.names import DEAD_LETTERS, JOBS, Layout
+from shardline_common.job.outcome import read_outcome
+from shardline_common.job.state import JobState
+from shardline_common.memory.store import MemoryStore
+from tests.simulation.expected import Segment
+from tests.simulation.world import World
+
+_REFUSALS = {"refused_request", "not_retriable", "unknown_job"}
+
+
+class Judge:
+    """Compares what a job left with what its scenario says. Problems are added to those of the world."""
+
+    def __init__(self, world: World, state: JobState) -> None:
+        self._world = world
+        self._scenario = world.scenario
+        self._state = state
+        self._store = MemoryStore.copy_of(world.store)
+        self._layout = Layout.of(state.spec)
+
+    def _problem(self, text: str) -> None:
+        self._world.problems.append(text)
+
+    async def run(self) -> str:
+        """Judge everything. Returns the digest of a completed dataset, else ""."""
+        state, scenario = self._state, self._scenario
+        wanted = "completed"
+        if scenario.overflows:
+            wanted = "failed"
+        if state.state.value != wanted and not (scenario.stays_cancelled and state.state == "cancelled"):
+            self._problem(f"the job is {state.state} instead of {wanted}: {state.code}: {state.message}")
+        if state.state == "failed" and state.code != "too_many_dead_letters":
+            self._problem(f"failed: {state.code}: {state.message}")
+        chained = [await self._chain(number) for number in range(len(scenario.expected.partitions))]
+        completed = state.state == "completed"
+        await self._check_objects()
+        self._check_dead_letters(chained, complete=completed)
+        await self._check_attempts()
+        if not completed:
+            await self._check_absent("an attempt that is not completed")
+            return ""
+        if chained != [sum(len(s.entries) for s in part) for part in scenario.expected.partitions]:
+            self._problem(f"the chains end at {chained}")
+        return await self._check_dataset()
+
+    async def _chain(self, number: int) -> int:
+        """Compare the segments of a partition with the expected ones. Returns where its chain ends."""
+        expected = self._scenario.expected.partitions[number]
+        end = 0
+        async for record in _records(self._store, self._layout, number):
+            segment = next((item for item in expected if item.first == record.first), None)
+            end = record.next
+            if segment is None:
+                self._problem(f"partition {number}: no segment begins at {record.first}")
+                continue
+            self._compare(segment, record)
+        return end
+
+    def _compare(self, segment: Segment, record: ChainRecord) -> None:
+        totals = record.segment
+        found = {
+            name: getattr(record if hasattr(record, name) else totals, name) for name in segment.facts()
+        } | {"position": list(record.position)}
+        for name, value in segment.facts().items():
+            if found[name] != value:
+                self._problem(
+                    f"segment {record.partition}/{record.first}: {name} is {found[name]} instead of {value}"
+                )
+
+    async def _check_objects(self) -> None:
+        """Every object of rows or rejections holds exactly what its segment makes; none is missing."""
+        layout, wanted = self._layout, dict[str, bytes]()
+        for segment in self._scenario.expected.segments:
+            if segment.rows:
+                wanted[layout.data(segment.split, segment.partition, segment.first)] = segment.rows
+            if segment.rejected:
+                wanted[layout.rejected(segment.partition, segment.first)] = segment.rejected
+        found = {}
+        for folder in ("data/", "rejected/"):
+            async for info in self._store.list(layout.root + folder):
+                found[info.key] = _plain(await self._store.get(info.key), layout.compression)
+        for key in sorted(found):
+            if found[key] != wanted.get(key):
+                self._problem(f"{key} holds {found[key][:200]!r} instead of {wanted.get(key, b'')[:200]!r}")
+        if self._state.state == "completed" and (missing := sorted(wanted.keys() - found.keys())):
+            self._problem(f"missing: {missing}")
+
+    def _check_dead_letters(self, chained: Sequence[int], *, complete: bool) -> None:
+        """The topic has each dead letter of the chains once, by its key, and no other."""
+        prefix = f"{self._state.spec.job_id}/".encode()
+        found: dict[bytes, bytes] = {}
+        for log in self._world.broker.topic(DEAD_LETTERS).logs:
+            for record in log.records:
+                key, value = record.key or b"", record.value or b""
+                if key.startswith(prefix):
+                    if found.setdefault(key, value) != value:
+                        self._problem(f"the dead letter {key!r} has two contents")
+                elif json.loads(value)["reason"] not in _REFUSALS:
+                    self._problem(f"{key!r} was refused: {value!r}")
+        for (partition, sequence), wanted in self._scenario.expected.dead_letters.items():
+            key = b"%s%d/%d" % (prefix, partition, sequence)
+            letter = json.loads(found.pop(key, b"{}"))
+            if not letter and (complete or sequence < chained[partition]):
+                self._problem(f"the dead letter {key!r} is missing in its topic")
+            different = {name for name, value in wanted.items() if letter and letter.get(name) != value}
+            if different:
+                self._problem(f"the dead letter {key!r} has another {sorted(different)}")
+        if found:
+            self._problem(f"dead letters of no document: {sorted(found)}")
+
+    async def _check_attempts(self) -> None:
+        """Each further attempt has a retry of its own, and each cancelled one a cancel behind that."""
+        state, requests, opened = self._state, _requests(self._world), -1
+        for attempt in range(1, state.attempt + 1):
+            outcome = await read_outcome(self._store, self._layout, attempt)
+            ending = outcome.ending if outcome else "undecided"
+            if attempt > 1:
+                retries = [offset for offset, action in requests if action == "retry" and offset > opened]
+                if not retries:
+                    self._problem(f"nobody asked for attempt {attempt}")
+                    return
+                opened = retries[0]
+            # Two attempts may share one: after a crash, a producer handles again what no checkpoint covers.
+            if ending == "cancelled" and not any(
+                action == "cancel" and offset > opened for offset, action in requests
+            ):
+                self._problem(f"attempt {attempt} was cancelled, but nobody asked for it since it was opened")
+            last = attempt == state.attempt
+            if (last and ending != state.state) or (not last and ending not in ("cancelled", "failed")):
+                self._problem(f"the outcome of attempt {attempt} is {ending}, the job is {state.state}")
+
+    async def _check_absent(self, what: str) -> None:
+        for key in (self._layout.manifest, self._layout.card, self._layout.success):
+            async for info in self._store.list(key):
+                self._problem(f"{info.key} exists in the dataset of {what}")
+
+    async def _check_dataset(self) -> str:
+        report = await Verifier(self._store, self._layout.root).run()
+        self._world.problems += report.problems
+        expected = self._scenario.expected
+        if report.digest != expected.digest:
+            self._problem(f"the digest is {report.digest} instead of {expected.digest}")
+        manifest = Manifest.decode(await self._store.get(self._layout.manifest))
+        count = len(self._scenario.items)
+        if (manifest.digest, manifest.source.count) != (expected.digest, count):
+            self._problem(
+                f"the manifest says {manifest.source.count} of {count} documents, {manifest.digest}"
+            )
+        return report.digest
+
+
+async def _records(store: MemoryStore, layout: Layout, number: int) -> AsyncIterator[ChainRecord]:
+    # Not by `Chain.records`: a broken chain must not end the comparison.
+    async for info in store.list(layout.chain(number)):
+        yield ChainRecord.decode(await store.get(info.key))
+
+
+def _requests(world: World) -> list[tuple[int, str]]:
+    """Offset and action of each request."""
+    records = [record for log in world.broker.topic(JOBS).logs for record in log.records]
+    bodies = [(record.offset, json.loads(record.value or b"{}")) for record in records]
+    return [(offset, body["action"]) for offset, body in bodies if "action" in body]
+
+
+def _plain(data: bytes, compression: str) -> bytes:
+    if compression == "gzip":
+        return gzip.decompress(data)
+    if compression == "zstd":
+        return zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True).read()
+    return data
