@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from shardline_common.dataset.chain import ChainRecord
@@ -16,11 +15,15 @@ from shardline_consumer.filters.clara import Judge
 from shardline_consumer.partition import PartitionProcessor
 from shardline_consumer.segment import OpenSegment, TakeResult
 from shardline_consumer.spool.budget import SpoolBudget
-from shardline_consumer.spool.file import SpoolFile
 from shardline_producer.attempt import AttemptRun
 from shardline_producer.backlog import Backlog
 from shardline_producer.encoder import Encoder
 from shardline_producer.sources.source import Document, SourceItem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from shardline_consumer.spool.file import SpoolFile
 
 
 def request_offset_not_saved(stack: ExitStack) -> None:
@@ -91,9 +94,9 @@ def dead_letter_without_position(stack: ExitStack) -> None:
     """A dead letter does not move the position of its segment."""
     real = OpenSegment._take_dead_letter
 
-    def take(self: OpenSegment, key: bytes, value: bytes) -> Any:
+    def take(self: OpenSegment, key: bytes, value: bytes, dead: list[bytes]) -> Any:
         position = self._position
-        taken = real(self, key, value)
+        taken = real(self, key, value, dead)
         self._position = position
         return taken
 
@@ -162,8 +165,8 @@ def rejections_without_rows_lost(stack: ExitStack) -> None:
     """Rejected documents are kept only beside rows."""
     real = OpenSegment._write
 
-    def write(self: OpenSegment, rows: list[bytes], rejected: list[bytes]) -> None:
-        real(self, rows, rejected if self._kept else [])
+    def write(self: OpenSegment, rows: list[bytes], rejected: list[bytes], dead: list[bytes]) -> None:
+        real(self, rows, rejected if self._kept else [], dead)
 
     stack.enter_context(patch.object(OpenSegment, "_write", write))
 

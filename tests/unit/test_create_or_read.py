@@ -55,7 +55,7 @@ OUTCOME = Outcome(1, "cancelled", "2026-11-26T03:00:00.000Z", "", "0")
 CREATES: dict[str, Callable[[MemoryStore, FastClock], Awaitable[object]]] = {
     job_key(SPEC.job_id): lambda store, clock: accept(store, SPEC, clock),
     LAYOUT.plan: lambda store, clock: plan_job(
-        SPEC, MemorySource(documents(2, 1), random.Random(1)), store, clock
+        SPEC, MemorySource(documents(2), random.Random(1)), store, clock
     ),
     LAYOUT.plan_pages + "0.json": lambda store, clock: StoredPlanPages(
         store, LAYOUT.plan_pages, clock
