@@ -78,6 +78,9 @@ async def test_commands_over_the_life_of_a_job(tmp_path: Path, kafka: str, seawe
         await system.until("typed", lambda view: view.state.state == "deleted")
         assert shell.json("dead-letters", "list") == []
         assert not shell.json("verify", where, code=1)["ok"]
+        # A producer would ignore the message: the id of a deleted job is never used again.
+        assert "a job that was deleted" in shell.run("submit", path, "--wait", code=2).stderr
+        assert "a job that was deleted" in shell.run("submit", path, code=2).stderr
 
 
 async def test_user_errors_print_a_message_without_traceback(tmp_path: Path, kafka: str, seaweed: S3) -> None:
@@ -88,7 +91,7 @@ async def test_user_errors_print_a_message_without_traceback(tmp_path: Path, kaf
         shell.run("submit", write_job(tmp_path))
         await system.until("typed", lambda view: view.state.state == "running" or view.lag > 0)
         said = shell.run("submit", write_job(tmp_path, partitions=2), code=2).stderr
-        assert "accepted before with another body" in said
+        assert "accepted before with another body, which differs in partitions" in said
         assert "colour: Extra inputs" in shell.run("submit", write_job(tmp_path, colour=1), code=2).stderr
         assert "cannot be read" in shell.run("submit", "none.json", code=2).stderr
         assert "no job 'ghost'" in shell.run("status", "ghost", code=2).stderr
@@ -105,3 +108,8 @@ async def test_user_errors_print_a_message_without_traceback(tmp_path: Path, kaf
             key = next((letter["key"] for letter in found), "")
         assert shell.run("dead-letters", "show", key, "--raw").stdout == "{"
         shell.run("dead-letters", "requeue", key)
+        # Kafka does not know this job, but its dataset is in the store: the producer refuses the id.
+        taken = write_job(tmp_path, job_id="taken", name="taken")
+        shell.run("run", taken, "--output", f"s3://{seaweed.bucket}/{system.prefix}")
+        other = write_job(tmp_path, job_id="taken", name="other")
+        assert "differs in name" in shell.run("submit", other, "--wait", code=2).stderr
