@@ -6,9 +6,9 @@ the acceptance record. So the next `--replace` finds the old job's folder by its
 old job itself would continue to a complete dataset.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
-from shardline_common.errors import StoreUnavailable
+from shardline_common.errors import JobConflict, StoreUnavailable
 from shardline_common.job.names import Layout, job_key
 from shardline_common.job.spec import JobSpec
 from shardline_common.ports.store import ObjectStore
@@ -32,44 +32,70 @@ async def delete_old_dataset(store: ObjectStore, old: JobSpec) -> None:
     """Delete the exports, the dataset and the acceptance record of a job, in the order above.
 
     Raises:
+        JobConflict: another process has deleted the record, or has replaced the dataset.
         StoreUnavailable: the store cannot be reached, or a process still writes to the dataset.
     """
-    layout = Layout.of(old)
-    await _delete(store, _keys(store, layout.exports))
+    layout, deletion = Layout.of(old), _Deletion(store, old)
+    await deletion.delete_all(layout.exports)
     for key in (layout.success, layout.manifest, layout.card):
-        await store.delete([key])
-    await _delete(store, _keys(store, layout.outcome(0).removesuffix("0.json")))
-    await _delete_backwards(store, f"{layout.state}chain/")
-    await _delete(store, _keys(store, layout.root, keep=layout.state))
-    await _delete_backwards(store, layout.plan_pages)
-    await _delete(store, _keys(store, layout.root))
+        await deletion.delete([key])
+    await deletion.delete_all(layout.outcome(0).removesuffix("0.json"))
+    await deletion.delete_backwards(f"{layout.state}chain/")
+    await deletion.delete_all(layout.root, but=layout.state)
+    await deletion.delete_backwards(layout.plan_pages)
+    await deletion.delete_all(layout.root)
     async for info in store.list(layout.root):
+        await deletion.check()
         raise StoreUnavailable(
             f"{info.key} was written while the dataset was deleted",
             hint="end the processes that work on the job, and run the command again",
         )
-    await store.delete([job_key(old.job_id)])
+    await deletion.delete([job_key(old.job_id)])
 
 
-async def _keys(store: ObjectStore, prefix: str, *, keep: str | None = None) -> AsyncIterator[str]:
-    async for info in store.list(prefix):
-        if keep is None or not info.key.startswith(keep):
+class _Deletion:
+    """Deletes objects of a job for as long as its record is in the store."""
+
+    def __init__(self, store: ObjectStore, old: JobSpec) -> None:
+        self._store = store
+        self._old = old
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects, if the record is still that of the job."""
+        await self.check()
+        await self._store.delete(keys)
+
+    async def check(self) -> None:
+        """Raise JobConflict unless the record is still that of the job.
+
+        Of two processes that replace the job at once, the slower must not delete the new dataset.
+        """
+        found = await read_acceptance(self._store, self._old.job_id)
+        if found is None or found.spec.body() != self._old.body():
+            raise JobConflict(
+                f"another process has replaced the dataset of '{self._old.job_id}' in the meantime",
+                hint="run the command again",
+            )
+
+    async def delete_all(self, prefix: str, *, but: str | None = None) -> None:
+        """Delete the objects below a prefix, but for those below the prefix `but`."""
+        batch: list[str] = []
+        async for key in self._keys(prefix):
+            if but is not None and key.startswith(but):
+                continue
+            batch.append(key)
+            if len(batch) == _BATCH:
+                await self.delete(batch)
+                batch = []
+        if batch:
+            await self.delete(batch)
+
+    async def delete_backwards(self, prefix: str) -> None:
+        """Delete the last keys first: what is left of a numbered sequence has no gap."""
+        keys = sorted([key async for key in self._keys(prefix)], reverse=True)
+        for start in range(0, len(keys), _BATCH):
+            await self.delete(keys[start : start + _BATCH])
+
+    async def _keys(self, prefix: str) -> AsyncIterator[str]:
+        async for info in self._store.list(prefix):
             yield info.key
-
-
-async def _delete(store: ObjectStore, keys: AsyncIterator[str]) -> None:
-    batch: list[str] = []
-    async for key in keys:
-        batch.append(key)
-        if len(batch) == _BATCH:
-            await store.delete(batch)
-            batch = []
-    if batch:
-        await store.delete(batch)
-
-
-async def _delete_backwards(store: ObjectStore, prefix: str) -> None:
-    """Delete the last keys first: what is left of a numbered sequence has no gap."""
-    keys = sorted([info.key async for info in store.list(prefix)], reverse=True)
-    for start in range(0, len(keys), _BATCH):
-        await store.delete(keys[start : start + _BATCH])

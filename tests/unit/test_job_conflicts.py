@@ -187,6 +187,30 @@ async def test_the_same_job_has_nothing_to_replace(finished: MemoryStore) -> Non
     assert await find_old_job(finished, small(job_id="unused")) is None
 
 
+@pytest.mark.parametrize("deletes", range(8))
+async def test_a_slow_replace_does_not_delete_the_new_dataset(
+    folder: Path, finished: MemoryStore, deletes: int
+) -> None:
+    # Two `--replace` of one job at the same time on S3, where no lock separates them.
+    store, new = MemoryStore.copy_of(finished), small(partitions=3)
+    calls = 0
+
+    class Slow(MemoryStore):
+        async def delete(self, keys: Sequence[str]) -> None:
+            nonlocal calls
+            await super().delete(keys)
+            calls += 1
+            if calls == deletes + 1:
+                await delete_old_dataset(store, small())
+                assert (await run_embedded(new, store, folder)).state.state == "completed"
+
+    slow = Slow()
+    slow._objects = store._objects
+    with pytest.raises(JobConflict, match="in the meantime"):
+        await delete_old_dataset(slow, small())
+    assert (await verify(new, store)).ok
+
+
 class Killed(Exception):
     """The process was killed."""
 
