@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
 _MAX_RECORDS = 4_000
 _TOPIC_CHECK_SECONDS = 5.0
+_MAX_READS = 16
 
 
 class AttemptConsumer:
@@ -41,6 +42,8 @@ class AttemptConsumer:
         self._processors: dict[int, PartitionProcessor] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._epoch = 0
+        self.reads = asyncio.Semaphore(_MAX_READS)
+        self.upload_queue = asyncio.Lock()
         self._ready = asyncio.Event()
         self._quiet_since = self._context.clock.monotonic()
 

@@ -1,6 +1,6 @@
 """Finishing an attempt. Every worker tries it, all write the same bytes, and one create succeeds."""
 
-import asyncio
+from functools import partial
 
 from shardline_common import __version__
 from shardline_common.dataset.chain import Chain, ChainRecord
@@ -15,7 +15,10 @@ from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.failpoints import failpoint
+from shardline_common.runtime.tasks import gather_limited
 from shardline_common.telemetry.tracing import span
+
+_MAX_READS = 32
 
 
 class Finisher:
@@ -69,7 +72,8 @@ class Finisher:
                 if self._committed(number) < sent.sequence:
                     return False
         # The proof needs the current heads of all partitions.
-        self._heads = list(await asyncio.gather(*map(self._read_head, range(len(self._heads)))))
+        reads = [partial(self._read_head, number) for number in range(len(self._heads))]
+        self._heads = await gather_limited(reads, _MAX_READS)
         return all(self._committed(number) >= sent.sequence for number, sent in enumerate(state.partitions))
 
     async def _read_head(self, number: int) -> ChainRecord | None:

@@ -1,8 +1,8 @@
 """One assigned partition: read the end of the chain, fill segments from there, commit them in order."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Protocol
 
@@ -35,7 +35,14 @@ class SpoolYielded(Exception):
 
 
 class PartitionListener(Protocol):
-    """The consumer that feeds a processor, as the processor calls it."""
+    """The consumer that feeds a processor, as the processor calls it.
+
+    `reads` limits the chains of the attempt that are read at once. `upload_queue` is held by the partition of
+    the attempt that waits for an upload.
+    """
+
+    reads: asyncio.Semaphore
+    upload_queue: asyncio.Lock
 
     def seek(self, partition: int, offset: int) -> None:
         """Read the partition from `offset` on; -1 is the beginning of the log."""
@@ -130,10 +137,13 @@ class PartitionProcessor:
 
     async def _read_head(self) -> ChainRecord | None:
         read = self._sink.chain(self._partition).head
-        return await retry_forever(read, self._context.clock, "read the chain", self._sink.count_store_error)
+        async with self._listener.reads:
+            return await retry_forever(
+                read, self._context.clock, "read the chain", self._sink.count_store_error
+            )
 
     async def _open_segment(self, before: Totals, first: int) -> None:
-        await self._context.budget.reserve(self._spool_bytes)
+        await self._context.budget.reserve(self._spool_bytes, self._sink.spec.job_id)
         self._context.metrics.spool(self._context.budget.used)
         spec = self._sink.spec
         decimals = spec.relevance_decimals if spec.quality.keep_rejected else None
@@ -152,7 +162,7 @@ class PartitionProcessor:
     def _release(self, segment: OpenSegment) -> None:
         self._reserved.discard(segment)
         segment.discard()
-        self._context.budget.release(self._spool_bytes)
+        self._context.budget.release(self._spool_bytes, self._sink.spec.job_id)
         self._context.metrics.spool(self._context.budget.used)
 
     async def _fill_segments(self) -> None:
@@ -214,7 +224,7 @@ class PartitionProcessor:
         metrics, job_id = self._context.metrics, self._sink.spec.job_id
         while True:
             segment = await self._closed.get()
-            async with self._context.uploads:
+            async with self._upload_slot():
                 with span("segment", first=segment.first, records=segment.next - segment.first):
                     record, created = await self._sink.commit_segment(
                         self._partition, segment, self._check_assigned
@@ -226,6 +236,17 @@ class PartitionProcessor:
             await self._listener.segment_committed(record)
             if not created:
                 raise ChainAdvanced
+
+    @asynccontextmanager
+    async def _upload_slot(self) -> AsyncIterator[None]:
+        # The semaphore serves its waiters in order. One waiter of each job at a time, so that a job with a
+        # thousand closed segments does not hold up the others.
+        async with self._listener.upload_queue:
+            await self._context.uploads.acquire()
+        try:
+            yield
+        finally:
+            self._context.uploads.release()
 
     def _check_assigned(self) -> None:
         if not self._is_assigned():

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from shardline_common.dataset.chain import Chain, ChainRecord, Totals, total
 from shardline_common.job.names import Layout, attempt_topic
@@ -10,6 +11,7 @@ from shardline_common.job.segment_limits import max_topic_bytes
 from shardline_common.job.state import JobState
 from shardline_common.ports.broker import Broker
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.tasks import gather_limited
 from shardline_common.runtime.waits import LOG_SECONDS, log_wait
 
 _log = logging.getLogger(__name__)
@@ -129,7 +131,9 @@ class Backlog:
         await self._read(range(len(self._chains)))
 
     async def _read(self, numbers: Sequence[int]) -> None:
-        found = await asyncio.gather(*(self._chains[number].head(self.heads[number]) for number in numbers))
+        # A thousand requests that start at once would hold up everything else for seconds.
+        calls = [partial(self._chains[number].head, self.heads[number]) for number in numbers]
+        found = await gather_limited(calls, _MAX_READS)
         for number, head in zip(numbers, found, strict=True):
             self.heads[number] = head
 
