@@ -182,9 +182,9 @@ class AttemptRun:
         if state.state not in (State.QUEUED, State.RUNNING):
             return
         # 1.
-        source = context.open_source(
-            spec, StoredPlanPages(context.store, self._layout.plan_pages, context.clock)
-        )
+        layout = self._layout
+        pages = StoredPlanPages(context.store, layout.plan_pages, context.clock, layout.rankings)
+        source = context.open_source(spec, pages)
         # 2. The plan of a planned job is in the store: reading it must not end the measured wait.
         if state.planned:
             if state.state is State.RUNNING:

@@ -18,7 +18,7 @@ async def delete_dataset(broker: Broker, store: ObjectStore, state: JobState) ->
     for attempt in range(1, state.attempt + 1):
         await broker.delete_topic(attempt_topic(job_id, attempt))
     layout = Layout.of(state.spec)
-    for prefix in (layout.root, layout.exports):
+    for prefix in (layout.root, layout.exports, layout.rankings):
         await _remove(store, prefix)
     await _delete_dead_letters(broker, job_id)
 

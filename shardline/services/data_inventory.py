@@ -67,8 +67,14 @@ DATA_LOCATIONS = (
         "NAME/ID/rejected/", "ids, reasons, scores (with keep_rejected)", "until deleted", "removed"
     ),
     DataLocation(
+        "NAME/ID/dead-letters/",
+        "input that is not a document: up to 64 KiB (none with dead_letter_originals false in the job)",
+        "until deleted",
+        "removed",
+    ),
+    DataLocation(
         "NAME/ID/_state/",
-        "chain: counts and positions; plan pages: ids of documents, with their scores",
+        "chain: counts and positions; plan pages: ids of documents",
         "until deleted",
         "removed",
     ),
@@ -79,6 +85,9 @@ DATA_LOCATIONS = (
         "removed",
     ),
     DataLocation("_exports/NAME/ID/", "rows, as one file", "until deleted", "removed"),
+    DataLocation(
+        "_plans/NAME/ID/", "of searches: ids of documents, with their scores", "until deleted", "removed"
+    ),
     DataLocation(
         "spool of a worker",
         "rows of open segments",
@@ -132,8 +141,9 @@ async def find_data(settings: Settings, job_id: str) -> list[DataFinding]:
     ]
     if settings.s3_bucket is not None:
         layout = Layout.of(state.spec)
-        inside = ("data/", "rejected/", "_state/", "manifest.json", "README.md")
-        prefixes = [job_key(job_id), *(layout.root + name for name in inside), layout.exports]
+        inside = ("data/", "rejected/", "dead-letters/", "_state/", "manifest.json", "README.md")
+        outside = (layout.exports, layout.rankings)
+        prefixes = [job_key(job_id), *(layout.root + name for name in inside), *outside]
         async with open_store(settings) as (store, _):
             found += [
                 DataFinding(f"{store.uri}/{prefix}", await _count(store, prefix)) for prefix in prefixes

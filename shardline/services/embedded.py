@@ -10,6 +10,7 @@ from pathlib import Path
 
 from shardline.services.client import Client, JobView
 from shardline.services.refusals import Refusals
+from shardline_common.dataset.publish import Sign
 from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.names import DEAD_LETTERS, EVENTS, Layout
 from shardline_common.job.outcome import latest_attempt
@@ -62,6 +63,7 @@ class EmbeddedRun:
     uploads: int = 4
     spool_dir: Path = Path(tempfile.gettempdir())
     receiver: Receiver | None = None
+    sign: Sign | None = None
 
     async def run(self, spec: JobSpec, on_view: Callable[[JobView], None]) -> EmbeddedResult:
         """Run the job to its end, and call `on_view` with its view about five times a second.
@@ -115,6 +117,7 @@ class EmbeddedRun:
                 policy=policy,
                 slots=asyncio.Semaphore(1),
                 receiver=self.receiver,
+                sign=self.sign,
             )
         )
 
@@ -130,6 +133,7 @@ class EmbeddedRun:
                 uploads=asyncio.Semaphore(self.uploads),
                 keep_originals=False,
                 finish_seconds=0.2,
+                sign=self.sign,
             )
         )
 

@@ -13,6 +13,7 @@ from shardline.services.embedded import EmbeddedRun
 from shardline.services.replace import delete_old_dataset, find_old_job
 from shardline.services.wiring import CLOCK
 from shardline.services.wiring.producer import producer_policy
+from shardline.services.wiring.signing import dataset_signer, signature_check
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.stores import open_source_s3, open_store_at
 from shardline.services.wiring.webhook import open_receiver
@@ -87,6 +88,7 @@ async def run_job(
                 uploads=settings.uploads,
                 spool_dir=settings.spool_dir,
                 receiver=receiver,
+                sign=dataset_signer(settings),
             )
             result = await embedded.run(spec, on_view)
         layout, manifest = Layout.of(spec), None
@@ -181,15 +183,27 @@ def run_warnings(state: JobState) -> list[str]:
 
 
 async def verify_dataset(
-    uri: str, settings: Settings, on_shard: Callable[[int, int], None] = lambda _done, _total: None
+    uri: str,
+    settings: Settings,
+    on_shard: Callable[[int, int], None] = lambda _done, _total: None,
+    *,
+    digest: str | None = None,
+    key: Path | None = None,
 ) -> Report:
     """Read every byte of the dataset in the folder `uri` and check its proof.
 
-    `on_shard` is called after each shard with the number of shards checked and of all shards.
+    Args:
+        uri: the dataset's folder: a directory or `s3://bucket/prefix`.
+        settings: the settings of the store.
+        on_shard: called after each shard with the number of shards checked and of all shards.
+        digest: the digest that the dataset must have; None accepts any.
+        key: a file with the public Ed25519 key (PEM) that must have signed the dataset; None accepts a
+            dataset without a signature.
 
     Raises:
-        UsageError: a setting is wrong.
+        UsageError: a setting is wrong, or the key cannot be read.
         StoreUnavailable: the store cannot be reached.
     """
+    is_signed = None if key is None else signature_check(key)
     async with open_store_at(uri, settings) as store:
-        return await Verifier(store, "", on_shard).run()
+        return await Verifier(store, "", on_shard, digest=digest, is_signed=is_signed).run()

@@ -8,6 +8,7 @@ from contextlib import suppress
 from shardline.services.wiring import CLOCK
 from shardline.services.wiring.broker import open_broker
 from shardline.services.wiring.producer import job_slots, producer_policy
+from shardline.services.wiring.signing import dataset_signer
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.stores import open_store
 from shardline.services.wiring.webhook import open_receiver
@@ -59,6 +60,7 @@ async def serve_producer(settings: Settings) -> None:
             policy=producer_policy(settings),
             slots=job_slots(settings),
             receiver=receiver,
+            sign=dataset_signer(settings),
         )
         coordinator = JobCoordinator(context)
         await _serve(settings, metrics, broker, store, coordinator.run, coordinator.ready)
@@ -85,6 +87,7 @@ async def serve_worker(settings: Settings) -> None:
                 budget=SpoolBudget(limit),
                 uploads=LoggedSemaphore(settings.uploads, "an upload to end (SHARDLINE_UPLOADS)"),
                 keep_originals=settings.dead_letter_originals,
+                sign=dataset_signer(settings),
             )
             worker = Worker(context)
             await _serve(settings, metrics, broker, store, worker.run, worker.ready)

@@ -44,6 +44,7 @@ async def delete_old_dataset(store: ObjectStore, old: JobSpec) -> None:
     await deletion.delete_all(layout.root, but=layout.state)
     await deletion.delete_backwards(layout.plan_pages)
     await deletion.delete_all(layout.root)
+    await deletion.delete_all(layout.rankings)
     async for info in store.list(layout.root):
         await deletion.check()
         raise StoreUnavailable(

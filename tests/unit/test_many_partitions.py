@@ -89,7 +89,7 @@ async def test_another_job_completes_beside_one_with_many_partitions(tmp_path: P
 
     def open_source(spec: JobSpec, _: PlanPages) -> Source:
         kind = EndlessSource if spec.job_id == "big" else MemorySource
-        return kind(documents(600, 1), random.Random(1))
+        return kind(documents(600), random.Random(1))
 
     await ensure_system_topics(broker, 1)
     policy = ProducerPolicy(progress_seconds=0.05, topic_grace=0.0)

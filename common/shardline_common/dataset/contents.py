@@ -8,9 +8,9 @@ Each object is named, with the sha256 of its stored bytes, in one of two places:
 | manifest, card and outcome records | `_SUCCESS` |
 """
 
-import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from shardline_common.dataset.chain import Chain, ChainRecord, Digest, SegmentObject, Totals, total
 from shardline_common.dataset.read import ObjectReader, StoredBytes, plain_sha256
@@ -18,6 +18,7 @@ from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.tasks import gather_limited
 
 PUBLISHED = frozenset({"manifest.json", "README.md", "_SUCCESS"})
 _SHOWN_KEYS = 5
@@ -98,13 +99,10 @@ async def read_contents(store: ObjectStore, spec: JobSpec, layout: Layout) -> Da
     """
     sizes = await list_sizes(store, layout)
     found = DatasetContents()
-    limit = asyncio.Semaphore(_PARTITIONS_AT_ONCE)
-
-    async def read_partition(number: int) -> DatasetContents:
-        async with limit:
-            return await _read_partition(store, layout, number, sizes)
-
-    for part in await asyncio.gather(*map(read_partition, range(spec.total_partitions))):
+    reads = [
+        partial(_read_partition, store, layout, number, sizes) for number in range(spec.total_partitions)
+    ]
+    for part in await gather_limited(reads, _PARTITIONS_AT_ONCE):
         found.records += part.records
         found.objects |= part.objects
     for key in sizes:

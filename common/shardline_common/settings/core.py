@@ -98,6 +98,11 @@ class CoreSettings(BaseModel):
         "leave dead_letter_originals out",
         "SHARDLINE_DEAD_LETTER_ORIGINALS",
     )
+    signing_key: SecretStr | None = setting(
+        None,
+        "private Ed25519 key (PEM) that signs finished datasets; none: they have no signature",
+        "SHARDLINE_SIGNING_KEY",
+    )
     files_root: Path = setting(Path(), "folder of the files that a producer may read", "FILES_ROOT")
     metrics_port: int = setting(
         9310,

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.messages import Position
 from shardline_common.job.spec import JobSpec
 from shardline_producer.sources.documents import DeadLetterReason, invalid_document
@@ -267,6 +268,12 @@ class PlannedSource:
         #    behind that of `done`.
         folder: str = frozen[0]["folder"]
         names = await self._pages.names(folder)
+        if folder and not names:
+            raise JobFailed(
+                FailureCode.OBJECT_LOST,
+                f"the ranking {folder} that the plan names is not in the store",
+                hint="submit the job under a new id",
+            )
         highest = f"{folder}/{page_name(done)}" if folder else page_name(done)
         start = max((index for index, name in enumerate(names) if name <= highest), default=0)
         page: PlanPage | None = None
