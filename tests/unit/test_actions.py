@@ -44,6 +44,20 @@ def test_requests_come_first(
 
 
 @pytest.mark.parametrize(
+    ("request_", "action"),
+    [
+        (CANCEL, Action.CANCEL_PUBLISHING),
+        (RETRY, Action.OPEN_ATTEMPT),
+        (DELETE, Action.DELETE_DATASET),
+        (None, Action.RUN_ATTEMPT),
+    ],
+)
+def test_a_job_that_cannot_be_published_takes_every_request(request_: Request | None, action: Action) -> None:
+    state = JobState(job(), state=State.COMPLETING, code="output_not_empty", message="README.md exists")
+    assert next_action(state, [request_] if request_ else [], NOTHING) is action
+
+
+@pytest.mark.parametrize(
     ("states", "topic_removed", "pending", "status", "action"),
     [
         (ACTIVE, False, [], NOTHING, Action.RUN_ATTEMPT),
