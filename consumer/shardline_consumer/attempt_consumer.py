@@ -8,6 +8,7 @@ from functools import partial
 
 from shardline_common.dataset.chain import ChainRecord
 from shardline_common.dataset.events import Event, event_message
+from shardline_common.dataset.heads import READS_AT_ONCE, read_heads
 from shardline_common.errors import OffsetOutOfRange, TopicMissing
 from shardline_common.job.dead_letters import document_dead_letter
 from shardline_common.job.names import DEAD_LETTERS, EVENTS, attempt_group, attempt_topic
@@ -17,7 +18,13 @@ from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.telemetry.logs import log_context, log_fields
 from shardline_consumer.commit import SegmentSink
-from shardline_consumer.partition import ChainAdvanced, PartitionProcessor, PartitionRevoked, SpoolYielded
+from shardline_consumer.partition import (
+    ChainAdvanced,
+    Heads,
+    PartitionProcessor,
+    PartitionRevoked,
+    SpoolYielded,
+)
 from shardline_consumer.segment import SequencedDeadLetter
 
 _log = logging.getLogger(__name__)
@@ -71,8 +78,12 @@ class AttemptConsumer:
         # Only starts tasks, which read their chains themselves: a rebalance must not wait for S3.
         self._epoch += 1
         self._progress.set()
+        heads: Heads | None = None
+        if len(partitions) > READS_AT_ONCE:
+            read, name = self._read_heads(), f"{self._topic} heads"
+            heads = self._group.create_task(read, name=name, context=self._task_context.copy())
         for partition in partitions:
-            work, name = self._process(partition, self._epoch), f"{self._topic}/{partition}"
+            work, name = self._process(partition, self._epoch, heads), f"{self._topic}/{partition}"
             # The broker calls this from its own task, which does not have the log context of the job.
             self._tasks[partition] = self._group.create_task(
                 work, name=name, context=self._task_context.copy()
@@ -87,17 +98,24 @@ class AttemptConsumer:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _process(self, partition: int, epoch: int) -> None:
+    async def _read_heads(self) -> list[ChainRecord | None]:
+        """Read the chains of all partitions together, for the first processors of an assignment."""
+        empty = [None] * self._sink.spec.total_partitions
+        read = partial(read_heads, self._context.store, self._sink.layout, empty)
+        return await retry_forever(read, self._context.clock, "read the chains", self._sink.count_store_error)
+
+    async def _process(self, partition: int, epoch: int, heads: Heads | None) -> None:
         is_assigned = partial(self._is_current, epoch)
         with log_context(partition=partition):
             while is_assigned():
                 processor = PartitionProcessor(self._sink, self, partition, is_assigned)
                 self._processors[partition] = processor
                 try:
-                    await processor.run()
+                    await processor.run(heads)
                 except BaseExceptionGroup as group:
                     if group.split((PartitionRevoked, ChainAdvanced, SpoolYielded))[1] is not None:
                         raise
+                heads = None
 
     def _is_current(self, epoch: int) -> bool:
         return epoch == self._epoch

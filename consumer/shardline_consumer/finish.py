@@ -1,10 +1,9 @@
 """Finishing an attempt. Every worker tries it, all write the same bytes, and one create succeeds."""
 
-from functools import partial
-
 from shardline_common import __version__
 from shardline_common.dataset.chain import Chain, ChainRecord
 from shardline_common.dataset.conservation import prove_conservation
+from shardline_common.dataset.heads import READS_AT_ONCE, read_heads
 from shardline_common.dataset.publish import Sign, prove_publishable, publish_dataset
 from shardline_common.errors import JobFailed
 from shardline_common.job.names import Layout
@@ -15,10 +14,7 @@ from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.failpoints import failpoint
-from shardline_common.runtime.tasks import gather_limited
 from shardline_common.telemetry.tracing import span
-
-_MAX_READS = 32
 
 
 class Finisher:
@@ -65,15 +61,15 @@ class Finisher:
         return True
 
     async def _all_committed(self, state: JobState) -> bool:
-        # Stops at the first incomplete partition, because each head costs a request.
-        for number, sent in enumerate(state.partitions):
-            if self._committed(number) < sent.sequence:
-                self._heads[number] = await self._read_head(number)
+        if len(self._heads) <= READS_AT_ONCE:
+            # Stops at the first incomplete partition, because each head costs a request.
+            for number, sent in enumerate(state.partitions):
                 if self._committed(number) < sent.sequence:
-                    return False
+                    self._heads[number] = await self._read_head(number)
+                    if self._committed(number) < sent.sequence:
+                        return False
         # The proof needs the current heads of all partitions.
-        reads = [partial(self._read_head, number) for number in range(len(self._heads))]
-        self._heads = await gather_limited(reads, _MAX_READS)
+        self._heads = await read_heads(self._store, self._layout, self._heads)
         return all(self._committed(number) >= sent.sequence for number, sent in enumerate(state.partitions))
 
     async def _read_head(self, number: int) -> ChainRecord | None:

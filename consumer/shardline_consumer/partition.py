@@ -34,6 +34,10 @@ class SpoolYielded(Exception):
     """An idle open segment was discarded, because another one waits for spool: run a new processor."""
 
 
+Heads = asyncio.Task[list[ChainRecord | None]]
+"""Reads the heads of all chains of a job."""
+
+
 class PartitionListener(Protocol):
     """The consumer that feeds a processor, as the processor calls it.
 
@@ -107,8 +111,8 @@ class PartitionProcessor:
             self._inbox.get_nowait()
         self._listener.seek(self._partition, offset)
 
-    async def run(self) -> None:
-        """Process until cancelled.
+    async def run(self, heads: Heads | None = None) -> None:
+        """Process until cancelled. `heads` reads the chains of all partitions; None: read this one's.
 
         1. Read the head of the chain. 2. Seek behind it. 3. Open a segment. 4. Fill and commit segments.
 
@@ -119,7 +123,9 @@ class PartitionProcessor:
             ChainAdvanced, SpoolYielded: run a new processor.
         """
         try:
-            head = await self._read_head()
+            # The task is shared: a cancel of this partition must not end it for the others.
+            found = await asyncio.shield(heads) if heads else None
+            head = found[self._partition] if found is not None else await self._read_head()
             if head is not None and head.attempt == self._sink.attempt:
                 # Only an offset of this attempt belongs to this topic. Even that one is wrong when the topic
                 # was created again; the sequence of the first record or the bounds of the log show it.

@@ -3,15 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from functools import partial
 
 from shardline_common.dataset.chain import Chain, ChainRecord, Totals, total
+from shardline_common.dataset.heads import read_heads
 from shardline_common.job.names import Layout, attempt_topic
 from shardline_common.job.segment_limits import max_topic_bytes
 from shardline_common.job.state import JobState
 from shardline_common.ports.broker import Broker
 from shardline_common.ports.store import ObjectStore
-from shardline_common.runtime.tasks import gather_limited
 from shardline_common.runtime.waits import LOG_SECONDS, log_wait
 
 _log = logging.getLogger(__name__)
@@ -30,7 +29,8 @@ class Backlog:
         self._broker = broker
         self.state = state
         self._topic = attempt_topic(state.spec.job_id, state.attempt)
-        layout = Layout.of(state.spec)
+        self._store = store
+        self._layout = layout = Layout.of(state.spec)
         self._chains = [Chain(store, layout, number) for number in range(state.spec.total_partitions)]
         self.heads: list[ChainRecord | None] = [None] * len(self._chains)
         self._trimmed: dict[int, int] | None = None
@@ -131,9 +131,11 @@ class Backlog:
         await self._read(range(len(self._chains)))
 
     async def _read(self, numbers: Sequence[int]) -> None:
-        # A thousand requests that start at once would hold up everything else for seconds.
-        calls = [partial(self._chains[number].head, self.heads[number]) for number in numbers]
-        found = await gather_limited(calls, _MAX_READS)
+        if len(numbers) == len(self._chains):
+            self.heads = await read_heads(self._store, self._layout, self.heads)
+            return
+        calls = (self._chains[number].head(self.heads[number]) for number in numbers)
+        found = await asyncio.gather(*calls)
         for number, head in zip(numbers, found, strict=True):
             self.heads[number] = head
 

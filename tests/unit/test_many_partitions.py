@@ -5,7 +5,12 @@ import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from shardline.services.client import Client
+from shardline_common.dataset import heads
 from shardline_common.dataset.chain import EMPTY_SHA256, Chain, ChainRecord, Totals
 from shardline_common.job.names import Layout
 from shardline_common.job.plan import Plan
@@ -35,19 +40,23 @@ LAYOUT = Layout.of(SPEC)
 
 
 class CountingStore(MemoryStore):
-    """Counts the lists that are under way at once."""
+    """Counts the lists, and the reads that are under way at once."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.most = self._now = 0
+        self.most = self._now = self.lists = 0
 
     async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+        self.lists += 1
+        async for info in super().list(prefix, start_after=start_after):
+            yield info
+
+    async def get(self, key: str) -> bytes:
         self._now += 1
         self.most = max(self.most, self._now)
         try:
             await asyncio.sleep(0)
-            async for info in super().list(prefix, start_after=start_after):
-                yield info
+            return await super().get(key)
         finally:
             self._now -= 1
 
@@ -74,10 +83,39 @@ async def test_the_ends_of_a_thousand_chains_are_read_a_few_at_a_time() -> None:
     backlog = Backlog(MemoryBroker(), store, state, 1 << 30)
     await backlog.refresh_all()
     assert all(head is not None and head.next == 3 for head in backlog.heads)
-    assert 1 < store.most <= 32
-    store.most = 0
-    await Finisher(store, SystemClock(), state).try_finish(state)
-    assert 1 < store.most <= 32
+    assert (1 < store.most <= 32, store.lists) == (True, 1)
+    store.most = store.lists = 0
+    assert await Finisher(store, SystemClock(), state).try_finish(state)
+    assert (1 < store.most <= 32, store.lists < 20) == (True, True)
+
+
+def record_of(partition: int, first: int, upto: Totals) -> ChainRecord:
+    place = (first, first + 1, None, None)
+    segment = Totals(rejected={"empty": 1})
+    total = upto.plus(segment)
+    return ChainRecord("train", partition, *place, EMPTY_SHA256, segment, total, (0, 1, 1), 1, first + 1)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=6), st.integers(0, 3), st.integers(1, 3), st.data())
+async def test_heads_are_those_of_each_chain(
+    lengths: list[int], at_once: int, keys: int, data: st.DataObject
+) -> None:
+    store = MemoryStore()
+    # Not of a chain: somebody's own file.
+    await store.create(f"{LAYOUT.chains}notes/a.txt", b"")
+    chains: list[list[ChainRecord]] = []
+    for partition, length in enumerate(lengths):
+        chain, upto = list[ChainRecord](), Totals()
+        for first in range(length):
+            chain.append(await Chain(store, LAYOUT, partition).append(record_of(partition, first, upto)))
+            upto = chain[-1].upto
+        chains.append(chain)
+    known = [data.draw(st.sampled_from([None, *chain])) for chain in chains]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heads, "READS_AT_ONCE", max(1, at_once))
+        patch.setattr(heads, "_MAX_KEYS_PER_PARTITION", keys)
+        found = await heads.read_heads(store, LAYOUT, known)
+    assert found == [await Chain(store, LAYOUT, number).head() for number in range(len(lengths))]
 
 
 async def test_another_job_completes_beside_one_with_many_partitions(tmp_path: Path) -> None:

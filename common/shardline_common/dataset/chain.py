@@ -183,10 +183,12 @@ class Chain:
             last = info.key
         if last is None:
             return None
-        if last == known_key:
-            return known
+        return known if last == known_key else await self.listed_record(last)
+
+    async def listed_record(self, key: str) -> ChainRecord:
+        """The record of a key that a listing has returned. Raises as `head`."""
         try:
-            return (await self._read(last))[0]
+            return (await self._read(key))[0]
         except ObjectMissing as error:
             raise StoreUnavailable(f"{error}; it was listed a moment ago") from None
 

@@ -69,9 +69,14 @@ class Layout:
         """The dead letters of that segment."""
         return f"{self.root}dead-letters/part-{partition:05d}-{first:012d}{_SUFFIX[self.compression]}"
 
+    @property
+    def chains(self) -> str:
+        """The prefix of all chains."""
+        return f"{self.root}_state/chain/"
+
     def chain(self, partition: int) -> str:
         """The prefix of a partition's chain."""
-        return f"{self.root}_state/chain/{partition:05d}/"
+        return f"{self.chains}{partition:05d}/"
 
     def chain_record(self, partition: int, first: int) -> str:
         """The chain record of the segment that begins at `first`."""
