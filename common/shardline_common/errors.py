@@ -83,7 +83,14 @@ class BrokerUnavailable(ServiceUnavailable):
 
 
 class BrokerRefused(BrokerUnavailable):
-    """Kafka answers and refuses, and goes on to refuse until somebody changes a setting or a right."""
+    """Kafka answers and refuses, and goes on to refuse until somebody changes a setting or a right.
+
+    `forbidden`: the client lacks a right.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, forbidden: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.forbidden = forbidden
 
 
 class Fenced(BrokerUnavailable):

@@ -29,7 +29,7 @@ PASSING = {
     *(errors.NotCoordinatorForGroupError, errors.NotEnoughReplicasError),
     *(errors.NotEnoughReplicasAfterAppendError, errors.NotControllerError, errors.KafkaStorageError),
     *(errors.LogDirNotFound, errors.ConcurrentTransactions, errors.OutOfOrderSequenceNumber),
-    *(errors.UnknownProducerId, kafka_errors[89]),
+    *(errors.UnknownProducerId, errors.InvalidProducerIdMapping, errors.InvalidTxnState, kafka_errors[89]),
 }
 
 

@@ -102,8 +102,10 @@ def _failure(error: Exception, request: Request, options: KafkaOptions) -> Broke
         name = type(error).__name__
         message = f"{request.what} ({name}: {error})" if str(error) else f"{request.what} ({name})"
         return BrokerUnavailable(message, hint=default_hint)
-    kind = BrokerRefused if refusal.permanent else BrokerUnavailable
-    return kind(f"{request.what}: {refusal.reason}", hint=refusal.hint or default_hint)
+    message, hint = f"{request.what}: {refusal.reason}", refusal.hint or default_hint
+    if refusal.permanent:
+        return BrokerRefused(message, hint=hint, forbidden=refusal.forbidden)
+    return BrokerUnavailable(message, hint=hint)
 
 
 def _refusal(error: Exception, request: Request, options: KafkaOptions) -> Refusal | None:
@@ -135,6 +137,7 @@ def explained(error: KafkaError | Unreachable, request: Request, options: KafkaO
     return Refusal(
         f"Kafka does not allow it: {operation}{where} is missing ({type(error).__name__})",
         f"grant the rights that `shardline doctor --print-acls` prints, here: {command}",
+        forbidden=True,
     )
 
 

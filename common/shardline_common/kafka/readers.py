@@ -112,7 +112,11 @@ async def open_group_reader(
     )
     answers = watch_answers(client_of(consumer))
     requests = _GroupRequests(
-        joining=Request(f"the group {group} cannot be joined", Right("group", group, "Read"), answers),
+        joining=Request(
+            f"{topic} cannot be read: the group {group} cannot be joined",
+            Right("group", group, "Read"),
+            answers,
+        ),
         reading=Request(f"{topic} cannot be read", Right("topic", topic, "Read"), answers),
     )
     joining = operations.wait(requests.joining)

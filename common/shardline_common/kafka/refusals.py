@@ -14,11 +14,13 @@ from aiokafka.errors import (
     InvalidConfigurationError,
     InvalidGroupIdError,
     InvalidPartitionsError,
+    InvalidProducerIdMapping,
     InvalidReplicationFactorError,
     InvalidSessionTimeoutError,
     InvalidTimestampError,
     InvalidTopicError,
     InvalidTransactionTimeout,
+    InvalidTxnState,
     KafkaError,
     KafkaStorageError,
     LeaderNotAvailableError,
@@ -48,11 +50,15 @@ from shardline_common.kafka.options import KafkaOptions
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why Kafka refuses, and one thing to do. `permanent`: it refuses until that is done."""
+    """Why Kafka refuses, and one thing to do.
+
+    `permanent`: it refuses until that is done. `forbidden`: a right is missing.
+    """
 
     reason: str
     hint: str | None
     permanent: bool = True
+    forbidden: bool = False
 
 
 _REPLICAS = Refusal(
@@ -148,7 +154,7 @@ _REFUSALS: dict[type[KafkaError], Refusal] = {
     ),
 }
 # After these a new producer, with a new sequence, goes on.
-_PASSING = (OutOfOrderSequenceNumber, UnknownProducerId)
+_PASSING = (InvalidProducerIdMapping, InvalidTxnState, OutOfOrderSequenceNumber, UnknownProducerId)
 
 
 def refusal_of(
