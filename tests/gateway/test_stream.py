@@ -141,7 +141,8 @@ def test_metrics_count_streams_and_requests(gateway: Server) -> None:
     assert re.search(r'shardline_gateway_streams_total\{outcome="complete"\} [1-9]', metrics)
     assert re.search(r'shardline_gateway_requests_total\{status="200"\} [1-9]', metrics)
     assert re.search(r"shardline_gateway_rows_total [1-9]", metrics)
-    assert requests.get(f"http://127.0.0.1:{port}/readyz", timeout=SECONDS).json()["ready"]
+    ready = requests.get(f"http://127.0.0.1:{port}/readyz", timeout=SECONDS).json()
+    assert ready == {"ready": True, "checks": {"jobs": "ok", "kafka": "ok"}}
 
 
 def test_http_1_0_is_refused(gateway: Server) -> None:

@@ -257,6 +257,8 @@ async def test_a_refused_batch_ends_after_its_deadline(
         topics = [(topic, [(part, code, 0, 0) for part, _ in parts]) for topic, parts in request._topics]
         return ProduceResponse_v2(topics, 0)
 
+    # A failed producer is not stopped, but abandoned: it would wait for its batches.
+    monkeypatch.setattr("shardline_common.kafka.writer._STOP_SECONDS", 60.0)
     options = replace(odd.options(), request_timeout_ms=1000, compression="zstd")
     async with asyncio.timeout(20), open_kafka(options) as broker:
         await make_topic(broker, "t")

@@ -6,9 +6,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError
+from aiokafka.protocol.commit import OffsetCommitRequest
 
 from deploy.dev.kafka import Kafka
 from deploy.dev.service import free_ports
@@ -142,6 +146,39 @@ async def test_a_forgotten_member_commits_nothing(broker: Broker) -> None:
         await coordinator._maybe_leave_group()
         coordinator.generation, coordinator.member_id = -1, ""
         assert not await reader.commit({0: 3})
+
+
+@pytest.mark.usefixtures("broker")
+async def test_a_commit_without_a_coordinator_ends(
+    options: KafkaOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The client would look for the coordinator for ever, and the partition of the worker would wait for it.
+    send, gone = AIOKafkaClient.send, asyncio.Event()
+
+    async def refuse(client: AIOKafkaClient, node: int, request: Any, **more: Any) -> Any:
+        if gone.is_set() and isinstance(request, OffsetCommitRequest):
+            raise GroupCoordinatorNotAvailableError
+        return await send(client, node, request, **more)
+
+    async def assigned(partitions: Sequence[int]) -> None:
+        for partition in partitions:
+            reader.seek(partition, -1)
+
+    async def revoked(_partitions: Sequence[int]) -> None:
+        return None
+
+    monkeypatch.setattr(AIOKafkaClient, "send", refuse)
+    reader: GroupReader
+    listener = GroupListener(assigned, revoked)
+    async with (
+        asyncio.timeout(BOUND),
+        open_kafka(replace(options, request_timeout_ms=1000)) as quick,
+        quick.group_reader("documents", "g", listener) as reader,
+    ):
+        while not await reader.commit({0: 0}):
+            await reader.poll(None, timeout=0.1, max_records=1)
+        gone.set()
+        assert not await reader.commit({0: 1})
 
 
 async def test_whoever_creates_a_topic_second_sees_it_at_once(options: KafkaOptions) -> None:

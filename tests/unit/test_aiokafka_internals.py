@@ -17,7 +17,9 @@ from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.consumer.fetcher import Fetcher, OffsetResetStrategy
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import Assignment, Subscription, TopicPartitionState
+from aiokafka.producer.message_accumulator import MessageAccumulator
 from aiokafka.producer.sender import Sender
+from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.protocol.metadata import MetadataRequest
 
 PYPROJECT = Path(__file__).parent.parent.parent / "pyproject.toml"
@@ -28,8 +30,8 @@ PYPROJECT = Path(__file__).parent.parent.parent / "pyproject.toml"
     [
         (AIOKafkaAdminClient, {"_client"}),
         (AIOKafkaConsumer, {"_client", "_coordinator", "_fetcher", "_subscription"}),
-        (AIOKafkaProducer, {"client", "_closed", "_sender"}),
-        (AIOKafkaClient, {"cluster"}),
+        (AIOKafkaProducer, {"client", "_closed", "_sender", "_message_accumulator", "_txn_manager"}),
+        (AIOKafkaClient, {"cluster", "_request_timeout_ms"}),
         (Fetcher, {"_records"}),
         (GroupCoordinator, {"generation", "group_id"}),
     ],
@@ -47,7 +49,11 @@ def test_attributes_are_set_by_the_constructor(kind: type, attributes: set[str])
         (GroupCoordinator.check_errors, ["self"]),
         (Assignment.state_value, ["self", "tp"]),
         (TopicPartitionState.await_reset, ["self", "strategy"]),
-        (Sender.close, ["self"]),
+        (AIOKafkaClient._get_conn, ["self", "node_id", "group", "no_hint"]),
+        (AIOKafkaClient.send, ["self", "node_id", "request", "group"]),
+        (MessageAccumulator.fail_all, ["self", "exception"]),
+        (TransactionManager.wait_for_transaction_end, ["self"]),
+        (ClusterMetadata.leader_for_partition, ["self", "partition"]),
         (ClusterMetadata.brokers, ["self"]),
         (collect_hosts, ["hosts", "randomize"]),
     ],

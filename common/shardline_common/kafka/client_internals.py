@@ -157,6 +157,10 @@ async def abandon(producer: AIOKafkaProducer) -> None:
             await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
         # A `stop` that waits for the batches ends.
         producer._message_accumulator.fail_all(KafkaError("the producer was closed"))
+        waiter = producer._txn_manager.wait_for_transaction_end()
+        if waiter is not None and waiter.done() and not waiter.cancelled():
+            # Otherwise asyncio logs an error that nobody has read, with a traceback.
+            waiter.exception()
     finally:
         await producer.client.close()
 

@@ -187,7 +187,9 @@ class _KafkaGroupReader:
             # Not counted as failing: work goes on without them.
             with translated(_COMMITTING, self._operations.options):
                 try:
-                    await self._consumer.commit(wanted)
+                    # The client looks for a coordinator without an end.
+                    async with asyncio.timeout(self._operations.options.request_timeout_ms / 1000):
+                        await self._consumer.commit(wanted)
                 except _STALE:
                     return False
         except BrokerUnavailable as error:
