@@ -36,12 +36,16 @@ class Entry:
 
 @dataclass(slots=True)
 class Segment:
-    """The messages [first, next) of a partition."""
+    """The messages [first, next) of a partition.
+
+    `originals`: how many bytes of originals its object of dead letters keeps; -1: none.
+    """
 
     split: str
     partition: int
     first: int
     entries: list[Entry]
+    originals: int
 
     @property
     def next(self) -> int:
@@ -57,6 +61,20 @@ class Segment:
     def rejected(self) -> bytes:
         """The rejected documents, uncompressed."""
         return b"".join(entry.rejected for entry in self.entries)
+
+    @property
+    def dead_letters(self) -> bytes:
+        """The object of dead letters, uncompressed. Behind the first original without room none is kept."""
+        lines, room = [], self.originals
+        for sequence, entry in enumerate(self.entries, self.first):
+            if not entry.dead:
+                continue
+            size = len(base64.b64decode(entry.dead["original_base64"]))
+            fits = size <= room
+            room = room - size if fits else min(room, 0)
+            line = {"sequence": sequence, "position": entry.position} | entry.dead
+            lines.append(_json(line if fits else line | {"original_base64": None}) + b"\n")
+        return b"".join(lines)
 
     def facts(self) -> dict[str, Any]:
         """What its chain record says about it."""
@@ -146,12 +164,13 @@ def partition_of(spec: JobSpec, content: Document | InvalidDocument) -> int:
 def _segments(spec: JobSpec, partition: int, entries: list[Entry], max_records: int) -> list[Segment]:
     found: list[Segment] = []
     split, size = "train" if partition < spec.partitions else "validation", spec.output.shard_bytes
+    originals = size if spec.dead_letter_originals else -1
     start = rows = scanned = 0
     for number, entry in enumerate(entries, 1):
         rows, scanned = rows + len(entry.row), scanned + entry.scanned
         reached = rows >= size or scanned >= _SCAN_FACTOR * size or number - start >= max_records
         if reached or number == len(entries):
-            found.append(Segment(split, partition, start, entries[start:number]))
+            found.append(Segment(split, partition, start, entries[start:number], originals))
             start, rows, scanned = number, 0, 0
     return found
 

@@ -79,15 +79,17 @@ class Judge:
                 )
 
     async def _check_objects(self) -> None:
-        """Every object of rows or rejections holds exactly what its segment makes; none is missing."""
+        """Every object of a segment holds exactly what its documents make; none is missing."""
         layout, wanted = self._layout, dict[str, bytes]()
         for segment in self._scenario.expected.segments:
             if segment.rows:
                 wanted[layout.data(segment.split, segment.partition, segment.first)] = segment.rows
             if segment.rejected:
                 wanted[layout.rejected(segment.partition, segment.first)] = segment.rejected
+            if segment.dead_letters:
+                wanted[layout.dead_letters(segment.partition, segment.first)] = segment.dead_letters
         found = {}
-        for folder in ("data/", "rejected/"):
+        for folder in ("data/", "rejected/", "dead-letters/"):
             async for info in self._store.list(layout.root + folder):
                 found[info.key] = _plain(await self._store.get(info.key), layout.compression)
         for key in sorted(found):

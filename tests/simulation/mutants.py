@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from shardline_common.dataset.chain import Chain, ChainRecord
+from shardline_common.dataset.chain import Chain, ChainRecord, SegmentObject
 from shardline_common.errors import FailureCode, JobFailed, ObjectExists, ServiceUnavailable
 from shardline_common.job.messages import decode_kind_and_sequence
 from shardline_common.job.names import CHECKPOINTS
 from shardline_common.job.state import JobState, PartitionState, checkpoint
 from shardline_common.memory.store import MemoryStore
 from shardline_common.ports.broker import Message, Record
+from shardline_common.ports.clock import Clock
 from shardline_consumer.attempt_consumer import AttemptConsumer
 from shardline_consumer.commit import SegmentSink
 from shardline_consumer.segment import OpenSegment
-from shardline_consumer.spool.file import SpoolFile
+from shardline_consumer.spool.file import SpoolFile, compress, packed_path
 from shardline_producer.attempt import AttemptRun
 from shardline_producer.backlog import Backlog
 from shardline_producer.encoder import Encoder
@@ -52,11 +53,16 @@ def _chain_before_data(stack: ExitStack) -> None:
     real = Chain.append
     late: list[Callable[[], Awaitable[None]]] = []
 
-    async def put_later(sink: SegmentSink, key: str, file: SpoolFile) -> None:
-        late.append(partial(sink.context.store.create, key, file.path.read_bytes()))
+    async def put_later(sink: SegmentSink, key: str, file: SpoolFile) -> SegmentObject:
+        path, stored, compression = file.path, (file.size, file.sha256), sink.spec.output.compression
+        if compression != "none":
+            path = packed_path(file.path, compression)
+            stored = compress(file.path, path, file.size, compression)
+        late.append(partial(sink.context.store.create, key, path.read_bytes()))
+        return SegmentObject(key.removeprefix(sink.layout.root), file.sha256, *stored)
 
-    async def append(self: Chain, record: ChainRecord) -> ChainRecord:
-        standing = await real(self, record)
+    async def append(self: Chain, record: ChainRecord, clock: Clock) -> ChainRecord:
+        standing = await real(self, record, clock)
         while late:
             with suppress(ObjectExists):
                 await late.pop()()
@@ -162,10 +168,10 @@ def _gaps_unnoticed(stack: ExitStack) -> None:
 def _lost_answer_is_a_failure(stack: ExitStack) -> None:
     """A refused create fails the job, even where the object has the same bytes."""
 
-    async def different(_sink: SegmentSink, key: str, _digest: str) -> None:
+    def different(_sink: SegmentSink, key: str, *_: object) -> None:
         raise JobFailed(FailureCode.NOT_REPRODUCIBLE, f"{key} was written before")
 
-    stack.enter_context(patch.object(SegmentSink, "_expect_same_rows", different))
+    stack.enter_context(patch.object(SegmentSink, "_expect_same", different))
 
 
 def _unproven_finish(stack: ExitStack) -> None:

@@ -122,6 +122,7 @@ def _spec(dice: random.Random) -> JobSpec:
         },
         partitions=dice.choice((1, 2, 2, 2, 3)),
         max_document_bytes=dice.choice((1024, 1024, 2048)),
+        dead_letter_originals=dice.random() < 0.8,
     )
 
 
