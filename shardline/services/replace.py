@@ -29,7 +29,7 @@ async def find_old_job(store: ObjectStore, spec: JobSpec) -> JobSpec | None:
 
 
 async def delete_old_dataset(store: ObjectStore, old: JobSpec) -> None:
-    """Delete the exports, the dataset and the acceptance record of a job, in the order above.
+    """Delete the exports, the dataset, the rankings and the acceptance record of a job, in the order above.
 
     Raises:
         JobConflict: another process has deleted the record, or has replaced the dataset.
@@ -39,10 +39,12 @@ async def delete_old_dataset(store: ObjectStore, old: JobSpec) -> None:
     await deletion.delete_all(layout.exports)
     for key in (layout.success, layout.manifest, layout.card):
         await deletion.delete([key])
-    await deletion.delete_all(layout.outcome(0).removesuffix("0.json"))
+    await deletion.delete_all(layout.outcomes)
     await deletion.delete_backwards(f"{layout.state}chain/")
     await deletion.delete_all(layout.root, but=layout.state)
-    await deletion.delete_backwards(layout.plan_pages)
+    # A scan lists on behind the last page that is left. A ranking is whole or is made again with a new plan.
+    await deletion.delete_backwards(layout.plan_pages, folders=False)
+    await deletion.delete([layout.plan])
     await deletion.delete_all(layout.root)
     await deletion.delete_all(layout.rankings)
     async for info in store.list(layout.root):
@@ -91,9 +93,10 @@ class _Deletion:
         if batch:
             await self.delete(batch)
 
-    async def delete_backwards(self, prefix: str) -> None:
+    async def delete_backwards(self, prefix: str, *, folders: bool = True) -> None:
         """Delete the last keys first: what is left of a numbered sequence has no gap."""
-        keys = sorted([key async for key in self._keys(prefix)], reverse=True)
+        found = [key async for key in self._keys(prefix)]
+        keys = sorted([key for key in found if folders or "/" not in key[len(prefix) :]], reverse=True)
         for start in range(0, len(keys), _BATCH):
             await self.delete(keys[start : start + _BATCH])
 

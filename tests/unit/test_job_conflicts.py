@@ -35,6 +35,7 @@ NEIGHBOURS = (
     "test-2/test/_SUCCESS",
     "_jobs/test-2.json",
     "_exports/test/test-2/x.csv",
+    "_plans/test/test-2/1234/000000000000.json",
 )
 
 
@@ -62,6 +63,7 @@ def finished(folder: Path) -> MemoryStore:
         store = MemoryStore()
         assert (await run_embedded(small(), store, folder)).state.state == "completed"
         await store.create("_exports/test/test/x.csv", b"x")
+        await store.create("_plans/test/test/1234/000000000000.json", b"x")
         for key in NEIGHBOURS:
             await store.create(key, b"x")
         return store
@@ -276,12 +278,12 @@ async def test_a_linked_folder_outside_of_the_dataset_is_kept(tmp_path: Path) ->
 async def test_a_put_during_the_replace_is_reported() -> None:
     store = MemoryStore()
     await accept(store, job(), SystemClock())
-    await store.create("test/test/_state/plan.json", b"{}")
+    await store.create("_plans/test/test/1234/000000000000.json", b"{}")
 
     class Worked(MemoryStore):
         async def delete(self, keys: Sequence[str]) -> None:
             await super().delete(keys)
-            if "test/test/_state/plan.json" in keys:
+            if any(key.startswith("_plans/") for key in keys):
                 await super().create("test/test/data/train/late.jsonl", b"{}")
 
     worked = Worked()
