@@ -20,6 +20,7 @@ from shardline_consumer.filters.clara import Judge
 from shardline_consumer.segment import OpenSegment, SequencedDeadLetter
 
 _IDLE_SECONDS = 5.0
+_CHECK_CHAIN_EVERY = 6
 
 
 class PartitionRevoked(Exception):
@@ -27,7 +28,7 @@ class PartitionRevoked(Exception):
 
 
 class ChainAdvanced(Exception):
-    """The chain has records that this processor did not create: start again at the end of the chain."""
+    """The chain is not what this processor made it: start again at the end of the chain."""
 
 
 class SpoolYielded(Exception):
@@ -88,6 +89,7 @@ class PartitionProcessor:
         self._inbox: asyncio.Queue[Sequence[Record]] = asyncio.Queue(maxsize=1)
         self._closed: asyncio.Queue[OpenSegment] = asyncio.Queue(maxsize=1)
         self._offset_unproven = False
+        self._next = 0
 
     @property
     def wants_records(self) -> bool:
@@ -133,6 +135,7 @@ class PartitionProcessor:
                 self._seek(head.offset)
             else:
                 self.rewind()
+            self._next = head.next if head else 0
             await self._open_segment(head.upto if head else Totals(), head.next if head else 0)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._commit_segments())
@@ -179,6 +182,7 @@ class PartitionProcessor:
                 records = await self._take(self._segment, records)
 
     async def _next_records(self) -> Sequence[Record]:
+        idle = 0
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_IDLE_SECONDS):
@@ -187,6 +191,16 @@ class PartitionProcessor:
             # waits for that spool, its messages fill the topic, the producer waits, and no marker comes.
             if self._context.budget.contended and self._reserved == {self._segment}:
                 raise SpoolYielded
+            idle += 1
+            if idle % _CHECK_CHAIN_EVERY == 0 and self._reserved <= {self._segment}:
+                await self._check_chain()
+
+    async def _check_chain(self) -> None:
+        # Nobody else would put a record again that was deleted behind this processor, and the attempt would
+        # never be complete.
+        head = await self._read_head()
+        if (head.next if head else 0) < self._next:
+            raise ChainAdvanced
 
     async def _take(self, segment: OpenSegment, records: Sequence[Record]) -> Sequence[Record]:
         """Add records to the segment. Returns the records that it did not use."""
@@ -235,6 +249,7 @@ class PartitionProcessor:
                     record, created = await self._sink.commit_segment(
                         self._partition, segment, self._check_assigned
                     )
+            self._next = record.next
             self._release(segment)
             if created:
                 metrics.segment_committed(job_id, record.segment)

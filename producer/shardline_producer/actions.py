@@ -13,7 +13,7 @@ class Action(Enum):
 
     CANCEL_ATTEMPT = auto()
     """Decide the running attempt as cancelled, for the oldest request: a cancel or a delete."""
-    CANCEL_PUBLISHING = auto()
+    CANCEL_BLOCKED = auto()
     """Open an attempt that is decided as cancelled, for the oldest request: a cancel."""
     OPEN_ATTEMPT = auto()
     """Open the next attempt, for the oldest request: a retry."""
@@ -56,10 +56,10 @@ def next_action(state: JobState, requests: Sequence[Request], notifications: Not
 
 
 def _for_request(state: JobState, request: Request) -> Action:
-    if state.active and not state.publishing_failed:
+    if state.active and not state.blocked:
         return Action.REFUSE_REQUEST if request.action == "retry" else Action.CANCEL_ATTEMPT
     if state.active and request.action == "cancel":
-        return Action.CANCEL_PUBLISHING
+        return Action.CANCEL_BLOCKED
     if request.action == "delete":
         # Also for a deleted job: a worker that was paused may have put an object since then.
         return Action.DELETE_DATASET

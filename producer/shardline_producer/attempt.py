@@ -18,6 +18,7 @@ from shardline_common.errors import (
 )
 from shardline_common.job.names import CHECKPOINTS, Layout, attempt_topic
 from shardline_common.job.outcome import Outcome, cancelled, decide, failed, read_outcome
+from shardline_common.job.plan import read_plan
 from shardline_common.job.state import JobState, PartitionState, State, checkpoint
 from shardline_common.ports.broker import TransactionalWriter
 from shardline_common.runtime.clock import stamp
@@ -50,8 +51,8 @@ class JobStateStore(Protocol):
     async def load_state(self) -> JobState:
         """Read the last committed state without fencing. Raises BrokerUnavailable."""
 
-    async def record_publishing_error(self, attempt: int, error: JobFailed) -> None:
-        """Commit why the dataset of a completed attempt cannot be published."""
+    async def record_blocked(self, attempt: int, error: JobFailed) -> None:
+        """Commit why the attempt cannot end: `JobState.blocked`."""
 
 
 class AttemptRun:
@@ -270,12 +271,17 @@ class AttemptRun:
     async def _check_outcome(self) -> Outcome | None:
         """The outcome, if it is decided and published. Otherwise refresh and report the progress."""
         store = self._context.store
-        outcome = await read_outcome(store, self._layout, self._state.attempt)
+        try:
+            outcome = await read_outcome(store, self._layout, self._state.attempt)
+        except JobFailed as error:
+            # The record was changed. No other outcome can replace it.
+            await self._states.record_blocked(self._state.attempt, error)
+            return None
         if outcome is None:
             if self._state.planned:
                 await self._backlog.refresh()
                 self._report()
-                await self._check_topic()
+                await self._check_topic_and_plan()
             return None
         if outcome.ending == "completed" and not await self._published(outcome):
             return None
@@ -307,19 +313,26 @@ class AttemptRun:
             clock, sign = self._context.clock, self._context.sign
             await publish_dataset(store, self._state.spec, outcome, clock, sign)
         except JobFailed as error:
-            await self._states.record_publishing_error(outcome.attempt, error)
+            await self._states.record_blocked(outcome.attempt, error)
         except ObjectMissing as error:
             _log.warning("nothing is left to publish, because the dataset was deleted: %s", error)
         return False
 
-    async def _check_topic(self) -> None:
-        # While nothing is sent, a deleted topic causes no error. Once all is committed, it is not needed.
-        if self._state.state is State.COMPLETING and self._backlog.chained >= self._state.produced:
-            return
+    async def _check_topic_and_plan(self) -> None:
         now, partitions = self._context.clock.monotonic(), self._context.broker.partitions
         if now - self._topic_checked_at < _TOPIC_CHECK_SECONDS:
             return
         self._topic_checked_at = now
+        # Without a plan a worker decides nothing, because it takes the dataset for deleted.
+        try:
+            await read_plan(self._context.store, self._layout)
+        except ObjectMissing as error:
+            if await self.is_current():
+                await self._fail(JobFailed(FailureCode.OBJECT_LOST, str(error), hint="submit a new job"))
+            return
+        # While nothing is sent, a deleted topic causes no error. Once all is committed, it is not needed.
+        if self._state.state is State.COMPLETING and self._backlog.chained >= self._state.produced:
+            return
         if await partitions(self._topic):
             return
         # A producer that was paused through the job's end finds no topic either: that does not fail the job.

@@ -187,7 +187,7 @@ class JobRunner:
     async def _handle_request(self, action: Action, queued: QueuedRequest) -> None:
         """Handle the oldest request by the action that `next_action` chose."""
         request, record, state = queued.request, queued.record, self._current_state()
-        if self._attempt is not None and state.publishing_failed:
+        if self._attempt is not None and state.blocked:
             await self._stop_attempt()
         if self._attempt is not None:
             with log_context(attempt=state.attempt):
@@ -198,8 +198,8 @@ class JobRunner:
             await retry_forever(delete, self._context.clock, f"delete {self.spec.job_id}")
             await self._outbox.stop()
             await self._update(_apply_deletion, handled=record.offset)
-        elif action is Action.CANCEL_PUBLISHING:
-            await self._cancel_publishing(queued)
+        elif action is Action.CANCEL_BLOCKED:
+            await self._cancel_blocked(queued)
         elif action is Action.OPEN_ATTEMPT:
             # Within its grace time the topic still exists, and nothing would remove it later.
             await self._delete_topic(state.attempt)
@@ -209,7 +209,7 @@ class JobRunner:
             await self._refuse(record, "refused_request", hint)
             await self._update(lambda _: None, handled=record.offset)
 
-    async def _cancel_publishing(self, queued: QueuedRequest) -> None:
+    async def _cancel_blocked(self, queued: QueuedRequest) -> None:
         # The completed attempt is decided. A further one, which nothing works on, is decided as cancelled.
         context, state = self._context, self._current_state()
         await self._delete_topic(state.attempt)
@@ -217,7 +217,7 @@ class JobRunner:
         outcome = cancelled(following, queued.request.requested_by, context.clock)
         deciding = partial(decide, context.store, Layout.of(self.spec), outcome, context.clock)
         outcome = await retry_forever(deciding, context.clock, "write the outcome")
-        change = partial(_apply_cancelled_publishing, outcome, notify=self._outbox.enabled)
+        change = partial(_apply_cancelled, outcome, notify=self._outbox.enabled)
         await self._update(change, handled=queued.record.offset)
 
     async def _handle_during_attempt(
@@ -299,13 +299,13 @@ class JobRunner:
 
         await retry_forever(commit, self._context.clock, f"checkpoint {self.spec.job_id}")
 
-    async def record_publishing_error(self, attempt: int, error: JobFailed) -> None:
-        """Implements `JobStateStore.record_publishing_error`."""
+    async def record_blocked(self, attempt: int, error: JobFailed) -> None:
+        """Implements `JobStateStore.record_blocked`."""
         message = f"{error}; {error.hint}" if error.hint else str(error)
         state = self._current_state()
         if (state.code, state.message) != (error.code.value, message):
-            _log.error("the dataset cannot be published: %s: %s", error.code, message)
-            await self._update(partial(_apply_publishing_error, attempt, error.code.value, message))
+            _log.error("the attempt cannot end: %s: %s", error.code, message)
+            await self._update(partial(_apply_blocked, attempt, error.code.value, message))
 
     @asynccontextmanager
     async def fence_and_load(self) -> AsyncIterator[tuple[TransactionalWriter, JobState]]:
@@ -333,14 +333,14 @@ def _apply_outcome(outcome: Outcome, state: JobState, *, empty: bool, notify: bo
         state.pending_notifications.append(outcome.attempt)
 
 
-def _apply_publishing_error(attempt: int, code: str, message: str, state: JobState) -> None:
-    if state.attempt == attempt and state.state is State.COMPLETING:
+def _apply_blocked(attempt: int, code: str, message: str, state: JobState) -> None:
+    if state.attempt == attempt and state.active:
         state.code, state.message = code, message
 
 
-def _apply_cancelled_publishing(outcome: Outcome, state: JobState, *, notify: bool) -> None:
+def _apply_cancelled(outcome: Outcome, state: JobState, *, notify: bool) -> None:
     # Another producer may have done it meanwhile.
-    if state.attempt == outcome.attempt - 1 and state.publishing_failed:
+    if state.attempt == outcome.attempt - 1 and state.blocked:
         state.attempt = outcome.attempt
         _apply_outcome(outcome, state, empty=False, notify=notify)
 
@@ -350,9 +350,9 @@ def _apply_retry(offset: int, state: JobState) -> None:
     if not state.retriable or state.request_offset >= offset:
         return
     state.attempt += 1
-    if not state.publishing_failed:
+    if state.state is not State.COMPLETING:
         state.state, state.planned = State.QUEUED, False
-    # Else everything is produced and committed: the new attempt only proves and publishes it.
+    # Else everything is produced: the new attempt only proves and publishes it.
     state.topic_removed = False
     state.code = state.message = state.warning = None
 

@@ -179,3 +179,30 @@ async def test_a_shard_that_another_worker_compressed_otherwise_is_taken_as_it_i
     report = await verify(spec, store)
     assert report.ok, report.problems
     assert report.digest == (await verify(spec, finished)).digest
+
+
+async def test_a_record_that_is_deleted_behind_the_worker_is_written_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardline_consumer.partition._IDLE_SECONDS", 0.2)
+    spec = small_job(partitions=1, output={"shard_bytes": 1 << 26})
+    store = InterveningStore("_state/chain/00000/", InterveningStore.lose)
+    view = await run_embedded(spec, store, folder)
+    assert view.state.state == "completed", view.to_json()
+    report = await verify(spec, store)
+    assert report.ok, report.problems
+
+
+async def test_a_job_whose_plan_was_deleted_fails(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shardline_producer.attempt._TOPIC_CHECK_SECONDS", 0.2)
+    store = InterveningStore("_state/chain/", lambda store, _: store.lose(LAYOUT.plan))
+    view = await run_embedded(SPEC, store, folder)
+    assert (view.state.state, view.state.code) == ("failed", "object_lost")
+    assert LAYOUT.plan in (view.state.message or "")
+
+
+async def test_an_outcome_that_cannot_be_read_is_named_by_the_status(folder: Path) -> None:
+    store = InterveningStore("_state/outcome-1", InterveningStore.cut)
+    view = await run_embedded(SPEC, store, folder)
+    assert (view.state.state, view.state.code) == ("completing", "conservation")
+    assert "outcome record cannot be read" in (view.state.message or "")

@@ -46,7 +46,7 @@ def test_requests_come_first(
 @pytest.mark.parametrize(
     ("request_", "action"),
     [
-        (CANCEL, Action.CANCEL_PUBLISHING),
+        (CANCEL, Action.CANCEL_BLOCKED),
         (RETRY, Action.OPEN_ATTEMPT),
         (DELETE, Action.DELETE_DATASET),
         (None, Action.RUN_ATTEMPT),

@@ -1,4 +1,4 @@
-"""Whoever comes late to a job that was deleted meanwhile leaves nothing behind."""
+"""A process that is late finds its job deleted or ended, and writes nothing."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -90,7 +90,7 @@ async def test_a_late_finisher_decides_nothing_of_what_was_deleted() -> None:
     assert await keys(store) == []
 
 
-async def test_nor_of_a_job_without_documents() -> None:
+async def test_a_late_finisher_decides_nothing_of_a_deleted_job_without_documents() -> None:
     store = losing_the_first_outcome()
     await store.create(LAYOUT.plan, Plan([], {}).encode())
     state = JobState(SPEC, state=State.COMPLETING, planned=True, partitions=[PartitionState()] * 2)
@@ -109,7 +109,7 @@ async def test_the_same_finisher_decides_what_was_not_deleted() -> None:
     assert LAYOUT.success in await keys(store)
 
 
-async def test_the_end_of_a_chain_is_seen_anew() -> None:
+async def test_the_head_of_a_chain_is_read_again() -> None:
     store = MemoryStore()
     await landed(store)
     chain = Chain(store, LAYOUT, 1)
@@ -144,12 +144,13 @@ async def run_without_topic(
     """
     monkeypatch.setattr(attempt, "_TOPIC_CHECK_SECONDS", 0.0)
     store, broker, slots = MemoryStore(), MemoryBroker(), asyncio.Semaphore(1)
+    await store.create(LAYOUT.plan, Plan([], {}).encode())
     async with asyncio.timeout(20):
         outcome = await AttemptRun(
             parts(store, broker, slots, tmp_path), known(), Committed(broker, committed)
         ).run()
     assert not slots.locked()
-    return outcome, await keys(store)
+    return outcome, [key for key in await keys(store) if key != LAYOUT.plan]
 
 
 def known() -> JobState:
@@ -175,7 +176,7 @@ class Committed:
     async def load_state(self) -> JobState:
         return JobState(SPEC, state=self._committed, planned=True, partitions=known().partitions)
 
-    async def record_publishing_error(self, attempt: int, error: JobFailed) -> None:
+    async def record_blocked(self, attempt: int, error: JobFailed) -> None:
         raise AssertionError(attempt, error)
 
     @asynccontextmanager
@@ -218,7 +219,7 @@ def test_a_late_producer_retires_no_attempt_but_its_own() -> None:
     assert ended.topic_removed
 
 
-def test_a_retry_that_was_heeded_is_heeded_by_nobody_else() -> None:
+def test_a_retry_that_was_handled_opens_no_second_attempt() -> None:
     failed_again = JobState(SPEC, state=State.FAILED, attempt=2, request_offset=7)
     _apply_retry(7, failed_again)
     assert (failed_again.state, failed_again.attempt) == (State.FAILED, 2)

@@ -94,7 +94,7 @@ async def blocked_job() -> AsyncIterator[Blocked]:
     task = asyncio.create_task(blocked.runner.run(None))
     try:
         async with asyncio.timeout(20):
-            while blocked.runner.state is None or not blocked.runner.state.publishing_failed:
+            while blocked.runner.state is None or not blocked.runner.state.blocked:
                 await asyncio.sleep(0.01)
         state = blocked.runner.state
         assert (state.state, state.attempt, state.code) == (State.COMPLETING, 1, "output_not_empty")

@@ -82,19 +82,22 @@ class JobState:
         return self.state in ACTIVE
 
     @property
-    def publishing_failed(self) -> bool:
-        """Whether the attempt is completed, but its dataset cannot be published; `message` says why."""
-        return self.state is State.COMPLETING and self.code is not None
+    def blocked(self) -> bool:
+        """Whether the attempt cannot end without somebody; `message` says why.
+
+        Its dataset is completed and cannot be published, or its outcome cannot be read.
+        """
+        return self.active and self.code is not None
 
     @property
     def retriable(self) -> bool:
         """Whether a retry opens a new attempt."""
-        return self.state in RETRIABLE or self.publishing_failed
+        return self.state in RETRIABLE or self.blocked
 
     @property
     def settled(self) -> bool:
         """Whether the job has ended, or waits for somebody to retry or cancel it."""
-        return not self.active or self.publishing_failed
+        return not self.active or self.blocked
 
     def releases_topic_of(self, attempt: int) -> bool:
         """Whether the topic of that attempt is no longer needed. Attempt numbers only rise."""

@@ -34,8 +34,8 @@ function show(card, job) {
   const message = job.message || job.warning || "";
   set("message", message);
   field("message").hidden = message === "";
-  const publishingFailed = job.state === "completing" && job.code !== null;
-  const retriable = job.state === "failed" || job.state === "cancelled" || publishingFailed;
+  const blocked = active && job.code !== null;
+  const retriable = job.state === "failed" || job.state === "cancelled" || blocked;
   const visible = { active, retriable };
   for (const form of card.querySelectorAll("form[data-when]")) {
     form.hidden = !visible[form.dataset.when];
