@@ -75,11 +75,15 @@ def preview(
 def verify(
     uri: str | os.PathLike[str],
     *,
+    digest: str | None = None,
+    key: str | os.PathLike[str] | None = None,
     settings: Mapping[str, object] | None = None,
     on_progress: Callable[[VerifyProgress], None] | None = None,
 ) -> VerifyResult:
     """Read every byte of a finished dataset and check its proof. See `shardline.verify`."""
-    return _complete(operations.verify, uri, settings=settings, on_progress=on_progress)
+    return _complete(
+        operations.verify, uri, digest=digest, key=key, settings=settings, on_progress=on_progress
+    )
 
 
 def submit(

@@ -63,6 +63,8 @@ def verify_result(report: Report) -> VerifyResult:
         rejected=report.rejected,
         dead_letters=report.dead_letters,
         problems=tuple(report.problems),
+        notes=tuple(report.notes),
+        signed=report.signed,
     )
 
 

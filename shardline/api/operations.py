@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from shardline.api.convert import job_status, preview_result, progress_reporter, run_result, verify_result
 from shardline.api.inputs import JobLike, settings_of, spec_of
@@ -81,6 +82,8 @@ async def preview(
 async def verify(
     uri: str | os.PathLike[str],
     *,
+    digest: str | None = None,
+    key: str | os.PathLike[str] | None = None,
     settings: Mapping[str, object] | None = None,
     on_progress: Callable[[VerifyProgress], None] | None = None,
 ) -> VerifyResult:
@@ -88,11 +91,13 @@ async def verify(
 
     Args:
         uri: the dataset's folder: a directory, or `s3://bucket/prefix/…`.
+        digest: the digest that the dataset must have.
+        key: a file with the public Ed25519 key (PEM) that must have signed the dataset.
         settings: settings by name, used before the environment, .env and shardline.toml.
         on_progress: called after each shard, in the event loop.
 
     Raises:
-        UsageError: a setting is wrong.
+        UsageError: a setting, the digest or the key is wrong.
         ServiceUnavailable: the store cannot be reached.
     """
 
@@ -100,7 +105,9 @@ async def verify(
         if on_progress is not None:
             on_progress(VerifyProgress(shards=done, total=total))
 
-    return verify_result(await verify_dataset(os.fspath(uri), settings_of(settings), on_shard))
+    path = None if key is None else Path(key)
+    found = settings_of(settings)
+    return verify_result(await verify_dataset(os.fspath(uri), found, on_shard, digest=digest, key=path))
 
 
 async def submit(

@@ -134,7 +134,11 @@ class PreviewResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyResult:
-    """The result of `verify`. `problems` are up to 20 sentences in reading order; `ok` when there is none."""
+    """The result of `verify`. `problems` are up to 20 sentences in reading order; `ok` when there is none.
+
+    `notes` say what the proof of an older version does not cover. `signed`: the dataset has a signature,
+    which only the argument `key` checks.
+    """
 
     ok: bool
     digest: str
@@ -143,6 +147,8 @@ class VerifyResult:
     rejected: Mapping[str, int]
     dead_letters: Mapping[str, int]
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    signed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

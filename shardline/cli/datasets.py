@@ -22,7 +22,10 @@ _SHOWN_DEAD_LETTERS = 10
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.command(epilog="Example: shardline run job.json --output ./datasets")(run)
-    app.command(epilog="Example: shardline verify s3://bucket/laws/laws-2026")(verify)
+    app.command(
+        epilog="Examples: shardline verify s3://bucket/laws/laws-2026 · shardline verify datasets/laws/laws "
+        "--key public.pem"
+    )(verify)
     app.command(epilog="Example: shardline sample docs.jsonl.zst --documents 20000")(sample)
 
 
@@ -104,16 +107,27 @@ def _print_result(result: LocalRun) -> None:
 
 def verify(
     uri: Annotated[str, typer.Argument(metavar="URI", help="The dataset's folder: a directory or s3://….")],
+    digest: Annotated[
+        str | None, typer.Option(metavar="DIGEST", help="The digest that the dataset must have.")
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The public Ed25519 key (PEM) that must have signed the dataset."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Read every byte of a finished dataset and check its proof. Prints what is broken and exits with 1."""
-    report = complete(_verify(uri, quiet_settings()))
+    """Read every byte of a finished dataset and check its proof. Prints what is broken and exits with 1.
+
+    Who can write to the store can make another dataset with a proof of its own. A digest that was kept
+    elsewhere, or the key of a signature, excludes it.
+    """
+    report = complete(_verify(uri, digest, key, quiet_settings()))
     _print_report(report, json=json)
     if not report.ok:
         raise typer.Exit(1)
 
 
-async def _verify(uri: str, settings: Settings) -> Report:
+async def _verify(uri: str, digest: str | None, key: Path | None, settings: Settings) -> Report:
     from rich.progress import Progress
 
     from shardline.cli.console import stderr_console
@@ -125,7 +139,7 @@ async def _verify(uri: str, settings: Settings) -> Report:
         def on_shard(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        return await verify_dataset(uri, settings, on_shard)
+        return await verify_dataset(uri, settings, on_shard, digest=digest, key=key)
 
 
 def _print_report(report: Report, *, json: bool) -> None:
@@ -137,6 +151,8 @@ def _print_report(report: Report, *, json: bool) -> None:
         return
     for problem in report.problems:
         print_message(f"broken: {problem}")
+    for note in report.notes:
+        print_message(f"note: {note}")
     if report.ok:
         rejected, dead = format_counts(report.rejected), format_counts(report.dead_letters)
         print_line(

@@ -1,6 +1,7 @@
 """A job from settings to a dataset in this process, and the check of a finished dataset."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from shardline_common.telemetry.metrics import Metrics
 
 # The caller waits for the end of the run, which a webhook that is down must not delay for a day.
 _NOTIFY_SECONDS = 60.0
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +203,12 @@ async def verify_dataset(
             dataset without a signature.
 
     Raises:
-        UsageError: a setting is wrong, or the key cannot be read.
+        UsageError: a setting is wrong, the digest is none, or the key cannot be read.
         StoreUnavailable: the store cannot be reached.
     """
+    if digest is not None and not _DIGEST.fullmatch(digest):
+        hint = "`verify --json` and manifest.json have a dataset's digest"
+        raise UsageError(f"'{digest[:100]}' is no digest: it has 64 digits of 0-9 and a-f", hint=hint)
     is_signed = None if key is None else signature_check(key)
     async with open_store_at(uri, settings) as store:
         return await Verifier(store, "", on_shard, digest=digest, is_signed=is_signed).run()
