@@ -23,11 +23,18 @@ from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
 from shardline_producer.sources.http_store import HttpStoreOptions, open_http_store
 from shardline_producer.sources.themis.client import QueryRejected, ThemisOptions, open_themis
 from shardline_producer.sources.themis.limiter import RateLimiter
+from shardline_producer.sources.uds3.chroma.body_store import ChromaBodyStore
+from shardline_producer.sources.uds3.chroma.collection import ChromaOptions
+from shardline_producer.sources.uds3.chroma.ranker import ChromaRanker
+from shardline_producer.sources.uds3.couch.body_store import CouchBodyStore, CouchOptions
+from shardline_producer.sources.uds3.embedding.embedder import EmbeddingOptions
+from shardline_producer.sources.uds3.embedding.http_embedder import HttpEmbedder
 from shardline_producer.sources.uds3.neo4j.options import Neo4jOptions
 from shardline_producer.sources.uds3.neo4j.ranker import Neo4jRanker
 from shardline_producer.sources.uds3.neo4j.ranker import _translated as translated_neo4j
 from shardline_producer.sources.uds3.postgres.connection import PostgresOptions, _refused_connection
 from shardline_producer.sources.uds3.postgres.connection import _translated as translated_postgres
+from shardline_producer.sources.uds3.store_ports import BodyRequest
 from tests.make import job
 from tests.support.certificates import Authority
 from tests.support.embedded import run_embedded
@@ -153,6 +160,25 @@ async def test_a_refused_dataset_is_named_with_its_bucket(code: str) -> None:
                 await call
             assert isinstance(refused.value, StoreUnavailable), "a dataset's store is waited for"
             assert refused.value.hint
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "null", "7", '"x"', '{"id": null}', '{"rows": {}, "ids": 3}'])
+async def test_another_servers_json_is_a_permanent_error(text: str) -> None:
+    async with answering(200, text) as url:
+        options = HttpStoreOptions("the store", url, attempts=1)
+        chroma, couch = ChromaOptions(options), CouchOptions(options, "db")
+        request = [BodyRequest("a")]
+        for call in (
+            ChromaRanker(chroma, HttpEmbedder(EmbeddingOptions(), url)).filter_fields(),
+            ChromaBodyStore(chroma).check(),
+            ChromaBodyStore(chroma).bodies(request, 100),
+            CouchBodyStore(couch).check(),
+            CouchBodyStore(couch).bodies(request, 100),
+            HttpEmbedder(EmbeddingOptions(), url).embed("x"),
+        ):
+            with pytest.raises(JobFailed, match=url) as failed:
+                await call
+            assert failed.value.code == "source_invalid"
 
 
 HTTP_ANSWERS = [

@@ -112,6 +112,25 @@ class HttpStore:
                 f"cannot {what}: the response is not JSON", f"check {self._options.address_setting}"
             ) from None
 
+    async def fields(self, response: HttpResponse, what: str, **kinds: type) -> dict[str, Any]:
+        """The JSON object of a response, which has at least these fields, each of its kind. See `json`.
+
+        Raises:
+            JobFailed: as `json`, or the response is another JSON, as another server gives it.
+        """
+        found = await self.json(response, what)
+        wrong = [
+            name
+            for name, kind in kinds.items()
+            if not isinstance(found, dict) or not isinstance(found.get(name), kind)
+        ]
+        if wrong:
+            raise self.invalid(
+                f"cannot {what}: the response is not of {self._options.name}, it has no {wrong[0]}",
+                f"check {self._options.address_setting}",
+            )
+        return dict(found)
+
     async def _request(self, request: HttpRequest) -> HttpResponse:
         attempt = partial(self._attempt, request)
         return await retry_attempts(attempt, self._options.attempts, _BACKOFF, asyncio.sleep)

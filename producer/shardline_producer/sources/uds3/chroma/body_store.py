@@ -83,7 +83,7 @@ class ChromaBodyStore:
             while True:
                 page = {"limit": _RECORDS_PER_PAGE, "offset": offset, "include": ["documents", "metadatas"]}
                 response = await http.post(collection.path + "/get", selector | page)
-                found = await http.json(response, "read texts")
+                found = await http.fields(response, "read texts", ids=list, documents=list, metadatas=list)
                 for record, text, metadata in zip(
                     found["ids"], found["documents"], found["metadatas"], strict=True
                 ):

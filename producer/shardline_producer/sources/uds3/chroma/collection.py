@@ -66,7 +66,7 @@ async def find_collection(http: HttpStore, options: ChromaOptions) -> ChromaColl
             f"database '{options.database}'",
             "set CHROMA_COLLECTION, CHROMA_TENANT and CHROMA_DATABASE; Shardline never creates one",
         )
-    found = await http.json(response, "find the collection")
+    found = await http.fields(response, "find the collection", id=str)
     space = _space(found)
     if space not in SPACES:
         raise http.invalid(
@@ -87,7 +87,10 @@ def _space(found: Mapping[str, Any]) -> str:
 
 async def count_records(http: HttpStore, collection: ChromaCollection) -> int:
     """The number of records."""
-    return int(await http.json(await http.get(collection.path + "/count"), "count records"))
+    found = await http.json(await http.get(collection.path + "/count"), "count records")
+    if not isinstance(found, int):
+        raise http.invalid("cannot count records: the response is no number", "check CHROMA_HOST")
+    return found
 
 
 class CollectionReader:
@@ -159,5 +162,5 @@ class CollectionReader:
 
     async def _get(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         response = await self._http.post(self._collection.path + "/get", body)
-        found: Mapping[str, Any] = await self._http.json(response, "read records")
+        found: Mapping[str, Any] = await self._http.fields(response, "read records", ids=list)
         return found

@@ -54,7 +54,8 @@ class ChromaRanker:
             if collection.fields is not None:
                 return list(collection.fields)
             body = {"limit": _SAMPLE, "offset": 0, "include": ["metadatas"]}
-            found = await http.json(await http.post(collection.path + "/get", body), "read metadata")
+            response = await http.post(collection.path + "/get", body)
+            found = await http.fields(response, "read metadata", metadatas=list)
             return sorted({key for metadata in found["metadatas"] for key in metadata or {}})
 
     async def check(self) -> str:

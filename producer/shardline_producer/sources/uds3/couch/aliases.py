@@ -55,7 +55,7 @@ class CouchAliases:
         aliases: dict[str, str] = {}
         while True:
             response = await http.post(f"/{quote(database, safe='')}/_find", body)
-            page = await http.json(response, "find documents by metadata.document_id")
+            page = await http.fields(response, "find documents by metadata.document_id", docs=list)
             for identity, alias in self._pairs(page["docs"]):
                 aliases[identity] = min(alias, aliases.get(identity, alias))
             if len(page["docs"]) < _PAGE or page.get("bookmark") in (None, body.get("bookmark")):
@@ -70,7 +70,8 @@ class CouchAliases:
             if last:
                 params["startkey"] = orjson.dumps(last).decode()
             try:
-                rows = (await http.json(await http.get(path, params), "list documents"))["rows"]
+                response = await http.get(path, params)
+                rows = (await http.fields(response, "list documents", rows=list))["rows"]
             except ResponseTooLarge:
                 if size == 2:  # noqa: PLR2004 - the last document of the previous page, and one more
                     raise http.invalid("one document exceeds the limit of a response") from None
@@ -100,7 +101,7 @@ async def _has_index(http: HttpStore, database: str) -> bool:
     response = await http.get(f"/{quote(database, safe='')}/_index")
     if response.status != OK:  # CouchDB before 2.0 has no indexes
         return False
-    indexes = (await http.json(response, "list indexes"))["indexes"]
+    indexes = (await http.fields(response, "list indexes", indexes=list))["indexes"]
     return any(
         index["type"] == "json" and [key for part in index["def"]["fields"] for key in part] == [_DOCUMENT_ID]
         for index in indexes

@@ -69,12 +69,12 @@ class CouchBodyStore:
         async with open_http_store(self._options.http) as http:
             database = self._options.database
             if database is None:
-                await http.json(await http.get("/"), "read the welcome")
+                await http.fields(await http.get("/"), "read the welcome", couchdb=str)
                 return f"{http.address} answers; bodies are read from the documents that couchdb_refs name"
             response = await http.get(f"/{quote(database, safe='')}")
             if response.status == _NOT_FOUND:
                 raise _no_database(http, database)
-            count = (await http.json(response, "read the database"))["doc_count"]
+            count = (await http.fields(response, "read the database", doc_count=int))["doc_count"]
             return f"{http.address} has {count} documents in {database}"
 
 
@@ -146,7 +146,7 @@ class _BodyReader:
             if database == self._options.database:
                 raise _no_database(self._http, database)
             return {}
-        rows = (await self._http.json(response, "read documents"))["rows"]
+        rows = (await self._http.fields(response, "read documents", rows=list))["rows"]
         return {row["id"]: row["doc"] for row in rows if row.get("doc")}
 
     async def _bodies_of(self, database: str, documents: Iterable[tuple[str, dict[str, Any]]]) -> _Bodies:
