@@ -145,11 +145,11 @@ async def test_what_delete_leaves(tmp_path: Path, keen: KeenKafka, seaweed: S3) 
 async def it_is_wherever_doctor_says(system: System, spec: JobSpec) -> None:
     assert DEAD_LETTERS in await marked_topics(system)
     folders = {key.removeprefix(f"{spec.slug}/person/").split("/")[0] for key in await marked_objects(system)}
-    assert folders == {"data", "rejected", "_exports"}
+    assert folders == {"data", "rejected", "dead-letters", "_exports"}
     found = {one["place"]: one["found"] for one in orjson.loads(await shown(system, "person", "--json"))}
     assert found["topic dataset.job.person.N"] == attempt_topic("person", 1)
     assert found["topic dataset.dead-letters"] == "2 dead letters of this job"
-    assert sum("objects" in text for text in found.values()) == 7
+    assert sum("objects" in text for text in found.values()) == 8
 
 
 async def it_is_nowhere_that_can_be_asked(system: System) -> None:
