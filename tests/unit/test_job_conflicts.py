@@ -15,7 +15,7 @@ from shardline_common.errors import JobConflict, JobFailed, JobInvalid, ObjectEx
 from shardline_common.job.dead_letters import message_dead_letter
 from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, JOBS, Layout, job_key
 from shardline_common.job.spec import JobSpec, parse_job
-from shardline_common.job.spec_diff import differing_fields
+from shardline_common.job.spec_diff import check_same_job, differing_fields
 from shardline_common.job.state import JobState, State, checkpoint
 from shardline_common.memory.broker import MemoryBroker
 from shardline_common.memory.store import MemoryStore
@@ -116,10 +116,13 @@ async def test_a_run_is_refused_whatever_is_left_of_the_first_job(
             await run_embedded(small(partitions=3), store, folder)
 
 
-def test_many_differences_are_counted_and_not_listed() -> None:
-    first, second = job(), job(labels={f"label-{number:02}": "x" for number in range(30)})
-    assert len(differing_fields(first, second)) == 30
+def test_many_and_long_differences_are_cut_in_the_message() -> None:
+    first, second = job(), job(labels={f"label-{number:02}-{'x' * 1000}": "x" for number in range(30)})
     assert differing_fields(first, job()) == []
+    with pytest.raises(JobConflict, match=" and 18 more$") as caught:
+        check_same_job(first, second)
+    assert len(caught.value.fields) == 30
+    assert len(str(caught.value)) < 2000
 
 
 async def test_a_job_without_an_id_is_advised_to_take_one() -> None:

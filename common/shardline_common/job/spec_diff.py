@@ -9,6 +9,7 @@ from shardline_common.errors import JobConflict
 from shardline_common.job.spec import JobSpec, default_job_id
 
 _MAX_NAMED = 12
+_MAX_NAME = 100
 
 
 def differing_fields(first: JobSpec, second: JobSpec) -> list[str]:
@@ -41,7 +42,8 @@ def check_same_job(known: JobSpec, spec: JobSpec) -> None:
     if known.body() == spec.body():
         return
     fields = differing_fields(known, spec)
-    named = ", ".join(fields[:_MAX_NAMED])
+    # The names of labels and of metadata columns are the user's, of any length.
+    named = ", ".join(field[:_MAX_NAME] for field in fields[:_MAX_NAMED])
     if len(fields) > _MAX_NAMED:
         named += f" and {len(fields) - _MAX_NAMED} more"
     raise JobConflict(
