@@ -119,7 +119,7 @@ async def test_a_run_is_refused_whatever_is_left_of_the_first_job(
 def test_many_and_long_differences_are_cut_in_the_message() -> None:
     first, second = job(), job(labels={f"label-{number:02}-{'x' * 1000}": "x" for number in range(30)})
     assert differing_fields(first, job()) == []
-    with pytest.raises(JobConflict, match=" and 18 more$") as caught:
+    with pytest.raises(JobConflict, match=r" and 18 more$") as caught:
         check_same_job(first, second)
     assert len(caught.value.fields) == 30
     assert len(str(caught.value)) < 2000
