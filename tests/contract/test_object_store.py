@@ -7,12 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from shardline_common.errors import ObjectExists, ObjectMissing, StoreUnavailable, UsageError
+from shardline_common.errors import (
+    JobFailed,
+    ObjectExists,
+    ObjectMissing,
+    StoreRefused,
+    StoreUnavailable,
+    UsageError,
+)
 from shardline_common.memory.store import MemoryStore
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.clock import SystemClock
+from shardline_common.runtime.retry import longest_failing
 from shardline_common.storage.directory import DirectoryStore
 from shardline_common.storage.probe import probe_create_only
 from shardline_common.storage.s3 import S3Options, S3Store, open_s3
+from shardline_common.storage.watched import WatchedStore
+from shardline_producer.sources.files.file_locations import S3Files
 from tests.services import S3
 
 
@@ -142,6 +153,30 @@ async def test_a_store_that_is_away_says_where_and_what_to_do(seaweed: S3) -> No
 async def test_refusals_name_the_cure(seaweed: S3, change: dict[str, str], hint: str) -> None:
     wrong = options(seaweed, **change)
     async with open_s3(wrong) as client:
-        with pytest.raises(StoreUnavailable) as caught:
+        with pytest.raises(StoreRefused) as caught:
             await keys(S3Store(client, wrong.bucket, ""), "")
     assert hint in str(caught.value.hint)
+
+
+async def test_a_bucket_that_is_removed_is_named(seaweed: S3) -> None:
+    gone = options(seaweed, bucket=f"gone-{secrets.token_hex(4)}")
+    async with open_s3(gone) as client:
+        await client._client.create_bucket(Bucket=gone.bucket)
+        store = WatchedStore(S3Store(client, gone.bucket, "sets"), SystemClock())
+        await store.create("a", b"1")
+        await store.delete(["a"])
+        await client._client.delete_bucket(Bucket=gone.bucket)
+        source = S3Files(client)
+        frozen = {"path": f"s3://{gone.bucket}/sets/a", "size": 1, "version": '"1"'}
+        # SeaweedFS creates a bucket that is missing when an administrator puts an object: no put here.
+        for call in (store.get("a"), keys(store, "")):
+            with pytest.raises(StoreRefused, match=f"there is no bucket s3://{gone.bucket} at"):
+                await call
+        failing = longest_failing(SystemClock())
+        assert failing is not None
+        assert gone.bucket in failing.what
+        with pytest.raises(JobFailed, match=f"there is no bucket s3://{gone.bucket} at") as failed:
+            await source.find(f"s3://{gone.bucket}/sets/*")
+        assert failed.value.code == "source_invalid"
+        with pytest.raises(JobFailed, match=f"s3://{gone.bucket}"):
+            await anext(source.stream(frozen, 0))
