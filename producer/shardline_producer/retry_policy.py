@@ -15,6 +15,8 @@ from shardline_common.ports.clock import Clock
 from shardline_common.runtime.retry import Backoff
 
 _MAX_REFUSALS = 8
+# Where a refusal is known only after the deadline of a transaction, so many of them would take too long.
+_REFUSED_SECONDS = 60.0
 _READ_SECONDS = 60.0
 _BACKOFF = Backoff(base=0.2, cap=5.0)
 # No job has this id or this key. A tombstone without a value before it changes no table.
@@ -31,6 +33,7 @@ class AttemptRetryPolicy:
         self._cursor: Position | None = None
         self._failures = 0
         self._refusals = 0
+        self._refused_since = 0.0
         self._since = 0.0
 
     async def pause(self, error: ServiceUnavailable, cursor: Position | None) -> None:
@@ -50,14 +53,17 @@ class AttemptRetryPolicy:
             self._failures, self._refusals, self._since = 0, 0, now
         self._cursor = cursor
         self._failures += 1
-        self._refusals += isinstance(error, BrokerRefused)
+        if isinstance(error, BrokerRefused):
+            self._refused_since = self._refused_since if self._refusals else now
+            self._refusals += 1
         if isinstance(error, SourceUnavailable) and now - self._since >= self._source_seconds:
             raise JobFailed(
                 FailureCode.SOURCE_UNREACHABLE,
                 f"the source did not answer for {now - self._since:.0f} s: {error}",
                 hint="start the source, then retry the job; the documents read so far are kept",
             )
-        if self._refusals > _MAX_REFUSALS and isinstance(error, BrokerRefused):
+        lasts = self._refusals > 1 and now - self._refused_since >= _REFUSED_SECONDS
+        if isinstance(error, BrokerRefused) and (lasts or self._refusals > _MAX_REFUSALS):
             await self._fail_if_recordable(error)
         # Without jitter: only one producer retries this attempt.
         await self._clock.sleep(_BACKOFF.longest(self._failures))

@@ -110,6 +110,7 @@ class OddKafka(Kafka):
             "auto.create.topics.enable": "true",
             "transaction.max.timeout.ms": "5000",
             "group.max.session.timeout.ms": "10000",
+            "socket.request.max.bytes": "4194304",
         }
         lines["listeners"] += f",AWAY://{HOST}:{ports['behind']}"
         lines["advertised.listeners"] += f",AWAY://{HOST}:{self.away_port}"
@@ -271,6 +272,15 @@ async def test_a_refused_batch_ends_after_its_deadline(
         assert named in (broker.failing(0.0) or "")
         await step(broker, "t")
         assert broker.failing(0.0) is None
+
+
+@pytest.mark.parametrize("step", [commit_one, publish_one])
+async def test_a_request_at_which_the_broker_closes_the_connection(odd: OddKafka, step: Any) -> None:
+    async with asyncio.timeout(30), open_kafka(odd.options()) as broker:
+        await broker.create_topic(TopicSpec("t", 1, {"max.message.bytes": "16777216"}))
+        with pytest.raises(BrokerRefused, match=re.escape("its socket.request.max.bytes")):
+            await step(broker, "t", 8 << 20)
+        await step(broker, "t", 1 << 20)
 
 
 STEPS: dict[str, Step] = {

@@ -116,6 +116,25 @@ async def test_a_time_out_is_explained_by_the_last_answer() -> None:
     assert "TimeoutError" in str(failure(TimeoutError(), request))
 
 
+async def test_a_connection_closed_at_each_batch_is_a_limit() -> None:
+    answers = Answers(1000)
+    request = Request("it cannot be done", None, answers)
+    for _ in range(4):
+        answers.closed(1, 5_000_000)
+    # A broker that restarts closes connections, and then refuses them.
+    answers.unreachable(1, "here:9092")
+    answers.succeeded("connect", 1)
+    for _ in range(4):
+        answers.closed(1, 5_000_000)
+        assert "TimeoutError" in str(failure(TimeoutError(), request))
+    answers.closed(1, 5_000_000)
+    found = failure(TimeoutError(), request)
+    assert isinstance(found, BrokerRefused)
+    assert "5 times when it got a batch of 5000000 bytes" in str(found)
+    answers.succeeded("Produce", 1)
+    assert "TimeoutError" in str(failure(TimeoutError(), request))
+
+
 async def test_an_old_answer_explains_nothing() -> None:
     answers = Answers(request_timeout_ms=1)
     answers.failed("Produce", 1, errors.NotEnoughReplicasError())

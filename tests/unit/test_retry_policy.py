@@ -65,6 +65,17 @@ def test_a_refusal_that_lasts_fails_the_job_within_a_minute() -> None:
     in_virtual_time(main)
 
 
+def test_slow_refusals_fail_the_job_after_a_minute() -> None:
+    async def main() -> None:
+        policy = AttemptRetryPolicy(await a_cluster(), CLOCK, 900)
+        await pause(policy, REFUSED, 1)
+        await CLOCK.sleep(61)
+        with pytest.raises(JobFailed):
+            await pause(policy, REFUSED, 1)
+
+    in_virtual_time(main)
+
+
 @pytest.mark.parametrize("error", [BrokerUnavailable("no replica in sync"), StoreUnavailable("503")])
 def test_what_passes_is_waited_for(error: ServiceUnavailable) -> None:
     async def main() -> None:

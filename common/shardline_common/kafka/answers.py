@@ -73,6 +73,17 @@ class Unreachable:
     address: str
 
 
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A broker accepted the connection, and closed it `count` times in a row at a batch of `size` bytes."""
+
+    count: int
+    size: int
+
+
+Failure = KafkaError | Unreachable | Closed
+
+
 class Answers:
     """The refusals of one client that no later success has removed, and that are not too old.
 
@@ -83,10 +94,10 @@ class Answers:
     def __init__(self, request_timeout_ms: int) -> None:
         self._max_age = 3 * request_timeout_ms / 1000
         self.successes: set[str] = set()
-        self._errors: dict[tuple[str, object], tuple[float, KafkaError | Unreachable]] = {}
+        self._errors: dict[tuple[str, object], tuple[float, Failure]] = {}
 
     @property
-    def last(self) -> tuple[str, KafkaError | Unreachable] | None:
+    def last(self) -> tuple[str, Failure] | None:
         """The kind of request that failed last, such as `Produce`, and its error. None without one.
 
         An error code is preferred to a broker that cannot be reached: one of several brokers may be down.
@@ -97,11 +108,23 @@ class Answers:
         newest = coded or found
         return newest[-1] if newest else None
 
-    def failed(self, kind: str, key: object, error: KafkaError | Unreachable) -> None:
+    def failed(self, kind: str, key: object, error: Failure) -> None:
         """A request of that kind failed. `key`: the broker, or another object of the request."""
         where = (kind, key if kind not in _ANYWHERE else None)
         self._errors.pop(where, None)
         self._errors[where] = asyncio.get_running_loop().time(), error
+
+    def unreachable(self, node: int, address: str) -> None:
+        """A broker does not accept connections. Then it is no batch that made it close the last one."""
+        if isinstance(self._errors.get(("Produce", node), (0.0, None))[1], Closed):
+            del self._errors["Produce", node]
+        self.failed("connect", node, Unreachable(node, address))
+
+    def closed(self, node: int, size: int) -> None:
+        """A broker closed the connection while it was sent a batch of that size."""
+        _, before = self._errors.get(("Produce", node), (0.0, None))
+        count = before.count + 1 if isinstance(before, Closed) else 1
+        self.failed("Produce", node, Closed(count, size))
 
     def succeeded(self, kind: str, key: object) -> None:
         """A request of that kind succeeded."""

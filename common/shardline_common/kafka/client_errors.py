@@ -27,7 +27,7 @@ from aiokafka.errors import (
 
 from shardline_common.errors import BrokerRefused, BrokerUnavailable, Fenced, ShardlineError, TopicMissing
 from shardline_common.kafka.acls import Right, acl_command
-from shardline_common.kafka.answers import Answers, Unreachable
+from shardline_common.kafka.answers import Answers, Failure
 from shardline_common.kafka.options import KafkaOptions
 from shardline_common.kafka.refusals import Refusal, refusal_of
 from shardline_common.telemetry.logs import limit_rate
@@ -82,7 +82,9 @@ def translated(request: Request, options: KafkaOptions) -> Iterator[None]:
     except ShardlineError:
         raise
     except _FENCED as error:
-        raise Fenced(f"a newer producer took over: {what}") from error
+        # Kafka also raises the epoch of a producer whose transaction it has aborted.
+        hint = f"if there is none, raise KAFKA_TRANSACTION_TIMEOUT_MS (now {options.transaction_timeout_ms})"
+        raise Fenced(f"a newer producer took over: {what}", hint=hint) from error
     except UnknownTopicOrPartitionError as error:
         raise TopicMissing(f"{what}: the topic does not exist") from error
     except _DENIED as error:
@@ -122,7 +124,7 @@ def last_refusal(request: Request, options: KafkaOptions) -> Refusal | None:
     return explained(last[1], request, options) if last else None
 
 
-def explained(error: KafkaError | Unreachable, request: Request, options: KafkaOptions) -> Refusal | None:
+def explained(error: Failure, request: Request, options: KafkaOptions) -> Refusal | None:
     """The meaning of an error during this request."""
     forbidden = _FORBIDDEN.get(type(error))
     if forbidden is None:

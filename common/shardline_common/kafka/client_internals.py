@@ -14,11 +14,12 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.consumer.fetcher import OffsetResetStrategy
-from aiokafka.errors import IllegalGenerationError, KafkaError, NodeNotReadyError
+from aiokafka.errors import IllegalGenerationError, KafkaConnectionError, KafkaError, NodeNotReadyError
 from aiokafka.producer.sender import Sender
 from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.protocol.produce import ProduceRequest
 
-from shardline_common.kafka.answers import Answers, Unreachable
+from shardline_common.kafka.answers import Answers
 
 _CANCEL_SECONDS = 2.0
 
@@ -38,7 +39,7 @@ def watch_answers(client: AIOKafkaClient, answers: Answers | None = None) -> Ans
             answers.succeeded("connect", node_id)
         elif (broker := client.cluster.broker_metadata(node_id)) is not None:
             address = f"{broker.host}:{broker.port}"
-            answers.failed("connect", node_id, Unreachable(node_id, address))
+            answers.unreachable(node_id, address)
         return connection
 
     async def watched_send(node_id: Any, request: Any, *, group: Any = ConnectionGroup.DEFAULT) -> Any:
@@ -46,6 +47,12 @@ def watch_answers(client: AIOKafkaClient, answers: Answers | None = None) -> Ans
         try:
             response = await send(node_id, request, group=group)
         except NodeNotReadyError:
+            raise
+        except KafkaConnectionError as error:
+            if isinstance(request, ProduceRequest):
+                answers.closed(node_id, sum(len(data) for _, parts in request._topics for _, data in parts))
+            else:
+                answers.failed(kind, node_id, error)
             raise
         except KafkaError as error:
             answers.failed(kind, node_id, error)

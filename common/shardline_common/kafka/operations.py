@@ -40,9 +40,7 @@ class Operations:
     def failing(self, seconds: float) -> str | None:
         """A sentence about the operation that fails or runs longest, if for this many seconds; else None."""
         now = _now()
-        for what, state in tuple(self._states.items()):
-            if not state.running and now - state.ended > _FORGET_SECONDS:
-                del self._states[what]
+        self._forget(now)
         if not self._states:
             return None
         what, state = min(self._states.items(), key=lambda item: item[1].since)
@@ -53,8 +51,14 @@ class Operations:
 
     def failed(self, request: Request, error: str) -> None:
         """The operation failed."""
+        self._forget(_now())
         state = self._states.setdefault(request.what, _State(_now()))
         state.error, state.ended = error, _now()
+
+    def _forget(self, now: float) -> None:
+        for what, state in tuple(self._states.items()):
+            if not state.running and now - state.ended > _FORGET_SECONDS:
+                del self._states[what]
 
     def succeeded(self, request: Request) -> None:
         """The operation succeeded: earlier failures of it are forgotten."""

@@ -131,9 +131,12 @@ async def open_group_reader(
         reader.subscribe()
         yield reader
     finally:
-        joining.end()
-        watch.end()
-        await stop_consumer(consumer)
+        try:
+            await stop_consumer(consumer)
+        finally:
+            # Last, because a rebalance during the stop would begin the wait again.
+            joining.end()
+            watch.end()
 
 
 @dataclass(frozen=True, slots=True)

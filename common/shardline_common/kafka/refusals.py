@@ -39,6 +39,8 @@ from aiokafka.errors import (
 )
 
 from shardline_common.kafka.answers import (
+    Closed,
+    Failure,
     GroupMaxSizeReached,
     InvalidRecord,
     ThrottlingQuotaExceeded,
@@ -153,25 +155,20 @@ _REFUSALS: dict[type[KafkaError], Refusal] = {
         permanent=False,
     ),
 }
+# A network that cuts connections does so now and then; a limit of the broker does so each time.
+_CLOSED_OFTEN = 5
 # After these a new producer, with a new sequence, goes on.
 _PASSING = (InvalidProducerIdMapping, InvalidTxnState, OutOfOrderSequenceNumber, UnknownProducerId)
 
 
-def refusal_of(
-    error: KafkaError | Unreachable, options: KafkaOptions, *, transactional: bool = False
-) -> Refusal | None:
+def refusal_of(error: Failure, options: KafkaOptions, *, transactional: bool = False) -> Refusal | None:
     """The meaning of an error; None for one that says nothing but that a request failed.
 
     `transactional`: the request was one of a transactional producer. The coordinators of transactions and
     of groups have the same error codes and other settings.
     """
-    if isinstance(error, Unreachable):
-        return Refusal(
-            f"broker {error.node} cannot be reached at {error.address}, the address that it advertises",
-            f"start broker {error.node}, or set its advertised.listeners to an address that is reachable "
-            "from here",
-            permanent=False,
-        )
+    if isinstance(error, Unreachable | Closed):
+        return _of_connection(error)
     if isinstance(error, GroupCoordinatorNotAvailableError):
         return _TRANSACTIONS if transactional else _GROUPS
     known = _REFUSALS.get(type(error)) or _of_setting(error, options)
@@ -186,6 +183,23 @@ def refusal_of(
         name = type(error).__name__.removesuffix("Error")
         return Refusal(f"{_sentence(error)} ({name})", "see the brokers' log", permanent=not passing)
     return None
+
+
+def _of_connection(error: Unreachable | Closed) -> Refusal | None:
+    if isinstance(error, Unreachable):
+        return Refusal(
+            f"broker {error.node} cannot be reached at {error.address}, the address that it advertises",
+            f"start broker {error.node}, or set its advertised.listeners to an address that is reachable "
+            "from here",
+            permanent=False,
+        )
+    if error.count < _CLOSED_OFTEN:
+        return None
+    return Refusal(
+        f"the broker closed the connection {error.count} times when it got a batch of {error.size} bytes, "
+        "which may be over its socket.request.max.bytes",
+        "raise socket.request.max.bytes of the brokers, or lower max_document_bytes of the job",
+    )
 
 
 def _of_setting(error: KafkaError, options: KafkaOptions) -> Refusal | None:
