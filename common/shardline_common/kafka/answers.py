@@ -8,7 +8,7 @@ broker that is asked no more, because another took over, is no cause any more.
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from aiokafka.errors import BrokerResponseError, KafkaError, UnknownError, kafka_errors
 
@@ -81,7 +81,7 @@ class Closed:
     size: int
 
 
-Failure = KafkaError | Unreachable | Closed
+Failure: TypeAlias = KafkaError | Unreachable | Closed
 
 
 class Answers:
