@@ -34,20 +34,25 @@ async def plan_job(spec: JobSpec, source: Source, store: ObjectStore, clock: Clo
         try:
             return Plan.decode(await store.get(key))
         except ObjectMissing:
-            await _check_empty(store, Layout.of(spec))
+            foreign = await _foreign_keys(store, Layout.of(spec))
+            if foreign:
+                # If this producer was paused since, another one may have planned the job, and workers may
+                # have begun. Their objects must not fail it.
+                try:
+                    return Plan.decode(await store.get(key))
+                except ObjectMissing:
+                    raise not_empty(Layout.of(spec), foreign) from None
             with log_wait(f"the plan of {spec.job_id}: its source is listed and sampled"):
                 plan = await make_plan(spec, source)
         existing = await create_or_get(store, key, plan.encode(), clock)
         return plan if existing is None else Plan.decode(existing)
 
 
-async def _check_empty(store: ObjectStore, layout: Layout) -> None:
-    """Raise JobFailed (`output_not_empty`) if the folder of a dataset without a plan is not empty."""
-    # Only plan pages of a killed planner, and outcomes of attempts that were cancelled in the queue.
+async def _foreign_keys(store: ObjectStore, layout: Layout) -> list[str]:
+    """The keys, relative to the folder, that the dataset of a job without a plan does not have."""
+    # It has only plan pages of a killed planner, and outcomes of attempts that were cancelled in the queue.
     own = ("_state/plan/", layout.outcomes.removeprefix(layout.root))
-    foreign = sorted(key for key in await list_sizes(store, layout) if not key.startswith(own))
-    if foreign:
-        raise not_empty(layout, foreign)
+    return sorted(key for key in await list_sizes(store, layout) if not key.startswith(own))
 
 
 async def make_plan(spec: JobSpec, source: Source) -> Plan:
