@@ -80,7 +80,7 @@ def proof_table() -> str:
 def _wrapped(words: list[str]) -> list[str]:
     lines, line = [], ""
     for word in words:
-        if line and len(line) + len(word) + 2 > 99:  # noqa: PLR2004 - the width of the pages
+        if line and len(line) + len(word) + 2 > 98:  # noqa: PLR2004 - the width of the pages
             lines.append(line + ",")
             line = word
         else:

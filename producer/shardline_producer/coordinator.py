@@ -135,8 +135,9 @@ class JobCoordinator:
             while True:
                 try:
                     await runner.run(submission)
-                except Exception:  # noqa: BLE001 - one job must not end the others
+                except Exception as error:  # noqa: BLE001 - one job must not end the others
                     _log.exception("a bug in Shardline; the job continues in %.0f s", _RESTART_SECONDS)
+                    await runner.record_bug(error)
                     await self._context.clock.sleep(_RESTART_SECONDS)
                 else:
                     return

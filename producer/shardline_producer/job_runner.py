@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from shardline_common.dataset.events import event_message
-from shardline_common.errors import BrokerUnavailable, JobConflict, JobFailed
+from shardline_common.errors import BrokerUnavailable, FailureCode, JobConflict, JobFailed
 from shardline_common.job.dead_letters import message_dead_letter
 from shardline_common.job.names import (
     CHECKPOINTS,
@@ -306,6 +306,16 @@ class JobRunner:
         if (state.code, state.message) != (error.code.value, message):
             _log.error("the attempt cannot end: %s: %s", error.code, message)
             await self._update(partial(_apply_blocked, attempt, error.code.value, message))
+
+    async def record_bug(self, error: Exception) -> None:
+        """Commit an unexpected error as the reason why the attempt does not end, if it is known."""
+        text = f"{type(error).__name__}: {error}"
+        bug = JobFailed(FailureCode.INTERNAL, text, hint="report it, with the producer's log")
+        try:
+            if self.state is not None and self.state.active:
+                await self.record_blocked(self.state.attempt, bug)
+        except Exception:  # noqa: BLE001 - the runner is started again in any case
+            _log.exception("the error cannot be recorded")
 
     @asynccontextmanager
     async def fence_and_load(self) -> AsyncIterator[tuple[TransactionalWriter, JobState]]:

@@ -12,6 +12,7 @@ from shardline_common.dataset import publish
 from shardline_common.dataset.card import dataset_card
 from shardline_common.job.names import Layout, job_key
 from shardline_common.memory.store import MemoryStore
+from shardline_producer.attempt import AttemptRun
 from tests.support.embedded import DOCUMENTS, run_embedded, small_job, verify
 
 SPEC = small_job()
@@ -206,3 +207,15 @@ async def test_an_outcome_that_cannot_be_read_is_named_by_the_status(folder: Pat
     view = await run_embedded(SPEC, store, folder)
     assert (view.state.state, view.state.code) == ("completing", "conservation")
     assert "outcome record cannot be read" in (view.state.message or "")
+
+
+async def test_a_bug_in_the_producer_is_named_by_the_status(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(_self: AttemptRun) -> None:
+        raise ZeroDivisionError("by a test")
+
+    monkeypatch.setattr(AttemptRun, "_wait_for_outcome", broken)
+    view = await run_embedded(SPEC, MemoryStore(), folder)
+    assert (view.state.state, view.state.code) == ("queued", "internal")
+    assert "ZeroDivisionError: by a test" in (view.state.message or "")
