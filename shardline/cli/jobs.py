@@ -93,7 +93,7 @@ def jobs(json: Json = False) -> None:
             f"{view.ratio:.0%}",
             f"{view.progress.rows:,}",
             view.state.accepted_at[:19],
-            view.state.message or view.state.warning or "",
+            view.state.message or view.state.warning or view.waiting or "",
         )
         for view in views
     ]

@@ -47,6 +47,8 @@ def job_panel(view: JobView, rates: JobRates) -> RenderableType:
     lines.append(Text(counts, style="dim"))
     if state.message or state.warning:
         lines.append(Text(f"  {state.message or 'warning: ' + str(state.warning)}", style=style))
+    elif view.waiting:
+        lines.append(Text(f"  {view.waiting}", style="yellow"))
     return Group(*lines)
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from shardline.services.refusals import Refusals
@@ -27,6 +28,7 @@ _WATCH_SECONDS = 0.5
 # If no producer has accepted a submitted job after this time, its refusal is looked for, a message is shown.
 _REFUSE_SECONDS = 1.0
 _ACCEPT_SECONDS = 5.0
+_QUIET_SECONDS = 30.0
 UNKNOWN_HINT = (
     "`shardline jobs` lists them; a job that was just submitted is known once a producer has accepted it"
 )
@@ -51,6 +53,28 @@ class JobView:
             return 1.0
         done = self.progress.chained / self.state.produced if self.state.produced else 0.0
         return self.state.progress * min(1.0, done)
+
+    @property
+    def waiting(self) -> str | None:
+        """What an active job waits for, when its last checkpoint is 30 seconds old; else None.
+
+        Only its producer knows the cause: /readyz and the log have it.
+        """
+        state = self.state
+        if not state.active or not state.updated_at:
+            return None
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(state.updated_at)).total_seconds()
+        if seconds < _QUIET_SECONDS:
+            return None
+        if state.state is State.QUEUED:
+            what = "a producer: a slot, the plan of the source, or Kafka"
+        elif state.state is State.RUNNING:
+            what = f"the source, Kafka or workers ({self.lag} messages are in no segment)"
+        elif self.lag:
+            what = f"workers: {self.lag} messages are in no segment"
+        else:
+            what = "a worker, which publishes the dataset"
+        return f"waiting for {seconds:.0f} s for {what}"
 
     def check_completed(self) -> None:
         """Raise JobFailed, with the code and the message of the outcome, unless the job is completed."""
@@ -80,6 +104,7 @@ class JobView:
             "code": state.code,
             "message": state.message,
             "warning": state.warning,
+            "waiting": self.waiting,
             "source": {"type": state.spec.source.type, **state.notes},
             "spec": state.spec.model_dump(mode="json"),
         }

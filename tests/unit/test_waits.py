@@ -5,9 +5,12 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from shardline.services.client import JobView
+from shardline_common.dataset.events import EventTotals
 from shardline_common.errors import BrokerUnavailable, StoreUnavailable
 from shardline_common.job.state import JobState, PartitionState, State
 from shardline_common.memory.broker import MemoryBroker
@@ -112,6 +115,26 @@ def test_a_wait_that_ends_or_is_cancelled_is_not_logged_later(caplog: pytest.Log
             await asyncio.Event().wait()
 
     assert lines(caplog, main) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "sequence", "words"),
+    [
+        (State.QUEUED, 0, "for a producer: a slot, the plan of the source, or Kafka"),
+        (State.RUNNING, 7, "for the source, Kafka or workers (7 messages are in no segment)"),
+        (State.COMPLETING, 7, "for workers: 7 messages are in no segment"),
+        (State.COMPLETING, 0, "for a worker, which publishes the dataset"),
+    ],
+)
+def test_status_says_what_an_old_checkpoint_waits_for(state: State, sequence: int, words: str) -> None:
+    def view(seconds: float, now: State = state) -> JobView:
+        at = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
+        parts = [PartitionState(sequence=sequence)]
+        return JobView(JobState(job(), now, updated_at=at, partitions=parts), EventTotals())
+
+    assert view(40).to_json()["waiting"] == f"waiting for 40 s {words}"
+    assert view(20).waiting is None
+    assert view(40, State.FAILED).waiting is None
 
 
 def test_a_job_without_workers_is_logged(caplog: pytest.LogCaptureFixture) -> None:
