@@ -175,6 +175,7 @@ async def test_a_bucket_that_is_removed_is_named(seaweed: S3) -> None:
         failing = longest_failing(SystemClock())
         assert failing is not None
         assert gone.bucket in failing.what
+        assert "there is no bucket" in failing.reason
         with pytest.raises(JobFailed, match=f"there is no bucket s3://{gone.bucket} at") as failed:
             await source.find(f"s3://{gone.bucket}/sets/*")
         assert failed.value.code == "source_invalid"

@@ -23,7 +23,7 @@ class Faulty:
 
     def _fault(self, when: str, _operation: str, _key: str) -> None:
         if self.refuses and when == "before":
-            raise StoreRefused("there is no bucket s3://gone")
+            raise StoreRefused("there is no bucket s3://gone", hint="create it")
 
 
 async def use_all(store: WatchedStore) -> None:
@@ -42,7 +42,8 @@ async def test_failing_requests_are_named_until_one_succeeds() -> None:
     await use_all(faulty.store)
     failing = longest_failing(CLOCK)
     assert failing is not None
-    assert "s3://gone" in failing[0]
+    assert failing.what == "requests to memory://"
+    assert failing.reason == "there is no bucket s3://gone; create it"
     faulty.refuses = False
     with pytest.raises(ObjectExists):
         await faulty.store.create("a", b"1")

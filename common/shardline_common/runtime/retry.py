@@ -97,9 +97,9 @@ def longest_failing(clock: Clock) -> Failing | None:
     return Failing(found.what, clock.monotonic() - found.since, found.reason)
 
 
-def call_failed(caller: object, what: str, clock: Clock) -> None:
+def call_failed(caller: object, what: str, reason: str, clock: Clock) -> None:
     """Count the failures of a caller in `longest_failing`, from the first on until `call_succeeded`."""
-    _failing.setdefault(id(caller), _Failure(what, clock.monotonic(), what)).reason = what
+    _failing.setdefault(id(caller), _Failure(what, clock.monotonic(), reason)).reason = reason
 
 
 def call_succeeded(caller: object) -> None:

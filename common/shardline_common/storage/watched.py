@@ -8,7 +8,7 @@ from pathlib import Path
 from shardline_common.errors import ShardlineError, StoreUnavailable
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectInfo, ObjectStore
-from shardline_common.runtime.retry import call_failed, call_succeeded
+from shardline_common.runtime.retry import call_failed, call_succeeded, explain
 
 # Longer than every pause between two tries: a failure that nobody repeats is forgotten.
 _FORGET_SECONDS = 60.0
@@ -71,7 +71,7 @@ class WatchedStore:
             yield
         except StoreUnavailable as error:
             self._set_timer(asyncio.get_running_loop().call_later(_FORGET_SECONDS, self._succeeded))
-            call_failed(self, str(error), self._clock)
+            call_failed(self, f"requests to {self.uri}", explain(error), self._clock)
             raise
         except ShardlineError:
             self._succeeded()
