@@ -266,6 +266,10 @@ async def test_errors_name_the_collection_the_dimension_or_the_package(chroma: A
     with pytest.raises(JobFailed, match="no collection 'nowhere'") as error:
         await ids(ChromaRanker(missing, FixedEmbedder(1.0, 0.5)))
     assert "CHROMA_COLLECTION" in (error.value.hint or "")
+    for other in (replace(data.options, tenant="nowhere"), replace(data.options, database="nowhere")):
+        with pytest.raises(JobFailed, match="'nowhere'") as error:
+            await ids(ChromaRanker(other, FixedEmbedder(1.0, 0.5)))
+        assert error.value.code == "source_invalid"
     with pytest.raises(JobFailed, match="dimension 2, the model fixed makes 3"):
         await ids(ChromaRanker(data.options, FixedEmbedder(1.0, 0.5, 0.0)))
     with pytest.raises(JobFailed, match="sentence_transformers") as error:

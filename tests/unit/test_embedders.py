@@ -12,6 +12,7 @@ import pytest
 
 from deploy.dev.service import free_ports
 from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable
+from shardline_producer.sources.uds3.embedding import onnx_embedder
 from shardline_producer.sources.uds3.embedding.embedder import EmbeddingOptions
 from shardline_producer.sources.uds3.embedding.factory import make_embedder
 from shardline_producer.sources.uds3.embedding.onnx_embedder import OnnxEmbedder
@@ -102,6 +103,30 @@ async def test_a_missing_or_invalid_model_is_named(tmp_path: Path) -> None:
     write_tokenizer(tmp_path)
     with pytest.raises(JobFailed, match=r"model\.onnx cannot be loaded"):
         await onnx(tmp_path).embed("x")
+
+
+async def test_a_model_that_fails_or_cannot_be_read_is_named(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = onnx(model)
+
+    class Fails:
+        def get_inputs(self) -> list[Any]:
+            return []
+
+        def run(self, *_: object) -> None:
+            raise RuntimeError("bad shape")
+
+    monkeypatch.setitem(embedder.__dict__, "_session", Fails())
+    with pytest.raises(JobFailed, match="does not work: bad shape"):
+        await embedder.embed("x")
+
+    def denied(_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(onnx_embedder, "open_regular", denied)
+    with pytest.raises(JobFailed, match="cannot be read: Permission denied"):
+        _ = onnx(model).identity
 
 
 async def test_missing_packages_are_named(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

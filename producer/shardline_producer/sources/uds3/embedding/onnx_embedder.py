@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from shardline_common.runtime.paths import open_regular, os_reason
 from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.uds3.embedding.embedder import (
     EmbeddingOptions,
@@ -34,10 +35,14 @@ class OnnxEmbedder:
     @cached_property
     def identity(self) -> str:
         """The model's name, and the start of its file's sha256. Blocks."""
-        digest = sha256()
-        with self._file().open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
+        digest, path = sha256(), self._file()
+        try:
+            with open_regular(path) as file:
+                while block := file.read(_BLOCK):
+                    digest.update(block)
+        except OSError as error:
+            message = f"{path} cannot be read: {os_reason(error)}"
+            raise model_error(message, "give the user of this process the right to read it") from None
         return f"{self._name} (onnx, sha256 {digest.hexdigest()[:16]})"
 
     async def embed(self, text: str) -> list[float]:
@@ -57,7 +62,10 @@ class OnnxEmbedder:
             raise model_error(f"{file} has the unknown input '{unknown[0]}'", "use a model for sentences")
         numpy = import_optional("numpy", _INSTALL)
         inputs = {name: numpy.array([available[name]], dtype=numpy.int64) for name in names}
-        output = self._session.run(None, inputs)[0]
+        try:
+            output = self._session.run(None, inputs)[0]
+        except Exception as error:  # the runtime's errors have no common class
+            raise model_error(f"{file} does not work: {error}", "use a model for sentences") from error
         if output.ndim == 2:  # noqa: PLR2004 - one vector for the text: the model itself pools
             return normalized(output[0].tolist())
         return normalized(mean_pooled(output[0].tolist(), encoded.attention_mask))

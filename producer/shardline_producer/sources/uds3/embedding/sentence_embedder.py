@@ -32,7 +32,11 @@ class SentenceEmbedder:
         return await run_in_thread(lambda: self._embed(text))
 
     def _embed(self, text: str) -> list[float]:
-        vector = self._model.encode(text, normalize_embeddings=True)
+        model = self._model
+        try:
+            vector = model.encode(text, normalize_embeddings=True)
+        except Exception as error:  # the library's errors have no common class
+            raise model_error(f"the model {self._name} does not work: {error}", _INSTALL) from error
         return [float(number) for number in vector.tolist()]
 
     @cached_property
