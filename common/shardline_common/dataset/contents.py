@@ -98,9 +98,10 @@ async def read_contents(store: ObjectStore, spec: JobSpec, layout: Layout) -> Da
         StoreUnavailable: the store cannot be read now.
     """
     sizes = await list_sizes(store, layout)
-    found = DatasetContents()
+    found, keys = DatasetContents(), _keys_by_chain(layout, sizes)
     reads = [
-        partial(_read_partition, store, layout, number, sizes) for number in range(spec.total_partitions)
+        partial(_read_partition, store, layout, number, keys.get(layout.chain(number), []), sizes)
+        for number in range(spec.total_partitions)
     ]
     for part in await gather_limited(reads, _PARTITIONS_AT_ONCE):
         found.records += part.records
@@ -124,11 +125,20 @@ def not_empty(layout: Layout, foreign: list[str]) -> JobFailed:
     )
 
 
+def _keys_by_chain(layout: Layout, sizes: Mapping[str, int]) -> dict[str, list[str]]:
+    """The keys below the prefix of each chain, sorted, in one pass over all keys of the folder."""
+    found: dict[str, list[str]] = {}
+    for key in sorted(layout.root + key for key in sizes):
+        if key.startswith(layout.chains):
+            folder = key.removeprefix(layout.chains).partition("/")[0]
+            found.setdefault(f"{layout.chains}{folder}/", []).append(key)
+    return found
+
+
 async def _read_partition(
-    store: ObjectStore, layout: Layout, partition: int, sizes: Mapping[str, int]
+    store: ObjectStore, layout: Layout, partition: int, keys: list[str], sizes: Mapping[str, int]
 ) -> DatasetContents:
-    found, prefix = DatasetContents(), layout.chain(partition)
-    keys = sorted(layout.root + key for key in sizes if (layout.root + key).startswith(prefix))
+    found = DatasetContents()
     async for record, key, body in Chain(store, layout, partition).stored_records(keys):
         found.records.append(record)
         found.objects[key.removeprefix(layout.root)] = StoredBytes.of(body)
