@@ -63,14 +63,30 @@ class Finisher:
     async def _all_committed(self, state: JobState) -> bool:
         if len(self._heads) <= READS_AT_ONCE:
             # Stops at the first incomplete partition, because each head costs a request.
-            for number, sent in enumerate(state.partitions):
-                if self._committed(number) < sent.sequence:
-                    self._heads[number] = await self._read_head(number)
-                    if self._committed(number) < sent.sequence:
-                        return False
+            for number in range(len(state.partitions)):
+                if not await self._is_committed(number, state):
+                    return False
+        else:
+            # Each commit leads here, and partitions are committed about in their order. With the first
+            # missing one instead of the last, each commit would list all chains.
+            last = self._last_missing(state)
+            if last is not None and not await self._is_committed(last, state):
+                return False
         # The proof needs the current heads of all partitions.
         self._heads = await read_heads(self._store, self._layout, self._heads)
         return all(self._committed(number) >= sent.sequence for number, sent in enumerate(state.partitions))
+
+    def _last_missing(self, state: JobState) -> int | None:
+        sent = tuple(enumerate(state.partitions))
+        return next(
+            (number for number, part in reversed(sent) if self._committed(number) < part.sequence), None
+        )
+
+    async def _is_committed(self, number: int, state: JobState) -> bool:
+        wanted = state.partitions[number].sequence
+        if self._committed(number) < wanted:
+            self._heads[number] = await self._read_head(number)
+        return self._committed(number) >= wanted
 
     async def _read_head(self, number: int) -> ChainRecord | None:
         return await Chain(self._store, self._layout, number).head(self._heads[number])

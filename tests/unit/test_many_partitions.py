@@ -89,6 +89,27 @@ async def test_the_ends_of_a_thousand_chains_are_read_a_few_at_a_time() -> None:
     assert (1 < store.most <= 32, store.lists < 20) == (True, True)
 
 
+async def test_commits_in_order_list_each_chain_about_once() -> None:
+    count = 64
+    spec, store = job(partitions=count), CountingStore()
+    layout, totals = Layout.of(spec), Totals(rejected={"empty": 3})
+    state = JobState(
+        spec,
+        state=State.COMPLETING,
+        planned=True,
+        source_count=3 * count,
+        partitions=[PartitionState(3) for _ in range(count)],
+    )
+    await store.create(layout.plan, Plan([], {}).encode())
+    finisher = Finisher(store, SystemClock(), state)
+    for number in range(count):
+        assert not await finisher.try_finish(state)
+        place = (number, 0, 3, None, None, EMPTY_SHA256, totals, totals, (0, 3, 3), 1, 4)
+        await Chain(store, layout, number).append(ChainRecord("train", *place))
+    assert store.lists <= count + 1
+    assert await finisher.try_finish(state)
+
+
 def record_of(partition: int, first: int, upto: Totals) -> ChainRecord:
     place = (first, first + 1, None, None)
     segment = Totals(rejected={"empty": 1})
