@@ -251,3 +251,14 @@ async def test_keys_without_a_partition_are_placed_alike(broker: Broker) -> None
     places = {(record.key, record.partition) for record in found}
     assert places == {(key, partition_for(key, 7)) for key in keys}
     assert len(found) == 200
+
+
+async def test_no_operation_fails_while_each_succeeds(broker: Broker) -> None:
+    await broker.create_topic(TopicSpec("t", 1))
+    async with broker.transactional("id") as writer:
+        await write(writer, [message("k", b"v")])
+    await broker.publish("t", [message("k", b"w")])
+    assert await table(broker) == [b"v", b"w"]
+    with pytest.raises(TopicMissing):
+        await broker.publish("none", [message("k")])
+    assert broker.failing(0.0) is None

@@ -64,10 +64,12 @@ def test_every_error_code_is_a_sentence_with_a_remedy(kind: type[BrokerResponseE
         (errors.GroupCoordinatorNotAvailableError(), "transaction.state.log.min.isr"),
         (UnsupportedCompressionType(), "KAFKA_COMPRESSION=zstd"),
         (kafka_errors[81](), "group.max.size"),
+        (errors.IncompatibleBrokerVersion("no Produce v3"), "the brokers' version of Kafka"),
+        (NotImplementedError("no Produce v3"), "the brokers' version of Kafka"),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_the_setting_of_the_brokers_is_named(error: KafkaError, named: str) -> None:
+def test_the_setting_of_the_brokers_is_named(error: Exception, named: str) -> None:
     assert named in str(failure(error, Request("it cannot be done", transactional=True)))
 
 

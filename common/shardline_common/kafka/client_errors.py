@@ -13,6 +13,7 @@ from aiokafka.errors import (
     GroupAuthorizationFailedError,
     IllegalOperation,
     IllegalSaslStateError,
+    IncompatibleBrokerVersion,
     InvalidProducerEpoch,
     KafkaError,
     ProducerFenced,
@@ -113,6 +114,8 @@ def _failure(error: Exception, request: Request, options: KafkaOptions) -> Broke
 def _refusal(error: Exception, request: Request, options: KafkaOptions) -> Refusal | None:
     if isinstance(error, BrokerResponseError) and not isinstance(error, UnknownError):
         return explained(error, request, options)
+    if isinstance(error, NotImplementedError):
+        return explained(IncompatibleBrokerVersion(str(error)), request, options)
     # A time-out, or an error that wraps another: the brokers' last answer says more.
     found = last_refusal(request, options)
     return found or (explained(error, request, options) if isinstance(error, KafkaError) else None)

@@ -10,6 +10,7 @@ from aiokafka.errors import (
     BrokerResponseError,
     ConcurrentTransactions,
     GroupCoordinatorNotAvailableError,
+    IncompatibleBrokerVersion,
     InconsistentGroupProtocolError,
     InvalidConfigurationError,
     InvalidGroupIdError,
@@ -94,6 +95,7 @@ _REFUSALS: dict[type[KafkaError], Refusal] = {
     MessageSizeTooLargeError: _TOO_LARGE,
     RecordListTooLargeError: _TOO_LARGE,
     UnsupportedVersionError: _VERSION,
+    IncompatibleBrokerVersion: _VERSION,
     UnsupportedForMessageFormatError: _VERSION,
     PolicyViolationError: Refusal(
         "the brokers' create.topic.policy.class.name or alter.config.policy.class.name refuses it "
