@@ -46,7 +46,6 @@ async def run_checks(settings: Settings) -> list[Check]:
     """Run every check. A check that fails does not stop the others."""
     checks_by_name: list[tuple[str, Callable[[Settings], Awaitable[str]]]] = [
         ("kafka", _kafka),
-        ("kafka transactions", _kafka_transactions),
         ("object store", _store),
         ("spool folder", _spool),
         ("files", _files),
@@ -58,9 +57,6 @@ async def run_checks(settings: Settings) -> list[Check]:
     for name, check in checks_by_name:
         if (missing := _not_configured(name, settings)) is not None:
             checks.append(Check(name, None, missing))
-            continue
-        if name == "kafka transactions" and not checks[-1].ok:
-            checks.append(Check(name, None, "not checked, because the check of kafka failed"))
             continue
         checks.append(await _run_check(name, partial(check, settings)))
     for probe in probes(settings):
@@ -131,17 +127,13 @@ def _quick(settings: Settings) -> Settings:
     )
 
 
-async def _kafka_transactions(settings: Settings) -> str:
-    async with open_broker(_quick(settings)) as broker:
-        return await probe_transaction(broker, settings.topic_limit_bytes)
-
-
 async def _kafka(settings: Settings) -> str:
     async with open_broker(_quick(settings)) as broker:
         listeners = await broker.check_listeners()
         await broker.check()
         jobs, checkpoints = await broker.partitions(JOBS), await broker.partitions(CHECKPOINTS)
         auto_creates = await broker.auto_creates_topics()
+        transaction = await probe_transaction(broker, settings.topic_limit_bytes)
     found = (
         f"{settings.kafka_bootstrap_servers} answers, and {len(listeners)} of its brokers at the addresses "
     )
@@ -152,6 +144,7 @@ async def _kafka(settings: Settings) -> str:
             f"{JOBS} and {CHECKPOINTS} differ in their number of partitions",
             hint="add partitions to the smaller one",
         )
+    found += f"; {transaction}"
     if auto_creates is None:
         found += "; this user may not read whether auto.create.topics.enable is false"
     return f"{found}; warning: {AUTO_CREATE}" if auto_creates else found

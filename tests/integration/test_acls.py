@@ -139,7 +139,7 @@ async def test_doctor_needs_the_rights_of_a_producer_and_names_a_missing_one(
 ) -> None:
     async def found() -> Check:
         checks = await run_checks(system.settings)
-        return next(check for check in checks if check.name == "kafka transactions")
+        return next(check for check in checks if check.name == "kafka")
 
     async with open_secured_system(tmp_path, secure, tokens) as system:
         check = await found()
