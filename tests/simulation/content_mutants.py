@@ -18,6 +18,7 @@ from shardline_consumer.spool.budget import SpoolBudget
 from shardline_producer.attempt import AttemptRun
 from shardline_producer.backlog import Backlog
 from shardline_producer.encoder import Encoder
+from shardline_producer.job_runner import JobRunner
 from shardline_producer.sources.source import Document, SourceItem
 
 if TYPE_CHECKING:
@@ -203,3 +204,12 @@ def group_ignored(stack: ExitStack) -> None:
 def standing_record_accepted(stack: ExitStack) -> None:
     """A refused chain record is taken for one's own, whatever stands there."""
     stack.enter_context(patch.object(ChainRecord, "has_same_content", lambda _self, _other: True))
+
+
+def publishing_error_not_recorded(stack: ExitStack) -> None:
+    """A dataset that cannot be published behind its outcome leaves no word in the job's state."""
+
+    async def record(_self: JobRunner, _attempt: int, _error: Exception) -> None:
+        return
+
+    stack.enter_context(patch.object(JobRunner, "record_blocked", record))

@@ -48,7 +48,7 @@ class Judge:
         self._check_dead_letters(chained, complete=completed)
         await self._check_attempts()
         if not completed:
-            await self._check_absent("an attempt that is not completed")
+            await self._check_absent()
             return ""
         if chained != [sum(len(s.entries) for s in part) for part in scenario.expected.partitions]:
             self._problem(f"the chains end at {chained}")
@@ -124,28 +124,45 @@ class Judge:
     async def _check_attempts(self) -> None:
         """Each further attempt has a retry of its own, and each cancelled one a cancel behind that."""
         state, requests, opened = self._state, _requests(self._world), -1
+        previous = "undecided"
         for attempt in range(1, state.attempt + 1):
             outcome = await read_outcome(self._store, self._layout, attempt)
             ending = outcome.ending if outcome else "undecided"
             if attempt > 1:
-                retries = [offset for offset, action in requests if action == "retry" and offset > opened]
-                if not retries:
+                # A cancel ends a completed job that cannot be published by an attempt of its own.
+                openers = (
+                    ("retry", "cancel") if (previous, ending) == ("completed", "cancelled") else ("retry",)
+                )
+                behind = [offset for offset, action in requests if action in openers and offset > opened]
+                if not behind:
                     self._problem(f"nobody asked for attempt {attempt}")
                     return
-                opened = retries[0]
+                opened = behind[0]
             # Two attempts may share one: after a crash, a producer handles again what no checkpoint covers.
             if ending == "cancelled" and not any(
-                action == "cancel" and offset > opened for offset, action in requests
+                action == "cancel" and offset >= opened for offset, action in requests
             ):
                 self._problem(f"attempt {attempt} was cancelled, but nobody asked for it since it was opened")
             last = attempt == state.attempt
-            if (last and ending != state.state) or (not last and ending not in ("cancelled", "failed")):
+            before = (
+                ("cancelled", "failed", "completed") if self._scenario.foreign else ("cancelled", "failed")
+            )
+            if (last and ending != state.state) or (not last and ending not in before):
                 self._problem(f"the outcome of attempt {attempt} is {ending}, the job is {state.state}")
+            previous = ending
 
-    async def _check_absent(self, what: str) -> None:
-        for key in (self._layout.manifest, self._layout.card, self._layout.success):
+    async def _check_absent(self) -> None:
+        """A dataset that is not completed has no `_SUCCESS`, and nothing else that was published.
+
+        What an attempt published that could not be published as a whole stays.
+        """
+        layout = self._layout
+        published = (
+            (layout.success,) if self._scenario.foreign else (layout.manifest, layout.card, layout.success)
+        )
+        for key in published:
             async for info in self._store.list(key):
-                self._problem(f"{info.key} exists in the dataset of {what}")
+                self._problem(f"{info.key} exists in a dataset that is not completed")
 
     async def _check_dataset(self) -> str:
         report = await Verifier(self._store, self._layout.root).run()

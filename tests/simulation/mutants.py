@@ -223,6 +223,7 @@ CAUGHT: dict[str, Mutant] = {
     "a dead letter does not move the position": content.dead_letter_without_position,
     "the spool is reused after a rebalance": content.spool_reused,
     "an idle segment keeps its spool": content.spool_never_yielded,
+    "a failure of publishing is not recorded": content.publishing_error_not_recorded,
     "second documents of an id are dropped": content.doubles_dropped,
     "rejections are kept beside rows only": content.rejections_without_rows_lost,
     "a retry starts at the furthest chain": content.furthest_chain,

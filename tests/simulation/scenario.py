@@ -42,7 +42,8 @@ class Scenario:
     """A job and its source.
 
     `max_records` replaces the limit of 1,000,000 records of a segment, which no schedule reaches. A
-    cancelled job is retried unless it `stays_cancelled`.
+    cancelled job is retried unless it `stays_cancelled`. `foreign`: a README.md of somebody else appears in
+    the dataset's folder, `early` while the job runs, or `late`, right behind the outcome `completed`.
     """
 
     spec: JobSpec
@@ -50,6 +51,7 @@ class Scenario:
     expected: Expected
     max_records: int = UNLIMITED
     stays_cancelled: bool = False
+    foreign: str = ""
 
     @property
     def overflows(self) -> bool:
@@ -106,7 +108,9 @@ def scenario(seed: int) -> Scenario:
             spec = _allowing(spec, dice.randrange(dead))
         case 2:
             spec = _allowing(spec, dead)
-    return Scenario(spec, items, expected, max_records, stays_cancelled=dice.random() < 0.5)
+    stays_cancelled = dice.random() < 0.5
+    foreign = dice.choices(("", "early", "late"), (85, 5, 10))[0]
+    return Scenario(spec, items, expected, max_records, stays_cancelled=stays_cancelled, foreign=foreign)
 
 
 def _spec(dice: random.Random) -> JobSpec:

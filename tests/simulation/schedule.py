@@ -5,7 +5,7 @@ import logging
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -13,7 +13,8 @@ from unittest.mock import patch
 import shardline_common
 import shardline_consumer
 import shardline_producer
-from shardline_common.job.names import CHECKPOINTS, JOBS, parse_attempt_topic
+from shardline_common.errors import FailureCode
+from shardline_common.job.names import CHECKPOINTS, JOBS, Layout, parse_attempt_topic
 from shardline_common.job.segment_limits import SegmentLimits, max_spool_bytes
 from shardline_common.job.spec import JobSpec, Request
 from shardline_common.job.state import JobState, State, latest_states
@@ -32,9 +33,10 @@ from tests.simulation.scenario import scenario
 from tests.simulation.simulated_source import FaultySource
 from tests.simulation.world import Harm, Process, World
 
-_DEADLINE = 600.0
+_DEADLINE = 300.0
 _TROUBLE = 12.0
 _SWEPT = 12.0
+_FOREIGN = 0.3
 _LOGGED = [package.__name__ for package in (shardline_common, shardline_producer, shardline_consumer)]
 
 
@@ -89,6 +91,7 @@ class Processes:
             progress_seconds=0.5,
             catch_up_seconds=5.0,
             sweep_seconds=4.0,
+            publish_seconds=2.0,
             pace=Pace(self.world.dice.choice((0.0, 15.0, 6.0))),
         )
         source = FaultySource(self.world)
@@ -155,6 +158,8 @@ class FaultInjector:
             for kind in ("producer", "worker"):
                 if not self._cast.running(kind):
                     self._cast.start(kind)
+            if self._world.scenario.foreign == "early" and dice.random() < _FOREIGN:
+                self._world.place_foreign_card()
         self._world.heal()
 
     def _lose(self, kind: str, how: Callable[[Process], None]) -> None:
@@ -189,6 +194,8 @@ def run_schedule(seed: int, *, calm: bool = False, notifying: bool = False) -> V
     `calm`: without faults. `notifying`: with a webhook, which makes it another schedule.
     """
     content = scenario(seed)
+    if calm:
+        content = replace(content, foreign="")
     with (
         tempfile.TemporaryDirectory(prefix="sim-", dir=_memory_folder()) as spool,
         patch.object(SegmentLimits, "of", content.limits),
@@ -221,7 +228,9 @@ async def _play(
         async with asyncio.timeout(_DEADLINE):
             state = await _ended(world)
     except TimeoutError:
-        world.problems.append(f"not done after {world.now:.0f} s: {_states(world)}")
+        found = _states(world).get(spec.job_id)
+        where = f"{found.state}, attempt {found.attempt}: {found.message}" if found else "not accepted"
+        world.problems.append(f"not done after {world.now:.0f} s: {where}")
     else:
         verdict.state = state.state.value
         verdict.digest = await Judge(world, state).run()
@@ -245,30 +254,50 @@ def _states(world: World) -> dict[str, JobState]:
 async def _ended(world: World) -> JobState:
     """The job's last state, once it has lasted for so long that late topics are swept.
 
-    Cancelled attempts are retried unless they are to stay so, and the first one that failed, if it had to.
+    Whoever watches the job removes a foreign object that is in its way. They retry or cancel a job that
+    cannot be published, and retry one that was cancelled, unless it is to stay so, or had to fail.
     """
-    content, asked, since = world.scenario, 0, 0.0
+    content, asked, since = world.scenario, False, 0.0
     reached: tuple[int, State] | None = None
-    retried = {State.CANCELLED: not content.stays_cancelled, State.FAILED: content.overflows}
+    overflows = content.overflows
     while True:
         await asyncio.sleep(0.5)
         state = _states(world).get(content.spec.job_id)
-        if state is None or not state.topic_removed:
+        if state is None or not (state.topic_removed or state.blocked):
             continue
         if reached != (state.attempt, state.state):
             reached, since = (state.attempt, state.state), world.now
-            if retried.get(state.state):
-                retried[State.FAILED] &= state.state is not State.FAILED
-                asked = state.attempt
-                request = Request(job_id=state.spec.job_id, action="retry")
+            in_the_way = bool(content.foreign) and state.code == FailureCode.OUTPUT_NOT_EMPTY
+            action = ""
+            if state.state is State.CANCELLED and not content.stays_cancelled:
+                action = "retry"
+            elif state.state is State.FAILED and (in_the_way or overflows):
+                action, overflows = "retry", overflows and in_the_way
+            elif state.blocked and in_the_way:
+                action = "cancel" if content.stays_cancelled else "retry"
+            asked = action != ""
+            if asked:
+                if action == "retry":
+                    world.remove_foreign_card()
+                world.count(f"{action} by the watcher")
+                request = Request.model_validate({"job_id": state.spec.job_id, "action": action})
                 await world.broker.publish(JOBS, [Message(state.spec.job_id.encode(), request.body())])
-        elif state.attempt > asked and world.now - since >= _SWEPT:
+        elif not asked and world.now - since >= _SWEPT:
             return state
 
 
 def _judge_notifications(world: World, state: JobState) -> None:
-    """Every end was notified, and no notification is pending."""
-    wanted = {f"{state.spec.job_id}_{attempt}" for attempt in range(1, state.attempt + 1)}
+    """Every end was notified, and no notification is pending.
+
+    An attempt whose dataset could not be published has not ended when another attempt follows it.
+    """
+    layout, objects = Layout.of(state.spec), world.store._objects
+    ended = [
+        attempt
+        for attempt in range(1, state.attempt + 1)
+        if attempt == state.attempt or b'"completed"' not in objects[layout.outcome(attempt)]
+    ]
+    wanted = {f"{state.spec.job_id}_{attempt}" for attempt in ended}
     world.counts["notified"] = len(world.delivered)
     if world.delivered.keys() != wanted:
         world.problems.append(f"delivered were {sorted(world.delivered)}, not {sorted(wanted)}")

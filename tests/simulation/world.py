@@ -10,8 +10,8 @@ import orjson
 
 from shardline_common.errors import ServiceUnavailable
 from shardline_common.job.messages import END, decode_kind_and_sequence
-from shardline_common.job.names import parse_attempt_topic
-from shardline_common.job.state import RETRIABLE
+from shardline_common.job.names import Layout, parse_attempt_topic
+from shardline_common.job.state import ACTIVE, RETRIABLE
 from shardline_common.memory.broker import MemoryBroker
 from shardline_common.memory.store import MemoryStore
 from shardline_common.ports.broker import Message
@@ -19,6 +19,7 @@ from tests.simulation.scenario import Scenario
 
 T = TypeVar("T")
 SESSION = 3.0
+FOREIGN = b"# Mine\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class World:
     _due: dict[tuple[str, int], int] = field(default_factory=dict)
     _chained: dict[int, int] = field(default_factory=dict)
     _checkpoint: tuple[int, str, int] = (1, "queued", -1)
+    _foreign_placed: bool = False
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property
@@ -79,6 +81,22 @@ class World:
         if "/_state/chain/" in key:
             record = orjson.loads(data)
             self._chained[record["partition"]] = record["next"]
+        if "/_state/outcome-" in key and self.scenario.foreign == "late" and b'"completed"' in data:
+            self.place_foreign_card()
+
+    def place_foreign_card(self) -> None:
+        """Somebody else puts a README.md into the folder of a dataset that is begun and has none."""
+        layout, objects = Layout.of(self.scenario.spec), self.store._objects
+        if not self._foreign_placed and layout.plan in objects and layout.card not in objects:
+            self._foreign_placed = True
+            objects[layout.card] = FOREIGN
+            self.count(f"foreign card {self.scenario.foreign}")
+
+    def remove_foreign_card(self) -> None:
+        """They remove it again."""
+        card = Layout.of(self.scenario.spec).card
+        if self.store._objects.get(card) == FOREIGN:
+            del self.store._objects[card]
 
     def watch_messages(self, topic: str, messages: Sequence[Message]) -> None:
         """Check that the sequences of a partition of an attempt's topic increase by one, and its bound."""
@@ -110,10 +128,12 @@ class World:
     def watch_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Check that an ended attempt keeps its end, and that attempts follow each other."""
         attempt, name, offset = self._checkpoint
-        self._checkpoint = new = (state["attempt"], state["state"], state["request_offset"])
+        blocked = state["state"] in ACTIVE and state["code"] is not None
+        new = (state["attempt"], "blocked" if blocked else state["state"], state["request_offset"])
+        self._checkpoint = new
         if new[0] == attempt and name in (*RETRIABLE, "completed") and new[1] != name:
             self.problems.append(f"attempt {attempt} was {name}, and became {new[1]}")
-        if new[0] not in (attempt, attempt + 1) or (new[0] > attempt and name not in RETRIABLE):
+        if new[0] not in (attempt, attempt + 1) or (new[0] > attempt and name not in (*RETRIABLE, "blocked")):
             self.problems.append(f"attempt {new[0]} was opened while attempt {attempt} was {name}")
         if new[2] < offset:
             self.problems.append(f"the handled requests went back from {offset} to {new[2]}")
