@@ -224,6 +224,7 @@ CAUGHT: dict[str, Mutant] = {
     "the spool is reused after a rebalance": content.spool_reused,
     "an idle segment keeps its spool": content.spool_never_yielded,
     "a failure of publishing is not recorded": content.publishing_error_not_recorded,
+    "objects are not looked for before the outcome": content.dataset_not_proven,
     "second documents of an id are dropped": content.doubles_dropped,
     "rejections are kept beside rows only": content.rejections_without_rows_lost,
     "a retry starts at the furthest chain": content.furthest_chain,

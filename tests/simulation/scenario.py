@@ -44,6 +44,7 @@ class Scenario:
     `max_records` replaces the limit of 1,000,000 records of a segment, which no schedule reaches. A
     cancelled job is retried unless it `stays_cancelled`. `foreign`: a README.md of somebody else appears in
     the dataset's folder, `early` while the job runs, or `late`, right behind the outcome `completed`.
+    `loses`: the store loses an object that it has acknowledged.
     """
 
     spec: JobSpec
@@ -52,6 +53,7 @@ class Scenario:
     max_records: int = UNLIMITED
     stays_cancelled: bool = False
     foreign: str = ""
+    loses: bool = False
 
     @property
     def overflows(self) -> bool:
@@ -109,8 +111,9 @@ def scenario(seed: int) -> Scenario:
         case 2:
             spec = _allowing(spec, dead)
     stays_cancelled = dice.random() < 0.5
-    foreign = dice.choices(("", "early", "late"), (85, 5, 10))[0]
-    return Scenario(spec, items, expected, max_records, stays_cancelled=stays_cancelled, foreign=foreign)
+    fate = dice.choices(("", "early", "late", "loses"), (82, 5, 8, 5))[0]
+    foreign = fate if fate in ("early", "late") else ""
+    return Scenario(spec, items, expected, max_records, stays_cancelled, foreign, fate == "loses")
 
 
 def _spec(dice: random.Random) -> JobSpec:

@@ -160,6 +160,8 @@ class FaultInjector:
                     self._cast.start(kind)
             if self._world.scenario.foreign == "early" and dice.random() < _FOREIGN:
                 self._world.place_foreign_card()
+            if self._world.scenario.loses and dice.random() < _FOREIGN:
+                self._world.lose_object()
         self._world.heal()
 
     def _lose(self, kind: str, how: Callable[[Process], None]) -> None:

@@ -32,7 +32,7 @@ def test_every_schedule_keeps_the_guarantees() -> None:
         *("dead letters", "doubles", "huge", "empty partition", "topic half full", "compressed"),
     ):
         assert happened[what] > SCHEDULES // 20, happened
-    rare = ("empty source", "too many dead letters", "foreign card early", "foreign card late")
+    rare = ("empty source", "too many dead letters", "foreign card early", "foreign card late", "lost object")
     for what in (*rare, "completed", "failed", "cancelled"):
         assert happened[what] > SCHEDULES // 100, happened
 

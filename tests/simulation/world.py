@@ -55,6 +55,7 @@ class World:
     _chained: dict[int, int] = field(default_factory=dict)
     _checkpoint: tuple[int, str, int] = (1, "queued", -1)
     _foreign_placed: bool = False
+    _lost: str = ""
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property
@@ -91,6 +92,20 @@ class World:
             self._foreign_placed = True
             objects[layout.card] = FOREIGN
             self.count(f"foreign card {self.scenario.foreign}")
+
+    def lose_object(self) -> None:
+        """The store loses an object of a segment, unless the dataset was proven already."""
+        layout, objects = Layout.of(self.scenario.spec), self.store._objects
+        folders = tuple(
+            layout.root + name for name in ("data/", "rejected/", "dead-letters/", "_state/chain/")
+        )
+        keys = sorted(key for key in objects if key.startswith(folders))
+        proven = any(b'"completed"' in objects[key] for key in objects if "/_state/outcome-" in key)
+        if keys and not proven and not self._lost:
+            self._lost = self.dice.choice(keys)
+            del objects[self._lost]
+            self._objects.pop(self._lost, None)
+            self.count("lost object")
 
     def remove_foreign_card(self) -> None:
         """They remove it again."""
