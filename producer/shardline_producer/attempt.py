@@ -15,6 +15,7 @@ from shardline_common.errors import (
     ObjectMissing,
     ServiceUnavailable,
     StoreUnavailable,
+    UsageError,
 )
 from shardline_common.job.names import CHECKPOINTS, Layout, attempt_topic
 from shardline_common.job.outcome import Outcome, cancelled, decide, failed, read_outcome
@@ -155,6 +156,9 @@ class AttemptRun:
                     pass
             except JobFailed as error:
                 await self._fail(error)
+            except UsageError as error:
+                # Clients are made when a source is opened: a setting of this process is wrong.
+                await self._fail(JobFailed(FailureCode.SOURCE_INVALID, str(error), hint=error.hint))
             except Exception as error:  # noqa: BLE001 - one job's bug must not end the others
                 _log.exception("a bug in Shardline")
                 await self._fail(JobFailed(FailureCode.INTERNAL, f"{type(error).__name__}: {error}"))

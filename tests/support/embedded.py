@@ -36,9 +36,10 @@ async def run_embedded(
     folder: Path,
     metrics: Metrics | None = None,
     remote: S3Client | None = None,
+    settings: Settings | None = None,
 ) -> JobView:
     """Run a job in this process; returns its view at the end."""
-    source = source_factory(Settings(), folder, confined=True, remote=remote)
+    source = source_factory(settings or Settings(), folder, confined=True, remote=remote)
     limits = ProducerPolicy(progress_seconds=0.05)
     embedded = EmbeddedRun(store, SystemClock(), metrics or Metrics(), source, limits, 1 << 28)
     return (await embedded.run(spec, lambda _: None)).view

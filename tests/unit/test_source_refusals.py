@@ -13,7 +13,13 @@ from aiohttp import web
 from neo4j.exceptions import Neo4jError
 
 from shardline.services.wiring.stores import s3_options
-from shardline_common.errors import JobFailed, SourceUnavailable, StoreRefused, StoreUnavailable
+from shardline_common.errors import (
+    JobFailed,
+    SourceUnavailable,
+    StoreRefused,
+    StoreUnavailable,
+    UsageError,
+)
 from shardline_common.memory.store import MemoryStore
 from shardline_common.runtime.clock import SystemClock
 from shardline_common.settings.load import Settings
@@ -304,6 +310,37 @@ async def test_an_address_that_is_no_url_is_a_permanent_error(url: str) -> None:
         with pytest.raises(JobFailed) as failed:
             await http.get("/")
     assert failed.value.code == "source_invalid"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"aws_endpoint_url_s3": "foo"},
+        {"aws_endpoint_url_s3": "http://[::1"},
+        {"aws_region": "a b"},
+        {"aws_ca_bundle": "/nowhere.pem"},
+    ],
+)
+async def test_a_wrong_setting_of_s3_is_a_usage_error(fields: dict[str, str]) -> None:
+    with pytest.raises(UsageError) as refused:
+        async with s3_at("http://127.0.0.1:9", **fields):
+            pass
+    assert "AWS_" in str(refused.value.hint) or "/nowhere.pem" in str(refused.value)
+
+
+async def test_a_missing_ca_file_is_a_usage_error() -> None:
+    options = Neo4jOptions("bolt://127.0.0.1:9", ca_file="/nowhere.pem", attempts=1)
+    with pytest.raises(UsageError, match=r"/nowhere\.pem cannot be read"):
+        await Neo4jRanker(options).filter_fields()
+
+
+async def test_a_wrong_setting_of_a_source_fails_the_job(tmp_path: Path) -> None:
+    spec = job(source={"type": "uds3"}, query={"text": "law", "search_types": ["vector"]})
+    settings = Settings(chroma_host="127.0.0.1", chroma_ca_file="/nowhere.pem", chroma_tls=True)
+    async with asyncio.timeout(30):
+        view = await run_embedded(spec, MemoryStore(), tmp_path, settings=settings)
+    assert (view.state.state, view.state.code) == ("failed", "source_invalid")
+    assert "/nowhere.pem cannot be read" in str(view.state.message)
 
 
 NEO4J = [

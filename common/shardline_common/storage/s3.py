@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,9 @@ from shardline_common.errors import (
     ObjectMissing,
     StoreRefused,
     StoreUnavailable,
+    UsageError,
 )
+from shardline_common.http.tls import tls_context
 from shardline_common.ports.store import ObjectInfo
 from shardline_common.runtime.retry import Backoff, TransientError, retry_attempts
 from shardline_common.runtime.threads import open_to_read
@@ -272,15 +274,29 @@ class S3Store:
 
 @asynccontextmanager
 async def open_s3(options: S3Options) -> AsyncIterator[S3Client]:
-    """A client; leaving the context closes it."""
-    session: Any = aioboto3.Session(
-        aws_access_key_id=options.access_key_id,
-        aws_secret_access_key=options.secret_access_key,
-        aws_session_token=options.session_token,
-        region_name=options.region or "us-east-1",
-    )
-    verify = options.ca_bundle or None
-    async with session.client(
-        "s3", endpoint_url=options.endpoint_url, config=options.config(), verify=verify
-    ) as client:
+    """A client; leaving the context closes it.
+
+    Raises:
+        UsageError: the endpoint is no URL, or the region, the profile or the CA file is wrong.
+    """
+    if options.ca_bundle:
+        tls_context(options.ca_bundle)
+    async with AsyncExitStack() as stack:
+        try:
+            session: Any = aioboto3.Session(
+                aws_access_key_id=options.access_key_id,
+                aws_secret_access_key=options.secret_access_key,
+                aws_session_token=options.session_token,
+                region_name=options.region or "us-east-1",
+            )
+            made = session.client(
+                "s3",
+                endpoint_url=options.endpoint_url,
+                config=options.config(),
+                verify=options.ca_bundle or None,
+            )
+            client = await stack.enter_async_context(made)
+        except (BotoCoreError, ValueError) as error:
+            hint = "check AWS_ENDPOINT_URL_S3, AWS_REGION and AWS_PROFILE"
+            raise UsageError(f"a client of S3 cannot be made: {error}", hint=hint) from None
         yield S3Client(client, options)

@@ -21,7 +21,7 @@ from neo4j.exceptions import (
 )
 
 from shardline_common.errors import FailureCode, JobFailed, ShardlineError, SourceUnavailable
-from shardline_common.http.tls import is_tls_refused
+from shardline_common.http.tls import is_tls_refused, tls_context
 from shardline_common.job.spec import Query, SearchType
 from shardline_common.runtime.retry import Backoff, TransientError, retry_attempts
 from shardline_producer.sources.uds3.neo4j.cypher import (
@@ -189,6 +189,8 @@ async def _open_graph(options: Neo4jOptions) -> AsyncIterator[_Neo4jGraph]:
     with _translated(options):
         tls: dict[str, Any] = {}
         if options.ca_file:
+            # The driver reports a file that it cannot read as a server that it cannot reach.
+            tls_context(options.ca_file)
             tls = {"encrypted": True, "trusted_certificates": neo4j.TrustCustomCAs(options.ca_file)}
         driver = neo4j.AsyncGraphDatabase.driver(
             options.uri,
