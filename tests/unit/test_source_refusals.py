@@ -27,7 +27,12 @@ from shardline_common.storage.s3 import S3Client, S3Store, open_s3
 from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
 from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
 from shardline_producer.sources.http_store import HttpStoreOptions, open_http_store
-from shardline_producer.sources.themis.client import QueryRejected, ThemisOptions, open_themis
+from shardline_producer.sources.themis.client import (
+    QueryRejected,
+    ThemisOptions,
+    display_url,
+    open_themis,
+)
 from shardline_producer.sources.themis.limiter import RateLimiter
 from shardline_producer.sources.uds3.chroma.body_store import ChromaBodyStore
 from shardline_producer.sources.uds3.chroma.collection import ChromaOptions
@@ -326,6 +331,16 @@ async def test_a_wrong_setting_of_s3_is_a_usage_error(fields: dict[str, str]) ->
         async with s3_at("http://127.0.0.1:9", **fields):
             pass
     assert "AWS_" in str(refused.value.hint) or "/nowhere.pem" in str(refused.value)
+
+
+async def test_an_address_that_is_no_url_is_named_by_its_setting() -> None:
+    clock = SystemClock()
+    with pytest.raises(JobFailed, match="EMBEDDING_URL is no URL"):
+        HttpEmbedder(EmbeddingOptions(), "http://[::1")
+    with pytest.raises(JobFailed, match="ThemisDB is no URL"):
+        async with open_themis(ThemisOptions("http://u:secret@[::1"), RateLimiter(0, clock), clock):
+            pass
+    assert display_url("http://u:secret@[::1") == "its address"
 
 
 async def test_a_missing_ca_file_is_a_usage_error() -> None:

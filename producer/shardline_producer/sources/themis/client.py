@@ -200,7 +200,10 @@ def _retry_seconds(header: str) -> float:
 
 def display_url(url: str) -> str:
     """The URL's scheme, host and port, without a user's name and password."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "its address"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
@@ -211,11 +214,16 @@ async def open_themis(
     """A client of ThemisDB; leaving the context closes every connection.
 
     Raises:
-        JobFailed: the CA bundle cannot be read.
+        JobFailed: the CA bundle cannot be read, or the address is no URL.
     """
+    try:
+        url = base_url(options.url)
+    except ValueError as error:
+        message = f"the address of ThemisDB is no URL: {error}"
+        raise JobFailed(FailureCode.SOURCE_INVALID, message, hint="correct THEMIS_URL") from None
     http = HttpOptions(
         # A name and a password in the URL would be sent as Basic authorization, which ThemisDB refuses.
-        url=base_url(options.url),
+        url=url,
         headers={"Authorization": f"Bearer {options.token}"} if options.token else {},
         ca_file=options.ca_bundle,
         connections=options.connections,

@@ -4,14 +4,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from shardline_producer.sources.http_store import HttpStoreOptions, open_http_store
-from shardline_producer.sources.uds3.embedding.embedder import EmbeddingOptions
+from shardline_producer.sources.uds3.embedding.embedder import EmbeddingOptions, model_error
 
 
 class HttpEmbedder:
     """Implements `Embedder`. The URL's path selects the protocol; without a path it is /v1/embeddings."""
 
     def __init__(self, options: EmbeddingOptions, url: str) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise model_error(f"EMBEDDING_URL is no URL: {error}", "correct EMBEDDING_URL") from None
         path = parts.path.rstrip("/")
         self._path = path if path.endswith(("/embeddings", "/embed")) else path + "/v1/embeddings"
         self._model = options.model
