@@ -38,7 +38,7 @@ class Judge:
         state, scenario = self._state, self._scenario
         wanted = "failed" if scenario.overflows else "completed"
         cancelled = scenario.stays_cancelled and state.state == "cancelled"
-        lost = scenario.loses and state.state == "failed" and state.code in _LOSSES
+        lost = scenario.fate == "lost object" and state.state == "failed" and state.code in _LOSSES
         if state.state != wanted and not cancelled and not lost:
             self._problem(f"the job is {state.state} instead of {wanted}: {state.code}: {state.message}")
         if state.state == "failed" and state.code != "too_many_dead_letters" and not lost:
@@ -145,9 +145,7 @@ class Judge:
             ):
                 self._problem(f"attempt {attempt} was cancelled, but nobody asked for it since it was opened")
             last = attempt == state.attempt
-            before = (
-                ("cancelled", "failed", "completed") if self._scenario.foreign else ("cancelled", "failed")
-            )
+            before = ("cancelled", "failed", "completed") if self._scenario.fate else ("cancelled", "failed")
             if (last and ending != state.state) or (not last and ending not in before):
                 self._problem(f"the outcome of attempt {attempt} is {ending}, the job is {state.state}")
             previous = ending
@@ -159,7 +157,7 @@ class Judge:
         """
         layout = self._layout
         published = (
-            (layout.success,) if self._scenario.foreign else (layout.manifest, layout.card, layout.success)
+            (layout.success,) if self._scenario.fate else (layout.manifest, layout.card, layout.success)
         )
         for key in published:
             async for info in self._store.list(key):

@@ -17,6 +17,17 @@ from tests.make import job
 from tests.simulation.expected import Entry, Expected, expect, partition_of
 
 UNLIMITED = 1_000_000
+FATES = {
+    "": 78,
+    # A README.md of somebody else appears while the job runs, or right behind the outcome `completed`.
+    "foreign card early": 5,
+    "foreign card late": 8,
+    # The store loses an object of a segment that it has acknowledged.
+    "lost object": 5,
+    # Somebody deletes the topic of the running attempt.
+    "lost topic": 4,
+}
+"""The fates of a job, with their shares in percent."""
 _MOODS = {
     # good, poor, blank, broken, bulky, large, huge, double, odd
     "mixed": (55, 15, 5, 8, 3, 4, 0, 6, 4),
@@ -42,9 +53,8 @@ class Scenario:
     """A job and its source.
 
     `max_records` replaces the limit of 1,000,000 records of a segment, which no schedule reaches. A
-    cancelled job is retried unless it `stays_cancelled`. `foreign`: a README.md of somebody else appears in
-    the dataset's folder, `early` while the job runs, or `late`, right behind the outcome `completed`.
-    `loses`: the store loses an object that it has acknowledged.
+    cancelled job is retried unless it `stays_cancelled`. `fate` is one of FATES: what somebody or the store
+    does to the job, once.
     """
 
     spec: JobSpec
@@ -52,8 +62,12 @@ class Scenario:
     expected: Expected
     max_records: int = UNLIMITED
     stays_cancelled: bool = False
-    foreign: str = ""
-    loses: bool = False
+    fate: str = ""
+
+    @property
+    def foreign(self) -> bool:
+        """Whether somebody puts an object of theirs into the dataset's folder."""
+        return self.fate.startswith("foreign card")
 
     @property
     def overflows(self) -> bool:
@@ -111,9 +125,8 @@ def scenario(seed: int) -> Scenario:
         case 2:
             spec = _allowing(spec, dead)
     stays_cancelled = dice.random() < 0.5
-    fate = dice.choices(("", "early", "late", "loses"), (82, 5, 8, 5))[0]
-    foreign = fate if fate in ("early", "late") else ""
-    return Scenario(spec, items, expected, max_records, stays_cancelled, foreign, fate == "loses")
+    fate = dice.choices(list(FATES), list(FATES.values()))[0]
+    return Scenario(spec, items, expected, max_records, stays_cancelled, fate)
 
 
 def _spec(dice: random.Random) -> JobSpec:

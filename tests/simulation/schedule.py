@@ -36,7 +36,13 @@ from tests.simulation.world import Harm, Process, World
 _DEADLINE = 300.0
 _TROUBLE = 12.0
 _SWEPT = 12.0
-_FOREIGN = 0.3
+_STRIKES = 0.3
+_RETRIED = {
+    "foreign card early": {FailureCode.OUTPUT_NOT_EMPTY},
+    "foreign card late": {FailureCode.OUTPUT_NOT_EMPTY},
+    "lost topic": {FailureCode.TOPIC_LOST},
+}
+"""With what codes a job may fail by its fate, so that a retry completes it."""
 _LOGGED = [package.__name__ for package in (shardline_common, shardline_producer, shardline_consumer)]
 
 
@@ -158,10 +164,8 @@ class FaultInjector:
             for kind in ("producer", "worker"):
                 if not self._cast.running(kind):
                     self._cast.start(kind)
-            if self._world.scenario.foreign == "early" and dice.random() < _FOREIGN:
-                self._world.place_foreign_card()
-            if self._world.scenario.loses and dice.random() < _FOREIGN:
-                self._world.lose_object()
+            if dice.random() < _STRIKES:
+                self._world.strike("foreign card early", "lost object", "lost topic")
         self._world.heal()
 
     def _lose(self, kind: str, how: Callable[[Process], None]) -> None:
@@ -197,7 +201,7 @@ def run_schedule(seed: int, *, calm: bool = False, notifying: bool = False) -> V
     """
     content = scenario(seed)
     if calm:
-        content = replace(content, foreign="")
+        content = replace(content, fate="")
     with (
         tempfile.TemporaryDirectory(prefix="sim-", dir=_memory_folder()) as spool,
         patch.object(SegmentLimits, "of", content.limits),
@@ -256,8 +260,9 @@ def _states(world: World) -> dict[str, JobState]:
 async def _ended(world: World) -> JobState:
     """The job's last state, once it has lasted for so long that late topics are swept.
 
-    Whoever watches the job removes a foreign object that is in its way. They retry or cancel a job that
-    cannot be published, and retry one that was cancelled, unless it is to stay so, or had to fail.
+    Whoever watches the job retries one that was cancelled, unless it is to stay so, and one that failed by
+    its fate, or for the first time because it had to; then they remove a foreign object first. They retry or
+    cancel a job that cannot be published.
     """
     content, asked, since = world.scenario, False, 0.0
     reached: tuple[int, State] | None = None
@@ -269,17 +274,17 @@ async def _ended(world: World) -> JobState:
             continue
         if reached != (state.attempt, state.state):
             reached, since = (state.attempt, state.state), world.now
-            in_the_way = bool(content.foreign) and state.code == FailureCode.OUTPUT_NOT_EMPTY
             action = ""
             if state.state is State.CANCELLED and not content.stays_cancelled:
                 action = "retry"
-            elif state.state is State.FAILED and (in_the_way or overflows):
-                action, overflows = "retry", overflows and in_the_way
-            elif state.blocked and in_the_way:
+            elif state.state is State.FAILED and (state.code in _RETRIED.get(content.fate, ()) or overflows):
+                overflows = overflows and state.code != FailureCode.TOO_MANY_DEAD_LETTERS
+                action = "retry"
+            elif state.blocked and content.fate:
                 action = "cancel" if content.stays_cancelled else "retry"
             asked = action != ""
             if asked:
-                if action == "retry":
+                if not state.blocked:
                     world.remove_foreign_card()
                 world.count(f"{action} by the watcher")
                 request = Request.model_validate({"job_id": state.spec.job_id, "action": action})

@@ -54,8 +54,6 @@ class World:
     _due: dict[tuple[str, int], int] = field(default_factory=dict)
     _chained: dict[int, int] = field(default_factory=dict)
     _checkpoint: tuple[int, str, int] = (1, "queued", -1)
-    _foreign_placed: bool = False
-    _lost: str = ""
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property
@@ -82,30 +80,32 @@ class World:
         if "/_state/chain/" in key:
             record = orjson.loads(data)
             self._chained[record["partition"]] = record["next"]
-        if "/_state/outcome-" in key and self.scenario.foreign == "late" and b'"completed"' in data:
-            self.place_foreign_card()
+        if "/_state/outcome-" in key and b'"completed"' in data:
+            self.strike("foreign card late")
 
-    def place_foreign_card(self) -> None:
-        """Somebody else puts a README.md into the folder of a dataset that is begun and has none."""
+    def strike(self, *fates: str) -> None:
+        """Do to the job what its fate says, once, if that is one of `fates` and can be done now."""
+        fate = self.scenario.fate
+        if fate not in fates or self.counts.get(fate):
+            return
         layout, objects = Layout.of(self.scenario.spec), self.store._objects
-        if not self._foreign_placed and layout.plan in objects and layout.card not in objects:
-            self._foreign_placed = True
-            objects[layout.card] = FOREIGN
-            self.count(f"foreign card {self.scenario.foreign}")
-
-    def lose_object(self) -> None:
-        """The store loses an object of a segment, unless the dataset was proven already."""
-        layout, objects = Layout.of(self.scenario.spec), self.store._objects
-        folders = tuple(
-            layout.root + name for name in ("data/", "rejected/", "dead-letters/", "_state/chain/")
-        )
-        keys = sorted(key for key in objects if key.startswith(folders))
-        proven = any(b'"completed"' in objects[key] for key in objects if "/_state/outcome-" in key)
-        if keys and not proven and not self._lost:
-            self._lost = self.dice.choice(keys)
-            del objects[self._lost]
-            self._objects.pop(self._lost, None)
-            self.count("lost object")
+        if self.scenario.foreign:
+            if layout.plan in objects and layout.card not in objects:
+                objects[layout.card] = FOREIGN
+                self.count(fate)
+        elif fate == "lost object":
+            folders = ("data/", "rejected/", "dead-letters/", "_state/chain/")
+            keys = [key for key in objects if key.startswith(tuple(layout.root + name for name in folders))]
+            # Behind the proof nobody but `verify` looks for objects.
+            proven = any(b'"completed"' in objects[key] for key in objects if "/_state/outcome-" in key)
+            if keys and not proven:
+                key = self.dice.choice(sorted(keys))
+                del objects[key]
+                self._objects.pop(key, None)
+                self.count(fate)
+        elif topics := sorted(name for name in self.broker._topics if parse_attempt_topic(name)):
+            del self.broker._topics[topics[-1]]
+            self.count(fate)
 
     def remove_foreign_card(self) -> None:
         """They remove it again."""
