@@ -98,7 +98,7 @@ class Processes:
             catch_up_seconds=5.0,
             sweep_seconds=4.0,
             publish_seconds=2.0,
-            pace=Pace(self.world.dice.choice((0.0, 15.0, 6.0))),
+            pace=Pace(self.world.dice.choice((0.0, 12.0, 5.0))),
         )
         source = FaultySource(self.world)
         slots = asyncio.Semaphore(2)
@@ -119,7 +119,7 @@ class Processes:
         folder = self._spool / process.name
         folder.mkdir()
         segment = max_spool_bytes(self.world.scenario.spec)
-        budget = SpoolBudget(segment * self.world.dice.choice((1, 3, 100)))
+        budget = SpoolBudget(segment * self.world.dice.choice((1, 1, 3, 100)))
         return Worker(
             WorkerContext(
                 broker=NetBroker(process),
@@ -178,6 +178,9 @@ class FaultInjector:
         kind = self._world.dice.choice(("worker", "producer"))
         if victims := self._cast.running(kind):
             self._world.dice.choice(victims).stop(self._world.dice.uniform(0.5, 9.0))
+            # Another producer takes the job over, and the first one wakes with a transaction to send.
+            if kind == "producer" and len(victims) == 1:
+                self._cast.start(kind)
 
     def _outage(self, server: str) -> None:
         self._world.count(f"outage {server}")
