@@ -69,7 +69,8 @@ class CouchBodyStore:
         async with open_http_store(self._options.http) as http:
             database = self._options.database
             if database is None:
-                await http.fields(await http.get("/"), "read the welcome", couchdb=str)
+                # PouchDB's server has no field `couchdb`.
+                await http.fields(await http.get("/"), "read the welcome", version=str)
                 return f"{http.address} answers; bodies are read from the documents that couchdb_refs name"
             response = await http.get(f"/{quote(database, safe='')}")
             if response.status == _NOT_FOUND:

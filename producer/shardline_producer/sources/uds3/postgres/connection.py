@@ -194,8 +194,9 @@ def _refused_connection(options: PostgresOptions) -> Iterator[None]:
     except OSError as error:
         if is_tls_refused(error):
             raise _refused(options, error, hint) from None
-        # asyncpg raises the class itself, and no subclass, when the server does not offer TLS.
-        if type(error) is ConnectionError:
+        # asyncpg raises the class itself, and no subclass, when TLS is required and the server does not offer
+        # it. Without this requirement, a server that starts or stops answers so.
+        if type(error) is ConnectionError and options.sslmode not in ("disable", "prefer"):
             raise _refused(options, error, hint) from None
         raise
 
