@@ -411,7 +411,7 @@ POSTGRES: list[tuple[Exception, type[Exception]]] = [
 
 @pytest.mark.parametrize(("error", "kind"), POSTGRES, ids=[type(error).__name__ for error, _ in POSTGRES])
 def test_answers_of_postgresql_to_a_connection(error: Exception, kind: type[Exception]) -> None:
-    options = PostgresOptions("db", 5432, "u", SECRET, "uds3")
+    options = PostgresOptions("db", 5432, "u", SECRET, "uds3", sslmode="require")
     with (
         pytest.raises(kind, match="PostgreSQL db:5432/uds3") as failed,
         translated_postgres(options),
@@ -419,3 +419,14 @@ def test_answers_of_postgresql_to_a_connection(error: Exception, kind: type[Exce
     ):
         raise error
     assert SECRET not in str(failed.value)
+
+
+def test_a_server_that_restarts_refuses_tls_only_for_now() -> None:
+    # It answers with an error instead of "N" then, which asyncpg takes for a refusal of TLS.
+    options = PostgresOptions("db", 5432, "u", SECRET, "uds3")
+    with (
+        pytest.raises(SourceUnavailable),
+        translated_postgres(options),
+        _refused_connection(options),
+    ):
+        raise ConnectionError("rejected SSL upgrade")
