@@ -61,6 +61,10 @@ the rejected documents, the outcome and the plan, objects that were added, and t
 manifest that say who made the dataset, when and why. The manifest has `"version": 1` then. From
 version 2 on it has the list `objects`.
 
+A forger can write a dataset of version 2 as one of version 1, with a `_SUCCESS` of one line, and
+loses the proof of these objects with it. `verify` says so in a note; `--key` refuses it. Where
+chain records or `_SUCCESS` have hashes, these are checked, whatever the version of the manifest.
+
 ## Objects and fields
 
 A test changes each of these, and sees `verify` fail.

@@ -16,7 +16,7 @@ from typing import Annotated
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
-from shardline_common.errors import FailureCode, JobFailed, ObjectMissing, StoreUnavailable
+from shardline_common.errors import FailureCode, JobFailed, ObjectMissing, StoreUnavailable, UsageError
 from shardline_common.job.hashing import add
 from shardline_common.job.messages import Position
 from shardline_common.job.names import Layout
@@ -188,14 +188,23 @@ class Chain:
     async def listed_record(self, key: str) -> ChainRecord:
         """The record of a key that a listing has returned. Raises as `head`."""
         try:
-            return (await self._read(key))[0]
+            record, _ = await self._read(key)
         except ObjectMissing as error:
             raise StoreUnavailable(f"{error}; it was listed a moment ago") from None
+        # A foreign object in the folder would be taken for the end of the chain.
+        if record.partition != self._partition or key != self._layout.chain_record(
+            self._partition, record.first
+        ):
+            raise JobFailed(FailureCode.CONSERVATION, f"{key} is no chain record of this place")
+        return record
 
     async def _read(self, key: str) -> tuple[ChainRecord, bytes]:
         try:
             body = await self._store.get(key)
             return ChainRecord.decode(body), body
+        except UsageError as error:
+            # Stores list names that no key of Shardline has, for example with a backslash.
+            raise JobFailed(FailureCode.CONSERVATION, f"a chain has a foreign object: {error}") from None
         except ValidationError as error:
             where, what = first_fault(error)
             raise JobFailed(

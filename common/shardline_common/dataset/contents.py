@@ -8,13 +8,14 @@ Each object is named, with the sha256 of its stored bytes, in one of two places:
 | manifest, card and outcome records | `_SUCCESS` |
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
 from shardline_common.dataset.chain import Chain, ChainRecord, Digest, SegmentObject, Totals, total
 from shardline_common.dataset.read import ObjectReader, StoredBytes, plain_sha256
-from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
+from shardline_common.errors import FailureCode, JobFailed, ObjectMissing, UsageError
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
 from shardline_common.ports.store import ObjectStore
@@ -89,12 +90,21 @@ async def list_sizes(store: ObjectStore, layout: Layout) -> dict[str, int]:
     return {info.key[start:]: info.size async for info in store.list(layout.root)}
 
 
-async def read_contents(store: ObjectStore, spec: JobSpec, layout: Layout) -> DatasetContents:
+async def read_contents(
+    store: ObjectStore, spec: JobSpec, layout: Layout, produced: Sequence[tuple[int, int]]
+) -> DatasetContents:
     """Walk all chains, and check that the folder has every object of every segment, and no other.
 
+    Args:
+        store: the store of the dataset.
+        spec: its job.
+        layout: its keys.
+        produced: for each partition the number of messages, and their hash sum.
+
     Raises:
-        JobFailed: a chain is broken (`conservation`), an object is missing or has another size
-            (`object_lost`), or the folder has a foreign object (`output_not_empty`).
+        JobFailed: a chain is broken or does not end with the last message (`conservation`), an object is
+            missing or has another size (`object_lost`), or the folder has a foreign object
+            (`output_not_empty`).
         StoreUnavailable: the store cannot be read now.
     """
     sizes = await list_sizes(store, layout)
@@ -103,15 +113,47 @@ async def read_contents(store: ObjectStore, spec: JobSpec, layout: Layout) -> Da
         partial(_read_partition, store, layout, number, keys.get(layout.chain(number), []), sizes)
         for number in range(spec.total_partitions)
     ]
-    for part in await gather_limited(reads, _PARTITIONS_AT_ONCE):
+    parts = await gather_limited(reads, _PARTITIONS_AT_ONCE)
+    for number, (part, sent) in enumerate(zip(parts, produced, strict=True)):
+        upto = part.records[-1].upto if part.records else Totals()
+        # The chains were complete when their ends were read. Their last records may be lost since.
+        if (upto.records, upto.hash_sum) != tuple(sent):
+            raise JobFailed(
+                FailureCode.CONSERVATION,
+                f"partition {number}: {sent[0]} messages were produced, {upto.records} are in the chain (or "
+                "their hash sums disagree)",
+            )
         found.records += part.records
         found.objects |= part.objects
-    for key in sizes:
-        if key == "_state/plan.json" or key.startswith("_state/plan/"):
-            found.objects[key] = await _read(store, layout, key, "none")
-    if foreign := found.foreign_keys(sizes):
-        raise not_empty(layout, foreign)
+    found.objects |= await read_plan_objects(store, layout)
+    check_sizes(found, sizes, layout)
     return found
+
+
+async def read_plan_objects(store: ObjectStore, layout: Layout) -> dict[str, StoredBytes]:
+    """The stored bytes of the plan and of the plan pages, by relative key.
+
+    Raises:
+        JobFailed: an object is listed and is not in the store (`object_lost`).
+        StoreUnavailable: the store cannot be read now.
+    """
+    found = {}
+    for key in await list_sizes(store, layout):
+        if key == "_state/plan.json" or key.startswith("_state/plan/"):
+            # What is listed under a name that no key has is foreign.
+            with suppress(UsageError):
+                found[key] = await _read(store, layout, key, "none")
+    return found
+
+
+def check_sizes(contents: DatasetContents, sizes: Mapping[str, int], layout: Layout) -> None:
+    """Raise JobFailed unless the folder has every object of the dataset with its size, and no other."""
+    for key, stored in contents.objects.items():
+        if sizes.get(key) != stored.size:
+            there = f"has {sizes[key]} bytes" if key in sizes else "is not in the store"
+            raise _lost(f"{layout.root}{key} {there}; {stored.size} bytes were put, and acknowledged")
+    if foreign := contents.foreign_keys(sizes):
+        raise not_empty(layout, foreign)
 
 
 def not_empty(layout: Layout, foreign: list[str]) -> JobFailed:
@@ -159,14 +201,27 @@ async def _add_segment(
                 FailureCode.CONSERVATION,
                 f"partition {record.partition}, sequence {record.first}: the chain names no {kind} {key}",
             )
+        _check_item(record, kind, item, layout)
         found.objects[key] = StoredBytes(item.stored_bytes, item.stored_sha256)
-        if sizes.get(key) != item.stored_bytes:
-            there = f"has {sizes[key]} bytes" if key in sizes else "is not in the store"
-            raise _lost(f"{layout.root}{key} {there}; {item.stored_bytes} bytes were put, and acknowledged")
     # A worker of version 0.1 may have written the record of a segment whose dead letters another worker put.
     late = layout.dead_letters(record.partition, record.first).removeprefix(layout.root)
     if record.objects is None and late in sizes:
         found.objects[late] = await _read(store, layout, late, layout.compression)
+
+
+def _check_item(record: ChainRecord, kind: str, item: SegmentObject, layout: Layout) -> None:
+    # Only `verify` reads the object. A record that was changed is found here where it holds a fact twice.
+    is_plain = layout.compression == "none"
+    same = item.stored_sha256 == item.plain_sha256 or not is_plain
+    if kind == "data":
+        same &= item.plain_sha256 == record.sha256
+        same &= item.stored_bytes == record.segment.bytes or not is_plain
+    if not same:
+        raise JobFailed(
+            FailureCode.CONSERVATION,
+            f"partition {record.partition}, sequence {record.first}: the chain record contradicts itself "
+            f"about {item.key}",
+        )
 
 
 async def _read(store: ObjectStore, layout: Layout, key: str, compression: str) -> StoredBytes:

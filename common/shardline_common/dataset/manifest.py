@@ -3,6 +3,7 @@
 Version 2 lists the stored bytes of every object under `objects`. Version 1 has no such list.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -54,6 +55,14 @@ def build_manifest(spec: JobSpec, outcome: Outcome, plan: Plan, contents: Datase
             for key, stored in sorted(contents.objects.items())
         ],
     }
+
+
+def differing_fields(
+    found: Mapping[str, Any], spec: JobSpec, outcome: Outcome, plan: Plan, contents: DatasetContents
+) -> list[str]:
+    """The fields of a manifest that are not those of `build_manifest`, sorted."""
+    built = orjson.loads(orjson.dumps(build_manifest(spec, outcome, plan, contents)))
+    return [name for name in sorted({*built, *found}) if built.get(name) != found.get(name)]
 
 
 def _warnings(sums: Totals, plan: Plan) -> list[str]:

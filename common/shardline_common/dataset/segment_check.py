@@ -18,7 +18,7 @@ from shardline_common.ports.store import ObjectStore
 class SegmentChecker:
     """Reads the objects of segments, and passes each fault as a sentence to `add_problem`.
 
-    `shards_only`: check only shards, as for a dataset of version 0.1.
+    `shards_only`: of a segment whose chain record has no hashes check only the shard, as version 0.1 did.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class SegmentChecker:
         found = dict[str, StoredBytes]()
         self._check_keys(record)
         for kind, key, item in segment_keys(record, self._layout):
-            if self._shards_only and kind != "data":
+            if self._shards_only and kind != "data" and record.objects is None:
                 continue
             if record.objects is not None and (item is None or item.key != key):
                 self._add_problem(f"{self._where(record)}: the chain does not name {key}")

@@ -23,6 +23,7 @@ from shardline_common.errors import FailureCode, JobFailed
 
 _HASH = re.compile(r"([0-9a-f]{64})  ([^\n]+)")
 _SIGNATURE = "signature "
+_SIGNATURE_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ def hash_of(body: bytes) -> str:
 
 def _decode_signature(line: str) -> bytes | None:
     try:
-        return base64.b64decode(line.removeprefix(_SIGNATURE), validate=True)
+        signature = base64.b64decode(line.removeprefix(_SIGNATURE), validate=True)
     except binascii.Error:
         return None
+    return signature if len(signature) == _SIGNATURE_BYTES else None

@@ -7,11 +7,11 @@ from typing import Any
 import orjson
 
 from shardline_common.dataset.chain import Chain, Totals
-from shardline_common.dataset.contents import DatasetContents, list_sizes
+from shardline_common.dataset.contents import PUBLISHED, DatasetContents, list_sizes, read_plan_objects
 from shardline_common.dataset.manifest import (
     Manifest,
     ProducedPartition,
-    build_manifest,
+    differing_fields,
     manifest_shard,
     sums_json,
 )
@@ -194,18 +194,14 @@ class Verifier:
 
     async def _check_manifest(self, layout: Layout, manifest: Manifest, found: Mapping[str, Any]) -> None:
         """Build the manifest again from plan, outcome and contents, and name the fields that differ."""
-        for key in await list_sizes(self._store, layout):
-            if key == "_state/plan.json" or key.startswith("_state/plan/"):
-                self._contents.objects[key] = StoredBytes.of(await self._store.get(layout.root + key))
+        self._contents.objects |= await read_plan_objects(self._store, layout)
         plan = await read_plan(self._store, layout)
         outcome = await read_outcome(self._store, layout, manifest.attempt)
         if outcome is None or outcome.ending != "completed":
             self._add_problem(f"attempt {manifest.attempt} of the manifest has no outcome 'completed'")
             return
-        built = orjson.loads(orjson.dumps(build_manifest(manifest.job, outcome, plan, self._contents)))
-        for name in sorted({*built, *found}):
-            if built.get(name) != found.get(name):
-                self._add_problem(f"manifest.json: '{name}' is not what job, plan, outcome and chains give")
+        for name in differing_fields(found, manifest.job, outcome, plan, self._contents):
+            self._add_problem(f"manifest.json: '{name}' is not what job, plan, outcome and chains give")
 
     async def _check_success(self, manifest: Manifest, body: bytes) -> SuccessMarker | None:
         content = await self._read("_SUCCESS", "the dataset is not finished")
@@ -221,16 +217,24 @@ class Verifier:
         self._report.signed = marker.signature is not None
         if self._is_signed is not None and not self._is_signed(marker.signature, marker.signed_bytes):
             self._add_problem("_SUCCESS has no signature of this key")
-        if manifest.version == 1:
+        # Version 0.1 writes no hashes. But a manifest of version 0.1 may have been published by a later one.
+        if manifest.version == 1 and not marker.hashes:
             return marker
         if marker.hashes.get("manifest.json") != hash_of(body):
             self._add_problem("manifest.json is not the one that _SUCCESS names")
+        if "README.md" not in marker.hashes:
+            self._add_problem("_SUCCESS does not name README.md")
+        await self._check_named(marker)
+        return marker
+
+    async def _check_named(self, marker: SuccessMarker) -> None:
         for key, expected in marker.hashes.items():
-            if key != "manifest.json":
+            if key not in PUBLISHED and not Layout("").attempt_of(key):
+                self._add_problem(f"_SUCCESS names {key!r}, which the manifest would name")
+            elif key != "manifest.json":
                 found = await self._read(key, "_SUCCESS names it")
                 if found is not None and hash_of(found) != expected:
                     self._add_problem(f"{key}: its sha256 is {hash_of(found)}, _SUCCESS says {expected}")
-        return marker
 
     async def _check_folder(self, layout: Layout, marker: SuccessMarker | None) -> None:
         sizes = await list_sizes(self._store, layout)

@@ -18,6 +18,8 @@ from shardline_common.storage.object_keys import checked_key
 
 CHUNK = 1 << 20
 HIDDEN = ".shardline-tmp"
+# The lock of a `run` that writes into the directory.
+_LOCK = ".shardline-lock"
 # A folder, a FIFO or a broken link under a key is no object.
 _NO_OBJECT = (FileNotFoundError, NotADirectoryError, NotRegularFile)
 
@@ -117,12 +119,12 @@ class DirectoryStore:
 
     def _below(self, folder: str, prefix: str, start_after: str) -> Iterator[ObjectInfo]:
         # In the byte order of full keys, a folder sorts as its name followed by a slash.
-        for name, is_folder in sorted(self._entries(folder), key=lambda item: item[0].encode()):
+        for name, is_folder in sorted(self._entries(folder), key=lambda item: os.fsencode(item[0])):
             key = folder + name
             if is_folder:
                 if _may_hold(key, prefix, start_after):
                     yield from self._below(key, prefix, start_after)
-            elif key.startswith(prefix) and key.encode() > start_after.encode():
+            elif key.startswith(prefix) and os.fsencode(key) > os.fsencode(start_after):
                 info = self._info(key)
                 if info is not None:
                     yield info
@@ -133,7 +135,7 @@ class DirectoryStore:
                 return [
                     (entry.name + "/", True) if entry.is_dir(follow_symlinks=False) else (entry.name, False)
                     for entry in found
-                    if folder or not entry.name.startswith(".shardline-")
+                    if folder or entry.name not in (HIDDEN, _LOCK)
                 ]
         except (FileNotFoundError, NotADirectoryError):
             return []
@@ -141,13 +143,17 @@ class DirectoryStore:
             raise self._unavailable(error) from error
 
     def _info(self, key: str) -> ObjectInfo | None:
+        path = self._root / key
         try:
-            stat = (self._root / key).stat()
+            stat = path.stat()
         except (FileNotFoundError, NotADirectoryError):
-            return None
+            if not path.is_symlink():
+                return None
+            # A broken link may lead to a file later. For now it has no bytes.
+            return ObjectInfo(_shown(key), 0)
         except (OSError, ValueError) as error:
             raise self._unavailable(error) from error
-        return ObjectInfo(key, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
+        return ObjectInfo(_shown(key), stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}")
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Remove files, and the folders that become empty."""
@@ -188,9 +194,14 @@ def _read_whole(path: Path) -> bytes:
         return file.read()
 
 
+def _shown(key: str) -> str:
+    # A name that is not UTF-8 is no key, and cannot be printed. It is listed with its bytes escaped.
+    return os.fsencode(key).decode(errors="backslashreplace")
+
+
 def _may_hold(folder: str, prefix: str, start_after: str) -> bool:
     in_prefix = folder.startswith(prefix) or prefix.startswith(folder)
-    behind = folder.encode() > start_after.encode() or start_after.startswith(folder)
+    behind = os.fsencode(folder) > os.fsencode(start_after) or start_after.startswith(folder)
     return in_prefix and behind
 
 
