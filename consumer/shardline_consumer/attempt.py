@@ -61,9 +61,10 @@ class WorkerAttempt:
                 except Exception as error:
                     if _is_fatal(error):
                         raise
-                    _log.exception(
-                        "the failure of the attempt cannot be recorded; again in %.0f s", _AGAIN_SECONDS
-                    )
+                    # A traceback only for what nobody has foreseen.
+                    trace = None if isinstance(error, JobFailed) else error
+                    message = "the failure of the attempt cannot be recorded: %s; again in %.0f s"
+                    _log.error(message, error, _AGAIN_SECONDS, exc_info=trace)
                     await self._context.clock.sleep(_AGAIN_SECONDS)
                 else:
                     return
@@ -79,7 +80,8 @@ class WorkerAttempt:
                 await consume
             await finish
         except Exception as error:
-            if _is_fatal(error):
+            # A failure of the job gets here when it could not be recorded.
+            if _is_fatal(error) or isinstance(error, JobFailed):
                 raise
             _log.exception("a bug in Shardline")
             text = f"{type(error).__name__}: {error}"

@@ -97,9 +97,10 @@ class Finisher:
 
     async def _prove(self, state: JobState) -> Outcome:
         # Nothing may fail after the outcome `completed`, so the whole dataset is proven before it.
+        produced = [(part.sequence, part.hash_sum) for part in state.partitions]
         try:
             prove_conservation(state.partitions, self._heads, state.source_count)
-            await prove_publishable(self._store, self._spec)
+            await prove_publishable(self._store, self._spec, produced)
         except JobFailed as error:
             return failed(state, error, self._clock)
         return Outcome(
@@ -109,7 +110,7 @@ class Finisher:
             accepted_at=state.accepted_at,
             software=__version__,
             source_count=state.source_count,
-            produced=[(part.sequence, part.hash_sum) for part in state.partitions],
+            produced=produced,
         )
 
 
@@ -117,9 +118,12 @@ async def fail_attempt(store: ObjectStore, state: JobState, error: JobFailed, cl
     """Decide an attempt as failed, unless it is decided. Returns the outcome in the store.
 
     Raises:
+        JobFailed: the failure cannot be recorded: the store refuses the record and has none, or the one in
+            the store cannot be read.
         ObjectMissing: the dataset was deleted.
         StoreUnavailable: try again later.
     """
     layout = Layout.of(state.spec)
-    await read_plan(store, layout)
+    # Only whether there is a plan counts: one that cannot be read is a reason to fail.
+    await store.get(layout.plan)
     return await decide(store, layout, failed(state, error, clock), clock)

@@ -111,6 +111,7 @@ async def state_from_store(store: ObjectStore, acceptance: Acceptance, offset: i
         offset: the offset of the submission in dataset.jobs; -1 when there is none.
 
     Raises:
+        JobFailed: the record of its latest attempt cannot be read (`conservation`).
         StoreUnavailable: try again later.
     """
     state = JobState(acceptance.spec, accepted_at=acceptance.accepted_at, request_offset=offset)

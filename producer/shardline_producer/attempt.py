@@ -8,7 +8,7 @@ from functools import partial
 from typing import Protocol
 
 from shardline_common.dataset.events import Event
-from shardline_common.dataset.publish import publish_dataset
+from shardline_common.dataset.publish import is_published, publish_dataset
 from shardline_common.errors import (
     FailureCode,
     JobFailed,
@@ -258,7 +258,6 @@ class AttemptRun:
             except JobFailed as error:
                 # A chain cannot be read, for example because a record was changed.
                 await self._fail(error)
-                continue
             else:
                 if outcome is not None:
                     return outcome
@@ -303,24 +302,42 @@ class AttemptRun:
         An error is committed to the job's state, where `status` shows it.
         """
         store, now = self._context.store, self._context.clock.monotonic()
-        try:
-            await store.get(self._layout.success)
-        except ObjectMissing:
-            if self._publish_at is None:
-                self._publish_at = now + self._context.policy.publish_seconds
-        else:
+        if await is_published(store, self._layout, outcome.attempt):
             return True
+        if self._publish_at is None:
+            self._publish_at = now + self._context.policy.publish_seconds
         if now < self._publish_at:
             return False
         self._publish_at = now + _PUBLISH_AGAIN_SECONDS
         try:
             clock, sign = self._context.clock, self._context.sign
-            await publish_dataset(store, self._state.spec, outcome, clock, sign)
+            later = await publish_dataset(store, self._state.spec, outcome, clock, sign)
+            if later is None:
+                return False
+            failure = JobFailed(
+                FailureCode.OUTPUT_NOT_EMPTY,
+                f"the dataset is not published, because {later} says that a later attempt is decided",
+                hint="retry the job; or move this object, if it is not of this job",
+            )
         except JobFailed as error:
-            await self._states.record_blocked(outcome.attempt, error)
+            failure = error
         except ObjectMissing as error:
-            _log.warning("nothing is left to publish, because the dataset was deleted: %s", error)
+            failure = JobFailed(FailureCode.OBJECT_LOST, str(error), hint="submit a new job")
+        # Otherwise another producer has opened that attempt, or has deleted the dataset.
+        if await self.is_current():
+            await self._states.record_blocked(outcome.attempt, failure)
         return False
+
+    async def _outcome_lost(self) -> bool:
+        """Whether `_SUCCESS` names this attempt, whose outcome is gone. Nobody would write it again."""
+        store, layout, attempt = self._context.store, self._layout, self._state.attempt
+        if not await is_published(store, layout, attempt):
+            return False
+        if await read_outcome(store, layout, attempt) is None:
+            message = f"{layout.outcome(attempt)} is not in the store, although {layout.success} names it"
+            error = JobFailed(FailureCode.OBJECT_LOST, message, hint="restore it, or submit a new job")
+            await self._states.record_blocked(attempt, error)
+        return True
 
     async def _check_topic_and_plan(self) -> None:
         now, partitions = self._context.clock.monotonic(), self._context.broker.partitions
@@ -333,6 +350,8 @@ class AttemptRun:
         except ObjectMissing as error:
             if await self.is_current():
                 await self._fail(JobFailed(FailureCode.OBJECT_LOST, str(error), hint="submit a new job"))
+            return
+        if self._state.state is State.COMPLETING and await self._outcome_lost():
             return
         # While nothing is sent, a deleted topic causes no error. Once all is committed, it is not needed.
         if self._state.state is State.COMPLETING and self._backlog.chained >= self._state.produced:

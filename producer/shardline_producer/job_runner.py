@@ -127,7 +127,13 @@ class JobRunner:
                 return False
             offset = submission.offset if submission else -1
             load = partial(state_from_store, context.store, acceptance, offset)
-            self.state = await retry_forever(load, context.clock, f"load the state of {job_id}")
+            try:
+                self.state = await retry_forever(load, context.clock, f"load the state of {job_id}")
+            except JobFailed as error:
+                # Whether an attempt is decided cannot be known from a record that cannot be read.
+                if submission is not None:
+                    await self._refuse(submission, error.code.value, f"{error}; {error.hint}")
+                return False
             self.state.traceparent = current_traceparent()
             await self._update(lambda _: None)
             _log.info("accepted")

@@ -5,18 +5,24 @@ in the store decides, whoever wrote it: card and `_SUCCESS` are derived from it.
 version can complete what a killed one has begun.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import orjson
 
 from shardline_common.dataset.card import dataset_card, is_card_of
-from shardline_common.dataset.contents import not_empty, read_contents
-from shardline_common.dataset.manifest import Manifest, build_manifest
+from shardline_common.dataset.contents import (
+    DatasetContents,
+    check_sizes,
+    list_sizes,
+    not_empty,
+    read_contents,
+)
+from shardline_common.dataset.manifest import Manifest, build_manifest, differing_fields
 from shardline_common.dataset.success import SuccessMarker, hash_of
-from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
+from shardline_common.errors import FailureCode, JobFailed, ObjectMissing, StoreUnavailable
 from shardline_common.job.names import Layout
-from shardline_common.job.outcome import Outcome
+from shardline_common.job.outcome import Outcome, read_outcome
 from shardline_common.job.plan import read_plan
 from shardline_common.job.spec import JobSpec
 from shardline_common.ports.clock import Clock
@@ -28,33 +34,45 @@ Sign = Callable[[bytes], bytes]
 """The Ed25519 signature of bytes."""
 
 
-async def prove_publishable(store: ObjectStore, spec: JobSpec) -> None:
+async def prove_publishable(store: ObjectStore, spec: JobSpec, produced: Sequence[tuple[int, int]]) -> None:
     """Check everything that could make `publish_dataset` fail, before the attempt is decided.
+
+    `produced`: for each partition the number of messages, and their hash sum.
 
     Raises:
         JobFailed: a chain is broken, an object is missing, or the folder holds what is not of this dataset.
         StoreUnavailable: try again later.
     """
     layout = Layout.of(spec)
-    digest = (await read_contents(store, spec, layout)).digest
+    contents = await read_contents(store, spec, layout, produced)
+    digest = contents.digest
+
+    async def is_manifest(body: bytes) -> bool:
+        return await _is_manifest_of(store, spec, contents, body)
+
+    async def is_card(body: bytes) -> bool:
+        return is_card_of(body, digest)
+
+    async def is_marker(body: bytes) -> bool:
+        return body.startswith(digest.encode())
+
     # An earlier attempt may have been completed without being published.
-    for key, is_own in (
-        (layout.manifest, lambda body: _is_manifest_of(body, digest)),
-        (layout.card, lambda body: is_card_of(body, digest)),
-        (layout.success, lambda body: body.startswith(digest.encode())),
-    ):
+    checks = ((layout.manifest, is_manifest), (layout.card, is_card), (layout.success, is_marker))
+    for key, is_own in checks:
         try:
             standing = await store.get(key)
         except ObjectMissing:
             continue
-        if not is_own(standing):
+        if not await is_own(standing):
             raise not_empty(layout, [key.removeprefix(layout.root)])
 
 
 async def publish_dataset(
     store: ObjectStore, spec: JobSpec, outcome: Outcome, clock: Clock, sign: Sign | None = None
-) -> None:
+) -> str | None:
     """Create manifest, card and `_SUCCESS`; the last one not when a later attempt is decided.
+
+    Returns the key of that attempt's outcome record; None: the dataset is published.
 
     Args:
         store: the store of the dataset.
@@ -70,59 +88,106 @@ async def publish_dataset(
     """
     layout = Layout.of(spec)
     create = partial(_create, store, clock)
-    contents = await read_contents(store, spec, layout)
+    if await read_outcome(store, layout, outcome.attempt) is None:
+        # A manifest without its outcome could not be adopted later. The attempt is decided again.
+        raise StoreUnavailable(f"{layout.outcome(outcome.attempt)} is not in the store, where it was created")
+    contents = await read_contents(store, spec, layout, outcome.produced)
     digest = contents.digest
     built = build_manifest(spec, outcome, await read_plan(store, layout), contents)
     body = orjson.dumps(built, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    is_manifest = partial(_is_manifest_of, digest=digest)
-    manifest = await create(layout.manifest, body, "application/json", is_manifest)
+    manifest = await create(layout.manifest, body, "application/json")
+    if manifest != body and not await _is_manifest_of(store, spec, contents, manifest):
+        raise _taken(layout.manifest)
     failpoint("worker.after_manifest")
     body = dataset_card(orjson.loads(manifest)).encode()
-    card = await create(layout.card, body, "text/markdown", partial(is_card_of, digest=digest))
+    card = await create(layout.card, body, "text/markdown")
+    if card != body and not is_card_of(card, digest):
+        raise _taken(layout.card)
     hashes = {"manifest.json": hash_of(manifest), "README.md": hash_of(card)}
-    async for info in store.list(layout.outcomes):
-        if layout.attempt_of(info.key) > outcome.attempt:
-            # A job that could not be published was cancelled or retried meanwhile: this process is late.
-            return
-        hashes[info.key.removeprefix(layout.root)] = hash_of(await store.get(info.key))
+    # Again, because objects may have been lost or added since.
+    sizes = await list_sizes(store, layout)
+    check_sizes(contents, sizes, layout)
+    outcomes = [layout.root + key for key in sizes if layout.attempt_of(layout.root + key)]
+    if later := [key for key in outcomes if layout.attempt_of(key) > outcome.attempt]:
+        # A job that could not be published was cancelled or retried meanwhile: this process is late.
+        return later[0]
+    hashes |= await _outcome_hashes(store, layout, outcome, outcomes)
     marker = SuccessMarker(digest, hashes)
     if sign is not None:
         marker = SuccessMarker(digest, hashes, sign(marker.signed_bytes))
-    await create(layout.success, marker.encode(), "text/plain", partial(_is_marker_of, marker=marker))
+    standing = await create(layout.success, marker.encode(), "text/plain")
+    if not _is_marker_of(standing, marker, manifest):
+        raise _taken(layout.success)
     failpoint("worker.after_success")
+    return None
 
 
-async def _create(
-    store: ObjectStore,
-    clock: Clock,
-    key: str,
-    body: bytes,
-    content_type: str,
-    is_own: Callable[[bytes], bool],
-) -> bytes:
-    """Create an object. Returns the bytes in the store: these, or those of another process that published."""
+async def _outcome_hashes(
+    store: ObjectStore, layout: Layout, outcome: Outcome, keys: Sequence[str]
+) -> dict[str, str]:
+    """The sha256 of each outcome record, by relative key."""
+    own, hashes = layout.outcome(outcome.attempt), {}
+    for key in keys:
+        body = await store.get(key)
+        if key == own and Outcome.decode(body, key).encode() != outcome.encode():
+            raise JobFailed(FailureCode.CONSERVATION, f"{key}: this outcome record was changed")
+        hashes[key.removeprefix(layout.root)] = hash_of(body)
+    if own not in keys:
+        raise StoreUnavailable(f"{own} is not in the store, where it was a moment ago")
+    return hashes
+
+
+async def is_published(store: ObjectStore, layout: Layout, attempt: int) -> bool:
+    """Whether `_SUCCESS` is in the store, and names the attempt, and the manifest and card that are there."""
+    try:
+        marker = SuccessMarker.decode(await store.get(layout.success))
+        manifest, card = await store.get(layout.manifest), await store.get(layout.card)
+        if marker.digest != Manifest.decode(manifest).digest:
+            return False
+    except (JobFailed, ObjectMissing):
+        return False
+    hashes = {"manifest.json": hash_of(manifest), "README.md": hash_of(card)}
+    # Version 0.1 names the digest only.
+    outcome = layout.outcome(attempt).removeprefix(layout.root)
+    return not marker.hashes or (outcome in marker.hashes and hashes.items() <= marker.hashes.items())
+
+
+async def _create(store: ObjectStore, clock: Clock, key: str, body: bytes, content_type: str) -> bytes:
+    """Create an object. Returns the bytes in the store: these, or those of another process."""
     standing = await create_or_get(store, key, body, clock, content_type=content_type)
-    if standing is None:
-        return body
-    if standing == body or is_own(standing):
-        return standing
-    raise JobFailed(
+    return body if standing is None else standing
+
+
+def _taken(key: str) -> JobFailed:
+    return JobFailed(
         FailureCode.OUTPUT_NOT_EMPTY,
         f"{key} exists with other content; nothing was overwritten",
         hint=f"move or delete {key}, then retry the job",
     )
 
 
-def _is_manifest_of(body: bytes, digest: str) -> bool:
+async def _is_manifest_of(store: ObjectStore, spec: JobSpec, contents: DatasetContents, body: bytes) -> bool:
+    """Whether `verify` accepts a manifest, of whichever attempt, for these contents."""
+    layout = Layout.of(spec)
     try:
-        return Manifest.decode(body).digest == digest
+        manifest = Manifest.decode(body)
+        if manifest.digest != contents.digest or manifest.version == 1:
+            return manifest.digest == contents.digest
+        outcome = await read_outcome(store, layout, manifest.attempt)
     except JobFailed:
         return False
+    if outcome is None or outcome.ending != "completed":
+        return False
+    plan = await read_plan(store, layout)
+    return not differing_fields(orjson.loads(body), spec, outcome, plan, contents)
 
 
-def _is_marker_of(body: bytes, marker: SuccessMarker) -> bool:
-    # Only the signature may differ: a process without the key writes none.
+def _is_marker_of(body: bytes, marker: SuccessMarker, manifest: bytes) -> bool:
+    # The signature may differ: a process without the key writes none. Version 0.1 writes no hashes.
     try:
-        return SuccessMarker.decode(body).signed_bytes == marker.signed_bytes
+        found = SuccessMarker.decode(body)
+        if not found.hashes and found.digest == marker.digest:
+            return Manifest.decode(manifest).version == 1
     except JobFailed:
         return False
+    return found.signed_bytes == marker.signed_bytes

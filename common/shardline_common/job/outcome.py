@@ -39,15 +39,25 @@ class Outcome:
     source_count: int | None = None
     produced: Sequence[tuple[int, int]] = ()
 
+    def encode(self) -> bytes:
+        """The outcome as JSON."""
+        return orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2)
+
     @classmethod
-    def decode(cls, body: bytes) -> "Outcome":
-        """The outcome of its JSON. Raises JobFailed (`conservation`) for anything else."""
+    def decode(cls, body: bytes, key: str) -> "Outcome":
+        """The outcome of its JSON, which is stored under `key`.
+
+        Raises:
+            JobFailed: the bytes are no outcome record (`conservation`).
+        """
         try:
             return _reader().validate_json(body, strict=True)
         except ValidationError as error:
             where, what = first_fault(error)
             raise JobFailed(
-                FailureCode.CONSERVATION, f"an outcome record cannot be read: {where or 'the file'}: {what}"
+                FailureCode.CONSERVATION,
+                f"{key}: this outcome record cannot be read: {where or 'the file'}: {what}",
+                hint="restore or delete this object, then run or retry the job",
             ) from None
 
 
@@ -72,9 +82,15 @@ def cancelled(state: JobState, requested_by: str | None, clock: Clock) -> Outcom
 
 
 async def read_outcome(store: ObjectStore, layout: Layout, attempt: int) -> Outcome | None:
-    """The outcome of an attempt; None while it is undecided. Raises StoreUnavailable."""
+    """The outcome of an attempt; None while it is undecided.
+
+    Raises:
+        JobFailed: the record cannot be read (`conservation`).
+        StoreUnavailable: try again later.
+    """
+    key = layout.outcome(attempt)
     try:
-        return Outcome.decode(await store.get(layout.outcome(attempt)))
+        return Outcome.decode(await store.get(key), key)
     except ObjectMissing:
         return None
 
@@ -85,16 +101,20 @@ async def decide(
     """Create the outcome record. Returns the outcome in the store; another process may have decided first.
 
     Raises:
-        JobFailed: the store refuses the record, and has none (`store_inconsistent`).
+        JobFailed: the store refuses the record, and has none (`store_inconsistent`), or the record in the
+            store cannot be read (`conservation`).
         StoreUnavailable: the outcome may have been created; call again.
     """
-    body = orjson.dumps(asdict(outcome), option=orjson.OPT_INDENT_2)
-    existing = await create_or_get(store, layout.outcome(outcome.attempt), body, clock)
-    return outcome if existing is None else Outcome.decode(existing)
+    key = layout.outcome(outcome.attempt)
+    existing = await create_or_get(store, key, outcome.encode(), clock)
+    return outcome if existing is None else Outcome.decode(existing, key)
 
 
 async def latest_attempt(store: ObjectStore, layout: Layout) -> tuple[int, Outcome | None]:
-    """The highest decided attempt and its outcome; (0, None) when none is decided."""
+    """The highest decided attempt and its outcome; (0, None) when none is decided.
+
+    Raises as `read_outcome`.
+    """
     best: tuple[int, Outcome | None] = (0, None)
     async for info in store.list(layout.outcomes):
         attempt = layout.attempt_of(info.key)
