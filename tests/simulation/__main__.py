@@ -7,7 +7,7 @@ from functools import partial
 from rich.console import Console
 
 from tests.simulation.campaign import catch_all, run_many, sums
-from tests.simulation.mutants import CAUGHT_BY_TEST
+from tests.simulation.mutants import CAUGHT, CAUGHT_BY_TEST
 from tests.simulation.scenario import scenario
 
 say = partial(Console(soft_wrap=True).print, markup=False, highlight=False)
@@ -31,7 +31,7 @@ def main() -> None:
 
 def _print_mutants(most: int) -> None:
     say("| planted bug | schedules until caught | by |\n|---|---|---|")
-    for name, schedules, problem in catch_all(most):
+    for name, schedules, problem in catch_all(CAUGHT, most):
         say(f"| {name} | {schedules or f'none of {most}'} | {problem[:160]} |")
     for name, (_, test) in CAUGHT_BY_TEST.items():
         say(f"| {name} | by a test | {test} |")

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -25,12 +25,11 @@ def _run_chunk(seeds: Sequence[int]) -> list[Verdict]:
     return [run_schedule(seed) for seed in seeds]
 
 
-def catch_all(most: int) -> Iterator[tuple[str, int, str]]:
-    """Plant each bug in turn: its name, and the result of `first_caught`."""
+def catch_all(names: Collection[str], most: int) -> Iterator[tuple[str, int, str]]:
+    """Plant each of these bugs: its name, and the result of `first_caught`."""
     with _processes() as pool:
-        for name, (schedules, problem) in zip(
-            CAUGHT, pool.map(partial(first_caught, most=most), CAUGHT), strict=True
-        ):
+        found = pool.map(partial(first_caught, most=most), names)
+        for name, (schedules, problem) in zip(names, found, strict=True):
             yield name, schedules, problem
 
 

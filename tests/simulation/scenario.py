@@ -160,7 +160,9 @@ class _Writer:
         self._number = 0
         self._ids: list[str] = []
         # Some sources leave a partition empty.
-        self._avoided = dice.randrange(spec.partitions) if spec.partitions > 1 and dice.random() < 0.2 else -1
+        self._avoided = (
+            dice.randrange(spec.partitions) if spec.partitions > 1 and dice.random() < 0.35 else -1
+        )
 
     def items(self) -> list[SourceItem]:
         """The items."""

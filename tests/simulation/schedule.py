@@ -33,7 +33,7 @@ from tests.simulation.scenario import scenario
 from tests.simulation.simulated_source import FaultySource
 from tests.simulation.world import Harm, Process, World
 
-_DEADLINE = 300.0
+_DEADLINE = 200.0
 _TROUBLE = 12.0
 _SWEPT = 12.0
 _STRIKES = 0.3
