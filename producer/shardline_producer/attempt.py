@@ -116,6 +116,10 @@ class AttemptRun:
         """
         return await self._decide(cancelled(self._state, requested_by, self._context.clock))
 
+    def request_handled(self, offset: int) -> None:
+        """Let the next checkpoint cover the requests of dataset.jobs up to this offset."""
+        self._state.request_offset = max(self._state.request_offset, offset)
+
     async def is_current(self) -> bool:
         """Whether this attempt is still the active one in the committed state. Raises BrokerUnavailable."""
         return self._check_current(await self._states.load_state())

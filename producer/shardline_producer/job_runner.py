@@ -245,6 +245,9 @@ class JobRunner:
             return
         if action is Action.REFUSE_REQUEST:
             await self._refuse(record, "not_retriable", "the job is active; cancel it first")
+        # The attempt's next checkpoint has it. A request that was refused must not be handled again after a
+        # crash, when the attempt may have ended.
+        attempt.request_handled(record.offset)
         self._requests.mark_handled()
 
     async def _remove_topic(self, attempt: int) -> None:

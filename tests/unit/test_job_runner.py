@@ -13,7 +13,7 @@ from shardline_common.job.messages import Position
 from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, Layout
 from shardline_common.job.outcome import Outcome, decide
 from shardline_common.job.spec import JobSpec, Request
-from shardline_common.job.state import JobState, checkpoint
+from shardline_common.job.state import JobState, checkpoint, latest_states
 from shardline_common.memory.broker import MemoryBroker
 from shardline_common.memory.store import MemoryStore
 from shardline_common.ports.broker import Record, TableReader
@@ -46,6 +46,21 @@ class EndlessSource(MemorySource):
             await asyncio.Event().wait()
         finally:
             await asyncio.sleep(0.2)
+
+
+class PausingSource(EndlessSource):
+    """Gives its items one by one, the second one when `go_on` is set."""
+
+    def __init__(self) -> None:
+        super().__init__(documents(3), random.Random(1))
+        self.go_on = asyncio.Event()
+
+    async def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[SourceItem], None]:
+        """Batches of one item."""
+        async for batch in super().read(frozen, after):
+            for item in batch:
+                yield [item]
+                await self.go_on.wait()
 
 
 class SilentReceiver:
@@ -93,7 +108,12 @@ class PausableBroker(MemoryBroker):
 class RunnerHarness:
     """A runner of one job whose attempt reads without an end."""
 
-    def __init__(self, receiver: Receiver | None = None, refused: str | None = None) -> None:
+    def __init__(
+        self,
+        receiver: Receiver | None = None,
+        refused: str | None = None,
+        source: MemorySource | None = None,
+    ) -> None:
         """Make the context. The store refuses every create of a key with `refused` in it, and has none."""
 
         def fault(when: str, operation: str, key: str) -> None:
@@ -101,7 +121,7 @@ class RunnerHarness:
                 raise ObjectExists(f"{key} exists")
 
         self.broker, self.store, self.metrics = PausableBroker(), MemoryStore(fault), Metrics()
-        source = EndlessSource(documents(3), random.Random(1))
+        source = source or EndlessSource(documents(3), random.Random(1))
         self.context = ProducerContext(
             self.broker,
             self.store,
@@ -195,6 +215,29 @@ async def test_the_line_of_a_refused_retry_names_the_attempt() -> None:
         task.cancel()
         await asyncio.wait((task,))
     assert seen == [3]
+
+
+async def test_a_refused_request_is_in_the_next_checkpoint_of_the_attempt() -> None:
+    # After a crash it must not be handled again, when the attempt may have ended and a retry opens the next.
+    source = PausingSource()
+    harness = RunnerHarness(source=source)
+    runner = await harness.start(SPEC, 1, [])
+    task = asyncio.create_task(runner.run(None))
+    await until(lambda: harness.reports)
+    runner.request(RETRY, Record(0, 5, b"test", RETRY.body()))
+    async with harness.broker.table_reader(DEAD_LETTERS) as refused:
+        async with asyncio.timeout(20):
+            while not await refused.poll(timeout=0.05):
+                pass
+    source.go_on.set()
+    async with asyncio.timeout(20), harness.broker.table_reader(CHECKPOINTS) as table:
+        while True:
+            states = latest_states(await table.poll(timeout=0.05)).values()
+            if any(state.produced > 1 for state in states):
+                break
+    task.cancel()
+    await asyncio.wait((task,))
+    assert [state.request_offset for state in states] == [5]
 
 
 async def test_a_request_whose_change_was_interrupted_is_handled_again() -> None:
