@@ -6,7 +6,7 @@ import logging
 from shardline_common.errors import ServiceUnavailable, SpoolError
 from shardline_common.job.names import CHECKPOINTS
 from shardline_common.job.state import JobState, State, latest_states
-from shardline_common.runtime.tasks import first_of
+from shardline_common.runtime.tasks import first_of, raise_if_cancelled
 from shardline_consumer.attempt import WorkerAttempt
 from shardline_consumer.context import WorkerContext
 
@@ -45,6 +45,7 @@ class Worker:
                 self.ready.clear()
                 self._attempts.clear()
                 _log.warning("the checkpoints cannot be read: %s", first_of(group, ServiceUnavailable))
+            raise_if_cancelled()
             await self._context.clock.sleep(_RETRY_SECONDS)
 
     async def _follow(self, tasks: asyncio.TaskGroup) -> None:

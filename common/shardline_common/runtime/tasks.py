@@ -76,6 +76,17 @@ async def await_uncancelled(future: asyncio.Future[T], *, grace: float = inf, at
     return cancelled
 
 
+def raise_if_cancelled() -> None:
+    """Raise CancelledError if the current task was cancelled. Call it after catching the error of a group.
+
+    A TaskGroup of Python 3.11 drops a cancel that comes while one of its tasks fails. A loop that continues
+    after the error would never end, and with it everything that waits for its end.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 def first_of(group: BaseExceptionGroup[BaseException], kind: type[E]) -> E:
     """The first error of that class in a group, at any depth. Raises LookupError when there is none."""
     for error in group.exceptions:
