@@ -9,8 +9,10 @@ import orjson
 import pytest
 
 from shardline.services.sample import write_sample
+from shardline_common.dataset.chain import Chain
 from shardline_common.dataset.success import SuccessMarker, hash_of
 from shardline_common.dataset.verify import Report, Verifier
+from shardline_common.errors import JobFailed
 from shardline_common.job.names import Layout
 from shardline_common.memory.store import MemoryStore
 from shardline_common.storage.directory import DirectoryStore
@@ -141,3 +143,15 @@ async def test_verify_finds_it(dataset: Path, forgery: str) -> None:
 async def test_the_dataset_is_sound_without_them(dataset: Path) -> None:
     report = await verified(dataset)
     assert report.ok, report.problems
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, touch])
+async def test_a_foreign_entry_in_a_chain_fails_the_job(
+    dataset: Path, make: Callable[[bytes], object]
+) -> None:
+    folder = dataset / "_state/chain/00000"
+    make(os.fsencode(folder / "zz.json"))
+    if (folder / "zz.json").is_dir():
+        (folder / "zz.json/x").touch()
+    with pytest.raises(JobFailed, match=r"zz\.json.* is no chain record"):
+        await Chain(DirectoryStore(dataset), Layout(""), 0).head()

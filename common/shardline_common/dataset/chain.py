@@ -187,14 +187,16 @@ class Chain:
 
     async def listed_record(self, key: str) -> ChainRecord:
         """The record of a key that a listing has returned. Raises as `head`."""
+        number = key.removeprefix(self._layout.chain(self._partition)).removesuffix(".json")
+        if not number.isdecimal() or key != self._layout.chain_record(self._partition, int(number)):
+            # Before it is read: an entry of a directory that is no file would be missing for ever.
+            raise JobFailed(FailureCode.CONSERVATION, f"{key} is no chain record of this place")
         try:
             record, _ = await self._read(key)
         except ObjectMissing as error:
             raise StoreUnavailable(f"{error}; it was listed a moment ago") from None
-        # A foreign object in the folder would be taken for the end of the chain.
-        if record.partition != self._partition or key != self._layout.chain_record(
-            self._partition, record.first
-        ):
+        # A foreign record in the folder would be taken for the end of the chain.
+        if (record.partition, record.first) != (self._partition, int(number)):
             raise JobFailed(FailureCode.CONSERVATION, f"{key} is no chain record of this place")
         return record
 
