@@ -64,12 +64,15 @@ async def test_processes_are_killed_at_every_failpoint(
             lanes.create_task(killed_in_turn(system, dice, shuffled("producer", dice)))
             lanes.create_task(killed_in_turn(system, dice, lives[::2]))
             lanes.create_task(killed_in_turn(system, dice, lives[1::2]))
-        system.start("producer")
+        producer = system.start("producer")
         lander = system.start("worker", **{VARIABLE: f"{FINISH[0]}=kill"})
         await dead(lander)
+        # A producer publishes too when the workers take too long, and they take turns here.
+        producer.send(signal.SIGKILL)
         for point in FINISH[1:]:
             await dead(system.start("worker", **{VARIABLE: f"{point}=kill"}))
-        system.start("worker")
+        for kind in ("producer", "worker"):
+            system.start(kind)
         view = await system.finished("sample")
         assert view.state.state == "completed", view.to_json()
         await judge_sample(system, sampled, spec)
