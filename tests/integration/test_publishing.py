@@ -11,7 +11,11 @@ from shardline.services.sample import write_sample
 from shardline_common.dataset import publish
 from shardline_common.dataset.card import dataset_card
 from shardline_common.job.names import Layout, job_key
+from shardline_common.job.spec import JobSpec
 from shardline_common.memory.store import MemoryStore
+from shardline_common.runtime.clock import SystemClock
+from shardline_common.storage.directory import DirectoryStore
+from shardline_producer.acceptance import accept
 from shardline_producer.attempt import AttemptRun
 from tests.support.embedded import DOCUMENTS, run_embedded, small_job, verify
 
@@ -219,3 +223,24 @@ async def test_a_bug_in_the_producer_is_named_by_the_status(
     view = await run_embedded(SPEC, MemoryStore(), folder)
     assert (view.state.state, view.state.code) == ("queued", "internal")
     assert "ZeroDivisionError: by a test" in (view.state.message or "")
+
+
+async def test_a_chain_record_that_is_listed_and_cannot_be_read_fails_the_job(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("shardline_common.dataset.chain._LISTED_SECONDS", 1.0)
+    store = DirectoryStore(tmp_path)
+    await accept(store, SPEC, SystemClock())
+    await store.create(LAYOUT.plan, await plan_of(SPEC, folder))
+    link = tmp_path / LAYOUT.chain_record(1, 999)
+    link.parent.mkdir(parents=True)
+    link.symlink_to("/nonexistent")
+    view = await run_embedded(SPEC, store, folder)
+    assert (view.state.state, view.state.code) == ("failed", "object_lost")
+    assert LAYOUT.chain_record(1, 999) in (view.state.message or "")
+
+
+async def plan_of(spec: JobSpec, folder: Path) -> bytes:
+    store = MemoryStore()
+    await run_embedded(spec, store, folder)
+    return await store.get(Layout.of(spec).plan)

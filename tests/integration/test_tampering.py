@@ -34,6 +34,7 @@ Tamper = Callable[[bytes], bytes | None]
             lambda body: body.replace(b'"source":"files"', b'"source":5', 1),
             "source is not a str",
         ),
+        ("data/train/", lambda _: b"x" * (6 << 20), "a line has more than 5242880 bytes"),
         ("data/train/", lambda _: None, "there is no"),
         ("_state/chain/00000/", lambda _: None, "the chain should continue at sequence 0"),
         ("_state/chain/00001/", lambda body: body.replace(b'"rows": ', b'"rows": 1', 1), "do not add up"),

@@ -10,6 +10,7 @@ from shardline_common.dataset.verify import Report, Verifier
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
 from shardline_common.memory.store import MemoryStore
+from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.clock import SystemClock
 from shardline_common.settings.load import Settings
 from shardline_common.storage.s3 import S3Client

@@ -27,6 +27,8 @@ from shardline_common.runtime.clock import SYSTEM_CLOCK
 from shardline_common.runtime.create_or_read import create_or_read
 
 _READS = 8
+_LISTED_SECONDS = 30.0
+_LISTED_PAUSE_SECONDS = 0.5
 EMPTY_SHA256 = sha256().hexdigest()
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 HashSum = Annotated[int, Field(ge=0, lt=1 << 64)]
@@ -172,8 +174,9 @@ class Chain:
             known: a record that was read before; the listing starts at it.
 
         Raises:
-            StoreUnavailable: the store cannot be read now, or lists a record that it does not have.
-            JobFailed: the object is not a chain record (`conservation`).
+            StoreUnavailable: the store cannot be read now.
+            JobFailed: the object is not a chain record (`conservation`), or is listed, and cannot be read for
+                30 seconds (`object_lost`).
         """
         # The known record is listed again: that shows whether the chain was deleted.
         known_key = self._layout.chain_record(self._partition, known.first) if known else None
@@ -191,14 +194,30 @@ class Chain:
         if not number.isdecimal() or key != self._layout.chain_record(self._partition, int(number)):
             # Before it is read: an entry of a directory that is no file would be missing for ever.
             raise JobFailed(FailureCode.CONSERVATION, f"{key} is no chain record of this place")
-        try:
-            record, _ = await self._read(key)
-        except ObjectMissing as error:
-            raise StoreUnavailable(f"{error}; it was listed a moment ago") from None
+        record = await self._read_listed(key)
         # A foreign record in the folder would be taken for the end of the chain.
         if (record.partition, record.first) != (self._partition, int(number)):
             raise JobFailed(FailureCode.CONSERVATION, f"{key} is no chain record of this place")
         return record
+
+    async def _read_listed(self, key: str) -> ChainRecord:
+        """Read a listed record. A store may list an object before it serves it, but not for ever."""
+        clock = asyncio.get_running_loop().time
+        ends = clock() + _LISTED_SECONDS
+        while True:
+            try:
+                return (await self._read(key))[0]
+            except ObjectMissing as error:
+                missing = error
+            if key not in [info.key async for info in self._store.list(key)]:
+                raise StoreUnavailable(f"{missing}; it was listed a moment ago")
+            if clock() >= ends:
+                raise JobFailed(
+                    FailureCode.OBJECT_LOST,
+                    f"{key} is listed, and for {_LISTED_SECONDS:.0f} s cannot be read",
+                    hint="repair the store, or remove what is in this place; then retry the job",
+                )
+            await asyncio.sleep(_LISTED_PAUSE_SECONDS)
 
     async def _read(self, key: str) -> tuple[ChainRecord, bytes]:
         try:

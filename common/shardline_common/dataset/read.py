@@ -10,7 +10,8 @@ import zstandard
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.ports.store import ObjectStore
 
-_STEP = 1 << 16
+# A step of a hostile stream becomes at most 128 MiB: a zstd block of 4 bytes is up to 128 KiB.
+_STEP = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)

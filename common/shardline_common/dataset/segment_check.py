@@ -9,10 +9,13 @@ import orjson
 from shardline_common.dataset.chain import ChainRecord, SegmentObject
 from shardline_common.dataset.contents import segment_keys
 from shardline_common.dataset.read import ObjectReader, StoredBytes
-from shardline_common.errors import JobFailed, ObjectMissing
+from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
 from shardline_common.job.columns import Columns, check_row
 from shardline_common.job.names import Layout
 from shardline_common.ports.store import ObjectStore
+
+# The limit of a document holds without the score, and for no line of a dead letter with its original.
+_MORE_BYTES = 1 << 20
 
 
 class SegmentChecker:
@@ -28,12 +31,14 @@ class SegmentChecker:
         columns: Columns,
         add_problem: Callable[[str], None],
         *,
+        max_document_bytes: int,
         shards_only: bool,
     ) -> None:
         self._store = store
         self._layout = layout
         self._columns = columns
         self._add_problem = add_problem
+        self._max_line = max_document_bytes + _MORE_BYTES
         self._shards_only = shards_only
 
     async def check(self, record: ChainRecord) -> dict[str, StoredBytes]:
@@ -87,7 +92,7 @@ class SegmentChecker:
 
     async def _check_rows(self, reader: ObjectReader, key: str, record: ChainRecord) -> str:
         digest, rows, size = sha256(), 0, 0
-        async for line in _lines(reader.plain()):
+        async for line in _lines(reader.plain(), self._max_line):
             digest.update(line)
             size += len(line)
             rows += 1
@@ -114,7 +119,7 @@ class SegmentChecker:
 
     async def _check_reasons(self, reader: ObjectReader, key: str, reasons: Mapping[str, int]) -> str:
         digest, found = sha256(), Counter[str]()
-        async for line in _lines(reader.plain()):
+        async for line in _lines(reader.plain(), self._max_line):
             digest.update(line)
             found[_reason(line)] += 1
         if found != reasons:
@@ -135,11 +140,17 @@ def _reason(line: bytes) -> str:
     return reason if isinstance(reason, str) else "no reason"
 
 
-async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    rest = b""
+async def _lines(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
+    """The lines with their ends. Raises JobFailed for a line of more than `limit` bytes."""
+    parts, size = list[bytes](), 0
     async for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
+        *lines, rest = chunk.split(b"\n")
         for line in lines:
-            yield line + b"\n"
-    if rest:
-        yield rest
+            yield b"".join((*parts, line, b"\n"))
+            parts, size = [], 0
+        parts.append(rest)
+        size += len(rest)
+        if size > limit:
+            raise JobFailed(FailureCode.CONSERVATION, f"a line has more than {limit} bytes")
+    if size:
+        yield b"".join(parts)

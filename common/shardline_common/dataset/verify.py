@@ -140,7 +140,14 @@ class Verifier:
     async def _check_chains(self, layout: Layout, manifest: Manifest) -> None:
         spec, contents = manifest.job, self._contents
         columns, shards_only = Columns.from_json(manifest.rows_schema.columns), manifest.version == 1
-        checker = SegmentChecker(self._store, layout, columns, self._add_problem, shards_only=shards_only)
+        checker = SegmentChecker(
+            self._store,
+            layout,
+            columns,
+            self._add_problem,
+            max_document_bytes=spec.max_document_bytes,
+            shards_only=shards_only,
+        )
         if [part.partition for part in manifest.partitions] != list(range(spec.total_partitions)):
             self._add_problem("the manifest lists other partitions than the job has")
             return
