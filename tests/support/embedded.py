@@ -33,7 +33,7 @@ def small_job(**changes: Any) -> JobSpec:
 
 async def run_embedded(
     spec: JobSpec,
-    store: MemoryStore,
+    store: ObjectStore,
     folder: Path,
     metrics: Metrics | None = None,
     remote: S3Client | None = None,
