@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -79,6 +79,15 @@ class S3Options:
         )
 
 
+def _check_object(response: Mapping[str, Any]) -> None:
+    """Raise OSError, which is repeated, unless a response is an object.
+
+    Stores and proxies answer 200 with an error in the body. Such an answer has no ETag, every object has one.
+    """
+    if not response.get("ETag"):
+        raise ConnectionError("the answer has the status 200 and no ETag: it is not the object")
+
+
 class S3Client:
     """Requests to any bucket of one endpoint, with retries and translated errors."""
 
@@ -118,6 +127,7 @@ class S3Client:
         async def read() -> bytes:
             response = await self._client.get_object(Bucket=bucket, Key=key)
             async with response["Body"] as body:
+                _check_object(response)
                 return await body.read()
 
         return await self._try(bucket, f"get {key}", read)
@@ -156,7 +166,7 @@ class S3Client:
         if offset:
             condition["Range"] = f"bytes={offset}-"
         try:
-            return await self._client.get_object(Bucket=bucket, Key=key, **condition)
+            response = await self._client.get_object(Bucket=bucket, Key=key, **condition)
         except ClientError as error:
             code = error.response["Error"].get("Code", "")
             if code in ("InvalidRange", "416"):
@@ -168,6 +178,12 @@ class S3Client:
                     hint="put the object back as it was and retry the job, or submit a new job",
                 ) from None
             raise
+        try:
+            _check_object(response)
+        except OSError:
+            response["Body"].close()
+            raise
+        return response
 
     async def list_bucket(self, bucket: str, prefix: str, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         """Objects by key."""
