@@ -26,7 +26,7 @@ from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.clock import SYSTEM_CLOCK
 from shardline_common.runtime.create_or_read import create_or_read
 
-_READS = 8
+_READS = 2
 _LISTED_SECONDS = 30.0
 _LISTED_PAUSE_SECONDS = 0.5
 EMPTY_SHA256 = sha256().hexdigest()

@@ -23,7 +23,8 @@ from shardline_common.runtime.tasks import gather_limited
 
 PUBLISHED = frozenset({"manifest.json", "README.md", "_SUCCESS"})
 _SHOWN_KEYS = 5
-_PARTITIONS_AT_ONCE = 16
+# Times the records of a chain that are read at once: a process keeps a connection to the store for each read.
+_PARTITIONS_AT_ONCE = 4
 
 
 @dataclass(slots=True)
