@@ -54,6 +54,11 @@ class ShardlineError(Exception):
         self.hint = hint
 
 
+def explain(error: ShardlineError) -> str:
+    """The message of an error with its hint, as one line."""
+    return f"{error}; {error.hint}" if error.hint else str(error)
+
+
 class UsageError(ShardlineError):
     """The command, job or setting is wrong."""
 

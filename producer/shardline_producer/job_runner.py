@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from shardline_common.dataset.events import event_message
-from shardline_common.errors import BrokerUnavailable, FailureCode, JobConflict, JobFailed
+from shardline_common.errors import BrokerUnavailable, FailureCode, JobConflict, JobFailed, explain
 from shardline_common.job.dead_letters import message_dead_letter
 from shardline_common.job.names import (
     CHECKPOINTS,
@@ -118,12 +118,12 @@ class JobRunner:
                 acceptance = await retry_forever(accept_job, context.clock, f"accept {job_id}")
             except JobConflict as error:
                 if submission is not None:
-                    await self._refuse(submission, "job_conflict", f"{error}; {error.hint}")
+                    await self._refuse(submission, "job_conflict", explain(error))
                 return False
             except JobFailed as error:
                 # Without an acceptance record there is no attempt that could fail.
                 if submission is not None:
-                    await self._refuse(submission, "store_inconsistent", f"{error}; {error.hint}")
+                    await self._refuse(submission, "store_inconsistent", explain(error))
                 return False
             offset = submission.offset if submission else -1
             load = partial(state_from_store, context.store, acceptance, offset)
@@ -132,7 +132,7 @@ class JobRunner:
             except JobFailed as error:
                 # Whether an attempt is decided cannot be known from a record that cannot be read.
                 if submission is not None:
-                    await self._refuse(submission, error.code.value, f"{error}; {error.hint}")
+                    await self._refuse(submission, error.code.value, explain(error))
                 return False
             self.state.traceparent = current_traceparent()
             await self._update(lambda _: None)
@@ -310,7 +310,7 @@ class JobRunner:
 
     async def record_blocked(self, attempt: int, error: JobFailed) -> None:
         """Implements `JobStateStore.record_blocked`."""
-        message = f"{error}; {error.hint}" if error.hint else str(error)
+        message = explain(error)
         state = self._current_state()
         if (state.code, state.message) != (error.code.value, message):
             _log.error("the attempt cannot end: %s: %s", error.code, message)

@@ -15,6 +15,7 @@ from shardline_common.errors import (
     ServiceUnavailable,
     ShardlineError,
     UsageError,
+    explain,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -29,7 +30,7 @@ class Problem(HTTPException):
 
 def problem_from_error(error: ShardlineError) -> Problem:
     """Translate an error of Shardline into the Problem with the matching HTTP status."""
-    detail = f"{error}; {error.hint}" if error.hint else str(error)
+    detail = explain(error)
     if isinstance(error, JobUnknown | ObjectMissing):
         return Problem(404, detail)
     if isinstance(error, JobConflict):

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from shardline.gateway.problems import Problem
-from shardline_common.errors import ShardlineError
+from shardline_common.errors import ShardlineError, explain
 from shardline_common.job.spec import JobSpec, SearchType
 from shardline_common.ports.clock import Clock
 
@@ -44,7 +44,7 @@ class Uds3Status:
                 except TimeoutError:
                     self._reason = f"UDS3 does not answer within {_PROBE_TIMEOUT_SECONDS:.0f} s"
                 except ShardlineError as error:
-                    self._reason = f"{error}; {error.hint}" if error.hint else str(error)
+                    self._reason = explain(error)
                 self._probed_at = self._clock.monotonic()
         return self._reason
 

@@ -15,7 +15,7 @@ from shardline.services.wiring.sources import open_themis_client
 from shardline.services.wiring.stores import open_store
 from shardline.services.wiring.uds3 import probes, uds3_stores
 from shardline.services.wiring.webhook import check_webhook
-from shardline_common.errors import ShardlineError, UsageError
+from shardline_common.errors import ShardlineError, UsageError, explain
 from shardline_common.job.names import CHECKPOINTS, JOBS
 from shardline_common.job.spec import JobSpec
 from shardline_common.settings.load import Settings
@@ -69,7 +69,7 @@ async def _run_check(name: str, check: Callable[[], Awaitable[str]]) -> Check:
     try:
         return Check(name, True, await check())
     except ShardlineError as error:
-        return Check(name, False, f"{error}; {error.hint}" if error.hint else str(error))
+        return Check(name, False, explain(error))
 
 
 def _not_configured(name: str, settings: Settings) -> str | None:

@@ -25,18 +25,28 @@ def prove_conservation(
     """
     for number, (sent, head) in enumerate(zip(produced, heads, strict=True)):
         committed = head.upto if head else Totals()
-        if committed.records != sent.sequence:
-            raise _conservation_error(
-                f"partition {number}: {sent.sequence} messages were produced, {committed.records} are in the "
-                "chain"
-            )
-        if committed.hash_sum != sent.hash_sum:
-            raise _conservation_error(
-                f"partition {number}: the hash sum of the document ids disagrees with the producer's"
-            )
+        problem = partition_problem(number, sent.sequence, f"{sent.hash_sum:016x}", committed)
+        if problem is not None:
+            raise _conservation_error(problem)
     counted = sum(part.sequence for part in produced)
     if counted != source_count:
         raise _conservation_error(f"the source counted {source_count} documents, {counted} were produced")
+
+
+def partition_problem(number: int, messages: int, hash_sum: str, committed: Totals) -> str | None:
+    """Why the totals of a chain are not those of the produced messages; None when they are.
+
+    Args:
+        number: the partition.
+        messages: the number of messages that were produced.
+        hash_sum: the sum of their document hashes mod 2^64, as 16 hexadecimal digits.
+        committed: the totals of its chain.
+    """
+    if committed.records != messages:
+        return f"partition {number}: {messages} messages were produced, {committed.records} are in the chain"
+    if f"{committed.hash_sum:016x}" != hash_sum:
+        return f"partition {number}: the hash sum of the document ids disagrees with the producer's"
+    return None
 
 
 def _conservation_error(message: str) -> JobFailed:

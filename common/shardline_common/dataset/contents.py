@@ -8,15 +8,16 @@ Each object is named, with the sha256 of its stored bytes, in one of two places:
 | manifest, card and outcome records | `_SUCCESS` |
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
 from shardline_common.dataset.chain import Chain, ChainRecord, Digest, SegmentObject, Totals, total
+from shardline_common.dataset.conservation import partition_problem
 from shardline_common.dataset.read import ObjectReader, StoredBytes, plain_sha256
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing, UsageError
-from shardline_common.job.names import Layout
+from shardline_common.job.names import Layout, attempt_of_outcome
 from shardline_common.job.spec import JobSpec
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.tasks import gather_limited
@@ -64,7 +65,7 @@ class DatasetContents:
         return sorted(
             key
             for key in sizes
-            if key not in self.objects and key not in PUBLISHED and not Layout("").attempt_of(key)
+            if key not in self.objects and key not in PUBLISHED and not attempt_of_outcome(key)
         )
 
 
@@ -115,31 +116,30 @@ async def read_contents(
         for number in range(spec.total_partitions)
     ]
     parts = await gather_limited(reads, _PARTITIONS_AT_ONCE)
-    for number, (part, sent) in enumerate(zip(parts, produced, strict=True)):
+    for number, (part, (messages, hash_sum)) in enumerate(zip(parts, produced, strict=True)):
         upto = part.records[-1].upto if part.records else Totals()
         # The chains were complete when their ends were read. Their last records may be lost since.
-        if (upto.records, upto.hash_sum) != tuple(sent):
-            raise JobFailed(
-                FailureCode.CONSERVATION,
-                f"partition {number}: {sent[0]} messages were produced, {upto.records} are in the chain (or "
-                "their hash sums disagree)",
-            )
+        problem = partition_problem(number, messages, f"{hash_sum:016x}", upto)
+        if problem is not None:
+            raise JobFailed(FailureCode.CONSERVATION, problem)
         found.records += part.records
         found.objects |= part.objects
-    found.objects |= await read_plan_objects(store, layout)
+    found.objects |= await read_plan_objects(store, layout, sizes)
     check_sizes(found, sizes, layout)
     return found
 
 
-async def read_plan_objects(store: ObjectStore, layout: Layout) -> dict[str, StoredBytes]:
-    """The stored bytes of the plan and of the plan pages, by relative key.
+async def read_plan_objects(
+    store: ObjectStore, layout: Layout, keys: Iterable[str]
+) -> dict[str, StoredBytes]:
+    """The stored bytes of the plan and of the plan pages among the keys of a folder, by relative key.
 
     Raises:
         JobFailed: an object is listed and is not in the store (`object_lost`).
         StoreUnavailable: the store cannot be read now.
     """
     found = {}
-    for key in await list_sizes(store, layout):
+    for key in keys:
         if key == "_state/plan.json" or key.startswith("_state/plan/"):
             # What is listed under a name that no key has is foreign.
             with suppress(UsageError):

@@ -16,7 +16,7 @@ from shardline_common.job.columns import Columns
 from shardline_common.job.names import Layout
 from shardline_common.job.outcome import Outcome
 from shardline_common.job.plan import Plan
-from shardline_common.job.spec import JobSpec, first_fault
+from shardline_common.job.spec import JobSpec, unreadable
 
 VERSION = 2
 _QUALITY_UNITS = 10_000
@@ -160,11 +160,7 @@ class Manifest(_ManifestModel):
         except orjson.JSONDecodeError as error:
             raise JobFailed(FailureCode.CONSERVATION, f"manifest.json cannot be read: {error}") from None
         except ValidationError as error:
-            where, what = first_fault(error)
-            raise JobFailed(
-                FailureCode.CONSERVATION,
-                f"manifest.json cannot be read: {where or 'the file'}: {what}",
-            ) from None
+            raise unreadable("manifest.json", error) from None
         if manifest.version > VERSION:
             raise JobFailed(
                 FailureCode.CONSERVATION,

@@ -21,7 +21,7 @@ from shardline_common.dataset.contents import (
 from shardline_common.dataset.manifest import Manifest, build_manifest, differing_fields
 from shardline_common.dataset.success import SuccessMarker, hash_of
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing, StoreUnavailable
-from shardline_common.job.names import Layout
+from shardline_common.job.names import Layout, attempt_of_outcome
 from shardline_common.job.outcome import Outcome, read_outcome
 from shardline_common.job.plan import read_plan
 from shardline_common.job.spec import JobSpec
@@ -107,10 +107,10 @@ async def publish_dataset(
     # Again, because objects may have been lost or added since.
     sizes = await list_sizes(store, layout)
     check_sizes(contents, sizes, layout)
-    outcomes = [layout.root + key for key in sizes if layout.attempt_of(layout.root + key)]
-    if later := [key for key in outcomes if layout.attempt_of(key) > outcome.attempt]:
+    outcomes = [key for key in sizes if attempt_of_outcome(key)]
+    if later := [key for key in outcomes if attempt_of_outcome(key) > outcome.attempt]:
         # A job that could not be published was cancelled or retried meanwhile: this process is late.
-        return later[0]
+        return layout.root + later[0]
     hashes |= await _outcome_hashes(store, layout, outcome, outcomes)
     marker = SuccessMarker(digest, hashes)
     if sign is not None:
@@ -128,11 +128,11 @@ async def _outcome_hashes(
     """The sha256 of each outcome record, by relative key."""
     own, hashes = layout.outcome(outcome.attempt), {}
     for key in keys:
-        body = await store.get(key)
-        if key == own and Outcome.decode(body, key).encode() != outcome.encode():
-            raise JobFailed(FailureCode.CONSERVATION, f"{key}: this outcome record was changed")
-        hashes[key.removeprefix(layout.root)] = hash_of(body)
-    if own not in keys:
+        body = await store.get(layout.root + key)
+        if layout.root + key == own and Outcome.decode(body, own).encode() != outcome.encode():
+            raise JobFailed(FailureCode.CONSERVATION, f"{own}: this outcome record was changed")
+        hashes[key] = hash_of(body)
+    if own.removeprefix(layout.root) not in hashes:
         raise StoreUnavailable(f"{own} is not in the store, where it was a moment ago")
     return hashes
 

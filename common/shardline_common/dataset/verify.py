@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from shardline_common.dataset.chain import Chain, Totals
+from shardline_common.dataset.conservation import partition_problem
 from shardline_common.dataset.contents import PUBLISHED, DatasetContents, list_sizes, read_plan_objects
 from shardline_common.dataset.manifest import (
     Manifest,
@@ -18,9 +19,9 @@ from shardline_common.dataset.manifest import (
 from shardline_common.dataset.read import StoredBytes
 from shardline_common.dataset.segment_check import SegmentChecker
 from shardline_common.dataset.success import SuccessMarker, hash_of
-from shardline_common.errors import JobFailed, ObjectMissing
+from shardline_common.errors import JobFailed, ObjectMissing, explain
 from shardline_common.job.columns import Columns
-from shardline_common.job.names import Layout
+from shardline_common.job.names import Layout, attempt_of_outcome
 from shardline_common.job.outcome import read_outcome
 from shardline_common.job.plan import read_plan
 from shardline_common.ports.store import ObjectStore
@@ -102,10 +103,12 @@ class Verifier:
         if body is None or manifest is None:
             return report
         layout = Layout(self._root, manifest.job.output.compression)
+        sizes = await list_sizes(self._store, layout) if manifest.version > 1 else {}
         try:
             # 2. and 3.
             await self._check_chains(layout, manifest)
             if manifest.version > 1:
+                self._contents.objects |= await read_plan_objects(self._store, layout, sizes)
                 await self._check_manifest(layout, manifest, orjson.loads(body))
         except (JobFailed, ObjectMissing) as error:
             self._add_problem(str(error))
@@ -115,7 +118,7 @@ class Verifier:
         if manifest.version == 1:
             report.notes.append(NOT_COVERED)
         else:
-            await self._check_folder(layout, marker)
+            self._check_folder(sizes, marker)
         report.ok = not report.problems
         return report
 
@@ -134,7 +137,7 @@ class Verifier:
         try:
             return Manifest.decode(body)
         except JobFailed as error:
-            self._add_problem(f"{error}; {error.hint}" if error.hint else str(error))
+            self._add_problem(explain(error))
             return None
 
     async def _check_chains(self, layout: Layout, manifest: Manifest) -> None:
@@ -166,11 +169,9 @@ class Verifier:
         self._check_totals(layout, manifest)
 
     def _check_partition(self, produced: ProducedPartition, committed: Totals) -> None:
-        if committed.records != produced.messages or f"{committed.hash_sum:016x}" != produced.hash_sum:
-            self._add_problem(
-                f"partition {produced.partition}: {produced.messages} messages were produced, "
-                f"{committed.records} are in the chain (or their hash sums disagree)"
-            )
+        problem = partition_problem(produced.partition, produced.messages, produced.hash_sum, committed)
+        if problem is not None:
+            self._add_problem(problem)
 
     def _check_totals(self, layout: Layout, manifest: Manifest) -> None:
         report, contents = self._report, self._contents
@@ -201,7 +202,6 @@ class Verifier:
 
     async def _check_manifest(self, layout: Layout, manifest: Manifest, found: Mapping[str, Any]) -> None:
         """Build the manifest again from plan, outcome and contents, and name the fields that differ."""
-        self._contents.objects |= await read_plan_objects(self._store, layout)
         plan = await read_plan(self._store, layout)
         outcome = await read_outcome(self._store, layout, manifest.attempt)
         if outcome is None or outcome.ending != "completed":
@@ -236,19 +236,18 @@ class Verifier:
 
     async def _check_named(self, marker: SuccessMarker) -> None:
         for key, expected in marker.hashes.items():
-            if key not in PUBLISHED and not Layout("").attempt_of(key):
+            if key not in PUBLISHED and not attempt_of_outcome(key):
                 self._add_problem(f"_SUCCESS names {key!r}, which the manifest would name")
             elif key != "manifest.json":
                 found = await self._read(key, "_SUCCESS names it")
                 if found is not None and hash_of(found) != expected:
                     self._add_problem(f"{key}: its sha256 is {hash_of(found)}, _SUCCESS says {expected}")
 
-    async def _check_folder(self, layout: Layout, marker: SuccessMarker | None) -> None:
-        sizes = await list_sizes(self._store, layout)
+    def _check_folder(self, sizes: Mapping[str, int], marker: SuccessMarker | None) -> None:
         for key in self._contents.foreign_keys(sizes):
             self._add_problem(f"{key} does not belong to the dataset")
         if marker is None:
             return
         for key in sorted(sizes.keys() - marker.hashes.keys()):
-            if Layout("").attempt_of(key):
+            if attempt_of_outcome(key):
                 self._add_problem(f"{key} was written after _SUCCESS, which does not name it")

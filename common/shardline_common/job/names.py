@@ -16,6 +16,7 @@ ATTEMPT_GROUPS = "dataset.workers."
 TRANSACTIONAL_IDS = "dataset.producer."
 
 _ATTEMPT_TOPIC = re.compile(r"dataset\.job\.([a-z0-9][a-z0-9-]*)\.([0-9]+)")
+_OUTCOME = re.compile(r"_state/outcome-([1-9][0-9]*)\.json")
 _SUFFIX = {"none": ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}
 
 
@@ -38,6 +39,12 @@ def attempt_group(job_id: str, attempt: int) -> str:
 def transactional_id(job_id: str) -> str:
     """The transactional id of a job: opening a producer with it fences the job's earlier producers."""
     return f"{TRANSACTIONAL_IDS}{job_id}"
+
+
+def attempt_of_outcome(key: str) -> int:
+    """The attempt of an outcome record by its key in the dataset; 0 for the key of another object."""
+    found = _OUTCOME.fullmatch(key)
+    return int(found[1]) if found else 0
 
 
 def job_key(job_id: str) -> str:
@@ -90,11 +97,6 @@ class Layout:
     def outcome(self, attempt: int) -> str:
         """The outcome record of an attempt."""
         return f"{self.outcomes}{attempt}.json"
-
-    def attempt_of(self, outcome_key: str) -> int:
-        """The attempt of an outcome record's key; 0 for the key of another object."""
-        number = outcome_key.removeprefix(self.outcomes).removesuffix(".json")
-        return int(number) if number.isdecimal() and self.outcome(int(number)) == outcome_key else 0
 
     @property
     def state(self) -> str:

@@ -9,9 +9,9 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from shardline_common import __version__
-from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
-from shardline_common.job.names import Layout
-from shardline_common.job.spec import first_fault
+from shardline_common.errors import JobFailed, ObjectMissing, explain
+from shardline_common.job.names import Layout, attempt_of_outcome
+from shardline_common.job.spec import unreadable
 from shardline_common.job.state import JobState
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
@@ -53,12 +53,8 @@ class Outcome:
         try:
             return _reader().validate_json(body, strict=True)
         except ValidationError as error:
-            where, what = first_fault(error)
-            raise JobFailed(
-                FailureCode.CONSERVATION,
-                f"{key}: this outcome record cannot be read: {where or 'the file'}: {what}",
-                hint="restore or delete this object, then run or retry the job",
-            ) from None
+            hint = "restore or delete this object, then run or retry the job"
+            raise unreadable(f"{key}: this outcome record", error, hint) from None
 
 
 @cache
@@ -68,7 +64,7 @@ def _reader() -> TypeAdapter[Outcome]:
 
 def failed(state: JobState, error: JobFailed, clock: Clock) -> Outcome:
     """The outcome `failed`, with the code and the text of the error."""
-    message = f"{error}; {error.hint}" if error.hint else str(error)
+    message = explain(error)
     return Outcome(
         state.attempt, "failed", stamp(clock), state.accepted_at, __version__, error.code.value, message
     )
@@ -117,7 +113,7 @@ async def latest_attempt(store: ObjectStore, layout: Layout) -> tuple[int, Outco
     """
     best: tuple[int, Outcome | None] = (0, None)
     async for info in store.list(layout.outcomes):
-        attempt = layout.attempt_of(info.key)
+        attempt = attempt_of_outcome(info.key.removeprefix(layout.root))
         if attempt > best[0]:
             best = attempt, await read_outcome(store, layout, attempt)
     return best

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.columns import Columns
 from shardline_common.job.names import Layout
-from shardline_common.job.spec import first_fault
+from shardline_common.job.spec import unreadable
 from shardline_common.ports.store import ObjectStore
 
 
@@ -36,10 +36,7 @@ class Plan:
             plan = _reader().validate_json(data, strict=True)
             Columns.from_json(plan.columns)
         except ValidationError as error:
-            where, what = first_fault(error)
-            raise JobFailed(
-                FailureCode.CONSERVATION, f"the plan cannot be read: {where or 'the file'}: {what}"
-            ) from None
+            raise unreadable("the plan", error) from None
         except ValueError as error:
             raise JobFailed(FailureCode.CONSERVATION, f"the plan cannot be read: {error}") from None
         return plan

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from shardline_common.errors import BrokerUnavailable, Fenced, OffsetOutOfRange, TopicMissing
+from shardline_common.errors import BrokerUnavailable, Fenced, OffsetOutOfRange, TopicMissing, explain
 from shardline_common.kafka.client_errors import Request, last_refusal, translated
 from shardline_common.kafka.options import KafkaOptions
-from shardline_common.runtime.retry import explain
 from shardline_common.runtime.waits import WaitLog
 
 # A failed operation that nobody repeats is forgotten after this time: its job ended.

@@ -7,14 +7,13 @@ from dataclasses import replace
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from shardline_common.errors import BrokerUnavailable
+from shardline_common.errors import BrokerUnavailable, explain
 from shardline_common.kafka.acls import Right
 from shardline_common.kafka.client_errors import Request, last_refusal
 from shardline_common.kafka.client_internals import client_of, watch_answers
 from shardline_common.kafka.consumers import ReadWatch, make_consumer, stop_consumer, to_record
 from shardline_common.kafka.operations import Operations
 from shardline_common.ports.broker import Record, TableReader
-from shardline_common.runtime.retry import explain
 from shardline_common.runtime.tasks import start_shielded
 from shardline_common.runtime.waits import log_wait
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from shardline_common.errors import ServiceUnavailable, ShardlineError
+from shardline_common.errors import ServiceUnavailable, ShardlineError, explain
 from shardline_common.ports.clock import Clock
 from shardline_common.runtime.waits import log_wait
 
@@ -147,8 +147,3 @@ async def retry_forever(
                 await clock.sleep(pause)
     finally:
         _failing.pop(id(ticket), None)
-
-
-def explain(error: ShardlineError) -> str:
-    """The message of an error with its hint, as one line of a log or of /readyz."""
-    return f"{error}; {error.hint}" if error.hint else str(error)

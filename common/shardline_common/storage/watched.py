@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from shardline_common.errors import ShardlineError, StoreUnavailable
+from shardline_common.errors import ShardlineError, StoreUnavailable, explain
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectInfo, ObjectStore
-from shardline_common.runtime.retry import call_failed, call_succeeded, explain
+from shardline_common.runtime.retry import call_failed, call_succeeded
 
 # Longer than every pause between two tries: a failure that nobody repeats is forgotten.
 _FORGET_SECONDS = 60.0
