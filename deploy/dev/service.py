@@ -49,7 +49,8 @@ class PortTaken(ServiceError):
 
 def free_ports(count: int) -> list[int]:
     """Ports without a listener. While this process runs, no process of its user is given one of them."""
-    ports = SystemRandom().sample(_PORTS, len(_PORTS))
+    choose = SystemRandom().choice
+    ports = (choose(_PORTS) for _ in _PORTS)
     return list(islice((port for port in ports if _can_bind(port) and _reserve(port)), count))
 
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 import shardline
 from shardline import errors, sync
 from shardline.services.sample import write_sample
-from tests.unit.test_replace_command import Command, command
+from tests.integration.test_replace_command import Command, command
 
 __all__ = ["command"]
 JOB = {"job_id": "laws", "name": "laws", "source": {"type": "files", "paths": ["sample.jsonl"]}}
