@@ -10,6 +10,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 
 from deploy.dev.kafka import Kafka
+from shardline_common.runtime.retry import forget_failures
 from tests.services import S3, kafka_address, local_kafka, s3_store, server_folder
 from tests.support.reaper import start_reaper, tell_of_interrupt
 from tests.support.scheduling import SuiteScheduling, place
@@ -53,6 +54,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if SERVERS.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("server")
+
+
+@pytest.fixture(autouse=True)
+def _forget_failures() -> Iterator[None]:
+    """A call that failed in one test is not counted in the next, whose clock may be another."""
+    yield
+    forget_failures()
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from shardline_common.errors import (
 )
 from shardline_common.job.state import JobState, State
 from shardline_common.runtime.retry import retry_forever
-from shardline_common.runtime.tasks import first_of, raise_if_cancelled
+from shardline_common.runtime.tasks import first_of
 from shardline_common.telemetry.logs import log_context
 from shardline_common.telemetry.tracing import continue_trace
 from shardline_consumer.attempt_consumer import AttemptConsumer
@@ -110,7 +110,6 @@ class WorkerAttempt:
                 # A job whose documents are all committed may have no topic: only the finish is left to do.
                 expected = isinstance(error, TopicMissing) and self.state.state is State.COMPLETING
                 _log.log(logging.INFO if expected else logging.WARNING, "%s; joining again", error)
-            raise_if_cancelled()
             if failure is not None:
                 await self._fail(failure)
                 return

@@ -16,6 +16,7 @@ from shardline_common.ports.broker import GroupListener, GroupReader
 from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.retry import retry_forever
+from shardline_common.runtime.task_group import TaskGroup
 from shardline_common.telemetry.logs import log_context, log_fields
 from shardline_consumer.commit import SegmentSink
 from shardline_consumer.partition import (
@@ -64,7 +65,7 @@ class AttemptConsumer:
         """
         group = attempt_group(self._sink.spec.job_id, self._sink.attempt)
         self._task_context = copy_context()
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             self._group = tasks
             listener = GroupListener(assigned=self._assigned, revoked=self._revoked)
             async with self._context.broker.group_reader(self._topic, group, listener) as reader:

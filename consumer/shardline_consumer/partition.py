@@ -13,6 +13,7 @@ from shardline_common.job.segment_limits import SegmentLimits, max_original_byte
 from shardline_common.ports.broker import Record
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.retry import retry_forever
+from shardline_common.runtime.task_group import TaskGroup
 from shardline_common.runtime.threads import run_in_thread
 from shardline_common.telemetry.tracing import span
 from shardline_consumer.commit import SegmentSink
@@ -137,7 +138,7 @@ class PartitionProcessor:
                 self.rewind()
             self._next = head.next if head else 0
             await self._open_segment(head.upto if head else Totals(), head.next if head else 0)
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 tasks.create_task(self._commit_segments())
                 tasks.create_task(self._fill_segments())
         finally:

@@ -6,7 +6,8 @@ import logging
 from shardline_common.errors import ServiceUnavailable, SpoolError
 from shardline_common.job.names import CHECKPOINTS
 from shardline_common.job.state import JobState, State, latest_states
-from shardline_common.runtime.tasks import first_of, raise_if_cancelled
+from shardline_common.runtime.task_group import TaskGroup
+from shardline_common.runtime.tasks import first_of
 from shardline_consumer.attempt import WorkerAttempt
 from shardline_consumer.context import WorkerContext
 
@@ -37,7 +38,7 @@ class Worker:
         """
         while True:
             try:
-                async with asyncio.TaskGroup() as tasks:
+                async with TaskGroup() as tasks:
                     await self._follow(tasks)
             except* ServiceUnavailable as group:
                 if group.split(SpoolError)[0] is not None:
@@ -45,10 +46,9 @@ class Worker:
                 self.ready.clear()
                 self._attempts.clear()
                 _log.warning("the checkpoints cannot be read: %s", first_of(group, ServiceUnavailable))
-            raise_if_cancelled()
             await self._context.clock.sleep(_RETRY_SECONDS)
 
-    async def _follow(self, tasks: asyncio.TaskGroup) -> None:
+    async def _follow(self, tasks: TaskGroup) -> None:
         async with self._context.broker.table_reader(CHECKPOINTS) as table:
             for state in latest_states(await table.catch_up(deadline=_CATCH_UP_SECONDS)).values():
                 self._apply(state, tasks)
@@ -58,7 +58,7 @@ class Worker:
                     self._apply(state, tasks)
                 self._remove_finished(tasks)
 
-    def _apply(self, state: JobState, tasks: asyncio.TaskGroup) -> None:
+    def _apply(self, state: JobState, tasks: TaskGroup) -> None:
         """Start, update or stop the job's WorkerAttempt according to the newest state."""
         job_id = state.spec.job_id
         number, attempt, task = self._attempts.get(job_id, (0, None, None))
@@ -73,7 +73,7 @@ class Worker:
             task = tasks.create_task(attempt.run(), name=f"attempt {job_id}")
             self._attempts[job_id] = (state.attempt, attempt, task)
 
-    def _remove_finished(self, tasks: asyncio.TaskGroup) -> None:
+    def _remove_finished(self, tasks: TaskGroup) -> None:
         for job_id, (number, attempt, task) in tuple(self._attempts.items()):
             if not task.done():
                 continue

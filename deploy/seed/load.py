@@ -17,6 +17,7 @@ import neo4j
 
 from deploy.seed.embedding import vector
 from shardline.services.sample import sample_document, write_sample
+from shardline_common.runtime.task_group import TaskGroup
 from shardline_common.settings.load import Settings, load_settings
 from shardline_producer.sources.uds3.couch.body_store import basic_auth
 
@@ -63,7 +64,7 @@ async def fill(settings: Settings, documents: Documents) -> None:
     Raises:
         ExceptionGroup: the errors of the stores' clients.
     """
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         tasks.create_task(_postgres(settings, documents))
         tasks.create_task(_chroma(settings, documents))
         tasks.create_task(_neo4j(settings, documents))

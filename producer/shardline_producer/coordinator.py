@@ -12,7 +12,7 @@ from shardline_common.job.spec import JobSpec, Request, parse_message
 from shardline_common.job.state import JobState, latest_states
 from shardline_common.ports.broker import GroupListener, GroupReader, Record
 from shardline_common.runtime.retry import retry_forever
-from shardline_common.runtime.tasks import raise_if_cancelled
+from shardline_common.runtime.task_group import TaskGroup
 from shardline_common.telemetry.logs import log_context
 from shardline_producer.context import ProducerContext
 from shardline_producer.job_runner import JobRunner
@@ -46,7 +46,7 @@ class JobCoordinator:
         """Work until cancelled; join the group again after errors of the broker."""
         while True:
             try:
-                async with asyncio.TaskGroup() as tasks:
+                async with TaskGroup() as tasks:
                     self._group = tasks
                     tasks.create_task(self._sweep(), name="sweep topics")
                     listener = GroupListener(assigned=self._assigned, revoked=self._revoked)
@@ -60,7 +60,6 @@ class JobCoordinator:
                 _log.warning("dataset.jobs cannot be read: %s; joining again", group.exceptions[0])
             self.ready.clear()
             self._drop_partitions(tuple(self._runners))
-            raise_if_cancelled()
             await self._context.clock.sleep(_REJOIN_SECONDS)
 
     async def _sweep(self) -> None:

@@ -15,6 +15,7 @@ from shardline_common.job.trace_headers import trace_headers
 from shardline_common.ports.broker import Message, TransactionalWriter
 from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.failpoints import failpoint
+from shardline_common.runtime.task_group import TaskGroup
 from shardline_common.runtime.tasks import leaf_errors
 from shardline_common.runtime.threads import run_in_thread
 from shardline_common.runtime.waits import log_wait
@@ -60,7 +61,7 @@ class Pipeline:
         self._check_dead_letters("")
         batches: asyncio.Queue[list[SourceItem] | None] = asyncio.Queue(maxsize=_READ_AHEAD)
         with leaf_errors():
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 tasks.create_task(self._read(batches))
                 await self._send_all(batches)
 

@@ -31,6 +31,7 @@ from shardline.services.wiring.uds3 import uds3_probe, uds3_searches
 from shardline_common.errors import UsageError
 from shardline_common.job.spec import SearchType
 from shardline_common.ports.broker import Broker
+from shardline_common.runtime.task_group import TaskGroup
 from shardline_common.runtime.tasks import leaf_errors
 from shardline_common.settings.load import Settings
 from shardline_common.telemetry.health import serve_health
@@ -104,7 +105,7 @@ async def run_gateway(
         ) as metrics_port:
             _log.info("serving /metrics, /healthz and /readyz on port %d", metrics_port)
             with leaf_errors():
-                async with asyncio.TaskGroup() as tasks:
+                async with TaskGroup() as tasks:
                     following = tasks.create_task(jobs.run(), name="follow the jobs")
                     _log.info(
                         "serving on http://%s:%d, security mode %s", policy.host, port, settings.security_mode

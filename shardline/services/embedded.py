@@ -20,6 +20,7 @@ from shardline_common.ports.broker import TopicSpec
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.retry import retry_forever
+from shardline_common.runtime.task_group import TaskGroup
 from shardline_common.runtime.tasks import leaf_errors
 from shardline_common.telemetry.metrics import Metrics
 from shardline_consumer.context import WorkerContext
@@ -88,7 +89,7 @@ class EmbeddedRun:
         await ensure_system_topics(broker, _PARTITIONS)
         try:
             with spool_folder(self.spool_dir) as spool, leaf_errors():
-                async with asyncio.TaskGroup() as tasks:
+                async with TaskGroup() as tasks:
                     running = [
                         tasks.create_task(self._coordinator(broker).run(), name="producer"),
                         tasks.create_task(self._worker(broker, spool).run(), name="worker"),

@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple, TypeVar
 
 from shardline_common.errors import ServiceUnavailable, ShardlineError, explain
@@ -84,6 +85,7 @@ class _Failure:
     what: str
     since: float
     reason: str
+    until: float = inf
 
 
 _failing: dict[int, _Failure] = {}
@@ -91,15 +93,29 @@ _failing: dict[int, _Failure] = {}
 
 def longest_failing(clock: Clock) -> Failing | None:
     """The call that `retry_forever` retries longest; None when no call fails."""
-    if not _failing:
+    now = clock.monotonic()
+    failures = [failure for failure in _failing.values() if now < failure.until]
+    if not failures:
         return None
-    found = min(_failing.values(), key=lambda failure: failure.since)
-    return Failing(found.what, clock.monotonic() - found.since, found.reason)
+    found = min(failures, key=lambda failure: failure.since)
+    return Failing(found.what, now - found.since, found.reason)
 
 
-def call_failed(caller: object, what: str, reason: str, clock: Clock) -> None:
-    """Count the failures of a caller in `longest_failing`, from the first on until `call_succeeded`."""
-    _failing.setdefault(id(caller), _Failure(what, clock.monotonic(), reason)).reason = reason
+def call_failed(caller: object, what: str, reason: str, clock: Clock, seconds: float) -> None:
+    """Count the failures of a caller in `longest_failing`, from the first on until `call_succeeded`.
+
+    A failure that does not come again for `seconds` is forgotten.
+    """
+    now = clock.monotonic()
+    failure = _failing.get(id(caller))
+    if failure is None or failure.until <= now:
+        failure = _failing[id(caller)] = _Failure(what, now, reason)
+    failure.reason, failure.until = reason, now + seconds
+
+
+def forget_failures() -> None:
+    """End what every `call_failed` began: the state of a new process, for tests."""
+    _failing.clear()
 
 
 def call_succeeded(caller: object) -> None:

@@ -7,6 +7,7 @@ from math import inf
 from typing import TypeVar
 
 from shardline_common.errors import JobFailed, ShardlineError
+from shardline_common.runtime.task_group import TaskGroup
 
 T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
@@ -76,17 +77,6 @@ async def await_uncancelled(future: asyncio.Future[T], *, grace: float = inf, at
     return cancelled
 
 
-def raise_if_cancelled() -> None:
-    """Raise CancelledError if the current task was cancelled. Call it after catching the error of a group.
-
-    A TaskGroup of Python 3.11 drops a cancel that comes while one of its tasks fails. A loop that continues
-    after the error would never end, and with it everything that waits for its end.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
-
-
 def first_of(group: BaseExceptionGroup[BaseException], kind: type[E]) -> E:
     """The first error of that class in a group, at any depth. Raises LookupError when there is none."""
     for error in group.exceptions:
@@ -124,6 +114,6 @@ async def gather_limited(calls: Sequence[Callable[[], Awaitable[T]]], limit: int
             return await call()
 
     with leaf_errors():
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             running = [tasks.create_task(run(call)) for call in calls]
     return [task.result() for task in running]

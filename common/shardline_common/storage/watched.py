@@ -1,6 +1,5 @@
 """A store that reports its failures: while its requests fail, the process is not ready."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +22,6 @@ class WatchedStore:
     def __init__(self, store: ObjectStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._forget: asyncio.TimerHandle | None = None
 
     @property
     def uri(self) -> str:
@@ -70,20 +68,11 @@ class WatchedStore:
         try:
             yield
         except StoreUnavailable as error:
-            self._set_timer(asyncio.get_running_loop().call_later(_FORGET_SECONDS, self._succeeded))
-            call_failed(self, f"requests to {self.uri}", explain(error), self._clock)
+            what = f"requests to {self.uri}"
+            call_failed(self, what, explain(error), self._clock, _FORGET_SECONDS)
             raise
         except ShardlineError:
-            self._succeeded()
+            call_succeeded(self)
             raise
         else:
-            self._succeeded()
-
-    def _succeeded(self) -> None:
-        self._set_timer(None)
-        call_succeeded(self)
-
-    def _set_timer(self, timer: asyncio.TimerHandle | None) -> None:
-        if self._forget is not None:
-            self._forget.cancel()
-        self._forget = timer
+            call_succeeded(self)

@@ -1,6 +1,5 @@
 """A search over several stores: their ranked lists, fused, without documents that a store marks deleted."""
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from shardline_common.job.spec import Query, SearchType
+from shardline_common.runtime.task_group import TaskGroup
 from shardline_common.runtime.tasks import leaf_errors
 from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.planned import Entry
@@ -93,7 +93,7 @@ class HybridSearch:
             for name in self.tombstone_stores
             if name in self.searches and self.rankers[name].reports_deleted(query)
         }
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             for name in self.tombstone_stores:
                 if name not in reporting:
                     tasks.create_task(self._read_tombstones(name, tombstones))

@@ -5,7 +5,6 @@ that pass the filters are read and ranked here exactly (distance.py). Each searc
 collection. In return, the same job has the same documents, to the end of the list.
 """
 
-import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -13,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from shardline_common.job.spec import Query, SearchType
+from shardline_common.runtime.task_group import TaskGroup
 from shardline_common.runtime.tasks import leaf_errors
 from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.http_store import HttpStore, open_http_store
@@ -166,7 +166,7 @@ async def _read_vectors(
     records = await reader.records(page, _VECTORS)
     while page:
         page = ids.after(page[-1], page_size)
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             following = tasks.create_task(reader.records(page, _VECTORS))
             deleted = await run_in_thread(partial(measure, records))
             if deleted and on_deleted is not None:

@@ -4,7 +4,6 @@ A body is read from the first of these that has it: the documents that couchdb_r
 name; the document with the same id in COUCH_DATABASE; the document there with this metadata.document_id.
 """
 
-import asyncio
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from urllib.parse import quote
 
 from shardline_common.errors import JobFailed
 from shardline_common.http.client import OK, ResponseTooLarge
+from shardline_common.runtime.task_group import TaskGroup
 from shardline_common.runtime.tasks import leaf_errors
 from shardline_producer.sources.http_store import HttpStore, HttpStoreOptions, open_http_store
 from shardline_producer.sources.uds3.body_limit import too_large
@@ -171,7 +171,7 @@ class _BodyReader:
         with leaf_errors():
             for start in range(0, len(attached), _CONCURRENT_ATTACHMENTS):
                 group = attached[start : start + _CONCURRENT_ATTACHMENTS]
-                async with asyncio.TaskGroup() as tasks:
+                async with TaskGroup() as tasks:
                     reads = [tasks.create_task(self._attached_text(database, body)) for body in group]
                 for body, read in zip(group, reads, strict=True):
                     if (text := read.result()) is not None:
