@@ -40,14 +40,24 @@ class ObjectStore(Protocol):
         """
 
     async def get(self, key: str) -> bytes:
-        """The bytes of a small object. Raises ObjectMissing."""
+        """The bytes of a small object: all that the store says it has. Raises ObjectMissing.
+
+        A body without its end, or with fewer or more bytes, is read again; then StoreUnavailable is raised.
+        A store that is wrong about the length too is found only where the caller compares a hash.
+        """
 
     def stream(self, key: str, *, offset: int = 0) -> AsyncIterator[bytes]:
-        """The bytes from `offset` on, in chunks of at most 1 MiB. Raises ObjectMissing."""
+        """The bytes from `offset` on, in chunks of at most 1 MiB. Raises ObjectMissing.
+
+        A body that ends early is read on where it broke; then StoreUnavailable is raised. The iterator ends
+        only at the end of the object.
+        """
 
     def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         """The objects whose key starts with `prefix` and sorts behind `start_after`.
 
+        The list ends only where the store says that it ends; a page that is not whole is requested again,
+        then StoreUnavailable is raised. What a store leaves out without a sign is found by a second listing.
         Within one folder they are sorted by key in byte order; stores order folders among files differently.
         """
 

@@ -81,7 +81,7 @@ class DirectoryStore:
         """The file's bytes."""
         path = self._path(key)
         try:
-            return await asyncio.to_thread(_read_whole, path)
+            return await asyncio.to_thread(_read_file, path)
         except _NO_OBJECT:
             raise ObjectMissing(f"there is no {key} in {self._root}") from None
         except (OSError, ValueError) as error:
@@ -102,7 +102,7 @@ class DirectoryStore:
 
     async def _read_chunk(self, file: BinaryIO) -> bytes:
         try:
-            return await asyncio.to_thread(file.read, CHUNK)
+            return await asyncio.to_thread(_read_whole, file, CHUNK)
         except OSError as error:
             raise self._unavailable(error) from error
 
@@ -189,9 +189,21 @@ class DirectoryStore:
         return StoreUnavailable(f"{shown_path(self._root)} cannot be used: {os_reason(error)}", hint=hint)
 
 
-def _read_whole(path: Path) -> bytes:
+def _read_file(path: Path) -> bytes:
     with open_regular(path) as file:
-        return file.read()
+        return _read_whole(file, -1)
+
+
+def _read_whole(file: BinaryIO, size: int) -> bytes:
+    """The next `size` bytes; fewer, or all (-1), only up to the end of the file. Raises OSError."""
+    found = file.read(size)
+    if len(found) == size:
+        return found
+    # A file of the store never changes. A damaged or remote file system may end it too early.
+    length = os.fstat(file.fileno()).st_size
+    if file.tell() < length:
+        raise OSError(errno.EIO, f"the bytes of a file end at {file.tell()} of {length}")
+    return found
 
 
 def _shown(key: str) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import aioboto3
-from aiohttp import ClientError as HttpError
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from shardline_common.errors import (
-    FailureCode,
-    JobFailed,
     ObjectExists,
     ObjectMissing,
     StoreRefused,
@@ -28,16 +25,16 @@ from shardline_common.ports.store import ObjectInfo
 from shardline_common.runtime.retry import Backoff, TransientError, retry_attempts
 from shardline_common.runtime.threads import open_to_read
 from shardline_common.storage.object_keys import checked_key
-from shardline_common.storage.s3_errors import EXISTS, MISSING, S3Errors
+from shardline_common.storage.s3_answers import Reading
+from shardline_common.storage.s3_errors import S3Errors
+from shardline_common.storage.s3_reads import TRANSIENT, S3Reads
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client as Client
 
 T = TypeVar("T")
-CHUNK = 1 << 20
 _BATCH = 1000
 _BACKOFF = Backoff(base=0.1, cap=5.0)
-_TRANSIENT = (HTTPClientError, HttpError, OSError, asyncio.TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +76,6 @@ class S3Options:
         )
 
 
-def _check_object(response: Mapping[str, Any]) -> None:
-    """Raise OSError, which is repeated, unless a response is an object.
-
-    Stores and proxies answer 200 with an error in the body. Such an answer has no ETag, every object has one.
-    """
-    if not response.get("ETag"):
-        raise ConnectionError("the answer has the status 200 and no ETag: it is not the object")
-
-
 class S3Client:
     """Requests to any bucket of one endpoint, with retries and translated errors."""
 
@@ -96,6 +84,8 @@ class S3Client:
         self._options = options
         self._errors = S3Errors(options.endpoint_url, options.bucket)
         self._down = False
+        endpoint = options.endpoint_url or "AWS"
+        self._reads = S3Reads(client, self._errors, endpoint, options.attempts, self._try)
 
     async def put_new(self, bucket: str, key: str, body: bytes | Path, content_type: str) -> None:
         """Create-only put. A retry after a lost response raises ObjectExists for its own object."""
@@ -123,88 +113,28 @@ class S3Client:
 
     async def get(self, bucket: str, key: str) -> bytes:
         """The bytes of a small object. Raises ObjectMissing."""
-
-        async def read() -> bytes:
-            response = await self._client.get_object(Bucket=bucket, Key=key)
-            async with response["Body"] as body:
-                _check_object(response)
-                return await body.read()
-
-        return await self._try(bucket, f"get {key}", read)
+        return await self._reads.get(bucket, key)
 
     async def stream_object(
-        self, bucket: str, key: str, *, offset: int = 0, etag: str = ""
+        self, bucket: str, key: str, *, offset: int = 0, etag: str = "", size: int | None = None
     ) -> AsyncIterator[bytes]:
-        """The bytes from `offset` on. Continues after a broken connection while the object is the same.
+        """The bytes from `offset` on, to the end. A body that breaks is read on where it broke.
+
+        `etag` and `size` are those of the object in a plan; without them, those of the first answer hold.
 
         Raises:
-            JobFailed: `source_changed`: the object's ETag is not `etag`, or it changed during the read.
+            JobFailed: `source_changed`: the object in the store is not that of the plan.
             ObjectMissing: there is no such object.
         """
-        failures = 0
-        while True:
-            try:
-                opened = partial(self._open, bucket, key, offset, etag)
-                response = await self._try(bucket, f"read {key}", opened)
-                if response is None:
-                    return
-                etag = etag or response["ETag"]
-                async with response["Body"] as body:
-                    while chunk := await body.content.read(CHUNK):
-                        yield chunk
-                        offset += len(chunk)
-            except _TRANSIENT as error:
-                failures += 1
-                if failures >= self._options.attempts:
-                    self._down = True
-                    raise self._errors.unavailable(bucket, f"read {key}", error) from error
-                continue
-            return
-
-    async def _open(self, bucket: str, key: str, offset: int, etag: str) -> Any:
-        condition: dict[str, Any] = {"IfMatch": etag} if etag else {}
-        if offset:
-            condition["Range"] = f"bytes={offset}-"
-        try:
-            response = await self._client.get_object(Bucket=bucket, Key=key, **condition)
-        except ClientError as error:
-            code = error.response["Error"].get("Code", "")
-            if code in ("InvalidRange", "416"):
-                return None
-            if etag and (code in EXISTS or code in MISSING):
-                raise JobFailed(
-                    FailureCode.SOURCE_CHANGED,
-                    f"s3://{bucket}/{key} changed after the job was planned",
-                    hint="put the object back as it was and retry the job, or submit a new job",
-                ) from None
-            raise
-        try:
-            _check_object(response)
-        except OSError:
-            response["Body"].close()
-            raise
-        return response
+        is_frozen = bool(etag) or size is not None
+        reading = Reading(bucket, key, f"read {key}", offset, size, etag, is_frozen)
+        async for piece in self._reads.stream(reading):
+            yield piece
 
     async def list_bucket(self, bucket: str, prefix: str, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         """Objects by key."""
-        while True:
-            page = await self._try(
-                bucket,
-                f"list {prefix}",
-                partial(
-                    self._client.list_objects_v2,
-                    Bucket=bucket,
-                    Prefix=prefix,
-                    StartAfter=start_after,
-                    MaxKeys=_BATCH,
-                ),
-            )
-            found = page.get("Contents", [])
-            for item in found:
-                yield ObjectInfo(item["Key"], item["Size"], item["ETag"])
-            if not page.get("IsTruncated") or not found:
-                return
-            start_after = found[-1]["Key"]
+        async for info in self._reads.objects(bucket, prefix, start_after):
+            yield info
 
     async def delete(self, bucket: str, keys: Sequence[str]) -> None:
         """Remove objects."""
@@ -242,10 +172,10 @@ class S3Client:
             raise refused from (None if isinstance(refused, ObjectExists | ObjectMissing) else error)
         except BotoCoreError as error:
             failure = self._errors.failure(bucket, what, error)
-            if isinstance(error, _TRANSIENT) and not isinstance(failure, StoreRefused):
+            if isinstance(error, TRANSIENT) and not isinstance(failure, StoreRefused):
                 raise TransientError(failure) from error
             raise failure from error
-        except _TRANSIENT as error:
+        except TRANSIENT as error:
             raise TransientError(self._errors.unavailable(bucket, what, error)) from error
 
 

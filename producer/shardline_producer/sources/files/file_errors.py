@@ -33,11 +33,11 @@ def source_invalid(message: str, hint: str | None = None) -> JobFailed:
     return JobFailed(FailureCode.SOURCE_INVALID, message, hint=hint)
 
 
-def source_changed(name: str) -> JobFailed:
-    """The error for a file that has changed since the job was planned."""
+def source_changed(name: str, how: str = "") -> JobFailed:
+    """The error for a file that has changed since the job was planned. `how` says what shows it."""
     return JobFailed(
         FailureCode.SOURCE_CHANGED,
-        f"{shown_path(name)} changed after the job was planned",
+        f"{shown_path(name)} changed after the job was planned{': ' if how else ''}{how}",
         hint="put the file back as it was and retry the job, or submit a new job",
     )
 

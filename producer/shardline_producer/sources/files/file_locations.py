@@ -1,11 +1,13 @@
 """The port of storage that holds files, and its adapters: local folders and S3 buckets."""
 
+import asyncio
 import errno
 import glob
+import logging
 import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -15,11 +17,16 @@ from typing import Any, BinaryIO, Protocol
 from shardline_common.errors import ObjectMissing, SourceUnavailable, StoreRefused, StoreUnavailable
 from shardline_common.ports.store import ObjectInfo
 from shardline_common.runtime.paths import NotRegularFile, open_regular, path_fault, shown_path
+from shardline_common.runtime.retry import Backoff
 from shardline_common.runtime.threads import open_to_read, run_in_thread
 from shardline_producer.sources.files.file_errors import source_changed, source_invalid, unreadable
 from shardline_producer.sources.files.linked_folders import check_links
 
+_log = logging.getLogger(__name__)
 _CHUNK = 1 << 18
+_MAX_LISTINGS = 5
+_MAX_SHORT_READS = 3
+_BACKOFF = Backoff(base=0.1, cap=5.0)
 _WILDCARD = re.compile(r"[*?\[]")
 
 
@@ -53,11 +60,13 @@ class BucketReader(Protocol):
     def list_bucket(self, bucket: str, prefix: str) -> AsyncIterator[ObjectInfo]:
         """The objects below a prefix, sorted by key. Raises StoreUnavailable, and StoreRefused."""
 
-    def stream_object(self, bucket: str, key: str, *, offset: int, etag: str) -> AsyncIterator[bytes]:
-        """The bytes of the object with that ETag.
+    def stream_object(
+        self, bucket: str, key: str, *, offset: int, etag: str, size: int
+    ) -> AsyncIterator[bytes]:
+        """The bytes of the object with that ETag and size, from `offset` to its end.
 
         Raises:
-            JobFailed: it has another ETag (`source_changed`).
+            JobFailed: it has another ETag, or more bytes (`source_changed`).
             StoreUnavailable, StoreRefused: as `list_bucket`.
         """
 
@@ -131,22 +140,47 @@ class LocalFiles:
             raise unreadable(path, error) from None
         with handle:
             _check_version(handle.fileno(), file)
-            left = file["size"] - offset
-            try:
-                handle.seek(offset)
-                # A cancel awaits the thread: closing a file that the thread reads would block the event loop.
-                while chunk := await run_in_thread(partial(_read, handle)):
-                    left -= len(chunk)
-                    if left < 0:
-                        break
-                    yield chunk
-            except OSError as error:
-                raise unreadable(path, error) from None
-            _check_version(handle.fileno(), file)
-        if left != 0:
-            # A file of /proc says that it is empty, and is not; a damaged file system ends one too early.
-            how = "more" if left < 0 else "fewer"
-            raise source_invalid(f"{shown_path(path)} has {how} bytes than its size of {file['size']}")
+            async with aclosing(_planned_bytes(handle, file, offset)) as chunks:
+                try:
+                    async for chunk in chunks:
+                        yield chunk
+                except OSError as error:
+                    raise unreadable(path, error) from None
+
+
+async def _planned_bytes(handle: BinaryIO, file: dict[str, Any], offset: int) -> AsyncGenerator[bytes, None]:
+    """The bytes of an open file up to its planned size. A file that ends before it is read again there.
+
+    Raises:
+        JobFailed: it has fewer bytes, or more, or another size or time (`source_changed`). A special file has
+            more bytes than its size of 0 (`source_invalid`).
+        OSError: as a read raises it.
+    """
+    size, failures = file["size"], 0
+    handle.seek(offset)
+    # A cancel awaits the thread: closing a file that the thread reads would block the event loop.
+    while True:
+        chunk = await run_in_thread(partial(_read, handle))
+        offset += len(chunk)
+        if offset > size or (offset == size and not chunk):
+            break
+        if chunk:
+            yield chunk
+            continue
+        # A network file system may end a read early, and serves the rest when it is asked again.
+        _check_version(handle.fileno(), file)
+        failures += 1
+        if failures > _MAX_SHORT_READS:
+            raise source_changed(file["path"], f"its bytes end at {offset} of {size}")
+        _log.warning("%s: the bytes end at %d of %d; reading again", file["path"], offset, size)
+        await asyncio.sleep(_BACKOFF.longest(failures))
+        handle.seek(offset)
+    _check_version(handle.fileno(), file)
+    if offset > size:
+        if size == 0:
+            # Such as a file of /proc.
+            raise source_invalid(f"{shown_path(file['path'])} has more bytes than its size of 0")
+        raise source_changed(file["path"], f"it has more bytes than the {size} of its size")
 
 
 def _checked_status(path: str) -> os.stat_result:
@@ -196,18 +230,40 @@ class S3Files:
             raise source_invalid(f"'{shown_path(pattern)}' is not of the form s3://bucket/key")
         if (fault := path_fault(key)) is not None:
             raise source_invalid(f"the path '{shown_path(pattern)}' {fault}")
-        prefix = _WILDCARD.split(key, maxsplit=1)[0]
         with _source_errors():
-            return [
-                {"path": f"s3://{bucket}/{info.key}", "size": info.size, "version": info.etag}
-                async for info in self.client.list_bucket(bucket, prefix)
-                if info.key == key or (prefix != key and _matches(info.key, key))
-            ]
+            found = await self._listed(bucket, key)
+            # A list may lack an object without a sign of it. Two lists in a row do not lack the same one.
+            for failures in range(_MAX_LISTINGS):
+                before, found = found, await self._listed(bucket, key)
+                if found == before:
+                    return sorted(found.values(), key=lambda file: str(file["path"]))
+                await asyncio.sleep(_BACKOFF.longest(failures))
+        differing = min(path for path in before.keys() | found.keys() if before.get(path) != found.get(path))
+        raise SourceUnavailable(
+            f"{shown_path(differing)} is in one of two lists of {shown_path(pattern)} and not in the "
+            "other, or has another version there",
+            hint="wait until nothing writes to these objects; else the store's lists are not whole",
+        )
+
+    async def _listed(self, bucket: str, key: str) -> dict[str, dict[str, Any]]:
+        """The objects of a key or pattern by path, from one listing."""
+        prefix, found = _WILDCARD.split(key, maxsplit=1)[0], {}
+        async with aclosing(self.client.list_bucket(bucket, prefix)) as infos:  # type: ignore[type-var]
+            async for info in infos:
+                if info.key == key or (prefix != key and _matches(info.key, key)):
+                    path = f"s3://{bucket}/{info.key}"
+                    found[path] = {"path": path, "size": info.size, "version": info.etag}
+                if prefix == key:
+                    # The key itself comes before all keys that it begins.
+                    break
+        return found
 
     async def stream(self, file: dict[str, Any], offset: int) -> AsyncGenerator[bytes, None]:
         """The bytes of an object while its ETag is the planned one."""
         bucket, _, key = file["path"].removeprefix("s3://").partition("/")
-        chunks = self.client.stream_object(bucket, key, offset=offset, etag=file["version"])
+        chunks = self.client.stream_object(
+            bucket, key, offset=offset, etag=file["version"], size=file["size"]
+        )
         while True:
             try:
                 with _source_errors():

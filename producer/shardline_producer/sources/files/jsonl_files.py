@@ -158,25 +158,33 @@ class _FileReader:
         )
 
     async def batches(self, location: FileLocation) -> AsyncGenerator[list[SourceItem], None]:
-        """Batches of items; each is parsed on a thread."""
+        """Batches of items; each is parsed on a thread.
+
+        Raises:
+            JobFailed: the planned file is damaged (`source_invalid`), or as `FileLocation.stream`.
+            SourceUnavailable: as `FileLocation.stream`.
+        """
         async with aclosing(location.stream(self._file, self._seek)) as chunks:
-            async for chunk in chunks:
-                items = self._feed(chunk)
+            try:
+                async for chunk in chunks:
+                    items = self._feed(chunk)
+                    while batch := await self._next_batch(items):
+                        yield batch
+                items = self._finish()
                 while batch := await self._next_batch(items):
                     yield batch
-        items = self._finish()
-        while batch := await self._next_batch(items):
-            yield batch
+            except CorruptStream as error:
+                # To its end: a store that sent other bytes than the planned ones raises its error there.
+                async for _ in chunks:
+                    pass
+                raise JobFailed(
+                    FailureCode.SOURCE_INVALID,
+                    f"{self._file['path']} cannot be decompressed: {error}",
+                    hint="replace the damaged or truncated file and submit a new job",
+                ) from None
 
     async def _next_batch(self, items: Iterator[SourceItem]) -> list[SourceItem]:
-        try:
-            return await run_in_thread(partial(_take_batch, items))
-        except CorruptStream as error:
-            raise JobFailed(
-                FailureCode.SOURCE_INVALID,
-                f"{self._file['path']} cannot be decompressed: {error}",
-                hint="replace the damaged or truncated file and submit a new job",
-            ) from None
+        return await run_in_thread(partial(_take_batch, items))
 
     def _feed(self, chunk: bytes) -> Iterator[SourceItem]:
         for piece in self._decompressor.feed(chunk):
