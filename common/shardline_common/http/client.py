@@ -129,7 +129,8 @@ class HttpClient:
         """Send the request once and read the response to its end.
 
         Raises:
-            HttpConnectionError: there was no complete response.
+            HttpConnectionError: there was no complete response. A body that has neither a length nor a last
+                chunk is not complete: it may have been cut anywhere.
             ResponseTooLarge: the body is over the limit. The connection is closed and the rest is not read.
         """
         try:
@@ -165,7 +166,16 @@ class HttpClient:
                 if len(received) > limit:
                     # Leaving the context closes the connection, because the body was not read to its end.
                     raise ResponseTooLarge(f"a response is over {limit} bytes", bytes(received))
+            if response.status == OK and not _has_end(response):
+                # Whoever closed the connection, it may have been in the middle of the body.
+                raise aiohttp.ClientPayloadError("the response has no length, and its connection was closed")
             return HttpResponse(response.status, bytes(received), retry_after)
+
+
+def _has_end(response: aiohttp.ClientResponse) -> bool:
+    """Whether HTTP shows where the body ends: by its length, or by a last chunk."""
+    is_chunked = response.headers.get("Transfer-Encoding", "").lower().endswith("chunked")
+    return is_chunked or "Content-Length" in response.headers
 
 
 @asynccontextmanager

@@ -1,10 +1,9 @@
 """A store that is read as JSON over HTTP, with retries and errors that name the store and its settings."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import orjson
@@ -30,6 +29,19 @@ _SETTINGS_HINTS = {
     ConnectionFault.ADDRESS: "correct its address in the settings",
 }
 _BACKOFF = Backoff(base=0.1, cap=5.0)
+Check = Callable[[Any], str | None]
+"""Called with the JSON of a response: why it is not the whole answer, as a sentence; None when it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonResponse(HttpResponse):
+    """A response with the status 200 whose body was parsed, and dropped."""
+
+    value: Any = None
+
+    async def json(self) -> Any:
+        """The JSON of the body."""
+        return self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +89,49 @@ class HttpStore:
         return f"{self._options.name} at {self._options.url}"
 
     async def get(
-        self, path: str, params: Mapping[str, str] | None = None, *, limit: int | None = None
+        self,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        limit: int | None = None,
+        check: Check = lambda _: None,
     ) -> HttpResponse:
-        """GET a path; `limit` lowers the limit on the bytes of the response. Raises as `post`."""
-        return await self._request(HttpRequest("GET", path, params, limit=limit))
+        """GET JSON from a path; `limit` lowers the limit on the bytes of the response. Raises as `post`."""
+        return await self._request(HttpRequest("GET", path, params, limit=limit), check)
 
-    async def post(self, path: str, body: object, params: Mapping[str, str] | None = None) -> HttpResponse:
+    async def get_bytes(self, path: str, limit: int, size: int | None) -> HttpResponse:
+        """GET a body of any type.
+
+        Args:
+            path: its path.
+            limit: lowers the limit on the bytes of the response.
+            size: the number of bytes that it must have; None: unknown.
+
+        Raises as `post`.
+        """
+        return await self._request(HttpRequest("GET", path, limit=limit), None, size)
+
+    async def post(
+        self,
+        path: str,
+        body: object,
+        params: Mapping[str, str] | None = None,
+        *,
+        check: Check = lambda _: None,
+    ) -> HttpResponse:
         """POST a JSON body. The request must only read, because it may be sent again.
 
+        A response with the status 200 that is no JSON, or that fails the check, is requested again: it may
+        have been cut on its way. If it never is JSON, the last response is returned.
+
         Raises:
-            SourceUnavailable: after all attempts there was no response, or a transient status.
+            SourceUnavailable: after all attempts there was no response, a transient status, or a response
+                that fails the check.
             JobFailed: the credentials are refused, its certificate is not trusted, or its address is no URL
                 (`source_invalid`).
             ResponseTooLarge: the response is over the limit.
         """
-        return await self._request(HttpRequest("POST", path, params, orjson.dumps(body)))
+        return await self._request(HttpRequest("POST", path, params, orjson.dumps(body)), check)
 
     def invalid(self, message: str, hint: str | None = None) -> JobFailed:
         """The error `source_invalid` of this store, for a failure that no retry can change."""
@@ -131,9 +171,35 @@ class HttpStore:
             )
         return dict(found)
 
-    async def _request(self, request: HttpRequest) -> HttpResponse:
-        attempt = partial(self._attempt, request)
+    async def _request(
+        self, request: HttpRequest, check: Check | None, size: int | None = None
+    ) -> HttpResponse:
+        """Send a request until its response is whole. `check`: it must be JSON, and pass this."""
+        left = self._options.attempts
+
+        async def attempt() -> HttpResponse:
+            nonlocal left
+            left -= 1
+            response = await self._attempt(request)
+            if response.status != OK:
+                return response
+            if size not in (None, len(response.body)):
+                raise TransientError(self._unavailable(f"it sent {len(response.body)} of {size} bytes"))
+            return response if check is None else await self._checked(response, check, is_last=not left)
+
         return await retry_attempts(attempt, self._options.attempts, _BACKOFF, asyncio.sleep)
+
+    async def _checked(self, response: HttpResponse, check: Check, *, is_last: bool) -> HttpResponse:
+        try:
+            value = await response.json()
+        except ValueError:
+            if is_last:
+                # The caller names it: it is the response of another server.
+                return response
+            raise TransientError(self._unavailable("the response is not JSON")) from None
+        if (problem := check(value)) is not None:
+            raise TransientError(self._unavailable(problem))
+        return JsonResponse(response.status, b"", response.retry_after, value)
 
     async def _attempt(self, request: HttpRequest) -> HttpResponse:
         try:

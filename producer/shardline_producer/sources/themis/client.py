@@ -22,6 +22,7 @@ from shardline_common.http.client import (
 from shardline_common.http.urls import base_url
 from shardline_common.ports.clock import Clock
 from shardline_common.runtime.retry import Backoff, TransientError, retry_attempts
+from shardline_producer.sources.http_store import JsonResponse
 from shardline_producer.sources.themis.limiter import RateLimiter
 
 _ATTEMPTS = 3
@@ -135,13 +136,16 @@ class ThemisClient:
             raise TransientError(self._unreachable(error, what)) from error
         if response.status >= _SERVER_ERROR or response.status in _RETRIED:
             raise TransientError(self._failed(response, what))
-        return response
+        if response.status != OK:
+            return response
+        value = _parsed(response.body)
+        if not isinstance(value, dict):
+            # It may have been cut on its way. If it comes again, it is that of another server.
+            raise TransientError(self._not_themis(f"it answered {OK} without a JSON object"))
+        return JsonResponse(OK, b"", value=value)
 
     def _json(self, response: HttpResponse) -> dict[str, Any]:
-        try:
-            value = orjson.loads(response.body)
-        except orjson.JSONDecodeError:
-            value = None
+        value = response.value if isinstance(response, JsonResponse) else _parsed(response.body)
         is_object = isinstance(value, dict)
         message = str(value.get("message") or value.get("error")) if is_object else f"HTTP {response.status}"
         if response.status in (_UNAUTHORIZED, _FORBIDDEN):
@@ -189,6 +193,14 @@ class ThemisClient:
             f"ThemisDB at {self._address} cannot be reached ({what}): {error.text or error.name}",
             hint="check THEMIS_URL, and that ThemisDB runs",
         )
+
+
+def _parsed(body: bytes) -> Any:
+    """The JSON of a body; None where it is none."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
 
 
 def _retry_seconds(header: str) -> float:

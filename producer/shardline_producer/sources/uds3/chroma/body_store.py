@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from shardline_common.http.client import ResponseTooLarge
@@ -12,6 +13,7 @@ from shardline_producer.sources.uds3.chroma.collection import (
     ChromaCollection,
     ChromaOptions,
     find_collection,
+    uneven_lists,
 )
 from shardline_producer.sources.uds3.store_ports import (
     DELETED_BODY,
@@ -22,6 +24,7 @@ from shardline_producer.sources.uds3.store_ports import (
 from shardline_producer.sources.uds3.tombstones import is_deleted
 
 _RECORDS_PER_PAGE = 2000
+_LISTS = ("documents", "metadatas")
 _NO_METADATA = ("document_id", "content", "chunk_index", "chunk_id")
 
 _Record = tuple[str, str | None, Mapping[str, Any]]
@@ -81,15 +84,18 @@ class ChromaBodyStore:
         for selector in ({"ids": list(ids)}, by_name):
             offset = 0
             while True:
-                page = {"limit": _RECORDS_PER_PAGE, "offset": offset, "include": ["documents", "metadatas"]}
-                response = await http.post(collection.path + "/get", selector | page)
+                page = {"limit": _RECORDS_PER_PAGE, "offset": offset, "include": _LISTS}
+                response = await http.post(
+                    collection.path + "/get", selector | page, check=partial(uneven_lists, _LISTS)
+                )
                 found = await http.fields(response, "read texts", ids=list, documents=list, metadatas=list)
                 for record, text, metadata in zip(
                     found["ids"], found["documents"], found["metadatas"], strict=True
                 ):
                     records[record] = (record, text, metadata or {})
                 offset += len(found["ids"])
-                if len(found["ids"]) < _RECORDS_PER_PAGE:
+                # A page with fewer records is not the last one: it may have been cut. The last one is empty.
+                if not found["ids"] or offset == len(selector.get("ids", ())):
                     break
         return list(records.values())
 

@@ -93,6 +93,18 @@ async def count_records(http: HttpStore, collection: ChromaCollection) -> int:
     return found
 
 
+def uneven_lists(include: Sequence[str], found: Any) -> str | None:
+    """The fault of records whose ids and other lists differ in length."""
+    if not isinstance(found, dict) or not isinstance(found.get("ids"), list):
+        # `HttpStore.fields` names it.
+        return None
+    for name in include:
+        values = found.get(name)
+        if not isinstance(values, list) or len(values) != len(found["ids"]):
+            return f"its response has {len(found['ids'])} ids and not as many {name}"
+    return None
+
+
 class CollectionReader:
     """Reads a collection: first the ids of its records, then the records by their ids.
 
@@ -149,18 +161,25 @@ class CollectionReader:
                 yield [(record, metadata or {}) for record, metadata in pairs]
 
     async def records(self, ids: Sequence[str], include: Sequence[str]) -> Sequence[Mapping[str, Any]]:
-        """The responses that together have the records of these ids; several if one would be too large."""
+        """The responses that together have the records of these ids; several if one would be too large.
+
+        A record that a response lacks is requested once more: it was removed, or the response was short.
+        """
         if not ids:
             return []
         try:
-            return [await self._get({"ids": list(ids), "include": include})]
+            found = [await self._get({"ids": list(ids), "include": include})]
         except ResponseTooLarge:
             if len(ids) == 1:
                 raise self._http.invalid(f"the record '{ids[0]}' exceeds the limit of a response") from None
             half = len(ids) // 2
             return [*await self.records(ids[:half], include), *await self.records(ids[half:], include)]
+        if missing := set(ids).difference(found[0]["ids"]):
+            found.append(await self._get({"ids": sorted(missing), "include": include}))
+        return found
 
     async def _get(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        response = await self._http.post(self._collection.path + "/get", body)
+        check = partial(uneven_lists, body["include"])
+        response = await self._http.post(self._collection.path + "/get", body, check=check)
         found: Mapping[str, Any] = await self._http.fields(response, "read records", ids=list)
         return found

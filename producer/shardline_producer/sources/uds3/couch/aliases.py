@@ -1,6 +1,7 @@
 """CouchDB documents that have another id than the document, which metadata.document_id names."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -58,7 +59,8 @@ class CouchAliases:
             page = await http.fields(response, "find documents by metadata.document_id", docs=list)
             for identity, alias in self._pairs(page["docs"]):
                 aliases[identity] = min(alias, aliases.get(identity, alias))
-            if len(page["docs"]) < _PAGE or page.get("bookmark") in (None, body.get("bookmark")):
+            # A page with fewer documents is not the last one: it may have been cut. The last one is empty.
+            if not page["docs"] or page.get("bookmark") in (None, body.get("bookmark")):
                 return [(alias, identity) for identity, alias in sorted(aliases.items())]
             body["bookmark"] = page["bookmark"]
 
@@ -70,7 +72,7 @@ class CouchAliases:
             if last:
                 params["startkey"] = orjson.dumps(last).decode()
             try:
-                response = await http.get(path, params)
+                response = await http.get(path, params, check=partial(_cut_page, size))
                 rows = (await http.fields(response, "list documents", rows=list))["rows"]
             except ResponseTooLarge:
                 if size == 2:  # noqa: PLR2004 - the last document of the previous page, and one more
@@ -95,6 +97,17 @@ class CouchAliases:
                 deleted = is_deleted_document(document, include_archived=self._include_archived)
                 pairs.append((identity, f"{int(deleted)}{document['_id']}"))
         return pairs
+
+
+def _cut_page(size: int, found: Any) -> str | None:
+    """The fault of a page of _all_docs with fewer rows than its `size` that is not the last one."""
+    page = found if isinstance(found, dict) else {}
+    rows, offset, total = page.get("rows"), page.get("offset"), page.get("total_rows")
+    if not (isinstance(rows, list) and isinstance(offset, int) and isinstance(total, int)):
+        return None
+    if len(rows) < size and offset + len(rows) < total:
+        return f"it listed {len(rows)} documents behind the first {offset} of {total}, of up to {size}"
+    return None
 
 
 async def _has_index(http: HttpStore, database: str) -> bool:

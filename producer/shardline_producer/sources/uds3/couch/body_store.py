@@ -7,6 +7,7 @@ name; the document with the same id in COUCH_DATABASE; the document there with t
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -140,7 +141,10 @@ class _BodyReader:
 
     async def _documents(self, database: str, couch_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         response = await self._http.post(
-            f"/{quote(database, safe='')}/_all_docs", {"keys": list(couch_ids)}, {"include_docs": "true"}
+            f"/{quote(database, safe='')}/_all_docs",
+            {"keys": list(couch_ids)},
+            {"include_docs": "true"},
+            check=partial(_missing_rows, couch_ids),
         )
         if response.status == _NOT_FOUND:
             # The configured database must exist. A reference may name a deleted one.
@@ -182,7 +186,7 @@ class _BodyReader:
         parts = (database, body.document["_id"], body.attachment.name)
         path = "/" + "/".join(quote(part, safe="") for part in parts)
         try:
-            response = await self._http.get(path, limit=self._max_bytes)
+            response = await self._http.get_bytes(path, self._max_bytes, body.attachment.size)
         except ResponseTooLarge as error:
             return too_large(error.start)
         if response.status == _NOT_FOUND:
@@ -190,6 +194,18 @@ class _BodyReader:
         if response.status != OK:
             raise self._http.invalid(f"cannot read an attachment: it answers {response.status}")
         return decode_attachment(body.attachment, response.body)
+
+
+def _missing_rows(couch_ids: Sequence[str], found: Any) -> str | None:
+    """The fault of a response without one row for each id, in their order. A missing document has one too."""
+    rows = found.get("rows") if isinstance(found, dict) else None
+    if not isinstance(rows, list):
+        # `HttpStore.fields` names it.
+        return None
+    keys = [row.get("key") if isinstance(row, dict) else None for row in rows]
+    if keys == list(couch_ids):
+        return None
+    return f"it answered {len(rows)} rows to the keys of {len(couch_ids)} documents, or rows of other keys"
 
 
 def _no_database(http: HttpStore, database: str) -> JobFailed:

@@ -19,11 +19,15 @@ _PDF = b"%PDF-"
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """An attachment of a document. `charset` is that of its content type, else UTF-8."""
+    """An attachment of a document. `charset` is that of its content type, else UTF-8.
+
+    `size` is the number of its bytes; None: the document does not say it.
+    """
 
     name: str
     type: str
     charset: str
+    size: int | None = None
 
     @property
     def is_text(self) -> bool:
@@ -78,7 +82,9 @@ def _attachment(name: str, stub: Mapping[str, Any]) -> Attachment:
         charset = "utf-8-sig" if codecs.lookup(charset).name == "utf-8" else charset
     except LookupError:
         charset = "utf-8-sig"
-    return Attachment(name, content_type.partition(";")[0].strip().lower(), charset)
+    length = stub.get("length")
+    size = length if isinstance(length, int) else None
+    return Attachment(name, content_type.partition(";")[0].strip().lower(), charset, size)
 
 
 def decode_attachment(attachment: Attachment, data: bytes) -> str | InvalidBody:

@@ -348,7 +348,12 @@ class PostgresSession:
     ) -> list[PostgresRow]:
         """The rows of the first of these documents: at least one, up to about 1 MiB."""
         found = await self._fetch(sql.contents(selection, list(ids), max_bytes, _FETCH_BYTES))
-        return [PostgresRow(**row) for row in found]
+        rows = [PostgresRow(**row) for row in found]
+        # The statement has a row for each id, also of a document that is gone.
+        if not rows or [row.id for row in rows] != list(ids[: len(rows)]):
+            message = f"{self._options.address} answered rows of other documents than the first of {len(ids)}"
+            raise SourceUnavailable(message, hint="look for a pooler or proxy that changes its answers")
+        return rows
 
     async def _fetch(self, statement: sql.SqlStatement) -> list[Any]:
         rows: list[Any] = await self._connection.fetch(statement.text, *statement.values)
