@@ -26,6 +26,13 @@ from shardline_common.runtime.retry import Backoff, TransientError, retry_attemp
 from shardline_common.runtime.threads import open_to_read
 from shardline_common.storage.object_keys import checked_key
 from shardline_common.storage.s3_answers import Reading
+from shardline_common.storage.s3_checksums import (
+    BodyChecksums,
+    Checksum,
+    ChecksumChoice,
+    delete_arguments,
+    register_content_md5,
+)
 from shardline_common.storage.s3_errors import S3Errors
 from shardline_common.storage.s3_reads import TRANSIENT, S3Reads
 
@@ -83,9 +90,11 @@ class S3Client:
         self._client = client
         self._options = options
         self._errors = S3Errors(options.endpoint_url, options.bucket)
+        self._put_checksum, self._delete_checksum = ChecksumChoice(), ChecksumChoice()
         self._down = False
         endpoint = options.endpoint_url or "AWS"
         self._reads = S3Reads(client, self._errors, endpoint, options.attempts, self._try)
+        register_content_md5(client.meta.events)
 
     async def put_new(self, bucket: str, key: str, body: bytes | Path, content_type: str) -> None:
         """Create-only put. A retry after a lost response raises ObjectExists for its own object."""
@@ -94,7 +103,12 @@ class S3Client:
             extra["ServerSideEncryption"] = self._options.encryption
         if self._options.kms_key_id:
             extra["SSEKMSKeyId"] = self._options.kms_key_id
-        await self._try(bucket, f"put {key}", partial(self._put, bucket, key, body, extra))
+        checksums = BodyChecksums(body)
+
+        async def put(checksum: Checksum) -> None:
+            await self._put(bucket, key, body, extra | await checksums.arguments(checksum))
+
+        await self._try(bucket, f"put {key}", lambda: self._put_checksum.send(bucket, put))
 
     async def _put(self, bucket: str, key: str, body: bytes | Path, extra: dict[str, Any]) -> None:
         if isinstance(body, bytes):
@@ -144,7 +158,14 @@ class S3Client:
 
     async def _delete(self, bucket: str, keys: Sequence[str]) -> None:
         batch: Any = [{"Key": key} for key in keys]
-        response = await self._client.delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
+
+        async def delete(checksum: Checksum) -> Any:
+            arguments = delete_arguments(checksum)
+            return await self._client.delete_objects(
+                Bucket=bucket, Delete={"Objects": batch, "Quiet": True}, **arguments
+            )
+
+        response = await self._delete_checksum.send(bucket, delete)
         # A response with the status 200 names the objects that were not removed.
         for error in response.get("Errors", []):
             raise self._errors.undeleted(bucket, error)

@@ -12,6 +12,8 @@ from shardline_common.runtime.retry import TransientError
 MISSING = {"NoSuchKey", "404", "NotFound"}
 EXISTS = {"PreconditionFailed", "412"}
 _BUSY = {"SlowDown", "RequestTimeout", "ConditionalRequestConflict", "OperationAborted", "429", "409"}
+# The body was damaged or cut on the way: the store compares it with its checksum.
+_DAMAGED = {"BadDigest", "IncompleteBody", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
 _BUSY_STATUS = {408, 409, 425, 429}
 # The client renews such credentials by itself, or an operator does while the job waits.
 _RENEWED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestTimeTooSkewed"}
@@ -51,7 +53,7 @@ class S3Errors:
             return ObjectExists(f"{what}: it exists")
         if code in MISSING:
             return ObjectMissing(f"{what}: there is no such object in {self._address(bucket)}")
-        if code in _BUSY or status in _BUSY_STATUS or status >= _SERVER_ERROR:
+        if code in _BUSY or code in _DAMAGED or status in _BUSY_STATUS or status >= _SERVER_ERROR:
             return TransientError(self.unavailable(bucket, what, error, code))
         if code in _RENEWED or status == _TEMPORARY_REDIRECT:
             return self.unavailable(bucket, what, error, code)
