@@ -9,17 +9,18 @@ from typing import Any
 
 from shardline.services.kafka_probe import probe_transaction
 from shardline.services.processes import AUTO_CREATE
+from shardline.services.report import report_all, unexpected
+from shardline.services.store_check import check_store
 from shardline.services.units import format_size
 from shardline.services.wiring.broker import open_broker
 from shardline.services.wiring.sources import open_themis_client
-from shardline.services.wiring.stores import open_store
 from shardline.services.wiring.uds3 import probes, uds3_stores
 from shardline.services.wiring.webhook import check_webhook
 from shardline_common.errors import ShardlineError, UsageError, explain
 from shardline_common.job.names import CHECKPOINTS, JOBS
 from shardline_common.job.spec import JobSpec
+from shardline_common.kafka.broker import KafkaBroker
 from shardline_common.settings.load import Settings
-from shardline_common.storage.probe import probe_create_only
 from shardline_producer.sources.themis.client import display_url
 from shardline_producer.sources.themis.indexes import check_server, create_indexes, required_indexes
 
@@ -46,7 +47,7 @@ async def run_checks(settings: Settings) -> list[Check]:
     """Run every check. A check that fails does not stop the others."""
     checks_by_name: list[tuple[str, Callable[[Settings], Awaitable[str]]]] = [
         ("kafka", _kafka),
-        ("object store", _store),
+        ("object store", check_store),
         ("spool folder", _spool),
         ("files", _files),
         ("postgresql", _postgres),
@@ -59,7 +60,11 @@ async def run_checks(settings: Settings) -> list[Check]:
             checks.append(Check(name, None, missing))
             continue
         checks.append(await _run_check(name, partial(check, settings)))
-    for probe in probes(settings):
+    try:
+        found = probes(settings)
+    except ShardlineError as error:
+        return [*checks, Check("uds3", False, explain(error))]
+    for probe in found:
         unconfigured = Check(probe.name, None, probe.missing)
         checks.append(await _run_check(probe.name, probe.check) if probe.check else unconfigured)
     return checks
@@ -70,6 +75,8 @@ async def _run_check(name: str, check: Callable[[], Awaitable[str]]) -> Check:
         return Check(name, True, await check())
     except ShardlineError as error:
         return Check(name, False, explain(error))
+    except Exception as error:  # noqa: BLE001 - whatever a client raises, the other checks are shown
+        return Check(name, False, explain(unexpected(error)))
 
 
 def _not_configured(name: str, settings: Settings) -> str | None:
@@ -129,31 +136,42 @@ def _quick(settings: Settings) -> Settings:
 
 async def _kafka(settings: Settings) -> str:
     async with open_broker(_quick(settings)) as broker:
-        listeners = await broker.check_listeners()
-        await broker.check()
-        jobs, checkpoints = await broker.partitions(JOBS), await broker.partitions(CHECKPOINTS)
-        auto_creates = await broker.auto_creates_topics()
-        transaction = await probe_transaction(broker, settings.topic_limit_bytes)
-    found = (
-        f"{settings.kafka_bootstrap_servers} answers, and {len(listeners)} of its brokers at the addresses "
-    )
-    found += f"that they advertise ({', '.join(listeners)}); "
-    found += f"{JOBS} has {jobs} partitions" if jobs else f"{JOBS} will be created by the first producer"
+        reached = False
+
+        async def listeners() -> str:
+            nonlocal reached
+            found = await broker.check_listeners()
+            await broker.check()
+            reached = True
+            where = f"{len(found)} of its brokers at the addresses that they advertise ({', '.join(found)})"
+            return f"{settings.kafka_bootstrap_servers} answers, and {where}"
+
+        async def transaction() -> str:
+            if not reached:
+                # Its steps would wait, each to its deadline, for a broker that is not there.
+                return "no transaction was tried"
+            return await probe_transaction(broker, settings.topic_limit_bytes)
+
+        return await report_all(
+            (listeners, lambda: _topics(broker), transaction, lambda: _auto_creation(broker))
+        )
+
+
+async def _topics(broker: KafkaBroker) -> str:
+    jobs, checkpoints = await broker.partitions(JOBS), await broker.partitions(CHECKPOINTS)
     if jobs and checkpoints and jobs != checkpoints:
         raise ShardlineError(
             f"{JOBS} and {CHECKPOINTS} differ in their number of partitions",
             hint="add partitions to the smaller one",
         )
-    found += f"; {transaction}"
-    if auto_creates is None:
-        found += "; this user may not read whether auto.create.topics.enable is false"
-    return f"{found}; warning: {AUTO_CREATE}" if auto_creates else found
+    return f"{JOBS} has {jobs} partitions" if jobs else f"{JOBS} will be created by the first producer"
 
 
-async def _store(settings: Settings) -> str:
-    async with open_store(settings) as (store, _):
-        await probe_create_only(store)
-        return f"{store.uri} honours create-only puts (12 at once, one won)"
+async def _auto_creation(broker: KafkaBroker) -> str:
+    found = await broker.auto_creates_topics()
+    if found is None:
+        return "this user may not read whether auto.create.topics.enable is false"
+    return f"warning: {AUTO_CREATE}" if found else "auto.create.topics.enable is false"
 
 
 async def _spool(settings: Settings) -> str:

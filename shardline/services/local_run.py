@@ -30,7 +30,7 @@ from shardline_common.runtime.paths import os_reason, shown_path
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.settings.load import Settings
 from shardline_common.storage.directory import HIDDEN
-from shardline_common.storage.probe import probe_create_only
+from shardline_common.storage.probe import probe_create_only, probe_once_a_day
 from shardline_common.telemetry.metrics import Metrics
 
 # The caller waits for the end of the run, which a webhook that is down must not delay for a day.
@@ -77,7 +77,11 @@ async def run_job(
         open_receiver(settings, metrics, at_most=_NOTIFY_SECONDS) as receiver,
     ):
         with locked_output(output):
-            await probe_create_only(store)
+            if output.startswith("s3://"):
+                await probe_once_a_day(store, settings.aws_endpoint_url_s3, CLOCK)
+            else:
+                # One round: link(2) never replaces a file. A file system without it fails each time.
+                await probe_create_only(store, rounds=1)
             if replace and (old := await find_old_job(store, spec)) is not None:
                 await delete_old_dataset(store, old)
             embedded = EmbeddedRun(

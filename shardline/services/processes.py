@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 
 from shardline.services.wiring import CLOCK
 from shardline.services.wiring.broker import open_broker
@@ -20,7 +21,7 @@ from shardline_common.runtime.retry import longest_failing, retry_forever
 from shardline_common.runtime.tasks import leaf_errors
 from shardline_common.runtime.waits import LoggedSemaphore
 from shardline_common.settings.load import Settings
-from shardline_common.storage.probe import probe_create_only
+from shardline_common.storage.probe import probe_once_a_day
 from shardline_common.telemetry.health import Probe, serve_health
 from shardline_common.telemetry.metrics import Metrics
 from shardline_consumer.context import WorkerContext
@@ -118,7 +119,8 @@ async def _serve(
     }
     async with serve_health(metrics, probes, settings.metrics_host, settings.metrics_port) as port:
         _log.info("serving /metrics, /healthz and /readyz on port %d", port)
-        await retry_forever(lambda: probe_create_only(store), CLOCK, "probe the store")
+        probe = partial(probe_once_a_day, store, settings.aws_endpoint_url_s3, CLOCK)
+        await retry_forever(probe, CLOCK, "probe the store")
         probed.set()
         await retry_forever(
             lambda: ensure_system_topics(broker, settings.jobs_partitions), CLOCK, "create the system topics"

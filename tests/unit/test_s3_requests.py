@@ -10,7 +10,7 @@ from aiohttp import web
 from shardline.services.wiring.stores import s3_options
 from shardline_common.errors import StoreUnavailable, UsageError
 from shardline_common.settings.load import Settings
-from shardline_common.storage.probe import probe_create_only
+from shardline_common.storage.probe import ROUNDS, WRITERS, probe_create_only
 from shardline_common.storage.s3 import S3Store, open_s3
 
 KEY = "arn:aws:kms:eu-central-1:111122223333:key/1"
@@ -18,22 +18,24 @@ _ERROR = "<Error><Key>{}</Key><Code>AccessDenied</Code><Message>no</Message></Er
 
 
 class Recorder:
-    """A store that keeps nothing but what it was asked; the first to create a key wins."""
+    """A store that keeps what it was asked; the first to create a key wins."""
 
     def __init__(self) -> None:
         self.puts: list[dict[str, str]] = []
-        self._names: set[str] = set()
+        self._bodies: dict[str, bytes] = {}
 
     async def handle(self, request: web.Request) -> web.Response:
-        """PUT of an object, POST of a delete, which is refused for each key."""
-        await request.read()
+        """PUT and GET of an object, POST of a delete, which is refused for each key."""
+        sent = await request.read()
+        if request.method == "GET":
+            return web.Response(body=self._bodies[request.path], headers={"ETag": '"1"'})
         if request.method == "POST":
             body = f"<DeleteResult>{_ERROR.format('a')}</DeleteResult>"
             return web.Response(text=body, content_type="application/xml")
         self.puts.append({name.lower(): value for name, value in request.headers.items()})
-        if request.path in self._names:
+        if request.path in self._bodies:
             return web.Response(status=412, text="<Error><Code>PreconditionFailed</Code></Error>")
-        self._names.add(request.path)
+        self._bodies[request.path] = sent
         return web.Response(headers={"ETag": '"1"'})
 
 
@@ -87,4 +89,4 @@ async def test_what_was_not_removed_is_told_and_the_probe_needs_no_right_to() ->
             await store.delete(["a"])
         assert "rights on the bucket" in str(error.value.hint)
         await probe_create_only(store)
-        assert len(recorder.puts) == 12
+        assert len(recorder.puts) == 1 + WRITERS * ROUNDS

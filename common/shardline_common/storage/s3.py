@@ -96,6 +96,15 @@ class S3Client:
         self._reads = S3Reads(client, self._errors, endpoint, options.attempts, self._try)
         register_content_md5(client.meta.events)
 
+    @property
+    def bucket(self) -> str:
+        """The bucket of the options."""
+        return self._options.bucket
+
+    async def call(self, bucket: str, what: str, request: Callable[["Client"], Awaitable[T]]) -> T:
+        """Send another request, named `what` in messages. Raises StoreUnavailable."""
+        return await self._try(bucket, what, lambda: request(self._client))
+
     async def put_new(self, bucket: str, key: str, body: bytes | Path, content_type: str) -> None:
         """Create-only put. A retry after a lost response raises ObjectExists for its own object."""
         extra: dict[str, Any] = {"ContentType": content_type}
