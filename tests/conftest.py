@@ -21,10 +21,11 @@ pytest_plugins = [
     "tests.databases",
     "tests.stores",
     "tests.support.secure_kafka",
+    "tests.support.moto_server",
 ]
 
 # Each of them starts a server, or finds one in the environment.
-SERVERS = {"kafka", "own_kafka", "seaweed", "postgres_server", "chroma", "couch", "graph", "secure"}
+SERVERS = {"kafka", "own_kafka", "seaweed", "postgres_server", "chroma", "couch", "graph", "secure", "moto"}
 
 # How long an example takes depends on the machine: there is no deadline.
 settings.register_profile("full", deadline=None, print_blob=True)

@@ -31,7 +31,7 @@ from shardline_common.telemetry.tracing import continue_trace, current_tracepare
 from shardline_producer.acceptance import accept, state_from_store
 from shardline_producer.actions import Action, next_action
 from shardline_producer.attempt import AttemptRun
-from shardline_producer.cleanup import delete_dataset
+from shardline_producer.cleanup import DatasetDeletion, apply_deletion
 from shardline_producer.context import ProducerContext
 from shardline_producer.notifications.outbox import NotificationOutbox
 from shardline_producer.request_queue import QueuedRequest, RequestQueue
@@ -200,10 +200,12 @@ class JobRunner:
                 await self._handle_during_attempt(*self._attempt, action, queued)
             return
         if action is Action.DELETE_DATASET:
-            delete = partial(delete_dataset, self._context.broker, self._context.store, state)
-            await retry_forever(delete, self._context.clock, f"delete {self.spec.job_id}")
+            context, versions = self._context, request.versions
+            deletion = DatasetDeletion(context.broker, context.store, state, versions=versions)
+            kept = await retry_forever(deletion.run, context.clock, f"delete {self.spec.job_id}")
             await self._outbox.stop()
-            await self._update(_apply_deletion, handled=record.offset)
+            change = partial(apply_deletion, kept, versions=versions)
+            await self._update(change, handled=record.offset)
         elif action is Action.CANCEL_BLOCKED:
             await self._cancel_blocked(queued)
         elif action is Action.OPEN_ATTEMPT:
@@ -374,11 +376,6 @@ def _apply_retry(offset: int, state: JobState) -> None:
     # Else everything is produced: the new attempt only proves and publishes it.
     state.topic_removed = False
     state.code = state.message = state.warning = None
-
-
-def _apply_deletion(state: JobState) -> None:
-    state.state, state.topic_removed = State.DELETED, True
-    state.pending_notifications = []
 
 
 def _apply_topic_removal(attempt: int, state: JobState) -> None:

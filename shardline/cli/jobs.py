@@ -24,7 +24,9 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: shardline status laws-2026 --watch")(status)
     app.command(epilog="Example: shardline cancel laws-2026")(cancel)
     app.command(epilog="Example: shardline retry laws-2026")(retry)
-    app.command(epilog="Example: shardline delete laws-2026 --yes")(delete)
+    app.command(
+        epilog="Examples: shardline delete laws-2026 --yes · shardline delete laws-2026 --versions --wait"
+    )(delete)
 
 
 def submit(
@@ -152,22 +154,54 @@ def retry(job_id: JobId) -> None:
 def delete(
     job_id: JobId,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    versions: Annotated[
+        bool,
+        typer.Option(
+            "--versions",
+            help="Also remove the versions that a bucket with versioning keeps, if it allows that.",
+        ),
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until it is deleted, and say what the store keeps.")
+    ] = False,
 ) -> None:
     """Delete a job's dataset, topics and dead letters. The id cannot be used again."""
-    if not yes:
-        typer.confirm(f"Delete the dataset, topics and dead letters of {job_id}?", abort=True, err=True)
-    _request(job_id, "delete")
-
-
-def _request(job_id: str, action: Action) -> None:
     from shardline.cli.console import print_message
 
-    complete(_send(job_id, action, quiet_settings()))
+    if not yes:
+        kept = ", and the versions that the store keeps" if versions else ""
+        typer.confirm(f"Delete the dataset, topics and dead letters of {job_id}{kept}?", abort=True, err=True)
+    if not wait:
+        _request(job_id, "delete", versions=versions)
+        return
+    interrupted = f"no longer waiting; the delete of {job_id} was requested"
+    view = complete(_delete_and_wait(job_id, quiet_settings(), versions=versions), interrupted)
+    print_message(f"{job_id} is deleted" + (f"; {view.state.message}" if view.state.warning else ""))
+
+
+async def _delete_and_wait(job_id: str, settings: Settings, *, versions: bool) -> JobView:
+    from shardline.services.client import open_client
+    from shardline_common.job.state import State
+
+    async with open_client(settings) as client:
+        before = await client.request_action(job_id, "delete", versions=versions)
+
+        def is_deleted(view: JobView) -> bool:
+            state = view.state
+            return state.state is State.DELETED and state.request_offset > before.state.request_offset
+
+        return await client.wait(job_id, lambda _: None, until=is_deleted)
+
+
+def _request(job_id: str, action: Action, *, versions: bool = False) -> None:
+    from shardline.cli.console import print_message
+
+    complete(_send(job_id, action, quiet_settings(), versions=versions))
     print_message(f"{action} of {job_id} was requested; `shardline status {job_id}` shows the result")
 
 
-async def _send(job_id: str, action: Action, settings: Settings) -> None:
+async def _send(job_id: str, action: Action, settings: Settings, *, versions: bool) -> None:
     from shardline.services.client import open_client
 
     async with open_client(settings) as client:
-        await client.request_action(job_id, action)
+        await client.request_action(job_id, action, versions=versions)

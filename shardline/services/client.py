@@ -214,8 +214,10 @@ class Client:
         await self._broker.publish(JOBS, [Message(request.job_id.encode(), request.body())])
         return view
 
-    async def request_action(self, job_id: str, action: Action) -> JobView:
+    async def request_action(self, job_id: str, action: Action, *, versions: bool = False) -> JobView:
         """Send a request about a job if its state allows it. Returns the job's view before the request.
+
+        With `versions`, a delete also removes the versions that the store keeps.
 
         Raises:
             JobUnknown: no job has the id.
@@ -227,7 +229,7 @@ class Client:
             raise UsageError(f"the job is {state}; only a failed or cancelled one can be retried")
         if action == "cancel" and not view.state.active:
             raise UsageError(f"the job is {state}; there is nothing to cancel")
-        return await self.request(Request(job_id=job_id, action=action))
+        return await self.request(Request(job_id=job_id, action=action, versions=versions))
 
     async def wait(
         self,

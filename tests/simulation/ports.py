@@ -20,7 +20,8 @@ from shardline_common.ports.broker import (
     Transaction,
     TransactionalWriter,
 )
-from shardline_common.ports.store import ObjectInfo
+from shardline_common.ports.store import KeptVersions, ObjectInfo
+from shardline_common.runtime.purge import delete_listed
 from tests.simulation.group import Group, Reader
 from tests.simulation.world import Process, World
 
@@ -67,6 +68,11 @@ class NetStore:
     async def delete(self, keys: Sequence[str]) -> None:
         """Remove objects."""
         await self._process.request("store", partial(self._store.delete, keys), StoreUnavailable)
+
+    async def purge(self, prefix: str, *, versions: bool = False) -> KeptVersions | None:  # noqa: ARG002 - it has none
+        """Remove all objects below a prefix, by several requests."""
+        await delete_listed(self, prefix)
+        return None
 
 
 class NetReceiver:

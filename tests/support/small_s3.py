@@ -21,7 +21,8 @@ class SmallS3:
     """The server. Requests are named as in the API of S3: PutObject, ListObjectsV2 …
 
     `refused`: request → (status, code), for requests that are refused. `ahead`: seconds of its clock.
-    `versioning`: the answer to GetBucketVersioning. `on_request` is called with the name and the key of each.
+    `versioning`: the answer to GetBucketVersioning. `names_deleted`: whether the answer to a delete has keys.
+    `on_request` is called with the name and the key of each.
     """
 
     def __init__(self) -> None:
@@ -29,6 +30,7 @@ class SmallS3:
         self.refused: dict[str, tuple[int, str]] = {}
         self.ahead = 0.0
         self.versioning = ""
+        self.names_deleted = True
         self.on_request: Callable[[str, str], None] = lambda _name, _key: None
         self.port = 0
 
@@ -60,6 +62,8 @@ class SmallS3:
             case "GetBucketVersioning":
                 text = f"<VersioningConfiguration>{self.versioning}</VersioningConfiguration>"
                 answer = self._answer(200, text)
+            case "ListObjectVersions":
+                answer = self._answer(200, "<ListVersionsResult/>")
             case _:
                 answer = self._answer(200, self._list(request.query.get("prefix", "")))
         return answer
@@ -79,7 +83,7 @@ class SmallS3:
         keys = [found.text or "" for found in ET.fromstring(body).iterfind(".//{*}Key")]  # noqa: S314 - botocore's
         for key in keys:
             self.objects.pop(key, None)
-        deleted = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys)
+        deleted = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys if self.names_deleted)
         return f"<DeleteResult>{deleted}</DeleteResult>"
 
     def _list(self, prefix: str) -> str:
@@ -106,6 +110,8 @@ def _name(request: web.Request, key: str) -> str:
         return "DeleteObjects"
     if key:
         return "GetObject"
+    if "versions" in request.query:
+        return "ListObjectVersions"
     return "GetBucketVersioning" if "versioning" in request.query else "ListObjectsV2"
 
 

@@ -246,3 +246,15 @@ async def test_a_store_that_failed_is_not_remembered() -> None:
     for _ in range(2):
         with pytest.raises(UsageError):
             await probe_once_a_day(Overwrites(), None, DayClock())
+
+
+async def test_a_record_that_may_not_be_read_is_none() -> None:
+    class Unlisted(Counting):
+        async def get(self, key: str) -> bytes:
+            if key not in self._objects:
+                raise StoreRefused("AccessDenied")
+            return await super().get(key)
+
+    store = Unlisted()
+    await probe_once_a_day(store, None, DayClock())
+    assert store.races() == ROUNDS

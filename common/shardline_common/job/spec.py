@@ -233,6 +233,14 @@ class Request(Model):
         Annotated[str, Field(max_length=200)] | None,
         Field(description="Who asks; the message of a cancelled job names them.", examples=["m.huber"]),
     ] = None
+    versions: Annotated[
+        bool,
+        Field(
+            description="`delete` also removes the versions that a bucket with versioning keeps, where the "
+            "store allows it.",
+            examples=[True],
+        ),
+    ] = False
 
     def body(self) -> bytes:
         """The message's bytes."""

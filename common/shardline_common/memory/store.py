@@ -6,7 +6,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from shardline_common.errors import ObjectExists, ObjectMissing
-from shardline_common.ports.store import ObjectInfo
+from shardline_common.ports.store import KeptVersions, ObjectInfo
+from shardline_common.runtime.purge import delete_listed
 from shardline_common.storage.object_keys import checked_key
 
 CHUNK = 1 << 20
@@ -77,3 +78,8 @@ class MemoryStore:
         for key in keys:
             self._fault("before", "delete", key)
             self._objects.pop(key, None)
+
+    async def purge(self, prefix: str, *, versions: bool = False) -> KeptVersions | None:  # noqa: ARG002 - it has none
+        """Delete all objects below a prefix."""
+        await delete_listed(self, prefix)
+        return None

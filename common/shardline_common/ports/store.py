@@ -19,6 +19,20 @@ class ObjectInfo:
     etag: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class KeptVersions:
+    """Versions of deleted objects that a store keeps: their bytes are still stored.
+
+    `certain`: False when the store does not say whether, or how many. `named`: some keys, each with the end
+    of its lock. `refused`: why others were not removed, in the store's words.
+    """
+
+    count: int
+    certain: bool = True
+    named: tuple[str, ...] = ()
+    refused: str = ""
+
+
 class ObjectStore(Protocol):
     """Create-only objects below one root. Keys are relative, `/`-separated, without `..`.
 
@@ -63,3 +77,12 @@ class ObjectStore(Protocol):
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Delete objects. A key without an object is no error."""
+
+    async def purge(self, prefix: str, *, versions: bool = False) -> KeptVersions | None:
+        """Delete the objects whose key starts with `prefix`.
+
+        With `versions`, also the versions that the store keeps of them, where it allows that.
+
+        Returns:
+            What stays of them; with `versions`, also of objects that were deleted before. None for nothing.
+        """

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from shardline_common.errors import ObjectExists, ObjectMissing, StoreUnavailable
-from shardline_common.ports.store import ObjectInfo
+from shardline_common.ports.store import KeptVersions, ObjectInfo
 from shardline_common.runtime.paths import NotRegularFile, open_regular, os_reason, shown_path
+from shardline_common.runtime.purge import delete_listed
 from shardline_common.runtime.threads import open_to_read, run_in_thread
 from shardline_common.storage.object_keys import checked_key
 
@@ -159,6 +160,11 @@ class DirectoryStore:
         """Remove files, and the folders that become empty."""
         paths = [self._path(key) for key in keys]
         await run_in_thread(lambda: self._delete(paths))
+
+    async def purge(self, prefix: str, *, versions: bool = False) -> KeptVersions | None:  # noqa: ARG002 - it has none
+        """Delete all objects below a prefix."""
+        await delete_listed(self, prefix)
+        return None
 
     def _delete(self, paths: Sequence[Path]) -> None:
         for path in paths:

@@ -77,7 +77,8 @@ async def _passed(store: ObjectStore, suffix: str, now: datetime) -> bool:
             # A record of the future comes from a clock that is wrong: it would be valid for too long.
             if record["version"] == _VERSION and timedelta(minutes=-15) <= age < _DAY:
                 return True
-        except ObjectMissing:
+        except (ObjectMissing, StoreRefused):
+            # Without the right to list, a store refuses to say that there is no such object.
             continue
         except (ValueError, KeyError, TypeError) as error:
             _log.warning("%s/%s is no record of a probe: %s", store.uri, _record(day, suffix), error)

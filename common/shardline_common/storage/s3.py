@@ -21,7 +21,7 @@ from shardline_common.errors import (
     UsageError,
 )
 from shardline_common.http.tls import tls_context
-from shardline_common.ports.store import ObjectInfo
+from shardline_common.ports.store import KeptVersions, ObjectInfo
 from shardline_common.runtime.retry import Backoff, TransientError, retry_attempts
 from shardline_common.runtime.threads import open_to_read
 from shardline_common.storage.object_keys import checked_key
@@ -34,6 +34,7 @@ from shardline_common.storage.s3_checksums import (
     register_content_md5,
 )
 from shardline_common.storage.s3_errors import S3Errors
+from shardline_common.storage.s3_purge import purge
 from shardline_common.storage.s3_reads import TRANSIENT, S3Reads
 
 if TYPE_CHECKING:
@@ -162,22 +163,25 @@ class S3Client:
     async def delete(self, bucket: str, keys: Sequence[str]) -> None:
         """Remove objects."""
         for start in range(0, len(keys), _BATCH):
-            delete = partial(self._delete, bucket, keys[start : start + _BATCH])
-            await self._try(bucket, "delete objects", delete)
+            entries = [{"Key": key} for key in keys[start : start + _BATCH]]
+            response = await self.delete_entries(bucket, entries)
+            # A response with the status 200 names the objects that were not removed.
+            for error in response.get("Errors", []):
+                raise self.undeleted(bucket, error)
 
-    async def _delete(self, bucket: str, keys: Sequence[str]) -> None:
-        batch: Any = [{"Key": key} for key in keys]
+    async def delete_entries(self, bucket: str, entries: Sequence[dict[str, str]]) -> Any:
+        """Remove up to 1,000 objects, or versions of them. The answer names those that were refused."""
+        listed: Any = {"Objects": list(entries), "Quiet": False}
 
         async def delete(checksum: Checksum) -> Any:
             arguments = delete_arguments(checksum)
-            return await self._client.delete_objects(
-                Bucket=bucket, Delete={"Objects": batch, "Quiet": True}, **arguments
-            )
+            return await self._client.delete_objects(Bucket=bucket, Delete=listed, **arguments)
 
-        response = await self._delete_checksum.send(bucket, delete)
-        # A response with the status 200 names the objects that were not removed.
-        for error in response.get("Errors", []):
-            raise self._errors.undeleted(bucket, error)
+        return await self._try(bucket, "delete objects", lambda: self._delete_checksum.send(bucket, delete))
+
+    def undeleted(self, bucket: str, error: Any) -> StoreUnavailable:
+        """The error of an entry that `delete_entries` has not removed."""
+        return self._errors.undeleted(bucket, error)
 
     async def _try(self, bucket: str, what: str, request: Callable[[], Awaitable[T]]) -> T:
         # While the store is down a call makes one attempt: its callers retry with growing pauses.
@@ -246,6 +250,10 @@ class S3Store:
     async def delete(self, keys: Sequence[str]) -> None:
         """Remove objects."""
         await self._client.delete(self._bucket, [self._prefix + checked_key(key) for key in keys])
+
+    async def purge(self, prefix: str, *, versions: bool = False) -> KeptVersions | None:
+        """Delete all objects below a prefix, with `versions` for good."""
+        return await purge(self._client, self._bucket, self._prefix + prefix, versions=versions)
 
 
 @asynccontextmanager

@@ -1,7 +1,5 @@
 """What a store says about itself: its clock, and whether a bucket keeps versions."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,7 @@ if TYPE_CHECKING:
     from shardline_common.storage.s3 import S3Client
 
 
-async def clock_ahead(client: S3Client, bucket: str) -> float | None:
+async def clock_ahead(client: "S3Client", bucket: str) -> float | None:
     """The seconds by which the store's clock is ahead of this machine's, to a second; None if it is not told.
 
     It is the Date of an answer, also of a refusal: a store refuses all requests when the clocks differ much.
@@ -23,7 +21,7 @@ async def clock_ahead(client: S3Client, bucket: str) -> float | None:
         StoreUnavailable: the store does not answer.
     """
 
-    async def ask(s3: Client) -> float | None:
+    async def ask(s3: "Client") -> float | None:
         sent = datetime.now(UTC)
         try:
             answer: Any = await s3.list_objects_v2(Bucket=bucket, MaxKeys=1)
@@ -40,14 +38,14 @@ async def clock_ahead(client: S3Client, bucket: str) -> float | None:
     return await client.call(bucket, "ask for the time", ask)
 
 
-async def keeps_versions(client: S3Client, bucket: str) -> bool | None:
+async def keeps_versions(client: "S3Client", bucket: str) -> bool | None:
     """Whether the bucket keeps versions of deleted objects, or has kept them before; None if it is not told.
 
     Raises:
         StoreUnavailable: the store does not answer.
     """
 
-    async def ask(s3: Client) -> bool | None:
+    async def ask(s3: "Client") -> bool | None:
         try:
             return "Status" in await s3.get_bucket_versioning(Bucket=bucket)
         except ClientError:

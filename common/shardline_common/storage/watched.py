@@ -6,7 +6,7 @@ from pathlib import Path
 
 from shardline_common.errors import ShardlineError, StoreUnavailable, explain
 from shardline_common.ports.clock import Clock
-from shardline_common.ports.store import ObjectInfo, ObjectStore
+from shardline_common.ports.store import KeptVersions, ObjectInfo, ObjectStore
 from shardline_common.runtime.retry import call_failed, call_succeeded
 
 # Longer than every pause between two tries: a failure that nobody repeats is forgotten.
@@ -62,6 +62,11 @@ class WatchedStore:
         """Remove objects."""
         with self._watched():
             await self._store.delete(keys)
+
+    async def purge(self, prefix: str, *, versions: bool = False) -> KeptVersions | None:
+        """Delete all objects below a prefix."""
+        with self._watched():
+            return await self._store.purge(prefix, versions=versions)
 
     @contextmanager
     def _watched(self) -> Iterator[None]:

@@ -1,0 +1,170 @@
+"""The deletion of all objects below a prefix of a bucket, and of their versions.
+
+In a bucket with versioning a delete puts a delete marker over the object, and its bytes stay. Object lock
+refuses the delete of a version, never that marker: a dataset is invisible at once, and still stored.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from shardline_common.errors import StoreRefused, StoreUnavailable
+from shardline_common.ports.store import KeptVersions
+from shardline_common.storage.s3_checks import keeps_versions
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3 import S3Client as Client
+
+    from shardline_common.storage.s3 import S3Client
+
+_BATCH = 1000
+# How many of the versions that stay are named, with the end of their lock.
+_NAMED = 3
+_NO_VERSIONS = {"NotImplemented", "MethodNotAllowed", "501", "405"}
+# Of an entry in the answer: the store may delete it at the next try.
+_BUSY = {"InternalError", "SlowDown", "ServiceUnavailable", "OperationAborted", "RequestTimeout"}
+
+
+async def purge(client: "S3Client", bucket: str, prefix: str, *, versions: bool) -> KeptVersions | None:
+    """Delete as `ports.store.ObjectStore.purge`, with keys of the bucket."""
+    markers, silent = await _delete_objects(client, bucket, prefix)
+    if versions:
+        return await _VersionPurge(client, bucket, prefix).run()
+    if markers:
+        return KeptVersions(markers)
+    if not silent:
+        return None
+    # The answers did not name what they deleted, so they cannot say that a marker was put.
+    keeps = await keeps_versions(client, bucket)
+    return None if keeps is False else KeptVersions(silent, certain=bool(keeps))
+
+
+async def _delete_objects(client: "S3Client", bucket: str, prefix: str) -> tuple[int, int]:
+    """Delete objects. Returns for how many a marker was put, and how many the answers do not name."""
+    markers = silent = 0
+    batch: list[dict[str, str]] = []
+
+    async def flush() -> None:
+        nonlocal markers, silent
+        answer = await client.delete_entries(bucket, batch)
+        for error in answer.get("Errors", []):
+            raise client.undeleted(bucket, error)
+        deleted = answer.get("Deleted", [])
+        markers += sum(bool(entry.get("DeleteMarker")) for entry in deleted)
+        silent += max(0, len(batch) - len(deleted))
+        batch.clear()
+
+    async for info in client.list_bucket(bucket, prefix):
+        batch.append({"Key": info.key})
+        if len(batch) == _BATCH:
+            await flush()
+    if batch:
+        await flush()
+    return markers, silent
+
+
+@dataclass(slots=True)
+class _VersionPurge:
+    """Removes versions first, then the markers of keys that have no version left.
+
+    A marker that was removed before its locked version would make the object visible again.
+    """
+
+    client: "S3Client"
+    bucket: str
+    prefix: str
+    count: int = 0
+    kept_keys: set[str] = field(default_factory=set)
+    named: list[str] = field(default_factory=list)
+    refused: str = ""
+
+    async def run(self) -> KeptVersions | None:
+        try:
+            async for page in self._pages("Versions"):
+                await self._remove(page)
+            async for page in self._pages("DeleteMarkers"):
+                await self._remove([entry for entry in page if entry["Key"] not in self.kept_keys])
+        except StoreRefused as error:
+            # The objects are deleted. A right that is missing does not hold up the job's deletion.
+            return KeptVersions(self.count, certain=False, refused=str(error))
+        if not self.count:
+            return None
+        return KeptVersions(self.count, named=tuple(self.named), refused=self.refused)
+
+    async def _pages(self, kind: str) -> AsyncIterator[list[dict[str, str]]]:
+        marker: dict[str, Any] = {}
+        while True:
+            page = await self._page(marker)
+            if page is None:
+                return
+            entries = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in page.get(kind, [])]
+            if entries:
+                yield entries
+            if not page.get("IsTruncated"):
+                return
+            names = [name for name in ("KeyMarker", "VersionIdMarker") if page.get(f"Next{name}")]
+            following = {name: page[f"Next{name}"] for name in names}
+            if not following or following == marker:
+                where = f"s3://{self.bucket}/{self.prefix}"
+                raise StoreUnavailable(
+                    f"the list of versions below {where} does not say where it goes on",
+                    hint="see the store's log",
+                )
+            marker = following
+
+    async def _page(self, marker: dict[str, Any]) -> Any:
+        async def ask(s3: "Client") -> Any:
+            try:
+                return await s3.list_object_versions(
+                    Bucket=self.bucket, Prefix=self.prefix, MaxKeys=_BATCH, **marker
+                )
+            except ClientError as error:
+                if error.response["Error"].get("Code") in _NO_VERSIONS:
+                    return None
+                raise
+
+        return await self.client.call(self.bucket, f"list the versions of {self.prefix}", ask)
+
+    async def _remove(self, entries: Sequence[dict[str, str]]) -> None:
+        if not entries:
+            return
+        answer = await self.client.delete_entries(self.bucket, entries)
+        for error in answer.get("Errors", []):
+            if error.get("Code") in _BUSY:
+                raise self.client.undeleted(self.bucket, error)
+            await self._keep(error)
+
+    async def _keep(self, error: dict[str, str]) -> None:
+        key, version = error.get("Key", ""), error.get("VersionId", "")
+        self.count += 1
+        self.kept_keys.add(key)
+        if len(self.named) == _NAMED:
+            return
+        until = await self._locked(key, version)
+        if until is None:
+            self.refused = self.refused or f"{error.get('Code')}: {error.get('Message', '')}".strip(": ")
+        else:
+            self.named.append(f"{key} {until}")
+
+    async def _locked(self, key: str, version: str) -> str | None:
+        """Until when a version is locked, as words; None when the store does not say that it is."""
+
+        async def ask(s3: "Client") -> str | None:
+            try:
+                head = await s3.head_object(Bucket=self.bucket, Key=key, VersionId=version)
+            except ClientError:
+                # No right to read the version or its lock.
+                return None
+            if head.get("ObjectLockLegalHoldStatus") == "ON":
+                return "until its legal hold is released"
+            until = head.get("ObjectLockRetainUntilDate")
+            return None if until is None or until <= datetime.now(UTC) else f"until {_iso(until)}"
+
+        return await self.client.call(self.bucket, f"ask for the lock of {key}", ask)
+
+
+def _iso(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="seconds")
