@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 from aiokafka.cluster import ClusterMetadata
-from aiokafka.conn import collect_hosts, create_conn
+from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
 from aiokafka.consumer.fetcher import Fetcher, OffsetResetStrategy
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import Assignment, Subscription, TopicPartitionState
@@ -22,6 +22,15 @@ from aiokafka.producer.sender import Sender
 from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.protocol.metadata import MetadataRequest
 
+from shardline_common.kafka.patient_client import PatientAdmin, PatientClient
+
+OVERRIDDEN: dict[type, set[str]] = {
+    PatientClient: {
+        *("bootstrap", "get_random_node", "coordinator_lookup", "force_metadata_update", "send", "close"),
+        *("_get_conn", "_metadata_update"),
+    },
+    PatientAdmin: {"_send_request", "_send_to_controller"},
+}
 PYPROJECT = Path(__file__).parent.parent.parent / "pyproject.toml"
 
 
@@ -33,7 +42,9 @@ PYPROJECT = Path(__file__).parent.parent.parent / "pyproject.toml"
         (AIOKafkaProducer, {"client", "_closed", "_sender", "_message_accumulator", "_txn_manager"}),
         (AIOKafkaClient, {"cluster", "_request_timeout_ms"}),
         (Fetcher, {"_records"}),
-        (GroupCoordinator, {"generation", "group_id"}),
+        (AIOKafkaConnection, {"_requests", "_writer"}),
+        (ClusterMetadata, {"_partitions"}),
+        (GroupCoordinator, {"coordinator_id", "generation", "group_id"}),
     ],
 )
 def test_attributes_are_set_by_the_constructor(kind: type, attributes: set[str]) -> None:
@@ -49,8 +60,8 @@ def test_attributes_are_set_by_the_constructor(kind: type, attributes: set[str])
         (GroupCoordinator.check_errors, ["self"]),
         (Assignment.state_value, ["self", "tp"]),
         (TopicPartitionState.await_reset, ["self", "strategy"]),
-        (AIOKafkaClient._get_conn, ["self", "node_id", "group", "no_hint"]),
-        (AIOKafkaClient.send, ["self", "node_id", "request", "group"]),
+        (AIOKafkaClient._md_synchronizer, ["self"]),
+        (AIOKafkaClient._on_connection_closed, ["self", "conn", "reason"]),
         (MessageAccumulator.fail_all, ["self", "exception"]),
         (TransactionManager.wait_for_transaction_end, ["self"]),
         (ClusterMetadata.leader_for_partition, ["self", "partition"]),
@@ -60,6 +71,24 @@ def test_attributes_are_set_by_the_constructor(kind: type, attributes: set[str])
 )
 def test_calls_have_these_parameters(call: Callable[..., Any], parameters: list[str]) -> None:
     assert list(inspect.signature(call).parameters) == parameters
+
+
+@pytest.mark.parametrize("kind", [PatientClient, PatientAdmin])
+def test_a_subclass_overrides_what_is_there(kind: type) -> None:
+    own, base = vars(kind), vars(kind.__mro__[1])
+    for name in own.keys() & base.keys() - {"__doc__", "__module__"}:
+        given, wanted = inspect.signature(own[name]).parameters, inspect.signature(base[name]).parameters
+        # It may take more than the base class, but nothing less.
+        assert list(given)[: len(wanted)] == list(wanted), name
+    assert own.keys() & base.keys() >= OVERRIDDEN[kind]
+
+
+def test_the_subclass_of_the_client_uses_attributes_that_are_there() -> None:
+    text = inspect.getsource(PatientClient)
+    used = set(re.findall(r"self\.(_\w+)", text))
+    own = set(re.findall(r"self\.(_\w+)(?:: [^=\n]+)? = ", inspect.getsource(PatientClient.prepare)))
+    base = set(re.findall(r"self\.(_\w+)\b[^=\n]*=", inspect.getsource(AIOKafkaClient.__init__)))
+    assert used - own - base <= vars(PatientClient).keys() | vars(AIOKafkaClient).keys()
 
 
 def test_other_names_are_there() -> None:

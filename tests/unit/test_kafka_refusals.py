@@ -3,9 +3,10 @@
 import asyncio
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
-from aiokafka import errors
+from aiokafka import TopicPartition, errors
 from aiokafka.codec import has_zstd
 from aiokafka.errors import BrokerResponseError, KafkaError, kafka_errors
 
@@ -13,6 +14,7 @@ from shardline_common.errors import BrokerRefused, BrokerUnavailable, Fenced, To
 from shardline_common.kafka.acls import Right
 from shardline_common.kafka.answers import Answers, Unreachable, UnsupportedCompressionType
 from shardline_common.kafka.client_errors import Request, translated
+from shardline_common.kafka.consumers import ReadWatch
 from shardline_common.kafka.operations import Operations
 from shardline_common.kafka.options import KafkaOptions
 
@@ -175,6 +177,24 @@ async def test_an_operation_that_hangs_counts_as_failing() -> None:
     assert "offsets.topic.replication.factor" in (operations.failing(0.0) or "")
     wait.end()
     assert operations.failing(0.0) is None
+
+
+async def test_a_reader_does_not_fail_by_a_broker_that_it_asks_no_more() -> None:
+    operations, answers, leader = Operations(OPTIONS), Answers(1000), {TopicPartition("t", 0): 1}
+    cluster = SimpleNamespace(leader_for_partition=leader.get)
+    consumer = SimpleNamespace(
+        _client=SimpleNamespace(cluster=cluster), _coordinator=None, assignment=lambda: set(leader)
+    )
+    watch = ReadWatch(operations, consumer, answers, Request("t cannot be read", None, answers))
+    answers.failed("Fetch", 1, errors.NotLeaderForPartitionError())
+    answers.unreachable(1, "one:9092")
+    answers.unreachable(3, "three:9092")
+    watch.check()
+    assert "t cannot be read" in (operations.failing(0.0) or "")
+    leader[TopicPartition("t", 0)] = 2
+    watch.check()
+    assert operations.failing(0.0) is None
+    watch.end()
 
 
 async def test_a_failure_that_nobody_repeats_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ broker that is asked no more, because another took over, is no cause any more.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -25,14 +25,14 @@ _REPEATED = frozenset(
         "Heartbeat",
         "InitProducerId",
         "JoinGroup",
-        "ListOffsets",
+        "Offset",
         "OffsetFetch",
         "Produce",
         "SyncGroup",
     }
 )
 # Requests that any broker may answer, or that follow a coordinator from broker to broker.
-_ANYWHERE = _REPEATED - {"Fetch", "ListOffsets", "Produce"}
+_ANYWHERE = _REPEATED - {"Fetch", "Offset", "Produce"}
 _FETCH_ERROR = 1
 
 
@@ -114,6 +114,12 @@ class Answers:
         self._errors.pop(where, None)
         self._errors[where] = asyncio.get_running_loop().time(), error
 
+    def forget_brokers(self, but: Collection[int]) -> None:
+        """Forget the failures of other brokers: one that is asked no more is no cause any more."""
+        for kind, key in tuple(self._errors):
+            if key is not None and key not in but:
+                del self._errors[kind, key]
+
     def unreachable(self, node: int, address: str) -> None:
         """A broker does not accept connections. Then it is no batch that made it close the last one."""
         if isinstance(self._errors.get(("Produce", node), (0.0, None))[1], Closed):
@@ -148,7 +154,7 @@ def _error_of(code: int) -> KafkaError:
 
 def _error_codes(kind: str, response: Any) -> Iterator[int]:
     if kind != "Fetch":
-        yield from _walk(response.to_object())
+        yield from walk_error_codes(response.to_object())
         return
     # The object of a fetch would copy all records.
     for _, partitions in response.topics:
@@ -156,13 +162,14 @@ def _error_codes(kind: str, response: Any) -> Iterator[int]:
             yield partition[_FETCH_ERROR]
 
 
-def _walk(value: object) -> Iterator[int]:
+def walk_error_codes(value: object) -> Iterator[int]:
+    """All error codes in the object of an answer."""
     if isinstance(value, dict):
         for name, item in value.items():
             if name == "error_code":
                 yield item
             else:
-                yield from _walk(item)
+                yield from walk_error_codes(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _walk(item)
+            yield from walk_error_codes(item)

@@ -3,13 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
+from functools import partial
 from itertools import starmap
 from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.admin import NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailed, for_code
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    MetadataEmptyBrokerList,
+    SaslAuthenticationFailed,
+    for_code,
+)
 
 from shardline_common.errors import BrokerRefused, BrokerUnavailable, TopicMissing
 from shardline_common.kafka.acls import Right
@@ -20,12 +27,10 @@ from shardline_common.kafka.client_internals import (
     advertised_addresses,
     client_of,
     connect_once,
-    has_brokers,
-    topic_metadata,
-    watch_answers,
 )
 from shardline_common.kafka.operations import Operations
 from shardline_common.kafka.options import KafkaOptions
+from shardline_common.kafka.patient_client import PatientAdmin
 from shardline_common.kafka.readers import open_group_reader
 from shardline_common.kafka.tables import open_table_reader
 from shardline_common.kafka.writer import open_writer, stop_producer
@@ -40,9 +45,13 @@ from shardline_common.ports.broker import (
 from shardline_common.runtime.tasks import close_shielded, start_shielded
 
 _TOPIC_EXISTS, _UNKNOWN_TOPIC, _POLICY = 36, 3, 44
+# Error codes: no such topic, and a name that no topic can have.
+_NO_TOPIC = (_UNKNOWN_TOPIC, 17)
 # Error codes: no right on the topic, no right on the cluster, refused by the policy of the cluster.
 _NOT_ALLOWED = (29, 31, _POLICY)
 _SETTLE_SECONDS = 30.0
+# For so long most brokers must not know a topic, while others do not answer, until it does not exist.
+_SURE_SECONDS, _LOOK_SECONDS = 3.0, 1.0
 
 
 class KafkaBroker:
@@ -51,7 +60,7 @@ class KafkaBroker:
     def __init__(self, options: KafkaOptions) -> None:
         self._options = options
         self._operations = Operations(options)
-        self._admin: AIOKafkaAdminClient | None = None
+        self._admin: PatientAdmin | None = None
         self._admin_answers = Answers(options.request_timeout_ms)
         self._producer: AIOKafkaProducer | None = None
         self._producer_answers = Answers(options.request_timeout_ms)
@@ -76,15 +85,19 @@ class KafkaBroker:
         finally:
             await self._drop_admin()
 
-    async def _started_admin(self) -> AIOKafkaAdminClient:
+    async def _started_admin(self) -> PatientAdmin:
         async with self._admin_starting:
             if self._admin is None:
-                admin = AIOKafkaAdminClient(**self._options.client())
-                watch_answers(client_of(admin), self._admin_answers)
+                admin = PatientAdmin(**self._options.client())
+                self._operations.watch(client_of(admin), self._admin_answers)
                 try:
                     await start_shielded(admin.start)
-                    if self._options.sasl_mechanism == "OAUTHBEARER" and not has_brokers(admin):
-                        raise SaslAuthenticationFailed("the token is refused")  # noqa: TRY301 - closed below
+                except MetadataEmptyBrokerList as error:
+                    await close_shielded(admin.close)
+                    if self._options.sasl_mechanism == "OAUTHBEARER":
+                        # A client whose token was refused gets answers, but none of them lists a broker.
+                        raise SaslAuthenticationFailed("the token is refused") from error
+                    raise
                 except KafkaConnectionError:
                     await close_shielded(admin.close)
                     await self._options.connect()
@@ -105,8 +118,9 @@ class KafkaBroker:
         with self._run("Kafka does not answer"):
             try:
                 async with asyncio.timeout(self._options.request_timeout_ms / 1000):
-                    await (await self._started_admin()).describe_cluster()
+                    await (await self._started_admin()).check()
             except Exception:
+                # No broker answers. A new client has the certificates and addresses of now.
                 await self._drop_admin()
                 raise
 
@@ -145,9 +159,8 @@ class KafkaBroker:
         None: this client has no right to read the setting (DescribeConfigs on the cluster).
         """
         with self._run("the brokers cannot be described"):
-            admin = await self._started_admin()
-            node = (await admin.describe_cluster())["brokers"][0]["node_id"]
-            responses = await admin.describe_configs([ConfigResource(ConfigResourceType.BROKER, str(node))])
+            resource = partial(ConfigResource, ConfigResourceType.BROKER)
+            responses = await (await self._started_admin()).broker_settings(resource)
         code, _message, _kind, _name, entries = responses[0].resources[0]
         if code:
             return None
@@ -187,22 +200,48 @@ class KafkaBroker:
     async def _wait_for_partitions(self, name: str, wanted: Callable[[int], bool]) -> None:
         # The metadata of a created or deleted topic reaches all brokers with a delay.
         deadline = asyncio.get_running_loop().time() + _SETTLE_SECONDS
-        while not wanted(await self._partitions(name, with_leader=True)):
+        while not wanted(await self._partitions_by_now(name)):
             if asyncio.get_running_loop().time() > deadline:
                 raise BrokerUnavailable(
                     f"after {_SETTLE_SECONDS:.0f} s the brokers still disagree about the topic {name}"
                 )
             await asyncio.sleep(0.05)
 
+    async def _partitions_by_now(self, name: str) -> int:
+        """The partitions with a leader, according to the broker that knows most."""
+        with self._looking_for(name):
+            found = (await (await self._started_admin()).look_for(name)).metadata
+            return len([one for one in _partitions_of(found) if one["leader"] >= 0])
+
     async def partitions(self, name: str) -> int:
         """The number of partitions; 0 when the topic does not exist."""
         return await self._partitions(self._name(name))
 
-    async def _partitions(self, name: str, *, with_leader: bool = False) -> int:
-        with self._run(f"the topic {name} cannot be described", name):
-            found = await topic_metadata(await self._started_admin(), name)
-            partitions = _partitions_of(found) if found else []
-        return len([item for item in partitions if item["leader"] >= 0 or not with_leader])
+    async def _partitions(self, name: str) -> int:
+        """The number of partitions, from any broker that knows the topic.
+
+        It does not exist when every broker says so, or when most of them say so for some seconds: one that
+        continues after a pause does not know the topics that were created during the pause.
+        """
+        started, looks = asyncio.get_running_loop().time(), 0
+        with self._looking_for(name):
+            while True:
+                looks += 1
+                view = await (await self._started_admin()).look_for(name)
+                partitions = _partitions_of(view.metadata)
+                if partitions or view.answered >= view.listed:
+                    return len(partitions)
+                if looks > 1 and asyncio.get_running_loop().time() - started >= _SURE_SECONDS:
+                    if 2 * view.answered > view.listed:
+                        return 0
+                    raise BrokerUnavailable(
+                        f"{view.answered} of {view.listed} brokers answer, and do not know the topic {name}",
+                        hint="start the other brokers",
+                    )
+                await asyncio.sleep(_LOOK_SECONDS)
+
+    def _looking_for(self, name: str) -> AbstractContextManager[None]:
+        return self._run(f"the topic {name} cannot be described", name)
 
     async def topics(self) -> list[str]:
         """The names of all topics under the prefix."""
@@ -254,8 +293,8 @@ class KafkaBroker:
         full = self._name(topic)
         right = Right("topic", full, "Write")
         with self._operations.run(Request(f"{full} cannot be written", right, self._producer_answers)):
+            producer = await self._started_producer()
             try:
-                producer = await self._started_producer()
                 async with asyncio.timeout(2 * self._options.request_timeout_ms / 1000):
                     sent = [
                         await producer.send(
@@ -266,14 +305,14 @@ class KafkaBroker:
                     await asyncio.gather(*sent)
             except Exception:
                 # An idempotent producer that failed once may have lost its sequence numbers.
-                await self._abandon_producer()
+                await self._abandon(producer)
                 raise
 
     async def _started_producer(self) -> AIOKafkaProducer:
         async with self._producer_starting:
             if self._producer is None:
                 producer = self._options.producer()
-                watch_answers(producer.client, self._producer_answers)
+                self._operations.watch(producer.client, self._producer_answers)
                 try:
                     # The client asks for its id without an end.
                     async with asyncio.timeout(self._options.request_timeout_ms / 1000):
@@ -289,10 +328,11 @@ class KafkaBroker:
         if producer is not None:
             await stop_producer(producer)
 
-    async def _abandon_producer(self) -> None:
-        # To stop it would wait for the batches that Kafka refuses.
-        producer, self._producer = self._producer, None
-        if producer is not None:
+    async def _abandon(self, producer: AIOKafkaProducer) -> None:
+        # Calls that failed together have used the same producer. Another call may have started the next one.
+        if self._producer is producer:
+            self._producer = None
+            # To stop it would wait for the batches that Kafka refuses.
             await close_shielded(lambda: abandon(producer))
 
     def transactional(self, transactional_id: str) -> AbstractAsyncContextManager[TransactionalWriter]:
@@ -341,8 +381,11 @@ async def open_kafka(options: KafkaOptions) -> AsyncIterator[KafkaBroker]:
         await broker.close()
 
 
-def _partitions_of(topic: dict[str, Any]) -> list[dict[str, Any]]:
-    code = topic["error_code"]
-    if code in _NOT_ALLOWED:
-        raise for_code(code)(topic["topic"])
-    return [] if code else topic["partitions"]
+def _partitions_of(topic: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The partitions of a topic; none when it does not exist. Other errors do not say whether it exists."""
+    if topic is None or topic["error_code"] in _NO_TOPIC:
+        return []
+    if topic["error_code"]:
+        raise for_code(topic["error_code"])(topic["topic"])
+    partitions: list[dict[str, Any]] = topic["partitions"]
+    return partitions

@@ -11,57 +11,14 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.consumer.fetcher import OffsetResetStrategy
-from aiokafka.errors import IllegalGenerationError, KafkaConnectionError, KafkaError, NodeNotReadyError
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import IllegalGenerationError, KafkaError
 from aiokafka.producer.sender import Sender
-from aiokafka.protocol.metadata import MetadataRequest
-from aiokafka.protocol.produce import ProduceRequest
-
-from shardline_common.kafka.answers import Answers
 
 _CANCEL_SECONDS = 2.0
-
-
-def watch_answers(client: AIOKafkaClient, answers: Answers | None = None) -> Answers:
-    """Record the refusals that the client gets from now on.
-
-    aiokafka looks for a coordinator, joins a group and sends a batch again and again without telling why.
-    """
-    if answers is None:
-        answers = Answers(client._request_timeout_ms)
-    send, connect = client.send, client._get_conn
-
-    async def watched_connect(node_id: Any, **options: Any) -> Any:
-        connection = await connect(node_id, **options)
-        if connection is not None:
-            answers.succeeded("connect", node_id)
-        elif (broker := client.cluster.broker_metadata(node_id)) is not None:
-            address = f"{broker.host}:{broker.port}"
-            answers.unreachable(node_id, address)
-        return connection
-
-    async def watched_send(node_id: Any, request: Any, *, group: Any = ConnectionGroup.DEFAULT) -> Any:
-        kind = type(request).__name__.removesuffix("Request")
-        try:
-            response = await send(node_id, request, group=group)
-        except NodeNotReadyError:
-            raise
-        except KafkaConnectionError as error:
-            if isinstance(request, ProduceRequest):
-                answers.closed(node_id, sum(len(data) for _, parts in request._topics for _, data in parts))
-            else:
-                answers.failed(kind, node_id, error)
-            raise
-        except KafkaError as error:
-            answers.failed(kind, node_id, error)
-            raise
-        answers.answered(kind, node_id, response)
-        return response
-
-    client._get_conn, client.send = watched_connect, watched_send
-    return answers
 
 
 def client_of(owner: AIOKafkaAdminClient | AIOKafkaConsumer) -> AIOKafkaClient:
@@ -80,21 +37,6 @@ def without_leader(consumer: AIOKafkaConsumer) -> list[int]:
     return sorted(where.partition for where in consumer.assignment() if leader(where) == -1)
 
 
-def has_brokers(admin: AIOKafkaAdminClient) -> bool:
-    """Whether the client has a broker. A client whose token was refused starts, but has none."""
-    return bool(admin._client.cluster.brokers())
-
-
-async def topic_metadata(admin: AIOKafkaAdminClient, topic: str) -> dict[str, Any] | None:
-    """The metadata of a topic: error_code, topic, partitions. None when the response has none.
-
-    The public call lets a broker with auto.create.topics.enable create the topic.
-    """
-    request = MetadataRequest([topic], allow_auto_topic_creation=False)
-    topics: list[dict[str, Any]] = (await admin._send_request(request)).to_object()["topics"]
-    return topics[0] if topics else None
-
-
 async def connect_once(bootstrap_servers: str, **arguments: Any) -> None:
     """Connect to the first of these servers and close the connection. Raises the client's error.
 
@@ -103,6 +45,20 @@ async def connect_once(bootstrap_servers: str, **arguments: Any) -> None:
     host, port, _ = collect_hosts(bootstrap_servers)[0]
     connection = await create_conn(host, port, **arguments)
     await connection.close()
+
+
+def brokers_of(consumer: AIOKafkaConsumer) -> set[int] | None:
+    """The brokers that the consumer needs: leaders of its partitions, and its group's coordinator.
+
+    None while the coordinator is looked for.
+    """
+    leader = consumer._client.cluster.leader_for_partition
+    needed = {leader(where) for where in consumer.assignment()}
+    if isinstance(consumer._coordinator, GroupCoordinator):
+        if consumer._coordinator.coordinator_id is None:
+            return None
+        needed.add(consumer._coordinator.coordinator_id)
+    return needed - {None, -1}
 
 
 def generation(consumer: AIOKafkaConsumer) -> int:

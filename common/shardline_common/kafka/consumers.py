@@ -8,7 +8,7 @@ from aiokafka.errors import LeaderNotAvailableError
 
 from shardline_common.kafka.answers import Answers
 from shardline_common.kafka.client_errors import Request
-from shardline_common.kafka.client_internals import close_connections, without_leader
+from shardline_common.kafka.client_internals import brokers_of, close_connections, without_leader
 from shardline_common.kafka.operations import Operations
 from shardline_common.kafka.options import KafkaOptions
 from shardline_common.ports.broker import Record
@@ -60,7 +60,11 @@ class ReadWatch:
         self._wait = operations.wait(request)
 
     def check(self) -> None:
-        """Look at the brokers' answers. Call it after each poll."""
+        """Look at the answers of the brokers that are needed. Call it after each poll."""
+        needed = brokers_of(self._consumer)
+        if needed is not None:
+            # Another broker may lead the partitions by now.
+            self._answers.forget_brokers(needed)
         if without_leader(self._consumer):
             self._answers.failed("Leader", None, LeaderNotAvailableError())
         else:

@@ -8,10 +8,14 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from shardline_common.errors import BrokerUnavailable, Fenced, OffsetOutOfRange, TopicMissing, explain
+from shardline_common.kafka.answers import Answers
+from shardline_common.kafka.asking import SilentBrokers
 from shardline_common.kafka.client_errors import Request, last_refusal, translated
 from shardline_common.kafka.options import KafkaOptions
+from shardline_common.kafka.patient_client import watch_answers
 from shardline_common.runtime.waits import WaitLog
 
 # A failed operation that nobody repeats is forgotten after this time: its job ended.
@@ -30,11 +34,16 @@ class _State:
 
 
 class Operations:
-    """Runs the operations of one adapter, by name."""
+    """Runs the operations of one adapter, by name. `silent`: the brokers that do not answer its clients."""
 
     def __init__(self, options: KafkaOptions) -> None:
         self.options = options
+        self.silent = SilentBrokers()
         self._states: dict[str, _State] = {}
+
+    def watch(self, client: Any, answers: Answers | None = None) -> Answers:
+        """Make a client patient before it starts. Returns the refusals that it will get."""
+        return watch_answers(client, answers, self.silent)
 
     def failing(self, seconds: float) -> str | None:
         """A sentence about the operation that fails or runs longest, if for this many seconds; else None."""

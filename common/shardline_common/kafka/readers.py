@@ -27,7 +27,6 @@ from shardline_common.kafka.client_internals import (
     commit_only_while,
     generation,
     seek_to_beginning,
-    watch_answers,
 )
 from shardline_common.kafka.consumers import ReadWatch, make_consumer, stop_consumer, to_record
 from shardline_common.kafka.operations import Operations, OperationWait
@@ -110,7 +109,7 @@ async def open_group_reader(
         heartbeat_interval_ms=max(100, min(3000, options.session_timeout_ms // 4)),
         max_poll_interval_ms=options.max_poll_interval_ms,
     )
-    answers = watch_answers(client_of(consumer))
+    answers = operations.watch(client_of(consumer))
     requests = _GroupRequests(
         joining=Request(
             f"{topic} cannot be read: the group {group} cannot be joined",

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from shardline_common.errors import BrokerUnavailable, explain
 from shardline_common.kafka.acls import Right
 from shardline_common.kafka.client_errors import Request, last_refusal
-from shardline_common.kafka.client_internals import client_of, watch_answers
+from shardline_common.kafka.client_internals import client_of
 from shardline_common.kafka.consumers import ReadWatch, make_consumer, stop_consumer, to_record
 from shardline_common.kafka.operations import Operations
 from shardline_common.ports.broker import Record, TableReader
@@ -28,7 +28,7 @@ async def open_table_reader(
     """A reader of partitions from their beginning."""
     # Retention may move the log's start during the read: the rest of the log is the table.
     consumer = make_consumer(operations.options, auto_offset_reset="earliest")
-    answers = watch_answers(client_of(consumer))
+    answers = operations.watch(client_of(consumer))
     reading = Request(f"{topic} as a table cannot be read", Right("topic", topic, "Read"), answers)
     watch = ReadWatch(operations, consumer, answers, reading)
     try:
@@ -96,7 +96,7 @@ class _KafkaTableReader:
         # The log's end, open transactions included, instead of the last stable offset: a message that was
         # committed behind an open transaction must be read as well.
         end_reader = make_consumer(self._operations.options, isolation_level="read_uncommitted")
-        reading = replace(self._reading, answers=watch_answers(client_of(end_reader)))
+        reading = replace(self._reading, answers=self._operations.watch(client_of(end_reader)))
         with self._operations.waiting(reading), self._operations.translated(reading):
             try:
                 await start_shielded(end_reader.start)

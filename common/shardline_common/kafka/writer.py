@@ -14,7 +14,7 @@ from aiokafka.errors import IllegalOperation, KafkaError
 from shardline_common.errors import BrokerUnavailable
 from shardline_common.kafka.acls import Right
 from shardline_common.kafka.client_errors import Request
-from shardline_common.kafka.client_internals import abandon, watch_answers
+from shardline_common.kafka.client_internals import abandon
 from shardline_common.kafka.operations import Operations
 from shardline_common.ports.broker import Message, Transaction, TransactionalWriter
 from shardline_common.runtime.tasks import close_shielded, start_shielded
@@ -45,7 +45,7 @@ async def open_writer(operations: Operations, transactional_id: str) -> AsyncIte
     producer = options.producer(
         transactional_id=transactional_id, transaction_timeout_ms=options.transaction_timeout_ms
     )
-    answers = watch_answers(producer.client)
+    answers = operations.watch(producer.client)
     right = Right("transactional-id", transactional_id, "Write")
     opening = Request(f"{transactional_id} cannot be opened", right, answers, transactional=True)
     what = f"the transaction of {transactional_id} cannot be committed"
