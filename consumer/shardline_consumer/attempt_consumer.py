@@ -9,7 +9,7 @@ from functools import partial
 from shardline_common.dataset.chain import ChainRecord
 from shardline_common.dataset.events import Event, event_message
 from shardline_common.dataset.heads import READS_AT_ONCE, read_heads
-from shardline_common.errors import OffsetOutOfRange, TopicMissing
+from shardline_common.errors import BrokerUnavailable, OffsetOutOfRange, TopicMissing
 from shardline_common.job.dead_letters import document_dead_letter
 from shardline_common.job.names import DEAD_LETTERS, EVENTS, attempt_group, attempt_topic
 from shardline_common.ports.broker import GroupListener, GroupReader
@@ -156,7 +156,13 @@ class AttemptConsumer:
             self._quiet_since = now
         elif now - self._quiet_since > _TOPIC_CHECK_SECONDS:
             self._quiet_since = now
-            if not await self._context.broker.partitions(self._topic):
+            try:
+                partitions = await self._context.broker.partitions(self._topic)
+            except BrokerUnavailable as error:
+                # Unknown is not gone. To leave the group would stop the work that needs no broker now.
+                _log.info("it is not known whether the topic exists: %s", error)
+                return
+            if not partitions:
                 raise TopicMissing(f"the topic {self._topic} is gone", hint="retry the job to rebuild it")
 
     def seek(self, partition: int, offset: int) -> None:
@@ -195,4 +201,8 @@ class AttemptConsumer:
             await self._reader.commit({record.partition: record.offset})
             failpoint("worker.after_commit")
         event = Event.of(spec.job_id, attempt, record, stamp(self._context.clock))
-        await self._context.broker.publish(EVENTS, [event_message(event)])
+        try:
+            await self._context.broker.publish(EVENTS, [event_message(event)])
+        except BrokerUnavailable as error:
+            # Events are hints. The chain has the segment, so its error must not end this consumer.
+            _log.info("the progress is not published: %s", error)
