@@ -153,7 +153,9 @@ class AttemptRun:
     async def _work(self) -> None:
         """Produce in a slot. Failures of services are retried; a failure of the job becomes its outcome."""
         context = self._context
-        policy = AttemptRetryPolicy(context.broker, context.clock, context.policy.source_seconds)
+        policy = AttemptRetryPolicy(
+            context.broker, context.clock, context.policy.source_seconds, self._states.fence_and_load
+        )
         async with context.slots:
             try:
                 while not await self._try_to_produce(policy):

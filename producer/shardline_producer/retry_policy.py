@@ -1,5 +1,9 @@
 """How long a producer retries an attempt: without a limit, except for refusals and unreachable sources."""
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import TypeAlias
+
 from shardline_common.errors import (
     BrokerRefused,
     BrokerUnavailable,
@@ -9,27 +13,32 @@ from shardline_common.errors import (
     SourceUnavailable,
 )
 from shardline_common.job.messages import Position
-from shardline_common.job.names import CHECKPOINTS, transactional_id
-from shardline_common.ports.broker import Broker, Message
+from shardline_common.job.names import CHECKPOINTS
+from shardline_common.job.state import JobState, checkpoint
+from shardline_common.ports.broker import Broker, TransactionalWriter
 from shardline_common.ports.clock import Clock
 from shardline_common.runtime.retry import Backoff
 
 _MAX_REFUSALS = 8
 # Where a refusal is known only after the deadline of a transaction, so many of them would take too long.
 _REFUSED_SECONDS = 60.0
-_READ_SECONDS = 60.0
 _BACKOFF = Backoff(base=0.2, cap=5.0)
-# No job has this id or this key. A tombstone without a value before it changes no table.
-_PROBE_ID, _PROBE_KEY = transactional_id("_refused"), b"_refused"
+FenceAndLoad: TypeAlias = Callable[[], AbstractAsyncContextManager[tuple[TransactionalWriter, JobState]]]
 
 
 class AttemptRetryPolicy:
-    """Counts the failures of one attempt since it last made progress."""
+    """Counts the failures of one attempt since it last made progress.
 
-    def __init__(self, broker: Broker, clock: Clock, source_seconds: float) -> None:
+    `fence_and_load` is that of the attempt's job: see `JobStateStore`.
+    """
+
+    def __init__(
+        self, broker: Broker, clock: Clock, source_seconds: float, fence_and_load: FenceAndLoad
+    ) -> None:
         self._broker = broker
         self._clock = clock
         self._source_seconds = source_seconds
+        self._fence_and_load = fence_and_load
         self._cursor: Position | None = None
         self._failures = 0
         self._refusals = 0
@@ -70,13 +79,13 @@ class AttemptRetryPolicy:
 
     async def _fail_if_recordable(self, error: BrokerRefused) -> None:
         # Where Kafka refuses every job, the failure of this one could not be recorded either. The job then
-        # waits for the operator, and goes on by itself.
+        # waits for the operator, and goes on by itself. So the last checkpoint is committed once more, as the
+        # failure would be: with the same coordinator and the same partition. Other brokers may accept what
+        # these refuse while they are in trouble.
         try:
             await self._broker.check()
-            async with self._broker.transactional(_PROBE_ID) as writer, writer.transaction() as transaction:
-                await transaction.send(CHECKPOINTS, [Message(_PROBE_KEY, None)])
-            async with self._broker.table_reader(CHECKPOINTS, [0]) as table:
-                await table.catch_up(deadline=_READ_SECONDS)
+            async with self._fence_and_load() as (writer, state), writer.transaction() as transaction:
+                await transaction.send(CHECKPOINTS, [checkpoint(state)])
         except BrokerUnavailable:
             return
         raise JobFailed(
