@@ -32,6 +32,10 @@ PASSING = {
     *(errors.NotEnoughReplicasAfterAppendError, errors.NotControllerError, errors.KafkaStorageError),
     *(errors.LogDirNotFound, errors.ConcurrentTransactions, errors.OutOfOrderSequenceNumber),
     *(errors.UnknownProducerId, errors.InvalidProducerIdMapping, errors.InvalidTxnState, kafka_errors[89]),
+    # Kafka's own list of errors after which a client tries again, as far as it has not been named yet.
+    *(kafka_errors[code] for code in (2, 9, 13, 70, 71, 72, 74, 75, 78, 80, 83, 88, 100, 103, 106)),
+    # A broker or a controller that is about to stop or has just started, a group or a partition that changes.
+    *(kafka_errors[code] for code in (8, 11, 27, 60, 120)),
 }
 
 

@@ -8,6 +8,7 @@ broker that is asked no more, because another took over, is no cause any more.
 import asyncio
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import starmap
 from typing import Any, TypeAlias
 
 from aiokafka.errors import BrokerResponseError, KafkaError, UnknownError, kafka_errors
@@ -60,8 +61,46 @@ class ThrottlingQuotaExceeded(BrokerResponseError):  # type: ignore[misc]  # aio
     errno, message, retriable = 89, "THROTTLING_QUOTA_EXCEEDED", True
 
 
+class PassingError(BrokerResponseError):  # type: ignore[misc]  # aiokafka is untyped
+    """A code that aiokafka 0.14 does not know, and that ends by itself."""
+
+    retriable = invalid_metadata = True
+
+
+# Most of them come while the leader of a partition changes.
+_PASSING = {
+    74: "FENCED_LEADER_EPOCH",
+    75: "UNKNOWN_LEADER_EPOCH",
+    78: "OFFSET_NOT_AVAILABLE",
+    80: "PREFERRED_LEADER_NOT_AVAILABLE",
+    83: "ELIGIBLE_LEADERS_NOT_AVAILABLE",
+    88: "UNSTABLE_OFFSET_COMMIT",
+    100: "UNKNOWN_TOPIC_ID",
+    103: "INCONSISTENT_TOPIC_ID",
+    106: "FETCH_SESSION_TOPIC_ID_ERROR",
+}
+
+
+class TransactionAbortable(BrokerResponseError):  # type: ignore[misc]  # aiokafka is untyped
+    """Code 120, which aiokafka 0.14 does not know. Another transaction may pass."""
+
+    errno, message = 120, "TRANSACTION_ABORTABLE"
+
+
+def _passing(code: int, name: str) -> type[PassingError]:
+    return type(name.title().replace("_", ""), (PassingError,), {"errno": code, "message": name})
+
+
 # aiokafka turns a code that is not in this table into UnknownError, without the code.
-for _error in (InvalidRecord, UnsupportedCompressionType, GroupMaxSizeReached, ThrottlingQuotaExceeded):
+_ERRORS: tuple[Any, ...] = (
+    InvalidRecord,
+    UnsupportedCompressionType,
+    GroupMaxSizeReached,
+    ThrottlingQuotaExceeded,
+    TransactionAbortable,
+    *starmap(_passing, _PASSING.items()),
+)
+for _error in _ERRORS:
     kafka_errors.setdefault(_error.errno, _error)
 
 

@@ -7,12 +7,16 @@ themselves, or with the return of a broker.
 from dataclasses import dataclass
 
 from aiokafka.errors import (
+    BrokerNotAvailableError,
     BrokerResponseError,
     ConcurrentTransactions,
+    CorruptRecordException,
+    FetchSessionIdNotFound,
     GroupCoordinatorNotAvailableError,
     IncompatibleBrokerVersion,
     InconsistentGroupProtocolError,
     InvalidConfigurationError,
+    InvalidFetchSessionEpoch,
     InvalidGroupIdError,
     InvalidPartitionsError,
     InvalidProducerIdMapping,
@@ -25,14 +29,20 @@ from aiokafka.errors import (
     KafkaError,
     KafkaStorageError,
     LeaderNotAvailableError,
+    ListenerNotFound,
     LogDirNotFound,
     MessageSizeTooLargeError,
     NotEnoughReplicasAfterAppendError,
     NotEnoughReplicasError,
     OutOfOrderSequenceNumber,
     PolicyViolationError,
+    ReassignmentInProgress,
+    RebalanceInProgressError,
     RecordListTooLargeError,
+    ReplicaNotAvailableError,
     RequestTimedOutError,
+    StaleControllerEpochError,
+    StaleLeaderEpochCodeError,
     UnknownError,
     UnknownProducerId,
     UnsupportedForMessageFormatError,
@@ -45,6 +55,7 @@ from shardline_common.kafka.answers import (
     GroupMaxSizeReached,
     InvalidRecord,
     ThrottlingQuotaExceeded,
+    TransactionAbortable,
     Unreachable,
     UnsupportedCompressionType,
 )
@@ -159,8 +170,26 @@ _REFUSALS: dict[type[KafkaError], Refusal] = {
 }
 # A network that cuts connections does so now and then; a limit of the broker does so each time.
 _CLOSED_OFTEN = 5
-# After these a new producer, with a new sequence, goes on.
-_PASSING = (InvalidProducerIdMapping, InvalidTxnState, OutOfOrderSequenceNumber, UnknownProducerId)
+# After the first five a new producer, with a new sequence, goes on. The others come while a leader changes,
+# or while a broker stops or starts. For aiokafka they are not retriable, but for Kafka they are.
+_PASSING = (
+    InvalidProducerIdMapping,
+    InvalidTxnState,
+    OutOfOrderSequenceNumber,
+    TransactionAbortable,
+    UnknownProducerId,
+    BrokerNotAvailableError,
+    CorruptRecordException,
+    FetchSessionIdNotFound,
+    InvalidFetchSessionEpoch,
+    ListenerNotFound,
+    ReassignmentInProgress,
+    RebalanceInProgressError,
+    ReplicaNotAvailableError,
+    StaleControllerEpochError,
+    # Kafka's NETWORK_EXCEPTION: the broker lost its connection to another broker.
+    StaleLeaderEpochCodeError,
+)
 
 
 def refusal_of(error: Failure, options: KafkaOptions, *, transactional: bool = False) -> Refusal | None:
