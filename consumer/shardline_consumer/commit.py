@@ -8,7 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from shardline_common.dataset.chain import EMPTY_SHA256, Chain, ChainRecord, SegmentObject, SegmentObjects
-from shardline_common.dataset.read import ObjectReader, StoredBytes, plain_sha256
+from shardline_common.dataset.read import StoredBytes, read_hashes
 from shardline_common.errors import FailureCode, JobFailed, ShardlineError
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
@@ -124,7 +124,7 @@ class SegmentSink:
                     pack = partial(compress, file.path, path, file.size, compression)
                     stored = StoredBytes(*await run_in_thread(pack))
                 started = time.perf_counter()
-                read = partial(self._read_existing, key)
+                read = partial(read_hashes, self.context.store, key, compression, file.sha256)
                 put = partial(create_or_read, create, read, key, self.context.clock)
                 existing = await self._retry(put, f"put {key}")
                 if existing is not None:
@@ -136,10 +136,6 @@ class SegmentSink:
                 if not plain:
                     path.unlink(missing_ok=True)
         return SegmentObject(key.removeprefix(self.layout.root), file.sha256, stored.size, stored.sha256)
-
-    async def _read_existing(self, key: str) -> tuple[str, StoredBytes]:
-        reader = ObjectReader(self.context.store, key, self.spec.output.compression)
-        return await plain_sha256(reader), reader.stored
 
     def _expect_same(self, key: str, expected: str, found: str, stored: StoredBytes) -> StoredBytes:
         # A refused create is a success when the object holds this content. It occurs in a retry after a lost

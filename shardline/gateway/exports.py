@@ -71,7 +71,8 @@ class DatasetExports:
         writer = await run_in_thread(partial(open_export, name, path, manifest, metadata=metadata))
         try:
             for shard in manifest["shards"]:
-                chunks = plain_bytes(self._store, layout.root + shard["key"], layout.compression)
+                key, expected = layout.root + shard["key"], shard["sha256"]
+                chunks = plain_bytes(self._store, key, layout.compression, expected)
                 async with aclosing(_line_batches(chunks)) as batches:
                     async for lines in batches:
                         await run_in_thread(partial(writer.add, lines))

@@ -16,10 +16,17 @@ from functools import partial
 from shardline_common.dataset.chain import Chain, ChainRecord, Digest, SegmentObject, Totals, total
 from shardline_common.dataset.conservation import partition_problem
 from shardline_common.dataset.read import ObjectReader, StoredBytes, plain_sha256
-from shardline_common.errors import FailureCode, JobFailed, ObjectMissing, UsageError
+from shardline_common.errors import (
+    FailureCode,
+    JobFailed,
+    ObjectMissing,
+    StoreUnavailable,
+    UsageError,
+)
 from shardline_common.job.names import Layout, attempt_of_outcome
 from shardline_common.job.spec import JobSpec
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.listing import ListsDiffer, proven_list
 from shardline_common.runtime.tasks import gather_limited
 
 PUBLISHED = frozenset({"manifest.json", "README.md", "_SUCCESS"})
@@ -87,9 +94,25 @@ def segment_keys(record: ChainRecord, layout: Layout) -> Iterator[tuple[str, str
 
 
 async def list_sizes(store: ObjectStore, layout: Layout) -> dict[str, int]:
-    """The size in bytes of every object in the dataset folder, by relative key. Raises StoreUnavailable."""
+    """The size in bytes of every object in the dataset folder, by relative key.
+
+    It is listed twice: a list that lacks an object would lose it, or hide a foreign one from the proof.
+
+    Raises:
+        StoreUnavailable: the folder cannot be listed now, or each list of it is another one.
+    """
     start = len(layout.root)
-    return {info.key[start:]: info.size async for info in store.list(layout.root)}
+
+    async def read() -> dict[str, int]:
+        return {info.key[start:]: info.size async for info in store.list(layout.root)}
+
+    try:
+        return await proven_list(read)
+    except ListsDiffer as error:
+        raise StoreUnavailable(
+            f"the lists of {layout.root or '.'} differ: {error}",
+            hint="wait until nothing writes to the folder; else the store's lists are not whole",
+        ) from None
 
 
 async def read_contents(
@@ -110,7 +133,7 @@ async def read_contents(
         StoreUnavailable: the store cannot be read now.
     """
     sizes = await list_sizes(store, layout)
-    found, keys = DatasetContents(), _keys_by_chain(layout, sizes)
+    found, keys = DatasetContents(), keys_by_chain(layout, sizes)
     reads = [
         partial(_read_partition, store, layout, number, keys.get(layout.chain(number), []), sizes)
         for number in range(spec.total_partitions)
@@ -168,7 +191,7 @@ def not_empty(layout: Layout, foreign: list[str]) -> JobFailed:
     )
 
 
-def _keys_by_chain(layout: Layout, sizes: Mapping[str, int]) -> dict[str, list[str]]:
+def keys_by_chain(layout: Layout, sizes: Mapping[str, int]) -> dict[str, list[str]]:
     """The keys below the prefix of each chain, sorted, in one pass over all keys of the folder."""
     found: dict[str, list[str]] = {}
     for key in sorted(layout.root + key for key in sizes):

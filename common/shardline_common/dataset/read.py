@@ -1,5 +1,6 @@
 """Reading the objects of a dataset: stored and uncompressed bytes, in bounded memory."""
 
+import asyncio
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -7,11 +8,14 @@ from hashlib import sha256
 
 import zstandard
 
-from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.errors import FailureCode, JobFailed, StoreUnavailable
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.retry import Backoff
 
 # A step of a hostile stream becomes at most 128 MiB: a zstd block of 4 bytes is up to 128 KiB.
 _STEP = 1 << 12
+_MAX_READS = 5
+_BACKOFF = Backoff(base=0.1, cap=5.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +32,20 @@ class StoredBytes:
 
 
 class ObjectReader:
-    """Reads one object. `compression` is none, gzip or zstd. `stored` is known once `plain` has ended."""
+    """Reads one object. `stored` is known once `plain` has ended.
 
-    def __init__(self, store: ObjectStore, key: str, compression: str) -> None:
+    Args:
+        store: the store that has it.
+        key: its key.
+        compression: none, gzip or zstd.
+        expected: the sha256 that its uncompressed bytes must have; None: any.
+    """
+
+    def __init__(self, store: ObjectStore, key: str, compression: str, expected: str | None = None) -> None:
         self._store = store
         self._key = key
         self._compression = compression
+        self._expected = expected
         self._size = 0
         self._hash = sha256()
 
@@ -49,8 +61,24 @@ class ObjectReader:
             JobFailed: the object is no valid stream of that compression, ends before its end, or has other
                 bytes behind it.
             ObjectMissing: there is no such object.
-            StoreUnavailable: the store cannot be read now.
+            StoreUnavailable: the store cannot be read now, or the bytes were others than the expected ones.
         """
+        if self._expected is None:
+            async for piece in self._decoded():
+                yield piece
+            return
+        plain = sha256()
+        async for piece in self._decoded():
+            plain.update(piece)
+            yield piece
+        if plain.hexdigest() != self._expected:
+            raise StoreUnavailable(
+                f"{self._key}: the sha256 of the {self._size} bytes that came is {plain.hexdigest()}, the "
+                f"manifest says {self._expected}",
+                hint="try again; if it remains so, the object is damaged: run `shardline verify`",
+            )
+
+    async def _decoded(self) -> AsyncIterator[bytes]:
         decoder = None if self._compression == "none" else _Decoder(self._compression)
         try:
             async for chunk in self._store.stream(self._key):
@@ -106,6 +134,54 @@ async def plain_sha256(reader: ObjectReader) -> str:
     return digest.hexdigest()
 
 
-def plain_bytes(store: ObjectStore, key: str, compression: str) -> AsyncIterator[bytes]:
-    """The uncompressed bytes of an object, in chunks. Raises as `ObjectReader.plain`."""
-    return ObjectReader(store, key, compression).plain()
+async def read_hashes(
+    store: ObjectStore, key: str, compression: str, expected: str
+) -> tuple[str, StoredBytes]:
+    """The sha256 of the uncompressed bytes of an object, and its stored bytes.
+
+    An object with another sha256 than `expected`, or that cannot be decompressed, is read again until two
+    reads in a row give the same bytes: one damaged answer of the store is no fact about the object.
+
+    Raises as `ObjectReader.plain`.
+    """
+    before: StoredBytes | None = None
+    async for _ in reads():
+        reader = ObjectReader(store, key, compression)
+        fault: JobFailed | None = None
+        found = ""
+        try:
+            found = await plain_sha256(reader)
+        except JobFailed as error:
+            fault = error
+        if fault is None and (found == expected or reader.stored == before):
+            return found, reader.stored
+        if fault is not None and reader.stored == before:
+            raise fault
+        before = reader.stored
+    raise unsteady(key)
+
+
+async def reads() -> AsyncIterator[int]:
+    """The numbers of the reads of an object that gives other bytes each time; the third waits for a while."""
+    for number in range(_MAX_READS):
+        if number > 1:
+            await asyncio.sleep(_BACKOFF.longest(number))
+        yield number
+
+
+def unsteady(key: str) -> StoreUnavailable:
+    """The error of an object that gave other bytes in every read."""
+    return StoreUnavailable(
+        f"{key}: {_MAX_READS} reads gave different bytes",
+        hint="look for a proxy, a cache or a disk that changes them",
+    )
+
+
+def plain_bytes(
+    store: ObjectStore, key: str, compression: str, expected: str | None = None
+) -> AsyncIterator[bytes]:
+    """The uncompressed bytes of an object, in chunks. Raises as `ObjectReader.plain`.
+
+    `expected`: the sha256 that they must have; None: any.
+    """
+    return ObjectReader(store, key, compression, expected).plain()

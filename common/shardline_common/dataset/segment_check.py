@@ -8,7 +8,7 @@ import orjson
 
 from shardline_common.dataset.chain import ChainRecord, SegmentObject
 from shardline_common.dataset.contents import segment_keys
-from shardline_common.dataset.read import ObjectReader, StoredBytes
+from shardline_common.dataset.read import ObjectReader, StoredBytes, reads, unsteady
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
 from shardline_common.job.columns import Columns, check_row
 from shardline_common.job.names import Layout
@@ -16,6 +16,7 @@ from shardline_common.ports.store import ObjectStore
 
 # The limit of a document holds without the score, and for no line of a dead letter with its original.
 _MORE_BYTES = 1 << 20
+_MAX_PROBLEMS = 20
 
 
 class SegmentChecker:
@@ -55,20 +56,47 @@ class SegmentChecker:
             if record.objects is not None and (item is None or item.key != key):
                 self._add_problem(f"{self._where(record)}: the chain does not name {key}")
                 continue
-            reader = ObjectReader(self._store, self._layout.root + key, self._layout.compression)
-            try:
-                plain = await (
-                    self._check_rows(reader, key, record)
-                    if kind == "data"
-                    else self._check_reasons(reader, key, _reasons(record, kind))
-                )
-            except (ObjectMissing, JobFailed) as error:
-                self._add_problem(f"{key}: {error}")
-                continue
-            found[key] = reader.stored
-            if item is not None:
-                self._check_hashes(item, plain, reader.stored)
+            stored, problems = await self._check_until_steady(record, kind, key, item)
+            for problem in problems:
+                self._add_problem(problem)
+            if stored is not None:
+                found[key] = stored
         return found
+
+    async def _check_until_steady(
+        self, record: ChainRecord, kind: str, key: str, item: SegmentObject | None
+    ) -> tuple[StoredBytes | None, list[str]]:
+        """The stored bytes of an object, and its faults. None: it is missing, or cannot be decompressed.
+
+        An object with a fault is read again until two reads in a row give the same bytes: one damaged answer
+        of the store is no fault of the dataset.
+        """
+        before: StoredBytes | None = None
+        async for number in reads():
+            reader = ObjectReader(self._store, self._layout.root + key, self._layout.compression)
+            stored, problems = await self._check_object(reader, record, kind, key, item)
+            if not problems or (number and reader.stored == before):
+                return stored, problems
+            before = reader.stored
+        raise unsteady(key)
+
+    async def _check_object(
+        self, reader: ObjectReader, record: ChainRecord, kind: str, key: str, item: SegmentObject | None
+    ) -> tuple[StoredBytes | None, list[str]]:
+        problems: list[str] = []
+        try:
+            plain = await (
+                self._check_rows(reader, key, record, problems)
+                if kind == "data"
+                else self._check_reasons(reader, key, _reasons(record, kind), problems)
+            )
+        except (ObjectMissing, JobFailed) as error:
+            return None, [*problems, f"{key}: {error}"]
+        if item is not None and plain != item.plain_sha256:
+            problems.append(f"{item.key}: its sha256 is {plain}, the chain says {item.plain_sha256}")
+        elif item is not None and reader.stored != StoredBytes(item.stored_bytes, item.stored_sha256):
+            problems.append(f"{item.key}: the stored bytes are not those that were put")
+        return reader.stored, problems
 
     def _where(self, record: ChainRecord) -> str:
         return f"partition {record.partition}, sequence {record.first}"
@@ -84,27 +112,24 @@ class SegmentChecker:
                 f"not {expected if has_rows else 'no shard'}"
             )
 
-    def _check_hashes(self, item: SegmentObject, plain: str, stored: StoredBytes) -> None:
-        if plain != item.plain_sha256:
-            self._add_problem(f"{item.key}: its sha256 is {plain}, the chain says {item.plain_sha256}")
-        elif stored != StoredBytes(item.stored_bytes, item.stored_sha256):
-            self._add_problem(f"{item.key}: the stored bytes are not those that were put")
-
-    async def _check_rows(self, reader: ObjectReader, key: str, record: ChainRecord) -> str:
+    async def _check_rows(
+        self, reader: ObjectReader, key: str, record: ChainRecord, problems: list[str]
+    ) -> str:
         digest, rows, size = sha256(), 0, 0
         async for line in _lines(reader.plain(), self._max_line):
             digest.update(line)
             size += len(line)
             rows += 1
             if (problem := self._row_problem(line)) is not None:
-                self._add_problem(f"{key}, line {rows}: {problem}")
+                _add(problems, f"{key}, line {rows}: {problem}")
         plain = digest.hexdigest()
         if plain != record.sha256:
-            self._add_problem(f"{key}: its sha256 is {plain}, the chain says {record.sha256}")
+            _add(problems, f"{key}: its sha256 is {plain}, the chain says {record.sha256}")
         if (rows, size) != (record.segment.rows, record.segment.bytes):
-            self._add_problem(
+            _add(
+                problems,
                 f"{key}: {rows} rows and {size} bytes, the chain says {record.segment.rows} and "
-                f"{record.segment.bytes}"
+                f"{record.segment.bytes}",
             )
         return plain
 
@@ -117,14 +142,22 @@ class SegmentChecker:
             return f"no valid JSON: {error}"
         return check_row(row, self._columns)
 
-    async def _check_reasons(self, reader: ObjectReader, key: str, reasons: Mapping[str, int]) -> str:
+    async def _check_reasons(
+        self, reader: ObjectReader, key: str, reasons: Mapping[str, int], problems: list[str]
+    ) -> str:
         digest, found = sha256(), Counter[str]()
         async for line in _lines(reader.plain(), self._max_line):
             digest.update(line)
             found[_reason(line)] += 1
         if found != reasons:
-            self._add_problem(f"{key}: it has {dict(sorted(found.items()))}, the chain says {dict(reasons)}")
+            _add(problems, f"{key}: it has {dict(sorted(found.items()))}, the chain says {dict(reasons)}")
         return digest.hexdigest()
+
+
+def _add(problems: list[str], problem: str) -> None:
+    # A shard may have a million wrong rows.
+    if len(problems) < _MAX_PROBLEMS:
+        problems.append(problem)
 
 
 def _reasons(record: ChainRecord, kind: str) -> Mapping[str, int]:

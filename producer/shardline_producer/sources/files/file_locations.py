@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Protocol
 
 from shardline_common.errors import ObjectMissing, SourceUnavailable, StoreRefused, StoreUnavailable
 from shardline_common.ports.store import ObjectInfo
+from shardline_common.runtime.listing import ListsDiffer, proven_list
 from shardline_common.runtime.paths import NotRegularFile, open_regular, path_fault, shown_path
 from shardline_common.runtime.retry import Backoff
 from shardline_common.runtime.threads import open_to_read, run_in_thread
@@ -24,7 +25,6 @@ from shardline_producer.sources.files.linked_folders import check_links
 
 _log = logging.getLogger(__name__)
 _CHUNK = 1 << 18
-_MAX_LISTINGS = 5
 _MAX_SHORT_READS = 3
 _BACKOFF = Backoff(base=0.1, cap=5.0)
 _WILDCARD = re.compile(r"[*?\[]")
@@ -231,19 +231,14 @@ class S3Files:
         if (fault := path_fault(key)) is not None:
             raise source_invalid(f"the path '{shown_path(pattern)}' {fault}")
         with _source_errors():
-            found = await self._listed(bucket, key)
-            # A list may lack an object without a sign of it. Two lists in a row do not lack the same one.
-            for failures in range(_MAX_LISTINGS):
-                before, found = found, await self._listed(bucket, key)
-                if found == before:
-                    return sorted(found.values(), key=lambda file: str(file["path"]))
-                await asyncio.sleep(_BACKOFF.longest(failures))
-        differing = min(path for path in before.keys() | found.keys() if before.get(path) != found.get(path))
-        raise SourceUnavailable(
-            f"{shown_path(differing)} is in one of two lists of {shown_path(pattern)} and not in the "
-            "other, or has another version there",
-            hint="wait until nothing writes to these objects; else the store's lists are not whole",
-        )
+            try:
+                found = await proven_list(partial(self._listed, bucket, key))
+            except ListsDiffer as error:
+                raise SourceUnavailable(
+                    f"the objects of {shown_path(pattern)} differ from list to list: {error}",
+                    hint="wait until nothing writes to these objects; else the store's lists are not whole",
+                ) from None
+        return sorted(found.values(), key=lambda file: str(file["path"]))
 
     async def _listed(self, bucket: str, key: str) -> dict[str, dict[str, Any]]:
         """The objects of a key or pattern by path, from one listing."""
