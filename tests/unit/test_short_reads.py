@@ -1,9 +1,11 @@
 """Files that end before their size, or go on behind it: read again, then named, never taken as whole."""
 
+import errno
 import gzip
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 import pytest
 
@@ -88,6 +90,35 @@ async def test_a_local_file_that_is_longer_than_its_size_has_changed(
     with pytest.raises(JobFailed, match="more bytes than the") as failed:
         _ = [batch async for batch in source.read(frozen, None)]
     assert failed.value.code == "source_changed"
+
+
+@pytest.mark.parametrize(
+    "pattern", ["*/a.jsonl", "*/*.jsonl", "**/*.jsonl", "s*/a.jsonl", "[s]ecret/*.jsonl"]
+)
+async def test_a_folder_that_may_not_be_seen_hides_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    for name in ("open", "secret"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jsonl").write_bytes(ROWS)
+    files = LocalFiles(tmp_path)
+    assert "secret/a.jsonl" in [file["path"] for file in await files.find(pattern)]
+
+    def denied(call: Callable[..., Any], hidden: str) -> Callable[..., Any]:
+        def refuse(path: str | os.PathLike[str], *more: Any, **named: Any) -> Any:
+            inside = os.fspath(path) if isinstance(path, str | os.PathLike) else ""
+            if hidden in inside + "/":
+                raise PermissionError(errno.EACCES, "Permission denied", path)
+            return call(path, *more, **named)
+
+        return refuse
+
+    # Nobody may list it; what is in it may not even be looked up by name.
+    for name, hidden in (("scandir", "/secret/"), ("lstat", "/secret/a"), ("stat", "/secret/a")):
+        monkeypatch.setattr(os, name, denied(getattr(os, name), hidden))
+    with pytest.raises(JobFailed, match=r"secret.* cannot be read: Permission denied") as failed:
+        await files.find(pattern)
+    assert failed.value.code == "source_invalid"
 
 
 class CutBucket:

@@ -21,7 +21,7 @@ from shardline_common.runtime.paths import NotRegularFile, open_regular, path_fa
 from shardline_common.runtime.retry import Backoff
 from shardline_common.runtime.threads import open_to_read, run_in_thread
 from shardline_producer.sources.files.file_errors import source_changed, source_invalid, unreadable
-from shardline_producer.sources.files.linked_folders import check_links
+from shardline_producer.sources.files.linked_folders import check_links, check_listable
 
 _log = logging.getLogger(__name__)
 _CHUNK = 1 << 18
@@ -112,6 +112,7 @@ class LocalFiles:
     def _matches(self, pattern: str) -> list[str]:
         whole = os.path.join(glob.escape(str(self.root)), pattern)  # noqa: PTH118 - it is a pattern, no path
         try:
+            check_listable(whole)
             check_links(whole)
             return sorted(glob.glob(whole, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
         except (OSError, ValueError) as error:
@@ -259,15 +260,16 @@ class S3Files:
         chunks = self.client.stream_object(
             bucket, key, offset=offset, etag=file["version"], size=file["size"]
         )
-        while True:
-            try:
-                with _source_errors():
-                    chunk = await anext(chunks, None)
-            except ObjectMissing:
-                raise source_changed(file["path"]) from None
-            if chunk is None:
-                return
-            yield chunk
+        async with aclosing(chunks):  # type: ignore[type-var]
+            while True:
+                try:
+                    with _source_errors():
+                        chunk = await anext(chunks, None)
+                except ObjectMissing:
+                    raise source_changed(file["path"]) from None
+                if chunk is None:
+                    return
+                yield chunk
 
 
 @contextmanager
