@@ -15,6 +15,8 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from tests.support.lying_store import Answer, Lie, listed
+
 HOST = "127.0.0.1"
 _HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "expect"}
 
@@ -151,12 +153,14 @@ class Fault:
     """What happens to the next `times` requests of a method whose path matches.
 
     `action`: a status to answer instead, "reset" before the request is applied, "lost" after it was,
-    "half" of the body, "slow" by `seconds`, "held" until `release`, or "error body" under a status of 200.
+    "half" of the body, "slow" by `seconds`, "held" until `release`, "error body" under a status of 200,
+    "empty page" of a list, which leads to the page that was asked for, or one of the wrong answers of
+    `tests.support.lying_store`.
     """
 
     method: str
     pattern: str
-    action: int | str
+    action: int | str | Lie
     times: int = 1 << 30
     seconds: float = 0.0
 
@@ -177,6 +181,7 @@ class S3Proxy:
     seen: list[Seen] = field(default_factory=list)
     down: bool = False
     held: int = 0
+    pages: dict[str, web.Response] = field(default_factory=dict)
 
     @contextmanager
     def running(self) -> Iterator[str]:
@@ -223,12 +228,25 @@ class S3Proxy:
         if action == "held":
             self.held += 1
             await self._released.wait()
-        status, headers, answer = await self._forward(request, body)
+        if (page := self.pages.pop(request.query.get("continuation-token", ""), None)) is not None:
+            return self._answered(request, page)
+        return await self._changed(request, action, Answer(*await self._forward(request, body)))
+
+    async def _changed(
+        self, request: web.Request, action: int | str | Lie | None, answer: Answer
+    ) -> web.StreamResponse:
+        """What an action makes of the answer of the store."""
         if action == "lost":
             return self._cut(request)
         if action == "half":
-            return await self._half(request, status, headers, answer)
-        return self._answered(request, web.Response(status=status, headers=headers, body=answer))
+            return await self._half(request, answer.status, answer.headers, answer.body)
+        if callable(action):
+            return self._sent(request, action(answer))
+        response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+        if action == "empty page":
+            token = f"behind-an-empty-page-{len(self.seen)}"
+            self.pages[token], response = response, web.Response(body=listed([], True, token))
+        return self._answered(request, response)
 
     async def _forward(self, request: web.Request, body: bytes) -> tuple[int, dict[str, str], bytes]:
         url = URL(self.endpoint + request.raw_path, encoded=True)
@@ -255,6 +273,14 @@ class S3Proxy:
         self._note(request, 0)
         if request.transport is not None:
             request.transport.abort()
+        return web.Response(status=500)
+
+    def _sent(self, request: web.Request, answer: Answer) -> web.Response:
+        """Send an answer byte by byte as it is, and close the connection."""
+        self._note(request, answer.status)
+        if request.transport is not None:
+            request.transport.write(answer.having(Connection="close").encode())
+            request.transport.close()
         return web.Response(status=500)
 
     async def _half(

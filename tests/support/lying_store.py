@@ -252,6 +252,16 @@ def dropped(_: Answer) -> Answer:
     return Answer(0, {}, b"", framed=False)
 
 
+def miscounted(answer: Answer) -> Answer:
+    """A page of a list that says it has more objects than it has."""
+    return replace(answer, body=re.sub(rb"<KeyCount>(\d+)", rb"<KeyCount>1\1", answer.body))
+
+
+def without_one(answer: Answer) -> Answer:
+    """A page of a list that lacks its first object, and counts it."""
+    return replace(answer, body=re.sub(rb"(?s)<Contents>.*?</Contents>", b"", answer.body, count=1))
+
+
 READ_LIES: list[Lie] = [
     short,
     endless,
@@ -271,6 +281,10 @@ READ_LIES: list[Lie] = [
     transfer_compressed,
 ]
 """Every wrong answer to a GET. Of these `unframed` gives the right bytes."""
+
+
+PAGE_LIES: list[Lie] = [short, endless, halved, half_chunked, error_body, miscounted, without_one, dropped]
+"""Wrong answers to the request of a page, made from the right one."""
 
 
 def nonce(number: int) -> str:

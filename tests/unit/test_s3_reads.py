@@ -222,16 +222,6 @@ def no_token(_: Answer) -> Answer:
     return Answer(200, {}, listed([], True))
 
 
-def miscounted(answer: Answer) -> Answer:
-    return replace(answer, body=answer.body.replace(b"<KeyCount>3", b"<KeyCount>4"))
-
-
-def without_one(answer: Answer) -> Answer:
-    start = answer.body.index(b"<Contents>")
-    end = answer.body.index(b"</Contents>") + len(b"</Contents>")
-    return replace(answer, body=answer.body[:start] + answer.body[end:])
-
-
 def foreign(_: Answer) -> Answer:
     return Answer(200, {}, listed([("out/x", b"")], False))
 
@@ -248,22 +238,7 @@ def login_page(_: Answer) -> Answer:
     return Answer(200, {"Content-Type": "text/html"}, b"<html><body><br>Log in</body></html>")
 
 
-LIST_LIES: list[Lie] = [
-    lying.short,
-    lying.endless,
-    lying.halved,
-    lying.half_chunked,
-    lying.error_body,
-    miscounted,
-    without_one,
-    repeated,
-    no_token,
-    foreign,
-    reversed_page,
-    nothing,
-    login_page,
-    lying.dropped,
-]
+LIST_LIES = [*lying.PAGE_LIES, repeated, no_token, foreign, reversed_page, nothing, login_page]
 
 
 def fine(answer: Answer) -> Answer:

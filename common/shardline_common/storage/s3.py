@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -139,9 +139,9 @@ class S3Client:
         """The bytes of a small object. Raises ObjectMissing."""
         return await self._reads.get(bucket, key)
 
-    async def stream_object(
+    def stream_object(
         self, bucket: str, key: str, *, offset: int = 0, etag: str = "", size: int | None = None
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The bytes from `offset` on, to the end. A body that breaks is read on where it broke.
 
         `etag` and `size` are those of the object in a plan; without them, those of the first answer hold.
@@ -152,8 +152,7 @@ class S3Client:
         """
         is_frozen = bool(etag) or size is not None
         reading = Reading(bucket, key, f"read {key}", offset, size, etag, is_frozen)
-        async for piece in self._reads.stream(reading):
-            yield piece
+        return self._reads.stream(reading)
 
     async def list_bucket(self, bucket: str, prefix: str, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         """Objects by key."""
@@ -234,12 +233,9 @@ class S3Store:
         """The object's bytes."""
         return await self._client.get(self._bucket, self._prefix + checked_key(key))
 
-    async def stream(self, key: str, *, offset: int = 0) -> AsyncIterator[bytes]:
+    def stream(self, key: str, *, offset: int = 0) -> AsyncIterator[bytes]:
         """The object's bytes from `offset` on."""
-        async for chunk in self._client.stream_object(
-            self._bucket, self._prefix + checked_key(key), offset=offset
-        ):
-            yield chunk
+        return self._client.stream_object(self._bucket, self._prefix + checked_key(key), offset=offset)
 
     async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         """Objects by key."""

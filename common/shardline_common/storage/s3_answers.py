@@ -9,6 +9,7 @@ from typing import Any
 from shardline_common.ports.store import ObjectInfo
 
 _OK, _PARTIAL = 200, 206
+_MAX_MESSAGE = 500
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _UNSATISFIED = re.compile(r"bytes \*/(\d+)")
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -21,7 +22,8 @@ class WrongAnswer(Exception):
     """
 
     def __init__(self, message: str, *, changed: bool = False) -> None:
-        super().__init__(message)
+        # Headers and keys of an answer may be long.
+        super().__init__(message[:_MAX_MESSAGE])
         self.changed = changed
 
 

@@ -6,7 +6,8 @@ come. A connection, proxy or store that ends a body early, or answers something 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,8 +39,11 @@ _MAX_IDLE_PAGES = 1000
 _HELD = 1 << 14
 # A read that came further than this since its last failure begins to count its failures anew.
 _PROGRESS = 1 << 20
+_LOG_SECONDS = 30.0
+# The sentences of WrongAnswer differ in their first letters.
+_KIND_LETTERS = 24
 _BEYOND_END = ("InvalidRange", "416")
-_WRONG_HINT = "look for a proxy or a cache before the store that changes its answers; see docs/stores-s3.md"
+_WRONG_HINT = "look for a proxy or a cache before the store that changes its answers"
 
 
 class S3Reads:
@@ -55,6 +59,8 @@ class S3Reads:
         self._request = request
         # The buckets whose ETags are MD5 sums: whether they are is known once one of them was compared.
         self._has_md5: dict[str, bool] = {}
+        # When each kind of error was logged last.
+        self._logged: dict[str, float] = {}
 
     async def get(self, bucket: str, key: str) -> bytes:
         """The bytes of a small object, all that the store promises. Raises ObjectMissing."""
@@ -87,18 +93,17 @@ class S3Reads:
         found = await self._request(reading.bucket, reading.what, head)
         return bool(found.get("ContentLength") == length and found.get("ETag") == reading.etag)
 
-    async def stream(self, reading: Reading) -> AsyncIterator[bytes]:
-        """The bytes of an object from `offset` on, to its end.
+    def stream(self, reading: Reading) -> AsyncGenerator[bytes, None]:
+        """The bytes of an object from `offset` on, to its end, in pieces of at most 1 MiB.
 
         Raises:
             JobFailed: `source_changed`: the object is not the frozen one.
             ObjectMissing: there is no such object.
             StoreUnavailable: its bytes do not come, after all attempts.
         """
-        async for piece in self._pieces(reading, {}):
-            yield piece
+        return self._pieces(reading, {})
 
-    async def _pieces(self, reading: Reading, headers: dict[str, str]) -> AsyncIterator[bytes]:
+    async def _pieces(self, reading: Reading, headers: dict[str, str]) -> AsyncGenerator[bytes, None]:
         """The bytes of `stream`. `headers` becomes those of the last answer."""
         failures, failed_at, begin = 0, reading.offset, reading.offset
         known = reading.size, reading.etag
@@ -111,9 +116,10 @@ class S3Reads:
                 headers.update(response["ResponseMetadata"]["HTTPHeaders"])
                 async with response["Body"] as body:
                     skipped = reading.accept(response)
-                    async for piece in _whole(body, reading, skipped):
-                        reading.offset += len(piece)
-                        yield piece
+                    async with aclosing(_whole(body, reading, skipped)) as pieces:
+                        async for piece in pieces:
+                            reading.offset += len(piece)
+                            yield piece
                 return  # noqa: TRY300 - an `else` would be further from its condition
             except (*TRANSIENT, WrongAnswer) as error:
                 failures = 1 if reading.offset - failed_at >= _PROGRESS else failures + 1
@@ -170,17 +176,16 @@ class S3Reads:
                 await self._pause(bucket, what, error, failures)
 
     async def _pause(self, bucket: str, what: str, error: Exception, failures: int, offset: int = 0) -> None:
+        """Log an error, each kind of them at most every 30 seconds, and wait before the next request."""
+        reason = f"{type(error).__name__}: {error}".removeprefix("WrongAnswer: ")
+        now, kind = asyncio.get_running_loop().time(), f"{bucket} {reason[:_KIND_LETTERS]}"
+        is_new = now - self._logged.get(kind, -_LOG_SECONDS) >= _LOG_SECONDS
+        if is_new:
+            self._logged[kind] = now
         where = f" from byte {offset:,} on" if offset else ""
-        reason = str(error) or type(error).__name__
-        _log.warning(
-            "s3://%s, %s: %s; reading again%s, attempt %d of %d",
-            bucket,
-            what,
-            reason,
-            where,
-            failures + 1,
-            self._attempts,
-        )
+        text, attempt = "s3://%s, %s: %s; reading again%s, attempt %d of %d", failures + 1
+        level = logging.WARNING if is_new else logging.DEBUG
+        _log.log(level, text, bucket, what, reason, where, attempt, self._attempts)
         await asyncio.sleep(_BACKOFF.pause(failures))
 
     def _failed(
@@ -194,7 +199,7 @@ class S3Reads:
         return StoreUnavailable(message, hint=_WRONG_HINT)
 
 
-async def _whole(body: Any, reading: Reading, skipped: int) -> AsyncIterator[bytes]:
+async def _whole(body: Any, reading: Reading, skipped: int) -> AsyncGenerator[bytes, None]:
     """The bytes of a body behind the skipped ones, in pieces of at most 1 MiB, if they end the object.
 
     Raises:
