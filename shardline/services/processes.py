@@ -104,6 +104,7 @@ async def _serve(
 ) -> None:
     """Serve metrics and health, wait for the store and the topics, then run `work` until it is cancelled."""
     probed = asyncio.Event()
+    metrics.follow_failing(broker.failing_seconds)
 
     async def progress() -> str | None:
         failing = longest_failing(CLOCK)

@@ -8,15 +8,19 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
 
 from shardline.services.processes import kafka_probe
-from shardline_common.errors import BrokerUnavailable
+from shardline_common.errors import BrokerRefused, BrokerUnavailable
 from shardline_common.kafka.broker import KafkaBroker, open_kafka
+from shardline_common.kafka.client_internals import client_of
+from shardline_common.kafka.consumers import make_consumer, stop_consumer
 from shardline_common.kafka.options import KafkaOptions
 from shardline_common.kafka.patient_client import watch_answers
 from shardline_common.ports.broker import TopicSpec
 from shardline_common.settings.load import Settings
+from shardline_common.telemetry.metrics import Metrics
 from tests.support.stand_in_kafka import StandIns, stand_in_cluster
 
 # Longer than a test may take: whatever waits for it has failed.
@@ -194,6 +198,38 @@ async def test_a_cluster_that_moved_is_found_by_its_bootstrap_servers() -> None:
                     await asyncio.sleep(0.05)
 
 
+async def test_a_writer_that_cannot_start_is_logged_and_counted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # The last transaction of its id cannot end while its topic is below min.insync.replicas.
+    monkeypatch.setattr("shardline_common.runtime.waits.LOG_SECONDS", 0.3)
+    async with asyncio.timeout(TEST_SECONDS), stand_in_cluster(2) as cluster:
+        metrics = Metrics()
+        for one in cluster.brokers:
+            one.codes["InitProducerId"] = 51
+        async with open_kafka(options(cluster, request_timeout_ms=1000)) as broker:
+            metrics.follow_failing(broker.failing_seconds)
+            for _ in range(2):
+                with pytest.raises(BrokerUnavailable, match="ConcurrentTransactions") as raised:
+                    await open_writer(broker)
+                assert not isinstance(raised.value, BrokerRefused)
+            assert "waiting for Kafka: id cannot be opened, for" in caplog.text
+            assert "ConcurrentTransactions" in (
+                await kafka_probe(broker, Settings(stuck_seconds=1.0))() or ""
+            )
+            assert in_vain(metrics) > 1.0
+            for one in cluster.brokers:
+                one.codes.clear()
+            await open_writer(broker)
+            assert await kafka_probe(broker, Settings(stuck_seconds=1.0))() is None
+            assert in_vain(metrics) == 0.0
+
+
+def in_vain(metrics: Metrics) -> float:
+    metrics.refresh()
+    return metrics.registry.get_sample_value("shardline_in_vain_seconds") or 0.0
+
+
 async def test_nothing_is_left_behind_while_brokers_go_and_come(
     caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
 ) -> None:
@@ -235,6 +271,24 @@ async def tolerated(step: Step, broker: KafkaBroker) -> None:
         await step(broker)
     except BrokerUnavailable:
         return
+
+
+async def test_a_consumer_whose_stop_hangs_leaves_no_connection_and_no_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As one does whose coordinator is frozen while it joins the group.
+    monkeypatch.setattr("shardline_common.kafka.consumers._STOP_SECONDS", 0.1)
+    async with connected(1) as (cluster, _):
+        before, open_before = asyncio.all_tasks(), cluster[1].open
+        consumer = make_consumer(options(cluster))
+        watch_answers(client_of(consumer))
+        await consumer.start()
+        consumer.assign([TopicPartition("t", 0)])
+        monkeypatch.setattr(consumer._coordinator, "close", asyncio.Event().wait)
+        await stop_consumer(consumer)
+        while cluster[1].open > open_before:
+            await asyncio.sleep(0.01)
+        assert not [one for one in asyncio.all_tasks() - before if "StandIn" not in repr(one)]
 
 
 async def test_a_connection_to_a_broker_that_reads_no_more_is_cut() -> None:

@@ -183,6 +183,18 @@ async def test_an_operation_that_hangs_counts_as_failing() -> None:
     assert operations.failing(0.0) is None
 
 
+async def test_a_wait_counts_as_long_as_one_that_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    operations = Operations(OPTIONS)
+    wait = operations.wait(Request("the group g cannot be joined"))
+    wait.begin()
+    assert operations.failing_seconds() == 0.0
+    monkeypatch.setattr("shardline_common.kafka.operations.LOG_SECONDS", 0.0)
+    while not operations.failing_seconds():
+        await asyncio.sleep(0)
+    wait.succeed()
+    assert operations.failing_seconds() == 0.0
+
+
 async def test_a_reader_does_not_fail_by_a_broker_that_it_asks_no_more() -> None:
     operations, answers, leader = Operations(OPTIONS), Answers(1000), {TopicPartition("t", 0): 1}
     cluster = SimpleNamespace(leader_for_partition=leader.get)

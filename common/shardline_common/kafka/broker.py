@@ -78,6 +78,10 @@ class KafkaBroker:
         """The operation that Kafka refuses or does not answer for this many seconds, and why; or None."""
         return self._operations.failing(seconds)
 
+    def failing_seconds(self) -> float:
+        """For how long the operation that fails longest has been failing; 0 when none does."""
+        return self._operations.failing_seconds()
+
     async def close(self) -> None:
         """Close the clients that were started."""
         try:

@@ -16,7 +16,6 @@ from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.consumer.fetcher import OffsetResetStrategy
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import IllegalGenerationError, KafkaError
-from aiokafka.producer.sender import Sender
 
 _CANCEL_SECONDS = 2.0
 
@@ -102,8 +101,13 @@ def seek_to_beginning(consumer: AIOKafkaConsumer, where: TopicPartition) -> None
 
 
 async def close_connections(consumer: AIOKafkaConsumer) -> None:
-    """Close the connections of a consumer, even when its `stop` failed before it closed them."""
+    """Close the connections of a consumer and end its tasks, even when its `stop` failed before it did so."""
     await consumer._client.close()
+    tasks = _tasks_of(consumer._fetcher, consumer._coordinator)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
 
 
 async def abandon(producer: AIOKafkaProducer) -> None:
@@ -128,6 +132,8 @@ async def abandon(producer: AIOKafkaProducer) -> None:
         await producer.client.close()
 
 
-def _tasks_of(sender: Sender) -> list[asyncio.Task[Any]]:
+def _tasks_of(*owners: object) -> list[asyncio.Task[Any]]:
+    """The tasks that run a method of one of these."""
+    kept = {id(owner) for owner in owners if owner is not None}
     frames = ((task, getattr(task.get_coro(), "cr_frame", None)) for task in asyncio.all_tasks())
-    return [task for task, frame in frames if frame is not None and frame.f_locals.get("self") is sender]
+    return [task for task, frame in frames if frame is not None and id(frame.f_locals.get("self")) in kept]

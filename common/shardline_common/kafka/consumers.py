@@ -1,6 +1,7 @@
 """The consumers of aiokafka behind the readers: made, watched and stopped."""
 
 import asyncio
+import logging
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
@@ -13,6 +14,9 @@ from shardline_common.kafka.operations import Operations
 from shardline_common.kafka.options import KafkaOptions
 from shardline_common.ports.broker import Record
 from shardline_common.runtime.tasks import close_shielded
+
+_log = logging.getLogger(__name__)
+_STOP_SECONDS = 10.0
 
 
 def make_consumer(options: KafkaOptions, *topics: str, **more: Any) -> AIOKafkaConsumer:
@@ -27,13 +31,17 @@ def make_consumer(options: KafkaOptions, *topics: str, **more: Any) -> AIOKafkaC
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
-    """Stop a consumer, and close its connections even when its `stop` fails."""
+    """Stop a consumer, and close its connections even when its `stop` fails or hangs."""
 
     async def stop() -> None:
         # The helper task of the consumer must have run once: cancelled before, it cancels this task.
         await asyncio.sleep(0)
         try:
-            await consumer.stop()
+            # It waits for the answer to a request to join, which a coordinator that is frozen does not give.
+            async with asyncio.timeout(_STOP_SECONDS):
+                await consumer.stop()
+        except TimeoutError:
+            _log.info("a consumer did not stop within %.0f s; its connections are closed", _STOP_SECONDS)
         finally:
             # `stop` fails early when the consumer waits to fetch again from a broker that is down.
             await close_connections(consumer)

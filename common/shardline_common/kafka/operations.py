@@ -16,7 +16,7 @@ from shardline_common.kafka.asking import SilentBrokers
 from shardline_common.kafka.client_errors import Request, last_refusal, translated
 from shardline_common.kafka.options import KafkaOptions
 from shardline_common.kafka.patient_client import watch_answers
-from shardline_common.runtime.waits import WaitLog
+from shardline_common.runtime.waits import LOG_SECONDS, WaitLog
 
 # A failed operation that nobody repeats is forgotten after this time: its job ended.
 _FORGET_SECONDS = 90.0
@@ -56,6 +56,17 @@ class Operations:
             return None
         error = state.error or f"{what}: {self.reason(next(iter(state.running.values()), Request(what)))}"
         return f"failing for {now - state.since:.0f} s: {error}"
+
+    def failing_seconds(self) -> float:
+        """For how long the operation that fails longest has been failing; 0 when none does.
+
+        A wait without an error counts once it is as long as a wait that is logged.
+        """
+        now = _now()
+        self._forget(now)
+        seconds = [now - one.since for one in self._states.values() if one.error]
+        waits = [now - one.since for one in self._states.values() if not one.error]
+        return max([0.0, *seconds, *(wait for wait in waits if wait >= LOG_SECONDS)])
 
     def failed(self, request: Request, error: str) -> None:
         """The operation failed."""

@@ -86,7 +86,9 @@ CATALOGUE: dict[str, Definition] = {
     ),
     "job_stalled_seconds": Definition(Gauge, "Seconds since an unfinished job made progress"),
     "in_vain_seconds": Definition(
-        Gauge, "Seconds for which the longest failing call of this process has been retried", per_job=False
+        Gauge,
+        "Seconds for which the longest failing call of this process has been retried, Kafka's included",
+        per_job=False,
     ),
     "tasks": Definition(Gauge, "Asyncio tasks of this process", per_job=False),
     "spool_bytes": Definition(Gauge, "Spool reserved by open segments", per_job=False),
@@ -159,6 +161,7 @@ class Metrics:
         self._followed: list[tuple[Gauge, Callable[[], float]]] = []
         self._gauge("build_info", __version__).set(1)
         self._job_states: Callable[[], Sequence[str]] = tuple
+        self._failing_seconds: Callable[[], float] = lambda: 0.0
         self.refresh()
 
     def _make(self, name: str, item: Definition) -> MetricWrapperBase:
@@ -320,10 +323,14 @@ class Metrics:
         """Set a gauge at every scrape; `read` returns its value."""
         self._followed.append((self._gauge(name, *labels), read))
 
+    def follow_failing(self, read: Callable[[], float]) -> None:
+        """Include the calls of Kafka in `in_vain_seconds`; `read` returns how long the longest one fails."""
+        self._failing_seconds = read
+
     def refresh(self) -> None:
         """Set the gauges that are computed at a scrape. Call it on the event loop."""
         failing = longest_failing(SystemClock())
-        self._gauge("in_vain_seconds").set(failing[1] if failing else 0.0)
+        self._gauge("in_vain_seconds").set(max(failing[1] if failing else 0.0, self._failing_seconds()))
         self._gauge("tasks").set(len(asyncio.all_tasks()))
         states = self._job_states()
         for state in State:
