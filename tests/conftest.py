@@ -25,7 +25,18 @@ pytest_plugins = [
 ]
 
 # Each of them starts a server, or finds one in the environment.
-SERVERS = {"kafka", "own_kafka", "seaweed", "postgres_server", "chroma", "couch", "graph", "secure", "moto"}
+SERVERS = {
+    "kafka",
+    "own_kafka",
+    "three_brokers",
+    "seaweed",
+    "postgres_server",
+    "chroma",
+    "couch",
+    "graph",
+    "secure",
+    "moto",
+}
 
 # How long an example takes depends on the machine: there is no deadline.
 settings.register_profile("full", deadline=None, print_blob=True)

@@ -1,6 +1,7 @@
 """Kafka on this machine, without Docker: its jars come from Maven."""
 
 import shutil
+import signal
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from deploy.dev.service import (
     JAVA_FOR_MINUTES,
     Service,
     cached,
+    free_ports,
     maven_jars,
     require_java,
     run_command,
@@ -27,6 +29,8 @@ class Kafka(Service):
 
     name = "Kafka"
     port_names: Sequence[str] = ("broker", "controller")
+    heap: Sequence[str] = ("-Xms256m", "-Xmx512m")
+    cluster_id: str | None = None
 
     @property
     def bootstrap(self) -> str:
@@ -52,17 +56,19 @@ class Kafka(Service):
 
     def _formatted(self, java: Sequence[str], lines: Mapping[str, str]) -> Path:
         """A folder with formatted storage. A JVM formats it once for all brokers with the same options."""
+        cluster = self.cluster_id or uuid4().hex[:22]
 
         def fill(folder: Path) -> None:
             config = folder.with_suffix(".properties")
             config.write_text(_text({**lines, "log.dirs": str(folder)}))
-            command = ["kafka.tools.StorageTool", "format", "-t", uuid4().hex[:22], "-c", str(config)]
+            command = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(config)]
             try:
                 run_command([*java, *command, *self.format_options()])
             finally:
                 config.unlink()
 
         recipe = [kafka_jars().name, *self.format_options(), (HERE / "server.properties").read_text()]
+        recipe += [self.cluster_id, lines["node.id"], lines["process.roles"]] if self.cluster_id else []
         return cached("kafka-storage", "\n".join(recipe).encode(), fill)
 
     def configure(self, lines: dict[str, str], ports: Mapping[str, int]) -> None:
@@ -91,9 +97,69 @@ class Kafka(Service):
             return False
         return int.from_bytes(reply[8:12], "big") > 0
 
-    @staticmethod
-    def _java() -> list[str]:
-        return [require_java(), *JAVA_FOR_MINUTES, "-Xms256m", "-Xmx512m", _QUIET]
+    def _java(self) -> list[str]:
+        return [require_java(), *JAVA_FOR_MINUTES, *self.heap, _QUIET]
+
+
+class ClusterNode(Kafka):
+    """One broker of a cluster. The first one is its controller as well, so that the others may all be harmed.
+
+    `controller` is the port of the controller.
+    """
+
+    heap = ("-Xms96m", "-Xmx224m")
+    cluster_id = "shardlineTestClusterAA"
+
+    def __init__(self, folder: Path, node: int, controller: int) -> None:
+        super().__init__(folder)
+        self.node = node
+        self._controller = controller
+
+    def configure(self, lines: dict[str, str], ports: Mapping[str, int]) -> None:
+        """Replicate all topics three times, notice a dead broker soon, and need little memory."""
+        controller = f"{HOST}:{self._controller}"
+        listeners = f"PLAINTEXT://{HOST}:{ports['broker']}"
+        if self.node == 1:
+            listeners += f",CONTROLLER://{controller}"
+        lines |= {
+            "node.id": str(self.node),
+            "process.roles": "broker,controller" if self.node == 1 else "broker",
+            "controller.quorum.voters": f"1@{controller}",
+            "listeners": listeners,
+            "default.replication.factor": "3",
+            "min.insync.replicas": "2",
+            "offsets.topic.replication.factor": "3",
+            "offsets.topic.num.partitions": "3",
+            "transaction.state.log.replication.factor": "3",
+            "transaction.state.log.min.isr": "2",
+            "transaction.state.log.num.partitions": "6",
+            # The defaults are 9, 2 and 30 seconds.
+            "broker.session.timeout.ms": "5000",
+            "broker.heartbeat.interval.ms": "500",
+            "replica.lag.time.max.ms": "5000",
+            "num.network.threads": "2",
+            "num.io.threads": "4",
+            "background.threads": "4",
+        }
+
+    def pause(self) -> None:
+        """Freeze the process: its connections stay open, and nothing answers."""
+        self._send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let the process go on."""
+        self._send(signal.SIGCONT)
+
+    def _send(self, number: signal.Signals) -> None:
+        process = self._process()
+        if process is not None:
+            process.send_signal(number)
+
+
+def cluster_nodes(folder: Path, count: int = 3) -> list[ClusterNode]:
+    """The brokers of a cluster, which are not started. Each has a folder of its own."""
+    (controller,) = free_ports(1)
+    return [ClusterNode(folder / f"node-{node}", node, controller) for node in range(1, count + 1)]
 
 
 def _properties(text: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ from xdist.scheduler import LoadFileScheduling
 
 # Their tests share no fixture of the file, and each may take minutes: any worker takes the next one.
 _SINGLE = ("tests/faults/", "tests/e2e/")
-_SHARING = ("tests/faults/test_broker.py", "tests/e2e/test_themis.py")
+_SHARING = ("tests/faults/test_broker.py", "tests/faults/test_cluster.py", "tests/e2e/test_themis.py")
 _FIRST = ("faults", "e2e", "simulation", "deploy", "docs", "integration", "gateway")
 
 

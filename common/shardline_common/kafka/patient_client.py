@@ -66,7 +66,8 @@ class PatientClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untype
     """The connections of one client. `watch_answers` turns the client of a producer or consumer into one.
 
     1. What any broker can answer is asked of the next one after a second. See `ask_in_turn`.
-    2. A connection is made within 10 seconds, and holds up no connection to another broker.
+    2. A connection is made within a third of the time-out of requests, and holds up no connection to another
+       broker. What a broker answers at once has the same time.
     3. A request that is silent for 3 seconds refreshes the metadata. The connection to a broker that the
        cluster no longer lists is closed, which fails the requests that wait for its answer.
     4. Refusals are recorded in `answers`, because aiokafka repeats many requests without telling why.
@@ -100,7 +101,7 @@ class PatientClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untype
     async def _ask_server(self, host: str, port: int, request: Any) -> Any:
         connection, slow = None, self._loop.call_later(_SLOW_SECONDS, self._silent.silent, host, port)
         try:
-            async with asyncio.timeout(self._at_most(_CONNECT_SECONDS)):
+            async with asyncio.timeout(self._part_of_time_out(_CONNECT_SECONDS)):
                 connection = await self._connect(host, port)
                 answer = await connection.send(request)
         except UNREACHED as error:
@@ -188,8 +189,10 @@ class PatientClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untype
 
     # Connections.
 
-    def _at_most(self, seconds: float) -> float:
-        return min(seconds, float(self._request_timeout_ms) / 1000)
+    def _part_of_time_out(self, seconds: float) -> float:
+        # A third of KAFKA_REQUEST_TIMEOUT_MS where it was raised, for a network or quotas that are slow.
+        whole = float(self._request_timeout_ms) / 1000
+        return max(whole / 3, min(seconds, whole))
 
     async def _connect(self, host: str, port: int, **more: Any) -> Any:
         return await create_conn(
@@ -238,7 +241,7 @@ class PatientClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untype
             return None
         try:
             with self._watch_silence(node_id):
-                async with asyncio.timeout(self._at_most(_CONNECT_SECONDS)):
+                async with asyncio.timeout(self._part_of_time_out(_CONNECT_SECONDS)):
                     closed = self._on_connection_closed
                     connection = await self._connect(broker.host, broker.port, on_close=closed)
         except (OSError, KafkaError) as error:
@@ -299,7 +302,7 @@ class PatientClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untype
 
     async def _send_in_time(self, kind: str, node_id: Any, request: Any, group: Any) -> Any:
         try:
-            async with asyncio.timeout(self._at_most(_QUICK_SECONDS) if kind in _QUICK else None):
+            async with asyncio.timeout(self._part_of_time_out(_QUICK_SECONDS) if kind in _QUICK else None):
                 return await super().send(node_id, request, group=group)
         except TimeoutError as error:
             connection = self._conns.get((node_id, group))
