@@ -28,6 +28,24 @@ REQUEST_SECONDS = 120
 TEST_SECONDS = 40.0
 
 
+# A fifth of the times that users wait for.
+TIMES = {
+    "asking.PATIENCE_SECONDS": 0.2,
+    "asking._REST_SECONDS": 0.4,
+    "patient_client._SLOW_SECONDS": 0.15,
+    "patient_client._REFRESH_SECONDS": 0.6,
+    "patient_client._CONTROLLER_PATIENCE_SECONDS": 1.0,
+    "broker._SURE_SECONDS": 0.6,
+    "broker._LOOK_SECONDS": 0.2,
+}
+
+
+@pytest.fixture(autouse=True)
+def _short_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in TIMES.items():
+        monkeypatch.setattr(f"shardline_common.kafka.{name}", seconds)
+
+
 def options(cluster: StandIns, **fields: Any) -> KafkaOptions:
     known: dict[str, Any] = {"request_timeout_ms": REQUEST_SECONDS * 1000}
     return KafkaOptions(cluster.bootstrap, **known | fields)
@@ -203,6 +221,7 @@ async def test_a_writer_that_cannot_start_is_logged_and_counted(
 ) -> None:
     # The last transaction of its id cannot end while its topic is below min.insync.replicas.
     monkeypatch.setattr("shardline_common.runtime.waits.LOG_SECONDS", 0.3)
+    monkeypatch.setattr("shardline_common.runtime.tasks._GRACE_SECONDS", 0.1)
     async with asyncio.timeout(TEST_SECONDS), stand_in_cluster(2) as cluster:
         metrics = Metrics()
         for one in cluster.brokers:
@@ -247,7 +266,7 @@ async def test_nothing_is_left_behind_while_brokers_go_and_come(
                 await cluster[node].stop()
             # The probe drops the admin client where no broker answers, while others use it.
             await tolerated(KafkaBroker.close, broker)
-            await asyncio.wait(calls, timeout=1.0)
+            await asyncio.wait(calls, timeout=0.5)
             if node == 2:
                 cluster[node].frozen = False
             else:

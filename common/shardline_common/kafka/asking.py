@@ -46,13 +46,15 @@ class Answered(Generic[T]):
 async def ask_in_turn(
     asks: Sequence[Callable[[], Awaitable[T]]],
     accept: Callable[[T], bool] = lambda _: True,
-    patience: float = PATIENCE_SECONDS,
+    patience: float | None = None,
 ) -> Answered[T]:
     """Ask one after the other, until one answer is accepted. The calls that are not needed are cancelled.
 
     The next one is asked when all before it have failed, were not accepted, or were silent for `patience`
-    seconds. Without an accepted answer, all have been asked, and had two more seconds.
+    seconds (None: `PATIENCE_SECONDS`). Without an accepted answer, all have been asked, and had two more
+    seconds.
     """
+    patience = PATIENCE_SECONDS if patience is None else patience
     waiting, running, found = list(asks), set[asyncio.Future[T]](), Answered[T]()
     try:
         while found.good is None and (waiting or running):

@@ -104,7 +104,9 @@ class KafkaBroker:
                     raise
                 except KafkaConnectionError:
                     await close_shielded(admin.close)
-                    await self._options.connect()
+                    if self._options.tokens is not None:
+                        # It raises why there is no token, which the client does not report.
+                        await self._options.tokens.current()
                     raise
                 except BaseException:
                     await close_shielded(admin.close)

@@ -37,10 +37,7 @@ def without_leader(consumer: AIOKafkaConsumer) -> list[int]:
 
 
 async def connect_once(bootstrap_servers: str, **arguments: Any) -> None:
-    """Connect to the first of these servers and close the connection. Raises the client's error.
-
-    Starting a client reports only that no broker accepted it, without the cause.
-    """
+    """Connect to this server and close the connection. Raises the client's error."""
     host, port, _ = collect_hosts(bootstrap_servers)[0]
     connection = await create_conn(host, port, **arguments)
     await connection.close()

@@ -8,7 +8,6 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.codec import has_gzip, has_lz4, has_zstd
 
 from shardline_common.errors import BrokerUnavailable, UsageError
-from shardline_common.kafka.client_internals import connect_once
 from shardline_common.kafka.oauth import ClientCredentials
 
 _CODECS = {"gzip": has_gzip, "lz4": has_lz4, "zstd": has_zstd}
@@ -110,12 +109,6 @@ class KafkaOptions:
             "sasl_plain_password": self.sasl_password,
             "sasl_oauth_token_provider": self.tokens,
         }
-
-    async def connect(self) -> None:
-        """Connect once and close, in order to raise the cause that starting a client does not report."""
-        if self.tokens is not None:
-            await self.tokens.current()
-        await connect_once(**self.client())
 
     def producer(self, **more: Any) -> AIOKafkaProducer:
         """An idempotent producer that waits for all replicas. It is not started."""

@@ -30,7 +30,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.produce import ProduceRequest
 
 from shardline_common.kafka.answers import Answers, walk_error_codes
-from shardline_common.kafka.asking import PATIENCE_SECONDS, UNREACHED, Answered, SilentBrokers, ask_in_turn
+from shardline_common.kafka.asking import UNREACHED, Answered, SilentBrokers, ask_in_turn
 
 _log = logging.getLogger(__name__)
 _CONNECT_SECONDS = 10.0
@@ -126,7 +126,7 @@ class PatientClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untype
         nodes = self.nodes()
         return nodes[0] if nodes else None
 
-    async def ask(self, request: Any, patience: float = PATIENCE_SECONDS) -> Answered[Any]:
+    async def ask(self, request: Any, patience: float | None = None) -> Answered[Any]:
         """Ask the nodes in turn, until one knows the answer."""
         return await ask_in_turn(
             [partial(self.send, node, request) for node in self.nodes()], _is_final, patience
@@ -146,7 +146,8 @@ class PatientClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untype
         return answer.coordinator_id
 
     async def _metadata_update(self, cluster_metadata: Any, topics: Any) -> bool:
-        request = MetadataRequest(list(topics) if topics else None)
+        # A broker with auto.create.topics.enable would create a deleted topic again.
+        request = MetadataRequest(list(topics) if topics else None, allow_auto_topic_creation=False)
         try:
             found = await self.ask(request)
             if found.good is None and not found.others:
