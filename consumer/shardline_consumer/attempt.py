@@ -6,7 +6,6 @@ import logging
 from functools import partial
 
 from shardline_common.errors import (
-    FailureCode,
     JobFailed,
     ObjectMissing,
     ServiceUnavailable,
@@ -14,10 +13,13 @@ from shardline_common.errors import (
     SpoolError,
     TopicMissing,
     UsageError,
+    explain,
 )
 from shardline_common.job.state import JobState, State
 from shardline_common.runtime.retry import retry_forever
+from shardline_common.runtime.task_group import UnrequestedCancel, cancel_requested, no_foreign_cancel
 from shardline_common.runtime.tasks import first_of
+from shardline_common.runtime.unexpected import Restarts, UnexpectedErrors, contains_only, internal_failure
 from shardline_common.telemetry.logs import log_context
 from shardline_common.telemetry.tracing import continue_trace
 from shardline_consumer.attempt_consumer import AttemptConsumer
@@ -29,6 +31,7 @@ from shardline_consumer.finish import Finisher, fail_attempt
 _log = logging.getLogger(__name__)
 _REJOIN_SECONDS = 1.0
 _AGAIN_SECONDS = 30.0
+_TRIES = 3
 
 
 class WorkerAttempt:
@@ -38,6 +41,8 @@ class WorkerAttempt:
         self.state = state
         self._context = context
         self._progress = asyncio.Event()
+        self._errors = UnexpectedErrors(_log)
+        self._restarts = Restarts(context.clock)
         self._sink = SegmentSink(context, state.spec, state.attempt)
         self._finisher = Finisher(context.store, context.clock, state, context.sign)
 
@@ -52,22 +57,53 @@ class WorkerAttempt:
 
         Raises:
             SpoolError, UsageError: this worker cannot work on any job.
+            JobFailed: the failure cannot be recorded, and this process has no other job.
         """
         state = self.state
         with log_context(job=state.spec.job_id, attempt=state.attempt), continue_trace(state.traceparent):
             while True:
                 try:
-                    await self._run()
+                    with no_foreign_cancel():
+                        await self._run()
                 except Exception as error:
                     if _is_fatal(error):
                         raise
-                    # A traceback only for what nobody has foreseen.
-                    trace = None if isinstance(error, JobFailed) else error
-                    message = "the failure of the attempt cannot be recorded: %s; again in %.0f s"
-                    _log.error(message, error, _AGAIN_SECONDS, exc_info=trace)
-                    await self._context.clock.sleep(_AGAIN_SECONDS)
+                    if not await self._handle(error):
+                        return
                 else:
                     return
+
+    async def _handle(self, error: Exception) -> bool:
+        """Handle an error of `_run`: fail the attempt, or start again. False: the attempt is decided."""
+        if contains_only(error, ServiceUnavailable):
+            _log.warning("%s; starting again", error)
+            await self._context.clock.sleep(_REJOIN_SECONDS)
+            return True
+        if contains_only(error, UnrequestedCancel) and await self._restarts.allowed():
+            self._errors.log(error, "the attempt was cancelled from inside, and is started again")
+            return True
+        # A JobFailed gets here when it could not be recorded.
+        failure = internal_failure(error, "the worker")
+        if failure is not error:
+            self._errors.log(error, "the job fails")
+        for tries in range(1, _TRIES + 1):
+            try:
+                with no_foreign_cancel():
+                    await self._fail(failure)
+            except Exception as again:  # noqa: BLE001 - it must not end the other jobs
+                message = f"this failure of the attempt is not recorded: {explain(failure)}"
+                if isinstance(again, JobFailed):
+                    _log.error("%s: %s", message, again)
+                else:
+                    self._errors.log(again, message)
+            else:
+                return False
+            if tries < _TRIES:
+                await self._context.clock.sleep(_REJOIN_SECONDS)
+        if self._context.single_job:
+            raise failure
+        await self._context.clock.sleep(_AGAIN_SECONDS)
+        return True
 
     async def _run(self) -> None:
         metrics, job_id = self._context.metrics, self.state.spec.job_id
@@ -79,13 +115,6 @@ class WorkerAttempt:
             if consume.done():
                 await consume
             await finish
-        except Exception as error:
-            # A failure of the job gets here when it could not be recorded.
-            if _is_fatal(error) or isinstance(error, JobFailed):
-                raise
-            _log.exception("a bug in Shardline")
-            text = f"{type(error).__name__}: {error}"
-            await self._fail(JobFailed(FailureCode.INTERNAL, text, hint="report it, with the worker's log"))
         finally:
             for task in (consume, finish):
                 task.cancel()
@@ -113,6 +142,9 @@ class WorkerAttempt:
             if failure is not None:
                 await self._fail(failure)
                 return
+            if cancel_requested():
+                # A client has raised an error instead of the cancel.
+                raise asyncio.CancelledError
             await self._context.clock.sleep(_REJOIN_SECONDS)
 
     async def _fail(self, error: JobFailed) -> None:

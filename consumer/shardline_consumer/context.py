@@ -19,7 +19,8 @@ class WorkerContext:
     `spool` is the folder of open segments, `budget` the bytes that they may take over all jobs, `uploads`
     limits the shards that are put at once. `keep_originals`: dead letters carry the original bytes.
     `finish_seconds`: the interval between two checks whether an attempt can be finished. `sign` signs the
-    datasets that are published; None: they have no signature.
+    datasets that are published; None: they have no signature. `single_job`: this process works on one job
+    only, so an unexpected error that cannot be recorded in the job may end it.
     """
 
     broker: Broker
@@ -32,3 +33,4 @@ class WorkerContext:
     keep_originals: bool = True
     finish_seconds: float = 2.0
     sign: Sign | None = None
+    single_job: bool = False

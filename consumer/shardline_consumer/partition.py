@@ -1,6 +1,7 @@
 """One assigned partition: read the end of the chain, fill segments from there, commit them in order."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -20,6 +21,7 @@ from shardline_consumer.commit import SegmentSink
 from shardline_consumer.filters.clara import Judge
 from shardline_consumer.segment import OpenSegment, SequencedDeadLetter
 
+_log = logging.getLogger(__name__)
 _IDLE_SECONDS = 5.0
 _CHECK_CHAIN_EVERY = 6
 
@@ -171,7 +173,10 @@ class PartitionProcessor:
 
     def _release(self, segment: OpenSegment) -> None:
         self._reserved.discard(segment)
-        segment.discard()
+        try:
+            segment.discard()
+        except Exception as error:  # noqa: BLE001 - its spool must be free again in any case
+            _log.error("spool files are removed later: %s: %s", type(error).__name__, error)
         self._context.budget.release(self._spool_bytes, self._sink.spec.job_id)
         self._context.metrics.spool(self._context.budget.used)
 

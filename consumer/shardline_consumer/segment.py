@@ -3,6 +3,7 @@
 import base64
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -242,9 +243,11 @@ class OpenSegment:
 
     def discard(self) -> None:
         """Close and remove the spool files. May be repeated."""
-        for file in (self.rows, self.rejected, self.dead_letters):
-            if file is not None:
-                file.discard()
+        # Each one, although another cannot be closed or removed.
+        with ExitStack() as stack:
+            for file in (self.rows, self.rejected, self.dead_letters):
+                if file is not None:
+                    stack.callback(file.discard)
 
 
 def _rejected_line(key: bytes, verdict: Verdict, relevance: float) -> bytes:

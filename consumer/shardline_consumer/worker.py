@@ -3,11 +3,17 @@
 import asyncio
 import logging
 
-from shardline_common.errors import ServiceUnavailable, SpoolError
+from shardline_common.errors import JobFailed, ServiceUnavailable, SpoolError, UsageError
 from shardline_common.job.names import CHECKPOINTS
 from shardline_common.job.state import JobState, State, latest_states
-from shardline_common.runtime.task_group import TaskGroup
-from shardline_common.runtime.tasks import first_of
+from shardline_common.runtime.task_group import TaskGroup, no_foreign_cancel
+from shardline_common.runtime.unexpected import (
+    Restarts,
+    UnexpectedErrors,
+    contains_only,
+    internal_failure,
+    leaf_of,
+)
 from shardline_consumer.attempt import WorkerAttempt
 from shardline_consumer.context import WorkerContext
 
@@ -31,21 +37,30 @@ class Worker:
         self.ready = asyncio.Event()
 
     async def run(self) -> None:
-        """Work until cancelled. Errors of the broker are retried.
+        """Work until cancelled. Errors of the broker are retried, and unexpected ones three times in a row.
 
         Raises:
             SpoolError, UsageError: this worker cannot work (in an ExceptionGroup).
+            JobFailed: the fourth unexpected error in a row, which is none of a job; or the failure of a job
+                that cannot be recorded (in a group), if it is the only job of this process.
         """
+        restarts, errors = Restarts(self._context.clock), UnexpectedErrors(_log)
         while True:
             try:
-                async with TaskGroup() as tasks:
-                    await self._follow(tasks)
-            except* ServiceUnavailable as group:
-                if group.split(SpoolError)[0] is not None:
+                with no_foreign_cancel():
+                    async with TaskGroup() as tasks:
+                        await self._follow(tasks)
+            except Exception as error:
+                if _contains(error, (SpoolError, UsageError, JobFailed)):
                     raise
                 self.ready.clear()
                 self._attempts.clear()
-                _log.warning("the checkpoints cannot be read: %s", first_of(group, ServiceUnavailable))
+                if contains_only(error, ServiceUnavailable):
+                    _log.warning("the checkpoints cannot be read: %s", leaf_of(error))
+                else:
+                    errors.log(error, "the worker starts again")
+                    if not await restarts.allowed():
+                        raise internal_failure(error, "the worker") from error
             await self._context.clock.sleep(_RETRY_SECONDS)
 
     async def _follow(self, tasks: TaskGroup) -> None:
@@ -56,7 +71,7 @@ class Worker:
             while True:
                 for state in latest_states(await table.poll(timeout=_POLL_SECONDS)).values():
                     self._apply(state, tasks)
-                self._remove_finished(tasks)
+                self._remove_finished()
 
     def _apply(self, state: JobState, tasks: TaskGroup) -> None:
         """Start, update or stop the job's WorkerAttempt according to the newest state."""
@@ -73,15 +88,15 @@ class Worker:
             task = tasks.create_task(attempt.run(), name=f"attempt {job_id}")
             self._attempts[job_id] = (state.attempt, attempt, task)
 
-    def _remove_finished(self, tasks: TaskGroup) -> None:
-        for job_id, (number, attempt, task) in tuple(self._attempts.items()):
+    def _remove_finished(self) -> None:
+        for job_id, (number, _, task) in tuple(self._attempts.items()):
             if not task.done():
                 continue
             del self._attempts[job_id]
-            if task.cancelled():
-                # An attempt that this worker cancels was removed before: an internal cancel of a client
-                # library has reached the task.
-                _log.error("%s: a bug in Shardline: the attempt was cancelled; started again", job_id)
-                self._apply(attempt.state, tasks)
-            else:
-                self._decided[job_id] = number
+            self._decided[job_id] = number
+
+
+def _contains(error: Exception, kinds: tuple[type[Exception], ...]) -> bool:
+    if isinstance(error, ExceptionGroup):
+        return error.subgroup(kinds) is not None
+    return isinstance(error, kinds)

@@ -24,6 +24,7 @@ from shardline_common.job.state import JobState, PartitionState, State, checkpoi
 from shardline_common.ports.broker import TransactionalWriter
 from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.retry import retry_forever
+from shardline_common.runtime.task_group import no_foreign_cancel
 from shardline_common.telemetry.metrics import JobSnapshot
 from shardline_producer.backlog import Backlog
 from shardline_producer.context import ProducerContext
@@ -136,8 +137,11 @@ class AttemptRun:
         if not await self.is_current():
             return False
         try:
-            await decide(self._context.store, self._layout, outcome, self._context.clock)
-        except JobFailed as error:
+            with no_foreign_cancel():
+                await decide(self._context.store, self._layout, outcome, self._context.clock)
+        except ServiceUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the record cannot be written
             # Without a record the checkpoint alone decides. Otherwise neither a failure nor a cancel could
             # end an attempt whose record the store refuses.
             _log.error("the outcome is not recorded: %s", error)
@@ -151,7 +155,10 @@ class AttemptRun:
         await retry_forever(partial(self._decide, outcome), self._context.clock, "write the outcome")
 
     async def _work(self) -> None:
-        """Produce in a slot. Failures of services are retried; a failure of the job becomes its outcome."""
+        """Produce in a slot. Failures of services are retried; a failure of the job becomes its outcome.
+
+        Any other error ends the attempt by the guard of the job.
+        """
         context = self._context
         policy = AttemptRetryPolicy(
             context.broker, context.clock, context.policy.source_seconds, self._states.fence_and_load
@@ -165,9 +172,6 @@ class AttemptRun:
             except UsageError as error:
                 # Clients are made when a source is opened: a setting of this process is wrong.
                 await self._fail(JobFailed(FailureCode.SOURCE_INVALID, str(error), hint=error.hint))
-            except Exception as error:  # noqa: BLE001 - one job's bug must not end the others
-                _log.exception("a bug in Shardline")
-                await self._fail(JobFailed(FailureCode.INTERNAL, f"{type(error).__name__}: {error}"))
             # The attempt occupies its slot until it is decided.
             await asyncio.Event().wait()
 
@@ -295,11 +299,13 @@ class AttemptRun:
         if outcome.ending == "completed" and not await self._published(outcome):
             return None
         try:
-            await self._backlog.refresh_all()
+            with no_foreign_cancel():
+                await self._backlog.refresh_all()
             self._report()
-        except JobFailed as error:
-            # The outcome stands. Only the last metrics are missing.
-            _log.warning("%s: %s", error.code, error)
+        except ServiceUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - the outcome stands: only the last metrics are missing
+            _log.warning("the last progress is unknown: %s: %s", type(error).__name__, error)
         return outcome
 
     async def _published(self, outcome: Outcome) -> bool:

@@ -34,7 +34,8 @@ class ProducerPolicy:
     the deletion of its topic. `progress_seconds`: the interval of reading the chains. `catch_up_seconds`: the
     longest time to read the checkpoints. `sweep_seconds`: the interval of the sweep of orphan topics.
     `source_seconds`: how long a source may be unreachable before its job fails. `publish_seconds`: how long
-    a completed dataset may stay unpublished before the producer publishes it.
+    a completed dataset may stay unpublished before the producer publishes it. `single_job`: this process
+    works on one job only, so an unexpected error that cannot be recorded in the job may end it.
     """
 
     topic_bytes: int = 1 << 30
@@ -44,6 +45,7 @@ class ProducerPolicy:
     sweep_seconds: float = 300.0
     source_seconds: float = 900.0
     publish_seconds: float = 5.0
+    single_job: bool = False
     pace: Pace = field(default_factory=Pace)
 
 

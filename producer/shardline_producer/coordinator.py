@@ -5,16 +5,24 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-from shardline_common.errors import BrokerUnavailable, JobInvalid, OffsetOutOfRange
+from shardline_common.errors import BrokerUnavailable, JobFailed, JobInvalid, OffsetOutOfRange
 from shardline_common.job.dead_letters import message_dead_letter
 from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, JOBS, PRODUCERS
 from shardline_common.job.spec import JobSpec, Request, parse_message
 from shardline_common.job.state import JobState, latest_states
 from shardline_common.ports.broker import GroupListener, GroupReader, Record
 from shardline_common.runtime.retry import retry_forever
-from shardline_common.runtime.task_group import TaskGroup
+from shardline_common.runtime.task_group import TaskGroup, no_foreign_cancel
+from shardline_common.runtime.unexpected import (
+    Restarts,
+    UnexpectedErrors,
+    contains_only,
+    internal_failure,
+    leaf_of,
+)
 from shardline_common.telemetry.logs import log_context
 from shardline_producer.context import ProducerContext
+from shardline_producer.job_guard import JobGuard
 from shardline_producer.job_runner import JobRunner
 from shardline_producer.topic_sweep import sweep_topics
 
@@ -23,7 +31,6 @@ _POLL_SECONDS = 0.5
 _MAX_RECORDS = 500
 _CATCH_UP_SECONDS = 120.0
 _REJOIN_SECONDS = 1.0
-_RESTART_SECONDS = 30.0
 
 
 class JobCoordinator:
@@ -43,24 +50,41 @@ class JobCoordinator:
         context.metrics.follow_jobs(self._states)
 
     async def run(self) -> None:
-        """Work until cancelled; join the group again after errors of the broker."""
+        """Work until cancelled. Join the group again after errors of the broker, and after unexpected ones.
+
+        Raises:
+            JobFailed: the fourth unexpected error in a row, which is none of a job; or the failure of a job
+                that cannot be recorded, if it is the only job of this process.
+        """
+        restarts, errors = Restarts(self._context.clock), UnexpectedErrors(_log)
         while True:
             try:
-                async with TaskGroup() as tasks:
-                    self._group = tasks
-                    tasks.create_task(self._sweep(), name="sweep topics")
-                    listener = GroupListener(assigned=self._assigned, revoked=self._revoked)
-                    async with self._context.broker.group_reader(JOBS, PRODUCERS, listener) as reader:
-                        self._reader = reader
-                        try:
-                            await self._read_messages(reader)
-                        finally:
-                            self._drop_partitions(tuple(self._runners))
-            except* BrokerUnavailable as group:
-                _log.warning("dataset.jobs cannot be read: %s; joining again", group.exceptions[0])
+                with no_foreign_cancel():
+                    await self._follow_jobs()
+            except Exception as error:
+                if isinstance(leaf_of(error), JobFailed):
+                    raise
+                if contains_only(error, BrokerUnavailable):
+                    _log.warning("dataset.jobs cannot be read: %s; joining again", leaf_of(error))
+                else:
+                    errors.log(error, "the producer joins again")
+                    if not await restarts.allowed():
+                        raise internal_failure(error, "the producer") from error
             self.ready.clear()
             self._drop_partitions(tuple(self._runners))
             await self._context.clock.sleep(_REJOIN_SECONDS)
+
+    async def _follow_jobs(self) -> None:
+        async with TaskGroup() as tasks:
+            self._group = tasks
+            tasks.create_task(self._sweep(), name="sweep topics")
+            listener = GroupListener(assigned=self._assigned, revoked=self._revoked)
+            async with self._context.broker.group_reader(JOBS, PRODUCERS, listener) as reader:
+                self._reader = reader
+                try:
+                    await self._read_messages(reader)
+                finally:
+                    self._drop_partitions(tuple(self._runners))
 
     async def _sweep(self) -> None:
         context = self._context
@@ -133,15 +157,7 @@ class JobCoordinator:
 
     async def _run_guarded(self, runner: JobRunner, submission: Record | None) -> None:
         with log_context(job=runner.spec.job_id):
-            while True:
-                try:
-                    await runner.run(submission)
-                except Exception as error:  # noqa: BLE001 - one job must not end the others
-                    _log.exception("a bug in Shardline; the job continues in %.0f s", _RESTART_SECONDS)
-                    await runner.record_bug(error)
-                    await self._context.clock.sleep(_RESTART_SECONDS)
-                else:
-                    return
+            await JobGuard(self._context, runner).run(submission)
 
     async def _handle_message(self, record: Record) -> None:
         """Pass a message to its job. Refuse one that is neither a job nor a request about a known job."""
@@ -188,11 +204,6 @@ class JobCoordinator:
             if runner is not None and runner.state is None:
                 # The job was not accepted.
                 del self._runners[partition][job_id]
-            elif runner is not None and task.cancelled():
-                # A job that this producer cancels was removed before: an internal cancel of a client
-                # library has reached the task.
-                _log.error("%s: a bug in Shardline: the job was cancelled; started again", job_id)
-                self._start(partition, runner, None)
 
     def _states(self) -> list[str]:
         runners = [runner for jobs in self._runners.values() for runner in jobs.values()]

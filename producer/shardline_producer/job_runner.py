@@ -4,11 +4,12 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 
 from shardline_common.dataset.events import event_message
-from shardline_common.errors import BrokerUnavailable, FailureCode, JobConflict, JobFailed, explain
+from shardline_common.errors import JobConflict, JobFailed, explain
 from shardline_common.job.dead_letters import message_dead_letter
 from shardline_common.job.names import (
     CHECKPOINTS,
@@ -18,7 +19,7 @@ from shardline_common.job.names import (
     attempt_topic,
     transactional_id,
 )
-from shardline_common.job.outcome import Outcome, cancelled, decide
+from shardline_common.job.outcome import Outcome, cancelled, decide, failed
 from shardline_common.job.spec import JobSpec, Request
 from shardline_common.job.state import JobState, State, checkpoint
 from shardline_common.job.trace_headers import traceparent_of
@@ -26,6 +27,7 @@ from shardline_common.ports.broker import Record, TransactionalWriter
 from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.retry import retry_forever
+from shardline_common.runtime.task_group import no_foreign_cancel
 from shardline_common.telemetry.logs import log_context
 from shardline_common.telemetry.tracing import continue_trace, current_traceparent, span
 from shardline_producer.acceptance import accept, state_from_store
@@ -56,6 +58,9 @@ class JobRunner:
         self._requests = RequestQueue()
         self._outbox = NotificationOutbox(context.receiver, context.store, context.clock, spec)
         self._attempt: tuple[AttemptRun, asyncio.Task[Outcome | None]] | None = None
+        # For `end_by`.
+        self._handling: QueuedRequest | None = None
+        self._failed_after_completion = False
 
     def request(self, request: Request, record: Record) -> None:
         """Queue a request. A request that the committed state covers is dropped later."""
@@ -101,7 +106,9 @@ class JobRunner:
             case Action.STOP:
                 return False
             case _:
+                self._handling = waiting[0]
                 await self._handle_request(action, waiting[0])
+                self._handling = None
         return True
 
     def _current_state(self) -> JobState:
@@ -166,10 +173,7 @@ class JobRunner:
         with log_context(attempt=outcome.attempt):
             failpoint("webhook.before_checkpoint")
             await self._publish_progress(attempt)
-            change = partial(_apply_outcome, outcome, empty=attempt.empty, notify=self._outbox.enabled)
-            await self._update(change)
-            self._context.metrics.attempt_ended(outcome.ending)
-            _log.info("the attempt is %s", outcome.ending)
+            await self._commit_outcome(outcome, empty=attempt.empty)
 
     async def _stop_attempt(self) -> None:
         if self._attempt is None:
@@ -185,9 +189,10 @@ class JobRunner:
     async def _publish_progress(self, attempt: AttemptRun) -> None:
         """Publish the progress of all partitions: a killed worker has not published its last events."""
         try:
-            await self._context.broker.publish(EVENTS, [event_message(event) for event in attempt.events()])
-        except BrokerUnavailable as error:
-            # Events are hints; they must not delay the end.
+            with no_foreign_cancel():
+                events = [event_message(event) for event in attempt.events()]
+                await self._context.broker.publish(EVENTS, events)
+        except Exception as error:  # noqa: BLE001 - events are hints: they must not delay the end
             _log.warning("the last progress is not published: %s", error)
 
     async def _handle_request(self, action: Action, queued: QueuedRequest) -> None:
@@ -243,6 +248,8 @@ class JobRunner:
         is_current = await retry_forever(check, self._context.clock, what)
         ended = task.done() and action is Action.REFUSE_REQUEST
         if ended or not is_current or request.action == "delete":
+            # An error from here on is one of the attempt.
+            self._handling = None
             await self._run_attempt(until_end=True)
             return
         if action is Action.REFUSE_REQUEST:
@@ -277,7 +284,11 @@ class JobRunner:
     async def _delete_topic(self, attempt: int) -> None:
         topic = attempt_topic(self.spec.job_id, attempt)
         delete = partial(self._context.broker.delete_topic, topic)
-        await retry_forever(delete, self._context.clock, f"delete topic {topic}")
+        try:
+            with no_foreign_cancel():
+                await retry_forever(delete, self._context.clock, f"delete topic {topic}")
+        except Exception as error:  # noqa: BLE001 - the sweep deletes the topics of ended attempts too
+            _log.error("the topic %s is deleted later: %s: %s", topic, type(error).__name__, error)
 
     async def _refuse(self, record: Record, reason: str, hint: str) -> None:
         _log.warning("%s: %s", reason, hint)
@@ -295,7 +306,9 @@ class JobRunner:
         """
 
         async def commit() -> None:
-            async with self.fence_and_load() as (writer, state):
+            async with self.fence_and_load() as (writer, committed):
+                # A copy: a state whose commit fails is not the job's state.
+                state = deepcopy(committed)
                 change(state)
                 delivered = self._outbox.delivered
                 state.pending_notifications = [
@@ -318,15 +331,53 @@ class JobRunner:
             _log.error("the attempt cannot end: %s: %s", error.code, message)
             await self._update(partial(_apply_blocked, attempt, error.code.value, message))
 
-    async def record_bug(self, error: Exception) -> None:
-        """Commit an unexpected error as the reason why the attempt does not end, if it is known."""
-        text = f"{type(error).__name__}: {error}"
-        bug = JobFailed(FailureCode.INTERNAL, text, hint="report it, with the producer's log")
+    async def end_by(self, failure: JobFailed, submission: Record | None, *, last_try: bool) -> bool:
+        """End what an unexpected error has interrupted, after `run` has raised it.
+
+        1. A job that is not accepted: refuse its submission, at the last try. 2. A request that was being
+        handled: refuse it, at the last try. 3. Else a running attempt: decide it as failed. If it is decided
+        as completed, its status names the failure from the second time on.
+
+        Returns False when the job is not accepted.
+        """
+        # 1.
+        if self.state is None:
+            if last_try and submission is not None:
+                await self._refuse(submission, failure.code.value, explain(failure))
+            return not last_try
+        # 2.
+        if (queued := self._handling) is not None:
+            if last_try:
+                await self._refuse(queued.record, failure.code.value, explain(failure))
+                await self._update(lambda _: None, handled=queued.record.offset)
+                self._handling = None
+            return True
+        # 3. Another producer may have ended it.
+        job_id, clock = self.spec.job_id, self._context.clock
+        state = await retry_forever(self.load_state, clock, f"load the state of {job_id}")
+        if state.active:
+            await self._fail_attempt(state, failure)
+        return True
+
+    async def _fail_attempt(self, state: JobState, failure: JobFailed) -> None:
+        outcome = failed(state, failure, self._context.clock)
+        deciding = partial(decide, self._context.store, Layout.of(self.spec), outcome, self._context.clock)
         try:
-            if self.state is not None and self.state.active:
-                await self.record_blocked(self.state.attempt, bug)
-        except Exception:  # noqa: BLE001 - the runner is started again in any case
-            _log.exception("the error cannot be recorded")
+            with no_foreign_cancel():
+                outcome = await retry_forever(deciding, self._context.clock, "write the outcome")
+        except Exception as error:  # noqa: BLE001 - without a record the checkpoint alone decides
+            _log.error("the outcome is not recorded: %s", error)
+        if outcome.ending != "completed":
+            await self._commit_outcome(outcome, empty=False)
+        elif self._failed_after_completion:
+            await self.record_blocked(state.attempt, failure)
+        else:
+            self._failed_after_completion = True
+
+    async def _commit_outcome(self, outcome: Outcome, *, empty: bool) -> None:
+        await self._update(partial(_apply_outcome, outcome, empty=empty, notify=self._outbox.enabled))
+        self._context.metrics.attempt_ended(outcome.ending)
+        _log.info("the attempt is %s", outcome.ending)
 
     @asynccontextmanager
     async def fence_and_load(self) -> AsyncIterator[tuple[TransactionalWriter, JobState]]:

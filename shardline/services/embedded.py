@@ -1,6 +1,7 @@
 """A whole job in one process: the producer and the worker of Kafka jobs, on an in-memory broker."""
 
 import asyncio
+import logging
 import tempfile
 from collections.abc import Callable
 from contextlib import aclosing
@@ -10,18 +11,22 @@ from pathlib import Path
 
 from shardline.services.client import Client, JobView
 from shardline.services.refusals import Refusals
+from shardline_common.dataset.events import EventTotals
 from shardline_common.dataset.publish import Sign
+from shardline_common.errors import FailureCode, JobFailed, ShardlineError, explain
 from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.names import DEAD_LETTERS, EVENTS, Layout
 from shardline_common.job.outcome import latest_attempt
 from shardline_common.job.spec import JobSpec, Request
+from shardline_common.job.state import JobState, State
 from shardline_common.memory.broker import MemoryBroker
 from shardline_common.ports.broker import TopicSpec
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.retry import retry_forever
-from shardline_common.runtime.task_group import TaskGroup
+from shardline_common.runtime.task_group import TaskGroup, no_foreign_cancel
 from shardline_common.runtime.tasks import leaf_errors
+from shardline_common.runtime.unexpected import UnexpectedErrors, internal_failure
 from shardline_common.telemetry.metrics import Metrics
 from shardline_consumer.context import WorkerContext
 from shardline_consumer.spool.budget import SpoolBudget
@@ -34,6 +39,7 @@ from shardline_producer.notifications.outbox import Receiver
 from shardline_producer.sources.source import OpenSource
 from shardline_producer.topics import ensure_system_topics
 
+_log = logging.getLogger(__name__)
 _PARTITIONS = 1
 _WATCH_SECONDS = 0.2
 # These topics are in memory: their size must not grow with the dataset.
@@ -71,43 +77,56 @@ class EmbeddedRun:
 
         Segments that an earlier, killed run committed are kept, and the job continues behind them. A job
         that failed or was cancelled before is retried. When this call is cancelled, or `on_view` raises,
-        producer and worker are stopped first.
+        producer and worker are stopped first. An error that nobody has foreseen ends the job as failed
+        (`internal`).
 
         Raises:
             JobConflict: the job id belongs to another job.
-            StoreUnavailable: the store cannot be reached.
+            JobFailed: the state of the job in the store cannot be read.
             SpoolError: the spool folder cannot be written.
+            Exception: what `on_view` raises.
         """
-        ended_before, _ = await latest_attempt(self.store, Layout.of(spec))
+        views = _Views(on_view)
+        try:
+            with no_foreign_cancel(), leaf_errors():
+                return await self._run(spec, views)
+        except Exception as error:
+            if views.error is not None:
+                # As it is, not in a group.
+                raise views.error from None
+            if isinstance(error, ShardlineError) and getattr(error, "code", None) is not FailureCode.INTERNAL:
+                raise
+            if not isinstance(error, JobFailed):
+                UnexpectedErrors(_log).log(error, "the run ends")
+            return views.failed(spec, internal_failure(error, "this run"))
+
+    async def _run(self, spec: JobSpec, on_view: "_Views") -> EmbeddedResult:
+        find = partial(latest_attempt, self.store, Layout.of(spec))
+        ended_before, _ = await retry_forever(find, self.clock, f"find the attempts of {spec.job_id}")
         # Before the pipeline starts: its producer would refuse another job's id in a dead letter.
         await retry_forever(
             partial(accept, self.store, spec, self.clock), self.clock, f"accept {spec.job_id}"
         )
+        on_view.ended_before = ended_before
         broker = MemoryBroker()
-        for topic in _BOUNDED:
-            await broker.create_topic(topic)
-        await ensure_system_topics(broker, _PARTITIONS)
-        try:
-            with spool_folder(self.spool_dir) as spool, leaf_errors():
-                async with TaskGroup() as tasks:
-                    running = [
-                        tasks.create_task(self._coordinator(broker).run(), name="producer"),
-                        tasks.create_task(self._worker(broker, spool).run(), name="worker"),
-                    ]
-                    view = await _follow_to_end(broker, spec, ended_before, on_view)
-                    dead_letters = await Client(broker, _PARTITIONS).dead_letters()
-                    for task in running:
-                        task.cancel()
-        except ExceptionGroup as group:
-            if len(group.exceptions) == 1:
-                # An error of `on_view`, for example: it is raised as it is, not in a group.
-                raise group.exceptions[0] from None
-            raise
+        await retry_forever(partial(_create_topics, broker), self.clock, "create the topics")
+        with spool_folder(self.spool_dir) as spool:
+            async with TaskGroup() as tasks:
+                running = [
+                    tasks.create_task(self._coordinator(broker).run(), name="producer"),
+                    tasks.create_task(self._worker(broker, spool).run(), name="worker"),
+                ]
+                follow = partial(_follow_to_end, broker, spec, ended_before, on_view)
+                view = await retry_forever(follow, self.clock, f"follow {spec.job_id}")
+                read = Client(broker, _PARTITIONS).dead_letters
+                dead_letters = await retry_forever(read, self.clock, "read the dead letters")
+                for task in running:
+                    task.cancel()
         return EmbeddedResult(view, sorted(dead_letters.values(), key=lambda item: item.position))
 
     def _coordinator(self, broker: MemoryBroker) -> JobCoordinator:
         # No grace time: no other process reads the topic.
-        policy = replace(self.policy, topic_grace=0.0)
+        policy = replace(self.policy, topic_grace=0.0, single_job=True)
         return JobCoordinator(
             ProducerContext(
                 broker=broker,
@@ -135,8 +154,44 @@ class EmbeddedRun:
                 keep_originals=False,
                 finish_seconds=0.2,
                 sign=self.sign,
+                single_job=True,
             )
         )
+
+
+async def _create_topics(broker: MemoryBroker) -> None:
+    for topic in _BOUNDED:
+        await broker.create_topic(topic)
+    await ensure_system_topics(broker, _PARTITIONS)
+
+
+class _Views:
+    """Calls `on_view`, and keeps the last view and the error of a call.
+
+    `ended_before`: the last attempt that had ended before the run.
+    """
+
+    def __init__(self, on_view: Callable[[JobView], None]) -> None:
+        self._on_view = on_view
+        self._last: JobView | None = None
+        self.error: BaseException | None = None
+        self.ended_before = 0
+
+    def __call__(self, view: JobView) -> None:
+        self._last = view
+        try:
+            self._on_view(view)
+        except BaseException as error:
+            self.error = error
+            raise
+
+    def failed(self, spec: JobSpec, failure: JobFailed) -> EmbeddedResult:
+        """The result of a run that an unexpected error has ended. A job that has ended stays as it is."""
+        last = self._last or JobView(JobState(spec), EventTotals())
+        if last.state.settled and last.state.attempt > self.ended_before:
+            return EmbeddedResult(last, [])
+        state = replace(last.state, state=State.FAILED, code=failure.code.value, message=explain(failure))
+        return EmbeddedResult(replace(last, state=state), [])
 
 
 async def _follow_to_end(

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
-from shardline_common.errors import BrokerUnavailable, JobConflict, JobInvalid
+from shardline_common.errors import BrokerUnavailable, FailureCode, JobConflict, JobFailed, JobInvalid
 from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.names import DEAD_LETTERS, JOBS
 from shardline_common.job.spec import JobSpec
@@ -44,6 +44,7 @@ class Refusals:
 
         Raises:
             JobConflict: a producer refused the job, because its id belongs to another job.
+            JobFailed: an unexpected error kept the producer from accepting the job (`internal`).
             JobInvalid: a producer refused the job for any other reason.
         """
         if (spec := self._submitted) is None:
@@ -59,6 +60,8 @@ class Refusals:
         message = f"the job '{spec.job_id}' was refused: {found.hint}"
         if found.reason == "job_conflict":
             raise JobConflict(message, hint=own_id_advice(spec))
+        if found.reason == FailureCode.INTERNAL:
+            raise JobFailed(FailureCode.INTERNAL, message)
         raise JobInvalid(message, hint=f"`shardline dead-letters show {found.key}` prints the message")
 
     async def _find(self, spec: JobSpec) -> DeadLetterRecord | None:

@@ -213,7 +213,7 @@ async def test_an_outcome_that_cannot_be_read_is_named_by_the_status(folder: Pat
     assert "outcome record cannot be read" in (view.state.message or "")
 
 
-async def test_a_bug_in_the_producer_is_named_by_the_status(
+async def test_a_bug_in_the_producer_fails_the_job_and_is_named_by_the_status(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(_self: AttemptRun) -> None:
@@ -221,7 +221,7 @@ async def test_a_bug_in_the_producer_is_named_by_the_status(
 
     monkeypatch.setattr(AttemptRun, "_wait_for_outcome", broken)
     view = await run_embedded(SPEC, MemoryStore(), folder)
-    assert (view.state.state, view.state.code) == ("queued", "internal")
+    assert (view.state.state, view.state.code) == ("failed", "internal")
     assert "ZeroDivisionError: by a test" in (view.state.message or "")
 
 

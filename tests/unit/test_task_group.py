@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from shardline_common.runtime.task_group import TaskGroup
+from shardline_common.runtime.task_group import TaskGroup, UnrequestedCancel
 
 
 class WrongError(Exception):
@@ -133,3 +133,25 @@ async def test_a_time_out_is_a_time_out(body: Callable[[], Awaitable[None]]) -> 
                 await body()
         assert cancels() == 0
         await asyncio.sleep(0)
+
+
+async def test_a_task_that_is_cancelled_by_nobody_fails_the_group() -> None:
+    async def cancelled_inside() -> None:
+        raise asyncio.CancelledError
+
+    async def body() -> None:
+        async with TaskGroup() as tasks:
+            tasks.create_task(cancelled_inside())
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(20):
+        with pytest.raises(ExceptionGroup) as caught:
+            await body()
+    assert [type(error) for error in caught.value.exceptions] == [UnrequestedCancel]
+    assert cancels() == 0
+
+
+async def test_a_task_that_is_cancelled_before_its_first_step_is_closed() -> None:
+    async with TaskGroup() as tasks:
+        # A warning about a coroutine that was never awaited would fail this test.
+        tasks.create_task(asyncio.sleep(60)).cancel()

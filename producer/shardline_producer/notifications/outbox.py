@@ -17,6 +17,7 @@ from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.retry import retry_forever
+from shardline_common.runtime.task_group import no_foreign_cancel
 from shardline_common.runtime.threads import run_in_thread
 
 _log = logging.getLogger(__name__)
@@ -94,11 +95,13 @@ class NotificationOutbox:
         job_id = self._spec.job_id
         try:
             read = partial(notification_body, self._store, self._spec, attempt)
-            body = await retry_forever(read, self._clock, f"read the outcome of {job_id}")
+            with no_foreign_cancel():
+                body = await retry_forever(read, self._clock, f"read the outcome of {job_id}")
             if body is None:
                 return
             failpoint("webhook.before_send")
-            await receiver.deliver(f"{job_id}_{attempt}", body)
+            with no_foreign_cancel():
+                await receiver.deliver(f"{job_id}_{attempt}", body)
             failpoint("webhook.after_send")
         except Exception:  # noqa: BLE001 - a notification must not end the job
             _log.exception(

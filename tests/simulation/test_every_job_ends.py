@@ -1,0 +1,184 @@
+"""Whatever a port raises, and wherever a run is cancelled, the job ends and nothing is left."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+
+from shardline_common.errors import (
+    BrokerUnavailable,
+    ServiceUnavailable,
+    SourceUnavailable,
+    SpoolError,
+    StoreUnavailable,
+)
+from shardline_common.job.dead_letters import DeadLetterRecord
+from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS
+from shardline_common.job.spec import Request
+from shardline_common.job.state import JobState, State, checkpoint
+from shardline_common.memory.broker import MemoryBroker
+from shardline_common.memory.store import MemoryStore
+from shardline_common.ports.broker import Record
+from shardline_common.ports.store import ObjectStore
+from shardline_common.telemetry.metrics import Metrics
+from shardline_producer.context import ProducerContext, ProducerPolicy
+from shardline_producer.job_guard import JobGuard
+from shardline_producer.job_runner import JobRunner
+from shardline_producer.sources.source import Source
+from shardline_producer.topics import ensure_system_topics
+from tests.simulation.endings import LAYOUT, LIMIT, SPEC, Ending, run_with
+from tests.simulation.faulty_ports import Call, Fault, Switchboard, all_calls, faulty
+from tests.simulation.loop import SimClock, simulate
+
+Make = Callable[[], BaseException]
+_UNAVAILABLE: Mapping[str, type[ServiceUnavailable]] = {
+    "ObjectStore": StoreUnavailable,
+    "PlanPages": StoreUnavailable,
+    "Source": SourceUnavailable,
+    "OpenSource": SourceUnavailable,
+    "SpoolFile": SpoolError,
+    "Receiver": ServiceUnavailable,
+}
+# Health checks and the deletion of a dataset call them, and no run does.
+_NOT_CALLED = {
+    *(("Broker", "check"), ("Broker", "failing")),
+    *(("ObjectStore", "delete"), ("ObjectStore", "purge")),
+}
+
+
+def bug() -> BaseException:
+    return RuntimeError("planted")
+
+
+def disk() -> BaseException:
+    return OSError(5, "planted")
+
+
+def cancel() -> BaseException:
+    return asyncio.CancelledError()
+
+
+def faults_of(call: Call, calls: int) -> Iterator[Fault]:
+    """The faults of one method: at its first, second and last call, once and for ever."""
+    if call.moment == "after":
+        yield Fault(call, calls, bug)
+        return
+    if call.moment == "end":
+        yield Fault(call, 1, cancel)
+        return
+    yield Fault(call, calls, bug)
+    yield Fault(call, 1, bug, lasts=True)
+    yield Fault(call, 1, lambda: _UNAVAILABLE.get(call.port, BrokerUnavailable)("planted"))
+    yield Fault(call, 1, disk)
+    yield Fault(call, 1, cancel)
+    yield Fault(call, calls, cancel, lasts=True)
+    if calls > 2:
+        yield Fault(call, 2, bug, lasts=True)
+
+
+def wrong_in(ending: Ending, expected: str) -> str:
+    """What is wrong with the end of a run; empty when nothing is."""
+    if ending.left or ending.unhandled:
+        return f"left behind: {ending.left} {ending.unhandled}"
+    if any(count > 1 for count in ending.tracebacks.values()):
+        return f"logged more than once: {ending.tracebacks}"
+    if ending.state == "completed":
+        return "" if ending.digest == expected and not ending.problems else f"damaged: {ending.problems}"
+    if ending.state in ("failed", "completing"):
+        return "" if ending.code and ending.message else f"without a reason: {ending}"
+    # The run cannot work without its spool, and says so.
+    return "" if ending.state == "SpoolError" and ending.message else f"{ending}"
+
+
+def calls_of(*, slow: bool) -> tuple[Mapping[Call, int], str]:
+    """The calls of a run without a fault, and its digest."""
+    board = Switchboard()
+    ending = run_with(board, slow=slow)
+    assert (ending.state, ending.problems, wrong_in(ending, ending.digest)) == ("completed", [], "")
+    return board.counts, ending.digest
+
+
+@pytest.fixture(scope="module")
+def calm() -> tuple[Mapping[Call, int], str]:
+    return calls_of(slow=False)
+
+
+@pytest.fixture(scope="module")
+def slow() -> tuple[Mapping[Call, int], str]:
+    return calls_of(slow=True)
+
+
+def test_a_run_calls_every_method_of_every_port(
+    calm: tuple[Mapping[Call, int], str], slow: tuple[Mapping[Call, int], str]
+) -> None:
+    called = {(call.port, call.method) for call in (*calm[0], *slow[0])}
+    assert set(all_calls()) - called == _NOT_CALLED
+
+
+def wrong_ends(calls: Mapping[Call, int], expected: str, *, slow: bool = False) -> dict[str, str]:
+    """What is wrong with the ends of the runs of each of these calls' faults."""
+    found = {}
+    for call, count in sorted(calls.items()):
+        for fault in faults_of(call, count):
+            board = Switchboard(fault)
+            ending = run_with(board, slow=slow)
+            wrong = wrong_in(ending, expected) or ("" if board.raised else "it was not raised")
+            if wrong:
+                how = "for ever" if fault.lasts else "once"
+                found[f"{call}, call {fault.number}, {fault.error()!r} {how}"] = wrong
+    return found
+
+
+@pytest.mark.parametrize("role", ["producer", "worker", "run"])
+def test_a_job_ends_whatever_a_port_raises(calm: tuple[Mapping[Call, int], str], role: str) -> None:
+    calls, expected = calm
+    assert wrong_ends({call: count for call, count in calls.items() if call.role == role}, expected) == {}
+
+
+def test_a_slow_job_ends_whatever_a_port_raises(
+    calm: tuple[Mapping[Call, int], str], slow: tuple[Mapping[Call, int], str]
+) -> None:
+    calls, expected = slow
+    more = {call: count for call, count in calls.items() if call not in calm[0]}
+    assert wrong_ends(more, expected, slow=True) == {}
+
+
+async def deleted(fault: Fault) -> tuple[State, list[str]]:
+    """The state of a failed job behind a request to delete it, and the reasons of refusals."""
+    broker, store, board = MemoryBroker(), MemoryStore(), Switchboard(fault)
+    await ensure_system_topics(broker, 1)
+    await store.create(LAYOUT.plan, b"{}")
+    state = JobState(SPEC, state=State.FAILED, topic_removed=True)
+    await broker.publish(CHECKPOINTS, [checkpoint(state)])
+    context = ProducerContext(
+        broker=broker,
+        store=faulty(store, ObjectStore, board, "producer"),
+        clock=SimClock(),
+        metrics=Metrics(),
+        open_source=lambda *_: faulty(None, Source, board, "producer"),
+        policy=ProducerPolicy(),
+        slots=asyncio.Semaphore(1),
+    )
+    runner = JobRunner(context, 0, SPEC, state)
+    request = Request(job_id=SPEC.job_id, action="delete")
+    runner.request(request, Record(0, 5, SPEC.job_id.encode(), request.body()))
+    async with asyncio.timeout(LIMIT):
+        await JobGuard(context, runner).run(None)
+    assert board.raised
+    async with broker.table_reader(DEAD_LETTERS) as table:
+        letters = await table.catch_up(deadline=60)
+    assert runner.state is not None
+    assert runner.state.request_offset == 5
+    return runner.state.state, [DeadLetterRecord.decode(letter).reason for letter in letters]
+
+
+@pytest.mark.parametrize("error", [bug, disk, cancel, lambda: StoreUnavailable("planted")])
+def test_a_delete_is_tried_again_and_ends(error: Make) -> None:
+    call = Call("producer", "ObjectStore", "purge")
+    assert simulate(1, lambda _: deleted(Fault(call, 1, error))) == (State.DELETED, [])
+
+
+@pytest.mark.parametrize("error", [bug, disk, cancel])
+def test_a_delete_that_always_fails_is_refused(error: Make) -> None:
+    call = Call("producer", "ObjectStore", "purge")
+    assert simulate(1, lambda _: deleted(Fault(call, 1, error, lasts=True))) == (State.FAILED, ["internal"])
