@@ -80,7 +80,15 @@ class JobUnknown(UsageError):
 
 
 class ServiceUnavailable(ShardlineError):
-    """A service cannot be reached, or cannot serve now. The call may be repeated."""
+    """A service cannot be reached, or cannot serve now. The call may be repeated.
+
+    `cause` is the same text for all failures of one cause, whatever was requested: the log has one line of
+    each in 30 seconds. By default it is the message.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, cause: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.cause = cause or message
 
 
 class BrokerUnavailable(ServiceUnavailable):
@@ -93,8 +101,10 @@ class BrokerRefused(BrokerUnavailable):
     `forbidden`: the client lacks a right.
     """
 
-    def __init__(self, message: str, *, hint: str | None = None, forbidden: bool = False) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(
+        self, message: str, *, hint: str | None = None, forbidden: bool = False, cause: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, cause=cause)
         self.forbidden = forbidden
 
 

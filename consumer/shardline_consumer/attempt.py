@@ -20,6 +20,7 @@ from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.task_group import UnrequestedCancel, cancel_requested, no_foreign_cancel
 from shardline_common.runtime.tasks import first_of
 from shardline_common.runtime.unexpected import Restarts, UnexpectedErrors, contains_only, internal_failure
+from shardline_common.runtime.waits import log_failure
 from shardline_common.telemetry.logs import log_context
 from shardline_common.telemetry.tracing import continue_trace
 from shardline_consumer.attempt_consumer import AttemptConsumer
@@ -138,7 +139,10 @@ class WorkerAttempt:
                 error = first_of(group, ShardlineError)
                 # A job whose documents are all committed may have no topic: only the finish is left to do.
                 expected = isinstance(error, TopicMissing) and self.state.state is State.COMPLETING
-                _log.log(logging.INFO if expected else logging.WARNING, "%s; joining again", error)
+                if isinstance(error, ServiceUnavailable) and not expected:
+                    log_failure(_log, error, "%s; joining again", error)
+                else:
+                    _log.info("%s; joining again", error)
             if failure is not None:
                 await self._fail(failure)
                 return
@@ -164,7 +168,7 @@ class WorkerAttempt:
                 if await self._finisher.try_finish(self.state):
                     return
             except ServiceUnavailable as error:
-                _log.warning("not finished yet: %s", error)
+                log_failure(_log, error, "not finished yet: %s", error)
             except JobFailed as error:
                 await self._fail(error)
                 return

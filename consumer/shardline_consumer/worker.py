@@ -14,6 +14,7 @@ from shardline_common.runtime.unexpected import (
     internal_failure,
     leaf_of,
 )
+from shardline_common.runtime.waits import log_failure
 from shardline_consumer.attempt import WorkerAttempt
 from shardline_consumer.context import WorkerContext
 
@@ -55,8 +56,9 @@ class Worker:
                     raise
                 self.ready.clear()
                 self._attempts.clear()
-                if contains_only(error, ServiceUnavailable):
-                    _log.warning("the checkpoints cannot be read: %s", leaf_of(error))
+                leaf = leaf_of(error)
+                if isinstance(leaf, ServiceUnavailable) and contains_only(error, ServiceUnavailable):
+                    log_failure(_log, leaf, "the checkpoints cannot be read: %s", leaf)
                 else:
                     errors.log(error, "the worker starts again")
                     if not await restarts.allowed():

@@ -25,6 +25,7 @@ from shardline_common.ports.broker import TransactionalWriter
 from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.task_group import no_foreign_cancel
+from shardline_common.runtime.waits import log_failure, log_wait
 from shardline_common.telemetry.metrics import JobSnapshot
 from shardline_producer.backlog import Backlog
 from shardline_producer.context import ProducerContext
@@ -183,8 +184,10 @@ class AttemptRun:
                     await self._produce(writer, state)
                 return True
         except ServiceUnavailable as error:
-            _log.warning("%s; continuing from the last checkpoint", error)
-            await policy.pause(error, self._state.cursor)
+            log_failure(_log, error, "%s; continuing from the last checkpoint", error)
+            last = error
+            with log_wait("the next try", lambda: last):
+                await policy.pause(error, self._state.cursor)
             return False
 
     async def _produce(self, writer: TransactionalWriter, state: JobState) -> None:
@@ -259,7 +262,7 @@ class AttemptRun:
             try:
                 outcome = await self._check_outcome()
             except ServiceUnavailable as error:
-                _log.warning("the attempt cannot be watched: %s", error)
+                log_failure(_log, error, "the attempt cannot be watched: %s", error)
                 if isinstance(error, StoreUnavailable):
                     self._context.metrics.store_error(self._state.spec.job_id)
                 if self._backlog.initialized:

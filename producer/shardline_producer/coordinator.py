@@ -20,6 +20,7 @@ from shardline_common.runtime.unexpected import (
     internal_failure,
     leaf_of,
 )
+from shardline_common.runtime.waits import log_failure
 from shardline_common.telemetry.logs import log_context
 from shardline_producer.context import ProducerContext
 from shardline_producer.job_guard import JobGuard
@@ -62,10 +63,11 @@ class JobCoordinator:
                 with no_foreign_cancel():
                     await self._follow_jobs()
             except Exception as error:
-                if isinstance(leaf_of(error), JobFailed):
+                leaf = leaf_of(error)
+                if isinstance(leaf, JobFailed):
                     raise
-                if contains_only(error, BrokerUnavailable):
-                    _log.warning("dataset.jobs cannot be read: %s; joining again", leaf_of(error))
+                if isinstance(leaf, BrokerUnavailable) and contains_only(error, BrokerUnavailable):
+                    log_failure(_log, leaf, "dataset.jobs cannot be read: %s; joining again", leaf)
                 else:
                     errors.log(error, "the producer joins again")
                     if not await restarts.allowed():

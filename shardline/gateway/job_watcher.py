@@ -16,6 +16,7 @@ from shardline_common.job.state import JobState, State
 from shardline_common.ports.broker import Broker, Message, Record
 from shardline_common.ports.clock import Clock
 from shardline_common.runtime.retry import Backoff
+from shardline_common.runtime.waits import log_failure
 from shardline_common.telemetry.tracing import span
 
 _log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class JobWatcher:
                 if self._table is not None:
                     failures = 0
                 self._table, self._reason = None, str(error)
-                _log.warning("the jobs cannot be read: %s", error)
+                log_failure(_log, error, "the jobs cannot be read: %s", error)
             await self._clock.sleep(_BACKOFF.pause(failures))
             failures += 1
 

@@ -1,22 +1,25 @@
 """Waits that last are logged, whatever waits: a retried call, a call that hangs, a full semaphore."""
 
 import asyncio
+import itertools
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import pairwise
 
 import pytest
 
 from shardline.services.client import JobView
 from shardline_common.dataset.events import EventTotals
-from shardline_common.errors import BrokerUnavailable, StoreUnavailable
+from shardline_common.errors import BrokerUnavailable, StoreRefused, StoreUnavailable
 from shardline_common.job.state import JobState, PartitionState, State
 from shardline_common.memory.broker import MemoryBroker
 from shardline_common.memory.store import MemoryStore
 from shardline_common.runtime.retry import longest_failing, retry_forever
-from shardline_common.runtime.waits import LoggedSemaphore, log_wait
+from shardline_common.runtime.waits import LoggedSemaphore, log_failure, log_wait
 from shardline_producer.backlog import Backlog
 from tests.make import job
 from tests.simulation.loop import SimClock, simulate
@@ -101,6 +104,108 @@ def test_the_wait_for_a_permit_is_logged(caplog: pytest.LogCaptureFixture) -> No
         await asyncio.gather(work(40), work(40))
 
     assert lines(caplog, main) == ["waiting for a slot, for 30 s now"]
+
+
+@contextmanager
+def timed(caplog: pytest.LogCaptureFixture) -> Iterator[list[float]]:
+    """The virtual times of the warnings."""
+    times: list[float] = []
+
+    class Times(logging.Handler):
+        def emit(self, _: logging.LogRecord) -> None:
+            times.append(CLOCK.monotonic())
+
+    handler = Times(logging.WARNING)
+    logging.getLogger().addHandler(handler)
+    try:
+        with caplog.at_level(logging.WARNING):
+            yield times
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+def at_most_one_in_thirty_seconds(times: list[float], until: float) -> None:
+    pauses = [after - before for before, after in pairwise([*times, until])]
+    assert times
+    assert times[0] <= 30.001
+    assert all(pause >= 29.99 for pause in pauses[:-1]), times
+    assert all(pause <= 30.01 for pause in pauses), times
+
+
+def test_calls_that_fail_for_one_cause_are_one_line_in_thirty_seconds(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    requests = itertools.count()
+
+    async def refused(number: int, kind: type[StoreUnavailable]) -> None:
+        # Each answer of a store has another request id, and each call puts another object.
+        await CLOCK.sleep(0.05)
+        if CLOCK.monotonic() < 300:
+            message = f"s3://b cannot serve (put part-{number}: AccessDenied, request id {next(requests)})"
+            raise kind(message, hint="check the rights", cause="s3://b: AccessDenied")
+
+    async def watched() -> None:
+        # As loops that go on with their other work, and come back.
+        while True:
+            try:
+                await refused(99, StoreRefused)
+            except StoreUnavailable as error:
+                log_failure(logging.getLogger("watch"), error, "cannot be watched: %s", error)
+                await CLOCK.sleep(1)
+            else:
+                return
+
+    async def main(_: random.Random) -> None:
+        calls = [
+            retry_forever(partial(refused, number, StoreRefused), CLOCK, f"put {number}", cap=number + 0.5)
+            for number in range(20)
+        ]
+        await asyncio.gather(watched(), *calls)
+
+    with timed(caplog) as times:
+        simulate(1, main)
+    at_most_one_in_thirty_seconds(times, 300)
+
+
+def test_calls_that_hang_are_one_line_in_thirty_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    async def attempt(number: int) -> None:
+        # A store that stays silent: each attempt ends after 60 seconds without an answer.
+        for _ in range(5):
+            with log_wait(f"s3://b (put {number})", cause="s3://b: it does not answer in time"):
+                await CLOCK.sleep(60)
+
+    async def main(_: random.Random) -> None:
+        with log_wait("the plan of a job"):
+            calls = [retry_forever(partial(attempt, number), CLOCK, f"put {number}") for number in range(20)]
+            await asyncio.gather(*calls)
+
+    with timed(caplog) as times:
+        simulate(1, main)
+    at_most_one_in_thirty_seconds(times, 300)
+    assert "s3://b (put" in caplog.messages[0]
+
+
+def test_two_causes_are_two_lines(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        calls = [
+            retry_forever(lambda: failing_until(8, lambda: "one"), CLOCK, "commit"),
+            retry_forever(lambda: failing_until(8, lambda: "other"), CLOCK, "commit"),
+        ]
+        await asyncio.gather(*calls)
+
+    assert sorted(line.split(";")[0] for line in lines(caplog, main)) == ["commit: one", "commit: other"]
+
+
+def test_a_pause_after_a_known_failure_is_logged_when_it_is_due(caplog: pytest.LogCaptureFixture) -> None:
+    error = StoreUnavailable("refused", cause="one")
+
+    async def main() -> None:
+        log_failure(logging.getLogger("first"), error, "%s", error)
+        await CLOCK.sleep(20)
+        with log_wait("the next try", lambda: error):
+            await CLOCK.sleep(15)
+
+    assert lines(caplog, main) == ["refused", "waiting for the next try, for 10 s now: refused"]
 
 
 def test_a_wait_that_ends_or_is_cancelled_is_not_logged_later(caplog: pytest.LogCaptureFixture) -> None:

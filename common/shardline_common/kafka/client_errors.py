@@ -104,11 +104,13 @@ def _failure(error: Exception, request: Request, options: KafkaOptions) -> Broke
     if refusal is None:
         name = type(error).__name__
         message = f"{request.what} ({name}: {error})" if str(error) else f"{request.what} ({name})"
-        return BrokerUnavailable(message, hint=default_hint)
+        cause = f"Kafka at {options.bootstrap_servers}: {name}"
+        return BrokerUnavailable(message, hint=default_hint, cause=cause)
     message, hint = f"{request.what}: {refusal.reason}", refusal.hint or default_hint
+    cause = f"Kafka at {options.bootstrap_servers}: {refusal.reason}"
     if refusal.permanent:
-        return BrokerRefused(message, hint=hint, forbidden=refusal.forbidden)
-    return BrokerUnavailable(message, hint=hint)
+        return BrokerRefused(message, hint=hint, forbidden=refusal.forbidden, cause=cause)
+    return BrokerUnavailable(message, hint=hint, cause=cause)
 
 
 def _refusal(error: Exception, request: Request, options: KafkaOptions) -> Refusal | None:

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from shardline_common.errors import ServiceUnavailable, ShardlineError, explain
 from shardline_common.ports.clock import Clock
-from shardline_common.runtime.waits import log_wait
+from shardline_common.runtime.waits import log_failure, log_wait
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ async def retry_forever(
 ) -> T:
     """Call until it succeeds, without a limit of attempts or time; only ServiceUnavailable is repeated.
 
-    A warning is logged for each new error, and every 30 seconds.
+    A warning is logged for each new cause, and every 30 seconds; once for all calls that fail for that cause.
 
     Args:
         call: the attempt.
@@ -142,21 +142,16 @@ async def retry_forever(
         cap: the longest pause in seconds.
     """
     backoff, failures, ticket = Backoff(0.2, cap), 0, object()
-
-    def reason() -> str | None:
-        failure = _failing.get(id(ticket))
-        return failure.reason if failure else None
-
+    last: ServiceUnavailable | None = None
     try:
-        with log_wait(what, reason):
+        with log_wait(what, lambda: last):
             while True:
                 try:
                     return await call()
                 except ServiceUnavailable as error:
                     on_error(error)
-                    pause, text = backoff.pause(failures), explain(error)
-                    level = logging.DEBUG if text == reason() else logging.WARNING
-                    _log.log(level, "%s: %s; trying again in %.1f s", what, text, pause)
+                    last, pause, text = error, backoff.pause(failures), explain(error)
+                    log_failure(_log, error, "%s: %s; trying again in %.1f s", what, text, pause)
                     failure = _failing.setdefault(id(ticket), _Failure(what, clock.monotonic(), text))
                     failure.reason = text
                     failures += 1
