@@ -1,6 +1,6 @@
 """The catalogues of settings and metrics as Markdown tables."""
 
-from shardline_common.settings.load import Settings, is_secret, masked, names_of
+from shardline_common.settings.load import Settings, in_file, is_secret, masked, names_of
 from shardline_common.telemetry.metrics import CATALOGUE
 
 
@@ -18,10 +18,9 @@ def settings_reference() -> str:
     lines = ["| environment | shardline.toml | default | meaning |", "|---|---|---|---|"]
     for name, info in Settings.model_fields.items():
         names = ", ".join(f"`{variable}`" for variable in names_of(name))
-        secret = is_secret(name)
-        if secret:
+        if in_file(name):
             names += f", `{names_of(name)[0]}_FILE`"
         default = "the system's temporary folder" if name == "spool_dir" else masked(info.default)
-        key = "(secret)" if secret else f"`{name}`"
+        key = "(secret)" if is_secret(name) else f"`{name}`"
         lines.append(f"| {names} | {key} | {default} | {info.description} |")
     return "\n".join(lines) + "\n"

@@ -82,7 +82,7 @@ def row_lists(
     spec = spec_of(job, found)
 
     async def lists() -> AsyncGenerator[list[Row], None]:
-        async with open_source_s3(found) as remote:
+        async with open_source_s3(found, spec) as remote:
             source = source_factory(found, Path(), confined=False, remote=remote)
             async with aclosing(row_batches(spec, source, found.streaming_batch_size, counts)) as batches:
                 async for batch in batches:

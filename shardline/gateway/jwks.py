@@ -58,7 +58,7 @@ def jwks_fetcher(url: str) -> FetchJwks:
                 response = await client.send(HttpRequest("GET"))
             document = orjson.loads(response.body) if response.status < _BAD_REQUEST else None
         except HttpConnectionError as error:
-            raise JwksUnavailable(f"the keys of the realm cannot be read: {error.name}") from error
+            raise JwksUnavailable(f"the keys of the realm cannot be read: {error.detail}") from error
         except (ResponseTooLarge, ValueError) as error:
             raise JwksUnavailable(f"the keys of the realm cannot be read: {type(error).__name__}") from error
         if response.status >= _BAD_REQUEST:

@@ -70,7 +70,7 @@ async def serve_gateway(settings: Settings) -> None:
     async with (
         open_broker(settings) as broker,
         _open_datasets(settings) as datasets,
-        open_source_s3(settings) as remote,
+        open_source_s3(settings, None) as remote,
     ):
         open_source = source_factory(settings, settings.files_root, confined=True, remote=remote)
         access = SourceAccess(open_source, uds3_probe(settings), uds3_searches(settings))

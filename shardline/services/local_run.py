@@ -73,7 +73,7 @@ async def run_job(
     metrics = Metrics()
     async with (
         open_store_at(output, settings) as store,
-        open_source_s3(settings) as remote,
+        open_source_s3(settings, spec) as remote,
         open_receiver(settings, metrics, at_most=_NOTIFY_SECONDS) as receiver,
     ):
         with locked_output(output):

@@ -111,7 +111,7 @@ async def preview_job(spec: JobSpec, settings: Settings, *, documents: int, seco
         JobFailed: the job would fail at planning.
         SourceUnavailable: the source cannot be reached.
     """
-    async with open_source_s3(settings) as remote:
+    async with open_source_s3(settings, spec) as remote:
         source = source_factory(settings, Path(), confined=False, remote=remote)
         return await preview(spec, source, documents=documents, seconds=seconds)
 

@@ -4,51 +4,44 @@ The caller retries and interprets the status. This is the only module that sends
 aiohttp's exceptions do not leave it.
 """
 
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 import aiohttp
 import orjson
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
-from shardline_common.http.tls import is_tls_refused, tls_context
+from shardline_common.http.client_faults import find_fault, words
+from shardline_common.http.tls import tls_context
 from shardline_common.runtime.threads import run_in_thread
 
 _CHUNK = 1 << 18
 _PARSED_ON_THREAD = 1 << 16
 OK = 200
-
-
-class ConnectionFault(StrEnum):
-    """Why there was no complete response. After TLS and ADDRESS no retry helps: the settings are wrong."""
-
-    TLS = "tls"
-    ADDRESS = "address"
-    DROPPED = "dropped"
-    TIMEOUT = "timeout"
-    UNREACHABLE = "unreachable"
+# ValueError: an address that is no URL, or a header that HTTP does not allow.
+_FAILED = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
 
 
 class HttpConnectionError(Exception):
     """There was no complete response.
 
-    `name` is the class of aiohttp's error, `text` its message, which may be empty.
+    `fault` is the meaning of the error; where it is permanent, no retry helps. `name` is the class of the
+    client's error, `text` its message, which may be empty.
     """
 
-    def __init__(self, fault: ConnectionFault, error: Exception) -> None:
+    def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
-        self.fault = fault
+        self.fault, source = find_fault(error)
         self.name = type(error).__name__
-        self.text = str(error)
+        self.text = words(source)
 
     @property
     def detail(self) -> str:
-        """Class and message of the error, for people."""
-        return f"{self.name}: {self.text}".removesuffix(": ")
+        """The meaning and the message of the error, for people."""
+        return f"{self.fault.meaning}: {self.text or self.name}"
 
 
 class ResponseTooLarge(Exception):
@@ -114,8 +107,8 @@ class HttpResponse:
         return await run_in_thread(lambda: orjson.loads(self.body))
 
     def text(self, max_bytes: int) -> str:
-        """The first `max_bytes` bytes of the body as text, for a message."""
-        return self.body[:max_bytes].decode(errors="replace").strip()
+        """The first `max_bytes` bytes of the body as one line of text, for a message."""
+        return words(self.body[:max_bytes].decode(errors="replace"))
 
 
 class HttpClient:
@@ -135,18 +128,8 @@ class HttpClient:
         """
         try:
             return await self._send(request)
-        except (aiohttp.ClientSSLError, ssl.SSLError) as error:
-            fault = ConnectionFault.TLS if is_tls_refused(error) else ConnectionFault.DROPPED
-            raise HttpConnectionError(fault, error) from error
-        except (aiohttp.ServerDisconnectedError, ConnectionResetError, aiohttp.ClientPayloadError) as error:
-            raise HttpConnectionError(ConnectionFault.DROPPED, error) from error
-        except TimeoutError as error:
-            raise HttpConnectionError(ConnectionFault.TIMEOUT, error) from error
-        except ValueError as error:
-            # An address that is no URL, or a header that HTTP does not allow.
-            raise HttpConnectionError(ConnectionFault.ADDRESS, error) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise HttpConnectionError(ConnectionFault.UNREACHABLE, error) from error
+        except _FAILED as error:
+            raise HttpConnectionError(error) from error
 
     async def _send(self, request: HttpRequest) -> HttpResponse:
         limit = min(request.limit or self._options.max_bytes, self._options.max_bytes)

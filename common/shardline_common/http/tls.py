@@ -38,4 +38,7 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext | bool:
     try:
         return ssl.create_default_context(cafile=ca_file)
     except OSError as error:
-        raise UsageError(f"the CA file {ca_file} cannot be read: {error}") from None
+        raise UsageError(
+            f"the CA file {ca_file} cannot be read: {error}",
+            hint="correct the setting that names it, or put a PEM file there",
+        ) from None

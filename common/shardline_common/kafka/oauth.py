@@ -108,7 +108,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # aiokafk
                 response = await client.send(request)
             body = orjson.loads(response.body)
         except HttpConnectionError as error:
-            raise self._unavailable(error.name) from error
+            raise self._unavailable(error.detail) from error
         except (ResponseTooLarge, ValueError, UsageError) as error:
             raise self._unavailable(type(error).__name__) from error
         fields = body if isinstance(body, dict) else {}

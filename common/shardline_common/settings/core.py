@@ -11,7 +11,9 @@ from shardline_common.settings.fields import setting
 class CoreSettings(BaseModel):
     """The settings of producer, worker and the commands."""
 
-    aws_access_key_id: str | None = setting(None, "S3 access key; none: the AWS chain", "AWS_ACCESS_KEY_ID")
+    aws_access_key_id: str | None = setting(
+        None, "S3 access key; none: the AWS chain", "AWS_ACCESS_KEY_ID", in_file=True
+    )
     aws_secret_access_key: SecretStr | None = setting(
         None, "secret of the S3 access key", "AWS_SECRET_ACCESS_KEY"
     )

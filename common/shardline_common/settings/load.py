@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from dotenv import dotenv_values
-from pydantic import ConfigDict, SecretStr, ValidationError
+from pydantic import ConfigDict, PrivateAttr, SecretStr, ValidationError
 
 from shardline_common.errors import UsageError
 from shardline_common.settings.core import CoreSettings
@@ -24,6 +24,29 @@ class Settings(WebhookSettings, TraceSettings, GatewaySettings, SourceSettings, 
     """Every setting of every process. Field names are those of shardline.toml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    # Field name → the environment name and the path of the file from which its value was read.
+    _files: dict[str, tuple[str, str]] = PrivateAttr(default_factory=dict)
+
+    def with_files(self, files: Mapping[str, tuple[str, str]]) -> Self:
+        """The same settings, which know from which files their values were read."""
+        found = self.model_copy()
+        found._files = dict(files)  # noqa: SLF001 - of this class
+        return found
+
+    def has_file(self, *names: str) -> bool:
+        """Whether one of these settings was read from a file of its own (NAME_FILE)."""
+        return any(name in self._files for name in names)
+
+    def current(self, name: str) -> str | None:
+        """The value of a text or a secret. One from a file is read again: somebody may have renewed it.
+
+        Raises:
+            UsageError: the file cannot be read.
+        """
+        if name in self._files:
+            return _read_file(*self._files[name]) or None
+        value = getattr(self, name)
+        return value.get_secret_value() if isinstance(value, SecretStr) else value
 
     def secrets(self) -> list[str]:
         """The secret values, which must not appear in any output."""
@@ -63,6 +86,12 @@ def is_secret(name: str) -> bool:
     return "SecretStr" in str(Settings.model_fields[name].annotation)
 
 
+def in_file(name: str) -> bool:
+    """Whether a setting may stand in a file, which NAME_FILE names."""
+    extra: Any = Settings.model_fields[name].json_schema_extra
+    return is_secret(name) or bool(extra["in_file"])
+
+
 def load_settings(
     flags: Mapping[str, Any] | None = None,
     *,
@@ -93,13 +122,17 @@ def load_settings(
     values: dict[str, Any] = {}
     origins = dict.fromkeys(Settings.model_fields, "default")
     warnings = []
+    files: dict[str, tuple[str, str]] = {}
     for origin, layer in reversed(layers):
         for name, value in layer.items():
+            files.pop(name, None)
+            if isinstance(value, _NamedValue) and value.path:
+                files[name] = (value.name, value.path)
             values[name] = value.value if isinstance(value, _NamedValue) else value
             origins[name] = f"{origin} {value.name}" if isinstance(value, _NamedValue) else origin
             if isinstance(value, _NamedValue) and value.name in names_of(name) and value.old:
                 warnings.append(f"{value.name} is an old name; use {names_of(name)[0]}")
-    return LoadedSettings(_validated(values, origins), origins, warnings)
+    return LoadedSettings(_validated(values, origins).with_files(files), origins, warnings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +140,7 @@ class _NamedValue:
     name: str
     value: str
     old: bool
+    path: str = ""
 
 
 def _from_names(environ: Mapping[str, str]) -> dict[str, _NamedValue]:
@@ -118,18 +152,20 @@ def _from_names(environ: Mapping[str, str]) -> dict[str, _NamedValue]:
             if environ.get(name):
                 found[field_name] = _NamedValue(name, environ[name], old)
                 break
-            if is_secret(field_name) and environ.get(name + "_FILE"):
-                value = _read_secret(name, environ[name + "_FILE"])
-                found[field_name] = _NamedValue(name + "_FILE", value, old)
+            if in_file(field_name) and environ.get(name + "_FILE"):
+                # Absolute, because it is read again when the working directory may be another.
+                path = os.path.abspath(environ[name + "_FILE"])  # noqa: PTH100 - Path.absolute keeps ".."
+                value = _read_file(name + "_FILE", path)
+                found[field_name] = _NamedValue(name + "_FILE", value, old, path)
                 break
     return found
 
 
-def _read_secret(name: str, path: str) -> str:
+def _read_file(name: str, path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{name}_FILE: {path} cannot be read: {error}") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{name}: {path} cannot be read: {error}") from None
 
 
 def _from_toml(path: Path) -> dict[str, Any]:

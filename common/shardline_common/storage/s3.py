@@ -9,21 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import aioboto3
-from botocore.config import Config
+from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from shardline_common.errors import (
     ObjectExists,
     ObjectMissing,
     StoreRefused,
     StoreUnavailable,
-    UsageError,
 )
-from shardline_common.http.tls import tls_context
 from shardline_common.ports.store import KeptVersions, ObjectInfo
 from shardline_common.runtime.retry import Backoff, TransientError, retry_attempts
 from shardline_common.runtime.threads import open_to_read
+from shardline_common.runtime.waits import log_wait
 from shardline_common.storage.object_keys import checked_key
 from shardline_common.storage.s3_answers import Reading
 from shardline_common.storage.s3_checksums import (
@@ -33,9 +32,13 @@ from shardline_common.storage.s3_checksums import (
     delete_arguments,
     register_content_md5,
 )
-from shardline_common.storage.s3_errors import S3Errors
+from shardline_common.storage.s3_codes import RENEWABLE
+from shardline_common.storage.s3_credentials import AccessKeys, StoreCredentials
+from shardline_common.storage.s3_errors import S3Errors, client_error, code_of
+from shardline_common.storage.s3_pages import check_answer
 from shardline_common.storage.s3_purge import purge
 from shardline_common.storage.s3_reads import TRANSIENT, S3Reads
+from shardline_common.storage.s3_session import client_config, load_chain, make_session, quiet_client_logs
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client as Client
@@ -49,6 +52,8 @@ _BACKOFF = Backoff(base=0.1, cap=5.0)
 class S3Options:
     """A bucket and how to reach it. Without access keys the AWS credential chain is used.
 
+    `read_again` returns the access keys from where the settings were read; it is called when the store
+    refuses those that are used.
     Time-outs are in seconds. After `attempts` failed attempts a request raises StoreUnavailable. What no
     retry changes, such as a missing bucket or right, raises StoreRefused at once.
     """
@@ -67,13 +72,19 @@ class S3Options:
     connect_timeout: float = 5.0
     read_timeout: float = 60.0
     attempts: int = 5
+    read_again: Callable[[], AccessKeys] | None = None
 
-    def config(self) -> Config:
+    @property
+    def access_keys(self) -> AccessKeys:
+        """The access keys of the settings."""
+        return AccessKeys(self.access_key_id, self.secret_access_key, self.session_token)
+
+    def config(self) -> AioConfig:
         """The configuration of botocore: no retries, and checksums only where they are required.
 
         By default botocore adds checksums as a trailer, which some stores write into the object.
         """
-        return Config(
+        return client_config(
             connect_timeout=self.connect_timeout,
             read_timeout=self.read_timeout,
             retries={"total_max_attempts": 1},
@@ -87,14 +98,15 @@ class S3Options:
 class S3Client:
     """Requests to any bucket of one endpoint, with retries and translated errors."""
 
-    def __init__(self, client: "Client", options: S3Options) -> None:
+    def __init__(self, client: "Client", options: S3Options, credentials: StoreCredentials) -> None:
         self._client = client
         self._options = options
-        self._errors = S3Errors(options.endpoint_url, options.bucket)
+        self._credentials = credentials
+        endpoint = _endpoint(client, options)
+        self._errors = S3Errors(endpoint, options.bucket, lambda: credentials.secrets)
         self._put_checksum, self._delete_checksum = ChecksumChoice(), ChecksumChoice()
         self._down = False
-        endpoint = options.endpoint_url or "AWS"
-        self._reads = S3Reads(client, self._errors, endpoint, options.attempts, self._try)
+        self._reads = S3Reads(client, self._errors, endpoint or "AWS", options.attempts, self._try)
         register_content_md5(client.meta.events)
 
     @property
@@ -185,9 +197,16 @@ class S3Client:
     async def _try(self, bucket: str, what: str, request: Callable[[], Awaitable[T]]) -> T:
         # While the store is down a call makes one attempt: its callers retry with growing pauses.
         attempts = 1 if self._down else self._options.attempts
-        attempt = partial(self._attempt, bucket, what, request)
+        failed: list[StoreUnavailable] = []
+        attempt = partial(self._attempt, bucket, what, request, failed)
         try:
-            result = await retry_attempts(attempt, attempts, _BACKOFF, asyncio.sleep)
+            address = self._errors.address(bucket)
+            with log_wait(
+                f"{address} ({what})",
+                lambda: failed[-1] if failed else None,
+                cause=self._errors.silent(bucket),
+            ):
+                result = await retry_attempts(attempt, attempts, _BACKOFF, asyncio.sleep)
         except StoreRefused:
             # Another bucket or key may be served.
             raise
@@ -197,19 +216,39 @@ class S3Client:
         self._down = False
         return result
 
-    async def _attempt(self, bucket: str, what: str, request: Callable[[], Awaitable[T]]) -> T:
+    async def _attempt(
+        self,
+        bucket: str,
+        what: str,
+        request: Callable[[], Awaitable[T]],
+        failed: list[StoreUnavailable],
+    ) -> T:
+        generation = self._credentials.generation
+        await self._check_credentials(bucket)
         try:
             return await request()
         except ClientError as error:
             refused = self._errors.answer(bucket, what, error)
+            if code_of(error) in RENEWABLE and await self._credentials.renew(generation):
+                return await self._attempt(bucket, what, request, failed)
+            if isinstance(refused, TransientError) and isinstance(refused.final, StoreUnavailable):
+                failed.append(refused.final)
             raise refused from (None if isinstance(refused, ObjectExists | ObjectMissing) else error)
-        except BotoCoreError as error:
+        except (BotoCoreError, ResponseParserError, *TRANSIENT) as error:
             failure = self._errors.failure(bucket, what, error)
-            if isinstance(error, TRANSIENT) and not isinstance(failure, StoreRefused):
+            failed.append(failure)
+            if isinstance(error, (*TRANSIENT, ResponseParserError)) and not isinstance(failure, StoreRefused):
                 raise TransientError(failure) from error
             raise failure from error
-        except TRANSIENT as error:
-            raise TransientError(self._errors.unavailable(bucket, what, error)) from error
+
+    async def _check_credentials(self, bucket: str) -> None:
+        # Before the request, which would raise the same errors: a file that is missing, for example, is one
+        # of the credentials then, and not one of the store.
+        try:
+            await self._credentials.get_frozen_credentials()
+        except Exception as error:
+            # The sources of the chain run programs and parse their output: they raise errors of any class.
+            raise self._errors.credentials(bucket, error) from error
 
 
 class S3Store:
@@ -259,16 +298,13 @@ async def open_s3(options: S3Options) -> AsyncIterator[S3Client]:
     Raises:
         UsageError: the endpoint is no URL, or the region, the profile or the CA file is wrong.
     """
-    if options.ca_bundle:
-        tls_context(options.ca_bundle)
+    quiet_client_logs()
+    credentials = StoreCredentials(
+        options.access_keys, options.read_again, partial(load_chain, options.region)
+    )
     async with AsyncExitStack() as stack:
         try:
-            session: Any = aioboto3.Session(
-                aws_access_key_id=options.access_key_id,
-                aws_secret_access_key=options.secret_access_key,
-                aws_session_token=options.session_token,
-                region_name=options.region or "us-east-1",
-            )
+            session = make_session(credentials, options.region, options.ca_bundle)
             made = session.client(
                 "s3",
                 endpoint_url=options.endpoint_url,
@@ -276,7 +312,13 @@ async def open_s3(options: S3Options) -> AsyncIterator[S3Client]:
                 verify=options.ca_bundle or None,
             )
             client = await stack.enter_async_context(made)
-        except (BotoCoreError, ValueError) as error:
-            hint = "check AWS_ENDPOINT_URL_S3, AWS_REGION and AWS_PROFILE"
-            raise UsageError(f"a client of S3 cannot be made: {error}", hint=hint) from None
-        yield S3Client(client, options)
+            client.meta.events.register("before-parse.s3", check_answer)
+        except (BotoCoreError, ValueError, OSError) as error:
+            raise client_error(error) from None
+        yield S3Client(client, options, credentials)
+
+
+def _endpoint(client: "Client", options: S3Options) -> str | None:
+    # The endpoint may stand in the AWS configuration file alone.
+    url = options.endpoint_url or client.meta.endpoint_url
+    return None if options.endpoint_url is None and ".amazonaws.com" in url else url

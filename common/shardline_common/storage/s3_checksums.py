@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from shardline_common.runtime.paths import open_regular
 from shardline_common.runtime.threads import run_in_thread
-from shardline_common.storage.s3_errors import EXISTS
+from shardline_common.storage.s3_codes import EXISTS
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)

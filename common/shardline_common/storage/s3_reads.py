@@ -18,8 +18,10 @@ from botocore.parsers import ResponseParserError
 from shardline_common.errors import FailureCode, JobFailed, ShardlineError, StoreUnavailable
 from shardline_common.ports.store import ObjectInfo
 from shardline_common.runtime.retry import Backoff
+from shardline_common.runtime.waits import take_turn
 from shardline_common.storage.s3_answers import Listing, Reading, WrongAnswer, has_md5
-from shardline_common.storage.s3_errors import EXISTS, MISSING, S3Errors
+from shardline_common.storage.s3_codes import EXISTS, MISSING
+from shardline_common.storage.s3_errors import S3Errors, code_of
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client as Client
@@ -39,7 +41,6 @@ _MAX_IDLE_PAGES = 1000
 _HELD = 1 << 14
 # A read that came further than this since its last failure begins to count its failures anew.
 _PROGRESS = 1 << 20
-_LOG_SECONDS = 30.0
 # The sentences of WrongAnswer differ in their first letters.
 _KIND_LETTERS = 24
 _BEYOND_END = ("InvalidRange", "416")
@@ -60,7 +61,6 @@ class S3Reads:
         # The buckets whose ETags are MD5 sums: whether they are is known once one of them was compared.
         self._has_md5: dict[str, bool] = {}
         # When each kind of error was logged last.
-        self._logged: dict[str, float] = {}
 
     async def get(self, bucket: str, key: str) -> bytes:
         """The bytes of a small object, all that the store promises. Raises ObjectMissing."""
@@ -137,7 +137,7 @@ class S3Reads:
         try:
             return await _parsed(partial(call, Bucket=reading.bucket, Key=reading.key, **reading.parameters))
         except ClientError as error:
-            code = error.response["Error"].get("Code", "")
+            code = code_of(error)
             if code in _BEYOND_END and reading.is_at_end(error.response["ResponseMetadata"]["HTTPHeaders"]):
                 return None
             if reading.frozen and (code in EXISTS or code in MISSING):
@@ -178,13 +178,9 @@ class S3Reads:
     async def _pause(self, bucket: str, what: str, error: Exception, failures: int, offset: int = 0) -> None:
         """Log an error, each kind of them at most every 30 seconds, and wait before the next request."""
         reason = f"{type(error).__name__}: {error}".removeprefix("WrongAnswer: ")
-        now, kind = asyncio.get_running_loop().time(), f"{bucket} {reason[:_KIND_LETTERS]}"
-        is_new = now - self._logged.get(kind, -_LOG_SECONDS) >= _LOG_SECONDS
-        if is_new:
-            self._logged[kind] = now
         where = f" from byte {offset:,} on" if offset else ""
+        level = logging.WARNING if take_turn(f"{bucket} {reason[:_KIND_LETTERS]}") else logging.DEBUG
         text, attempt = "s3://%s, %s: %s; reading again%s, attempt %d of %d", failures + 1
-        level = logging.WARNING if is_new else logging.DEBUG
         _log.log(level, text, bucket, what, reason, where, attempt, self._attempts)
         await asyncio.sleep(_BACKOFF.pause(failures))
 

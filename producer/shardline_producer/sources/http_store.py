@@ -1,8 +1,9 @@
 """A store that is read as JSON over HTTP, with retries and errors that name the store and its settings."""
 
 import asyncio
+from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,6 @@ import orjson
 from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable
 from shardline_common.http.client import (
     OK,
-    ConnectionFault,
     HttpClient,
     HttpConnectionError,
     HttpOptions,
@@ -19,15 +19,13 @@ from shardline_common.http.client import (
     HttpResponse,
     open_http,
 )
+from shardline_common.http.client_faults import words
 from shardline_common.runtime.retry import Backoff, TransientError, retry_attempts
 
 _DENIED = (401, 403)
 _RETRIED = (408, 425, 429)
 _SERVER_ERROR = 500
-_SETTINGS_HINTS = {
-    ConnectionFault.TLS: "check its certificate and the CA file in the settings",
-    ConnectionFault.ADDRESS: "correct its address in the settings",
-}
+_SHORTEST_SECRET = 4
 _BACKOFF = Backoff(base=0.1, cap=5.0)
 Check = Callable[[Any], str | None]
 """Called with the JSON of a response: why it is not the whole answer, as a sentence; None when it is."""
@@ -144,12 +142,13 @@ class HttpStore:
             JobFailed: the response has another status, or is not JSON (`source_invalid`).
         """
         if response.status != OK:
-            raise self.invalid(f"cannot {what}: it answers {response.status} {response.text(300)}")
+            raise self.invalid(f"cannot {what}: it answers {response.status} {self._said(response, 300)}")
         try:
             return await response.json()
         except ValueError:
             raise self.invalid(
-                f"cannot {what}: the response is not JSON", f"check {self._options.address_setting}"
+                f"cannot {what}: the response is not JSON: {self._said(response, 200)}",
+                f"check {self._options.address_setting}",
             ) from None
 
     async def fields(self, response: HttpResponse, what: str, **kinds: type) -> dict[str, Any]:
@@ -205,19 +204,40 @@ class HttpStore:
         try:
             response = await self._client.send(request)
         except HttpConnectionError as error:
-            if (hint := _SETTINGS_HINTS.get(error.fault)) is not None:
+            hint = error.fault.hint(self._options.address_setting, "the CA file in its settings")
+            if error.fault.permanent:
                 raise self.invalid(f"it cannot be connected to ({error.detail})", hint) from error
-            raise TransientError(self._unavailable(error.detail)) from error
+            raise TransientError(self._unavailable(error.detail, error.fault.meaning, hint)) from error
         if response.status in _DENIED:
             hint = f"check {self._options.secret_setting}"
-            raise self.invalid(f"it refuses the credentials ({response.status})", hint)
+            said = f"{response.status} {self._said(response, 200)}".strip()
+            raise self.invalid(f"it refuses the credentials ({said})", hint)
         if response.status in _RETRIED or response.status >= _SERVER_ERROR:
-            raise TransientError(self._unavailable(f"it answers {response.status} {response.text(200)}"))
+            status = f"it answers {response.status}"
+            raise TransientError(self._unavailable(f"{status} {self._said(response, 200)}", status))
         return response
 
-    def _unavailable(self, why: str) -> SourceUnavailable:
-        hint = f"start it, or correct {self._options.address_setting}"
-        return SourceUnavailable(f"{self.address} cannot be read ({why})", hint=hint)
+    def _said(self, response: HttpResponse, limit: int) -> str:
+        # Servers echo what they refuse. Secrets are masked first: a cut one would not be found.
+        text = response.body[: 1 << 16].decode(errors="replace")
+        return words(text, _secrets(self._options.headers))[:limit]
+
+    def _unavailable(
+        self, why: str, kind: str = "its answer is not whole", hint: str | None = None
+    ) -> SourceUnavailable:
+        hint = hint or f"start it, or correct {self._options.address_setting}"
+        return SourceUnavailable(
+            f"{self.address} cannot be read ({why})", hint=hint, cause=f"{self.address}: {kind}"
+        )
+
+
+def _secrets(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """The values of headers, and what they consist of: a token, or a password in Base64."""
+    found = {part for value in headers.values() for part in (value, value.rpartition(" ")[2])}
+    for part in list(found):
+        with suppress(ValueError):
+            found.add(b64decode(part, validate=True).decode().rpartition(":")[2])
+    return tuple(sorted((part for part in found if len(part) >= _SHORTEST_SECRET), key=len, reverse=True))
 
 
 @asynccontextmanager

@@ -9,8 +9,7 @@ from shardline.services.wiring.uds3 import uds3_stores
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.spec import JobSpec
 from shardline_common.settings.load import Settings
-from shardline_common.storage.s3 import S3Client
-from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
+from shardline_producer.sources.files.file_locations import BucketReader, LocalFiles, S3Files
 from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
 from shardline_producer.sources.planned import PlannedSource, PlannedStore
 from shardline_producer.sources.source import OpenSource, PlanPages, Source
@@ -20,7 +19,9 @@ from shardline_producer.sources.themis.planned_store import ThemisTable
 from shardline_producer.sources.uds3.planned_store import Uds3Store
 
 
-def source_factory(settings: Settings, root: Path, *, confined: bool, remote: S3Client | None) -> OpenSource:
+def source_factory(
+    settings: Settings, root: Path, *, confined: bool, remote: BucketReader | None
+) -> OpenSource:
     """Return a function that makes the source of a job.
 
     Args:

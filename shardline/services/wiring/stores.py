@@ -1,18 +1,26 @@
 """The wiring of settings to stores of datasets: the bucket of the settings, or the store of a URI."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from shardline.services.wiring import CLOCK
-from shardline_common.errors import UsageError
-from shardline_common.ports.store import ObjectStore
+from shardline_common.errors import StoreRefused, UsageError
+from shardline_common.job.spec import JobSpec
+from shardline_common.ports.store import ObjectInfo, ObjectStore
 from shardline_common.runtime.paths import path_fault, shown_path
 from shardline_common.settings.load import Settings
 from shardline_common.storage.directory import DirectoryStore
 from shardline_common.storage.s3 import S3Client, S3Options, S3Store, open_s3
+from shardline_common.storage.s3_credentials import AccessKeys
 from shardline_common.storage.watched import WatchedStore
+from shardline_producer.sources.files.file_locations import BucketReader
+
+Connect = Callable[[], AbstractAsyncContextManager[S3Client]]
+_KEYS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 
 
 @asynccontextmanager
@@ -51,13 +59,61 @@ async def open_store_at(uri: str, settings: Settings) -> AsyncIterator[ObjectSto
 
 
 @asynccontextmanager
-async def open_source_s3(settings: Settings) -> AsyncIterator[S3Client | None]:
-    """Open a client for sources on S3. It is None when neither an endpoint nor a region is set."""
-    if settings.aws_endpoint_url_s3 is None and settings.aws_region is None:
+async def open_source_s3(settings: Settings, spec: JobSpec | None) -> AsyncIterator[BucketReader | None]:
+    """Open a client for sources on S3, with the settings, or the AWS configuration where they are not set.
+
+    It is None when the job `spec` reads nothing from S3. Without a job it connects when it is used first.
+
+    Raises:
+        UsageError: the job reads from S3, and a setting is wrong.
+    """
+    if spec is not None and not _reads_s3(spec):
         yield None
         return
-    async with open_s3(s3_options(settings, settings.s3_bucket or "any")) as client:
-        yield client
+    # The bucket of an error is that of the source, never the one of S3_BUCKET.
+    options = replace(s3_options(settings, "source"), bucket="")
+    async with AsyncExitStack() as stack:
+        if spec is None:
+            yield SourceBuckets(partial(open_s3, options), stack)
+        else:
+            yield await stack.enter_async_context(open_s3(options))
+
+
+def _reads_s3(spec: JobSpec) -> bool:
+    return spec.source.type == "files" and any(path.startswith("s3://") for path in spec.source.paths)
+
+
+class SourceBuckets:
+    """Implements `BucketReader` by a client that is opened at the first request."""
+
+    def __init__(self, connect: Connect, stack: AsyncExitStack) -> None:
+        self._connect = connect
+        self._stack = stack
+        self._client: S3Client | None = None
+        self._lock = asyncio.Lock()
+
+    async def list_bucket(self, bucket: str, prefix: str) -> AsyncIterator[ObjectInfo]:
+        """The objects below a prefix, sorted by key."""
+        async for info in (await self._connected()).list_bucket(bucket, prefix):
+            yield info
+
+    async def stream_object(
+        self, bucket: str, key: str, *, offset: int, etag: str, size: int
+    ) -> AsyncIterator[bytes]:
+        """The bytes of the object with that ETag and size."""
+        client = await self._connected()
+        async for chunk in client.stream_object(bucket, key, offset=offset, etag=etag, size=size):
+            yield chunk
+
+    async def _connected(self) -> S3Client:
+        async with self._lock:
+            if self._client is None:
+                try:
+                    self._client = await self._stack.enter_async_context(self._connect())
+                except UsageError as error:
+                    # The job that reads from S3 fails. The process goes on with the others.
+                    raise StoreRefused(str(error), hint=error.hint) from error
+            return self._client
 
 
 def s3_options(settings: Settings, bucket: str | None = None) -> S3Options:
@@ -71,18 +127,31 @@ def s3_options(settings: Settings, bucket: str | None = None) -> S3Options:
         raise UsageError("no bucket is set", hint="set S3_BUCKET")
     if settings.s3_kms_key_id and not (settings.s3_encryption or "").startswith("aws:kms"):
         raise UsageError("S3_KMS_KEY_ID is set without S3_ENCRYPTION", hint="set S3_ENCRYPTION to aws:kms")
-    secret, token = settings.aws_secret_access_key, settings.aws_session_token
+    keys = _access_keys(settings)
     return S3Options(
         bucket=bucket,
         prefix=settings.s3_prefix,
         endpoint_url=settings.aws_endpoint_url_s3,
         region=settings.aws_region,
-        access_key_id=settings.aws_access_key_id,
-        secret_access_key=secret.get_secret_value() if secret else None,
-        session_token=token.get_secret_value() if token else None,
+        access_key_id=keys.key_id,
+        secret_access_key=keys.secret,
+        session_token=keys.token,
         addressing_style=settings.s3_addressing_style,
         ca_bundle=settings.aws_ca_bundle,
         encryption=settings.s3_encryption,
         kms_key_id=settings.s3_kms_key_id,
         read_timeout=settings.s3_timeout_seconds,
+        read_again=partial(_access_keys, settings, again=True) if settings.has_file(*_KEYS) else None,
+    )
+
+
+def _access_keys(settings: Settings, *, again: bool = False) -> AccessKeys:
+    """The access keys as they were loaded; with `again`, those that are in files are read again."""
+    if again:
+        return AccessKeys(*(settings.current(name) for name in _KEYS))
+    secret, token = settings.aws_secret_access_key, settings.aws_session_token
+    return AccessKeys(
+        settings.aws_access_key_id,
+        secret.get_secret_value() if secret else None,
+        token.get_secret_value() if token else None,
     )

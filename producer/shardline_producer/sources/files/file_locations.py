@@ -280,7 +280,7 @@ def _source_errors() -> Iterator[None]:
     except StoreRefused as error:
         raise source_invalid(str(error), error.hint) from error
     except StoreUnavailable as error:
-        raise SourceUnavailable(str(error), hint=error.hint) from error
+        raise SourceUnavailable(str(error), hint=error.hint, cause=error.cause) from error
 
 
 def _matches(key: str, pattern: str) -> bool:

@@ -11,7 +11,6 @@ import orjson
 from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable, UsageError
 from shardline_common.http.client import (
     OK,
-    ConnectionFault,
     HttpClient,
     HttpConnectionError,
     HttpOptions,
@@ -19,6 +18,7 @@ from shardline_common.http.client import (
     HttpResponse,
     open_http,
 )
+from shardline_common.http.client_faults import DROPPED
 from shardline_common.http.urls import base_url
 from shardline_common.ports.clock import Clock
 from shardline_common.runtime.retry import Backoff, TransientError, retry_attempts
@@ -30,10 +30,6 @@ _BACKOFF = Backoff(base=0.2, cap=5.0)
 _MAX_PAUSE_SECONDS = 300.0
 _MAX_REQUEST_BYTES = 1 << 20
 _RETRIED = (408, 425)
-_SETTINGS_HINTS = {
-    ConnectionFault.TLS: "check its certificate, and THEMIS_CA_BUNDLE",
-    ConnectionFault.ADDRESS: "correct THEMIS_URL",
-}
 _BAD_REQUEST, _UNAUTHORIZED, _FORBIDDEN, _MISSING, _TOO_MANY, _SERVER_ERROR = 400, 401, 403, 404, 429, 500
 
 
@@ -130,7 +126,8 @@ class ThemisClient:
         try:
             response = await self._client.send(request)
         except HttpConnectionError as error:
-            if (hint := _SETTINGS_HINTS.get(error.fault)) is not None:
+            if error.fault.permanent:
+                hint = error.fault.hint("THEMIS_URL", "THEMIS_CA_BUNDLE")
                 message = f"ThemisDB at {self._address} cannot be connected to: {error.detail}"
                 raise JobFailed(FailureCode.SOURCE_INVALID, message, hint=hint) from error
             raise TransientError(self._unreachable(error, what)) from error
@@ -180,18 +177,21 @@ class ThemisClient:
         return SourceUnavailable(
             f"ThemisDB at {self._address} answered {response.status} to a request for {what}",
             hint="see the server's log; lower THEMIS_RATE if the server limits requests",
+            cause=f"ThemisDB at {self._address}: {response.status}",
         )
 
     def _unreachable(self, error: HttpConnectionError, what: str) -> SourceUnavailable:
-        if error.fault is ConnectionFault.DROPPED:
+        if error.fault is DROPPED:
             return SourceUnavailable(
                 f"ThemisDB at {self._address} dropped the connection during a request for {what}",
                 hint="a query of a table with an entity that is not JSON ends the server's process: "
                 "find the entity in the server's log and delete it",
+                cause=f"ThemisDB at {self._address}: {error.fault.meaning}",
             )
         return SourceUnavailable(
-            f"ThemisDB at {self._address} cannot be reached ({what}): {error.text or error.name}",
-            hint="check THEMIS_URL, and that ThemisDB runs",
+            f"ThemisDB at {self._address} cannot be reached ({what}): {error.detail}",
+            hint=error.fault.hint("THEMIS_URL", "THEMIS_CA_BUNDLE"),
+            cause=f"ThemisDB at {self._address}: {error.fault.meaning}",
         )
 
 
