@@ -60,7 +60,6 @@ class S3Reads:
         self._request = request
         # The buckets whose ETags are MD5 sums: whether they are is known once one of them was compared.
         self._has_md5: dict[str, bool] = {}
-        # When each kind of error was logged last.
 
     async def get(self, bucket: str, key: str) -> bytes:
         """The bytes of a small object, all that the store promises. Raises ObjectMissing."""
