@@ -76,6 +76,7 @@ async def test_commands_over_the_life_of_a_job(tmp_path: Path, kafka: str, seawe
         assert "can be retried" in shell.run("retry", "typed", code=2).stderr
         shell.run("delete", "typed", "--yes")
         await system.until("typed", lambda view: view.state.state == "deleted")
+        assert "typed is deleted" in shell.run("delete", "typed", "--yes", "--versions", "--wait").stderr
         assert shell.json("dead-letters", "list") == []
         assert not shell.json("verify", where, code=1)["ok"]
         # A producer would ignore the message: the id of a deleted job is never used again.

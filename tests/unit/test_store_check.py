@@ -1,5 +1,6 @@
 """`doctor` over the object store: each part is reported, also when others fail."""
 
+from collections import Counter
 from functools import partial
 
 import pytest
@@ -94,6 +95,22 @@ async def test_the_clock_is_read_from_a_refusal_too() -> None:
     assert found.ok is False
     assert "RequestTimeTooSkewed" in found.found
     assert "s ahead of this machine's" in found.found
+
+
+@pytest.mark.usefixtures("one_round")
+async def test_a_burst_of_conflicts_longer_than_the_clients_attempts_is_waited_for() -> None:
+    async with small_s3() as server:
+        puts: Counter[str] = Counter()
+
+        def conflict(name: str, key: str) -> None:
+            puts[key] += name == "PutObject"
+            busy = name == "PutObject" and key.endswith("-1-1") and puts[key] <= 75
+            server.refused = {"PutObject": (409, "ConditionalRequestConflict")} if busy else {}
+
+        server.on_request = conflict
+        found = await checked(server)
+    assert found.ok, found.found
+    assert max(puts.values()) > 75
 
 
 @pytest.mark.usefixtures("one_round")

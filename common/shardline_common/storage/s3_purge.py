@@ -66,6 +66,10 @@ async def _delete_objects(client: "S3Client", bucket: str, prefix: str) -> tuple
     return markers, silent
 
 
+_Version = tuple[str, str]
+"""The key and the id of a version or of a delete marker."""
+
+
 @dataclass(slots=True)
 class _VersionPurge:
     """Removes versions first, then the markers of keys that have no version left.
@@ -76,33 +80,51 @@ class _VersionPurge:
     client: "S3Client"
     bucket: str
     prefix: str
-    count: int = 0
-    kept_keys: set[str] = field(default_factory=set)
+    kept: set[_Version] = field(default_factory=set)
     named: list[str] = field(default_factory=list)
     refused: str = ""
 
     async def run(self) -> KeptVersions | None:
         try:
-            async for page in self._pages("Versions"):
-                await self._remove(page)
-            async for page in self._pages("DeleteMarkers"):
-                await self._remove([entry for entry in page if entry["Key"] not in self.kept_keys])
+            await self._remove_all("Versions", set())
+            await self._remove_all("DeleteMarkers", {key for key, _ in self.kept})
         except StoreRefused as error:
             # The objects are deleted. A right that is missing does not hold up the job's deletion.
-            return KeptVersions(self.count, certain=False, refused=str(error))
-        if not self.count:
+            return KeptVersions(len(self.kept), certain=False, refused=str(error))
+        if not self.kept:
             return None
-        return KeptVersions(self.count, named=tuple(self.named), refused=self.refused)
+        return KeptVersions(len(self.kept), named=tuple(self.named), refused=self.refused)
 
-    async def _pages(self, kind: str) -> AsyncIterator[list[dict[str, str]]]:
+    async def _remove_all(self, kind: str, but: set[str]) -> None:
+        """Remove what the store lists and does not refuse, except that of the keys `but`.
+
+        A store may lose its place in the list when the version at the marker is removed, as moto does. So the
+        list is read again until it has nothing more to remove.
+        """
+        before: set[_Version] = set()
+        while True:
+            removed: set[_Version] = set()
+            async for page in self._pages(kind):
+                found = [one for one in page if one not in self.kept and one[0] not in but]
+                if again := before.intersection(found):
+                    raise StoreUnavailable(
+                        f"s3://{self.bucket}/{min(again)[0]} was removed, and the store still lists it",
+                        hint="see the store's log",
+                    )
+                gone = await self._remove(found)
+                # Those of the first page are enough to see that a list does not change.
+                removed = removed or gone
+            if not removed:
+                return
+            before = removed
+
+    async def _pages(self, kind: str) -> AsyncIterator[list[_Version]]:
         marker: dict[str, Any] = {}
         while True:
             page = await self._page(marker)
             if page is None:
                 return
-            entries = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in page.get(kind, [])]
-            if entries:
-                yield entries
+            yield [(one["Key"], one["VersionId"]) for one in page.get(kind, [])]
             if not page.get("IsTruncated"):
                 return
             names = [name for name in ("KeyMarker", "VersionIdMarker") if page.get(f"Next{name}")]
@@ -128,26 +150,34 @@ class _VersionPurge:
 
         return await self.client.call(self.bucket, f"list the versions of {self.prefix}", ask)
 
-    async def _remove(self, entries: Sequence[dict[str, str]]) -> None:
-        if not entries:
-            return
+    async def _remove(self, found: Sequence[_Version]) -> set[_Version]:
+        """Remove versions. Returns those that the store has not refused."""
+        if not found:
+            return set()
+        entries = [{"Key": key, "VersionId": version} for key, version in found]
         answer = await self.client.delete_entries(self.bucket, entries)
+        gone = {(entry["Key"], entry.get("VersionId", "")) for entry in answer.get("Deleted", [])}
+        refused: set[_Version] = set()
         for error in answer.get("Errors", []):
             if error.get("Code") in _BUSY:
                 raise self.client.undeleted(self.bucket, error)
-            await self._keep(error)
+            key, version = error.get("Key", ""), error.get("VersionId", "")
+            # moto does not name the version: any of the key that it does not name as deleted.
+            ones = {one for one in found if one[0] == key and (one[1] == version or not version)} - gone
+            for one in sorted(ones - refused):
+                await self._name(one, error)
+            refused |= ones
+        self.kept |= refused
+        return set(found) - refused
 
-    async def _keep(self, error: dict[str, str]) -> None:
-        key, version = error.get("Key", ""), error.get("VersionId", "")
-        self.count += 1
-        self.kept_keys.add(key)
+    async def _name(self, one: _Version, error: dict[str, str]) -> None:
         if len(self.named) == _NAMED:
             return
-        until = await self._locked(key, version)
+        until = await self._locked(*one)
         if until is None:
             self.refused = self.refused or f"{error.get('Code')}: {error.get('Message', '')}".strip(": ")
         else:
-            self.named.append(f"{key} {until}")
+            self.named.append(f"{one[0]} {until}")
 
     async def _locked(self, key: str, version: str) -> str | None:
         """Until when a version is locked, as words; None when the store does not say that it is."""
