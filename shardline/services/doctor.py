@@ -98,10 +98,8 @@ async def _files(settings: Settings) -> str:
             count = sum(1 for _ in found)
     except OSError as error:
         raise ShardlineError(f"{folder} cannot be read: {error.strerror}", hint="set FILES_ROOT") from None
-    remote = settings.aws_endpoint_url_s3 or settings.aws_region
-    return (
-        f"{folder} holds {count:,} files and folders; s3:// is {'configured' if remote else 'not configured'}"
-    )
+    remote = settings.aws_endpoint_url_s3 or settings.aws_region or "the AWS configuration"
+    return f"{folder} holds {count:,} files and folders; s3:// is read by {remote}"
 
 
 async def _themis(settings: Settings) -> str:

@@ -14,7 +14,7 @@ from shardline_common.storage.s3_faults import S3_FAULTS
 
 # These say nothing. A class below them that has no line of its own has none.
 _ROOTS = {BaseException, Exception, boto.BotoCoreError, client_exceptions.ClientError}
-# Answers of the store: `s3_answers` has the meaning of their codes.
+# Answers of the store: `s3_codes` has the meaning of their codes.
 _ANSWERS = (boto.ClientError,)
 LINES: list[Fault] = sorted(set(S3_FAULTS.values()), key=lambda line: line.meaning)
 

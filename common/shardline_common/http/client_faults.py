@@ -14,6 +14,8 @@ import aiohttp
 from aiohttp import client_exceptions, http_exceptions
 
 _MAX_WORDS = 300
+# Shorter ones would be found within other words.
+_SHORTEST_SECRET = 4
 # A URL may hold a user and a password.
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]*@")
 
@@ -156,6 +158,7 @@ def words(text: object, secrets: tuple[str, ...] = ()) -> str:
     """Foreign text for a message: one line, of a sane length, without control characters and secrets."""
     found = " ".join("".join(char if char.isprintable() else " " for char in str(text)).split())
     for secret in secrets:
-        found = found.replace(secret, "********")
+        if len(secret) >= _SHORTEST_SECRET:
+            found = found.replace(secret, "********")
     found = _USER_INFO.sub("", found)
     return found if len(found) <= _MAX_WORDS else f"{found[:_MAX_WORDS]}…"

@@ -34,7 +34,7 @@ from shardline_common.storage.s3_checksums import (
 )
 from shardline_common.storage.s3_codes import RENEWABLE
 from shardline_common.storage.s3_credentials import AccessKeys, StoreCredentials
-from shardline_common.storage.s3_errors import S3Errors, client_error, code_of
+from shardline_common.storage.s3_errors import S3Errors, check_endpoint, client_error, code_of
 from shardline_common.storage.s3_pages import check_answer
 from shardline_common.storage.s3_purge import purge
 from shardline_common.storage.s3_reads import TRANSIENT, S3Reads
@@ -299,6 +299,7 @@ async def open_s3(options: S3Options) -> AsyncIterator[S3Client]:
         UsageError: the endpoint is no URL, or the region, the profile or the CA file is wrong.
     """
     quiet_client_logs()
+    check_endpoint(options.endpoint_url)
     credentials = StoreCredentials(
         options.access_keys, options.read_again, partial(load_chain, options.region)
     )

@@ -176,6 +176,15 @@ class S3Errors:
         return f"s3://{bucket} at {self._endpoint}"
 
 
+def check_endpoint(url: str | None) -> None:
+    """Raise UsageError for an endpoint without a scheme, which the client takes for a path or a scheme."""
+    if url and "://" not in url:
+        raise UsageError(
+            f"the endpoint of S3 '{words(url)}' does not begin with http:// or https://",
+            hint=f"set AWS_ENDPOINT_URL_S3 to http://{words(url)} or https://{words(url)}",
+        )
+
+
 def client_error(error: Exception) -> UsageError:
     """The error of a client that cannot be made: a setting is wrong."""
     fault, source = find_fault(error, S3_FAULTS)

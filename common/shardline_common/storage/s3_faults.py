@@ -52,7 +52,7 @@ S3_FAULTS: Mapping[type[BaseException], Fault] = {
     boto.ConnectionClosedError: DROPPED,
     boto.ReadTimeoutError: SILENT,
     boto.ConnectTimeoutError: SILENT,
-    boto.ProxyConnectionError: PROXY,
+    boto.ProxyConnectionError: Fault(False, PROXY.meaning, PROXY.advice, wraps=True),
     boto.InvalidProxiesConfigError: _PROXIES,
     boto.ResponseStreamingError: DROPPED,
     boto.IncompleteReadError: DROPPED,
