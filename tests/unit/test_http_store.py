@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 import subprocess
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -186,3 +187,40 @@ async def test_only_the_configured_ca_is_trusted(certificate: Path) -> None:
     with pytest.raises(UsageError, match=r"the CA file .* cannot be read"):
         async with client(fine, ca_file=trusted + ".missing"):
             pass
+
+
+async def test_connections_that_fail_say_why_and_name_the_setting() -> None:
+    cases = {
+        "http://127.0.0.1:1": (SourceUnavailable, "nothing listens", "start it, or correct THE_URL"),
+        "http://no-such-host.invalid": (SourceUnavailable, "host name cannot be resolved", "THE_URL"),
+        "http://h:99999": (JobFailed, "its address is not valid", "correct THE_URL"),
+    }
+    for url, (kind, words, hint) in cases.items():
+        options = HttpStoreOptions("the store", url, attempts=1, address_setting="THE_URL")
+        async with open_http_store(options) as store:
+            with pytest.raises(kind, match=words) as failed:
+                await store.get("/")
+        assert hint in str(failed.value.hint)  # type: ignore[attr-defined]
+
+
+async def test_the_page_of_a_proxy_is_named_without_secrets() -> None:
+    async def login(_: web.Request) -> web.Response:
+        return web.Response(text=f"<title>Log\x1b in</title> {SECRET}", content_type="text/html")
+
+    headers = {"Authorization": f"Bearer {SECRET}"}
+    async with client(login, headers=headers, attempts=1, address_setting="THE_URL") as store:
+        with pytest.raises(JobFailed, match=r"the response is not JSON: <title>Log  ?in</title>") as failed:
+            await store.json(await store.get("/"), "read")
+    assert SECRET not in str(failed.value)
+    assert failed.value.hint == "check THE_URL"
+
+
+async def test_a_password_that_a_server_echoes_is_masked() -> None:
+    async def echo(_: web.Request) -> web.Response:
+        return web.Response(status=401, text=f"no user with the password {SECRET}" + "x" * 500)
+
+    headers = {"Authorization": "Basic " + b64encode(f"user:{SECRET}".encode()).decode()}
+    async with client(echo, headers=headers) as store:
+        with pytest.raises(JobFailed, match=r"401 no user with the password \*+x") as failed:
+            await store.get("/")
+    assert len(str(failed.value)) < 400

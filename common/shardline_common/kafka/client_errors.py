@@ -90,10 +90,12 @@ def translated(request: Request, options: KafkaOptions) -> Iterator[None]:
         raise TopicMissing(f"{what}: the topic does not exist") from error
     except _DENIED as error:
         hint = "check KAFKA_SECURITY_PROTOCOL and the settings KAFKA_SASL_… and KAFKA_SSL_…"
-        raise BrokerRefused(f"{what}: Kafka at {servers} refuses the credentials", hint=hint) from error
+        cause = f"Kafka at {servers} refuses the credentials"
+        raise BrokerRefused(f"{what}: {cause}", hint=hint, cause=cause) from error
     except ssl.SSLError as error:
         hint = "check KAFKA_SECURITY_PROTOCOL, KAFKA_SSL_CAFILE and KAFKA_SSL_CERTFILE"
-        raise BrokerUnavailable(f"{what}: TLS with Kafka at {servers} failed ({error})", hint=hint) from error
+        cause = f"TLS with Kafka at {servers} failed ({error})"
+        raise BrokerUnavailable(f"{what}: {cause}", hint=hint, cause=cause) from error
     except _FAILED as error:
         raise _failure(error, request, options) from error
 
