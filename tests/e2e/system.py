@@ -28,6 +28,8 @@ from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
 from shardline_common.kafka.broker import KafkaBroker, open_kafka
 from shardline_common.kafka.options import KafkaOptions
+from shardline_common.runtime.clock import SystemClock
+from shardline_common.storage.probe import record_pass
 from shardline_common.storage.s3 import S3Options, S3Store, open_s3
 from tests.services import S3
 
@@ -268,6 +270,8 @@ async def running_system(
     )
     async with open_kafka(KafkaOptions(kafka, prefix=prefix + ".")) as broker, open_s3(options) as client:
         store = S3Store(client, s3.bucket, prefix)
+        # The probe has its own tests. Here each process would wait seconds for it.
+        await record_pass(store, s3.endpoint, SystemClock())
         system = System(folder, kafka, s3, broker, store, prefix, files_root, env)
         try:
             yield system

@@ -134,7 +134,7 @@ async def used_as(role: str, store: S3Store) -> None:
     """All that a process of the role asks of the store."""
     key = "_exports/one" if role == "gateway" else "one"
     if role in ("producer", "worker"):
-        await probe_create_only(store)
+        await probe_create_only(store, rounds=1)
         assert [info.key async for info in store.list("_probe/")] == [], "the probe's object stays"
     if role != "reader":
         await create(store, key)

@@ -22,13 +22,12 @@ from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.retry import Backoff
 
 WRITERS = 12
-# A store that checks for the key and then writes it was seen to lose 21 of 40 rounds, so one round finds it
-# with 21/40 = 0.525. 16 rounds miss it with 0.475^16 = 0.000007; if it loses only the 0.375 of the lower end
-# of that figure's 95 % interval, with 0.625^16 = 0.0005. Both are under one in a thousand.
-ROUNDS = 16
-# Each fourth round. The small bodies alone, 12 rounds, miss the store with 0.475^12 = 0.0001. Stores keep
-# small objects in another place: MinIO, for example, below 128 KiB beside the metadata.
-_LARGE_EACH, _LARGE_BYTES = 4, 256 << 10
+# A store that checks for the key and then writes it (S3Mock 4.11) was seen to lose 21 of 40 rounds, so one
+# round finds it with 21/40 = 0.525, and 12 rounds miss it with 0.475^12 = 0.00013, under one in a thousand.
+ROUNDS = 12
+# Every third round: it loses two of three of these, because they take longer. Stores also keep small objects
+# in another place, as MinIO does below 128 KiB.
+_LARGE_EACH, _LARGE_BYTES = 3, 256 << 10
 # A store may answer every writer but one with "busy" (409) for a while.
 _BUSY_SECONDS = 30.0
 _BACKOFF = Backoff(0.1, 2.0)
@@ -55,18 +54,28 @@ async def probe_once_a_day(store: ObjectStore, endpoint: str | None, clock: Cloc
     Raises:
         UsageError, StoreUnavailable: as `probe_create_only`.
     """
-    suffix = f"-{sha256((endpoint or 'AWS').encode()).hexdigest()[:12]}.json"
-    today = clock.now()
-    if await _passed(store, suffix, today):
+    if await _passed(store, _suffix(endpoint), clock.now()):
         return
     await probe_create_only(store)
-    body = orjson.dumps({"version": _VERSION, "at": clock.now().isoformat()})
-    # A process without the right to delete, or on a store that refuses for a moment, probes again next time.
+    # A process without the rights, or on a store that refuses for a moment, probes again next time.
     with suppress(StoreUnavailable, ObjectExists):
-        await store.create(_record(today, suffix), body)
-        kept = {_record(today - _DAY, suffix), _record(today, suffix), _record(today + _DAY, suffix)}
-        old = [info.key async for info in store.list(_PASSED) if info.key.endswith(suffix)]
-        await store.delete([key for key in old if key not in kept])
+        await record_pass(store, endpoint, clock)
+
+
+async def record_pass(store: ObjectStore, endpoint: str | None, clock: Clock) -> None:
+    """Record that the store has passed now, and delete old records.
+
+    Raises:
+        ObjectExists: it is recorded today already.
+        StoreUnavailable: the store cannot be reached, or refuses.
+    """
+    today, suffix = clock.now(), _suffix(endpoint)
+    body = orjson.dumps({"version": _VERSION, "at": today.isoformat()})
+    await store.create(_record(today, suffix), body)
+    kept = {_record(today - _DAY, suffix), _record(today, suffix), _record(today + _DAY, suffix)}
+    found = [info.key async for info in store.list(_PASSED) if info.key.endswith(suffix)]
+    if old := [key for key in found if key not in kept]:
+        await store.delete(old)
 
 
 async def _passed(store: ObjectStore, suffix: str, now: datetime) -> bool:
@@ -85,6 +94,10 @@ async def _passed(store: ObjectStore, suffix: str, now: datetime) -> bool:
     return False
 
 
+def _suffix(endpoint: str | None) -> str:
+    return f"-{sha256((endpoint or 'AWS').encode()).hexdigest()[:12]}.json"
+
+
 def _record(day: datetime, suffix: str) -> str:
     return f"{_PASSED}{day.date().isoformat()}{suffix}"
 
@@ -97,23 +110,29 @@ async def probe_create_only(store: ObjectStore, rounds: int = ROUNDS) -> None:
         StoreUnavailable: the store cannot be reached, or the winner's response was lost; call again.
     """
     folder = f"{_FOLDER}{secrets.token_hex(16)}"
-    keys: list[str] = []
+    keys = [f"{folder}-alone"]
     try:
         # A store that is away or refuses is named at once. In a race an answer "busy" is waited for.
-        keys.append(f"{folder}-0")
         await _create_alone(store, keys[0])
-        for number in range(1, rounds + 1):
-            size = 0 if number % _LARGE_EACH else _LARGE_BYTES
-            for repeat in range(1, _REPEATS + 1):
-                keys.append(f"{folder}-{number}-{repeat}")
-                if await _race(store, keys[-1], size):
-                    break
-            else:
-                raise StoreUnavailable(f"{store.uri} did not say which of {WRITERS} writers succeeded")
+        # All rounds at once: SeaweedFS 4.48 lets writers of one key wait for each other, for seconds a round.
+        races = (_decided_race(store, f"{folder}-{number}", keys, number) for number in range(1, rounds + 1))
+        # All of them have ended before the keys are deleted, also when one has failed.
+        failed = [one for one in await asyncio.gather(*races, return_exceptions=True) if one is not None]
+        for error in sorted(failed, key=lambda error: not isinstance(error, UsageError)):
+            raise error
     finally:
         # A process that only writes may have no right to delete.
         with suppress(StoreUnavailable):
             await store.delete(keys)
+
+
+async def _decided_race(store: ObjectStore, name: str, keys: list[str], number: int) -> None:
+    size = 0 if number % _LARGE_EACH else _LARGE_BYTES
+    for repeat in range(1, _REPEATS + 1):
+        keys.append(key := f"{name}-{repeat}")
+        if await _race(store, key, size):
+            return
+    raise StoreUnavailable(f"{store.uri} did not say which of {WRITERS} writers succeeded")
 
 
 async def _create_alone(store: ObjectStore, key: str) -> None:
@@ -130,7 +149,6 @@ async def _race(store: ObjectStore, key: str, size: int) -> bool:
     bodies = [b"%d\n" % number + bytes(size) for number in range(WRITERS)]
     deadline = asyncio.get_running_loop().time() + _BUSY_SECONDS
     creates = (_create_patiently(store, key, body, deadline) for body in bodies)
-    # All of them have ended before the key is deleted, also when one has failed.
     results = await asyncio.gather(*creates, return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException):
