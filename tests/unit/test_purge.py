@@ -20,6 +20,7 @@ from tests.make import job
 from tests.support.small_s3 import BUCKET, small_s3
 
 
+@pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize(
     ("versioning", "refused", "kept"),
     [
@@ -30,15 +31,16 @@ from tests.support.small_s3 import BUCKET, small_s3
         ("", {"GetBucketVersioning": (501, "NotImplemented")}, KeptVersions(2, certain=False)),
     ],
 )
-async def test_a_store_that_does_not_name_what_it_deleted_is_asked(
-    versioning: str, refused: dict[str, tuple[int, str]], kept: KeptVersions | None
+async def test_a_store_that_names_no_marker_is_asked_whether_it_keeps_versions(
+    versioning: str, refused: dict[str, tuple[int, str]], kept: KeptVersions | None, named: bool
 ) -> None:
     async with small_s3() as server, open_s3(s3_options(server.settings())) as client:
-        server.names_deleted, server.versioning, server.refused = False, versioning, refused
+        server.names_deleted, server.versioning, server.refused = named, versioning, refused
         store = S3Store(client, BUCKET, "sets")
         for key in ("a/1", "a/2", "b"):
             await store.create(key, b"1")
-        assert await store.purge("a/") == kept
+        found = await store.purge("a/")
+        assert found == (None if named and kept and not kept.certain else kept)
         assert list(server.objects) == ["sets/b"]
 
 

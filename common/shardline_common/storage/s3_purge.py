@@ -30,31 +30,34 @@ _BUSY = {"InternalError", "SlowDown", "ServiceUnavailable", "OperationAborted", 
 
 async def purge(client: "S3Client", bucket: str, prefix: str, *, versions: bool) -> KeptVersions | None:
     """Delete as `ports.store.ObjectStore.purge`, with keys of the bucket."""
-    markers, silent = await _delete_objects(client, bucket, prefix)
+    deleted, markers, silent = await _delete_objects(client, bucket, prefix)
     if versions:
         return await _VersionPurge(client, bucket, prefix).run()
     if markers:
         return KeptVersions(markers)
-    if not silent:
+    if not deleted:
         return None
-    # The answers did not name what they deleted, so they cannot say that a marker was put.
+    # The answers named no marker. Some stores put one without naming it, or do not name what they deleted.
     keeps = await keeps_versions(client, bucket)
-    return None if keeps is False else KeptVersions(silent, certain=bool(keeps))
+    if keeps:
+        return KeptVersions(deleted)
+    return KeptVersions(silent, certain=False) if silent and keeps is None else None
 
 
-async def _delete_objects(client: "S3Client", bucket: str, prefix: str) -> tuple[int, int]:
-    """Delete objects. Returns for how many a marker was put, and how many the answers do not name."""
-    markers = silent = 0
+async def _delete_objects(client: "S3Client", bucket: str, prefix: str) -> tuple[int, int, int]:
+    """Delete objects. Returns how many, for how many a marker was put, and how many no answer names."""
+    count = markers = silent = 0
     batch: list[dict[str, str]] = []
 
     async def flush() -> None:
-        nonlocal markers, silent
+        nonlocal count, markers, silent
         answer = await client.delete_entries(bucket, batch)
         for error in answer.get("Errors", []):
             raise client.undeleted(bucket, error)
         deleted = answer.get("Deleted", [])
         markers += sum(bool(entry.get("DeleteMarker")) for entry in deleted)
         silent += max(0, len(batch) - len(deleted))
+        count += len(batch)
         batch.clear()
 
     async for info in client.list_bucket(bucket, prefix):
@@ -63,7 +66,7 @@ async def _delete_objects(client: "S3Client", bucket: str, prefix: str) -> tuple
             await flush()
     if batch:
         await flush()
-    return markers, silent
+    return count, markers, silent
 
 
 _Version = tuple[str, str]
@@ -173,9 +176,12 @@ class _VersionPurge:
     async def _name(self, one: _Version, error: dict[str, str]) -> None:
         if len(self.named) == _NAMED:
             return
-        until = await self._locked(*one)
+        until, message = await self._locked(*one), error.get("Message", "")
+        if until is None and "object lock" in message.lower():
+            # versitygw applies the bucket's default retention without telling its end.
+            until = "until an end that the store does not tell"
         if until is None:
-            self.refused = self.refused or f"{error.get('Code')}: {error.get('Message', '')}".strip(": ")
+            self.refused = self.refused or f"{error.get('Code')}: {message}".strip(": ")
         else:
             self.named.append(f"{one[0]} {until}")
 
