@@ -19,7 +19,7 @@ DIST ?= dist
 unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 
-.PHONY: help setup install check format quick test faults soak simulate demo bench up down docs site pictures dist sbom licences clean
+.PHONY: help setup install check format quick test faults soak simulate demo bench stores up down docs site pictures dist sbom licences clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -74,6 +74,9 @@ demo: install ## A sample of 20,000 documents becomes a verified dataset
 bench: install ## The tables of figures: files, and PostgreSQL
 	$(RUN)/python -m tests.benchmarks
 	$(RUN)/python -m tests.benchmarks.uds3
+
+stores: install ## The table of S3 servers in docs/stores-s3.md: fetch, start and measure each (half an hour)
+	$(RUN)/python -m tools.stores
 
 up: install ## Start Kafka and SeaweedFS on this machine, without Docker
 	$(RUN)/python -m deploy.dev.services up
