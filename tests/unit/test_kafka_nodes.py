@@ -148,6 +148,19 @@ async def test_metadata_of_a_broker_that_is_behind_hides_no_topic() -> None:
         await client.close()
 
 
+async def test_metadata_is_not_refreshed_without_a_pause() -> None:
+    # aiokafka does so while a partition has no leader or a topic is gone, as fast as brokers answer.
+    async with asyncio.timeout(TEST_SECONDS), stand_in_cluster(1) as cluster:
+        client = AIOKafkaClient(bootstrap_servers=cluster.bootstrap)
+        watch_answers(client)
+        await client.bootstrap()
+        started = asyncio.get_running_loop().time()
+        for _ in range(10):
+            await client.force_metadata_update()
+        assert asyncio.get_running_loop().time() - started > 0.5
+        await client.close()
+
+
 async def test_a_topic_is_missing_when_all_brokers_agree() -> None:
     async with connected() as (cluster, broker):
         del cluster.topics["t"]
@@ -319,4 +332,7 @@ async def test_a_connection_to_a_broker_that_reads_no_more_is_cut() -> None:
         cluster[1].frozen = True
         (connection,) = client._conns.values()
         connection._writer.write(bytes(64 << 20))
+        socket = connection._writer.get_extra_info("socket")
         await client.close()
+        while socket.fileno() != -1:
+            await asyncio.sleep(0.01)

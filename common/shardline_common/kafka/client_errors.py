@@ -170,4 +170,5 @@ def quiet_client_logs() -> None:
         "aiokafka.conn",
         "aiokafka.consumer.fetcher",
         "aiokafka.producer.sender",
+        "shardline_common.kafka.patient_client",
     )

@@ -54,6 +54,8 @@ _QUICK = frozenset(
 _SLOW_SECONDS = 0.8
 # A request that gets no answer refreshes the metadata this often.
 _REFRESH_SECONDS = 3.0
+# After so many updates of the metadata, each of them soon after the last one, there is a pause before each.
+_RAPID_UPDATES, _UPDATE_SECONDS = 5, 0.2
 # A change of topics takes the controllers some time: two of them at once would confuse each other's answers.
 _CONTROLLER_PATIENCE_SECONDS = 5.0
 _CLOSE_SECONDS = 2.0
@@ -80,6 +82,7 @@ class PatientClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untype
         self._silent = silent
         self._connecting: dict[Any, asyncio.Task[Any]] = {}
         self._ended = False
+        self._rapid, self._updated_at = 0, 0.0
 
     # Which broker is asked.
 
@@ -146,6 +149,7 @@ class PatientClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untype
         return answer.coordinator_id
 
     async def _metadata_update(self, cluster_metadata: Any, topics: Any) -> bool:
+        await self._pause_between_updates()
         # A broker with auto.create.topics.enable would create a deleted topic again.
         request = MetadataRequest(list(topics) if topics else None, allow_auto_topic_creation=False)
         try:
@@ -164,6 +168,14 @@ class PatientClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untype
         if cluster_metadata is self.cluster:
             self._after_update()
         return True
+
+    async def _pause_between_updates(self) -> None:
+        # For a partition without a leader or a topic that is gone, aiokafka refreshes without a pause.
+        now = self._loop.time()
+        self._rapid = self._rapid + 1 if now - self._updated_at < _UPDATE_SECONDS else 0
+        if self._rapid > _RAPID_UPDATES:
+            await asyncio.sleep(_UPDATE_SECONDS)
+        self._updated_at = self._loop.time()
 
     def _after_update(self) -> None:
         listed = {one.nodeId for one in self.cluster.brokers()}
