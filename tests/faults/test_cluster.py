@@ -178,7 +178,7 @@ async def test_a_job_waits_while_its_topics_are_below_min_insync_replicas(
             async with asyncio.timeout(90):
                 while (
                     "failing for" not in said
-                    or await asyncio.to_thread(producer.metric, "in_vain_seconds") < 15
+                    or await asyncio.to_thread(producer.metric, "in_vain_seconds") < 8
                 ):
                     said = await asyncio.to_thread(producer.readiness)
                     await asyncio.sleep(0.2)

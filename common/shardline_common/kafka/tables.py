@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from shardline_common.errors import BrokerUnavailable, explain
 from shardline_common.kafka.acls import Right
 from shardline_common.kafka.client_errors import Request, last_refusal
-from shardline_common.kafka.client_internals import client_of, seek_to_beginning
+from shardline_common.kafka.client_internals import client_of
 from shardline_common.kafka.consumers import ReadWatch, make_consumer, stop_consumer, to_record
 from shardline_common.kafka.operations import Operations
 from shardline_common.ports.broker import Record, TableReader
@@ -36,9 +36,10 @@ async def open_table_reader(
             await start_shielded(consumer.start)
             partitions = [TopicPartition(topic, number) for number in partitions]
             consumer.assign(partitions)
-            for where in partitions:
-                # The public call waits for the leader, without an end where there is none.
-                seek_to_beginning(consumer, where)
+            if partitions:
+                # It waits for the leaders, without an end where there is none.
+                async with asyncio.timeout(operations.options.request_timeout_ms / 1000):
+                    await consumer.seek_to_beginning(*partitions)
         yield _KafkaTableReader(consumer, partitions, operations, reading, watch)
     finally:
         watch.end()
