@@ -27,10 +27,16 @@ class Answer:
     def having(self, **headers: str | None) -> "Answer":
         """The answer with other headers; None removes one."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        kept = {name: value for name, value in self.headers.items() if name not in named}
+        lowered = {name.lower() for name in named}
+        kept = {name: value for name, value in self.headers.items() if name.lower() not in lowered}
         return replace(
             self, headers=kept | {name: value for name, value in named.items() if value is not None}
         )
+
+    @property
+    def etag(self) -> str:
+        """The header ETag, or ""."""
+        return next((value for name, value in self.headers.items() if name.lower() == "etag"), "")
 
     def encode(self) -> bytes:
         """The bytes of the response."""
@@ -236,7 +242,7 @@ def other_range(answer: Answer) -> Answer:
 
 def compressed(answer: Answer) -> Answer:
     """The body as a proxy compresses it, with a weak ETag and without a length."""
-    found = answer.having(Content_Encoding="gzip", ETag="W/" + answer.headers["ETag"])
+    found = answer.having(Content_Encoding="gzip", ETag="W/" + answer.etag)
     return replace(found, body=gzip.compress(answer.body), framed=False)
 
 

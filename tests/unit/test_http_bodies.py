@@ -175,9 +175,8 @@ async def test_couchdbs_aliases_are_listed_to_their_end() -> None:
     rows = [{"id": document["_id"], "key": document["_id"], "doc": document} for document in documents]
     missing = framed({"rows": [{"key": "d4", "error": "not_found"}]})
     found = framed({"rows": [{"key": "c4", "id": "c4", "doc": {"_id": "c4", "content": "x"}}]})
-    short = framed({"total_rows": 5, "offset": 0, "rows": rows[:2]})
-    whole = framed({"total_rows": 5, "offset": 0, "rows": rows})
-    async with sending([missing, framed({}, status=404), short, whole, found]) as url:
+    pages = [framed({"rows": part}) for part in (rows[:2], [], rows[1:4], rows[3:], rows[4:])]
+    async with sending([missing, framed({}, status=404), *pages, found]) as url:
         store = CouchBodyStore(CouchOptions(HttpStoreOptions("CouchDB", url), "db"))
         assert set(await store.bodies([BodyRequest("d4")], 1000)) == {"d4"}
     index = framed({"indexes": [{"type": "json", "def": {"fields": [{"metadata.document_id": "asc"}]}}]})

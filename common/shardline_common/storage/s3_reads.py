@@ -190,8 +190,12 @@ class S3Reads:
             return self._errors.unavailable(bucket, what, error)
         if error.changed and reading is not None and reading.frozen:
             return _changed(reading, str(error))
-        message = f"s3://{bucket} at {self._endpoint} cannot serve ({what}: {error})"
-        return StoreUnavailable(message, hint=_WRONG_HINT)
+        address = f"s3://{bucket} at {self._endpoint}"
+        return StoreUnavailable(
+            f"{address} cannot serve ({what}: {error})",
+            hint=_WRONG_HINT,
+            cause=f"{address}: {str(error)[:_KIND_LETTERS]}",
+        )
 
 
 async def _whole(body: Any, reading: Reading, skipped: int) -> AsyncGenerator[bytes, None]:

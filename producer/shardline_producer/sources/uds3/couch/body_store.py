@@ -202,7 +202,7 @@ def _missing_rows(couch_ids: Sequence[str], found: Any) -> str | None:
     if not isinstance(rows, list):
         # `HttpStore.fields` names it.
         return None
-    keys = [row.get("key") if isinstance(row, dict) else None for row in rows]
+    keys = [row.get("key", row.get("id")) if isinstance(row, dict) else None for row in rows]
     if keys == list(couch_ids):
         return None
     return f"it answered {len(rows)} rows to the keys of {len(couch_ids)} documents, or rows of other keys"
