@@ -26,6 +26,8 @@ from shardline_producer.sources.uds3.couch.body_store import CouchBodyStore, Cou
 from shardline_producer.sources.uds3.postgres.connection import PostgresOptions, PostgresSession
 from shardline_producer.sources.uds3.postgres.schema import PostgresSchema, PostgresTable
 from shardline_producer.sources.uds3.postgres.sql import DocumentSelection
+from shardline_producer.sources.uds3.scratch import ScratchDatabase
+from shardline_producer.sources.uds3.spilled_lists import SortedIds
 from shardline_producer.sources.uds3.store_ports import BodyRequest, DocumentBody
 
 VALUE = {"version": "1", "rows": [{"a": 1}, {"a": 2}]}
@@ -221,6 +223,18 @@ async def test_chromadbs_short_answers_are_completed() -> None:
     body = bodies["d"]
     assert isinstance(body, DocumentBody)
     assert body.text == "text d\ntext d::chunk::0\ntext d::chunk::1"
+
+
+async def test_an_empty_page_of_chromadb_is_the_end_of_a_filtered_list_when_it_comes_twice() -> None:
+    pages = [framed(2), records("a"), records(), records("b"), records(), records(), framed(2)]
+    async with (
+        sending([*pages, framed(b"")]) as url,
+        open_http_store(HttpStoreOptions("ChromaDB", url)) as http,
+    ):
+        with ScratchDatabase() as database:
+            ids = SortedIds(database)
+            await CollectionReader(http, COLLECTION).list_ids(ids, {"kind": {"$eq": "law"}})
+            assert ids.after("", 10) == ["a", "b"]
 
 
 class Rows:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from shardline_common.errors import JobFailed
 from shardline_producer.plan import make_plan
 from shardline_producer.sources.source import Document
+from shardline_producer.sources.themis.listing import RowLister
 from shardline_producer.sources.themis.queries import order_key
 from tests.source_items import dead_letter_reasons, item_ids
 from tests.themis_reading import ThemisJob, fill_documents, read_items, row
@@ -40,6 +41,27 @@ async def test_dropped_filter_ends_the_list(server: ThemisServer) -> None:
     assert await read_items(server, theme="none", page=10) == []
     asked = server.asked["POST /query"]
     assert asked < 20
+
+
+async def test_a_response_with_fewer_keys_does_not_end_the_list(
+    server: ThemisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_documents(server, 90)
+    expected = item_ids(await read_items(server))
+    real, cuts = RowLister.keys, 0
+
+    async def cut(self: RowLister, behind: str, limit: int) -> list[str]:
+        nonlocal cuts
+        found = await real(self, behind, limit)
+        # The listing, and not the checks of the plan, which compare all keys.
+        if limit > 5000 or cuts == 3 or len(found) < 2:
+            return found
+        cuts += 1
+        return found[: len(found) // 2]
+
+    monkeypatch.setattr(RowLister, "keys", cut)
+    assert item_ids(await read_items(server)) == expected
+    assert (len(expected), cuts) == (90, 3)
 
 
 @pytest.mark.parametrize("lossless", [True, False])

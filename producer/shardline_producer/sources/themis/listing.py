@@ -2,7 +2,7 @@
 
 The keys are read from the index and are complete, but the server cuts each key at its last ':'. A cut key
 names no row, or another row. So a page is valid only if keys and rows are the same, each once, in rising
-order. A page with fewer keys than requested is the end of the table.
+order. A page without keys is the end of the table.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -154,8 +154,7 @@ class RowLister:
             # 4. Continue behind the last row that was checked. A row may be inserted or removed between two
             #    queries, so a problem is raised only when it repeats.
             if problem is None:
-                if len(keys) < limit:
-                    return
+                # Also after fewer keys than the limit: only an empty response shows the end of the index.
                 continue
             failures += 1
             if failures == _MAX_FAILURES:
@@ -225,7 +224,7 @@ class RowLister:
         )
 
     async def keys(self, behind: str, limit: int) -> list[str]:
-        """The keys of the index behind a value, at most `limit`; fewer mean that the index has ended.
+        """The keys of the index behind a value, at most `limit`; none mean that the index has ended.
 
         Raises:
             JobFailed: an index is missing; the hint names the requests that create it.

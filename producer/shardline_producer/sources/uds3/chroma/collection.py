@@ -125,7 +125,10 @@ class CollectionReader:
         for _ in range(_MAX_LISTINGS):
             ids.clear()
             before, listed = await count_records(self._http, self._collection), 0
-            while page := await self._id_page(listed, where):
+            # No count tells how many records pass a clause: an empty page is their end when it comes twice.
+            while page := await self._id_page(listed, where) or (
+                where and await self._id_page(listed, where)
+            ):
                 listed += len(page)
                 await run_in_thread(partial(ids.add, page))
             after = await count_records(self._http, self._collection)
