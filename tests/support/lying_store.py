@@ -246,6 +246,11 @@ def compressed(answer: Answer) -> Answer:
     return replace(found, body=gzip.compress(answer.body), framed=False)
 
 
+def compressed_framed(answer: Answer) -> Answer:
+    """The body as a proxy compresses it, with the length of what it sends."""
+    return replace(answer.having(Content_Encoding="gzip"), body=gzip.compress(answer.body))
+
+
 def transfer_compressed(answer: Answer) -> Answer:
     """The body, compressed as a transfer encoding."""
     body = gzip.compress(answer.body)
@@ -261,6 +266,11 @@ def dropped(_: Answer) -> Answer:
 def miscounted(answer: Answer) -> Answer:
     """A page of a list that says it has more objects than it has."""
     return replace(answer, body=re.sub(rb"<KeyCount>(\d+)", rb"<KeyCount>1\1", answer.body))
+
+
+def without_end(answer: Answer) -> Answer:
+    """A page of a list that does not say whether it is the last one."""
+    return replace(answer, body=re.sub(rb"<IsTruncated>.*?</IsTruncated>", b"", answer.body))
 
 
 def without_one(answer: Answer) -> Answer:
@@ -284,12 +294,23 @@ READ_LIES: list[Lie] = [
     no_etag,
     other_range,
     compressed,
+    compressed_framed,
     transfer_compressed,
 ]
 """Every wrong answer to a GET. Of these `unframed` gives the right bytes."""
 
 
-PAGE_LIES: list[Lie] = [short, endless, halved, half_chunked, error_body, miscounted, without_one, dropped]
+PAGE_LIES: list[Lie] = [
+    short,
+    endless,
+    halved,
+    half_chunked,
+    error_body,
+    miscounted,
+    without_end,
+    without_one,
+    dropped,
+]
 """Wrong answers to the request of a page, made from the right one."""
 
 

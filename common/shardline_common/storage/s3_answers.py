@@ -81,13 +81,19 @@ class Reading:
             start, length = 0, sent
         else:
             raise WrongAnswer(f"the answer has the status {status}: it is not the object")
-        _check_encoding(headers, sent)
+        encoding = _encoding(headers)
+        # The encoding may be that of the object itself. Its length is then that of the stored bytes.
+        if sent is None and encoding:
+            raise WrongAnswer(f"the answer was compressed on its way ({encoding}), and has no length")
         if length is None and self.size is None:
             self.needs_length = True
             raise WrongAnswer("the answer does not say how long the object is")
         if length is not None and self.size is not None and length != self.size:
-            message = f"the answer is of an object of {length} bytes, it has {self.size}"
-            raise WrongAnswer(message, changed=length > self.size)
+            how = f" (it has the Content-Encoding {encoding})" if encoding else ""
+            raise WrongAnswer(
+                f"the answer is of an object of {length} bytes{how}, it has {self.size}",
+                changed=length > self.size and not encoding,
+            )
         self.etag, self.size = self.etag or etag, length if self.size is None else self.size
         return self.offset - start
 
@@ -126,15 +132,13 @@ class Reading:
         return True
 
 
-def _check_encoding(headers: Mapping[str, str], sent: int | None) -> None:
-    """Refuse a body that was compressed on its way: its bytes are not those of the object."""
+def _encoding(headers: Mapping[str, str]) -> str:
+    """The Content-Encoding, or "" where the body has none. Raises WrongAnswer for a compressed transfer."""
     transfer = headers.get("transfer-encoding", "").lower().replace(" ", "")
     if transfer not in ("", "chunked", "identity"):
         raise WrongAnswer(f"the answer has the Transfer-Encoding {transfer}")
-    # The encoding may be that of the object itself. Its length is then that of the stored bytes.
     content = headers.get("content-encoding", "").lower()
-    if sent is None and content not in ("", "identity", "aws-chunked"):
-        raise WrongAnswer(f"the answer has the Content-Encoding {content} and no length")
+    return "" if content in ("identity", "aws-chunked") else content
 
 
 def plain_etag(etag: str) -> str:
