@@ -38,6 +38,7 @@ class FailureCode(StrEnum):
     NOT_REPRODUCIBLE = "not_reproducible"
     OUTPUT_NOT_EMPTY = "output_not_empty"
     OBJECT_LOST = "object_lost"
+    DATASET_DAMAGED = "dataset_damaged"
     SEQUENCE_GAP = "sequence_gap"
     CONSERVATION = "conservation"
     SPOOL = "spool"

@@ -1,6 +1,7 @@
 """Acceptance: a create-only record that binds a job id to one job permanently."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import orjson
 
@@ -13,7 +14,8 @@ from shardline_common.job.state import JobState, PartitionState, State
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.clock import stamp
-from shardline_common.runtime.create_or_read import create_or_get
+from shardline_common.runtime.create_or_read import create_or_read
+from shardline_common.runtime.read_again import read_again
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,12 @@ async def accept(store: ObjectStore, spec: JobSpec, clock: Clock) -> Acceptance:
     existing = await read_acceptance(store, spec.job_id)
     if existing is None:
         await _check_no_dataset(store, spec)
-        acceptance = Acceptance(spec, stamp(clock))
-        found = await create_or_get(store, job_key(spec.job_id), acceptance.encode(), clock)
-        if found is None:
+        acceptance, key = Acceptance(spec, stamp(clock)), job_key(spec.job_id)
+        create = partial(store.create, key, acceptance.encode())
+        existing = await create_or_read(create, partial(_read, store, spec.job_id), key, clock)
+        if existing is None:
             return acceptance
         # Another process accepted a job, or this is the record of a put whose response was lost.
-        existing = _decode(found, spec.job_id)
     check_same_job(existing.spec, spec)
     return existing
 
@@ -65,10 +67,16 @@ async def read_acceptance(store: ObjectStore, job_id: str) -> Acceptance | None:
         StoreUnavailable: try again later.
     """
     try:
-        body = await store.get(job_key(job_id))
+        return await _read(store, job_id)
     except ObjectMissing:
         return None
-    return _decode(body, job_id)
+
+
+async def _read(store: ObjectStore, job_id: str) -> Acceptance:
+    async def read() -> Acceptance:
+        return _decode(await store.get(job_key(job_id)), job_id)
+
+    return await read_again(read, lambda error: isinstance(error, JobConflict))
 
 
 def _decode(body: bytes, job_id: str) -> Acceptance:
@@ -111,7 +119,7 @@ async def state_from_store(store: ObjectStore, acceptance: Acceptance, offset: i
         offset: the offset of the submission in dataset.jobs; -1 when there is none.
 
     Raises:
-        JobFailed: the record of its latest attempt cannot be read (`conservation`).
+        JobFailed: the record of its latest attempt is damaged (`dataset_damaged`).
         StoreUnavailable: try again later.
     """
     state = JobState(acceptance.spec, accepted_at=acceptance.accepted_at, request_offset=offset)

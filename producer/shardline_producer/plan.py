@@ -1,18 +1,19 @@
 """Planning: the source and the columns are frozen once per job, before the first message."""
 
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from shardline_common.dataset.contents import list_sizes, not_empty
 from shardline_common.errors import ObjectMissing
 from shardline_common.job.columns import Columns, declared, infer
 from shardline_common.job.names import Layout
-from shardline_common.job.plan import Plan
+from shardline_common.job.plan import Plan, read_plan
 from shardline_common.job.spec import JobSpec
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.clock import SYSTEM_CLOCK
-from shardline_common.runtime.create_or_read import create_or_get
+from shardline_common.runtime.create_or_read import create_or_read
 from shardline_common.runtime.waits import log_wait
 from shardline_common.telemetry.tracing import span
 from shardline_producer.sources.source import Document, Source
@@ -32,20 +33,21 @@ async def plan_job(spec: JobSpec, source: Source, store: ObjectStore, clock: Clo
     key = Layout.of(spec).plan
     with span("plan"):
         try:
-            return Plan.decode(await store.get(key))
+            return await read_plan(store, Layout.of(spec))
         except ObjectMissing:
             foreign = await _foreign_keys(store, Layout.of(spec))
             if foreign:
                 # If this producer was paused since, another one may have planned the job, and workers may
                 # have begun. Their objects must not fail it.
                 try:
-                    return Plan.decode(await store.get(key))
+                    return await read_plan(store, Layout.of(spec))
                 except ObjectMissing:
                     raise not_empty(Layout.of(spec), foreign) from None
             with log_wait(f"the plan of {spec.job_id}: its source is listed and sampled"):
                 plan = await make_plan(spec, source)
-        existing = await create_or_get(store, key, plan.encode(), clock)
-        return plan if existing is None else Plan.decode(existing)
+        create = partial(store.create, key, plan.encode())
+        existing = await create_or_read(create, partial(read_plan, store, Layout.of(spec)), key, clock)
+        return plan if existing is None else existing
 
 
 async def _foreign_keys(store: ObjectStore, layout: Layout) -> list[str]:

@@ -26,7 +26,9 @@ from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
 from shardline_common.job.spec_diff import differing_fields, own_id_advice
 from shardline_common.job.state import JobState, State
+from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.paths import os_reason, shown_path
+from shardline_common.runtime.read_again import read_again
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.settings.load import Settings
 from shardline_common.storage.directory import HIDDEN
@@ -100,10 +102,16 @@ async def run_job(
         layout, manifest = Layout.of(spec), None
         if result.view.state.state is State.COMPLETED:
             # The dataset is complete: an outage of the store now must not make the run a failed one.
-            read = partial(store.get, layout.manifest)
-            manifest = Manifest.decode(await retry_forever(read, CLOCK, "read the manifest"))
+            manifest = await retry_forever(partial(_read_manifest, store, layout), CLOCK, "read the manifest")
         dataset = f"{store.uri}/{layout.root}".rstrip("/")
         return LocalRun(result.view, result.dead_letters, dataset, manifest)
+
+
+async def _read_manifest(store: ObjectStore, layout: Layout) -> Manifest:
+    async def read() -> Manifest:
+        return Manifest.decode(await store.get(layout.manifest))
+
+    return await read_again(read)
 
 
 @dataclass(frozen=True, slots=True)

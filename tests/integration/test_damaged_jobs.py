@@ -10,7 +10,7 @@ from shardline.services.client import JobView
 from shardline.services.embedded import EmbeddedRun
 from shardline.services.sample import write_sample
 from shardline.services.wiring.sources import source_factory
-from shardline_common.errors import JobConflict, JobFailed, JobInvalid
+from shardline_common.errors import JobConflict, JobFailed, JobInvalid, explain
 from shardline_common.job.names import Layout, job_key
 from shardline_common.memory.store import MemoryStore
 from shardline_common.runtime.clock import SystemClock
@@ -108,6 +108,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shardline_common.runtime.read_again.PAUSES", (0.01, 0.02))
     for name, seconds in {
         "shardline.services.embedded._WATCH_SECONDS": 0.05,
         "shardline_common.runtime.create_or_read._LIMIT_SECONDS": 0.4,
@@ -157,3 +158,54 @@ async def test_a_damaged_job_ends_or_says_why_not(
     found = await asyncio.gather(*(wrong(name, damage) for name, damage in cases))
     assert [text for text in found if text] == []
     assert "a bug in Shardline" not in caplog.text
+
+
+UNPUBLISHED = ("_SUCCESS", "manifest.json", "README.md")
+
+
+@pytest.mark.parametrize(
+    ("name", "repair"),
+    [
+        (LAYOUT.chain_record(1, 28), "restore this object, or delete it and the later ones of its folder"),
+        (LAYOUT.chain_record(1, 11), "restore this object, or delete it and the later ones of its folder"),
+        (LAYOUT.outcome(1), "restore or delete this object"),
+        (LAYOUT.plan, "restore this object"),
+    ],
+)
+async def test_a_damaged_object_of_a_dataset_is_named_with_the_way_on(
+    folder: Path, name: str, repair: str
+) -> None:
+    store = MemoryStore()
+    assert (await run(store, folder)).state.state == "completed"
+    digest = (await verify(SPEC, store)).digest
+    await store.delete([LAYOUT.root + key for key in UNPUBLISHED])
+    if name != LAYOUT.outcome(1):
+        await store.delete([LAYOUT.outcome(1)])
+    whole = await store.get(name)
+    await store.delete([name])
+    await store.create(name, whole[:100])
+    for _ in range(2):
+        code, message = await failure_of(store, folder)
+        assert code == "dataset_damaged"
+        assert name in message
+        assert repair in message
+    # The way that the message names. A record ends the job in an outcome; the next run is an attempt.
+    if repair == "restore this object":
+        await store.delete([name])
+        await store.create(name, whole)
+    else:
+        later = [info.key async for info in store.list(name.rpartition("/")[0] + "/") if info.key >= name]
+        await store.delete([name] if name == LAYOUT.outcome(1) else later)
+    assert (await run(store, folder)).state.state == "completed"
+    report = await verify(SPEC, store)
+    assert (report.ok, report.digest) == (True, digest)
+
+
+async def failure_of(store: MemoryStore, folder: Path) -> tuple[str | None, str]:
+    """Code and message of a run that fails."""
+    try:
+        state = (await run(store, folder)).state
+    except JobFailed as error:
+        return error.code.value, explain(error)
+    assert state.state == "failed"
+    return state.code, state.message or ""

@@ -118,7 +118,7 @@ async def test_a_dataset_whose_folder_was_cleaned_is_published_by_the_next_run(f
         ("data/train/part-00001", InterveningStore.lose, "object_lost"),
         ("data/train/part-00001", InterveningStore.cut, "object_lost"),
         ("_state/chain/00001/000000000000", InterveningStore.lose, "conservation"),
-        ("_state/chain/00001/000000000000", InterveningStore.cut, "conservation"),
+        ("_state/chain/00001/000000000000", InterveningStore.cut, "dataset_damaged"),
     ],
 )
 async def test_an_object_that_the_store_loses_fails_the_job(
@@ -209,7 +209,7 @@ async def test_a_job_whose_plan_was_deleted_fails(folder: Path, monkeypatch: pyt
 async def test_an_outcome_that_cannot_be_read_is_named_by_the_status(folder: Path) -> None:
     store = InterveningStore("_state/outcome-1", InterveningStore.cut)
     view = await run_embedded(SPEC, store, folder)
-    assert (view.state.state, view.state.code) == ("completing", "conservation")
+    assert (view.state.state, view.state.code) == ("completing", "dataset_damaged")
     assert "outcome record cannot be read" in (view.state.message or "")
 
 

@@ -18,6 +18,7 @@ from shardline_common.dataset.verify import Verifier
 from shardline_common.errors import ShardlineError
 from shardline_common.job.messages import Position
 from shardline_common.job.names import Layout
+from shardline_common.job.spec import JobSpec
 from shardline_common.memory.broker import MemoryBroker
 from shardline_common.memory.log import MemoryTopic
 from shardline_common.memory.store import MemoryStore
@@ -121,8 +122,10 @@ class Ending:
     unhandled: Sequence[str] = ()
 
 
-def run_with(board: Switchboard, *, slow: bool = False) -> Ending:
-    """Run the job on faulty ports, in virtual time, and check the dataset of a completed one.
+def run_with(
+    board: Switchboard, *, slow: bool = False, store: MemoryStore | None = None, spec: JobSpec = SPEC
+) -> Ending:
+    """Run a job on faulty ports, in virtual time, and check the dataset of a completed one.
 
     With `slow` the source takes seconds, the topic of the attempt exists before, and is trimmed and swept.
     """
@@ -136,7 +139,9 @@ def run_with(board: Switchboard, *, slow: bool = False) -> Ending:
         _make_faulty(stack, board, slow=slow)
         try:
             asyncio.set_event_loop(loop)
-            ending = loop.run_until_complete(_run(board, folder, slow=slow))
+            ending = loop.run_until_complete(
+                _run(board, folder, spec, MemoryStore() if store is None else store, slow=slow)
+            )
             ending.left = [task.get_name() for task in asyncio.all_tasks(loop)]
             ending.seconds = loop.now
         finally:
@@ -153,8 +158,7 @@ def run_with(board: Switchboard, *, slow: bool = False) -> Ending:
     return ending
 
 
-async def _run(board: Switchboard, folder: Path, *, slow: bool) -> Ending:
-    store = MemoryStore()
+async def _run(board: Switchboard, folder: Path, spec: JobSpec, store: MemoryStore, *, slow: bool) -> Ending:
     run = EmbeddedRun(
         faulty(store, ObjectStore, board, "run"),
         SimClock(),
@@ -167,7 +171,7 @@ async def _run(board: Switchboard, folder: Path, *, slow: bool) -> Ending:
     )
     try:
         async with asyncio.timeout(LIMIT):
-            result = await run.run(SPEC, lambda _: None)
+            result = await run.run(spec, lambda _: None)
     except ShardlineError as error:
         return Ending(type(error).__name__, getattr(error, "code", None), str(error))
     except TimeoutError:
@@ -177,7 +181,7 @@ async def _run(board: Switchboard, folder: Path, *, slow: bool) -> Ending:
     state = result.view.state
     ending = Ending(state.state.value, state.code, state.message or "")
     if ending.state == "completed":
-        report = await Verifier(store, LAYOUT.root).run()
+        report = await Verifier(MemoryStore.copy_of(store), Layout.of(spec).root).run()
         ending.digest, ending.problems = report.digest, report.problems
     return ending
 

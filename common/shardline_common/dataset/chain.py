@@ -25,6 +25,7 @@ from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.clock import SYSTEM_CLOCK
 from shardline_common.runtime.create_or_read import create_or_read
+from shardline_common.runtime.read_again import read_again
 
 _READS = 2
 _LISTED_SECONDS = 30.0
@@ -160,12 +161,15 @@ def _reader() -> TypeAdapter[ChainRecord]:
 
 
 class Chain:
-    """The chain of one partition in the store."""
+    """The chain of one partition in the store. `pauses` are those of `read_again`."""
 
-    def __init__(self, store: ObjectStore, layout: Layout, partition: int) -> None:
+    def __init__(
+        self, store: ObjectStore, layout: Layout, partition: int, pauses: Sequence[float] | None = None
+    ) -> None:
         self._store = store
         self._layout = layout
         self._partition = partition
+        self._pauses = pauses
 
     async def head(self, known: ChainRecord | None = None) -> ChainRecord | None:
         """The last record; None when the chain is empty or was deleted.
@@ -175,8 +179,8 @@ class Chain:
 
         Raises:
             StoreUnavailable: the store cannot be read now.
-            JobFailed: the object is not a chain record (`conservation`), or is listed, and cannot be read for
-                30 seconds (`object_lost`).
+            JobFailed: the object is not a chain record, also when it is read again (`dataset_damaged`), or it
+                is listed, and cannot be read for 30 seconds (`object_lost`).
         """
         # The known record is listed again: that shows whether the chain was deleted.
         known_key = self._layout.chain_record(self._partition, known.first) if known else None
@@ -193,11 +197,11 @@ class Chain:
         number = key.removeprefix(self._layout.chain(self._partition)).removesuffix(".json")
         if not number.isdecimal() or key != self._layout.chain_record(self._partition, int(number)):
             # Before it is read: an entry of a directory that is no file would be missing for ever.
-            raise JobFailed(FailureCode.CONSERVATION, f"{key} is no chain record of this place")
+            raise _foreign(key)
         record = await self._read_listed(key)
         # A foreign record in the folder would be taken for the end of the chain.
         if (record.partition, record.first) != (self._partition, int(number)):
-            raise JobFailed(FailureCode.CONSERVATION, f"{key} is no chain record of this place")
+            raise _foreign(key)
         return record
 
     async def _read_listed(self, key: str) -> ChainRecord:
@@ -220,17 +224,24 @@ class Chain:
             await asyncio.sleep(_LISTED_PAUSE_SECONDS)
 
     async def _read(self, key: str) -> tuple[ChainRecord, bytes]:
+        return await read_again(partial(self._read_once, key), pauses=self._pauses)
+
+    async def _read_once(self, key: str) -> tuple[ChainRecord, bytes]:
         try:
             body = await self._store.get(key)
             return ChainRecord.decode(body), body
         except UsageError as error:
             # Stores list names that no key of Shardline has, for example with a backslash.
-            raise JobFailed(FailureCode.CONSERVATION, f"a chain has a foreign object: {error}") from None
+            hint = "move or delete this object, then retry the job"
+            raise JobFailed(
+                FailureCode.DATASET_DAMAGED, f"a chain has a foreign object: {error}", hint=hint
+            ) from None
         except ValidationError as error:
             where, what = first_fault(error)
             raise JobFailed(
-                FailureCode.CONSERVATION,
+                FailureCode.DATASET_DAMAGED,
                 f"{key} is no chain record: {where} {what}".replace("  ", " "),
+                hint="restore this object, or delete it and the later ones of its folder; then retry the job",
             ) from None
 
     async def records(self) -> AsyncIterator[ChainRecord]:
@@ -266,10 +277,16 @@ class Chain:
         own_key = self._layout.chain_record(self._partition, record.first)
         if not is_next or record.partition != self._partition or key != own_key:
             raise JobFailed(
-                FailureCode.CONSERVATION, f"{where}: the chain should continue at sequence {expected}"
+                FailureCode.CONSERVATION,
+                f"{where}: the chain should continue at sequence {expected}",
+                hint=f"restore the records before {key}, or submit a new job",
             )
         if record.upto != upto or record.segment.records != record.next - record.first:
-            raise JobFailed(FailureCode.CONSERVATION, f"{where}: the counts of the chain do not add up")
+            raise JobFailed(
+                FailureCode.CONSERVATION,
+                f"{where}: the counts of the chain do not add up",
+                hint=f"restore {key} or the records before it, or submit a new job",
+            )
 
     async def append(self, record: ChainRecord, clock: Clock = SYSTEM_CLOCK) -> ChainRecord:
         """Create the record. Returns the record in the store: this one, or an existing one with its content.
@@ -293,6 +310,14 @@ class Chain:
             "content; nothing was overwritten",
             hint="the source gave other documents this time; submit a new job",
         )
+
+
+def _foreign(key: str) -> JobFailed:
+    return JobFailed(
+        FailureCode.DATASET_DAMAGED,
+        f"{key} is no chain record of this place",
+        hint="move or delete this object, then retry the job",
+    )
 
 
 class Digest:

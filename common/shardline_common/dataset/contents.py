@@ -8,7 +8,7 @@ Each object is named, with the sha256 of its stored bytes, in one of two places:
 | manifest, card and outcome records | `_SUCCESS` |
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +27,7 @@ from shardline_common.job.names import Layout, attempt_of_outcome
 from shardline_common.job.spec import JobSpec
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.listing import ListsDiffer, proven_list
+from shardline_common.runtime.read_again import read_again, read_until_equal
 from shardline_common.runtime.tasks import gather_limited
 
 PUBLISHED = frozenset({"manifest.json", "README.md", "_SUCCESS"})
@@ -153,9 +154,11 @@ async def read_contents(
 
 
 async def read_plan_objects(
-    store: ObjectStore, layout: Layout, keys: Iterable[str]
+    store: ObjectStore, layout: Layout, keys: Mapping[str, int]
 ) -> dict[str, StoredBytes]:
     """The stored bytes of the plan and of the plan pages among the keys of a folder, by relative key.
+
+    `keys` has the size of each object.
 
     Raises:
         JobFailed: an object is listed and is not in the store (`object_lost`).
@@ -166,7 +169,7 @@ async def read_plan_objects(
         if key == "_state/plan.json" or key.startswith("_state/plan/"):
             # What is listed under a name that no key has is foreign.
             with suppress(UsageError):
-                found[key] = await _read(store, layout, key, "none")
+                found[key] = await _read(store, layout, key, "none", keys.get(key))
     return found
 
 
@@ -218,7 +221,7 @@ async def _add_segment(
     for kind, key, item in segment_keys(record, layout):
         if record.objects is None:
             # A worker of version 0.1 wrote the record, which has no hashes.
-            found.objects[key] = await _read(store, layout, key, layout.compression)
+            found.objects[key] = await _read(store, layout, key, layout.compression, sizes.get(key))
             continue
         if item is None or item.key != key:
             raise JobFailed(
@@ -230,7 +233,7 @@ async def _add_segment(
     # A worker of version 0.1 may have written the record of a segment whose dead letters another worker put.
     late = layout.dead_letters(record.partition, record.first).removeprefix(layout.root)
     if record.objects is None and late in sizes:
-        found.objects[late] = await _read(store, layout, late, layout.compression)
+        found.objects[late] = await _read(store, layout, late, layout.compression, sizes[late])
 
 
 def _check_item(record: ChainRecord, kind: str, item: SegmentObject, layout: Layout) -> None:
@@ -248,13 +251,20 @@ def _check_item(record: ChainRecord, kind: str, item: SegmentObject, layout: Lay
         )
 
 
-async def _read(store: ObjectStore, layout: Layout, key: str, compression: str) -> StoredBytes:
-    reader = ObjectReader(store, layout.root + key, compression)
-    try:
+async def _read(
+    store: ObjectStore, layout: Layout, key: str, compression: str, size: int | None
+) -> StoredBytes:
+    async def read() -> StoredBytes:
+        reader = ObjectReader(store, layout.root + key, compression)
         await plain_sha256(reader)
+        return reader.stored
+
+    try:
+        stored = await read_again(read)
+        # Its hash goes into the manifest. A read of another size than the listed one may be a damaged one.
+        return stored if stored.size == size else await read_until_equal(read, stored)
     except ObjectMissing:
         raise _lost(f"{layout.root}{key} is not in the store") from None
-    return reader.stored
 
 
 def _lost(message: str) -> JobFailed:

@@ -29,7 +29,7 @@ async def read_heads(
 
     Raises:
         StoreUnavailable: the store cannot be read now, or lists a record that it does not have.
-        JobFailed: an object is not a chain record (`conservation`).
+        JobFailed: an object is not a chain record (`dataset_damaged`).
     """
     numbers = range(len(known))
     last, listed = ({}, 0) if len(known) <= READS_AT_ONCE else await _last_keys(store, layout, len(known))

@@ -151,14 +151,15 @@ class Manifest(_ManifestModel):
         """The manifest of its JSON.
 
         Raises:
-            JobFailed: the JSON is not a manifest (`conservation`); the message names the first wrong field.
+            JobFailed: the JSON is not a manifest (`dataset_damaged`), or one of a later version
+                (`conservation`); the message names the first wrong field.
         """
         try:
             # Readers use other parsers than pydantic, which accepts Infinity and NaN.
             orjson.loads(data)
             manifest = cls.model_validate_json(data)
         except orjson.JSONDecodeError as error:
-            raise JobFailed(FailureCode.CONSERVATION, f"manifest.json cannot be read: {error}") from None
+            raise JobFailed(FailureCode.DATASET_DAMAGED, f"manifest.json cannot be read: {error}") from None
         except ValidationError as error:
             raise unreadable("manifest.json", error) from None
         if manifest.version > VERSION:

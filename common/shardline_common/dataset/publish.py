@@ -29,6 +29,7 @@ from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.create_or_read import create_or_get
 from shardline_common.runtime.failpoints import failpoint
+from shardline_common.runtime.read_again import read_until_equal
 
 Sign = Callable[[bytes], bytes]
 """The Ed25519 signature of bytes."""
@@ -63,7 +64,10 @@ async def prove_publishable(store: ObjectStore, spec: JobSpec, produced: Sequenc
             standing = await store.get(key)
         except ObjectMissing:
             continue
-        if not await is_own(standing):
+        if await is_own(standing):
+            continue
+        again = await read_until_equal(partial(store.get, key), standing)
+        if again == standing or not await is_own(again):
             raise not_empty(layout, [key.removeprefix(layout.root)])
 
 
@@ -128,9 +132,15 @@ async def _outcome_hashes(
     """The sha256 of each outcome record, by relative key."""
     own, hashes = layout.outcome(outcome.attempt), {}
     for key in keys:
-        body = await store.get(layout.root + key)
+        read = partial(store.get, layout.root + key)
+        # `_SUCCESS` would name a damaged read for ever.
+        body = await read_until_equal(read, await read())
         if layout.root + key == own and Outcome.decode(body, own).encode() != outcome.encode():
-            raise JobFailed(FailureCode.CONSERVATION, f"{own}: this outcome record was changed")
+            raise JobFailed(
+                FailureCode.DATASET_DAMAGED,
+                f"{own}: this outcome record was changed",
+                hint="restore or delete this object, then retry the job",
+            )
         hashes[key] = hash_of(body)
     if own.removeprefix(layout.root) not in hashes:
         raise StoreUnavailable(f"{own} is not in the store, where it was a moment ago")
@@ -155,7 +165,10 @@ async def is_published(store: ObjectStore, layout: Layout, attempt: int) -> bool
 async def _create(store: ObjectStore, clock: Clock, key: str, body: bytes, content_type: str) -> bytes:
     """Create an object. Returns the bytes in the store: these, or those of another process."""
     standing = await create_or_get(store, key, body, clock, content_type=content_type)
-    return body if standing is None else standing
+    if standing is None or standing == body:
+        return body
+    # `_SUCCESS` would name the hash of a damaged read for ever.
+    return await read_until_equal(partial(store.get, key), standing)
 
 
 def _taken(key: str) -> JobFailed:

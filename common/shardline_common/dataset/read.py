@@ -59,7 +59,7 @@ class ObjectReader:
 
         Raises:
             JobFailed: the object is no valid stream of that compression, ends before its end, or has other
-                bytes behind it.
+                bytes behind it (`dataset_damaged`).
             ObjectMissing: there is no such object.
             StoreUnavailable: the store cannot be read now, or the bytes were others than the expected ones.
         """
@@ -93,7 +93,9 @@ class ObjectReader:
                 decoder.check_end()
         except (zstandard.ZstdError, zlib.error) as error:
             raise JobFailed(
-                FailureCode.CONSERVATION, f"{self._key} is no valid {self._compression}: {error}"
+                FailureCode.DATASET_DAMAGED,
+                f"{self._key} is no valid {self._compression}: {error}",
+                hint="restore or delete this object, then retry the job",
             ) from None
 
 

@@ -51,7 +51,7 @@ class SuccessMarker:
         """The marker of `encode`, or of version 0.1.
 
         Raises:
-            JobFailed: the bytes are no marker (`conservation`).
+            JobFailed: the bytes are no marker (`dataset_damaged`).
         """
         digest, *lines = body.decode(errors="replace").splitlines() or [""]
         signature = None
@@ -60,7 +60,7 @@ class SuccessMarker:
         found = [_HASH.fullmatch(line) for line in lines]
         marker = cls(digest, {item[2]: item[1] for item in found if item}, signature)
         if body != marker.encode():
-            raise JobFailed(FailureCode.CONSERVATION, "_SUCCESS names another digest, or was changed")
+            raise JobFailed(FailureCode.DATASET_DAMAGED, "_SUCCESS names another digest, or was changed")
         return marker
 
 

@@ -33,6 +33,8 @@ from shardline_common.job.plan import read_plan
 from shardline_common.ports.store import ObjectStore
 
 _MAX_PROBLEMS = 20
+# What is damaged is read again once, at once: a person waits for the report.
+_PAUSES = (0.0,)
 NOT_COVERED = (
     "version 0.1 wrote this dataset: its proof covers the rows, their counts and the digest, but neither the "
     "card, the rejected documents, the outcome and the plan, nor objects that were added, nor the fields of "
@@ -164,7 +166,7 @@ class Verifier:
         shards = 0
         for produced in manifest.partitions:
             committed = Totals()
-            chain = Chain(self._store, layout, produced.partition)
+            chain = Chain(self._store, layout, produced.partition, _PAUSES)
             keys = None if listed is None else listed.get(layout.chain(produced.partition), [])
             async for record, key, body in chain.stored_records(keys):
                 contents.records.append(record)
@@ -211,8 +213,8 @@ class Verifier:
 
     async def _check_manifest(self, layout: Layout, manifest: Manifest, found: Mapping[str, Any]) -> None:
         """Build the manifest again from plan, outcome and contents, and name the fields that differ."""
-        plan = await read_plan(self._store, layout)
-        outcome = await read_outcome(self._store, layout, manifest.attempt)
+        plan = await read_plan(self._store, layout, _PAUSES)
+        outcome = await read_outcome(self._store, layout, manifest.attempt, _PAUSES)
         if outcome is None or outcome.ending != "completed":
             self._add_problem(f"attempt {manifest.attempt} of the manifest has no outcome 'completed'")
             return

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Literal
 
 import orjson
@@ -16,7 +16,8 @@ from shardline_common.job.state import JobState
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.clock import SYSTEM_CLOCK, stamp
-from shardline_common.runtime.create_or_read import create_or_get
+from shardline_common.runtime.create_or_read import create_or_read
+from shardline_common.runtime.read_again import read_again
 
 Ending = Literal["completed", "failed", "cancelled"]
 
@@ -48,7 +49,7 @@ class Outcome:
         """The outcome of its JSON, which is stored under `key`.
 
         Raises:
-            JobFailed: the bytes are no outcome record (`conservation`).
+            JobFailed: the bytes are no outcome record (`dataset_damaged`).
         """
         try:
             return _reader().validate_json(body, strict=True)
@@ -77,18 +78,23 @@ def cancelled(state: JobState, requested_by: str | None, clock: Clock) -> Outcom
     return Outcome(state.attempt, "cancelled", at, state.accepted_at, software, message=message)
 
 
-async def read_outcome(store: ObjectStore, layout: Layout, attempt: int) -> Outcome | None:
-    """The outcome of an attempt; None while it is undecided.
+async def read_outcome(
+    store: ObjectStore, layout: Layout, attempt: int, pauses: Sequence[float] | None = None
+) -> Outcome | None:
+    """The outcome of an attempt; None while it is undecided. `pauses` are those of `read_again`.
 
     Raises:
-        JobFailed: the record cannot be read (`conservation`).
+        JobFailed: the record is damaged, also when it is read again (`dataset_damaged`).
         StoreUnavailable: try again later.
     """
-    key = layout.outcome(attempt)
     try:
-        return Outcome.decode(await store.get(key), key)
+        return await read_again(partial(_read, store, layout.outcome(attempt)), pauses=pauses)
     except ObjectMissing:
         return None
+
+
+async def _read(store: ObjectStore, key: str) -> Outcome:
+    return Outcome.decode(await store.get(key), key)
 
 
 async def decide(
@@ -98,12 +104,14 @@ async def decide(
 
     Raises:
         JobFailed: the store refuses the record, and has none (`store_inconsistent`), or the record in the
-            store cannot be read (`conservation`).
+            store is damaged (`dataset_damaged`).
         StoreUnavailable: the outcome may have been created; call again.
     """
     key = layout.outcome(outcome.attempt)
-    existing = await create_or_get(store, key, outcome.encode(), clock)
-    return outcome if existing is None else Outcome.decode(existing, key)
+    create = partial(store.create, key, outcome.encode())
+    read = partial(read_again, partial(_read, store, key))
+    existing = await create_or_read(create, read, key, clock)
+    return outcome if existing is None else existing
 
 
 async def latest_attempt(store: ObjectStore, layout: Layout) -> tuple[int, Outcome | None]:

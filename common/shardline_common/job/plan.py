@@ -1,5 +1,6 @@
 """A job's plan: the source and the columns, frozen before the first message."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -12,6 +13,9 @@ from shardline_common.job.columns import Columns
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import unreadable
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.read_again import read_again
+
+_HINT = "restore this object, then retry the job; or submit a new job"
 
 
 @dataclass(slots=True)
@@ -30,15 +34,20 @@ class Plan:
         return orjson.dumps(self, option=orjson.OPT_INDENT_2)
 
     @classmethod
-    def decode(cls, data: bytes) -> "Plan":
-        """The plan of `encode`. Raises JobFailed (`conservation`) for anything else."""
+    def decode(cls, data: bytes, key: str = "the plan") -> "Plan":
+        """The plan of `encode`, which is stored under `key`.
+
+        Raises:
+            JobFailed: the bytes are no plan (`dataset_damaged`).
+        """
         try:
             plan = _reader().validate_json(data, strict=True)
             Columns.from_json(plan.columns)
         except ValidationError as error:
-            raise unreadable("the plan", error) from None
+            raise unreadable(key, error, _HINT) from None
         except ValueError as error:
-            raise JobFailed(FailureCode.CONSERVATION, f"the plan cannot be read: {error}") from None
+            message = f"{key} cannot be read: {error}"
+            raise JobFailed(FailureCode.DATASET_DAMAGED, message, hint=_HINT) from None
         return plan
 
 
@@ -47,6 +56,16 @@ def _reader() -> TypeAdapter[Plan]:
     return TypeAdapter(Plan)
 
 
-async def read_plan(store: ObjectStore, layout: Layout) -> Plan:
-    """The plan of a job. Raises ObjectMissing when there is none, and StoreUnavailable."""
-    return Plan.decode(await store.get(layout.plan))
+async def read_plan(store: ObjectStore, layout: Layout, pauses: Sequence[float] | None = None) -> Plan:
+    """The plan of a job. `pauses` are those of `read_again`.
+
+    Raises:
+        ObjectMissing: there is none.
+        JobFailed: it is damaged, also when it is read again (`dataset_damaged`).
+        StoreUnavailable: try again later.
+    """
+
+    async def read() -> Plan:
+        return Plan.decode(await store.get(layout.plan), layout.plan)
+
+    return await read_again(read, pauses=pauses)

@@ -329,10 +329,10 @@ def first_fault(error: ValidationError) -> tuple[str, str]:
 
 
 def unreadable(what: str, error: ValidationError, hint: str | None = None) -> JobFailed:
-    """The failure (`conservation`) for a stored JSON object that does not fit its model."""
+    """The failure (`dataset_damaged`) for a stored JSON object that does not fit its model."""
     where, fault = first_fault(error)
     message = f"{what} cannot be read: {where or 'the file'}: {fault}"
-    return JobFailed(FailureCode.CONSERVATION, message, hint=hint)
+    return JobFailed(FailureCode.DATASET_DAMAGED, message, hint=hint)
 
 
 def _field_path(loc: tuple[int | str, ...]) -> str:

@@ -9,13 +9,14 @@ from typing import Any, Protocol
 
 import orjson
 
-from shardline_common.errors import ObjectMissing
+from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
 from shardline_common.job.names import Layout
 from shardline_common.job.outcome import Outcome, read_outcome
 from shardline_common.job.spec import JobSpec
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.failpoints import failpoint
+from shardline_common.runtime.read_again import read_again
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.task_group import no_foreign_cancel
 from shardline_common.runtime.threads import run_in_thread
@@ -124,13 +125,25 @@ async def notification_body(store: ObjectStore, spec: JobSpec, attempt: int) -> 
     manifest: Mapping[str, Any] = {}
     dataset = None
     if outcome.ending == "completed":
-        try:
+
+        async def read() -> Mapping[str, Any]:
             text = await store.get(layout.manifest)
+            return await run_in_thread(lambda: _decode_manifest(text))
+
+        try:
+            manifest = await read_again(read)
         except ObjectMissing:
             return None
-        manifest = await run_in_thread(lambda: orjson.loads(text))
         dataset = f"{store.uri}/{layout.root}".rstrip("/")
     return orjson.dumps(_notification(spec, outcome, manifest, dataset))
+
+
+def _decode_manifest(text: bytes) -> Mapping[str, Any]:
+    try:
+        decoded: Mapping[str, Any] = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise JobFailed(FailureCode.DATASET_DAMAGED, f"manifest.json cannot be read: {error}") from None
+    return decoded
 
 
 def _notification(
