@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from contextvars import copy_context
 from functools import partial
@@ -9,7 +10,7 @@ from functools import partial
 from shardline_common.dataset.chain import ChainRecord
 from shardline_common.dataset.events import Event, event_message
 from shardline_common.dataset.heads import READS_AT_ONCE, read_heads
-from shardline_common.errors import BrokerUnavailable, OffsetOutOfRange, TopicMissing
+from shardline_common.errors import BrokerUnavailable, FailureCode, JobFailed, OffsetOutOfRange, TopicMissing
 from shardline_common.job.dead_letters import document_dead_letter
 from shardline_common.job.names import DEAD_LETTERS, EVENTS, attempt_group, attempt_topic
 from shardline_common.ports.broker import GroupListener, GroupReader
@@ -33,6 +34,7 @@ _POLL_SECONDS = 0.5
 _MAX_RECORDS = 4_000
 _TOPIC_CHECK_SECONDS = 5.0
 _MAX_READS = 16
+_MAX_LOSSES = 3
 
 
 class AttemptConsumer:
@@ -54,6 +56,7 @@ class AttemptConsumer:
         self.upload_queue = asyncio.Lock()
         self._ready = asyncio.Event()
         self._quiet_since = self._context.clock.monotonic()
+        self._lost: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Join the group and consume.
@@ -172,6 +175,18 @@ class AttemptConsumer:
     def records_wanted(self) -> None:
         """Implements `PartitionListener.records_wanted`."""
         self._ready.set()
+
+    def record_lost(self, partition: int, first: int) -> None:
+        """Implements `PartitionListener.record_lost`."""
+        key = self._sink.layout.chain_record(partition, first)
+        self._lost[key] += 1
+        _log.warning("%s was written, and is not in the store; it is written again", key)
+        if self._lost[key] >= _MAX_LOSSES:
+            raise JobFailed(
+                FailureCode.OBJECT_LOST,
+                f"{key} was put {_MAX_LOSSES} times, and acknowledged, and is not in the store",
+                hint="find out why the store loses objects, then retry the job",
+            )
 
     async def publish_dead_letters(self, partition: int, dead_letters: Sequence[SequencedDeadLetter]) -> None:
         """Implements `PartitionListener.publish_dead_letters`: retried until Kafka accepts them."""

@@ -58,6 +58,9 @@ class PartitionListener(Protocol):
     def records_wanted(self) -> None:
         """A processor has become ready for more records."""
 
+    def record_lost(self, partition: int, first: int) -> None:
+        """A chain record that this worker wrote is gone. Raises JobFailed at the third time."""
+
     async def publish_dead_letters(self, partition: int, dead_letters: Sequence[SequencedDeadLetter]) -> None:
         """Publish dead letters of the partition. Returns when they are delivered."""
 
@@ -205,7 +208,9 @@ class PartitionProcessor:
         # Nobody else would put a record again that was deleted behind this processor, and the attempt would
         # never be complete.
         head = await self._read_head()
-        if (head.next if head else 0) < self._next:
+        end = head.next if head else 0
+        if end < self._next:
+            self._listener.record_lost(self._partition, end)
             raise ChainAdvanced
 
     async def _take(self, segment: OpenSegment, records: Sequence[Record]) -> Sequence[Record]:

@@ -51,7 +51,8 @@ async def accept(store: ObjectStore, spec: JobSpec, clock: Clock) -> Acceptance:
         await _check_no_dataset(store, spec)
         acceptance, key = Acceptance(spec, stamp(clock)), job_key(spec.job_id)
         create = partial(store.create, key, acceptance.encode())
-        existing = await create_or_read(create, partial(_read, store, spec.job_id), key, clock)
+        read = partial(_read, store, spec.job_id)
+        existing = await create_or_read(create, read, key, clock, confirm=True)
         if existing is None:
             return acceptance
         # Another process accepted a job, or this is the record of a put whose response was lost.

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Protocol
 
 from shardline_common.dataset.events import Event
-from shardline_common.dataset.publish import is_published, publish_dataset
+from shardline_common.dataset.publish import is_published, publish_dataset, unpublished_reason
 from shardline_common.errors import (
     FailureCode,
     JobFailed,
@@ -317,13 +317,15 @@ class AttemptRun:
         An error is committed to the job's state, where `status` shows it.
         """
         store, now = self._context.store, self._context.clock.monotonic()
-        if await is_published(store, self._layout, outcome.attempt):
+        missing = await unpublished_reason(store, self._layout, outcome.attempt)
+        if missing is None:
             return True
         if self._publish_at is None:
             self._publish_at = now + self._context.policy.publish_seconds
         if now < self._publish_at:
             return False
         self._publish_at = now + _PUBLISH_AGAIN_SECONDS
+        _log.warning("the dataset is not published, and this producer publishes it: %s", missing)
         try:
             clock, sign = self._context.clock, self._context.sign
             later = await publish_dataset(store, self._state.spec, outcome, clock, sign)

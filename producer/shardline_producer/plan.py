@@ -46,7 +46,8 @@ async def plan_job(spec: JobSpec, source: Source, store: ObjectStore, clock: Clo
             with log_wait(f"the plan of {spec.job_id}: its source is listed and sampled"):
                 plan = await make_plan(spec, source)
         create = partial(store.create, key, plan.encode())
-        existing = await create_or_read(create, partial(read_plan, store, Layout.of(spec)), key, clock)
+        read = partial(read_plan, store, Layout.of(spec))
+        existing = await create_or_read(create, read, key, clock, confirm=True)
         return plan if existing is None else existing
 
 

@@ -13,7 +13,7 @@ from shardline.services.client import Client, JobView
 from shardline.services.refusals import Refusals
 from shardline_common.dataset.events import EventTotals
 from shardline_common.dataset.publish import Sign
-from shardline_common.errors import FailureCode, JobFailed, ShardlineError, explain
+from shardline_common.errors import JobFailed, ShardlineError, explain
 from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.names import DEAD_LETTERS, EVENTS, Layout
 from shardline_common.job.outcome import latest_attempt
@@ -94,7 +94,7 @@ class EmbeddedRun:
             if views.error is not None:
                 # As it is, not in a group.
                 raise views.error from None
-            if isinstance(error, ShardlineError) and getattr(error, "code", None) is not FailureCode.INTERNAL:
+            if isinstance(error, ShardlineError) and not (isinstance(error, JobFailed) and views.started):
                 raise
             if not isinstance(error, JobFailed):
                 UnexpectedErrors(_log).log(error, "the run ends")
@@ -107,7 +107,7 @@ class EmbeddedRun:
         await retry_forever(
             partial(accept, self.store, spec, self.clock), self.clock, f"accept {spec.job_id}"
         )
-        on_view.ended_before = ended_before
+        on_view.started, on_view.ended_before = True, ended_before
         broker = MemoryBroker()
         await retry_forever(partial(_create_topics, broker), self.clock, "create the topics")
         with spool_folder(self.spool_dir) as spool:
@@ -168,13 +168,14 @@ async def _create_topics(broker: MemoryBroker) -> None:
 class _Views:
     """Calls `on_view`, and keeps the last view and the error of a call.
 
-    `ended_before`: the last attempt that had ended before the run.
+    `started`: producer and worker have started. `ended_before`: the last attempt that had ended before.
     """
 
     def __init__(self, on_view: Callable[[JobView], None]) -> None:
         self._on_view = on_view
         self._last: JobView | None = None
         self.error: BaseException | None = None
+        self.started = False
         self.ended_before = 0
 
     def __call__(self, view: JobView) -> None:

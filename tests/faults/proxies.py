@@ -10,6 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from hashlib import md5
 
 import aiohttp
 from aiohttp import web
@@ -154,7 +155,8 @@ class Fault:
     """What happens to the next `times` requests of a method whose path matches.
 
     `action`: a status to answer instead, "reset" before the request is applied, "lost" after it was,
-    "half" of the body, "slow" by `seconds`, "held" until `release`, "error body" under a status of 200,
+    "half" of the body, "swallowed" (acknowledged and not applied), "slow" by `seconds`, "held" until
+    `release`, "error body" under a status of 200,
     "empty page" of a list, which leads to the page that was asked for, or one of the wrong answers of
     `tests.support.lying_store`.
     """
@@ -224,6 +226,9 @@ class S3Proxy:
         if isinstance(action, int) or action == "error body":
             status = action if isinstance(action, int) else 200
             return self._answered(request, web.Response(status=status, body=_error(status)))
+        if action == "swallowed":
+            etag = md5(body, usedforsecurity=False).hexdigest()
+            return self._answered(request, web.Response(headers={"ETag": f'"{etag}"'}))
         if action == "slow" and fault:
             await asyncio.sleep(fault.seconds)
         if action == "held":

@@ -149,17 +149,24 @@ async def _outcome_hashes(
 
 async def is_published(store: ObjectStore, layout: Layout, attempt: int) -> bool:
     """Whether `_SUCCESS` is in the store, and names the attempt, and the manifest and card that are there."""
+    return await unpublished_reason(store, layout, attempt) is None
+
+
+async def unpublished_reason(store: ObjectStore, layout: Layout, attempt: int) -> str | None:
+    """Why the dataset is not published, as a sentence; None: it is published."""
     try:
         marker = SuccessMarker.decode(await store.get(layout.success))
         manifest, card = await store.get(layout.manifest), await store.get(layout.card)
         if marker.digest != Manifest.decode(manifest).digest:
-            return False
-    except (JobFailed, ObjectMissing):
-        return False
+            return f"{layout.success} names another digest than {layout.manifest}"
+    except (JobFailed, ObjectMissing) as error:
+        return str(error)
     hashes = {"manifest.json": hash_of(manifest), "README.md": hash_of(card)}
     # Version 0.1 names the digest only.
     outcome = layout.outcome(attempt).removeprefix(layout.root)
-    return not marker.hashes or (outcome in marker.hashes and hashes.items() <= marker.hashes.items())
+    if not marker.hashes or (outcome in marker.hashes and hashes.items() <= marker.hashes.items()):
+        return None
+    return f"{layout.success} does not name attempt {attempt}, or names another manifest or card"
 
 
 async def _create(store: ObjectStore, clock: Clock, key: str, body: bytes, content_type: str) -> bytes:

@@ -103,14 +103,14 @@ async def decide(
     """Create the outcome record. Returns the outcome in the store; another process may have decided first.
 
     Raises:
-        JobFailed: the store refuses the record, and has none (`store_inconsistent`), or the record in the
-            store is damaged (`dataset_damaged`).
+        JobFailed: the store refuses the record, and has none (`store_inconsistent`), loses it
+            (`object_lost`), or has a damaged one (`dataset_damaged`).
         StoreUnavailable: the outcome may have been created; call again.
     """
     key = layout.outcome(outcome.attempt)
     create = partial(store.create, key, outcome.encode())
     read = partial(read_again, partial(_read, store, key))
-    existing = await create_or_read(create, read, key, clock)
+    existing = await create_or_read(create, read, key, clock, confirm=True)
     return outcome if existing is None else existing
 
 
