@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 
@@ -308,7 +307,7 @@ class JobRunner:
         async def commit() -> None:
             async with self.fence_and_load() as (writer, committed):
                 # A copy: a state whose commit fails is not the job's state.
-                state = deepcopy(committed)
+                state = replace(committed, pending_notifications=list(committed.pending_notifications))
                 change(state)
                 delivered = self._outbox.delivered
                 state.pending_notifications = [

@@ -24,6 +24,7 @@ from shardline_common.memory.log import MemoryTopic
 from shardline_common.memory.store import MemoryStore
 from shardline_common.ports.broker import Broker
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.task_group import cancel_requested
 from shardline_common.telemetry.metrics import Metrics
 from shardline_consumer.spool.file import SpoolFile
 from shardline_consumer.worker import Worker
@@ -107,8 +108,8 @@ class Ending:
     """How a run ended.
 
     `state` is the job's last state, or the class of the error that the run raised. `left` are the names of
-    tasks that still run behind it. `tracebacks` counts those of each logger and error; `unhandled` are those
-    that nobody awaited.
+    tasks that still run behind it. `steps` are those of the loop until the run ended. `tracebacks` counts
+    those of each logger and error; `unhandled` are those that nobody awaited.
     """
 
     state: str
@@ -118,18 +119,45 @@ class Ending:
     problems: Sequence[str] = ()
     left: Sequence[str] = ()
     seconds: float = 0.0
+    steps: int = 0
     tracebacks: Counter[tuple[str, str]] = field(default_factory=Counter)
     unhandled: Sequence[str] = ()
 
 
+class _CountingLoop(SimLoop):
+    """Calls `on_step` with the number of each of its steps."""
+
+    def __init__(self, on_step: Callable[[int], object]) -> None:
+        self.steps = 0
+        self._on_step = on_step
+        super().__init__(random.Random(1))
+
+    def _run_once(self) -> None:
+        self.steps += 1
+        self._on_step(self.steps)
+        super()._run_once()
+
+
 def run_with(
-    board: Switchboard, *, slow: bool = False, store: MemoryStore | None = None, spec: JobSpec = SPEC
+    board: Switchboard,
+    *,
+    slow: bool = False,
+    store: MemoryStore | None = None,
+    spec: JobSpec = SPEC,
+    cancel_at: Sequence[int] = (),
 ) -> Ending:
     """Run a job on faulty ports, in virtual time, and check the dataset of a completed one.
 
     With `slow` the source takes seconds, the topic of the attempt exists before, and is trimmed and swept.
+    `cancel_at` are the steps of the loop before which the run is cancelled.
     """
-    loop = SimLoop(random.Random(1))
+    running: list[asyncio.Task[Ending]] = []
+
+    def on_step(number: int) -> None:
+        if number in cancel_at and running:
+            running[0].cancel()
+
+    loop = _CountingLoop(on_step)
     random.seed(1)
     unhandled: list[str] = []
     loop.set_exception_handler(lambda _, context: unhandled.append(str(context)))
@@ -139,9 +167,9 @@ def run_with(
         _make_faulty(stack, board, slow=slow)
         try:
             asyncio.set_event_loop(loop)
-            ending = loop.run_until_complete(
-                _run(board, folder, spec, MemoryStore() if store is None else store, slow=slow)
-            )
+            work = _run(board, folder, spec, MemoryStore() if store is None else store, slow=slow)
+            running.append(loop.create_task(work))
+            ending = loop.run_until_complete(running[0])
             ending.left = [task.get_name() for task in asyncio.all_tasks(loop)]
             ending.seconds = loop.now
         finally:
@@ -176,10 +204,14 @@ async def _run(board: Switchboard, folder: Path, spec: JobSpec, store: MemorySto
         return Ending(type(error).__name__, getattr(error, "code", None), str(error))
     except TimeoutError:
         return Ending("it does not end")
+    except asyncio.CancelledError:
+        return Ending("cancelled" if cancel_requested() else "cancelled from inside")
     except BaseException as error:  # noqa: BLE001 - the test names it
         return Ending("raised", None, repr(error))
     state = result.view.state
-    ending = Ending(state.state.value, state.code, state.message or "")
+    loop = asyncio.get_running_loop()
+    steps = loop.steps if isinstance(loop, _CountingLoop) else 0
+    ending = Ending(state.state.value, state.code, state.message or "", steps=steps)
     if ending.state == "completed":
         report = await Verifier(MemoryStore.copy_of(store), Layout.of(spec).root).run()
         ending.digest, ending.problems = report.digest, report.problems

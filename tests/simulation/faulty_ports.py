@@ -23,7 +23,7 @@ PROTOCOLS: tuple[type, ...] = (
 class Call:
     """A method of a port, as one part of a process uses it.
 
-    `moment` is "before" a call, "after" it took effect, or at the "end" of an iteration or a context.
+    `moment` is "before" a call, "after" an item or the body of a context, or at the "end" of either.
     """
 
     role: str
@@ -126,9 +126,7 @@ class FaultyPort:
 
 async def _awaited(call: Callable[..., Any], pass_by: Callable[..., None], *args: Any, **more: Any) -> object:
     pass_by()
-    result = await call(*args, **more)
-    pass_by("after")
-    return result
+    return await call(*args, **more)
 
 
 async def _iterated(

@@ -1,7 +1,7 @@
 """Whatever a port raises, and wherever a run is cancelled, the job ends and nothing is left."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import pytest
 
@@ -60,11 +60,8 @@ def cancel() -> BaseException:
 
 def faults_of(call: Call, calls: int) -> Iterator[Fault]:
     """The faults of one method: at its first, second and last call, once and for ever."""
-    if call.moment == "after":
-        yield Fault(call, calls, bug)
-        return
-    if call.moment == "end":
-        yield Fault(call, 1, cancel)
+    if call.moment != "before":
+        yield Fault(call, calls, cancel if call.moment == "end" else bug)
         return
     yield Fault(call, calls, bug)
     yield Fault(call, 1, bug, lasts=True)
@@ -141,6 +138,38 @@ def test_a_slow_job_ends_whatever_a_port_raises(
     calls, expected = slow
     more = {call: count for call, count in calls.items() if call not in calm[0]}
     assert wrong_ends(more, expected, slow=True) == {}
+
+
+def wrong_cancels(board: Callable[[], Switchboard], steps: Iterable[int]) -> dict[str, str]:
+    """What is wrong with runs that are cancelled before these steps, once, and again at the next steps."""
+    found = {}
+    for step in steps:
+        for cancels in ((step,), (step, step + 1, step + 3)):
+            ending = run_with(board(), cancel_at=cancels)
+            if ending.state != "cancelled" or ending.left or ending.unhandled or ending.seconds > LIMIT / 2:
+                found[f"cancelled at {cancels}"] = f"{ending}"
+    return found
+
+
+def test_a_cancel_at_any_step_ends_a_run() -> None:
+    steps = run_with(Switchboard()).steps
+    assert wrong_cancels(Switchboard, range(2, steps - 1, 7)) == {}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        Call("producer", "Transaction", "send"),
+        Call("worker", "ObjectStore", "create"),
+    ],
+    ids=str,
+)
+def test_a_cancel_at_any_step_ends_a_run_that_fails(call: Call) -> None:
+    def board() -> Switchboard:
+        return Switchboard(Fault(call, 2, bug, lasts=True))
+
+    steps = run_with(board()).steps
+    assert wrong_cancels(board, range(2, steps - 1, max(1, steps // 25))) == {}
 
 
 async def deleted(fault: Fault) -> tuple[State, list[str]]:
