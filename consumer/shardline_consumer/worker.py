@@ -35,6 +35,7 @@ class Worker:
         self._context = context
         self._attempts: dict[str, tuple[int, WorkerAttempt, asyncio.Task[None]]] = {}
         self._decided: dict[str, int] = {}
+        self._errors = UnexpectedErrors(_log)
         self.ready = asyncio.Event()
 
     async def run(self) -> None:
@@ -45,7 +46,7 @@ class Worker:
             JobFailed: the fourth unexpected error in a row, which is none of a job; or the failure of a job
                 that cannot be recorded (in a group), if it is the only job of this process.
         """
-        restarts, errors = Restarts(self._context.clock), UnexpectedErrors(_log)
+        restarts = Restarts(self._context.clock)
         while True:
             try:
                 with no_foreign_cancel():
@@ -60,7 +61,7 @@ class Worker:
                 if isinstance(leaf, ServiceUnavailable) and contains_only(error, ServiceUnavailable):
                     log_failure(_log, leaf, "the checkpoints cannot be read: %s", leaf)
                 else:
-                    errors.log(error, "the worker starts again")
+                    self._errors.log(error, "the worker starts again")
                     if not await restarts.allowed():
                         raise internal_failure(error, "the worker") from error
             await self._context.clock.sleep(_RETRY_SECONDS)
@@ -68,12 +69,18 @@ class Worker:
     async def _follow(self, tasks: TaskGroup) -> None:
         async with self._context.broker.table_reader(CHECKPOINTS) as table:
             for state in latest_states(await table.catch_up(deadline=_CATCH_UP_SECONDS)).values():
-                self._apply(state, tasks)
+                self._apply_guarded(state, tasks)
             self.ready.set()
             while True:
                 for state in latest_states(await table.poll(timeout=_POLL_SECONDS)).values():
-                    self._apply(state, tasks)
+                    self._apply_guarded(state, tasks)
                 self._remove_finished()
+
+    def _apply_guarded(self, state: JobState, tasks: TaskGroup) -> None:
+        try:
+            self._apply(state, tasks)
+        except Exception as error:  # noqa: BLE001 - it would end all jobs, and come again at the next start
+            self._errors.log(error, f"this worker does not take part in the job {state.spec.job_id}")
 
     def _apply(self, state: JobState, tasks: TaskGroup) -> None:
         """Start, update or stop the job's WorkerAttempt according to the newest state."""

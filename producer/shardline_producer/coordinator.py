@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-from shardline_common.errors import BrokerUnavailable, JobFailed, JobInvalid, OffsetOutOfRange
+from shardline_common.errors import BrokerUnavailable, JobFailed, JobInvalid, OffsetOutOfRange, explain
 from shardline_common.job.dead_letters import message_dead_letter
 from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, JOBS, PRODUCERS
 from shardline_common.job.spec import JobSpec, Request, parse_message
@@ -47,6 +47,7 @@ class JobCoordinator:
         self._tasks: dict[tuple[int, str], asyncio.Task[None]] = {}
         self._loading: dict[int, asyncio.Task[None]] = {}
         self._next_offsets: dict[int, int] = {}
+        self._errors = UnexpectedErrors(_log)
         self.ready = asyncio.Event()
         context.metrics.follow_jobs(self._states)
 
@@ -57,7 +58,7 @@ class JobCoordinator:
             JobFailed: the fourth unexpected error in a row, which is none of a job; or the failure of a job
                 that cannot be recorded, if it is the only job of this process.
         """
-        restarts, errors = Restarts(self._context.clock), UnexpectedErrors(_log)
+        restarts = Restarts(self._context.clock)
         while True:
             try:
                 with no_foreign_cancel():
@@ -69,7 +70,7 @@ class JobCoordinator:
                 if isinstance(leaf, BrokerUnavailable) and contains_only(error, BrokerUnavailable):
                     log_failure(_log, leaf, "dataset.jobs cannot be read: %s; joining again", leaf)
                 else:
-                    errors.log(error, "the producer joins again")
+                    self._errors.log(error, "the producer joins again")
                     if not await restarts.allowed():
                         raise internal_failure(error, "the producer") from error
             self.ready.clear()
@@ -107,7 +108,7 @@ class JobCoordinator:
                 continue
             for records in found.values():
                 for record in records:
-                    await self._handle_message(record)
+                    await self._handle_guarded(record)
             self._remove_finished()
 
     async def _revoked(self, _: Sequence[int]) -> None:
@@ -160,6 +161,14 @@ class JobCoordinator:
     async def _run_guarded(self, runner: JobRunner, submission: Record | None) -> None:
         with log_context(job=runner.spec.job_id):
             await JobGuard(self._context, runner).run(submission)
+
+    async def _handle_guarded(self, record: Record) -> None:
+        try:
+            with no_foreign_cancel():
+                await self._handle_message(record)
+        except Exception as error:  # noqa: BLE001 - it would end all jobs, and come again at the next start
+            self._errors.log(error, f"the message {record.partition}/{record.offset} is refused")
+            await self._refuse(record, "internal", explain(internal_failure(error, "the producer")))
 
     async def _handle_message(self, record: Record) -> None:
         """Pass a message to its job. Refuse one that is neither a job nor a request about a known job."""

@@ -12,6 +12,8 @@ from shardline_common.job.names import parse_attempt_topic
 from shardline_common.job.state import JobState
 from shardline_common.ports.broker import Broker
 from shardline_common.ports.clock import Clock
+from shardline_common.runtime.task_group import no_foreign_cancel
+from shardline_common.runtime.unexpected import UnexpectedErrors
 
 _log = logging.getLogger(__name__)
 
@@ -28,13 +30,17 @@ async def sweep_topics(
         state_of: returns the state of a job that this producer owns, else None. Topics of other jobs are
             kept. With an old state an orphan may be kept, but no topic in use is deleted.
     """
+    errors = UnexpectedErrors(_log)
     while True:
         await clock.sleep(seconds)
         try:
-            for name in await broker.topics():
-                await _remove_if_orphan(broker, name, state_of)
+            with no_foreign_cancel():
+                for name in await broker.topics():
+                    await _remove_if_orphan(broker, name, state_of)
         except BrokerUnavailable as error:
             _log.info("orphan topics are swept later: %s", error)
+        except Exception as error:  # noqa: BLE001 - housekeeping must not end the jobs
+            errors.log(error, "orphan topics are swept later")
 
 
 async def _remove_if_orphan(broker: Broker, name: str, state_of: Callable[[str], JobState | None]) -> None:

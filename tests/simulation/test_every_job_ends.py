@@ -2,30 +2,39 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from shardline_common.errors import (
     BrokerUnavailable,
+    JobInvalid,
     ServiceUnavailable,
     SourceUnavailable,
     SpoolError,
     StoreUnavailable,
 )
 from shardline_common.job.dead_letters import DeadLetterRecord
-from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS
+from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, JOBS
 from shardline_common.job.spec import Request
 from shardline_common.job.state import JobState, State, checkpoint
 from shardline_common.memory.broker import MemoryBroker
 from shardline_common.memory.store import MemoryStore
-from shardline_common.ports.broker import Record
+from shardline_common.ports.broker import Message, Record
 from shardline_common.ports.store import ObjectStore
 from shardline_common.telemetry.metrics import Metrics
+from shardline_consumer.context import WorkerContext
+from shardline_consumer.worker import Worker
+from shardline_producer import coordinator
 from shardline_producer.context import ProducerContext, ProducerPolicy
+from shardline_producer.coordinator import JobCoordinator
 from shardline_producer.job_guard import JobGuard
 from shardline_producer.job_runner import JobRunner
 from shardline_producer.sources.source import Source
 from shardline_producer.topics import ensure_system_topics
+from tests.make import job, worker_context
 from tests.simulation.endings import LAYOUT, LIMIT, SPEC, Ending, run_with
 from tests.simulation.faulty_ports import Call, Fault, Switchboard, all_calls, faulty
 from tests.simulation.loop import SimClock, simulate
@@ -211,3 +220,71 @@ def test_a_delete_is_tried_again_and_ends(error: Make) -> None:
 def test_a_delete_that_always_fails_is_refused(error: Make) -> None:
     call = Call("producer", "ObjectStore", "purge")
     assert simulate(1, lambda _: deleted(Fault(call, 1, error, lasts=True))) == (State.FAILED, ["internal"])
+
+
+def test_a_sweep_that_fails_ends_no_job() -> None:
+    fault = Fault(Call("producer", "Broker", "topics"), 1, bug, lasts=True)
+    board = Switchboard(fault)
+    assert run_with(board, slow=True).state == "completed"
+    assert board.raised > 1
+
+
+async def refusals_of(*messages: Message) -> list[str]:
+    """The reasons for which a producer refuses messages, once it has handled as many."""
+    broker, store = MemoryBroker(), MemoryStore()
+    await ensure_system_topics(broker, 1)
+    await broker.publish(JOBS, messages)
+    context = ProducerContext(
+        broker=broker,
+        store=store,
+        clock=SimClock(),
+        metrics=Metrics(),
+        open_source=lambda *_: faulty(None, Source, Switchboard(), "producer"),
+        policy=ProducerPolicy(),
+        slots=asyncio.Semaphore(1),
+    )
+    producer = asyncio.create_task(JobCoordinator(context).run())
+    reasons: list[str] = []
+    async with asyncio.timeout(LIMIT), broker.table_reader(DEAD_LETTERS) as table:
+        while len(reasons) < len(messages):
+            reasons += [DeadLetterRecord.decode(letter).reason for letter in await table.poll(timeout=5.0)]
+    producer.cancel()
+    await asyncio.wait([producer])
+    assert producer.cancelled()
+    return reasons
+
+
+def test_a_message_that_cannot_be_handled_ends_no_producer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def parse(body: bytes) -> object:
+        raise JobInvalid("no job") if body == b"invalid" else bug()
+
+    monkeypatch.setattr(coordinator, "parse_message", parse)
+    messages = [Message(b"a", b"poison"), Message(b"b", b"invalid"), Message(b"c", b"poison")]
+    assert simulate(1, lambda _: refusals_of(*messages)) == ["internal", "invalid_job", "internal"]
+
+
+def test_a_checkpoint_that_cannot_be_handled_ends_no_worker(tmp_path: Path) -> None:
+    async def taken(_: object) -> list[str]:
+        broker = MemoryBroker()
+        await ensure_system_topics(broker, 1)
+        jobs: list[str] = []
+
+        def attempt(_: WorkerContext, state: JobState) -> Any:
+            jobs.append(state.spec.job_id)
+            raise bug()
+
+        worker = Worker(worker_context(broker, MemoryStore(), tmp_path, clock=SimClock()))
+        with patch("shardline_consumer.worker.WorkerAttempt", attempt):
+            task = asyncio.create_task(worker.run())
+            for name in ("one", "two"):
+                state = JobState(job(job_id=name), state=State.RUNNING, planned=True)
+                await broker.publish(CHECKPOINTS, [checkpoint(state)])
+                async with asyncio.timeout(LIMIT):
+                    while name not in jobs:
+                        await asyncio.sleep(1)
+            assert not task.done()
+            task.cancel()
+            await asyncio.wait([task])
+        return jobs
+
+    assert simulate(1, taken) == ["one", "two"]
