@@ -1,5 +1,6 @@
 """Reads and listings of S3 are whole, whatever a store or a proxy answers."""
 
+import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -217,8 +218,8 @@ def keys(found: list[ObjectInfo]) -> list[str]:
     return [info.key for info in found]
 
 
-async def all_objects(client: S3Client, prefix: str = "in/") -> list[ObjectInfo]:
-    return [info async for info in client.list_bucket("b", prefix)]
+async def all_objects(client: S3Client) -> list[ObjectInfo]:
+    return [info async for info in S3Store(client, "b", "").list("in/")]
 
 
 def empty_page(number: int) -> Lie:
@@ -295,17 +296,65 @@ async def test_empty_pages_without_an_end_are_an_error(monkeypatch: pytest.Monke
     assert len(store.lists) < 40
 
 
-@pytest.mark.parametrize("order", ["bytes", "folders"])
-async def test_each_order_of_real_stores_is_accepted(order: str) -> None:
-    found = ["in/a-b/x", "in/a.b", "in/a/1", "in/a/2/3", "in/a0", "in/ü 🙂?&<%25", "in/\uffee"]
-    walked = sorted(found, key=lambda key: key.split("/")) if order == "folders" else sorted(found)
+@pytest.mark.parametrize("count", [b"<KeyCount>0</KeyCount>", b""])
+async def test_a_store_that_does_not_count_its_keys_is_listed(count: bytes) -> None:
+    def uncounted(answer: Answer) -> Answer:
+        return replace(answer, body=re.sub(rb"<KeyCount>.*?</KeyCount>", count, answer.body))
+
+    store = LyingStore(ROWS)
+    async with reading(store) as client:
+        store.list_lies = [uncounted] * 100
+        assert keys(await all_objects(client)) == sorted(ROWS)
+    assert len(store.lists) == 4
+
+
+def in_pages(names: list[str]) -> list[Lie]:
+    """The pages of a list in this order."""
+    parts = [names[start : start + 3] for start in range(0, len(names), 3)]
+    return [
+        lambda _, part=part, number=number: Answer(  # type: ignore[misc]  # bound now
+            200, {}, listed([(key, b"") for key in part], number < len(parts), nonce(number))
+        )
+        for number, part in enumerate(parts, 1)
+    ]
+
+
+KEYS = ["in/a-b/x", "in/a.b", "in/a/1", "in/a/2/3", "in/a0", "in/ü 🙂?&<%25", "in/\uffee"]
+ORDERS = [
+    sorted(KEYS),
+    # A folder is sorted by its name without the slash behind it, or its files come behind those above.
+    sorted(KEYS, key=lambda key: key.split("/")),
+    sorted(KEYS, key=lambda key: (key.count("/"), key.encode())),
+]
+
+
+@pytest.mark.parametrize("names", ORDERS, ids=["bytes", "folders", "depth"])
+async def test_each_order_of_folders_is_accepted(names: list[str]) -> None:
     store = LyingStore({})
     async with reading(store) as client:
-        store.list_lies = [
-            lambda _: Answer(200, {}, listed([(key, b"") for key in walked[:3]], True)),
-            lambda _: Answer(200, {}, listed([(key, b"") for key in walked[3:]], False)),
-        ]
-        assert keys(await all_objects(client)) == walked
+        store.list_lies = in_pages(names)
+        assert keys(await all_objects(client)) == names
+
+
+async def test_a_source_needs_no_order_but_pages_that_differ() -> None:
+    names = [*sorted(ROWS)[5:], *sorted(ROWS)[:5]]
+    store = LyingStore(ROWS)
+    async with reading(store) as client:
+        store.list_lies = 2 * in_pages(names)
+        found = await S3Files(client).find("s3://b/in/*.jsonl")
+        assert [file["path"] for file in found] == [f"s3://b/{key}" for key in sorted(ROWS)]
+        store.list_lies = 4 * in_pages(names)
+        with pytest.raises(StoreUnavailable, match="twice, or out of order"):
+            await all_objects(client)
+        store.list_lies = [lambda _, number=number: repeated_at(number) for number in range(100)]  # type: ignore[misc]
+        with pytest.raises(SourceUnavailable, match="a page that was read before"):
+            await S3Files(client).find("s3://b/in/*.jsonl")
+    assert len(store.lists) < 60
+
+
+def repeated_at(number: int) -> Answer:
+    """The same page, which leads to another one each time."""
+    return Answer(200, {}, listed(sorted(ROWS.items())[:3], True, nonce(number)))
 
 
 async def test_a_plan_of_a_pattern_is_proven_by_a_second_listing() -> None:

@@ -24,7 +24,7 @@ from shardline_common.runtime.retry import Backoff, TransientError, retry_attemp
 from shardline_common.runtime.threads import open_to_read
 from shardline_common.runtime.waits import log_wait
 from shardline_common.storage.object_keys import checked_key
-from shardline_common.storage.s3_answers import Reading
+from shardline_common.storage.s3_answers import Listing, Reading
 from shardline_common.storage.s3_checksums import (
     BodyChecksums,
     Checksum,
@@ -166,10 +166,11 @@ class S3Client:
         reading = Reading(bucket, key, f"read {key}", offset, size, etag, is_frozen)
         return self._reads.stream(reading)
 
-    async def list_bucket(self, bucket: str, prefix: str, start_after: str = "") -> AsyncIterator[ObjectInfo]:
-        """Objects by key."""
-        async for info in self._reads.objects(bucket, prefix, start_after):
-            yield info
+    def list_bucket(
+        self, bucket: str, prefix: str, start_after: str = "", *, ordered: bool = False
+    ) -> AsyncIterator[ObjectInfo]:
+        """The objects in the order of the store. `ordered`: it must be that of `ports.store.ObjectStore`."""
+        return self._reads.objects(Listing(bucket, prefix, start_after, ordered))
 
     async def delete(self, bucket: str, keys: Sequence[str]) -> None:
         """Remove objects."""
@@ -279,7 +280,7 @@ class S3Store:
     async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         """Objects by key."""
         after = self._prefix + start_after if start_after else ""
-        async for info in self._client.list_bucket(self._bucket, self._prefix + prefix, after):
+        async for info in self._client.list_bucket(self._bucket, self._prefix + prefix, after, ordered=True):
             yield ObjectInfo(info.key.removeprefix(self._prefix), info.size, info.etag)
 
     async def delete(self, keys: Sequence[str]) -> None:

@@ -1,8 +1,8 @@
 """What S3 answers to a read: each answer is compared with the object that was asked for, or refused."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import md5
 from typing import Any
 
@@ -160,29 +160,23 @@ def has_md5(etag: str, headers: Mapping[str, str], body: bytes) -> bool | None:
     return md5(body, usedforsecurity=False).hexdigest() == expected
 
 
-_ORDERS: Sequence[Callable[[str], Any]] = (
-    str.encode,
-    # Some stores walk through folders: they sort a folder by its name without the slash behind it.
-    lambda key: [name.encode() for name in key.split("/")],
-    lambda key: key.encode("utf-16-be"),
-)
-
-
 @dataclass(slots=True)
 class Listing:
     """A listing that is read page by page, and how far it has come.
 
-    `behind` is the last key, `token` names the next page. `orders` are those in which all keys so far rise.
-    `idle` are the tokens since the last key.
+    `ordered`: the keys of one folder must rise in byte order; stores order folders among files differently,
+    and some have no order at all. `behind` is the last key, `token` names the next page. `idle` are the
+    tokens since the last key, `first_keys` the first keys of the pages so far.
     """
 
     bucket: str
     prefix: str
     behind: str
+    ordered: bool = False
     token: str = ""
     ended: bool = False
-    orders: Sequence[Callable[[str], Any]] = _ORDERS
     idle: frozenset[str] = frozenset()
+    first_keys: set[str] = field(default_factory=set)
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -204,12 +198,13 @@ class Listing:
             ]
         except KeyError as error:
             raise WrongAnswer(f"the list names an object without its {error.args[0]}") from None
-        count = page.get("KeyCount", len(found))
-        if count != len(found):
+        # Some stores leave the count out, or do not compute it.
+        count = page.get("KeyCount", 0)
+        if count and count != len(found):
             raise WrongAnswer(f"the list has {len(found)} objects, and says that it has {count}")
-        orders = self._orders(found)
+        self._check_keys(found)
         token = self._next(page, found) if page["IsTruncated"] else ""
-        self.orders = orders
+        self.first_keys.update(info.key for info in found[:1])
         self.ended = not page["IsTruncated"]
         self.idle = frozenset() if found else self.idle | {token}
         self.token, self.behind = token, found[-1].key if found else self.behind
@@ -223,13 +218,14 @@ class Listing:
             raise WrongAnswer("the list goes on at a page that was read before")
         return token
 
-    def _orders(self, found: Sequence[ObjectInfo]) -> Sequence[Callable[[str], Any]]:
-        before, orders = self.behind, self.orders
-        for info in found:
-            if not info.key.startswith(self.prefix):
-                raise WrongAnswer(f"the list has {info.key!r}, which is not below {self.prefix!r}")
-            orders = [order for order in orders if not before or order(before) < order(info.key)]
-            if not orders:
-                raise WrongAnswer(f"the list has {info.key!r} behind {before!r}: twice, or out of order")
-            before = info.key
-        return orders
+    def _check_keys(self, found: Sequence[ObjectInfo]) -> None:
+        before = self.behind
+        for key in [info.key for info in found]:
+            if not key.startswith(self.prefix):
+                raise WrongAnswer(f"the list has {key!r}, which is not below {self.prefix!r}")
+            same_folder = before and before.rpartition("/")[0] == key.rpartition("/")[0]
+            if self.ordered and same_folder and before.encode() >= key.encode():
+                raise WrongAnswer(f"the list has {key!r} behind {before!r}: twice, or out of order")
+            before = key
+        if found and found[0].key in self.first_keys:
+            raise WrongAnswer(f"the list has a page that was read before: it begins with {found[0].key!r}")

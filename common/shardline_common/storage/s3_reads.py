@@ -145,13 +145,12 @@ class S3Reads:
                 raise WrongAnswer("the object was replaced while it was read") from None
             raise
 
-    async def objects(self, bucket: str, prefix: str, start_after: str) -> AsyncIterator[ObjectInfo]:
+    async def objects(self, listing: Listing) -> AsyncIterator[ObjectInfo]:
         """The objects of all pages of a listing.
 
         Raises:
             StoreUnavailable: a page does not come, is not whole, or does not lead to the end.
         """
-        listing = Listing(bucket, prefix, start_after)
         while not listing.ended:
             for info in await self._page(listing):
                 yield info

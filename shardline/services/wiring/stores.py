@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -93,7 +93,7 @@ class SourceBuckets:
         self._lock = asyncio.Lock()
 
     async def list_bucket(self, bucket: str, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """The objects below a prefix, sorted by key."""
+        """The objects below a prefix."""
         async for info in (await self._connected()).list_bucket(bucket, prefix):
             yield info
 
@@ -102,8 +102,9 @@ class SourceBuckets:
     ) -> AsyncIterator[bytes]:
         """The bytes of the object with that ETag and size."""
         client = await self._connected()
-        async for chunk in client.stream_object(bucket, key, offset=offset, etag=etag, size=size):
-            yield chunk
+        async with aclosing(client.stream_object(bucket, key, offset=offset, etag=etag, size=size)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def _connected(self) -> S3Client:
         async with self._lock:

@@ -58,7 +58,7 @@ class BucketReader(Protocol):
     """An S3 client as this source uses it: it lists and reads any bucket that it has access to."""
 
     def list_bucket(self, bucket: str, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """The objects below a prefix, sorted by key. Raises StoreUnavailable, and StoreRefused."""
+        """The objects below a prefix, in any order. Raises StoreUnavailable, and StoreRefused."""
 
     def stream_object(
         self, bucket: str, key: str, *, offset: int, etag: str, size: int
@@ -249,8 +249,8 @@ class S3Files:
                 if info.key == key or (prefix != key and _matches(info.key, key)):
                     path = f"s3://{bucket}/{info.key}"
                     found[path] = {"path": path, "size": info.size, "version": info.etag}
-                if prefix == key:
-                    # The key itself comes before all keys that it begins.
+                if prefix == key and info.key == key:
+                    # Without wildcards there is one object.
                     break
         return found
 
