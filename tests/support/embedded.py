@@ -38,10 +38,11 @@ async def run_embedded(
     metrics: Metrics | None = None,
     remote: S3Client | None = None,
     settings: Settings | None = None,
+    source_seconds: float = 900.0,
 ) -> JobView:
     """Run a job in this process; returns its view at the end."""
     source = source_factory(settings or Settings(), folder, confined=True, remote=remote)
-    limits = ProducerPolicy(progress_seconds=0.05)
+    limits = ProducerPolicy(progress_seconds=0.05, source_seconds=source_seconds)
     embedded = EmbeddedRun(store, SystemClock(), metrics or Metrics(), source, limits, 1 << 28)
     return (await embedded.run(spec, lambda _: None)).view
 
