@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import orjson
@@ -23,6 +23,7 @@ from shardline_producer.sources.uds3.chroma.collection import (
     CollectionReader,
 )
 from shardline_producer.sources.uds3.couch.body_store import CouchBodyStore, CouchOptions
+from shardline_producer.sources.uds3.postgres import sql
 from shardline_producer.sources.uds3.postgres.connection import PostgresOptions, PostgresSession
 from shardline_producer.sources.uds3.postgres.schema import PostgresSchema, PostgresTable
 from shardline_producer.sources.uds3.postgres.sql import DocumentSelection
@@ -259,3 +260,33 @@ async def test_postgresqls_rows_are_those_of_the_plan(ids: str) -> None:
         await PostgresSession(Rows(ids), options).contents(selection, ["a", "b", "c"], 100)
     found = await PostgresSession(Rows("ab"), options).contents(selection, ["a", "b", "c"], 100)
     assert [row.id for row in found] == ["a", "b"]
+
+
+class Ranked:
+    """A connection to PostgreSQL whose cursor ends before `left` rows."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+        self._pages = [[{"id": "a", "score": 1.0}], []]
+
+    def transaction(self, **_: Any) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
+
+    async def cursor(self, *_: Any) -> "Ranked":
+        return self
+
+    async def fetch(self, _: int) -> list[dict[str, Any]]:
+        return self._pages.pop(0)
+
+    async def forward(self, _: int) -> int:
+        return min(1, self._left)
+
+
+async def test_a_search_of_postgresql_ends_at_its_last_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql, "ranked", lambda *_: sql.SqlStatement())
+    options = PostgresOptions("db", 5432, "u", None, "uds3")
+    selection = DocumentSelection(PostgresSchema(()), {})
+    found = [page async for page in PostgresSession(Ranked(0), options).rank(selection, "law")]
+    assert [hit.id for page in found for hit in page] == ["a"]
+    with pytest.raises(SourceUnavailable, match="before its last row"):
+        _ = [page async for page in PostgresSession(Ranked(3), options).rank(selection, "law")]

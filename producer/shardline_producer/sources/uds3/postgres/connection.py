@@ -335,6 +335,10 @@ class PostgresSession:
             cursor = await self._connection.cursor(statement.text, *statement.values)
             while page := await cursor.fetch(_PAGE):
                 yield [Hit(row["id"], row["score"]) for row in page]
+            # asyncpg takes a page with fewer rows for the last one, also if the server only paused there.
+            if await cursor.forward(1):
+                message = f"{self._options.address} ended the list of a search before its last row"
+                raise SourceUnavailable(message, hint="look for a pooler or proxy that changes its answers")
 
     async def check_hits(
         self, selection: sql.DocumentSelection, ids: Sequence[str]
