@@ -239,16 +239,18 @@ class S3Files:
                     f"the objects of {shown_path(pattern)} differ from list to list: {error}",
                     hint="wait until nothing writes to these objects; else the store's lists are not whole",
                 ) from None
-        return sorted(found.values(), key=lambda file: str(file["path"]))
+        return [
+            {"path": path, "size": size, "version": version}
+            for path, (size, version) in sorted(found.items())
+        ]
 
-    async def _listed(self, bucket: str, key: str) -> dict[str, dict[str, Any]]:
-        """The objects of a key or pattern by path, from one listing."""
-        prefix, found = _WILDCARD.split(key, maxsplit=1)[0], {}
+    async def _listed(self, bucket: str, key: str) -> dict[str, tuple[int, str]]:
+        """Size and ETag of the objects of a key or pattern by path, from one listing."""
+        prefix, found = _WILDCARD.split(key, maxsplit=1)[0], dict[str, tuple[int, str]]()
         async with aclosing(self.client.list_bucket(bucket, prefix)) as infos:  # type: ignore[type-var]
             async for info in infos:
                 if info.key == key or (prefix != key and _matches(info.key, key)):
-                    path = f"s3://{bucket}/{info.key}"
-                    found[path] = {"path": path, "size": info.size, "version": info.etag}
+                    found[f"s3://{bucket}/{info.key}"] = info.size, info.etag
                 if prefix == key and info.key == key:
                     # Without wildcards there is one object.
                     break
