@@ -77,7 +77,7 @@ class WorkerAttempt:
     async def _handle(self, error: Exception) -> bool:
         """Handle an error of `_run`: fail the attempt, or start again. False: the attempt is decided."""
         if contains_only(error, ServiceUnavailable):
-            _log.warning("%s; starting again", error)
+            log_failure(_log, error, "%s; starting again", error)
             await self._context.clock.sleep(_REJOIN_SECONDS)
             return True
         if contains_only(error, UnrequestedCancel) and await self._restarts.allowed():

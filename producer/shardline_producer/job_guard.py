@@ -6,6 +6,7 @@ from shardline_common.errors import JobFailed, ServiceUnavailable, explain
 from shardline_common.ports.broker import Record
 from shardline_common.runtime.task_group import UnrequestedCancel, no_foreign_cancel
 from shardline_common.runtime.unexpected import Restarts, UnexpectedErrors, contains_only, internal_failure
+from shardline_common.runtime.waits import log_failure
 from shardline_producer.context import ProducerContext
 from shardline_producer.job_runner import JobRunner
 
@@ -51,7 +52,7 @@ class JobGuard:
     async def _handle(self, error: Exception, submission: Record | None) -> bool:
         """Handle an error of the runner. False when there is no job to go on with."""
         if contains_only(error, ServiceUnavailable):
-            _log.warning("%s; the job continues", error)
+            log_failure(_log, error, "%s; the job continues", error)
             await self._context.clock.sleep(_AGAIN_SECONDS)
             return True
         if contains_only(error, UnrequestedCancel) and await self._restarts.allowed():

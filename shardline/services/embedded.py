@@ -117,7 +117,7 @@ class EmbeddedRun:
                     tasks.create_task(self._worker(broker, spool).run(), name="worker"),
                 ]
                 follow = partial(_follow_to_end, broker, spec, ended_before, on_view)
-                view = await retry_forever(follow, self.clock, f"follow {spec.job_id}")
+                view = await retry_forever(follow, self.clock, f"follow {spec.job_id}", lasting=True)
                 read = Client(broker, _PARTITIONS).dead_letters
                 dead_letters = await retry_forever(read, self.clock, "read the dead letters")
                 for task in running:

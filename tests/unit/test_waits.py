@@ -185,6 +185,20 @@ def test_calls_that_hang_are_one_line_in_thirty_seconds(caplog: pytest.LogCaptur
     assert "s3://b (put" in caplog.messages[0]
 
 
+def test_a_call_that_lasts_by_its_nature_is_logged_when_it_fails(caplog: pytest.LogCaptureFixture) -> None:
+    async def follow() -> None:
+        if CLOCK.monotonic() < 100:
+            await CLOCK.sleep(100)
+            raise BrokerUnavailable("refused", hint="set it")
+        await CLOCK.sleep(500)
+
+    async def main() -> None:
+        await retry_forever(follow, CLOCK, "follow a job", lasting=True)
+
+    (line,) = lines(caplog, main)
+    assert line.startswith("follow a job: refused; set it; trying again")
+
+
 def test_two_causes_are_two_lines(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         calls = [
@@ -194,6 +208,17 @@ def test_two_causes_are_two_lines(caplog: pytest.LogCaptureFixture) -> None:
         await asyncio.gather(*calls)
 
     assert sorted(line.split(";")[0] for line in lines(caplog, main)) == ["commit: one", "commit: other"]
+
+
+def test_failures_in_a_group_have_the_cause_of_the_first(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        for number in range(3):
+            error = StoreUnavailable(f"put {number}", cause="one")
+            group = ExceptionGroup("", [ExceptionGroup("", [error])])
+            log_failure(logging.getLogger("first"), group, "%s", error)
+            log_failure(logging.getLogger("first"), OSError("no"), "no")
+
+    assert lines(caplog, main) == ["put 0", "no"]
 
 
 def test_a_pause_after_a_known_failure_is_logged_when_it_is_due(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,6 +6,7 @@ Own code, because the kept libraries measure delays by the machine's clock (docs
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple, TypeVar
@@ -129,6 +130,8 @@ async def retry_forever(
     what: str,
     on_error: Callable[[ServiceUnavailable], None] = lambda _: None,
     cap: float = 15.0,
+    *,
+    lasting: bool = False,
 ) -> T:
     """Call until it succeeds, without a limit of attempts or time; only ServiceUnavailable is repeated.
 
@@ -140,11 +143,17 @@ async def retry_forever(
         what: the name of the call in the log and in `longest_failing`.
         on_error: called with the error of each failed attempt.
         cap: the longest pause in seconds.
+        lasting: the call lasts long when nothing is wrong, as a whole run does. Its failures are logged, and
+            not that it lasts.
     """
     backoff, failures, ticket = Backoff(0.2, cap), 0, object()
     last: ServiceUnavailable | None = None
+
+    def wait() -> AbstractContextManager[None]:
+        return log_wait(what, lambda: last)
+
     try:
-        with log_wait(what, lambda: last):
+        with nullcontext() if lasting else wait():
             while True:
                 try:
                     return await call()
@@ -155,6 +164,7 @@ async def retry_forever(
                     failure = _failing.setdefault(id(ticket), _Failure(what, clock.monotonic(), text))
                     failure.reason = text
                     failures += 1
-                await clock.sleep(pause)
+                with wait():
+                    await clock.sleep(pause)
     finally:
         _failing.pop(id(ticket), None)

@@ -47,10 +47,19 @@ def take_turn(cause: str) -> bool:
     return True
 
 
-def log_failure(log: logging.Logger, error: ServiceUnavailable, message: str, *args: object) -> None:
-    """Log a failure that is repeated: a warning when its cause is due, else a line of DEBUG."""
-    level = logging.WARNING if take_turn(error.cause) else logging.DEBUG
+def log_failure(log: logging.Logger, error: BaseException, message: str, *args: object) -> None:
+    """Log a failure that is repeated: a warning when its cause is due, else a line of DEBUG.
+
+    The cause of a group is that of its first error.
+    """
+    level = logging.WARNING if take_turn(_cause_of(error)) else logging.DEBUG
     log.log(level, message, *args, stacklevel=2)
+
+
+def _cause_of(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error.cause if isinstance(error, ServiceUnavailable) else f"{type(error).__name__}: {error}"
 
 
 class WaitLog:
