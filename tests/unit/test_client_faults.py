@@ -10,12 +10,14 @@ from botocore import exceptions as boto
 from botocore import parsers
 
 from shardline_common.http.client_faults import HTTP_FAULTS, Fault, fault_of, find_fault, words
+from shardline_common.storage.s3_codes import CODES, STATUSES, Answer, Verdict, answer_of
 from shardline_common.storage.s3_faults import S3_FAULTS
 
 # These say nothing. A class below them that has no line of its own has none.
 _ROOTS = {BaseException, Exception, boto.BotoCoreError, client_exceptions.ClientError}
 # Answers of the store: `s3_codes` has the meaning of their codes.
 _ANSWERS = (boto.ClientError,)
+ANSWERS = sorted({*CODES.values(), *STATUSES.values()}, key=lambda answer: answer.hint)
 LINES: list[Fault] = sorted(set(S3_FAULTS.values()), key=lambda line: line.meaning)
 
 
@@ -67,3 +69,27 @@ def test_foreign_words_are_one_short_line_without_secrets() -> None:
     found = words(text, ("token-1",))
     assert found.startswith("no [31m way http://host/?q ******** xxx")
     assert len(found) < 310
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=[answer.hint for answer in ANSWERS])
+def test_each_answer_of_a_store_has_one_thing_to_do(answer: Answer) -> None:
+    assert answer.hint
+    assert answer.hint[0].islower()
+    assert not answer.hint.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "verdict"),
+    [
+        ("", 507, Verdict.REFUSED),
+        ("", 500, Verdict.REPEAT),
+        ("", 418, Verdict.REFUSED),
+        ("NewCode", 503, Verdict.REPEAT),
+        ("NewCode", 403, Verdict.REFUSED),
+        ("SlowDown", 400, Verdict.REPEAT),
+        ("ExpiredToken", 403, Verdict.WAIT),
+        ("QuotaExceeded", 500, Verdict.REFUSED),
+    ],
+)
+def test_a_code_says_more_than_a_status(code: str, status: int, verdict: Verdict) -> None:
+    assert answer_of(code, status).verdict is verdict
