@@ -18,6 +18,7 @@ from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.task_group import TaskGroup
+from shardline_common.runtime.waits import log_failure
 from shardline_common.telemetry.logs import log_context, log_fields
 from shardline_consumer.commit import SegmentSink
 from shardline_consumer.partition import (
@@ -163,7 +164,7 @@ class AttemptConsumer:
                 partitions = await self._context.broker.partitions(self._topic)
             except BrokerUnavailable as error:
                 # Unknown is not gone. To leave the group would stop the work that needs no broker now.
-                _log.info("it is not known whether the topic exists: %s", error)
+                log_failure(_log, error, "it is not known whether the topic exists: %s", error)
                 return
             if not partitions:
                 raise TopicMissing(f"the topic {self._topic} is gone", hint="retry the job to rebuild it")
@@ -220,4 +221,4 @@ class AttemptConsumer:
             await self._context.broker.publish(EVENTS, [event_message(event)])
         except BrokerUnavailable as error:
             # Events are hints. The chain has the segment, so its error must not end this consumer.
-            _log.info("the progress is not published: %s", error)
+            log_failure(_log, error, "the progress is not published: %s", error)
