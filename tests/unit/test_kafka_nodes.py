@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError
 
 from shardline.services.processes import kafka_probe
 from shardline_common.errors import BrokerRefused, BrokerUnavailable
 from shardline_common.kafka.broker import KafkaBroker, open_kafka
-from shardline_common.kafka.client_internals import client_of
+from shardline_common.kafka.client_internals import client_of, retrieve_transaction_error
 from shardline_common.kafka.consumers import make_consumer, stop_consumer
 from shardline_common.kafka.options import KafkaOptions
 from shardline_common.kafka.patient_client import watch_answers
@@ -303,6 +304,24 @@ async def tolerated(step: Step, broker: KafkaBroker) -> None:
         await step(broker)
     except BrokerUnavailable:
         return
+
+
+async def test_the_error_of_a_transaction_is_no_error_that_nobody_read() -> None:
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+    producer = KafkaOptions("nowhere:9092").producer(transactional_id="id")
+    manager = producer._txn_manager
+    manager.set_pid_and_epoch(1, 0)
+    await producer.begin_transaction()
+    retrieve_transaction_error(producer)
+    manager.error_transaction(KafkaError("no right to write"))
+    # The transaction that is aborted has another future.
+    manager.aborting_transaction()
+    await asyncio.sleep(0)
+    gc.collect()
+    assert not told
+    manager.complete_transaction()
+    await producer.stop()
 
 
 async def test_a_consumer_whose_stop_hangs_leaves_no_connection_and_no_task(

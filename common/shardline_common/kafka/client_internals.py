@@ -107,6 +107,15 @@ async def close_connections(consumer: AIOKafkaConsumer) -> None:
         await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
 
 
+def retrieve_transaction_error(producer: AIOKafkaProducer) -> None:
+    """Retrieve the error that the begun transaction may get. Call it after its begin.
+
+    It is raised by other futures as well. asyncio logs an error that nobody has read, with a traceback.
+    """
+    waiter: asyncio.Future[None] = producer._txn_manager.wait_for_transaction_end()
+    waiter.add_done_callback(lambda done: None if done.cancelled() else done.exception())
+
+
 async def abandon(producer: AIOKafkaProducer) -> None:
     """Close a producer without waiting for deliveries that can no longer succeed.
 
@@ -121,10 +130,9 @@ async def abandon(producer: AIOKafkaProducer) -> None:
             await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
         # A `stop` that waits for the batches ends.
         producer._message_accumulator.fail_all(KafkaError("the producer was closed"))
-        waiter = producer._txn_manager.wait_for_transaction_end()
-        if waiter is not None and waiter.done() and not waiter.cancelled():
-            # Otherwise asyncio logs an error that nobody has read, with a traceback.
-            waiter.exception()
+        # A fatal error after another one is that of a new future.
+        if producer._txn_manager.wait_for_transaction_end() is not None:
+            retrieve_transaction_error(producer)
     finally:
         await producer.client.close()
 

@@ -82,7 +82,8 @@ class PatientClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untype
         self._silent = silent
         self._connecting: dict[Any, asyncio.Task[Any]] = {}
         self._ended = False
-        self._rapid, self._updated_at = 0, 0.0
+        self._rapid = 0
+        self._updated_at = 0.0
 
     # Which broker is asked.
 

@@ -14,7 +14,7 @@ from aiokafka.errors import IllegalOperation, KafkaError
 from shardline_common.errors import BrokerUnavailable
 from shardline_common.kafka.acls import Right
 from shardline_common.kafka.client_errors import Request
-from shardline_common.kafka.client_internals import abandon
+from shardline_common.kafka.client_internals import abandon, retrieve_transaction_error
 from shardline_common.kafka.operations import Operations
 from shardline_common.ports.broker import Message, Transaction, TransactionalWriter
 from shardline_common.runtime.tasks import close_shielded, start_shielded
@@ -87,6 +87,7 @@ class _KafkaWriter:
             with operations.translated(sending):
                 async with asyncio.timeout(seconds):
                     await self._producer.begin_transaction()
+                    retrieve_transaction_error(self._producer)
             # Outside of the translation: an OSError of the source must not look like one of the broker.
             yield transaction
             with operations.run(sending):
