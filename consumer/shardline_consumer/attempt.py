@@ -19,7 +19,7 @@ from shardline_common.job.state import JobState, State
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.task_group import UnrequestedCancel, cancel_requested, no_foreign_cancel
 from shardline_common.runtime.tasks import first_of
-from shardline_common.runtime.unexpected import Restarts, UnexpectedErrors, contains_only, internal_failure
+from shardline_common.runtime.unexpected import Restarts, contains_only, internal_failure
 from shardline_common.runtime.waits import log_failure
 from shardline_common.telemetry.logs import log_context
 from shardline_common.telemetry.tracing import continue_trace
@@ -42,7 +42,7 @@ class WorkerAttempt:
         self.state = state
         self._context = context
         self._progress = asyncio.Event()
-        self._errors = UnexpectedErrors(_log)
+        self._errors = context.errors
         self._restarts = Restarts(context.clock)
         self._sink = SegmentSink(context, state.spec, state.attempt)
         self._finisher = Finisher(context.store, context.clock, state, context.sign)

@@ -1,13 +1,14 @@
 """The context of a worker, shared by all its attempts and partitions."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from shardline_common.dataset.publish import Sign
 from shardline_common.ports.broker import Broker
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.unexpected import UnexpectedErrors
 from shardline_common.telemetry.metrics import Metrics
 from shardline_consumer.spool.budget import SpoolBudget
 
@@ -20,7 +21,8 @@ class WorkerContext:
     limits the shards that are put at once. `keep_originals`: dead letters carry the original bytes.
     `finish_seconds`: the interval between two checks whether an attempt can be finished. `sign` signs the
     datasets that are published; None: they have no signature. `single_job`: this process works on one job
-    only, so an unexpected error that cannot be recorded in the job may end it.
+    only, so an unexpected error that cannot be recorded in the job may end it. `errors` logs what nobody has
+    foreseen.
     """
 
     broker: Broker
@@ -34,3 +36,4 @@ class WorkerContext:
     finish_seconds: float = 2.0
     sign: Sign | None = None
     single_job: bool = False
+    errors: UnexpectedErrors = field(default_factory=UnexpectedErrors)

@@ -9,7 +9,6 @@ from shardline_common.job.state import JobState, State, latest_states
 from shardline_common.runtime.task_group import TaskGroup, no_foreign_cancel
 from shardline_common.runtime.unexpected import (
     Restarts,
-    UnexpectedErrors,
     contains_only,
     internal_failure,
     leaf_of,
@@ -35,7 +34,7 @@ class Worker:
         self._context = context
         self._attempts: dict[str, tuple[int, WorkerAttempt, asyncio.Task[None]]] = {}
         self._decided: dict[str, int] = {}
-        self._errors = UnexpectedErrors(_log)
+        self._errors = context.errors
         self.ready = asyncio.Event()
 
     async def run(self) -> None:

@@ -308,7 +308,8 @@ class AttemptRun:
         except ServiceUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - the outcome stands: only the last metrics are missing
-            _log.warning("the last progress is unknown: %s: %s", type(error).__name__, error)
+            name = error.code if isinstance(error, JobFailed) else type(error).__name__
+            _log.warning("the last progress is not known: %s: %s", name, error)
         return outcome
 
     async def _published(self, outcome: Outcome) -> bool:

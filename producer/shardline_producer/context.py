@@ -7,6 +7,7 @@ from shardline_common.dataset.publish import Sign
 from shardline_common.ports.broker import Broker
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.unexpected import UnexpectedErrors
 from shardline_common.telemetry.metrics import Metrics
 from shardline_producer.notifications.outbox import Receiver
 from shardline_producer.sources.source import OpenSource
@@ -55,7 +56,7 @@ class ProducerContext:
 
     `slots` limits the jobs that run at once; further jobs are queued. `receiver` gets a notification of each
     attempt that ends; None: there are no notifications. `sign` signs the datasets that are published; None:
-    they have no signature.
+    they have no signature. `errors` logs what nobody has foreseen.
     """
 
     broker: Broker
@@ -67,3 +68,4 @@ class ProducerContext:
     slots: asyncio.Semaphore
     receiver: Receiver | None = None
     sign: Sign | None = None
+    errors: UnexpectedErrors = field(default_factory=UnexpectedErrors)

@@ -15,7 +15,6 @@ from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.task_group import TaskGroup, no_foreign_cancel
 from shardline_common.runtime.unexpected import (
     Restarts,
-    UnexpectedErrors,
     contains_only,
     internal_failure,
     leaf_of,
@@ -47,7 +46,7 @@ class JobCoordinator:
         self._tasks: dict[tuple[int, str], asyncio.Task[None]] = {}
         self._loading: dict[int, asyncio.Task[None]] = {}
         self._next_offsets: dict[int, int] = {}
-        self._errors = UnexpectedErrors(_log)
+        self._errors = context.errors
         self.ready = asyncio.Event()
         context.metrics.follow_jobs(self._states)
 
@@ -91,7 +90,8 @@ class JobCoordinator:
 
     async def _sweep(self) -> None:
         context = self._context
-        await sweep_topics(context.broker, context.clock, context.policy.sweep_seconds, self._state_of)
+        seconds = context.policy.sweep_seconds
+        await sweep_topics(context.broker, context.clock, seconds, self._state_of, self._errors)
 
     def _state_of(self, job_id: str) -> JobState | None:
         runners = (runners.get(job_id) for runners in self._runners.values())

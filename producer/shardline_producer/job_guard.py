@@ -5,7 +5,7 @@ import logging
 from shardline_common.errors import JobFailed, ServiceUnavailable, explain
 from shardline_common.ports.broker import Record
 from shardline_common.runtime.task_group import UnrequestedCancel, no_foreign_cancel
-from shardline_common.runtime.unexpected import Restarts, UnexpectedErrors, contains_only, internal_failure
+from shardline_common.runtime.unexpected import Restarts, contains_only, internal_failure
 from shardline_common.runtime.waits import log_failure
 from shardline_producer.context import ProducerContext
 from shardline_producer.job_runner import JobRunner
@@ -29,7 +29,7 @@ class JobGuard:
     def __init__(self, context: ProducerContext, runner: JobRunner) -> None:
         self._context = context
         self._runner = runner
-        self._errors = UnexpectedErrors(_log)
+        self._errors = context.errors
         self._restarts = Restarts(context.clock)
         self._bugs = 0
 

@@ -55,7 +55,9 @@ class JobRunner:
         self._context = context
         self._partition = partition
         self._requests = RequestQueue()
-        self._outbox = NotificationOutbox(context.receiver, context.store, context.clock, spec)
+        self._outbox = NotificationOutbox(
+            context.receiver, context.store, context.clock, spec, context.errors
+        )
         self._attempt: tuple[AttemptRun, asyncio.Task[Outcome | None]] | None = None
         # For `end_by`.
         self._handling: QueuedRequest | None = None

@@ -19,7 +19,11 @@ _log = logging.getLogger(__name__)
 
 
 async def sweep_topics(
-    broker: Broker, clock: Clock, seconds: float, state_of: Callable[[str], JobState | None]
+    broker: Broker,
+    clock: Clock,
+    seconds: float,
+    state_of: Callable[[str], JobState | None],
+    errors: UnexpectedErrors,
 ) -> None:
     """Delete orphan topics every `seconds`, until cancelled.
 
@@ -29,8 +33,8 @@ async def sweep_topics(
         seconds: the interval.
         state_of: returns the state of a job that this producer owns, else None. Topics of other jobs are
             kept. With an old state an orphan may be kept, but no topic in use is deleted.
+        errors: logs what nobody has foreseen; the next sweep follows.
     """
-    errors = UnexpectedErrors(_log)
     while True:
         await clock.sleep(seconds)
         try:

@@ -1,11 +1,10 @@
 """A whole job in one process: the producer and the worker of Kafka jobs, on an in-memory broker."""
 
 import asyncio
-import logging
 import tempfile
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -39,7 +38,6 @@ from shardline_producer.notifications.outbox import Receiver
 from shardline_producer.sources.source import OpenSource
 from shardline_producer.topics import ensure_system_topics
 
-_log = logging.getLogger(__name__)
 _PARTITIONS = 1
 _WATCH_SECONDS = 0.2
 # These topics are in memory: their size must not grow with the dataset.
@@ -71,6 +69,7 @@ class EmbeddedRun:
     spool_dir: Path = Path(tempfile.gettempdir())
     receiver: Receiver | None = None
     sign: Sign | None = None
+    errors: UnexpectedErrors = field(default_factory=UnexpectedErrors)
 
     async def run(self, spec: JobSpec, on_view: Callable[[JobView], None]) -> EmbeddedResult:
         """Run the job to its end, and call `on_view` with its view about five times a second.
@@ -97,7 +96,7 @@ class EmbeddedRun:
             if isinstance(error, ShardlineError) and not (isinstance(error, JobFailed) and views.started):
                 raise
             if not isinstance(error, JobFailed):
-                UnexpectedErrors(_log).log(error, "the run ends")
+                self.errors.log(error, "the run ends")
             return views.failed(spec, internal_failure(error, "this run"))
 
     async def _run(self, spec: JobSpec, on_view: "_Views") -> EmbeddedResult:
@@ -138,6 +137,7 @@ class EmbeddedRun:
                 slots=asyncio.Semaphore(1),
                 receiver=self.receiver,
                 sign=self.sign,
+                errors=self.errors,
             )
         )
 
@@ -155,6 +155,7 @@ class EmbeddedRun:
                 finish_seconds=0.2,
                 sign=self.sign,
                 single_job=True,
+                errors=self.errors,
             )
         )
 

@@ -109,7 +109,7 @@ class Ending:
 
     `state` is the job's last state, or the class of the error that the run raised. `left` are the names of
     tasks that still run behind it. `steps` are those of the loop until the run ended. `tracebacks` counts
-    those of each logger and error; `unhandled` are those that nobody awaited.
+    those of each error; `unhandled` are those that nobody awaited.
     """
 
     state: str
@@ -120,7 +120,7 @@ class Ending:
     left: Sequence[str] = ()
     seconds: float = 0.0
     steps: int = 0
-    tracebacks: Counter[tuple[str, str]] = field(default_factory=Counter)
+    tracebacks: Counter[str] = field(default_factory=Counter)
     unhandled: Sequence[str] = ()
 
 
@@ -180,9 +180,7 @@ def run_with(
             asyncio.set_event_loop(None)
             loop.close()
     ending.unhandled = unhandled
-    ending.tracebacks = Counter(
-        (line.name, str(line.exc_info[1])) for line in lines if line.exc_info is not None
-    )
+    ending.tracebacks = Counter(str(line.exc_info[1]) for line in lines if line.exc_info is not None)
     return ending
 
 

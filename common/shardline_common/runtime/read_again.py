@@ -45,6 +45,7 @@ async def read_again(
             if not is_wrong(error):
                 raise
             _log.log(level, "%s; reading it again", error)
+            level = logging.DEBUG
         await asyncio.sleep(pause)
     return await read()
 

@@ -1,11 +1,15 @@
 """Errors that nobody has foreseen: the failure that they become, their log lines, and restarts after them."""
 
 import logging
+import time
 
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.ports.clock import Clock
 from shardline_common.runtime.retry import Backoff
 
+_log = logging.getLogger(__name__)
+_TRACE_SECONDS = 3600.0
+_MAX_LOGGED = 1000
 _LIMIT = 3
 _FORGET_SECONDS = 60.0
 _BACKOFF = Backoff(base=0.5, cap=30.0)
@@ -40,19 +44,27 @@ def internal_failure(error: BaseException, log: str) -> JobFailed:
 
 
 class UnexpectedErrors:
-    """Logs the unexpected errors of one job or process: each with its traceback once, a repeat as a line."""
+    """Logs the unexpected errors of one process: each with its traceback once an hour, a repeat as a line."""
 
-    def __init__(self, logger: logging.Logger) -> None:
-        self._logger = logger
-        self._logged: set[tuple[str, str]] = set()
+    def __init__(self) -> None:
+        self._logged: dict[tuple[str, str], float] = {}
 
     def log(self, error: BaseException, what: str) -> None:
         """Log an error. `what` says what happens next."""
         leaf = leaf_of(error)
+        text = "a bug in Shardline: %s: %s; %s"
+        _log.error(text, type(leaf).__name__, leaf, what, exc_info=self.new(error))
+
+    def new(self, error: BaseException) -> BaseException | None:
+        """The error if its traceback is to be logged; None if it was not long ago."""
+        leaf, now = leaf_of(error), time.monotonic()
         name = type(leaf).__name__, str(leaf)
-        trace = None if name in self._logged else error
-        self._logged.add(name)
-        self._logger.error("a bug in Shardline: %s: %s; %s", *name, what, exc_info=trace)
+        if now - self._logged.get(name, -_TRACE_SECONDS) < _TRACE_SECONDS:
+            return None
+        if len(self._logged) >= _MAX_LOGGED:
+            self._logged.clear()
+        self._logged[name] = now
+        return error
 
 
 class Restarts:

@@ -20,6 +20,7 @@ from shardline_common.runtime.read_again import read_again
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.task_group import no_foreign_cancel
 from shardline_common.runtime.threads import run_in_thread
+from shardline_common.runtime.unexpected import UnexpectedErrors
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +49,15 @@ class NotificationOutbox:
     Without a receiver there are no notifications.
     """
 
-    def __init__(self, receiver: Receiver | None, store: ObjectStore, clock: Clock, spec: JobSpec) -> None:
+    def __init__(
+        self,
+        receiver: Receiver | None,
+        store: ObjectStore,
+        clock: Clock,
+        spec: JobSpec,
+        errors: UnexpectedErrors | None = None,
+    ) -> None:
+        self._errors = UnexpectedErrors() if errors is None else errors
         self._receiver = receiver
         self._store = store
         self._clock = clock
@@ -104,10 +113,10 @@ class NotificationOutbox:
             with no_foreign_cancel():
                 await receiver.deliver(f"{job_id}_{attempt}", body)
             failpoint("webhook.after_send")
-        except Exception:  # noqa: BLE001 - a notification must not end the job
-            _log.exception(
-                "%s: a bug in Shardline: the notification of attempt %d is discarded", job_id, attempt
-            )
+        except Exception as error:  # noqa: BLE001 - a notification must not end the job
+            text = "%s: a bug in Shardline: the notification of attempt %d is discarded: %s: %s"
+            name = type(error).__name__
+            _log.error(text, job_id, attempt, name, error, exc_info=self._errors.new(error))
 
 
 async def notification_body(store: ObjectStore, spec: JobSpec, attempt: int) -> bytes | None:
