@@ -118,6 +118,17 @@ async def test_lists_are_in_byte_order_and_whole(store: ObjectStore) -> None:
     assert await keys(store, "many/") == []
 
 
+@pytest.mark.parametrize("versions", [False, True])
+async def test_a_purge_deletes_what_is_below_its_prefix(store: ObjectStore, versions: bool) -> None:
+    for key in ("a/1", "a/b/2", "a-1", "b/1"):
+        await store.create(key, b"x")
+    assert await store.purge("a/", versions=versions) is None
+    assert await keys(store, "") == ["a-1", "b/1"]
+    assert await store.purge("a/", versions=versions) is None
+    await store.create("a/1", b"y")
+    assert await store.get("a/1") == b"y"
+
+
 @pytest.mark.parametrize("key", ["../up", "/root", "a//b", "a/./b", "a/../b", "", "a\\b", "a\nb", "x" * 1025])
 async def test_keys_cannot_escape(store: ObjectStore, key: str) -> None:
     with pytest.raises(UsageError, match="no valid object key"):

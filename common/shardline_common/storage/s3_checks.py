@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
+from shardline_common.storage.s3_faults import NotS3Answer
+
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client as Client
 
@@ -48,8 +50,9 @@ async def keeps_versions(client: "S3Client", bucket: str) -> bool | None:
     async def ask(s3: "Client") -> bool | None:
         try:
             return "Status" in await s3.get_bucket_versioning(Bucket=bucket)
-        except ClientError:
-            # No right to ask, or a store without versions that does not know the request.
+        except (ClientError, NotS3Answer):
+            # No right to ask, or a store without versions that does not know the request. The answer is only
+            # shown: a delete must not wait for a store that cannot give it.
             return None
 
     return await client.call(bucket, "ask for versions", ask)
