@@ -31,6 +31,7 @@ class SmallS3:
         self.ahead = 0.0
         self.versioning = ""
         self.names_deleted = True
+        self.versions_root = "ListVersionsResult"
         self.on_request: Callable[[str, str], None] = lambda _name, _key: None
         self.port = 0
 
@@ -63,7 +64,7 @@ class SmallS3:
                 text = f"<VersioningConfiguration>{self.versioning}</VersioningConfiguration>"
                 answer = self._answer(200, text)
             case "ListObjectVersions":
-                answer = self._answer(200, "<ListVersionsResult/>")
+                answer = self._answer(200, f"<{self.versions_root}/>")
             case _:
                 answer = self._answer(200, self._list(request.query.get("prefix", "")))
         return answer

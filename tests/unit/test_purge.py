@@ -58,6 +58,13 @@ async def test_a_right_that_is_missing_does_not_hold_up_the_delete() -> None:
         assert await store.purge("a/", versions=True) is None
 
 
+@pytest.mark.parametrize("root", ["ListVersionsResult", "ListBucketVersionsResult", "ListBucketResult"])
+async def test_stores_give_the_list_of_versions_different_names(root: str) -> None:
+    async with small_s3() as server, open_s3(s3_options(server.settings())) as client:
+        server.versions_root = root
+        assert await S3Store(client, BUCKET, "sets").purge("a/", versions=True) is None
+
+
 async def test_a_store_that_cannot_serve_is_waited_for() -> None:
     async with small_s3() as server, open_s3(replace(s3_options(server.settings()), attempts=1)) as client:
         store = S3Store(client, BUCKET, "sets")

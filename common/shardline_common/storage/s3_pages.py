@@ -12,11 +12,12 @@ from shardline_common.storage.s3_faults import NotS3Answer
 FOREIGN = "ForeignPage"
 # The name under which the id of a request is kept that stands in the body alone; the parser drops that one.
 BODY_REQUEST_ID = "BodyRequestId"
+# AWS's name, then those of rclone, S3Mock and moto.
 _ROOTS = {
-    "ListObjectsV2": "ListBucketResult",
-    "ListObjectVersions": "ListVersionsResult",
-    "GetBucketVersioning": "VersioningConfiguration",
-    "DeleteObjects": "DeleteResult",
+    "ListObjectsV2": {"ListBucketResult"},
+    "ListObjectVersions": {"ListVersionsResult", "ListBucketVersionsResult", "ListBucketResult"},
+    "GetBucketVersioning": {"VersioningConfiguration", "GetBucketVersioningResponse"},
+    "DeleteObjects": {"DeleteResult"},
 }
 _MAY_BE_EMPTY = {"GetBucketVersioning", "ListObjectVersions"}
 _ERRORS = {"Error", "ErrorResponse"}
@@ -44,8 +45,7 @@ def check_answer(
             elif found := _REQUEST_ID.search(body):
                 customized_response_dict[BODY_REQUEST_ID] = found.group(1).decode(errors="replace")
         return
-    # moto names the root of some answers by the operation.
-    if name in _ROOTS and isinstance(body, bytes) and _root(body) not in (_ROOTS[name], f"{name}Response"):
+    if name in _ROOTS and isinstance(body, bytes) and _root(body) not in _ROOTS[name]:
         if not body.strip() and name in _MAY_BE_EMPTY:
             return
         raise NotS3Answer(f"status {status}: {page_text(body) or 'the body is empty'}")
