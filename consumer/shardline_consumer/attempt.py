@@ -6,6 +6,7 @@ import logging
 from functools import partial
 
 from shardline_common.errors import (
+    FailureCode,
     JobFailed,
     ObjectMissing,
     ServiceUnavailable,
@@ -16,6 +17,7 @@ from shardline_common.errors import (
     explain,
 )
 from shardline_common.job.state import JobState, State
+from shardline_common.ports.clock import Clock
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.task_group import UnrequestedCancel, cancel_requested, no_foreign_cancel
 from shardline_common.runtime.tasks import first_of
@@ -33,6 +35,7 @@ _log = logging.getLogger(__name__)
 _REJOIN_SECONDS = 1.0
 _AGAIN_SECONDS = 30.0
 _TRIES = 3
+_LOST_SECONDS = 30.0
 
 
 class WorkerAttempt:
@@ -126,6 +129,7 @@ class WorkerAttempt:
                 metrics.remove_job(job_id)
 
     async def _consume(self) -> None:
+        missing = _MissingObject(self._context.clock)
         while True:
             failure: JobFailed | None = None
             try:
@@ -137,6 +141,8 @@ class WorkerAttempt:
             except* (ServiceUnavailable, ObjectMissing) as group:
                 # ObjectMissing: a listed object is gone, so the job is being deleted. That does not fail it.
                 error = first_of(group, ShardlineError)
+                if isinstance(error, ObjectMissing):
+                    failure = missing.failure(error)
                 # A job whose documents are all committed may have no topic: only the finish is left to do.
                 expected = isinstance(error, TopicMissing) and self.state.state is State.COMPLETING
                 if isinstance(error, ServiceUnavailable) and not expected:
@@ -159,10 +165,14 @@ class WorkerAttempt:
             if outcome.ending == "completed":
                 _log.error("the attempt is completed, but its dataset cannot be published")
         except ObjectMissing as gone:
+            if self._context.single_job:
+                # Nobody deletes the dataset of a run.
+                raise error from gone
             _log.warning("the outcome is not written, because the dataset was deleted: %s", gone)
         self._progress.set()
 
     async def _finish(self) -> None:
+        missing = _MissingObject(self._context.clock)
         while True:
             try:
                 if await self._finisher.try_finish(self.state):
@@ -173,12 +183,34 @@ class WorkerAttempt:
                 await self._fail(error)
                 return
             except ObjectMissing as error:
-                _log.warning("nothing is left to finish, because the dataset was deleted: %s", error)
-                return
+                # If the dataset is being deleted, the next checkpoint ends this task.
+                if (lost := missing.failure(error)) is not None:
+                    await self._fail(lost)
+                    return
+                _log.info("not finished yet: %s", error)
             self._progress.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._context.finish_seconds):
                     await self._progress.wait()
+
+
+class _MissingObject:
+    """Tells an object that a store does not find for a moment from one that is lost."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._since = self._last = -_LOST_SECONDS * 2
+
+    def failure(self, error: ObjectMissing) -> JobFailed | None:
+        """The failure, if an object has been missing for 30 seconds; None before that."""
+        now = self._clock.monotonic()
+        if now - self._last > _LOST_SECONDS:
+            self._since = now
+        self._last = now
+        if now - self._since < _LOST_SECONDS:
+            return None
+        hint = "restore it and retry the job, or submit a new job"
+        return JobFailed(FailureCode.OBJECT_LOST, str(error), hint=hint)
 
 
 def _is_fatal(error: Exception) -> bool:

@@ -11,6 +11,7 @@ import pytest
 from shardline_common.errors import (
     BrokerUnavailable,
     JobInvalid,
+    ObjectMissing,
     ServiceUnavailable,
     SourceUnavailable,
     SpoolError,
@@ -147,6 +148,26 @@ def test_a_slow_job_ends_whatever_a_port_raises(
     calls, expected = slow
     more = {call: count for call, count in calls.items() if call not in calm[0]}
     assert wrong_ends(more, expected, slow=True) == {}
+
+
+def missing() -> BaseException:
+    return ObjectMissing("planted")
+
+
+@pytest.mark.parametrize("lasts", [False, True], ids=["once", "for ever"])
+def test_a_job_ends_when_the_store_does_not_find_an_object(
+    calm: tuple[Mapping[Call, int], str], lasts: bool
+) -> None:
+    calls, expected = calm
+    found = {}
+    for role, method in (("worker", "get"), ("worker", "stream"), ("producer", "get")):
+        call = Call(role, "ObjectStore", method)
+        # The first read of a producer is that of a job that is not accepted yet.
+        for number in range(2, calls[call] + 1):
+            wrong = wrong_in(run_with(Switchboard(Fault(call, number, missing, lasts))), expected)
+            if wrong:
+                found[f"{call}, call {number}"] = wrong
+    assert found == {}
 
 
 def wrong_cancels(board: Callable[[], Switchboard], steps: Iterable[int]) -> dict[str, str]:
