@@ -52,7 +52,11 @@ def jwks_fetcher(url: str) -> FetchJwks:
     async def fetch() -> Mapping[str, Any]:
         try:
             options = HttpOptions(
-                encoded(url), total_seconds=_TIMEOUT_SECONDS, follow_redirects=True, keep_cookies=True
+                encoded(url),
+                total_seconds=_TIMEOUT_SECONDS,
+                follow_redirects=True,
+                keep_cookies=True,
+                ends_by_close=True,
             )
             async with open_http(options) as client:
                 response = await client.send(HttpRequest("GET"))

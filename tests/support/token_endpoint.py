@@ -65,7 +65,6 @@ def running_endpoint() -> Iterator[TokenEndpoint]:
         def _send(self, status: int, body: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 

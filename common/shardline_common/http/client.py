@@ -60,7 +60,8 @@ class HttpOptions:
     they may hold secrets and are never shown. Times are in seconds; None is no limit. `read_seconds` limits
     the time without a byte. `max_bytes` limits the body of a response. `ca_file` (PEM) replaces the system's
     authorities. `keep_cookies`: the cookies of a response are sent with later requests; a load balancer may
-    use them to send a client to the same server.
+    use them to send a client to the same server. `ends_by_close`: a body without a length and without chunks
+    is accepted. Set it only where a part of the body cannot be taken for the whole, as of a JSON object.
     """
 
     url: str
@@ -73,6 +74,7 @@ class HttpOptions:
     max_bytes: int = 64 << 20
     follow_redirects: bool = False
     keep_cookies: bool = False
+    ends_by_close: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,7 @@ class HttpClient:
                 if len(received) > limit:
                     # Leaving the context closes the connection, because the body was not read to its end.
                     raise ResponseTooLarge(f"a response is over {limit} bytes", bytes(received))
-            if response.status == OK and not _has_end(response):
+            if response.status == OK and not (self._options.ends_by_close or _has_end(response)):
                 # Whoever closed the connection, it may have been in the middle of the body.
                 raise aiohttp.ClientPayloadError("the response has no length, and its connection was closed")
             return HttpResponse(response.status, bytes(received), retry_after)

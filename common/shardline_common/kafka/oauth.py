@@ -63,6 +63,7 @@ class OAuthOptions:
             ca_file=self.ca_file,
             total_seconds=_SECONDS,
             max_bytes=_MAX_BYTES,
+            ends_by_close=True,
         )
 
 
