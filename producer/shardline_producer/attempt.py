@@ -2,10 +2,8 @@
 
 import asyncio
 import logging
-from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from functools import partial
-from typing import Protocol
 
 from shardline_common.dataset.events import Event
 from shardline_common.dataset.publish import is_published, publish_dataset, unpublished_reason
@@ -29,6 +27,7 @@ from shardline_common.runtime.waits import log_failure, log_wait
 from shardline_common.telemetry.metrics import JobSnapshot
 from shardline_producer.backlog import Backlog
 from shardline_producer.context import ProducerContext
+from shardline_producer.job_state_store import JobStateStore
 from shardline_producer.lag_age import LagAge
 from shardline_producer.pipeline import Pipeline, measure_source_wait
 from shardline_producer.plan import plan_job
@@ -39,23 +38,6 @@ from shardline_producer.topics import attempt_topic_spec, ensure_attempt_topic
 _log = logging.getLogger(__name__)
 _TOPIC_CHECK_SECONDS = 10.0
 _PUBLISH_AGAIN_SECONDS = 30.0
-
-
-class JobStateStore(Protocol):
-    """Access to the committed state of one job."""
-
-    def fence_and_load(self) -> AbstractAsyncContextManager[tuple[TransactionalWriter, JobState]]:
-        """Open a writer that fences every other producer of the job, and read the last committed state.
-
-        Raises:
-            BrokerUnavailable: try again.
-        """
-
-    async def load_state(self) -> JobState:
-        """Read the last committed state without fencing. Raises BrokerUnavailable."""
-
-    async def record_blocked(self, attempt: int, error: JobFailed) -> None:
-        """Commit why the attempt cannot end: `JobState.blocked`."""
 
 
 class AttemptRun:

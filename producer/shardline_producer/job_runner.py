@@ -20,7 +20,7 @@ from shardline_common.job.names import (
 )
 from shardline_common.job.outcome import Outcome, cancelled, decide, failed
 from shardline_common.job.spec import JobSpec, Request
-from shardline_common.job.state import JobState, State, checkpoint
+from shardline_common.job.state import JobState, checkpoint
 from shardline_common.job.trace_headers import traceparent_of
 from shardline_common.ports.broker import Record, TransactionalWriter
 from shardline_common.runtime.clock import stamp
@@ -36,6 +36,13 @@ from shardline_producer.cleanup import DatasetDeletion, apply_deletion
 from shardline_producer.context import ProducerContext
 from shardline_producer.notifications.outbox import NotificationOutbox
 from shardline_producer.request_queue import QueuedRequest, RequestQueue
+from shardline_producer.state_changes import (
+    apply_blocked,
+    apply_cancelled,
+    apply_outcome,
+    apply_retry,
+    apply_topic_removal,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -217,7 +224,7 @@ class JobRunner:
         elif action is Action.OPEN_ATTEMPT:
             # Within its grace time the topic still exists, and nothing would remove it later.
             await self._delete_topic(state.attempt)
-            await self._update(partial(_apply_retry, record.offset), handled=record.offset)
+            await self._update(partial(apply_retry, record.offset), handled=record.offset)
         else:
             hint = f"cannot {request.action} a job that is {state.state}"
             await self._refuse(record, "refused_request", hint)
@@ -231,7 +238,7 @@ class JobRunner:
         outcome = cancelled(following, queued.request.requested_by, context.clock)
         deciding = partial(decide, context.store, Layout.of(self.spec), outcome, context.clock)
         outcome = await retry_forever(deciding, context.clock, "write the outcome")
-        change = partial(_apply_cancelled, outcome, notify=self._outbox.enabled)
+        change = partial(apply_cancelled, outcome, notify=self._outbox.enabled)
         await self._update(change, handled=queued.record.offset)
 
     async def _handle_during_attempt(
@@ -271,7 +278,7 @@ class JobRunner:
             if not self._outbox.delivered.isdisjoint(self._current_state().pending_notifications):
                 await self._update(lambda _: None)
         await self._delete_topic(attempt)
-        await self._update(partial(_apply_topic_removal, attempt))
+        await self._update(partial(apply_topic_removal, attempt))
 
     async def _wait(self, seconds: float | None = None) -> None:
         """Wait for a request or the end of a delivery, at most `seconds`."""
@@ -330,7 +337,7 @@ class JobRunner:
         state = self._current_state()
         if (state.code, state.message) != (error.code.value, message):
             _log.error("the attempt cannot end: %s: %s", error.code, message)
-            await self._update(partial(_apply_blocked, attempt, error.code.value, message))
+            await self._update(partial(apply_blocked, attempt, error.code.value, message))
 
     async def end_by(self, failure: JobFailed, submission: Record | None, *, last_try: bool) -> bool:
         """End what an unexpected error has interrupted, after `run` has raised it.
@@ -376,7 +383,7 @@ class JobRunner:
             self._failed_after_completion = True
 
     async def _commit_outcome(self, outcome: Outcome, *, empty: bool) -> None:
-        await self._update(partial(_apply_outcome, outcome, empty=empty, notify=self._outbox.enabled))
+        await self._update(partial(apply_outcome, outcome, empty=empty, notify=self._outbox.enabled))
         self._context.metrics.attempt_ended(outcome.ending)
         _log.info("the attempt is %s", outcome.ending)
 
@@ -394,43 +401,3 @@ class JobRunner:
         own = [record for record in records if record.key == key and record.value is not None]
         self.state = JobState.of(own[-1]) if own else self._current_state()
         return self.state
-
-
-def _apply_outcome(outcome: Outcome, state: JobState, *, empty: bool, notify: bool) -> None:
-    if state.attempt != outcome.attempt or not state.active:
-        return
-    state.state = State(outcome.ending)
-    state.code, state.message = outcome.code, outcome.message
-    state.warning = "empty" if empty and outcome.ending == "completed" else None
-    if notify:
-        state.pending_notifications.append(outcome.attempt)
-
-
-def _apply_blocked(attempt: int, code: str, message: str, state: JobState) -> None:
-    if state.attempt == attempt and state.active:
-        state.code, state.message = code, message
-
-
-def _apply_cancelled(outcome: Outcome, state: JobState, *, notify: bool) -> None:
-    # Another producer may have done it meanwhile.
-    if state.attempt == outcome.attempt - 1 and state.blocked:
-        state.attempt = outcome.attempt
-        _apply_outcome(outcome, state, empty=False, notify=notify)
-
-
-def _apply_retry(offset: int, state: JobState) -> None:
-    # Another producer may have handled the request already: one request must open one attempt, not two.
-    if not state.retriable or state.request_offset >= offset:
-        return
-    state.attempt += 1
-    if state.state is not State.COMPLETING:
-        state.state, state.planned = State.QUEUED, False
-    # Else everything is produced: the new attempt only proves and publishes it.
-    state.topic_removed = False
-    state.code = state.message = state.warning = None
-
-
-def _apply_topic_removal(attempt: int, state: JobState) -> None:
-    # Another producer may have opened the next attempt already.
-    if state.attempt == attempt and not state.active:
-        state.topic_removed = True

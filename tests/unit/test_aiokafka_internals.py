@@ -22,7 +22,8 @@ from aiokafka.producer.sender import Sender
 from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.protocol.metadata import MetadataRequest
 
-from shardline_common.kafka.patient_client import PatientAdmin, PatientClient
+from shardline_common.kafka.patient_admin import PatientAdmin
+from shardline_common.kafka.patient_client import PatientClient
 
 OVERRIDDEN: dict[type, set[str]] = {
     PatientClient: {

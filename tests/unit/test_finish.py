@@ -24,7 +24,7 @@ from shardline_consumer.finish import Finisher, fail_attempt
 from shardline_producer import attempt
 from shardline_producer.attempt import AttemptRun
 from shardline_producer.context import ProducerContext, ProducerPolicy
-from shardline_producer.job_runner import _apply_retry, _apply_topic_removal
+from shardline_producer.state_changes import apply_retry, apply_topic_removal
 from tests.make import job
 
 SPEC = job(partitions=2)
@@ -210,18 +210,18 @@ async def test_a_late_worker_fails_nothing_that_was_deleted() -> None:
 
 def test_a_late_producer_retires_no_attempt_but_its_own() -> None:
     following = JobState(SPEC, state=State.RUNNING, attempt=2)
-    _apply_topic_removal(1, following)
+    apply_topic_removal(1, following)
     assert not following.topic_removed
     ended = JobState(SPEC, state=State.FAILED, attempt=2)
-    _apply_topic_removal(1, ended)
+    apply_topic_removal(1, ended)
     assert not ended.topic_removed
-    _apply_topic_removal(2, ended)
+    apply_topic_removal(2, ended)
     assert ended.topic_removed
 
 
 def test_a_retry_that_was_handled_opens_no_second_attempt() -> None:
     failed_again = JobState(SPEC, state=State.FAILED, attempt=2, request_offset=7)
-    _apply_retry(7, failed_again)
+    apply_retry(7, failed_again)
     assert (failed_again.state, failed_again.attempt) == (State.FAILED, 2)
-    _apply_retry(8, failed_again)
+    apply_retry(8, failed_again)
     assert (failed_again.state, failed_again.attempt) == (State.QUEUED, 3)

@@ -35,7 +35,7 @@ TIMES = {
     "asking._REST_SECONDS": 0.4,
     "patient_client._SLOW_SECONDS": 0.15,
     "patient_client._REFRESH_SECONDS": 0.6,
-    "patient_client._CONTROLLER_PATIENCE_SECONDS": 1.0,
+    "patient_admin._CONTROLLER_PATIENCE_SECONDS": 1.0,
     "broker._SURE_SECONDS": 0.6,
     "broker._LOOK_SECONDS": 0.2,
 }

@@ -30,7 +30,7 @@ from shardline_common.kafka.client_internals import (
 )
 from shardline_common.kafka.operations import Operations
 from shardline_common.kafka.options import KafkaOptions
-from shardline_common.kafka.patient_client import PatientAdmin
+from shardline_common.kafka.patient_admin import PatientAdmin
 from shardline_common.kafka.readers import open_group_reader
 from shardline_common.kafka.tables import open_table_reader
 from shardline_common.kafka.writer import open_writer, stop_producer

@@ -11,9 +11,8 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import CloseReason, collect_hosts, create_conn
 from aiokafka.errors import (
@@ -56,8 +55,6 @@ _SLOW_SECONDS = 0.8
 _REFRESH_SECONDS = 3.0
 # After so many updates of the metadata, each of them soon after the last one, there is a pause before each.
 _RAPID_UPDATES, _UPDATE_SECONDS = 5, 0.2
-# A change of topics takes the controllers some time: two of them at once would confuse each other's answers.
-_CONTROLLER_PATIENCE_SECONDS = 5.0
 _CLOSE_SECONDS = 2.0
 # The codes of an answer that another broker may give better: a topic, a coordinator or a controller that this
 # one does not know. A broker that continues after a pause answers from what it knew before.
@@ -349,55 +346,6 @@ class PatientClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untype
 
 def _is_final(answer: Any) -> bool:
     return _ELSEWHERE.isdisjoint(walk_error_codes(answer.to_object()))
-
-
-class TopicView(NamedTuple):
-    """What brokers know about a topic.
-
-    `metadata` is that of the first broker that knows it: error_code, topic, partitions. None without any.
-    `answered` brokers gave metadata, of `listed` brokers.
-    """
-
-    metadata: dict[str, Any] | None
-    answered: int
-    listed: int
-
-
-class PatientAdmin(AIOKafkaAdminClient):  # type: ignore[misc]  # aiokafka is untyped
-    """An admin client whose requests go to any broker that answers."""
-
-    async def _send_request(self, request: Any, node_id: Any = None) -> Any:
-        if node_id is not None:
-            return await self._client.send(node_id, request)
-        return (await self._client.ask(request)).best()
-
-    async def _send_to_controller(self, request: Any) -> Any:
-        # Brokers of KRaft pass it on to the controller. In older clusters only the controller accepts it.
-        return (await self._client.ask(request, _CONTROLLER_PATIENCE_SECONDS)).best()
-
-    async def check(self) -> None:
-        """Return if any broker answers."""
-        await self._send_request(MetadataRequest([]))
-
-    async def look_for(self, topic: str) -> TopicView:
-        """Ask for a topic until one broker knows it.
-
-        The public call lets a broker with auto.create.topics.enable create the topic.
-        """
-        before = set(self._client.nodes())
-        found = await self._client.ask(MetadataRequest([topic], allow_auto_topic_creation=False))
-        best = found.best()
-        listed = before.union(*({broker[0] for broker in one.brokers} for one in (*found.others, best)))
-        if not listed <= before:
-            self._client.force_metadata_update()
-        topics: list[dict[str, Any]] = best.to_object()["topics"]
-        answered = len(found.others) + (found.good is not None)
-        return TopicView(topics[0] if topics else None, answered, len(listed))
-
-    async def broker_settings(self, resource: Callable[[str], Any]) -> Any:
-        """The settings of any broker. `resource` is called with its node."""
-        asks = [partial(self.describe_configs, [resource(str(node))]) for node in self._client.nodes()]
-        return (await ask_in_turn(asks)).best()
 
 
 def watch_answers(
