@@ -66,6 +66,7 @@ def test_a_store_that_stays_silent_is_named_every_thirty_seconds(caplog: pytest.
     assert all("s3://b at http://store" in line for line in caplog.messages)
 
 
+@pytest.mark.slow
 async def test_a_run_over_a_store_that_refuses_logs_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
