@@ -55,6 +55,13 @@ class ShardlineError(Exception):
         self.hint = hint
 
 
+def leaf_of(error: BaseException) -> BaseException:
+    """The first error in a group, at any depth; the error itself when it is no group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def explain(error: ShardlineError) -> str:
     """The message of an error with its hint, as one line."""
     return f"{error}; {error.hint}" if error.hint else str(error)

@@ -15,6 +15,7 @@ from shardline_common.errors import (
     TopicMissing,
     UsageError,
     explain,
+    leaf_of,
 )
 from shardline_common.job.state import JobState, State
 from shardline_common.ports.clock import Clock
@@ -80,7 +81,7 @@ class WorkerAttempt:
     async def _handle(self, error: Exception) -> bool:
         """Handle an error of `_run`: fail the attempt, or start again. False: the attempt is decided."""
         if contains_only(error, ServiceUnavailable):
-            log_failure(_log, error, "%s; starting again", error)
+            log_failure(_log, error, "%s; starting again", leaf_of(error))
             await self._context.clock.sleep(_REJOIN_SECONDS)
             return True
         if contains_only(error, UnrequestedCancel) and await self._restarts.allowed():

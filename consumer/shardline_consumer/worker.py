@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from shardline_common.errors import JobFailed, ServiceUnavailable, SpoolError, UsageError
+from shardline_common.errors import JobFailed, ServiceUnavailable, SpoolError, UsageError, leaf_of
 from shardline_common.job.names import CHECKPOINTS
 from shardline_common.job.state import JobState, State, latest_states
 from shardline_common.runtime.task_group import TaskGroup, no_foreign_cancel
@@ -11,7 +11,6 @@ from shardline_common.runtime.unexpected import (
     Restarts,
     contains_only,
     internal_failure,
-    leaf_of,
 )
 from shardline_common.runtime.waits import log_failure
 from shardline_consumer.attempt import WorkerAttempt
@@ -56,9 +55,8 @@ class Worker:
                     raise
                 self.ready.clear()
                 self._attempts.clear()
-                leaf = leaf_of(error)
-                if isinstance(leaf, ServiceUnavailable) and contains_only(error, ServiceUnavailable):
-                    log_failure(_log, leaf, "the checkpoints cannot be read: %s", leaf)
+                if contains_only(error, ServiceUnavailable):
+                    log_failure(_log, error, "the checkpoints cannot be read: %s", leaf_of(error))
                 else:
                     self._errors.log(error, "the worker starts again")
                     if not await restarts.allowed():

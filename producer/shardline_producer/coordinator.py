@@ -5,7 +5,14 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-from shardline_common.errors import BrokerUnavailable, JobFailed, JobInvalid, OffsetOutOfRange, explain
+from shardline_common.errors import (
+    BrokerUnavailable,
+    JobFailed,
+    JobInvalid,
+    OffsetOutOfRange,
+    explain,
+    leaf_of,
+)
 from shardline_common.job.dead_letters import message_dead_letter
 from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, JOBS, PRODUCERS
 from shardline_common.job.spec import JobSpec, Request, parse_message
@@ -17,7 +24,6 @@ from shardline_common.runtime.unexpected import (
     Restarts,
     contains_only,
     internal_failure,
-    leaf_of,
 )
 from shardline_common.runtime.waits import log_failure
 from shardline_common.telemetry.logs import log_context
@@ -66,8 +72,8 @@ class JobCoordinator:
                 leaf = leaf_of(error)
                 if isinstance(leaf, JobFailed):
                     raise
-                if isinstance(leaf, BrokerUnavailable) and contains_only(error, BrokerUnavailable):
-                    log_failure(_log, leaf, "dataset.jobs cannot be read: %s; joining again", leaf)
+                if contains_only(error, BrokerUnavailable):
+                    log_failure(_log, error, "dataset.jobs cannot be read: %s; joining again", leaf)
                 else:
                     self._errors.log(error, "the producer joins again")
                     if not await restarts.allowed():

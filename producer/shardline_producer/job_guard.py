@@ -2,7 +2,7 @@
 
 import logging
 
-from shardline_common.errors import JobFailed, ServiceUnavailable, explain
+from shardline_common.errors import JobFailed, ServiceUnavailable, explain, leaf_of
 from shardline_common.ports.broker import Record
 from shardline_common.runtime.task_group import UnrequestedCancel, no_foreign_cancel
 from shardline_common.runtime.unexpected import Restarts, contains_only, internal_failure
@@ -52,7 +52,7 @@ class JobGuard:
     async def _handle(self, error: Exception, submission: Record | None) -> bool:
         """Handle an error of the runner. False when there is no job to go on with."""
         if contains_only(error, ServiceUnavailable):
-            log_failure(_log, error, "%s; the job continues", error)
+            log_failure(_log, error, "%s; the job continues", leaf_of(error))
             await self._context.clock.sleep(_AGAIN_SECONDS)
             return True
         if contains_only(error, UnrequestedCancel) and await self._restarts.allowed():

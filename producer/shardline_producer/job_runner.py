@@ -29,6 +29,7 @@ from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.task_group import no_foreign_cancel
 from shardline_common.telemetry.logs import log_context
 from shardline_common.telemetry.tracing import continue_trace, current_traceparent, span
+from shardline_producer import state_changes
 from shardline_producer.acceptance import accept, state_from_store
 from shardline_producer.actions import Action, next_action
 from shardline_producer.attempt import AttemptRun
@@ -36,13 +37,6 @@ from shardline_producer.cleanup import DatasetDeletion, apply_deletion
 from shardline_producer.context import ProducerContext
 from shardline_producer.notifications.outbox import NotificationOutbox
 from shardline_producer.request_queue import QueuedRequest, RequestQueue
-from shardline_producer.state_changes import (
-    apply_blocked,
-    apply_cancelled,
-    apply_outcome,
-    apply_retry,
-    apply_topic_removal,
-)
 
 _log = logging.getLogger(__name__)
 
@@ -224,7 +218,7 @@ class JobRunner:
         elif action is Action.OPEN_ATTEMPT:
             # Within its grace time the topic still exists, and nothing would remove it later.
             await self._delete_topic(state.attempt)
-            await self._update(partial(apply_retry, record.offset), handled=record.offset)
+            await self._update(partial(state_changes.apply_retry, record.offset), handled=record.offset)
         else:
             hint = f"cannot {request.action} a job that is {state.state}"
             await self._refuse(record, "refused_request", hint)
@@ -238,7 +232,7 @@ class JobRunner:
         outcome = cancelled(following, queued.request.requested_by, context.clock)
         deciding = partial(decide, context.store, Layout.of(self.spec), outcome, context.clock)
         outcome = await retry_forever(deciding, context.clock, "write the outcome")
-        change = partial(apply_cancelled, outcome, notify=self._outbox.enabled)
+        change = partial(state_changes.apply_cancelled, outcome, notify=self._outbox.enabled)
         await self._update(change, handled=queued.record.offset)
 
     async def _handle_during_attempt(
@@ -278,7 +272,7 @@ class JobRunner:
             if not self._outbox.delivered.isdisjoint(self._current_state().pending_notifications):
                 await self._update(lambda _: None)
         await self._delete_topic(attempt)
-        await self._update(partial(apply_topic_removal, attempt))
+        await self._update(partial(state_changes.apply_topic_removal, attempt))
 
     async def _wait(self, seconds: float | None = None) -> None:
         """Wait for a request or the end of a delivery, at most `seconds`."""
@@ -337,7 +331,7 @@ class JobRunner:
         state = self._current_state()
         if (state.code, state.message) != (error.code.value, message):
             _log.error("the attempt cannot end: %s: %s", error.code, message)
-            await self._update(partial(apply_blocked, attempt, error.code.value, message))
+            await self._update(partial(state_changes.apply_blocked, attempt, error.code.value, message))
 
     async def end_by(self, failure: JobFailed, submission: Record | None, *, last_try: bool) -> bool:
         """End what an unexpected error has interrupted, after `run` has raised it.
@@ -383,7 +377,9 @@ class JobRunner:
             self._failed_after_completion = True
 
     async def _commit_outcome(self, outcome: Outcome, *, empty: bool) -> None:
-        await self._update(partial(apply_outcome, outcome, empty=empty, notify=self._outbox.enabled))
+        await self._update(
+            partial(state_changes.apply_outcome, outcome, empty=empty, notify=self._outbox.enabled)
+        )
         self._context.metrics.attempt_ended(outcome.ending)
         _log.info("the attempt is %s", outcome.ending)
 

@@ -2,17 +2,14 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import pytest
-from aiohttp import web
 from neo4j.exceptions import Neo4jError
 
-from shardline.services.wiring.stores import s3_options
 from shardline_common.errors import (
     JobFailed,
     SourceUnavailable,
@@ -23,7 +20,7 @@ from shardline_common.errors import (
 from shardline_common.memory.store import MemoryStore
 from shardline_common.runtime.clock import SystemClock
 from shardline_common.settings.load import Settings
-from shardline_common.storage.s3 import S3Client, S3Store, open_s3
+from shardline_common.storage.s3 import S3Client, S3Store
 from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
 from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
 from shardline_producer.sources.http_store import HttpStoreOptions, open_http_store
@@ -47,45 +44,9 @@ from shardline_producer.sources.uds3.postgres.connection import PostgresOptions,
 from shardline_producer.sources.uds3.postgres.connection import _translated as translated_postgres
 from shardline_producer.sources.uds3.store_ports import BodyRequest
 from tests.make import job
+from tests.support.answering import SECRET, answering, s3_at
 from tests.support.certificates import Authority
 from tests.support.embedded import run_embedded
-
-SECRET = "do-not-show-me"  # noqa: S105 - of this test
-
-
-@asynccontextmanager
-async def answering(
-    status: int, text: str = "", headers: Mapping[str, str] | None = None
-) -> AsyncIterator[str]:
-    """The address of a server that gives one answer to everything."""
-
-    async def answer(_: web.Request) -> web.Response:
-        return web.Response(status=status, text=text, headers=headers)
-
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
-@asynccontextmanager
-async def s3_at(url: str, **fields: Any) -> AsyncIterator[S3Client]:
-    """A client whose own bucket is `datasets`."""
-    values: dict[str, Any] = {
-        "s3_bucket": "datasets",
-        "aws_endpoint_url_s3": url,
-        "aws_access_key_id": "key",
-        "aws_secret_access_key": SECRET,
-        "s3_addressing_style": "path",
-    }
-    async with open_s3(s3_options(Settings(**(values | fields)))) as client:
-        yield client
-
 
 S3_ANSWERS = [
     (404, "NoSuchBucket", JobFailed),

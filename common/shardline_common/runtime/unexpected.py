@@ -3,7 +3,7 @@
 import logging
 import time
 
-from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.errors import FailureCode, JobFailed, leaf_of
 from shardline_common.ports.clock import Clock
 from shardline_common.runtime.retry import Backoff
 
@@ -13,13 +13,6 @@ _MAX_LOGGED = 1000
 _LIMIT = 3
 _FORGET_SECONDS = 60.0
 _BACKOFF = Backoff(base=0.5, cap=30.0)
-
-
-def leaf_of(error: BaseException) -> BaseException:
-    """The first error in a group, at any depth; the error itself when it is no group."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def contains_only(error: BaseException, kinds: type[BaseException] | tuple[type[BaseException], ...]) -> bool:

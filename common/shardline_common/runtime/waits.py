@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from typing import Literal
 from weakref import WeakKeyDictionary
 
-from shardline_common.errors import ServiceUnavailable, explain
+from shardline_common.errors import ServiceUnavailable, explain, leaf_of
 
 _log = logging.getLogger(__name__)
 LOG_SECONDS = 30.0
@@ -57,9 +57,8 @@ def log_failure(log: logging.Logger, error: BaseException, message: str, *args: 
 
 
 def _cause_of(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error.cause if isinstance(error, ServiceUnavailable) else f"{type(error).__name__}: {error}"
+    leaf = leaf_of(error)
+    return leaf.cause if isinstance(leaf, ServiceUnavailable) else f"{type(leaf).__name__}: {leaf}"
 
 
 class WaitLog:

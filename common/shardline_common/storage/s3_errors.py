@@ -114,10 +114,6 @@ class S3Errors:
         found = find_fault(error, S3_FAULTS)
         return self._failure(f"{self.address(bucket)} cannot serve", what, error, bucket, found)
 
-    def unavailable(self, bucket: str, what: str, error: Exception) -> StoreUnavailable:
-        """The error of an answer that broke off, and that more attempts did not complete."""
-        return self.failure(bucket, what, error)
-
     def credentials(self, bucket: str, error: Exception) -> StoreUnavailable:
         """The error of credentials that could not be read, so that no request was sent."""
         start = f"{self.address(bucket)} cannot be asked"

@@ -186,7 +186,7 @@ class S3Reads:
         self, bucket: str, what: str, error: Exception, reading: Reading | None = None
     ) -> ShardlineError:
         if not isinstance(error, WrongAnswer):
-            return self._errors.unavailable(bucket, what, error)
+            return self._errors.failure(bucket, what, error)
         if error.changed and reading is not None and reading.frozen:
             return _changed(reading, str(error))
         address = f"s3://{bucket} at {self._endpoint}"

@@ -25,7 +25,6 @@ from shardline_common.runtime.retry import Backoff, TransientError, retry_attemp
 _DENIED = (401, 403)
 _RETRIED = (408, 425, 429)
 _SERVER_ERROR = 500
-_SHORTEST_SECRET = 4
 _BACKOFF = Backoff(base=0.1, cap=5.0)
 Check = Callable[[Any], str | None]
 """Called with the JSON of a response: why it is not the whole answer, as a sentence; None when it is."""
@@ -237,7 +236,8 @@ def _secrets(headers: Mapping[str, str]) -> tuple[str, ...]:
     for part in list(found):
         with suppress(ValueError):
             found.add(b64decode(part, validate=True).decode().rpartition(":")[2])
-    return tuple(sorted((part for part in found if len(part) >= _SHORTEST_SECRET), key=len, reverse=True))
+    # The longest first: a shorter one may be a part of it.
+    return tuple(sorted(found, key=len, reverse=True))
 
 
 @asynccontextmanager
