@@ -111,6 +111,7 @@ class Finisher:
             software=__version__,
             source_count=state.source_count,
             produced=produced,
+            findings=state.findings,
         )
 
 

@@ -33,6 +33,7 @@ from shardline_producer.pipeline import Pipeline, measure_source_wait
 from shardline_producer.plan import plan_job
 from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.retry_policy import AttemptRetryPolicy
+from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.topics import attempt_topic_spec, ensure_attempt_topic
 
 _log = logging.getLogger(__name__)
@@ -238,6 +239,8 @@ class AttemptRun:
         positions = [head.position for head in heads if head is not None]
         state.cursor = min(positions) if len(positions) == len(heads) else None
         state.source_count = state.cursor[-1] if state.cursor else 0
+        vanished = DeadLetterReason.VANISHED.value
+        state.vanished = sum(head.upto.dead.get(vanished, 0) for head in heads if head)
 
     async def _wait_for_outcome(self) -> Outcome | None:
         while not self._superseded:

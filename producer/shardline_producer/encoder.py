@@ -16,6 +16,7 @@ from shardline_common.job.spec import JobSpec
 from shardline_common.job.state import PartitionState
 from shardline_common.ports.broker import Message
 from shardline_producer.rows import RowRenderer
+from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
 
 
@@ -23,12 +24,14 @@ from shardline_producer.sources.source import Document, InvalidDocument, SourceI
 class EncodedBatch:
     """The messages of a batch.
 
-    `dropped`: how many of its items an earlier attempt has sent. `last_dead_letter`: the key and the reason
-    of the last dead letter, or "".
+    `dropped`: how many of its items an earlier attempt has sent. `vanished`: how many of its messages stand
+    for documents that vanished from the source. `last_dead_letter`: the key and the reason of the last dead
+    letter, or "".
     """
 
     messages: list[Message]
     dropped: int = 0
+    vanished: int = 0
     last_dead_letter: str = ""
 
 
@@ -82,6 +85,7 @@ class Encoder:
             key, dead_letter = content.key, content.dead_letter
         part.bytes += len(dead_letter.original)
         part.dead += 1
+        batch.vanished += dead_letter.reason == DeadLetterReason.VANISHED
         batch.last_dead_letter = f"{key}: {dead_letter.reason}"
         return encode_dead_letter(part.sequence, position, dead_letter)
 

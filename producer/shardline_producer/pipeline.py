@@ -54,7 +54,7 @@ class Pipeline:
         """Send all items, then the end markers. The state is `completing` then.
 
         Raises:
-            JobFailed: the source failed, or there are more dead letters than the job allows.
+            JobFailed: the source failed or changed, or there are more dead letters than the job allows.
             SourceUnavailable, BrokerUnavailable: start again from the last checkpoint.
         """
         # A producer that was killed behind the commit of a batch has not checked it, and none may follow.
@@ -93,8 +93,10 @@ class Pipeline:
                 now = clock.monotonic()
                 due = max(due, now) + len(batch) / rate
                 await clock.sleep(due - now)
+        self._check_vanished()
         state.state = State.COMPLETING
         state.progress = 1.0
+        state.findings = self._source.findings(self._plan.frozen).to_json()
         with span("end"):
             await self._commit(end_markers(state.partitions, trace_headers(current_traceparent())))
 
@@ -108,7 +110,7 @@ class Pipeline:
         # 1. On a thread, because rendering a batch would block the event loop.
         encoded = await run_in_thread(partial(self._encoder.encode, batch))
         # 2. The checkpoint in the same transaction covers the batch.
-        state.cursor = batch[-1].position
+        state.cursor, state.vanished = batch[-1].position, state.vanished + encoded.vanished
         state.source_count = state.cursor[-1]
         state.progress = self._source.progress(self._plan.frozen, state.cursor)
         # 3.
@@ -125,6 +127,19 @@ class Pipeline:
                 FailureCode.TOO_MANY_DEAD_LETTERS,
                 f"{dead} dead letters, the job allows {allowed}" + (f"; the last: {last}" if last else ""),
                 hint="see `shardline dead-letters list`; fix the source or raise quality.max_dead_letters",
+            )
+
+    def _check_vanished(self) -> None:
+        """Judge at the source's end, so that no timing decides."""
+        state, quality = self._state, self._state.spec.quality
+        vanished, count = state.vanished, state.source_count
+        if vanished > quality.max_vanished and vanished > quality.max_vanished_ratio * count:
+            raise JobFailed(
+                FailureCode.SOURCE_CHANGED,
+                f"{vanished:,} of {count:,} planned documents were removed or marked deleted before they "
+                f"were read; the job allows {quality.max_vanished:,}, or a share of "
+                f"{quality.max_vanished_ratio:g}",
+                hint="submit a new job, or raise quality.max_vanished or quality.max_vanished_ratio in it",
             )
 
     async def _commit(self, messages: list[Message]) -> None:

@@ -65,6 +65,7 @@ def verify_result(report: Report) -> VerifyResult:
         problems=tuple(report.problems),
         notes=tuple(report.notes),
         signed=report.signed,
+        source=report.source,
     )
 
 
@@ -89,7 +90,7 @@ def job_status(view: JobView) -> JobStatus:
         code=state.code,
         message=state.message,
         warning=state.warning,
-        source={"type": state.spec.source.type, **state.notes},
+        source=state.source_facts,
     )
 
 

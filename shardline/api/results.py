@@ -1,7 +1,7 @@
 """The results of the Python API: frozen dataclasses of plain values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from pydantic import JsonValue
@@ -136,8 +136,8 @@ class PreviewResult:
 class VerifyResult:
     """The result of `verify`. `problems` are up to 20 sentences in reading order; `ok` when there is none.
 
-    `notes` say what the proof of an older version does not cover. `signed`: the dataset has a signature,
-    which only the argument `key` checks.
+    `source` is that of the manifest: type, count, and how each store's count is proven. `notes` say what the
+    proof does not cover. `signed`: the dataset has a signature, which only the argument `key` checks.
     """
 
     ok: bool
@@ -149,6 +149,7 @@ class VerifyResult:
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
     signed: bool = False
+    source: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -105,7 +105,7 @@ class JobView:
             "message": state.message,
             "warning": state.warning,
             "waiting": self.waiting,
-            "source": {"type": state.spec.source.type, **state.notes},
+            "source": state.source_facts,
             "spec": state.spec.model_dump(mode="json"),
         }
 

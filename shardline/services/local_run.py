@@ -22,6 +22,7 @@ from shardline_common.dataset.manifest import Manifest
 from shardline_common.dataset.verify import Report, Verifier
 from shardline_common.errors import JobConflict, UsageError
 from shardline_common.job.dead_letters import DeadLetterRecord
+from shardline_common.job.findings import left_out_deleted, uncertain
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
 from shardline_common.job.spec_diff import differing_fields, own_id_advice
@@ -184,7 +185,11 @@ def locked_output(output: str) -> Iterator[None]:
 
 
 def run_warnings(state: JobState) -> list[str]:
-    """Return the warnings of a completed job as sentences: searches left out or down, no rows."""
+    """Return the warnings of a completed job as sentences.
+
+    They name the searches that were left out or down, the documents that were left out as deleted, the stores
+    whose count is less than proven, and a dataset without rows.
+    """
     sentences = [
         f"{meaning}: {', '.join(state.notes[note])}"
         for note, meaning in (
@@ -193,6 +198,7 @@ def run_warnings(state: JobState) -> list[str]:
         )
         if state.notes.get(note)
     ]
+    sentences += left_out_deleted(state.findings) + uncertain(state.findings)
     return [*sentences, f"{state.warning}: no document passed the filters"] if state.warning else sentences
 
 

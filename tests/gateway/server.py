@@ -22,6 +22,7 @@ from shardline.services.sample import sample_document
 from shardline.services.wiring import CLOCK
 from shardline.services.wiring.producer import job_slots, producer_policy
 from shardline_common.errors import SourceUnavailable
+from shardline_common.job.findings import Findings, Level
 from shardline_common.job.spec import JobSpec
 from shardline_common.memory.broker import MemoryBroker
 from shardline_common.runtime.lifecycle import run_until_stopped
@@ -89,8 +90,10 @@ class ScriptedStore:
         _: Mapping[str, Any],
         after: Entry | None,
         limit: int | None,
+        findings: Findings,
     ) -> AsyncGenerator[list[Entry], None]:
         """Yield entries by id; `endless` never stops."""
+        findings.note("scripted", Level.PROVEN, "the list is in memory")
         if "endless" in self._words:
             start = int(after.id) + 1 if after else 0
             end = start + (limit or 1000)
@@ -101,6 +104,9 @@ class ScriptedStore:
         found = [Entry(one, 0.01) for one in ids if after is None or one > after.id][:limit]
         for begin in range(0, len(found), 1000):
             yield found[begin : begin + 1000]
+
+    async def check_standing(self, _: Mapping[str, Any]) -> None:
+        """It always stands."""
 
     @asynccontextmanager
     async def fetcher(self, _: Mapping[str, Any]) -> AsyncIterator["ScriptedStore"]:

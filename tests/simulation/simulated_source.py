@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from shardline_common.errors import SourceUnavailable
+from shardline_common.job.findings import Findings, Level
 from shardline_common.job.messages import Position
 from shardline_producer.sources.source import DeclaredSource, Document, Frozen, SourceItem
 from tests.simulation.world import World
@@ -56,6 +57,12 @@ class MemorySource:
     def progress(self, frozen: Frozen, position: Position | None) -> float:
         """The fraction before a position."""
         return position[-1] / frozen[0]["items"] if position else 0.0
+
+    def findings(self, frozen: Frozen) -> Findings:
+        """All items are in memory."""
+        found = Findings()
+        found.note("memory", Level.PROVEN, f"{frozen[0]['items']} items are in memory")
+        return found
 
 
 class FaultySource(MemorySource):

@@ -18,7 +18,11 @@ from tools.job_page import MODELS
 # Written by version 0.1. They are never made anew: datasets, checkpoints and job ids of users hang on them.
 OLD = orjson.loads((Path(__file__).parent / "specs_of_0_1.json").read_bytes())
 JOBS = {entry["name"]: entry for entry in OLD["jobs"]}
-LATER = {"JobSpec": {"dead_letter_originals": False}, "Request": {"versions": True}}
+LATER: dict[str, dict[str, Any]] = {
+    "JobSpec": {"dead_letter_originals": False},
+    "Quality": {"max_vanished": 3, "max_vanished_ratio": 0.5},
+    "Request": {"versions": True},
+}
 
 
 @pytest.mark.parametrize("name", JOBS)
@@ -158,6 +162,9 @@ def test_each_later_field_of_a_job_has_a_value_in_this_test() -> None:
     for name, value in LATER["JobSpec"].items():
         assert job(**{name: value}).digest != job().digest
         assert orjson.loads(job(**{name: value}).body())[name] == value
+    for name, value in LATER["Quality"].items():
+        assert job(quality={name: value}).digest != job().digest
+        assert orjson.loads(job(quality={name: value}).body())["quality"][name] == value
 
 
 def test_the_type_of_a_source_has_no_default() -> None:

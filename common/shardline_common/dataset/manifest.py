@@ -43,7 +43,12 @@ def build_manifest(spec: JobSpec, outcome: Outcome, plan: Plan, contents: Datase
         "splits": {split: sums_json(part) for split, part in splits.items()},
         "rejected": sums.rejected,
         "dead_letters": sums.dead,
-        "source": {"type": spec.source.type, "count": outcome.source_count, **plan.notes},
+        "source": {
+            "type": spec.source.type,
+            "count": outcome.source_count,
+            **plan.notes,
+            **outcome.findings,
+        },
         "partitions": [
             {"partition": number, "messages": count, "hash_sum": f"{hash_sum:016x}"}
             for number, (count, hash_sum) in enumerate(outcome.produced)

@@ -27,6 +27,7 @@ from shardline_common.dataset.segment_check import SegmentChecker
 from shardline_common.dataset.success import SuccessMarker, hash_of
 from shardline_common.errors import JobFailed, ObjectMissing, explain
 from shardline_common.job.columns import Columns
+from shardline_common.job.findings import uncertain
 from shardline_common.job.names import Layout, attempt_of_outcome
 from shardline_common.job.outcome import read_outcome
 from shardline_common.job.plan import read_plan
@@ -49,7 +50,8 @@ IsSigned = Callable[[bytes | None, bytes], bool]
 class Report:
     """The result of `verify`. `problems` are up to 20 sentences in reading order; `ok` when there is none.
 
-    `notes` say what the proof does not cover. `signed`: `_SUCCESS` has a signature.
+    `source` is that of the manifest: type, count, and how each store's count is proven. `notes` say what the
+    proof does not cover. `signed`: `_SUCCESS` has a signature.
     """
 
     ok: bool = False
@@ -58,6 +60,7 @@ class Report:
     shards: int = 0
     rejected: Mapping[str, int] = field(default_factory=dict)
     dead_letters: Mapping[str, int] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     signed: bool = False
@@ -124,6 +127,7 @@ class Verifier:
         marker = await self._check_success(manifest, body)
         # 5.
         if manifest.version == 1:
+            report.source = orjson.loads(body)["source"]
             report.notes.append(NOT_COVERED)
         else:
             self._check_folder(sizes, marker)
@@ -218,7 +222,11 @@ class Verifier:
         if outcome is None or outcome.ending != "completed":
             self._add_problem(f"attempt {manifest.attempt} of the manifest has no outcome 'completed'")
             return
-        for name in differing_fields(found, manifest.job, outcome, plan, self._contents):
+        differing = differing_fields(found, manifest.job, outcome, plan, self._contents)
+        if "source" not in differing:
+            self._report.source = found["source"]
+            self._report.notes += uncertain(found["source"])
+        for name in differing:
             self._add_problem(f"manifest.json: '{name}' is not what job, plan, outcome and chains give")
 
     async def _check_success(self, manifest: Manifest, body: bytes) -> SuccessMarker | None:

@@ -1,9 +1,9 @@
 """The outcome of an attempt: one create-only record that decides the attempt."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache, partial
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
@@ -27,7 +27,8 @@ class Outcome:
     """How an attempt ended.
 
     `at` and `accepted_at` are RFC 3339 times. `code` and `message` say why it failed. A completed attempt has
-    the counts it was proven against: `source_count`, and `produced` as (messages, hash sum) per partition.
+    the counts it was proven against: `source_count`, and `produced` as (messages, hash sum) per partition;
+    and the source's `findings`, as JSON.
     """
 
     attempt: int
@@ -39,10 +40,14 @@ class Outcome:
     message: str | None = None
     source_count: int | None = None
     produced: Sequence[tuple[int, int]] = ()
+    findings: dict[str, Any] = field(default_factory=dict)
 
     def encode(self) -> bytes:
-        """The outcome as JSON."""
-        return orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2)
+        """The outcome as JSON. Findings that are empty are left out, as earlier versions wrote it."""
+        value = asdict(self)
+        if not self.findings:
+            del value["findings"]
+        return orjson.dumps(value, option=orjson.OPT_INDENT_2)
 
     @classmethod
     def decode(cls, body: bytes, key: str) -> "Outcome":

@@ -225,6 +225,27 @@ class Quality(Model):
             examples=[100],
         ),
     ] = None
+    max_vanished: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=MAX_COUNT,
+            description="How many planned documents may be removed or marked deleted before they are read. A "
+            "job with more of them, and with a larger share than `max_vanished_ratio`, fails with "
+            "`source_changed` at the end of the source.",
+            examples=[100],
+        ),
+    ] = 10
+    max_vanished_ratio: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="The share of the planned documents that may be removed or marked deleted before "
+            "they are read; see `max_vanished`. 1 allows all.",
+            examples=[0.01],
+        ),
+    ] = 0.1
 
 
 class Format(Model):

@@ -53,6 +53,8 @@ class JobState:
     `traceparent`: the trace of the job, in the headers of the checkpoint. `request_offset`: the offset of the
     last message of dataset.jobs that this state covers. `cursor`: the source position up to which all items
     are sent. `planned`: the topic exists and the columns are frozen. `notes`: those of the plan.
+    `findings`: the source's, once all is sent. `vanished`: how many dead letters stand for documents that
+    vanished from the source.
     `pending_notifications`: ended attempts whose notification is not delivered yet.
     """
 
@@ -75,6 +77,8 @@ class JobState:
     warning: str | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     pending_notifications: list[int] = field(default_factory=list)
+    findings: dict[str, Any] = field(default_factory=dict)
+    vanished: int = 0
 
     @property
     def active(self) -> bool:
@@ -99,6 +103,11 @@ class JobState:
         """Whether the job has ended, or waits for somebody to retry or cancel it."""
         return not self.active or self.blocked
 
+    @property
+    def source_facts(self) -> dict[str, Any]:
+        """What is known about the source: its type, the notes of the plan, and its findings."""
+        return {"type": self.spec.source.type, **self.notes, **self.findings}
+
     def releases_topic_of(self, attempt: int) -> bool:
         """Whether the topic of that attempt is no longer needed. Attempt numbers only rise."""
         return attempt < self.attempt or (attempt == self.attempt and self.topic_removed)
@@ -116,6 +125,9 @@ class JobState:
     def encode(self) -> bytes:
         """The state as JSON, without the trace: it is random, and states are compared as bytes."""
         values = {name: getattr(self, attribute) for attribute, name in _JSON_NAMES.items()}
+        for name in _LATER_FIELDS:
+            if not values[name]:
+                del values[name]
         return orjson.dumps(values, default=_json_default, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
 
     @classmethod
@@ -137,7 +149,8 @@ class JobState:
             for part in value["partitions"]
         ]
         value["pending_notifications"] = value.pop("owed", [])
-        return cls(**value)
+        # A process of a later version may have written further fields.
+        return cls(**{name: value[name] for name in _FIELDS if name in value})
 
 
 # Attribute -> name in the checkpoint. During an upgrade, processes of the previous version read the old name.
@@ -146,6 +159,11 @@ _JSON_NAMES = {
     for item in fields(JobState)
     if item.name != "traceparent"
 }
+
+
+_FIELDS = frozenset(item.name for item in fields(JobState))
+# Left out while they are empty: processes of the version before refuse a checkpoint with unknown fields.
+_LATER_FIELDS = ("findings", "vanished")
 
 
 def checkpoint(state: JobState) -> Message:

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.job.findings import Findings, Level
 from shardline_common.job.spec import JobSpec
 from shardline_producer.sources.planned import Description, Entry, vanished
 from shardline_producer.sources.query_filters import check_filters, passes
@@ -42,8 +43,10 @@ class MemoryDatabase:
         facts: Mapping[str, Any],  # noqa: ARG002 - `describe` returns no facts
         after: Entry | None,
         limit: int | None,
+        findings: Findings,
     ) -> AsyncGenerator[list[Entry], None]:
         """By rank, or by id in byte order."""
+        findings.note("memory", Level.PROVEN, "the whole list was taken at once")
         found = [item for item in self.documents.values() if passes(item, self._query.filters)]
         if (text := self._query.text) is not None:
             entries = [Entry(item.id, float(item.text.count(text))) for item in found if text in item.text]
@@ -64,6 +67,15 @@ class MemoryDatabase:
             yield self
         finally:
             self.connections -= 1
+
+    async def check_standing(self, facts: Mapping[str, Any]) -> None:  # noqa: ARG002 - as above
+        """Fail when the database was emptied."""
+        if not self.documents:
+            raise JobFailed(
+                FailureCode.SOURCE_CHANGED,
+                "the database is empty, and was not when it was planned",
+                hint="submit a new job",
+            )
 
     async def fetch(self, entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
         """The current contents of the first entries, about 1 MiB of them."""

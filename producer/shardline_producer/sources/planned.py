@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import orjson
 
 from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.job.findings import Findings
 from shardline_common.job.messages import Position
 from shardline_common.job.spec import JobSpec
 from shardline_producer.sources.documents import DeadLetterReason, invalid_document
@@ -31,6 +32,8 @@ _FIRST_PAGE = 1_000
 _LARGEST_PAGE = 50_000
 _PAGE_BYTES = 4 << 20
 _FIRST_FETCH, _LARGEST_FETCH = 64, 500
+# So many planned documents that vanish at once are a reason to ask whether the store itself still stands.
+_VANISHED_WAVE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +96,12 @@ class PlannedStore(Protocol):
         """
 
     def entries(
-        self, facts: Mapping[str, Any], after: Entry | None, limit: int | None
+        self, facts: Mapping[str, Any], after: Entry | None, limit: int | None, findings: Findings
     ) -> AsyncGenerator[list[Entry], None]:
         """List up to `limit` entries behind `after`, in batches of bounded size.
+
+        The store notes in `findings` how the list is proven, and how many documents it leaves out of it
+        because they are marked deleted. They are kept with the list.
 
         Fewer than `limit` entries mean that the list has ended. No id comes twice in the whole list.
 
@@ -112,6 +118,16 @@ class PlannedStore(Protocol):
     def fetcher(self, facts: Mapping[str, Any]) -> AbstractAsyncContextManager[Fetcher]:
         """Connect for reading contents; leaving the context closes the connection."""
 
+    async def check_standing(self, facts: Mapping[str, Any]) -> None:
+        """Check that the tables, collections and indexes of `facts` are those of the planning, and not empty.
+
+        It is called when all documents of a fetch have vanished.
+
+        Raises:
+            JobFailed: one is missing, was emptied, or was made anew (`source_changed`).
+            SourceUnavailable: a later try may succeed.
+        """
+
 
 def vanished(identity: str) -> InvalidDocument:
     """The InvalidDocument of a planned document that no longer exists."""
@@ -122,12 +138,13 @@ def vanished(identity: str) -> InvalidDocument:
 class PlanPage:
     """One page of the plan. Its entries have the ordinals `first` + 1, `first` + 2 and so on.
 
-    `last`: the list ends with this page.
+    `last`: the list ends with this page. `findings` are those of the whole list up to its end, as JSON.
     """
 
     first: int
     last: bool
     entries: Sequence[Entry]
+    findings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def next(self) -> int:
@@ -150,6 +167,8 @@ class PlanPage:
             value["scores"] = [entry.score for entry in self.entries]
         if foreign := [index for index, entry in enumerate(self.entries) if entry.foreign]:
             value["foreign"] = foreign
+        if self.findings:
+            value["findings"] = self.findings
         return orjson.dumps(value)
 
     @classmethod
@@ -162,7 +181,7 @@ class PlanPage:
             Entry(identity, score, index in foreign)
             for index, (identity, score) in enumerate(zip(ids, scores, strict=True))
         ]
-        return cls(value["first"], value["last"], entries)
+        return cls(value["first"], value["last"], entries, value.get("findings", {}))
 
 
 def page_name(first: int) -> str:
@@ -190,6 +209,7 @@ class PlannedSource:
         self._store = store
         self._pages = pages
         self._count: int | None = None
+        self._findings: Mapping[str, Any] = {}
 
     async def freeze(self) -> list[dict[str, Any]]:
         """Describe the store, and rank a search into a new folder.
@@ -204,14 +224,14 @@ class PlannedSource:
         return [frozen]
 
     async def _rank(self, facts: Mapping[str, Any], folder: str) -> int:
-        first, waiting = 0, list[Entry]()
-        async with aclosing(self._store.entries(facts, None, self._top)) as batches:
+        first, waiting, findings = 0, list[Entry](), Findings()
+        async with aclosing(self._store.entries(facts, None, self._top, findings)) as batches:
             async for batch in batches:
                 waiting += batch
                 while len(waiting) > (size := page_size(first)):
                     await self._create_or_get(folder, PlanPage(first, False, waiting[:size]))
                     first, waiting = first + size, waiting[size:]
-        await self._create_or_get(folder, PlanPage(first, True, waiting))
+        await self._create_or_get(folder, PlanPage(first, True, waiting, findings.to_json()))
         return first + len(waiting)
 
     async def _create_or_get(self, folder: str, page: PlanPage) -> PlanPage:
@@ -244,6 +264,8 @@ class PlannedSource:
                     contents = await fetcher.fetch(entries)
                     if not 0 < len(contents) <= len(entries):
                         raise AssertionError(f"{len(contents)} contents of {len(entries)} entries")
+                    if len(contents) >= _VANISHED_WAVE and all(map(_is_vanished, contents)):
+                        await self._store.check_standing(facts)
                     yield [
                         _item(ordinal, content, entry.score if ranked else None)
                         for ordinal, (content, entry) in enumerate(
@@ -261,6 +283,10 @@ class PlannedSource:
         # An estimate may be too low: while the end of the plan is not known, the share stays below 1.
         share = done / max(count, 1) if count is not None else min(0.99, done / max(frozen[0]["estimate"], 1))
         return min(1.0, share)
+
+    def findings(self, frozen: Frozen) -> Findings:  # noqa: ARG002 - the plan pages have them
+        """What the store noted while the plan was listed."""
+        return Findings.of(self._findings)
 
     async def _plan(self, frozen: Frozen, done: int) -> AsyncGenerator[PlanPage, None]:
         """The pages of the plan, from the one that holds entry done + 1 to the last."""
@@ -286,7 +312,7 @@ class PlannedSource:
             page = await self._create_or_get("", await self._list_page(frozen[0]["facts"], page))
             yield page
         # 3. Now the length of the plan is known.
-        self._count = page.next
+        self._count, self._findings = page.next, page.findings
 
     async def _list_page(self, facts: Mapping[str, Any], before: PlanPage | None) -> PlanPage:
         first = before.next if before else 0
@@ -295,14 +321,20 @@ class PlannedSource:
         if self._top is not None:
             limit = min(limit, self._top - first)
         entries, size = list[Entry](), 0
-        async with aclosing(self._store.entries(facts, after, limit)) as batches:
+        findings = Findings.of(before.findings if before else {})
+        async with aclosing(self._store.entries(facts, after, limit, findings)) as batches:
             async for batch in batches:
                 entries += batch
                 size += sum(len(entry.id) for entry in batch)
                 if size >= _PAGE_BYTES:
                     break
         ended = size < _PAGE_BYTES and len(entries) < limit
-        return PlanPage(first, ended or first + len(entries) == self._top, entries)
+        last = ended or first + len(entries) == self._top
+        return PlanPage(first, last, entries, findings.to_json())
+
+
+def _is_vanished(content: Document | InvalidDocument) -> bool:
+    return isinstance(content, InvalidDocument) and content.dead_letter.reason == DeadLetterReason.VANISHED
 
 
 def _item(ordinal: int, content: Document | InvalidDocument, score: float | None) -> SourceItem:

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from shardline_common.job.findings import Findings
 from shardline_common.job.messages import DeadLetter, Position
 from shardline_common.job.spec import JobSpec
 
@@ -64,9 +65,9 @@ class Source(Protocol):
 
     `freeze` runs once at planning; its result is kept as JSON in the job's plan. Every other method receives
     that result, often on another object in another process. No method may rely on an earlier call of another
-    method, except that `progress` may estimate from the last `read`. On an object one `freeze`, `sample` or
-    `read` runs at a time; `progress` may be called between the batches of a `read`. Other processes may read
-    the same job at the same time.
+    method, except that `progress` may estimate from the last `read`, and `findings` speak of it. On an object
+    one `freeze`, `sample` or `read` runs at a time; `progress` may be called between the batches of a `read`.
+    Other processes may read the same job at the same time.
 
     Order. `read` yields each document that matches the query once, in an order that depends only on the
     frozen part and the query. Input that cannot be a document is yielded in its place as an InvalidDocument
@@ -139,6 +140,9 @@ class Source(Protocol):
 
     def progress(self, frozen: Frozen, position: Position | None) -> float:
         """The share of the source up to `position`, 0.0 to 1.0, or an estimate of it. Without I/O."""
+
+    def findings(self, frozen: Frozen) -> Findings:
+        """How the count of the last `read`, which has ended, is proven. Without I/O."""
 
 
 class PlanPages(Protocol):

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
+from shardline_common.job.findings import Findings
 from shardline_common.job.spec import JobSpec, ThemisSource
 from shardline_common.ports.clock import Clock
 from shardline_producer.sources.planned import Description, Entry, Fetcher
@@ -37,7 +38,11 @@ class ThemisTable:
             return await TablePlanner(session, self._spec, self._source).describe()
 
     async def entries(
-        self, facts: Mapping[str, Any], after: Entry | None, limit: int | None
+        self,
+        facts: Mapping[str, Any],
+        after: Entry | None,
+        limit: int | None,
+        findings: Findings,  # noqa: ARG002 - noted by the lister
     ) -> AsyncGenerator[list[Entry], None]:
         """The matching rows in the server's order of the key column."""
         async with self._connect() as session:
@@ -45,6 +50,9 @@ class ThemisTable:
             async with aclosing(lister.entries(after.id if after else None, limit)) as pages:
                 async for page in pages:
                     yield page
+
+    async def check_standing(self, facts: Mapping[str, Any]) -> None:
+        """Check nothing yet."""
 
     @asynccontextmanager
     async def fetcher(self, facts: Mapping[str, Any]) -> AsyncIterator[Fetcher]:

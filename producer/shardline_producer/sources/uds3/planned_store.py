@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable
+from shardline_common.job.findings import Findings
 from shardline_common.job.spec import JobSpec, SearchType, Uds3Source
 from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.planned import Description, Entry, Fetcher
@@ -156,7 +157,11 @@ class Uds3Store:
             return None
 
     async def entries(
-        self, facts: Mapping[str, Any], after: Entry | None, limit: int | None
+        self,
+        facts: Mapping[str, Any],
+        after: Entry | None,
+        limit: int | None,
+        findings: Findings,  # noqa: ARG002 - noted by the stores
     ) -> AsyncGenerator[list[Entry], None]:
         """The documents in byte order of their ids, or the fused list of the search."""
         pages = self._scan(facts, after, limit) if self._query.text is None else self._search(facts, limit)
@@ -203,6 +208,9 @@ class Uds3Store:
             tombstone_stores=facts["marks"],
         )
         return search.pages(limit)
+
+    async def check_standing(self, facts: Mapping[str, Any]) -> None:
+        """Check nothing yet."""
 
     @asynccontextmanager
     async def fetcher(self, facts: Mapping[str, Any]) -> AsyncIterator[Fetcher]:

@@ -1,0 +1,91 @@
+"""How a source proved its own count: per store the certainty, and the documents that were left out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Level(StrEnum):
+    """How certain it is that a list of documents is that of its store.
+
+    PROVEN: what came was compared with what the store promised (size, digest, one snapshot with a proven end,
+    or two lists that agree). COUNTED: only the numbers agree. UNPROVEN: the store cannot say.
+    """
+
+    PROVEN = "proven"
+    COUNTED = "counted"
+    UNPROVEN = "unproven"
+
+
+_ORDER = tuple(Level)
+
+
+@dataclass(frozen=True, slots=True)
+class Certainty:
+    """The level of a store. `how` is a sentence: how the count was proven, or why it could not be."""
+
+    level: Level
+    how: str
+
+
+@dataclass(slots=True)
+class Findings:
+    """A collector: a source notes in it while it lists and reads.
+
+    `stores` maps the name of a store to its weakest noted level, `deleted` to the number of documents that
+    were left out because that store marks them deleted.
+    """
+
+    stores: dict[str, Certainty] = field(default_factory=dict)
+    deleted: dict[str, int] = field(default_factory=dict)
+
+    def note(self, store: str, level: Level, how: str) -> None:
+        """Note how the count of a store was proven. A level no weaker than the noted one is dropped."""
+        noted = self.stores.get(store)
+        if noted is None or _ORDER.index(level) > _ORDER.index(noted.level):
+            self.stores[store] = Certainty(level, how)
+
+    def leave_out(self, store: str, count: int) -> None:
+        """Count documents that are left out because the store marks them deleted."""
+        if count:
+            self.deleted[store] = self.deleted.get(store, 0) + count
+
+    def to_json(self) -> dict[str, Any]:
+        """The findings as plan pages, outcome and manifest hold them. What is empty is left out."""
+        found: dict[str, Any] = {}
+        if self.stores:
+            found["completeness"] = {
+                name: {"level": one.level.value, "how": one.how} for name, one in sorted(self.stores.items())
+            }
+        if self.deleted:
+            found["deleted"] = dict(sorted(self.deleted.items()))
+        return found
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> "Findings":
+        """The findings of `to_json`. Other fields are ignored, so a manifest's `source` will do."""
+        stores = {
+            name: Certainty(Level(one["level"]), one["how"])
+            for name, one in value.get("completeness", {}).items()
+        }
+        return cls(stores, dict(value.get("deleted", {})))
+
+
+def uncertain(source: Mapping[str, Any]) -> list[str]:
+    """A sentence for each store of a `source` whose count is less than proven."""
+    return [
+        f"{name}: the count is {one.level.value}, not proven: {one.how}"
+        if one.level is Level.COUNTED
+        else f"{name}: the count is unproven: {one.how}"
+        for name, one in Findings.of(source).stores.items()
+        if one.level is not Level.PROVEN
+    ]
+
+
+def left_out_deleted(source: Mapping[str, Any]) -> list[str]:
+    """A sentence for each store that marks documents of a `source` deleted, with their number."""
+    return [
+        f"{count:,} documents were left out because {name} marks them deleted"
+        for name, count in Findings.of(source).deleted.items()
+    ]
