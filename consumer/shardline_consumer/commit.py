@@ -144,7 +144,9 @@ class SegmentSink:
             raise JobFailed(
                 FailureCode.NOT_REPRODUCIBLE,
                 f"{key} exists with other content; nothing was overwritten",
-                hint="the source gave other documents this time; submit a new job",
+                hint="if a process was killed here and the source has changed since, no chain record names "
+                f"the object: end all processes of this job, delete {key}, and run or retry the job. Else "
+                "submit a new job",
             )
         return stored
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path  # noqa: TC003 - Typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
@@ -73,8 +74,10 @@ async def _run(spec: JobSpec, output: str, settings: Settings, *, replace: bool,
     from shardline.cli.console import print_json
     from shardline.cli.progress import open_screen
     from shardline.services.local_run import run_job
+    from shardline_common.runtime.failpoints import arm
     from shardline_common.runtime.threads import set_thread_pool
 
+    arm(os.environ)
     set_thread_pool()
     with open_screen() as screen:
         result = await run_job(spec, output, settings, screen.show, replace=replace)

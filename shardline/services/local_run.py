@@ -1,5 +1,6 @@
 """A job from settings to a dataset in this process, and the check of a finished dataset."""
 
+import logging
 import os
 import re
 import shutil
@@ -18,9 +19,10 @@ from shardline.services.wiring.signing import dataset_signer, signature_check
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.stores import open_source_s3, open_store_at
 from shardline.services.wiring.webhook import open_receiver
+from shardline_common.dataset.leftovers import remove_leftovers
 from shardline_common.dataset.manifest import Manifest
 from shardline_common.dataset.verify import Report, Verifier
-from shardline_common.errors import JobConflict, UsageError
+from shardline_common.errors import JobConflict, JobFailed, UsageError
 from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.findings import left_out_deleted, uncertain
 from shardline_common.job.names import Layout
@@ -36,6 +38,7 @@ from shardline_common.storage.directory import HIDDEN
 from shardline_common.storage.probe import probe_create_only, probe_once_a_day
 from shardline_common.telemetry.metrics import Metrics
 
+_log = logging.getLogger(__name__)
 # The caller waits for the end of the run, which a webhook that is down must not delay for a day.
 _NOTIFY_SECONDS = 60.0
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -79,7 +82,7 @@ async def run_job(
         open_source_s3(settings, spec) as remote,
         open_receiver(settings, metrics, at_most=_NOTIFY_SECONDS) as receiver,
     ):
-        with locked_output(output):
+        with locked_output(output) as exclusive:
             if output.startswith("s3://"):
                 await probe_once_a_day(store, settings.aws_endpoint_url_s3, CLOCK)
             else:
@@ -87,6 +90,8 @@ async def run_job(
                 await probe_create_only(store, rounds=1)
             if replace and (old := await find_old_job(store, spec)) is not None:
                 await delete_old_dataset(store, old)
+            if exclusive:
+                await _remove_leftovers(store, spec)
             embedded = EmbeddedRun(
                 store=store,
                 clock=CLOCK,
@@ -106,6 +111,17 @@ async def run_job(
             manifest = await retry_forever(partial(_read_manifest, store, layout), CLOCK, "read the manifest")
         dataset = f"{store.uri}/{layout.root}".rstrip("/")
         return LocalRun(result.view, result.dead_letters, dataset, manifest)
+
+
+async def _remove_leftovers(store: ObjectStore, spec: JobSpec) -> None:
+    layout = Layout.of(spec)
+    try:
+        removed = await remove_leftovers(store, layout)
+    except JobFailed:
+        # The run itself meets what cannot be read, and ends with it.
+        return
+    if removed:
+        _log.info("removed what a killed run left without a chain record: %s", ", ".join(removed))
 
 
 async def _read_manifest(store: ObjectStore, layout: Layout) -> Manifest:
@@ -147,14 +163,16 @@ def with_replace_hint(conflict: JobConflict, spec: JobSpec, option: str) -> JobC
 
 
 @contextmanager
-def locked_output(output: str) -> Iterator[None]:
-    """Lock a local output against a second run. On S3, create-only puts make concurrent runs safe.
+def locked_output(output: str) -> Iterator[bool]:
+    """Lock a local output against a second run; yields whether no other run can write to it.
+
+    On S3 there is no lock, and create-only puts make concurrent runs safe.
 
     Raises:
         UsageError: another run holds the lock, or the folder cannot be written.
     """
     if output.startswith("s3://") or os.name != "posix":
-        yield
+        yield False
         return
     import fcntl  # noqa: PLC0415 - not on Windows
 
@@ -179,7 +197,7 @@ def locked_output(output: str) -> Iterator[None]:
             ) from None
         # Remove temporary files of a killed run.
         shutil.rmtree(folder / HIDDEN, ignore_errors=True)
-        yield
+        yield True
     finally:
         os.close(file)
 

@@ -1,0 +1,60 @@
+"""Objects of a killed run that no chain record names: they are no part of the dataset.
+
+A segment's objects are put before its chain record. A process that is killed between both leaves them. When
+the source gives the same documents again, the next process finds the same content under these keys. When
+rows have changed since, it finds another content, and must not overwrite it: the killed process might be only
+paused, and might still append its record. Who knows that nobody else writes may remove them.
+"""
+
+import re
+from collections.abc import Iterable
+
+from shardline_common.dataset.contents import PUBLISHED, list_sizes
+from shardline_common.job.names import Layout
+from shardline_common.job.outcome import latest_attempt
+from shardline_common.ports.store import ObjectStore
+
+_SEGMENT = re.compile(r"(?:data/([a-z]+)|rejected|dead-letters)/part-(\d{5,})-(\d{12,})\.")
+
+
+def leftover_keys(layout: Layout, keys: Iterable[str]) -> list[str]:
+    """Of the relative keys of a dataset folder those of segments without a chain record, sorted."""
+    names = set(keys)
+    return sorted(key for key in names if _is_leftover(layout, key, names))
+
+
+def _is_leftover(layout: Layout, key: str, names: set[str]) -> bool:
+    match = _SEGMENT.match(key)
+    if match is None:
+        return False
+    partition, first = int(match[2]), int(match[3])
+    own = (
+        layout.data(match[1] or "", partition, first),
+        layout.rejected(partition, first),
+        layout.dead_letters(partition, first),
+    )
+    if layout.root + key not in own:
+        return False
+    return layout.chain_record(partition, first).removeprefix(layout.root) not in names
+
+
+async def remove_leftovers(store: ObjectStore, layout: Layout) -> list[str]:
+    """Delete the leftovers of a dataset that is not completed. Returns their relative keys.
+
+    The caller must know that no other process writes to the dataset.
+
+    Raises:
+        JobFailed: an outcome record cannot be read.
+        StoreUnavailable: try again later.
+    """
+    keys = await list_sizes(store, layout)
+    _, outcome = await latest_attempt(store, layout)
+    completed = outcome is not None and outcome.ending == "completed"
+    if completed or PUBLISHED & keys.keys() or layout.plan.removeprefix(layout.root) not in keys:
+        # A completed dataset has none: what looks like one was added by somebody, and `verify` names it.
+        # Without a plan the objects are not of this job.
+        return []
+    found = leftover_keys(layout, keys)
+    if found:
+        await store.delete([layout.root + key for key in found])
+    return found
