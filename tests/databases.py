@@ -14,7 +14,8 @@ import pytest
 from deploy.dev.postgres import PASSWORD, USER, PostgresServer
 from deploy.dev.service import HOST, ServiceError
 from shardline_common.settings.load import Settings
-from shardline_producer.sources.uds3.postgres.connection import Postgres, PostgresOptions
+from shardline_producer.sources.uds3.postgres.connection import Postgres
+from shardline_producer.sources.uds3.postgres.options import PostgresOptions
 from tests.services import docker_answers, refuse_servers
 
 POSTGRES_IMAGE = "postgres:15.14"

@@ -24,8 +24,9 @@ from shardline_producer.sources.uds3.chroma.collection import (
 )
 from shardline_producer.sources.uds3.couch.body_store import CouchBodyStore, CouchOptions
 from shardline_producer.sources.uds3.postgres import sql
-from shardline_producer.sources.uds3.postgres.connection import PostgresOptions, PostgresSession
+from shardline_producer.sources.uds3.postgres.options import PostgresOptions
 from shardline_producer.sources.uds3.postgres.schema import PostgresSchema, PostgresTable
+from shardline_producer.sources.uds3.postgres.session import PostgresSession
 from shardline_producer.sources.uds3.postgres.sql import DocumentSelection
 from shardline_producer.sources.uds3.scratch import ScratchDatabase
 from shardline_producer.sources.uds3.spilled_lists import SortedIds

@@ -40,8 +40,9 @@ from shardline_producer.sources.uds3.embedding.http_embedder import HttpEmbedder
 from shardline_producer.sources.uds3.neo4j.options import Neo4jOptions
 from shardline_producer.sources.uds3.neo4j.ranker import Neo4jRanker
 from shardline_producer.sources.uds3.neo4j.ranker import _translated as translated_neo4j
-from shardline_producer.sources.uds3.postgres.connection import PostgresOptions, _refused_connection
+from shardline_producer.sources.uds3.postgres.connection import _refused_connection
 from shardline_producer.sources.uds3.postgres.connection import _translated as translated_postgres
+from shardline_producer.sources.uds3.postgres.options import PostgresOptions
 from shardline_producer.sources.uds3.store_ports import BodyRequest
 from tests.make import job
 from tests.support.answering import SECRET, answering, s3_at

@@ -7,7 +7,7 @@ from shardline_producer.sources.uds3.chroma.collection import ChromaOptions
 from shardline_producer.sources.uds3.couch.body_store import CouchOptions, basic_auth
 from shardline_producer.sources.uds3.embedding.embedder import EmbeddingOptions
 from shardline_producer.sources.uds3.neo4j.options import Neo4jOptions
-from shardline_producer.sources.uds3.postgres.connection import PostgresOptions
+from shardline_producer.sources.uds3.postgres.options import PostgresOptions
 
 
 def postgres_options(settings: Settings) -> PostgresOptions | None:

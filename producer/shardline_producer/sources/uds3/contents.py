@@ -14,7 +14,7 @@ from shardline_producer.sources.documents import (
 )
 from shardline_producer.sources.planned import Entry, vanished
 from shardline_producer.sources.source import Document, InvalidDocument
-from shardline_producer.sources.uds3.postgres.connection import PostgresRow, PostgresSession
+from shardline_producer.sources.uds3.postgres.session import PostgresRow, PostgresSession
 from shardline_producer.sources.uds3.postgres.sql import DocumentSelection
 from shardline_producer.sources.uds3.store_ports import (
     MAX_BODIES,

@@ -13,7 +13,8 @@ from shardline_common.runtime.tasks import leaf_errors
 from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.planned import Entry
 from shardline_producer.sources.uds3.fusion import RANK_CONSTANT, Fusion, RankedDocument
-from shardline_producer.sources.uds3.postgres.connection import Postgres, PostgresSession
+from shardline_producer.sources.uds3.postgres.connection import Postgres
+from shardline_producer.sources.uds3.postgres.session import PostgresSession
 from shardline_producer.sources.uds3.postgres.sql import DocumentSelection
 from shardline_producer.sources.uds3.store_ports import Ranker
 
