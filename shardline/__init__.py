@@ -20,6 +20,7 @@ from shardline_common import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shardline import errors, sync
+    from shardline.api.features import features
     from shardline.api.inputs import Job
     from shardline.api.operations import cancel, preview, retry, run, status, submit, verify
     from shardline.api.results import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         Progress,
         Row,
         RowCounts,
+        RowFeatures,
         RunResult,
         VerifyProgress,
         VerifyResult,
@@ -59,6 +61,7 @@ __all__ = [
     "Range",
     "Row",
     "RowCounts",
+    "RowFeatures",
     "RowStream",
     "RunResult",
     "ThemisSource",
@@ -68,6 +71,7 @@ __all__ = [
     "__version__",
     "cancel",
     "errors",
+    "features",
     "preview",
     "retry",
     "run",
@@ -79,6 +83,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "shardline.api.features": ("features",),
     "shardline.api.inputs": ("Job",),
     "shardline.api.operations": ("cancel", "preview", "retry", "run", "status", "submit", "verify"),
     "shardline.api.results": (
@@ -88,6 +93,7 @@ _MODULES = {
         "Progress",
         "Row",
         "RowCounts",
+        "RowFeatures",
         "RunResult",
         "VerifyProgress",
         "VerifyResult",

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 from shardline.api import operations
+from shardline.api.features import features as read_features
 from shardline.api.inputs import JobLike
 from shardline.api.results import (
     JobStatus,
@@ -22,6 +23,7 @@ from shardline.api.results import (
     Progress,
     Row,
     RowCounts,
+    RowFeatures,
     RunResult,
     VerifyProgress,
     VerifyResult,
@@ -33,6 +35,7 @@ from shardline_common.runtime.threads import set_thread_pool
 __all__ = [
     "SyncRowStream",
     "cancel",
+    "features",
     "preview",
     "retry",
     "run",
@@ -84,6 +87,11 @@ def verify(
     return _complete(
         operations.verify, uri, digest=digest, key=key, settings=settings, on_progress=on_progress
     )
+
+
+def features(uri: str | os.PathLike[str], *, settings: Mapping[str, object] | None = None) -> RowFeatures:
+    """Return a finished dataset's `datasets.Features`. See `shardline.features`."""
+    return _complete(read_features, uri, settings=settings)
 
 
 def submit(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from pydantic import JsonValue
 
@@ -130,6 +130,14 @@ class PreviewResult:
     rejected: Mapping[str, int]
     dead_letters: Mapping[str, int]
     mean_quality_score: float | None
+
+
+class RowFeatures(Protocol):
+    """The `datasets.Features` of a dataset's rows. The package datasets has no types of its own."""
+
+    @property
+    def arrow_schema(self) -> object:
+        """The same as a `pyarrow.Schema`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from shardline.services.client import JobView
 from shardline.services.embedded import EmbeddedRun
+from shardline.services.finished import datasets_below
 from shardline.services.replace import delete_old_dataset, find_old_job
 from shardline.services.wiring import CLOCK
 from shardline.services.wiring.producer import producer_policy
@@ -247,4 +248,7 @@ async def verify_dataset(
         raise UsageError(f"'{digest[:100]}' is no digest: it has 64 digits of 0-9 and a-f", hint=hint)
     is_signed = None if key is None else signature_check(key)
     async with open_store_at(uri, settings) as store:
-        return await Verifier(store, "", on_shard, digest=digest, is_signed=is_signed).run()
+        report = await Verifier(store, "", on_shard, digest=digest, is_signed=is_signed).run()
+        if not report.digest and (below := await datasets_below(store)):
+            report.notes.append(f"there are datasets in folders below this one: {', '.join(below)}")
+        return report

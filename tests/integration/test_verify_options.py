@@ -86,3 +86,12 @@ async def test_python_requires_the_digest_and_the_signature() -> None:
 def test_the_sync_twin_takes_both() -> None:
     result = sync.verify(SIGNED, key="ours.pem")
     assert sync.verify(SIGNED, key="ours.pem", digest=result.digest) == result
+
+
+@pytest.mark.parametrize("above", ["signed", "signed/laws", "."])
+def test_verify_of_a_folder_above_names_the_datasets_below(above: str, command: Command) -> None:
+    done = command("verify", above)
+    assert done.code == 1
+    assert "there is no manifest.json" in done.err
+    assert "datasets in folders below" in done.err.replace("\n", " ")
+    assert SIGNED in done.err.replace("\n", "")

@@ -1,0 +1,51 @@
+"""The manifest of a finished dataset, from its folder."""
+
+from contextlib import suppress
+
+from shardline.services.wiring.stores import open_store_at
+from shardline_common.dataset.manifest import Manifest
+from shardline_common.errors import ObjectMissing, ServiceUnavailable, UsageError
+from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.read_again import read_again
+from shardline_common.settings.load import Settings
+
+_NAMED = 5
+# A bucket may hold millions of objects that are no datasets.
+_LISTED = 10_000
+_MANIFEST = "manifest.json"
+
+
+async def read_manifest_at(uri: str, settings: Settings) -> Manifest:
+    """Read the manifest of the dataset in the folder `uri`.
+
+    Raises:
+        UsageError: a setting is wrong, or the folder is no finished dataset; the hint names those below it.
+        JobFailed: the manifest cannot be read.
+        StoreUnavailable: the store cannot be reached.
+    """
+    async with open_store_at(uri, settings) as store:
+
+        async def read() -> Manifest:
+            return Manifest.decode(await store.get(_MANIFEST))
+
+        try:
+            return await read_again(read)
+        except ObjectMissing:
+            below = await datasets_below(store)
+            hint = f"name one of these: {', '.join(below)}" if below else "name the folder that has _SUCCESS"
+            raise UsageError(f"{uri} has no manifest.json: it is no finished dataset", hint=hint) from None
+
+
+async def datasets_below(store: ObjectStore) -> list[str]:
+    """Return the URIs of up to 5 datasets in folders below the root of a store."""
+    found, listed = list[str](), 0
+    # What cannot be listed is only a hint less.
+    with suppress(ServiceUnavailable):
+        async for info in store.list(""):
+            listed += 1
+            folder, _, name = info.key.rpartition("/")
+            if name == _MANIFEST and folder:
+                found.append(f"{store.uri}/{folder}")
+            if len(found) == _NAMED or listed == _LISTED:
+                break
+    return found
