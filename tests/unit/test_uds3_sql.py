@@ -21,6 +21,12 @@ from shardline_producer.sources.uds3.postgres.schema import (
     search_config,
     select_tables,
 )
+from shardline_producer.sources.uds3.tombstones import (
+    FLAG_PATTERN,
+    NO_TIME_PATTERN,
+    deleted_statuses,
+    status_pattern,
+)
 
 
 def column(name: str, kind: str = "string", type_name: str = "text") -> PostgresColumn:
@@ -49,9 +55,9 @@ METADATA = table("documents_metadata", column("title"), column("rechtsgebiet"), 
 SCHEMA = PostgresSchema((DOCUMENTS, METADATA))
 QUOTED = {'"C"', '"documents"', '"documents_metadata"'}
 QUOTED |= {one.quoted for each in SCHEMA.tables for one in each.columns}
-LITERALS = {
-    f"'{word}'" for word in ("", "true", "t", "1", "yes", "failed", "deleted", "archived", "UTF8", "hex")
-}
+STATUSES = [deleted_statuses(include_archived=archived) for archived in (False, True)]
+PATTERNS = [FLAG_PATTERN, NO_TIME_PATTERN, *map(status_pattern, STATUSES)]
+LITERALS = {"''", "'UTF8'", "'hex'", *(f"'^({pattern})$'" for pattern in PATTERNS)}
 NAMES = st.sampled_from([*metadata_fields(SCHEMA), "document_id"])
 SCALARS = (
     st.text("ab'\"$;-\\")

@@ -1,6 +1,11 @@
-"""The tombstones of UDS3: a deleted document stays in the stores, marked by fields, and is never exported."""
+"""The one rule of all stores of UDS3: which fields mark a document as deleted, and which is its id.
 
-from collections.abc import Mapping
+A deleted document stays in the stores, marked, and is never exported. PostgreSQL and Neo4j evaluate the
+patterns themselves: each must mean the same in Python, in PostgreSQL and in Java, whatever the case.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 FLAGS = ("deleted", "is_deleted")
@@ -8,21 +13,51 @@ TIME = "deleted_at"
 STATUS = "processing_status"
 TOMBSTONE_FIELDS = (*FLAGS, TIME, STATUS)
 
-# In lower case: the values of a flag that mark a document, and the values of the time that do not mark it.
-TRUE_VALUES = ("true", "1", "yes", "t")
-NO_TIME_VALUES = ("", "false")
+# The text may be in quotes (\x22), as in a column of JSON.
+# A flag marks a document if the whole text of its value is this: a word for true, or a number other than 0.
+FLAG_PATTERN = r"[\s\x22]*(true|t|yes|y|on|[-+]?(?=[0-9.]*[1-9])[0-9]*\.?[0-9]*)[\s\x22]*"
+# The time marks a document unless the whole text of its value is this: nothing, a word for no time, or 0. A
+# time in the future marks it too: whether it has passed would depend on when the job runs.
+NO_TIME_PATTERN = (
+    r"[\s\x22]*(|false|f|no|n|off|never|null|none|nil|undefined|nan|nat|[-+]?inf|[-+]?infinity|\[\s*\]|\{\s*\}"
+    r"|[-+]?0*\.?0*)[\s\x22]*"
+)
+_FLAG = re.compile(FLAG_PATTERN, re.IGNORECASE | re.ASCII)
+_NO_TIME = re.compile(NO_TIME_PATTERN, re.IGNORECASE | re.ASCII)
 
 
 def is_deleted(fields: Mapping[str, Any], *, include_archived: bool = False) -> bool:
     """Whether any of the tombstone fields marks the document as deleted."""
-    if any(str(fields.get(name, "")).lower() in TRUE_VALUES for name in FLAGS):
+    if any(_FLAG.fullmatch(_text(fields.get(name))) for name in FLAGS):
         return True
-    if str(fields.get(TIME) or "").lower() not in NO_TIME_VALUES:
+    if not _NO_TIME.fullmatch(_text(fields.get(TIME))):
         return True
-    status = str(fields.get(STATUS, "")).lower()
-    return status in deleted_statuses(include_archived=include_archived)
+    pattern = status_pattern(deleted_statuses(include_archived=include_archived))
+    return bool(re.fullmatch(pattern, _text(fields.get(STATUS)), re.IGNORECASE | re.ASCII))
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
 
 
 def deleted_statuses(*, include_archived: bool) -> tuple[str, ...]:
     """The values of `processing_status`, in lower case, of documents that are not exported."""
     return ("deleted", "failed") if include_archived else ("deleted", "failed", "archived")
+
+
+def status_pattern(statuses: Iterable[str]) -> str:
+    """The pattern of a whole `processing_status` that is one of these words."""
+    return rf"[\s\x22]*({'|'.join(statuses)})[\s\x22]*"
+
+
+def id_text(value: object) -> str | None:
+    """A value as a document id: text that is not empty, or a number as its text. None: it is no id."""
+    if isinstance(value, str):
+        return value or None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_number else None
+
+
+def document_id(fields: Mapping[str, Any], names: tuple[str, ...] = ("document_id", "id")) -> str | None:
+    """The id in the first of these fields that holds one. An empty `document_id` does not hide `id`."""
+    return next((found for name in names if (found := id_text(fields.get(name))) is not None), None)

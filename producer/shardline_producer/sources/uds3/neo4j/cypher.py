@@ -5,15 +5,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardline_common.job.spec import Range
-from shardline_producer.sources.uds3.tombstones import NO_TIME_VALUES, TRUE_VALUES
+from shardline_producer.sources.uds3.tombstones import FLAG_PATTERN, NO_TIME_PATTERN, status_pattern
 
 _EDGES = "RELATED_TO|CITES|SUPERSEDES"
-_ID = "toString(coalesce(n.document_id, n.id))"
+
+
+def _id_in(name: str) -> str:
+    # As `tombstones.id_text`: without `NOT NULL`, a missing property would be of every type.
+    value = f"n.{name}"
+    return f"WHEN {value} IS :: STRING | INTEGER | FLOAT AND toString({value}) <> '' THEN toString({value})"
+
+
+_ID = f"CASE {_id_in('document_id')} {_id_in('id')} END"
 _LIVE = (
-    "NOT toLower(coalesce(toStringOrNull(n.deleted), '')) IN $true_values "
-    "AND NOT toLower(coalesce(toStringOrNull(n.is_deleted), '')) IN $true_values "
-    "AND toLower(coalesce(toStringOrNull(n.deleted_at), '')) IN $no_time "
-    "AND NOT toLower(coalesce(toStringOrNull(n.processing_status), '')) IN $statuses"
+    "NOT coalesce(toStringOrNull(n.deleted), '') =~ $flag "
+    "AND NOT coalesce(toStringOrNull(n.is_deleted), '') =~ $flag "
+    # A list has no text. One that is not empty holds a time.
+    "AND CASE WHEN n.deleted_at IS :: LIST<ANY> NOT NULL THEN size(n.deleted_at) = 0 "
+    "ELSE coalesce(toStringOrNull(n.deleted_at), '') =~ $no_time END "
+    "AND NOT coalesce(toStringOrNull(n.processing_status), '') =~ $status"
 )
 
 
@@ -74,9 +84,9 @@ def deleted(statuses: Sequence[str]) -> CypherStatement:
 
 def _live_values(statuses: Sequence[str]) -> dict[str, Any]:
     return {
-        "true_values": list(TRUE_VALUES),
-        "no_time": list(NO_TIME_VALUES),
-        "statuses": list(statuses),
+        "flag": f"(?i){FLAG_PATTERN}",
+        "no_time": f"(?i){NO_TIME_PATTERN}",
+        "status": f"(?i){status_pattern(statuses)}",
     }
 
 

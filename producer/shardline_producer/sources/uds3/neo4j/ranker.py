@@ -5,6 +5,7 @@ content or name contains the text. With hops, their neighbours follow, the neare
 """
 
 import asyncio
+import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, cast
@@ -70,12 +71,12 @@ class Neo4jRanker:
 
     async def filter_fields(self) -> list[str]:
         """The property keys of the first documents."""
-        async with _open_graph(self._options) as graph:
+        async with open_graph(self._options) as graph:
             return [row["key"] for row in await graph.rows(_KEYS)]
 
     async def check(self) -> str:
         """Count the documents, and name the index that is searched."""
-        async with _open_graph(self._options) as graph:
+        async with open_graph(self._options) as graph:
             count = (await graph.rows(_COUNT))[0]["documents"]
             index = await graph.full_text_index()
         method = f"the full-text index '{index}'" if index else "CONTAINS (no full-text index over :Document)"
@@ -100,7 +101,7 @@ class Neo4jRanker:
         text, filters = query.text or "", query.filters
         with ScratchDatabase() as database:
             visited, lowest = VisitedNodes(database), 0.0
-            async with _open_graph(self._options) as graph:
+            async with open_graph(self._options) as graph:
                 if (index := await graph.full_text_index()) is None:
                     statement = by_content(text, filters, self._statuses)
                 elif (words := lucene_query(text)) is not None:
@@ -127,14 +128,14 @@ class Neo4jRanker:
     async def deleted_ids(self) -> AsyncGenerator[list[str], None]:
         """Implements `Ranker.deleted_ids` by one pass over the documents, which the server streams."""
         async with (
-            _open_graph(self._options) as graph,
+            open_graph(self._options) as graph,
             aclosing(graph.pages(deleted(self._statuses))) as pages,
         ):
             async for page in pages:
                 yield [row["id"] for row in page]
 
 
-class _Neo4jGraph:
+class Neo4jGraph:
     """Reads one database."""
 
     def __init__(self, driver: neo4j.AsyncDriver, options: Neo4jOptions) -> None:
@@ -180,12 +181,16 @@ class _Neo4jGraph:
                 fetch_size=_PAGE,
             ) as session:
                 result = await session.run(query, dict(statement.parameters))
-                while records := await result.fetch(_PAGE):
-                    yield [record.data() for record in records]
+                with _read_as_sent(self._options):
+                    while records := await result.fetch(_PAGE):
+                        yield [record.data() for record in records]
+                    # The list has ended only when the server has sent its summary.
+                    await result.consume()
 
 
 @asynccontextmanager
-async def _open_graph(options: Neo4jOptions) -> AsyncIterator[_Neo4jGraph]:
+async def open_graph(options: Neo4jOptions) -> AsyncIterator[Neo4jGraph]:
+    """A graph for reading; leaving the context closes its connections."""
     with _translated(options):
         tls: dict[str, Any] = {}
         if options.ca_file:
@@ -203,7 +208,17 @@ async def _open_graph(options: Neo4jOptions) -> AsyncIterator[_Neo4jGraph]:
             **tls,
         )
     async with driver:
-        yield _Neo4jGraph(driver, options)
+        yield Neo4jGraph(driver, options)
+
+
+@contextmanager
+def _read_as_sent(options: Neo4jOptions) -> Iterator[None]:
+    """Raise SourceUnavailable for a stream that the driver cannot decode: it was damaged on its way."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, struct.error) as error:
+        message = f"its answer cannot be decoded: {type(error).__name__}: {error}"
+        raise _unavailable(options, message) from error
 
 
 @contextmanager

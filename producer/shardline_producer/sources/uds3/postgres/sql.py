@@ -18,12 +18,13 @@ from shardline_producer.sources.uds3.postgres.schema import (
     metadata_fields,
 )
 from shardline_producer.sources.uds3.tombstones import (
+    FLAG_PATTERN,
     FLAGS,
-    NO_TIME_VALUES,
+    NO_TIME_PATTERN,
     STATUS,
     TIME,
-    TRUE_VALUES,
     deleted_statuses,
+    status_pattern,
 )
 
 _INT64 = 1 << 63
@@ -245,24 +246,20 @@ def _conditions(selection: DocumentSelection, statement: SqlStatement) -> tuple[
 def _deleted(selection: DocumentSelection) -> tuple[str, set[int]]:
     found: list[str] = []
     tables: set[int] = set()
-    statuses = deleted_statuses(include_archived=selection.include_archived)
+    statuses = status_pattern(deleted_statuses(include_archived=selection.include_archived))
     for number, table in enumerate(selection.schema.tables):
         for column in table.columns:
-            value = f"lower({alias(number)}.{column.quoted}::text)"
+            value = f"{alias(number)}.{column.quoted}::text"
             if column.name in FLAGS:
-                found.append(f"coalesce({value} IN {_literals(TRUE_VALUES)}, FALSE)")
+                found.append(f"coalesce({value} ~* '^({FLAG_PATTERN})$', FALSE)")
             elif column.name == TIME:
-                found.append(f"coalesce({value} NOT IN {_literals(NO_TIME_VALUES)}, FALSE)")
+                found.append(f"coalesce({value} !~* '^({NO_TIME_PATTERN})$', FALSE)")
             elif column.name == STATUS:
-                found.append(f"coalesce({value} IN {_literals(statuses)}, FALSE)")
+                found.append(f"coalesce({value} ~* '^({statuses})$', FALSE)")
             else:
                 continue
             tables.add(number)
     return " OR ".join(found) or "FALSE", tables
-
-
-def _literals(words: Iterable[str]) -> str:
-    return "(" + ", ".join(f"'{word}'" for word in words) + ")"
 
 
 def _condition(column: FieldExpression, wanted: object, statement: SqlStatement) -> str:
