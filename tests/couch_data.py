@@ -23,6 +23,11 @@ class CouchData:
         await self._ask("PUT", "", None)
         await self.post("/_bulk_docs", {"docs": list(documents)})
 
+    async def delete(self, path: str) -> None:
+        """Delete a document, or an attachment `id/name`, in its newest revision."""
+        document = await self._ask("GET", "/" + path.partition("/")[0], None)
+        await self._ask("DELETE", f"/{path}?rev={document['_rev']}", None)
+
     async def post(self, path: str, body: Any) -> Any:
         """POST to a path of the database. Returns the JSON of the answer."""
         return await self._ask("POST", path, body)

@@ -15,10 +15,20 @@ from deploy.dev.service import free_ports
 from shardline.services.sample import sample_document
 from shardline_common.errors import JobFailed, SourceUnavailable
 from shardline_producer.sources.documents import DeadLetterReason
+from shardline_producer.sources.planned import Entry
+from shardline_producer.sources.source import Document
+from shardline_producer.sources.uds3.contents import ContentFetcher
 from shardline_producer.sources.uds3.couch.body_store import CouchBodyStore, CouchOptions, basic_auth
-from shardline_producer.sources.uds3.store_ports import DELETED_BODY, BodyRequest, DocumentBody, InvalidBody
+from shardline_producer.sources.uds3.store_ports import (
+    DELETED_BODY,
+    BodyRequest,
+    BodyStore,
+    DocumentBody,
+    InvalidBody,
+)
 from tests.couch_data import CouchData
 from tests.stores import Address, connections_to, http_options
+from tests.uds3_data import DictBodyStore
 
 MAX_BYTES = 4096
 SECRET = "do-not-show-me"  # noqa: S105 - of this test
@@ -167,12 +177,47 @@ async def test_deleted_documents_are_deleted_bodies(couch: Address) -> None:
     )
     names = ("a", "b", "c", "d", "e")
     found = await bodies(couch_options(couch, data.name), *names)
-    assert found == dict.fromkeys("abc", DELETED_BODY) | {"d": DocumentBody("x", found["d"].metadata)}
+    assert found == dict.fromkeys("abce", DELETED_BODY) | {"d": DocumentBody("x", found["d"].metadata)}
     archived = replace(couch_options(couch, data.name), include_archived=True)
     assert {one for one, body in (await bodies(archived, *names)).items() if body != DELETED_BODY} == {
         "c",
         "d",
     }
+
+
+async def test_a_text_that_was_removed_does_not_come_from_another_store(couch: Address) -> None:
+    data = await filled(
+        couch,
+        {"_id": "file", "_attachments": attachment(b"x", "text/plain", "t.txt")},
+        {"_id": "gone", "content": "x"},
+        {"_id": "again", "content": "old"},
+        {"_id": "uuid-1", "_attachments": attachment(b"x", "text/plain", "t.txt")},
+        {"_id": "uuid-2", "content": "x"},
+        {"_id": "never", "title": "T"},
+    )
+    for path in ("file/t.txt", "gone", "again", "uuid-1/t.txt", "uuid-2"):
+        await data.delete(path)
+    await data.post("/_bulk_docs", {"docs": [{"_id": "again", "content": "new"}]})
+    wanted = [BodyRequest(name) for name in ("file", "gone", "again", "never", "nowhere")]
+    wanted += [BodyRequest(f"by-{name}", {data.name: {"doc_id": name}}) for name in ("uuid-1", "uuid-2")]
+    found = await bodies(couch_options(couch, data.name), *wanted)
+    assert found == {
+        "file": InvalidBody(DeadLetterReason.NO_CONTENT),
+        "gone": DELETED_BODY,
+        "again": DocumentBody("new"),
+        "by-uuid-1": InvalidBody(DeadLetterReason.NO_CONTENT),
+        "by-uuid-2": DELETED_BODY,
+    }
+    old = DictBodyStore({name: DocumentBody(f"old {name}") for name in ("file", "gone", "never", "nowhere")})
+    stores: list[BodyStore] = [CouchBodyStore(couch_options(couch, data.name)), old]
+    fetcher = ContentFetcher(None, None, stores, 4_194_304)
+    contents = await fetcher.fetch([Entry(name) for name in ("file", "gone", "never", "nowhere")])
+    assert [one.text if isinstance(one, Document) else one.dead_letter.reason for one in contents] == [
+        "no_content",
+        "vanished",
+        "old never",
+        "old nowhere",
+    ]
 
 
 async def test_a_body_over_the_limit_is_invalid_and_keeps_its_start(couch: Address) -> None:

@@ -82,7 +82,7 @@ class HttpRequest:
     """One request.
 
     `limit`, in bytes, lowers the limit of the options on the body of the response. `ignore_body`: the body is
-    not read.
+    not read. `decoded`: a body with a Content-Encoding is decoded; otherwise it is given as it was sent.
     """
 
     method: str
@@ -92,15 +92,21 @@ class HttpRequest:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     limit: int | None = None
     ignore_body: bool = False
+    decoded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """A complete response of any status. `retry_after` is the header Retry-After, or ""."""
+    """A complete response of any status.
+
+    `retry_after` is the header Retry-After, or "". `encoding`: the Content-Encoding that the body still has,
+    in lower case, or "".
+    """
 
     status: int
     body: bytes
     retry_after: str = ""
+    encoding: str = ""
 
     async def json(self) -> Any:
         """The body as JSON; a body over 64 KiB is parsed on a thread. Raises ValueError."""
@@ -142,6 +148,7 @@ class HttpClient:
             data=request.body,
             headers=request.headers,
             allow_redirects=self._options.follow_redirects,
+            auto_decompress=request.decoded,
         ) as response:
             received, retry_after = bytearray(), response.headers.get("Retry-After", "")
             if request.ignore_body:
@@ -154,7 +161,8 @@ class HttpClient:
             if response.status == OK and not (self._options.ends_by_close or _has_end(response)):
                 # Whoever closed the connection, it may have been in the middle of the body.
                 raise aiohttp.ClientPayloadError("the response has no length, and its connection was closed")
-            return HttpResponse(response.status, bytes(received), retry_after)
+            encoding = "" if request.decoded else response.headers.get("Content-Encoding", "").lower()
+            return HttpResponse(response.status, bytes(received), retry_after, encoding)
 
 
 def _has_end(response: aiohttp.ClientResponse) -> bool:

@@ -1,10 +1,12 @@
 """A store that is read as JSON over HTTP, with retries and errors that name the store and its settings."""
 
 import asyncio
+import json
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import orjson
@@ -21,13 +23,21 @@ from shardline_common.http.client import (
 )
 from shardline_common.http.client_faults import words
 from shardline_common.runtime.retry import Backoff, TransientError, retry_attempts
+from shardline_common.runtime.threads import run_in_thread
 
 _DENIED = (401, 403)
 _RETRIED = (408, 425, 429)
 _SERVER_ERROR = 500
 _BACKOFF = Backoff(base=0.1, cap=5.0)
+# What code raises that reads a JSON value of another form than it expects.
+_OTHER_FORM = (LookupError, TypeError, ValueError, AttributeError)
 Check = Callable[[Any], str | None]
-"""Called with the JSON of a response: why it is not the whole answer, as a sentence; None when it is."""
+"""Called with the JSON of a response: why it is not the whole answer, as a sentence; None when it is.
+
+A LookupError, TypeError, ValueError or AttributeError that it raises means that the JSON has another form.
+"""
+CheckBytes = Callable[[HttpResponse], str | None]
+"""Called with a response that is no JSON: why its body is not the whole one; None when it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +106,22 @@ class HttpStore:
         """GET JSON from a path; `limit` lowers the limit on the bytes of the response. Raises as `post`."""
         return await self._request(HttpRequest("GET", path, params, limit=limit), check)
 
-    async def get_bytes(self, path: str, limit: int, size: int | None) -> HttpResponse:
-        """GET a body of any type.
+    async def get_bytes(
+        self, path: str, params: Mapping[str, str], *, limit: int, check: CheckBytes
+    ) -> HttpResponse:
+        """GET a body of any type, as it was sent: a body that the server compressed stays compressed.
 
         Args:
             path: its path.
+            params: the parameters of the query.
             limit: lowers the limit on the bytes of the response.
-            size: the number of bytes that it must have; None: unknown.
+            check: a response that fails it is requested again.
 
         Raises as `post`.
         """
-        return await self._request(HttpRequest("GET", path, limit=limit), None, size)
+        headers = {"Accept": "*/*", "Accept-Encoding": "gzip"}
+        request = HttpRequest("GET", path, params, headers=headers, limit=limit, decoded=False)
+        return await self._request(request, None, check)
 
     async def post(
         self,
@@ -118,12 +133,12 @@ class HttpStore:
     ) -> HttpResponse:
         """POST a JSON body. The request must only read, because it may be sent again.
 
-        A response with the status 200 that is no JSON, or that fails the check, is requested again: it may
-        have been cut on its way. If it never is JSON, the last response is returned.
+        A response with the status 200 that is no JSON, that is an error, or that fails the check, is
+        requested again: it may have been cut on its way. If it never is JSON, the last response is returned.
 
         Raises:
-            SourceUnavailable: after all attempts there was no response, a transient status, or a response
-                that fails the check.
+            SourceUnavailable: after all attempts there was no response, a transient status, JSON that is cut
+                or holds NaN, an error in place of the answer, or a response that fails the check.
             JobFailed: the credentials are refused, its certificate is not trusted, or its address is no URL
                 (`source_invalid`).
             ResponseTooLarge: the response is over the limit.
@@ -170,7 +185,7 @@ class HttpStore:
         return dict(found)
 
     async def _request(
-        self, request: HttpRequest, check: Check | None, size: int | None = None
+        self, request: HttpRequest, check: Check | None, check_bytes: CheckBytes = lambda _: None
     ) -> HttpResponse:
         """Send a request until its response is whole. `check`: it must be JSON, and pass this."""
         left = self._options.attempts
@@ -181,23 +196,31 @@ class HttpStore:
             response = await self._attempt(request)
             if response.status != OK:
                 return response
-            if size not in (None, len(response.body)):
-                raise TransientError(self._unavailable(f"it sent {len(response.body)} of {size} bytes"))
+            if (problem := check_bytes(response)) is not None:
+                raise TransientError(self._unavailable(problem))
             return response if check is None else await self._checked(response, check, is_last=not left)
 
         return await retry_attempts(attempt, self._options.attempts, _BACKOFF, asyncio.sleep)
 
     async def _checked(self, response: HttpResponse, check: Check, *, is_last: bool) -> HttpResponse:
         try:
-            value = await response.json()
-        except ValueError:
-            if is_last:
+            value = await _parsed(response)
+        except ValueError as error:
+            if is_last and not _begins_as_json(response.body):
                 # The caller names it: it is the response of another server.
                 return response
-            raise TransientError(self._unavailable("the response is not JSON")) from None
-        if (problem := check(value)) is not None:
+            why = f"the response is not JSON to its end: {words(error)}"
+            raise TransientError(self._unavailable(why, "its answer is not JSON")) from None
+        if (said := _error_in(value)) is not None:
+            why = f"it answers an error with the status 200: {self._masked(said, 300)}"
+            raise TransientError(self._unavailable(why, "it answers an error"))
+        try:
+            problem = check(value)
+        except _OTHER_FORM as error:
+            problem = f"its answer has another form than expected: {type(error).__name__}: {words(error)}"
+        if problem is not None:
             raise TransientError(self._unavailable(problem))
-        return JsonResponse(response.status, b"", response.retry_after, value)
+        return JsonResponse(response.status, b"", response.retry_after, value=value)
 
     async def _attempt(self, request: HttpRequest) -> HttpResponse:
         try:
@@ -217,8 +240,10 @@ class HttpStore:
         return response
 
     def _said(self, response: HttpResponse, limit: int) -> str:
+        return self._masked(response.body[: 1 << 16].decode(errors="replace"), limit)
+
+    def _masked(self, text: str, limit: int) -> str:
         # Servers echo what they refuse. Secrets are masked first: a cut one would not be found.
-        text = response.body[: 1 << 16].decode(errors="replace")
         return words(text, _secrets(self._options.headers))[:limit]
 
     def _unavailable(
@@ -228,6 +253,44 @@ class HttpStore:
         return SourceUnavailable(
             f"{self.address} cannot be read ({why})", hint=hint, cause=f"{self.address}: {kind}"
         )
+
+
+async def _parsed(response: HttpResponse) -> Any:
+    """The JSON of a response. Half a surrogate pair, which orjson refuses, is left for the document's check.
+
+    Otherwise one such text would make all texts of its response unreadable.
+    """
+    try:
+        return await response.json()
+    except ValueError:
+        if b"\\ud" not in response.body.lower():
+            raise
+        try:
+            return await run_in_thread(partial(json.loads, response.body, parse_constant=_refuse_constant))
+        except RecursionError:
+            raise ValueError("it is nested too deep") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _begins_as_json(body: bytes) -> bool:
+    """Whether the body may be the start of a JSON object or list, or nothing of it."""
+    return body.lstrip()[:1] in (b"", b"{", b"[")
+
+
+def _error_in(value: Any) -> str | None:
+    """The error that a JSON object holds in place of an answer; None if it holds none.
+
+    CouchDB answers {"error": …, "reason": …} and ChromaDB {"error": …, "message": …}, also behind a status
+    200 that was sent before the error happened.
+    """
+    error = value.get("error") if isinstance(value, dict) else None
+    if not error:
+        return None
+    rest = [value.get(name) for name in ("reason", "message") if isinstance(value.get(name), str)]
+    return ": ".join(str(part) for part in (error, *rest))
 
 
 def _secrets(headers: Mapping[str, str]) -> tuple[str, ...]:

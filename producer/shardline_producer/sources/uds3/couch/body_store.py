@@ -5,27 +5,39 @@ name; the document with the same id in COUCH_DATABASE; the document there with t
 """
 
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from shardline_common.errors import JobFailed
+from shardline_common.errors import SourceUnavailable
 from shardline_common.http.client import OK, ResponseTooLarge
 from shardline_common.runtime.task_group import TaskGroup
 from shardline_common.runtime.tasks import leaf_errors
+from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.http_store import HttpStore, HttpStoreOptions, open_http_store
 from shardline_producer.sources.uds3.body_limit import too_large
 from shardline_producer.sources.uds3.couch.aliases import CouchAliases
-from shardline_producer.sources.uds3.couch.body_text import (
+from shardline_producer.sources.uds3.couch.attachments import (
     Attachment,
-    body_of,
+    attachment_fault,
+    content_of,
     decode_attachment,
+    text_attachment,
+)
+from shardline_producer.sources.uds3.couch.body_text import (
+    body_of,
     field_text,
     is_deleted_document,
+    may_have_lost_its_text,
     references,
-    text_attachment,
+)
+from shardline_producer.sources.uds3.couch.documents import (
+    NOT_FOUND,
+    database_path,
+    no_database,
+    read_rows,
 )
 from shardline_producer.sources.uds3.store_ports import (
     DELETED_BODY,
@@ -34,7 +46,6 @@ from shardline_producer.sources.uds3.store_ports import (
     InvalidBody,
 )
 
-_NOT_FOUND = 404
 _CONCURRENT_ATTACHMENTS = 4
 _Bodies = dict[str, DocumentBody | InvalidBody]
 
@@ -73,9 +84,9 @@ class CouchBodyStore:
                 # PouchDB's server has no field `couchdb`.
                 await http.fields(await http.get("/"), "read the welcome", version=str)
                 return f"{http.address} answers; bodies are read from the documents that couchdb_refs name"
-            response = await http.get(f"/{quote(database, safe='')}")
-            if response.status == _NOT_FOUND:
-                raise _no_database(http, database)
+            response = await http.get(database_path(database))
+            if response.status == NOT_FOUND:
+                raise no_database(http, database)
             count = (await http.fields(response, "read the database", doc_count=int))["doc_count"]
             return f"{http.address} has {count} documents in {database}"
 
@@ -85,7 +96,7 @@ class _AttachedBody:
     """A document whose text is in an attachment."""
 
     identity: str
-    document: dict[str, Any]
+    document: Mapping[str, Any]
     attachment: Attachment
 
 
@@ -99,7 +110,7 @@ class _BodyReader:
         self._max_bytes = max_bytes
 
     async def bodies(self, requests: Sequence[BodyRequest]) -> _Bodies:
-        """Read bodies, each from the first of these that has it.
+        """Read bodies, each from the first of these that has it. A deletion in 1 or 2 is final.
 
         1. The documents that couchdb_refs name, database by database.
         2. The documents of the configured database with the same id.
@@ -122,93 +133,116 @@ class _BodyReader:
                 found |= await self._read(configured, aliases)
         return found
 
-    async def _read(self, database: str, pairs: Sequence[tuple[str, str]]) -> _Bodies:
-        """The bodies of (CouchDB id, document id) pairs. If the response is too large, halve the pairs."""
+    async def _read(
+        self, database: str, pairs: Sequence[tuple[str, str]], seen: Mapping[str, str] | None = None
+    ) -> _Bodies:
+        """The bodies of (CouchDB id, document id) pairs. If the response is too large, halve the pairs.
+
+        `seen`: the revisions, by document id, whose attachment was not found.
+        """
         if not pairs:
             return {}
         try:
-            documents = await self._documents(database, [couch_id for couch_id, _ in pairs])
+            rows = await read_rows(self._http, database, [couch_id for couch_id, _ in pairs])
         except ResponseTooLarge as error:
             if len(pairs) == 1:
                 return {pairs[0][1]: too_large(error.start)}
             half = len(pairs) // 2
-            first = await self._read(database, pairs[:half])
-            return first | await self._read(database, pairs[half:])
-        return await self._bodies_of(
-            database,
-            [(identity, documents[couch_id]) for couch_id, identity in pairs if couch_id in documents],
-        )
-
-    async def _documents(self, database: str, couch_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        response = await self._http.post(
-            f"/{quote(database, safe='')}/_all_docs",
-            {"keys": list(couch_ids)},
-            {"include_docs": "true"},
-            check=partial(_missing_rows, couch_ids),
-        )
-        if response.status == _NOT_FOUND:
+            first = await self._read(database, pairs[:half], seen)
+            return first | await self._read(database, pairs[half:], seen)
+        if rows is None:
             # The configured database must exist. A reference may name a deleted one.
             if database == self._options.database:
-                raise _no_database(self._http, database)
+                raise no_database(self._http, database)
             return {}
-        rows = (await self._http.fields(response, "read documents", rows=list))["rows"]
-        return {row["id"]: row["doc"] for row in rows if row.get("doc")}
+        known = [(identity, rows[couch_id]) for couch_id, identity in pairs if couch_id in rows]
+        found: _Bodies = {identity: DELETED_BODY for identity, row in known if row.removed}
+        documents = [(identity, row.document) for identity, row in known if row.document is not None]
+        if seen is not None:
+            self._check_changed(documents, seen)
+        return found | await self._bodies_of(database, documents, may_ask_again=seen is None)
 
-    async def _bodies_of(self, database: str, documents: Iterable[tuple[str, dict[str, Any]]]) -> _Bodies:
-        """The bodies of (document id, CouchDB document) pairs; attachments are read a few at a time."""
+    def _check_changed(
+        self, documents: Iterable[tuple[str, Mapping[str, Any]]], seen: Mapping[str, str]
+    ) -> None:
+        for identity, document in documents:
+            if document.get("_attachments") and document.get("_rev", "") == seen.get(identity):
+                raise SourceUnavailable(
+                    f"{self._http.address} lists an attachment of '{document['_id']}' and does not find it",
+                    hint="look for a proxy that changes its answers, or repair the database",
+                )
+
+    async def _bodies_of(
+        self, database: str, documents: Iterable[tuple[str, Mapping[str, Any]]], *, may_ask_again: bool
+    ) -> _Bodies:
+        """The bodies of (document id, CouchDB document) pairs; attachments are read a few at a time.
+
+        A document whose attachment is gone is read again, once: it was changed or removed in between.
+        """
         found: _Bodies = {}
         attached: list[_AttachedBody] = []
         for identity, document in documents:
-            if is_deleted_document(document, include_archived=self._options.include_archived):
-                found[identity] = DELETED_BODY
-                continue
-            text = field_text(document, self._max_bytes)
-            if text is None:
-                attachment = text_attachment(document)
-                if isinstance(attachment, Attachment):
-                    attached.append(_AttachedBody(identity, document, attachment))
-                    continue
-                text = attachment
-            if text is not None:
-                found[identity] = body_of(document, text)
+            body = self._body_or_attachment(document)
+            if isinstance(body, Attachment):
+                attached.append(_AttachedBody(identity, document, body))
+            elif body is not None:
+                found[identity] = body
 
+        gone: list[_AttachedBody] = []
         with leaf_errors():
             for start in range(0, len(attached), _CONCURRENT_ATTACHMENTS):
                 group = attached[start : start + _CONCURRENT_ATTACHMENTS]
                 async with TaskGroup() as tasks:
-                    reads = [tasks.create_task(self._attached_text(database, body)) for body in group]
-                for body, read in zip(group, reads, strict=True):
-                    if (text := read.result()) is not None:
-                        found[body.identity] = body_of(body.document, text)
+                    reads = [tasks.create_task(self._attached_text(database, one)) for one in group]
+                for one, read in zip(group, reads, strict=True):
+                    if (text := read.result()) is None:
+                        gone.append(one)
+                    else:
+                        found[one.identity] = body_of(one.document, text)
+        if gone:
+            if not may_ask_again:
+                raise SourceUnavailable(
+                    f"{self._http.address}: '{gone[0].document['_id']}' changed each time it was read",
+                    hint="try again when nothing writes to the database",
+                )
+            pairs = [(str(one.document["_id"]), one.identity) for one in gone]
+            seen = {one.identity: str(one.document.get("_rev", "")) for one in gone}
+            found |= dict.fromkeys(seen, DELETED_BODY) | await self._read(database, pairs, seen)
         return found
 
+    def _body_or_attachment(
+        self, document: Mapping[str, Any]
+    ) -> DocumentBody | InvalidBody | Attachment | None:
+        """The body of a document, or the attachment that has its text; None if it never had a text."""
+        if is_deleted_document(document, include_archived=self._options.include_archived):
+            return DELETED_BODY
+        text = field_text(document, self._max_bytes)
+        if text is not None:
+            return body_of(document, text)
+        attachment = text_attachment(document)
+        if attachment is None and may_have_lost_its_text(document):
+            # Another store may still have the text that was removed here.
+            return InvalidBody(DeadLetterReason.NO_CONTENT)
+        return attachment
+
     async def _attached_text(self, database: str, body: _AttachedBody) -> str | InvalidBody | None:
-        parts = (database, body.document["_id"], body.attachment.name)
-        path = "/" + "/".join(quote(part, safe="") for part in parts)
+        """The text of an attachment of exactly the revision that was read; None if it is gone."""
+        attachment, revision = body.attachment, body.document.get("_rev")
+        name = "/".join(quote(part, safe="") for part in (str(body.document["_id"]), attachment.name))
         try:
-            response = await self._http.get_bytes(path, self._max_bytes, body.attachment.size)
+            response = await self._http.get_bytes(
+                f"{database_path(database)}/{name}",
+                {"rev": revision} if isinstance(revision, str) else {},
+                limit=self._max_bytes,
+                check=partial(attachment_fault, attachment, self._max_bytes),
+            )
         except ResponseTooLarge as error:
             return too_large(error.start)
-        if response.status == _NOT_FOUND:
+        if response.status == NOT_FOUND:
             return None
         if response.status != OK:
             raise self._http.invalid(f"cannot read an attachment: it answers {response.status}")
-        return decode_attachment(body.attachment, response.body)
-
-
-def _missing_rows(couch_ids: Sequence[str], found: Any) -> str | None:
-    """The fault of a response without one row for each id, in their order. A missing document has one too."""
-    rows = found.get("rows") if isinstance(found, dict) else None
-    if not isinstance(rows, list):
-        # `HttpStore.fields` names it.
-        return None
-    keys = [row.get("key", row.get("id")) if isinstance(row, dict) else None for row in rows]
-    if keys == list(couch_ids):
-        return None
-    return f"it answered {len(rows)} rows to the keys of {len(couch_ids)} documents, or rows of other keys"
-
-
-def _no_database(http: HttpStore, database: str) -> JobFailed:
-    return http.invalid(
-        f"there is no database '{database}'", "set COUCH_DATABASE; Shardline never creates one"
-    )
+        data = content_of(response, self._max_bytes)
+        if data is None:
+            raise AssertionError("the check has decompressed it")
+        return decode_attachment(attachment, data, self._max_bytes)

@@ -1,43 +1,14 @@
-"""The text and the metadata of a CouchDB document. Pure. The text is in a field, else in an attachment."""
+"""The marks, the text field and the metadata of a CouchDB document. Pure."""
 
-import codecs
 from collections.abc import Mapping
-from dataclasses import dataclass
-from email.message import Message
 from typing import Any
 
-from shardline_common.job.messages import MAX_ORIGINAL_BYTES
 from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.uds3.body_limit import limited
 from shardline_producer.sources.uds3.store_ports import DocumentBody, InvalidBody
 from shardline_producer.sources.uds3.tombstones import is_deleted
 
 _TEXT_FIELDS = ("content", "text")
-_BYTE_TYPES = ("application/octet-stream", "binary/octet-stream")
-_PDF = b"%PDF-"
-
-
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """An attachment of a document. `charset` is that of its content type, else UTF-8.
-
-    `size` is the number of its bytes; None: the document does not say it.
-    """
-
-    name: str
-    type: str
-    charset: str
-    size: int | None = None
-
-    @property
-    def is_text(self) -> bool:
-        """Whether its type is text."""
-        return self.type.startswith("text/")
-
-    @property
-    def is_bytes(self) -> bool:
-        """Whether its type is the general type of bytes."""
-        return self.type in _BYTE_TYPES
 
 
 def is_deleted_document(document: Mapping[str, Any], *, include_archived: bool) -> bool:
@@ -60,43 +31,11 @@ def field_text(document: Mapping[str, Any], max_bytes: int) -> str | InvalidBody
     return texts[0] if texts else None
 
 
-def text_attachment(document: Mapping[str, Any]) -> Attachment | InvalidBody | None:
-    """The attachment with the text: the first of type text, else the first of type bytes, by name.
-
-    Returns NO_TEXT if all attachments have other types, None if there is no attachment.
-    """
-    stubs = document.get("_attachments") or {}
-    attachments = [_attachment(name, stub) for name, stub in sorted(stubs.items())]
-    chosen = next((item for item in attachments if item.is_text), None)
-    chosen = chosen or next((item for item in attachments if item.is_bytes), None)
-    return chosen or (InvalidBody(DeadLetterReason.NO_TEXT) if attachments else None)
-
-
-def _attachment(name: str, stub: Mapping[str, Any]) -> Attachment:
-    content_type = str(stub.get("content_type") or _BYTE_TYPES[0])
-    header = Message()
-    header["Content-Type"] = content_type
-    charset = header.get_content_charset() or "utf-8"
-    try:
-        # utf-8-sig drops a byte order mark, which is not part of the text.
-        charset = "utf-8-sig" if codecs.lookup(charset).name == "utf-8" else charset
-    except LookupError:
-        charset = "utf-8-sig"
-    length = stub.get("length")
-    size = length if isinstance(length, int) else None
-    return Attachment(name, content_type.partition(";")[0].strip().lower(), charset, size)
-
-
-def decode_attachment(attachment: Attachment, data: bytes) -> str | InvalidBody:
-    """The text of an attachment's bytes. Bytes without a type are text only if they are UTF-8."""
-    start = data[:MAX_ORIGINAL_BYTES]
-    if data.startswith(_PDF):
-        return InvalidBody(DeadLetterReason.NO_TEXT, start)
-    try:
-        return data.decode(attachment.charset)
-    except UnicodeDecodeError:
-        is_text = attachment.is_text
-        return InvalidBody(DeadLetterReason.INVALID_UTF8 if is_text else DeadLetterReason.NO_TEXT, start)
+def may_have_lost_its_text(document: Mapping[str, Any]) -> bool:
+    """Whether a document without a text was changed since it was made: the text may have been removed."""
+    revision = document.get("_rev")
+    generation = revision.partition("-")[0] if isinstance(revision, str) else ""
+    return generation.isdecimal() and int(generation) > 1
 
 
 def body_of(document: Mapping[str, Any], text: str | InvalidBody) -> DocumentBody | InvalidBody:
