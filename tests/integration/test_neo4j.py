@@ -7,16 +7,31 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from deploy.dev.service import free_ports
 from shardline.services.sample import sample_document
+from shardline.services.wiring.uds3 import body_stores
 from shardline_common.errors import JobFailed, SourceUnavailable
 from shardline_common.job.spec import Query
+from shardline_common.settings.load import Settings
+from shardline_producer.sources.documents import DeadLetterReason
+from shardline_producer.sources.uds3.neo4j.body_store import Neo4jBodyStore
 from shardline_producer.sources.uds3.neo4j.cypher import CypherStatement
 from shardline_producer.sources.uds3.neo4j.options import Neo4jOptions
 from shardline_producer.sources.uds3.neo4j.ranker import Neo4jRanker
-from shardline_producer.sources.uds3.store_ports import Hit
+from shardline_producer.sources.uds3.planned_store import ConfiguredStores
+from shardline_producer.sources.uds3.store_ports import (
+    DELETED_BODY,
+    BodyRequest,
+    DocumentBody,
+    Hit,
+    InvalidBody,
+)
+from tests.source_items import documents_of
 from tests.stores import connections_to, cypher_async
+from tests.uds3_data import DictBodyStore
+from tests.uds3_reading import plan_and_read
 
 DOCUMENTS = 2500
 SECRET = "do-not-show-me"  # noqa: S105 - of this test
@@ -234,6 +249,70 @@ async def test_neighbours_follow_hits_by_distance_then_id(emptied: Neo4jOptions)
     assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.id.encode()))
     # Filters select hits, but the search also passes through other documents.
     assert await ids(emptied, hops=3, filters={"kind": "k"}) == ["hit2", "m", "a", "z", "far"]
+
+
+async def bodies(options: Neo4jOptions, *names: str, max_bytes: int = 1000) -> dict[str, Any]:
+    return await Neo4jBodyStore(options).bodies([BodyRequest(name) for name in names], max_bytes)
+
+
+async def test_the_text_of_a_node_is_its_content(emptied: Neo4jOptions) -> None:
+    await fill(
+        emptied,
+        {"document_id": "a", "id": "other", "content": "Text ä", "title": "T", "pages": 3, "tags": ["x"]},
+        {"document_id": "", "id": "b", "content": "of b", "rate": 0.5},
+        {"id": 7, "content": "of seven"},
+        {"id": "empty", "content": ""},
+        {"id": "name", "name": "only a name"},
+        {"id": "list", "content": ["no", "text"]},
+        {"id": "gone", "content": "x", "deleted": True},
+        {"id": "two", "content": "zwei", "n": 1},
+        {"id": "two", "content": "Eins", "n": 2},
+        {"id": "half", "content": "x"},
+        {"id": "half", "is_deleted": 1},
+        {"id": "long", "content": "ä" * 501},
+        {"id": "fits", "content": "ä" * 500},
+    )
+    await cypher_async(
+        emptied,
+        "CREATE (:Document {id: 'time', content: 't', at: datetime('2024-02-03T04:05:06Z'), "
+        "day: date('2024-02-03'), where: point({x: 1, y: 2}), nan: 0.0 / 0.0})",
+    )
+    names = ("a", "b", "7", "empty", "name", "list", "gone", "two", "half", "long", "fits", "time", "nowhere")
+    found = await bodies(emptied, *names)
+    assert found.pop("long").reason == DeadLetterReason.TOO_LARGE
+    assert found.pop("fits").text == "ä" * 500
+    assert found == {
+        "a": DocumentBody("Text ä", {"id": "other", "title": "T", "pages": 3, "tags": ["x"]}),
+        "b": DocumentBody("of b", {"document_id": "", "rate": 0.5}),
+        "7": DocumentBody("of seven"),
+        "empty": DocumentBody(""),
+        "list": InvalidBody(DeadLetterReason.CONTENT_NOT_TEXT),
+        "gone": DELETED_BODY,
+        "two": DocumentBody("Eins", {"n": 2}),
+        "half": DELETED_BODY,
+        "time": DocumentBody(
+            "t",
+            {
+                "at": "2024-02-03T04:05:06.000000000+00:00",
+                "day": "2024-02-03",
+                "where": [1.0, 2.0],
+                "nan": None,
+            },
+        ),
+    }
+    assert "can be read" in await Neo4jBodyStore(emptied).check()
+
+
+async def test_a_graph_hit_has_the_text_of_its_node(emptied: Neo4jOptions) -> None:
+    await fill(emptied, {"id": "a", "content": "recht a"}, {"id": "b", "content": "recht b"})
+    others = DictBodyStore({"a": DocumentBody("of another store")})
+    settings = Settings(
+        neo4j_uri=emptied.uri, neo4j_user=emptied.user, neo4j_password=SecretStr(emptied.password or "")
+    )
+    graph_bodies = body_stores(settings)
+    found = ConfiguredStores(rankers={"graph": Neo4jRanker(emptied)}, body_stores=[others, *graph_bodies])
+    _, items = await plan_and_read(found, query={"text": "recht", "search_types": ["graph"]})
+    assert {one.id: one.text for one in documents_of(items)} == {"a": "of another store", "b": "recht b"}
 
 
 async def test_an_empty_database_has_no_hits(emptied: Neo4jOptions) -> None:

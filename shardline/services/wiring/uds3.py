@@ -59,9 +59,16 @@ def rankers(settings: Settings, embed: Embedder, hops: int) -> dict[SearchType, 
 
 def body_stores(settings: Settings) -> list[BodyStore]:
     """Return the body stores, in the order in which they are read."""
-    couch, chroma = couch_options(settings), chroma_options(settings)
-    found: list[BodyStore] = [CouchBodyStore(couch)] if couch else []
-    return [*found, ChromaBodyStore(chroma)] if chroma else found
+    found: list[BodyStore] = []
+    if (couch := couch_options(settings)) is not None:
+        found.append(CouchBodyStore(couch))
+    if (chroma := chroma_options(settings)) is not None:
+        found.append(ChromaBodyStore(chroma))
+    if (graph := neo4j_options(settings)) is not None:
+        from shardline_producer.sources.uds3.neo4j.body_store import Neo4jBodyStore  # noqa: PLC0415 - slow
+
+        found.append(Neo4jBodyStore(graph))
+    return found
 
 
 def uds3_configured(settings: Settings) -> bool:

@@ -9,6 +9,9 @@ from shardline_producer.sources.uds3.tombstones import FLAG_PATTERN, NO_TIME_PAT
 
 _EDGES = "RELATED_TO|CITES|SUPERSEDES"
 
+# Neo4j counts characters in 32 bits.
+_MOST_CHARACTERS = (1 << 31) - 1
+
 
 def _id_in(name: str) -> str:
     # As `tombstones.id_text`: without `NOT NULL`, a missing property would be of every type.
@@ -79,6 +82,28 @@ def deleted(statuses: Sequence[str]) -> CypherStatement:
     return CypherStatement(
         f"MATCH (n:Document) WHERE NOT ({_LIVE}) WITH {_ID} AS id WHERE id IS NOT NULL RETURN id",
         _live_values(statuses),
+    )
+
+
+def texts(
+    ids: Sequence[str], values: Sequence[float | str], max_characters: int, statuses: Sequence[str]
+) -> CypherStatement:
+    """The nodes of documents: rows (id, deleted, content, fields).
+
+    `values`: the ids as properties may hold them, so that an index on them helps. `content`: a text of more
+    than `max_characters` characters is cut behind them. `fields`: the other properties.
+    """
+    return CypherStatement(
+        "MATCH (n:Document) WHERE n.document_id IN $values OR n.id IN $values "
+        f"WITH n, {_ID} AS id WHERE id IN $ids "
+        f"RETURN id, NOT ({_LIVE}) AS deleted, CASE WHEN n.content IS :: STRING NOT NULL "
+        "THEN left(n.content, $most) ELSE n.content END AS content, n {.*, content: null} AS fields",
+        {
+            "ids": list(ids),
+            "values": list(values),
+            "most": min(max_characters + 1, _MOST_CHARACTERS),
+            **_live_values(statuses),
+        },
     )
 
 
