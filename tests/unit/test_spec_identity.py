@@ -21,6 +21,7 @@ JOBS = {entry["name"]: entry for entry in OLD["jobs"]}
 LATER: dict[str, dict[str, Any]] = {
     "JobSpec": {"dead_letter_originals": False},
     "Quality": {"max_vanished": 3, "max_vanished_ratio": 0.5},
+    "FilesSource": {"allow_empty": True},
     "Request": {"versions": True},
 }
 

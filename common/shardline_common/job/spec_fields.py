@@ -25,6 +25,14 @@ class FilesSource(Model):
             examples=[["laws/*.jsonl.zst", "s3://bucket/in/2026.jsonl"]],
         ),
     ]
+    allow_empty: Annotated[
+        bool,
+        Field(
+            description="Whether a `.gz` or `.zst` file that holds no compressed data at all, such as one of "
+            "0 bytes, has no rows. False fails the job, because such a file was hardly written on purpose.",
+            examples=[True],
+        ),
+    ] = False
 
 
 class Uds3Source(Model):

@@ -9,10 +9,17 @@ import zstandard
 _INPUT_BYTES = 4096
 _OUTPUT_BYTES = 1 << 20
 _TRUNCATED = "the file ends in the middle"
+# A skippable frame of zstd begins with a byte from 50 to 5f, and then these.
+_SKIPPABLE = b"\x2a\x4d\x18"
+_MAGIC_BYTES = 4
 
 
 class CorruptStream(Exception):
     """The stream is not valid gzip or zstd, or it is truncated."""
+
+
+class EmptyStream(Exception):
+    """The stream has no gzip member and no zstd frame with data. Compressing an empty text makes one."""
 
 
 class Decompressor(Protocol):
@@ -28,7 +35,12 @@ class Decompressor(Protocol):
         """The decompressed bytes of the chunk, in pieces. Raises CorruptStream."""
 
     def finish(self) -> None:
-        """Check that the stream ended with the last chunk. Raises CorruptStream when it is truncated."""
+        """Check that the stream ended with the last chunk.
+
+        Raises:
+            CorruptStream: it is truncated.
+            EmptyStream: nothing was compressed, not even an empty text.
+        """
 
 
 class PlainDecompressor:
@@ -53,15 +65,25 @@ class GzipDecompressor:
         self.bytes_in = self.bytes_out = 0
         self._member = zlib.decompressobj(wbits=31)
         self._inside_member = False
+        self._begun = False
+        self._zeros = 0
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Pieces of at most 1 MiB."""
+        if not self._begun and not chunk.strip(b"\0"):
+            self._zeros += len(chunk)
+            return
+        if not self._begun and self._zeros:
+            raise CorruptStream(f"it begins with {self._zeros} zero bytes")
+        self._begun = True
         while chunk:
             if self._member.eof:
-                # Zero bytes may pad the end of the last member.
-                chunk = chunk.lstrip(b"\0")
                 self._member, self._inside_member = zlib.decompressobj(wbits=31), False
-                continue
+            if not self._inside_member and self.bytes_in:
+                # Zero bytes may pad the end of a member.
+                chunk = chunk.lstrip(b"\0")
+                if not chunk:
+                    return
             self._inside_member = True
             try:
                 plain = self._member.decompress(chunk, _OUTPUT_BYTES)
@@ -74,7 +96,9 @@ class GzipDecompressor:
             chunk = rest
 
     def finish(self) -> None:
-        """Check that the last member is whole."""
+        """Check that there is a member, and that the last one is whole."""
+        if not self._begun:
+            raise EmptyStream(f"holds {self._zeros} zero bytes" if self._zeros else "has 0 bytes")
         if self._inside_member and not self._member.eof:
             raise CorruptStream(_TRUNCATED)
 
@@ -87,6 +111,8 @@ class ZstdDecompressor:
         self._decoder = zstandard.ZstdDecompressor(max_window_size=1 << 27)
         self._frame = self._decoder.decompressobj()
         self._inside_frame = False
+        self._magic = b""
+        self._has_data = False
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """The output of 4 KiB of input at a time: the library cannot limit the output itself."""
@@ -94,6 +120,7 @@ class ZstdDecompressor:
             piece = chunk[start : start + _INPUT_BYTES]
             while piece:
                 self._inside_frame = True
+                self._magic += piece[: _MAGIC_BYTES - len(self._magic)]
                 try:
                     plain = self._frame.decompress(piece)
                 except zstandard.ZstdError as error:
@@ -105,11 +132,15 @@ class ZstdDecompressor:
                 if self._frame.eof:
                     piece = self._frame.unused_data
                     self._frame, self._inside_frame = self._decoder.decompressobj(), False
+                    self._has_data |= self._magic[1:] != _SKIPPABLE
+                    self._magic = b""
 
     def finish(self) -> None:
-        """Check that the last frame is whole."""
+        """Check that there is a frame with data, and that the last one is whole."""
         if self._inside_frame:
             raise CorruptStream(_TRUNCATED)
+        if not self._has_data:
+            raise EmptyStream("holds no frame with data" if self.bytes_in else "has 0 bytes")
 
 
 def decompressor(name: str) -> Decompressor:

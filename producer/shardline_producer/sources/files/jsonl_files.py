@@ -13,7 +13,12 @@ from shardline_common.job.spec import FilesSource, JobSpec
 from shardline_common.runtime.paths import shown_path
 from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.documents import DeadLetterReason, dead_letter, parse_document
-from shardline_producer.sources.files.decompress import CorruptStream, PlainDecompressor, decompressor
+from shardline_producer.sources.files.decompress import (
+    CorruptStream,
+    EmptyStream,
+    PlainDecompressor,
+    decompressor,
+)
 from shardline_producer.sources.files.file_errors import source_invalid
 from shardline_producer.sources.files.file_locations import FileLocation
 from shardline_producer.sources.files.lines import Line, LineSplitter
@@ -51,6 +56,7 @@ class JsonLinesFiles:
             raise TypeError(spec.source.type)
         self._spec = spec
         self._paths = spec.source.paths
+        self._allow_empty = spec.source.allow_empty
         self._local = local
         self._remote = remote
         # Uncompressed bytes per byte of the file that is being read.
@@ -129,7 +135,8 @@ class JsonLinesFiles:
         for index in range(start.file, len(frozen)):
             file = dict(frozen[index])
             begin = start if index == start.file else Cursor(index, ordinal=ordinal)
-            reader = _FileReader(file, begin, self._spec.max_document_bytes, filters)
+            limit = self._spec.max_document_bytes
+            reader = _FileReader(file, begin, limit, filters, allow_empty=self._allow_empty)
             location = self._location(file["path"])
             async with aclosing(reader.batches(location)) as batches:
                 async for batch in batches:
@@ -142,9 +149,16 @@ class _FileReader:
     """Reads the items of one file from a cursor on."""
 
     def __init__(
-        self, file: dict[str, Any], start: Cursor, max_line_bytes: int, filters: Mapping[str, Any]
+        self,
+        file: dict[str, Any],
+        start: Cursor,
+        max_line_bytes: int,
+        filters: Mapping[str, Any],
+        *,
+        allow_empty: bool,
     ) -> None:
         self._file = file
+        self._allow_empty = allow_empty
         self._index = start.file
         self._ordinal = start.ordinal
         self._filters = filters
@@ -201,7 +215,14 @@ class _FileReader:
             yield from self._parse(self._lines.feed(rest))
 
     def _finish(self) -> Iterator[SourceItem]:
-        self._decompressor.finish()
+        try:
+            self._decompressor.finish()
+        except EmptyStream as error:
+            if not self._allow_empty:
+                raise source_invalid(
+                    f"{shown_path(self._file['path'])} {error}: a compressed file without rows has some",
+                    "replace the file, or set source.allow_empty, and submit a new job",
+                ) from None
         yield from self._parse(self._lines.finish())
 
     def _parse(self, lines: Iterator[Line]) -> Iterator[SourceItem]:
