@@ -14,6 +14,7 @@ from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, EVENTS, JOBS, attempt_topic
 from shardline_common.job.spec import JobSpec, Request
 from shardline_common.job.state import JobState
+from shardline_common.job.submission import SUBMISSION_HEADER
 from shardline_common.job.trace_headers import TRACE_HEADER
 from shardline_common.ports.broker import TopicSpec
 from shardline_common.settings.load import Settings
@@ -96,13 +97,25 @@ _BINARY = {
     "Dead": "kind 2: input that could not become a document",
     "End": "kind 3: the end marker of a partition",
 }
-_TRACED = ("JobSpec", "JobState", "End")
+_TRACED = ("JobState", "End")
 _HEADERS: Json = {
     "type": "object",
     "properties": {
         TRACE_HEADER: {
             "type": "string",
             "description": "The trace of the message (W3C Trace Context), if it has one.",
+        }
+    },
+}
+_SUBMITTED: Json = {
+    "type": "object",
+    "properties": _HEADERS["properties"]
+    | {
+        SUBMISSION_HEADER: {
+            "type": "string",
+            "description": "JSON: `submitted_at` (RFC 3339), and of a job that a gateway submits `owner` and "
+            "`owner_issuer`, the subject and the issuer of the user's token. The first message's are kept "
+            "in `_jobs/<job_id>.json`.",
         }
     },
 }
@@ -131,7 +144,8 @@ def schemas() -> dict[str, Json]:
     _, shared = TypeAdapter.json_schemas(wanted, ref_template="#/components/schemas/{model}")
     found = {name: _plain(schema) for name, schema in shared["$defs"].items()}
     # Leave out the fields of a state that are not in its JSON.
-    sent = orjson.loads(JobState(_JOB).encode())
+    full = JobState(_JOB, findings={"": ""}, vanished=1, submitted_at="x", owner="x", owner_issuer="x")
+    sent = orjson.loads(full.encode())
     state = found["JobState"]
     # The JSON keeps the name that the previous version reads (job/state.py).
     named = {"pending_notifications": "owed"}
@@ -209,6 +223,8 @@ def _message(name: str, key: str) -> Json:
             "summary": _BINARY[name],
             "description": wire.__doc__,
         }
+    if name == "JobSpec":
+        return message | {"headers": _SUBMITTED}
     return message | ({"headers": _HEADERS} if name in _TRACED else {})
 
 

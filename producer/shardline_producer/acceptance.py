@@ -1,6 +1,6 @@
 """Acceptance: a create-only record that binds a job id to one job permanently."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import orjson
@@ -11,6 +11,7 @@ from shardline_common.job.outcome import latest_attempt
 from shardline_common.job.spec import JobSpec, parse_job
 from shardline_common.job.spec_diff import check_same_job
 from shardline_common.job.state import JobState, PartitionState, State
+from shardline_common.job.submission import Submission
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.clock import stamp
@@ -20,25 +21,40 @@ from shardline_common.runtime.read_again import read_again
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """The acceptance record: the normalised spec, and when it was first accepted (RFC 3339)."""
+    """The acceptance record: the normalised spec, when it was first accepted (RFC 3339), and the submission.
+
+    The submission is that of the first message. It is no part of the spec: the same job of another user is
+    the same job, and stays the first one's.
+    """
 
     spec: JobSpec
     accepted_at: str
+    submission: Submission = field(default_factory=Submission)
 
     def encode(self) -> bytes:
         """The record as JSON."""
-        value = {"accepted_at": self.accepted_at, "spec": self.spec.model_dump(mode="json")}
+        value = {
+            "accepted_at": self.accepted_at,
+            **self.submission.to_json(),
+            "spec": self.spec.model_dump(mode="json"),
+        }
         return orjson.dumps(value, option=orjson.OPT_INDENT_2)
 
     @classmethod
     def decode(cls, data: bytes) -> "Acceptance":
         """The record of `encode`. Raises JobInvalid, ValueError, KeyError or TypeError for anything else."""
         value = orjson.loads(data)
-        return cls(parse_job(orjson.dumps(value["spec"])), value["accepted_at"])
+        spec = parse_job(orjson.dumps(value["spec"]))
+        # A record of an earlier version has no submission.
+        return cls(spec, value["accepted_at"], Submission.from_json(value))
 
 
-async def accept(store: ObjectStore, spec: JobSpec, clock: Clock) -> Acceptance:
+async def accept(
+    store: ObjectStore, spec: JobSpec, clock: Clock, submission: Submission | None = None
+) -> Acceptance:
     """Accept a job. Returns the record in the store. The same body again is the same job.
+
+    `submission` is written only into a new record: a second submission does not change the owner.
 
     Raises:
         JobConflict: the id belongs to another job, or the dataset's folder has a chain or a plan of a job
@@ -49,7 +65,8 @@ async def accept(store: ObjectStore, spec: JobSpec, clock: Clock) -> Acceptance:
     existing = await read_acceptance(store, spec.job_id)
     if existing is None:
         await _check_no_dataset(store, spec)
-        acceptance, key = Acceptance(spec, stamp(clock)), job_key(spec.job_id)
+        acceptance = Acceptance(spec, stamp(clock), submission or Submission())
+        key = job_key(spec.job_id)
         create = partial(store.create, key, acceptance.encode())
         read = partial(_read, store, spec.job_id)
         existing = await create_or_read(create, read, key, clock, confirm=True)
@@ -124,6 +141,7 @@ async def state_from_store(store: ObjectStore, acceptance: Acceptance, offset: i
         StoreUnavailable: try again later.
     """
     state = JobState(acceptance.spec, accepted_at=acceptance.accepted_at, request_offset=offset)
+    state.submission = acceptance.submission
     attempt, outcome = await latest_attempt(store, Layout.of(acceptance.spec))
     if outcome is None:
         return state

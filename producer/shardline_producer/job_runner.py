@@ -21,6 +21,7 @@ from shardline_common.job.names import (
 from shardline_common.job.outcome import Outcome, cancelled, decide, failed
 from shardline_common.job.spec import JobSpec, Request
 from shardline_common.job.state import JobState, checkpoint
+from shardline_common.job.submission import submission_of
 from shardline_common.job.trace_headers import traceparent_of
 from shardline_common.ports.broker import Record, TransactionalWriter
 from shardline_common.runtime.clock import stamp
@@ -123,7 +124,8 @@ class JobRunner:
         context, job_id = self._context, self.spec.job_id
         with continue_trace(traceparent_of(submission.headers if submission else ())), span("accept"):
             try:
-                accept_job = partial(accept, context.store, self.spec, context.clock)
+                submitted = submission_of(submission.headers if submission else ())
+                accept_job = partial(accept, context.store, self.spec, context.clock, submitted)
                 acceptance = await retry_forever(accept_job, context.clock, f"accept {job_id}")
             except JobConflict as error:
                 if submission is not None:

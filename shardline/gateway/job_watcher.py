@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Literal
 
 from shardline.services.client import Client, JobTable, JobView, drain, submission
@@ -13,8 +14,10 @@ from shardline_common.errors import BrokerUnavailable, JobConflict, JobInvalid, 
 from shardline_common.job.names import JOBS
 from shardline_common.job.spec import JobSpec, Request, parse_message
 from shardline_common.job.state import JobState, State
+from shardline_common.job.submission import Owner, Submission, submission_of
 from shardline_common.ports.broker import Broker, Message, Record
 from shardline_common.ports.clock import Clock
+from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.retry import Backoff
 from shardline_common.runtime.waits import log_failure
 from shardline_common.telemetry.tracing import span
@@ -38,7 +41,7 @@ class JobWatcher:
         self._client = Client(broker, partitions)
         self._table: JobTable | None = None
         # Jobs of dataset.jobs that no producer has accepted yet, by job id.
-        self._submitted: dict[str, JobSpec] = {}
+        self._submitted: dict[str, JobState] = {}
         self._estimators: dict[str, RateEstimator] = {}
         self._rates: dict[str, JobRates] = {}
         self._reason = "the jobs have not been read yet"
@@ -76,7 +79,15 @@ class JobWatcher:
                 # The producer that owns the partition writes a dead letter with the reason.
                 continue
             if isinstance(message, JobSpec):
-                self._submitted.setdefault(message.job_id, message)
+                self._add(message, submission_of(record.headers))
+
+    def _add(self, spec: JobSpec, submitted: Submission) -> None:
+        if spec.job_id in self._submitted:
+            # The producer, too, accepts the first of two messages.
+            return
+        state = JobState(spec)
+        state.submission = replace(submitted, submitted_at=submitted.submitted_at or stamp(self._clock))
+        self._submitted[spec.job_id] = state
 
     def _refresh(self, table: JobTable) -> None:
         self._table = table
@@ -107,9 +118,9 @@ class JobWatcher:
         views = self._table.jobs()
         # The client fills the table in steps: it may know a job that `_refresh` has not removed yet.
         known = {view.state.spec.job_id for view in views}
-        submitted = [spec for job_id, spec in self._submitted.items() if job_id not in known]
+        submitted = [state for job_id, state in self._submitted.items() if job_id not in known]
         shown = [view for view in views if view.state.state is not State.DELETED]
-        return shown + [JobView(JobState(spec), EventTotals()) for spec in submitted]
+        return shown + [JobView(state, EventTotals()) for state in submitted]
 
     def job(self, job_id: str) -> JobView:
         """Return one job.
@@ -127,23 +138,26 @@ class JobWatcher:
         """Return the rates of a job; those of a job that is not active are None."""
         return self._rates.get(job_id, JobRates())
 
-    async def submit(self, spec: JobSpec) -> JobView:
+    async def submit(self, spec: JobSpec, owner: Owner | None = None) -> JobView:
         """Submit a job. To submit the same job again changes nothing.
 
         Raises:
-            JobConflict: the id belongs to another job.
+            JobConflict: the id belongs to another job, or to the job of another owner.
             BrokerUnavailable: Kafka cannot be read or written now.
         """
         known = {view.state.spec.job_id: view for view in self.jobs()}.get(spec.job_id)
         if known is not None and known.state.spec.body() != spec.body():
             raise JobConflict(f"the id '{spec.job_id}' was accepted before with another body")
+        if known is not None and (other := known.state.submission.owner) and owner and other != owner:
+            raise JobConflict(f"the id '{spec.job_id}' belongs to a job of another user")
+        submitted = Submission(stamp(self._clock), owner)
         with span("submit", job=spec.job_id):
-            await self._broker.publish(JOBS, [submission(spec)])
+            await self._broker.publish(JOBS, [submission(spec, submitted)])
         # The client may ask for the job before the message is read back from Kafka.
-        self._submitted.setdefault(spec.job_id, spec)
+        self._add(spec, submitted)
         views = {view.state.spec.job_id: view for view in self.jobs()}
         # The id of a deleted job stays taken: its producer ignores the message, and the list has no such job.
-        return views.get(spec.job_id) or JobView(JobState(spec), EventTotals())
+        return views.get(spec.job_id) or JobView(self._submitted[spec.job_id], EventTotals())
 
     async def request(self, job_id: str, action: Literal["cancel", "retry", "delete"], user: str) -> None:
         """Send a request to the producer of a job. Raise BrokerUnavailable when Kafka cannot be written."""

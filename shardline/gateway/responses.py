@@ -30,9 +30,10 @@ class Dataset(BaseModel):
     description: str
     status: Status
     state: str
-    created_at: str | None = Field(description="null until a producer accepts the job.")
+    created_at: str = Field(description="When the dataset was submitted.")
     updated_at: str | None
     created_by: str | None
+    owner: str | None = Field(description="Subject of the owner's token; null: it belongs to admins.")
     query_text: str | None
     document_count: int = Field(description="Rows written so far.")
     total_tokens: int = Field(description="Words of all rows; 0 until the dataset is complete.")
@@ -142,9 +143,10 @@ def dataset_from_view(
         description=spec.purpose or "",
         status=_STATUS[state.state],
         state=state.state.value,
-        created_at=state.accepted_at or None,
+        created_at=state.submission.submitted_at,
         updated_at=state.updated_at or None,
         created_by=spec.submitted_by,
+        owner=state.owner,
         query_text=spec.query.text,
         document_count=totals.get("rows", progress.rows),
         total_tokens=totals.get("words") or 0,

@@ -16,8 +16,10 @@ from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, EVENTS, JOBS
 from shardline_common.job.spec import JobSpec, Request
 from shardline_common.job.spec_diff import check_same_job, own_id_advice
 from shardline_common.job.state import JobState, State, latest_states
+from shardline_common.job.submission import Submission, submission_headers
 from shardline_common.job.trace_headers import trace_headers
 from shardline_common.ports.broker import Broker, Message, Record, TableReader
+from shardline_common.runtime.clock import SYSTEM_CLOCK, stamp
 from shardline_common.settings.load import Settings
 from shardline_common.telemetry.tracing import current_traceparent, span
 from shardline_producer.topics import ensure_system_topics
@@ -90,7 +92,9 @@ class JobView:
             "name": state.spec.name,
             "state": state.state.value,
             "attempt": state.attempt,
+            "submitted_at": state.submission.submitted_at,
             "accepted_at": state.accepted_at,
+            "owner": state.owner,
             "updated_at": state.updated_at,
             "progress": round(self.ratio, 4),
             "source_documents": state.source_count,
@@ -300,9 +304,14 @@ async def open_client(settings: Settings) -> AsyncIterator[Client]:
         yield Client(broker, settings.jobs_partitions)
 
 
-def submission(spec: JobSpec) -> Message:
-    """Return the message that submits a job. The current trace, if any, is in its headers."""
-    return Message(spec.job_id.encode(), spec.body(), headers=trace_headers(current_traceparent()))
+def submission(spec: JobSpec, submitted: Submission | None = None) -> Message:
+    """Return the message that submits a job. The current trace, if any, is in its headers.
+
+    `submitted` None: the job is submitted now, and has no owner.
+    """
+    submitted = submitted or Submission(stamp(SYSTEM_CLOCK))
+    headers = (*trace_headers(current_traceparent()), *submission_headers(submitted))
+    return Message(spec.job_id.encode(), spec.body(), headers=headers)
 
 
 async def drain(table: TableReader, wait: float = 0.01) -> list[Record]:

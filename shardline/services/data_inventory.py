@@ -51,17 +51,22 @@ DATA_LOCATIONS = (
     DataLocation(f"topic {EVENTS}", "counts only, no document", "7 days", "none; they expire"),
     DataLocation(
         f"topic {CHECKPOINTS}",
-        "the job (query, filters, submitted_by, purpose, labels), counts, names of columns",
+        "the job (query, filters, submitted_by, purpose, labels), its owner, counts, names of columns",
         "without limit, the last state of each job",
         "stays: it records that the job is deleted",
     ),
     DataLocation(
         f"topic {JOBS}",
-        "the job, and who requested a cancel, a retry or a delete",
+        "the job, its owner, and who requested a cancel, a retry or a delete",
         "without limit",
         "stays: an id is never used twice",
     ),
-    DataLocation("_jobs/ID.json", "the job", "without limit", "stays, for the same reason"),
+    DataLocation(
+        "_jobs/ID.json",
+        "the job, and of a gateway's job the subject of its owner's token",
+        "without limit",
+        "stays, for the same reason",
+    ),
     DataLocation("NAME/ID/data/", "rows: texts and metadata", "until deleted", "removed"),
     DataLocation(
         "NAME/ID/rejected/", "ids, reasons, scores (with keep_rejected)", "until deleted", "removed"

@@ -10,6 +10,7 @@ import orjson
 
 from shardline_common.job.messages import Position
 from shardline_common.job.spec import JobSpec
+from shardline_common.job.submission import Owner, Submission
 from shardline_common.job.trace_headers import trace_headers, traceparent_of
 from shardline_common.ports.broker import Message, Record
 
@@ -56,6 +57,7 @@ class JobState:
     `findings`: the source's, once all is sent. `vanished`: how many dead letters stand for documents that
     vanished from the source.
     `pending_notifications`: ended attempts whose notification is not delivered yet.
+    `submitted_at`, `owner` and `owner_issuer`: those of the acceptance record.
     """
 
     spec: JobSpec
@@ -79,6 +81,21 @@ class JobState:
     pending_notifications: list[int] = field(default_factory=list)
     findings: dict[str, Any] = field(default_factory=dict)
     vanished: int = 0
+    submitted_at: str = ""
+    owner: str | None = None
+    owner_issuer: str | None = None
+
+    @property
+    def submission(self) -> Submission:
+        """When the job was submitted, and its owner."""
+        owner = Owner(self.owner, self.owner_issuer) if self.owner else None
+        return Submission(self.submitted_at or self.accepted_at, owner)
+
+    @submission.setter
+    def submission(self, value: Submission) -> None:
+        self.submitted_at = value.submitted_at
+        self.owner = value.owner.subject if value.owner else None
+        self.owner_issuer = value.owner.issuer if value.owner else None
 
     @property
     def active(self) -> bool:
@@ -163,7 +180,7 @@ _JSON_NAMES = {
 
 _FIELDS = frozenset(item.name for item in fields(JobState))
 # Left out while they are empty: processes of the version before refuse a checkpoint with unknown fields.
-_LATER_FIELDS = ("findings", "vanished")
+_LATER_FIELDS = ("findings", "vanished", "submitted_at", "owner", "owner_issuer")
 
 
 def checkpoint(state: JobState) -> Message:
