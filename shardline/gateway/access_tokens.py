@@ -53,7 +53,7 @@ class TokenVerifier:
             raise unauthorized("the token is from another issuer") from None
         except (jwt.PyJWTError, ValueError, TypeError):
             raise unauthorized("the token is not valid") from None
-        return _user(claims)
+        return _user(claims, self._policy.issuer)
 
 
 def _key_id(token: str) -> str:
@@ -72,9 +72,9 @@ def _key_id(token: str) -> str:
     return kid
 
 
-def _user(claims: dict[str, Any]) -> User:
+def _user(claims: dict[str, Any], issuer: str) -> User:
     access = claims.get("realm_access")
     roles = access.get("roles") if isinstance(access, dict) else None
     named = [role for role in roles if isinstance(role, str)] if isinstance(roles, list) else []
     name = claims.get("email") or claims.get("preferred_username") or claims["sub"]
-    return User(str(claims["sub"])[:200], str(name)[:200], frozenset(named))
+    return User(claims["sub"], str(name)[:200], frozenset(named), issuer)

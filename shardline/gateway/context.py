@@ -10,6 +10,7 @@ from shardline.gateway.access_tokens import TokenVerifier
 from shardline.gateway.audit import AuditLog
 from shardline.gateway.dataset_reader import DatasetReader
 from shardline.gateway.job_watcher import JobWatcher
+from shardline.gateway.ownership import Ownership
 from shardline.gateway.problems import Problem
 from shardline.gateway.rate_limits import RequestLimits
 from shardline.gateway.signed_links import LinkSigner
@@ -46,6 +47,11 @@ class GatewayContext:
     uds3: Uds3Status
     render_lock: asyncio.Lock
     port: int
+
+    @property
+    def ownership(self) -> Ownership:
+        """Who may cancel, retry and purge a dataset."""
+        return Ownership(self.settings.gateway_ownership)
 
     def require_store(self) -> ObjectStore:
         """Return the store of datasets. Raise Problem (503) when none is configured."""

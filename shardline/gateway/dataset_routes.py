@@ -112,7 +112,7 @@ async def create(
     key = None if idempotency_key is None else f"{user.id}\n{idempotency_key}"
     defaults = job_defaults(context.settings)
     spec = job_from_request(body, make_job_id(body.name, key), user.name, defaults)
-    view = await context.jobs.submit(spec)
+    view = await context.jobs.submit(spec, user.owner)
     context.audit_log.record(user, "create", "200", dataset=spec.job_id)
     return await _response(context, view, f"Dataset created: {spec.job_id}")
 
@@ -199,10 +199,9 @@ async def delete(
 ) -> DatasetAnswer:
     """Cancel the job if it is active. Rows written so far are kept, unless `purge` is true."""
     view = context.jobs.job(dataset_id)
+    action = "purge" if purge else "cancel"
+    _require_change(context, user, view, action, Permission.PURGE if purge else Permission.CREATE)
     if purge:
-        if not user.has(Permission.PURGE):
-            context.audit_log.record(user, "purge", "403", dataset=dataset_id)
-            user.require(Permission.PURGE)
         await context.jobs.request(dataset_id, "delete", user.name)
         message = "Removal of the dataset was requested"
     elif view.state.active:
@@ -210,8 +209,20 @@ async def delete(
         message = "Cancellation was requested; rows written so far are kept"
     else:
         message = "The job has ended already; its rows are kept, ?purge=true removes them"
-    context.audit_log.record(user, "purge" if purge else "cancel", "200", dataset=dataset_id)
+    context.audit_log.record(user, action, "200", dataset=dataset_id)
     return await _response(context, view, message)
+
+
+def _require_change(
+    context: GatewayContext, user: User, view: JobView, action: str, permission: Permission
+) -> None:
+    """Raise Problem (403) when the user may not cancel, retry or purge the dataset. It is recorded."""
+    try:
+        user.require(permission)
+        context.ownership.require(user, view.state)
+    except Problem as problem:
+        context.audit_log.record(user, action, str(problem.status_code), dataset=view.state.spec.job_id)
+        raise
 
 
 @router.get("/{dataset_id}/status", responses=error_responses(401, 403, 404, 429, 503))
@@ -237,10 +248,15 @@ async def retry(dataset_id: str, context: Context, user: CreateAccess) -> Datase
 async def request_cancel_or_retry(
     context: GatewayContext, user: User, dataset_id: str, *, retry: bool
 ) -> JobView:
-    """Request that a job is cancelled or retried. Raise Problem (409) when its state does not allow it."""
+    """Request that a job is cancelled or retried.
+
+    Raises:
+        Problem: 403, the dataset belongs to another user; 409, the job's state does not allow it.
+    """
     view = context.jobs.job(dataset_id)
-    allowed = view.state.retriable if retry else view.state.active
     action: Literal["cancel", "retry"] = "retry" if retry else "cancel"
+    _require_change(context, user, view, action, Permission.CREATE)
+    allowed = view.state.retriable if retry else view.state.active
     context.audit_log.record(user, action, "200" if allowed else "409", dataset=dataset_id)
     if not allowed:
         reason = "only a failed or cancelled job can be retried" if retry else "there is nothing to cancel"

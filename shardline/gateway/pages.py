@@ -70,7 +70,7 @@ def _job_fields(view: JobView, context: GatewayContext, user: User) -> dict[str,
     """Collect what the templates show of a job."""
     spec, state, progress = view.state.spec, view.state, view.progress
     rates = context.jobs.rates(spec.job_id)
-    creator = user.has(Permission.CREATE)
+    may_change = user.has(Permission.CREATE) and context.ownership.may_change(user, state)
     return {
         "id": spec.job_id,
         "name": spec.name,
@@ -88,8 +88,8 @@ def _job_fields(view: JobView, context: GatewayContext, user: User) -> dict[str,
         "submitted_by": spec.submitted_by,
         "message": state.message or state.warning,
         "active": state.active,
-        "may_cancel": creator and state.active,
-        "may_retry": creator and state.retriable,
+        "may_change": may_change,
+        "retriable": state.retriable,
     }
 
 

@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from shardline.gateway.problems import Problem
 from shardline_common.errors import UsageError
+from shardline_common.job.submission import Owner
 from shardline_common.settings.load import Settings
 
 
@@ -19,8 +20,9 @@ class Permission(StrEnum):
 
 _LOOPBACK = "127.0.0.1"
 _ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - used only where every request needs a token
-_CREATORS = frozenset({"admin", "trainer", "analyst"})
-_EXPORTERS = frozenset({"admin", "trainer"})
+ADMIN = "admin"
+_CREATORS = frozenset({ADMIN, "trainer", "analyst"})
+_EXPORTERS = frozenset({ADMIN, "trainer"})
 ROLES_BY_PERMISSION = {
     Permission.READ: _CREATORS,
     Permission.CREATE: _CREATORS,
@@ -31,11 +33,20 @@ ROLES_BY_PERMISSION = {
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """The caller of a request. `name` is shown in the audit log and in a job's `submitted_by`."""
+    """The caller of a request. `name` is shown in the audit log and in a job's `submitted_by`.
+
+    `id` is the subject of the token, and `issuer` its issuer; None where no token is required.
+    """
 
     id: str
     name: str
     roles: frozenset[str] = field(default_factory=frozenset)
+    issuer: str | None = None
+
+    @property
+    def owner(self) -> Owner:
+        """The user as the owner of a dataset."""
+        return Owner(self.id, self.issuer)
 
     def has(self, permission: Permission) -> bool:
         """Whether one of the user's roles allows the action."""

@@ -86,3 +86,9 @@ class GatewaySettings(BaseModel):
     gateway_audit_log: Path | None = setting(
         None, "file that the audit log is appended to; none: the log", "GATEWAY_AUDIT_LOG"
     )
+    gateway_ownership: str = setting(
+        "owner",
+        "who may cancel, retry and purge a dataset: owner (its owner and admins), or shared (by role)",
+        "GATEWAY_OWNERSHIP",
+        pattern="^(owner|shared)$",
+    )
