@@ -1,4 +1,4 @@
-"""Access tokens of Keycloak: verification of signature, audience, issuer and expiry."""
+"""Access tokens of Keycloak: verification of signature, audience, issuer, expiry, kind and subject."""
 
 from typing import Any
 
@@ -10,7 +10,13 @@ from shardline.gateway.users import SecurityPolicy, User
 
 _LEEWAY_SECONDS = 10
 _MAX_TOKEN_CHARS = 16_384
+_MAX_SUBJECT_CHARS = 255
 _REQUIRED_CLAIMS = ["exp", "iss", "aud", "sub"]
+# The realm signs its ID, logout and other tokens with the same key, and an ID token may name the same
+# audience. RFC 9068 names the kind of an access token in the header, Keycloak in the claim `typ`.
+_RFC_9068 = frozenset({"at+jwt", "application/at+jwt"})
+_HEADER_TYPES = _RFC_9068 | {"jwt"}
+_ID_TOKEN_CLAIMS = ("at_hash", "c_hash", "nonce")
 
 
 def unauthorized(detail: str) -> Problem:
@@ -32,7 +38,8 @@ class TokenVerifier:
             Problem: 401, the token is not valid.
             JwksUnavailable: the realm's keys cannot be read, so the token cannot be verified.
         """
-        key = await self._jwks.get(_key_id(token))
+        header = _checked_header(token)
+        key = await self._jwks.get(header["kid"])
         if key is None:
             raise unauthorized("the token is signed with a key that the realm does not have")
         try:
@@ -51,12 +58,18 @@ class TokenVerifier:
             raise unauthorized("the token is for another audience") from None
         except jwt.InvalidIssuerError:
             raise unauthorized("the token is from another issuer") from None
+        except jwt.MissingRequiredClaimError as error:
+            if error.claim != "sub":
+                raise unauthorized("the token is not valid") from None
+            advice = "give the client the scope `basic` in Keycloak"
+            raise unauthorized(f"the token is not valid: it has no subject (`sub`); {advice}") from None
         except (jwt.PyJWTError, ValueError, TypeError):
             raise unauthorized("the token is not valid") from None
+        _check_kind(header, claims)
         return _user(claims, self._policy.issuer)
 
 
-def _key_id(token: str) -> str:
+def _checked_header(token: str) -> dict[str, Any]:
     # Refuse a token that cannot be one of the realm's before it causes a fetch of the JWKS.
     if len(token) > _MAX_TOKEN_CHARS:
         raise unauthorized("the token is too long")
@@ -66,15 +79,42 @@ def _key_id(token: str) -> str:
         raise unauthorized("the token is not a JWT") from None
     if header.get("alg") != "RS256":
         raise unauthorized("the token is not signed with RS256")
-    kid = header.get("kid")
-    if not isinstance(kid, str):
+    if not isinstance(header.get("kid"), str):
         raise unauthorized("the token has no key id")
-    return kid
+    kind = header.get("typ", "JWT")
+    if not isinstance(kind, str) or kind.lower() not in _HEADER_TYPES:
+        raise _not_an_access_token(kind)
+    return header
+
+
+def _check_kind(header: dict[str, Any], claims: dict[str, Any]) -> None:
+    """Raise Problem (401) for a token of another kind: ID, refresh, offline, logout, or bound to a key."""
+    if "typ" in claims:
+        kind = claims["typ"]
+        if not isinstance(kind, str) or kind.lower() != "bearer":
+            raise _not_an_access_token(kind)
+        return
+    if str(header.get("typ")).lower() not in _RFC_9068 and any(name in claims for name in _ID_TOKEN_CLAIMS):
+        raise unauthorized("the token is an ID token, not an access token")
+
+
+def _not_an_access_token(kind: object) -> Problem:
+    return unauthorized(f"the token is of the type {str(kind)[:40]!r}, not an access token")
 
 
 def _user(claims: dict[str, Any], issuer: str) -> User:
     access = claims.get("realm_access")
     roles = access.get("roles") if isinstance(access, dict) else None
     named = [role for role in roles if isinstance(role, str)] if isinstance(roles, list) else []
-    name = claims.get("email") or claims.get("preferred_username") or claims["sub"]
-    return User(claims["sub"], str(name)[:200], frozenset(named), issuer)
+    subject = claims["sub"]
+    if not isinstance(subject, str) or not subject.strip() or not subject.isprintable():
+        raise unauthorized("the token is not valid: its subject is not text")
+    if len(subject) > _MAX_SUBJECT_CHARS:
+        # Not cut: two subjects with the same beginning would be one user.
+        raise unauthorized(
+            f"the token is not valid: its subject has more than {_MAX_SUBJECT_CHARS} characters"
+        )
+    name = str(claims.get("email") or claims.get("preferred_username") or subject)[:200]
+    # A lone surrogate could be written to no file.
+    shown = "".join(char if char.isprintable() else "?" for char in name)
+    return User(subject, shown, frozenset(named), issuer)
