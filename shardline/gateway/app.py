@@ -61,7 +61,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         # Starlette names only the methods of the first route whose path matches.
         error.headers = {"Allow": methods}
     if pages.wants_html(request):
-        return pages.error_page(error)
+        return pages.error_page(error, request)
     return problem_response(error, request_id.get())
 
 

@@ -8,6 +8,7 @@ from fastapi.security.http import HTTPAuthorizationCredentials
 
 from shardline.gateway.access_tokens import unauthorized
 from shardline.gateway.context import Context, GatewayContext
+from shardline.gateway.jwks import JwksUnavailable
 from shardline.gateway.problems import Problem
 from shardline.gateway.users import Permission, User
 
@@ -67,6 +68,17 @@ def _cookie_token(request: Request) -> str:
         # another site's page, to which the browser adds the cookie.
         raise Problem(403, "a request that changes something with a cookie needs an Origin header")
     return token
+
+
+async def cookie_user(request: Request, context: GatewayContext) -> User | None:
+    """Return the user whose token is in the cookie of the pages; None when there is no valid one."""
+    token = request.cookies.get(COOKIE)
+    if not token or context.token_verifier is None:
+        return None
+    try:
+        return await context.token_verifier.verify(token)
+    except (Problem, JwksUnavailable):
+        return None
 
 
 def _requires(permission: Permission) -> Any:

@@ -11,12 +11,20 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, PackageLoader
 from starlette.exceptions import HTTPException
 
-from shardline.gateway.authorization import COOKIE, CreateAccess, ReadAccess, authorize, bearer_token
+from shardline.gateway.authorization import (
+    COOKIE,
+    CreateAccess,
+    ReadAccess,
+    authorize,
+    bearer_token,
+    cookie_user,
+)
 from shardline.gateway.context import Context, GatewayContext
 from shardline.gateway.dataset_routes import request_cancel_or_retry
 from shardline.gateway.health_routes import ROOT
 from shardline.gateway.openapi import error_responses
 from shardline.gateway.problems import Problem
+from shardline.gateway.proxies import uses_https
 from shardline.gateway.responses import Root
 from shardline.gateway.users import Permission, User
 from shardline.services.client import JobView
@@ -56,14 +64,25 @@ def _page(
     return HTMLResponse(text, status, dict(headers or {}) | {"Cache-Control": "no-store"})
 
 
-def error_page(error: HTTPException) -> Response:
+def error_page(error: HTTPException, request: Request) -> Response:
     """Render an error as a page; that of a 401 has the sign-in form."""
     # With WWW-Authenticate, a browser would show its own dialog instead of the form.
     headers = {name: value for name, value in (error.headers or {}).items() if name != "WWW-Authenticate"}
     title = HTTPStatus(error.status_code).phrase
     return _page(
-        "error.html", error.status_code, headers, title=title, code=error.status_code, detail=error.detail
+        "error.html",
+        error.status_code,
+        headers,
+        title=title,
+        code=error.status_code,
+        detail=error.detail,
+        signed_in=_signed_in(request) and error.status_code != HTTPStatus.UNAUTHORIZED,
     )
+
+
+def _signed_in(request: Request) -> bool:
+    """Whether the cookie of the sign-in form is what authenticates the request."""
+    return COOKIE in request.cookies and bearer_token(request) is None
 
 
 def _job_fields(view: JobView, context: GatewayContext, user: User) -> dict[str, Any]:
@@ -105,11 +124,14 @@ async def home(request: Request, context: Context) -> Response:
     user = await authorize(request, context, bearer_token(request), Permission.READ)
     views = context.jobs.jobs()[::-1]
     jobs = [_job_fields(view, context, user) for view in views[:_MAX_JOBS]]
-    return _page("jobs.html", 200, {"Vary": "Accept"}, jobs=jobs, total=len(views), user=user)
+    signed_in = _signed_in(request)
+    return _page(
+        "jobs.html", 200, {"Vary": "Accept"}, jobs=jobs, total=len(views), user=user, signed_in=signed_in
+    )
 
 
 @router.get("/jobs/{dataset_id}", include_in_schema=False)
-async def job(dataset_id: str, context: Context, user: ReadAccess) -> Response:
+async def job(dataset_id: str, request: Request, context: Context, user: ReadAccess) -> Response:
     """Show one job, with samples of the kept and the rejected documents."""
     view = context.jobs.job(dataset_id)
     spec, datasets = view.state.spec, context.datasets
@@ -125,6 +147,7 @@ async def job(dataset_id: str, context: Context, user: ReadAccess) -> Response:
         rejected_rows=rejected,
         links=[(name, context.download_link(dataset_id, name)) for name in names[:_MAX_LINKS]],
         user=user,
+        signed_in=_signed_in(request),
     )
 
 
@@ -147,10 +170,22 @@ async def sign_in(request: Request, context: Context) -> Response:
     """Store the form's token in a cookie that scripts cannot read and other sites cannot send."""
     form = (await request.body())[:_MAX_FORM_BYTES].decode("utf-8", "replace")
     token = parse_qs(form).get("token", [""])[0].strip()
-    await authorize(request, context, token or None, Permission.READ)
+    user = await authorize(request, context, token or None, Permission.READ)
     response = RedirectResponse("/", 303)
-    secure = request.url.scheme == "https"
-    response.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=secure)
+    response.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=uses_https(request))
+    context.audit_log.record(user, "sign_in", "303")
+    return response
+
+
+@router.post("/sign-out", include_in_schema=False)
+async def sign_out(request: Request, context: Context) -> Response:
+    """Remove the cookie of the sign-in form. The token itself stays valid until it expires."""
+    user = await cookie_user(request, context)
+    if user is not None:
+        context.audit_log.record(user, "sign_out", "303")
+    response = RedirectResponse("/", 303)
+    # Browsers replace a cookie with `Secure` only by one that has it, too.
+    response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=uses_https(request))
     return response
 
 

@@ -19,6 +19,7 @@ from shardline.gateway.context import GatewayContext
 from shardline.gateway.dataset_reader import DatasetReader
 from shardline.gateway.job_watcher import JobWatcher
 from shardline.gateway.jwks import JwksCache, jwks_fetcher
+from shardline.gateway.proxies import trusted_proxies
 from shardline.gateway.rate_limits import RequestLimits
 from shardline.gateway.signed_links import LinkSigner
 from shardline.gateway.uds3_status import Uds3Status
@@ -198,6 +199,7 @@ async def _serve(context: GatewayContext, listener: socket.socket) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        forwarded_allow_ips=trusted_proxies(context.settings.gateway_trusted_proxies),
         timeout_graceful_shutdown=_GRACEFUL_SECONDS,
     )
     server = _UvicornServer(config)

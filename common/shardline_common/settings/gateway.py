@@ -92,3 +92,9 @@ class GatewaySettings(BaseModel):
         "GATEWAY_OWNERSHIP",
         pattern="^(owner|shared)$",
     )
+    gateway_trusted_proxies: str = setting(
+        "127.0.0.1, ::1",
+        "proxies whose X-Forwarded-Proto and X-Forwarded-For are believed: addresses and networks, separated "
+        "by commas",
+        "GATEWAY_TRUSTED_PROXIES",
+    )
