@@ -12,6 +12,7 @@ from shardline_common.job.messages import (
     encode_end,
     encode_position,
 )
+from shardline_common.job.plan import RULES
 from shardline_common.job.spec import JobSpec
 from shardline_common.job.state import PartitionState
 from shardline_common.ports.broker import Message
@@ -38,9 +39,11 @@ class EncodedBatch:
 class Encoder:
     """Encodes the items of one job. `partitions` is the job's state; it is updated in place."""
 
-    def __init__(self, spec: JobSpec, columns: Columns, partitions: list[PartitionState]) -> None:
+    def __init__(
+        self, spec: JobSpec, columns: Columns, partitions: list[PartitionState], rules: int = RULES
+    ) -> None:
         self._spec = spec
-        self._renderer = RowRenderer(spec, columns)
+        self._renderer = RowRenderer(spec, columns, rules)
         self._partitions = partitions
         self._train = spec.partitions
         self._validation = spec.validation_partitions

@@ -7,7 +7,6 @@ from contextlib import aclosing, contextmanager
 from functools import partial
 
 from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable
-from shardline_common.job.columns import Columns
 from shardline_common.job.names import CHECKPOINTS, attempt_topic
 from shardline_common.job.plan import Plan
 from shardline_common.job.state import JobState, State, checkpoint
@@ -48,7 +47,7 @@ class Pipeline:
         self._source = source
         self._plan = plan
         self._topic = attempt_topic(state.spec.job_id, state.attempt)
-        self._encoder = Encoder(state.spec, Columns.from_json(plan.columns), state.partitions)
+        self._encoder = Encoder(state.spec, plan.row_columns, state.partitions, plan.rules)
 
     async def run(self) -> None:
         """Send all items, then the end markers. The state is `completing` then.

@@ -6,9 +6,9 @@ from typing import Any
 
 from shardline_common.dataset.contents import list_sizes, not_empty
 from shardline_common.errors import ObjectMissing
-from shardline_common.job.columns import Columns, declared, infer
+from shardline_common.job.columns import Columns, declared, distinct, infer
 from shardline_common.job.names import Layout
-from shardline_common.job.plan import Plan, read_plan
+from shardline_common.job.plan import RULES, Plan, read_plan
 from shardline_common.job.spec import JobSpec
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
@@ -71,19 +71,26 @@ async def make_plan(spec: JobSpec, source: Source) -> Plan:
         source.check_query(list(declaration.columns))
         found = Columns(dict(declaration.columns))
     else:
-        found = await _sampled_columns(source, frozen)
+        found = await _sampled_columns(source, frozen, spec.format.max_columns)
     wanted = spec.format.metadata
-    columns = found if wanted is None else declared(wanted, found)
-    return Plan(frozen, columns.to_json(), dict(declaration.notes))
+    columns = distinct(found if wanted is None else declared(wanted, found))
+    return Plan(
+        frozen,
+        columns.to_json(),
+        dict(declaration.notes),
+        RULES,
+        dict(columns.renamed),
+        columns.without_column,
+    )
 
 
-async def _sampled_columns(source: Source, frozen: list[dict[str, Any]]) -> Columns:
+async def _sampled_columns(source: Source, frozen: list[dict[str, Any]], at_most: int) -> Columns:
     sample = await _sample(source, frozen)
     # A dict keeps the order of appearance, a set does not.
     fields = list(dict.fromkeys(name for document in sample for name in document.metadata))
     if sample:
         source.check_query(fields)
-    return infer(sample)
+    return infer(sample, at_most)
 
 
 async def _sample(source: Source, frozen: list[dict[str, Any]]) -> list[Document]:

@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import orjson
 
+from shardline_common.job.blank import is_blank
 from shardline_common.job.columns import Columns, conform
 from shardline_common.job.messages import MAX_ORIGINAL_BYTES, DeadLetter, Facts
+from shardline_common.job.plan import RULES
 from shardline_common.job.spec import JobSpec
 from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.source import Document
@@ -25,10 +27,14 @@ class RenderedRow(NamedTuple):
 
 
 class RowRenderer:
-    """Renders the rows of one job. The keys have the order of Clara's training line."""
+    """Renders the rows of one job. The keys have the order of Clara's training line.
 
-    def __init__(self, spec: JobSpec, columns: Columns) -> None:
+    `rules` are those of the job's plan.
+    """
+
+    def __init__(self, spec: JobSpec, columns: Columns, rules: int = RULES) -> None:
         self._columns = columns
+        self._rules = rules
         self._source = spec.source_label
         self._decimals = spec.relevance_decimals
         self._max_bytes = spec.max_document_bytes
@@ -45,7 +51,8 @@ class RowRenderer:
         present = sum(metadata.get(name) not in (None, "") for name in _COUNTED)
         words = len(text.split())
         # A text without words is white space only.
-        return RenderedRow(Facts(len(text), words, present, words == 0, document.relevance), head, tail)
+        blank = words == 0 if self._rules == 1 else is_blank(text)
+        return RenderedRow(Facts(len(text), words, present, blank, document.relevance), head, tail)
 
     def check_size(self, rendered: RenderedRow) -> DeadLetter | None:
         """The dead letter (`too_large`) of a row over max_document_bytes; None for any other row."""

@@ -86,5 +86,6 @@ def _show(found: Preview, show: int) -> None:
             ("kept", f"{kept:.1%}"),
             ("rejected", format_counts(sample.reasons(dead=False))),
             ("dead letters", format_counts(sample.reasons(dead=True))),
+            *(("warning", warning) for warning in found.warnings),
         ],
     )

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from shardline_common.job.columns import Columns
 from shardline_common.job.messages import Facts
+from shardline_common.job.plan import Plan
 from shardline_common.job.spec import JobSpec
 from shardline_consumer.filters.clara import judge
 from shardline_producer.rows import RowRenderer
@@ -28,8 +28,8 @@ class JudgedContent:
 class ContentJudge:
     """Renders and judges the source items of one job, with the same results as producer and worker."""
 
-    def __init__(self, spec: JobSpec, columns: Columns) -> None:
-        self._renderer = RowRenderer(spec, columns)
+    def __init__(self, spec: JobSpec, plan: Plan) -> None:
+        self._renderer = RowRenderer(spec, plan.row_columns, plan.rules)
         self._min_score = spec.quality.min_score
 
     def judge(self, content: Document | InvalidDocument) -> JudgedContent:

@@ -12,7 +12,6 @@ from typing import Any
 from shardline.services.judging import ContentJudge
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.stores import open_source_s3
-from shardline_common.job.columns import Columns
 from shardline_common.job.messages import Position
 from shardline_common.job.plan import Plan
 from shardline_common.job.spec import JobSpec
@@ -56,6 +55,11 @@ class PreviewSample:
         return dict(sorted((str(reason), number) for reason, number in found.items()))
 
     @property
+    def repeated_ids(self) -> int:
+        """How many ids more than one document of the sample has."""
+        return sum(times > 1 for times in Counter(one.document_id for one in self.documents).values())
+
+    @property
     def rows(self) -> list[JudgedDocument]:
         """The documents that become rows."""
         return [one for one in self.documents if one.reason is None]
@@ -72,7 +76,8 @@ class Preview:
     """The expected result of a job.
 
     `documents`, `rows` and `bytes` are estimates unless the sample is complete. They are None when the share
-    of the source that the sample covers is not known.
+    of the source that the sample covers is not known. `renamed` maps fields to columns of another name;
+    `fields_without_column` counts the fields that have none because there are too many.
     """
 
     source: dict[str, Any]
@@ -81,6 +86,21 @@ class Preview:
     rows: int | None
     bytes: int | None
     sample: PreviewSample
+    renamed: dict[str, str] = field(default_factory=dict)
+    fields_without_column: int = 0
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should know before a run, as sentences."""
+        found = []
+        if (count := self.fields_without_column) > 0:
+            found.append(f"{count:,} fields have no column and go into metadata.extra (format.max_columns)")
+        if self.renamed:
+            names = ", ".join(f"{name!r} is {column!r}" for name, column in self.renamed.items())
+            found.append(f"columns with another name than their field: {names}")
+        if (count := self.sample.repeated_ids) > 0:
+            found.append(f"{count:,} ids of the sample come more than once; each document becomes a row")
+        return found
 
     def to_json(self, shown: int) -> dict[str, Any]:
         """Return the preview as `preview --json` prints it, the first `shown` documents in detail."""
@@ -88,6 +108,8 @@ class Preview:
         return {
             "source": self.source,
             "columns": self.columns,
+            "renamed": self.renamed,
+            "fields_without_column": self.fields_without_column,
             "exact": sample.complete,
             "documents": self.documents,
             "rows": self.rows,
@@ -95,6 +117,7 @@ class Preview:
             "sample": {
                 "documents": len(sample.documents),
                 "rows": len(sample.rows),
+                "repeated_ids": sample.repeated_ids,
                 "bytes": sum(one.bytes for one in sample.rows),
                 "rejected": sample.reasons(dead=False),
                 "dead_letters": sample.reasons(dead=True),
@@ -142,11 +165,13 @@ async def preview(spec: JobSpec, open_source: OpenSource, *, documents: int, sec
         round(len(sample.rows) * scale) if scale is not None else empty,
         round(sum(one.bytes for one in sample.rows) * scale) if scale is not None else empty,
         sample,
+        plan.renamed,
+        plan.without_column,
     )
 
 
 async def _read(spec: JobSpec, source: Source, plan: Plan, sample: PreviewSample, at_most: int) -> None:
-    judge = ContentJudge(spec, Columns.from_json(plan.columns))
+    judge = ContentJudge(spec, plan)
     async with aclosing(source.read(plan.frozen, None)) as batches:
         async for batch in batches:
             items = batch[: at_most - len(sample.documents)]

@@ -10,7 +10,6 @@ from functools import partial
 
 from shardline.services.judging import ContentJudge
 from shardline.services.plan_scratch import ScratchPlanPages
-from shardline_common.job.columns import Columns
 from shardline_common.job.spec import JobSpec
 from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.plan import make_plan
@@ -67,7 +66,7 @@ async def row_batches(
         source = open_source(spec, pages)
         plan = await make_plan(spec, source)
         counts.notes.update(plan.notes)
-        judge = ContentJudge(spec, Columns.from_json(plan.columns))
+        judge = ContentJudge(spec, plan)
         renderer = _Renderer(judge, counts, render_lock or asyncio.Lock())
         async with aclosing(source.read(plan.frozen, None)) as batches:
             async for batch in batches:

@@ -20,6 +20,7 @@ OLD = orjson.loads((Path(__file__).parent / "specs_of_0_1.json").read_bytes())
 JOBS = {entry["name"]: entry for entry in OLD["jobs"]}
 LATER: dict[str, dict[str, Any]] = {
     "JobSpec": {"dead_letter_originals": False},
+    "Format": {"max_columns": 3},
     "Quality": {"max_vanished": 3, "max_vanished_ratio": 0.5},
     "FilesSource": {"allow_empty": True},
     "Request": {"versions": True},
@@ -163,9 +164,10 @@ def test_each_later_field_of_a_job_has_a_value_in_this_test() -> None:
     for name, value in LATER["JobSpec"].items():
         assert job(**{name: value}).digest != job().digest
         assert orjson.loads(job(**{name: value}).body())[name] == value
-    for name, value in LATER["Quality"].items():
-        assert job(quality={name: value}).digest != job().digest
-        assert orjson.loads(job(quality={name: value}).body())["quality"][name] == value
+    for part in ("quality", "format"):
+        for name, value in LATER[part.capitalize()].items():
+            assert job(**{part: {name: value}}).digest != job().digest
+            assert orjson.loads(job(**{part: {name: value}}).body())[part][name] == value
 
 
 def test_the_type_of_a_source_has_no_default() -> None:

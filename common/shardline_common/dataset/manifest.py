@@ -53,7 +53,8 @@ def build_manifest(spec: JobSpec, outcome: Outcome, plan: Plan, contents: Datase
             {"partition": number, "messages": count, "hash_sum": f"{hash_sum:016x}"}
             for number, (count, hash_sum) in enumerate(outcome.produced)
         ],
-        "schema": {"columns": columns.to_json(), "features": columns.features()},
+        "schema": {"columns": columns.to_json(), "features": columns.features(), **_schema_notes(plan)},
+        **({"rules": plan.rules} if plan.rules > 1 else {}),
         "shards": [manifest_shard(record, layout) for record in contents.records if record.segment.rows],
         "objects": [
             {"key": key, "bytes": stored.size, "sha256": stored.sha256}
@@ -68,6 +69,11 @@ def differing_fields(
     """The fields of a manifest that are not those of `build_manifest`, sorted."""
     built = orjson.loads(orjson.dumps(build_manifest(spec, outcome, plan, contents)))
     return [name for name in sorted({*built, *found}) if built.get(name) != found.get(name)]
+
+
+def _schema_notes(plan: Plan) -> dict[str, Any]:
+    notes = {"renamed": plan.renamed, "fields_without_column": plan.without_column}
+    return {name: value for name, value in notes.items() if value}
 
 
 def _warnings(sums: Totals, plan: Plan) -> list[str]:

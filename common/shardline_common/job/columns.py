@@ -2,17 +2,24 @@
 
 A column holds one scalar type. A value without a column, or of another type, goes as JSON text into the
 column `extra`, unchanged and in the order of the document.
+
+The names of columns differ also without upper and lower case, and have no control characters: DuckDB, Spark
+and Arrow refuse a struct otherwise. A field whose name is not one of a column is renamed.
 """
 
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, get_args
 
 from shardline_common.job.spec import ColumnType
 
 EXTRA = "extra"
+_RARE = 100
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _INT64 = 1 << 63
 _EXACT = 1 << 53
 _DTYPES = {"string": "string", "int": "int64", "float": "float64", "bool": "bool"}
@@ -35,21 +42,27 @@ class HasMetadata(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Names and types in row order. The column `extra` always follows them."""
+    """Names and types in row order. The column `extra` always follows them.
+
+    `renamed` maps fields of documents to columns of another name. `without_column`: how many fields of the
+    sample have none because there were too many.
+    """
 
     types: Mapping[str, str]
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    without_column: int = 0
 
     def to_json(self) -> dict[str, str]:
         """Name → type, as in the checkpoint, the plan and the manifest."""
         return dict(self.types)
 
     @classmethod
-    def from_json(cls, value: Mapping[str, str]) -> "Columns":
+    def from_json(cls, value: Mapping[str, str], renamed: Mapping[str, str] | None = None) -> "Columns":
         """The columns of `to_json`. Raises ValueError for an unknown type."""
         for name, kind in value.items():
             if kind not in get_args(ColumnType):
                 raise ValueError(f"column {name!r} has the unknown type {kind!r}")
-        return cls(dict(value))
+        return cls(dict(value), renamed or {})
 
     def features(self) -> list[list[str]]:
         """[path, Hugging Face dtype] of each field of a row, in row order."""
@@ -65,20 +78,48 @@ class Columns:
         ]
 
 
-def infer(documents: Iterable[HasMetadata]) -> Columns:
+def infer(documents: Iterable[HasMetadata], at_most: int | None = None) -> Columns:
     """The columns of the fields of documents, by first appearance.
+
+    With more than `at_most` fields, only those have a column that occur in one of 100 documents, and of these
+    the most frequent.
+
 
     A field with int and float becomes float. Any other mixture becomes string where a string occurs, else it
     has no column. Lists and objects have no column. A field that is always null becomes string.
     """
     kinds_of: dict[str, set[str]] = {}
+    occurrences, count = Counter[str](), 0
     for document in documents:
+        count += 1
+        occurrences.update(document.metadata.keys())
         for name, value in document.metadata.items():
             kinds = kinds_of.setdefault(name, set())
             if value is not None:
                 kinds.add(_KINDS.get(type(value), "json"))
     types = {name: kind for name, kinds in kinds_of.items() if (kind := _column(name, kinds)) is not None}
-    return Columns(types)
+    if at_most is None or len(types) <= at_most:
+        return Columns(types)
+    frequent = [name for name, times in occurrences.most_common() if name in types and times * _RARE >= count]
+    chosen = set(frequent[:at_most])
+    kept = {name: kind for name, kind in types.items() if name in chosen}
+    return Columns(kept, without_column=len(types) - len(kept))
+
+
+def distinct(found: Columns) -> Columns:
+    """The columns with names that every reader can tell apart. The first of two fields keeps its name."""
+    taken, types, renamed = {EXTRA}, dict[str, str](), dict[str, str]()
+    for name, kind in found.types.items():
+        plain = _CONTROLS.sub("_", name)
+        column, number = plain, 1
+        while column.casefold() in taken:
+            number += 1
+            column = f"{plain}_{number}"
+        taken.add(column.casefold())
+        types[column] = kind
+        if column != name:
+            renamed[name] = column
+    return Columns(types, renamed, found.without_column)
 
 
 def _column(name: str, kinds: set[str]) -> str | None:
@@ -103,17 +144,25 @@ def conform(metadata: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
     """The metadata of a row: each column in order, then `extra`."""
     row: dict[str, Any] = dict.fromkeys(columns.types)
     extra: dict[str, Any] = {}
-    types = columns.types
-    for name, value in metadata.items():
+    types, renamed = columns.types, columns.renamed
+    for field_name, value in metadata.items():
+        name = _column_of(field_name, renamed) if renamed else field_name
         kind = types.get(name)
         if value is None and kind is not None:
             continue
         if kind is None or not _fits(value, kind):
-            extra[name] = value
+            extra[field_name] = value
         else:
             row[name] = float(value) if kind == "float" else value
     row[EXTRA] = _text(extra) if extra else None
     return row
+
+
+def _column_of(name: str, renamed: Mapping[str, str]) -> str:
+    if name in renamed:
+        return renamed[name]
+    # A field that the sample did not have may have the name of a column that another field was given.
+    return "" if name in renamed.values() else name
 
 
 def _fits(value: object, kind: str) -> bool:

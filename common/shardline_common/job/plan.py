@@ -15,6 +15,8 @@ from shardline_common.job.spec import unreadable
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.read_again import read_again
 
+RULES = 2
+"""The rules of this version: since 2, names of columns differ without case, and blank is a frozen table."""
 _HINT = "restore this object, then retry the job; or submit a new job"
 
 
@@ -22,12 +24,22 @@ _HINT = "restore this object, then retry the job; or submit a new job"
 class Plan:
     """`frozen` identifies the source (`Source.freeze`); `columns` maps metadata columns to their types.
 
-    `notes` go into manifest and status: facts about the source, such as stores that were left out.
+    `notes` go into manifest and status: facts about the source, such as stores that were left out. `rules`:
+    the version of the rules that make rows of documents; plans of version 0.1 have 1. `renamed` and
+    `without_column` as in `Columns`.
     """
 
     frozen: list[dict[str, Any]]
     columns: dict[str, str]
     notes: dict[str, Any] = field(default_factory=dict)
+    rules: int = 1
+    renamed: dict[str, str] = field(default_factory=dict)
+    without_column: int = 0
+
+    @property
+    def row_columns(self) -> Columns:
+        """The columns of the rows."""
+        return Columns.from_json(self.columns, self.renamed)
 
     def encode(self) -> bytes:
         """The plan as JSON."""

@@ -272,6 +272,16 @@ class Format(Model):
             examples=[{"title": "string", "pages": "int"}],
         ),
     ] = None
+    max_columns: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=10_000,
+            description="How many columns may be found. With more fields, only those that one of 100 "
+            "documents has become columns, the most frequent first; the others go into `metadata.extra`.",
+            examples=[64],
+        ),
+    ] = 256
 
     @field_validator("metadata")
     @classmethod
