@@ -93,7 +93,14 @@ FIELDS: dict[str, tuple[str, ...]] = {
         "offset",
         *(f"objects.{kind}.{name}" for kind in ("data", "rejected", "dead_letters") for name in _OBJECT),
     ),
-    "_state/plan.json": ("frozen[].path", "frozen[].size", "frozen[].version", "columns.*", "notes"),
+    "_state/plan.json": (
+        "frozen[].path",
+        "frozen[].size",
+        "frozen[].version",
+        "frozen[].changed",
+        "columns.*",
+        "notes",
+    ),
     "_state/outcome-<attempt>.json": (
         "attempt",
         "ending",

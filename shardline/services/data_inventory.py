@@ -91,7 +91,10 @@ DATA_LOCATIONS = (
     ),
     DataLocation("_exports/NAME/ID/", "rows, as one file", "until deleted", "removed"),
     DataLocation(
-        "_plans/NAME/ID/", "of searches: ids of documents, with their scores", "until deleted", "removed"
+        "_plans/NAME/ID/",
+        "of searches: ids of documents, with their scores; of local files: digests",
+        "until deleted",
+        "removed",
     ),
     DataLocation(
         "spool of a worker",

@@ -115,7 +115,7 @@ class Layout:
 
     @property
     def rankings(self) -> str:
-        """The prefix of the plan pages of searches.
+        """The prefix of the plan pages of searches, and of the digests of local files.
 
         Outside the dataset: planners that rank at the same time all write theirs, and the plan names one.
         """

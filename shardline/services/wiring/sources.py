@@ -37,7 +37,7 @@ def source_factory(
 
     def open_source(spec: JobSpec, pages: PlanPages) -> Source:
         if spec.source.type == "files":
-            return JsonLinesFiles(spec, local, remote_files)
+            return JsonLinesFiles(spec, local, remote_files, pages)
         store: PlannedStore
         if spec.source.type == "themis":
             store = ThemisTable(spec, spec.source, themis_options(settings), limiter, CLOCK)

@@ -27,6 +27,8 @@ _TRANSIENT = {
     getattr(errno, "EHOSTDOWN", errno.EHOSTUNREACH),
 }
 
+SUBMIT_NEW_JOB = "submit a new job: this one may have rows of the bytes that were there before"
+
 
 def source_invalid(message: str, hint: str | None = None) -> JobFailed:
     """The error for a file that cannot be read."""

@@ -6,7 +6,7 @@ import glob
 import logging
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -28,10 +28,19 @@ _CHUNK = 1 << 18
 _MAX_SHORT_READS = 3
 _BACKOFF = Backoff(base=0.1, cap=5.0)
 _WILDCARD = re.compile(r"[*?\[]")
+_REMOTE = "s3://"
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path names an object on S3."""
+    return path.startswith(_REMOTE)
 
 
 class FileLocation(Protocol):
-    """A storage that holds files. A file is {path, size, version}, which is JSON in the plan."""
+    """A storage that holds files. A file is {path, size, version}, which is JSON in the plan.
+
+    `changed` is a further field where the version does not show each change of the bytes: the change time.
+    """
 
     @property
     def not_found_hint(self) -> str:
@@ -50,6 +59,14 @@ class FileLocation(Protocol):
 
         Raises:
             JobFailed: the file has changed since planning, or changed during the read (`source_changed`).
+            SourceUnavailable: a later try may succeed.
+        """
+
+    async def check(self, files: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Check that files are still the planned ones. Returns those that may have other bytes all the same.
+
+        Raises:
+            JobFailed: one has changed since planning (`source_changed`).
             SourceUnavailable: a later try may succeed.
         """
 
@@ -106,7 +123,7 @@ class LocalFiles:
             if (fault := path_fault(name)) is not None:
                 raise source_invalid(f"the name of {shown_path(path)} {fault}", "rename the file")
             status = _checked_status(path)
-            found.append({"path": name, "size": status.st_size, "version": str(status.st_mtime_ns)})
+            found.append({"path": name, **_versions(status)})
         return found
 
     def _matches(self, pattern: str) -> list[str]:
@@ -147,6 +164,26 @@ class LocalFiles:
                         yield chunk
                 except OSError as error:
                     raise unreadable(path, error) from None
+
+    async def check(self, files: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Compare size and time. Returns the files whose change time moved, which nobody can put back."""
+        return await run_in_thread(partial(self._check, files))
+
+    def _check(self, files: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        moved = []
+        for file in files:
+            try:
+                found = _versions(os.stat(self.root / file["path"]))  # noqa: PTH116 - as open_regular calls it
+            except (FileNotFoundError, NotADirectoryError):
+                raise source_changed(file["path"], "it is no longer there") from None
+            except OSError as error:
+                raise unreadable(file["path"], error) from None
+            if (found["size"], found["version"]) != (file["size"], file["version"]):
+                raise source_changed(file["path"])
+            # A plan of version 0.1 has no change time.
+            if found["changed"] != file.get("changed", found["changed"]):
+                moved.append(file)
+        return moved
 
 
 async def _planned_bytes(handle: BinaryIO, file: dict[str, Any], offset: int) -> AsyncGenerator[bytes, None]:
@@ -199,6 +236,14 @@ def _read(handle: BinaryIO) -> bytes:
         # A regular file never waits for bytes; some files of /proc do.
         raise NotRegularFile(errno.EINVAL, "it has no bytes yet: it is not a regular file")
     return chunk
+
+
+def _versions(status: os.stat_result) -> dict[str, Any]:
+    return {
+        "size": status.st_size,
+        "version": str(status.st_mtime_ns),
+        "changed": str(status.st_ctime_ns),
+    }
 
 
 def _check_version(descriptor: int, file: dict[str, Any]) -> None:
@@ -272,6 +317,10 @@ class S3Files:
                 if chunk is None:
                     return
                 yield chunk
+
+    async def check(self, files: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:  # noqa: ARG002
+        """Check nothing: each request for an object names its version."""
+        return []
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The source `files`: JSONL and NDJSON files, plain, .gz or .zst, in local folders or S3 buckets."""
 
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -20,13 +20,29 @@ from shardline_producer.sources.files.decompress import (
     decompressor,
 )
 from shardline_producer.sources.files.file_errors import source_invalid
-from shardline_producer.sources.files.file_locations import FileLocation
+from shardline_producer.sources.files.file_locations import FileLocation, is_remote
+from shardline_producer.sources.files.frozen_blocks import FrozenBlocks, ProcessPages
 from shardline_producer.sources.files.lines import Line, LineSplitter
 from shardline_producer.sources.query_filters import check_filters, passes
-from shardline_producer.sources.source import DeclaredSource, Document, Frozen, InvalidDocument, SourceItem
+from shardline_producer.sources.source import (
+    DeclaredSource,
+    Document,
+    Frozen,
+    InvalidDocument,
+    PlanPages,
+    SourceItem,
+)
 
 _BATCH_ITEMS = 1000
 _BATCH_BYTES = 1 << 20
+Stream = Callable[[int], AsyncGenerator[bytes, None]]
+_DIGESTS = "size and time of each file, and the sha256 of each block, were compared in every read"
+_TOUCHED = (
+    "the change time of {} of the files moved between planning and reading, so only size and time show "
+    "that their bytes are those of the plan"
+)
+_ETAGS = "size and ETag of each object were compared in every read"
+_NO_ETAGS = "the store gives no ETag, so only the sizes of objects were compared"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +63,17 @@ class Cursor:
 class JsonLinesFiles:
     """Implements `Source`. A position is (index of the file, line, offset behind the line, ordinal).
 
-    The frozen part is the list of files, each {path, size, version}. `remote` is None when S3 is not
-    configured.
+    The frozen part is the list of files, as `FileLocation` describes them. `remote` is None when S3 is not
+    configured. `pages` hold the digests of what is read; None: no other process continues a read.
     """
 
-    def __init__(self, spec: JobSpec, local: FileLocation, remote: FileLocation | None) -> None:
+    def __init__(
+        self,
+        spec: JobSpec,
+        local: FileLocation,
+        remote: FileLocation | None,
+        pages: PlanPages | None = None,
+    ) -> None:
         if not isinstance(spec.source, FilesSource):
             raise TypeError(spec.source.type)
         self._spec = spec
@@ -59,6 +81,8 @@ class JsonLinesFiles:
         self._allow_empty = spec.source.allow_empty
         self._local = local
         self._remote = remote
+        self._pages = pages or ProcessPages()
+        self._touched = 0
         # Uncompressed bytes per byte of the file that is being read.
         self._expansion = 1.0
 
@@ -75,7 +99,7 @@ class JsonLinesFiles:
         return list(files.values())
 
     def _location(self, path: str) -> FileLocation:
-        if not path.startswith("s3://"):
+        if not is_remote(path):
             return self._local
         if self._remote is None:
             raise source_invalid(
@@ -94,23 +118,32 @@ class JsonLinesFiles:
 
     async def sample(self, frozen: Frozen) -> AsyncGenerator[list[SourceItem], None]:
         """All items, including those that the filters exclude."""
-        async with aclosing(self._items(frozen, Cursor(), {})) as batches:
+        async with aclosing(self._items(frozen, Cursor(), {}, None)) as batches:
             async for batch in batches:
                 yield batch
 
     async def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[SourceItem], None]:
         """The items behind a position that pass the filters, up to `query.top_k`."""
         query, start = self._spec.query, Cursor.after(after)
+        blocks = FrozenBlocks(frozen, self._local, self._pages)
         left = None if query.top_k is None else query.top_k - start.ordinal
-        if left is not None and left <= 0:
+        ended = left is not None and left <= 0
+        await blocks.verify(start.file, None if ended else _seek(frozen[start.file]["path"], start.offset))
+        if ended:
             return
-        async with aclosing(self._items(frozen, start, query.filters)) as batches:
+        async with aclosing(self._items(frozen, start, query.filters, blocks)) as batches:
             async for batch in batches:
                 if left is not None and len(batch) >= left:
                     yield batch[:left]
-                    return
+                    await self._check_end(frozen, blocks, batch[left - 1].position[0])
+                    break
                 left = None if left is None else left - len(batch)
                 yield batch
+        self._touched = len(blocks.touched)
+
+    async def _check_end(self, frozen: Frozen, blocks: FrozenBlocks, index: int) -> None:
+        if not is_remote(frozen[index]["path"]):
+            await blocks.check_end(index)
 
     def progress(self, frozen: Frozen, position: Position | None) -> float:
         """The share of the bytes of all files; in a compressed file estimated from its expansion so far."""
@@ -122,15 +155,24 @@ class JsonLinesFiles:
         return min(1.0, done / total)
 
     def findings(self, frozen: Frozen) -> Findings:
-        """Size and version of each file were those of the plan when its last byte was read."""
-        found, how = Findings(), "size and version of each file were compared before and after it was read"
+        """Local files are proven by their digests, objects by the ETag where the store gives one."""
+        found = Findings()
         for file in frozen:
-            found.note("s3" if file["path"].startswith("s3://") else "files", Level.PROVEN, how)
+            if not is_remote(file["path"]):
+                found.note("files", Level.PROVEN, _DIGESTS)
+            elif file["version"]:
+                found.note("s3", Level.PROVEN, _ETAGS)
+            else:
+                found.note("s3", Level.COUNTED, _NO_ETAGS)
+        # A single file is as it was read when the read ended, whatever it was when the job was planned.
+        if self._touched and sum(not is_remote(file["path"]) for file in frozen) > 1:
+            found.note("files", Level.COUNTED, _TOUCHED.format(self._touched))
         return found
 
     async def _items(
-        self, frozen: Frozen, start: Cursor, filters: Mapping[str, Any]
+        self, frozen: Frozen, start: Cursor, filters: Mapping[str, Any], blocks: FrozenBlocks | None
     ) -> AsyncGenerator[list[SourceItem], None]:
+        """The items behind a cursor. Local files are read from `blocks`, or as they are when it is None."""
         ordinal = start.ordinal
         for index in range(start.file, len(frozen)):
             file = dict(frozen[index])
@@ -138,11 +180,17 @@ class JsonLinesFiles:
             limit = self._spec.max_document_bytes
             reader = _FileReader(file, begin, limit, filters, allow_empty=self._allow_empty)
             location = self._location(file["path"])
-            async with aclosing(reader.batches(location)) as batches:
+            if blocks is None or is_remote(file["path"]):
+                stream = partial(location.stream, file)
+            else:
+                stream = partial(blocks.stream, index)
+            async with aclosing(reader.batches(stream)) as batches:
                 async for batch in batches:
                     self._expansion = reader.expansion
                     ordinal = batch[-1].position[-1]
                     yield batch
+            if blocks is not None:
+                await self._check_end(frozen, blocks, index)
 
 
 class _FileReader:
@@ -166,9 +214,8 @@ class _FileReader:
         self._lines = LineSplitter(max_line_bytes, start.line, start.offset)
         # A plain file is read from the offset on. A compressed file is read from its start, and the bytes
         # before the offset are dropped.
-        plain = isinstance(self._decompressor, PlainDecompressor)
-        self._seek = start.offset if plain else 0
-        self._skip = 0 if plain else start.offset
+        self._seek = _seek(file["path"], start.offset)
+        self._skip = start.offset - self._seek
 
     @property
     def expansion(self) -> float:
@@ -179,14 +226,14 @@ class _FileReader:
             else 1.0
         )
 
-    async def batches(self, location: FileLocation) -> AsyncGenerator[list[SourceItem], None]:
-        """Batches of items; each is parsed on a thread.
+    async def batches(self, stream: Stream) -> AsyncGenerator[list[SourceItem], None]:
+        """Batches of items; each is parsed on a thread. `stream` opens the file at an offset.
 
         Raises:
             JobFailed: the planned file is damaged (`source_invalid`), or as `FileLocation.stream`.
             SourceUnavailable: as `FileLocation.stream`.
         """
-        async with aclosing(location.stream(self._file, self._seek)) as chunks:
+        async with aclosing(stream(self._seek)) as chunks:
             try:
                 async for chunk in chunks:
                     items = self._feed(chunk)
@@ -239,6 +286,11 @@ class _FileReader:
             self._ordinal += 1
             position = (self._index, line.number, line.end, self._ordinal)
             yield SourceItem(position, content, line.size)
+
+
+def _seek(path: str, offset: int) -> int:
+    """The byte of a file where the read of its text from an offset on begins."""
+    return offset if isinstance(decompressor(path), PlainDecompressor) else 0
 
 
 def _take_batch(items: Iterator[SourceItem]) -> list[SourceItem]:

@@ -1,0 +1,318 @@
+"""The digests of the blocks of a job's local files, in create-only pages outside of the dataset.
+
+Size and time of a file do not show that its bytes are those of an earlier read: a file that changed and was
+put back may have both. So the sha256 of each block is stored before a row of the block is parsed, and each
+block is compared with it before it is parsed. A read that continues, in whatever process, reads the same
+bytes or fails. The checkpoint cannot hold the digests: a `run` that was killed has none.
+"""
+
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from hashlib import sha256
+from itertools import accumulate
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from shardline_common.errors import FailureCode, JobFailed, ObjectMissing, SourceUnavailable
+from shardline_common.job.spec import unreadable
+from shardline_common.runtime.read_again import read_again
+from shardline_common.runtime.threads import run_in_thread
+from shardline_common.runtime.waits import log_wait
+from shardline_producer.sources.files.file_errors import SUBMIT_NEW_JOB, source_changed
+from shardline_producer.sources.files.file_locations import FileLocation, is_remote
+from shardline_producer.sources.source import Frozen, PlanPages
+
+# A folder of pages is outside of the dataset, which holds what proves its rows and not what was read.
+_FOLDER = "digests"
+# The size of what is held in memory. The page of a terabyte has 17 KB then, and there are 4,000 of them.
+_BLOCK = 1 << 20
+_FIRST_PAGE, _LARGEST_PAGE = 8, 256
+# Small files have a block each.
+_MOST_DIGESTS = 4096
+# Hashing less takes no longer than the change to a thread.
+_INLINE = 1 << 16
+_RESTORE = "restore this object below _plans/ and retry the job, or submit a new job"
+
+
+@dataclass(frozen=True, slots=True)
+class DigestPage:
+    """The digests of the blocks `first`, `first` + 1 and so on, over all local files in the plan's order.
+
+    `touched` are the indexes of files whose change time was not the planned one when they were hashed.
+    """
+
+    first: int
+    digests: Sequence[str]
+    touched: Sequence[int] = ()
+
+    @property
+    def next(self) -> int:
+        """The number of blocks up to the end of this page."""
+        return self.first + len(self.digests)
+
+    def encode(self) -> bytes:
+        """The page as JSON."""
+        return orjson.dumps(self)
+
+    @classmethod
+    def decode(cls, data: bytes, name: str) -> "DigestPage":
+        """The page of `encode`, which is stored under `name`.
+
+        Raises:
+            JobFailed: the bytes are no such page (`dataset_damaged`).
+        """
+        try:
+            page: DigestPage = _reader().validate_json(data)
+        except ValidationError as error:
+            raise unreadable(f"the page {name}", error, _RESTORE) from None
+        if _name(page.first) != name or not page.digests:
+            raise JobFailed(
+                FailureCode.DATASET_DAMAGED,
+                f"the page {name} begins with block {page.first} and has {len(page.digests)} digests",
+                hint=_RESTORE,
+            )
+        return page
+
+
+class FrozenBlocks:
+    """The blocks of the local files of a plan. Remote files have none: their version is that of the content.
+
+    `touched` are the files of the pages that were used so far, as in `DigestPage`.
+    """
+
+    def __init__(self, frozen: Frozen, location: FileLocation, pages: PlanPages) -> None:
+        self._frozen = frozen
+        self._location = location
+        self._pages = pages
+        counts = (0 if is_remote(file["path"]) else -(-file["size"] // _BLOCK) for file in frozen)
+        # The number of the first block of each file, and at the end the number of blocks.
+        self._first = [0, *accumulate(counts)]
+        self._names: list[str] | None = None
+        self._page = DigestPage(0, ())
+        self._compared = 0
+        self.touched: set[int] = set()
+
+    async def stream(self, index: int, offset: int) -> AsyncGenerator[bytes, None]:
+        """The bytes of a file from an offset on, each block only when it has the stored digest.
+
+        Raises:
+            JobFailed, SourceUnavailable: as `FileLocation.stream`, and `source_changed` for other bytes.
+        """
+        first, skip = self._first[index] + offset // _BLOCK, offset % _BLOCK
+        if first < self._first[index + 1]:
+            # Before the file is opened here: nothing was read of it if this fails.
+            await self._digest(first)
+        async with aclosing(self._equal_blocks(index, first)) as blocks:
+            async for block in blocks:
+                self._compared = first = first + 1
+                if len(block) > skip:
+                    yield block[skip:]
+                skip = 0
+
+    async def verify(self, index: int, offset: int | None) -> None:
+        """Compare what was read before: all blocks before a file, and of it those before `offset`.
+
+        None: all blocks of the file that have a digest.
+
+        Raises:
+            JobFailed: the bytes are others (`source_changed`), or as `FileLocation.stream`.
+            SourceUnavailable: as `FileLocation.stream`.
+        """
+        if offset is None:
+            end = min(await self._stored_end(), self._first[index + 1])
+        else:
+            end = min(self._first[index] + offset // _BLOCK, self._first[index + 1])
+        done = 0
+        with log_wait(
+            "the files that were read before, which are compared", lambda: f"{done:,} of {end:,} MiB"
+        ):
+            for number in range(index + 1):
+                first, last = self._first[number], min(self._first[number + 1], end)
+                if first < last:
+                    async with aclosing(self._equal_blocks(number, first, last)) as blocks:
+                        async for _ in blocks:
+                            done += 1
+        self._compared = end
+
+    async def check_end(self, index: int) -> None:
+        """Check a file behind the last byte that was read of it.
+
+        When its change time moved since the plan, the blocks that were read are compared once more: a file
+        whose first blocks changed behind the reader was never as it was read.
+
+        Raises: as `verify`.
+        """
+        with _was_read():
+            if await self._location.check([self._frozen[index]]):
+                end = min(self._compared, self._first[index + 1])
+                async with aclosing(self._equal_blocks(index, self._first[index], end)) as blocks:
+                    async for _ in blocks:
+                        pass
+
+    async def _equal_blocks(
+        self, index: int, first: int, last: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """The blocks of a file that begin with `first`, up to `last`, while they have their digests."""
+        number, begin = first, (first - self._first[index]) * _BLOCK
+        if last is not None and first >= last:
+            return
+        async with aclosing(self._blocks(index, begin)) as blocks:
+            with _was_read():
+                async for block, found in blocks:
+                    if found != await self._digest(number):
+                        start = (number - self._first[index]) * _BLOCK
+                        raise source_changed(
+                            self._frozen[index]["path"],
+                            f"its bytes {start:,} to {start + len(block):,} are not those that were read",
+                        )
+                    yield block
+                    number += 1
+                    if number == last:
+                        return
+
+    async def _blocks(self, index: int, offset: int) -> AsyncGenerator[tuple[bytes, str], None]:
+        """The blocks of a file from the start of one on, with their digests as they are now."""
+        held = bytearray()
+        async with aclosing(self._location.stream(dict(self._frozen[index]), offset)) as chunks:
+            async for chunk in chunks:
+                held += chunk
+                while len(held) >= _BLOCK:
+                    block = bytes(held[:_BLOCK])
+                    del held[:_BLOCK]
+                    yield block, await run_in_thread(partial(_sha256, block))
+        if held:
+            last = bytes(held)
+            small = len(last) < _INLINE
+            yield last, _sha256(last) if small else await run_in_thread(partial(_sha256, last))
+
+    async def _digest(self, number: int) -> str:
+        """The stored digest of a block. Where none is stored, further blocks are hashed and stored first."""
+        while not self._page.first <= number < self._page.next:
+            names = await self._load_names()
+            known = bisect_right(names, _name(number))
+            if known:
+                self._use(await self._stored(names[known - 1]))
+            if number < self._page.next:
+                continue
+            if known < len(names):
+                raise _lost(_name(self._page.next))
+            page = await self._hash_page(self._page.next)
+            name = _name(page.first)
+            body = await self._pages.create_or_get(name, page.encode())
+            names.append(name)
+            self._use(page if body == page.encode() else await self._stored(name))
+        return self._page.digests[number - self._page.first]
+
+    def _use(self, page: DigestPage) -> None:
+        self._page = page
+        self.touched.update(page.touched)
+
+    async def _load_names(self) -> list[str]:
+        if self._names is None:
+            self._names = await self._pages.names(_FOLDER)
+        return self._names
+
+    async def _stored_end(self) -> int:
+        names = await self._load_names()
+        return (await self._stored(names[-1])).next if names else 0
+
+    async def _stored(self, name: str) -> DigestPage:
+        async def read() -> DigestPage:
+            return DigestPage.decode(await self._pages.get(name), name)
+
+        try:
+            return await read_again(read)
+        except ObjectMissing:
+            raise _lost(name) from None
+
+    async def _hash_page(self, first: int) -> DigestPage:
+        """A page of digests from a block on, of files as they are now. It grows with the number of blocks.
+
+        A file that cannot be read ends it: the job may end before it comes to that file.
+        """
+        size = min(_LARGEST_PAGE, max(_FIRST_PAGE, first // 8)) * _BLOCK
+        digests, files, done = list[str](), list[int](), 0
+        while done < size and len(digests) < _MOST_DIGESTS and first + len(digests) < self._first[-1]:
+            number = first + len(digests)
+            index = bisect_right(self._first, number) - 1
+            offset = (number - self._first[index]) * _BLOCK
+            try:
+                async with aclosing(self._blocks(index, offset)) as blocks:
+                    async for block, digest in blocks:
+                        digests.append(digest)
+                        done += len(block)
+                        if done >= size:
+                            break
+            except (JobFailed, SourceUnavailable) as error:
+                if not digests:
+                    if offset and isinstance(error, JobFailed):
+                        _hint_new_job(error)
+                    raise
+                break
+            files.append(index)
+        with _was_read():
+            moved = await self._location.check([self._frozen[index] for index in files])
+        paths = {file["path"] for file in moved}
+        return DigestPage(first, digests, [index for index in files if self._frozen[index]["path"] in paths])
+
+
+class ProcessPages:
+    """Implements `PlanPages` in this process, for reads that no other process continues."""
+
+    def __init__(self) -> None:
+        self._bodies: dict[str, bytes] = {}
+
+    async def create_or_get(self, name: str, body: bytes) -> bytes:
+        """Keep the page if its name is new. Returns the kept body."""
+        return self._bodies.setdefault(name, body)
+
+    async def get(self, name: str) -> bytes:
+        """The body of a page."""
+        return self._bodies[name]
+
+    async def names(self, folder: str) -> list[str]:
+        """The names in a folder, sorted."""
+        start = f"{folder}/" if folder else ""
+        rest = (name.removeprefix(start) for name in self._bodies if name.startswith(start))
+        return sorted(start + name for name in rest if "/" not in name)
+
+
+def _name(first: int) -> str:
+    """The name of the page that begins with a block. Names sort as their numbers do."""
+    return f"{_FOLDER}/{first:012d}.json"
+
+
+def _lost(name: str) -> JobFailed:
+    return JobFailed(
+        FailureCode.OBJECT_LOST,
+        f"the page {name} with digests of the files is not in the store, and a later one is",
+        hint=_RESTORE,
+    )
+
+
+@cache
+def _reader() -> TypeAdapter[DigestPage]:
+    return TypeAdapter(DigestPage)
+
+
+def _sha256(block: bytes) -> str:
+    return sha256(block).hexdigest()
+
+
+@contextmanager
+def _was_read() -> Iterator[None]:
+    try:
+        yield
+    except JobFailed as error:
+        _hint_new_job(error)
+        raise
+
+
+def _hint_new_job(error: JobFailed) -> None:
+    # Bytes of the changed file may be in the dataset: with the old file a retry could not continue.
+    if error.code is FailureCode.SOURCE_CHANGED:
+        error.hint = SUBMIT_NEW_JOB
