@@ -144,7 +144,21 @@ class StoreRefused(StoreUnavailable):
 
 
 class SourceUnavailable(ServiceUnavailable):
-    """The store that a job reads from cannot be reached."""
+    """The store that a job reads from cannot be reached, or keeps changing while it is listed.
+
+    `lasting`: the code of the job's failure when the error lasts longer than a job waits.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        cause: str | None = None,
+        lasting: FailureCode = FailureCode.SOURCE_UNREACHABLE,
+    ) -> None:
+        super().__init__(message, hint=hint, cause=cause)
+        self.lasting = lasting
 
 
 class SpoolError(ServiceUnavailable):

@@ -53,9 +53,9 @@ class AttemptRetryPolicy:
             cursor: the source position that was reached; a new position resets the count.
 
         Raises:
-            JobFailed: the source was unreachable for `source_seconds` (`source_unreachable`), or Kafka
-                refused this job repeatedly, for a reason that lasts, and accepts checkpoints
-                (`broker_refused`).
+            JobFailed: the source was unreachable for `source_seconds` (`source_unreachable`) or kept changing
+                (`source_changed`), or Kafka refused this job repeatedly, for a reason that lasts, and accepts
+                checkpoints (`broker_refused`).
         """
         now = self._clock.monotonic()
         if self._failures == 0 or cursor != self._cursor:
@@ -66,10 +66,14 @@ class AttemptRetryPolicy:
             self._refused_since = self._refused_since if self._refusals else now
             self._refusals += 1
         if isinstance(error, SourceUnavailable) and now - self._since >= self._source_seconds:
+            if error.lasting is FailureCode.SOURCE_UNREACHABLE:
+                what, first = "did not answer", "start the source"
+            else:
+                what, first = "could not be listed as a whole", "stop what writes to the source"
             raise JobFailed(
-                FailureCode.SOURCE_UNREACHABLE,
-                f"the source did not answer for {now - self._since:.0f} s: {error}",
-                hint="start the source, then retry the job; the documents read so far are kept",
+                error.lasting,
+                f"the source {what} for {now - self._since:.0f} s: {error}",
+                hint=f"{first}, then retry the job; the documents read so far are kept",
             )
         lasts = self._refusals > 1 and now - self._refused_since >= _REFUSED_SECONDS
         if isinstance(error, BrokerRefused) and (lasts or self._refusals > _MAX_REFUSALS):

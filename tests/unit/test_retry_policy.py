@@ -173,3 +173,14 @@ def test_an_unreachable_source_fails_the_job_after_its_time() -> None:
         assert raised.value.code is FailureCode.SOURCE_UNREACHABLE
 
     in_virtual_time(main)
+
+
+def test_a_source_that_keeps_changing_fails_the_job_as_changed() -> None:
+    async def main() -> None:
+        policy = policy_of(await a_cluster(), 60)
+        error = SourceUnavailable("records were added", lasting=FailureCode.SOURCE_CHANGED)
+        with pytest.raises(JobFailed, match="listed as a whole for 61 s: records were added") as raised:
+            await pause(policy, error, 100)
+        assert raised.value.code is FailureCode.SOURCE_CHANGED
+
+    in_virtual_time(main)
