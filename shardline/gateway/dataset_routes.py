@@ -174,7 +174,7 @@ async def export(dataset_id: str, body: ExportRequest, context: Context, user: E
     if manifest is None or context.datasets.exports is None:
         raise Problem(400, f"Dataset not ready (status: {status_from_view(view)})")
     key = await context.datasets.exports.get_or_create(
-        spec, manifest, body.format, metadata=body.include_metadata
+        spec, manifest, body.format, metadata=body.include_metadata, escape=body.escape_formulas
     )
     file = "exports/" + key.removeprefix(Layout.of(spec).exports)
     rows = manifest["totals"]["rows"]

