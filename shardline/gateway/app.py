@@ -1,5 +1,6 @@
 """The gateway as an ASGI application."""
 
+import logging
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
@@ -19,6 +20,7 @@ from shardline_common.errors import ShardlineError
 
 _EXPOSED_HEADERS = ["X-Request-ID", "X-Dataset-Name", "X-Query-Text", "Content-Disposition", "Retry-After"]
 _MAX_FIELD_ERRORS = 100
+_log = logging.getLogger("shardline.gateway")
 
 
 def bare_app() -> FastAPI:
@@ -60,6 +62,12 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     ):
         # Starlette names only the methods of the first route whose path matches.
         error.headers = {"Allow": methods}
+    if isinstance(error.detail, str):
+        public = request.app.state.context.public(error.detail)
+        if public != error.detail:
+            # The operator needs what a user must not see.
+            _log.info("refused: %s", error.detail)
+            error = HTTPException(error.status_code, public, error.headers)
     if pages.wants_html(request):
         return pages.error_page(error, request)
     return problem_response(error, request_id.get())

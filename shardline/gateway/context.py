@@ -12,6 +12,7 @@ from shardline.gateway.dataset_reader import DatasetReader
 from shardline.gateway.job_watcher import JobWatcher
 from shardline.gateway.ownership import Ownership
 from shardline.gateway.problems import Problem
+from shardline.gateway.public_text import inner_names, public_text
 from shardline.gateway.rate_limits import RequestLimits
 from shardline.gateway.signed_links import LinkSigner
 from shardline.gateway.uds3_status import Uds3Status
@@ -52,6 +53,10 @@ class GatewayContext:
     def ownership(self) -> Ownership:
         """Who may cancel, retry and purge a dataset."""
         return Ownership(self.settings.gateway_ownership)
+
+    def public(self, text: str) -> str:
+        """Return a sentence for users: without the addresses and absolute paths of the installation."""
+        return public_text(text, inner_names(self.settings))
 
     def require_store(self) -> ObjectStore:
         """Return the store of datasets. Raise Problem (503) when none is configured."""

@@ -22,6 +22,7 @@ from shardline.gateway.responses import (
     ExportAnswer,
     Status,
     dataset_from_view,
+    public_json,
     status_from_view,
 )
 from shardline.gateway.users import Permission, User
@@ -129,7 +130,7 @@ async def _dataset(context: GatewayContext, view: JobView) -> Dataset:
     exports: dict[str, str] = {}
     if manifest is not None and context.datasets.store is not None:
         exports["jsonl"] = f"{context.datasets.store.uri}/{Layout.of(view.state.spec).root}data/"
-    return dataset_from_view(view, manifest, exports)
+    return dataset_from_view(view, manifest, exports, context.public)
 
 
 @router.get("", responses=error_responses(401, 403, 422, 429, 503))
@@ -228,7 +229,7 @@ def _require_change(
 @router.get("/{dataset_id}/status", responses=error_responses(401, 403, 404, 429, 503))
 async def status_of_job(dataset_id: str, context: Context, _: ReadAccess) -> dict[str, Any]:
     """Get the job of a dataset, as `shardline status --json` prints it."""
-    return context.jobs.job(dataset_id).to_json()
+    return public_json(context.jobs.job(dataset_id), context.public)
 
 
 @router.post("/{dataset_id}/cancel", responses=error_responses(401, 403, 404, 409, 429, 503))

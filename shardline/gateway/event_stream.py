@@ -11,8 +11,8 @@ from fastapi import APIRouter
 from shardline.gateway.authorization import ReadAccess
 from shardline.gateway.chunked_response import ChunkedResponse, StreamSpec
 from shardline.gateway.context import Context, GatewayContext
-from shardline.gateway.job_watcher import JobWatcher
 from shardline.gateway.openapi import error_responses
+from shardline.gateway.responses import public_json
 from shardline.gateway.users import User
 from shardline.services.client import JobView
 from shardline_common.errors import BrokerUnavailable, JobUnknown
@@ -50,28 +50,29 @@ async def all_events(context: Context, user: ReadAccess) -> ChunkedResponse:
 
 def _event_response(context: GatewayContext, user: User, dataset_id: str | None) -> ChunkedResponse:
     stream = StreamSpec(
-        partial(_events, context.jobs, dataset_id),
+        partial(_events, context, dataset_id),
         context.limits.event_streams.slot(user.id),
         context.settings.gateway_stall_seconds,
     )
     return ChunkedResponse(stream, _MEDIA_TYPE, {"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
 
-def _progress(view: JobView, jobs: JobWatcher) -> dict[str, Any]:
-    rates = jobs.rates(view.state.spec.job_id)
-    body = view.to_json()
+def _progress(view: JobView, context: GatewayContext) -> dict[str, Any]:
+    rates = context.jobs.rates(view.state.spec.job_id)
+    body = public_json(view, context.public)
     del body["spec"]
     return body | {"documents_per_second": rates.documents, "seconds_left": rates.left}
 
 
-async def _events(jobs: JobWatcher, only: str | None) -> AsyncGenerator[bytes, None]:
+async def _events(context: GatewayContext, only: str | None) -> AsyncGenerator[bytes, None]:
+    jobs = context.jobs
     last_sent: dict[str, bytes] = {}
     yield b"retry: 2000\n\n"
     while True:
         try:
             views = jobs.jobs() if only is None else [jobs.job(only)]
             for view in views:
-                body = orjson.dumps(_progress(view, jobs))
+                body = orjson.dumps(_progress(view, context))
                 if last_sent.get(view.state.spec.job_id) != body:
                     last_sent[view.state.spec.job_id] = body
                     yield b"event: progress\ndata: " + body + b"\n\n"
@@ -83,7 +84,9 @@ async def _events(jobs: JobWatcher, only: str | None) -> AsyncGenerator[bytes, N
             yield b"event: end\ndata: {}\n\n"
             return
         except BrokerUnavailable as error:
-            yield b"event: unavailable\ndata: " + orjson.dumps({"detail": str(error)}) + b"\n\n"
+            yield (
+                b"event: unavailable\ndata: " + orjson.dumps({"detail": context.public(str(error))}) + b"\n\n"
+            )
         try:
             async with asyncio.timeout(_KEEP_ALIVE_SECONDS):
                 await jobs.wait_for_refresh()

@@ -3,7 +3,7 @@
 The class names are the component names of the OpenAPI description, so generated clients use them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
@@ -126,7 +126,10 @@ class ProblemDetails(BaseModel):
 
 
 def dataset_from_view(
-    view: JobView, manifest: Mapping[str, Any] | None, exports: Mapping[str, str]
+    view: JobView,
+    manifest: Mapping[str, Any] | None,
+    exports: Mapping[str, str],
+    public: Callable[[str], str] = str,
 ) -> Dataset:
     """Make a Dataset of a job.
 
@@ -134,6 +137,7 @@ def dataset_from_view(
         view: the job.
         manifest: the manifest; None until the dataset is complete.
         exports: the paths of its exports, by format.
+        public: hides from a sentence what users must not see.
     """
     state, spec, progress = view.state, view.state.spec, view.progress
     totals = manifest["totals"] if manifest else {}
@@ -155,9 +159,15 @@ def dataset_from_view(
         progress=round(view.ratio, 4),
         rejected=dict(manifest["rejected"] if manifest else progress.rejected),
         dead_letters=dict(manifest["dead_letters"] if manifest else progress.dead),
-        message=state.message or state.warning,
+        message=public(message) if (message := state.message or state.warning) else None,
         metadata={"attempt": state.attempt, "labels": spec.labels},
     )
+
+
+def public_json(view: JobView, public: Callable[[str], str]) -> dict[str, Any]:
+    """Return the job as `status --json` prints it, with sentences for users."""
+    body = view.to_json()
+    return body | {name: public(body[name]) for name in ("message", "warning", "waiting") if body[name]}
 
 
 def status_from_view(view: JobView) -> Status:
