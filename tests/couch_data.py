@@ -28,6 +28,15 @@ class CouchData:
         document = await self._ask("GET", "/" + path.partition("/")[0], None)
         await self._ask("DELETE", f"/{path}?rev={document['_rev']}", None)
 
+    async def update(self, name: str, **fields: Any) -> None:
+        """Set fields of a document."""
+        document = await self._ask("GET", "/" + name, None)
+        await self.post("/_bulk_docs", {"docs": [document | fields]})
+
+    async def drop(self) -> None:
+        """Delete the database."""
+        await self._ask("DELETE", "", None)
+
     async def post(self, path: str, body: Any) -> Any:
         """POST to a path of the database. Returns the JSON of the answer."""
         return await self._ask("POST", path, body)

@@ -129,10 +129,10 @@ class FourStores:
         return direct + sorted(near - hits - deleted, key=str.encode)
 
     async def fused(self) -> dict[str, Fraction]:
-        """The scores of all documents that no searched store marks deleted, the best first, ties by id."""
+        """The scores of all documents that no store marks deleted, the best first, ties by id."""
         found = {"keyword": await self.keyword(), "vector": self.nearest(), "graph": await self.related()}
         scores: dict[str, Fraction] = {}
-        deleted = self.deleted_in("p") | self.deleted_in("v") | self.deleted_in("g")
+        deleted = set[str]().union(*map(self.deleted_in, "pvgc"))
         for name, ids in found.items():
             live = [one for one in ids if one not in deleted]
             assert len(live) > 20, name

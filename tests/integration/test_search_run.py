@@ -209,4 +209,6 @@ async def test_a_body_deleted_in_couchdb_is_not_read_from_chromadb(
         "lives": "new lives",
         "nowhere-else": "old nowhere-else",
     }
-    assert manifest["dead_letters"] == {"vanished": 2}
+    assert manifest["dead_letters"] == {}
+    assert manifest["source"]["deleted"] == {"couchdb": 2}
+    assert manifest["source"]["completeness"]["couchdb"]["level"] == "proven"

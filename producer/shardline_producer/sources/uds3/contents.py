@@ -17,11 +17,13 @@ from shardline_producer.sources.source import Document, InvalidDocument
 from shardline_producer.sources.uds3.postgres.session import PostgresRow, PostgresSession
 from shardline_producer.sources.uds3.postgres.sql import DocumentSelection
 from shardline_producer.sources.uds3.store_ports import (
+    DELETED_BODY,
     MAX_BODIES,
     BodyRequest,
     BodyStore,
     DocumentBody,
     InvalidBody,
+    MarkedBodyStore,
 )
 
 
@@ -34,19 +36,22 @@ class ContentFetcher:
         selection: DocumentSelection | None,
         body_stores: Sequence[BodyStore],
         max_bytes: int,
+        marked_stores: Sequence[MarkedBodyStore] = (),
     ) -> None:
         self._session = session
         self._selection = selection
         self._body_stores = body_stores
         self._max_bytes = max_bytes
+        self._marked_stores = marked_stores
 
     async def fetch(self, entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
         """Read the contents of the first entries.
 
         1. Read their rows, about 1 MiB of them.
         2. Take the first entries, until MAX_BODIES of them have no text in their row.
-        3. Request the missing bodies from each body store in turn.
-        4. Make a document or a dead letter of each entry.
+        3. Ask the stores of bodies which of them they mark deleted, wherever the text is.
+        4. Request the missing bodies from each body store in turn.
+        5. Make a document or a dead letter of each entry.
         """
         if self._selection is None or not self._selection.schema.has_content:
             entries = entries[:MAX_BODIES]
@@ -65,6 +70,10 @@ class ContentFetcher:
             taken.append((entry, row))
 
         bodies: dict[str, DocumentBody | InvalidBody] = {}
+        live = [_request(entry, row) for entry, row in taken if row is None or not _is_deleted(entry, row)]
+        for marks in self._marked_stores:
+            if live:
+                bodies |= dict.fromkeys(await marks.deleted(live), DELETED_BODY)
         for store in self._body_stores:
             missing = [request for identity, request in requests.items() if identity not in bodies]
             if missing:
@@ -78,10 +87,15 @@ def _is_deleted(entry: Entry, row: PostgresRow) -> bool:
 
 
 def _body_request(entry: Entry, row: PostgresRow | None) -> BodyRequest | None:
+    if row is not None and (_is_deleted(entry, row) or row.body is not None):
+        return None
+    return _request(entry, row)
+
+
+def _request(entry: Entry, row: PostgresRow | None) -> BodyRequest:
+    """The request for the body of an entry, with the references of its row."""
     if row is None:
         return BodyRequest(entry.id)
-    if _is_deleted(entry, row) or row.body is not None:
-        return None
     refs = orjson.loads(row.refs) if row.refs else {}
     return BodyRequest(entry.id, refs if isinstance(refs, dict) else {})
 
@@ -91,7 +105,7 @@ def _content(
 ) -> Document | InvalidDocument:
     metadata: dict[str, Any] = {}
     if row is not None:
-        if _is_deleted(entry, row):
+        if _is_deleted(entry, row) or bodies.get(entry.id) == DELETED_BODY:
             return vanished(entry.id)
         if row.digest is not None:
             start = (row.body or "").encode()

@@ -49,7 +49,9 @@ class Fusion:
         self._database.execute(
             f"CREATE TABLE ranked (id TEXT PRIMARY KEY, is_foreign INTEGER NOT NULL, {columns}) WITHOUT ROWID"
         )
-        self._database.execute("CREATE TABLE excluded_ids (id TEXT PRIMARY KEY) WITHOUT ROWID")
+        self._database.execute(
+            "CREATE TABLE excluded_ids (id TEXT PRIMARY KEY, place INTEGER, is_hit INTEGER) WITHOUT ROWID"
+        )
         self._database.add_function("fused", len(self._weights), self._score)
 
     def _score(self, *ranks: int | None) -> float:
@@ -61,17 +63,38 @@ class Fusion:
             if (known := self._counts[number]) is None:
                 known = self._database.rows(
                     f"SELECT count(*) FROM ranked WHERE place{number} IS NOT NULL"  # noqa: S608 - a fixed name
-                    " AND id NOT IN excluded_ids"
+                    " AND id NOT IN (SELECT id FROM excluded_ids)"
                 )[0][0]
                 self._counts[number] = known
             return known
 
-    def exclude(self, ids: Sequence[str]) -> int:
-        """Exclude documents from all lists. Returns how many of them were not excluded before."""
+    def exclude(self, ids: Sequence[str], place: int = 0, *, are_hits: bool = False) -> int:
+        """Exclude documents from all lists. Returns how many of them were not excluded before.
+
+        Args:
+            ids: the documents; repeats are ignored.
+            place: the place of the store that excludes them, in the order of stores.
+            are_hits: they would be in a list, if they were not excluded.
+        """
         with self._lock:
             self._counts = [None] * len(self._counts)
-            return self._database.write(
-                "INSERT OR IGNORE INTO excluded_ids VALUES (?)", ((identity,) for identity in ids)
+            rows = [(place, are_hits, identity) for identity in ids]
+            new = self._database.write(
+                "INSERT OR IGNORE INTO excluded_ids (place, is_hit, id) VALUES (?, ?, ?)", rows
+            )
+            self._database.write(
+                "UPDATE excluded_ids SET place = min(place, ?), is_hit = max(is_hit, ?) WHERE id = ?", rows
+            )
+            return new
+
+    def left_out(self) -> dict[int, int]:
+        """The number of excluded documents that would be in a list, by the first place that excluded them."""
+        with self._lock:
+            return dict(
+                self._database.rows(
+                    "SELECT place, count(*) FROM excluded_ids"
+                    " WHERE is_hit OR id IN (SELECT id FROM ranked) GROUP BY place"
+                )
             )
 
     def add(self, number: int, page: Sequence[RankedDocument]) -> None:
@@ -106,7 +129,8 @@ class Fusion:
         )
         query = (
             f"SELECT id, fused({names}) AS score, is_foreign"  # noqa: S608 - fixed names
-            f" FROM (SELECT id, is_foreign, {ranks} FROM ranked WHERE id NOT IN excluded_ids)"
+            f" FROM (SELECT id, is_foreign, {ranks} FROM ranked"
+            " WHERE id NOT IN (SELECT id FROM excluded_ids))"
             " ORDER BY score DESC, id LIMIT ?"
         )
         for rows in self._database.pages(query, _PAGE, (-1 if limit is None else limit,)):

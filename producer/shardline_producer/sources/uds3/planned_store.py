@@ -1,25 +1,37 @@
 """UDS3 as a planned store: a filtered scan of PostgreSQL, or a search over the stores that are configured."""
 
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable
-from shardline_common.job.findings import Findings
+from shardline_common.job.findings import Findings, Level
 from shardline_common.job.spec import JobSpec, SearchType, Uds3Source
 from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.planned import Description, Entry, Fetcher
 from shardline_producer.sources.query_filters import check_known
 from shardline_producer.sources.uds3.contents import ContentFetcher
+from shardline_producer.sources.uds3.marked_ids import MarkedIds, read_marks
 from shardline_producer.sources.uds3.postgres.connection import Postgres
 from shardline_producer.sources.uds3.postgres.schema import PostgresSchema, metadata_columns
 from shardline_producer.sources.uds3.postgres.sql import DocumentSelection
-from shardline_producer.sources.uds3.search import HybridSearch, SelectedTables
-from shardline_producer.sources.uds3.store_ports import BodyStore, Ranker
+from shardline_producer.sources.uds3.search import HybridSearch, SelectedTables, note_certainty
+from shardline_producer.sources.uds3.store_ports import (
+    STORE_OF_SEARCH,
+    BodyStore,
+    HasIdentity,
+    MarkedBodyStore,
+    MarksDeleted,
+    Ranker,
+)
 
 _log = logging.getLogger(__name__)
+# Where most documents are marked, smaller pages would be many.
+_LEAST_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +53,24 @@ class ConfiguredStores:
 class _SearchPlan:
     """The searches to do, and those left out because their store is not configured or is down (`degraded`).
 
-    `tombstone_stores`: the stores whose tombstones are read, including those that are not searched.
+    `tombstone_stores`: the stores whose tombstones are read, including those that are not searched: a ranker
+    by its search, another one by its name in findings.
     """
 
     searches: list[SearchType] = field(default_factory=list)
     left_out: list[SearchType] = field(default_factory=list)
-    degraded: list[SearchType] = field(default_factory=list)
-    tombstone_stores: list[SearchType] = field(default_factory=list)
+    degraded: list[str] = field(default_factory=list)
+    tombstone_stores: list[str] = field(default_factory=list)
 
 
 class Uds3Store:
     """Implements `PlannedStore`.
 
-    A document that PostgreSQL or a ranker marks deleted is in no list, whichever store found it. If
-    PostgreSQL is configured, it is never left out. It checks the filters on its fields, the rankers check the
-    others.
+    A document that any store marks deleted is in no list, whichever store found it. If PostgreSQL is
+    configured, it is never left out. It checks the filters on its fields, the rankers check the others.
+
+    The marks of the stores beside PostgreSQL are read once by each object that lists a scan, when it lists
+    its first page.
     """
 
     def __init__(self, spec: JobSpec, stores: ConfiguredStores) -> None:
@@ -65,6 +80,7 @@ class Uds3Store:
         self._source = spec.source
         self._query = spec.query
         self._stores = stores
+        self._marked: MarkedIds | None = None
 
     async def describe(self) -> Description:
         """Inspect the tables and the rankers, and check filters and searches against them."""
@@ -88,7 +104,12 @@ class Uds3Store:
                 )
             check_known(self._query.filters, known)
             self._check_texts(schema)
-            return Description(facts, columns=columns, estimate=estimate)
+            scan = _SearchPlan()
+            await self._plan_marks(scan)
+            facts |= {"marks": scan.tombstone_stores, "degraded": scan.degraded}
+            facts["identities"] = await self._identities(facts)
+            down = {"degraded": scan.degraded} if scan.degraded else {}
+            return Description(facts, columns=columns, estimate=estimate, notes=down)
         plan = await self._plan_searches(schema, set(known))
         self._check_texts(schema)
         notes: dict[str, Any] = {
@@ -98,7 +119,12 @@ class Uds3Store:
         }
         if "vector" in plan.searches and self._stores.model_identity is not None:
             notes["model"] = await run_in_thread(self._stores.model_identity)
-        facts |= {"searches": plan.searches, "marks": plan.tombstone_stores}
+        facts |= {
+            "searches": plan.searches,
+            "marks": plan.tombstone_stores,
+            "degraded": plan.degraded,
+        }
+        facts["identities"] = await self._identities(facts)
         return Description(facts, ranked=True, columns=columns, notes=notes)
 
     def _check_texts(self, schema: PostgresSchema | None) -> None:
@@ -140,31 +166,80 @@ class Uds3Store:
             )
         for name in plan.left_out:
             _log.warning("the %s search is not configured and is left out", name)
-        for name, ranker in rankers.items():
-            if name not in self._query.shares and await self._filter_fields(ranker, plan) is not None:
-                plan.tombstone_stores.append(name)
+        await self._plan_marks(plan)
         return plan
+
+    async def _plan_marks(self, plan: _SearchPlan) -> None:
+        """Add the stores that are not searched and mark documents as deleted."""
+        asked = set(self._query.shares) if self._query.text is not None else set[SearchType]()
+        for search, ranker in self._stores.rankers.items():
+            if search not in asked and await self._filter_fields(ranker, plan) is not None:
+                plan.tombstone_stores.append(search)
+        for name, store in self._marked_bodies().items():
+            try:
+                await store.check()
+            except SourceUnavailable as error:
+                self._degrade(name, plan, error)
+            else:
+                plan.tombstone_stores.append(name)
+
+    def _marked_bodies(self) -> dict[str, MarkedBodyStore]:
+        return {one.store: one for one in self._stores.body_stores if isinstance(one, MarkedBodyStore)}
+
+    def _degrade(self, name: str, plan: _SearchPlan, error: SourceUnavailable) -> None:
+        """Note in the plan that a store is down, if the job may degrade."""
+        if not self._source.degrade:
+            raise error
+        _log.warning("the %s store is down and is left out: %s", name, error)
+        plan.degraded.append(name)
 
     async def _filter_fields(self, ranker: Ranker, plan: _SearchPlan) -> Sequence[str] | None:
         """The fields of a ranker; None if its store is down and the job may degrade, which the plan notes."""
         try:
             return await ranker.filter_fields()
         except SourceUnavailable as error:
-            if not self._source.degrade:
-                raise
-            _log.warning("the %s store is down and is left out: %s", ranker.name, error)
-            plan.degraded.append(ranker.name)
+            self._degrade(ranker.name, plan, error)
             return None
+
+    def _planned_marks(self, facts: Mapping[str, Any]) -> dict[str, MarksDeleted]:
+        """The stores whose marks the plan reads, by their names in findings; plans of old scans have none."""
+        found: dict[str, MarksDeleted] = {}
+        known: dict[str, MarksDeleted] = {str(name): one for name, one in self._stores.rankers.items()}
+        known |= self._marked_bodies()
+        for name in facts.get("marks", ()):
+            if name not in known:
+                raise _invalid(
+                    f"the plan needs {STORE_OF_SEARCH.get(name, name)}, which is no longer configured",
+                    "configure the stores of UDS3 as they were when the job was planned",
+                )
+            found[STORE_OF_SEARCH.get(name, name)] = known[name]
+        return found
+
+    def _note_degraded(self, facts: Mapping[str, Any], findings: Findings) -> None:
+        for name in facts.get("degraded", ()):
+            why = "it was down when the job was planned: its marks of deletion are not known"
+            findings.note(STORE_OF_SEARCH.get(name, name), Level.UNPROVEN, why)
+
+    async def _identities(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: dict(await store.identity())
+            for name, store in self._planned_marks(facts).items()
+            if isinstance(store, HasIdentity)
+        }
 
     async def entries(
         self,
         facts: Mapping[str, Any],
         after: Entry | None,
         limit: int | None,
-        findings: Findings,  # noqa: ARG002 - noted by the stores
+        findings: Findings,
     ) -> AsyncGenerator[list[Entry], None]:
         """The documents in byte order of their ids, or the fused list of the search."""
-        pages = self._scan(facts, after, limit) if self._query.text is None else self._search(facts, limit)
+        self._note_degraded(facts, findings)
+        if self._query.text is None:
+            pages = self._scan(facts, after, limit, findings)
+        else:
+            pages = self._search(facts, limit, findings)
         async with aclosing(pages):
             async for page in pages:
                 yield page
@@ -181,46 +256,89 @@ class Uds3Store:
         return self._stores.postgres
 
     async def _scan(
-        self, facts: Mapping[str, Any], after: Entry | None, limit: int | None
+        self, facts: Mapping[str, Any], after: Entry | None, limit: int | None, findings: Findings
     ) -> AsyncGenerator[list[Entry], None]:
         selection, last = self._selection(facts), after.id if after else None
         if limit is None:
             raise AssertionError("a scan is planned page by page, each with a limit")
+        stores = self._planned_marks(facts)
+        if self._marked is None:
+            self._marked = await read_marks(stores)
+        note_certainty(stores, findings)
+        # The next plan page begins behind its last entry. So only what was left out before an entry, or
+        # before the end of the list, is counted with it; what follows is listed again.
+        waiting: Counter[str] = Counter()
         async with self._postgres().connect() as session:
             while limit > 0:
-                requested = limit
+                requested = max(limit, _LEAST_PAGE)
                 page = await session.page(selection, last, requested)
-                live = [Entry(identity) for identity, is_live in page if is_live]
-                limit -= len(live)
-                if live:
-                    yield live
+                marked = await run_in_thread(
+                    partial(self._marked.stores_of, [identity for identity, is_live in page if is_live])
+                )
+                entries = list[Entry]()
+                for identity, is_live in page:
+                    if not is_live or identity in marked:
+                        waiting[marked[identity] if is_live else "postgresql"] += 1
+                        continue
+                    entries.append(Entry(identity))
+                    _leave_out(waiting, findings)
+                    if len(entries) == limit:
+                        break
+                limit -= len(entries)
+                if len(page) < requested and limit:
+                    _leave_out(waiting, findings)
+                if entries:
+                    yield entries
                 if len(page) < requested:
                     return
                 last = page[-1][0]
 
-    def _search(self, facts: Mapping[str, Any], limit: int | None) -> AsyncGenerator[list[Entry], None]:
+    def _search(
+        self, facts: Mapping[str, Any], limit: int | None, findings: Findings
+    ) -> AsyncGenerator[list[Entry], None]:
         search = HybridSearch(
             query=self._query,
             relevance=self._spec.quality.relevance,
             rankers=self._stores.rankers,
             tables=SelectedTables(self._postgres(), self._selection(facts)) if facts["schema"] else None,
             searches=facts["searches"],
-            tombstone_stores=facts["marks"],
+            tombstone_stores=self._planned_marks(facts),
+            findings=findings,
         )
         return search.pages(limit)
 
     async def check_standing(self, facts: Mapping[str, Any]) -> None:
-        """Check nothing yet."""
+        """Compare the databases of the stores beside PostgreSQL with those of the plan."""
+        for name, store in self._planned_marks(facts).items():
+            planned = facts.get("identities", {}).get(name)
+            if planned is None or not isinstance(store, HasIdentity):
+                continue
+            if (why := await store.changed_since(planned)) is not None:
+                raise JobFailed(
+                    FailureCode.SOURCE_CHANGED,
+                    f"{name} is not as it was when the job was planned: {why}",
+                    hint="restore it and retry the job, or submit a new job",
+                )
 
     @asynccontextmanager
     async def fetcher(self, facts: Mapping[str, Any]) -> AsyncIterator[Fetcher]:
         """A fetcher of contents from PostgreSQL, else from the body stores."""
         max_bytes = self._spec.max_document_bytes
+        degraded = facts.get("degraded", ())
+        marked = [store for name, store in self._marked_bodies().items() if name in facts.get("marks", ())]
+        # Neo4j holds texts only for want of another store: a job that did without its search does so here.
+        bodies = [one for one in self._stores.body_stores if getattr(one, "search", None) not in degraded]
         if facts["schema"] is None:
-            yield ContentFetcher(None, None, self._stores.body_stores, max_bytes)
+            yield ContentFetcher(None, None, bodies, max_bytes, marked)
             return
         async with self._postgres().connect() as session:
-            yield ContentFetcher(session, self._selection(facts), self._stores.body_stores, max_bytes)
+            yield ContentFetcher(session, self._selection(facts), bodies, max_bytes, marked)
+
+
+def _leave_out(waiting: Counter[str], findings: Findings) -> None:
+    for store, count in waiting.items():
+        findings.leave_out(store, count)
+    waiting.clear()
 
 
 def _invalid(message: str, hint: str) -> JobFailed:

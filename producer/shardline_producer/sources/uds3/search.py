@@ -2,11 +2,12 @@
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
+from shardline_common.job.findings import Findings
 from shardline_common.job.spec import Query, SearchType
 from shardline_common.runtime.task_group import TaskGroup
 from shardline_common.runtime.tasks import leaf_errors
@@ -16,7 +17,14 @@ from shardline_producer.sources.uds3.fusion import RANK_CONSTANT, Fusion, Ranked
 from shardline_producer.sources.uds3.postgres.connection import Postgres
 from shardline_producer.sources.uds3.postgres.session import PostgresSession
 from shardline_producer.sources.uds3.postgres.sql import DocumentSelection
-from shardline_producer.sources.uds3.store_ports import Ranker
+from shardline_producer.sources.uds3.store_ports import (
+    STORE_OF_SEARCH,
+    STORE_ORDER,
+    MarksDeleted,
+    Ranker,
+    ReportsMarkedHits,
+    StatesCertainty,
+)
 
 _log = logging.getLogger(__name__)
 _LOG_SECONDS = 1.0
@@ -25,19 +33,22 @@ _LOG_SECONDS = 1.0
 class _Tombstones:
     """Excludes the documents that the stores mark deleted from a fusion."""
 
-    def __init__(self, fusion: Fusion, stores: Sequence[str]) -> None:
+    def __init__(self, fusion: Fusion, stores: Iterable[str]) -> None:
         self._fusion = fusion
-        self._pending = set(stores)
         self._counts = dict.fromkeys(stores, 0)
+        self._pending = set(self._counts)
 
     @property
     def complete(self) -> bool:
         """Whether all stores have reported all their deleted documents."""
         return not self._pending
 
-    async def add(self, store: str, ids: Sequence[str]) -> None:
-        """Exclude documents that the store marks deleted."""
-        self._counts[store] += await run_in_thread(partial(self._fusion.exclude, ids))
+    async def add(self, store: str, ids: Sequence[str], *, are_hits: bool = False) -> None:
+        """Exclude documents that the store marks deleted. `are_hits`: its list would have them."""
+        place = STORE_ORDER.index(store)
+        self._counts[store] += await run_in_thread(
+            partial(self._fusion.exclude, ids, place, are_hits=are_hits)
+        )
 
     def finish(self, store: str) -> None:
         """Note that a store has reported all its deleted documents."""
@@ -56,7 +67,10 @@ class SelectedTables:
 
 @dataclass(frozen=True, slots=True)
 class HybridSearch:
-    """One query over `searches`. The documents that `tombstone_stores` mark deleted are left out.
+    """One query over `searches`. The documents that the `tombstone_stores` mark deleted are left out.
+
+    The keys of `tombstone_stores` are the names of stores in findings. What the stores say of their lists,
+    and how many documents they left out, is noted in `findings` when the lists have ended.
 
     The keyword search is that of the tables. If there are tables, hits of the rankers are checked against
     them and against the filters on their fields.
@@ -67,7 +81,8 @@ class HybridSearch:
     rankers: Mapping[SearchType, Ranker]
     tables: SelectedTables | None
     searches: Sequence[SearchType]
-    tombstone_stores: Sequence[SearchType]
+    tombstone_stores: Mapping[str, MarksDeleted]
+    findings: Findings
 
     async def pages(self, limit: int | None) -> AsyncGenerator[list[Entry], None]:
         """The fused list, the best first, up to `limit` entries."""
@@ -90,26 +105,43 @@ class HybridSearch:
         """
         tombstones, query = _Tombstones(fusion, self.tombstone_stores), self._query_of_rankers()
         reporting = {
-            name
-            for name in self.tombstone_stores
-            if name in self.searches and self.rankers[name].reports_deleted(query)
+            STORE_OF_SEARCH[name]
+            for name in self.searches
+            if STORE_OF_SEARCH[name] in self.tombstone_stores and self.rankers[name].reports_deleted(query)
         }
         async with TaskGroup() as tasks:
-            for name in self.tombstone_stores:
-                if name not in reporting:
-                    tasks.create_task(self._read_tombstones(name, tombstones))
+            for store in self.tombstone_stores:
+                if store not in reporting:
+                    tasks.create_task(self._read_tombstones(store, tombstones))
             for number, name in enumerate(self.searches):
                 if name == "keyword":
                     documents = self._keyword_list()
                 else:
-                    documents = self._ranker_list(name, query, tombstones if name in reporting else None)
+                    store = STORE_OF_SEARCH[name]
+                    documents = self._ranker_list(name, query, tombstones if store in reporting else None)
+                    if store in self.tombstone_stores and isinstance(self.rankers[name], ReportsMarkedHits):
+                        tasks.create_task(self._read_marked_hits(name, query, tombstones))
                 tasks.create_task(self._read_list(number, documents, fusion, tombstones, max_documents))
+        await self._note(fusion)
 
-    async def _read_tombstones(self, name: SearchType, tombstones: _Tombstones) -> None:
-        async with aclosing(self.rankers[name].deleted_ids()) as pages:
+    async def _note(self, fusion: Fusion) -> None:
+        for place, count in (await run_in_thread(fusion.left_out)).items():
+            self.findings.leave_out(STORE_ORDER[place], count)
+        read = {STORE_OF_SEARCH[name]: self.rankers[name] for name in self.searches if name in self.rankers}
+        note_certainty({**self.tombstone_stores, **read}, self.findings)
+
+    async def _read_tombstones(self, store: str, tombstones: _Tombstones) -> None:
+        async with aclosing(self.tombstone_stores[store].deleted_ids()) as pages:
             async for page in pages:
-                await tombstones.add(name, page)
-        tombstones.finish(name)
+                await tombstones.add(store, page)
+        tombstones.finish(store)
+
+    async def _read_marked_hits(self, name: SearchType, query: Query, tombstones: _Tombstones) -> None:
+        ranker = self.rankers[name]
+        if isinstance(ranker, ReportsMarkedHits):
+            async with aclosing(ranker.marked_hits(query)) as pages:
+                async for page in pages:
+                    await tombstones.add(STORE_OF_SEARCH[name], page, are_hits=True)
 
     async def _read_list(
         self,
@@ -146,17 +178,18 @@ class HybridSearch:
         self, name: SearchType, query: Query, tombstones: _Tombstones | None
     ) -> AsyncGenerator[list[RankedDocument], None]:
         """The hits of a ranker that pass the tables. `tombstones` is given if the ranker reports them."""
-        on_deleted = partial(tombstones.add, name) if tombstones else None
+        store = STORE_OF_SEARCH[name]
+        on_deleted = partial(tombstones.add, store, are_hits=True) if tombstones else None
         async with (
             aclosing(self.rankers[name].rank(query, on_deleted)) as pages,
             self._table_session() as session,
         ):
             async for page in pages:
                 if tombstones:
-                    tombstones.finish(name)
+                    tombstones.finish(store)
                 yield await self._passing(session, [hit.id for hit in page])
         if tombstones:
-            tombstones.finish(name)
+            tombstones.finish(store)
 
     def _query_of_rankers(self) -> Query:
         """The query with the filters that the tables do not check."""
@@ -180,6 +213,14 @@ class HybridSearch:
             if passes if known else not selection.filters:
                 found.append(RankedDocument(identity, foreign=not known))
         return found
+
+
+def note_certainty(stores: Mapping[str, object], findings: Findings) -> None:
+    """Note what the stores, by their names in findings, say of the lists that were read from them."""
+    for store, read in stores.items():
+        if isinstance(read, StatesCertainty):
+            certainty = read.certainty()
+            findings.note(store, certainty.level, certainty.how)
 
 
 def _weights(shares: Sequence[float], relevance: str) -> list[float]:

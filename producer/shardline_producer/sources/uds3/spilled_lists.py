@@ -89,12 +89,13 @@ class VisitedNodes:
 class AliasIndex:
     """The name of each document in another store; of several names, the first in byte order.
 
-    Its database is closed when the index is garbage collected.
+    Without a database it has one of its own, which is closed when the index is garbage collected.
     """
 
-    def __init__(self) -> None:
-        self._database = ScratchDatabase()
-        weakref.finalize(self, self._database.close)
+    def __init__(self, database: ScratchDatabase | None = None) -> None:
+        self._database = database or ScratchDatabase()
+        if database is None:
+            weakref.finalize(self, self._database.close)
         self._database.execute("CREATE TABLE aliases (id TEXT PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID")
 
     def add(self, pairs: Iterable[tuple[str, str]]) -> None:

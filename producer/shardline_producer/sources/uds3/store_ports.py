@@ -2,12 +2,16 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+from shardline_common.job.findings import Certainty
 from shardline_common.job.spec import Query, SearchType
 from shardline_producer.sources.documents import DeadLetterReason
 
 MAX_BODIES = 50
+# The names of the stores in findings. A document that several of them mark deleted counts for the first.
+STORE_ORDER = ("postgresql", "chromadb", "neo4j", "couchdb")
+STORE_OF_SEARCH: Mapping[str, str] = {"keyword": "postgresql", "vector": "chromadb", "graph": "neo4j"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,43 @@ class Hit:
 
 OnDeleted = Callable[[Sequence[str]], Awaitable[None]]
 """A callback that takes ids of documents that are marked deleted."""
+
+
+class MarksDeleted(Protocol):
+    """A store that marks documents as deleted. Raises as `Ranker`."""
+
+    def deleted_ids(self) -> AsyncGenerator[list[str], None]:
+        """Pages of the ids of all documents that the store marks deleted, in any order, with repeats."""
+
+
+@runtime_checkable
+class StatesCertainty(Protocol):
+    """A store that says how complete its lists are."""
+
+    def certainty(self) -> Certainty:
+        """How the lists that were read from this object to their end are proven. Without I/O."""
+
+
+@runtime_checkable
+class ReportsMarkedHits(Protocol):
+    """A ranker that can say which hits it left out of its list."""
+
+    def marked_hits(self, query: Query) -> AsyncGenerator[list[str], None]:
+        """Pages of the ids of the direct hits of `rank(query)` that it left out: they are marked deleted."""
+
+
+@runtime_checkable
+class HasIdentity(Protocol):
+    """A store that can tell its database from another one that was made under the same name."""
+
+    async def identity(self) -> Mapping[str, Any]:
+        """What tells the database from another one, as JSON. It is kept in the plan."""
+
+    async def changed_since(self, planned: Mapping[str, Any]) -> str | None:
+        """Why the database is not the one whose `identity` was planned, or is empty now; None if it is.
+
+        Raises as `identity`: SourceUnavailable, or JobFailed if it no longer exists.
+        """
 
 
 class Ranker(Protocol):
@@ -102,3 +143,23 @@ class BodyStore(Protocol):
 
     async def check(self) -> str:
         """Test whether the store can be read. Returns a sentence for `doctor`."""
+
+
+@runtime_checkable
+class MarkedBodyStore(Protocol):
+    """A `BodyStore` whose marks of deletion count also for documents whose text is in PostgreSQL."""
+
+    # Its name in findings.
+    store: str
+
+    async def check(self) -> str:
+        """As `BodyStore.check`."""
+
+    def deleted_ids(self) -> AsyncGenerator[list[str], None]:
+        """As `MarksDeleted.deleted_ids`."""
+
+    async def deleted(self, requests: Sequence[BodyRequest]) -> set[str]:
+        """Those of the documents that the store marks deleted now. Their texts are not read.
+
+        Raises as `BodyStore.bodies`.
+        """

@@ -5,7 +5,7 @@ name; the document with the same id in COUCH_DATABASE; the document there with t
 """
 
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,8 +13,10 @@ from urllib.parse import quote
 
 from shardline_common.errors import SourceUnavailable
 from shardline_common.http.client import OK, ResponseTooLarge
+from shardline_common.job.findings import Certainty, Level
 from shardline_common.runtime.task_group import TaskGroup
 from shardline_common.runtime.tasks import leaf_errors
+from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.http_store import HttpStore, HttpStoreOptions, open_http_store
 from shardline_producer.sources.uds3.body_limit import too_large
@@ -33,12 +35,16 @@ from shardline_producer.sources.uds3.couch.body_text import (
     may_have_lost_its_text,
     references,
 )
+from shardline_producer.sources.uds3.couch.catalogue import CouchCatalogue
 from shardline_producer.sources.uds3.couch.documents import (
     NOT_FOUND,
     database_path,
+    identity_of,
     no_database,
     read_rows,
+    why_other,
 )
+from shardline_producer.sources.uds3.couch.marks import MarkReader
 from shardline_producer.sources.uds3.store_ports import (
     DELETED_BODY,
     BodyRequest,
@@ -65,16 +71,59 @@ def basic_auth(user: str, password: str) -> dict[str, str]:
 
 
 class CouchBodyStore:
-    """Implements `BodyStore`. The aliases that it reads stay on disk until it is garbage collected."""
+    """Implements `BodyStore` and `MarkedBodyStore`. Its catalogue is on disk until it is collected."""
+
+    store = "couchdb"
 
     def __init__(self, options: CouchOptions) -> None:
         self._options = options
-        self._aliases = CouchAliases(include_archived=options.include_archived)
+        self._catalogue = CouchCatalogue(include_archived=options.include_archived)
+        self._aliases = CouchAliases(self._catalogue, include_archived=options.include_archived)
 
     async def bodies(self, requests: Sequence[BodyRequest], max_bytes: int) -> _Bodies:
         """The bodies that CouchDB has. A tombstone in the first of the three is final."""
         async with open_http_store(self._options.http) as http:
             return await _BodyReader(http, self._options, self._aliases, max_bytes).bodies(requests)
+
+    async def deleted(self, requests: Sequence[BodyRequest]) -> set[str]:
+        """Those of the documents that CouchDB marks deleted now, or whose document was deleted there."""
+        async with open_http_store(self._options.http) as http:
+            reader = MarkReader(
+                http,
+                self._options.database,
+                self._catalogue,
+                self._aliases,
+                include_archived=self._options.include_archived,
+            )
+            return await reader.deleted(requests)
+
+    async def deleted_ids(self) -> AsyncGenerator[list[str], None]:
+        """The documents of the configured database that are marked or were deleted, by one pass over it."""
+        if self._options.database is None:
+            return
+        async with open_http_store(self._options.http) as http:
+            await self._catalogue.read_marks(http, self._options.database)
+        pages = self._catalogue.deleted_pages()
+        while page := await run_in_thread(partial(next, pages, [])):
+            yield page
+
+    def certainty(self) -> Certainty:
+        """How the list of marks is proven."""
+        if self._options.database is None:
+            why = "COUCH_DATABASE is not set: marks are seen only in documents that couchdb_refs name"
+            return Certainty(Level.UNPROVEN, why)
+        return self._catalogue.certainty
+
+    async def identity(self) -> dict[str, Any]:
+        """When the database was made, and how many changes it has had."""
+        if self._options.database is None:
+            return {}
+        async with open_http_store(self._options.http) as http:
+            return identity_of(await _read_database(http, self._options.database))
+
+    async def changed_since(self, planned: Mapping[str, Any]) -> str | None:
+        """Compare the times at which the database was made, and the numbers of changes."""
+        return why_other(planned, await self.identity()) if planned else None
 
     async def check(self) -> str:
         """Test whether the database exists."""
@@ -84,11 +133,15 @@ class CouchBodyStore:
                 # PouchDB's server has no field `couchdb`.
                 await http.fields(await http.get("/"), "read the welcome", version=str)
                 return f"{http.address} answers; bodies are read from the documents that couchdb_refs name"
-            response = await http.get(database_path(database))
-            if response.status == NOT_FOUND:
-                raise no_database(http, database)
-            count = (await http.fields(response, "read the database", doc_count=int))["doc_count"]
+            count = (await _read_database(http, database))["doc_count"]
             return f"{http.address} has {count} documents in {database}"
+
+
+async def _read_database(http: HttpStore, database: str) -> dict[str, Any]:
+    response = await http.get(database_path(database))
+    if response.status == NOT_FOUND:
+        raise no_database(http, database)
+    return await http.fields(response, "read the database", doc_count=int)
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,3 +106,29 @@ def no_database(http: HttpStore, database: str) -> JobFailed:
     return http.invalid(
         f"there is no database '{database}'", "set COUCH_DATABASE; Shardline never creates one"
     )
+
+
+def identity_of(database: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells a database from another one under its name, from its description.
+
+    `made` is the time at which it was made, in versions of CouchDB that keep it. `changes` counts all
+    changes: it never becomes less.
+    """
+    made, changes = database.get("instance_start_time"), database.get("update_seq")
+    number = str(changes).partition("-")[0]
+    return {
+        "made": str(made) if made not in (None, "", "0", 0) else None,
+        "changes": int(number) if number.isdecimal() else None,
+        "documents": database["doc_count"],
+    }
+
+
+def why_other(planned: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
+    """Why a database is not the planned one, or is empty now; None if it is the planned one."""
+    if planned.get("documents") and not found["documents"]:
+        return "the database is empty"
+    if planned.get("made") and found["made"] and planned["made"] != found["made"]:
+        return "the database was made anew"
+    if planned.get("changes") and found["changes"] is not None and found["changes"] < planned["changes"]:
+        return f"the database has had {found['changes']} changes, and had had {planned['changes']}"
+    return None

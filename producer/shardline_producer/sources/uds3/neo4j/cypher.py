@@ -38,12 +38,18 @@ class CypherStatement:
     parameters: Mapping[str, Any]
 
 
+_CONTAINS = (
+    "(toLower(toStringOrNull(n.content)) CONTAINS toLower($words) "
+    "OR toLower(toStringOrNull(n.name)) CONTAINS toLower($words))"
+)
+_FOUND = "CALL db.index.fulltext.queryNodes($index, $words) YIELD node AS n, score"
+
+
 def by_index(index: str, words: str, filters: Mapping[str, Any], statuses: Sequence[str]) -> CypherStatement:
     """Documents that a full-text index finds: rows (id, score, nodes), the best score first, ties by id."""
     passes, values = _conditions(filters)
     return CypherStatement(
-        "CALL db.index.fulltext.queryNodes($index, $words) YIELD node AS n, score "
-        f"WITH n, score WHERE n:Document AND {_LIVE} AND {passes} "
+        f"{_FOUND} WITH n, score WHERE n:Document AND {_LIVE} AND {passes} "
         f"WITH {_ID} AS id, max(score) AS score, collect(elementId(n)) AS nodes WHERE id IS NOT NULL "
         "RETURN id, score, nodes ORDER BY score DESC, id",
         {"index": index, "words": words, **_live_values(statuses), **values},
@@ -54,12 +60,26 @@ def by_content(text: str, filters: Mapping[str, Any], statuses: Sequence[str]) -
     """Documents whose content or name contains the text, in any case: rows (id, score 1.0, nodes) by id."""
     passes, values = _conditions(filters)
     return CypherStatement(
-        f"MATCH (n:Document) WHERE {_LIVE} AND {passes} "
-        "AND (toLower(toStringOrNull(n.content)) CONTAINS toLower($words) "
-        "OR toLower(toStringOrNull(n.name)) CONTAINS toLower($words)) "
+        f"MATCH (n:Document) WHERE {_LIVE} AND {passes} AND {_CONTAINS} "
         f"WITH {_ID} AS id, collect(elementId(n)) AS nodes WHERE id IS NOT NULL "
         "RETURN id, 1.0 AS score, nodes ORDER BY id",
         {"words": text, **_live_values(statuses), **values},
+    )
+
+
+def left_out(
+    index: str | None, words: str, filters: Mapping[str, Any], statuses: Sequence[str]
+) -> CypherStatement:
+    """The hits that are marked deleted, and those without an id: rows (id), which is null for the latter.
+
+    `index`: the full-text index that finds hits; None: hits contain the words.
+    """
+    passes, values = _conditions(filters)
+    matched = f"{_FOUND} WITH n WHERE n:Document" if index else f"MATCH (n:Document) WHERE {_CONTAINS}"
+    return CypherStatement(
+        f"{matched} AND {passes} WITH {_ID} AS id, NOT ({_LIVE}) AS deleted WHERE deleted OR id IS NULL "
+        "RETURN id",
+        {"index": index, "words": words, **_live_values(statuses), **values},
     )
 
 

@@ -6,7 +6,7 @@ content or name contains the text. With hops, their neighbours follow, the neare
 
 import asyncio
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from neo4j.exceptions import (
 
 from shardline_common.errors import FailureCode, JobFailed, ShardlineError, SourceUnavailable
 from shardline_common.http.tls import is_tls_refused, tls_context
+from shardline_common.job.findings import Certainty, Level
 from shardline_common.job.spec import Query, SearchType
 from shardline_common.runtime.retry import Backoff, TransientError, retry_attempts
 from shardline_producer.sources.uds3.neo4j.cypher import (
@@ -30,6 +31,7 @@ from shardline_producer.sources.uds3.neo4j.cypher import (
     by_content,
     by_index,
     deleted,
+    left_out,
     neighbours,
 )
 from shardline_producer.sources.uds3.neo4j.lucene import lucene_query
@@ -56,6 +58,7 @@ _KEYS = CypherStatement(
     {"count": _SAMPLE},
 )
 _DATABASE_HINT = "set NEO4J_DATABASE"
+_INFO = CypherStatement("CALL db.info() YIELD id, name, creationDate RETURN id, name, creationDate", {})
 _COUNT = CypherStatement("MATCH (n:Document) RETURN count(n) AS documents", {})
 
 
@@ -68,6 +71,7 @@ class Neo4jRanker:
         self._options = options
         self._hops = hops
         self._statuses = deleted_statuses(include_archived=options.include_archived)
+        self._hits_without_id = 0
 
     async def filter_fields(self) -> list[str]:
         """The property keys of the first documents."""
@@ -81,6 +85,29 @@ class Neo4jRanker:
             index = await graph.full_text_index()
         method = f"the full-text index '{index}'" if index else "CONTAINS (no full-text index over :Document)"
         return f"{self._options.address} has {count} documents, searched by {method}"
+
+    async def identity(self) -> dict[str, Any]:
+        """The id of the database, the time at which it was made, and the number of its documents."""
+        async with open_graph(self._options) as graph:
+            info = (await graph.rows(_INFO))[0]
+            count = (await graph.rows(_COUNT))[0]["documents"]
+        return {"id": info["id"], "made": info["creationDate"], "documents": count}
+
+    async def changed_since(self, planned: Mapping[str, Any]) -> str | None:
+        """Compare ids and times, and whether there are documents."""
+        found = await self.identity()
+        if any(planned.get(name) != found[name] for name in ("id", "made")):
+            return "the database was made anew"
+        return (
+            "the database has no documents" if planned.get("documents") and not found["documents"] else None
+        )
+
+    def certainty(self) -> Certainty:
+        """The driver raises an error for a list that the server did not end with its summary."""
+        if self._hits_without_id:
+            how = f"{self._hits_without_id} nodes that match have neither a document_id nor an id"
+            return Certainty(Level.COUNTED, how)
+        return Certainty(Level.PROVEN, "the server ended each list in one transaction with its summary")
 
     def reports_deleted(self, query: Query) -> bool:  # noqa: ARG002 - the same for all queries
         """False, because a search reads only the documents that it finds."""
@@ -124,6 +151,21 @@ class Neo4jRanker:
                                 visited.add(hop, ((row["node"], row["id"], row["is_hit"]) for row in page))
             for near in visited.neighbours():
                 yield [Hit(document, lowest / (1 + hop)) for document, hop in near]
+
+    async def marked_hits(self, query: Query) -> AsyncGenerator[list[str], None]:
+        """Implements `ReportsMarkedHits`; counts also the hits that have no id, which are no documents."""
+        self._hits_without_id = 0
+        async with open_graph(self._options) as graph:
+            index, words = await graph.full_text_index(), query.text or ""
+            if index is not None and (found := lucene_query(words)) is None:
+                return
+            words = words if index is None else found or ""
+            statement = left_out(index, words, query.filters, self._statuses)
+            async with aclosing(graph.pages(statement)) as pages:
+                async for page in pages:
+                    ids = [row["id"] for row in page if row["id"] is not None]
+                    self._hits_without_id += len(page) - len(ids)
+                    yield ids
 
     async def deleted_ids(self) -> AsyncGenerator[list[str], None]:
         """Implements `Ranker.deleted_ids` by one pass over the documents, which the server streams."""
