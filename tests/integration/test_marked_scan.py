@@ -235,3 +235,23 @@ async def test_an_error_in_the_middle_of_marks_fails_the_listing(tables: Databas
     found = ConfiguredStores(tables.postgres, {"vector": Slow("vector", IDS)})
     with pytest.raises(SourceUnavailable, match="failed in the middle"):
         await read(found)
+
+
+async def test_what_the_tables_mark_is_counted_with_filters_too(tables: Database) -> None:
+    await tables.execute("UPDATE documents SET classification = 'bau' WHERE document_id >= 'd08'")
+    _, items, findings = await read(with_rankers(tables), query={"filters": {"classification": "bau"}})
+    assert (item_ids(items), findings.deleted) == (["d08", "d09", "d10"], {"postgresql": 1})
+
+
+async def test_rows_with_one_id_are_live_when_one_of_them_is(database: Database) -> None:
+    await database.execute(
+        "CREATE TABLE documents (document_id text, content text, kind text, deleted boolean)"
+    )
+    for name, marks in (("a", [True, False]), ("b", [True, True]), ("c", [False])):
+        await insert(
+            database,
+            "documents",
+            *({"document_id": name, "content": "law", "kind": "k", "deleted": mark} for mark in marks),
+        )
+    _, items, findings = await read(ConfiguredStores(database.postgres), query={"filters": {"kind": "k"}})
+    assert ([one for one in item_ids(items) if one == "b"], findings.deleted) == ([], {"postgresql": 1})

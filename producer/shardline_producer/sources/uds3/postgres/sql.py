@@ -60,10 +60,10 @@ class DocumentSelection:
 
 
 def page(selection: DocumentSelection, after: str | None, limit: int) -> SqlStatement:
-    """The next ids in byte order: rows (id, live). `live`: the document is in the selection.
+    """The next ids in byte order: rows (id, live). `live`: the document is not marked deleted.
 
-    With filters, all rows are live. Without filters, all ids are rows, because then only the ids of one page
-    are looked up in the other tables: the first page does not read a whole table.
+    With filters, all rows pass them. Without filters, all ids are rows, and only the ids of one page are
+    looked up in the other tables: the first page does not read a whole table.
     """
     if selection.filters:
         return _filtered_page(selection, after, limit)
@@ -72,11 +72,13 @@ def page(selection: DocumentSelection, after: str | None, limit: int) -> SqlStat
 
 def _filtered_page(selection: DocumentSelection, after: str | None, limit: int) -> SqlStatement:
     statement, main = SqlStatement(), selection.schema.tables[0]
-    conditions, tables = _conditions(selection, statement)
+    (live, *conditions), tables = _conditions(selection, statement)
     if after is not None:
         conditions.append(f"{_bytewise_key(main)} > {statement.add(after, 'text')}")
+    if not main.unique:
+        live = f"bool_or({live})"
     statement.text = (
-        f"SELECT t0.{main.key} AS id, TRUE AS live FROM {main.quoted} t0"
+        f"SELECT t0.{main.key} AS id, {live} AS live FROM {main.quoted} t0"
         f"{_joins(selection.schema, tables - {0}, f't0.{main.key}')} WHERE {' AND '.join(conditions)}"
         f"{_group_by_key(main)} ORDER BY {_bytewise_key(main)} LIMIT {statement.add(limit, 'int8')}"
     )
