@@ -40,7 +40,7 @@ class ThemisJob:
     def __init__(
         self, server: ThemisServer, *, rate: float = 0, query: dict[str, Any] | None = None, **fields: Any
     ) -> None:
-        option_names = ("page", "max_response_bytes", "token", "url")
+        option_names = ("page", "max_response_bytes", "token", "url", "timeout")
         options: dict[str, Any] = {name: fields.pop(name) for name in option_names if name in fields}
         self.spec: JobSpec = job(source={"type": "themis", **fields}, query=query or {})
         assert isinstance(self.spec.source, ThemisSource)
@@ -53,7 +53,7 @@ class ThemisJob:
     async def items(self) -> list[SourceItem]:
         """Plan the job and read all its items."""
         plan = await make_plan(self.spec, self.source)
-        self.columns = plan.columns
+        self.columns, self.notes = plan.columns, plan.notes
         self.frozen = plan.frozen
         return [item async for batch in self.source.read(plan.frozen, None) for item in batch]
 

@@ -4,6 +4,9 @@ tests/unit/test_themis_server.py replays recorded exchanges with the real server
 brackets name those exchanges. Beside what the tables do (tests/themis_tables.py):
 
 - Entities and queries need a token (02-04, 29), indexes need none (31); one token may only read (55).
+- `policies` decide after the scopes, and not on the user `admin` (requireAccess in http_server.cpp, authorize
+  in policy_engine.cpp). SHIPPED_POLICIES are the server's config/policies.json: they allow its read-only user
+  `data.read` on /entities/, although the server asks for the action `read` there.
 - 100 requests a minute, then 429 with Retry-After (98).
 - The connection of a request over 1 MiB is closed without an answer (90).
 - A path is taken as it stands, without percent-decoding; a key with '/', '\\' or '..' is refused (93).
@@ -25,6 +28,7 @@ from typing import Any
 from tests.themis_tables import Killed, QueryRefused, ThemisTables
 
 ADMIN, READER = "admin-token-for-tests", "readonly-token-for-tests"
+USERS = {ADMIN: "admin", READER: "readonly"}
 _BODY_LIMIT = 1 << 20
 _HEADERS = {"Server": "THEMIS/0.1.0", "X-Content-Type-Options": "nosniff", "Content-Type": "application/json"}
 _PARSE_ERROR = (
@@ -33,6 +37,16 @@ _PARSE_ERROR = (
 )
 _TYPE_ERROR = "[json.exception.type_error.302] type must be {}, but is {}"
 _KINDS = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
+
+SHIPPED_POLICIES = [
+    {
+        "subjects": ["readonly"],
+        "actions": ["metrics.read", "config.read", "data.read", "query", "vector.search", "cdc.read"],
+        "resources": ["/metrics", "/config", "/entities/", "/query", "/vector/search", "/changefeed"],
+    },
+    {"id": "hr-deny-external", "subjects": ["*"], "actions": ["*"], "resources": ["/entities/hr:"]}
+    | {"effect": "deny"},
+]
 
 Answer = tuple[int, dict[str, Any]]
 
@@ -88,16 +102,20 @@ class RequestBucket:
 class ThemisServer:
     """The server's state, the requests it received, and the faults that a test sets.
 
-    `before` runs before each request; `killed` closes every connection without an answer; `refused` counts
-    the answers 429. `asked` counts the requests by path, `queries` holds the bodies of POST /query.
+    `before` runs before each request; `killed` closes every connection without an answer; `gateway` is the
+    status of a proxy's page that answers in its place then. `refused` counts the answers 429. `asked` counts
+    the requests by path, `queries` holds the bodies of POST /query. `altered` changes the body of an answer.
     """
 
     tables: ThemisTables = field(default_factory=ThemisTables)
     scopes: dict[str, set[str]] = field(
         default_factory=lambda: {ADMIN: {"data:read", "data:write"}, READER: {"data:read"}}
     )
+    policies: list[dict[str, Any]] = field(default_factory=list)
     now: Callable[[], float] = time.monotonic
     killed: bool = False
+    gateway: int | None = None
+    altered: Callable[[HttpCall, bytes], bytes] | None = None
     url: str = ""
     asked: Counter[str] = field(default_factory=Counter)
     queries: list[dict[str, Any]] = field(default_factory=list)
@@ -159,16 +177,26 @@ class ThemisServer:
         try:
             if self.before is not None:
                 await self.before(request)
-            status, answer, headers = self._answer(request)
+            status, answer, headers = self._answer_or_page(request)
         finally:
             self.open_now -= 1
         body = json.dumps(answer, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+        body = self.altered(request, body) if self.altered else body
         headers = _HEADERS | headers | {"Content-Length": str(len(body))}
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *map(": ".join, headers.items())]
         writer.write("\r\n".join([*lines, "", ""]).encode() + body)
         await writer.drain()
 
-    def _answer(self, request: HttpCall) -> tuple[int, dict[str, Any], dict[str, str]]:
+    def _answer_or_page(self, request: HttpCall) -> tuple[int, Any, dict[str, str]]:
+        try:
+            return self._answer(request)
+        except Killed:
+            if self.gateway is None:
+                raise
+            self.killed = True
+            return self.gateway, "<html>Bad Gateway</html>", {}
+
+    def _answer(self, request: HttpCall) -> tuple[int, Any, dict[str, str]]:
         if self.killed:
             raise Killed
         path = request.path.partition("?")[0]
@@ -223,7 +251,23 @@ class ThemisServer:
             return 403, {"error": "forbidden", "message": "Invalid or missing token"}, {}
         if scope not in scopes:
             return 403, {"error": "forbidden", "message": f"Missing required scope: {scope}"}, {}
-        return None
+        actions = {"GET": "read", "DELETE": "delete"}
+        action = "query" if path == "/query" else actions.get(request.method, "write")
+        return self._denied(USERS.get(given.removeprefix("Bearer "), ""), action, path)
+
+    def _denied(self, user: str, action: str, path: str) -> tuple[int, dict[str, Any], dict[str, str]] | None:
+        if user == "admin" or not self.policies:
+            return None
+        denied = {"error": "policy_denied", "message": "no_matching_policy"}
+        for policy in self.policies:
+            named = {"*", user}.intersection(policy["subjects"]) and {"*", action}.intersection(
+                policy["actions"]
+            )
+            if named and any(path.startswith(one) for one in policy["resources"]):
+                if policy.get("effect", "allow") == "allow":
+                    return None
+                return 403, denied | {"message": "matched_deny_policy", "policy_id": policy["id"]}, {}
+        return 403, denied, {}
 
     def _route(self, method: str, path: str, body: bytes) -> Answer:
         if path == "/health":

@@ -37,6 +37,9 @@ def parsed(blob: str) -> dict[str, Any]:
         value = json.loads(blob)
     except ValueError:
         raise Killed(blob) from None
+    if not isinstance(value, dict):
+        # parseJson in base_entity.cpp: an array has no fields.
+        return {}
     return {name: item for name, item in value.items() if _kept(item)}
 
 
@@ -143,8 +146,12 @@ class ThemisTables:
             found.append(ThemisIndex(kind))
 
     def rebuild(self, table: str, column: str) -> int:
-        """Fill the indexes of a column from the rows (32)."""
+        """Fill the index of a column from the rows (32).
+
+        Of a column with two indexes only the range index is filled (rebuildIndex in secondary_index.cpp).
+        """
         found = self.indexes.get((table, column), [])
+        found = [index for index in found if index.kind == "range"] or found
         for index in found:
             index.keys.clear()
             for key, blob in self.blobs.items():

@@ -14,6 +14,7 @@ from shardline_common.job.trace_headers import trace_headers
 from shardline_common.ports.broker import Message, TransactionalWriter
 from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.failpoints import failpoint
+from shardline_common.runtime.slowdown import open_slowdown
 from shardline_common.runtime.task_group import TaskGroup
 from shardline_common.runtime.tasks import leaf_errors
 from shardline_common.runtime.threads import run_in_thread
@@ -48,6 +49,8 @@ class Pipeline:
         self._plan = plan
         self._topic = attempt_topic(state.spec.job_id, state.attempt)
         self._encoder = Encoder(state.spec, plan.row_columns, state.partitions, plan.rules)
+        # Before the task that reads is started, because the task takes it along.
+        self._slowdown = open_slowdown()
 
     async def run(self) -> None:
         """Send all items, then the end markers. The state is `completing` then.
@@ -94,7 +97,7 @@ class Pipeline:
                 await clock.sleep(due - now)
         self._check_vanished()
         state.state = State.COMPLETING
-        state.progress = 1.0
+        state.progress, state.warning = 1.0, None
         state.findings = self._source.findings(self._plan.frozen).to_json()
         with span("end"):
             await self._commit(end_markers(state.partitions, trace_headers(current_traceparent())))
@@ -112,6 +115,7 @@ class Pipeline:
         state.cursor, state.vanished = batch[-1].position, state.vanished + encoded.vanished
         state.source_count = state.cursor[-1]
         state.progress = self._source.progress(self._plan.frozen, state.cursor)
+        state.warning = self._slowdown.reason
         # 3.
         await self._commit(encoded.messages)
         sent, dead = len(encoded.messages), state.dead - dead_before

@@ -1,25 +1,36 @@
 """Listing the rows of a table: pages of keys in the server's order, each checked against the rows themselves.
 
-The keys are read from the index and are complete, but the server cuts each key at its last ':'. A cut key
-names no row, or another row. So a page is valid only if keys and rows are the same, each once, in rising
-order. A page without keys is the end of the table.
+The keys are read from the index, but the server cuts each key at its last ':'. A cut key names no row, or
+another row. So a page is valid only if keys and rows are the same, each once, in rising order. A page
+without keys is the end of the list. The index may lack rows, so the keys of each page are compared with
+those that the server reads from the rows themselves (`completeness`).
 """
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 from typing import Any
 
-from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.errors import FailureCode, JobFailed, ShardlineError, SourceUnavailable
 from shardline_common.http.client import ResponseTooLarge
+from shardline_common.job.findings import Findings, Level
 from shardline_common.runtime.tasks import gather_limited
+from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.documents import FieldNames, parse_document
 from shardline_producer.sources.planned import Entry
 from shardline_producer.sources.source import Document
-from shardline_producer.sources.themis.client import QueryRejected, ThemisClient
+from shardline_producer.sources.themis.client import KeyScan, QueryRejected, ThemisClient
+from shardline_producer.sources.themis.completeness import ExpectedKeys, not_listed
 from shardline_producer.sources.themis.conditions import Conditions, matches_predicates
+from shardline_producer.sources.themis.key_faults import (
+    column_error,
+    cut_key_error,
+    is_rising,
+    key_column_mismatch,
+    key_fault,
+)
 from shardline_producer.sources.themis.queries import (
     MAX_ROWS,
     MissingIndex,
@@ -31,8 +42,10 @@ from shardline_producer.sources.themis.queries import (
     rows_of,
 )
 
+STORE = "themis"
 _MAX_FAILURES = 4
 _FILTER_PROBES = 4
+_MAX_PROBES = 20
 # One less than a query may ask for, so that a check can ask for one more and see that there is none.
 _MAX_KEYS = MAX_ROWS - 1
 
@@ -42,13 +55,17 @@ class RowSelection:
     """The rows that a job reads, and how it reads them.
 
     `lossless`: each row is read alone, as it was stored. `keyed`: the key column holds the rows' keys, which
-    is necessary to read a row alone.
+    is necessary to read a row alone. `unchecked`: why the planning could not compare the index with the rows,
+    or "". `reads_empty`: a row without a text is read alone in any case, because a response lacks a text that
+    is an object or a list.
     """
 
     query: TableQuery
     conditions: Conditions
     lossless: bool
     keyed: bool
+    unchecked: str = ""
+    reads_empty: bool = False
 
     @property
     def names(self) -> FieldNames:
@@ -73,11 +90,16 @@ class RowLister:
         self._table_query = selection.query
         self._page = page
         self._concurrency = concurrency
+        self._expected: ExpectedKeys | None = None
+        self._max_keys = MAX_ROWS
 
-    async def entries(self, after: str | None, limit: int | None) -> AsyncGenerator[list[Entry], None]:
+    async def entries(
+        self, after: str | None, limit: int | None, findings: Findings
+    ) -> AsyncGenerator[list[Entry], None]:
         """Implements `PlannedStore.entries`, behind the id `after`. Raises as `pages`."""
         left = limit
         wanted = limit if self._selection.conditions.empty else None
+        await self._expect(after, findings)
         async with aclosing(self.pages(after, wanted)) as pages:
             async for page in pages:
                 entries = [Entry(row.id or "") for row in await self._matching(page)]
@@ -88,6 +110,95 @@ class RowLister:
                 if left == 0:
                     return
 
+    async def _expect(self, after: str | None, findings: Findings) -> None:
+        """Read the keys that the list must have, and note how certain that makes it."""
+        query, keyed = self._table_query, self._selection.keyed
+        if not keyed:
+            # The order of the keys is not that of the column, so no page can be compared.
+            how = f"'{query.key}' does not hold the keys; the keys were compared when the job was planned"
+            level = Level.UNPROVEN if self._selection.unchecked else Level.COUNTED
+            findings.note(STORE, level, self._selection.unchecked or how)
+            return
+        scan = await self.scan()
+        if scan.keys is None and query.predicates:
+            # What the equality index lacks, only the rows show.
+            self._table_query = replace(query, predicates={})
+            scan = await self.scan()
+        if scan.keys is None:
+            how = f"{scan.why}, so they could not be compared with the index"
+            level = Level.UNPROVEN if self._selection.unchecked else Level.COUNTED
+            counted = f"{how}; their number was compared when the job was planned"
+            findings.note(STORE, level, self._selection.unchecked or counted)
+            return
+        await self._expect_behind(after, scan)
+        how = f"all keys, read from the rows, were compared with the list of the index on '{query.key}'"
+        findings.note(STORE, Level.PROVEN, how)
+
+    async def scan(self) -> KeyScan:
+        """The keys of the rows that match the predicates, read without an index."""
+        query = self._table_query
+        unindexed = None
+        if query.predicates and (unindexed := await self._column_without_range_index()) is None:
+            return KeyScan(None, None, "each filtered column has a range index")
+        try:
+            return await self._client.scan(query.scan(unindexed))
+        except QueryRejected as error:
+            raise self._refused(error) from None
+
+    async def _column_without_range_index(self) -> str | None:
+        for column in self._table_query.predicates:
+            try:
+                await self._client.query(
+                    TableQuery(self._table_query.table, column, {}).page(None, 1, keys=True)
+                )
+            except QueryRejected as error:
+                if MissingIndex.named_in(str(error)) == MissingIndex(column, "range"):
+                    return column
+                raise self._refused(error) from None
+        return None
+
+    async def _is_complete(self, behind: str, until: str | None, keys: Sequence[str]) -> bool:
+        """Whether the keys behind a value up to another are all that there are. False: list them again.
+
+        Raises:
+            JobFailed: the index does not list some rows (`source_changed`).
+        """
+        missing = self._expected.missing(until, keys) if self._expected else []
+        if not missing:
+            return True
+        # 1. A key that is gone is that of a row that was removed.
+        scan = await self.scan()
+        left = sorted(set(missing).intersection(scan.keys or ()), key=order_key)
+        if not left:
+            await self._expect_behind(until, scan)
+            return True
+        # 2. The equality index lacks rows: from now on, only the conditions filter.
+        if self._table_query.predicates:
+            self._table_query = replace(self._table_query, predicates={})
+            await self._expect_behind(behind, await self.scan())
+            return False
+        # 3. The range index lacks rows, or lacked them a moment ago.
+        await self._expect_behind(behind, scan)
+        found = await gather_limited(
+            [partial(self.lists, one) for one in left[:_MAX_PROBES]], self._concurrency
+        )
+        if unlisted := [key for key, is_listed in zip(left, found, strict=False) if not is_listed]:
+            rows = None if len(unlisted) == len(left) else f"at least {len(unlisted):,} rows"
+            query = self._table_query
+            raise not_listed(query.table, query.key, unlisted, FailureCode.SOURCE_CHANGED, rows)
+        return False
+
+    async def _expect_behind(self, behind: str | None, scan: KeyScan) -> None:
+        # On a thread, because a million keys are sorted in seconds.
+        keys = scan.keys
+        make = partial(ExpectedKeys, keys or (), behind)
+        self._expected = None if keys is None else await run_in_thread(make)
+
+    async def lists(self, key: str) -> bool:
+        """Whether the range index lists a key. A key that the server cuts is listed nowhere."""
+        query = replace(self._table_query, predicates={}).between(key, key, 1) | {"return": "keys"}
+        return bool(keys_of(await self._query(query)))
+
     async def _matching(self, page: Sequence[ThemisRow]) -> list[ThemisRow]:
         selection, conditions = self._selection, self._selection.conditions
         if conditions.empty:
@@ -95,7 +206,10 @@ class RowLister:
         decisions: list[bool | None] = []
         for row in page:
             document = selection.parse(row.text, "")
-            if not selection.lossless:
+            if row.fields is None:
+                # The stored row may be valid JSON.
+                decisions.append(None)
+            elif not selection.lossless:
                 # A row that cannot be a document becomes a dead letter: the filters do not apply to it.
                 decisions.append(document is None or conditions.meets(document))
             else:
@@ -134,20 +248,24 @@ class RowLister:
             # 1. Read the next keys of the index. If the server has dropped its filter, because no further row
             #    matches, they are keys of other rows, and the list has ended.
             keys = await self.keys(behind, limit)
+            problem: ShardlineError | None = None
             if not keys or not await self._is_filtering(behind, len(keys)):
-                return
+                if await self._is_complete(behind, None, ()):
+                    return
+                problem, keys = self._index_in_flux(), []
             # 2. Check the keys themselves.
-            problem, done = await self._key_problem(behind, keys), 0
-            # 3. Read the rows of the keys, page by page, and check them against the keys.
+            problem, done = problem or await self._key_problem(behind, keys), 0
+            # 3. Read the rows of the keys, page by page. Check them against the keys, and the keys against
+            #    the table.
             while problem is None and done < len(keys):
                 page = keys[done : done + self._page]
                 try:
                     rows, problem = await self._checked_rows(behind, page)
                 except ResponseTooLarge:
-                    if len(page) == 1:
-                        raise self._key_column_error("has a row that is too large for this process") from None
-                    self._page = len(page) // 2
+                    self._halve_page(len(page))
                     continue
+                if problem is None and not await self._is_complete(behind, rows[-1].id, page):
+                    problem = self._index_in_flux()
                 if problem is None:
                     yield rows
                     behind, failures, done = rows[-1].id or "", 0, done + len(page)
@@ -159,6 +277,22 @@ class RowLister:
             failures += 1
             if failures == _MAX_FAILURES:
                 raise problem
+
+    def _halve_page(self, rows: int) -> None:
+        if rows == 1:
+            message = (
+                f"ThemisDB's table '{self._table_query.table}' has a row that is too large for this process"
+            )
+            raise JobFailed(FailureCode.SOURCE_INVALID, message, hint="shorten that row, or remove it")
+        self._page = rows // 2
+
+    def _index_in_flux(self) -> SourceUnavailable:
+        query = self._table_query
+        return SourceUnavailable(
+            f"the range index on '{query.key}' of ThemisDB's table '{query.table}' does not list all rows: "
+            "it lists other ones each time",
+            hint="wait until it is rebuilt",
+        )
 
     async def _is_filtering(self, behind: str, count: int) -> bool:
         predicates = self._table_query.predicates
@@ -172,11 +306,18 @@ class RowLister:
         """The error of keys that are not the values of the key column, in order and complete; else None."""
         if not self._selection.keyed:
             return None
-        if "" in keys or not _rising(behind, keys):
-            return self._cut_key_error("")
+        if "" in keys or not is_rising(behind, keys):
+            return await self._fault(behind, keys)
         # If the last key were in the wrong position, the index would have more keys up to its value.
         up_to_last = await self._keys_up_to(behind, keys[-1], len(keys) + 1)
-        return None if up_to_last == list(keys) else self._cut_key_error(keys[-1])
+        return None if up_to_last == list(keys) else await self._fault(behind, keys)
+
+    async def _fault(self, behind: str, keys: Sequence[str]) -> JobFailed:
+        shown = keys[: self._page]
+        try:
+            return key_fault(self._table_query, shown, await self.rows(behind, len(shown)))
+        except ResponseTooLarge:
+            return cut_key_error(self._table_query, keys[-1])
 
     async def _checked_rows(
         self, behind: str, keys: Sequence[str]
@@ -184,56 +325,60 @@ class RowLister:
         """The rows of the keys, and their error, if there is one."""
         if self._selection.keyed:
             rows = await self.rows(behind, len(keys), keys[-1])
-            if len(rows) == len(keys):
-                # A row that is not valid JSON has no id. When no row is missing, its position gives the id.
-                rows = [
-                    row if row.id is not None else replace(row, id=key)
-                    for row, key in zip(rows, keys, strict=True)
-                ]
-            ids = [row.id or "" for row in rows]
-            if unlisted := sorted(set(ids).difference(keys)):
-                return [], key_column_mismatch(self._table_query, unlisted[0])
-            cut = next((key for key, identity in zip_longest(keys, ids) if key != identity), None)
-            return rows, None if cut is None else self._cut_key_error(cut)
+            return self._with_keys(keys, rows)
         rows = await self.rows(behind, len(keys))
         ids = [row.id or "" for row in rows]
         if not all(ids):
-            return [], self._key_column_error(f"has a row without a text in '{self._table_query.key}'")
+            return [], column_error(
+                self._table_query, f"has a row without a text in '{self._table_query.key}'"
+            )
         up_to_last = await self._keys_up_to(behind, ids[-1], len(keys) + 1) if ids else []
         if repeated := next((one for one, other in pairwise(ids) if one == other), None):
-            return [], self._key_column_error(
-                f"has more than one row with '{repeated}' in '{self._table_query.key}'"
-            )
-        complete = len(ids) == len(keys) == len(up_to_last) and _rising(behind, ids)
-        return rows, None if complete else self._cut_key_error("")
+            what = f"has more than one row with '{repeated}' in '{self._table_query.key}'"
+            return [], column_error(self._table_query, what)
+        complete = len(ids) == len(keys) == len(up_to_last) and is_rising(behind, ids)
+        return rows, None if complete else cut_key_error(self._table_query, "")
 
-    def _key_column_error(self, what: str) -> JobFailed:
-        return JobFailed(
-            FailureCode.SOURCE_INVALID,
-            f"ThemisDB's table '{self._table_query.table}' {what}",
-            hint="set source.key to a column of unique texts",
-        )
-
-    def _cut_key_error(self, key: str) -> JobFailed:
-        example = f", such as one that ends in ':{key}'" if key else ""
-        return JobFailed(
-            FailureCode.SOURCE_INVALID,
-            f"ThemisDB cannot return all rows of '{self._table_query.table}': some keys hold ':'{example}, "
-            f"or '{self._table_query.key}' repeats a value",
-            hint="store those rows again under keys without ':'",
-        )
+    def _with_keys(
+        self, keys: Sequence[str], rows: list[ThemisRow]
+    ) -> tuple[list[ThemisRow], JobFailed | None]:
+        if len(rows) != len(keys):
+            known = {row.id for row in rows}
+            if unlisted := sorted({row.id for row in rows if row.id}.difference(keys)):
+                return [], key_column_mismatch(self._table_query, unlisted[0])
+            return [], cut_key_error(self._table_query, next(key for key in keys if key not in known))
+        # A row that is not valid JSON has no id, nor has one whose id is a number with decimals. When no row
+        # is missing, the position gives the id.
+        found = [
+            row if row.id is not None else replace(row, id=key) for row, key in zip(rows, keys, strict=True)
+        ]
+        if [row.id for row in found] == list(keys):
+            return found, None
+        return [], key_fault(self._table_query, keys, rows)
 
     async def keys(self, behind: str, limit: int) -> list[str]:
         """The keys of the index behind a value, at most `limit`; none mean that the index has ended.
 
+        Fewer than the limit do not mean that: long keys may need several responses.
+
         Raises:
             JobFailed: an index is missing; the hint names the requests that create it.
         """
-        return keys_of(await self._query(self._table_query.page(behind or None, limit, keys=True)))
+        while True:
+            query = self._table_query.page(behind or None, min(limit, self._max_keys), keys=True)
+            try:
+                return keys_of(await self._query(query))
+            except ResponseTooLarge:
+                # Not a half: the checks of a page request one key more.
+                self._max_keys = max(1, min(limit, self._max_keys) // 4)
 
     async def _keys_up_to(self, behind: str, last: str, limit: int) -> list[str]:
         query = self._table_query.page(behind or None, limit, until=last, keys=True)
-        return keys_of(await self._query(query))
+        try:
+            return keys_of(await self._query(query))
+        except ResponseTooLarge:
+            # There are more keys than the page has.
+            return []
 
     async def rows(self, behind: str, limit: int, until: str | None = None) -> list[ThemisRow]:
         """The rows behind a value, up to and with `until`. Raises ResponseTooLarge, JobFailed as `keys`."""
@@ -249,25 +394,10 @@ class RowLister:
         try:
             return await self._client.query(body)
         except QueryRejected as error:
-            missing = MissingIndex.named_in(str(error))
-            if missing is not None:
-                raise missing.error(self._table_query.table) from None
-            raise JobFailed(
-                FailureCode.SOURCE_INVALID,
-                f"ThemisDB refuses a query of '{self._table_query.table}': {error}",
-            ) from None
+            raise self._refused(error) from None
 
-
-def _rising(behind: str, values: Sequence[str]) -> bool:
-    keys = [order_key(behind) if behind else b"", *map(order_key, values)]
-    return all(one < other for one, other in pairwise(keys))
-
-
-def key_column_mismatch(query: TableQuery, value: str) -> JobFailed:
-    """The error for a key column that does not hold the rows' keys."""
-    return JobFailed(
-        FailureCode.SOURCE_INVALID,
-        f"ThemisDB has no row '{query.table}:{value}', although the column '{query.key}' holds '{value}': "
-        "the column does not hold the rows' keys, so no row can be read alone",
-        hint="set source.key to the column that holds the keys, or source.lossless to false",
-    )
+    def _refused(self, error: QueryRejected) -> JobFailed:
+        table, missing = self._table_query.table, MissingIndex.named_in(str(error))
+        if missing is not None:
+            return missing.error(table)
+        return JobFailed(FailureCode.SOURCE_INVALID, f"ThemisDB refuses a query of '{table}': {error}")

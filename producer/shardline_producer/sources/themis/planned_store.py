@@ -10,11 +10,12 @@ from shardline_common.ports.clock import Clock
 from shardline_producer.sources.planned import Description, Entry, Fetcher
 from shardline_producer.sources.themis.client import ThemisOptions, open_themis
 from shardline_producer.sources.themis.conditions import Conditions
-from shardline_producer.sources.themis.fetching import LosslessFetcher, LossyFetcher
+from shardline_producer.sources.themis.fetching import LosslessFetcher, LossyFetcher, RowReader
 from shardline_producer.sources.themis.limiter import RateLimiter
 from shardline_producer.sources.themis.listing import RowSelection
-from shardline_producer.sources.themis.planning import TablePlanner, ThemisSession
+from shardline_producer.sources.themis.planning import TablePlanner
 from shardline_producer.sources.themis.queries import TableQuery
+from shardline_producer.sources.themis.table_check import ThemisSession, check_table
 
 
 class ThemisTable:
@@ -42,27 +43,36 @@ class ThemisTable:
         facts: Mapping[str, Any],
         after: Entry | None,
         limit: int | None,
-        findings: Findings,  # noqa: ARG002 - noted by the lister
+        findings: Findings,
     ) -> AsyncGenerator[list[Entry], None]:
         """The matching rows in the server's order of the key column."""
+        listed = 0
         async with self._connect() as session:
             lister = session.lister(self._selection(facts))
-            async with aclosing(lister.entries(after.id if after else None, limit)) as pages:
+            async with aclosing(lister.entries(after.id if after else None, limit, findings)) as pages:
                 async for page in pages:
                     yield page
+                    listed += len(page)
+            if limit is None or listed < limit:
+                # A server that has come back empty, or another one, lists nothing further either.
+                await check_table(session, self._source, facts)
 
     async def check_standing(self, facts: Mapping[str, Any]) -> None:
-        """Check nothing yet."""
+        """Check that the table and its range index are those of the planning, and not empty."""
+        async with self._connect() as session:
+            await check_table(session, self._source, facts)
 
     @asynccontextmanager
     async def fetcher(self, facts: Mapping[str, Any]) -> AsyncIterator[Fetcher]:
         """A fetcher of rows without or with losses, as the plan says."""
         selection = self._selection(facts)
         async with self._connect() as session:
+            lister = session.lister(selection)
+            reader = RowReader(session.client, lister, selection)
             if selection.lossless:
-                yield LosslessFetcher(session.client, self._limiter, selection, session.concurrency)
+                yield LosslessFetcher(reader, self._limiter, session.concurrency)
             else:
-                yield LossyFetcher(session.lister(selection), selection, session.page)
+                yield LossyFetcher(reader, lister, selection, session.page)
 
     @asynccontextmanager
     async def _connect(self) -> AsyncIterator[ThemisSession]:
@@ -73,4 +83,5 @@ class ThemisTable:
     def _selection(self, facts: Mapping[str, Any]) -> RowSelection:
         query = TableQuery(self._source.table, self._source.key, facts["predicates"])
         conditions = Conditions.of(self._source, self._spec.query)
-        return RowSelection(query, conditions, facts["lossless"], facts["keyed"])
+        how = facts["lossless"], facts["keyed"], facts.get("unchecked", ""), facts.get("reads_empty", False)
+        return RowSelection(query, conditions, *how)

@@ -1,6 +1,6 @@
 """Planning a job over a ThemisDB table: its indexes, fields, columns and duration."""
 
-from collections import Counter
+import logging
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -14,19 +14,20 @@ from shardline_common.runtime.tasks import gather_limited
 from shardline_producer.sources.planned import Description
 from shardline_producer.sources.query_filters import OWN_FIELDS, check_filters
 from shardline_producer.sources.source import Document
-from shardline_producer.sources.themis.client import QueryRejected, ThemisClient
+from shardline_producer.sources.themis.client import QueryRejected
 from shardline_producer.sources.themis.conditions import Conditions
-from shardline_producer.sources.themis.limiter import RateLimiter
-from shardline_producer.sources.themis.listing import RowLister, RowSelection, key_column_mismatch
+from shardline_producer.sources.themis.key_faults import key_column_mismatch
+from shardline_producer.sources.themis.listing import RowSelection
 from shardline_producer.sources.themis.queries import (
     MAX_ROWS,
     MissingIndex,
     TableQuery,
     is_readable,
-    keys_of,
     order_key,
 )
+from shardline_producer.sources.themis.table_check import IndexCheck, ThemisSession
 
+_log = logging.getLogger(__name__)
 _SAMPLE_ROWS = 10_000
 _SAMPLE_BYTES = 16 << 20
 _STORED_SAMPLE_ROWS = 50
@@ -34,30 +35,18 @@ _HOUR = 3600.0
 # Measured over one connection, without a rate limit.
 _ROWS_PER_SECOND = 3500.0
 _MAX_COUNT_QUERIES = 100
-_MAX_EXAMPLES = 3
-_INDEX_PROBES = 10
-
-
-@dataclass(frozen=True, slots=True)
-class ThemisSession:
-    """An open client, its rate limiter, and the limits on rows of a response and on concurrent requests."""
-
-    client: ThemisClient
-    limiter: RateLimiter
-    page: int
-    concurrency: int
-
-    def lister(self, selection: RowSelection) -> RowLister:
-        """A lister over this client."""
-        return RowLister(self.client, selection, self.page, self.concurrency)
+# Of the sample: if more rows have no text, reading each of them alone would take longer than all others.
+_MAX_EMPTY_ROWS = 100
+_NO_ROW = "shardline_probe"
 
 
 @dataclass(frozen=True, slots=True)
 class _DocumentSample:
-    """The first documents of a selection; `complete`: there are no others."""
+    """The first documents of a selection; `complete`: there are no others. `empty`: rows that are none."""
 
     documents: Sequence[Document]
     complete: bool
+    empty: int
 
 
 class TablePlanner:
@@ -83,19 +72,28 @@ class TablePlanner:
         # 1. The range index on the key column: that it exists, what it holds, and that it lists all rows.
         keys = await self._first_keys()
         keyed = await self._is_keyed(keys)
-        index_check = await self._check_index(keys, keyed=keyed)
+        check = IndexCheck(self._session, self._all_rows, self._source.table, self._source.key)
+        found = await check.run(keys, keyed=keyed)
         # 2. The filters: that their fields exist, and which of them the server applies.
         await self._check_fields()
-        query = replace(self._table_query, predicates=await self._predicates())
+        wanted = await self._predicates()
+        predicates, filtered = await self._proven(wanted)
+        query = replace(self._table_query, predicates=predicates)
         selection = RowSelection(query, self._conditions, self._source.lossless is not False, keyed)
         # 3. The columns and the number of rows.
         sample = await self._sample(selection)
-        count = await self._count(selection, sample)
+        count = await self._count(selection, sample, filtered if predicates else found.listed)
         columns = infer(await self._with_stored_rows(selection, sample)).to_json()
+        facts = {"predicates": dict(query.predicates), "lossless": selection.lossless, "keyed": keyed}
+        if keyed and not selection.lossless:
+            facts["reads_empty"] = await self._reads_empty(sample)
+        notes = {"table": query.table, "lossless": selection.lossless, "index": found.how}
+        if wanted != predicates:
+            notes["filtered"] = f"by Shardline: the equality index on {' or '.join(wanted)} lacks rows"
         return Description(
-            {"predicates": dict(query.predicates), "lossless": selection.lossless, "keyed": keyed},
+            facts | found.state.facts() | ({"unchecked": found.unchecked} if found.unchecked else {}),
             columns=columns,
-            notes={"table": query.table, "lossless": selection.lossless, "index": index_check},
+            notes=notes,
             estimate=count,
         )
 
@@ -104,21 +102,13 @@ class TablePlanner:
             return await self._session.lister(self._all_rows).keys("", MAX_ROWS)
         except JobFailed:
             # The server reports a missing index for a table that does not exist, too.
-            if await self._all_keys() != []:
+            if (await self._session.client.scan(self._table_query.scan())).count != 0:
                 raise
             raise JobFailed(
                 FailureCode.SOURCE_INVALID,
                 f"ThemisDB has no row in a table '{self._source.table}': it is empty or does not exist",
                 hint="check source.table",
             ) from None
-
-    async def _all_keys(self) -> list[str] | None:
-        """The keys of all rows, indexed or not; None when the response would be too large."""
-        body = {"table": self._source.table, "allow_full_scan": True, "return": "keys"}
-        try:
-            return keys_of(await self._session.client.query(body))
-        except ResponseTooLarge:
-            return None
 
     async def _is_keyed(self, keys: Sequence[str]) -> bool:
         """Whether the key column holds the rows' keys, according to the first rows.
@@ -134,53 +124,6 @@ class TablePlanner:
         if not keyed and self._source.lossless is not False:
             raise key_column_mismatch(self._table_query, ids[0])
         return keyed
-
-    async def _check_index(self, keys: Sequence[str], *, keyed: bool) -> str:
-        """Check that the index lists all rows: the others would be lost without notice.
-
-        Returns how it was checked: "checked", "sampled" (a table of more than MAX_ROWS rows) or "unchecked".
-
-        Raises:
-            JobFailed: rows are missing in the index.
-        """
-        all_keys = await self._all_keys()
-        if len(keys) == MAX_ROWS:
-            if all_keys is None or not keyed:
-                return "unchecked"
-            probes = all_keys[:: max(1, len(all_keys) // _INDEX_PROBES)]
-            calls = [partial(self._is_listed, key) for key in probes]
-            listed = await gather_limited(calls, self._session.concurrency)
-            if missing := [key for key, found in zip(probes, listed, strict=True) if not found]:
-                raise self._not_listed("rows", missing)
-            return "sampled"
-        if all_keys is None:
-            raise self._not_listed("rows", [])
-        if Counter(all_keys) - Counter(keys):
-            # Rows that were inserted between the two queries are not missing.
-            missing_keys = Counter(all_keys) - Counter(await self._first_keys())
-            if missing_keys:
-                raise self._not_listed(f"{missing_keys.total()} rows", sorted(missing_keys.elements()))
-        return "checked"
-
-    async def _is_listed(self, key: str) -> bool:
-        # A key with ':' is cut here, and is reported when rows are listed. A key without a row is that of a
-        # row that was removed.
-        query = self._table_query.between(key, key, 1) | {"return": "keys"}
-        if keys_of(await self._session.client.query(query)):
-            return True
-        return await self._session.client.entity(self._source.table, key) is None
-
-    def _not_listed(self, rows: str, missing: Sequence[str]) -> JobFailed:
-        examples = f", such as {', '.join(map(repr, missing[:_MAX_EXAMPLES]))}" if missing else ""
-        rebuild, _ = MissingIndex(self._source.key, "range").calls(self._source.table)[1]
-        return JobFailed(
-            FailureCode.SOURCE_INVALID,
-            f"ThemisDB's table '{self._source.table}' has {rows} that its range index on "
-            f"'{self._source.key}' does not list{examples}: they lack that column, or are older than the "
-            "index",
-            hint=f"give each row a text in '{self._source.key}'; then POST {rebuild} for the table and "
-            "column, or run `shardline doctor --create-themis-indexes JOB.json`",
-        )
 
     async def _check_fields(self) -> None:
         """Check that the fields of the filters exist. Reads rows until all are found, at most a sample.
@@ -225,21 +168,49 @@ class TablePlanner:
                 predicates[name] = value
         return predicates
 
+    async def _proven(self, predicates: dict[str, str]) -> tuple[dict[str, str], int | None]:
+        """The predicates, and how many rows match them; none where an equality index lacks such rows.
+
+        An index that was created and not rebuilt holds only the rows that were written since. The server does
+        not say so, and rebuilds of two indexes of a column the range index alone.
+        """
+        if not predicates:
+            return {}, None
+        query = replace(self._table_query, predicates=predicates)
+        lister = self._session.lister(replace(self._all_rows, query=query))
+        for _ in range(2):
+            # The second time, because rows may be written between the two queries.
+            matching = await lister.scan()
+            if matching.keys is None:
+                return {}, None
+            # Without a range on another column, the same query uses the equality indexes.
+            listed = await self._session.client.scan(query.scan() | {"range": []})
+            if not set(matching.keys).difference(listed.keys or ()):
+                return predicates, len(matching.keys)
+        _log.warning(
+            "the equality index of ThemisDB's table '%s' on %s lacks rows; Shardline filters them itself, "
+            "which reads the whole table: POST /index/rebuild for it",
+            query.table,
+            " or ".join(predicates),
+        )
+        return {}, None
+
     async def _sample(self, selection: RowSelection) -> _DocumentSample:
         """The first documents, read with losses and kept without their texts."""
-        documents, size = list[Document](), 0
+        documents, size, empty = list[Document](), 0, 0
         max_rows = min(_SAMPLE_ROWS, self._top or _SAMPLE_ROWS)
         lossy = replace(selection, lossless=False)
         async with aclosing(self._session.lister(lossy).pages(None, None)) as pages:
             async for page in pages:
                 for row in page:
                     if len(documents) >= max_rows or size >= _SAMPLE_BYTES:
-                        return _DocumentSample(documents, complete=False)
+                        return _DocumentSample(documents, complete=False, empty=empty)
                     document = lossy.parse(row.text, row.id or "")
+                    empty += document is None
                     if document is not None and lossy.conditions.meets(document):
                         documents.append(Document(document.id, "", document.metadata))
                         size += len(row.text)
-        return _DocumentSample(documents, complete=True)
+        return _DocumentSample(documents, complete=True, empty=empty)
 
     async def _with_stored_rows(self, selection: RowSelection, sample: _DocumentSample) -> list[Document]:
         """The sample, with its first rows as they were stored.
@@ -256,28 +227,43 @@ class TablePlanner:
         stored = [selection.parse(blob, "") for blob in blobs if blob is not None]
         return [*(item for item in stored if item is not None), *sample.documents[_STORED_SAMPLE_ROWS:]]
 
-    async def _count(self, selection: RowSelection, sample: _DocumentSample) -> int | None:
+    async def _reads_empty(self, sample: _DocumentSample) -> bool:
+        """Whether rows without a text are read alone. It is decided here, so that each read does the same."""
+        if sample.empty > _MAX_EMPTY_ROWS:
+            return False
+        try:
+            await self._session.client.entity(self._source.table, _NO_ROW)
+        except (JobFailed, QueryRejected):
+            # The token may only query.
+            return False
+        return True
+
+    async def _count(self, selection: RowSelection, sample: _DocumentSample, known: int | None) -> int | None:
         """The approximate number of rows; None when counting them would take too long.
+
+        `known`: how many the server lists.
 
         Raises:
             JobFailed: reading them one by one would take over an hour, and source.lossless is null.
         """
         seconds = max(self._session.limiter.interval, 1 / _ROWS_PER_SECOND)
         if sample.complete:
-            self._check_duration(len(sample.documents), seconds, "")
-            return len(sample.documents)
-        lister, count, behind = self._session.lister(selection), 0, ""
-        for _ in range(_MAX_COUNT_QUERIES):
-            keys = await lister.keys(behind, MAX_ROWS)
-            count += len(keys)
-            if len(keys) < MAX_ROWS:
-                self._check_duration(count, seconds, "")
-                return min(count, self._top or count)
-            self._check_duration(count, seconds, "more than ")
-            if self._source.lossless is not None or not selection.keyed:
+            known = len(sample.documents)
+        elif known is None:
+            lister, known, behind = self._session.lister(selection), 0, ""
+            for _ in range(_MAX_COUNT_QUERIES):
+                keys = await lister.keys(behind, MAX_ROWS)
+                if not keys:
+                    break
+                known += len(keys)
+                self._check_duration(known, seconds, "more than ")
+                if self._source.lossless is not None or not selection.keyed:
+                    return None
+                behind = keys[-1]
+            else:
                 return None
-            behind = keys[-1]
-        return None
+        self._check_duration(known, seconds, "")
+        return min(known, self._top or known)
 
     def _check_duration(self, count: int, seconds: float, more: str) -> None:
         rows = min(count, self._top or count)

@@ -5,7 +5,7 @@ escaped, and a ':' behind the value. So `a` comes after `a-b`, and `2` before `1
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ MAX_ROWS = 10_000
 _PADDED_DIGITS = 20
 _MAX_PATH_BYTES = 1024
 _NEVER_IN_A_PATH = ("..", "/", "\\", "?", "#", "%2e", "%2E")
+_PLAIN = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=@-]*")
 _RANGE_MISSING = re.compile(r"(?:ORDER BY requires|Missing) range index (?:on|for) column: (?P<column>.+)")
 _EQUALITY_MISSING = re.compile(r"kein Index für [^ ]+?\.(?P<column>.+)")
 
@@ -30,18 +31,36 @@ def order_key(value: str) -> bytes:
     return value.replace("%", "%25").replace(":", "%3A").encode() + b":"
 
 
-def is_readable(table: str, key: str) -> bool:
-    """Whether GET /entities can name this row.
+def key_obstacle(table: str, key: str) -> str | None:
+    """Why GET /entities cannot name this row, as the end of "a row whose key …"; None when it can.
 
     The server takes the path literally, decodes nothing, and refuses a path that looks like path traversal.
     """
     path = f"{table}:{key}"
-    return (
-        ":" not in key
-        and len(path.encode("utf-8", "surrogatepass")) <= _MAX_PATH_BYTES
-        and not any(part in path for part in _NEVER_IN_A_PATH)
-        and all(char.isprintable() and not char.isspace() for char in path)
-    )
+    if ":" in key:
+        return "holds ':'"
+    for part in _NEVER_IN_A_PATH:
+        if part in path:
+            return f"holds '{part}'"
+    for char in path:
+        if char.isspace() or not char.isprintable():
+            name = "white space" if char == " " else "an invisible character"
+            return f"holds {name} (U+{ord(char):04X})"
+    if (size := len(path.encode("utf-8", "surrogatepass"))) > _MAX_PATH_BYTES:
+        return (
+            f"is too long: with the table's name it has {size:,} bytes, and {_MAX_PATH_BYTES:,} are allowed"
+        )
+    return None
+
+
+def is_readable(table: str, key: str) -> bool:
+    """Whether GET /entities can name this row."""
+    return key_obstacle(table, key) is None
+
+
+def is_changed_by_proxies(key: str) -> bool:
+    """Whether a proxy may change the key on its way: it holds characters that URLs hold only encoded."""
+    return _PLAIN.fullmatch(key) is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +98,19 @@ class TableQuery:
             body["range"] = [{"column": self.key} | bounds]
         return body | {"return": "keys"} if keys else body
 
+    def scan(self, unindexed: str | None = None) -> dict[str, Any]:
+        """The query of the keys of all rows, or of those that match the predicates, without an index.
+
+        The server uses the equality indexes instead, unless the query has a range on a column without a range
+        index. So `unindexed` names a column of the predicates that has none; a range without bounds excludes
+        no row that has the column.
+        """
+        body: dict[str, Any] = {"table": self.table, "allow_full_scan": True, "return": "keys"}
+        if self.predicates:
+            body["predicates"] = [{"column": name, "value": value} for name, value in self.predicates.items()]
+            body["range"] = [{"column": unindexed}]
+        return body
+
     def between(self, first: str, last: str, limit: int) -> dict[str, Any]:
         """The query of the rows with first <= key column <= last."""
         return self.page(None, limit) | {"range": [{"column": self.key, "gte": first, "lte": last}]}
@@ -98,36 +130,53 @@ class ThemisRow:
 
 
 def keys_of(response: Mapping[str, Any]) -> list[str]:
-    """The keys in the response to a query of keys. Raises JobFailed when it is no such response."""
-    return [key for key in _list(response, "keys") if isinstance(key, str)]
+    """The keys in the response to a query of keys, of which `problem_of` found no fault."""
+    return list(response["keys"])
 
 
 def rows_of(response: Mapping[str, Any], key: str) -> list[ThemisRow]:
-    """The rows in the response to a query; `key` is the key column. Raises JobFailed as `keys_of`."""
+    """The rows in the response to a query, as `keys_of`; `key` is the key column."""
     rows = []
-    for text in _list(response, "entities"):
-        if not isinstance(text, str):
-            continue
-        try:
-            fields = orjson.loads(text)
-        except orjson.JSONDecodeError:
-            rows.append(ThemisRow(None, text, None))
-        else:
-            value = fields.get(key)
-            identity = str(value) if type(value) is int else value
-            rows.append(ThemisRow(identity if isinstance(identity, str) else None, text, fields))
+    for text in response["entities"]:
+        fields = _fields(text)
+        value = None if fields is None else fields.get(key)
+        identity = str(value) if type(value) is int else value
+        rows.append(ThemisRow(identity if isinstance(identity, str) else None, text, fields))
     return rows
 
 
-def _list(response: Mapping[str, Any], name: str) -> Sequence[Any]:
-    value = response.get(name)
-    if not isinstance(value, list):
-        raise JobFailed(
-            FailureCode.SOURCE_INVALID,
-            f"the response to a query has no list '{name}': this is no ThemisDB that Shardline supports",
-            hint="check THEMIS_URL",
-        )
-    return value
+def _fields(text: str) -> dict[str, Any] | None:
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def problem_of(body: Mapping[str, Any], response: Mapping[str, Any]) -> str | None:
+    """Why a response is not the whole answer to a query; None when it is.
+
+    Where a list is shorter than the count beside it, or an item is no text, rows would be missing without
+    notice.
+    """
+    name = "keys" if body.get("return") == "keys" else "entities"
+    found = response.get(name)
+    if not isinstance(found, list):
+        said = response.get("message") or response.get("error")
+        return f"it has no list '{name}'" + (f", and says: {said}" if said else "")
+    if not all(type(item) is str for item in found):
+        return f"its list '{name}' has an item that is no text"
+    count = response.get("count", len(found))
+    return None if count == len(found) else f"it counts {count} {name} and has {len(found)}"
+
+
+_COUNT_AT_START = re.compile(rb'\s*\{\s*"count"\s*:\s*(\d+)\s*,')
+
+
+def count_at_start(body: bytes) -> int | None:
+    """The count with which the server begins its response; None when the body begins otherwise."""
+    found = _COUNT_AT_START.match(body)
+    return int(found[1]) if found else None
 
 
 @dataclass(frozen=True, slots=True)
