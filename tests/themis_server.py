@@ -38,7 +38,7 @@ _PARSE_ERROR = (
 _TYPE_ERROR = "[json.exception.type_error.302] type must be {}, but is {}"
 _KINDS = {dict: "object", list: "array", str: "string", bool: "boolean", int: "number", float: "number"}
 
-SHIPPED_POLICIES = [
+SHIPPED_POLICIES: list[dict[str, Any]] = [
     {
         "subjects": ["readonly"],
         "actions": ["metrics.read", "config.read", "data.read", "query", "vector.search", "cdc.read"],
@@ -104,7 +104,8 @@ class ThemisServer:
 
     `before` runs before each request; `killed` closes every connection without an answer; `gateway` is the
     status of a proxy's page that answers in its place then. `refused` counts the answers 429. `asked` counts
-    the requests by path, `queries` holds the bodies of POST /query. `altered` changes the body of an answer.
+    the requests by path, `queries` holds the bodies of POST /query. `altered` changes the body of an answer;
+    GET /entities does not find the keys in `hidden`.
     """
 
     tables: ThemisTables = field(default_factory=ThemisTables)
@@ -116,6 +117,7 @@ class ThemisServer:
     killed: bool = False
     gateway: int | None = None
     altered: Callable[[HttpCall, bytes], bytes] | None = None
+    hidden: set[str] = field(default_factory=set)
     url: str = ""
     asked: Counter[str] = field(default_factory=Counter)
     queries: list[dict[str, Any]] = field(default_factory=list)
@@ -295,7 +297,7 @@ class ThemisServer:
             return 200, {"key": key, "success": True}
         if method != "GET":
             return _error(404, "Endpoint not found")
-        blob = self.tables.blobs.get(key)
+        blob = None if key in self.hidden else self.tables.blobs.get(key)
         return (200, {"blob": blob, "key": key}) if blob is not None else _error(404, "Entity not found")
 
     def _put(self, value: dict[str, Any]) -> Answer:

@@ -28,6 +28,7 @@ from tests.e2e.system import running_system
 from tests.faults.oracle import SHORT
 from tests.make import job
 from tests.services import S3
+from tests.themis_reading import fill_documents
 from tests.themis_server import READER, HttpCall, ThemisServer, themis_server
 
 # Each row is a request of its own, so most tests read only the first rows.
@@ -213,6 +214,32 @@ async def test_killed_producer_on_kafka_keeps_the_digest(
         assert report.ok, report.problems
         assert report.digest == await digest(spec, tmp_path / "whole")
         assert (await system.manifest(spec))["source"]["lossless"] is True
+
+
+async def test_status_names_a_server_that_limits_requests(tmp_path: Path) -> None:
+    async with themis_server() as server:
+        fill_documents(server, 60)
+        spec = job(source={"type": "themis", "lossless": True}, quality={"min_score": 0})
+        source = source_factory(settings_for(server), tmp_path, confined=False, remote=None)
+        policy, views = ProducerPolicy(progress_seconds=0.1), list[JobView]()
+        embedded = EmbeddedRun(
+            DirectoryStore(tmp_path / "out"), SystemClock(), Metrics(), source, policy, 1 << 30
+        )
+
+        async def limit(request: HttpCall) -> None:
+            if request.method == "GET" and server.bucket.per_minute is None:
+                server.limit(1_200, left=10)
+
+        server.before = limit
+        view = (await embedded.run(spec, views.append)).view
+    assert view.state.state == "completed", view.to_json()
+    assert view.state.warning is None
+    slow = [one for one in views if one.state.warning]
+    assert {one.to_json()["warning"] for one in slow} == {
+        f"ThemisDB at {server.url} limits requests (429 Too Many Requests)"
+    }
+    # The checkpoints move in small steps.
+    assert len({one.state.source_count for one in slow}) > 2
 
 
 @pytest.mark.corpus

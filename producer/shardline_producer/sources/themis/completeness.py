@@ -86,7 +86,7 @@ class TableState:
         `keys` are all keys that it has, if they are known.
         """
         if rows == 0:
-            return "is empty"
+            return "is empty" if self.rows or self.keys else None
         if rows is not None and self.rows is not None and 2 * rows < self.rows:
             return f"has {rows:,} rows, and had {self.rows:,} when the job was planned"
         if keys is not None and self.keys and set(self.keys).isdisjoint(keys):

@@ -18,8 +18,9 @@ from shardline_producer.sources.source import Document, InvalidDocument
 from shardline_producer.sources.themis.client import QueryRejected, ThemisClient
 from shardline_producer.sources.themis.key_faults import key_column_mismatch
 from shardline_producer.sources.themis.limiter import RateLimiter
-from shardline_producer.sources.themis.listing import RowLister, RowSelection
+from shardline_producer.sources.themis.listing import RowLister
 from shardline_producer.sources.themis.queries import is_changed_by_proxies, key_obstacle, order_key
+from shardline_producer.sources.themis.selection import RowSelection
 
 _FETCH_BYTES = 1 << 20
 _MAX_WAVE = 64

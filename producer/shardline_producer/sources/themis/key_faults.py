@@ -1,6 +1,6 @@
 """Why a page of keys and its rows do not agree, as an error that names the fault of the table. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 from shardline_common.errors import FailureCode, JobFailed
@@ -23,7 +23,7 @@ def key_fault(query: TableQuery, keys: Sequence[str], rows: Sequence[ThemisRow])
     """
     if len(rows) == len(keys):
         for key, row in zip(keys, rows, strict=True):
-            if row.fields is not None and (found := _value_fault(query, key, row.fields)):
+            if (found := value_fault(query, key, row)) is not None:
                 return found
     ids = [row.id for row in rows if row.id]
     if len(set(keys)) == len(keys) and (repeated := _first_repeated(ids)):
@@ -34,8 +34,9 @@ def key_fault(query: TableQuery, keys: Sequence[str], rows: Sequence[ThemisRow])
     return cut_key_error(query, cut)
 
 
-def _value_fault(query: TableQuery, key: str, fields: Mapping[str, object]) -> JobFailed | None:
-    value = fields.get(query.key)
+def value_fault(query: TableQuery, key: str, row: ThemisRow) -> JobFailed | None:
+    """The error of a row whose value in the key column cannot be an id, unless it is the row's key."""
+    value = row.fields.get(query.key) if row.fields is not None else None
     if value == "":
         return column_error(query, f"has a row '{_shown(key)}' with an empty text in '{query.key}'")
     if isinstance(value, bool | float) and str(value).lower() != key:

@@ -8,7 +8,7 @@ those that the server reads from the rows themselves (`completeness`).
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -18,18 +18,17 @@ from shardline_common.http.client import ResponseTooLarge
 from shardline_common.job.findings import Findings, Level
 from shardline_common.runtime.tasks import gather_limited
 from shardline_common.runtime.threads import run_in_thread
-from shardline_producer.sources.documents import FieldNames, parse_document
 from shardline_producer.sources.planned import Entry
-from shardline_producer.sources.source import Document
 from shardline_producer.sources.themis.client import KeyScan, QueryRejected, ThemisClient
 from shardline_producer.sources.themis.completeness import ExpectedKeys, not_listed
-from shardline_producer.sources.themis.conditions import Conditions, matches_predicates
+from shardline_producer.sources.themis.conditions import matches_predicates
 from shardline_producer.sources.themis.key_faults import (
     column_error,
     cut_key_error,
     is_rising,
     key_column_mismatch,
     key_fault,
+    value_fault,
 )
 from shardline_producer.sources.themis.queries import (
     MAX_ROWS,
@@ -41,6 +40,7 @@ from shardline_producer.sources.themis.queries import (
     order_key,
     rows_of,
 )
+from shardline_producer.sources.themis.selection import RowSelection
 
 STORE = "themis"
 _MAX_FAILURES = 4
@@ -48,34 +48,6 @@ _FILTER_PROBES = 4
 _MAX_PROBES = 20
 # One less than a query may ask for, so that a check can ask for one more and see that there is none.
 _MAX_KEYS = MAX_ROWS - 1
-
-
-@dataclass(frozen=True, slots=True)
-class RowSelection:
-    """The rows that a job reads, and how it reads them.
-
-    `lossless`: each row is read alone, as it was stored. `keyed`: the key column holds the rows' keys, which
-    is necessary to read a row alone. `unchecked`: why the planning could not compare the index with the rows,
-    or "". `reads_empty`: a row without a text is read alone in any case, because a response lacks a text that
-    is an object or a list.
-    """
-
-    query: TableQuery
-    conditions: Conditions
-    lossless: bool
-    keyed: bool
-    unchecked: str = ""
-    reads_empty: bool = False
-
-    @property
-    def names(self) -> FieldNames:
-        """The fields of id and text. ThemisDB's own exporter calls the text `content`."""
-        return FieldNames(self.query.key, ("content", "text"))
-
-    def parse(self, text: str, key: str) -> Document | None:
-        """The document of a row's JSON; None when it cannot be one."""
-        found = parse_document(text.encode("utf-8", "surrogatepass"), key, self.names)
-        return found if isinstance(found, Document) else None
 
 
 class RowLister:
@@ -352,9 +324,11 @@ class RowLister:
         found = [
             row if row.id is not None else replace(row, id=key) for row, key in zip(rows, keys, strict=True)
         ]
-        if [row.id for row in found] == list(keys):
+        odd = [(row, key) for row, key in zip(rows, keys, strict=True) if row.id is None]
+        fault = next(filter(None, (value_fault(self._table_query, key, row) for row, key in odd)), None)
+        if fault is None and [row.id for row in found] == list(keys):
             return found, None
-        return [], key_fault(self._table_query, keys, rows)
+        return [], fault or key_fault(self._table_query, keys, rows)
 
     async def keys(self, behind: str, limit: int) -> list[str]:
         """The keys of the index behind a value, at most `limit`; none mean that the index has ended.

@@ -12,9 +12,9 @@ from shardline_producer.sources.themis.client import ThemisOptions, open_themis
 from shardline_producer.sources.themis.conditions import Conditions
 from shardline_producer.sources.themis.fetching import LosslessFetcher, LossyFetcher, RowReader
 from shardline_producer.sources.themis.limiter import RateLimiter
-from shardline_producer.sources.themis.listing import RowSelection
 from shardline_producer.sources.themis.planning import TablePlanner
 from shardline_producer.sources.themis.queries import TableQuery
+from shardline_producer.sources.themis.selection import RowSelection
 from shardline_producer.sources.themis.table_check import ThemisSession, check_table
 
 

@@ -17,7 +17,6 @@ from shardline_producer.sources.source import Document
 from shardline_producer.sources.themis.client import QueryRejected
 from shardline_producer.sources.themis.conditions import Conditions
 from shardline_producer.sources.themis.key_faults import key_column_mismatch
-from shardline_producer.sources.themis.listing import RowSelection
 from shardline_producer.sources.themis.queries import (
     MAX_ROWS,
     MissingIndex,
@@ -25,6 +24,7 @@ from shardline_producer.sources.themis.queries import (
     is_readable,
     order_key,
 )
+from shardline_producer.sources.themis.selection import RowSelection
 from shardline_producer.sources.themis.table_check import IndexCheck, ThemisSession
 
 _log = logging.getLogger(__name__)

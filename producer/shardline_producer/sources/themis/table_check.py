@@ -12,8 +12,9 @@ from shardline_common.runtime.tasks import gather_limited
 from shardline_producer.sources.themis.client import KeyScan, QueryRejected, ThemisClient
 from shardline_producer.sources.themis.completeness import TableState, not_listed
 from shardline_producer.sources.themis.limiter import RateLimiter
-from shardline_producer.sources.themis.listing import RowLister, RowSelection
+from shardline_producer.sources.themis.listing import RowLister
 from shardline_producer.sources.themis.queries import MAX_ROWS, TableQuery, keys_of, order_key
+from shardline_producer.sources.themis.selection import RowSelection
 
 _MAX_PROBES = 20
 
@@ -63,7 +64,8 @@ class IndexCheck:
         """
         before = await self._client.scan(self._query.scan())
         if before.count is None:
-            return IndexFindings("unchecked", None, TableState(), f"{before.why}, so nothing was compared")
+            state = TableState.of(first, None)
+            return IndexFindings("unchecked", None, state, f"{before.why}, so nothing was compared")
         if not keyed and (len(first) == MAX_ROWS or before.keys is None):
             why = (
                 f"'{self._query.key}' does not hold the keys, and they do not fit into one response, so they "
@@ -136,8 +138,9 @@ async def check_table(session: ThemisSession, source: ThemisSource, facts: Mappi
         raise _changed(source, f"no longer has a range index on '{source.key}' ({error})") from None
     scan: KeyScan = await session.client.scan(query.scan())
     change = state.change(scan.count, scan.keys)
-    if change is None and not listed:
-        change = f"has {scan.count or 'some'} rows, of which the range index on '{source.key}' lists none"
+    had_rows = state.rows or state.keys if scan.count is None else scan.count
+    if change is None and not listed and had_rows:
+        change = f"has rows, of which the range index on '{source.key}' lists none"
     if change is not None:
         raise _changed(source, change)
 
