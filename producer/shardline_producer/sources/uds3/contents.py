@@ -1,6 +1,7 @@
 """Contents of planned documents: from PostgreSQL's rows, else from the body stores."""
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 import orjson
@@ -14,6 +15,7 @@ from shardline_producer.sources.documents import (
 )
 from shardline_producer.sources.planned import Entry, vanished
 from shardline_producer.sources.source import Document, InvalidDocument
+from shardline_producer.sources.uds3.postgres.keyless import is_storable, keyless_key
 from shardline_producer.sources.uds3.postgres.session import PostgresRow, PostgresSession
 from shardline_producer.sources.uds3.postgres.sql import DocumentSelection
 from shardline_producer.sources.uds3.store_ports import (
@@ -45,6 +47,12 @@ class ContentFetcher:
         self._marked_stores = marked_stores
 
     async def fetch(self, entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
+        """Read the contents of the first entries. Those that no row can have are dead letters."""
+        if unreadable := _without_rows(entries):
+            return unreadable
+        return await self._fetch(list(takewhile(lambda entry: is_storable(entry.id), entries)))
+
+    async def _fetch(self, entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
         """Read the contents of the first entries.
 
         1. Read their rows, about 1 MiB of them.
@@ -80,6 +88,17 @@ class ContentFetcher:
                 bodies |= await store.bodies(missing, self._max_bytes)
 
         return [_content(entry, row, bodies) for entry, row in taken]
+
+
+def _without_rows(entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
+    """The dead letters of the first entries, as long as PostgreSQL cannot hold their ids."""
+    found: list[Document | InvalidDocument] = []
+    for entry in takewhile(lambda entry: not is_storable(entry.id), entries):
+        if (key := keyless_key(entry.id)) is not None:
+            found.append(invalid_document(key, DeadLetterReason.MISSING_ID))
+        else:
+            found.append(validated(Document(entry.id, "", {})))
+    return found
 
 
 def _is_deleted(entry: Entry, row: PostgresRow) -> bool:

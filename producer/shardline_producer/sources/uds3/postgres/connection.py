@@ -23,6 +23,8 @@ _SESSION_SETTINGS = {
     "DateStyle": "ISO, YMD",
     "work_mem": "64MB",
     "jit": "off",
+    # A policy that hides rows from the user is an error then, and never a shorter table.
+    "row_security": "off",
     "application_name": "shardline",
 }
 
@@ -89,7 +91,8 @@ _HINTS: Mapping[type[BaseException], str] = {
     asyncpg.InvalidPasswordError: "check POSTGRES_USER and POSTGRES_PASSWORD",
     asyncpg.InvalidAuthorizationSpecificationError: "check POSTGRES_USER, and the server's pg_hba.conf",
     asyncpg.InvalidCatalogNameError: "check POSTGRES_DATABASE",
-    asyncpg.InsufficientPrivilegeError: "GRANT SELECT on UDS3's tables to the user",
+    asyncpg.InsufficientPrivilegeError: "GRANT SELECT on UDS3's tables to the user; "
+    "against a row-level security policy: ALTER ROLE … BYPASSRLS",
     asyncpg.InvalidDatetimeFormatError: "write dates such as 2020-01-31 in filters of date columns",
     asyncpg.DatetimeFieldOverflowError: "write dates such as 2020-01-31 in filters of date columns",
 }

@@ -4,13 +4,16 @@ The server quotes all names (`quote_ident`), so a name cannot inject SQL.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from shardline_common.errors import FailureCode, JobFailed
+from shardline_producer.sources.uds3.postgres.keys import KeyKind
+from shardline_producer.sources.uds3.postgres.relations import Relation
 from shardline_producer.sources.uds3.tombstones import FLAGS, TIME
 
 KEY = "document_id"
@@ -42,6 +45,8 @@ _CONFIG = re.compile(
 class PostgresColumn:
     """A column. `kind`: the type of its values in JSON; `type`: its type in PostgreSQL.
 
+    `deterministic`: its collation calls only the same bytes equal.
+
     The names of the fields are stored in plans, like those of the two classes below.
     """
 
@@ -49,6 +54,7 @@ class PostgresColumn:
     quoted: str
     kind: str
     type: str
+    deterministic: bool = True
 
     @property
     def is_text(self) -> bool:
@@ -60,8 +66,9 @@ class PostgresColumn:
 class PostgresTable:
     """A table or view.
 
-    `bytewise`: the index of its key is in byte order. `config`: the text search configuration of its
-    column search_vector; None if it has no such column.
+    `unique`: an index proves that no id is in two rows. `bytewise`: the index of its key is in byte order.
+    `config`: the text search configuration of its column search_vector; None if it has no such column.
+    `oid`: its identity; 0 in plans of versions that did not store it. The others as in `KeyColumn`.
     """
 
     name: str
@@ -71,6 +78,12 @@ class PostgresTable:
     bytewise: bool
     config: str | None
     columns: tuple[PostgresColumn, ...]
+    oid: int = 0
+    key_kind: KeyKind = KeyKind.TEXT
+    key_type: str = ""
+    key_schema: str = ""
+    collation: str = ""
+    deterministic: bool = True
 
     def column(self, name: str) -> PostgresColumn | None:
         """The column of this name."""
@@ -78,10 +91,29 @@ class PostgresTable:
 
 
 @dataclass(frozen=True, slots=True)
+class UnfitTable:
+    """A table that is there and cannot be used.
+
+    `hidden`: the user may read no column of it. `marks`: it has a column that marks documents as deleted.
+    """
+
+    name: str
+    oid: int
+    problem: str
+    hint: str
+    hidden: bool
+    marks: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PostgresSchema:
-    """The tables in use. Rows of the first, the main table, are the documents; the others add fields."""
+    """The tables in use. Rows of the first, the main table, are the documents; the others add fields.
+
+    `relations`: all that reading them reads, as it was at planning.
+    """
 
     tables: tuple[PostgresTable, ...]
+    relations: tuple[Relation, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The schema as JSON, for the plan."""
@@ -133,22 +165,44 @@ def search_config(table: str, sources: Sequence[str]) -> str:
     return "english" if table == MASTER else "german"
 
 
-def select_tables(tables: Mapping[str, PostgresTable], main_name: str | None, address: str) -> PostgresSchema:
-    """The schema of the existing tables. The main table is `main_name`, else the first known one.
+def select_tables(
+    tables: Mapping[str, PostgresTable],
+    main_name: str | None,
+    address: str,
+    unfit: Mapping[str, UnfitTable] = MappingProxyType({}),
+    below_main: Collection[int] = (),
+) -> PostgresSchema:
+    """The schema of the existing tables. The main table is `main_name`, else the first known one there is.
+
+    A table that exists and cannot be used is an error, because its documents, marks or fields would be
+    missing without a word. Left out are only: a table of which the user may read nothing; a table that the
+    main view reads; and, if the user has named the main table, a table without marks of deletion.
+
+    Args:
+        tables: those that can be used, by name.
+        main_name: the table that the user has named.
+        address: the database, for messages.
+        unfit: those that exist and cannot be used.
+        below_main: the oids of what the main table reads if it is a view.
 
     Raises:
-        JobFailed: there is no such table, or it has no usable key.
+        JobFailed: there is no such table, or one cannot be used.
     """
     names = [main_name] if main_name else list(KNOWN_TABLES)
-    main = next((tables[name] for name in names if name in tables), None)
+    main = next((name for name in names if name in tables or name in unfit), None)
     if main is None:
         raise JobFailed(
             FailureCode.SOURCE_INVALID,
-            f"{address} has no table {' or '.join(names)} that may be read and has a text column {KEY}",
+            f"{address} has no table {' or '.join(names)} that may be read and has a column {KEY}",
             hint="check POSTGRES_DATABASE, POSTGRES_SCHEMA, POSTGRES_TABLE, and GRANT SELECT to the user",
         )
-    others = [tables[name] for name in KNOWN_TABLES if name in tables and name != main.name]
-    return PostgresSchema((main, *others))
+    for name, table in unfit.items():
+        absent = table.oid in below_main or ((table.hidden or main_name is not None) and not table.marks)
+        if name == main or not absent:
+            message = f"{address} table {name} cannot be used: {table.problem}"
+            raise JobFailed(FailureCode.SOURCE_INVALID, message, hint=table.hint)
+    others = [tables[name] for name in KNOWN_TABLES if name in tables and name != main]
+    return PostgresSchema((tables[main], *others))
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +236,9 @@ def metadata_fields(schema: PostgresSchema) -> dict[str, FieldExpression]:
         for column in table.columns:
             if column.name not in _NO_METADATA and column.name not in found:
                 sql = f"{alias(number)}.{column.quoted}" + ("::float8" if column.type == "numeric" else "")
+                if not column.deterministic:
+                    # Such a collation calls values equal that differ, such as 'a' and 'A'.
+                    sql += ' COLLATE "C"'
                 found[column.name] = FieldExpression(
                     column.quoted, sql, column.kind, column.type, column.is_text, frozenset({number})
                 )

@@ -9,8 +9,10 @@ import orjson
 from shardline_common.errors import SourceUnavailable
 from shardline_producer.sources.uds3.postgres import sql
 from shardline_producer.sources.uds3.postgres.catalog import Catalog
+from shardline_producer.sources.uds3.postgres.keyless import is_storable, keyless_id, keyless_number
 from shardline_producer.sources.uds3.postgres.options import PostgresOptions
-from shardline_producer.sources.uds3.postgres.schema import PostgresSchema
+from shardline_producer.sources.uds3.postgres.relations import lost_relations, rewritten_relations
+from shardline_producer.sources.uds3.postgres.schema import PostgresSchema, PostgresTable
 from shardline_producer.sources.uds3.store_ports import Hit
 
 _PAGE = 5_000
@@ -61,13 +63,81 @@ class PostgresSession:
     ) -> list[tuple[str, bool]]:
         """The next ids after `after` in byte order, each with whether it is in the selection.
 
-        There are fewer than `limit` only at the end.
+        Each id comes once. Behind all ids come the rows that have none (`keyless_id`). There are fewer than
+        `limit` only at the end.
+
+        Raises:
+            JobFailed: the tables are no longer those of the plan (`source_changed`).
         """
-        found = await self._fetch(sql.page(selection, after, limit))
-        return [(row["id"], row["live"]) for row in found]
+        # The transaction keeps the tables locked against changes of their columns until they are checked.
+        async with self._connection.transaction(isolation="read_committed", readonly=True):
+            found = await self._list(selection, after, limit)
+            await self._check_listing(selection.schema, after, ended=len(found) < limit)
+        return found
+
+    async def _list(
+        self, selection: sql.DocumentSelection, after: str | None, limit: int
+    ) -> list[tuple[str, bool]]:
+        found: list[tuple[str, bool]] = []
+        number = keyless_number(after)
+        last, ended = after, number > 0
+        while len(found) < limit and not ended:
+            rows = await self._fetch(sql.page(selection, last, limit - len(found)))
+            ended = len(rows) < limit - len(found)
+            for row in rows:
+                # Equal ids are neighbours in byte order, whatever an index says about them.
+                if row["id"] != last:
+                    found.append((row["id"], row["live"]))
+                    last = row["id"]
+        if len(found) < limit:
+            count = (await self._fetch(sql.keyless_rows(selection)))[0]["count"]
+            name, most = selection.schema.tables[0].name, number + limit - len(found)
+            found += [(keyless_id(name, one), True) for one in range(number + 1, min(count, most) + 1)]
+        return found
+
+    async def _check_listing(self, schema: PostgresSchema, after: str | None, *, ended: bool) -> None:
+        """Check that the rows up to `after`, which were listed before, were not taken away as a whole."""
+        catalog = Catalog(self._connection, self._options)
+        main, rewritten = schema.tables[0], await self._check_relations(schema)
+        known = None if keyless_number(after) else after
+        if rewritten and not await self._has_rows(main, known):
+            raise catalog.changed(f"table {rewritten[0]} was truncated")
+        if ended and after is not None and not await self._has_rows(main, None):
+            raise catalog.changed(f"table {main.name} was emptied")
+
+    async def check_standing(self, schema: PostgresSchema) -> None:
+        """Check that the tables of a plan are still there, after many of its documents vanished.
+
+        Raises:
+            JobFailed: a table was dropped, made again, truncated, rewritten or emptied, or lost a partition
+                (`source_changed`).
+        """
+        catalog, main = Catalog(self._connection, self._options), schema.tables[0]
+        if rewritten := await self._check_relations(schema):
+            raise catalog.changed(f"table {rewritten[0]} was truncated or rewritten")
+        if not await self._has_rows(main, None):
+            raise catalog.changed(f"table {main.name} was emptied")
+
+    async def _check_relations(self, schema: PostgresSchema) -> list[str]:
+        """Check that tables and partitions are those of the plan. Returns those whose file is another one."""
+        catalog = Catalog(self._connection, self._options)
+        await catalog.verify(schema)
+        if not schema.relations:
+            return []
+        found = await catalog.relations([table.oid for table in schema.tables])
+        if lost := lost_relations(schema.relations, found):
+            raise catalog.changed(f"{lost[0]} is no longer a part of what is read")
+        return rewritten_relations(schema.relations, found)
+
+    async def _has_rows(self, main: PostgresTable, up_to: str | None) -> bool:
+        found: bool = (await self._fetch(sql.has_rows(main, up_to)))[0]["found"]
+        return found
 
     async def rank(self, selection: sql.DocumentSelection, text: str) -> AsyncGenerator[list[Hit], None]:
-        """Pages of the documents that match a text, the best first, in one snapshot."""
+        """Pages of the documents that match a text, the best first, in one snapshot.
+
+        Behind them come the rows that match and have no id (`keyless_id`).
+        """
         statement = sql.ranked(selection, text)
         async with self._connection.transaction(readonly=True):
             cursor = await self._connection.cursor(statement.text, *statement.values)
@@ -77,13 +147,21 @@ class PostgresSession:
             if await cursor.forward(1):
                 message = f"{self._options.address} ended the list of a search before its last row"
                 raise SourceUnavailable(message, hint="look for a pooler or proxy that changes its answers")
+            for number in sql.searched_tables(selection.schema):
+                count = (await self._fetch(sql.keyless_hits(selection, text, number)))[0]["count"]
+                name = selection.schema.tables[number].name
+                for start in range(0, count, _PAGE):
+                    numbers = range(start + 1, min(count, start + _PAGE) + 1)
+                    yield [Hit(keyless_id(name, one), 0.0) for one in numbers]
+            await self._check_relations(selection.schema)
 
     async def check_hits(
         self, selection: sql.DocumentSelection, ids: Sequence[str]
     ) -> dict[str, tuple[bool, bool]]:
         """For each id: whether a table has the document, and whether it is live and passes the filters."""
-        found = await self._fetch(sql.check_hits(selection, list(ids)))
-        return {row["id"]: (row["known"], row["passes"]) for row in found}
+        found = await self._fetch(sql.check_hits(selection, [one for one in ids if is_storable(one)]))
+        checks = {row["id"]: (row["known"], row["passes"]) for row in found}
+        return {one: checks[one] if is_storable(one) else (False, False) for one in ids}
 
     async def contents(
         self, selection: sql.DocumentSelection, ids: Sequence[str], max_bytes: int
@@ -95,6 +173,8 @@ class PostgresSession:
         if not rows or [row.id for row in rows] != list(ids[: len(rows)]):
             message = f"{self._options.address} answered rows of other documents than the first of {len(ids)}"
             raise SourceUnavailable(message, hint="look for a pooler or proxy that changes its answers")
+        # A mark in a column that the plan does not know would not be seen.
+        await Catalog(self._connection, self._options).verify(selection.schema)
         return rows
 
     async def _fetch(self, statement: sql.SqlStatement) -> list[Any]:

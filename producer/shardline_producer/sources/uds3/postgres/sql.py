@@ -6,6 +6,7 @@ from typing import Any
 
 from shardline_common.job.messages import MAX_ORIGINAL_BYTES
 from shardline_common.job.spec import Range
+from shardline_producer.sources.uds3.postgres.keys import has_id, id_bytes, id_cast, id_text, listed_id
 from shardline_producer.sources.uds3.postgres.schema import (
     CONTENT,
     KEY,
@@ -29,6 +30,7 @@ from shardline_producer.sources.uds3.tombstones import (
 
 _INT64 = 1 << 63
 _NEVER = "FALSE"
+_NO_ID = "NULL::text"
 
 
 @dataclass(slots=True)
@@ -54,16 +56,17 @@ class DocumentSelection:
 
     def known_fields(self) -> dict[str, FieldExpression]:
         """The fields that filters may name."""
-        sql = f"t0.{self.schema.tables[0].key}"
+        sql = id_text(self.schema.tables[0], "t0")
         key = FieldExpression(KEY, sql, "string", "text", is_text=True, tables=frozenset({0}))
         return {KEY: key} | metadata_fields(self.schema)
 
 
 def page(selection: DocumentSelection, after: str | None, limit: int) -> SqlStatement:
-    """The next ids in byte order: rows (id, live). `live`: the document is not marked deleted.
+    """The next ids in byte order: rows (id, live, repeated).
 
-    With filters, all rows pass them. Without filters, all ids are rows, and only the ids of one page are
-    looked up in the other tables: the first page does not read a whole table.
+    `live`: the document is not marked deleted. With filters, all rows pass them. Without filters, all ids are
+    rows, and only the ids of one page are looked up in the other tables: the first page does not read a whole
+    table. `repeated`: several rows have the id. Rows without an id are not listed.
     """
     if selection.filters:
         return _filtered_page(selection, after, limit)
@@ -74,35 +77,65 @@ def _filtered_page(selection: DocumentSelection, after: str | None, limit: int) 
     statement, main = SqlStatement(), selection.schema.tables[0]
     (live, *conditions), tables = _conditions(selection, statement)
     if after is not None:
-        conditions.append(f"{_bytewise_key(main)} > {statement.add(after, 'text')}")
+        conditions.append(f"{id_bytes(main, 't0')} > {_after(main, after, statement)}")
+    conditions.append(f"t0.{main.key} IS NOT NULL")
     if not main.unique:
         live = f"bool_or({live})"
     statement.text = (
-        f"SELECT t0.{main.key} AS id, {live} AS live FROM {main.quoted} t0"
-        f"{_joins(selection.schema, tables - {0}, f't0.{main.key}')} WHERE {' AND '.join(conditions)}"
-        f"{_group_by_key(main)} ORDER BY {_bytewise_key(main)} LIMIT {statement.add(limit, 'int8')}"
+        f"SELECT {listed_id(main, 't0')} AS id, {live} AS live, {_repeated(main)} FROM {main.quoted} t0"
+        f"{_joins(selection.schema, tables - {0}, id_text(main, 't0'))} WHERE {' AND '.join(conditions)}"
+        f"{_group_by_id(main)} ORDER BY {id_bytes(main, 't0')} LIMIT {statement.add(limit, 'int8')}"
     )
     return statement
 
 
 def _unfiltered_page(selection: DocumentSelection, after: str | None, limit: int) -> SqlStatement:
     statement, main = SqlStatement(), selection.schema.tables[0]
-    behind = "" if after is None else f" WHERE {_bytewise_key(main)} > {statement.add(after, 'text')}"
-    # The inner id keeps the collation of its column: with another one, the join cannot use the key's index.
+    behind = f" WHERE t0.{main.key} IS NOT NULL"
+    if after is not None:
+        behind = f" WHERE {id_bytes(main, 't0')} > {_after(main, after, statement)}"
     inner = (
-        f"SELECT t0.{main.key} AS id FROM {main.quoted} t0{behind}{_group_by_key(main)}"
-        f" ORDER BY {_bytewise_key(main)} LIMIT {statement.add(limit, 'int8')}"
+        f"SELECT {listed_id(main, 't0')} AS id, {_repeated(main)} FROM {main.quoted} t0{behind}"
+        f"{_group_by_id(main)} ORDER BY {id_bytes(main, 't0')} LIMIT {statement.add(limit, 'int8')}"
     )
     deleted, tables = _deleted(selection)
     statement.text = (
-        f"SELECT k.id, NOT ({deleted}) AS live FROM ({inner}) k"
+        f"SELECT k.id, NOT ({deleted}) AS live, k.repeated FROM ({inner}) k"
         f'{_lookups(selection.schema, tables, "k.id")} ORDER BY k.id COLLATE "C"'
     )
     return statement
 
 
-def _group_by_key(main: PostgresTable) -> str:
-    return "" if main.unique else f" GROUP BY t0.{main.key}"
+def keyless_rows(selection: DocumentSelection) -> SqlStatement:
+    """The number of rows of the main table that are in the selection and have no id: one row (count)."""
+    statement, main = SqlStatement(), selection.schema.tables[0]
+    conditions, tables = _conditions(selection, statement)
+    statement.text = (
+        f"SELECT count(*) AS count FROM {main.quoted} t0{_lookups(selection.schema, tables - {0}, _NO_ID)}"
+        f" WHERE t0.{main.key} IS NULL AND {' AND '.join(conditions)}"
+    )
+    return statement
+
+
+def has_rows(main: PostgresTable, up_to: str | None) -> SqlStatement:
+    """Whether the table has rows, up to an id in byte order: one row (found)."""
+    statement = SqlStatement()
+    where = "" if up_to is None else f" WHERE {id_bytes(main, 't0')} <= {_after(main, up_to, statement)}"
+    statement.text = f"SELECT EXISTS (SELECT FROM {main.quoted} t0{where}) AS found"
+    return statement
+
+
+def _after(main: PostgresTable, after: str, statement: SqlStatement) -> str:
+    value = statement.add(after, "text")
+    return value if id_cast(main) == "text" else f"{value}::{id_cast(main)}"
+
+
+def _group_by_id(main: PostgresTable) -> str:
+    return "" if main.unique else f" GROUP BY {id_bytes(main, 't0')}"
+
+
+def _repeated(main: PostgresTable) -> str:
+    return f"{'FALSE' if main.unique else 'count(*) > 1'} AS repeated"
 
 
 def ranked(selection: DocumentSelection, text: str) -> SqlStatement:
@@ -112,11 +145,8 @@ def ranked(selection: DocumentSelection, text: str) -> SqlStatement:
     """
     statement = SqlStatement()
     words = statement.add(text, "text")
-    searches = [
-        _search(table, words, statement)
-        for table in selection.schema.tables
-        if table.config or table.column(CONTENT)
-    ]
+    searched = [selection.schema.tables[number] for number in searched_tables(selection.schema)]
+    searches = [f"{_search(table, words, statement)} AND s.{table.key} IS NOT NULL" for table in searched]
     conditions, tables = _conditions(selection, statement)
     statement.text = (
         f"SELECT h.id, max(h.score)::float8 AS score FROM ({' UNION ALL '.join(searches)}) h"
@@ -126,23 +156,44 @@ def ranked(selection: DocumentSelection, text: str) -> SqlStatement:
     return statement
 
 
-def _search(table: PostgresTable, words: str, statement: SqlStatement) -> str:
+def keyless_hits(selection: DocumentSelection, text: str, number: int) -> SqlStatement:
+    """The number of rows of table `number` that match a text and have no id: one row (count)."""
+    statement, schema = SqlStatement(), selection.schema
+    name, table = alias(number), schema.tables[number]
+    conditions, tables = _conditions(selection, statement)
+    joins = _lookups(schema, tables - {number}, _NO_ID)
+    search = _search(table, statement.add(text, "text"), statement, name, "count(*) AS count", joins)
+    statement.text = f"{search} AND {name}.{table.key} IS NULL AND {' AND '.join(conditions)}"
+    return statement
+
+
+def searched_tables(schema: PostgresSchema) -> list[int]:
+    """The numbers of the tables that a text is searched in."""
+    return [n for n, table in enumerate(schema.tables) if table.config or table.column(CONTENT)]
+
+
+def _search(
+    table: PostgresTable,
+    words: str,
+    statement: SqlStatement,
+    name: str = "s",
+    chosen: str = "",
+    joins: str = "",
+) -> str:
     config = f"{statement.add(table.config or 'german', 'text')}::regconfig"
-    vector = f"s.{VECTOR}"
+    vector = f"{name}.{VECTOR}"
     if table.config is None:
         # The table has no vector. Compute the one that UDS3's trigger would store, with its weights.
         parts = [(KEY, "A"), (CONTENT, "B"), ("classification", "C")]
         found = [(table.column(name), weight) for name, weight in parts]
         vector = " || ".join(
-            f"setweight(to_tsvector({config}, coalesce(s.{column.quoted}::text, '')), '{weight}')"
+            f"setweight(to_tsvector({config}, coalesce({name}.{column.quoted}::text, '')), '{weight}')"
             for column, weight in found
             if column is not None
         )
     query = f"plainto_tsquery({config}, {words})"
-    return (
-        f"SELECT s.{table.key} AS id, ts_rank_cd({vector}, {query}, 32) AS score"
-        f" FROM {table.quoted} s WHERE ({vector}) @@ {query}"
-    )
+    scored = f'{id_text(table, name)} COLLATE "C" AS id, ts_rank_cd({vector}, {query}, 32) AS score'
+    return f"SELECT {chosen or scored} FROM {table.quoted} {name}{joins} WHERE ({vector}) @@ {query}"
 
 
 def check_hits(selection: DocumentSelection, ids: list[str]) -> SqlStatement:
@@ -205,14 +256,10 @@ def _is_known(schema: PostgresSchema) -> str:
     return "(" + " OR ".join(f"{alias(n)}.{t.key} IS NOT NULL" for n, t in enumerate(schema.tables)) + ")"
 
 
-def _bytewise_key(main: PostgresTable) -> str:
-    return f"t0.{main.key}" if main.bytewise else f't0.{main.key} COLLATE "C"'
-
-
 def _joins(schema: PostgresSchema, numbers: Iterable[int], key: str) -> str:
     """Join whole tables; the server chooses how."""
     return "".join(
-        f" LEFT JOIN {table.quoted} {name} ON {name}.{table.key} = {key}"
+        f" LEFT JOIN {table.quoted} {name} ON {has_id(table, name, key)}"
         if table.unique
         else _lookup(table, name, key)
         for number in sorted(numbers)
@@ -231,7 +278,7 @@ def _lookup(table: PostgresTable, name: str, key: str) -> str:
     order = "" if table.unique else f' ORDER BY ROW({columns})::text COLLATE "C"'
     return (
         f" LEFT JOIN LATERAL (SELECT {columns} FROM {table.quoted} r"
-        f" WHERE r.{table.key} = {key}{order} LIMIT 1) {name} ON TRUE"
+        f" WHERE {has_id(table, 'r', key)}{order} LIMIT 1) {name} ON TRUE"
     )
 
 
@@ -251,7 +298,8 @@ def _deleted(selection: DocumentSelection) -> tuple[str, set[int]]:
     statuses = status_pattern(deleted_statuses(include_archived=selection.include_archived))
     for number, table in enumerate(selection.schema.tables):
         for column in table.columns:
-            value = f"{alias(number)}.{column.quoted}::text"
+            # A pattern needs a collation that is deterministic; by a Turkish one, I and i are two letters.
+            value = f'{alias(number)}.{column.quoted}::text COLLATE "C"'
             if column.name in FLAGS:
                 found.append(f"coalesce({value} ~* '^({FLAG_PATTERN})$', FALSE)")
             elif column.name == TIME:

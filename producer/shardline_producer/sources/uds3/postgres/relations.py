@@ -1,0 +1,82 @@
+"""What stands behind the tables of a job: partitions, tables under views, and their files. Pure.
+
+A table that was made again, was truncated, or lost a partition has other relations than at planning.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+_FOREIGN, _MATERIALIZED = "f", "m"
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A table, view, partition or inheritance child that is read. The names are stored in plans.
+
+    `kind` as in pg_class. `file`: the number of its file, which TRUNCATE and any rewriting change; 0 if it
+    has none. `policies`: it has row-level security. `calls`: it is a view that reads rows of functions.
+    `syncing`: it is filled by a subscription whose first copy has not ended.
+    """
+
+    oid: int
+    name: str
+    kind: str
+    file: int
+    policies: bool = False
+    calls: bool = False
+    syncing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TableState:
+    """The identity of a table, and its columns that mark documents as deleted."""
+
+    oid: int
+    marks: frozenset[str]
+
+
+def table_change(planned: Mapping[str, TableState], found: Mapping[str, TableState]) -> str | None:
+    """What changed in the tables since planning so that the job must end; None if nothing did.
+
+    `found`: all tables of the plan that exist, and those that a plan of today would use beside them.
+    """
+    for name, before in planned.items():
+        if (now := found.get(name)) is None:
+            return f"table {name} was dropped or renamed"
+        if now.oid != before.oid:
+            return f"table {name} was dropped and made again"
+    for name, now in found.items():
+        known = planned[name].marks if name in planned else frozenset()
+        if added := sorted(now.marks - known):
+            return f"table {name} has a new column {', '.join(added)}, which marks documents as deleted"
+    return None
+
+
+def lost_relations(planned: Sequence[Relation], found: Sequence[Relation]) -> list[str]:
+    """The names of relations that are no longer read, such as a partition that was detached."""
+    oids = {relation.oid for relation in found}
+    return [relation.name for relation in planned if relation.oid not in oids]
+
+
+def rewritten_relations(planned: Sequence[Relation], found: Sequence[Relation]) -> list[str]:
+    """The names of relations with another file: truncated, or rewritten, as VACUUM FULL does."""
+    files = {relation.oid: relation.file for relation in found}
+    return [one.name for one in planned if files.get(one.oid, one.file) != one.file]
+
+
+def doubt(relations: Sequence[Relation]) -> str | None:
+    """Why a listing that ended well may lack rows; None if there is no reason."""
+    for relation in relations:
+        if relation.kind == _FOREIGN:
+            return f"{relation.name} is a foreign table, whose server may hide rows"
+        if relation.calls:
+            return f"the view {relation.name} reads rows of a function, which may leave out some"
+        if relation.syncing:
+            return f"the first copy of {relation.name} from its publisher has not ended"
+    return None
+
+
+def staleness(relations: Sequence[Relation]) -> str | None:
+    """Why the rows may be older than those they come from; None if there is no reason."""
+    stale = next((relation for relation in relations if relation.kind == _MATERIALIZED), None)
+    return f"the materialized view {stale.name} has the rows of its last REFRESH" if stale else None
