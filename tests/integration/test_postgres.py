@@ -23,6 +23,13 @@ from tests.source_items import dead_letter_reasons, documents_of, item_ids
 from tests.uds3_data import insert, load_corpus, make_uds3
 from tests.uds3_reading import open_source, plan_and_read, run_and_read_rows, scan_items, uds3_job
 
+PROVEN = {
+    "postgresql": {
+        "level": "proven",
+        "how": "each page was listed in one snapshot, to the end that the server sends",
+    }
+}
+
 
 @pytest.mark.corpus
 async def test_a_scan_gives_the_same_rows_as_a_file_of_the_documents(
@@ -49,7 +56,7 @@ async def test_a_scan_gives_the_same_rows_as_a_file_of_the_documents(
     parts = [info.key async for info in store.list(Layout.of(spec).plan_pages)]
     assert 2 < len(parts) < 12
     manifest = orjson.loads(await store.get(Layout.of(spec).manifest))
-    assert manifest["source"] == {"type": "uds3", "count": len(corpus)}
+    assert manifest["source"] == {"type": "uds3", "count": len(corpus), "completeness": PROVEN}
     assert list(manifest["schema"]["columns"]) == columns
 
 
@@ -138,7 +145,7 @@ async def test_left_out_searches_are_in_manifest_warnings_and_card(
     layout = Layout.of(spec)
     manifest = orjson.loads(await store.get(layout.manifest))
     notes = {"searches": ["keyword"], "left_out": ["vector", "graph"], "degraded": []}
-    assert manifest["source"] == {"type": "uds3", "count": 3} | notes
+    assert manifest["source"] == {"type": "uds3", "count": 3, "completeness": PROVEN} | notes
     assert manifest["warnings"] == ["empty", "left_out"]
     assert "left out, not configured: vector, graph." in (await store.get(layout.card)).decode()
     rejected: list[dict[str, Any]] = []

@@ -10,14 +10,21 @@ import asyncpg
 import pytest
 
 from shardline_common.errors import JobFailed
+from shardline_common.job.findings import Findings
+from shardline_common.job.plan import Plan
 from shardline_common.memory.store import MemoryStore
 from shardline_producer.plan import make_plan
-from shardline_producer.sources.uds3.planned_store import ConfiguredStores
+from shardline_producer.sources.planned import PlannedSource
+from shardline_producer.sources.source import SourceItem
+from shardline_producer.sources.uds3.planned_store import ConfiguredStores, Uds3Store
+from shardline_producer.sources.uds3.postgres.catalog import Catalog
 from shardline_producer.sources.uds3.postgres.connection import Postgres
+from shardline_producer.sources.uds3.postgres.session import PostgresSession
 from shardline_producer.sources.uds3.postgres.sql import DocumentSelection
-from tests.databases import Database
+from shardline_producer.sources.uds3.store_ports import DocumentBody
+from tests.databases import Database, own_database
 from tests.source_items import dead_letter_reasons, documents_of, item_ids
-from tests.uds3_data import insert, make_uds3
+from tests.uds3_data import DictBodyStore, ListRanker, insert, make_uds3
 from tests.uds3_reading import open_source, plan_and_read, scan_items, uds3_job
 
 _UUIDS = ("0a1b2c3d-0000-4000-8000-00000000000a", "f0000000-0000-4000-8000-000000000001")
@@ -66,33 +73,40 @@ async def test_ids_of_every_type_are_compared_by_the_bytes_of_their_text(databas
     await database.execute('CREATE TABLE documents_metadata (document_id text COLLATE "C", title text)')
     every = sorted({one for _, ids, _ in TYPES for one in ids})
     await database.load("documents_metadata", ("document_id", "title"), [(one, f"T {one}") for one in every])
-    for number, (type_name, ids, others) in enumerate(TYPES):
-        name = f"of_type_{number}"
-        await database.execute(f"CREATE TABLE {name} (document_id {type_name}, content text)")
-        for one in ids:
-            await database.execute(f"INSERT INTO {name} VALUES ('{one}', 'text of {one}')")
-        await database.execute(f"CREATE INDEX ON {name} (document_id)")
-        stores = over(database, name)
-        _, items = await plan_and_read(stores)
-        expected = sorted(ids, key=str.encode)
-        assert item_ids(items) == expected, type_name
-        texts = [(one.text, one.metadata["title"]) for one in documents_of(items)]
-        assert texts == [(f"text of {one}", f"T {one}") for one in expected], type_name
-        found = await plan_and_read(stores, query={"filters": {"title": f"T {ids[0]}"}})
-        assert item_ids(found[1]) == [ids[0]], type_name
-        found = await plan_and_read(stores, query={"text": "text", "search_types": ["keyword"]})
-        assert sorted(item_ids(found[1])) == sorted(ids), type_name
-        assert stores.postgres is not None
-        async with stores.postgres.connect() as session:
-            selection = DocumentSelection(await session.schema(), {})
-            after: list[str] = []
-            while page := await session.page(selection, after[-1] if after else None, 1):
-                after += [identity for identity, _ in page]
-            assert after == expected, type_name
+    for number, (type_name, ids, _) in enumerate(TYPES):
+        values = ", ".join(f"('{one}', 'text of {one}')" for one in ids)
+        await database.execute(
+            f"CREATE TABLE of_type_{number} (document_id {type_name}, content text);"
+            f"INSERT INTO of_type_{number} VALUES {values};"
+            f"CREATE INDEX ON of_type_{number} (document_id)"
+        )
+    async with database.postgres.connect() as session:
+        for number, (type_name, ids, others) in enumerate(TYPES):
+            options = replace(database.options, table=f"of_type_{number}")
+            schema = await Catalog(session._connection, options).schema()
+            selection, expected = DocumentSelection(schema, {}), sorted(ids, key=str.encode)
+            assert await listed(session, selection) == expected, type_name
+            rows = await session.contents(selection, [*expected, others[0]], 1_000)
+            texts = [(one.body, one.metadata_values()["title"]) for one in rows if one.body]
+            assert texts == [(f"text of {one}", f"T {one}") for one in expected], type_name
+            filtered = DocumentSelection(schema, {"title": f"T {ids[0]}"})
+            assert await listed(session, filtered) == [ids[0]], type_name
+            hits = [hit.id async for page in session.rank(selection, "text") for hit in page]
+            assert hits == expected, type_name
             checked = await session.check_hits(selection, [*others, *ids, "\ud800", "\0"])
-        known = [one for one, (is_known, _) in checked.items() if is_known and one not in every]
-        assert known == [], type_name
-        assert all(checked[one] == (True, True) for one in ids), type_name
+            known = [one for one, (is_known, _) in checked.items() if is_known and one not in every]
+            assert known == [], type_name
+            assert all(checked[one] == (True, True) for one in ids), type_name
+    _, items = await plan_and_read(over(database, "of_type_7"))
+    assert [one.text for one in documents_of(items)] == [f"text of {one}" for one in _UUIDS]
+
+
+async def listed(session: PostgresSession, selection: DocumentSelection) -> list[str]:
+    """The ids of a selection, page by page of one."""
+    found: list[str] = []
+    while page := await session.page(selection, found[-1] if found else None, 1, Findings()):
+        found += [identity for identity, _ in page]
+    return found
 
 
 async def test_a_table_that_is_there_and_unfit_is_an_error(database: Database) -> None:
@@ -101,10 +115,8 @@ async def test_a_table_that_is_there_and_unfit_is_an_error(database: Database) -
     await database.execute("DROP TABLE documents, documents_metadata")
     for type_name in REFUSED:
         await database.execute(f"CREATE TABLE documents (document_id {type_name}, content text)")
-        with pytest.raises(
-            JobFailed, match="documents cannot be used: its column document_id is of"
-        ) as caught:
-            await scan_items(database)
+        with pytest.raises(JobFailed, match="documents cannot be used: its column document_id is") as caught:
+            await Uds3Store(uds3_job(), ConfiguredStores(database.postgres)).describe()
         assert caught.value.code == "source_invalid"
         assert "POSTGRES_TABLE" in (caught.value.hint or "")
         await database.execute("DROP TABLE documents")
@@ -183,11 +195,8 @@ async def test_rows_without_an_id_are_dead_letters_with_the_same_keys_in_every_r
     assert item_ids(await scan_items(database, **search, filters={"title": "T"})) == ["c", keys[0]]
     # Pages of one entry, as a plan whose pages end anywhere.
     async with database.postgres.connect() as session:
-        selection = DocumentSelection(await session.schema(), {})
-        listed: list[str] = []
-        while page := await session.page(selection, listed[-1] if listed else None, 1):
-            listed += [identity for identity, _ in page]
-    assert listed == ["a", "b", "c", *(f"\0{key}" for key in keys)]
+        found = await listed(session, DocumentSelection(await session.schema(), {}))
+    assert found == ["a", "b", "c", *(f"\0{key}" for key in keys)]
 
 
 NO_PROOF = [
@@ -231,9 +240,9 @@ async def check_read_once(database: Database) -> None:
         believed = replace(schema, tables=(replace(schema.tables[0], unique=True),))
         for filters in ({}, {"document_id": ["a", "b"]}):
             selection = DocumentSelection(believed, filters)
-            assert await session.page(selection, None, 10) == [("a", True), ("b", True)]
-            assert await session.page(selection, None, 1) == [("a", True)]
-            assert await session.page(selection, "a", 1) == [("b", True)]
+            assert await session.page(selection, None, 10, Findings()) == [("a", True), ("b", True)]
+            assert await session.page(selection, None, 1, Findings()) == [("a", True)]
+            assert await session.page(selection, "a", 1, Findings()) == [("b", True)]
 
 
 async def test_a_deferrable_constraint_is_no_proof_and_a_valid_index_is(database: Database) -> None:
@@ -244,3 +253,212 @@ async def test_a_deferrable_constraint_is_no_proof_and_a_valid_index_is(database
     )
     async with database.postgres.connect() as session:
         assert [table.unique for table in (await session.schema()).tables] == [False, True, True]
+
+
+async def test_rows_that_a_policy_hides_are_an_error(database: Database) -> None:
+    await database.execute("CREATE TABLE documents (document_id text PRIMARY KEY, content text, owner text)")
+    rules = "ALTER TABLE documents"
+    rows = [{"document_id": f"d{n}", "content": "x", "owner": "ab"[n % 2]} for n in range(4)]
+    await insert(database, "documents", *rows)
+    await database.execute(
+        "CREATE VIEW of_a AS SELECT * FROM documents WHERE owner = 'a'",
+        f"{rules} ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY mine ON documents FOR SELECT USING (owner = 'a')",
+    )
+    async with reader_of(database, "SELECT ON documents, of_a") as options:
+        user = options["user"]
+        with pytest.raises(JobFailed, match="a policy of row-level security may hide rows of doc") as caught:
+            await plan_and_read(over(database, **options))
+        assert caught.value.code == "source_invalid"
+        assert f"ALTER ROLE {user} BYPASSRLS" in (caught.value.hint or "")
+        # A view reads with the rights of its owner, unless it is to read with those of the user.
+        _, items = await plan_and_read(over(database, "of_a", **options))
+        assert item_ids(items) == ["d0", "d2"]
+        await database.execute("ALTER VIEW of_a SET (security_invoker = TRUE)")
+        with pytest.raises(JobFailed, match="a policy of row-level security may hide rows of of_a"):
+            await plan_and_read(over(database, "of_a", **options))
+        await database.execute(f"ALTER ROLE {user} BYPASSRLS")
+        _, items = await plan_and_read(over(database, **options))
+        assert item_ids(items) == ["d0", "d1", "d2", "d3"]
+        # A policy that comes while the job reads.
+        await database.execute(f"ALTER ROLE {user} NOBYPASSRLS", f"{rules} DISABLE ROW LEVEL SECURITY")
+        source, plan = await planned(over(database, **options))
+        await database.execute(f"{rules} ENABLE ROW LEVEL SECURITY")
+        with pytest.raises(JobFailed, match="row-level security"):
+            _ = [batch async for batch in source.read(plan.frozen, None)]
+
+
+async def planned(stores: ConfiguredStores, **query: Any) -> tuple[PlannedSource, Plan]:
+    spec = uds3_job(query=query)
+    source = open_source(stores, spec)
+    return source, await make_plan(spec, source)
+
+
+ROWS = 1_200  # more than the first page of a plan
+
+
+async def make_numbered(database: Database) -> None:
+    """Two partitions of documents, and a table beside them."""
+    await database.execute(
+        "CREATE TABLE documents (document_id text PRIMARY KEY, content text) "
+        " PARTITION BY RANGE (document_id)",
+        "CREATE TABLE low PARTITION OF documents FOR VALUES FROM ('d0000') TO ('d0600')",
+        "CREATE TABLE high PARTITION OF documents FOR VALUES FROM ('d0600') TO ('d9999')",
+        "CREATE TABLE documents_metadata (document_id text PRIMARY KEY, title text)",
+    )
+    rows = [(f"d{n:04d}", "law") for n in range(ROWS)]
+    await database.load("documents", ("document_id", "content"), rows)
+
+
+CHANGES: Sequence[tuple[Sequence[str], str]] = [
+    (["ALTER TABLE documents ADD COLUMN is_deleted boolean"], "documents has a new column is_deleted"),
+    (["ALTER TABLE documents_metadata ADD COLUMN deleted_at text"], "documents_metadata has a new column"),
+    (
+        ["CREATE TABLE uds3_master_documents (document_id text, processing_status text)"],
+        "uds3_master_documents has a new column processing_status",
+    ),
+    (["TRUNCATE documents"], "was truncated"),
+    (["DELETE FROM documents"], "documents was emptied"),
+    (["ALTER TABLE documents DETACH PARTITION low"], "low is no longer a part of what is read"),
+    (["ALTER TABLE documents RENAME TO other"], "was dropped or renamed|has changed since planning"),
+    (
+        [
+            "ALTER TABLE documents RENAME TO other",
+            "CREATE TABLE documents AS SELECT * FROM other WHERE document_id > 'd0500'",
+        ],
+        "documents was dropped and made again",
+    ),
+    (["DROP TABLE documents_metadata"], "was dropped or renamed|has changed since planning"),
+]
+
+
+async def test_tables_that_changed_while_the_job_reads_fail_it(postgres_server: Database) -> None:
+    async with own_database(postgres_server) as template:
+        await make_numbered(template)
+        copy = replace(template, name=f"{template.name}_copy")
+        for change, message in CHANGES:
+            await postgres_server.execute(f"CREATE DATABASE {copy.name} TEMPLATE {template.name}")
+            source, plan = await planned(ConfiguredStores(copy.postgres))
+            reading = aiter(source.read(plan.frozen, None))
+            count = len(await anext(reading))
+            await copy.execute(*change)
+            with pytest.raises(JobFailed, match=message) as caught:
+                count = await count_items(reading, count)
+            assert caught.value.code == "source_changed", change
+            assert count < ROWS, change
+            await postgres_server.execute(f"DROP DATABASE {copy.name} WITH (FORCE)")
+
+
+async def count_items(reading: AsyncIterator[list[SourceItem]], count: int) -> int:
+    async for batch in reading:
+        count += len(batch)
+    return count
+
+
+async def test_changes_that_keep_the_rows_do_not_fail_the_job(database: Database) -> None:
+    await make_numbered(database)
+    changes = iter(
+        [
+            "VACUUM FULL documents",
+            "DELETE FROM documents WHERE document_id = 'd0999'",
+            "ALTER TABLE documents ADD COLUMN pages int",
+            "CREATE TABLE newest PARTITION OF documents FOR VALUES FROM ('e') TO ('f')",
+            "CREATE UNIQUE INDEX ON documents (document_id)",
+        ]
+    )
+    source, plan = await planned(ConfiguredStores(database.postgres))
+    items = []
+    async for batch in source.read(plan.frozen, None):
+        items += batch
+        if (change := next(changes, None)) is not None:
+            await database.execute(change)
+    assert len(items) == ROWS
+    assert dead_letter_reasons(items) == {"d0999": "vanished"}
+    assert source.findings(plan.frozen).to_json() == {"completeness": {"postgresql": PROVEN}}
+
+
+PROVEN = {"level": "proven", "how": "each page was listed in one snapshot, to the end that the server sends"}
+
+
+async def test_a_wave_of_vanished_documents_asks_for_the_tables(database: Database) -> None:
+    await make_numbered(database)
+    await database.execute("CREATE VIEW chosen AS SELECT * FROM documents")
+    for change, message in (
+        ("TRUNCATE low", "low was truncated or rewritten"),
+        ("DELETE FROM documents", "was emptied"),
+    ):
+        source, plan = await planned(over(database, "chosen"), text="law", search_types=["keyword"])
+        await database.execute(change)
+        with pytest.raises(JobFailed, match=message) as caught:
+            _ = [batch async for batch in source.read(plan.frozen, None)]
+        assert caught.value.code == "source_changed"
+
+
+async def test_what_cannot_be_proven_is_said(database: Database) -> None:
+    await database.execute(
+        "CREATE TABLE documents (document_id text, content text)",
+        "INSERT INTO documents VALUES ('a', 'x'), ('b', 'x'), ('b', 'y')",
+        "CREATE VIEW plain AS SELECT DISTINCT ON (document_id) * FROM documents",
+        "CREATE MATERIALIZED VIEW stored AS SELECT * FROM plain",
+        "CREATE FUNCTION picked() RETURNS SETOF text LANGUAGE sql AS $$SELECT 'a'$$",
+        "CREATE VIEW computed AS SELECT d.* FROM plain d JOIN picked() s ON s = document_id",
+        "CREATE EXTENSION file_fdw",
+        "CREATE SERVER files FOREIGN DATA WRAPPER file_fdw",
+        "CREATE FOREIGN TABLE far (document_id text, content text) SERVER files"
+        " OPTIONS (program 'echo z:x', delimiter ':')",
+        "CREATE VIEW over_far AS SELECT * FROM plain UNION ALL SELECT * FROM far",
+    )
+    for table, ids, level, how in (
+        ("documents", "ab", "counted", "some ids of documents are in several rows, of which one is read"),
+        ("plain", "ab", "proven", "each page was listed in one snapshot"),
+        ("stored", "ab", "counted", "the materialized view public.stored has the rows of its last REFRESH"),
+        ("computed", "a", "unproven", "the view public.computed reads rows of a function"),
+        ("far", "z", "unproven", "public.far is a foreign table, whose server may hide rows"),
+        ("over_far", "abz", "unproven", "public.far is a foreign table, whose server may hide rows"),
+    ):
+        for query in ({}, {"filters": {"document_id": list(ids)}}):
+            source, plan = await planned(over(database, table), **query)
+            items = [item async for batch in source.read(plan.frozen, None) for item in batch]
+            assert item_ids(items) == list(ids)
+            found = source.findings(plan.frozen).to_json()["completeness"]["postgresql"]
+            assert (found["level"], found["how"][: len(how)]) == (level, how)
+
+
+async def test_collations_of_the_tables_may_differ(database: Database) -> None:
+    await make_types(database)
+    await database.execute(
+        "CREATE TABLE documents (document_id text COLLATE folding PRIMARY KEY, content text,"
+        ' classification text COLLATE folding, processing_status text COLLATE "tr-x-icu")',
+        'CREATE TABLE documents_metadata (document_id text COLLATE "de-x-icu", title text COLLATE folding,'
+        ' rechtsgebiet text COLLATE "de-x-icu")',
+        'CREATE TABLE uds3_master_documents (document_id text COLLATE "C" PRIMARY KEY, content text)',
+    )
+    await insert(
+        database,
+        "documents",
+        {"document_id": "a", "content": "law", "classification": "X"},
+        {"document_id": "b", "content": "law", "classification": "x", "processing_status": "ARCHIVED"},
+    )
+    metadata = [{"document_id": one, "title": f"T {one}"} for one in ("A", "a", "B")]
+    await insert(database, "documents_metadata", *metadata)
+    await insert(database, "uds3_master_documents", {"document_id": "A", "content": "law of A"})
+    found = documents_of(await scan_items(database))
+    assert [(one.id, one.metadata["title"]) for one in found] == [("a", "T a")]
+    assert item_ids(await scan_items(database, filters={"title": "T a"})) == ["a"]
+    assert item_ids(await scan_items(database, filters={"title": "t a"})) == []
+    assert item_ids(await scan_items(database, filters={"domain": "X"})) == ["a"]
+    assert item_ids(await scan_items(database, filters={"domain": "x"})) == []
+    assert item_ids(await scan_items(database, text="law", search_types=["keyword"])) == ["A", "a"]
+
+
+async def test_ids_that_postgresql_cannot_hold_are_dead_letters(database: Database) -> None:
+    await database.execute("CREATE TABLE documents (document_id text, content text)")
+    await insert(database, "documents", {"document_id": "a", "content": "x"})
+    ranker = ListRanker("vector", ["a", "with\0zero", "\0documents:null:1x", "b"])
+    stores = ConfiguredStores(
+        database.postgres, {"vector": ranker}, [DictBodyStore({"b": DocumentBody("of b")})]
+    )
+    _, items = await plan_and_read(stores, query={"text": "x", "search_types": ["vector"]})
+    assert [(one.id, one.text) for one in documents_of(items)] == [("a", "x"), ("b", "of b")]
+    assert sorted(dead_letter_reasons(items).values()) == ["bad_id", "bad_id"]
+    assert len(items) == 4

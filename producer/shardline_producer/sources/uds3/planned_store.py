@@ -17,6 +17,7 @@ from shardline_producer.sources.query_filters import check_known
 from shardline_producer.sources.uds3.contents import ContentFetcher
 from shardline_producer.sources.uds3.marked_ids import MarkedIds, read_marks
 from shardline_producer.sources.uds3.postgres.connection import Postgres
+from shardline_producer.sources.uds3.postgres.relations import certainty
 from shardline_producer.sources.uds3.postgres.schema import PostgresSchema, metadata_columns
 from shardline_producer.sources.uds3.postgres.sql import DocumentSelection
 from shardline_producer.sources.uds3.search import HybridSearch, SelectedTables, note_certainty
@@ -240,6 +241,10 @@ class Uds3Store:
             pages = self._scan(facts, after, limit, findings)
         else:
             pages = self._search(facts, limit, findings)
+        if facts["schema"] is not None:
+            schema = PostgresSchema.from_json(facts["schema"])
+            found = certainty(schema.relations, standby=schema.standby)
+            findings.note("postgresql", found.level, found.how)
         async with aclosing(pages):
             async for page in pages:
                 yield page
@@ -271,7 +276,7 @@ class Uds3Store:
         async with self._postgres().connect() as session:
             while limit > 0:
                 requested = max(limit, _LEAST_PAGE)
-                page = await session.page(selection, last, requested)
+                page = await session.page(selection, last, requested, findings)
                 marked = await run_in_thread(
                     partial(self._marked.stores_of, [identity for identity, is_live in page if is_live])
                 )
@@ -308,7 +313,10 @@ class Uds3Store:
         return search.pages(limit)
 
     async def check_standing(self, facts: Mapping[str, Any]) -> None:
-        """Compare the databases of the stores beside PostgreSQL with those of the plan."""
+        """Compare the tables in PostgreSQL, and the databases of the other stores, with those of the plan."""
+        if facts["schema"] is not None:
+            async with self._postgres().connect() as session:
+                await session.check_standing(PostgresSchema.from_json(facts["schema"]))
         for name, store in self._planned_marks(facts).items():
             planned = facts.get("identities", {}).get(name)
             if planned is None or not isinstance(store, HasIdentity):

@@ -131,10 +131,13 @@ class Catalog:
         schema = select_tables(tables, chosen, address, unfit, {relation.oid for relation in below})
         for table in unfit.values():
             _log.warning("table %s is left out: %s", table.name, table.problem)
-        schema = replace(schema, relations=await self.relations([table.oid for table in schema.tables]))
-        if any(relation.policies for relation in schema.relations):
-            await self._check_policies(schema)
-        return schema
+        if any(one.policies for one in await self.relations([table.oid for table in schema.tables])):
+            schema = await self._without_hidden(schema)
+        return replace(
+            schema,
+            relations=await self.relations([table.oid for table in schema.tables]),
+            standby=await self._connection.fetchval("SELECT pg_is_in_recovery()"),
+        )
 
     async def relations(self, oids: Sequence[int]) -> tuple[Relation, ...]:
         """These relations, and those that reading them reads: partitions, and tables under views."""
@@ -217,24 +220,34 @@ class Catalog:
             deterministic=key["deterministic"],
         )
 
-    async def _check_policies(self, schema: PostgresSchema) -> None:
-        """Raise JobFailed where row-level security would hide rows from this user.
+    async def _without_hidden(self, schema: PostgresSchema) -> PostgresSchema:
+        """The schema without tables whose rows a policy hides from this user and the main view does not.
 
-        With the setting row_security = off such a query is an error, also in EXPLAIN.
+        With the setting row_security = off a query that a policy would change is an error, also in EXPLAIN.
+
+        Raises:
+            JobFailed: a policy hides rows of another table.
         """
+        below_main = {relation.oid for relation in await self.relations([schema.tables[0].oid])}
+        seen = []
         for table in schema.tables:
             try:
                 query = f"EXPLAIN SELECT {table.key} FROM {table.quoted}"  # noqa: S608 - quoted by the server
                 await self._connection.execute(query)
+                seen.append(table)
             except asyncpg.InsufficientPrivilegeError as error:
+                problem = f"a policy of row-level security may hide rows of {table.name}"
+                if seen and table.oid in below_main:
+                    _log.warning("table %s is left out: %s", table.name, problem)
+                    continue
                 user = self._options.user or "the user"
                 raise JobFailed(
                     FailureCode.SOURCE_INVALID,
-                    f"{self._options.address}: a policy of row-level security may hide rows of {table.name} "
-                    f"from {user}: {error}",
+                    f"{self._options.address}: {problem} from {user}: {error}",
                     hint=f"ALTER ROLE {user} BYPASSRLS; or set POSTGRES_TABLE to a view of the rows that are "
                     "wanted, whose owner may read all of them",
                 ) from None
+        return replace(schema, tables=tuple(seen))
 
 
 def _marks(names: Iterable[str]) -> frozenset[str]:

@@ -6,6 +6,8 @@ A table that was made again, was truncated, or lost a partition has other relati
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from shardline_common.job.findings import Certainty, Level
+
 _FOREIGN, _MATERIALIZED = "f", "m"
 
 
@@ -64,19 +66,26 @@ def rewritten_relations(planned: Sequence[Relation], found: Sequence[Relation]) 
     return [one.name for one in planned if files.get(one.oid, one.file) != one.file]
 
 
-def doubt(relations: Sequence[Relation]) -> str | None:
-    """Why a listing that ended well may lack rows; None if there is no reason."""
+def certainty(relations: Sequence[Relation], *, standby: bool) -> Certainty:
+    """How certain it is that what these relations gave is all that they have.
+
+    A list is read in byte order of the ids, each page in one snapshot, to the end that the server's protocol
+    proves. What lies behind a foreign table, a function or a publisher has no such proof.
+    """
     for relation in relations:
+        doubt = ""
         if relation.kind == _FOREIGN:
-            return f"{relation.name} is a foreign table, whose server may hide rows"
-        if relation.calls:
-            return f"the view {relation.name} reads rows of a function, which may leave out some"
-        if relation.syncing:
-            return f"the first copy of {relation.name} from its publisher has not ended"
-    return None
-
-
-def staleness(relations: Sequence[Relation]) -> str | None:
-    """Why the rows may be older than those they come from; None if there is no reason."""
+            doubt = f"{relation.name} is a foreign table, whose server may hide rows"
+        elif relation.calls:
+            doubt = f"the view {relation.name} reads rows of a function, which may leave out some"
+        elif relation.syncing:
+            doubt = f"the first copy of {relation.name} from its publisher has not ended"
+        if doubt:
+            return Certainty(Level.UNPROVEN, doubt)
     stale = next((relation for relation in relations if relation.kind == _MATERIALIZED), None)
-    return f"the materialized view {stale.name} has the rows of its last REFRESH" if stale else None
+    if stale is not None:
+        how = f"the materialized view {stale.name} has the rows of its last REFRESH"
+        return Certainty(Level.COUNTED, how)
+    if standby:
+        return Certainty(Level.COUNTED, "the server is a standby, which may lag behind its primary")
+    return Certainty(Level.PROVEN, "each page was listed in one snapshot, to the end that the server sends")

@@ -109,11 +109,12 @@ class UnfitTable:
 class PostgresSchema:
     """The tables in use. Rows of the first, the main table, are the documents; the others add fields.
 
-    `relations`: all that reading them reads, as it was at planning.
+    `relations`: all that reading them reads, as it was at planning. `standby`: the server follows another.
     """
 
     tables: tuple[PostgresTable, ...]
     relations: tuple[Relation, ...] = ()
+    standby: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The schema as JSON, for the plan."""

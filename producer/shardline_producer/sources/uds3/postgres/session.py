@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from shardline_common.errors import SourceUnavailable
+from shardline_common.job.findings import Findings, Level
 from shardline_producer.sources.uds3.postgres import sql
 from shardline_producer.sources.uds3.postgres.catalog import Catalog
 from shardline_producer.sources.uds3.postgres.keyless import is_storable, keyless_id, keyless_number
@@ -59,7 +60,7 @@ class PostgresSession:
         return count if count > 0 else None
 
     async def page(
-        self, selection: sql.DocumentSelection, after: str | None, limit: int
+        self, selection: sql.DocumentSelection, after: str | None, limit: int, findings: Findings
     ) -> list[tuple[str, bool]]:
         """The next ids after `after` in byte order, each with whether it is in the selection.
 
@@ -71,14 +72,15 @@ class PostgresSession:
         """
         # The transaction keeps the tables locked against changes of their columns until they are checked.
         async with self._connection.transaction(isolation="read_committed", readonly=True):
-            found = await self._list(selection, after, limit)
+            found = await self._list(selection, after, limit, findings)
             await self._check_listing(selection.schema, after, ended=len(found) < limit)
         return found
 
     async def _list(
-        self, selection: sql.DocumentSelection, after: str | None, limit: int
+        self, selection: sql.DocumentSelection, after: str | None, limit: int, findings: Findings
     ) -> list[tuple[str, bool]]:
         found: list[tuple[str, bool]] = []
+        repeated = False
         number = keyless_number(after)
         last, ended = after, number > 0
         while len(found) < limit and not ended:
@@ -86,9 +88,13 @@ class PostgresSession:
             ended = len(rows) < limit - len(found)
             for row in rows:
                 # Equal ids are neighbours in byte order, whatever an index says about them.
+                repeated = repeated or row["repeated"] or row["id"] == last
                 if row["id"] != last:
                     found.append((row["id"], row["live"]))
                     last = row["id"]
+        if repeated:
+            how = f"some ids of {selection.schema.tables[0].name} are in several rows, of which one is read"
+            findings.note("postgresql", Level.COUNTED, how)
         if len(found) < limit:
             count = (await self._fetch(sql.keyless_rows(selection)))[0]["count"]
             name, most = selection.schema.tables[0].name, number + limit - len(found)
