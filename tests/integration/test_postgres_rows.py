@@ -253,6 +253,12 @@ async def test_a_deferrable_constraint_is_no_proof_and_a_valid_index_is(database
     )
     async with database.postgres.connect() as session:
         assert [table.unique for table in (await session.schema()).tables] == [False, True, True]
+        await database.execute(
+            "ALTER TABLE uds3_master_documents DROP CONSTRAINT uds3_master_documents_pkey",
+            "CREATE TABLE p PARTITION OF uds3_master_documents FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
+            "CREATE UNIQUE INDEX ON ONLY uds3_master_documents (document_id)",
+        )
+        assert [table.unique for table in (await session.schema()).tables] == [False, True, False]
 
 
 async def test_rows_that_a_policy_hides_are_an_error(database: Database) -> None:
@@ -338,15 +344,25 @@ async def test_tables_that_changed_while_the_job_reads_fail_it(postgres_server: 
         copy = replace(template, name=f"{template.name}_copy")
         for change, message in CHANGES:
             await postgres_server.execute(f"CREATE DATABASE {copy.name} TEMPLATE {template.name}")
-            source, plan = await planned(ConfiguredStores(copy.postgres))
-            reading = aiter(source.read(plan.frozen, None))
-            count = len(await anext(reading))
-            await copy.execute(*change)
-            with pytest.raises(JobFailed, match=message) as caught:
-                count = await count_items(reading, count)
-            assert caught.value.code == "source_changed", change
-            assert count < ROWS, change
+            await check_change(copy, change, message)
             await postgres_server.execute(f"DROP DATABASE {copy.name} WITH (FORCE)")
+
+
+async def check_change(database: Database, change: Sequence[str], message: str, **query: Any) -> None:
+    source, plan = await planned(ConfiguredStores(database.postgres), **query)
+    reading = aiter(source.read(plan.frozen, None))
+    count = len(await anext(reading))
+    await database.execute(*change)
+    with pytest.raises(JobFailed, match=message) as caught:
+        count = await count_items(reading, count)
+    assert caught.value.code == "source_changed", change
+    assert count < ROWS, change
+
+
+async def test_columns_are_checked_also_when_the_whole_plan_is_listed(database: Database) -> None:
+    await make_numbered(database)
+    for change, message in CHANGES[:3]:
+        await check_change(database, change, message, top_k=900)
 
 
 async def count_items(reading: AsyncIterator[list[SourceItem]], count: int) -> int:
@@ -392,6 +408,22 @@ async def test_a_wave_of_vanished_documents_asks_for_the_tables(database: Databa
         with pytest.raises(JobFailed, match=message) as caught:
             _ = [batch async for batch in source.read(plan.frozen, None)]
         assert caught.value.code == "source_changed"
+
+
+async def test_a_page_behind_a_table_that_was_emptied_is_not_the_end(database: Database) -> None:
+    await make_numbered(database)
+    for change, message in (
+        ("TRUNCATE documents", "low was truncated"),
+        ("DELETE FROM documents", "documents was emptied"),
+    ):
+        await database.execute("INSERT INTO documents VALUES ('d0001') ON CONFLICT DO NOTHING")
+        async with database.postgres.connect() as session:
+            selection = DocumentSelection(await session.schema(), {})
+            (last, _), *_ = await session.page(selection, None, 1, Findings())
+            await database.execute(change)
+            with pytest.raises(JobFailed, match=message) as caught:
+                await session.page(selection, last, 10, Findings())
+            assert caught.value.code == "source_changed"
 
 
 async def test_what_cannot_be_proven_is_said(database: Database) -> None:
