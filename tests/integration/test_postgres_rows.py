@@ -152,13 +152,19 @@ async def test_a_table_that_may_not_be_read_is_not_passed_over(database: Databas
     await database.execute("CREATE TABLE uds3_master_documents (document_id text, content text)")
     await insert(database, "uds3_master_documents", {"document_id": "of-master", "content": "x"})
     async with reader_of(database, "SELECT ON uds3_master_documents") as options:
-        with pytest.raises(JobFailed, match="documents cannot be used: document_id cannot be read") as caught:
+        with pytest.raises(
+            JobFailed, match="documents cannot be used: document_id, content cannot"
+        ) as caught:
             await plan_and_read(over(database, **options))
         hint = caught.value.hint or ""
         assert f"GRANT SELECT ON public.documents TO {options['user']}" in hint
         assert "POSTGRES_TABLE" in hint
         _, items = await plan_and_read(over(database, "uds3_master_documents", **options))
         assert item_ids(items) == ["of-master"]
+        # Its text would be that of another store, which may be older.
+        await database.execute(f"GRANT SELECT (document_id) ON documents TO {options['user']}")
+        with pytest.raises(JobFailed, match="documents cannot be used: content cannot be read"):
+            await plan_and_read(over(database, **options))
 
 
 async def test_rows_without_an_id_are_dead_letters_with_the_same_keys_in_every_read(
@@ -314,6 +320,7 @@ async def make_numbered(database: Database) -> None:
     )
     rows = [(f"d{n:04d}", "law") for n in range(ROWS)]
     await database.load("documents", ("document_id", "content"), rows)
+    await insert(database, "documents_metadata", {"document_id": "d0000", "title": "T"})
 
 
 CHANGES: Sequence[tuple[Sequence[str], str]] = [
@@ -323,8 +330,9 @@ CHANGES: Sequence[tuple[Sequence[str], str]] = [
         ["CREATE TABLE uds3_master_documents (document_id text, processing_status text)"],
         "uds3_master_documents has a new column processing_status",
     ),
-    (["TRUNCATE documents"], "was truncated"),
-    (["DELETE FROM documents"], "documents was emptied"),
+    (["ALTER TABLE documents ALTER content TYPE varchar(9)"], "column content of table documents was"),
+    (["TRUNCATE documents"], "documents was emptied"),
+    (["DELETE FROM documents_metadata"], "documents_metadata was emptied"),
     (["ALTER TABLE documents DETACH PARTITION low"], "low is no longer a part of what is read"),
     (["ALTER TABLE documents RENAME TO other"], "was dropped or renamed|has changed since planning"),
     (
@@ -361,7 +369,7 @@ async def check_change(database: Database, change: Sequence[str], message: str, 
 
 async def test_columns_are_checked_also_when_the_whole_plan_is_listed(database: Database) -> None:
     await make_numbered(database)
-    for change, message in CHANGES[:3]:
+    for change, message in (*CHANGES[:3], CHANGES[5]):
         await check_change(database, change, message, top_k=900)
 
 
@@ -412,18 +420,33 @@ async def test_a_wave_of_vanished_documents_asks_for_the_tables(database: Databa
 
 async def test_a_page_behind_a_table_that_was_emptied_is_not_the_end(database: Database) -> None:
     await make_numbered(database)
-    for change, message in (
-        ("TRUNCATE documents", "low was truncated"),
+    for statement, message in (
+        ("TRUNCATE low", "public.low was truncated"),
         ("DELETE FROM documents", "documents was emptied"),
+        ("DELETE FROM documents", "chosen was emptied"),
+        (
+            "CREATE OR REPLACE VIEW chosen AS SELECT * FROM documents WHERE document_id < 'd0002'",
+            "view public.chosen was given another definition",
+        ),
     ):
-        await database.execute("INSERT INTO documents VALUES ('d0001') ON CONFLICT DO NOTHING")
-        async with database.postgres.connect() as session:
+        await database.execute(
+            "INSERT INTO documents VALUES ('d0001'), ('d0700') ON CONFLICT DO NOTHING",
+            "CREATE OR REPLACE VIEW chosen AS SELECT * FROM documents",
+            "ALTER TABLE documents RENAME TO other" if "chosen" in message else "SELECT",
+        )
+        table = "chosen" if "chosen" in message else None
+        change = statement.replace("FROM documents", "FROM other") if table else statement
+        postgres = over(database, table).postgres
+        assert postgres is not None
+        async with postgres.connect() as session:
             selection = DocumentSelection(await session.schema(), {})
             (last, _), *_ = await session.page(selection, None, 1, Findings())
             await database.execute(change)
             with pytest.raises(JobFailed, match=message) as caught:
                 await session.page(selection, last, 10, Findings())
             assert caught.value.code == "source_changed"
+        if table:
+            await database.execute("ALTER TABLE other RENAME TO documents")
 
 
 async def test_what_cannot_be_proven_is_said(database: Database) -> None:

@@ -1,7 +1,7 @@
 """The tables that a database has, from PostgreSQL's catalogue."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from shardline_producer.sources.uds3.postgres.keys import KEY_TYPES, KeyKind, ke
 from shardline_producer.sources.uds3.postgres.options import PostgresOptions
 from shardline_producer.sources.uds3.postgres.relations import Relation, TableState, table_change
 from shardline_producer.sources.uds3.postgres.schema import (
+    CONTENT,
     KEY,
     KNOWN_TABLES,
     VECTOR,
@@ -27,6 +28,7 @@ from shardline_producer.sources.uds3.postgres.schema import (
 from shardline_producer.sources.uds3.tombstones import TOMBSTONE_FIELDS
 
 _log = logging.getLogger(__name__)
+_STORED = ("r", "p")  # tables and partitioned tables
 
 # An index proves nothing while it is built or if building it failed, if it covers a part of the rows, or if
 # it is checked only at the end of a transaction. An index of a table does not cover the tables that inherit.
@@ -88,14 +90,16 @@ SELECT c.oid::int8 AS oid, format('%I.%I', n.nspname, c.relname) AS name, c.relk
                JOIN pg_proc p ON d.refclassid = 'pg_proc'::regclass AND p.oid = d.refobjid
                WHERE w.ev_class = c.oid AND p.proretset) AS calls,
        EXISTS (SELECT FROM pg_subscription_rel s
-               WHERE s.srrelid = c.oid AND s.srsubstate <> 'r') AS syncing
+               WHERE s.srrelid = c.oid AND s.srsubstate <> 'r') AS syncing,
+       CASE WHEN c.relkind IN ('v', 'm') THEN md5(pg_get_viewdef(c.oid)) ELSE '' END AS view
 FROM used JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') ORDER BY c.oid
 """
 _STATES_QUERY = """
 SELECT c.relname, c.oid::int8 AS oid,
-       ARRAY (SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid
-              AND a.attname = ANY ($3::text[]) AND a.attnum > 0 AND NOT a.attisdropped) AS marks
+       ARRAY (SELECT ARRAY[a.attname::text, t.typname::text]
+              FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = $1 AND c.relname = ANY ($2::text[]) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
@@ -133,8 +137,11 @@ class Catalog:
             _log.warning("table %s is left out: %s", table.name, table.problem)
         if any(one.policies for one in await self.relations([table.oid for table in schema.tables])):
             schema = await self._without_hidden(schema)
+        filled = await self._filled(schema.tables)
+        tables_now = zip(schema.tables, filled, strict=True)
         return replace(
             schema,
+            tables=tuple(replace(table, filled=is_filled) for table, is_filled in tables_now),
             relations=await self.relations([table.oid for table in schema.tables]),
             standby=await self._connection.fetchval("SELECT pg_is_in_recovery()"),
         )
@@ -144,31 +151,41 @@ class Catalog:
         return tuple(Relation(**row) for row in await self._connection.fetch(_RELATIONS_QUERY, list(oids)))
 
     async def verify(self, schema: PostgresSchema) -> None:
-        """Check that the tables are those of the plan, with the same columns that mark deleted documents.
+        """Check that the tables are those of the plan, with the same columns, and were not emptied.
+
+        A view is not read to find out whether it is empty, because that may mean to compute all of it.
 
         Raises:
             JobFailed: they are not (`source_changed`).
         """
         planned = {
-            table.name: TableState(table.oid, _marks(column.name for column in table.columns))
+            table.name: TableState(table.oid, {column.name: column.type for column in table.columns})
             for table in schema.tables
             if table.oid
         }
         if not planned:
             return
         names = list(dict.fromkeys([*planned, *KNOWN_TABLES]))
-        rows = await self._connection.fetch(
-            _STATES_QUERY, self._options.schema, names, list(TOMBSTONE_FIELDS)
-        )
+        rows = await self._connection.fetch(_STATES_QUERY, self._options.schema, names)
         # A table below a view is not joined again: the view decides which of its rows and marks count.
         below = {relation.oid for relation in schema.relations}
         found = {
-            row["relname"]: TableState(row["oid"], frozenset(row["marks"]))
+            row["relname"]: TableState(row["oid"], dict(row["columns"]))
             for row in rows
             if row["relname"] in planned or row["oid"] not in below
         }
-        if (change := table_change(planned, found)) is not None:
+        if (change := table_change(planned, found, TOMBSTONE_FIELDS)) is not None:
             raise self.changed(change)
+        kinds = {relation.oid: relation.kind for relation in schema.relations}
+        filled = [table for table in schema.tables if table.filled and kinds.get(table.oid) in _STORED]
+        for table, is_filled in zip(filled, await self._filled(filled), strict=True):
+            if not is_filled:
+                raise self.changed(f"table {table.name} was emptied")
+
+    async def _filled(self, tables: Sequence[PostgresTable]) -> list[bool]:
+        """Whether each table has rows."""
+        chosen = ", ".join(f"EXISTS (SELECT FROM {table.quoted})" for table in tables)
+        return list(await self._connection.fetchrow(f"SELECT {chosen}")) if chosen else []
 
     def changed(self, change: str) -> JobFailed:
         """The error of a table that is no longer that of the plan."""
@@ -183,22 +200,10 @@ class Catalog:
         rows = [row for row in found if row["readable"]]
         key = next((row for row in found if row["attname"] == KEY), None)
         kind = key_kind(key["base"], key["base_category"]) if key is not None else None
-        marks = [row["attname"] for row in found if row["attname"] in TOMBSTONE_FIELDS]
-        hidden = [row["attname"] for row in found if row["attname"] in marks and not row["readable"]]
-        user = self._options.user or "the user"
-        problem, hint = "", f"set POSTGRES_TABLE to a view of {name} with a column {KEY} of {KEY_TYPES}"
-        if hidden or (key is not None and not key["readable"]):
-            columns = ", ".join(hidden or [KEY])
-            problem = f"{columns} cannot be read"
-            hint = f"GRANT SELECT ON {found[0]['quoted']} TO {user}, or name another table in POSTGRES_TABLE"
-            if marks:
-                problem = f"{name} ({columns}) marks documents as deleted, and cannot be read"
-        elif key is None:
-            problem = f"it has no column {KEY}"
-        elif kind is None:
-            problem = f"its column {KEY} is of type {key['typname']}, which is not read as an id"
+        problem, hint = self._problem(name, found)
         if key is None or kind is None or problem:
-            return UnfitTable(name, found[0]["oid"], problem, hint, hidden=not rows, marks=bool(marks))
+            marks = any(row["attname"] in TOMBSTONE_FIELDS for row in found)
+            return UnfitTable(name, found[0]["oid"], problem, hint, hidden=not rows, marks=marks)
         config = None
         if any(row["attname"] == VECTOR and row["typname"] == "tsvector" for row in rows):
             sources = await self._connection.fetch(_CONFIG_SOURCES_QUERY, key["oid"])
@@ -219,6 +224,26 @@ class Catalog:
             collation=key["collation"],
             deterministic=key["deterministic"],
         )
+
+    def _problem(self, name: str, found: Sequence[Any]) -> tuple[str, str]:
+        """Why a table cannot be used, and what to do; two empty texts if it can."""
+        key = next((row for row in found if row["attname"] == KEY), None)
+        hidden = [row["attname"] for row in found if not row["readable"]]
+        marks = [column for column in hidden if column in TOMBSTONE_FIELDS]
+        # Without the column of texts, another store would be asked, and may have an older text.
+        needed = [column for column in hidden if column in (KEY, CONTENT)]
+        if marks or needed:
+            user = self._options.user or "the user"
+            hint = f"GRANT SELECT ON {found[0]['quoted']} TO {user}, or name another table in POSTGRES_TABLE"
+            if marks:
+                return f"{name} ({', '.join(marks)}) marks documents as deleted, and cannot be read", hint
+            return f"{', '.join(needed)} cannot be read", hint
+        hint = f"set POSTGRES_TABLE to a view of {name} with a column {KEY} of {KEY_TYPES}"
+        if key is None:
+            return f"it has no column {KEY}", hint
+        if key_kind(key["base"], key["base_category"]) is None:
+            return f"its column {KEY} is of type {key['typname']}, which is not read as an id", hint
+        return "", ""
 
     async def _without_hidden(self, schema: PostgresSchema) -> PostgresSchema:
         """The schema without tables whose rows a policy hides from this user and the main view does not.
@@ -248,10 +273,6 @@ class Catalog:
                     "wanted, whose owner may read all of them",
                 ) from None
         return replace(schema, tables=tuple(seen))
-
-
-def _marks(names: Iterable[str]) -> frozenset[str]:
-    return frozenset(names) & frozenset(TOMBSTONE_FIELDS)
 
 
 def _column(row: Any, *, is_key: bool) -> PostgresColumn | None:

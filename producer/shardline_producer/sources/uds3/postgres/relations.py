@@ -3,7 +3,7 @@
 A table that was made again, was truncated, or lost a partition has other relations than at planning.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from shardline_common.job.findings import Certainty, Level
@@ -17,7 +17,8 @@ class Relation:
 
     `kind` as in pg_class. `file`: the number of its file, which TRUNCATE and any rewriting change; 0 if it
     has none. `policies`: it has row-level security. `calls`: it is a view that reads rows of functions.
-    `syncing`: it is filled by a subscription whose first copy has not ended.
+    `syncing`: it is filled by a subscription whose first copy has not ended. `view`: the hash of a view's
+    definition; empty for other kinds.
     """
 
     oid: int
@@ -27,29 +28,36 @@ class Relation:
     policies: bool = False
     calls: bool = False
     syncing: bool = False
+    view: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class TableState:
-    """The identity of a table, and its columns that mark documents as deleted."""
+    """The identity of a table, and the types of its columns by their names."""
 
     oid: int
-    marks: frozenset[str]
+    types: Mapping[str, str]
 
 
-def table_change(planned: Mapping[str, TableState], found: Mapping[str, TableState]) -> str | None:
+def table_change(
+    planned: Mapping[str, TableState], found: Mapping[str, TableState], marks: Collection[str]
+) -> str | None:
     """What changed in the tables since planning so that the job must end; None if nothing did.
 
-    `found`: all tables of the plan that exist, and those that a plan of today would use beside them.
+    `found`: all tables of the plan that exist, and those that a plan of today would use beside them. `marks`:
+    the names of the columns that mark documents as deleted.
     """
     for name, before in planned.items():
         if (now := found.get(name)) is None:
             return f"table {name} was dropped or renamed"
         if now.oid != before.oid:
             return f"table {name} was dropped and made again"
+        for column, type_name in before.types.items():
+            if now.types.get(column) != type_name:
+                return f"column {column} of table {name} was dropped, renamed or given another type"
     for name, now in found.items():
-        known = planned[name].marks if name in planned else frozenset()
-        if added := sorted(now.marks - known):
+        known = planned[name].types if name in planned else {}
+        if added := sorted(column for column in marks if column in now.types and column not in known):
             return f"table {name} has a new column {', '.join(added)}, which marks documents as deleted"
     return None
 
@@ -58,6 +66,12 @@ def lost_relations(planned: Sequence[Relation], found: Sequence[Relation]) -> li
     """The names of relations that are no longer read, such as a partition that was detached."""
     oids = {relation.oid for relation in found}
     return [relation.name for relation in planned if relation.oid not in oids]
+
+
+def redefined_views(planned: Sequence[Relation], found: Sequence[Relation]) -> list[str]:
+    """The names of views that have another definition, and so maybe other rows."""
+    views = {relation.oid: relation.view for relation in found}
+    return [one.name for one in planned if one.view and views.get(one.oid, one.view) != one.view]
 
 
 def rewritten_relations(planned: Sequence[Relation], found: Sequence[Relation]) -> list[str]:

@@ -68,7 +68,8 @@ class PostgresTable:
 
     `unique`: an index proves that no id is in two rows. `bytewise`: the index of its key is in byte order.
     `config`: the text search configuration of its column search_vector; None if it has no such column.
-    `oid`: its identity; 0 in plans of versions that did not store it. The others as in `KeyColumn`.
+    `oid`: its identity; 0 in plans of versions that did not store it. `filled`: it had rows at planning. The
+    others as in `KeyColumn`.
     """
 
     name: str
@@ -79,6 +80,7 @@ class PostgresTable:
     config: str | None
     columns: tuple[PostgresColumn, ...]
     oid: int = 0
+    filled: bool = False
     key_kind: KeyKind = KeyKind.TEXT
     key_type: str = ""
     key_schema: str = ""

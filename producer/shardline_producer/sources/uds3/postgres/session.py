@@ -12,7 +12,11 @@ from shardline_producer.sources.uds3.postgres import sql
 from shardline_producer.sources.uds3.postgres.catalog import Catalog
 from shardline_producer.sources.uds3.postgres.keyless import is_storable, keyless_id, keyless_number
 from shardline_producer.sources.uds3.postgres.options import PostgresOptions
-from shardline_producer.sources.uds3.postgres.relations import lost_relations, rewritten_relations
+from shardline_producer.sources.uds3.postgres.relations import (
+    lost_relations,
+    redefined_views,
+    rewritten_relations,
+)
 from shardline_producer.sources.uds3.postgres.schema import PostgresSchema, PostgresTable
 from shardline_producer.sources.uds3.store_ports import Hit
 
@@ -108,7 +112,7 @@ class PostgresSession:
         known = None if keyless_number(after) else after
         if rewritten and not await self._has_rows(main, known):
             raise catalog.changed(f"table {rewritten[0]} was truncated")
-        if ended and after is not None and not await self._has_rows(main, None):
+        if main.filled and ended and not await self._has_rows(main, None):
             raise catalog.changed(f"table {main.name} was emptied")
 
     async def check_standing(self, schema: PostgresSchema) -> None:
@@ -133,6 +137,8 @@ class PostgresSession:
         found = await catalog.relations([table.oid for table in schema.tables])
         if lost := lost_relations(schema.relations, found):
             raise catalog.changed(f"{lost[0]} is no longer a part of what is read")
+        if redefined := redefined_views(schema.relations, found):
+            raise catalog.changed(f"view {redefined[0]} was given another definition")
         return rewritten_relations(schema.relations, found)
 
     async def _has_rows(self, main: PostgresTable, up_to: str | None) -> bool:
