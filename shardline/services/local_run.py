@@ -212,6 +212,7 @@ def run_warnings(state: JobState) -> list[str]:
     sentences = [
         f"{meaning}: {', '.join(state.notes[note])}"
         for note, meaning in (
+            ("same_files", "files with several names are read once"),
             ("left_out", "searches left out, not configured"),
             ("degraded", "down, neither searched nor asked what is deleted"),
         )

@@ -21,7 +21,7 @@ class FilesSource(Model):
             min_length=1,
             max_length=10_000,
             description="Files and glob patterns, local or `s3://`. They are read in this order, the "
-            "matches of a pattern by name, and each file once.",
+            "matches of a pattern by name, and each file once. A name that exists is no pattern.",
             examples=[["laws/*.jsonl.zst", "s3://bucket/in/2026.jsonl"]],
         ),
     ]

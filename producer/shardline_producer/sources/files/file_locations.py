@@ -2,14 +2,12 @@
 
 import asyncio
 import errno
-import glob
 import logging
 import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -21,7 +19,8 @@ from shardline_common.runtime.paths import NotRegularFile, open_regular, path_fa
 from shardline_common.runtime.retry import Backoff
 from shardline_common.runtime.threads import open_to_read, run_in_thread
 from shardline_producer.sources.files.file_errors import source_changed, source_invalid, unreadable
-from shardline_producer.sources.files.linked_folders import check_links, check_listable
+from shardline_producer.sources.files.key_patterns import matching_keys, may_match
+from shardline_producer.sources.files.linked_folders import matching_paths
 
 _log = logging.getLogger(__name__)
 _CHUNK = 1 << 18
@@ -48,6 +47,9 @@ class FileLocation(Protocol):
 
     async def find(self, pattern: str) -> list[dict[str, Any]]:
         """The files of a path or pattern, sorted by path; an empty list when none matches.
+
+        `identity` is a further field, which is no part of the plan: two names of one file have a text in it
+        in common.
 
         Raises:
             JobFailed: a file cannot be read, or the pattern is malformed (`source_invalid`).
@@ -111,31 +113,26 @@ class LocalFiles:
         if (fault := path_fault(pattern)) is not None:
             raise source_invalid(f"the path '{shown_path(pattern)}' {fault}")
         wildcards = _WILDCARD.search(pattern)
-        paths = self._matches(pattern) if wildcards else [str(self.root / pattern)]
+        paths = matching_paths(str(self.root), pattern) if wildcards else [str(self.root / pattern)]
         found: list[dict[str, Any]] = []
         for path in paths:
             if wildcards and os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for long names
                 continue
             self._check_inside(path, pattern)
             # A relative pattern gives relative names: the dataset must not depend on the path of the root.
-            absolute = Path(pattern).is_absolute()
-            name = str(Path(path)) if absolute else os.path.relpath(path, self.root)
+            name = str(Path(path)) if Path(pattern).is_absolute() else self._relative(path)
             if (fault := path_fault(name)) is not None:
                 raise source_invalid(f"the name of {shown_path(path)} {fault}", "rename the file")
             status = _checked_status(path)
-            found.append({"path": name, **_versions(status)})
+            found.append({"path": name, **_versions(status), "identity": _identity(path, status)})
         return found
 
-    def _matches(self, pattern: str) -> list[str]:
-        whole = os.path.join(glob.escape(str(self.root)), pattern)  # noqa: PTH118 - it is a pattern, no path
-        try:
-            check_listable(whole)
-            check_links(whole)
-            return sorted(glob.glob(whole, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
-        except (OSError, ValueError) as error:
-            raise unreadable(pattern, error) from None
-        except RecursionError:
-            raise source_invalid(f"the folders of {shown_path(pattern)} are nested too deep") from None
+    def _relative(self, path: str) -> str:
+        name = os.path.relpath(path, self.root)
+        if os.path.realpath(self.root / name) == os.path.realpath(path):
+            return name
+        # Behind a link, ".." is the folder above its target: without it, this is another file.
+        return path.removeprefix(str(self.root) + os.sep)
 
     def _check_inside(self, path: str, pattern: str) -> None:
         # Path.resolve raises RuntimeError for a link that leads to itself.
@@ -221,6 +218,13 @@ async def _planned_bytes(handle: BinaryIO, file: dict[str, Any], offset: int) ->
         raise source_changed(file["path"], f"it has more bytes than the {size} of its size")
 
 
+def _identity(path: str, status: os.stat_result) -> list[str]:
+    """What two names of one file have in common, any of it: the path behind all links, or the inode."""
+    # Where a file system gives the same inode number to several files, they differ in the rest.
+    inode = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return [os.path.realpath(path), *([":".join(map(str, inode))] if status.st_ino else [])]
+
+
 def _checked_status(path: str) -> os.stat_result:
     # Opened, because only that shows whether the process may read the file.
     try:
@@ -294,12 +298,12 @@ class S3Files:
         prefix, found = _WILDCARD.split(key, maxsplit=1)[0], dict[str, tuple[int, str]]()
         async with aclosing(self.client.list_bucket(bucket, prefix)) as infos:  # type: ignore[type-var]
             async for info in infos:
-                if info.key == key or (prefix != key and _matches(info.key, key)):
-                    found[f"s3://{bucket}/{info.key}"] = info.size, info.etag
+                if may_match(info.key, key):
+                    found[info.key] = info.size, info.etag
                 if prefix == key and info.key == key:
                     # Without wildcards there is one object.
                     break
-        return found
+        return {f"s3://{bucket}/{name}": found[name] for name in matching_keys(found, key)}
 
     async def stream(self, file: dict[str, Any], offset: int) -> AsyncGenerator[bytes, None]:
         """The bytes of an object while its ETag is the planned one."""
@@ -332,9 +336,3 @@ def _source_errors() -> Iterator[None]:
         raise source_invalid(str(error), error.hint) from error
     except StoreUnavailable as error:
         raise SourceUnavailable(str(error), hint=error.hint, cause=error.cause) from error
-
-
-def _matches(key: str, pattern: str) -> bool:
-    # As in a shell, a star does not match a slash.
-    names, patterns = key.split("/"), pattern.split("/")
-    return len(names) == len(patterns) and all(map(fnmatchcase, names, patterns))

@@ -1,5 +1,7 @@
 """The source `files`: JSONL and NDJSON files, plain, .gz or .zst, in local folders or S3 buckets."""
 
+import glob
+import logging
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -35,6 +37,8 @@ from shardline_producer.sources.source import (
 
 _BATCH_ITEMS = 1000
 _BATCH_BYTES = 1 << 20
+_SHOWN_NAMES = 20
+_log = logging.getLogger(__name__)
 Stream = Callable[[int], AsyncGenerator[bytes, None]]
 _DIGESTS = "size and time of each file, and the sha256 of each block, were compared in every read"
 _TOUCHED = (
@@ -87,7 +91,10 @@ class JsonLinesFiles:
         self._expansion = 1.0
 
     async def freeze(self) -> list[dict[str, Any]]:
-        """The files in the order of the job's paths, those of a pattern by name, each file once."""
+        """The files in the order of the job's paths, those of a pattern by name, each file once.
+
+        A file with several names has the first of them; the others are in `also`.
+        """
         files: dict[str, dict[str, Any]] = {}
         for pattern in self._paths:
             location = self._location(pattern)
@@ -95,8 +102,17 @@ class JsonLinesFiles:
             if not found:
                 raise source_invalid(f"no file matches '{shown_path(pattern)}'", location.not_found_hint)
             for file in found:
-                files.setdefault(file["path"], file)
-        return list(files.values())
+                identity = [file["path"], *file.pop("identity", ())]
+                known = next((files[name] for name in identity if name in files), file)
+                files |= dict.fromkeys(identity, known)
+                # A pattern may well match what another path names.
+                name = file["path"] if glob.has_magic(pattern) else pattern
+                if known is not file and name not in (known["path"], *known.get("also", ())):
+                    known.setdefault("also", []).append(name)
+        unique = list({id(file): file for file in files.values()}.values())
+        for sentence in _same_files(unique):
+            _log.warning("%s: it is read once", sentence)
+        return unique
 
     def _location(self, path: str) -> FileLocation:
         if not is_remote(path):
@@ -108,9 +124,10 @@ class JsonLinesFiles:
             )
         return self._remote
 
-    def declared(self, frozen: Frozen) -> DeclaredSource:  # noqa: ARG002 - files declare nothing
-        """No columns: the fields are known only when the files are read."""
-        return DeclaredSource()
+    def declared(self, frozen: Frozen) -> DeclaredSource:
+        """The files with several names, as a note. Columns are known only when the files are read."""
+        same = _same_files(frozen)
+        return DeclaredSource(notes={"same_files": same} if same else {})
 
     def check_query(self, fields: Sequence[str]) -> None:
         """Check the filters against the sampled fields."""
@@ -286,6 +303,17 @@ class _FileReader:
             self._ordinal += 1
             position = (self._index, line.number, line.end, self._ordinal)
             yield SourceItem(position, content, line.size)
+
+
+def _same_files(frozen: Frozen) -> list[str]:
+    """A sentence for each further name of a file, and for what is more than a person reads."""
+    found = [
+        f"{shown_path(name)} is {shown_path(file['path'])}"
+        for file in frozen
+        for name in file.get("also", ())
+    ]
+    more = len(found) - _SHOWN_NAMES
+    return found[:_SHOWN_NAMES] + ([f"{more:,} more names are those of other files"] if more > 0 else [])
 
 
 def _seek(path: str, offset: int) -> int:

@@ -1,92 +1,141 @@
-"""Checks of the folders that a pattern searches: each can be listed, and no link leads back above itself."""
+"""The local files that a pattern matches. What cannot be looked into is an error, never skipped.
 
+`glob.glob` has the same patterns. It takes each error of the system for "matches nothing", so a folder that
+the process may not list or enter would hide its files, and it follows a link to a folder above it up to the
+system's limit of 40 links: with two such links it visits 2^40 folders.
+"""
+
+import errno
+import fnmatch
 import glob
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from shardline_common.runtime.paths import shown_path
 from shardline_producer.sources.files.file_errors import source_invalid, unreadable
 
 _MAX_FOLDERS = 1_000_000
+_ANY_DEPTH = "**"
+_GONE = (FileNotFoundError, NotADirectoryError)
 
 
-def check_links(pattern: str) -> None:
-    """Walk the folders that the first `**` of a pattern matches; without one do nothing.
+def matching_paths(root: str, pattern: str) -> list[str]:
+    """The paths that a pattern matches, sorted; a relative pattern starts at `root`.
 
-    `glob` follows a link to a folder above it up to the system's limit of 40 links. With two such links it
-    visits 2^40 folders, and lists each file as often.
-
-    Raises:
-        JobFailed: there is such a link, there are over a million folders, or the process may not list one of
-            them (`source_invalid`).
-        SourceUnavailable: a later try may succeed.
-    """
-    parts = Path(pattern).parts
-    if "**" not in parts:
-        return
-    above = Path(*parts[: parts.index("**")])
-    starts = glob.glob(str(above))  # noqa: PTH207 - Path.glob takes no absolute pattern
-    waiting = [(start, frozenset[str]()) for start in starts]
-    count = 0
-    while waiting:
-        folder, parents = waiting.pop()
-        count += 1
-        if count > _MAX_FOLDERS:
-            raise source_invalid(
-                f"'{shown_path(pattern)}' searches more than {_MAX_FOLDERS:,} folders",
-                "name the folders more closely",
-            )
-        real = os.path.realpath(folder)
-        if real in parents:
-            raise source_invalid(
-                f"{shown_path(folder)} is a link to a folder above it: '**' would never end",
-                "remove the link, or use a pattern without '**'",
-            )
-        waiting += [(path, parents | {real}) for path in _folders(folder)]
-
-
-def check_listable(pattern: str) -> None:
-    """Check that the folders which a pattern searches can be listed: `glob` skips those that cannot.
-
-    Those below `**` are checked by `check_links`.
+    `*`, `?` and `[]` match names in one folder that do not begin with a dot, `**` matches folders at any
+    depth. A part of the pattern that exists by that very name is that name, if the rest of the pattern
+    matches below it: `a[1].jsonl` is the file of this name although it would match `a1.jsonl`.
 
     Raises:
-        JobFailed: the process may not list a folder (`source_invalid`).
+        JobFailed: the process may not list or enter a folder, a link leads to a folder above itself, or there
+            are over a million folders (`source_invalid`).
         SourceUnavailable: a later try may succeed.
     """
-    parts, is_pattern = Path(pattern).parts, False
-    for number, part in enumerate(parts):
-        if part == "**":
-            return
-        is_pattern = is_pattern or glob.has_magic(part)
-        if not is_pattern:
-            continue
-        for folder in glob.glob(str(Path(*parts[:number]))):  # noqa: PTH207 - Path.glob takes no absolute pattern
-            try:
-                if glob.has_magic(part):
-                    os.scandir(folder).close()
-                else:
-                    os.lstat(os.path.join(folder, part))  # noqa: PTH118 - Path.lstat is the same
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError as error:
-                raise unreadable(folder, error) from None
+    if pattern.endswith(("/", "/.")):
+        # It names folders.
+        return []
+    path = Path(pattern)
+    start, parts = (path.anchor, path.parts[1:]) if path.is_absolute() else (root, path.parts)
+    try:
+        return sorted(set(_Search(pattern).matches(start, parts)))
+    except RecursionError:
+        raise source_invalid(f"the folders of {shown_path(pattern)} are nested too deep") from None
 
 
-def _folders(folder: str) -> list[str]:
+class _Search:
+    """One search of a pattern. It counts the folders that `**` visits."""
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = pattern
+        self._folders = 0
+
+    def matches(self, folder: str, parts: Sequence[str]) -> list[str]:
+        """The paths below a folder that the parts match. The folder itself when there are none."""
+        while parts and not glob.has_magic(parts[0]):
+            folder, parts = os.path.join(folder, parts[0]), parts[1:]  # noqa: PTH118 - a link may lead to ".."
+        if not parts:
+            return [folder] if _exists(folder) else []
+        part, rest = parts[0], parts[1:]
+        entries = _entries(folder)
+        named = [entry for entry in entries if entry.name == part]
+        if named and (found := self._below(named, rest)):
+            return found
+        if part == _ANY_DEPTH:
+            return self._at_any_depth(folder, rest)
+        names = set(fnmatch.filter((entry.name for entry in entries), part))
+        hidden = part.startswith(".")
+        return self._below(
+            [entry for entry in entries if entry.name in names and (hidden or entry.name[0] != ".")], rest
+        )
+
+    def _below(self, entries: Sequence[os.DirEntry[str]], rest: Sequence[str]) -> list[str]:
+        if not rest:
+            # A folder is no file.
+            return [entry.path for entry in entries if not _is_folder(entry)]
+        folders = [entry.path for entry in entries if _is_folder(entry)]
+        return [path for folder in folders for path in self.matches(folder, rest)]
+
+    def _at_any_depth(self, start: str, rest: Sequence[str]) -> list[str]:
+        found: list[str] = []
+        for folder in self._walk(start):
+            if rest:
+                found += self.matches(folder, rest)
+            else:
+                found += [entry.path for entry in _seen(folder) if not _is_folder(entry)]
+        return found
+
+    def _walk(self, start: str) -> Iterator[str]:
+        """A folder and all folders below it, without those whose names begin with a dot."""
+        waiting = [(start, frozenset[str]())]
+        while waiting:
+            folder, parents = waiting.pop()
+            self._folders += 1
+            if self._folders > _MAX_FOLDERS:
+                raise source_invalid(
+                    f"'{shown_path(self._pattern)}' searches more than {_MAX_FOLDERS:,} folders",
+                    "name the folders more closely",
+                )
+            real = os.path.realpath(folder)
+            if real in parents:
+                raise source_invalid(
+                    f"{shown_path(folder)} is a link to a folder above it: '**' would never end",
+                    "remove the link, or use a pattern without '**'",
+                )
+            waiting += [(entry.path, parents | {real}) for entry in _seen(folder) if _is_folder(entry)]
+            yield folder
+
+
+def _seen(folder: str) -> list[os.DirEntry[str]]:
+    """The entries that a pattern sees which does not begin with a dot."""
+    return [entry for entry in _entries(folder) if entry.name[0] != "."]
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as found:
-            # `**` matches no name that starts with a dot.
-            return [entry.path for entry in found if not entry.name.startswith(".") and _is_folder(entry)]
-    except (FileNotFoundError, NotADirectoryError):
+            return list(found)
+    except _GONE:
         return []
-    except OSError as error:
-        # `glob` would skip it.
+    except (OSError, ValueError) as error:
         raise unreadable(folder, error) from None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            # A link to itself. As a file it is refused later.
+            return False
+        raise unreadable(entry.path, error) from None
+
+
+def _exists(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except _GONE:
         return False
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from None
+    return True
