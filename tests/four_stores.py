@@ -257,6 +257,12 @@ async def _fill_vectors(stores: FourStores) -> None:
             # A second chunk, opposite to the first.
             second = f"{identity}::chunk::1"
             records[second], metadatas[second] = [-value for value in vector], {"kind": "chunk"} | marks
+            if "\n" in texts.get(name, ""):
+                # The text in two chunks, which a line break joins.
+                texts[name], _, texts[second] = texts[name].partition("\n")
+            elif name in texts:
+                # The same chunk twice: its text counts once.
+                texts[second], metadatas[second]["chunk_index"] = texts[name], 0
     await stores.chroma.create()
     await stores.chroma.add(records, metadatas, texts)
 

@@ -186,9 +186,9 @@ async def test_an_http_service_embeds_by_both_protocols(path: str) -> None:
             await over_http(url + "/nothing").embed("bau")
 
 
-async def test_an_answer_without_a_vector_is_an_error() -> None:
-    broken: Any = {"bau": ["x"]}
-    async with embedding_service(broken) as url:
+@pytest.mark.parametrize("broken", [["x"], ["1", "2"], [1.0, None], [True, False], []])
+async def test_an_answer_without_a_vector_is_an_error(broken: Any) -> None:
+    async with embedding_service({"bau": broken}) as url:
         with pytest.raises(JobFailed, match="has no vector"):
             await over_http(url).embed("bau")
 

@@ -35,6 +35,7 @@ class DeadLetterReason(StrEnum):
     VANISHED = "vanished"
     UNREADABLE_KEY = "unreadable_key"
     NO_TEXT = "no_text"
+    INCOMPLETE_TEXT = "incomplete_text"
 
 
 _HINTS = {
@@ -54,6 +55,8 @@ _HINTS = {
     DeadLetterReason.UNREADABLE_KEY: "ThemisDB cannot return a single row whose key holds '/', '?', '#', "
     "'..', a backslash or white space; a job with source.lossless false can read it",
     DeadLetterReason.NO_TEXT: "the document's body is a file without text, such as a scanned PDF",
+    DeadLetterReason.INCOMPLETE_TEXT: "a chunk of the document is missing in ChromaDB, has no text, or "
+    "has no place among the others (chunk_index)",
 }
 
 

@@ -52,6 +52,22 @@ def distance_from(query: Sequence[float], space: str) -> Callable[[Sequence[floa
     return distance
 
 
+def query_fault(query: Sequence[float], space: str) -> str | None:
+    """Why no vector can be compared with a query in a space of SPACES; None if vectors can be.
+
+    Without this check every distance would be infinite, or the same, and the search would find nothing, or
+    everything in the order of ids.
+    """
+    for place, value in enumerate(query, 1):
+        if not math.isfinite(value):
+            return f"its value {place} is {value}"
+        if not math.isfinite(array("f", (value,))[0]):
+            return f"its value {place} is {value}, which is beyond float32"
+    if space == "cosine" and not any(array("f", query)):
+        return "all its values are 0, so that it has no direction"
+    return None
+
+
 def similarity(distance: float) -> float:
     """The score of a hit: 1 at the query. It is negative beyond a distance of 1, where UDS3 shows 0."""
     return 1.0 - distance

@@ -52,6 +52,17 @@ class SortedIds:
         query = "SELECT id FROM ids WHERE id > ? ORDER BY id LIMIT ?"
         return [found for (found,) in self._database.rows(query, (last, limit))]
 
+    def present(self, ids: Iterable[str]) -> list[str]:
+        """Those of `ids` that are in the set, in their order."""
+        query = "SELECT 1 FROM ids WHERE id = ?"
+        return [one for one in ids if self._database.rows(query, (one,))]
+
+    def beginning(self, start: str) -> list[str]:
+        """The ids that begin with a text, in order."""
+        query = "SELECT id FROM ids WHERE id >= ? AND id < CAST(? AS TEXT) ORDER BY id"
+        # No UTF-8 has a byte 0xFF: the bound is behind every id that begins with the text.
+        return [found for (found,) in self._database.rows(query, (start, start.encode() + b"\xff"))]
+
 
 class VisitedNodes:
     """The nodes that a breadth-first search of a graph has visited, with their distance in edges."""

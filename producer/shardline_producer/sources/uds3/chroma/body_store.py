@@ -2,19 +2,30 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
+from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.http.client import ResponseTooLarge
+from shardline_common.job.messages import MAX_ORIGINAL_BYTES
+from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.http_store import HttpStore, open_http_store
 from shardline_producer.sources.uds3.body_limit import limited, too_large
-from shardline_producer.sources.uds3.chroma.chunks import chunk_order, document_of
+from shardline_producer.sources.uds3.chroma.chunks import (
+    Chunk,
+    chunk_order,
+    document_of,
+    may_count_from_one,
+    whole_text,
+)
 from shardline_producer.sources.uds3.chroma.collection import (
     ChromaCollection,
     ChromaOptions,
+    CollectionReader,
+    count_records,
     find_collection,
-    uneven_lists,
+    look_up_collection,
 )
+from shardline_producer.sources.uds3.chroma.document_records import DocumentRecords
 from shardline_producer.sources.uds3.store_ports import (
     DELETED_BODY,
     BodyRequest,
@@ -23,30 +34,37 @@ from shardline_producer.sources.uds3.store_ports import (
 )
 from shardline_producer.sources.uds3.tombstones import is_deleted
 
-_RECORDS_PER_PAGE = 2000
-_LISTS = ("documents", "metadatas")
 _NO_METADATA = ("document_id", "content", "chunk_index", "chunk_id")
-
-_Record = tuple[str, str | None, Mapping[str, Any]]
 
 
 class ChromaBodyStore:
-    """Implements `BodyStore`: a body is the chunks of a document, by number, joined by line breaks.
+    """Implements `BodyStore` and `StandingStore`.
 
-    The text of a record is its document, else its metadata.content. ChromaDB does not record how far chunks
-    overlap, so overlaps stay in the text.
+    A body is the chunks of a document, by number, joined by line breaks. The text of a record is its
+    document, else its metadata.content. ChromaDB does not record how far chunks overlap, so overlaps stay in
+    the text. A document of which a chunk or its text is missing is the invalid body `incomplete_text`.
     """
 
     def __init__(self, options: ChromaOptions) -> None:
         self._options = options
+        self._standing: Mapping[str, Any] | None = None
+        self._records: DocumentRecords | None = None
 
     async def bodies(
         self, requests: Sequence[BodyRequest], max_bytes: int
     ) -> dict[str, DocumentBody | InvalidBody]:
         """The bodies of the documents that have a record with a text, or a tombstone."""
         async with open_http_store(self._options.http) as http:
-            collection = await find_collection(http, self._options)
-            return await self._bodies(http, collection, [request.id for request in requests], max_bytes)
+            if self._standing is None:
+                self._standing = {"collection": (await find_collection(http, self._options)).id}
+            collection = await self._collection(http, self._standing)
+            if self._records is None:
+                self._records = DocumentRecords()
+            reader = CollectionReader(http, collection)
+            found = await self._bodies(reader, self._records, [one.id for one in requests], max_bytes)
+            if not found:
+                await self._check_filled(http, collection, self._standing)
+            return found
 
     async def check(self) -> str:
         """Find the collection."""
@@ -54,62 +72,78 @@ class ChromaBodyStore:
             await find_collection(http, self._options)
         return f"{self._options.collection} at {self._options.http.url} can be read for bodies"
 
+    async def standing(self) -> Mapping[str, Any]:
+        """The id of the collection, and its number of records."""
+        async with open_http_store(self._options.http) as http:
+            collection = await find_collection(http, self._options)
+            return {"collection": collection.id, "records": await count_records(http, collection)}
+
+    def pin(self, standing: Mapping[str, Any]) -> None:
+        """Read no other collection than that of `standing`."""
+        self._standing = standing
+
+    async def check_standing(self, standing: Mapping[str, Any]) -> None:
+        """Check that the collection is the same and not empty."""
+        async with open_http_store(self._options.http) as http:
+            await self._check_filled(http, await self._collection(http, standing), standing)
+
+    async def _collection(self, http: HttpStore, standing: Mapping[str, Any]) -> ChromaCollection:
+        collection = await look_up_collection(http, self._options)
+        if collection is None or collection.id != standing["collection"]:
+            raise self._changed(http, "removed" if collection is None else "made anew")
+        return collection
+
+    async def _check_filled(
+        self, http: HttpStore, collection: ChromaCollection, standing: Mapping[str, Any]
+    ) -> None:
+        if standing.get("records") and not await count_records(http, collection):
+            raise self._changed(http, "emptied")
+
+    def _changed(self, http: HttpStore, how: str) -> JobFailed:
+        return JobFailed(
+            FailureCode.SOURCE_CHANGED,
+            f"{http.address}: the collection '{self._options.collection}' was {how} after it was planned",
+            hint="fill it, and submit a new job",
+        )
+
     async def _bodies(
-        self, http: HttpStore, collection: ChromaCollection, ids: Sequence[str], max_bytes: int
+        self, reader: CollectionReader, records: DocumentRecords, ids: Sequence[str], max_bytes: int
     ) -> dict[str, DocumentBody | InvalidBody]:
         try:
-            records = await self._records(http, collection, ids)
+            found = await records.of(reader, ids, max_bytes)
         except ResponseTooLarge as error:
             if len(ids) == 1:
                 return {ids[0]: too_large(error.start)}
             half = len(ids) // 2
-            first = await self._bodies(http, collection, ids[:half], max_bytes)
-            return first | await self._bodies(http, collection, ids[half:], max_bytes)
-        chunks: dict[str, list[_Record]] = defaultdict(list)
-        for record in records:
-            chunks[document_of(record[0], record[2])].append(record)
-        wanted = set(ids)
-        return {
-            document: body
-            for document, group in chunks.items()
-            if document in wanted and (body := self._body(group, max_bytes)) is not None
-        }
+            first = await self._bodies(reader, records, ids[:half], max_bytes)
+            return first | await self._bodies(reader, records, ids[half:], max_bytes)
+        chunks: dict[str, list[Chunk]] = defaultdict(list)
+        for chunk in found:
+            chunks[document_of(chunk.record, chunk.fields)].append(chunk)
+        bodies: dict[str, DocumentBody | InvalidBody] = {}
+        for document in ids:
+            group = chunks[document]
+            from_one = may_count_from_one(group) and await records.count_from_one(reader)
+            if (body := self._body(document, group, max_bytes, from_one=from_one)) is not None:
+                bodies[document] = body
+        return bodies
 
-    async def _records(
-        self, http: HttpStore, collection: ChromaCollection, ids: Sequence[str]
-    ) -> list[_Record]:
-        """The records of documents: those with a document's id, and those whose metadata names one."""
-        by_name: dict[str, Any] = {"where": {"document_id": {"$in": list(ids)}}}
-        records: dict[str, _Record] = {}
-        for selector in ({"ids": list(ids)}, by_name):
-            offset = 0
-            while True:
-                page = {"limit": _RECORDS_PER_PAGE, "offset": offset, "include": _LISTS}
-                response = await http.post(
-                    collection.path + "/get", selector | page, check=partial(uneven_lists, _LISTS)
-                )
-                found = await http.fields(response, "read texts", ids=list, documents=list, metadatas=list)
-                for record, text, metadata in zip(
-                    found["ids"], found["documents"], found["metadatas"], strict=True
-                ):
-                    records[record] = (record, text, metadata or {})
-                offset += len(found["ids"])
-                # A page with fewer records is not the last one: it may have been cut. The last one is empty.
-                if not found["ids"] or offset == len(selector.get("ids", ())):
-                    break
-        return list(records.values())
-
-    def _body(self, chunks: list[_Record], max_bytes: int) -> DocumentBody | InvalidBody | None:
+    def _body(
+        self, document: str, chunks: Sequence[Chunk], max_bytes: int, *, from_one: bool
+    ) -> DocumentBody | InvalidBody | None:
         archived = self._options.include_archived
-        if any(is_deleted(fields, include_archived=archived) for _, _, fields in chunks):
+        if any(is_deleted(chunk.fields, include_archived=archived) for chunk in chunks):
             return DELETED_BODY
-        chunks.sort(key=lambda chunk: chunk_order(chunk[0]))
-        texts = [text if text is not None else fields.get("content") for _, text, fields in chunks]
-        known = [text for text in texts if isinstance(text, str)]
-        if not known:
+        if all(chunk.text is None for chunk in chunks):
             return None
-        text = limited("\n".join(known), max_bytes)
-        if isinstance(text, InvalidBody):
-            return text
-        fields = chunks[0][2]
-        return DocumentBody(text, {key: value for key, value in fields.items() if key not in _NO_METADATA})
+        whole = whole_text(document, chunks, from_one=from_one)
+        ordered = whole or sorted(chunks, key=lambda chunk: chunk_order(chunk.record, chunk.fields))
+        text = "\n".join(chunk.text for chunk in ordered if chunk.text is not None)
+        if whole is None:
+            start = text[:MAX_ORIGINAL_BYTES].encode(errors="replace")
+            return InvalidBody(DeadLetterReason.INCOMPLETE_TEXT, start)
+        body = limited(text, max_bytes)
+        if isinstance(body, InvalidBody):
+            return body
+        fields = whole[0].fields
+        return DocumentBody(body, {key: value for key, value in fields.items() if key not in _NO_METADATA})

@@ -5,9 +5,11 @@ that pass the filters are read and ranked here exactly (distance.py). Each searc
 collection. In return, the same job has the same documents, to the end of the list.
 """
 
+import logging
 import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -27,15 +29,25 @@ from shardline_producer.sources.uds3.chroma.collection import (
     find_collection,
 )
 from shardline_producer.sources.uds3.chroma.where_clause import where_clause
-from shardline_producer.sources.uds3.distance import distance_from, similarity
-from shardline_producer.sources.uds3.embedding.embedder import Embedder
+from shardline_producer.sources.uds3.distance import distance_from, query_fault, similarity
+from shardline_producer.sources.uds3.embedding.embedder import Embedder, model_error
 from shardline_producer.sources.uds3.scratch import ScratchDatabase
 from shardline_producer.sources.uds3.spilled_lists import LowestScores, SortedIds
 from shardline_producer.sources.uds3.store_ports import Hit, OnDeleted
 from shardline_producer.sources.uds3.tombstones import is_deleted
 
+_log = logging.getLogger(__name__)
 _VECTORS = ("embeddings", "metadatas")
+_VECTOR_REQUESTS = 2
 _SAMPLE = 1000
+
+
+@dataclass(slots=True)
+class _Measured:
+    """Of a page of records: documents that are marked deleted, and records that cannot be ranked."""
+
+    deleted: list[str] = field(default_factory=list)
+    without_vector: list[str] = field(default_factory=list)
 
 
 class ChromaRanker:
@@ -63,7 +75,7 @@ class ChromaRanker:
         vector = await self._embedder.embed("Recht")
         async with open_http_store(self._options.http) as http:
             collection = await find_collection(http, self._options)
-            self._check_dimension(http, collection, vector)
+            self._check_vector(http, collection, vector)
             records = await count_records(http, collection)
         return (
             f"{self._options.collection} at {self._options.http.url} has {records} records of dimension "
@@ -91,13 +103,14 @@ class ChromaRanker:
             distances, ids = LowestScores(database), SortedIds(database)
             async with open_http_store(self._options.http) as http:
                 collection = await find_collection(http, self._options)
-                self._check_dimension(http, collection, vector)
+                self._check_vector(http, collection, vector)
                 reader = CollectionReader(http, collection)
-                await reader.list_ids(ids, where_clause(query.filters))
+                await reader.list_ids(ids, _clause(query.filters))
                 distance_to = distance_from(vector, collection.space)
                 measure = partial(self._measure, distances, distance_to, query)
                 with leaf_errors():
                     await _read_vectors(reader, ids, collection.records_per_page, measure, on_deleted)
+                await _check_removed(reader)
             for page in distances.ranked():
                 yield [Hit(document, similarity(distance)) for document, distance in page]
 
@@ -107,10 +120,10 @@ class ChromaRanker:
         distance_to: Callable[[Sequence[float]], float],
         query: Query,
         responses: Sequence[Mapping[str, Any]],
-    ) -> list[str]:
-        """Add the distances of records. Returns the documents that are marked deleted. Blocks."""
+    ) -> _Measured:
+        """Add the distances of records. Blocks."""
         found: list[tuple[str, float]] = []
-        deleted: list[str] = []
+        measured = _Measured()
         for response in responses:
             for record, metadata, vector in zip(
                 response["ids"], response["metadatas"], response["embeddings"], strict=True
@@ -118,13 +131,15 @@ class ChromaRanker:
                 fields = metadata or {}
                 document = document_of(record, fields)
                 if self._is_deleted(fields):
-                    deleted.append(document)
-                    continue
-                distance = distance_to(vector)
-                if distance < math.inf and passes(Document(document, "", fields), query.filters):
-                    found.append((document, distance))
+                    measured.deleted.append(document)
+                elif passes(_filtered(document, fields), query.filters):
+                    distance = distance_to(vector)
+                    if distance < math.inf:
+                        found.append((document, distance))
+                    else:
+                        measured.without_vector.append(record)
         distances.add(found)
-        return deleted
+        return measured
 
     async def deleted_ids(self) -> AsyncGenerator[list[str], None]:
         """Read all metadata, because ChromaDB cannot query for a key or compare text without its case."""
@@ -139,18 +154,23 @@ class ChromaRanker:
                             document_of(*record) for record in page if self._is_deleted(record[1])
                         ]:
                             yield deleted
+                await _check_removed(reader)
 
     def _is_deleted(self, fields: Mapping[str, Any]) -> bool:
         return is_deleted(fields, include_archived=self._options.include_archived)
 
-    def _check_dimension(
-        self, http: HttpStore, collection: ChromaCollection, vector: Sequence[float]
-    ) -> None:
+    def _check_vector(self, http: HttpStore, collection: ChromaCollection, vector: Sequence[float]) -> None:
+        model = self._embedder.identity
         if collection.dimension is not None and collection.dimension != len(vector):
             raise http.invalid(
                 f"the collection '{self._options.collection}' holds vectors of dimension "
-                f"{collection.dimension}, the model {self._embedder.identity} makes {len(vector)}",
+                f"{collection.dimension}, the model {model} makes {len(vector)}",
                 "set EMBEDDING_MODEL_NAME to the model that the collection was filled with",
+            )
+        if (fault := query_fault(vector, collection.space)) is not None:
+            raise model_error(
+                f"the model {model} makes no usable vector of the query: {fault}",
+                "test the model with another text, or replace it",
             )
 
 
@@ -158,17 +178,45 @@ async def _read_vectors(
     reader: CollectionReader,
     ids: SortedIds,
     page_size: int,
-    measure: Callable[[Sequence[Mapping[str, Any]]], list[str]],
+    measure: Callable[[Sequence[Mapping[str, Any]]], _Measured],
     on_deleted: OnDeleted | None,
 ) -> None:
-    """Call `measure` on a thread with each page of records, while the next page is read."""
+    """Call `measure` on a thread with each page of records, while the next page is read.
+
+    A record whose vector cannot be ranked is requested again. If it is the same, the search fails: without
+    the record its document would have a worse rank, or none.
+    """
     page = ids.after("", page_size)
     records = await reader.records(page, _VECTORS)
     while page:
         page = ids.after(page[-1], page_size)
         async with TaskGroup() as tasks:
             following = tasks.create_task(reader.records(page, _VECTORS))
-            deleted = await run_in_thread(partial(measure, records))
-            if deleted and on_deleted is not None:
-                await on_deleted(deleted)
+            measured = await run_in_thread(partial(measure, records))
+            for _ in range(_VECTOR_REQUESTS):
+                if not measured.without_vector:
+                    break
+                again = await reader.records(measured.without_vector, _VECTORS)
+                repeated = await run_in_thread(partial(measure, again))
+                measured = _Measured(measured.deleted + repeated.deleted, repeated.without_vector)
+            if measured.without_vector:
+                raise reader.without_vector(measured.without_vector)
+            if measured.deleted and on_deleted is not None:
+                await on_deleted(measured.deleted)
         records = following.result()
+
+
+async def _check_removed(reader: CollectionReader) -> None:
+    if removed := await reader.check_missing():
+        _log.info("ChromaDB: %d records were removed between listing and reading", removed)
+
+
+def _clause(filters: Mapping[str, Any]) -> dict[str, Any] | None:
+    # The id of a document may stand in no metadata: only `document_of` knows it.
+    return where_clause({name: wanted for name, wanted in filters.items() if name != "document_id"})
+
+
+def _filtered(document: str, fields: Mapping[str, Any]) -> Document:
+    """A record as filters see it."""
+    text = fields.get("content")
+    return Document(document, text if isinstance(text, str) else "", dict(fields))

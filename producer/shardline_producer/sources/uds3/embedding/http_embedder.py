@@ -43,8 +43,14 @@ class HttpEmbedder:
             found = await http.json(await http.post(self._path, body), "embed the query")
             try:
                 vector = found[0] if is_inference else found["data"][0]["embedding"]
-                return [float(number) for number in vector]
-            except (LookupError, TypeError, ValueError):
+            except (LookupError, TypeError):
+                vector = None
+            if not isinstance(vector, list) or not vector or not all(map(_is_number, vector)):
                 raise http.invalid(
                     "the response has no vector", "end EMBEDDING_URL with /v1/embeddings or /embed"
-                ) from None
+                )
+            return [float(number) for number in vector]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
