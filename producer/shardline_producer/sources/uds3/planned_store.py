@@ -27,6 +27,7 @@ from shardline_producer.sources.uds3.store_ports import (
     HasIdentity,
     MarkedBodyStore,
     MarksDeleted,
+    PinnedBodyStore,
     Ranker,
 )
 
@@ -336,6 +337,10 @@ class Uds3Store:
         marked = [store for name, store in self._marked_bodies().items() if name in facts.get("marks", ())]
         # Neo4j holds texts only for want of another store: a job that did without its search does so here.
         bodies = [one for one in self._stores.body_stores if getattr(one, "search", None) not in degraded]
+        for body in bodies:
+            identities = facts.get("identities", {})
+            if isinstance(body, PinnedBodyStore) and body.store in identities:
+                body.pin(identities[body.store])
         if facts["schema"] is None:
             yield ContentFetcher(None, None, bodies, max_bytes, marked)
             return

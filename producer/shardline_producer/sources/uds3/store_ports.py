@@ -146,6 +146,17 @@ class BodyStore(Protocol):
 
 
 @runtime_checkable
+class PinnedBodyStore(Protocol):
+    """A `BodyStore` that reads no other database than the planned one."""
+
+    # The name of its store in findings.
+    store: str
+
+    def pin(self, planned: Mapping[str, Any]) -> None:
+        """Fail with `source_changed` when the database is not the one of this `HasIdentity.identity`."""
+
+
+@runtime_checkable
 class MarkedBodyStore(Protocol):
     """A `BodyStore` whose marks of deletion count also for documents whose text is in PostgreSQL."""
 

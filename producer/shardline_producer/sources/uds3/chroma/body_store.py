@@ -26,6 +26,7 @@ from shardline_producer.sources.uds3.chroma.collection import (
     look_up_collection,
 )
 from shardline_producer.sources.uds3.chroma.document_records import DocumentRecords
+from shardline_producer.sources.uds3.chroma.identity import why_other
 from shardline_producer.sources.uds3.store_ports import (
     DELETED_BODY,
     BodyRequest,
@@ -38,16 +39,18 @@ _NO_METADATA = ("document_id", "content", "chunk_index", "chunk_id")
 
 
 class ChromaBodyStore:
-    """Implements `BodyStore` and `StandingStore`.
+    """Implements `BodyStore` and `PinnedBodyStore`. Not pinned, it reads the collection that it finds first.
 
     A body is the chunks of a document, by number, joined by line breaks. The text of a record is its
     document, else its metadata.content. ChromaDB does not record how far chunks overlap, so overlaps stay in
     the text. A document of which a chunk or its text is missing is the invalid body `incomplete_text`.
     """
 
+    store = "chromadb"
+
     def __init__(self, options: ChromaOptions) -> None:
         self._options = options
-        self._standing: Mapping[str, Any] | None = None
+        self._planned: Mapping[str, Any] | None = None
         self._records: DocumentRecords | None = None
 
     async def bodies(
@@ -55,15 +58,15 @@ class ChromaBodyStore:
     ) -> dict[str, DocumentBody | InvalidBody]:
         """The bodies of the documents that have a record with a text, or a tombstone."""
         async with open_http_store(self._options.http) as http:
-            if self._standing is None:
-                self._standing = {"collection": (await find_collection(http, self._options)).id}
-            collection = await self._collection(http, self._standing)
+            if self._planned is None:
+                self._planned = {"collection": (await find_collection(http, self._options)).id}
+            collection = await self._planned_collection(http, self._planned)
             if self._records is None:
                 self._records = DocumentRecords()
             reader = CollectionReader(http, collection)
             found = await self._bodies(reader, self._records, [one.id for one in requests], max_bytes)
             if not found:
-                await self._check_filled(http, collection, self._standing)
+                await self._planned_collection(http, self._planned, filled=True)
             return found
 
     async def check(self) -> str:
@@ -72,39 +75,24 @@ class ChromaBodyStore:
             await find_collection(http, self._options)
         return f"{self._options.collection} at {self._options.http.url} can be read for bodies"
 
-    async def standing(self) -> Mapping[str, Any]:
-        """The id of the collection, and its number of records."""
-        async with open_http_store(self._options.http) as http:
-            collection = await find_collection(http, self._options)
-            return {"collection": collection.id, "records": await count_records(http, collection)}
+    def pin(self, planned: Mapping[str, Any]) -> None:
+        """Read no other collection than the one whose identity was planned."""
+        self._planned = planned
 
-    def pin(self, standing: Mapping[str, Any]) -> None:
-        """Read no other collection than that of `standing`."""
-        self._standing = standing
-
-    async def check_standing(self, standing: Mapping[str, Any]) -> None:
-        """Check that the collection is the same and not empty."""
-        async with open_http_store(self._options.http) as http:
-            await self._check_filled(http, await self._collection(http, standing), standing)
-
-    async def _collection(self, http: HttpStore, standing: Mapping[str, Any]) -> ChromaCollection:
+    async def _planned_collection(
+        self, http: HttpStore, planned: Mapping[str, Any], *, filled: bool = False
+    ) -> ChromaCollection:
+        """Find the collection, and check that it is the planned one and, if `filled`, not empty now."""
         collection = await look_up_collection(http, self._options)
-        if collection is None or collection.id != standing["collection"]:
-            raise self._changed(http, "removed" if collection is None else "made anew")
+        records = await count_records(http, collection) if filled and collection else None
+        why = why_other(planned, self._options.collection, collection, records)
+        if collection is None or why is not None:
+            raise JobFailed(
+                FailureCode.SOURCE_CHANGED,
+                f"{http.address}: {why} after the job was planned",
+                hint="submit a new job",
+            )
         return collection
-
-    async def _check_filled(
-        self, http: HttpStore, collection: ChromaCollection, standing: Mapping[str, Any]
-    ) -> None:
-        if standing.get("records") and not await count_records(http, collection):
-            raise self._changed(http, "emptied")
-
-    def _changed(self, http: HttpStore, how: str) -> JobFailed:
-        return JobFailed(
-            FailureCode.SOURCE_CHANGED,
-            f"{http.address}: the collection '{self._options.collection}' was {how} after it was planned",
-            hint="fill it, and submit a new job",
-        )
 
     async def _bodies(
         self, reader: CollectionReader, records: DocumentRecords, ids: Sequence[str], max_bytes: int

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from shardline_common.job.findings import Certainty, Level
 from shardline_common.job.spec import Query, SearchType
 from shardline_common.runtime.task_group import TaskGroup
 from shardline_common.runtime.tasks import leaf_errors
@@ -27,7 +28,9 @@ from shardline_producer.sources.uds3.chroma.collection import (
     CollectionReader,
     count_records,
     find_collection,
+    look_up_collection,
 )
+from shardline_producer.sources.uds3.chroma.identity import read_identity, why_other
 from shardline_producer.sources.uds3.chroma.where_clause import where_clause
 from shardline_producer.sources.uds3.distance import distance_from, query_fault, similarity
 from shardline_producer.sources.uds3.embedding.embedder import Embedder, model_error
@@ -51,7 +54,10 @@ class _Measured:
 
 
 class ChromaRanker:
-    """Implements `Ranker`: documents by the nearest of their chunks, ties by document id."""
+    """Implements `Ranker`, `HasIdentity`, `StatesCertainty` and `ReportsMarkedHits`.
+
+    Documents are ranked by the nearest of their chunks, ties by document id.
+    """
 
     name: SearchType = "vector"
 
@@ -81,6 +87,23 @@ class ChromaRanker:
             f"{self._options.collection} at {self._options.http.url} has {records} records of dimension "
             f"{collection.dimension}, distance {collection.space}, model {self._embedder.identity}"
         )
+
+    async def identity(self) -> dict[str, Any]:
+        """The id of the collection, and the number of its records."""
+        async with open_http_store(self._options.http) as http:
+            return await read_identity(http, self._options)
+
+    async def changed_since(self, planned: Mapping[str, Any]) -> str | None:
+        """Compare the ids, and whether there are records."""
+        async with open_http_store(self._options.http) as http:
+            collection = await look_up_collection(http, self._options)
+            records = await count_records(http, collection) if collection else None
+        return why_other(planned, self._options.collection, collection, records)
+
+    def certainty(self) -> Certainty:
+        """A list that is not proven raises an error."""
+        how = "two lists in a row named the same records, and each of them was read"
+        return Certainty(Level.PROVEN, how)
 
     def reports_deleted(self, query: Query) -> bool:
         """True without filters, because all records are then read."""
@@ -143,17 +166,36 @@ class ChromaRanker:
 
     async def deleted_ids(self) -> AsyncGenerator[list[str], None]:
         """Read all metadata, because ChromaDB cannot query for a key or compare text without its case."""
+        async with aclosing(self._metadata(None)) as pages:
+            async for page in pages:
+                if deleted := [document_of(*record) for record in page if self._is_deleted(record[1])]:
+                    yield deleted
+
+    async def marked_hits(self, query: Query) -> AsyncGenerator[list[str], None]:
+        """The marked documents with a record that passes the filters. Without filters `rank` reports them."""
+        if self.reports_deleted(query) or any(wanted == [] for wanted in query.filters.values()):
+            return
+        async with aclosing(self._metadata(_clause(query.filters))) as pages:
+            async for page in pages:
+                yield [
+                    document
+                    for record, fields in page
+                    if self._is_deleted(fields)
+                    and passes(_filtered(document := document_of(record, fields), fields), query.filters)
+                ]
+
+    async def _metadata(
+        self, where: Mapping[str, Any] | None
+    ) -> AsyncGenerator[list[tuple[str, Mapping[str, Any]]], None]:
+        """Pages of the ids and metadata of all records that pass a clause."""
         with ScratchDatabase() as database:
             ids = SortedIds(database)
             async with open_http_store(self._options.http) as http:
                 reader = CollectionReader(http, await find_collection(http, self._options))
-                await reader.list_ids(ids, None)
+                await reader.list_ids(ids, where)
                 async with aclosing(reader.metadatas(ids)) as pages:
                     async for page in pages:
-                        if deleted := [
-                            document_of(*record) for record in page if self._is_deleted(record[1])
-                        ]:
-                            yield deleted
+                        yield page
                 await _check_removed(reader)
 
     def _is_deleted(self, fields: Mapping[str, Any]) -> bool:
