@@ -125,7 +125,7 @@ async def test_a_record_that_is_written_again_in_every_list_is_a_change(store: C
 
 
 async def test_a_list_without_a_record_that_the_store_counts_is_not_the_whole(store: ChromaStandIn) -> None:
-    store.lie = lambda body, answer: only(answer, lambda name: body["include"] != [] or name != "r5")
+    store.count = lambda count: count + 1
     with pytest.raises(SourceUnavailable, match="added or removed"):
         await ranked(store)
 

@@ -51,12 +51,13 @@ async def texts_of(bodies: ChromaBodyStore, *documents: str, max_bytes: int = 10
     return {name: one.text if isinstance(one, DocumentBody) else one.reason for name, one in found.items()}
 
 
-def six_chunks(**metadata: Any) -> ChromaStandIn:
+def six_chunks(prefix: str = "d::chunk::", **metadata: Any) -> ChromaStandIn:
     """A document `d` of six chunks, between other records."""
     store = ChromaStandIn()
     for number in (3, 0, 5, 1, 4, 2):
         store.add(f"x{number}", document="other")
-        store.add(f"d::chunk::{number}", document=f"t{number}", document_id="d", **metadata)
+        fields = {"document_id": "d", "chunk_index": number} | metadata
+        store.add(f"{prefix}{number}", document=f"t{number}", **fields)
     return store
 
 
@@ -113,25 +114,35 @@ async def test_short_pages_of_texts_are_read_to_their_end() -> None:
     assert await texts(store, "d") == {"d": "text d\n" + WHOLE}
 
 
-async def test_a_chunk_that_is_listed_and_never_returned_is_a_transient_error() -> None:
-    store = six_chunks()
-    store.lie = lambda body, answer: only(answer, lambda name: "ids" not in body or name != "d::chunk::5")
-    with pytest.raises(SourceUnavailable, match="lists the record 'd::chunk::5'"):
+@pytest.mark.parametrize("prefix", ["d::chunk::", "uuid-"])
+async def test_a_chunk_that_is_listed_and_never_returned_is_a_transient_error(prefix: str) -> None:
+    store, last = six_chunks(prefix), f"{prefix}5"
+    store.lie = lambda body, answer: only(answer, lambda name: "ids" not in body or name != last)
+    with pytest.raises(SourceUnavailable, match=f"lists the record '{last}'"):
         await texts(store, "d")
-    # Without metadata it is only in the list of all ids.
-    store.records["d::chunk::5"].metadata = None
-    with pytest.raises(SourceUnavailable, match="lists the record 'd::chunk::5'"):
-        await texts(store, "d")
+    # Without metadata only its id can name the document.
+    store.records[last].metadata = None
+    if prefix == "uuid-":
+        assert await texts(store, "d") == {"d": WHOLE.removesuffix("\nt5")}
+    else:
+        with pytest.raises(SourceUnavailable, match=f"lists the record '{last}'"):
+            await texts(store, "d")
 
 
+@pytest.mark.parametrize("prefix", ["d::chunk::", "uuid-"])
 @pytest.mark.parametrize("lists", [1, 2])
-async def test_a_chunk_that_shifts_between_two_pages_is_read(lists: int) -> None:
-    store, left = six_chunks(), iter(range(lists))
+async def test_a_chunk_that_shifts_between_two_pages_is_read(lists: int, prefix: str) -> None:
+    store, left = six_chunks(prefix), iter(range(lists))
+    first = store.records.pop(f"{prefix}0")
+    store.records = {f"{prefix}0": first} | store.records
+    # The last chunk is at the end of the list, where no gap in the numbers shows that it is missing.
+    store.records[f"{prefix}5"] = store.records.pop(f"{prefix}5")
 
     def before(body: Answer) -> None:
         if body.get("where") and body["offset"] == 3 and next(left, None) is not None:
             # The first chunk is written again, behind the others.
-            store.add("d::chunk::3", document="t3", document_id="d")
+            first = next(name for name in store.records if name.startswith(prefix))
+            store.records[first] = store.records.pop(first)
 
     store.before = before
     assert await texts(store, "d") == {"d": WHOLE}
