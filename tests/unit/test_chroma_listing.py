@@ -124,6 +124,15 @@ async def test_a_record_that_is_written_again_in_every_list_is_a_change(store: C
     assert sorted(await ranked(store)) == sorted(store.records)
 
 
+async def test_a_count_that_is_no_number_is_requested_again(store: ChromaStandIn) -> None:
+    wrong = iter(range(1))
+    store.count = lambda count: True if next(wrong, None) is not None else count
+    assert sorted(await ranked(store)) == sorted(store.records)
+    store.count = lambda _: True
+    with pytest.raises(SourceUnavailable, match="its count is no number"):
+        await ranked(store)
+
+
 async def test_a_list_without_a_record_that_the_store_counts_is_not_the_whole(store: ChromaStandIn) -> None:
     store.count = lambda count: count + 1
     with pytest.raises(SourceUnavailable, match="added or removed"):
@@ -185,6 +194,8 @@ async def test_a_collection_that_is_made_anew_or_removed_while_it_is_read_is_a_c
         (lambda answer: answer | {"ids": [answer["ids"][0]] * len(answer["ids"])}, "twice"),
         (lambda answer: answer | {"ids": [1] * len(answer["ids"])}, "no text"),
         (lambda answer: answer | {"embeddings": None}, "not as many embeddings"),
+        (lambda _: {"error": "InternalError", "message": "try again"}, "InternalError"),
+        (lambda _: {"records": []}, "no list of ids"),
     ],
 )
 async def test_an_answer_with_other_records_than_requested_is_requested_again(

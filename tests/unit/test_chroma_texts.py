@@ -98,11 +98,13 @@ async def test_the_numbers_of_uds3s_ids_begin_with_0() -> None:
 async def test_numbers_name_documents_as_their_text_does() -> None:
     store = ChromaStandIn()
     store.add("u1", document="a", document_id=7, chunk_index=0)
-    store.add("u2", document="b", document_id=7.0, chunk_index=1)
-    store.add("u3", document="c", document_id="7", chunk_index=2)
-    store.add("7::chunk::3", document="d")
-    store.add("u4", document="no", document_id="07", chunk_index=3)
-    assert await texts(store, "7", "8") == {"7": "a\nb\nc\nd"}
+    store.add("u2", document="b", document_id="7", chunk_index=1)
+    store.add("7::chunk::2", document="c")
+    store.add("u3", document="no", document_id="07", chunk_index=2)
+    store.add("u4", document="half", document_id=7.5)
+    store.add("u5", document="whole", document_id=7.0)
+    assert await texts(store, "7", "8") == {"7": "a\nb\nc"}
+    assert await texts(store, "7.5", "7.0", "inf") == {"7.5": "half", "7.0": "whole"}
 
 
 async def test_short_pages_of_texts_are_read_to_their_end() -> None:
@@ -351,5 +353,6 @@ def test_the_number_of_a_record_is_its_index_else_in_its_id() -> None:
     assert chunk_number("d-12") is None
     assert chunk_number("dx12", {"document_id": "d"}) is None
     assert document_of("d-12", {}) == "d-12"
-    assert document_of("u", {"document_id": 5}) == document_of("u", {"document_id": 5.0}) == "5"
-    assert document_of("u", {"document_id": True}) == document_of("u", {"document_id": 5.5}) == "u"
+    assert [document_of("u", {"document_id": one}) for one in (5, 5.5, True, "", None)] == [
+        *("5", "5.5", "u", "u", "u")
+    ]

@@ -5,11 +5,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from shardline_producer.sources.uds3.tombstones import id_text
+
 CHUNK_SEPARATOR = "::chunk::"
 _CHUNK = re.compile(rf"(?s)(.+){CHUNK_SEPARATOR}(\d{{1,18}})")
 _NUMBER = re.compile(r"[+-]?\d{1,18}(?:\.0*)?", re.ASCII)
 _SUFFIX = re.compile(r"(?is)[^0-9a-z]*(?:chunk)?[^0-9a-z]*(\d{1,18})", re.ASCII)
-_MAX_INTEGER = 1 << 63
 _TOTALS = ("total_chunks", "chunk_count")
 
 
@@ -17,7 +18,7 @@ def whole_number(value: object) -> int | None:
     """The integer that a metadata value is: an integer, a number without a fraction, or their text."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    if isinstance(value, float) and value.is_integer() and abs(value) < _MAX_INTEGER:
+    if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         return int(value.strip().partition(".")[0])
@@ -33,15 +34,9 @@ def id_parts(record_id: str) -> tuple[str, int | None]:
 def document_of(record_id: str, metadata: Mapping[str, Any] | None) -> str:
     """The document id of a record: metadata.document_id, else the text before `::chunk::<n>`, else its id.
 
-    Listing, ranking, texts, filters and tombstones all use this rule. A number in metadata.document_id
-    counts as its text.
+    Listing, ranking, texts, filters and tombstones all use this rule.
     """
-    named = (metadata or {}).get("document_id")
-    if isinstance(named, str) and named:
-        return named
-    if not isinstance(named, str) and (number := whole_number(named)) is not None:
-        return str(number)
-    return id_parts(record_id)[0]
+    return id_text((metadata or {}).get("document_id")) or id_parts(record_id)[0]
 
 
 def chunk_number(record_id: str, metadata: Mapping[str, Any] | None = None) -> int | None:

@@ -104,17 +104,18 @@ def _space(found: Mapping[str, Any]) -> str:
 
 async def count_records(http: HttpStore, collection: ChromaCollection) -> int:
     """The number of records."""
-    found = await http.json(await http.get(collection.path + "/count"), "count records")
-    if not isinstance(found, int):
-        raise http.invalid("cannot count records: the response is no number", "check CHROMA_HOST")
-    return found
+    response = await http.get(collection.path + "/count", check=_no_number)
+    return int(await http.json(response, "count records"))
+
+
+def _no_number(found: Any) -> str | None:
+    return None if isinstance(found, int) and not isinstance(found, bool) else "its count is no number"
 
 
 def wrong_records(request: Mapping[str, Any], found: Any) -> str | None:
     """The fault of a response: lists that differ in length, or a record twice or one not requested."""
     if not isinstance(found, dict) or not isinstance(found.get("ids"), list):
-        # `HttpStore.fields` names it.
-        return None
+        return "its response has no list of ids"
     ids = found["ids"]
     for name in request["include"]:
         values = found.get(name)

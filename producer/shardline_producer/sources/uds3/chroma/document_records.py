@@ -3,22 +3,24 @@
 import asyncio
 import weakref
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from shardline_common.http.client import ResponseTooLarge
 from shardline_common.runtime.retry import Backoff
 from shardline_common.runtime.threads import run_in_thread
-from shardline_producer.sources.uds3.chroma.chunks import CHUNK_SEPARATOR, Chunk, id_parts, whole_number
+from shardline_producer.sources.uds3.chroma.chunks import CHUNK_SEPARATOR, Chunk, id_parts
 from shardline_producer.sources.uds3.chroma.collection import CollectionReader
 from shardline_producer.sources.uds3.scratch import ScratchDatabase
 from shardline_producer.sources.uds3.spilled_lists import SortedIds
+from shardline_producer.sources.uds3.tombstones import id_text
 
 _INCLUDE = ("documents", "metadatas")
 _RECORDS_PER_REQUEST = 500
 _MIN_CHARACTERS = 64 << 20
 _MAX_READS = 4
-_MAX_INTEGER = 1 << 63
+_MAX_NUMBER = 1 << 63
 _BACKOFF = Backoff(base=0.05, cap=1.0)
 _NUMBER_ZERO = {"$or": [{"chunk_index": {"$eq": 0}}, {"chunk_index": {"$eq": "0"}}]}
 
@@ -98,17 +100,21 @@ class DocumentRecords:
 
 def _naming(documents: Sequence[str]) -> Mapping[str, Any]:
     """The clause of the records whose metadata name one of the documents, as text or as a number."""
-    clauses: list[Mapping[str, Any]] = [{"document_id": {"$in": list(documents)}}]
-    numbers = [whole_number(document) for document in documents]
-    integers = [
-        number
-        for number, document in zip(numbers, documents, strict=True)
-        if number is not None and str(number) == document and abs(number) < _MAX_INTEGER
-    ]
     # A list of values of two types is refused.
-    if integers:
-        clauses.append({"document_id": {"$in": integers}})
+    values = [list(documents), _numbers(documents, int), _numbers(documents, float)]
+    clauses: list[Mapping[str, Any]] = [{"document_id": {"$in": one}} for one in values if one]
     return clauses[0] if len(clauses) == 1 else {"$or": clauses}
+
+
+def _numbers(documents: Sequence[str], kind: type[int | float]) -> list[int | float]:
+    """The numbers of a type whose `id_text` is one of the documents."""
+    found = []
+    for document in documents:
+        with suppress(ValueError):
+            number = kind(document)
+            if id_text(number) == document and abs(number) < _MAX_NUMBER:
+                found.append(number)
+    return found
 
 
 def _next_ids(documents: Sequence[str], known: Iterable[str]) -> set[str]:
