@@ -128,6 +128,7 @@ async def test_a_search_over_three_stores_is_their_fusion(filled: dict[str, Any]
     assert {row["source"] for row in rows} == {"uds3_search"}
     notes = manifest["source"]
     assert (notes["searches"], notes["left_out"], notes["degraded"]) == (["vector", "graph"], [], [])
+    assert notes["completeness"]["chromadb"]["level"] == "proven"
     assert notes["model"] == "all-MiniLM-L6-v2 (http)"
 
 

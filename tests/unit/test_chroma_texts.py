@@ -238,8 +238,30 @@ async def test_a_chunk_without_a_text_makes_an_incomplete_text() -> None:
         found = await ChromaBodyStore(options).bodies([BodyRequest("d"), BodyRequest("vector")], 100)
     # A document of which ChromaDB has no text at all is left to other stores.
     assert found == {"d": InvalidBody(INCOMPLETE, b"t0\nt1\nt2\nt3\nt5")}
+    # One answer may lack a text.
+    store, wrong = six_chunks(), iter(range(2))
+
+    def lie(body: Answer, answer: Answer) -> Answer:
+        if "ids" in body and next(wrong, None) is not None:
+            answer["documents"] = [None] * len(answer["ids"])
+        return answer
+
+    store.lie = lie
+    assert await texts(store, "d") == {"d": WHOLE}
+    store = six_chunks()
+    store.records["d::chunk::4"].document = None
     store.records["d::chunk::4"].metadata = {"document_id": "d", "content": "t4"}
     assert await texts(store, "d") == {"d": WHOLE}
+
+
+async def test_the_metadata_of_a_document_are_those_of_its_first_chunk_that_has_any() -> None:
+    store = ChromaStandIn()
+    store.add("d::chunk::0", document="t0")
+    store.add("d::chunk::1", document="t1", title="T", document_id="d")
+    store.add("d::chunk::2", document="t2", title="other", page=3)
+    async with store.running() as options:
+        found = await ChromaBodyStore(options).bodies([BodyRequest("d")], 100)
+    assert found == {"d": DocumentBody("t0\nt1\nt2", {"title": "T"})}
 
 
 async def test_chunks_may_be_counted_from_1_where_no_record_has_the_number_0() -> None:

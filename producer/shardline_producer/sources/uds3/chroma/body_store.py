@@ -133,5 +133,6 @@ class ChromaBodyStore:
         body = limited(text, max_bytes)
         if isinstance(body, InvalidBody):
             return body
-        fields = whole[0].fields
+        # The first chunk may be one that has no metadata at all.
+        fields: Mapping[str, Any] = next((chunk.fields for chunk in whole if chunk.fields), {})
         return DocumentBody(body, {key: value for key, value in fields.items() if key not in _NO_METADATA})

@@ -130,10 +130,18 @@ def _next_ids(documents: Sequence[str], known: Iterable[str]) -> set[str]:
 async def _read(
     reader: CollectionReader, ids: Sequence[str], optional: Collection[str], max_bytes: int
 ) -> dict[str, Chunk]:
-    """The records of these ids, by id."""
-    found, size = dict[str, Chunk](), 0
+    """The records of these ids, by id. Those that came without a text are requested once more."""
     # Among the records may be some of other documents.
     limit = max(_MIN_CHARACTERS, 2 * max_bytes)
+    found = await _read_once(reader, ids, optional, limit)
+    without_text = [record for record, chunk in found.items() if chunk.text is None]
+    return found | await _read_once(reader, without_text, (), limit)
+
+
+async def _read_once(
+    reader: CollectionReader, ids: Sequence[str], optional: Collection[str], limit: int
+) -> dict[str, Chunk]:
+    found, size = dict[str, Chunk](), 0
     for start in range(0, len(ids), _RECORDS_PER_REQUEST):
         part = ids[start : start + _RECORDS_PER_REQUEST]
         for response in await reader.records(part, _INCLUDE, optional):
@@ -143,7 +151,6 @@ async def _read(
                 size += len(chunk.text or "")
         if size > limit:
             first = next((chunk.text for chunk in found.values() if chunk.text), "")
-            raise ResponseTooLarge(
-                f"the records have over {limit} characters", first.encode(errors="replace")
-            )
+            message = f"the records have over {limit} characters"
+            raise ResponseTooLarge(message, first.encode(errors="replace"))
     return found
