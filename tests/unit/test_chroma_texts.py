@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -282,6 +283,15 @@ async def test_a_document_over_the_limit_is_too_large_and_the_others_are_read(
     for number in range(6):
         store.add(f"big::chunk::{number}", document="x" * 20)
     found = await texts(store, "d", "big", "x1", max_bytes=30)
+    assert found == {"d": WHOLE, "big": DeadLetterReason.TOO_LARGE, "x1": "other"}
+
+
+async def test_a_record_over_the_limit_of_a_response_is_too_large_and_the_others_are_read() -> None:
+    store = six_chunks()
+    store.add("big::chunk::0", document="x" * 10_000)
+    async with store.running() as options:
+        narrow = replace(options, http=replace(options.http, max_bytes=2_000))
+        found = await texts_of(ChromaBodyStore(narrow), "d", "big", "x1")
     assert found == {"d": WHOLE, "big": DeadLetterReason.TOO_LARGE, "x1": "other"}
 
 

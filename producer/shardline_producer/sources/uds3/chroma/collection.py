@@ -213,7 +213,7 @@ class CollectionReader:
         last = ""
         while page := ids.after(last, _METADATAS_PER_PAGE):
             last = page[-1]
-            for response in await self.records(page, ("metadatas",)):
+            for response in await self.small_records(page, ("metadatas",)):
                 pairs = zip(response["ids"], response["metadatas"], strict=True)
                 yield [(record, metadata or {}) for record, metadata in pairs]
 
@@ -224,6 +224,9 @@ class CollectionReader:
 
         A record that a response lacks is requested again, until several responses in a row have none. If it
         stays missing, `check_missing` explains it. The records of `optional` need not exist.
+
+        Raises:
+            ResponseTooLarge: one record is over the limit of a response.
         """
         found: list[Mapping[str, Any]] = []
         missing, vain = list(ids), 0
@@ -238,12 +241,20 @@ class CollectionReader:
             raise self.changing(f"more than {_MAX_MISSING} records were removed while they were read")
         return found
 
+    async def small_records(self, ids: Sequence[str], include: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        """As `records`. A record over the limit of a response fails the job."""
+        try:
+            return await self.records(ids, include)
+        except ResponseTooLarge as error:
+            raise self._http.invalid(str(error), "delete large values from the record's metadata") from None
+
     async def _records(self, ids: Sequence[str], include: Sequence[str]) -> list[Mapping[str, Any]]:
         try:
             return [await self._get({"ids": list(ids), "include": include})]
-        except ResponseTooLarge:
+        except ResponseTooLarge as error:
             if len(ids) == 1:
-                raise self._http.invalid(f"the record '{ids[0]}' exceeds the limit of a response") from None
+                message = f"the record '{ids[0]}' exceeds the limit of a response"
+                raise ResponseTooLarge(message, error.start) from error
             half = len(ids) // 2
             return [*await self._records(ids[:half], include), *await self._records(ids[half:], include)]
 

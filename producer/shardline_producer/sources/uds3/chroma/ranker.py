@@ -229,16 +229,16 @@ async def _read_vectors(
     the record its document would have a worse rank, or none.
     """
     page = ids.after("", page_size)
-    records = await reader.records(page, _VECTORS)
+    records = await reader.small_records(page, _VECTORS)
     while page:
         page = ids.after(page[-1], page_size)
         async with TaskGroup() as tasks:
-            following = tasks.create_task(reader.records(page, _VECTORS))
+            following = tasks.create_task(reader.small_records(page, _VECTORS))
             measured = await run_in_thread(partial(measure, records))
             for _ in range(_VECTOR_REQUESTS):
                 if not measured.without_vector:
                     break
-                again = await reader.records(measured.without_vector, _VECTORS)
+                again = await reader.small_records(measured.without_vector, _VECTORS)
                 repeated = await run_in_thread(partial(measure, again))
                 measured = _Measured(measured.deleted + repeated.deleted, repeated.without_vector)
             if measured.without_vector:
