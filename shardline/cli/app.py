@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from shardline.cli import datasets, dead_letters, doctor, export, jobs, preview, processes
+from shardline.cli import audit, datasets, dead_letters, doctor, export, jobs, preview, processes
 from shardline.cli.options import Interrupted
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for module in (datasets, doctor, preview, export, jobs, processes):
+for module in (datasets, doctor, preview, export, jobs, processes, audit):
     module.register(app)
 app.add_typer(dead_letters.app, name="dead-letters")
 

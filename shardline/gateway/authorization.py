@@ -54,7 +54,8 @@ async def authorize(
         admitted.require(permission)
     except Problem as problem:
         action = f"{request.method} {request.url.path}"
-        context.audit_log.record(admitted, action[:300], str(problem.status_code))
+        dataset = request.path_params.get("dataset_id")
+        context.audit_log.record(admitted, action[:300], str(problem.status_code), dataset=dataset)
         raise
     return admitted
 

@@ -16,7 +16,7 @@ from shardline.gateway.public_text import inner_names, public_text
 from shardline.gateway.rate_limits import RequestLimits
 from shardline.gateway.signed_links import LinkSigner
 from shardline.gateway.uds3_status import Uds3Status
-from shardline.gateway.users import SecurityPolicy
+from shardline.gateway.users import SecurityPolicy, User
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.settings.load import Settings
@@ -64,10 +64,10 @@ class GatewayContext:
             raise Problem(503, "no store of datasets is configured: S3_BUCKET is not set")
         return self.datasets.store
 
-    def download_link(self, dataset_id: str, file: str) -> str:
-        """Return a link to a file that is valid without a token until it expires."""
+    def download_link(self, dataset_id: str, file: str, user: User) -> str:
+        """Return a link to a file for a user. It is valid without a token until it expires."""
         expires = int(self.clock.now().timestamp()) + self.settings.gateway_link_seconds
-        return self.link_signer.link(dataset_id, file, expires)
+        return self.link_signer.link(dataset_id, file, expires, user.id)
 
 
 async def context_of(request: Request) -> GatewayContext:

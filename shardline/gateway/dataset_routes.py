@@ -184,7 +184,7 @@ async def export(dataset_id: str, body: ExportRequest, context: Context, user: E
         success=True,
         message=f"Dataset exported to {body.format}",
         export_path=f"{store.uri}/{key}",
-        download_url=context.download_link(dataset_id, file),
+        download_url=context.download_link(dataset_id, file, user),
         expires_in=context.settings.gateway_link_seconds,
     )
 

@@ -15,17 +15,18 @@ from shardline.gateway.http_headers import RangeNotSatisfiable, content_disposit
 from shardline.gateway.openapi import error_responses
 from shardline.gateway.problems import Problem
 from shardline.gateway.responses import File, FileList
-from shardline.gateway.users import Permission, User
+from shardline.gateway.users import Permission
 from shardline_common.ports.store import ObjectInfo, ObjectStore
 
 router = APIRouter(prefix="/api/datasets/{dataset_id}/files", tags=["files"])
 
 
 @router.get("", responses=error_responses(400, 401, 403, 404, 429, 503))
-async def files(dataset_id: str, context: Context, _: ExportAccess) -> FileList:
+async def files(dataset_id: str, context: Context, user: ExportAccess) -> FileList:
     """List the files of a completed dataset: shards, manifest, card and exports."""
     names = await _file_names(context, dataset_id)
-    found = [File(file=name, download_url=context.download_link(dataset_id, name)) for name in names]
+    found = [File(file=name, download_url=context.download_link(dataset_id, name, user)) for name in names]
+    context.audit_log.record(user, "list_files", "200", dataset=dataset_id, files=len(found))
     return FileList(dataset_id=dataset_id, expires_in=context.settings.gateway_link_seconds, files=found)
 
 
@@ -43,6 +44,7 @@ class LinkParameters:
     """The query parameters of a signed link."""
 
     expires: Annotated[int | None, Query(ge=0, le=1 << 53, description="Part of a signed link.")] = None
+    user: Annotated[str | None, Query(max_length=300, description="Part of a signed link.")] = None
     signature: Annotated[str | None, Query(max_length=200, description="Part of a signed link.")] = None
 
 
@@ -74,13 +76,15 @@ async def download(
     part: Annotated[RangeHeaders, Depends()],
 ) -> ChunkedResponse:
     """Download a file of the list, whole or one range of it."""
-    # 1. A valid link needs no token, and names no user.
-    user: User | None = None
+    # 1. A valid link needs no token. It names the user to whom it was given.
+    user, by = None, "link"
     if link.expires is None or link.signature is None:
-        user = await authorize(request, context, bearer_token(request), Permission.EXPORT)
+        user, by = await authorize(request, context, bearer_token(request), Permission.EXPORT), "token"
     else:
         now = context.clock.now().timestamp()
-        if not context.link_signer.verify(dataset_id, file, link.expires, link.signature, now):
+        holder = link.user or ""
+        if not context.link_signer.verify(dataset_id, file, link.expires, link.signature, now, holder):
+            context.audit_log.record(None, "download", "403", dataset=dataset_id, by="link")
             raise Problem(403, "the link is not valid or has expired; request a new one")
     # 2. Only listed files can be downloaded, not everything below the dataset's root.
     if file not in await _file_names(context, dataset_id):
@@ -106,7 +110,8 @@ async def download(
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{info.size}"
     # 4. Send the bytes.
     status = 200 if chosen is None else 206
-    context.audit_log.record(user, "download", str(status), dataset=dataset_id, file=file)
+    given_to = {} if user is not None else {"user_id": link.user}
+    context.audit_log.record(user, "download", str(status), dataset=dataset_id, file=file, by=by, **given_to)
     stream = StreamSpec(
         lambda: _read(context.require_store(), info, start, end),
         nullcontext(),

@@ -139,13 +139,14 @@ async def job(dataset_id: str, request: Request, context: Context, user: ReadAcc
     rejected = await datasets.sample_rows(spec, "rejected/", _SAMPLE_ROWS)
     manifest = await datasets.manifest(view)
     names = await datasets.file_names(spec, manifest) if manifest and user.has(Permission.EXPORT) else []
+    context.audit_log.record(user, "view", "200", dataset=dataset_id)
     return _page(
         "job.html",
         job=_job_fields(view, context, user),
         manifest=manifest,
         kept_rows=[row | {"text": row["text"][:_SAMPLE_CHARS]} for row in kept],
         rejected_rows=rejected,
-        links=[(name, context.download_link(dataset_id, name)) for name in names[:_MAX_LINKS]],
+        links=[(name, context.download_link(dataset_id, name, user)) for name in names[:_MAX_LINKS]],
         user=user,
         signed_in=_signed_in(request),
     )

@@ -14,6 +14,7 @@ import uvicorn
 from shardline.gateway.access_tokens import TokenVerifier
 from shardline.gateway.app import make_app
 from shardline.gateway.audit import AuditLog
+from shardline.gateway.audit_file import AuditLimits
 from shardline.gateway.chunked_response import StreamOutcome
 from shardline.gateway.context import GatewayContext
 from shardline.gateway.dataset_reader import DatasetReader
@@ -123,13 +124,14 @@ def _make_context(
     access: SourceAccess,
     port: int,
 ) -> GatewayContext:
-    audit_log = AuditLog(settings.gateway_audit_log, CLOCK)
+    metrics = Metrics()
+    limits_of_log = AuditLimits(settings.gateway_audit_log_bytes, settings.gateway_audit_log_files)
+    audit_log = AuditLog(settings.gateway_audit_log, CLOCK, limits_of_log, metrics.acted)
     audit_log.check_writable()
     token_verifier = None
     if policy.debug_user is None:
         token_verifier = TokenVerifier(policy, JwksCache(jwks_fetcher(policy.issuer + _JWKS_PATH), CLOCK))
     limits = RequestLimits.of(settings, CLOCK)
-    metrics = Metrics()
     metrics.begin_streams(StreamOutcome)
     metrics.follow("gateway_streams_open", lambda: limits.row_streams.open, "rows")
     metrics.follow("gateway_streams_open", lambda: limits.event_streams.open, "events")

@@ -21,7 +21,8 @@ class Permission(StrEnum):
 _LOOPBACK = "127.0.0.1"
 _ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - used only where every request needs a token
 ADMIN = "admin"
-_CREATORS = frozenset({ADMIN, "trainer", "analyst"})
+ROLES = (ADMIN, "trainer", "analyst")
+_CREATORS = frozenset(ROLES)
 _EXPORTERS = frozenset({ADMIN, "trainer"})
 ROLES_BY_PERMISSION = {
     Permission.READ: _CREATORS,
@@ -42,6 +43,11 @@ class User:
     name: str
     roles: frozenset[str] = field(default_factory=frozenset)
     issuer: str | None = None
+
+    @property
+    def known_roles(self) -> tuple[str, ...]:
+        """The roles that mean something to the gateway, the one with the most permissions first."""
+        return tuple(role for role in ROLES if role in self.roles)
 
     @property
     def owner(self) -> Owner:

@@ -110,8 +110,8 @@ DATA_LOCATIONS = (
     ),
     DataLocation(
         "audit log of a gateway",
-        "who did what and when; never a query or a document",
-        "as long as the operator keeps the log",
+        "who did what and when, with subject, name and roles; never a query or a document",
+        "GATEWAY_AUDIT_LOG_FILES files of GATEWAY_AUDIT_LOG_BYTES",
         "stays: it records who deleted",
     ),
     DataLocation("logs", "names of jobs, files and users; never a document", "as the logs are kept", "stay"),

@@ -166,7 +166,7 @@ async def gateway_in_memory(folder: Path, **settings: Any) -> AsyncIterator[Gate
         metrics=metrics,
         security=SecurityPolicy(None, ISSUER, "clara"),
         token_verifier=_Verifier(),  # type: ignore[arg-type]
-        audit_log=AuditLog(path, SYSTEM_CLOCK),
+        audit_log=AuditLog(path, SYSTEM_CLOCK, on_action=metrics.acted),
         limits=RequestLimits.of(found, SYSTEM_CLOCK),
         link_signer=LinkSigner(b"key"),
         jobs=jobs,

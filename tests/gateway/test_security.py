@@ -152,8 +152,11 @@ def test_the_audit_log_names_the_user_and_no_secret(secure: Server, realm: Realm
     eventually(lambda: secure.audited("audited-1", "complete") and secure.audited("audited-2", "401"))
     lines = [json.loads(line) for line in secure.audit().splitlines()]
     by_id = {line["request_id"]: line for line in lines}
-    assert by_id["audited-1"] | {"at": ""} == {
+    assert by_id["audited-1"] | {"at": "", "seq": 0, "previous": ""} == {
         "at": "",
+        "seq": 0,
+        "previous": "",
+        "roles": ["trainer"],
         "request_id": "audited-1",
         "user_id": "user-1",
         "user": "erika@example.org",

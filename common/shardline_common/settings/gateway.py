@@ -86,6 +86,15 @@ class GatewaySettings(BaseModel):
     gateway_audit_log: Path | None = setting(
         None, "file that the audit log is appended to; none: the log", "GATEWAY_AUDIT_LOG"
     )
+    gateway_audit_log_bytes: int = setting(
+        16 << 20,
+        "size at which another file of the audit log is begun",
+        "GATEWAY_AUDIT_LOG_BYTES",
+        ge=1 << 16,
+    )
+    gateway_audit_log_files: int = setting(
+        100, "closed files of the audit log that are kept; 0: all", "GATEWAY_AUDIT_LOG_FILES", ge=0
+    )
     gateway_ownership: str = setting(
         "owner",
         "who may cancel, retry and purge a dataset: owner (its owner and admins), or shared (by role)",

@@ -108,6 +108,12 @@ CATALOGUE: dict[str, Definition] = {
         Counter, "Streams that ended, by outcome (docs/http.md)", ("outcome",), per_job=False
     ),
     "gateway_rows_total": Definition(Counter, "Rows streamed to clients", per_job=False),
+    "gateway_actions_total": Definition(
+        Counter,
+        "Actions in the audit log, by the highest role of the user; the log has the user and the dataset",
+        ("action", "role", "outcome"),
+        per_job=False,
+    ),
     "webhooks_total": Definition(
         Counter,
         "Attempts of the webhook: delivered, failed (retried), given_up",
@@ -355,6 +361,10 @@ class Metrics:
         """A stream of the gateway ended after `rows` rows."""
         self._count("gateway_streams_total", 1, outcome)
         self._count("gateway_rows_total", rows)
+
+    def acted(self, action: str, role: str, outcome: str) -> None:
+        """An action of a user of the gateway was recorded."""
+        self._count("gateway_actions_total", 1, action, role, outcome)
 
     def webhook(self, outcome: str) -> None:
         """An attempt to deliver a notification ended."""
