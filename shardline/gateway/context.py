@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from shardline.gateway.access_tokens import TokenVerifier
 from shardline.gateway.audit import AuditLog
 from shardline.gateway.dataset_reader import DatasetReader
+from shardline.gateway.job_policy import JobPolicy
 from shardline.gateway.job_watcher import JobWatcher
 from shardline.gateway.ownership import Ownership
 from shardline.gateway.problems import Problem
@@ -17,6 +18,7 @@ from shardline.gateway.rate_limits import RequestLimits
 from shardline.gateway.signed_links import LinkSigner
 from shardline.gateway.uds3_status import Uds3Status
 from shardline.gateway.users import SecurityPolicy, User
+from shardline_common.job.spec import JobSpec
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.settings.load import Settings
@@ -53,6 +55,15 @@ class GatewayContext:
     def ownership(self) -> Ownership:
         """Who may cancel, retry and purge a dataset."""
         return Ownership(self.settings.gateway_ownership)
+
+    def check_job(self, spec: JobSpec, user: User) -> None:
+        """Raise Problem (403) when a job names what it may not name through the gateway. It is recorded."""
+        try:
+            policy = JobPolicy.of(self.settings)
+            policy.check(spec, user, lambda: (view.state.spec for view in self.jobs.jobs()))
+        except Problem as problem:
+            self.audit_log.record(user, "create", str(problem.status_code), dataset=spec.job_id)
+            raise
 
     def public(self, text: str) -> str:
         """Return a sentence for users: without the addresses and absolute paths of the installation."""

@@ -62,6 +62,7 @@ async def stream(
     _check_top_k(body, context)
     await context.uds3.require()
     spec = job_from_request(body, make_job_id(body.name, None), user.name)
+    context.check_job(spec, user)
     context.uds3.require_search(spec)
     counts = StreamCounts()
 
@@ -113,6 +114,7 @@ async def create(
     key = None if idempotency_key is None else f"{user.id}\n{idempotency_key}"
     defaults = job_defaults(context.settings)
     spec = job_from_request(body, make_job_id(body.name, key), user.name, defaults)
+    context.check_job(spec, user)
     view = await context.jobs.submit(spec, user.owner)
     context.audit_log.record(user, "create", "200", dataset=spec.job_id)
     return await _response(context, view, f"Dataset created: {spec.job_id}")

@@ -18,6 +18,7 @@ from shardline.gateway.audit_file import AuditLimits
 from shardline.gateway.chunked_response import StreamOutcome
 from shardline.gateway.context import GatewayContext
 from shardline.gateway.dataset_reader import DatasetReader
+from shardline.gateway.job_policy import JobPolicy
 from shardline.gateway.job_watcher import JobWatcher
 from shardline.gateway.jwks import JwksCache, jwks_fetcher
 from shardline.gateway.proxies import trusted_proxies
@@ -128,6 +129,8 @@ def _make_context(
     limits_of_log = AuditLimits(settings.gateway_audit_log_bytes, settings.gateway_audit_log_files)
     audit_log = AuditLog(settings.gateway_audit_log, CLOCK, limits_of_log, metrics.acted)
     audit_log.check_writable()
+    # A wrong entry is an error at the start, not of the first request.
+    JobPolicy.of(settings)
     token_verifier = None
     if policy.debug_user is None:
         token_verifier = TokenVerifier(policy, JwksCache(jwks_fetcher(policy.issuer + _JWKS_PATH), CLOCK))

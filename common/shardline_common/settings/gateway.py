@@ -101,6 +101,12 @@ class GatewaySettings(BaseModel):
         "GATEWAY_OWNERSHIP",
         pattern="^(owner|shared)$",
     )
+    gateway_s3_sources: str = setting(
+        "",
+        "buckets and prefixes in S3 that jobs of the gateway may read, as in s3://laws, s3://archive/2026/; "
+        "none: they read nothing there",
+        "GATEWAY_S3_SOURCES",
+    )
     gateway_trusted_proxies: str = setting(
         "127.0.0.1, ::1",
         "proxies whose X-Forwarded-Proto and X-Forwarded-For are believed: addresses and networks, separated "
