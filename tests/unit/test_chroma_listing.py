@@ -187,6 +187,30 @@ async def test_a_collection_that_is_made_anew_or_removed_while_it_is_read_is_a_c
     assert raised.value.lasting is FailureCode.SOURCE_CHANGED
 
 
+async def test_a_collection_that_is_removed_before_it_is_counted_is_a_change(store: ChromaStandIn) -> None:
+    def lie(_: Answer, answer: Answer) -> Answer:
+        if not answer["ids"]:
+            store.make_anew()
+        return answer
+
+    store.lie = lie
+    with pytest.raises(SourceUnavailable, match="removed, or made anew") as raised:
+        await ranked(store)
+    assert raised.value.lasting is FailureCode.SOURCE_CHANGED
+
+
+@pytest.mark.parametrize("query", [{}, {"filters": {"kind": "law"}}])
+async def test_an_empty_page_in_the_middle_is_not_the_end(
+    store: ChromaStandIn, query: dict[str, Any]
+) -> None:
+    # Every second answer at this offset is empty, in each list.
+    second = iter(range(10**6))
+    store.lie = lambda body, answer: (
+        only(answer, lambda _: False) if body.get("offset") == 3 and next(second) % 2 == 0 else answer
+    )
+    assert sorted(await ranked(store, **query)) == sorted(store.records)
+
+
 @pytest.mark.parametrize(
     ("lie", "said"),
     [

@@ -216,10 +216,10 @@ async def test_chromadbs_short_answers_are_completed() -> None:
     assert [name for response in found for name in response["ids"]] == ["a", "b", "c"]
 
 
-async def test_an_empty_page_of_chromadb_is_the_end_of_a_filtered_list_when_two_lists_agree() -> None:
-    whole = [records("a"), records("b"), records()]
+async def test_an_empty_page_of_chromadb_is_the_end_of_a_filtered_list_when_it_comes_twice() -> None:
+    pages = [records("a"), records(), records("b"), records(), records()]
     async with (
-        sending([records("a"), records(), *whole, *whole, framed(b"")]) as url,
+        sending([*pages, *pages, framed(b"")]) as url,
         open_http_store(HttpStoreOptions("ChromaDB", url)) as http,
     ):
         with ScratchDatabase() as database:

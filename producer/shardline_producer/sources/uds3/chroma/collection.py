@@ -1,6 +1,7 @@
 """A collection of ChromaDB, and reading it over the HTTP API of version 2."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from shardline_producer.sources.uds3.distance import SPACES
 from shardline_producer.sources.uds3.scratch import ScratchDatabase
 from shardline_producer.sources.uds3.spilled_lists import SortedIds
 
+_log = logging.getLogger(__name__)
 _NOT_FOUND = 404
 _MAX_RECORDS = 500
 _MAX_VECTOR_VALUES = 400_000
@@ -105,11 +107,25 @@ def _space(found: Mapping[str, Any]) -> str:
 async def count_records(http: HttpStore, collection: ChromaCollection) -> int:
     """The number of records."""
     response = await http.get(collection.path + "/count", check=_no_number)
+    if response.status == _NOT_FOUND:
+        raise _gone(http)
     return int(await http.json(response, "count records"))
 
 
 def _no_number(found: Any) -> str | None:
     return None if isinstance(found, int) and not isinstance(found, bool) else "its count is no number"
+
+
+def _changing(http: HttpStore, message: str) -> SourceUnavailable:
+    return SourceUnavailable(
+        f"{http.address}: {message}",
+        hint="try again when nothing writes to the collection",
+        lasting=FailureCode.SOURCE_CHANGED,
+    )
+
+
+def _gone(http: HttpStore) -> SourceUnavailable:
+    return _changing(http, "the collection was removed, or made anew, while it was read")
 
 
 def wrong_records(request: Mapping[str, Any], found: Any) -> str | None:
@@ -156,6 +172,7 @@ class CollectionReader:
                 return
             before = found
             if number:
+                _log.info("%s: two lists of record ids differ, a further one is read", self._http.address)
                 await asyncio.sleep(_BACKOFF.longest(number))
         raise self.changing("records were added or removed while the collection was listed")
 
@@ -188,9 +205,9 @@ class CollectionReader:
         return bool((await self._get(body))["ids"] or (await self._get(body))["ids"])
 
     async def _id_pages(self, where: Mapping[str, Any] | None) -> AsyncGenerator[Sequence[str], None]:
-        """Pages of ids, up to an empty one: a shorter one may have been cut."""
+        """Pages of ids. An empty page is the end when it comes twice: a shorter one may have been cut."""
         offset = 0
-        while page := await self._id_page(offset, where):
+        while page := await self._id_page(offset, where) or await self._id_page(offset, where):
             offset += len(page)
             yield page
 
@@ -277,11 +294,7 @@ class CollectionReader:
 
     def changing(self, message: str) -> SourceUnavailable:
         """The error of a collection that changes while it is read."""
-        return SourceUnavailable(
-            f"{self._http.address}: {message}",
-            hint="try again when nothing writes to the collection",
-            lasting=FailureCode.SOURCE_CHANGED,
-        )
+        return _changing(self._http, message)
 
     def short(self, missing: Sequence[str]) -> SourceUnavailable:
         """The error of records that the store lists and does not return."""
@@ -304,7 +317,7 @@ class CollectionReader:
         check = partial(wrong_records, body)
         response = await self._http.post(self._collection.path + "/get", body, check=check)
         if response.status == _NOT_FOUND:
-            raise self.changing("the collection was removed, or made anew, while it was read")
+            raise _gone(self._http)
         found: Mapping[str, Any] = await self._http.fields(response, "read records", ids=list)
         return found
 

@@ -1,6 +1,7 @@
 """All records of a few documents: those whose metadata name the document, and those whose ids do."""
 
 import asyncio
+import logging
 import weakref
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +17,7 @@ from shardline_producer.sources.uds3.scratch import ScratchDatabase
 from shardline_producer.sources.uds3.spilled_lists import SortedIds
 from shardline_producer.sources.uds3.tombstones import id_text
 
+_log = logging.getLogger(__name__)
 _INCLUDE = ("documents", "metadatas")
 _RECORDS_PER_REQUEST = 500
 _MIN_CHARACTERS = 64 << 20
@@ -61,7 +63,9 @@ class DocumentRecords:
                 await asyncio.sleep(_BACKOFF.longest(number))
             # 1.
             if not self._is_listed:
+                _log.info("ChromaDB: the ids of all records are listed, for the texts of chunks")
                 await reader.list_ids(self._ids, None)
+                _log.info("ChromaDB: %d records", await run_in_thread(self._ids.count))
                 self._is_listed = True
             named = await reader.ids_where(where)
             listed = await run_in_thread(partial(self._listed_ids, documents))

@@ -29,6 +29,7 @@ from shardline_producer.sources.uds3.chroma.collection import (
     count_records,
     find_collection,
     look_up_collection,
+    wrong_records,
 )
 from shardline_producer.sources.uds3.chroma.identity import read_identity, why_other
 from shardline_producer.sources.uds3.chroma.where_clause import where_clause
@@ -72,7 +73,7 @@ class ChromaRanker:
             if collection.fields is not None:
                 return list(collection.fields)
             body = {"limit": _SAMPLE, "offset": 0, "include": ["metadatas"]}
-            response = await http.post(collection.path + "/get", body)
+            response = await http.post(collection.path + "/get", body, check=partial(wrong_records, body))
             found = await http.fields(response, "read metadata", metadatas=list)
             return sorted({key for metadata in found["metadatas"] for key in metadata or {}})
 
