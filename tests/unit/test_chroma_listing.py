@@ -135,7 +135,7 @@ async def test_a_count_that_is_no_number_is_requested_again(store: ChromaStandIn
 
 async def test_a_list_without_a_record_that_the_store_counts_is_not_the_whole(store: ChromaStandIn) -> None:
     store.count = lambda count: count + 1
-    with pytest.raises(SourceUnavailable, match="added or removed"):
+    with pytest.raises(SourceUnavailable, match="the store counts 11 and lists 10"):
         await ranked(store)
 
 

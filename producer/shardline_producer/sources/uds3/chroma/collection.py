@@ -158,6 +158,7 @@ class CollectionReader:
         self._http = http
         self._collection = collection
         self._missing: set[str] = set()
+        self._difference = ""
 
     async def list_ids(self, ids: SortedIds, where: Mapping[str, Any] | None) -> None:
         """Fill `ids` with the ids of the records that pass the clause, proven by two equal lists in a row.
@@ -174,7 +175,9 @@ class CollectionReader:
             if number:
                 _log.info("%s: two lists of record ids differ, a further one is read", self._http.address)
                 await asyncio.sleep(_BACKOFF.longest(number))
-        raise self.changing("records were added or removed while the collection was listed")
+        raise self.changing(
+            f"records were added or removed while the collection was listed{self._difference}"
+        )
 
     async def _list_once(self, ids: SortedIds, where: Mapping[str, Any] | None) -> tuple[int, int] | None:
         """The number of ids and the sum of their hashes; None if an id came twice or the count is another."""
@@ -187,7 +190,8 @@ class CollectionReader:
         if await run_in_thread(ids.count) != listed:
             return None
         # No count tells how many records pass a clause.
-        if where is None and await count_records(self._http, self._collection) != listed:
+        if where is None and (counted := await count_records(self._http, self._collection)) != listed:
+            self._difference = f" (the store counts {counted} and lists {listed})"
             return None
         return listed, total % _HASH_MODULUS
 
