@@ -1,5 +1,6 @@
 """Authentication and authorization of requests, as FastAPI dependencies."""
 
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -10,6 +11,7 @@ from shardline.gateway.access_tokens import unauthorized
 from shardline.gateway.context import Context, GatewayContext
 from shardline.gateway.jwks import JwksUnavailable
 from shardline.gateway.problems import Problem
+from shardline.gateway.rate_limits import client_address
 from shardline.gateway.users import Permission, User
 
 COOKIE = "shardline_token"
@@ -53,6 +55,9 @@ async def authorize(
         admitted = user
         admitted.require(permission)
     except Problem as problem:
+        if problem.status_code == HTTPStatus.UNAUTHORIZED:
+            # Before the audit log: without a limit, a stranger could fill it.
+            context.limits.refusals.take(client_address(request.scope))
         action = f"{request.method} {request.url.path}"
         dataset = request.path_params.get("dataset_id")
         context.audit_log.record(admitted, action[:300], str(problem.status_code), dataset=dataset)

@@ -1,7 +1,7 @@
 """The routes of a dataset's files: download whole or by range, with a token or a signed link."""
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ from shardline.gateway.export_formats import MEDIA_TYPES
 from shardline.gateway.http_headers import RangeNotSatisfiable, content_disposition, parse_range
 from shardline.gateway.openapi import error_responses
 from shardline.gateway.problems import Problem
+from shardline.gateway.rate_limits import client_address
 from shardline.gateway.responses import File, FileList
 from shardline.gateway.users import Permission
 from shardline_common.ports.store import ObjectInfo, ObjectStore
@@ -80,12 +81,18 @@ async def download(
     user, by = None, "link"
     if link.expires is None or link.signature is None:
         user, by = await authorize(request, context, bearer_token(request), Permission.EXPORT), "token"
+        caller = user.id
     else:
         now = context.clock.now().timestamp()
         holder = link.user or ""
         if not context.link_signer.verify(dataset_id, file, link.expires, link.signature, now, holder):
+            # Before the audit log: without a limit, a stranger could fill it.
+            context.limits.refusals.take(client_address(request.scope))
             context.audit_log.record(None, "download", "403", dataset=dataset_id, by="link")
             raise Problem(403, "the link is not valid or has expired; request a new one")
+        # Not the user's own limit: everyone who has the link may use it.
+        caller = f"link of {holder}"
+        context.limits.requests.take(caller)
     # 2. Only listed files can be downloaded, not everything below the dataset's root.
     if file not in await _file_names(context, dataset_id):
         raise Problem(404, "the dataset has no such file")
@@ -110,11 +117,12 @@ async def download(
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{info.size}"
     # 4. Send the bytes.
     status = 200 if chosen is None else 206
+    context.limits.downloads.check(caller)
     given_to = {} if user is not None else {"user_id": link.user}
     context.audit_log.record(user, "download", str(status), dataset=dataset_id, file=file, by=by, **given_to)
     stream = StreamSpec(
         lambda: _read(context.require_store(), info, start, end),
-        nullcontext(),
+        context.limits.downloads.slot(caller),
         context.settings.gateway_stall_seconds,
     )
     media_type = MEDIA_TYPES.get(file.rpartition(".")[2], "application/octet-stream")

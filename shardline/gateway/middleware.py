@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -86,7 +87,10 @@ class GatewayMiddleware:
             try:
                 self._check(scope, headers)
                 body = _LimitedBody(receive, self._policy.body_bytes)
-                await self._app(scope, body.receive, response.send)
+                try:
+                    await self._app(scope, body.receive, response.send)
+                finally:
+                    response.quiet = body.gone
             except Problem as problem:
                 await response.refuse(scope, receive, problem)
             except Exception:  # noqa: BLE001 - a bug is logged with its stack trace, and hidden from the client
@@ -147,15 +151,24 @@ def _body_too_large(limit: int) -> Problem:
 
 
 class _LimitedBody:
-    """Refuses a request when its body exceeds the limit, because a chunked body declares no size."""
+    """Refuses a request when its body exceeds the limit, because a chunked body declares no size.
+
+    `gone`: the client disconnected before the body was complete.
+    """
 
     def __init__(self, receive: Receive, limit: int) -> None:
         self._receive = receive
         self._limit = limit
         self._received = 0
+        self._complete = False
+        self.gone = False
 
     async def receive(self) -> Message:
         message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.gone = not self._complete
+        else:
+            self._complete = not message.get("more_body", False)
         self._received += len(message.get("body", b""))
         if self._received > self._limit:
             raise _body_too_large(self._limit)
@@ -170,6 +183,7 @@ class _TrackedResponse:
         self.id = request_id
         self.status = 0
         self.began = 0.0
+        self.quiet = False
         self._complete = False
         self._started = time.perf_counter()
 
@@ -196,7 +210,9 @@ class _TrackedResponse:
 
     def log(self, scope: Scope) -> None:
         elapsed = round((time.perf_counter() - self._started) * 1000)
-        level = logging.DEBUG if scope["path"] == _HEALTH else logging.INFO
+        # Clients without a token can cause these at any rate.
+        quiet = self.quiet or scope["path"] == _HEALTH or self.status == HTTPStatus.TOO_MANY_REQUESTS
+        level = logging.DEBUG if quiet else logging.INFO
         fields = log_fields(
             method=scope["method"], path=scope["path"], status=self.status, milliseconds=elapsed
         )

@@ -1,23 +1,21 @@
 """The gateway as a long-running process."""
 
 import asyncio
-import contextlib
 import logging
 import secrets
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-
-import uvicorn
 
 from shardline.gateway.access_tokens import TokenVerifier
 from shardline.gateway.app import make_app
 from shardline.gateway.audit import AuditLog
 from shardline.gateway.audit_file import AuditLimits
 from shardline.gateway.chunked_response import StreamOutcome
+from shardline.gateway.connections import ConnectionPolicy
 from shardline.gateway.context import GatewayContext
 from shardline.gateway.dataset_reader import DatasetReader
+from shardline.gateway.http_server import listen_on, raise_file_limit, serve_http
 from shardline.gateway.job_policy import JobPolicy
 from shardline.gateway.job_watcher import JobWatcher
 from shardline.gateway.jwks import JwksCache, jwks_fetcher
@@ -31,7 +29,6 @@ from shardline.services.wiring.broker import open_broker
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.stores import open_source_s3, open_store
 from shardline.services.wiring.uds3 import uds3_probe, uds3_searches
-from shardline_common.errors import UsageError
 from shardline_common.job.spec import SearchType
 from shardline_common.ports.broker import Broker
 from shardline_common.runtime.task_group import TaskGroup
@@ -43,9 +40,10 @@ from shardline_producer.sources.source import OpenSource
 
 _log = logging.getLogger("shardline.gateway")
 _JWKS_PATH = "/protocol/openid-connect/certs"
-_GRACEFUL_SECONDS = 5
 _CLOSE_SECONDS = 30.0
 _KAFKA_SECONDS = 30.0
+# File descriptors for anything but connections and streams.
+_OTHER_FILES = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +89,9 @@ async def run_gateway(
     """
     for warning in policy.warnings:
         _log.warning("%s", warning)
+    connections = _connection_policy(settings)
     jobs = JobWatcher(broker, settings.jobs_partitions, CLOCK)
-    with _listen(policy.host, settings.gateway_port) as listener:
+    with listen_on(policy.host, settings.gateway_port) as listener:
         port: int = listener.getsockname()[1]
         context = _make_context(settings, policy, jobs, datasets, access, port)
 
@@ -104,7 +103,7 @@ async def run_gateway(
 
         probes = {"jobs": probe_jobs, "kafka": probe_kafka}
         async with serve_health(
-            context.metrics, probes, settings.metrics_host, settings.metrics_port
+            context.metrics, probes, _metrics_host(settings, policy), settings.metrics_port
         ) as metrics_port:
             _log.info("serving /metrics, /healthz and /readyz on port %d", metrics_port)
             with leaf_errors():
@@ -113,8 +112,15 @@ async def run_gateway(
                     _log.info(
                         "serving on http://%s:%d, security mode %s", policy.host, port, settings.security_mode
                     )
-                    await _serve(context, listener)
+                    await serve_http(make_app(context), listener, connections)
                     following.cancel()
+
+
+def _metrics_host(settings: Settings, policy: SecurityPolicy) -> str:
+    """Return the address of the metrics: without tokens that of the gateway, unless a setting names one."""
+    if policy.debug_user is None or "metrics_host" in settings.model_fields_set:
+        return settings.metrics_host
+    return policy.host
 
 
 def _make_context(
@@ -157,6 +163,25 @@ def _make_context(
     )
 
 
+def _connection_policy(settings: Settings) -> ConnectionPolicy:
+    """Make the limits from the settings and the limit of open files."""
+    total, files = settings.gateway_connections, raise_file_limit()
+    if files is not None:
+        # Streams, stores and Kafka need descriptors too. Without them, a full gateway could serve no request.
+        total = min(total, max(8, files - min(files // 2, _OTHER_FILES + settings.gateway_streams)))
+    if total < settings.gateway_connections:
+        _log.warning("the limit of %d open files leaves room for %d connections only", files, total)
+    return ConnectionPolicy(
+        total,
+        settings.gateway_connections_per_address,
+        settings.gateway_header_seconds,
+        settings.gateway_body_seconds,
+        _CLOSE_SECONDS,
+        settings.gateway_stall_seconds + _CLOSE_SECONDS,
+        trusted_proxies(settings.gateway_trusted_proxies),
+    )
+
+
 @asynccontextmanager
 async def _open_datasets(settings: Settings) -> AsyncIterator[DatasetReader]:
     if settings.s3_bucket is None:
@@ -165,53 +190,3 @@ async def _open_datasets(settings: Settings) -> AsyncIterator[DatasetReader]:
         return
     async with open_store(settings) as (store, _):
         yield DatasetReader(store, settings.spool_dir)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(1024)
-    except OSError as error:
-        listener.close()
-        raise UsageError(
-            f"the gateway cannot listen on {host}:{port}: {error.strerror}",
-            hint="set CLARA_DATASET_PORT or GATEWAY_HOST",
-        ) from None
-    return listener
-
-
-class _UvicornServer(uvicorn.Server):
-    """Leaves signals to the process, which cancels the gateway's task."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-async def _serve(context: GatewayContext, listener: socket.socket) -> None:
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # A stalled stream is closed, but closing a connection waits until the client has read what was
-        # written before. Without this limit, a client that reads nothing would keep the connection open.
-        stall = int((context.settings.gateway_stall_seconds + _CLOSE_SECONDS) * 1000)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stall)
-    config = uvicorn.Config(
-        make_app(context),
-        http="h11",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        forwarded_allow_ips=trusted_proxies(context.settings.gateway_trusted_proxies),
-        timeout_graceful_shutdown=_GRACEFUL_SECONDS,
-    )
-    server = _UvicornServer(config)
-    serving = asyncio.ensure_future(server.serve([listener]))
-    try:
-        await asyncio.shield(serving)
-    except asyncio.CancelledError:
-        server.should_exit = True
-        await serving
-        raise

@@ -74,6 +74,31 @@ class GatewaySettings(BaseModel):
         "GATEWAY_STALL_SECONDS",
         gt=0,
     )
+    gateway_connections: int = setting(
+        1024,
+        "connections at once; fewer where the limit of open files is lower",
+        "GATEWAY_CONNECTIONS",
+        ge=8,
+    )
+    gateway_connections_per_address: int = setting(
+        512,
+        "connections at once, of one address; an IPv6 network /64 counts as one",
+        "GATEWAY_CONNECTIONS_PER_ADDRESS",
+        ge=1,
+    )
+    gateway_header_seconds: float = setting(
+        10.0, "seconds in which a client must send the head of a request", "GATEWAY_HEADER_SECONDS", gt=0
+    )
+    gateway_body_seconds: float = setting(
+        30.0, "seconds in which a client must send the body of a request", "GATEWAY_BODY_SECONDS", gt=0
+    )
+    gateway_refusals_per_minute: int | None = setting(
+        None,
+        "requests per minute of one address that are answered with 401; further ones are answered with 429 "
+        "and not recorded; none: a twentieth of GATEWAY_REQUESTS_PER_MINUTE",
+        "GATEWAY_REFUSALS_PER_MINUTE",
+        ge=1,
+    )
     gateway_max_top_k: int = setting(0, "highest top_k over HTTP; 0: no limit", "GATEWAY_MAX_TOP_K", ge=0)
     gateway_link_seconds: int = setting(
         900, "seconds that a download link is valid", "GATEWAY_LINK_SECONDS", ge=10
