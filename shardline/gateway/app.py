@@ -6,6 +6,7 @@ from http import HTTPStatus
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
@@ -14,7 +15,7 @@ from shardline.gateway import dataset_routes, event_stream, file_routes, health_
 from shardline.gateway.context import GatewayContext
 from shardline.gateway.middleware import GatewayMiddleware, MiddlewarePolicy, request_id
 from shardline.gateway.openapi import allowed_methods, build_openapi
-from shardline.gateway.problems import MEDIA_TYPE, problem_body, problem_from_error, problem_response
+from shardline.gateway.problems import MEDIA_TYPE, Problem, problem_body, problem_from_error, problem_response
 from shardline_common import __version__
 from shardline_common.errors import ShardlineError
 
@@ -43,7 +44,7 @@ def make_app(context: GatewayContext) -> ASGIApp:
     origins = [origin.strip() for origin in settings.gateway_cors_origins.split(",") if origin.strip()]
     served: ASGIApp = app
     if origins:
-        served = CORSMiddleware(
+        served = _Cors(
             served,
             allow_origins=origins,
             allow_methods=["GET", "POST", "DELETE"],
@@ -55,8 +56,25 @@ def make_app(context: GatewayContext) -> ASGIApp:
     return GatewayMiddleware(served, policy, context.metrics.requested)
 
 
+class _Cors(CORSMiddleware):
+    """Refuses a preflight request with problem details, as every other request."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        if response.status_code < HTTPStatus.BAD_REQUEST:
+            return response
+        headers = {name: value for name, value in response.headers.items() if not name.startswith("content-")}
+        problem = Problem(response.status_code, bytes(response.body).decode(), headers=headers)
+        return problem_response(problem, request_id.get())
+
+
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class
+    unreadable = isinstance(error.__cause__, RecursionError | ValueError)
+    if error.status_code == HTTPStatus.BAD_REQUEST and unreadable:
+        # What FastAPI makes of JSON that Python cannot read: nested too deeply, or a number with too many
+        # digits, or not UTF-8.
+        error = Problem(422, "the body is not JSON in UTF-8, or nested too deeply, or has too large a number")
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (
         methods := allowed_methods(request.app, request.url.path)
     ):

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from shardline.services.search_job import search_body
 from shardline_common.job.spec import SCALAR, JobSpec, Range, parse_job, slugify
 
+_Filters = dict[str, SCALAR | list[SCALAR] | Range] | None
 ExportFormat = Literal["jsonl", "parquet", "csv", "json"]
 SearchName = Literal["vector", "graph", "keyword", "relational"]
 # Letters, digits, spaces, underscores, and the quotes of English, French and German.
@@ -34,6 +35,20 @@ _EXAMPLE: dict[str, Any] = {
 }
 
 
+# The range of a bigint. Larger numbers fit into no store, and orjson does not write all of them.
+_MIN_INT, _MAX_INT = -(1 << 63), (1 << 63) - 1
+
+
+def _check_storable(value: object) -> None:
+    """Raise ValueError when a value can be in no store, so that a filter with it would fail in each."""
+    if isinstance(value, str):
+        # JSON can escape half of a surrogate pair, and pydantic lets it pass in a union.
+        if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
+            raise ValueError("a text may not have NUL or half of a surrogate pair")
+    elif isinstance(value, int) and not _MIN_INT <= value <= _MAX_INT:
+        raise ValueError("an integer may have up to 64 bits")
+
+
 class _RequestModel(BaseModel):
     # Unknown fields are ignored: Clara's clients may send fields that Shardline does not have.
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
@@ -48,9 +63,7 @@ class SearchQuery(_RequestModel):
     top_k: Annotated[int, Field(ge=1, le=1 << 53)] = Field(
         100, description="Number of documents to read, before filtering."
     )
-    filters: dict[str, SCALAR | list[SCALAR] | Range] | None = Field(
-        None, description="Field → value, list of values, or {gte, lte}."
-    )
+    filters: _Filters = Field(None, description="Field → value, list of values, or {gte, lte}.")
     min_quality_score: Annotated[float, Field(ge=0, le=1)] = Field(
         0.5, description="The lowest quality score of a row."
     )
@@ -60,6 +73,21 @@ class SearchQuery(_RequestModel):
     weights: dict[SearchName, Annotated[float, Field(ge=0, le=1e6)]] | None = Field(
         None, description="Weight of each search; null: Shardline's defaults."
     )
+
+    @field_validator("query_text")
+    @classmethod
+    def _storable_text(cls, value: str) -> str:
+        _check_storable(value)
+        return value
+
+    @field_validator("filters")
+    @classmethod
+    def _storable_filters(cls, value: _Filters) -> _Filters:
+        for name, wanted in (value or {}).items():
+            values = [wanted.gte, wanted.lte] if isinstance(wanted, Range) else wanted
+            for one in (name, *values) if isinstance(values, list) else (name, values):
+                _check_storable(one)
+        return value
 
 
 class CreateRequest(_RequestModel):
