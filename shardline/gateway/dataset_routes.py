@@ -28,6 +28,7 @@ from shardline.gateway.responses import (
 from shardline.gateway.users import Permission, User
 from shardline.services.client import JobView
 from shardline.services.job_defaults import job_defaults
+from shardline.services.query_check import check_query
 from shardline.services.row_stream import StreamCounts, row_batches
 from shardline_common.job.names import Layout
 
@@ -108,13 +109,15 @@ async def create(
     ] = None,
 ) -> DatasetAnswer:
     """Start a job that creates a dataset."""
-    if not context.settings.uds3_enabled:
-        await context.uds3.require()
+    # A stream of the same search would be refused: the job would fail, but only at its planning.
     _check_top_k(body, context)
+    await context.uds3.require()
     key = None if idempotency_key is None else f"{user.id}\n{idempotency_key}"
     defaults = job_defaults(context.settings)
     spec = job_from_request(body, make_job_id(body.name, key), user.name, defaults)
     context.check_job(spec, user)
+    context.uds3.require_search(spec)
+    await check_query(spec, context.open_source)
     view = await context.jobs.submit(spec, user.owner)
     context.audit_log.record(user, "create", "200", dataset=spec.job_id)
     return await _response(context, view, f"Dataset created: {spec.job_id}")

@@ -159,7 +159,8 @@ async def _serve(settings: Settings, folder: Path) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(JobCoordinator(producer).run())
             tasks.create_task(worker.run())
-            access = SourceAccess(open_source, _present, frozenset({"vector", "graph", "keyword"}))
+            searches = frozenset(os.environ.get("TEST_SEARCHES", "vector,graph,keyword").split(","))
+            access = SourceAccess(open_source, _present, searches)  # type: ignore[arg-type]
             await run_gateway(settings, security_policy(settings), broker, datasets, access)
 
 

@@ -1,6 +1,8 @@
 """Bodies of requests that hold what no store can: refused with 422, and never a failure of the gateway."""
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from pydantic import ValidationError
 
 from shardline.gateway.request_models import CreateRequest, job_from_request
 from shardline_common.errors import JobInvalid
-from tests.gateway.system import SECONDS, Server, body
+from tests.gateway.system import SECONDS, Server, body, running
 
 CREATE, STREAM = "/api/datasets", "/api/datasets/stream"
 DEEP = 100_000
@@ -61,6 +63,37 @@ def test_a_body_that_no_store_can_search_is_a_422(gateway: Server, name: str) ->
         assert answer.status_code == 422, answer.text[:500]
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert answer.json()["status"] == 422
+
+
+UNSEARCHABLE = {
+    "unknown-field": (body(filters={"colour": "red"}), 422, "colour"),
+    "top-k": (body(top_k=5001), 422, "GATEWAY_MAX_TOP_K"),
+    "no-store": (body(search_types=["graph"]), 503, "no store is configured for graph"),
+}
+
+
+@pytest.fixture(scope="module")
+def limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A gateway with a limit of top_k and one search."""
+    env = {"GATEWAY_MAX_TOP_K": "5000", "TEST_SEARCHES": "keyword,vector"}
+    with running(tmp_path_factory.mktemp("limited"), **env) as server:
+        yield server
+
+
+@pytest.mark.parametrize("name", UNSEARCHABLE)
+def test_a_dataset_is_refused_where_a_stream_is(limited: Server, name: str) -> None:
+    wanted, status, reason = UNSEARCHABLE[name]
+    for path in (STREAM, CREATE):
+        answer = requests.post(limited.url + path, json=wanted, timeout=SECONDS)
+        assert (answer.status_code, reason in answer.json()["detail"]) == (status, True), answer.text
+    assert requests.get(limited.url + CREATE, timeout=SECONDS).json()["total_count"] == 0
+
+
+def test_a_dataset_is_refused_while_uds3_is_away(tmp_path: Path) -> None:
+    with running(tmp_path, TEST_AWAY="1") as server:
+        for path in (STREAM, CREATE):
+            answer = requests.post(server.url + path, json=body(), timeout=SECONDS)
+            assert (answer.status_code, "away" in answer.json()["detail"]) == (503, True), answer.text
 
 
 # What JSON can hold: any text with halves of surrogate pairs, integers of any size, any nesting.

@@ -211,6 +211,10 @@ class PlannedSource:
         self._count: int | None = None
         self._findings: Mapping[str, Any] = {}
 
+    async def describe(self) -> Description:
+        """Check the job's query against the store; nothing is listed. Raises as `PlannedStore.describe`."""
+        return await self._store.describe()
+
     async def freeze(self) -> list[dict[str, Any]]:
         """Describe the store, and rank a search into a new folder.
 
