@@ -1,6 +1,7 @@
 """Clients that hold connections without finishing a request, and what a polite client sees meanwhile."""
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -108,3 +109,12 @@ async def probe(port: int, until: Callable[[], bool], every: float = 0.25) -> li
         found.append(await health_seconds(port))
         await asyncio.sleep(every)
     return found
+
+
+async def _attack(port: int, connections: int) -> None:
+    async with slowloris(port, connections):
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_attack(int(sys.argv[1]), int(sys.argv[2])))

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import pytest
 import requests
 from starlette.types import Receive, Scope, Send
@@ -22,6 +23,8 @@ from shardline.gateway.server import _metrics_host
 from shardline.gateway.users import security_policy
 from shardline_common.runtime.acceptor import accept_connections
 from shardline_common.settings.load import Settings
+from shardline_common.telemetry.health import serve_health
+from shardline_common.telemetry.metrics import Metrics
 from tests.gateway.conftest import guarded
 from tests.gateway.hostile import KINDS, health_seconds, request, slowloris
 from tests.gateway.realm import Realm
@@ -80,6 +83,12 @@ async def opened(port: int, content: bytes = b"") -> tuple[asyncio.StreamReader,
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(content)
     return reader, writer
+
+
+async def closed(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    with suppress(OSError):
+        await writer.wait_closed()
 
 
 async def answer_of(reader: asyncio.StreamReader) -> bytes:
@@ -180,7 +189,7 @@ async def test_a_response_that_is_not_read_gives_way() -> None:
             await asyncio.sleep(0.01)
         assert await health_seconds(gateway.port) < SECONDS
         for _, writer in slow:
-            writer.transport.abort()
+            await closed(writer)
 
 
 async def test_a_response_that_is_not_read_ends_at_a_deadline() -> None:
@@ -374,6 +383,21 @@ def test_requests_without_a_token_are_limited_before_the_audit_log(strict: Serve
         assert session.get(url, headers=token, timeout=SECONDS).status_code == 200
     assert len(strict.audit().splitlines()) < 100
     assert strict.text().count("without a valid token") == 1
+
+
+async def test_silent_clients_of_the_metrics_port_give_way(caplog: pytest.LogCaptureFixture) -> None:
+    before = psutil.Process().num_fds()
+    async with serve_health(Metrics(), {}, "127.0.0.1", 0) as port:
+        clients = [await opened(port) for _ in range(200)]
+        for _ in range(30):
+            await request(port, b"nonsense\r\n\r\n")
+        answer = await request(port, b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200")
+        # 200 of this side, and as many of the server's as it allows.
+        assert psutil.Process().num_fds() - before < 200 + 80
+        for _, writer in clients:
+            await closed(writer)
+    assert len(caplog.records) < 5
 
 
 def test_metrics_listen_where_the_gateway_does_when_no_token_is_required() -> None:

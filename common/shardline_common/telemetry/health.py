@@ -7,18 +7,21 @@ store failing for SHARDLINE_STUCK_SECONDS.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shardline_common.errors import ShardlineError, UsageError
+from shardline_common.telemetry.logs import limit_rate
 from shardline_common.telemetry.metrics import Metrics
 
 Probe = Callable[[], Awaitable[str | None]]
 """Returns a sentence about the fault, or None without one. Raises ShardlineError for a fault as well."""
 
 _PROBE_SECONDS = 3.0
+_MAX_CONNECTIONS = 64
 
 
 @asynccontextmanager
@@ -34,18 +37,38 @@ async def serve_health(
     app.router.add_get("/metrics", _metrics(metrics))
     app.router.add_get("/healthz", _health)
     app.router.add_get("/readyz", _ready(probes))
+    # A stranger can cause these records at any rate.
+    limit_rate("aiohttp.server")
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port)
+        loop = asyncio.get_running_loop()
         try:
-            await site.start()
+            server = await loop.create_server(partial(_make_protocol, runner.server), host, port)
         except OSError as error:
             hint = "set --metrics-port to another port, or to 0 for any free port"
             raise UsageError(f"port {port} cannot be listened on: {error.strerror}", hint=hint) from None
-        yield int(runner.addresses[0][1])
+        try:
+            yield int(server.sockets[0].getsockname()[1])
+        finally:
+            server.close()
     finally:
         await runner.cleanup()
+
+
+def _make_protocol(server: web.Server | None) -> asyncio.Protocol:
+    """Make the protocol of a new connection; at the limit, close the oldest connection.
+
+    The port needs no token. Without a limit, connections that never finish a request would take all file
+    descriptors of the process.
+    """
+    assert server is not None  # noqa: S101 - the runner is set up
+    if (
+        len(server.connections) >= _MAX_CONNECTIONS
+        and (oldest := server.connections[0].transport) is not None
+    ):
+        oldest.abort()
+    return server()
 
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
