@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +18,8 @@ from shardline_producer.sources.source import InvalidDocument, OpenSource, Sourc
 _log = logging.getLogger(__name__)
 # Rendering more bytes than this takes more than a few milliseconds, so it is done on a thread.
 _SHORT_BYTES = 1 << 18
+# A list is held twice while a slow client reads it: here, and in the buffer of its connection.
+_LIST_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +50,11 @@ async def row_batches(
     counts: StreamCounts,
     render_lock: asyncio.Lock | None = None,
 ) -> AsyncGenerator[list[StreamRow], None]:
-    """Yield the rows of a job in source order: a list for each `batch_size` documents, which may be empty.
+    """Yield the rows of a job in source order: a list for each `batch_size` documents, or fewer large ones.
 
-    The first list is that of one document, so a reader sees it at once. Nothing is read ahead of the caller
-    except by the source itself. Closing the generator closes the source. `counts` is updated before each
-    list.
+    A list may be empty. The first list is that of one document, so a reader sees it at once. Nothing is read
+    ahead of the caller except by the source itself. Closing the generator closes the source. `counts` is
+    updated before each list.
 
     Streams that share `render_lock` render one list at a time, except their first: a stream that starts
     waits for one list of another stream at each step, not for one list of every other stream.
@@ -73,8 +75,18 @@ async def row_batches(
                 if counts.read == 0 and batch:
                     yield renderer.render(batch[:1])
                     batch = batch[1:]  # noqa: PLW2901 - the rest of the batch
-                for start in range(0, len(batch), batch_size):
-                    yield await renderer.render_in_turn(batch[start : start + batch_size])
+                for items in _pieces(batch, batch_size):
+                    yield await renderer.render_in_turn(items)
+
+
+def _pieces(batch: Sequence[SourceItem], most: int) -> Iterator[Sequence[SourceItem]]:
+    """Cut a batch into pieces of up to `most` items, and of few bytes more than `_LIST_BYTES`."""
+    start = size = 0
+    for end, item in enumerate(batch, 1):
+        size += item.size
+        if end - start >= most or size >= _LIST_BYTES or end == len(batch):
+            yield batch[start:end]
+            start, size = end, 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import requests
 from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from shardline.gateway.request_models import CreateRequest, job_from_request
 from shardline_common.errors import JobInvalid
+from tests.gateway.json_values import FILTERS, TEXTS
 from tests.gateway.system import SECONDS, Server, body, running
 
 CREATE, STREAM = "/api/datasets", "/api/datasets/stream"
@@ -96,14 +96,7 @@ def test_a_dataset_is_refused_while_uds3_is_away(tmp_path: Path) -> None:
             assert (answer.status_code, "away" in answer.json()["detail"]) == (503, True), answer.text
 
 
-# What JSON can hold: any text with halves of surrogate pairs, integers of any size, any nesting.
-TEXTS = st.text(st.characters(codec=None) | st.characters(categories=["Cs"]), max_size=4)
-SCALARS = st.none() | st.booleans() | st.integers() | st.integers(-(1 << 70), 1 << 70) | st.floats() | TEXTS
-VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner), max_leaves=10)
-RANGES = st.fixed_dictionaries({}, optional={"gte": SCALARS, "lte": SCALARS})
-
-
-@given(st.dictionaries(TEXTS, VALUES | RANGES, max_size=3), TEXTS)
+@given(FILTERS, TEXTS)
 def test_any_filter_is_a_job_or_refused(filters: dict[str, Any], text: str) -> None:
     content = json.dumps(body(text or "a", filters=filters))
     try:

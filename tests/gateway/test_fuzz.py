@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import requests
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from schemathesis.config import SchemathesisConfig
 
 from shardline.gateway.app import bare_app
+from tests.gateway.json_values import FILTERS, TEXTS
 from tests.gateway.realm import Realm
 from tests.gateway.system import SECONDS, Server, body, ended
 
@@ -63,3 +64,17 @@ def test_no_request_breaks_the_gateway(
     sent = case.as_transport_kwargs(base_url=secure.url, headers=headers)
     with requests.request(**sent, stream=True, timeout=SECONDS) as response:
         assert response.status_code in (200, 401, 405)
+
+
+@pytest.mark.parametrize("path", ["/api/datasets", "/api/datasets/stream"])
+def test_no_filter_breaks_the_gateway(path: str, secure: Server, headers: dict[str, str]) -> None:
+    operation = api[path]["POST"]
+
+    @settings(max_examples=30, derandomize=True, deadline=None)
+    @given(FILTERS, TEXTS)
+    def check(filters: dict[str, Any], text: str) -> None:
+        content = body(text or "a", top_k=1, filters=filters)
+        case = operation.Case(body=content, media_type="application/json")
+        case.call_and_validate(base_url=secure.url, headers=headers, timeout=SECONDS)
+
+    check()
