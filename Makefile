@@ -19,10 +19,10 @@ DIST ?= dist
 unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 
-.PHONY: help setup install check format quick test faults soak simulate demo bench stores up down docs site pictures dist sbom licences clean
+.PHONY: help setup install check format quick test faults soak simulate demo bench bench-gateway stores up down docs site pictures dist sbom licences clean
 
 help: ## List the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/.installed: pyproject.toml uv.lock common/shardline_common/__init__.py
 	@test -x $(RUN)/python || PYTHON=$(PYTHON) tools/setup_machine.sh python
@@ -74,6 +74,9 @@ demo: install ## A sample of 20,000 documents becomes a verified dataset
 bench: install ## The tables of figures: files, and PostgreSQL
 	$(RUN)/python -m tests.benchmarks
 	$(RUN)/python -m tests.benchmarks.uds3
+
+bench-gateway: install ## The gateway under 500 connections of strangers, and under 200 streams
+	$(RUN)/python -m tests.benchmarks.gateway
 
 stores: install ## The table of S3 servers in docs/stores-s3.md: fetch, start and measure each (half an hour)
 	$(RUN)/python -m tools.stores
