@@ -13,6 +13,7 @@ from shardline.services.date_range import PLACEHOLDERS, DateRange
 from shardline_common.errors import UsageError
 
 _PLACEHOLDER = re.compile(r"\$(\$?)\{([a-z][a-z0-9_]*)\}")
+_UPPER_BOUNDS = ("lte", "to_date")
 
 
 def fill_job(body: bytes, date_range: DateRange | None, sets: Sequence[str]) -> bytes:
@@ -22,7 +23,8 @@ def fill_job(body: bytes, date_range: DateRange | None, sets: Sequence[str]) -> 
     structure of the job. A body that is not JSON is returned unchanged.
 
     Raises:
-        UsageError: a placeholder has no value, or a value has no placeholder.
+        UsageError: a placeholder has no value, or a value has no placeholder; or an upper bound is the day
+            after the date range.
     """
     try:
         job = orjson.loads(body)
@@ -30,17 +32,33 @@ def fill_job(body: bytes, date_range: DateRange | None, sets: Sequence[str]) -> 
         # `parse_job` reports the position of the error.
         return body
     values = _parse_sets(sets) | (date_range.values if date_range else {})
+    _check_upper_bounds(job)
     used: set[str] = set()
     filled = _fill(job, values, used)
     if unknown := sorted(used - values.keys()):
         placeholders = ", ".join(f"${{{name}}}" for name in unknown)
         raise UsageError(f"the job has no value for {placeholders}", hint=_hint(unknown))
     if date_range and used.isdisjoint(PLACEHOLDERS):
-        hint = "use ${window} in its job_id, and ${from} and ${next} in its filters, or leave out --window"
+        hint = "use ${window} in its job_id, and ${from} and ${to} in its filters, or leave out --window"
         raise UsageError("nothing in the job depends on the window", hint=hint)
     if unused := sorted(values.keys() - used - set(PLACEHOLDERS)):
         raise UsageError(f"--set {unused[0]}: the job has no placeholder ${{{unused[0]}}}")
     return orjson.dumps(filled)
+
+
+def _check_upper_bounds(value: Any) -> None:
+    """Refuse the day after the range: an upper bound that is a day includes it, and so would two exports."""
+    if isinstance(value, list):
+        for item in value:
+            _check_upper_bounds(item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if name in _UPPER_BOUNDS and item == "${next}":
+                raise UsageError(
+                    f'"{name}": "${{next}}" includes the day after the window',
+                    hint=f'write "{name}": "${{to}}", which includes the whole last day',
+                )
+            _check_upper_bounds(item)
 
 
 def uses_dates(body: bytes) -> bool:

@@ -166,6 +166,7 @@ async def test_filters_select_hits_by_properties(emptied: Neo4jOptions) -> None:
     assert await found(kind=1) == ""
     assert await found(day={"gte": "2020-01-01"}) == "abe"
     assert await found(day={"lte": "2019-01-01"}) == "cf"
+    assert await found(day={"lte": "2018-02-02"}) == "f"
     assert await found(day="2022-02-02") == "e"
     assert await found(open=None) == "cdef"
     assert await found(open=[None, True]) == "acdef"

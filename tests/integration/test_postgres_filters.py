@@ -144,6 +144,102 @@ async def test_date_columns_compare_with_texts(database: Database) -> None:
         await scan_items(database, filters={"day": {"gte": "the day before yesterday"}})
 
 
+async def test_an_upper_bound_that_is_a_day_includes_the_day(database: Database) -> None:
+    await database.execute(
+        "CREATE TABLE documents (document_id text PRIMARY KEY, content text,"
+        " created text, local timestamp, at timestamptz, day date)"
+    )
+    times = (
+        "2020-01-01T23:59:59.999999",
+        "2020-01-02T00:00:00",
+        "2020-01-02T23:59:59.5",
+        "2020-01-03T00:00:00",
+    )
+    rows = [
+        {"document_id": f"d{n}", "content": "x", "created": f"{time}Z", "local": time, "at": f"{time}Z"}
+        | {"day": time[:10]}
+        for n, time in enumerate(times)
+    ]
+    await insert(database, "documents", *rows)
+    for field in ("created", "local", "at", "day"):
+        found = await scan_items(database, filters={field: {"gte": "2020-01-02", "lte": "2020-01-02"}})
+        assert item_ids(found) == ["d1", "d2"], field
+        # The end of a window, in another zone.
+        end = {field: {"lte": "2020-01-03T01:59:59.999999+02:00"}}
+        assert item_ids(await scan_items(database, filters=end)) == ["d0", "d1", "d2"], field
+    # A time of day is not cut on a column of days.
+    for filters in ({"day": "2020-01-02T12:00:00"}, {"day": {"gte": "2020-01-03T00:00:01"}}):
+        assert not await scan_items(database, filters=filters)
+
+
+async def test_a_row_of_a_repeated_id_passes_only_if_it_is_the_exported_one(database: Database) -> None:
+    await database.execute(
+        "CREATE TABLE rows (document_id text, content text, year int)",
+        "CREATE VIEW documents AS SELECT * FROM rows",
+    )
+    years = {"a": (2019, 2020), "b": (2020, 2019), "c": (2020, 2020), "d": (2019,)}
+    rows = [
+        {"document_id": name, "content": f"{name} {year}", "year": year}
+        for name, each in years.items()
+        for year in each
+    ]
+    await insert(database, "rows", *rows)
+    shown = {one.id: one.metadata["year"] for one in documents_of(await scan_items(database))}
+    for year in (2019, 2020):
+        found = documents_of(await scan_items(database, filters={"year": year}))
+        assert {one.id: one.metadata["year"] for one in found} == {
+            name: one for name, one in shown.items() if one == year
+        }
+    after = {"year": {"gte": 2019}, "document_id": {"gte": "b"}}
+    assert item_ids(await scan_items(database, filters=after)) == ["b", "c", "d"]
+
+
+async def test_a_field_is_the_first_value_of_the_tables_that_is_not_null(database: Database) -> None:
+    await database.execute(
+        "CREATE TABLE documents (document_id text PRIMARY KEY, content text, title text, document_type text,"
+        " created_at text, pages int, classification text)",
+        'CREATE TABLE documents_metadata (document_id text PRIMARY KEY, title varchar(80) COLLATE "POSIX",'
+        " document_type text, rechtsgebiet text, pages bigint)",
+        "CREATE TABLE uds3_master_documents"
+        " (document_id text PRIMARY KEY, created_at timestamptz, pages text)",
+    )
+    content = {"content": "x" * 600, "document_type": "law"}
+    await insert(
+        database,
+        "documents",
+        {"document_id": "both", "title": "main", "pages": 1, "classification": "c", **content},
+        {"document_id": "main", "title": "main", "pages": 1, "created_at": "yesterday", **content},
+        {"document_id": "none", **content},
+    )
+    await insert(
+        database,
+        "documents_metadata",
+        {"document_id": "both", "title": "own", "pages": 2, "rechtsgebiet": "baurecht"},
+        {"document_id": "none"},
+    )
+    at = {"created_at": "2020-01-01T00:00:00Z", "pages": "three"}
+    await insert(
+        database, "uds3_master_documents", *({"document_id": name, **at} for name in ("main", "none"))
+    )
+    found = {one.id: one.metadata for one in documents_of(await scan_items(database))}
+    law = {"document_type": "law"}
+    assert found == {
+        "both": {"title": "own", "domain": "baurecht", "rechtsgebiet": "baurecht", "pages": 2, **law}
+        | {"classification": "c"},
+        "main": {"title": "main", "pages": 1, "created_at": "yesterday", **law},
+        "none": {"pages": "three", "created_at": "2020-01-01T00:00:00+00:00", **law},
+    }
+    for filters in (
+        *({"title": "main"}, {"title": "own"}, {"title": None}, {"pages": 2}, {"pages": {"lte": 1}}),
+        *({"pages": "three"}, {"created_at": {"lte": "2020-01-01"}}, {"created_at": "yesterday"}),
+        *({"domain": "baurecht"}, {"domain": None}, {"document_type": ["law"]}),
+    ):
+        wanted = uds3_job(query={"filters": filters}).query.filters
+        expected = [one for one, fields in found.items() if passes(Document(one, "", fields), wanted)]
+        assert expected
+        assert item_ids(await scan_items(database, filters=filters)) == expected, filters
+
+
 async def test_tombstone_columns_must_be_readable_and_others_need_not(database: Database) -> None:
     await fill_marked(database)
     reader = f"reader_{secrets.token_hex(4)}"

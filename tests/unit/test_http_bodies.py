@@ -26,6 +26,7 @@ from shardline_producer.sources.uds3.postgres.options import PostgresOptions
 from shardline_producer.sources.uds3.postgres.schema import PostgresSchema, PostgresTable
 from shardline_producer.sources.uds3.postgres.session import PostgresSession
 from shardline_producer.sources.uds3.postgres.sql import DocumentSelection
+from shardline_producer.sources.uds3.postgres.statement import SqlStatement
 from shardline_producer.sources.uds3.scratch import ScratchDatabase
 from shardline_producer.sources.uds3.spilled_lists import SortedIds
 from shardline_producer.sources.uds3.store_ports import BodyRequest, DocumentBody
@@ -273,7 +274,7 @@ class Ranked:
 
 
 async def test_a_search_of_postgresql_ends_at_its_last_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sql, "ranked", lambda *_: sql.SqlStatement())
+    monkeypatch.setattr(sql, "ranked", lambda *_: SqlStatement())
     options = PostgresOptions("db", 5432, "u", None, "uds3")
     selection = DocumentSelection(PostgresSchema(()), {})
     found = [page async for page in PostgresSession(Ranked(0), options).rank(selection, "law")]

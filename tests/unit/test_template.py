@@ -12,7 +12,9 @@ from shardline.cli.options import read_job
 from shardline.services.date_range import parse_date_range
 from shardline.services.job_template import fill_job
 from shardline_common.errors import JobInvalid, UsageError
-from shardline_common.job.spec import JOB_ID, parse_job
+from shardline_common.job.spec import JOB_ID, Range, parse_job
+from shardline_producer.sources.query_filters import passes
+from shardline_producer.sources.source import Document
 
 TODAY = date(2026, 3, 1)
 DAYS = st.dates(date(1990, 1, 1), date(2090, 1, 1))
@@ -72,8 +74,9 @@ def test_a_time_lies_in_the_window_of_its_day_only(day: date, at: time, form: st
     text = day.isoformat() + at.strftime(form)
     for other in (day - DAY, day, day + DAY):
         values = parse_date_range(other.isoformat(), TODAY).values
-        assert (values["from"] <= text <= values["next"]) == (other == day)
-        assert (values["from"] <= day.isoformat() <= values["to"]) == (other == day)
+        for value, end in ((text, "to"), (text, "end"), (day.isoformat(), "to"), (day.isoformat(), "end")):
+            filters = {"at": Range(gte=values["from"], lte=values[end])}
+            assert passes(Document("d", "x", {"at": value}), filters) == (other == day), (value, end)
 
 
 def filled(job: object, *sets: str, window: str | None = None) -> object:
@@ -115,6 +118,8 @@ def test_a_value_cannot_change_the_jobs_structure() -> None:
         ({"a": "${b}"}, ("b",), None, "is not NAME=VALUE"),
         ({"a": "${b}"}, ("B=1",), None, "is not NAME=VALUE"),
         ({"a": "${from}"}, ("from=1",), None, "the name is reserved for --window"),
+        ({"a": [{"at": {"lte": "${next}"}}]}, (), "yesterday", 'write "lte": "${to}"'),
+        ({"source": {"to_date": "${next}"}}, (), "yesterday", 'write "to_date": "${to}"'),
     ],
 )
 def test_placeholders_and_values_must_match(

@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from shardline_common.errors import JobFailed
 from shardline_common.job.spec import Range
 from shardline_producer.sources.uds3.postgres import sql
+from shardline_producer.sources.uds3.postgres.fields import metadata_columns, metadata_fields
 from shardline_producer.sources.uds3.postgres.schema import (
     PostgresColumn,
     PostgresSchema,
     PostgresTable,
     is_bytewise,
     json_type,
-    metadata_columns,
-    metadata_fields,
     search_config,
     select_tables,
 )
@@ -53,6 +52,14 @@ DOCUMENTS = table(
 )
 METADATA = table("documents_metadata", column("title"), column("rechtsgebiet"), unique=False)
 SCHEMA = PostgresSchema((DOCUMENTS, METADATA))
+# Each type that a filter compares in a way of its own, and columns of two tables with one name.
+TYPES = ("float4", "float8", "numeric", "json", "jsonb", "_text", "bpchar", "uuid", "timestamptz", "int8")
+EVERY_TYPE = PostgresSchema(
+    (
+        table("documents", *(column(name, type_name=name) for name in TYPES), column("at"), unique=False),
+        table("documents_metadata", column("json", "json", "jsonb"), column("at", type_name="timestamptz")),
+    )
+)
 QUOTED = {'"C"', '"documents"', '"documents_metadata"'}
 QUOTED |= {one.quoted for each in SCHEMA.tables for one in each.columns}
 STATUSES = [deleted_statuses(include_archived=archived) for archived in (False, True)]
@@ -71,6 +78,17 @@ VALUES = (
     | st.lists(SCALARS | st.none(), max_size=3)
     | st.builds(Range, gte=SCALARS, lte=st.none() | SCALARS)
 )
+
+
+DATES = ("2020-01-02", "2020-01-02T12:00Z", "infinity", "2020", "a\0b", 10**400, "0044-03-15 BC")
+BOUNDS = VALUES | st.sampled_from(DATES) | st.builds(Range, lte=st.sampled_from(DATES))
+
+
+@given(st.dictionaries(st.sampled_from([*TYPES, "at"]), BOUNDS, max_size=3))
+def test_filters_of_every_type_have_a_value_for_each_parameter(filters: dict[str, Any]) -> None:
+    statement = sql.page(sql.DocumentSelection(EVERY_TYPE, filters), "d", 10)
+    used = [int(number) for number in re.findall(r"\$(\d+)", statement.text)]
+    assert sorted(set(used)) == list(range(1, len(statement.values) + 1))
 
 
 @given(st.dictionaries(NAMES, VALUES, max_size=4), st.text(min_size=1), st.integers(1, 50_000))

@@ -117,7 +117,11 @@ class Range(Model):
         SCALAR, Field(description="The lowest value that passes; null is no bound.", examples=["2020-01-01"])
     ] = None
     lte: Annotated[
-        SCALAR, Field(description="The highest value that passes; null is no bound.", examples=["2024-12-31"])
+        SCALAR,
+        Field(
+            description="The highest value that passes; null is no bound. A day includes all its hours.",
+            examples=["2024-12-31"],
+        ),
     ] = None
 
     @model_validator(mode="after")

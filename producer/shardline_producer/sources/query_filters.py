@@ -1,6 +1,18 @@
-"""The filters of a query, applied to documents in memory: equal JSON values, lists, inclusive ranges."""
+"""The filters of a query, applied to documents in memory: equal JSON values, lists, inclusive ranges.
 
+This is the rule for every source. A database that checks filters itself follows it.
+
+- Equality is that of the JSON values, as the document shows them.
+- A range compares numbers with numbers and texts with texts. Any other pair is outside the range.
+- Texts compare by their code points, with two exceptions for dates. An upper bound that is a day includes
+  the whole day: it compares with the first 10 characters. A bound that is a date with a time compares as a
+  moment with values that are dates: without a zone both are in UTC, and a day is its midnight.
+"""
+
+import re
 from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from shardline_common.errors import FailureCode, JobFailed
@@ -9,6 +21,27 @@ from shardline_producer.sources.source import Document
 
 OWN_FIELDS = ("document_id", "content", "score")
 """The names of a document's id, text and score in filters."""
+
+DAY_LENGTH = 10
+
+_LEAP_YEAR = "[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00"
+# Only days that exist, because PostgreSQL refuses to convert any other.
+DAY_PATTERN = (
+    "(?!0000)(?:[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])"
+    "|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))"
+    f"|(?:{_LEAP_YEAR})-02-29)"
+)
+_TIME_PATTERN = (
+    "[T ](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:[.][0-9]{1,6})?)?"
+    "(?:Z|[+-](?:0[0-9]|1[0-4]):[0-5][0-9])?"
+)
+DATE_PATTERN = f"{DAY_PATTERN}(?:{_TIME_PATTERN})?"
+"""Days and times that compare as moments. Python and PostgreSQL read this expression in the same way."""
+
+_DAY = re.compile(DAY_PATTERN)
+_MOMENT = re.compile(DAY_PATTERN + _TIME_PATTERN)
+_DATE = re.compile(DATE_PATTERN)
+_FIRST = datetime(1, 1, 1, tzinfo=UTC)
 
 
 def check_filters(filters: Mapping[str, Any], fields: Sequence[str]) -> None:
@@ -50,20 +83,42 @@ def _field(document: Document, name: str) -> object:
 
 def _matches(value: object, wanted: object) -> bool:
     if isinstance(wanted, Range):
-        above = wanted.gte is None or _at_least(value, wanted.gte)
-        return above and (wanted.lte is None or _at_least(wanted.lte, value))
+        above = wanted.gte is None or _is_in_range(value, wanted.gte, upper=False)
+        return above and (wanted.lte is None or _is_in_range(value, wanted.lte, upper=True))
     if isinstance(wanted, list):
         return any(_equal(value, item) for item in wanted)
     return _equal(value, wanted)
 
 
-def _at_least(high: object, low: object) -> bool:
-    # Numbers compare with numbers and text with text; any other pair is outside the range.
-    if isinstance(high, str) and isinstance(low, str):
-        return high >= low
-    if isinstance(high, int | float) and isinstance(low, int | float):
-        return not isinstance(high, bool) and not isinstance(low, bool) and high >= low
-    return False
+def _is_in_range(value: object, bound: object, *, upper: bool) -> bool:
+    if isinstance(value, bool) or isinstance(bound, bool):
+        return False
+    if isinstance(value, int | float) and isinstance(bound, int | float):
+        return value <= bound if upper else value >= bound
+    if not isinstance(value, str) or not isinstance(bound, str):
+        return False
+    if is_moment(bound) and _DATE.fullmatch(value):
+        return _moment(value) <= _moment(bound) if upper else _moment(value) >= _moment(bound)
+    if upper:
+        return (value[:DAY_LENGTH] if is_day(bound) else value) <= bound
+    return value >= bound
+
+
+def is_day(text: str) -> bool:
+    """Whether a bound is a day, which an upper bound includes as a whole."""
+    return _DAY.fullmatch(text) is not None
+
+
+def is_moment(text: str) -> bool:
+    """Whether a bound is a date with a time, which compares as a moment."""
+    return _MOMENT.fullmatch(text) is not None
+
+
+@lru_cache(maxsize=1024)
+def _moment(text: str) -> timedelta:
+    """The time since the year 1 in UTC. A datetime in UTC would overflow at the ends of the calendar."""
+    found = datetime.fromisoformat(text)
+    return found.replace(tzinfo=UTC) - _FIRST - (found.utcoffset() or timedelta())
 
 
 def _equal(value: object, wanted: object) -> bool:

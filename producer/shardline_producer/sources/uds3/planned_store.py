@@ -17,8 +17,9 @@ from shardline_producer.sources.query_filters import check_known
 from shardline_producer.sources.uds3.contents import ContentFetcher
 from shardline_producer.sources.uds3.marked_ids import MarkedIds, read_marks
 from shardline_producer.sources.uds3.postgres.connection import Postgres
+from shardline_producer.sources.uds3.postgres.fields import metadata_columns
 from shardline_producer.sources.uds3.postgres.relations import certainty
-from shardline_producer.sources.uds3.postgres.schema import PostgresSchema, metadata_columns
+from shardline_producer.sources.uds3.postgres.schema import PostgresSchema
 from shardline_producer.sources.uds3.postgres.sql import DocumentSelection
 from shardline_producer.sources.uds3.search import HybridSearch, SelectedTables, note_certainty
 from shardline_producer.sources.uds3.store_ports import (

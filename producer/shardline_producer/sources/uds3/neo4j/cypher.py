@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardline_common.job.spec import Range
+from shardline_producer.sources.query_filters import DAY_LENGTH, is_day
 from shardline_producer.sources.uds3.tombstones import FLAG_PATTERN, NO_TIME_PATTERN, status_pattern
 
 _EDGES = "RELATED_TO|CITES|SUPERSEDES"
@@ -160,6 +161,8 @@ def _bound_condition(name: str, sign: str, value: str, bound: object) -> str:
     if isinstance(bound, bool):
         return "false"
     left = _as_text(name) if isinstance(bound, str) else f"n[${name}]"
+    if isinstance(bound, str) and sign == "<=" and is_day(bound):
+        left = f"left({left}, {DAY_LENGTH})"
     return f"coalesce({left} {sign} ${value}, false)"
 
 

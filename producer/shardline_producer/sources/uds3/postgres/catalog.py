@@ -280,4 +280,6 @@ def _column(row: Any, *, is_key: bool) -> PostgresColumn | None:
     kind = "string" if is_key else json_type(row["typname"], row["category"])
     if kind is None:
         return None
-    return PostgresColumn(row["attname"], row["column"], kind, row["typname"], row["deterministic"])
+    return PostgresColumn(
+        row["attname"], row["column"], kind, row["typname"], row["deterministic"], row["base"]
+    )

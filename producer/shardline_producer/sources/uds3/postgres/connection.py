@@ -21,6 +21,8 @@ _SESSION_SETTINGS = {
     "search_path": "pg_catalog",
     "TimeZone": "UTC",
     "DateStyle": "ISO, YMD",
+    # The shortest texts that give back the same number; a role or a database may have another default.
+    "extra_float_digits": "1",
     "work_mem": "64MB",
     "jit": "off",
     # A policy that hides rows from the user is an error then, and never a shorter table.

@@ -14,7 +14,6 @@ from pydantic import TypeAdapter
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_producer.sources.uds3.postgres.keys import KeyKind
 from shardline_producer.sources.uds3.postgres.relations import Relation
-from shardline_producer.sources.uds3.tombstones import FLAGS, TIME
 
 KEY = "document_id"
 CONTENT = "content"
@@ -24,8 +23,6 @@ REFS = "couchdb_refs"
 DOCUMENTS, METADATA, MASTER = "documents", "documents_metadata", "uds3_master_documents"
 KNOWN_TABLES = (DOCUMENTS, METADATA, MASTER)
 
-_NO_METADATA = frozenset({KEY, CONTENT, VECTOR, *FLAGS, TIME, REFS, "chromadb_refs", "neo4j_refs"})
-_LEADING = ("title", "domain", "document_type")
 _NUMBERS = {
     "int2": "int",
     "int4": "int",
@@ -45,7 +42,8 @@ _CONFIG = re.compile(
 class PostgresColumn:
     """A column. `kind`: the type of its values in JSON; `type`: its type in PostgreSQL.
 
-    `deterministic`: its collation calls only the same bytes equal.
+    `deterministic`: its collation calls only the same bytes equal. `base`: the type below a domain, which
+    decides how values are shown ("" in plans of before: as `type`).
 
     The names of the fields are stored in plans, like those of the two classes below.
     """
@@ -55,11 +53,7 @@ class PostgresColumn:
     kind: str
     type: str
     deterministic: bool = True
-
-    @property
-    def is_text(self) -> bool:
-        """Whether it compares with text without a cast."""
-        return self.type in ("text", "varchar")
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,65 +200,3 @@ def select_tables(
             raise JobFailed(FailureCode.SOURCE_INVALID, message, hint=table.hint)
     others = [tables[name] for name in KNOWN_TABLES if name in tables and name != main]
     return PostgresSchema((tables[main], *others))
-
-
-@dataclass(frozen=True, slots=True)
-class FieldExpression:
-    """A metadata field as an SQL expression.
-
-    `kind` and `type` as in PostgresColumn. `tables`: the numbers of the tables that it reads.
-    """
-
-    label: str
-    sql: str
-    kind: str
-    type: str
-    is_text: bool
-    tables: frozenset[int]
-
-
-def alias(number: int) -> str:
-    """The alias of table `number` in statements."""
-    return f"t{number}"
-
-
-def metadata_fields(schema: PostgresSchema) -> dict[str, FieldExpression]:
-    """All metadata fields: title, domain and document_type first, then in the order of the tables' columns.
-
-    Of several columns of one name, documents_metadata has precedence, then the main table.
-    """
-    by_precedence = sorted(enumerate(schema.tables), key=lambda pair: pair[1].name != METADATA)
-    found: dict[str, FieldExpression] = {}
-    for number, table in by_precedence:
-        for column in table.columns:
-            if column.name not in _NO_METADATA and column.name not in found:
-                sql = f"{alias(number)}.{column.quoted}" + ("::float8" if column.type == "numeric" else "")
-                if not column.deterministic:
-                    # Such a collation calls values equal that differ, such as 'a' and 'A'.
-                    sql += ' COLLATE "C"'
-                found[column.name] = FieldExpression(
-                    column.quoted, sql, column.kind, column.type, column.is_text, frozenset({number})
-                )
-    if (domain := _domain(found)) is not None:
-        found["domain"] = domain
-    leading = {name: found[name] for name in _LEADING if name in found}
-    return leading | found
-
-
-def _domain(found: Mapping[str, FieldExpression]) -> FieldExpression | None:
-    # UDS3 has no column `domain`: the legal area is the nearest field, then the classification.
-    names = ("domain", "rechtsgebiet", "classification")
-    sources = [found[name] for name in names if name in found and found[name].kind == "string"]
-    if not sources:
-        return None
-    sql = ", ".join(f"nullif({source.sql}::text, '')" for source in sources)
-    tables = frozenset[int]().union(*(source.tables for source in sources))
-    return FieldExpression("domain", f"coalesce({sql})", "string", "text", is_text=True, tables=tables)
-
-
-def metadata_columns(schema: PostgresSchema) -> dict[str, str]:
-    """The names and types of the rows' metadata columns: all fields but JSON values and a numeric score."""
-    found = {name: field.kind for name, field in metadata_fields(schema).items() if field.kind != "json"}
-    if found.get(SCORE) in ("int", "float"):
-        del found[SCORE]
-    return found

@@ -18,6 +18,7 @@ from shardline_producer.sources.uds3.postgres.relations import (
     rewritten_relations,
 )
 from shardline_producer.sources.uds3.postgres.schema import PostgresSchema, PostgresTable
+from shardline_producer.sources.uds3.postgres.statement import SqlStatement
 from shardline_producer.sources.uds3.store_ports import Hit
 
 _PAGE = 5_000
@@ -189,6 +190,6 @@ class PostgresSession:
         await Catalog(self._connection, self._options).verify(selection.schema)
         return rows
 
-    async def _fetch(self, statement: sql.SqlStatement) -> list[Any]:
+    async def _fetch(self, statement: SqlStatement) -> list[Any]:
         rows: list[Any] = await self._connection.fetch(statement.text, *statement.values)
         return rows

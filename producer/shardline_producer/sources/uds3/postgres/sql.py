@@ -1,23 +1,35 @@
 """SQL over UDS3's tables. Pure. Values are parameters, names are quoted by the server."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 from shardline_common.job.messages import MAX_ORIGINAL_BYTES
-from shardline_common.job.spec import Range
-from shardline_producer.sources.uds3.postgres.keys import has_id, id_bytes, id_cast, id_text, listed_id
+from shardline_producer.sources.uds3.postgres.conditions import condition
+from shardline_producer.sources.uds3.postgres.fields import (
+    FieldExpression,
+    ValueExpression,
+    alias,
+    metadata_fields,
+)
+from shardline_producer.sources.uds3.postgres.keys import (
+    KeyKind,
+    has_id,
+    id_bytes,
+    id_cast,
+    id_text,
+    listed_id,
+)
 from shardline_producer.sources.uds3.postgres.schema import (
     CONTENT,
     KEY,
     REFS,
+    SCORE,
     VECTOR,
-    FieldExpression,
     PostgresSchema,
     PostgresTable,
-    alias,
-    metadata_fields,
 )
+from shardline_producer.sources.uds3.postgres.statement import SqlStatement
 from shardline_producer.sources.uds3.tombstones import (
     FLAG_PATTERN,
     FLAGS,
@@ -28,22 +40,7 @@ from shardline_producer.sources.uds3.tombstones import (
     status_pattern,
 )
 
-_INT64 = 1 << 63
-_NEVER = "FALSE"
 _NO_ID = "NULL::text"
-
-
-@dataclass(slots=True)
-class SqlStatement:
-    """A statement with the placeholders $1, $2 …, and their values."""
-
-    text: str = ""
-    values: list[Any] = field(default_factory=list)
-
-    def add(self, value: object, cast: str) -> str:
-        """Add a value. Returns its placeholder."""
-        self.values.append(value)
-        return f"${len(self.values)}::{cast}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +53,16 @@ class DocumentSelection:
 
     def known_fields(self) -> dict[str, FieldExpression]:
         """The fields that filters may name."""
-        sql = id_text(self.schema.tables[0], "t0")
-        key = FieldExpression(KEY, sql, "string", "text", is_text=True, tables=frozenset({0}))
-        return {KEY: key} | metadata_fields(self.schema)
+        main, tables = self.schema.tables[0], frozenset({0})
+        plain = main.key_kind != KeyKind.TEXT or main.deterministic
+        key = ValueExpression(id_text(main, "t0"), "string", "text", plain, tables)
+        found = {KEY: FieldExpression(KEY, (key,))} | metadata_fields(self.schema)
+        score = found.get(SCORE)
+        if score is not None and score.kind in ("int", "float"):
+            # A document without a score has the relevance 0, and passes filters with it.
+            none = ValueExpression("0::float8", "float", "float8", True, frozenset())
+            found[SCORE] = replace(score, values=(*score.values, none))
+        return found
 
 
 def page(selection: DocumentSelection, after: str | None, limit: int) -> SqlStatement:
@@ -76,16 +80,24 @@ def page(selection: DocumentSelection, after: str | None, limit: int) -> SqlStat
 def _filtered_page(selection: DocumentSelection, after: str | None, limit: int) -> SqlStatement:
     statement, main = SqlStatement(), selection.schema.tables[0]
     (live, *conditions), tables = _conditions(selection, statement)
-    if after is not None:
-        conditions.append(f"{id_bytes(main, 't0')} > {_after(main, after, statement)}")
-    conditions.append(f"t0.{main.key} IS NOT NULL")
-    if not main.unique:
-        live = f"bool_or({live})"
-    statement.text = (
-        f"SELECT {listed_id(main, 't0')} AS id, {live} AS live, {_repeated(main)} FROM {main.quoted} t0"
-        f"{_joins(selection.schema, tables - {0}, id_text(main, 't0'))} WHERE {' AND '.join(conditions)}"
-        f"{_group_by_id(main)} ORDER BY {id_bytes(main, 't0')} LIMIT {statement.add(limit, 'int8')}"
+    passing = " AND ".join([*conditions, f"t0.{main.key} IS NOT NULL"])
+    behind = "" if after is None else f" AND {id_bytes(main, 't0')} > {_after(main, after, statement)}"
+    order = id_bytes(main, "t0")
+    selected = listed_id(main, "t0")
+    rows = (
+        f" FROM {main.quoted} t0{_joins(selection.schema, tables - {0}, id_text(main, 't0'))}"
+        f" WHERE {passing}{behind}"
     )
+    found = f"SELECT {selected} AS id, {live} AS live, FALSE AS repeated{rows}"
+    if not main.unique:
+        # Of several rows with one id, one is the document: that one must pass, and not another.
+        found = (
+            f"SELECT k.id, {live} AS live, k.repeated"
+            f" FROM (SELECT {selected} AS id, {_repeated(main)}{rows}{_group_by_id(main)}) k"
+            f"{_lookups(selection.schema, tables | {0}, 'k.id')} WHERE {passing}"
+        )
+        order = 'k.id COLLATE "C"'
+    statement.text = f"{found} ORDER BY {order} LIMIT {statement.add(limit, 'int8')}"
     return statement
 
 
@@ -224,7 +236,7 @@ def contents(selection: DocumentSelection, ids: list[str], max_bytes: int, budge
     wanted, limit = statement.add(ids, "text[]"), statement.add(max_bytes, "int8")
     room = statement.add(budget, "int8")
     deleted, _ = _deleted(selection)
-    chosen = ", ".join(f"{item.sql} AS {item.label}" for item in metadata_fields(schema).values())
+    chosen = ", ".join(f"{item.shown} AS {item.label}" for item in metadata_fields(schema).values())
     metadata = f"(SELECT row_to_json(m)::text FROM (SELECT {chosen}) m)" if chosen else "'{}'::text"
     inner = (
         f"SELECT w.n, w.id, {_is_known(schema)} AS known, ({deleted}) AS deleted,"
@@ -287,7 +299,7 @@ def _conditions(selection: DocumentSelection, statement: SqlStatement) -> tuple[
     conditions = [f"NOT ({deleted})"]
     known = selection.known_fields()
     for name, wanted in selection.filters.items():
-        conditions.append(_condition(known[name], wanted, statement))
+        conditions.append(condition(known[name], wanted, statement))
         tables |= known[name].tables
     return conditions, tables
 
@@ -310,40 +322,3 @@ def _deleted(selection: DocumentSelection) -> tuple[str, set[int]]:
                 continue
             tables.add(number)
     return " OR ".join(found) or "FALSE", tables
-
-
-def _condition(column: FieldExpression, wanted: object, statement: SqlStatement) -> str:
-    if isinstance(wanted, Range):
-        bounds = [(">=", wanted.gte), ("<=", wanted.lte)]
-        parts = [_compare(column, sign, bound, statement) for sign, bound in bounds if bound is not None]
-        return "(" + " AND ".join(parts) + ")"
-    values = wanted if isinstance(wanted, list) else [wanted]
-    return "(" + (" OR ".join(_compare(column, "=", value, statement) for value in values) or _NEVER) + ")"
-
-
-def _compare(column: FieldExpression, sign: str, value: object, statement: SqlStatement) -> str:
-    """One comparison. It is never true when the types differ, such as a number and a text."""
-    if value is None:
-        return f"{column.sql} IS NULL"
-    if isinstance(value, bool):
-        return f"{column.sql} {sign} {statement.add(value, 'bool')}" if column.kind == "bool" else _NEVER
-    if isinstance(value, int | float):
-        return _compare_number(column, sign, value, statement)
-    if column.kind != "string":
-        return _NEVER
-    if column.type in ("date", "timestamp", "timestamptz"):
-        return f"{column.sql} {sign} {statement.add(value, 'text')}::{column.type}"
-    order = "" if sign == "=" else ' COLLATE "C"'
-    sql = column.sql if column.is_text else f"{column.sql}::text"
-    return f"{sql}{order} {sign} {statement.add(value, 'text')}"
-
-
-def _compare_number(column: FieldExpression, sign: str, value: float, statement: SqlStatement) -> str:
-    if column.kind not in ("int", "float"):
-        return _NEVER
-    if isinstance(value, int) and column.kind == "int":
-        if not -_INT64 <= value < _INT64:
-            # The value exceeds all integers of a column: the range has no bound there, or is empty.
-            return _NEVER if sign == "=" or (sign == ">=") == (value > 0) else f"{column.sql} IS NOT NULL"
-        return f"{column.sql} {sign} {statement.add(value, 'int8')}"
-    return f"{column.sql}::float8 {sign} {statement.add(float(value), 'float8')}"

@@ -1,0 +1,204 @@
+"""The metadata fields of a document as expressions over UDS3's tables. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from shardline_producer.sources.uds3.postgres.schema import (
+    CONTENT,
+    KEY,
+    METADATA,
+    REFS,
+    SCORE,
+    VECTOR,
+    PostgresColumn,
+    PostgresSchema,
+    PostgresTable,
+)
+from shardline_producer.sources.uds3.tombstones import FLAGS, TIME
+
+JSON_TYPES = ("json", "jsonb")
+METADATA_JSON = "metadata_json"
+
+_NO_METADATA = frozenset({KEY, CONTENT, VECTOR, *FLAGS, TIME, REFS, "chromadb_refs", "neo4j_refs"})
+_LEADING = ("title", "domain", "document_type")
+# UDS3 has no column `domain`: the legal area is the nearest field, then the classification.
+_DOMAIN_COLUMNS = ("domain", "rechtsgebiet", "classification")
+_DOMAIN_KEYS = ("domain", "rechtsgebiet")
+# The types of one class are shown alike, so one expression can take the first value of several columns.
+_CLASSES = {
+    "text": "text",
+    "varchar": "text",
+    "int2": "int8",
+    "int4": "int8",
+    "int8": "int8",
+    "float8": "float8",
+    "bool": "bool",
+    "date": "date",
+    "timestamp": "timestamp",
+    "timestamptz": "timestamptz",
+}
+# The largest float8, and the least that is not 0. A numeric outside cannot be converted to float8.
+_LARGEST, _LEAST = "1.7976931348623157e308", "5e-324"
+
+
+@dataclass(frozen=True, slots=True)
+class ValueExpression:
+    """A value of one or several tables in SQL.
+
+    `kind` and `base` as in PostgresColumn. `plain`: the bytes of texts decide whether they are equal by `=`.
+    `tables`: the numbers of the tables that it reads.
+    """
+
+    sql: str
+    kind: str
+    base: str
+    plain: bool
+    tables: frozenset[int]
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is shown as it is."""
+        return self.base in ("text", "varchar")
+
+    @property
+    def text(self) -> str:
+        """The text that JSON shows of it. A cast to text differs for some types, such as char(n) and inet."""
+        return self.sql if self.is_text else f"(json_build_array({self.sql}) ->> 0)"
+
+    @property
+    def number(self) -> str:
+        """A number as the float8 that JSON shows; null for a numeric that is shown as text."""
+        if self.base == "float4":
+            # 0.7 is shown, and is 0.699999988 when it is converted without the text.
+            return f"{self.sql}::text::float8"
+        if self.base != "numeric":
+            return self.sql
+        return (
+            f"CASE WHEN abs({self.sql}) BETWEEN {_LEAST} AND {_LARGEST} THEN {self.sql}::float8"
+            f" WHEN abs({self.sql}) < {_LEAST} THEN 0::float8 END"
+        )
+
+    @property
+    def json(self) -> str:
+        """It as JSON."""
+        if self.base != "numeric":
+            return f"to_json({self.sql})"
+        return f"coalesce(to_json({self.number}), to_json({self.sql}::text))"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldExpression:
+    """A metadata field: the first of `values` that is not null. `label`: its quoted name."""
+
+    label: str
+    values: tuple[ValueExpression, ...]
+
+    @property
+    def kind(self) -> str:
+        """The type of the column that shows it."""
+        return self.values[0].kind
+
+    @property
+    def tables(self) -> frozenset[int]:
+        """The numbers of the tables that it reads."""
+        return frozenset[int]().union(*(value.tables for value in self.values))
+
+    @property
+    def shown(self) -> str:
+        """The value that the document shows."""
+        if len(self.values) > 1:
+            return f"coalesce({', '.join(value.json for value in self.values)})"
+        [value] = self.values
+        return value.json if value.base == "numeric" else value.sql
+
+
+def alias(number: int) -> str:
+    """The alias of table `number` in statements."""
+    return f"t{number}"
+
+
+def metadata_fields(schema: PostgresSchema) -> dict[str, FieldExpression]:
+    """All metadata fields: title, domain and document_type first, then in the order of the tables' columns.
+
+    Of several columns of one name the first value that is not null counts: that of documents_metadata, then
+    that of the main table. title, domain and document_type of `metadata_json` come last.
+    """
+    by_precedence = sorted(enumerate(schema.tables), key=lambda pair: pair[1].name != METADATA)
+    columns: dict[str, list[tuple[int, PostgresColumn]]] = {}
+    for number, table in by_precedence:
+        for column in table.columns:
+            if column.name not in _NO_METADATA:
+                columns.setdefault(column.name, []).append((number, column))
+    found = {
+        name: FieldExpression(each[0][1].quoted, _merged([_value(*one) for one in each]))
+        for name, each in columns.items()
+    }
+    keys = [_json_keys(number, table) for number, table in by_precedence]
+    for name in ("title", "document_type"):
+        values = (*(found[name].values if name in found else ()), *(key[name] for key in keys if key))
+        if values:
+            found[name] = FieldExpression(name, values)
+    if (domain := _domain(found, [key for key in keys if key])) is not None:
+        found["domain"] = domain
+    leading = {name: found[name] for name in _LEADING if name in found}
+    return leading | found
+
+
+def _value(number: int, column: PostgresColumn) -> ValueExpression:
+    base, sql = column.base or column.type, f"{alias(number)}.{column.quoted}"
+    if base == "numeric" and column.kind != "float":
+        # A domain over numeric is shown with all its digits.
+        base, sql = "json", f"to_json({sql})"
+    return ValueExpression(sql, column.kind, base, column.deterministic, frozenset({number}))
+
+
+def _merged(values: Sequence[ValueExpression]) -> tuple[ValueExpression, ...]:
+    """One expression if all values are shown alike."""
+    classes = {_CLASSES.get(value.base) for value in values}
+    base = next(iter(classes))
+    if len(values) == 1 or len(classes) > 1 or base is None:
+        return tuple(values)
+    sql = f"coalesce({', '.join(value.sql for value in values)})"
+    if base == "text":
+        # PostgreSQL compares no texts of columns that have different collations.
+        sql = f'({sql} COLLATE "C")'
+    tables = frozenset[int]().union(*(value.tables for value in values))
+    return (replace(values[0], sql=sql, base=base, plain=True, tables=tables),)
+
+
+def _json_keys(number: int, table: PostgresTable) -> dict[str, ValueExpression]:
+    """The fields that UDS3's migration 001 keeps in `metadata_json`, without JSON's null."""
+    column = table.column(METADATA_JSON)
+    if column is None or column.type not in JSON_TYPES:
+        return {}
+    whole = f"{alias(number)}.{column.quoted}" + ("" if column.type == "jsonb" else "::jsonb")
+    tables = frozenset({number})
+    texts = {
+        name: ValueExpression(f"({whole} ->> '{name}')", "string", "text", True, tables)
+        for name in _DOMAIN_KEYS
+    }
+    return texts | {
+        name: ValueExpression(f"nullif({whole} -> '{name}', 'null')", "string", "jsonb", True, tables)
+        for name in ("title", "document_type")
+    }
+
+
+def _domain(
+    found: Mapping[str, FieldExpression], keys: Sequence[Mapping[str, ValueExpression]]
+) -> FieldExpression | None:
+    fields = [found[name] for name in _DOMAIN_COLUMNS if name in found and found[name].kind == "string"]
+    sources = [value for field in fields for value in field.values]
+    sources += [key[name] for name in _DOMAIN_KEYS for key in keys]
+    if not sources:
+        return None
+    sql = ", ".join(f"nullif({source.sql}::text COLLATE \"C\", '')" for source in sources)
+    tables = frozenset[int]().union(*(source.tables for source in sources))
+    return FieldExpression("domain", (ValueExpression(f"coalesce({sql})", "string", "text", True, tables),))
+
+
+def metadata_columns(schema: PostgresSchema) -> dict[str, str]:
+    """The names and types of the rows' metadata columns: all fields but JSON values and a numeric score."""
+    found = {name: field.kind for name, field in metadata_fields(schema).items() if field.kind != "json"}
+    if found.get(SCORE) in ("int", "float"):
+        del found[SCORE]
+    return found

@@ -1,0 +1,59 @@
+"""The rule of filters that every source follows."""
+
+from typing import Any
+
+import pytest
+
+from shardline_common.job.spec import Query
+from shardline_producer.sources.query_filters import passes
+from shardline_producer.sources.source import Document
+
+NOON = "2020-01-02T12:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted", "expected"),
+    [
+        # A day as the upper bound includes all its hours, in the zone that the value shows.
+        ("2020-01-02", {"lte": "2020-01-02"}, True),
+        ("2020-01-02T23:59:59.999999Z", {"lte": "2020-01-02"}, True),
+        ("2020-01-02 23:59", {"lte": "2020-01-02"}, True),
+        ("2020-01-02T23:30:00-05:00", {"lte": "2020-01-02"}, True),
+        ("2020-01-03T00:00:00Z", {"lte": "2020-01-02"}, False),
+        ("2020-01-02T00:00:00Z", {"gte": "2020-01-02"}, True),
+        ("2020-01-01T23:59:59Z", {"gte": "2020-01-02"}, False),
+        # A day that does not exist is a text like any other.
+        ("2020-02-30T12:00:00Z", {"lte": "2020-02-30"}, False),
+        ("0000-01-01T12:00:00Z", {"lte": "0000-01-01"}, False),
+        ("2020-02-29T12:00:00Z", {"lte": "2020-02-29"}, True),
+        ("2021-02-29T12:00:00Z", {"lte": "2021-02-29"}, False),
+        ("2000-02-29T12:00:00Z", {"lte": "2000-02-29"}, True),
+        ("1900-02-29T12:00:00Z", {"lte": "1900-02-29"}, False),
+        # A month is no day.
+        ("2020-01-02", {"lte": "2020-01"}, False),
+        # A bound with a time is a moment, whatever the form of either.
+        (NOON, {"gte": "2020-01-02T12:00:00+00:00", "lte": "2020-01-02T12:00:00+00:00"}, True),
+        (NOON, {"gte": "2020-01-02T14:00+02:00", "lte": "2020-01-02 12:00:00.000"}, True),
+        ("2020-01-02T12:00:00.5Z", {"lte": NOON}, False),
+        ("2020-01-02T12:00:00", {"gte": NOON, "lte": NOON}, True),
+        ("2020-01-02T23:00:00-05:00", {"lte": "2020-01-03T03:59:59Z"}, False),
+        ("2020-01-02", {"gte": "2020-01-02T00:00:00Z"}, True),
+        ("2020-01-02", {"gte": "2020-01-02T00:00:01Z"}, False),
+        ("0001-01-01T00:00:00Z", {"gte": "0001-01-01T00:00:00+14:00"}, True),
+        ("9999-12-31T23:59:59Z", {"lte": "9999-12-31T23:59:59-14:00"}, True),
+        # Other texts compare by their code points.
+        ("infinity", {"gte": NOON}, True),
+        ("a title", {"gte": "2020-01-02"}, True),
+        ("2020-01-02\n", {"lte": "2020-01-02T00:00:00Z"}, True),
+        # Equality is that of the JSON values.
+        (NOON, "2020-01-02T12:00:00+00:00", False),
+        ("2020-01-02T12:00:00Z", "2020-01-02", False),
+        (1, True, False),
+        (1, {"lte": True}, False),
+        (7, 7.0, True),
+        ("7", {"lte": 7}, False),
+    ],
+)
+def test_a_value_passes_a_filter(value: object, wanted: Any, expected: bool) -> None:
+    filters = Query.model_validate({"filters": {"field": wanted}}).filters
+    assert passes(Document("d", "x", {"field": value}), filters) is expected
