@@ -1,7 +1,8 @@
 """From a document to its row without the quality score, or to a dead letter when the row is too large."""
 
+from collections.abc import Mapping
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -13,9 +14,16 @@ from shardline_common.job.spec import JobSpec
 from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.source import Document
 
-_COUNTED = ("title", "domain", "document_type")
+COUNTED_FIELDS = ("title", "domain", "document_type")
+"""The fields that the quality score counts."""
+
 # Some readers split lines at these as well; inside JSON strings they are escaped.
 _LINE_BREAKS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
+
+
+def present_fields(metadata: Mapping[str, Any]) -> list[str]:
+    """Those of the counted fields that have a value."""
+    return [name for name in COUNTED_FIELDS if metadata.get(name) not in (None, "")]
 
 
 class RenderedRow(NamedTuple):
@@ -48,7 +56,7 @@ class RowRenderer:
         relevance = round(document.relevance, self._decimals) + 0.0
         end = orjson.dumps({"document_id": document.id, "relevance_score": relevance})
         head, tail = escaped(row[:-1] + b',"quality_score":'), escaped(b"," + end[1:] + b"\n")
-        present = sum(metadata.get(name) not in (None, "") for name in _COUNTED)
+        present = len(present_fields(metadata))
         words = len(text.split())
         # A text without words is white space only.
         blank = words == 0 if self._rules == 1 else is_blank(text)

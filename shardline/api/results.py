@@ -90,6 +90,8 @@ class PreviewDocument:
     """The expected result of one document: a row of `bytes` bytes when `reason` is None.
 
     Otherwise there would be no row for this `reason`. `dead`: it would be a dead letter, not a rejection.
+    `score_parts`: the parts whose sum, at most 1, is the score: length, metadata, relevance. `present`: the
+    fields that the part metadata counts and that have a value.
     """
 
     document_id: str
@@ -101,6 +103,8 @@ class PreviewDocument:
     reason: str | None
     dead: bool
     bytes: int
+    score_parts: Mapping[str, float] = field(default_factory=dict)
+    present: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ import typer
 from shardline.cli.options import JobFile, Json, Sets, WindowName, complete, quiet_settings, read_job
 
 if TYPE_CHECKING:
-    from shardline.services.preview import Preview
+    from shardline.services.preview import Preview, PreviewSample
 
 _EPILOG = (
     "Examples: shardline preview job.json · shardline preview job.json --documents 10000 --json | jq .rows · "
@@ -55,7 +55,15 @@ def _show(found: Preview, show: int) -> None:
     sample, about = found.sample, "" if found.sample.complete else "about "
     if show and sample.documents:
         print_table(
-            ("document", "title", "characters", "relevance", "quality", ""),
+            (
+                "document",
+                "title",
+                "characters",
+                "relevance",
+                "quality",
+                "= length + metadata + relevance",
+                "",
+            ),
             [
                 (
                     one.document_id,
@@ -63,6 +71,7 @@ def _show(found: Preview, show: int) -> None:
                     f"{one.chars:,}",
                     str(one.relevance_score),
                     "" if one.quality_score is None else str(one.quality_score),
+                    " + ".join(f"{part:.4g}" for part in one.score_parts.values()),
                     one.reason or "kept",
                 )
                 for one in sample.documents[:show]
@@ -86,6 +95,13 @@ def _show(found: Preview, show: int) -> None:
             ("kept", f"{kept:.1%}"),
             ("rejected", format_counts(sample.reasons(dead=False))),
             ("dead letters", format_counts(sample.reasons(dead=True))),
+            ("mean score", _score_of(sample)),
+            ("documents with", ", ".join(f"{name} {count:,}" for name, count in sample.present.items())),
             *(("warning", warning) for warning in found.warnings),
         ],
     )
+
+
+def _score_of(sample: PreviewSample) -> str:
+    parts = " + ".join(f"{name} {part}" for name, part in sample.mean_score_parts.items())
+    return "none" if sample.mean_quality_score is None else f"{sample.mean_quality_score} = {parts}"

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from shardline_common.job.messages import Facts
 from shardline_common.job.plan import Plan
 from shardline_common.job.spec import JobSpec
-from shardline_consumer.filters.clara import judge
-from shardline_producer.rows import RowRenderer
+from shardline_consumer.filters.clara import ScoreParts, judge, score_parts
+from shardline_producer.rows import RowRenderer, present_fields
 from shardline_producer.sources.source import Document, InvalidDocument
 
 
@@ -23,6 +23,11 @@ class JudgedContent:
     dead: bool
     facts: Facts | None
     quality_score: float | None
+
+
+def explain_score(document: Document, facts: Facts) -> tuple[ScoreParts, list[str]]:
+    """What the quality score of a document is made of, and which of the fields it counts are present."""
+    return score_parts(facts), present_fields(document.metadata)
 
 
 class ContentJudge:

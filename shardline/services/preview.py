@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from shardline.services.judging import ContentJudge
+from shardline.services.judging import ContentJudge, explain_score
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.stores import open_source_s3
 from shardline_common.job.messages import Position
@@ -20,6 +20,7 @@ from shardline_common.runtime.threads import run_in_thread
 from shardline_common.settings.load import Settings
 from shardline_producer.plan import make_plan
 from shardline_producer.plan_pages import StoredPlanPages
+from shardline_producer.rows import COUNTED_FIELDS
 from shardline_producer.sources.source import InvalidDocument, OpenSource, Source, SourceItem
 
 
@@ -28,6 +29,8 @@ class JudgedDocument:
     """The expected result of one document: a row of `bytes` bytes when `reason` is None.
 
     Otherwise there would be no row for this `reason`. `dead`: it would be a dead letter, not a rejection.
+    `score_parts`: the parts whose sum, at most 1, is the score: length, metadata, relevance. `present`: the
+    fields that the part metadata counts and that have a value.
     """
 
     document_id: str
@@ -39,6 +42,8 @@ class JudgedDocument:
     reason: str | None
     dead: bool
     bytes: int
+    score_parts: dict[str, float] = field(default_factory=dict)
+    present: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -58,6 +63,19 @@ class PreviewSample:
     def repeated_ids(self) -> int:
         """How many ids more than one document of the sample has."""
         return sum(times > 1 for times in Counter(one.document_id for one in self.documents).values())
+
+    @property
+    def present(self) -> dict[str, int]:
+        """The number of documents that have each field of the score."""
+        found = Counter(name for one in self.documents for name in one.present)
+        return {name: found[name] for name in COUNTED_FIELDS}
+
+    @property
+    def mean_score_parts(self) -> dict[str, float]:
+        """The mean of each part of the score over all documents that have one."""
+        scored = [one.score_parts for one in self.documents if one.score_parts]
+        names = scored[0] if scored else ()
+        return {name: round(sum(parts[name] for parts in scored) / len(scored), 4) for name in names}
 
     @property
     def rows(self) -> list[JudgedDocument]:
@@ -122,6 +140,8 @@ class Preview:
                 "rejected": sample.reasons(dead=False),
                 "dead_letters": sample.reasons(dead=True),
                 "mean_quality_score": sample.mean_quality_score,
+                "mean_score_parts": sample.mean_score_parts,
+                "present": sample.present,
             },
             "first": [asdict(one) for one in sample.documents[:shown]],
         }
@@ -203,6 +223,7 @@ def _judged(spec: JobSpec, judge: ContentJudge, item: SourceItem) -> JudgedDocum
         key = content.key if isinstance(content, InvalidDocument) else content.id
         return JudgedDocument(key, None, 0, 0, 0.0, None, judged.reason, dead=True, bytes=0)
     title = content.metadata.get("title")
+    parts, present = explain_score(content, judged.facts)
     return JudgedDocument(
         document_id=content.id,
         title=title if isinstance(title, str) else None,
@@ -213,4 +234,6 @@ def _judged(spec: JobSpec, judge: ContentJudge, item: SourceItem) -> JudgedDocum
         reason=judged.reason,
         dead=judged.dead,
         bytes=len(judged.line),
+        score_parts={name: round(part, 4) for name, part in asdict(parts).items()},
+        present=tuple(present),
     )

@@ -199,6 +199,22 @@ async def test_deleted_documents_are_not_hits(emptied: Neo4jOptions, indexed: bo
     assert await ids(replace(emptied, include_archived=True)) == ["5", "7", "8"]
 
 
+async def test_archived_documents_are_not_hits(emptied: Neo4jOptions) -> None:
+    text = {"content": "recht"}
+    await fill(
+        emptied,
+        {"id": "a", "archived": True} | text,
+        {"id": "b", "archived_at": "2025-01-01"} | text,
+        {"id": "restored", "archived": False, "archived_at": "2025-01-01"} | text,
+        {"id": "x", "deleted": True, "archived": False} | text,
+    )
+    assert await ids(emptied) == ["restored"]
+    assert sorted(await deleted_ids(emptied)) == ["a", "b", "x"]
+    included = replace(emptied, include_archived=True)
+    assert await ids(included) == ["a", "b", "restored"]
+    assert await deleted_ids(included) == ["x"]
+
+
 async def deleted_ids(options: Neo4jOptions) -> list[str]:
     async with aclosing(Neo4jRanker(options).deleted_ids()) as pages:
         return [one async for page in pages for one in page]

@@ -130,6 +130,31 @@ async def test_a_search_shows_its_ranking() -> None:
     assert found.sample.documents[0].relevance_score == 2000.0
 
 
+async def test_a_preview_shows_what_the_score_is_made_of(tmp_path: Path) -> None:
+    documents = [
+        {"document_id": "all", "content": "word " * 150, "title": "t", "domain": "d", "document_type": 5}
+        | {"score": 0.5},
+        {"document_id": "few", "content": "word", "title": "t", "domain": ""},
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, documents)) + "\n{")
+    found = await preview_of(job(), tmp_path)
+    first, second, broken = found.sample.documents
+    assert (first.score_parts, first.present) == (
+        {"length": 0.3, "metadata": 0.3, "relevance": 0.15},
+        ("title", "domain", "document_type"),
+    )
+    assert (second.score_parts, second.present) == (
+        {"length": 0.1, "metadata": 0.1, "relevance": 0.0},
+        ("title",),
+    )
+    assert (broken.score_parts, broken.present) == ({}, ())
+    for one in (first, second):
+        assert one.quality_score == pytest.approx(sum(one.score_parts.values()), abs=1e-4)
+    sample = found.to_json(0)["sample"]
+    assert sample["mean_score_parts"] == {"length": 0.2, "metadata": 0.2, "relevance": 0.075}
+    assert sample["present"] == {"title": 2, "domain": 1, "document_type": 1}
+
+
 def test_the_command_prints_and_writes_no_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     body = {"name": "p", "source": {"type": "files", "paths": ["in.jsonl"]}}
@@ -137,7 +162,10 @@ def test_the_command_prints_and_writes_no_file(folder: Path, monkeypatch: pytest
     before = sorted(folder.iterdir())
     shown = CliRunner().invoke(app, ["preview", "job.json", "--documents", "200"])
     assert shown.exit_code == 0, shown.output
-    for text in ("about ", "below_min_score", "invalid_json", "sample-00000000", "title: string"):
+    for text in (
+        *("about ", "below_min_score", "invalid_json", "sample-00000000", "title: string"),
+        *("= length ", "0.4 + 0.3 + ", "documents with"),
+    ):
         assert text in shown.stdout
     found = CliRunner().invoke(app, ["preview", "job.json", "--json", "--show", "2"])
     assert len(json.loads(found.stdout)["first"]) == 2

@@ -54,7 +54,9 @@ class SourceSettings(BaseModel):
         300.0, "time-out of one statement, in seconds", "POSTGRES_TIMEOUT_SECONDS", gt=0
     )
     uds3_include_archived: bool = setting(
-        False, "true: also export documents whose processing_status is archived", "UDS3_INCLUDE_ARCHIVED"
+        False,
+        "true: also export archived documents (processing_status archived, archived, archived_at)",
+        "UDS3_INCLUDE_ARCHIVED",
     )
     chroma_host: str | None = setting(None, "host of ChromaDB", "CHROMA_HOST", old=("CHROMADB_HOST",))
     chroma_port: int = setting(

@@ -27,11 +27,25 @@ class Verdict:
     text: bytes
 
 
-def clara_score(facts: Facts) -> float:
-    """Clara's quality score, 0 to 1: length, share of {title, domain, document_type}, relevance."""
+@dataclass(frozen=True, slots=True)
+class ScoreParts:
+    """What a score is made of: the length, the share of {title, domain, document_type}, the relevance."""
+
+    length: float
+    metadata: float
+    relevance: float
+
+
+def score_parts(facts: Facts) -> ScoreParts:
+    """The parts of Clara's quality score."""
     length = next((points for limit, points in _LENGTH_STEPS if facts.chars > limit), _SHORT)
-    share = facts.present / _METADATA_FIELDS
-    return min(1.0, length + 0.3 * share + 0.3 * facts.relevance)
+    return ScoreParts(length, 0.3 * (facts.present / _METADATA_FIELDS), 0.3 * facts.relevance)
+
+
+def clara_score(facts: Facts) -> float:
+    """Clara's quality score: the sum of its parts, 0 to 1."""
+    parts = score_parts(facts)
+    return min(1.0, parts.length + parts.metadata + parts.relevance)
 
 
 def judge(facts: Facts, min_score: float) -> Verdict:

@@ -11,7 +11,11 @@ from typing import Any
 FLAGS = ("deleted", "is_deleted")
 TIME = "deleted_at"
 STATUS = "processing_status"
-TOMBSTONE_FIELDS = (*FLAGS, TIME, STATUS)
+# Where the flag has a value, the time does not count: UDS3's archive manager writes both, and sets only the
+# flag to false when it restores a document.
+ARCHIVED = "archived"
+ARCHIVED_AT = "archived_at"
+TOMBSTONE_FIELDS = (*FLAGS, TIME, STATUS, ARCHIVED, ARCHIVED_AT)
 
 # The text may be in quotes (\x22), as in a column of JSON.
 # A flag marks a document if the whole text of its value is this: a word for true, or a number other than 0.
@@ -22,6 +26,9 @@ NO_TIME_PATTERN = (
     r"[\s\x22]*(|false|f|no|n|off|never|null|none|nil|undefined|nan|nat|[-+]?inf|[-+]?infinity|\[\s*\]|\{\s*\}"
     r"|[-+]?0*\.?0*)[\s\x22]*"
 )
+# A flag without a value.
+NO_VALUE_PATTERN = r"[\s\x22]*(|null|none|nil|undefined)[\s\x22]*"
+_NO_VALUE = re.compile(NO_VALUE_PATTERN, re.IGNORECASE | re.ASCII)
 _FLAG = re.compile(FLAG_PATTERN, re.IGNORECASE | re.ASCII)
 _NO_TIME = re.compile(NO_TIME_PATTERN, re.IGNORECASE | re.ASCII)
 
@@ -33,7 +40,15 @@ def is_deleted(fields: Mapping[str, Any], *, include_archived: bool = False) -> 
     if not _NO_TIME.fullmatch(_text(fields.get(TIME))):
         return True
     pattern = status_pattern(deleted_statuses(include_archived=include_archived))
-    return bool(re.fullmatch(pattern, _text(fields.get(STATUS)), re.IGNORECASE | re.ASCII))
+    if re.fullmatch(pattern, _text(fields.get(STATUS)), re.IGNORECASE | re.ASCII):
+        return True
+    return not include_archived and _is_archived(_text(fields.get(ARCHIVED)), _text(fields.get(ARCHIVED_AT)))
+
+
+def _is_archived(flag: str, time: str) -> bool:
+    if not _NO_VALUE.fullmatch(flag):
+        return bool(_FLAG.fullmatch(flag))
+    return not _NO_TIME.fullmatch(time)
 
 
 def _text(value: object) -> str:

@@ -6,7 +6,12 @@ from typing import Any
 
 from shardline_common.job.spec import Range
 from shardline_producer.sources.query_filters import DAY_LENGTH, is_day
-from shardline_producer.sources.uds3.tombstones import FLAG_PATTERN, NO_TIME_PATTERN, status_pattern
+from shardline_producer.sources.uds3.tombstones import (
+    FLAG_PATTERN,
+    NO_TIME_PATTERN,
+    NO_VALUE_PATTERN,
+    status_pattern,
+)
 
 _EDGES = "RELATED_TO|CITES|SUPERSEDES"
 
@@ -27,7 +32,10 @@ _LIVE = (
     # A list has no text. One that is not empty holds a time.
     "AND CASE WHEN n.deleted_at IS :: LIST<ANY> NOT NULL THEN size(n.deleted_at) = 0 "
     "ELSE coalesce(toStringOrNull(n.deleted_at), '') =~ $no_time END "
-    "AND NOT coalesce(toStringOrNull(n.processing_status), '') =~ $status"
+    "AND NOT coalesce(toStringOrNull(n.processing_status), '') =~ $status "
+    "AND ($archived OR CASE WHEN coalesce(toStringOrNull(n.archived), '') =~ $no_value "
+    "THEN coalesce(toStringOrNull(n.archived_at), '') =~ $no_time "
+    "ELSE NOT coalesce(toStringOrNull(n.archived), '') =~ $flag END)"
 )
 
 
@@ -133,6 +141,8 @@ def _live_values(statuses: Sequence[str]) -> dict[str, Any]:
         "flag": f"(?i){FLAG_PATTERN}",
         "no_time": f"(?i){NO_TIME_PATTERN}",
         "status": f"(?i){status_pattern(statuses)}",
+        "no_value": f"(?i){NO_VALUE_PATTERN}",
+        "archived": "archived" not in statuses,
     }
 
 

@@ -17,8 +17,8 @@ from shardline_producer.sources.uds3.postgres.schema import (
 from shardline_producer.sources.uds3.tombstones import FLAGS, TIME
 
 JSON_TYPES = ("json", "jsonb")
-METADATA_JSON = "metadata_json"
 
+_METADATA_JSON = "metadata_json"
 _NO_METADATA = frozenset({KEY, CONTENT, VECTOR, *FLAGS, TIME, REFS, "chromadb_refs", "neo4j_refs"})
 _LEADING = ("title", "domain", "document_type")
 # UDS3 has no column `domain`: the legal area is the nearest field, then the classification.
@@ -168,10 +168,8 @@ def _merged(values: Sequence[ValueExpression]) -> tuple[ValueExpression, ...]:
 
 def _json_keys(number: int, table: PostgresTable) -> dict[str, ValueExpression]:
     """The fields that UDS3's migration 001 keeps in `metadata_json`, without JSON's null."""
-    column = table.column(METADATA_JSON)
-    if column is None or column.type not in JSON_TYPES:
+    if (whole := json_column(number, table)) is None:
         return {}
-    whole = f"{alias(number)}.{column.quoted}" + ("" if column.type == "jsonb" else "::jsonb")
     tables = frozenset({number})
     texts = {
         name: ValueExpression(f"({whole} ->> '{name}')", "string", "text", True, tables)
@@ -181,6 +179,14 @@ def _json_keys(number: int, table: PostgresTable) -> dict[str, ValueExpression]:
         name: ValueExpression(f"nullif({whole} -> '{name}', 'null')", "string", "jsonb", True, tables)
         for name in ("title", "document_type")
     }
+
+
+def json_column(number: int, table: PostgresTable) -> str | None:
+    """The column `metadata_json` of a table as jsonb; None if it has none."""
+    column = table.column(_METADATA_JSON)
+    if column is None or column.type not in JSON_TYPES:
+        return None
+    return f"{alias(number)}.{column.quoted}" + ("" if column.type == "jsonb" else "::jsonb")
 
 
 def _domain(
