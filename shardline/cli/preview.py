@@ -83,7 +83,7 @@ def _show(found: Preview, show: int) -> None:
     print_table(
         ("", ""),
         [
-            ("source", ", ".join(f"{name} {value}" for name, value in found.source.items())),
+            ("source", ", ".join(f"{name} {_note(value)}" for name, value in found.source.items())),
             ("documents", f"{about}{found.documents:,}" if found.documents is not None else more),
             ("rows", "unknown" if found.rows is None else f"{about}{found.rows:,}"),
             ("size", "unknown" if found.bytes is None else f"{about}{format_size(found.bytes)}"),
@@ -105,3 +105,9 @@ def _show(found: Preview, show: int) -> None:
 def _score_of(sample: PreviewSample) -> str:
     parts = " + ".join(f"{name} {part}" for name, part in sample.mean_score_parts.items())
     return "none" if sample.mean_quality_score is None else f"{sample.mean_quality_score} = {parts}"
+
+
+def _note(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {item}" for name, item in value.items())
+    return str(value)

@@ -119,7 +119,11 @@ async def test_a_keyword_search_has_the_ranking_of_postgresql(database: Database
     search = {"text": text, "search_types": ["relational"], "weights": {"keyword": 1.0, "vector": 1.0}}
     plan, items = await plan_and_read(ConfiguredStores(database.postgres), query=search)
     assert item_ids(items) == expected
-    assert plan.notes == {"searches": ["keyword"], "left_out": [], "degraded": []}
+    configs = plan.notes["search_config"]
+    assert configs["documents"] == "german (trigger documents_search of public.documents)"
+    assert configs["uds3_master_documents"].startswith("english (assumed")
+    notes = {"searches": ["keyword"], "left_out": [], "degraded": []}
+    assert plan.notes == notes | {"search_config": configs}
     assert [one.relevance for one in documents_of(items)] == [
         0.5 / (60 + rank) for rank in range(1, len(items) + 1)
     ]
@@ -145,7 +149,9 @@ async def test_left_out_searches_are_in_manifest_warnings_and_card(
     layout = Layout.of(spec)
     manifest = orjson.loads(await store.get(layout.manifest))
     notes = {"searches": ["keyword"], "left_out": ["vector", "graph"], "degraded": []}
-    assert manifest["source"] == {"type": "uds3", "count": 3, "completeness": PROVEN} | notes
+    configs = {"search_config": manifest["source"]["search_config"]}
+    found = {"type": "uds3", "count": 3, "completeness": PROVEN}
+    assert manifest["source"] == found | notes | configs
     assert manifest["warnings"] == ["empty", "left_out"]
     assert "left out, not configured: vector, graph." in (await store.get(layout.card)).decode()
     rejected: list[dict[str, Any]] = []

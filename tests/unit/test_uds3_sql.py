@@ -17,7 +17,6 @@ from shardline_producer.sources.uds3.postgres.schema import (
     PostgresTable,
     is_bytewise,
     json_type,
-    search_config,
     select_tables,
 )
 from shardline_producer.sources.uds3.tombstones import (
@@ -123,27 +122,6 @@ def test_claras_columns_come_first_and_tombstones_are_left_out() -> None:
     }
     assert metadata_fields(SCHEMA)["domain"].tables == {0, 1}
     assert PostgresSchema.from_json(SCHEMA.to_json()) == SCHEMA
-
-
-@pytest.mark.parametrize(
-    ("sources", "config"),
-    [
-        ([], "german"),
-        (["new.search_vector := setweight(to_tsvector('english', new.content), 'A')"], "english"),
-        (["to_tsvector ( 'pg_catalog.simple', x)"], "simple"),
-        (
-            ["EXECUTE FUNCTION tsvector_update_trigger('search_vector', 'pg_catalog.french', 'content')"],
-            "french",
-        ),
-        (["CREATE INDEX i ON documents USING gin (search_vector)"], "german"),
-    ],
-)
-def test_the_search_configuration_is_read_from_the_tables_sql(sources: list[str], config: str) -> None:
-    assert search_config("documents", sources) == config
-
-
-def test_the_master_tables_default_configuration_is_english() -> None:
-    assert search_config("uds3_master_documents", []) == "english"
 
 
 @pytest.mark.parametrize(

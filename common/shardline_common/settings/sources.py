@@ -43,6 +43,11 @@ class SourceSettings(BaseModel):
         "table of the documents; none: the first of UDS3's tables that exists (docs/sources.md)",
         "POSTGRES_TABLE",
     )
+    postgres_search_config: str | None = setting(
+        None,
+        "text search configuration of the tables; none: the one that fills them (docs/sources.md)",
+        "POSTGRES_SEARCH_CONFIG",
+    )
     postgres_sslmode: str = setting(
         "prefer",
         "TLS with PostgreSQL: disable, prefer, require, verify-ca or verify-full",

@@ -26,6 +26,7 @@ def postgres_options(settings: Settings) -> PostgresOptions | None:
         sslmode=settings.postgres_sslmode,
         sslrootcert=settings.postgres_sslrootcert,
         statement_seconds=settings.postgres_timeout_seconds,
+        search_config=settings.postgres_search_config,
     )
 
 

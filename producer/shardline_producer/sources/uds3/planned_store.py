@@ -20,6 +20,7 @@ from shardline_producer.sources.uds3.postgres.connection import Postgres
 from shardline_producer.sources.uds3.postgres.fields import metadata_columns
 from shardline_producer.sources.uds3.postgres.relations import certainty
 from shardline_producer.sources.uds3.postgres.schema import PostgresSchema
+from shardline_producer.sources.uds3.postgres.search_configs import setup_sql
 from shardline_producer.sources.uds3.postgres.sql import DocumentSelection
 from shardline_producer.sources.uds3.search import HybridSearch, SelectedTables, note_certainty
 from shardline_producer.sources.uds3.store_ports import (
@@ -120,6 +121,8 @@ class Uds3Store:
             "left_out": plan.left_out,
             "degraded": plan.degraded,
         }
+        if "keyword" in plan.searches and schema is not None and schema.search_configs:
+            notes["search_config"] = schema.search_configs
         if "vector" in plan.searches and self._stores.model_identity is not None:
             notes["model"] = await run_in_thread(self._stores.model_identity)
         facts |= {
@@ -139,7 +142,7 @@ class Uds3Store:
     async def _plan_searches(self, schema: PostgresSchema | None, known: set[str]) -> _SearchPlan:
         """Decide which searches are done, and check that each has the fields of the filters.
 
-        1. Keyword: the tables must be searchable.
+        1. Keyword: left out if no table can be searched. The job fails if it asks for no other search.
         2. Each other search: the store must be configured, and up unless the job may degrade.
         3. At least one search must be left.
         4. The stores that are not searched still report their tombstones.
@@ -147,13 +150,7 @@ class Uds3Store:
         plan, rankers = _SearchPlan(), self._stores.rankers
         for name in self._query.shares:
             if name == "keyword" and schema is not None:
-                if not schema.searchable:
-                    raise _invalid(
-                        "the keyword search needs a column search_vector or content, and no table has one",
-                        "leave keyword out of query.search_types",
-                    )
-                check_known(self._query.filters, known, "the keyword search")
-                plan.searches.append(name)
+                self._plan_keyword(schema, known, plan)
             elif name not in rankers:
                 plan.left_out.append(name)
             elif (fields := await self._filter_fields(rankers[name], plan)) is not None:
@@ -161,6 +158,8 @@ class Uds3Store:
                 plan.searches.append(name)
                 plan.tombstone_stores.append(name)
         if not plan.searches:
+            if "keyword" in plan.left_out and schema is not None:
+                raise _not_searchable(schema)
             raise _invalid(
                 f"none of the searches {', '.join(self._query.shares)} can be done: "
                 f"not configured: {', '.join(plan.left_out) or 'none'}; down: "
@@ -168,7 +167,8 @@ class Uds3Store:
                 "configure a store (docs/sources.md), or ask for other query.search_types",
             )
         for name in plan.left_out:
-            _log.warning("the %s search is not configured and is left out", name)
+            why = "finds no column search_vector" if name == "keyword" and schema else "is not configured"
+            _log.warning("the %s search %s and is left out", name, why)
         await self._plan_marks(plan)
         return plan
 
@@ -195,6 +195,13 @@ class Uds3Store:
             raise error
         _log.warning("the %s store is down and is left out: %s", name, error)
         plan.degraded.append(name)
+
+    def _plan_keyword(self, schema: PostgresSchema, known: set[str], plan: _SearchPlan) -> None:
+        if schema.searchable:
+            check_known(self._query.filters, known, "the keyword search")
+            plan.searches.append("keyword")
+        else:
+            plan.left_out.append("keyword")
 
     async def _filter_fields(self, ranker: Ranker, plan: _SearchPlan) -> Sequence[str] | None:
         """The fields of a ranker; None if its store is down and the job may degrade, which the plan notes."""
@@ -357,3 +364,11 @@ def _leave_out(waiting: Counter[str], findings: Findings) -> None:
 
 def _invalid(message: str, hint: str) -> JobFailed:
     return JobFailed(FailureCode.SOURCE_INVALID, message, hint=hint)
+
+
+def _not_searchable(schema: PostgresSchema) -> JobFailed:
+    tables = ", ".join(table.name for table in schema.tables)
+    return _invalid(
+        f"the keyword search needs a column search_vector or content, and none of {tables} has one",
+        setup_sql(schema.tables[0]),
+    )

@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 
 from shardline_common.errors import FailureCode, JobFailed
+from shardline_producer.sources.uds3.postgres.config_catalog import ConfigCatalog
 from shardline_producer.sources.uds3.postgres.keys import KEY_TYPES, KeyKind, key_kind
 from shardline_producer.sources.uds3.postgres.options import PostgresOptions
 from shardline_producer.sources.uds3.postgres.relations import Relation, TableState, table_change
@@ -22,9 +23,9 @@ from shardline_producer.sources.uds3.postgres.schema import (
     UnfitTable,
     is_bytewise,
     json_type,
-    search_config,
     select_tables,
 )
+from shardline_producer.sources.uds3.postgres.search_configs import default_config
 from shardline_producer.sources.uds3.tombstones import TOMBSTONE_FIELDS
 
 _log = logging.getLogger(__name__)
@@ -65,12 +66,6 @@ LEFT JOIN pg_namespace ln ON ln.oid = l.collnamespace
 WHERE n.nspname = $1 AND c.relname = ANY ($2) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
   AND has_schema_privilege(n.oid, 'USAGE')
 ORDER BY c.relname, a.attnum
-"""
-_CONFIG_SOURCES_QUERY = """
-SELECT pg_get_triggerdef(g.oid) || ' ' || p.prosrc FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid
-WHERE g.tgrelid = $1 AND NOT g.tgisinternal
-UNION ALL SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = $1
-UNION ALL SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = $1
 """
 _RELATIONS_QUERY = """
 WITH RECURSIVE used (oid) AS (
@@ -138,7 +133,8 @@ class Catalog:
         if any(one.policies for one in await self.relations([table.oid for table in schema.tables])):
             schema = await self._without_hidden(schema)
         filled = await self._filled(schema.tables)
-        tables_now = zip(schema.tables, filled, strict=True)
+        configured = await ConfigCatalog(self._connection, self._options).with_configs(schema.tables)
+        tables_now = zip(configured, filled, strict=True)
         return replace(
             schema,
             tables=tuple(replace(table, filled=is_filled) for table, is_filled in tables_now),
@@ -206,8 +202,7 @@ class Catalog:
             return UnfitTable(name, found[0]["oid"], problem, hint, hidden=not rows, marks=marks)
         config = None
         if any(row["attname"] == VECTOR and row["typname"] == "tsvector" for row in rows):
-            sources = await self._connection.fetch(_CONFIG_SOURCES_QUERY, key["oid"])
-            config = search_config(name, [row[0] for row in sources if row[0]])
+            config = default_config(name)
         bytewise = key["provider"] == "c" and is_bytewise(key["locale"])
         return PostgresTable(
             name,

@@ -42,7 +42,8 @@ class Postgres:
         async with self.connect() as session:
             schema = await session.schema()
         tables = ", ".join(table.name for table in schema.tables)
-        searched = "can be searched" if schema.searchable else "cannot be searched by text"
+        configs = "; ".join(f"{name} as {config}" for name, config in schema.search_configs.items())
+        searched = f"can be searched: {configs}" if schema.searchable else "cannot be searched by text"
         return f"{self._options.address} answers; it has {tables} and {searched}"
 
     @asynccontextmanager

@@ -3,8 +3,7 @@
 The server quotes all names (`quote_ident`), so a name cannot inject SQL.
 """
 
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
@@ -33,9 +32,6 @@ _NUMBERS = {
 }
 _USER_TYPES = {"uuid": "string", "json": "json", "jsonb": "json"}
 _BYTE_ORDER_LOCALES = frozenset({"C", "POSIX", "C.UTF-8", "C.utf8", "ucs_basic"})
-_CONFIG = re.compile(
-    r"to_tsvector\s*\(\s*'(?:pg_catalog\.)?(\w+)'|tsvector_update_trigger\s*\([^)]*?'pg_catalog\.(\w+)'"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +58,9 @@ class PostgresTable:
 
     `unique`: an index proves that no id is in two rows. `bytewise`: the index of its key is in byte order.
     `config`: the text search configuration of its column search_vector; None if it has no such column.
-    `oid`: its identity; 0 in plans of versions that did not store it. `filled`: it had rows at planning. The
-    others as in `KeyColumn`.
+    `oid`: its identity; 0 in plans of versions that did not store it. `filled`: it had rows at planning.
+    `search_config`: the configuration of queries ("" in plans of before: as `config`); `config_column`: the
+    column that has that of each row; `config_place`: where they were found. The others as in `KeyColumn`.
     """
 
     name: str
@@ -80,6 +77,9 @@ class PostgresTable:
     key_schema: str = ""
     collation: str = ""
     deterministic: bool = True
+    search_config: str = ""
+    config_column: str = ""
+    config_place: str = ""
 
     def column(self, name: str) -> PostgresColumn | None:
         """The column of this name."""
@@ -127,6 +127,15 @@ class PostgresSchema:
         return any(table.column(CONTENT) for table in self.tables)
 
     @property
+    def search_configs(self) -> dict[str, str]:
+        """The configuration of each table that is searched, and where it was found, for people."""
+        return {
+            table.name: f"{table.search_config or table.config_column} ({table.config_place})"
+            for table in self.tables
+            if table.config_place
+        }
+
+    @property
     def searchable(self) -> bool:
         """Whether any table has a search vector, or a column of texts to compute one from."""
         return self.has_content or any(table.config for table in self.tables)
@@ -149,17 +158,6 @@ def json_type(type_name: str, category: str) -> str | None:
 def is_bytewise(locale: str | None) -> bool:
     """Whether a collation of this locale sorts text by its bytes."""
     return locale in _BYTE_ORDER_LOCALES
-
-
-def search_config(table: str, sources: Sequence[str]) -> str:
-    """The text search configuration with which a table's vector was made.
-
-    `sources`: the SQL of the table's triggers, defaults and indexes. If none names one, it is that of UDS3.
-    """
-    for text in sources:
-        if found := _CONFIG.search(text):
-            return found[1] or found[2]
-    return "english" if table == MASTER else "german"
 
 
 def select_tables(

@@ -197,7 +197,9 @@ def _search(
     chosen: str = "",
     joins: str = "",
 ) -> str:
-    config = f"{statement.add(table.config or 'german', 'text')}::regconfig"
+    config = f"{name}.{table.config_column}::text::regconfig"
+    if not table.config_column:
+        config = f"{statement.add(table.search_config or table.config or 'german', 'text')}::regconfig"
     vector = f"{name}.{VECTOR}"
     if table.config is None:
         # The table has no vector. Compute the one that UDS3's trigger would store, with its weights.
