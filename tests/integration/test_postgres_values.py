@@ -64,8 +64,32 @@ VALUES: Mapping[str, list[str]] = {
     "oid": ["5", "12"],
     "text[]": ["{a,b}", "{}"],
     "integer[]": ["{1,2}"],
-    "json": ['"a"', "5", "5.0", "true", "null", '{"a": 1}', "[1]", '"2020-01-02T12:00:00Z"', "1e2"],
-    "jsonb": ['"a"', "5", "0.7", "false", "null", '{"a": 1}', '"true"', "9007199254740993", '"5"'],
+    "json": [
+        "123456789012345678901234567890",
+        "1e-400",
+        '"a"',
+        "5",
+        "5.0",
+        "true",
+        "null",
+        '{"a": 1}',
+        "[1]",
+        '"2020-01-02T12:00:00Z"',
+        "1e2",
+    ],
+    "jsonb": [
+        "-18446744073709551617",
+        "1e400",
+        '"a"',
+        "5",
+        "0.7",
+        "false",
+        "null",
+        '{"a": 1}',
+        '"true"',
+        "9007199254740993",
+        '"5"',
+    ],
     "mood": ["sad", "happy", "2020-01-02"],
     "positive": ["7", "8"],
     "amount": ["12.30", "9007199254740993", "NaN"],
@@ -138,5 +162,8 @@ async def test_a_filter_decides_by_the_values_that_rows_show_for_every_type(data
                 if [identity for identity, _ in page] != expected:
                     wrong.append((kind, wanted, expected, [identity for identity, _ in page]))
     assert not wrong, wrong[:5]
+    first = documents[0].metadata
+    assert first[names["json"]] == 123456789012345678901234567890
+    assert first[names["jsonb"]] == -18446744073709551617
     # Most filters select something, else the comparison would prove little.
     assert found > 3000

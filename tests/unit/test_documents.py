@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from shardline_common.job.columns import Columns, check_row, conform, declared, infer
 from shardline_consumer.filters.clara import judge
 from shardline_producer.rows import RowRenderer
-from shardline_producer.sources.documents import parse_document
+from shardline_producer.sources.documents import parse_document, parse_metadata
 from shardline_producer.sources.source import Document, InvalidDocument
 from tests.make import job
 
@@ -166,3 +166,23 @@ def test_row_that_breaks_the_schema_is_reported(change: dict[str, object], probl
     _, row = row_of(Document("id", "text", {"n": 1}), columns)
     assert check_row(row, columns) is None
     assert problem in str(check_row(row | change, columns))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1", 1),
+        ("0.7", 0.7),
+        ("123456789012345678901234567890", 123456789012345678901234567890),
+        ("-9223372036854775809", -9223372036854775809),
+        ('{"deep": [18446744073709551616]}', {"deep": [18446744073709551616]}),
+        ("1e400", "1e400"),
+        ("1" + "0" * 5000, "1" + "0" * 5000),
+        ("1e-400", 0.0),
+        ('"12345678901234567890"', "12345678901234567890"),
+        (r'"\ud800"', "\ud800"),
+    ],
+)
+def test_numbers_of_a_database_keep_every_digit(text: str, value: object) -> None:
+    found = parse_metadata('{"field": ' + text + "}")["field"]
+    assert (found, type(found)) == (value, type(value))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
@@ -17,6 +18,8 @@ _MAX_DEPTH = 100
 _MAX_SCORE = 1e300
 _INT64 = 1 << 63
 _FIRST_PRINTABLE = 0x20
+# Whatever may be a number that orjson changes or refuses.
+_LONG_NUMBER = re.compile(r"[0-9]{19}|[eE][+-]?[0-9]{3}")
 
 
 class DeadLetterReason(StrEnum):
@@ -187,6 +190,20 @@ def _parse_exactly(raw: bytes) -> Any:
         )
     except ValueError:
         raise _NotADocument(DeadLetterReason.INVALID_JSON) from None
+
+
+def parse_metadata(text: str) -> dict[str, Any]:
+    """Parse the JSON of a database. Numbers keep every digit, as in files.
+
+    orjson makes a float of an integer of more than 64 bits, and refuses a number that no float holds.
+    """
+    if not _LONG_NUMBER.search(text):
+        try:
+            return dict[str, Any](orjson.loads(text))
+        except orjson.JSONDecodeError:
+            # Half of a surrogate pair: the columns decide where it goes.
+            pass
+    return dict[str, Any](json.loads(text, parse_int=_parse_int, parse_float=_parse_float))
 
 
 def _refuse_constant(name: str) -> Any:

@@ -10,7 +10,12 @@ from decimal import Decimal
 
 from shardline_common.job.spec import Range
 from shardline_producer.sources.query_filters import DATE_PATTERN, DAY_LENGTH, is_day, is_moment
-from shardline_producer.sources.uds3.postgres.fields import JSON_TYPES, FieldExpression, ValueExpression
+from shardline_producer.sources.uds3.postgres.fields import (
+    JSON_TYPES,
+    FieldExpression,
+    ValueExpression,
+    float_of,
+)
 from shardline_producer.sources.uds3.postgres.statement import SqlStatement
 
 _INT64 = 1 << 63
@@ -100,7 +105,7 @@ def _compare_number(value: ValueExpression, sign: str, wanted: float, statement:
         return _compare_integer(value.sql, sign, wanted, statement)
     if value.base in JSON_TYPES:
         exact = statement.add(format(Decimal(wanted), "f"), "text")
-        near = _compare_float(f"{value.text}::float8", sign, wanted, statement)
+        near = _compare_float(float_of(f"{value.text}::numeric", value.text), sign, wanted, statement)
         numbers = (
             f"CASE WHEN {value.text} ~ '^-?[0-9]+$' THEN {value.text}::numeric {sign} {exact}::numeric"
             f" ELSE {near} END"

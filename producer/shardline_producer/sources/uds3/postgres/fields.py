@@ -41,6 +41,14 @@ _CLASSES = {
 _LARGEST, _LEAST = "1.7976931348623157e308", "5e-324"
 
 
+def float_of(numeric: str, sql: str) -> str:
+    """A numeric, or the text of one, as float8; null where no float8 holds it. A cast alone would fail."""
+    return (
+        f"CASE WHEN abs({numeric}) BETWEEN {_LEAST} AND {_LARGEST} THEN {sql}::float8"
+        f" WHEN abs({numeric}) < {_LEAST} THEN 0::float8 END"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ValueExpression:
     """A value of one or several tables in SQL.
@@ -71,12 +79,7 @@ class ValueExpression:
         if self.base == "float4":
             # 0.7 is shown, and is 0.699999988 when it is converted without the text.
             return f"{self.sql}::text::float8"
-        if self.base != "numeric":
-            return self.sql
-        return (
-            f"CASE WHEN abs({self.sql}) BETWEEN {_LEAST} AND {_LARGEST} THEN {self.sql}::float8"
-            f" WHEN abs({self.sql}) < {_LEAST} THEN 0::float8 END"
-        )
+        return float_of(self.sql, self.sql) if self.base == "numeric" else self.sql
 
     @property
     def json(self) -> str:

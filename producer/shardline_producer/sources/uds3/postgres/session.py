@@ -4,10 +4,9 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from shardline_common.errors import SourceUnavailable
 from shardline_common.job.findings import Findings, Level
+from shardline_producer.sources.documents import parse_metadata
 from shardline_producer.sources.uds3.postgres import sql
 from shardline_producer.sources.uds3.postgres.catalog import Catalog
 from shardline_producer.sources.uds3.postgres.keyless import is_storable, keyless_id, keyless_number
@@ -44,7 +43,7 @@ class PostgresRow:
 
     def metadata_values(self) -> dict[str, Any]:
         """The metadata that is not null."""
-        return {name: value for name, value in orjson.loads(self.metadata).items() if value is not None}
+        return {name: value for name, value in parse_metadata(self.metadata).items() if value is not None}
 
 
 class PostgresSession:
