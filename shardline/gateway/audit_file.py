@@ -3,11 +3,14 @@
 import errno
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+
+import orjson
 
 from shardline.gateway.audit_chain import REMOVED_FILE, Head, head_after, line_hash
 
@@ -15,6 +18,8 @@ if sys.platform != "win32":
     import fcntl
 
 _TAIL_BYTES = 1 << 12
+_DIGITS = 12
+_LOCK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +46,20 @@ class AuditFile:
     """Appends to the log at `path`. All methods block, and raise OSError.
 
     A closed file is named like the log, with the number of its last line behind it. The head is in
-    `<path>.head`, and is the lock of the log, too: processes append one after the other.
+    `<path>.head`, and is the lock of the log, too: processes append one after the other. A pipe or a device,
+    such as /dev/stdout of a container, has no chain, because its lines cannot be read back.
     """
 
     def __init__(self, path: Path, limits: AuditLimits | None = None) -> None:
-        self._path = path
+        self._path = real_path(path)
         self._limits = limits or AuditLimits()
 
     def check_writable(self) -> str | None:
         """Create folder and files. Returns a sentence when lines are missing at the end of the log."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        if not self._chained():
+            self._path.open("ab", buffering=0).close()
+            return None
         with self._locked() as head_file, self._path.open("ab") as log:
             head, tail = Head.decode(head_file.read()), _tail(log)
             found = head_after(tail.line) or Head()
@@ -66,6 +75,10 @@ class AuditFile:
         3. Write the line, then the head. A head that is behind proves the lines up to it; one that is ahead
            would report a line as missing that was never written.
         """
+        if not self._chained():
+            with self._path.open("ab", buffering=0) as log:
+                log.write(orjson.dumps(fields, default=str) + b"\n")
+            return
         with self._locked() as head_file:
             head = self._write(head_file, fields)
             if head is not None:
@@ -93,7 +106,7 @@ class AuditFile:
             if not full:
                 _write_all(log, line if tail.complete else b"\n" + line)
         if full:
-            self._path.rename(self._path.with_name(f"{self._path.name}.{head.seq:012d}"))
+            self._path.rename(self._path.with_name(f"{self._path.name}.{head.seq:0{_DIGITS}d}"))
             with self._path.open("ab", buffering=0) as log:
                 _write_all(log, line)
         # 3.
@@ -102,6 +115,9 @@ class AuditFile:
         head_file.write(written.encode())
         head_file.flush()
         return head if full else None
+
+    def _chained(self) -> bool:
+        return self._path.is_file() or not self._path.exists()
 
     def _expired(self) -> list[Path]:
         return closed_files(self._path)[: -self._limits.files] if self._limits.files else []
@@ -119,8 +135,22 @@ class AuditFile:
 def _lock(file: IO[bytes], *, shared: bool = False) -> Iterator[None]:
     # Closing the file ends the lock. Windows has no flock: there one process may write to a log.
     if sys.platform != "win32":
-        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        kind, ends = fcntl.LOCK_SH if shared else fcntl.LOCK_EX, time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                # A process that was stopped in the middle of a line must not stop all others.
+                if time.monotonic() > ends:
+                    raise OSError(errno.EAGAIN, "another process holds the lock of the audit log") from None
+                time.sleep(0.001)
     yield
+
+
+def real_path(path: Path) -> Path:
+    """Return the path of the log itself where `path` is a link: its other files lie beside it."""
+    return Path(os.path.realpath(path))
 
 
 def head_path(path: Path) -> Path:
@@ -140,7 +170,8 @@ def _escaped(name: str) -> str:
 
 def _last_seq(path: Path) -> int | None:
     number = path.name.rpartition(".")[2]
-    return int(number) if number.isascii() and number.isdecimal() else None
+    # Fewer digits are a number of logrotate.
+    return int(number) if len(number) >= _DIGITS and number.isascii() and number.isdecimal() else None
 
 
 def _tail(log: IO[bytes]) -> _Tail:
@@ -177,7 +208,7 @@ def open_whole(path: Path) -> Iterator[tuple[Head | None, list[tuple[str, IO[byt
 
     Gateways may go on writing: bytes behind `size` are no part of that moment.
     """
-    opened: list[tuple[str, IO[bytes], int]] = []
+    path, opened = real_path(path), list[tuple[str, IO[bytes], int]]()
     try:
         try:
             head_file = head_path(path).open("rb")

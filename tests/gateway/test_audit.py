@@ -1,6 +1,8 @@
 """The audit log: who did what, in a chain that shows a line that was removed, added or changed."""
 
+import fcntl
 import json
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -133,7 +135,8 @@ def test_old_files_are_removed_and_the_rest_is_whole(tmp_path: Path) -> None:
     assert any(line["action"] == "remove_audit_file" for line in found.lines)
 
 
-def test_gateways_of_one_log_write_one_chain(tmp_path: Path) -> None:
+def test_gateways_of_one_log_write_one_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_file, "_LOCK_SECONDS", 60.0)
     path = tmp_path / "audit.jsonl"
 
     def write(writer: int) -> None:
@@ -208,6 +211,48 @@ def test_a_log_that_was_cut_is_named_at_the_start(tmp_path: Path, caplog: pytest
     rewrite(path, written(path, 5)[:3])
     AuditLog(path, SYSTEM_CLOCK).check_writable()
     assert "lines 4 to 5 are missing" in caplog.text
+
+
+def test_a_stopped_process_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "audit.jsonl"
+    written(path, 1)
+    monkeypatch.setattr(audit_file, "_LOCK_SECONDS", 0.01)
+    with head_path(path).open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="lock of the audit log"):
+            AuditFile(path).append({"number": 2})
+    AuditFile(path).append({"number": 2})
+    assert report(path).problems == []
+
+
+def test_a_pipe_gets_lines_without_a_chain(tmp_path: Path) -> None:
+    # As with GATEWAY_AUDIT_LOG=/dev/stdout in a container.
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        file = AuditFile(path)
+        assert file.check_writable() is None
+        file.append({"number": 1})
+        assert os.read(reader, 1000) == b'{"number":1}\n'
+        assert not head_path(path).exists()
+    finally:
+        os.close(reader)
+
+
+def test_a_link_leads_to_one_log_and_foreign_files_are_left_alone(tmp_path: Path) -> None:
+    path, link = tmp_path / "audit.jsonl", tmp_path / "current"
+    link.symlink_to(path)
+    (tmp_path / "audit.jsonl.1").write_text("logrotate's\n")
+    (tmp_path / "audit.jsonl.old").write_text("mine\n")
+    limits = AuditLimits(bytes=2000, files=1)
+    for number in range(60):
+        AuditFile(link if number % 2 else path, limits).append({"number": number})
+    assert len(closed_files(path)) == 1
+    assert report(link).problems == report(path).problems == []
+    assert (tmp_path / "audit.jsonl.1").exists()
+    assert (tmp_path / "audit.jsonl.old").exists()
+    assert not head_path(link).exists()
 
 
 def test_a_log_of_any_content_is_read(tmp_path: Path) -> None:
