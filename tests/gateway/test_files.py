@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +229,19 @@ def test_cancel_then_retry(gateway: Server) -> None:
     while requests.get(f"{url}/status", timeout=SECONDS).json()["attempt"] == 1:
         requests.get(f"{url}/events", timeout=SECONDS)
     assert ended(gateway.url, made["dataset_id"])["state"] == "completed"
+
+
+def test_a_dataset_keeps_its_time_and_its_owner(gateway: Server) -> None:
+    url = f"{gateway.url}/api/datasets"
+    made = requests.post(url, json=body("held", top_k=100), timeout=SECONDS).json()["data"]
+    # Clara's desktop list takes the first 19 characters, also before a producer has accepted the job.
+    assert made["created_at"][:19] <= datetime.now(UTC).isoformat()[:19]
+    listed = requests.get(url, headers={"User-Agent": "Clara-Frontend/2.0"}, timeout=SECONDS).json()
+    assert all(one["created_at"] for one in listed["datasets"].values())
+    (gateway.folder / made["dataset_id"]).touch()
+    data = ended(gateway.url, made["dataset_id"])
+    assert (data["created_at"], data["owner"]) == (made["created_at"], "debug-user")
+    path = gateway.folder / "store" / "_jobs" / f"{made['dataset_id']}.json"
+    record = json.loads(path.read_text())
+    assert (record["owner"], record["submitted_at"]) == ("debug-user", made["created_at"])
+    assert "owner" not in record["spec"]
