@@ -228,7 +228,10 @@ def test_cancel_then_retry(gateway: Server) -> None:
     # The second attempt runs or has ended: the events end when it has ended.
     while requests.get(f"{url}/status", timeout=SECONDS).json()["attempt"] == 1:
         requests.get(f"{url}/events", timeout=SECONDS)
-    assert ended(gateway.url, made["dataset_id"])["state"] == "completed"
+    data = ended(gateway.url, made["dataset_id"])
+    assert data["state"] == "completed"
+    # A new attempt keeps the owner and the time.
+    assert (data["owner"], data["created_at"]) == ("debug-user", made["data"]["created_at"])
 
 
 def test_a_dataset_keeps_its_time_and_its_owner(gateway: Server) -> None:
