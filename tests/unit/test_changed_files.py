@@ -289,6 +289,20 @@ async def test_the_digests_of_another_producer_count(tmp_path: Path) -> None:
     assert_changed(failed)
 
 
+async def test_a_new_plan_is_not_compared_with_the_digests_of_an_old_one(tmp_path: Path) -> None:
+    reader, _ = await begun(tmp_path)
+    keep_time(tmp_path / "a.jsonl", lambda path: replace(path, rows(7)))
+    await reader.plan()
+    assert item_ids(await reader.read())[-1] == f"d{ROWS + 6:06d}"
+
+
+async def test_a_plan_of_version_0_1_is_read_on(tmp_path: Path) -> None:
+    reader, first = await begun(tmp_path)
+    reader.frozen = [{name: file[name] for name in ("path", "size", "version")} for file in reader.frozen]
+    assert item_ids(first + await reader.read(first[-1].position)) == IDS
+    assert reader.source.findings(reader.frozen).stores["files"].level == Level.PROVEN
+
+
 async def test_a_lost_page_of_digests_is_not_made_anew(tmp_path: Path) -> None:
     reader, first = await begun(tmp_path)
     keys = [info.key async for info in reader.store.list("")]

@@ -195,12 +195,15 @@ async def _planned_bytes(handle: BinaryIO, file: dict[str, Any], offset: int) ->
     handle.seek(offset)
     # A cancel awaits the thread: closing a file that the thread reads would block the event loop.
     while True:
-        chunk = await run_in_thread(partial(_read, handle))
-        offset += len(chunk)
-        if offset > size or (offset == size and not chunk):
+        chunk, more = await run_in_thread(partial(_read_on, handle, size - offset))
+        offset += len(chunk) + len(more)
+        if offset > size:
             break
         if chunk:
             yield chunk
+        if offset == size:
+            break
+        if chunk:
             continue
         # A network file system may end a read early, and serves the rest when it is asked again.
         _check_version(handle.fileno(), file)
@@ -232,6 +235,12 @@ def _checked_status(path: str) -> os.stat_result:
             return os.fstat(handle.fileno())
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from None
+
+
+def _read_on(handle: BinaryIO, left: int) -> tuple[bytes, bytes]:
+    """The next bytes of a file, and when they are all that are left, what comes behind them."""
+    chunk = _read(handle)
+    return chunk, _read(handle) if chunk and len(chunk) == left else b""
 
 
 def _read(handle: BinaryIO) -> bytes:

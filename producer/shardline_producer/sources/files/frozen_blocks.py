@@ -26,13 +26,13 @@ from shardline_producer.sources.files.file_errors import SUBMIT_NEW_JOB, source_
 from shardline_producer.sources.files.file_locations import FileLocation, is_remote
 from shardline_producer.sources.source import Frozen, PlanPages
 
-# A folder of pages is outside of the dataset, which holds what proves its rows and not what was read.
-_FOLDER = "digests"
 # The size of what is held in memory. The page of a terabyte has 17 KB then, and there are 4,000 of them.
 _BLOCK = 1 << 20
 _FIRST_PAGE, _LARGEST_PAGE = 8, 256
 # Small files have a block each.
 _MOST_DIGESTS = 4096
+# Small files are checked together, because each check takes a thread.
+_ENDED_BLOCKS = 64
 # Hashing less takes no longer than the change to a thread.
 _INLINE = 1 << 16
 _RESTORE = "restore this object below _plans/ and retry the job, or submit a new job"
@@ -69,7 +69,7 @@ class DigestPage:
             page: DigestPage = _reader().validate_json(data)
         except ValidationError as error:
             raise unreadable(f"the page {name}", error, _RESTORE) from None
-        if _name(page.first) != name or not page.digests:
+        if name.rpartition("/")[2] != _page_name(page.first) or not page.digests:
             raise JobFailed(
                 FailureCode.DATASET_DAMAGED,
                 f"the page {name} begins with block {page.first} and has {len(page.digests)} digests",
@@ -91,9 +91,15 @@ class FrozenBlocks:
         counts = (0 if is_remote(file["path"]) else -(-file["size"] // _BLOCK) for file in frozen)
         # The number of the first block of each file, and at the end the number of blocks.
         self._first = [0, *accumulate(counts)]
+        # A folder of pages is outside of the dataset, and remains when that is removed by hand. Each plan has
+        # its own, or a new plan would be compared with the files of the old one.
+        plan = sha256(orjson.dumps([dict(file) for file in frozen], option=orjson.OPT_SORT_KEYS))
+        self._folder = f"digests-{plan.hexdigest()[:16]}"
         self._names: list[str] | None = None
         self._page = DigestPage(0, ())
         self._compared = 0
+        # File -> the end of its blocks that were read.
+        self._ended: dict[int, int] = {}
         self.touched: set[int] = set()
 
     async def stream(self, index: int, offset: int) -> AsyncGenerator[bytes, None]:
@@ -138,20 +144,30 @@ class FrozenBlocks:
                             done += 1
         self._compared = end
 
-    async def check_end(self, index: int) -> None:
-        """Check a file behind the last byte that was read of it.
+    async def end_file(self, index: int) -> None:
+        """Check a file behind the last byte that is read of it, at the latest in `end`. Raises as `end`."""
+        end = min(self._compared, self._first[index + 1])
+        self._ended[index] = end
+        if sum(last - self._first[ended] for ended, last in self._ended.items()) >= _ENDED_BLOCKS:
+            await self.end()
 
-        When its change time moved since the plan, the blocks that were read are compared once more: a file
-        whose first blocks changed behind the reader was never as it was read.
+    async def end(self) -> None:
+        """Check the files that ended.
+
+        When the change time of a file moved since the plan, the blocks that were read are compared once more:
+        a file whose first blocks changed behind the reader was never as it was read.
 
         Raises: as `verify`.
         """
+        files = [self._frozen[index] for index in self._ended]
         with _was_read():
-            if await self._location.check([self._frozen[index]]):
-                end = min(self._compared, self._first[index + 1])
+            moved = {file["path"] for file in await self._location.check(files)} if files else ()
+        for index, end in self._ended.items():
+            if self._frozen[index]["path"] in moved:
                 async with aclosing(self._equal_blocks(index, self._first[index], end)) as blocks:
                     async for _ in blocks:
                         pass
+        self._ended.clear()
 
     async def _equal_blocks(
         self, index: int, first: int, last: int | None = None
@@ -193,15 +209,15 @@ class FrozenBlocks:
         """The stored digest of a block. Where none is stored, further blocks are hashed and stored first."""
         while not self._page.first <= number < self._page.next:
             names = await self._load_names()
-            known = bisect_right(names, _name(number))
+            known = bisect_right(names, self._name(number))
             if known:
                 self._use(await self._stored(names[known - 1]))
             if number < self._page.next:
                 continue
             if known < len(names):
-                raise _lost(_name(self._page.next))
+                raise _lost(self._name(self._page.next))
             page = await self._hash_page(self._page.next)
-            name = _name(page.first)
+            name = self._name(page.first)
             body = await self._pages.create_or_get(name, page.encode())
             names.append(name)
             self._use(page if body == page.encode() else await self._stored(name))
@@ -213,8 +229,11 @@ class FrozenBlocks:
 
     async def _load_names(self) -> list[str]:
         if self._names is None:
-            self._names = await self._pages.names(_FOLDER)
+            self._names = await self._pages.names(self._folder)
         return self._names
+
+    def _name(self, first: int) -> str:
+        return f"{self._folder}/{_page_name(first)}"
 
     async def _stored_end(self) -> int:
         names = await self._load_names()
@@ -281,9 +300,9 @@ class ProcessPages:
         return sorted(start + name for name in rest if "/" not in name)
 
 
-def _name(first: int) -> str:
-    """The name of the page that begins with a block. Names sort as their numbers do."""
-    return f"{_FOLDER}/{first:012d}.json"
+def _page_name(first: int) -> str:
+    """The name in its folder of the page that begins with a block. Names sort as their numbers do."""
+    return f"{first:012d}.json"
 
 
 def _lost(name: str) -> JobFailed:

@@ -147,20 +147,22 @@ class JsonLinesFiles:
         ended = left is not None and left <= 0
         await blocks.verify(start.file, None if ended else _seek(frozen[start.file]["path"], start.offset))
         if ended:
+            self._touched = len(blocks.touched)
             return
         async with aclosing(self._items(frozen, start, query.filters, blocks)) as batches:
             async for batch in batches:
                 if left is not None and len(batch) >= left:
                     yield batch[:left]
-                    await self._check_end(frozen, blocks, batch[left - 1].position[0])
+                    await self._end_file(frozen, blocks, batch[left - 1].position[0])
                     break
                 left = None if left is None else left - len(batch)
                 yield batch
+        await blocks.end()
         self._touched = len(blocks.touched)
 
-    async def _check_end(self, frozen: Frozen, blocks: FrozenBlocks, index: int) -> None:
+    async def _end_file(self, frozen: Frozen, blocks: FrozenBlocks, index: int) -> None:
         if not is_remote(frozen[index]["path"]):
-            await blocks.check_end(index)
+            await blocks.end_file(index)
 
     def progress(self, frozen: Frozen, position: Position | None) -> float:
         """The share of the bytes of all files; in a compressed file estimated from its expansion so far."""
@@ -207,7 +209,7 @@ class JsonLinesFiles:
                     ordinal = batch[-1].position[-1]
                     yield batch
             if blocks is not None:
-                await self._check_end(frozen, blocks, index)
+                await self._end_file(frozen, blocks, index)
 
 
 class _FileReader:
