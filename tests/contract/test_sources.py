@@ -80,7 +80,7 @@ async def files_case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
 
     yield Case(
         {"type": "files", "paths": ["in.jsonl"]},
-        lambda spec, _: JsonLinesFiles(spec, LocalFiles(folder, confined=True), None),
+        lambda spec, pages: JsonLinesFiles(spec, LocalFiles(folder, confined=True), None, pages),
         fill,
     )
 
