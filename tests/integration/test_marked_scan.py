@@ -127,11 +127,10 @@ async def test_a_mark_of_couchdb_counts_although_postgresql_has_the_text(
     await insert(tables, "uds3_master_documents", {"document_id": "d05", "couchdb_refs": references})
     found = ConfiguredStores(tables.postgres, {}, [CouchBodyStore(couch_options(couch, bodies.name))])
     _, items, findings = await read(found)
-    assert item_ids(items) == ["d00", "d05", "d06", "d07", "d08", "d09", "d10"]
-    # Only the row of d05 names its document in CouchDB, and rows are read after the plan is made.
-    assert dead_letter_reasons(items) == {"d05": "vanished"}
+    assert item_ids(items) == ["d00", "d06", "d07", "d08", "d09", "d10"]
+    assert dead_letter_reasons(items) == {}
     assert {one.id: one.text for one in documents_of(items)}["d06"] == "law d06"
-    assert findings.deleted == {"postgresql": 1, "couchdb": 4}
+    assert findings.deleted == {"postgresql": 1, "couchdb": 5}
     assert findings.to_json()["completeness"]["couchdb"] == {
         "level": "proven",
         "how": "two lists of the documents, _all_docs and _changes, agree",
@@ -189,7 +188,7 @@ async def test_couchdb_that_is_down_or_missing_is_noticed_at_planning(
 async def test_marks_of_couchdb_count_in_a_search(
     tables: Database, couch: Address, bodies: CouchData
 ) -> None:
-    graph = ListRanker("graph", ["d00", "d01", "d08"])
+    graph = ListRanker("graph", ["d00", "d01", "d08", "d11"])
     graph.deleted = ["d08", "d09"]
     found = ConfiguredStores(
         tables.postgres, {"graph": graph}, [CouchBodyStore(couch_options(couch, bodies.name))]
@@ -197,7 +196,7 @@ async def test_marks_of_couchdb_count_in_a_search(
     query = {"text": "law", "search_types": ["keyword", "graph"]}
     plan, items, findings = await read(found, query=query)
     assert sorted(item_ids(items)) == ["d00", "d05", "d06", "d07", "d10"]
-    assert findings.deleted == {"neo4j": 2, "couchdb": 4}
+    assert findings.deleted == {"postgresql": 1, "neo4j": 2, "couchdb": 4}
     assert plan.notes["left_out"] == []
 
 

@@ -1,11 +1,13 @@
 """The graph search against a Neo4j server, compared with a search by the test's own statements."""
 
 import asyncio
+import struct
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
+import neo4j
 import pytest
 from pydantic import SecretStr
 
@@ -13,8 +15,11 @@ from deploy.dev.service import free_ports
 from shardline.services.sample import sample_document
 from shardline.services.wiring.uds3 import body_stores
 from shardline_common.errors import JobFailed, SourceUnavailable
+from shardline_common.job.findings import Certainty, Level
 from shardline_common.job.spec import Query
+from shardline_common.runtime.retry import Backoff
 from shardline_common.settings.load import Settings
+from shardline_producer.plan import make_plan
 from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.uds3.neo4j.body_store import Neo4jBodyStore
 from shardline_producer.sources.uds3.neo4j.cypher import CypherStatement
@@ -31,7 +36,7 @@ from shardline_producer.sources.uds3.store_ports import (
 from tests.source_items import documents_of
 from tests.stores import connections_to, cypher_async
 from tests.uds3_data import DictBodyStore
-from tests.uds3_reading import plan_and_read
+from tests.uds3_reading import open_source, plan_and_read, uds3_job
 
 DOCUMENTS = 2500
 SECRET = "do-not-show-me"  # noqa: S105 - of this test
@@ -266,6 +271,82 @@ async def test_neighbours_follow_hits_by_distance_then_id(emptied: Neo4jOptions)
     assert hits == sorted(hits, key=lambda hit: (-hit.score, hit.id.encode()))
     # Filters select hits, but the search also passes through other documents.
     assert await ids(emptied, hops=3, filters={"kind": "k"}) == ["hit2", "m", "a", "z", "far"]
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+async def test_hits_that_are_left_out_are_reported(emptied: Neo4jOptions, indexed: bool) -> None:
+    text = {"content": "recht"}
+    await fill(
+        emptied,
+        {"id": "a", "kind": "k"} | text,
+        {"id": "b", "deleted": True, "kind": "k"} | text,
+        {"id": "c", "deleted_at": "2024"} | text,
+        {"id": "d", "deleted": True, "content": "other"},
+        {"document_id": "", "id": ""} | text,
+        {"title": "no id"} | text,
+    )
+    if indexed:
+        await index(emptied)
+    ranker = Neo4jRanker(emptied)
+
+    async def left_out(**query: Any) -> list[str]:
+        async with aclosing(ranker.marked_hits(Query(text="recht", **query))) as pages:
+            return sorted([one async for page in pages for one in page])
+
+    assert await left_out(filters={"kind": "k"}) == ["b"]
+    assert ranker.certainty().level == "proven"
+    assert await left_out() == ["b", "c"]
+    assert ranker.certainty() == Certainty(
+        Level.COUNTED, "2 nodes that match have neither a document_id nor an id"
+    )
+    bodies_of = Neo4jBodyStore(emptied)
+    found = ConfiguredStores(rankers={"graph": ranker}, body_stores=[bodies_of])
+    spec = uds3_job(query={"text": "recht", "search_types": ["graph"]})
+    source = open_source(found, spec)
+    plan = await make_plan(spec, source)
+    items = [item async for batch in source.read(plan.frozen, None) for item in batch]
+    assert [one.id for one in documents_of(items)] == ["a"]
+    assert source.findings(plan.frozen).to_json() == {
+        "completeness": {
+            "neo4j": {"level": "counted", "how": "2 nodes that match have neither a document_id nor an id"}
+        },
+        "deleted": {"neo4j": 2},
+    }
+
+
+async def test_a_graph_that_was_emptied_or_made_anew_has_changed(emptied: Neo4jOptions) -> None:
+    await fill(emptied, {"id": "a", "content": "recht"})
+    ranker = Neo4jRanker(emptied)
+    planned = await ranker.identity()
+    assert planned["documents"] == 1
+    assert await ranker.changed_since(planned) is None
+    assert "made anew" in str(await ranker.changed_since(planned | {"id": "other"}))
+    await cypher_async(emptied, "MATCH (n) DETACH DELETE n")
+    assert await ranker.changed_since(planned) == "the database has no documents"
+
+
+@pytest.mark.parametrize(
+    "broken", [KeyError("x"), TypeError("x"), ValueError("marker"), struct.error("x"), IndexError()]
+)
+async def test_a_stream_that_cannot_be_decoded_is_read_again(
+    emptied: Neo4jOptions, monkeypatch: pytest.MonkeyPatch, broken: Exception
+) -> None:
+    monkeypatch.setattr(Backoff, "pause", lambda *_: 0.0)
+    await fill(emptied, {"id": "a", "content": "recht"})
+    real, left = neo4j.AsyncResult.fetch, 2
+
+    async def fetch(result: neo4j.AsyncResult, count: int) -> Any:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise broken
+        return await real(result, count)
+
+    monkeypatch.setattr(neo4j.AsyncResult, "fetch", fetch)
+    assert await deleted_ids(emptied) == []
+    left = 99
+    with pytest.raises(SourceUnavailable, match="its answer cannot be decoded"):
+        await deleted_ids(emptied)
 
 
 async def bodies(options: Neo4jOptions, *names: str, max_bytes: int = 1000) -> dict[str, Any]:

@@ -113,10 +113,13 @@ def _body_request(entry: Entry, row: PostgresRow | None) -> BodyRequest | None:
 
 def _request(entry: Entry, row: PostgresRow | None) -> BodyRequest:
     """The request for the body of an entry, with the references of its row."""
-    if row is None:
-        return BodyRequest(entry.id)
-    refs = orjson.loads(row.refs) if row.refs else {}
-    return BodyRequest(entry.id, refs if isinstance(refs, dict) else {})
+    return body_request(entry.id, row.refs if row else None)
+
+
+def body_request(identity: str, couchdb_refs: str | None) -> BodyRequest:
+    """The request for the body of a document, with the JSON of its couchdb_refs."""
+    refs = orjson.loads(couchdb_refs) if couchdb_refs else {}
+    return BodyRequest(identity, refs if isinstance(refs, dict) else {})
 
 
 def _content(

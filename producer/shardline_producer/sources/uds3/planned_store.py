@@ -14,7 +14,7 @@ from shardline_common.job.spec import JobSpec, SearchType, Uds3Source
 from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.planned import Description, Entry, Fetcher
 from shardline_producer.sources.query_filters import check_known
-from shardline_producer.sources.uds3.contents import ContentFetcher
+from shardline_producer.sources.uds3.contents import ContentFetcher, body_request
 from shardline_producer.sources.uds3.marked_ids import MarkedIds, read_marks
 from shardline_producer.sources.uds3.postgres.connection import Postgres
 from shardline_producer.sources.uds3.postgres.fields import metadata_columns
@@ -286,8 +286,10 @@ class Uds3Store:
             while limit > 0:
                 requested = max(limit, _LEAST_PAGE)
                 page = await session.page(selection, last, requested, findings)
-                marked = await run_in_thread(
-                    partial(self._marked.stores_of, [identity for identity, is_live in page if is_live])
+                live = [identity for identity, is_live in page if is_live]
+                marked = await run_in_thread(partial(self._marked.stores_of, live))
+                marked |= await self._marked_by_reference(
+                    facts, await session.references(selection, [one for one in live if one not in marked])
                 )
                 entries = list[Entry]()
                 for identity, is_live in page:
@@ -306,6 +308,15 @@ class Uds3Store:
                 if len(page) < requested:
                     return
                 last = page[-1][0]
+
+    async def _marked_by_reference(self, facts: Mapping[str, Any], refs: Mapping[str, str]) -> dict[str, str]:
+        """The store that marks a document which the row of its document names, by the document's id."""
+        requests = [body_request(identity, references) for identity, references in refs.items()]
+        found: dict[str, str] = {}
+        for name, store in self._marked_bodies().items():
+            if requests and name in facts.get("marks", ()):
+                found |= dict.fromkeys(await store.deleted(requests), name)
+        return found
 
     def _search(
         self, facts: Mapping[str, Any], limit: int | None, findings: Findings

@@ -116,9 +116,12 @@ class HybridSearch:
             for number, name in enumerate(self.searches):
                 if name == "keyword":
                     documents = self._keyword_list()
+                    tasks.create_task(self._read_marked_rows(fusion))
                 else:
                     store = STORE_OF_SEARCH[name]
-                    documents = self._ranker_list(name, query, tombstones if store in reporting else None)
+                    documents = self._ranker_list(
+                        name, query, fusion, tombstones if store in reporting else None
+                    )
                     if store in self.tombstone_stores and isinstance(self.rankers[name], ReportsMarkedHits):
                         tasks.create_task(self._read_marked_hits(name, query, tombstones))
                 tasks.create_task(self._read_list(number, documents, fusion, tombstones, max_documents))
@@ -174,8 +177,17 @@ class HybridSearch:
                 async for page in pages:
                     yield [RankedDocument(hit.id, foreign=False) for hit in page]
 
+    async def _read_marked_rows(self, fusion: Fusion) -> None:
+        """Exclude the hits of the keyword search that the tables mark deleted, so that they are counted."""
+        if self.tables is not None:
+            async with self.tables.postgres.connect() as session:
+                pages = session.rank(self.tables.selection, self.query.text or "", deleted=True)
+                async with aclosing(pages):
+                    async for page in pages:
+                        await _exclude_rows(fusion, [hit.id for hit in page])
+
     async def _ranker_list(
-        self, name: SearchType, query: Query, tombstones: _Tombstones | None
+        self, name: SearchType, query: Query, fusion: Fusion, tombstones: _Tombstones | None
     ) -> AsyncGenerator[list[RankedDocument], None]:
         """The hits of a ranker that pass the tables. `tombstones` is given if the ranker reports them."""
         store = STORE_OF_SEARCH[name]
@@ -187,7 +199,7 @@ class HybridSearch:
             async for page in pages:
                 if tombstones:
                     tombstones.finish(store)
-                yield await self._passing(session, [hit.id for hit in page])
+                yield await self._passing(session, [hit.id for hit in page], fusion)
         if tombstones:
             tombstones.finish(store)
 
@@ -200,7 +212,9 @@ class HybridSearch:
     def _table_session(self) -> AbstractAsyncContextManager[PostgresSession | None]:
         return self.tables.postgres.connect() if self.tables else nullcontext()
 
-    async def _passing(self, session: PostgresSession | None, ids: Sequence[str]) -> list[RankedDocument]:
+    async def _passing(
+        self, session: PostgresSession | None, ids: Sequence[str], fusion: Fusion
+    ) -> list[RankedDocument]:
         """The documents that the tables do not mark deleted and whose fields pass. Without tables, all."""
         if session is None or self.tables is None:
             return [RankedDocument(identity, foreign=True) for identity in ids]
@@ -212,7 +226,14 @@ class HybridSearch:
             # A document without a row cannot pass a filter on the tables' fields, and has no tombstone there.
             if passes if known else not selection.filters:
                 found.append(RankedDocument(identity, foreign=not known))
+        if refused := [identity for identity in ids if checks[identity] == (True, False)]:
+            await _exclude_rows(fusion, await session.marked(selection, refused))
         return found
+
+
+async def _exclude_rows(fusion: Fusion, ids: Sequence[str]) -> None:
+    place = STORE_ORDER.index("postgresql")
+    await run_in_thread(partial(fusion.exclude, ids, place, are_hits=True))
 
 
 def note_certainty(stores: Mapping[str, object], findings: Findings) -> None:

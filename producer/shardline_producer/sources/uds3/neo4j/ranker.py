@@ -89,14 +89,18 @@ class Neo4jRanker:
     async def identity(self) -> dict[str, Any]:
         """The id of the database, the time at which it was made, and the number of its documents."""
         async with open_graph(self._options) as graph:
-            info = (await graph.rows(_INFO))[0]
+            try:
+                info = (await graph.rows(_INFO))[0]
+            except JobFailed:
+                # The user may read documents, and not call the procedure.
+                info = {"id": None, "creationDate": None}
             count = (await graph.rows(_COUNT))[0]["documents"]
         return {"id": info["id"], "made": info["creationDate"], "documents": count}
 
     async def changed_since(self, planned: Mapping[str, Any]) -> str | None:
         """Compare ids and times, and whether there are documents."""
         found = await self.identity()
-        if any(planned.get(name) != found[name] for name in ("id", "made")):
+        if any(planned.get(name) and found[name] not in (None, planned[name]) for name in ("id", "made")):
             return "the database was made anew"
         return (
             "the database has no documents" if planned.get("documents") and not found["documents"] else None

@@ -145,12 +145,15 @@ class PostgresSession:
         found: bool = (await self._fetch(sql.has_rows(main, up_to)))[0]["found"]
         return found
 
-    async def rank(self, selection: sql.DocumentSelection, text: str) -> AsyncGenerator[list[Hit], None]:
+    async def rank(
+        self, selection: sql.DocumentSelection, text: str, *, deleted: bool = False
+    ) -> AsyncGenerator[list[Hit], None]:
         """Pages of the documents that match a text, the best first, in one snapshot.
 
-        Behind them come the rows that match and have no id (`keyless_id`).
+        Behind them come the rows that match and have no id (`keyless_id`). `deleted`: only the documents that
+        are marked deleted, instead of those that are not.
         """
-        statement = sql.ranked(selection, text)
+        statement = sql.ranked(selection, text, deleted=True) if deleted else sql.ranked(selection, text)
         async with self._connection.transaction(readonly=True):
             cursor = await self._connection.cursor(statement.text, *statement.values)
             while page := await cursor.fetch(_PAGE):
@@ -159,7 +162,7 @@ class PostgresSession:
             if await cursor.forward(1):
                 message = f"{self._options.address} ended the list of a search before its last row"
                 raise SourceUnavailable(message, hint="look for a pooler or proxy that changes its answers")
-            for number in sql.searched_tables(selection.schema):
+            for number in [] if deleted else sql.searched_tables(selection.schema):
                 count = (await self._fetch(sql.keyless_hits(selection, text, number)))[0]["count"]
                 name = selection.schema.tables[number].name
                 for start in range(0, count, _PAGE):
@@ -174,6 +177,16 @@ class PostgresSession:
         found = await self._fetch(sql.check_hits(selection, [one for one in ids if is_storable(one)]))
         checks = {row["id"]: (row["known"], row["passes"]) for row in found}
         return {one: checks[one] if is_storable(one) else (False, False) for one in ids}
+
+    async def marked(self, selection: sql.DocumentSelection, ids: Sequence[str]) -> list[str]:
+        """Those of the documents that the tables mark deleted and that pass the filters."""
+        storable = [one for one in ids if is_storable(one)]
+        return [row["id"] for row in await self._fetch(sql.marked(selection, storable))]
+
+    async def references(self, selection: sql.DocumentSelection, ids: Sequence[str]) -> dict[str, str]:
+        """The couchdb_refs of the documents that have them, as JSON."""
+        statement = sql.references(selection, [one for one in ids if is_storable(one)])
+        return {} if statement is None else {row["id"]: row["refs"] for row in await self._fetch(statement)}
 
     async def contents(
         self, selection: sql.DocumentSelection, ids: Sequence[str], max_bytes: int

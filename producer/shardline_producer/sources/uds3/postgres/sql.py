@@ -155,8 +155,8 @@ def _repeated(main: PostgresTable) -> str:
     return f"{'FALSE' if main.unique else 'count(*) > 1'} AS repeated"
 
 
-def ranked(selection: DocumentSelection, text: str) -> SqlStatement:
-    """Documents that match a text, the best first: rows (id, score).
+def ranked(selection: DocumentSelection, text: str, *, deleted: bool = False) -> SqlStatement:
+    """Documents that match a text, the best first: rows (id, score). `deleted`: only those marked deleted.
 
     A table scores by ts_rank_cd(…, 32). A document has the best of its scores in all searchable tables.
     """
@@ -164,7 +164,8 @@ def ranked(selection: DocumentSelection, text: str) -> SqlStatement:
     words = statement.add(text, "text")
     searched = [selection.schema.tables[number] for number in searched_tables(selection.schema)]
     searches = [f"{_search(table, words, statement)} AND s.{table.key} IS NOT NULL" for table in searched]
-    conditions, tables = _conditions(selection, statement)
+    (live, *conditions), tables = _conditions(selection, statement)
+    conditions = [f"NOT ({live})" if deleted else live, *conditions]
     statement.text = (
         f"SELECT h.id, max(h.score)::float8 AS score FROM ({' UNION ALL '.join(searches)}) h"
         f"{_joins(selection.schema, tables, 'h.id')} WHERE {' AND '.join(conditions)}"
@@ -228,6 +229,33 @@ def check_hits(selection: DocumentSelection, ids: list[str]) -> SqlStatement:
         f"SELECT w.id, {_is_known(selection.schema)} AS known,"
         f" ({' AND '.join(conditions)}) IS TRUE AS passes FROM unnest({wanted}) AS w (id)"
         f"{_lookups(selection.schema, range(len(selection.schema.tables)), 'w.id')}"
+    )
+    return statement
+
+
+def marked(selection: DocumentSelection, ids: list[str]) -> SqlStatement:
+    """Those of the documents that are marked deleted and pass the filters: rows (id)."""
+    statement = SqlStatement()
+    wanted = statement.add(sorted(ids), "text[]")
+    (live, *conditions), _ = _conditions(selection, statement)
+    statement.text = (
+        f"SELECT w.id FROM unnest({wanted}) AS w (id)"
+        f"{_lookups(selection.schema, range(len(selection.schema.tables)), 'w.id')}"
+        f" WHERE {' AND '.join([f'NOT ({live})', _is_known(selection.schema), *conditions])}"
+    )
+    return statement
+
+
+def references(selection: DocumentSelection, ids: list[str]) -> SqlStatement | None:
+    """The couchdb_refs of those of the documents that have them: rows (id, refs); None without the column."""
+    holders = [number for number, table in enumerate(selection.schema.tables) if table.column(REFS)]
+    if not holders:
+        return None
+    statement = SqlStatement()
+    wanted, refs = statement.add(sorted(ids), "text[]"), _first_value(selection.schema, REFS)
+    statement.text = (
+        f"SELECT w.id, {refs} AS refs FROM unnest({wanted}) AS w (id)"
+        f"{_lookups(selection.schema, holders, 'w.id')} WHERE {refs} IS NOT NULL"
     )
     return statement
 
