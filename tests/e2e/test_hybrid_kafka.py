@@ -97,7 +97,7 @@ async def check(system: System, spec: JobSpec, stores: FourStores, expected: Map
         assert row["source"] == "uds3_search"
     manifest = await system.manifest(spec)
     assert manifest["dead_letters"] == {}
-    assert manifest["source"]["deleted"].keys() == {"chromadb", "neo4j", "couchdb"}
+    assert manifest["source"]["deleted"].keys() == {"postgresql", "chromadb", "neo4j", "couchdb"}
     assert Counter(manifest["rejected"]) == Counter(empty=len(blank))
     notes = manifest["source"]
     assert notes["searches"] == ["vector", "graph", "keyword"]
