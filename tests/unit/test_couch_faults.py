@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 from hashlib import md5
 from typing import Any
 
+import orjson
 import pytest
 from aiohttp import web
 
 from shardline_common.errors import JobFailed, SourceUnavailable
 from shardline_common.http.client import HttpResponse
+from shardline_common.job.findings import Certainty, Level
 from shardline_common.runtime.retry import Backoff
 from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.http_store import HttpStoreOptions, open_http_store
@@ -241,3 +243,128 @@ async def test_half_a_surrogate_pair_does_not_hide_the_other_documents() -> None
         open_http_store(HttpStoreOptions("x", url)) as http,
     ):
         assert await http.json(await http.get("/"), "read") == {"text": "\ud800"}
+
+
+class Database:
+    """CouchDB's two lists of a database. `before_changes` runs between them."""
+
+    def __init__(self, *documents: dict[str, Any]) -> None:
+        self.documents = {one["_id"]: one for one in documents}
+        self.revisions = dict.fromkeys(self.documents, 1)
+        self.removed: list[str] = []
+        self.hidden: set[str] = set()
+        self.before_changes = list[Callable[["Database"], None]]()
+        self.changes_status = 200
+
+    def put(self, document: dict[str, Any]) -> None:
+        name = document["_id"]
+        self.documents[name] = document
+        self.revisions[name] = self.revisions.get(name, 0) + 1
+
+    def remove(self, name: str) -> None:
+        del self.documents[name]
+        self.removed.append(name)
+
+    def row(self, name: str) -> dict[str, Any]:
+        revision = f"{self.revisions.get(name, 1)}-x"
+        if name in self.documents:
+            return {"id": name, "key": name, "value": {"rev": revision}, "doc": self.documents[name]}
+        if name in self.removed:
+            return {"id": name, "key": name, "value": {"rev": revision, "deleted": True}, "doc": None}
+        return {"key": name, "error": "not_found"}
+
+    async def answer(self, request: web.Request) -> web.Response:
+        if request.method == "POST":
+            return web.json_response({"rows": [self.row(one) for one in (await request.json())["keys"]]})
+        if request.path.endswith("_all_docs"):
+            start = orjson.loads(request.query.get("startkey", '""'))
+            names = [name for name in sorted(self.documents) if name >= start and name not in self.hidden]
+            return web.json_response({"rows": [self.row(name) for name in names[:3]]})
+        if request.path.endswith("_changes"):
+            while self.before_changes:
+                self.before_changes.pop()(self)
+            if self.changes_status != 200:
+                return web.json_response({"error": "forbidden"}, status=self.changes_status)
+            names = [*sorted(self.documents), *self.removed, "_design/x"]
+            since = int(request.query["since"])
+            results = [
+                {
+                    "id": name,
+                    "seq": number,
+                    "changes": [{"rev": f"{self.revisions.get(name, 1)}-x"}],
+                    **({"deleted": True} if name in self.removed else {}),
+                }
+                for number, name in enumerate(names, 1)
+                if number > since
+            ]
+            return web.json_response({"results": results[:2], "last_seq": min(since + 2, len(names))})
+        return web.json_response({"doc_count": len(self.documents)})
+
+    async def deleted(self) -> tuple[list[str], Certainty]:
+        async with serving(self.answer) as url:
+            store = CouchBodyStore(CouchOptions(HttpStoreOptions("CouchDB", url, attempts=2), "db"))
+            found = [one async for page in store.deleted_ids() for one in page]
+            return sorted(found), store.certainty()
+
+
+def named(name: str, document: str, **fields: Any) -> dict[str, Any]:
+    return {"_id": name, "content": "x", "metadata": {"document_id": document}, **fields}
+
+
+def fixed() -> Database:
+    found = Database(
+        {"_id": "a", "content": "x"},
+        {"_id": "b", "content": "x", "deleted": True},
+        {"_id": "c", "content": "x"},
+        named("u1", "d", is_deleted=1),
+        named("u2", "e", is_deleted=1),
+        named("u3", "e"),
+        named("u4", "a", is_deleted=1),
+        named("u5", "f"),
+        named("u6", "g", is_deleted=1),
+    )
+    found.remove("c")
+    return found
+
+
+ALWAYS = ["b", "c", "d", "u1", "u2", "u4"]
+AGREE = Certainty(Level.PROVEN, "two lists of the documents, _all_docs and _changes, agree")
+
+
+async def test_marks_and_tombstones_of_a_database() -> None:
+    assert await fixed().deleted() == (sorted([*ALWAYS, "g", "u6"]), AGREE)
+
+
+async def test_marks_that_change_while_they_are_listed_are_read_again() -> None:
+    database = fixed()
+
+    def write(found: Database) -> None:
+        found.put(named("u5", "f", deleted=True))
+        found.put(named("u6", "g"))
+        found.put({"_id": "a", "content": "x", "deleted": True})
+        found.put({"_id": "new", "content": "x", "deleted_at": "2024"})
+        found.remove("u3")
+
+    database.before_changes.append(write)
+    found, certainty = await database.deleted()
+    assert found == sorted([*ALWAYS, "a", "e", "f", "new", "u3", "u5"])
+    assert certainty == AGREE
+
+
+async def test_documents_that_a_list_lacks_are_read_by_their_ids() -> None:
+    database = fixed()
+    database.hidden = {"b", "u1"}
+    assert await database.deleted() == (sorted([*ALWAYS, "g", "u6"]), AGREE)
+
+
+async def test_tombstones_that_cannot_be_listed_are_said() -> None:
+    database = fixed()
+    database.changes_status = 404
+    found, certainty = await database.deleted()
+    assert "b" in found
+    assert certainty == Certainty(
+        Level.UNPROVEN, "its deleted documents cannot be listed (_changes answers 404)"
+    )
+    without = CouchBodyStore(CouchOptions(HttpStoreOptions("CouchDB", "http://127.0.0.1:1")))
+    assert [page async for page in without.deleted_ids()] == []
+    assert without.certainty().level == Level.UNPROVEN

@@ -21,6 +21,7 @@ from shardline_producer.sources.uds3.postgres.fields import metadata_columns
 from shardline_producer.sources.uds3.postgres.relations import certainty
 from shardline_producer.sources.uds3.postgres.schema import PostgresSchema
 from shardline_producer.sources.uds3.postgres.search_configs import setup_sql
+from shardline_producer.sources.uds3.postgres.session import PostgresSession
 from shardline_producer.sources.uds3.postgres.sql import DocumentSelection
 from shardline_producer.sources.uds3.search import HybridSearch, SelectedTables, note_certainty
 from shardline_producer.sources.uds3.store_ports import (
@@ -289,7 +290,7 @@ class Uds3Store:
                 live = [identity for identity, is_live in page if is_live]
                 marked = await run_in_thread(partial(self._marked.stores_of, live))
                 marked |= await self._marked_by_reference(
-                    facts, await session.references(selection, [one for one in live if one not in marked])
+                    facts, session, selection, [identity for identity in live if identity not in marked]
                 )
                 entries = list[Entry]()
                 for identity, is_live in page:
@@ -309,13 +310,24 @@ class Uds3Store:
                     return
                 last = page[-1][0]
 
-    async def _marked_by_reference(self, facts: Mapping[str, Any], refs: Mapping[str, str]) -> dict[str, str]:
-        """The store that marks a document which the row of its document names, by the document's id."""
-        requests = [body_request(identity, references) for identity, references in refs.items()]
+    async def _marked_by_reference(
+        self,
+        facts: Mapping[str, Any],
+        session: PostgresSession,
+        selection: DocumentSelection,
+        ids: Sequence[str],
+    ) -> dict[str, str]:
+        """The store that marks the document which couchdb_refs name, by the id of the row's document."""
+        stores = [
+            (name, one) for name, one in self._marked_bodies().items() if name in facts.get("marks", ())
+        ]
+        if not stores:
+            return {}
+        refs = await session.references(selection, ids)
+        requests = [body_request(identity, value) for identity, value in refs.items()]
         found: dict[str, str] = {}
-        for name, store in self._marked_bodies().items():
-            if requests and name in facts.get("marks", ()):
-                found |= dict.fromkeys(await store.deleted(requests), name)
+        for name, store in stores:
+            found |= dict.fromkeys(await store.deleted(requests) if requests else (), name)
         return found
 
     def _search(

@@ -98,7 +98,7 @@ class VisitedNodes:
 
 
 class AliasIndex:
-    """The name of each document in another store; of several names, the first in byte order.
+    """The names of documents in another store. A document has the first of its names in byte order.
 
     Without a database it has one of its own, which is closed when the index is garbage collected.
     """
@@ -107,17 +107,15 @@ class AliasIndex:
         self._database = database or ScratchDatabase()
         if database is None:
             weakref.finalize(self, self._database.close)
-        self._database.execute("CREATE TABLE aliases (id TEXT PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID")
+        self._database.execute(
+            "CREATE TABLE aliases (id TEXT, name TEXT, PRIMARY KEY (id, name)) WITHOUT ROWID"
+        )
 
     def add(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Add (document id, name) pairs."""
-        self._database.write(
-            "INSERT INTO aliases VALUES (?, ?)"
-            " ON CONFLICT (id) DO UPDATE SET name = min(name, excluded.name)",
-            pairs,
-        )
+        self._database.write("INSERT OR IGNORE INTO aliases VALUES (?, ?)", pairs)
 
     def find(self, ids: Iterable[str]) -> list[tuple[str, str]]:
         """The (name, document id) pairs of the documents that have a name, in the order of `ids`."""
-        query = "SELECT name FROM aliases WHERE id = ?"
+        query = "SELECT name FROM aliases WHERE id = ? ORDER BY name LIMIT 1"
         return [(name, identity) for identity in ids for (name,) in self._database.rows(query, (identity,))]

@@ -37,10 +37,16 @@ class CouchAliases:
         """
         if self._has_index is None:
             self._has_index = await _has_index(http, database)
+        pairs: list[tuple[str, str]] = []
         if self._has_index:
-            return [(alias[1:], identity) for alias, identity in await self._query(http, database, ids)]
+            pairs = [(alias[1:], identity) for alias, identity in await self._query(http, database, ids)]
+            found = {identity for _, identity in pairs}
+            ids = [identity for identity in ids if identity not in found]
+            # The catalogue is asked too where it was read: nothing proves that a query found all.
+            if not self._catalogue.documents_read:
+                return pairs
         await self._catalogue.read_documents(http, database)
-        return await run_in_thread(partial(self._catalogue.aliases, ids))
+        return pairs + await run_in_thread(partial(self._catalogue.aliases, ids))
 
     async def _query(self, http: HttpStore, database: str, ids: Sequence[str]) -> list[tuple[str, str]]:
         body: dict[str, Any] = {

@@ -12,9 +12,10 @@ from shardline_common.job.findings import Certainty, Level
 from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.http_store import HttpStore
 from shardline_producer.sources.uds3.couch.body_text import is_deleted_document
-from shardline_producer.sources.uds3.couch.documents import database_path, fault_of_row
+from shardline_producer.sources.uds3.couch.documents import database_path, fault_of_row, read_rows
 from shardline_producer.sources.uds3.scratch import ScratchDatabase
 from shardline_producer.sources.uds3.spilled_lists import AliasIndex
+from shardline_producer.sources.uds3.store_ports import MAX_BODIES
 from shardline_producer.sources.uds3.tombstones import document_id
 
 _PAGE = 200
@@ -44,6 +45,11 @@ class CouchCatalogue:
         self._certainty: Certainty | None = None
 
     @property
+    def documents_read(self) -> bool:
+        """Whether the list of the documents was read to its end."""
+        return self._documents_read
+
+    @property
     def certainty(self) -> Certainty:
         """How the list of marks is proven, once both lists were read."""
         return self._certainty or Certainty(Level.UNPROVEN, "its marks of deletion were not listed")
@@ -56,16 +62,31 @@ class CouchCatalogue:
             self._documents_read = True
 
     async def read_marks(self, http: HttpStore, database: str) -> None:
-        """Read both lists, unless they were read, and compare them."""
+        """Read both lists, unless they were read, and compare them.
+
+        1. List the documents, then the changes.
+        2. Read the documents again that the list lacks, or has in another revision.
+        3. Count the documents that the changes lack, and mark those that the changes say were deleted.
+        """
         await self.read_documents(http, database)
-        if self._certainty is None:
-            status = OK
-            async for page in _change_pages(http, database):
-                if isinstance(page, int):
-                    status = page
-                else:
-                    await run_in_thread(partial(self._add_changes, page))
-            self._certainty = await run_in_thread(partial(self._compare, status))
+        if self._certainty is not None:
+            return
+        status = OK
+        async for page in _change_pages(http, database):
+            if isinstance(page, int):
+                status = page
+            else:
+                await run_in_thread(partial(self._add_changes, page))
+        if status != OK:
+            why = f"its deleted documents cannot be listed (_changes answers {status})"
+            self._certainty = Certainty(Level.UNPROVEN, why)
+            return
+        last = ""
+        while outdated := await run_in_thread(partial(self._outdated, last)):
+            last = outdated[-1]
+            for rows in await _rows_of(http, database, outdated):
+                await run_in_thread(partial(self._add, rows))
+        self._certainty = await run_in_thread(self._compare)
 
     def aliases(self, ids: Iterable[str]) -> list[tuple[str, str]]:
         """The (CouchDB id, document id) pairs of documents that another document names. Blocks."""
@@ -84,7 +105,7 @@ class CouchCatalogue:
         """
         query = (
             "SELECT id FROM documents WHERE deleted UNION SELECT a.id FROM aliases a"
-            " WHERE substr(a.name, 1, 1) = ? AND NOT EXISTS"
+            " GROUP BY a.id HAVING substr(min(a.name), 1, 1) = ? AND NOT EXISTS"
             " (SELECT 1 FROM documents d WHERE d.id = a.id AND NOT d.deleted)"
         )
         for page in self._database.pages(query, _IDS_PER_PAGE, (_DELETED,)):
@@ -93,9 +114,10 @@ class CouchCatalogue:
     def _add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         documents, names = [], []
         for row in rows:
-            document = row["doc"]
+            document, value = row["doc"], row.get("value") or {}
             deleted = is_deleted_document(document, include_archived=self._include_archived)
-            documents.append((row["id"], str((row.get("value") or {}).get("rev", "")), int(deleted)))
+            deleted = deleted or value.get("deleted") is True
+            documents.append((row["id"], str(value.get("rev", "")), int(deleted)))
             names += alias_of(document, deleted=deleted)
         self._database.write("INSERT OR REPLACE INTO documents VALUES (?, ?, ?)", documents)
         self._aliases.add(names)
@@ -103,27 +125,60 @@ class CouchCatalogue:
     def _add_changes(self, changes: Sequence[Mapping[str, Any]]) -> None:
         # A document that changed while it was listed comes again, and the last time counts.
         self._database.write(
-            "INSERT OR REPLACE INTO changes VALUES (?, '', ?)",
-            ((one["id"], int(one.get("deleted") is True)) for one in changes),
+            "INSERT OR REPLACE INTO changes VALUES (?, ?, ?)",
+            ((one["id"], one["changes"][0]["rev"], int(one.get("deleted") is True)) for one in changes),
         )
 
-    def _compare(self, status: int) -> Certainty:
-        if status != OK:
-            why = f"its deleted documents cannot be listed (_changes answers {status})"
-            return Certainty(Level.UNPROVEN, why)
-        gone = "SELECT count(*) FROM documents WHERE id NOT IN (SELECT id FROM changes WHERE NOT deleted)"
-        new = "SELECT count(*) FROM changes WHERE NOT deleted AND id NOT IN (SELECT id FROM documents)"
-        different = sum(self._database.rows(query)[0][0] for query in (gone, new))
+    def _outdated(self, last: str) -> list[str]:
+        """The next documents after `last` that were changed, or not listed, before the changes were."""
+        query = (
+            "SELECT c.id FROM changes c LEFT JOIN documents d ON d.id = c.id AND d.rev = c.rev"
+            " WHERE NOT c.deleted AND d.id IS NULL AND c.id > ? ORDER BY c.id LIMIT ?"
+        )
+        return [identity for (identity,) in self._database.rows(query, (last, MAX_BODIES))]
+
+    def _compare(self) -> Certainty:
+        unchanged = "SELECT count(*) FROM documents WHERE id NOT IN (SELECT id FROM changes)"
+        different = self._database.rows(unchanged)[0][0]
         # The list of changes is the later one. Its tombstones are deleted documents too.
         self._database.execute(
             "INSERT INTO documents SELECT id, rev, deleted FROM changes WHERE deleted"
             " ON CONFLICT (id) DO UPDATE SET deleted = 1"
         )
         self._database.execute("DROP TABLE changes")
+        # Documents that were marked, or lost their mark, after they were listed.
+        for old, new, deleted in ((_LIVE, _DELETED, 1), (_DELETED, _LIVE, 0)):
+            self._database.write(
+                "UPDATE OR REPLACE aliases SET name = ? || substr(name, 2) WHERE substr(name, 1, 1) = ?"
+                " AND substr(name, 2) IN (SELECT id FROM documents WHERE deleted = ?)",
+                [(new, old, deleted)],
+            )
         if different:
-            why = f"{different} documents were added or removed while they were listed"
-            return Certainty(Level.COUNTED, why)
+            return Certainty(Level.COUNTED, f"_changes lacks {different} documents that _all_docs lists")
         return Certainty(Level.PROVEN, "two lists of the documents, _all_docs and _changes, agree")
+
+
+async def _rows_of(http: HttpStore, database: str, couch_ids: Sequence[str]) -> list[list[Mapping[str, Any]]]:
+    """The rows of documents, as `_all_docs` lists them; those that were removed meanwhile have none."""
+    try:
+        found = await read_rows(http, database, couch_ids)
+    except ResponseTooLarge:
+        if len(couch_ids) == 1:
+            raise http.invalid("one document exceeds the limit of a response") from None
+        half = len(couch_ids) // 2
+        first = await _rows_of(http, database, couch_ids[:half])
+        return first + await _rows_of(http, database, couch_ids[half:])
+    rows = (found or {}).items()
+    return [
+        [
+            {
+                "id": name,
+                "value": {"rev": row.revision, "deleted": row.removed},
+                "doc": row.document or {"_id": name},
+            }
+            for name, row in rows
+        ]
+    ]
 
 
 def alias_of(document: Mapping[str, Any], *, deleted: bool) -> list[tuple[str, str]]:
@@ -198,8 +253,8 @@ def _fault_of_changes(found: Any) -> str | None:
     results = found.get("results") if isinstance(found, dict) else None
     if not isinstance(results, list):
         return None
-    if not all(isinstance(one, dict) and isinstance(one.get("id"), str) for one in results):
-        return "it lists changes without an id"
+    if not all(isinstance(one["id"], str) and isinstance(one["changes"][0]["rev"], str) for one in results):
+        return "it lists changes without an id and a revision"
     if results and found.get("last_seq", results[-1].get("seq")) is None:
         return "it lists changes without their last sequence"
     return None

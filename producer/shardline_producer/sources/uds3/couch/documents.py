@@ -54,8 +54,9 @@ async def read_rows(
 
 
 def _row(row: Mapping[str, Any]) -> CouchRow:
-    value = row.get("value") or {}
-    return CouchRow(str(value.get("rev", "")), value.get("deleted") is True, row.get("doc") or None)
+    value, document = row.get("value") or {}, row.get("doc") or None
+    removed = value.get("deleted") is True or (document is not None and document.get("_deleted") is True)
+    return CouchRow(str(value.get("rev", "")), removed, None if removed else document)
 
 
 def _is_missing(row: Mapping[str, Any]) -> bool:
