@@ -136,3 +136,17 @@ def test_a_full_disk_while_excluding_is_a_transient_error() -> None:
     with pytest.raises(SourceUnavailable, match="full"):
         fusion.exclude([f"document {n}" for n in range(5_000)])
     fusion.close()
+
+
+def test_excluded_hits_count_for_the_first_store_that_excludes_them() -> None:
+    fusion = Fusion([1.0])
+    try:
+        fusion.add(0, [RankedDocument(name, foreign=False) for name in "abcd"])
+        fusion.exclude(["a", "x"], 2)
+        fusion.exclude(["a", "b", "y"], 1)
+        fusion.exclude(["b", "c"], 3)
+        fusion.exclude(["y"], 3, are_hits=True)
+        # x is in no list, and y would have been in one.
+        assert fusion.left_out() == {1: 3, 3: 1}
+    finally:
+        fusion.close()

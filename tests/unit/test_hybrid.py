@@ -142,6 +142,19 @@ async def test_tombstones_read_after_the_lists_are_applied(searches: list[str]) 
     assert scores[0] == pytest.approx(0.5 / 61 + (0.5 / 62 if len(searches) > 1 else 0.0), abs=1e-17)
 
 
+async def test_hits_that_are_left_out_are_counted_by_store() -> None:
+    vector, graph = ListRanker("vector", "abcd", reports_deleted=True), ListRanker("graph", "eadbf")
+    vector.deleted, graph.deleted = "az", "acf"
+    found = stores(vector, graph, bodies=[body_store("abcdef")])
+    spec = job(source={"type": "uds3"}, query={"text": "law"})
+    source = PlannedSource(spec, Uds3Store(spec, found), StoredPlanPages(MemoryStore(), ""))
+    plan = await make_plan(spec, source)
+    items = [item async for batch in source.read(plan.frozen, None) for item in batch]
+    assert sorted(names(items)) == ["b", "d", "e"]
+    # The search of vectors reads every document: z, which it reports, would be in its list.
+    assert source.findings(plan.frozen).deleted == {"chromadb": 2, "neo4j": 2}
+
+
 @pytest.mark.parametrize("ids", ["abcd", ""])
 async def test_tombstones_that_a_search_reports_are_not_read_again(ids: str) -> None:
     class CountsReads(ListRanker):

@@ -302,7 +302,7 @@ class Uds3Store:
                     if len(entries) == limit:
                         break
                 limit -= len(entries)
-                if len(page) < requested and limit:
+                if len(page) < requested:
                     _leave_out(waiting, findings)
                 if entries:
                     yield entries
