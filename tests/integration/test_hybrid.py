@@ -77,6 +77,8 @@ async def test_filters_on_table_fields_are_checked_by_postgresql(database: Datab
 
 async def test_a_document_deleted_after_planning_is_a_dead_letter(database: Database) -> None:
     await fill(database)
+    # A table that is emptied as a whole fails the job.
+    await insert(database, "documents_metadata", {"document_id": "c", "title": "C"})
     found = stores(database, "abcyz")
     spec = uds3_job(query={"text": "Recht", "weights": WEIGHTS})
     source = open_source(found, spec)
