@@ -1,11 +1,9 @@
 """UDS3 as a planned store: a filtered scan of PostgreSQL, or a search over the stores that are configured."""
 
 import logging
-from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable
@@ -14,15 +12,15 @@ from shardline_common.job.spec import JobSpec, SearchType, Uds3Source
 from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.planned import Description, Entry, Fetcher
 from shardline_producer.sources.query_filters import check_known
-from shardline_producer.sources.uds3.contents import ContentFetcher, body_request
+from shardline_producer.sources.uds3.contents import ContentFetcher
 from shardline_producer.sources.uds3.marked_ids import MarkedIds, read_marks
 from shardline_producer.sources.uds3.postgres.connection import Postgres
 from shardline_producer.sources.uds3.postgres.fields import metadata_columns
 from shardline_producer.sources.uds3.postgres.relations import certainty
 from shardline_producer.sources.uds3.postgres.schema import PostgresSchema
 from shardline_producer.sources.uds3.postgres.search_configs import setup_sql
-from shardline_producer.sources.uds3.postgres.session import PostgresSession
 from shardline_producer.sources.uds3.postgres.sql import DocumentSelection
+from shardline_producer.sources.uds3.scan import MarkedScan
 from shardline_producer.sources.uds3.search import HybridSearch, SelectedTables, note_certainty
 from shardline_producer.sources.uds3.store_ports import (
     STORE_OF_SEARCH,
@@ -35,8 +33,6 @@ from shardline_producer.sources.uds3.store_ports import (
 )
 
 _log = logging.getLogger(__name__)
-# Where most documents are marked, smaller pages would be many.
-_LEAST_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +186,9 @@ class Uds3Store:
     def _marked_bodies(self) -> dict[str, MarkedBodyStore]:
         return {one.store: one for one in self._stores.body_stores if isinstance(one, MarkedBodyStore)}
 
+    def _planned_marked_bodies(self, facts: Mapping[str, Any]) -> dict[str, MarkedBodyStore]:
+        return {name: one for name, one in self._marked_bodies().items() if name in facts.get("marks", ())}
+
     def _degrade(self, name: str, plan: _SearchPlan, error: SourceUnavailable) -> None:
         """Note in the plan that a store is down, if the job may degrade."""
         if not self._source.degrade:
@@ -273,62 +272,18 @@ class Uds3Store:
     async def _scan(
         self, facts: Mapping[str, Any], after: Entry | None, limit: int | None, findings: Findings
     ) -> AsyncGenerator[list[Entry], None]:
-        selection, last = self._selection(facts), after.id if after else None
         if limit is None:
             raise AssertionError("a scan is planned page by page, each with a limit")
         stores = self._planned_marks(facts)
         if self._marked is None:
             self._marked = await read_marks(stores)
         note_certainty(stores, findings)
-        # The next plan page begins behind its last entry. So only what was left out before an entry, or
-        # before the end of the list, is counted with it; what follows is listed again.
-        waiting: Counter[str] = Counter()
-        async with self._postgres().connect() as session:
-            while limit > 0:
-                requested = max(limit, _LEAST_PAGE)
-                page = await session.page(selection, last, requested, findings)
-                live = [identity for identity, is_live in page if is_live]
-                marked = await run_in_thread(partial(self._marked.stores_of, live))
-                marked |= await self._marked_by_reference(
-                    facts, session, selection, [identity for identity in live if identity not in marked]
-                )
-                entries = list[Entry]()
-                for identity, is_live in page:
-                    if not is_live or identity in marked:
-                        waiting[marked[identity] if is_live else "postgresql"] += 1
-                        continue
-                    entries.append(Entry(identity))
-                    _leave_out(waiting, findings)
-                    if len(entries) == limit:
-                        break
-                limit -= len(entries)
-                if len(page) < requested:
-                    _leave_out(waiting, findings)
-                if entries:
-                    yield entries
-                if len(page) < requested:
-                    return
-                last = page[-1][0]
-
-    async def _marked_by_reference(
-        self,
-        facts: Mapping[str, Any],
-        session: PostgresSession,
-        selection: DocumentSelection,
-        ids: Sequence[str],
-    ) -> dict[str, str]:
-        """The store that marks the document which couchdb_refs name, by the id of the row's document."""
-        stores = [
-            (name, one) for name, one in self._marked_bodies().items() if name in facts.get("marks", ())
-        ]
-        if not stores:
-            return {}
-        refs = await session.references(selection, ids)
-        requests = [body_request(identity, value) for identity, value in refs.items()]
-        found: dict[str, str] = {}
-        for name, store in stores:
-            found |= dict.fromkeys(await store.deleted(requests) if requests else (), name)
-        return found
+        scan = MarkedScan(
+            self._postgres(), self._selection(facts), self._marked, self._planned_marked_bodies(facts)
+        )
+        async with aclosing(scan.pages(after.id if after else None, limit, findings)) as pages:
+            async for page in pages:
+                yield page
 
     def _search(
         self, facts: Mapping[str, Any], limit: int | None, findings: Findings
@@ -365,7 +320,7 @@ class Uds3Store:
         """A fetcher of contents from PostgreSQL, else from the body stores."""
         max_bytes = self._spec.max_document_bytes
         degraded = facts.get("degraded", ())
-        marked = [store for name, store in self._marked_bodies().items() if name in facts.get("marks", ())]
+        marked = list(self._planned_marked_bodies(facts).values())
         # Neo4j holds texts only for want of another store: a job that did without its search does so here.
         bodies = [one for one in self._stores.body_stores if getattr(one, "search", None) not in degraded]
         for body in bodies:
@@ -377,12 +332,6 @@ class Uds3Store:
             return
         async with self._postgres().connect() as session:
             yield ContentFetcher(session, self._selection(facts), bodies, max_bytes, marked)
-
-
-def _leave_out(waiting: Counter[str], findings: Findings) -> None:
-    for store, count in waiting.items():
-        findings.leave_out(store, count)
-    waiting.clear()
 
 
 def _invalid(message: str, hint: str) -> JobFailed:

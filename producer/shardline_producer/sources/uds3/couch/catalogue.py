@@ -118,7 +118,8 @@ class CouchCatalogue:
             deleted = is_deleted_document(document, include_archived=self._include_archived)
             deleted = deleted or value.get("deleted") is True
             documents.append((row["id"], str(value.get("rev", "")), int(deleted)))
-            names += alias_of(document, deleted=deleted)
+            # Half a surrogate pair cannot be kept, and is in no id of another store.
+            names += [pair for pair in alias_of(document, deleted=deleted) if _is_text("".join(pair))]
         self._database.write("INSERT OR REPLACE INTO documents VALUES (?, ?, ?)", documents)
         self._aliases.add(names)
 
@@ -156,6 +157,14 @@ class CouchCatalogue:
         if different:
             return Certainty(Level.COUNTED, f"_changes lacks {different} documents that _all_docs lists")
         return Certainty(Level.PROVEN, "two lists of the documents, _all_docs and _changes, agree")
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 async def _rows_of(http: HttpStore, database: str, couch_ids: Sequence[str]) -> list[list[Mapping[str, Any]]]:
