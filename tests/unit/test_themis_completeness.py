@@ -71,7 +71,9 @@ async def test_rebuild_of_two_indexes_of_a_column_loses_no_row(server: ThemisSer
     server.tables.create_index("documents", "category", "range")
     # The rebuild fills the range index alone.
     server.index("documents", "category")
-    assert item_ids(await read_items(server, theme="a")) == ids(*range(0, 50, 2))
+    reading = ThemisJob(server, theme="a")
+    assert item_ids(await reading.items()) == ids(*range(0, 50, 2))
+    assert "each filtered column has a range index" in reading.notes["filtered"]
 
 
 async def test_old_entries_of_an_equality_index_hide_no_row(server: ThemisServer) -> None:
@@ -147,6 +149,19 @@ async def test_index_made_anew_while_it_is_listed_fails_the_job(server: ThemisSe
     server.index("documents", "doc_id", "range")
     found = await rest(reading.source.read(reading.frozen, (900,)))
     assert item_ids(found) == ids(*range(900, ROWS))
+
+
+async def test_old_entries_of_the_range_index_are_named(server: ThemisServer) -> None:
+    fill_documents(server, ROWS)
+    reading = ThemisJob(server, lossless=False)
+    stream = await started(reading)
+    index = server.tables.indexes.pop(("documents", "doc_id"))
+    server.tables.delete("documents:d-01400")
+    server.tables.indexes["documents", "doc_id"] = index
+    said = r"range index on 'doc_id' .* lists rows that do not exist, such as 'd-01400'"
+    with pytest.raises(JobFailed, match=said) as caught:
+        await rest(stream)
+    assert "/index/rebuild" in str(caught.value.hint)
 
 
 async def test_missing_index_while_it_is_listed_fails_the_job(server: ThemisServer) -> None:

@@ -96,6 +96,19 @@ async def test_blob_that_ends_a_server_which_is_started_again(server: ThemisServ
     assert str(error.hint).startswith("one of its entities is not JSON")
 
 
+@pytest.mark.parametrize("lossless", [True, False])
+async def test_row_that_is_not_json_is_named_before_it_ends_the_server(
+    server: ThemisServer, lossless: bool
+) -> None:
+    # The real server takes such a row out of its indexes.
+    server.tables.put("documents:d-00025", "no json")
+    error = await failure(server, lossless=lossless, theme="a")
+    assert "table 'documents' has a row 'd-00025' that is not JSON" in str(error)
+    assert error.hint == "store the row 'd-00025' again as JSON, or delete it"
+    assert "rebuild" not in str(error.hint)
+    assert not server.killed
+
+
 @pytest.mark.parametrize("gateway", [None, 502])
 async def test_blob_that_ended_a_server_is_named_while_it_is_down(
     server: ThemisServer, gateway: int | None

@@ -58,6 +58,27 @@ def not_listed(
     )
 
 
+def not_json(table: str, key: str) -> JobFailed:
+    """The error for a row that is not JSON."""
+    return JobFailed(
+        FailureCode.SOURCE_INVALID,
+        f"ThemisDB's table '{table}' has a row '{key}' that is not JSON: no index lists it, and a scan of "
+        "the table, or a rebuild of an index, ends the server's process",
+        hint=f"store the row '{key}' again as JSON, or delete it",
+    )
+
+
+def stale_entries(table: str, column: str, keys: Sequence[str]) -> JobFailed:
+    """The error for keys in the range index on the key column that no row has."""
+    rebuild, _ = MissingIndex(column, "range").calls(table)[1]
+    return JobFailed(
+        FailureCode.SOURCE_INVALID,
+        f"the range index on '{column}' of ThemisDB's table '{table}' lists rows that do not exist"
+        f"{examples(keys)}: it was dropped, and made anew with its old entries",
+        hint=f"POST {rebuild} for the table and column, and retry the job",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class TableState:
     """What a table held when the job was planned: the number of rows, None if unknown, and some keys."""

@@ -20,7 +20,7 @@ from shardline_common.runtime.tasks import gather_limited
 from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.planned import Entry
 from shardline_producer.sources.themis.client import KeyScan, QueryRejected, ThemisClient
-from shardline_producer.sources.themis.completeness import ExpectedKeys, not_listed
+from shardline_producer.sources.themis.completeness import ExpectedKeys, not_json, not_listed, stale_entries
 from shardline_producer.sources.themis.conditions import matches_predicates
 from shardline_producer.sources.themis.key_faults import (
     column_error,
@@ -35,6 +35,7 @@ from shardline_producer.sources.themis.queries import (
     MissingIndex,
     TableQuery,
     ThemisRow,
+    is_json,
     is_readable,
     keys_of,
     order_key,
@@ -156,9 +157,25 @@ class RowLister:
         )
         if unlisted := [key for key, is_listed in zip(left, found, strict=False) if not is_listed]:
             rows = None if len(unlisted) == len(left) else f"at least {len(unlisted):,} rows"
-            query = self._table_query
-            raise not_listed(query.table, query.key, unlisted, FailureCode.SOURCE_CHANGED, rows)
+            raise await self.unlisted_error(unlisted, FailureCode.SOURCE_CHANGED, rows)
         return False
+
+    async def unlisted_error(self, keys: Sequence[str], code: FailureCode, rows: str | None) -> JobFailed:
+        """The error for rows that the range index does not list. See `not_listed`."""
+        query = self._table_query
+        for key in keys[:_MAX_PROBES]:
+            # No index lists a row that is not JSON. To read it alone is safe; a rebuild would end the server.
+            if is_readable(query.table, key) and await self._is_not_json(key):
+                return not_json(query.table, key)
+        return not_listed(query.table, query.key, keys, code, rows)
+
+    async def _is_not_json(self, key: str) -> bool:
+        try:
+            blob = await self._client.entity(self._table_query.table, key)
+        except (JobFailed, QueryRejected):
+            # The token may only query.
+            return False
+        return blob is not None and not is_json(blob)
 
     async def _expect_behind(self, behind: str | None, scan: KeyScan) -> None:
         # On a thread, because a million keys are sorted in seconds.
@@ -248,7 +265,7 @@ class RowLister:
                 continue
             failures += 1
             if failures == _MAX_FAILURES:
-                raise problem
+                raise await self._stale_entries(keys) or problem
 
     def _halve_page(self, rows: int) -> None:
         if rows == 1:
@@ -265,6 +282,12 @@ class RowLister:
             "it lists other ones each time",
             hint="wait until it is rebuilt",
         )
+
+    async def _stale_entries(self, keys: Sequence[str]) -> JobFailed | None:
+        """The error of keys in the index that no row has: it was made anew, with its old entries."""
+        scan, query = await self.scan(), self._table_query
+        stale = sorted(set(keys).difference(scan.keys), key=order_key) if scan.keys is not None else []
+        return stale_entries(query.table, query.key, stale) if stale else None
 
     async def _is_filtering(self, behind: str, count: int) -> bool:
         predicates = self._table_query.predicates

@@ -77,7 +77,7 @@ class TablePlanner:
         # 2. The filters: that their fields exist, and which of them the server applies.
         await self._check_fields()
         wanted = await self._predicates()
-        predicates, filtered = await self._proven(wanted)
+        predicates, filtered, unproven = await self._proven(wanted)
         query = replace(self._table_query, predicates=predicates)
         selection = RowSelection(query, self._conditions, self._source.lossless is not False, keyed)
         # 3. The columns and the number of rows.
@@ -88,8 +88,8 @@ class TablePlanner:
         if keyed and not selection.lossless:
             facts["reads_empty"] = await self._reads_empty(sample)
         notes = {"table": query.table, "lossless": selection.lossless, "index": found.how}
-        if wanted != predicates:
-            notes["filtered"] = f"by Shardline: the equality index on {' or '.join(wanted)} lacks rows"
+        if unproven:
+            notes["filtered"] = f"by Shardline: {unproven}"
         return Description(
             facts | found.state.facts() | ({"unchecked": found.unchecked} if found.unchecked else {}),
             columns=columns,
@@ -168,32 +168,33 @@ class TablePlanner:
                 predicates[name] = value
         return predicates
 
-    async def _proven(self, predicates: dict[str, str]) -> tuple[dict[str, str], int | None]:
-        """The predicates, and how many rows match them; none where an equality index lacks such rows.
+    async def _proven(self, predicates: dict[str, str]) -> tuple[dict[str, str], int | None, str]:
+        """The predicates, and how many rows match them; else none, and why the server cannot apply them.
 
         An index that was created and not rebuilt holds only the rows that were written since. The server does
         not say so, and rebuilds of two indexes of a column the range index alone.
         """
         if not predicates:
-            return {}, None
-        query = replace(self._table_query, predicates=predicates)
+            return {}, None, ""
+        query, columns = replace(self._table_query, predicates=predicates), " or ".join(predicates)
         lister = self._session.lister(replace(self._all_rows, query=query))
         for _ in range(2):
             # The second time, because rows may be written between the two queries.
             matching = await lister.scan()
             if matching.keys is None:
-                return {}, None
+                why = f"the equality index on {columns} cannot be compared with the rows: {matching.why}"
+                return {}, None, why
             # Without a range on another column, the same query uses the equality indexes.
             listed = await self._session.client.scan(query.scan() | {"range": []})
             if not set(matching.keys).difference(listed.keys or ()):
-                return predicates, len(matching.keys)
+                return predicates, len(matching.keys), ""
         _log.warning(
             "the equality index of ThemisDB's table '%s' on %s lacks rows; Shardline filters them itself, "
             "which reads the whole table: POST /index/rebuild for it",
             query.table,
-            " or ".join(predicates),
+            columns,
         )
-        return {}, None
+        return {}, None, f"the equality index on {columns} lacks rows"
 
     async def _sample(self, selection: RowSelection) -> _DocumentSample:
         """The first documents, read with losses and kept without their texts."""

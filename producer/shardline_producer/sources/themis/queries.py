@@ -129,6 +129,15 @@ class ThemisRow:
     fields: Mapping[str, Any] | None
 
 
+def is_json(text: str) -> bool:
+    """Whether a stored text is JSON."""
+    try:
+        orjson.loads(text.encode("utf-8", "surrogatepass"))
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
 def keys_of(response: Mapping[str, Any]) -> list[str]:
     """The keys in the response to a query of keys, of which `problem_of` found no fault."""
     return list(response["keys"])

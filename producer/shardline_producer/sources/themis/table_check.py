@@ -110,8 +110,7 @@ class IndexCheck:
             left = left - Counter(await self._lister.keys("", MAX_ROWS))
             keys, count = sorted(left), left.total()
         if keys:
-            rows = f"{count:,} rows"
-            raise not_listed(self._query.table, self._query.key, keys, FailureCode.SOURCE_INVALID, rows)
+            raise await self._lister.unlisted_error(keys, FailureCode.SOURCE_INVALID, f"{count:,} rows")
 
     async def _compare_counts(self, before: int, listed: int, state: TableState) -> IndexFindings:
         if listed >= before:
