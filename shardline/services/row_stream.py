@@ -101,7 +101,11 @@ class _Renderer:
         async with self.render_lock:
             if sum(item.size for item in items) > _SHORT_BYTES:
                 return await run_in_thread(partial(self.render, items))
-            return self.render(items)
+            rows = self.render(items)
+            # A lock that is held without an await keeps nobody waiting: every stream would render in one turn
+            # of the event loop, and a request in between would wait for all of them.
+            await asyncio.sleep(0)
+            return rows
 
     def render(self, items: Sequence[SourceItem]) -> list[StreamRow]:
         counts, rows = self.counts, list[StreamRow]()

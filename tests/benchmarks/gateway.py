@@ -9,9 +9,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import orjson
 import psutil
@@ -21,7 +23,6 @@ from rich.table import Table
 
 from tests.benchmarks.common import usage
 from tests.gateway.conftest import guarded
-from tests.gateway.hostile import health_seconds
 from tests.gateway.realm import running_realm
 from tests.gateway.system import SECONDS, Server, body, eventually, running
 
@@ -30,44 +31,45 @@ _SLOW_BYTES = 1024
 _MAX_MIB = 400
 _MAX_LOG_LINES = 100
 _CHUNK = 1 << 16
-_PROBE_SECONDS = 0.2
 # Producer, worker and gateway poll, each with a task and perhaps a connection. 200 streams would leave more.
 _OWN = 4
 
 
+@contextmanager
+def hostile(*arguments: int) -> Iterator[subprocess.Popen[str]]:
+    """Run `tests.gateway.hostile` in a process of its own."""
+    command = [sys.executable, "-m", "tests.gateway.hostile", *map(str, arguments)]
+    with subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
 class HealthProbe:
-    """Requests /health on new connections until it is stopped, and keeps the seconds of each answer."""
+    """The seconds of each answer of /health, on a new connection each, while the context lasts."""
 
     def __init__(self, port: int) -> None:
         self.seconds: list[float] = []
         self._port = port
-        self._task = asyncio.ensure_future(self._run())
 
-    async def _run(self) -> None:
-        while True:
-            self.seconds.append(await health_seconds(self._port))
-            await asyncio.sleep(_PROBE_SECONDS)
+    def __enter__(self) -> Self:
+        self._process = hostile(self._port)
+        self._popen = self._process.__enter__()
+        return self
 
-    def stop(self) -> None:
-        """Stop it."""
-        self._task.cancel()
+    def __exit__(self, *_: object) -> None:
+        self._popen.terminate()
+        assert self._popen.stdout is not None
+        self.seconds = [float(line) for line in self._popen.stdout]
+        self._process.__exit__(None, None, None)
 
     def row(self) -> list[str]:
         """The median, the longest time, and the number of answers that took over a second or failed."""
+        assert max(self.seconds) < float("inf"), "a request to /health failed"
         late = sum(seconds > 1 for seconds in self.seconds)
         median, longest = statistics.median(self.seconds) * 1000, max(self.seconds) * 1000
         return [f"{median:,.0f} ms", f"{longest:,.0f} ms", f"{late} of {len(self.seconds)}"]
-
-
-async def attacked(server: Server, connections: int, seconds: float) -> HealthProbe:
-    """Request /health while another process holds connections without a token."""
-    command = [sys.executable, "-m", "tests.gateway.hostile", str(server.port), str(connections)]
-    with subprocess.Popen(command, cwd=_ROOT) as attack:
-        probe = HealthProbe(server.port)
-        await asyncio.sleep(seconds)
-        probe.stop()
-        attack.terminate()
-    return probe
 
 
 def strangers(folder: Path, connections: int, seconds: float) -> list[str]:
@@ -77,13 +79,13 @@ def strangers(folder: Path, connections: int, seconds: float) -> list[str]:
         env = guarded(realm) | {"GATEWAY_REQUESTS_PER_MINUTE": "600"}
         with running(folder, **env) as server:
             before = server.text().count("\n")
-            probe = asyncio.run(attacked(server, connections, seconds))
+            with HealthProbe(server.port) as probe, hostile(server.port, connections):
+                time.sleep(seconds)
             lines = server.text().count("\n") - before
             audited = len(server.audit().splitlines())
             _, peak = usage(server.popen.pid)
     assert lines < _MAX_LOG_LINES, lines
     assert audited < _MAX_LOG_LINES, audited
-    assert max(probe.seconds) < float("inf"), "a request to /health failed"
     return [str(connections), *probe.row(), str(lines), str(audited), f"{peak:.0f} MiB"]
 
 
@@ -152,10 +154,9 @@ class Left:
         )
 
 
-async def streamed(server: Server, streams: int, documents: int) -> tuple[list[Client], HealthProbe]:
+async def streamed(server: Server, streams: int, documents: int) -> list[Client]:
     """Half of the clients read at full speed, a quarter at 1 KB/s, a quarter leaves in the middle."""
     started = time.perf_counter()
-    probe = HealthProbe(server.port)
     fast = [Client() for _ in range(streams // 2)]
     slow = [Client() for _ in range(streams // 4)]
     gone = [Client() for _ in range(streams - len(fast) - len(slow))]
@@ -174,9 +175,8 @@ async def streamed(server: Server, streams: int, documents: int) -> tuple[list[C
     for task in patient:
         task.cancel()
     await asyncio.gather(*patient, return_exceptions=True)
-    probe.stop()
     assert all(one.whole and one.lines == documents for one in fast), [one.lines for one in fast]
-    return fast, probe
+    return fast
 
 
 def load(folder: Path, streams: int, documents: int) -> list[str]:
@@ -199,13 +199,13 @@ def load(folder: Path, streams: int, documents: int) -> list[str]:
         assert first.ok
         before = Left.of(server)
         cpu, _ = usage(server.popen.pid)
-        fast, probe = asyncio.run(streamed(server, streams, documents))
+        with HealthProbe(server.port) as probe:
+            fast = asyncio.run(streamed(server, streams, documents))
         used, peak = usage(server.popen.pid)
         pools = (os.cpu_count() or 1) + 4
         eventually(lambda: Left.of(server).within(before, pools), before)
         eventually(lambda: server.text().count("source opened") == server.text().count("source closed"))
     assert peak < _MAX_MIB, f"{peak:.0f} MiB"
-    assert max(probe.seconds) < float("inf"), "a request to /health failed"
     ends = [one.last for one in fast]
     firsts = sorted(one.first for one in fast)
     return [

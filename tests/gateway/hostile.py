@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -11,6 +11,7 @@ from tests.gateway.system import SECONDS
 
 _HEAD = b"POST /api/datasets/stream HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 _BODY = _HEAD + b"Content-Length: 1000000\r\n\r\n{"
+_PROBE_SECONDS = 0.2
 # What each kind of client sends first, and then every second.
 KINDS: dict[str, tuple[bytes, bytes]] = {
     "silent": (b"", b""),
@@ -102,13 +103,11 @@ async def health_seconds(port: int) -> float:
     return time.perf_counter() - started if answer.startswith(b"HTTP/1.1 200") else float("inf")
 
 
-async def probe(port: int, until: Callable[[], bool], every: float = 0.25) -> list[float]:
-    """Request /health again and again, and return the seconds of each answer."""
-    found = []
-    while not until():
-        found.append(await health_seconds(port))
-        await asyncio.sleep(every)
-    return found
+async def _probe(port: int) -> None:
+    while True:
+        # A line for each answer, so that the caller may stop this process at any time.
+        print(await health_seconds(port), flush=True)  # noqa: T201
+        await asyncio.sleep(_PROBE_SECONDS)
 
 
 async def _attack(port: int, connections: int) -> None:
@@ -117,4 +116,6 @@ async def _attack(port: int, connections: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_attack(int(sys.argv[1]), int(sys.argv[2])))
+    # `PORT N`: hold N connections; `PORT`: measure /health. In a process of its own, so that neither waits
+    # for the other clients of a benchmark.
+    asyncio.run(_attack(*map(int, sys.argv[1:])) if len(sys.argv) > 2 else _probe(int(sys.argv[1])))
