@@ -88,6 +88,9 @@ async def test_streams_and_datasets_on_real_services(
             data = ended(server.url, dataset_id)
             assert data["status"] == "completed", data
             assert data["document_count"] == len(rows)
+            # Through Kafka, the header of the message, and the record in the bucket.
+            assert data["created_at"] == made.json()["data"]["created_at"]
+            assert data["owner"] == "debug-user"
             assert sorted(exported(server, dataset_id), key=by_id) == sorted(rows, key=by_id)
             # No connection stays open; PostgreSQL notices a closed connection with a delay.
             async with asyncio.timeout(SECONDS):
