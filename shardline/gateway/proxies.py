@@ -6,6 +6,8 @@ from starlette.requests import HTTPConnection
 
 from shardline_common.errors import UsageError
 
+_IPV4, _MAPPED_BITS = 4, 96
+
 
 def trusted_proxies(setting: str) -> list[str]:
     """Return the addresses and networks of GATEWAY_TRUSTED_PROXIES.
@@ -17,15 +19,19 @@ def trusted_proxies(setting: str) -> list[str]:
         UsageError: an entry is neither an address nor a network. A `*` would let every client write them.
     """
     entries = [entry.strip() for entry in setting.split(",") if entry.strip()]
+    mapped = list[str]()
     for entry in entries:
         try:
-            ip_network(entry)
+            network = ip_network(entry)
         except ValueError as error:
             raise UsageError(
                 f"GATEWAY_TRUSTED_PROXIES: {entry[:100]!r} is neither an address nor a network ({error})",
                 hint="list the proxies as in 10.0.0.7, 10.1.0.0/16",
             ) from None
-    return entries
+        if network.version == _IPV4:
+            # A socket of IPv6 that accepts IPv4, too, shows an address of IPv4 like this.
+            mapped.append(f"::ffff:{network.network_address}/{_MAPPED_BITS + network.prefixlen}")
+    return entries + mapped
 
 
 def uses_https(connection: HTTPConnection) -> bool:

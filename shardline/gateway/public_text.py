@@ -19,7 +19,7 @@ _ADDRESSES = re.compile(r"(^|_)(host|url|uri|servers|endpoint)(_|$)")
 # Objects in S3 are named by bucket and key, which users know.
 _URL = re.compile(r"\b(?!s3://)[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"`,;<>()]*[^\s'\"`,;<>().:?!]")
 _QUOTED_PATH = re.compile(r"(?<=['\"`])(?:/|[A-Za-z]:\\|\\\\)[^'\"`\n]*(?=['\"`])")
-_PATH = re.compile(r"(?<![\w/.:~…-])/[^\s'\"`,;:()<>]+")
+_PATH = re.compile(r"(?<![\w/.~…-])(?<!s3:)/[^\s'\"`,;:()<>{}\[\]]+")
 _WINDOWS_PATH = re.compile(r"(?<![\w/])(?:[A-Za-z]:\\|\\\\\w)[^\s'\"`,;<>]*")
 _IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?:[:/]\d+)?(?![\w.]*\d)")
 _IPV6 = re.compile(

@@ -60,8 +60,13 @@ def test_of_an_absolute_path_only_the_last_name_is_shown(path: str, shown: str) 
         "no space left on {}: clean up",
         "see ({})",
         "{}",
+        "FILES_ROOT={}",
+        "[{}, {}]",
+        "PosixPath('{}')",
     ):
-        assert public_text(sentence.format(path)) == sentence.format(shown)
+        assert public_text(sentence.format(path, path)) == sentence.format(shown, shown)
+    if path.startswith("/"):
+        assert public_text(f"error:{path}: gone") == f"error:{shown}: gone"
 
 
 def test_a_path_with_spaces_is_hidden() -> None:

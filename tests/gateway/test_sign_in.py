@@ -29,7 +29,9 @@ def cookie(answer: Answer) -> SimpleCookie:
         # A proxy that says so, listed or not.
         ("http", "10.1.2.3", HTTP | {"x-forwarded-proto": "https"}, True),
         ("http", "10.9.0.1", HTTP | {"x-forwarded-proto": "https"}, True),
+        ("http", "::ffff:10.1.2.3", HTTP | {"x-forwarded-proto": "https"}, True),
         ("http", "10.9.0.2", HTTP | {"x-forwarded-proto": "https"}, False),
+        ("http", "::ffff:10.9.0.2", HTTP | {"x-forwarded-proto": "https"}, False),
         ("http", "192.0.2.7", HTTP | {"x-forwarded-proto": "https"}, False),
     ],
 )
@@ -97,5 +99,5 @@ async def test_only_a_page_with_the_cookie_has_the_button(tmp_path: Path) -> Non
 def test_a_wrong_proxy_is_refused_at_the_start(setting: str) -> None:
     with pytest.raises(UsageError, match="GATEWAY_TRUSTED_PROXIES"):
         trusted_proxies(setting)
-    assert trusted_proxies(" 10.0.0.1 ,fd00::/8, ") == ["10.0.0.1", "fd00::/8"]
+    assert trusted_proxies(" 10.0.0.1 ,fd00::/8, ") == ["10.0.0.1", "fd00::/8", "::ffff:10.0.0.1/128"]
     assert trusted_proxies("") == []
