@@ -82,6 +82,15 @@ _STREAMS = (
         {"rows": rate("shardline_gateway_rows_total")},
         "suffix: rows/s",
     ),
+    PanelSpec(
+        "Actions of users",
+        "In the time shown, by action and outcome; the audit log has users and datasets (docs/http.md).",
+        {
+            "{{action}} {{outcome}}": "sum by (action, outcome) "
+            "(round(increase(shardline_gateway_actions_total[$__range])))"
+        },
+        kind=PanelKind.FIGURES,
+    ),
 )
 _PROCESSES = (
     PanelSpec(
