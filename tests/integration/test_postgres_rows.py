@@ -4,13 +4,16 @@ import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import asyncpg
+import orjson
 import pytest
 
-from shardline_common.errors import JobFailed
+from shardline_common.errors import JobFailed, SourceUnavailable
 from shardline_common.job.findings import Findings
+from shardline_common.job.names import Layout
 from shardline_common.job.plan import Plan
 from shardline_common.memory.store import MemoryStore
 from shardline_producer.plan import make_plan
@@ -25,7 +28,7 @@ from shardline_producer.sources.uds3.store_ports import DocumentBody
 from tests.databases import Database, own_database
 from tests.source_items import dead_letter_reasons, documents_of, item_ids
 from tests.uds3_data import DictBodyStore, ListRanker, insert, make_uds3
-from tests.uds3_reading import open_source, plan_and_read, scan_items, uds3_job
+from tests.uds3_reading import open_source, plan_and_read, run_and_read_rows, scan_items, uds3_job
 
 _UUIDS = ("0a1b2c3d-0000-4000-8000-00000000000a", "f0000000-0000-4000-8000-000000000001")
 # Type → ids in byte order, and ids that are equal to one of them by the type and are no ids of the table.
@@ -91,6 +94,8 @@ async def test_ids_of_every_type_are_compared_by_the_bytes_of_their_text(databas
             assert texts == [(f"text of {one}", f"T {one}") for one in expected], type_name
             filtered = DocumentSelection(schema, {"title": f"T {ids[0]}"})
             assert await listed(session, filtered) == [ids[0]], type_name
+            by_id = DocumentSelection(schema, {"document_id": [ids[-1], *others]})
+            assert await listed(session, by_id) == [ids[-1]], type_name
             hits = [hit.id async for page in session.rank(selection, "text") for hit in page]
             assert hits == expected, type_name
             checked = await session.check_hits(selection, [*others, *ids, "\ud800", "\0"])
@@ -203,6 +208,28 @@ async def test_rows_without_an_id_are_dead_letters_with_the_same_keys_in_every_r
     async with database.postgres.connect() as session:
         found = await listed(session, DocumentSelection(await session.schema(), {}))
     assert found == ["a", "b", "c", *(f"\0{key}" for key in keys)]
+
+
+async def test_a_job_over_rows_without_an_id_proves_each_of_them(database: Database, tmp_path: Path) -> None:
+    await database.execute(
+        "CREATE TABLE documents (document_id text, content text)",
+        "INSERT INTO documents VALUES (NULL, 'law'), (NULL, 'law'), ('a', 'law')",
+    )
+    spec, store = uds3_job(quality={"min_score": 0.0}), MemoryStore()
+    rows = await run_and_read_rows(spec, database, tmp_path, store)
+    assert [row["document_id"] for row in rows] == ["a"]
+    manifest = orjson.loads(await store.get(Layout.of(spec).manifest))
+    assert (manifest["source"]["count"], manifest["dead_letters"]) == (3, {"missing_id": 2})
+
+
+async def test_a_session_that_lost_its_settings_is_not_read(database: Database) -> None:
+    await database.execute("CREATE TABLE documents (document_id text, content text)")
+    async with database.postgres.connect() as session:
+        selection = DocumentSelection(await session.schema(), {})
+        await session._connection.execute("RESET ALL")
+        with pytest.raises(SourceUnavailable, match="forgot the settings") as caught:
+            await session.page(selection, None, 10, Findings())
+    assert "pool_mode" in (caught.value.hint or "")
 
 
 NO_PROOF = [

@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable
 from shardline_producer.sources.uds3.postgres.config_catalog import ConfigCatalog
 from shardline_producer.sources.uds3.postgres.keys import KEY_TYPES, KeyKind, key_kind
 from shardline_producer.sources.uds3.postgres.options import PostgresOptions
@@ -91,7 +91,7 @@ FROM used JOIN pg_class c USING (oid) JOIN pg_namespace n ON n.oid = c.relnamesp
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') ORDER BY c.oid
 """
 _STATES_QUERY = """
-SELECT c.relname, c.oid::int8 AS oid,
+SELECT c.relname, c.oid::int8 AS oid, current_setting('row_security') AS row_security,
        ARRAY (SELECT ARRAY[a.attname::text, t.typname::text]
               FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
               WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns
@@ -132,6 +132,9 @@ class Catalog:
             _log.warning("table %s is left out: %s", table.name, table.problem)
         if any(one.policies for one in await self.relations([table.oid for table in schema.tables])):
             schema = await self._without_hidden(schema)
+        main, *joined = schema.tables
+        others = ", ".join(table.quoted for table in joined) or "none"
+        _log.info("the documents are the rows of %s; joined by their ids: %s", main.quoted, others)
         filled = await self._filled(schema.tables)
         configured = await ConfigCatalog(self._connection, self._options).with_configs(schema.tables)
         tables_now = zip(configured, filled, strict=True)
@@ -153,6 +156,7 @@ class Catalog:
 
         Raises:
             JobFailed: they are not (`source_changed`).
+            SourceUnavailable: the session is another one, which may hide rows.
         """
         planned = {
             table.name: TableState(table.oid, {column.name: column.type for column in table.columns})
@@ -163,6 +167,11 @@ class Catalog:
             return
         names = list(dict.fromkeys([*planned, *KNOWN_TABLES]))
         rows = await self._connection.fetch(_STATES_QUERY, self._options.schema, names)
+        if any(row["row_security"] != "off" for row in rows):
+            raise SourceUnavailable(
+                f"{self._options.address} forgot the settings of the session, as a pooler makes it do",
+                hint="set pool_mode = session in the pooler, or connect to the server itself",
+            )
         # A table below a view is not joined again: the view decides which of its rows and marks count.
         below = {relation.oid for relation in schema.relations}
         found = {
