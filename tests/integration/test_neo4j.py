@@ -172,6 +172,10 @@ async def test_filters_select_hits_by_properties(emptied: Neo4jOptions) -> None:
     assert await found(day={"gte": "2020-01-01"}) == "abe"
     assert await found(day={"lte": "2019-01-01"}) == "cf"
     assert await found(day={"lte": "2018-02-02"}) == "f"
+    # A bound with a time is a moment, whatever the form of either.
+    assert await found(day={"lte": "2018-02-02T11:00:00+01:00"}) == "f"
+    assert await found(day={"lte": "2018-02-02T10:59:59.999999+01:00"}) == ""
+    assert await found(day={"gte": "2021-05-01T00:00", "lte": "2022-02-01 23:00:00-01:00"}) == "be"
     assert await found(day="2022-02-02") == "e"
     assert await found(open=None) == "cdef"
     assert await found(open=[None, True]) == "acdef"

@@ -114,6 +114,11 @@ def is_moment(text: str) -> bool:
     return _MOMENT.fullmatch(text) is not None
 
 
+def microseconds(text: str) -> int:
+    """The microseconds from 1970 in UTC to a moment."""
+    return (_moment(text) - _moment("1970-01-01")) // timedelta(microseconds=1)
+
+
 @lru_cache(maxsize=1024)
 def _moment(text: str) -> timedelta:
     """The time since the year 1 in UTC. A datetime in UTC would overflow at the ends of the calendar."""

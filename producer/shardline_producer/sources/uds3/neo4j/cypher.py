@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardline_common.job.spec import Range
-from shardline_producer.sources.query_filters import DAY_LENGTH, is_day
+from shardline_producer.sources.query_filters import (
+    DATE_PATTERN,
+    DAY_LENGTH,
+    is_day,
+    is_moment,
+    microseconds,
+)
 from shardline_producer.sources.uds3.tombstones import (
     FLAG_PATTERN,
     NO_TIME_PATTERN,
@@ -13,6 +19,7 @@ from shardline_producer.sources.uds3.tombstones import (
     status_pattern,
 )
 
+_DATES = {"date": DATE_PATTERN, "zoned": ".*(Z|[+-][0-9]{2}:[0-9]{2})"}
 _EDGES = "RELATED_TO|CITES|SUPERSEDES"
 
 # Neo4j counts characters in 32 bits.
@@ -157,6 +164,8 @@ def _conditions(filters: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
                 if bound is not None:
                     texts.append(_bound_condition(name, sign, value + end, bound))
                     values[value + end] = bound
+                    if isinstance(bound, str) and is_moment(bound):
+                        values |= {value + end + "moment": microseconds(bound), **_DATES}
             continue
         options = wanted if isinstance(wanted, list) else [wanted]
         values[value] = [option for option in options if option is not None]
@@ -170,10 +179,26 @@ def _bound_condition(name: str, sign: str, value: str, bound: object) -> str:
     # A text bound compares with texts and with the ISO text of times, a number with numbers.
     if isinstance(bound, bool):
         return "false"
-    left = _as_text(name) if isinstance(bound, str) else f"n[${name}]"
-    if isinstance(bound, str) and sign == "<=" and is_day(bound):
-        left = f"left({left}, {DAY_LENGTH})"
-    return f"coalesce({left} {sign} ${value}, false)"
+    if not isinstance(bound, str):
+        return f"coalesce(n[${name}] {sign} ${value}, false)"
+    text = _as_text(name)
+    compared = f"{text} {sign} ${value}"
+    if is_moment(bound):
+        moment = f"{_microseconds(text)} {sign} ${value}moment"
+        compared = f"CASE WHEN {text} =~ $date THEN {moment} ELSE {compared} END"
+    elif sign == "<=" and is_day(bound):
+        compared = f"left({text}, {DAY_LENGTH}) {sign} ${value}"
+    return f"coalesce({compared}, false)"
+
+
+def _microseconds(text: str) -> str:
+    # Two times of one moment in two zones are not equal in Cypher, their numbers are.
+    iso = f"replace({text}, ' ', 'T')"
+    time = (
+        f"datetime(CASE WHEN size({text}) = {DAY_LENGTH} THEN {text} + 'T00:00Z' "
+        f"WHEN {text} =~ $zoned THEN {iso} ELSE {iso} + 'Z' END)"
+    )
+    return f"({time}.epochSeconds * 1000000 + {time}.microsecond)"
 
 
 def _as_text(name: str) -> str:
