@@ -25,6 +25,7 @@ VALUES: Mapping[str, list[str]] = {
     "boolean": ["t", "f"],
     "text": [
         *("", "true", "5", "2020-01-02", "2020-01-02T12:00:00Z", "2020-01-02T12:00:00.5+00:00", "NaN"),
+        *("2019-12-31T23:59:59-14:00", "2020-01-04T00:00:00+14:00", "2020-01-05", "9999-12-31T00:00Z"),
         *("2020-01-02 23:00:00+02:00", "2020-02-30T00:00:00Z", "é", "A", "a ", "2020-01-03", "2020"),
     ],
     "varchar(40)": ["x", "x ", "2020-01-02T00:00:00"],
@@ -114,7 +115,8 @@ BOUNDS: list[Any] = [
 DATES = [
     *("2020-01-02", "2020-01-03", "2020-01", "2020", "2020-01-02T12:00:00Z", "2020-01-02T14:00:00+02:00"),
     *("2020-01-02T00:00:00", "2020-01-02 12:00:00.5", "2020-01-02T23:59:59.999999Z", "2020-01-02T12:00"),
-    *("0001-01-01T00:00:00+14:00", "infinity", "-infinity"),
+    *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "infinity", "-infinity"),
+    *("2020-01-01T13:59:59Z", "2020-01-03T10:00:00Z", "2020-01-01T00:00:00+14:00", "2020-01-03T23:59-14:00"),
 ]
 DATE_TYPES = {"date", "timestamp", "timestamptz"}
 
@@ -141,7 +143,9 @@ def filters_of(shown: list[Any], extra: list[Any]) -> list[Any]:
     """Each shown value and each bound: as equality, and as both ends of a range."""
     scalars = [value for value in [*shown, *extra] if isinstance(value, str | int | float)]
     ranges = [{end: value} for value in scalars for end in ("gte", "lte")]
-    return [None, [], [None, *scalars[:2]], *scalars, *ranges]
+    texts = [value for value in scalars if isinstance(value, str)]
+    both = [{"gte": low, "lte": high} for low, high in zip(texts, texts[3:], strict=False)]
+    return [None, [], [None, *scalars[:2]], *scalars, *ranges, *both]
 
 
 async def test_a_filter_decides_by_the_values_that_rows_show_for_every_type(database: Database) -> None:

@@ -6,6 +6,8 @@ own type, so that an index can be used, where that has the same result; else its
 
 import math
 import re
+from collections.abc import Sequence
+from datetime import date, timedelta
 from decimal import Decimal
 
 from shardline_common.job.spec import Range
@@ -23,6 +25,7 @@ _INTEGERS = ("int2", "int4", "int8")
 _FLOATS = ("float4", "float8")
 _TIMES = ("date", "timestamp", "timestamptz")
 _NEVER = "FALSE"
+_ZONES = timedelta(days=2)
 _NOT_FINITE = ["NaN", "Infinity", "-Infinity"]
 # What a column of dates can show beside days and times of the years 1 to 9999, and beginnings of those.
 _OTHER_DATE = re.compile(
@@ -42,9 +45,10 @@ def condition(field: FieldExpression, wanted: object, statement: SqlStatement) -
 
 def _passes(value: ValueExpression, wanted: object, statement: SqlStatement) -> str:
     if isinstance(wanted, Range):
-        bounds = [(">=", wanted.gte), ("<=", wanted.lte)]
-        parts = [_compare(value, sign, bound, statement) for sign, bound in bounds if bound is not None]
-        return "(" + " AND ".join(parts) + ")"
+        bounds = [(sign, one) for sign, one in ((">=", wanted.gte), ("<=", wanted.lte)) if one is not None]
+        if value.base in _TIMES and all(_is_date(bound) for _, bound in bounds):
+            return _between_times(value, [(sign, str(bound)) for sign, bound in bounds], statement)
+        return "(" + " AND ".join(_compare(value, sign, bound, statement) for sign, bound in bounds) + ")"
     options = wanted if isinstance(wanted, list) else [wanted]
     return "(" + (" OR ".join(_compare(value, "=", one, statement) for one in options) or _NEVER) + ")"
 
@@ -163,9 +167,20 @@ def _compare_text(sql: str, sign: str, wanted: str, statement: SqlStatement) -> 
     compared = f'{sql} COLLATE "C" {sign} {bound}'
     if sign == "=" or not is_moment(wanted):
         return compared
+    # The zones decide only between days that are near. Elsewhere the texts have the order of the moments, and
+    # the pattern, which is slow, is not needed.
+    first, last = (statement.add(day, "text") for day in _days_around(wanted))
+    near = f'left({sql}, {DAY_LENGTH}) COLLATE "C" BETWEEN {first} AND {last}'
     pattern = statement.add(f"^(?:{DATE_PATTERN})$", "text")
     moment = f"({sql})::timestamptz {sign} {bound}::timestamptz"
-    return f'CASE WHEN {sql} COLLATE "C" ~ {pattern} THEN {moment} ELSE {compared} END'
+    return f'CASE WHEN {near} AND {sql} COLLATE "C" ~ {pattern} THEN {moment} ELSE {compared} END'
+
+
+def _days_around(moment: str) -> tuple[str, str]:
+    """The days that a date can show that is less than a day and two zones away."""
+    day = date.fromisoformat(moment[:DAY_LENGTH])
+    before, behind = min(_ZONES, day - date.min), min(_ZONES, date.max - day)
+    return (day - before).isoformat(), (day + behind).isoformat()
 
 
 def _compare_time(value: ValueExpression, sign: str, wanted: str, statement: SqlStatement) -> str:
@@ -175,26 +190,36 @@ def _compare_time(value: ValueExpression, sign: str, wanted: str, statement: Sql
     such as `yesterday`, match nothing.
     """
     day, moment = is_day(wanted), is_moment(wanted)
+    if sign != "=" and (day or moment):
+        return _between_times(value, [(sign, wanted)], statement)
     shown = _compare_text(value.text, sign, wanted, statement)
-    if sign == "=" and (day if value.base == "date" else moment):
+    if day if value.base == "date" else moment:
         # The first comparison can use an index; the second excludes other forms of the same moment.
         return f"({value.sql} = {statement.add(wanted, 'text')}::{value.base} AND {shown})"
-    if sign == "=" and (day or moment):
+    if day or moment or _OTHER_DATE.fullmatch(wanted):
         return shown
-    if not day and not moment and _OTHER_DATE.fullmatch(wanted):
-        return shown
-    if not day and not moment:
-        return f"({statement.add(wanted, 'text')}::{value.base} IS NOT NULL AND {shown})"
-    bound = statement.add(wanted, "text")
-    compared = f"{value.sql} {sign} {bound}::{'date' if day else 'timestamptz'}"
-    if day and sign == "<=":
-        compared = f"{value.sql} < {bound}::date + 1"
+    return f"({statement.add(wanted, 'text')}::{value.base} IS NOT NULL AND {shown})"
+
+
+def _is_date(bound: object) -> bool:
+    return isinstance(bound, str) and (is_day(bound) or is_moment(bound))
+
+
+def _between_times(value: ValueExpression, bounds: Sequence[tuple[str, str]], statement: SqlStatement) -> str:
+    """A range of days or times. One condition has both bounds, so that an index reads what is between."""
+    compared, shown = [], []
+    for sign, wanted in bounds:
+        shown.append(_compare_text(value.text, sign, wanted, statement))
+        bound = statement.add(wanted, "text")
+        if not is_day(wanted):
+            compared.append(f"{value.sql} {sign} {bound}::timestamptz")
+        elif sign == "<=":
+            compared.append(f"{value.sql} < {bound}::date + 1")
+        else:
+            compared.append(f"{value.sql} >= {bound}::date")
     # Outside of the years 1 to 9999 the order of the texts is another one than that of the dates.
-    first, behind = (
-        f"{statement.add('0001-01-01', 'text')}::date",
-        f"{statement.add('10000-01-01', 'text')}::date",
-    )
+    first, behind = (f"{statement.add(day, 'text')}::date" for day in ("0001-01-01", "10000-01-01"))
     return (
-        f"(({value.sql} >= {first} AND {value.sql} < {behind} AND {compared})"
-        f" OR (({value.sql} < {first} OR {value.sql} >= {behind}) AND {shown}))"
+        f"(({value.sql} >= {first} AND {value.sql} < {behind} AND {' AND '.join(compared)})"
+        f" OR (({value.sql} < {first} OR {value.sql} >= {behind}) AND {' AND '.join(shown)}))"
     )
