@@ -42,8 +42,8 @@ class Uds3Source(Model):
     degrade: Annotated[
         bool,
         Field(
-            description="Whether a search continues without a store that is down. The manifest names the "
-            "store.",
+            description="Whether a job continues without a store that is down, and without that store's "
+            "marks of deletion. The manifest names the store.",
             examples=[True],
         ),
     ] = False
