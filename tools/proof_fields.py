@@ -26,6 +26,10 @@ _TOTALS = (
     "segments",
 )
 _SUMS = ("documents", "rows", "rejected", "dead_letters", "bytes", "words", "mean_quality")
+_COMPLETENESS = {
+    parent: tuple(f"{parent}.completeness.*.{name}" for name in ("level", "how"))
+    for parent in ("source", "findings")
+}
 _OBJECT = ("key", "plain_sha256", "stored_bytes", "stored_sha256")
 
 FIELDS: dict[str, tuple[str, ...]] = {
@@ -69,9 +73,11 @@ FIELDS: dict[str, tuple[str, ...]] = {
         "dead_letters.*",
         "source.type",
         "source.count",
+        *_COMPLETENESS["source"],
         *(f"partitions[].{name}" for name in ("partition", "messages", "hash_sum")),
         "schema.columns.*",
         "schema.features[][]",
+        "rules",
         *(
             f"shards[].{name}"
             for name in ("key", "split", "partition", "first", "next", "rows", "bytes", "sha256")
@@ -100,6 +106,9 @@ FIELDS: dict[str, tuple[str, ...]] = {
         "frozen[].changed",
         "columns.*",
         "notes",
+        "rules",
+        "renamed",
+        "without_column",
     ),
     "_state/outcome-<attempt>.json": (
         "attempt",
@@ -111,6 +120,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
         "message",
         "source_count",
         "produced[][]",
+        *_COMPLETENESS["findings"],
     ),
 }
 """The kinds that are JSON, with the paths of their fields."""

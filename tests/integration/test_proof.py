@@ -102,7 +102,7 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, 
         yield path, value
 
 
-KEYED = frozenset({"rejected", "dead", "dead_letters", "columns", "labels", "splits"})
+KEYED = frozenset({"rejected", "dead", "dead_letters", "columns", "labels", "splits", "completeness"})
 """The fields whose names inside depend on the data."""
 
 
