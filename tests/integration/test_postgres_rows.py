@@ -142,6 +142,17 @@ async def test_a_table_that_is_there_and_unfit_is_an_error(database: Database) -
         await scan_items(database)
 
 
+async def test_an_empty_table_beside_a_filled_one_is_no_empty_source(database: Database) -> None:
+    await make_uds3(database)
+    assert item_ids(await scan_items(database)) == []
+    await insert(database, "uds3_master_documents", {"document_id": "m", "original_filename": "houses"})
+    with pytest.raises(JobFailed, match="documents is empty, and uds3_master_documents has rows") as caught:
+        await scan_items(database)
+    assert "POSTGRES_TABLE" in (caught.value.hint or "")
+    assert item_ids((await plan_and_read(over(database, "documents")))[1]) == []
+    assert item_ids((await plan_and_read(over(database, "uds3_master_documents")))[1]) == ["m"]
+
+
 @asynccontextmanager
 async def reader_of(database: Database, *grants: str) -> AsyncIterator[dict[str, str]]:
     """A role that may do what `grants` say, and nothing else. Yields the options of its connections."""
@@ -347,7 +358,7 @@ async def make_numbered(database: Database) -> None:
     )
     rows = [(f"d{n:04d}", "law") for n in range(ROWS)]
     await database.load("documents", ("document_id", "content"), rows)
-    await insert(database, "documents_metadata", {"document_id": "d0000", "title": "T"})
+    await database.load("documents_metadata", ("document_id", "title"), rows[:20])
 
 
 CHANGES: Sequence[tuple[Sequence[str], str]] = [
@@ -452,12 +463,13 @@ async def test_a_page_behind_a_table_that_was_emptied_is_not_the_end(database: D
         ("DELETE FROM documents", "documents was emptied"),
         ("DELETE FROM documents", "chosen was emptied"),
         (
-            "CREATE OR REPLACE VIEW chosen AS SELECT * FROM documents WHERE document_id < 'd0002'",
+            "CREATE OR REPLACE VIEW chosen AS SELECT * FROM documents WHERE document_id < 'd0600'",
             "view public.chosen was given another definition",
         ),
     ):
         await database.execute(
-            "INSERT INTO documents VALUES ('d0001'), ('d0700') ON CONFLICT DO NOTHING",
+            "INSERT INTO documents SELECT 'd0' || 595 + n FROM generate_series(0, 9) n"
+            " ON CONFLICT DO NOTHING",
             "CREATE OR REPLACE VIEW chosen AS SELECT * FROM documents",
             "ALTER TABLE documents RENAME TO other" if "chosen" in message else "SELECT",
         )

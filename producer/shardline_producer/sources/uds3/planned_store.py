@@ -105,6 +105,8 @@ class Uds3Store:
                 )
             check_known(self._query.filters, known)
             self._check_texts(schema)
+            if (why := schema.wrong_guess) is not None:
+                raise _invalid(why, "name the table whose rows are the documents in POSTGRES_TABLE")
             scan = _SearchPlan()
             await self._plan_marks(scan)
             facts |= {"marks": scan.tombstone_stores, "degraded": scan.degraded}

@@ -16,6 +16,7 @@ from shardline_producer.sources.uds3.postgres.schema import (
     CONTENT,
     KEY,
     KNOWN_TABLES,
+    MANY_ROWS,
     VECTOR,
     PostgresColumn,
     PostgresSchema,
@@ -135,14 +136,15 @@ class Catalog:
         main, *joined = schema.tables
         others = ", ".join(table.quoted for table in joined) or "none"
         _log.info("the documents are the rows of %s; joined by their ids: %s", main.quoted, others)
-        filled = await self._filled(schema.tables)
+        counts = await self._rows(schema.tables, MANY_ROWS)
         configured = await ConfigCatalog(self._connection, self._options).with_configs(schema.tables)
-        tables_now = zip(configured, filled, strict=True)
+        counted = zip(configured, counts, strict=True)
         return replace(
             schema,
-            tables=tuple(replace(table, filled=is_filled) for table, is_filled in tables_now),
+            tables=tuple(replace(table, rows=rows) for table, rows in counted),
             relations=await self.relations([table.oid for table in schema.tables]),
             standby=await self._connection.fetchval("SELECT pg_is_in_recovery()"),
+            guessed=not chosen,
         )
 
     async def relations(self, oids: Sequence[int]) -> tuple[Relation, ...]:
@@ -182,14 +184,17 @@ class Catalog:
         if (change := table_change(planned, found, TOMBSTONE_FIELDS)) is not None:
             raise self.changed(change)
         kinds = {relation.oid: relation.kind for relation in schema.relations}
-        filled = [table for table in schema.tables if table.filled and kinds.get(table.oid) in _STORED]
-        for table, is_filled in zip(filled, await self._filled(filled), strict=True):
-            if not is_filled:
+        stored = [table for table in schema.tables if kinds.get(table.oid) in _STORED]
+        filled = [table for table in stored if table.rows >= MANY_ROWS]
+        for table, rows in zip(filled, await self._rows(filled, 1), strict=True):
+            if not rows:
                 raise self.changed(f"table {table.name} was emptied")
 
-    async def _filled(self, tables: Sequence[PostgresTable]) -> list[bool]:
-        """Whether each table has rows."""
-        chosen = ", ".join(f"EXISTS (SELECT FROM {table.quoted})" for table in tables)
+    async def _rows(self, tables: Sequence[PostgresTable], most: int) -> list[int]:
+        """The number of rows of each table, `most` at most."""
+        # Names are quoted by the server.
+        rows = [f"SELECT FROM {table.quoted} LIMIT {most}" for table in tables]
+        chosen = ", ".join(f"(SELECT count(*) FROM ({each}) r)" for each in rows)  # noqa: S608
         return list(await self._connection.fetchrow(f"SELECT {chosen}")) if chosen else []
 
     def changed(self, change: str) -> JobFailed:

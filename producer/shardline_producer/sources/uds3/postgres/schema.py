@@ -20,6 +20,8 @@ SCORE = "score"
 VECTOR = "search_vector"
 REFS = "couchdb_refs"
 DOCUMENTS, METADATA, MASTER = "documents", "documents_metadata", "uds3_master_documents"
+# A table with fewer rows may lose all of them one by one, and is the same table.
+MANY_ROWS = 10
 KNOWN_TABLES = (DOCUMENTS, METADATA, MASTER)
 
 _NUMBERS = {
@@ -58,7 +60,8 @@ class PostgresTable:
 
     `unique`: an index proves that no id is in two rows. `bytewise`: the index of its key is in byte order.
     `config`: the text search configuration of its column search_vector; None if it has no such column.
-    `oid`: its identity; 0 in plans of versions that did not store it. `filled`: it had rows at planning.
+    `oid`: its identity; 0 in plans of versions that did not store it. `rows`: how many it had at planning,
+    MANY_ROWS at most.
     `search_config`: the configuration of queries ("" in plans of before: as `config`); `config_column`: the
     column that has that of each row; `config_place`: where they were found. The others as in `KeyColumn`.
     """
@@ -71,7 +74,7 @@ class PostgresTable:
     config: str | None
     columns: tuple[PostgresColumn, ...]
     oid: int = 0
-    filled: bool = False
+    rows: int = 0
     key_kind: KeyKind = KeyKind.TEXT
     key_type: str = ""
     key_schema: str = ""
@@ -106,11 +109,22 @@ class PostgresSchema:
     """The tables in use. Rows of the first, the main table, are the documents; the others add fields.
 
     `relations`: all that reading them reads, as it was at planning. `standby`: the server follows another.
+    `guessed`: no setting names the main table.
     """
 
     tables: tuple[PostgresTable, ...]
     relations: tuple[Relation, ...] = ()
     standby: bool = False
+    guessed: bool = False
+
+    @property
+    def wrong_guess(self) -> str | None:
+        """Why the main table is hardly the one that was meant; None if there is no reason."""
+        main, *joined = self.tables
+        others = [table.name for table in joined if table.rows]
+        if not self.guessed or main.rows or not others:
+            return None
+        return f"table {main.name} is empty, and {' and '.join(others)} has rows"
 
     def to_json(self) -> dict[str, Any]:
         """The schema as JSON, for the plan."""

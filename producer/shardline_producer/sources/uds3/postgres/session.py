@@ -16,7 +16,7 @@ from shardline_producer.sources.uds3.postgres.relations import (
     redefined_views,
     rewritten_relations,
 )
-from shardline_producer.sources.uds3.postgres.schema import PostgresSchema, PostgresTable
+from shardline_producer.sources.uds3.postgres.schema import MANY_ROWS, PostgresSchema, PostgresTable
 from shardline_producer.sources.uds3.postgres.statement import SqlStatement
 from shardline_producer.sources.uds3.store_ports import Hit
 
@@ -112,7 +112,7 @@ class PostgresSession:
         known = None if keyless_number(after) else after
         if rewritten and not await self._has_rows(main, known):
             raise catalog.changed(f"table {rewritten[0]} was truncated")
-        if main.filled and ended and not await self._has_rows(main, None):
+        if main.rows >= MANY_ROWS and ended and not await self._has_rows(main, None):
             raise catalog.changed(f"table {main.name} was emptied")
 
     async def check_standing(self, schema: PostgresSchema) -> None:
