@@ -7,6 +7,7 @@ import pytest
 from shardline_common.job.spec import Query
 from shardline_producer.sources.query_filters import passes
 from shardline_producer.sources.source import Document
+from shardline_producer.sources.themis.conditions import Conditions
 
 NOON = "2020-01-02T12:00:00Z"
 
@@ -57,3 +58,23 @@ NOON = "2020-01-02T12:00:00Z"
 def test_a_value_passes_a_filter(value: object, wanted: Any, expected: bool) -> None:
     filters = Query.model_validate({"filters": {"field": wanted}}).filters
     assert passes(Document("d", "x", {"field": value}), filters) is expected
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "expected"),
+    [
+        ("2020-01-02", "2020-01-02", True),
+        (None, "2020-01-01", False),
+        (None, "2020-01", True),
+        (None, "2019", False),
+        (NOON, NOON, True),
+        ("2020-01-02T14:00:00+02:00", "2020-01-02T07:00:00-05:00", True),
+        ("2020-01-02T12:00:00.5Z", None, False),
+        (None, "2020-01-02T11:59:59Z", False),
+        (None, None, True),
+    ],
+)
+def test_the_dates_of_themisdb_follow_the_rule(since: str | None, until: str | None, expected: bool) -> None:
+    conditions = Conditions({}, since, until, {})
+    assert conditions.meets(Document("d", "x", {"created_at": "2020-01-02T12:00:00+00:00"})) is expected
+    assert not Conditions({}, since or "2020", until, {}).meets(Document("d", "x", {"created_at": 2020}))

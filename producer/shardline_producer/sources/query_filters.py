@@ -83,14 +83,15 @@ def _field(document: Document, name: str) -> object:
 
 def _matches(value: object, wanted: object) -> bool:
     if isinstance(wanted, Range):
-        above = wanted.gte is None or _is_in_range(value, wanted.gte, upper=False)
-        return above and (wanted.lte is None or _is_in_range(value, wanted.lte, upper=True))
+        above = wanted.gte is None or in_range(value, wanted.gte, upper=False)
+        return above and (wanted.lte is None or in_range(value, wanted.lte, upper=True))
     if isinstance(wanted, list):
         return any(_equal(value, item) for item in wanted)
     return _equal(value, wanted)
 
 
-def _is_in_range(value: object, bound: object, *, upper: bool) -> bool:
+def in_range(value: object, bound: object, *, upper: bool) -> bool:
+    """Whether a value is on the right side of one bound of a range."""
     if isinstance(value, bool) or isinstance(bound, bool):
         return False
     if isinstance(value, int | float) and isinstance(bound, int | float):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardline_common.job.spec import Query, Range, ThemisSource
-from shardline_producer.sources.query_filters import OWN_FIELDS, passes
+from shardline_producer.sources.query_filters import OWN_FIELDS, in_range, is_moment, passes
 from shardline_producer.sources.source import Document
 
 _CREATED = "created_at"
@@ -69,8 +69,10 @@ class Conditions:
             return True
         if not isinstance(value, str):
             return False
-        # A day as the upper bound includes all its hours.
-        return value >= (self.since or "") and (self.until is None or value[: len(self.until)] <= self.until)
+        since, until = self.since or "", self.until or value
+        # A day as the upper bound includes all its hours, a month all its days.
+        included = value if is_moment(until) else value[: len(until)]
+        return in_range(value, since, upper=False) and in_range(included, until, upper=True)
 
     def meets_lossy(self, document: Document) -> bool | None:
         """Whether a row from /query meets the conditions; None when only the stored row can decide."""
