@@ -116,15 +116,18 @@ class ThemisTables:
 
     def put(self, key: str, blob: str) -> None:
         """Store any blob (A41), and update the indexes that exist."""
-        self.delete(key)
+        old = self.blobs.get(key)
+        if old is not None:
+            self._index(key, old, add=False)
         self.blobs[key] = blob
         self._index(key, blob, add=True)
 
     def delete(self, key: str) -> None:
         """Remove a row; a missing one is no error (17)."""
-        old = self.blobs.pop(key, None)
+        old = self.blobs.get(key)
         if old is not None:
             self._index(key, old, add=False)
+            del self.blobs[key]
 
     def _index(self, key: str, blob: str, *, add: bool) -> None:
         table, _, pk = key.partition(":")
@@ -134,7 +137,10 @@ class ThemisTables:
         try:
             fields = parsed(blob)
         except Killed:
-            return
+            if add:
+                return
+            # Tried at the real server: to delete or replace such a row ends it, if the table has an index.
+            raise
         for column, found in wanted:
             for index in found:
                 index.change(_comparable(fields.get(column)), pk, add=add)

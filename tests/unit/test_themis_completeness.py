@@ -253,6 +253,27 @@ async def test_rows_that_come_and_go_while_they_are_listed(server: ThemisServer)
     assert level(reading)[0] is Level.PROVEN
 
 
+async def test_rows_that_change_at_each_request_do_not_fail_the_job(server: ThemisServer) -> None:
+    fill_documents(server, 300)
+    reading = ThemisJob(server, lossless=False)
+    plan = await make_plan(reading.spec, reading.source)
+    reading.frozen = plan.frozen
+    changed = 0
+
+    async def change(_: HttpCall) -> None:
+        nonlocal changed
+        changed += 1
+        server.fill("documents", "doc_id", [row(1_000 + changed)], indexed=False)
+        if changed > 5:
+            server.tables.delete(f"documents:d-{1_000 + changed - 5:05d}")
+
+    server.before = change
+    found = [item async for batch in reading.source.read(plan.frozen, None) for item in batch]
+    assert changed > 8
+    assert item_ids(found)[:300] == ids(*range(300))
+    assert level(reading)[0] is Level.PROVEN
+
+
 async def test_rows_that_vanish_alone_do_not_fail_the_job(server: ThemisServer) -> None:
     fill_documents(server, 200)
     for lossless in (True, False):

@@ -18,6 +18,7 @@ from shardline_producer.sources.themis.limiter import RateLimiter
 from tests.source_items import dead_letter_reasons, item_ids
 from tests.themis_reading import InstantClock, ThemisJob, fill_documents, read_items, row
 from tests.themis_server import READER, SHIPPED_POLICIES, HttpCall, ThemisServer, themis_server
+from tests.themis_tables import Killed
 
 
 @pytest.fixture
@@ -104,9 +105,16 @@ async def test_row_that_is_not_json_is_named_before_it_ends_the_server(
     server.tables.put("documents:d-00025", "no json")
     error = await failure(server, lossless=lossless, theme="a")
     assert "table 'documents' has a row 'd-00025' that is not JSON" in str(error)
-    assert error.hint == "store the row 'd-00025' again as JSON, or delete it"
-    assert "rebuild" not in str(error.hint)
+    assert str(error.hint).startswith("POST /index/drop for every index of the table; then delete the row")
     assert not server.killed
+    # With an index, to delete the row ends the server; without one, it does not.
+    with pytest.raises(Killed):
+        server.tables.delete("documents:d-00025")
+    indexes, server.tables.indexes = server.tables.indexes, {}
+    server.tables.put("documents:d-00025", json.dumps(row(25)))
+    server.tables.indexes = indexes
+    server.index("documents", "doc_id", "range")
+    assert len(await read_items(server, lossless=lossless)) == 50
 
 
 @pytest.mark.parametrize("gateway", [None, 502])
@@ -125,7 +133,7 @@ async def test_blob_that_ended_a_server_is_named_while_it_is_down(
             caught.value.hint
         )
     server.restart()
-    server.fill("documents", "doc_id", [row(25)])
+    server.tables.blobs["documents:d-00025"] = json.dumps(row(25))
     assert len(await reading.items()) == 50
     server.killed = True
     with pytest.raises(SourceUnavailable) as caught:

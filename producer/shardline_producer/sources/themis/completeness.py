@@ -63,8 +63,9 @@ def not_json(table: str, key: str) -> JobFailed:
     return JobFailed(
         FailureCode.SOURCE_INVALID,
         f"ThemisDB's table '{table}' has a row '{key}' that is not JSON: no index lists it, and a scan of "
-        "the table, or a rebuild of an index, ends the server's process",
-        hint=f"store the row '{key}' again as JSON, or delete it",
+        "the table, a rebuild of an index, and a change of that row end the server's process",
+        hint=f"POST /index/drop for every index of the table; then delete the row '{key}' or store it as "
+        "JSON, and create and rebuild the indexes",
     )
 
 

@@ -1,6 +1,7 @@
 """Why a page of keys and its rows do not agree, as an error that names the fault of the table. Pure."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from shardline_common.errors import FailureCode, JobFailed
@@ -32,6 +33,26 @@ def key_fault(query: TableQuery, keys: Sequence[str], rows: Sequence[ThemisRow])
         return key_column_mismatch(query, foreign[0])
     cut = next((key for key, row in zip(keys, rows, strict=False) if row.id not in (key, None)), "")
     return cut_key_error(query, cut)
+
+
+def rows_of_keys(
+    query: TableQuery, keys: Sequence[str], rows: Sequence[ThemisRow]
+) -> tuple[list[ThemisRow], JobFailed | None]:
+    """The rows, each with its key as its id, and the error of keys and rows that do not agree."""
+    if len(rows) != len(keys):
+        known = {row.id for row in rows}
+        if unlisted := sorted({row.id for row in rows if row.id}.difference(keys)):
+            return [], key_column_mismatch(query, unlisted[0])
+        return [], cut_key_error(query, next((key for key in keys if key not in known), ""))
+    # A row that is not valid JSON has no id, nor has one whose id is a number with decimals. When no row is
+    # missing, the position gives the id.
+    pairs = list(zip(rows, keys, strict=True))
+    found = [row if row.id is not None else replace(row, id=key) for row, key in pairs]
+    odd = [value_fault(query, key, row) for row, key in pairs if row.id is None]
+    fault = next(filter(None, odd), None)
+    if fault is None and [row.id for row in found] == list(keys):
+        return found, None
+    return [], fault or key_fault(query, keys, rows)
 
 
 def value_fault(query: TableQuery, key: str, row: ThemisRow) -> JobFailed | None:

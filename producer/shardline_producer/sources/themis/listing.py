@@ -26,10 +26,10 @@ from shardline_producer.sources.themis.key_faults import (
     column_error,
     cut_key_error,
     is_rising,
-    key_column_mismatch,
     key_fault,
-    value_fault,
+    rows_of_keys,
 )
+from shardline_producer.sources.themis.matching import RowMatcher
 from shardline_producer.sources.themis.queries import (
     MAX_ROWS,
     MissingIndex,
@@ -63,6 +63,7 @@ class RowLister:
         self._table_query = selection.query
         self._page = page
         self._concurrency = concurrency
+        self._matcher = RowMatcher(client, selection, concurrency)
         self._expected: ExpectedKeys | None = None
         self._max_keys = MAX_ROWS
 
@@ -75,7 +76,7 @@ class RowLister:
         await self._expect(after, findings)
         async with aclosing(self.pages(after, wanted)) as pages:
             async for page in pages:
-                entries = [Entry(row.id or "") for row in await self._matching(page)]
+                entries = [Entry(row.id or "") for row in await self._matcher.matching(page)]
                 entries = entries if left is None else entries[:left]
                 if entries:
                     yield entries
@@ -188,39 +189,6 @@ class RowLister:
         query = replace(self._table_query, predicates={}).between(key, key, 1) | {"return": "keys"}
         return bool(keys_of(await self._query(query)))
 
-    async def _matching(self, page: Sequence[ThemisRow]) -> list[ThemisRow]:
-        selection, conditions = self._selection, self._selection.conditions
-        if conditions.empty:
-            return list(page)
-        decisions: list[bool | None] = []
-        for row in page:
-            document = selection.parse(row.text, "")
-            if row.fields is None:
-                # The stored row may be valid JSON.
-                decisions.append(None)
-            elif not selection.lossless:
-                # A row that cannot be a document becomes a dead letter: the filters do not apply to it.
-                decisions.append(document is None or conditions.meets(document))
-            else:
-                decisions.append(None if document is None else conditions.meets_lossy(document))
-        undecided = [row for row, decision in zip(page, decisions, strict=True) if decision is None]
-        calls = [partial(self._stored_row_matches, row.id or "") for row in undecided]
-        stored = iter(await gather_limited(calls, self._concurrency))
-        return [
-            row
-            for row, decision in zip(page, decisions, strict=True)
-            if (next(stored) if decision is None else decision)
-        ]
-
-    async def _stored_row_matches(self, identity: str) -> bool:
-        if not is_readable(self._table_query.table, identity):
-            return True
-        blob = await self._client.entity(self._table_query.table, identity)
-        if blob is None:
-            return False
-        document = self._selection.parse(blob, identity)
-        return document is None or self._selection.conditions.meets(document)
-
     async def pages(self, after: str | None, max_rows: int | None) -> AsyncGenerator[list[ThemisRow], None]:
         """Pages of all rows behind `after` that pass the server's filter, in order.
 
@@ -253,11 +221,13 @@ class RowLister:
                 except ResponseTooLarge:
                     self._halve_page(len(page))
                     continue
-                if problem is None and not await self._is_complete(behind, rows[-1].id, page):
+                if problem is None and not await self._is_complete(behind, page[-1], page):
                     problem = self._index_in_flux()
                 if problem is None:
                     yield rows
-                    behind, failures, done = rows[-1].id or "", 0, done + len(page)
+                    # Of a column that does not hold the keys, only the row shows the value.
+                    last = page[-1] if self._selection.keyed else rows[-1].id
+                    behind, failures, done = last or "", 0, done + len(page)
             # 4. Continue behind the last row that was checked. A row may be inserted or removed between two
             #    queries, so a problem is raised only when it repeats.
             if problem is None:
@@ -286,7 +256,9 @@ class RowLister:
     async def _stale_entries(self, keys: Sequence[str]) -> JobFailed | None:
         """The error of keys in the index that no row has: it was made anew, with its old entries."""
         scan, query = await self.scan(), self._table_query
-        stale = sorted(set(keys).difference(scan.keys), key=order_key) if scan.keys is not None else []
+        gone = sorted(set(keys).difference(scan.keys), key=order_key) if scan.keys is not None else []
+        # A row that was removed meanwhile is in no index.
+        stale = [key for key in gone[:_MAX_PROBES] if await self.lists(key)]
         return stale_entries(query.table, query.key, stale) if stale else None
 
     async def _is_filtering(self, behind: str, count: int) -> bool:
@@ -303,9 +275,13 @@ class RowLister:
             return None
         if "" in keys or not is_rising(behind, keys):
             return await self._fault(behind, keys)
-        # If the last key were in the wrong position, the index would have more keys up to its value.
+        # If the last key were in the wrong position, the index would have more keys up to its value, of which
+        # some are behind it. Keys that come and go meanwhile are in their places.
         up_to_last = await self._keys_up_to(behind, keys[-1], len(keys) + 1)
-        return None if up_to_last == list(keys) else await self._fault(behind, keys)
+        if up_to_last is not None and is_rising(behind, up_to_last):
+            is_last = not up_to_last or order_key(up_to_last[-1]) <= order_key(keys[-1])
+            return None if is_last else await self._fault(behind, keys)
+        return await self._fault(behind, keys)
 
     async def _fault(self, behind: str, keys: Sequence[str]) -> JobFailed:
         shown = keys[: self._page]
@@ -320,7 +296,10 @@ class RowLister:
         """The rows of the keys, and their error, if there is one."""
         if self._selection.keyed:
             rows = await self.rows(behind, len(keys), keys[-1])
-            return self._with_keys(keys, rows)
+            found, problem = rows_of_keys(self._table_query, keys, rows)
+            if problem is not None and (unchanged := await self._unchanged(keys, rows)) is not None:
+                return unchanged, None
+            return found, problem
         rows = await self.rows(behind, len(keys))
         ids = [row.id or "" for row in rows]
         if not all(ids):
@@ -331,27 +310,28 @@ class RowLister:
         if repeated := next((one for one, other in pairwise(ids) if one == other), None):
             what = f"has more than one row with '{repeated}' in '{self._table_query.key}'"
             return [], column_error(self._table_query, what)
-        complete = len(ids) == len(keys) == len(up_to_last) and is_rising(behind, ids)
+        complete = len(ids) == len(keys) == len(up_to_last or ()) and is_rising(behind, ids)
         return rows, None if complete else cut_key_error(self._table_query, "")
 
-    def _with_keys(
-        self, keys: Sequence[str], rows: list[ThemisRow]
-    ) -> tuple[list[ThemisRow], JobFailed | None]:
-        if len(rows) != len(keys):
-            known = {row.id for row in rows}
-            if unlisted := sorted({row.id for row in rows if row.id}.difference(keys)):
-                return [], key_column_mismatch(self._table_query, unlisted[0])
-            return [], cut_key_error(self._table_query, next(key for key in keys if key not in known))
-        # A row that is not valid JSON has no id, nor has one whose id is a number with decimals. When no row
-        # is missing, the position gives the id.
-        found = [
-            row if row.id is not None else replace(row, id=key) for row, key in zip(rows, keys, strict=True)
-        ]
-        odd = [(row, key) for row, key in zip(rows, keys, strict=True) if row.id is None]
-        fault = next(filter(None, (value_fault(self._table_query, key, row) for row, key in odd)), None)
-        if fault is None and [row.id for row in found] == list(keys):
-            return found, None
-        return [], fault or key_fault(self._table_query, keys, rows)
+    async def _unchanged(self, keys: Sequence[str], rows: Sequence[ThemisRow]) -> list[ThemisRow] | None:
+        """The rows of the keys that were not removed since; None when the others are not merely changes."""
+        present = {row.id for row in rows}
+        gone, new = [key for key in keys if key not in present], present.difference(keys)
+        found = [row for row in rows if row.id not in new]
+        scan = await self.scan()
+        still = [key for key in keys if key in present]
+        if scan.keys is None or None in present or [row.id for row in found] != still:
+            return None
+        if (
+            not new.issubset(known := set(scan.keys))
+            or known.intersection(gone)
+            or await self._lists_any(gone)
+        ):
+            return None
+        return found
+
+    async def _lists_any(self, keys: Sequence[str]) -> bool:
+        return any(await gather_limited([partial(self.lists, key) for key in keys], self._concurrency))
 
     async def keys(self, behind: str, limit: int) -> list[str]:
         """The keys of the index behind a value, at most `limit`; none mean that the index has ended.
@@ -369,13 +349,13 @@ class RowLister:
                 # Not a half: the checks of a page request one key more.
                 self._max_keys = max(1, min(limit, self._max_keys) // 4)
 
-    async def _keys_up_to(self, behind: str, last: str, limit: int) -> list[str]:
+    async def _keys_up_to(self, behind: str, last: str, limit: int) -> list[str] | None:
+        """The keys up to and with a value; None when they do not fit into a response."""
         query = self._table_query.page(behind or None, limit, until=last, keys=True)
         try:
             return keys_of(await self._query(query))
         except ResponseTooLarge:
-            # There are more keys than the page has.
-            return []
+            return None
 
     async def rows(self, behind: str, limit: int, until: str | None = None) -> list[ThemisRow]:
         """The rows behind a value, up to and with `until`. Raises ResponseTooLarge, JobFailed as `keys`."""

@@ -10,8 +10,8 @@ GATEWAY = (502, 503, 504)
 
 _TOO_MANY = 429
 _NOT_JSON = (
-    "one of its entities is not JSON, and reading it ends the server's process: find the entity in the "
-    "server's log and delete it"
+    "one of its entities is not JSON, and reading or changing it ends the server's process: find it in the "
+    "server's log, POST /index/drop for every index of the table, and delete it"
 )
 
 
