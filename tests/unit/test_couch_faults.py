@@ -275,11 +275,19 @@ class Database:
 
     async def answer(self, request: web.Request) -> web.Response:
         if request.method == "POST":
-            return web.json_response({"rows": [self.row(one) for one in (await request.json())["keys"]]})
+            rows = [self.row(one) for one in (await request.json())["keys"]]
+            if "include_docs" not in request.query:
+                rows = [{name: value for name, value in row.items() if name != "doc"} for row in rows]
+            return web.json_response({"rows": rows})
         if request.path.endswith("_all_docs"):
             start = orjson.loads(request.query.get("startkey", '""'))
             names = [name for name in sorted(self.documents) if name >= start and name not in self.hidden]
-            return web.json_response({"rows": [self.row(name) for name in names[:3]]})
+            rows = [self.row(name) for name in names[: min(3, int(request.query["limit"]))]]
+            if "include_docs" not in request.query:
+                rows = [{name: value for name, value in row.items() if name != "doc"} for row in rows]
+            return web.json_response({"rows": rows})
+        if request.path.endswith("_index"):
+            return web.json_response({"indexes": []})
         if request.path.endswith("_changes"):
             while self.before_changes:
                 self.before_changes.pop()(self)
@@ -300,9 +308,10 @@ class Database:
             return web.json_response({"results": results[:2], "last_seq": min(since + 2, len(names))})
         return web.json_response({"doc_count": len(self.documents)})
 
-    async def deleted(self) -> tuple[list[str], Certainty]:
+    async def deleted(self, **options: Any) -> tuple[list[str], Certainty]:
         async with serving(self.answer) as url:
-            store = CouchBodyStore(CouchOptions(HttpStoreOptions("CouchDB", url, attempts=2), "db"))
+            http = HttpStoreOptions("CouchDB", url, attempts=2, **options)
+            store = CouchBodyStore(CouchOptions(http, "db"))
             found = [one async for page in store.deleted_ids() for one in page]
             return sorted(found), store.certainty()
 
@@ -355,6 +364,21 @@ async def test_documents_that_a_list_lacks_are_read_by_their_ids() -> None:
     database = fixed()
     database.hidden = {"b", "u1"}
     assert await database.deleted() == (sorted([*ALWAYS, "g", "u6"]), AGREE)
+
+
+async def test_a_document_that_exceeds_a_response_does_not_fail_the_list() -> None:
+    database = fixed()
+    database.put({"_id": "bb", "content": "x" * 9000, "deleted": True})
+    database.put({"_id": "zz", "content": "x" * 9000})
+    found, certainty = await database.deleted(max_bytes=5000)
+    assert found == sorted([*ALWAYS, "g", "u6"])
+    assert certainty == Certainty(
+        Level.UNPROVEN, "2 documents are too large for one response: their marks are not known"
+    )
+    async with serving(database.answer) as url:
+        options = HttpStoreOptions("CouchDB", url, attempts=2, max_bytes=5000)
+        requests = [BodyRequest(name) for name in ("a", "b", "bb", "c", "zz")]
+        assert await CouchBodyStore(CouchOptions(options, "db")).deleted(requests) == {"b", "c"}
 
 
 async def test_tombstones_that_cannot_be_listed_are_said() -> None:

@@ -19,6 +19,8 @@ from shardline_producer.sources.uds3.store_ports import MAX_BODIES
 from shardline_producer.sources.uds3.tombstones import document_id
 
 _PAGE = 200
+# The last document of the page before, and one more.
+_LEAST_PAGE = 2
 _CHANGES_PER_PAGE = 10_000
 _IDS_PER_PAGE = 1_000
 _DESIGN = "_design/"
@@ -42,6 +44,7 @@ class CouchCatalogue:
                 f"CREATE TABLE {table} (id TEXT PRIMARY KEY, rev TEXT, deleted INTEGER) WITHOUT ROWID"
             )
         self._documents_read = False
+        self._unread = set[str]()
         self._certainty: Certainty | None = None
 
     @property
@@ -117,6 +120,7 @@ class CouchCatalogue:
             document, value = row["doc"], row.get("value") or {}
             deleted = is_deleted_document(document, include_archived=self._include_archived)
             deleted = deleted or value.get("deleted") is True
+            (self._unread.add if row.get("unread") else self._unread.discard)(row["id"])
             documents.append((row["id"], str(value.get("rev", "")), int(deleted)))
             # Half a surrogate pair cannot be kept, and is in no id of another store.
             names += [pair for pair in alias_of(document, deleted=deleted) if _is_text("".join(pair))]
@@ -154,6 +158,9 @@ class CouchCatalogue:
                 " AND substr(name, 2) IN (SELECT id FROM documents WHERE deleted = ?)",
                 [(new, old, deleted)],
             )
+        if self._unread:
+            why = f"{len(self._unread)} documents are too large for one response: their marks are not known"
+            return Certainty(Level.UNPROVEN, why)
         if different:
             return Certainty(Level.COUNTED, f"_changes lacks {different} documents that _all_docs lists")
         return Certainty(Level.PROVEN, "two lists of the documents, _all_docs and _changes, agree")
@@ -167,13 +174,29 @@ def _is_text(text: str) -> bool:
     return True
 
 
+async def _next_alone(
+    http: HttpStore, database: str, params: Mapping[str, str], last: str
+) -> list[Mapping[str, Any]]:
+    """The next rows of a list whose documents are too large for one response, each document read alone."""
+    without = {name: value for name, value in params.items() if name != "include_docs"}
+    response = await http.get(f"{database_path(database)}/_all_docs", without)
+    listed = (await http.fields(response, "list documents", rows=list))["rows"]
+    found: list[Mapping[str, Any]] = [row for row in listed if row["id"] == last]
+    for name in [row["id"] for row in listed if row["id"] != last]:
+        found += [row for rows in await _rows_of(http, database, [name]) for row in rows]
+    return found
+
+
 async def _rows_of(http: HttpStore, database: str, couch_ids: Sequence[str]) -> list[list[Mapping[str, Any]]]:
-    """The rows of documents, as `_all_docs` lists them; those that were removed meanwhile have none."""
+    """The rows of documents, as `_all_docs` lists them; those that were removed meanwhile have none.
+
+    A document that exceeds the limit of a response has only its id, and `unread` is True in its row.
+    """
     try:
         found = await read_rows(http, database, couch_ids)
     except ResponseTooLarge:
         if len(couch_ids) == 1:
-            raise http.invalid("one document exceeds the limit of a response") from None
+            return [[{"id": couch_ids[0], "doc": {"_id": couch_ids[0]}, "unread": True}]]
         half = len(couch_ids) // 2
         first = await _rows_of(http, database, couch_ids[:half])
         return first + await _rows_of(http, database, couch_ids[half:])
@@ -211,10 +234,11 @@ async def _document_pages(http: HttpStore, database: str) -> AsyncGenerator[list
             response = await http.get(f"{database_path(database)}/_all_docs", params, check=_fault_of_page)
             rows = (await http.fields(response, "list documents", rows=list))["rows"]
         except ResponseTooLarge:
-            if size == 2:  # noqa: PLR2004 - the last document of the previous page, and one more
-                raise http.invalid("one document exceeds the limit of a response") from None
-            size = max(2, size // 2)
-            continue
+            if size > _LEAST_PAGE:
+                size = max(_LEAST_PAGE, size // 2)
+                continue
+            rows = await _next_alone(http, database, params, last)
+        size = min(_PAGE, 2 * size)
         # A page begins with the last row of the one before. It is the end of the list if it has no other
         # row, and not if it has fewer rows than it may have: it may have been cut.
         further = [row for row in rows if row["id"] != last]

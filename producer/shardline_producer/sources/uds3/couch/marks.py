@@ -87,7 +87,8 @@ class MarkReader:
             rows = await read_rows(self._http, database, couch_ids)
         except ResponseTooLarge:
             if len(couch_ids) == 1:
-                raise self._http.invalid("one document exceeds the limit of a response") from None
+                # Its marks cannot be read; the catalogue says so in the findings.
+                return {couch_ids[0]: False}
             half = len(couch_ids) // 2
             return await self._read(database, couch_ids[:half]) | await self._read(database, couch_ids[half:])
         return dict(self._marked((rows or {}).items()))
