@@ -318,6 +318,21 @@ async def test_hits_that_are_left_out_are_reported(emptied: Neo4jOptions, indexe
     }
 
 
+async def test_an_index_that_is_filled_later_is_awaited(
+    emptied: Neo4jOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await index(emptied, FULL_TEXT + " OPTIONS {indexConfig: {`fulltext.eventually_consistent`: true}}")
+    for number in range(5):
+        await fill(emptied, *({"id": f"{number}-{n}", "content": f"recht {n}"} for n in range(300)))
+        assert len(await ids(emptied)) == 300 * (number + 1)
+    refused = CypherStatement("CALL no.such.procedure()", {})
+    monkeypatch.setattr("shardline_producer.sources.uds3.neo4j.ranker._REFRESH", refused)
+    ranker = Neo4jRanker(emptied)
+    async with aclosing(ranker.rank(Query(text="recht"))) as pages:
+        assert [page async for page in pages]
+    assert ranker.certainty().level == Level.UNPROVEN
+
+
 async def test_a_graph_that_was_emptied_or_made_anew_has_changed(emptied: Neo4jOptions) -> None:
     await fill(emptied, {"id": "a", "content": "recht"})
     ranker = Neo4jRanker(emptied)

@@ -47,12 +47,14 @@ _SAMPLE = 10_000
 _MAX_CONNECTIONS = 4
 _BACKOFF = Backoff(base=0.2, cap=5.0)
 _INDEXES = CypherStatement(
-    "SHOW FULLTEXT INDEXES YIELD name, state, entityType, labelsOrTypes, properties "
+    "SHOW FULLTEXT INDEXES YIELD name, state, entityType, labelsOrTypes, properties, options "
     "WHERE entityType = 'NODE' AND state = 'ONLINE' AND 'Document' IN labelsOrTypes "
     "AND any(property IN properties WHERE property IN ['content', 'name']) "
-    "RETURN name ORDER BY NOT 'content' IN properties, name",
+    "RETURN name, options ORDER BY NOT 'content' IN properties, name",
     {},
 )
+_LATER = "fulltext.eventually_consistent"
+_REFRESH = CypherStatement("CALL db.index.fulltext.awaitEventuallyConsistentIndexRefresh()", {})
 _KEYS = CypherStatement(
     "MATCH (n:Document) WITH n LIMIT $count UNWIND keys(n) AS key RETURN DISTINCT key ORDER BY key",
     {"count": _SAMPLE},
@@ -72,6 +74,7 @@ class Neo4jRanker:
         self._hops = hops
         self._statuses = deleted_statuses(include_archived=options.include_archived)
         self._hits_without_id = 0
+        self._may_be_stale = False
 
     async def filter_fields(self) -> list[str]:
         """The property keys of the first documents."""
@@ -108,6 +111,9 @@ class Neo4jRanker:
 
     def certainty(self) -> Certainty:
         """The driver raises an error for a list that the server did not end with its summary."""
+        if self._may_be_stale:
+            how = "its full-text index is filled later than the documents are written, and cannot be awaited"
+            return Certainty(Level.UNPROVEN, how)
         if self._hits_without_id:
             how = f"{self._hits_without_id} nodes that match have neither a document_id nor an id"
             return Certainty(Level.COUNTED, how)
@@ -133,6 +139,7 @@ class Neo4jRanker:
         with ScratchDatabase() as database:
             visited, lowest = VisitedNodes(database), 0.0
             async with open_graph(self._options) as graph:
+                self._may_be_stale = not await graph.refresh_index()
                 if (index := await graph.full_text_index()) is None:
                     statement = by_content(text, filters, self._statuses)
                 elif (words := lucene_query(text)) is not None:
@@ -192,6 +199,16 @@ class Neo4jGraph:
         """The full-text index to search: one over content before one over names, then by name."""
         rows = await self.rows(_INDEXES)
         return rows[0]["name"] if rows else None
+
+    async def refresh_index(self) -> bool:
+        """Wait until the index that is searched has all documents. False: the user may not wait for it."""
+        rows = await self.rows(_INDEXES)
+        if rows and rows[0]["options"].get("indexConfig", {}).get(_LATER):
+            try:
+                await self.rows(_REFRESH)
+            except JobFailed:
+                return False
+        return True
 
     async def rows(self, statement: CypherStatement) -> list[dict[str, Any]]:
         """The rows of a small result."""
