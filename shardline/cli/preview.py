@@ -96,7 +96,7 @@ def _show(found: Preview, show: int) -> None:
             ("rejected", format_counts(sample.reasons(dead=False))),
             ("dead letters", format_counts(sample.reasons(dead=True))),
             ("mean score", _score_of(sample)),
-            ("documents with", ", ".join(f"{name} {count:,}" for name, count in sample.present.items())),
+            ("score fields", ", ".join(f"{name} {count:,}" for name, count in sample.present.items())),
             *(("warning", warning) for warning in found.warnings),
         ],
     )

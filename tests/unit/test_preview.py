@@ -164,7 +164,7 @@ def test_the_command_prints_and_writes_no_file(folder: Path, monkeypatch: pytest
     assert shown.exit_code == 0, shown.output
     for text in (
         *("about ", "below_min_score", "invalid_json", "sample-00000000", "title: string"),
-        *("= length ", "0.4 + 0.3 + ", "documents with"),
+        *("= length ", "0.4 + 0.3 + ", "score fields"),
     ):
         assert text in shown.stdout
     found = CliRunner().invoke(app, ["preview", "job.json", "--json", "--show", "2"])
