@@ -263,6 +263,9 @@ async def test_rows_that_change_at_each_request_do_not_fail_the_job(server: Them
     async def change(_: HttpCall) -> None:
         nonlocal changed
         changed += 1
+        if changed > 40:
+            # Otherwise the list would follow its own requests up to the end of the page of the plan.
+            return
         server.fill("documents", "doc_id", [row(1_000 + changed)], indexed=False)
         if changed > 5:
             server.tables.delete(f"documents:d-{1_000 + changed - 5:05d}")

@@ -153,6 +153,16 @@ async def test_server_that_is_down_behind_a_proxy_is_not_blamed_on_a_blob(
         assert "a proxy in front of ThemisDB does not reach it" in str(error.hint)
 
 
+async def test_server_that_went_down_between_two_tries_is_not_blamed_on_a_blob(server: ThemisServer) -> None:
+    reading = ThemisJob(server, lossless=False)
+    await reading.items()
+    server.killed = True
+    # The plan is stored, so the first request of this client reads rows.
+    with pytest.raises(SourceUnavailable, match="dropped the connection") as caught:
+        _ = [batch async for batch in reading.source.read(reading.frozen, (10,))]
+    assert "JSON" not in explain(caught.value)
+
+
 async def test_server_that_is_killed_while_rows_are_read_is_not_blamed_on_a_blob(
     server: ThemisServer,
 ) -> None:
@@ -279,7 +289,12 @@ async def test_slow_server_is_named_in_the_log_and_to_the_job(
     plan = await make_plan(reading.spec, reading.source)
     slowdown = open_slowdown()
     server.now = reading.clock.monotonic
-    server.limit(60, left=5)
+
+    async def limit(request: HttpCall) -> None:
+        if request.method == "GET" and server.bucket.per_minute is None:
+            server.limit(60, left=5)
+
+    server.before = limit
     sizes = [len(batch) async for batch in reading.source.read(plan.frozen, None)]
     # The limit is met in the first wave. From then on, a step takes a few seconds.
     assert sum(sizes) == 50
