@@ -114,9 +114,9 @@ class GuardedProtocol(H11Protocol):
         self._end_with(Problem(status, detail), asked=True)
 
     def evict(self) -> None:
-        """Close at once, in favour of another connection."""
-        self._end_waiting("the gateway needs the place of a connection that waits for")
+        """Close at once, in favour of another connection: without a response, which would take time."""
         self.transport.abort()
+        self._update()
 
     def _update(self) -> None:
         """Follow the state of the connection: what it waits for, and until when."""
@@ -154,7 +154,8 @@ class GuardedProtocol(H11Protocol):
     def _on_deadline(self) -> None:
         if self._phase is not _Phase.END:
             self._guard.report("timed out")
-            self._end_waiting("the gateway waited too long for")
+            begun = self._phase is not _Phase.IDLE and bool(self.conn.trailing_data[0])
+            self._end_with(Problem(408, f"the gateway waited too long for {self._phase}"), asked=begun)
             return
         unsent = self.transport.get_write_buffer_size()
         if self._unsent - unsent < _MIN_DRAIN_BYTES:
@@ -162,10 +163,6 @@ class GuardedProtocol(H11Protocol):
             return
         self._unsent = unsent
         self._set_deadline(self._guard.policy.drain_seconds)
-
-    def _end_waiting(self, reason: str) -> None:
-        begun = self._phase is not _Phase.IDLE and bool(self.conn.trailing_data[0])
-        self._end_with(Problem(408, f"{reason} {self._phase}"), asked=begun)
 
     def _end_with(self, problem: Problem, *, asked: bool) -> None:
         """End the connection. Send the problem if no response has begun; `asked`: if a request has."""

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Iterator
 
 import uvicorn
@@ -17,6 +18,7 @@ from shardline_common.telemetry.logs import limit_rate
 
 _log = logging.getLogger("shardline.gateway.connections")
 _GRACEFUL_SECONDS = 5
+_LOG_SECONDS = 60.0
 # How many open files the process asks for.
 _MOST_FILES = 65_536
 
@@ -62,9 +64,23 @@ class _UvicornServer(uvicorn.Server):
         yield
 
 
-def _report_connection(reason: str) -> None:
-    # The rate is limited for each text.
-    _log.warning(f"connections are closed or refused: {reason}")
+class _ConnectionLog:
+    """Logs why connections were closed or refused: each reason once a minute, with their number.
+
+    A stranger can cause thousands in a second, so that even records that a filter drops cost too much.
+    """
+
+    def __init__(self) -> None:
+        self._logged_at: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, reason: str) -> None:
+        """Count one."""
+        self._counts[reason] = self._counts.get(reason, 0) + 1
+        now = time.monotonic()
+        if now - self._logged_at.get(reason, -_LOG_SECONDS) >= _LOG_SECONDS:
+            self._logged_at[reason] = now
+            _log.warning("connections that were closed or refused: %d %s", self._counts.pop(reason), reason)
 
 
 async def serve_http(app: ASGIApp, listener: socket.socket, policy: ConnectionPolicy) -> None:
@@ -89,13 +105,13 @@ async def serve_http(app: ASGIApp, listener: socket.socket, policy: ConnectionPo
     )
     config.load()
     server = _UvicornServer(config)
-    guard = ConnectionGuard(policy, _report_connection)
+    guard = ConnectionGuard(policy, _ConnectionLog().add)
 
     def make_protocol(address: str) -> GuardedProtocol:
         return GuardedProtocol(config, server.server_state, guard, guard.group(address))
 
     # A stranger can cause these records at any rate.
-    limit_rate("uvicorn.error", _log.name)
+    limit_rate("uvicorn.error")
     serving = asyncio.ensure_future(server.serve([]))
     accepting = asyncio.ensure_future(accept_connections(listener, make_protocol, guard.relieve))
     try:
