@@ -35,6 +35,7 @@ class FailureCode(StrEnum):
     TOPIC_LOST = "topic_lost"
     TOPIC_UNSUITABLE = "topic_unsuitable"
     TOO_MANY_DEAD_LETTERS = "too_many_dead_letters"
+    ALL_DEAD = "all_dead"
     NOT_REPRODUCIBLE = "not_reproducible"
     OUTPUT_NOT_EMPTY = "output_not_empty"
     OBJECT_LOST = "object_lost"

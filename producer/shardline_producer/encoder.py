@@ -26,13 +26,15 @@ class EncodedBatch:
     """The messages of a batch.
 
     `dropped`: how many of its items an earlier attempt has sent. `vanished`: how many of its messages stand
-    for documents that vanished from the source. `last_dead_letter`: the key and the reason of the last dead
-    letter, or "".
+    for documents that vanished from the source. `first_usable`: the ordinal of the first document that is no
+    dead letter. `first_dead_letter` and `last_dead_letter` name them with their reason; "" for none.
     """
 
     messages: list[Message]
     dropped: int = 0
     vanished: int = 0
+    first_usable: int | None = None
+    first_dead_letter: str = ""
     last_dead_letter: str = ""
 
 
@@ -83,12 +85,15 @@ class Encoder:
             dead_letter = self._renderer.check_size(row)
             if dead_letter is None:
                 part.bytes += len(row.head) + len(row.tail)
+                if batch.first_usable is None:
+                    batch.first_usable = item.position[-1]
                 return encode_document(part.sequence, position, *row)
         else:
             key, dead_letter = content.key, content.dead_letter
         part.bytes += len(dead_letter.original)
         part.dead += 1
         batch.vanished += dead_letter.reason == DeadLetterReason.VANISHED
+        batch.first_dead_letter = batch.first_dead_letter or f"{dead_letter.hint} ({dead_letter.reason})"
         batch.last_dead_letter = f"{key}: {dead_letter.reason}"
         return encode_dead_letter(part.sequence, position, dead_letter)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
 from functools import partial
 
-from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable
+from shardline_common.errors import SourceUnavailable
 from shardline_common.job.names import CHECKPOINTS, attempt_topic
 from shardline_common.job.plan import Plan
 from shardline_common.job.state import JobState, State, checkpoint
@@ -23,6 +23,7 @@ from shardline_common.telemetry.metrics import Metrics
 from shardline_common.telemetry.tracing import current_traceparent, span
 from shardline_producer.backlog import Backlog
 from shardline_producer.context import ProducerContext
+from shardline_producer.dead_letter_limits import check_beginning, check_end, check_number
 from shardline_producer.encoder import Encoder, end_markers
 from shardline_producer.sources.source import Source, SourceItem
 
@@ -60,7 +61,7 @@ class Pipeline:
             SourceUnavailable, BrokerUnavailable: start again from the last checkpoint.
         """
         # A producer that was killed behind the commit of a batch has not checked it, and none may follow.
-        self._check_dead_letters("")
+        check_number(self._state, "")
         batches: asyncio.Queue[list[SourceItem] | None] = asyncio.Queue(maxsize=_READ_AHEAD)
         with leaf_errors():
             async with TaskGroup() as tasks:
@@ -95,7 +96,7 @@ class Pipeline:
                 now = clock.monotonic()
                 due = max(due, now) + len(batch) / rate
                 await clock.sleep(due - now)
-        self._check_vanished()
+        check_end(state)
         state.state = State.COMPLETING
         state.progress, state.warning = 1.0, None
         state.findings = self._source.findings(self._plan.frozen).to_json()
@@ -108,12 +109,14 @@ class Pipeline:
 
     async def _send(self, batch: list[SourceItem]) -> None:
         """Send one batch: 1. encode, 2. update the state, 3. commit, 4. check the number of dead letters."""
-        state, dead_before = self._state, self._state.dead
+        state, dead_before, read_before = self._state, self._state.dead, self._state.source_count
+        all_dead = state.dead == state.produced
         # 1. On a thread, because rendering a batch would block the event loop.
         encoded = await run_in_thread(partial(self._encoder.encode, batch))
         # 2. The checkpoint in the same transaction covers the batch.
         state.cursor, state.vanished = batch[-1].position, state.vanished + encoded.vanished
         state.source_count = state.cursor[-1]
+        state.first_dead_letter = state.first_dead_letter or encoded.first_dead_letter
         state.progress = self._source.progress(self._plan.frozen, state.cursor)
         state.warning = self._slowdown.reason
         # 3.
@@ -121,29 +124,9 @@ class Pipeline:
         sent, dead = len(encoded.messages), state.dead - dead_before
         self._context.metrics.produced(state.spec.job_id, sent, dropped=encoded.dropped, dead=dead)
         # 4.
-        self._check_dead_letters(encoded.last_dead_letter)
-
-    def _check_dead_letters(self, last: str) -> None:
-        dead, allowed = self._state.dead, self._state.spec.quality.max_dead_letters
-        if allowed is not None and dead > allowed:
-            raise JobFailed(
-                FailureCode.TOO_MANY_DEAD_LETTERS,
-                f"{dead} dead letters, the job allows {allowed}" + (f"; the last: {last}" if last else ""),
-                hint="see `shardline dead-letters list`; fix the source or raise quality.max_dead_letters",
-            )
-
-    def _check_vanished(self) -> None:
-        """Judge at the source's end, so that no timing decides."""
-        state, quality = self._state, self._state.spec.quality
-        vanished, count = state.vanished, state.source_count
-        if vanished > quality.max_vanished and vanished > quality.max_vanished_ratio * count:
-            raise JobFailed(
-                FailureCode.SOURCE_CHANGED,
-                f"{vanished:,} of {count:,} planned documents were removed or marked deleted before they "
-                f"were read; the job allows {quality.max_vanished:,}, or a share of "
-                f"{quality.max_vanished_ratio:g}",
-                hint="submit a new job, or raise quality.max_vanished or quality.max_vanished_ratio in it",
-            )
+        check_number(state, encoded.last_dead_letter)
+        if all_dead:
+            check_beginning(state, read_before, encoded.first_usable)
 
     async def _commit(self, messages: list[Message]) -> None:
         state, metrics = self._state, self._context.metrics

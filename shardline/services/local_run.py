@@ -219,7 +219,10 @@ def run_warnings(state: JobState) -> list[str]:
         if state.notes.get(note)
     ]
     sentences += left_out_deleted(state.findings) + uncertain(state.findings)
-    return [*sentences, f"{state.warning}: no document passed the filters"] if state.warning else sentences
+    if state.warning:
+        why = "no document passed the filters" if state.source_count else "the source has no document"
+        sentences.append(f"{state.warning}: {why}")
+    return sentences
 
 
 async def verify_dataset(

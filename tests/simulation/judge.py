@@ -14,6 +14,7 @@ from shardline_common.job.outcome import read_outcome
 from shardline_common.job.state import JobState
 from shardline_common.memory.store import MemoryStore
 from tests.simulation.expected import Segment
+from tests.simulation.scenario import OVERFLOWS
 from tests.simulation.world import World
 
 _LOSSES = {"object_lost", "conservation", "sequence_gap"}
@@ -41,7 +42,7 @@ class Judge:
         lost = scenario.fate == "lost object" and state.state == "failed" and state.code in _LOSSES
         if state.state != wanted and not cancelled and not lost:
             self._problem(f"the job is {state.state} instead of {wanted}: {state.code}: {state.message}")
-        if state.state == "failed" and state.code != "too_many_dead_letters" and not lost:
+        if state.state == "failed" and state.code not in OVERFLOWS and not lost:
             self._problem(f"failed: {state.code}: {state.message}")
         chained = [await self._chain(number) for number in range(len(scenario.expected.partitions))]
         completed = state.state == "completed"

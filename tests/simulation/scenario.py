@@ -8,6 +8,7 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
+from shardline_common.errors import FailureCode
 from shardline_common.job.messages import MAX_ORIGINAL_BYTES
 from shardline_common.job.segment_limits import SegmentLimits
 from shardline_common.job.spec import JobSpec
@@ -47,6 +48,9 @@ _ODD = (
     "x\x00\x1f y",
 )
 
+OVERFLOWS = frozenset({FailureCode.TOO_MANY_DEAD_LETTERS, FailureCode.ALL_DEAD})
+"""How a job with more dead letters than it may have fails."""
+
 
 @dataclass(frozen=True)
 class Scenario:
@@ -71,9 +75,9 @@ class Scenario:
 
     @property
     def overflows(self) -> bool:
-        """Whether there are more dead letters than the job allows."""
-        allowed = self.spec.quality.max_dead_letters
-        return allowed is not None and len(self.expected.dead_letters) > allowed
+        """Whether there are more dead letters than the job allows: more than a number, or nothing else."""
+        allowed, dead = self.spec.quality.max_dead_letters, len(self.expected.dead_letters)
+        return (allowed is not None and dead > allowed) or 0 < dead == len(self.items)
 
     def limits(self, spec: JobSpec) -> SegmentLimits:
         """Replaces `SegmentLimits.of`."""
@@ -133,7 +137,11 @@ def _spec(dice: random.Random) -> JobSpec:
     return job(
         job_id="sim",
         name="sim",
-        quality={"keep_rejected": dice.random() < 0.7, "min_score": dice.choice((0.5, 0.5, 0.5, 0.55, 0.0))},
+        quality={
+            "keep_rejected": dice.random() < 0.7,
+            "min_score": dice.choice((0.5, 0.5, 0.5, 0.55, 0.0)),
+            "max_dead_letter_ratio": 1,
+        },
         output={
             "shard_bytes": dice.choice((1024, 1024, 1500, 3000)),
             "compression": dice.choice(("none", "none", "none", "gzip", "zstd")),

@@ -29,7 +29,7 @@ from shardline_producer.topics import ensure_system_topics
 from tests.simulation.judge import Judge
 from tests.simulation.loop import Deadlock, SimClock, simulate
 from tests.simulation.ports import NetBroker, NetReceiver, NetStore
-from tests.simulation.scenario import scenario
+from tests.simulation.scenario import OVERFLOWS, scenario
 from tests.simulation.simulated_source import FaultySource
 from tests.simulation.world import Harm, Process, World
 
@@ -281,7 +281,7 @@ async def _ended(world: World) -> JobState:
             if state.state is State.CANCELLED and not content.stays_cancelled:
                 action = "retry"
             elif state.state is State.FAILED and (state.code in _RETRIED.get(content.fate, ()) or overflows):
-                overflows = overflows and state.code != FailureCode.TOO_MANY_DEAD_LETTERS
+                overflows = overflows and state.code not in OVERFLOWS
                 action = "retry"
             elif state.blocked and content.fate:
                 action = "cancel" if content.stays_cancelled else "retry"

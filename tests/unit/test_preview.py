@@ -56,7 +56,14 @@ async def manifest(spec: JobSpec, folder: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("changes", [{}, {"quality": {"min_score": 0.65}}, {"max_document_bytes": 2048}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"quality": {"min_score": 0.65}},
+        {"max_document_bytes": 2048, "quality": {"max_dead_letter_ratio": 1}},
+    ],
+)
 async def test_a_whole_preview_is_what_a_run_does(folder: Path, changes: dict[str, Any]) -> None:
     spec = job(**changes)
     found, made = (await preview_of(spec, folder)).to_json(3), await manifest(spec, folder)

@@ -21,7 +21,7 @@ JOBS = {entry["name"]: entry for entry in OLD["jobs"]}
 LATER: dict[str, dict[str, Any]] = {
     "JobSpec": {"dead_letter_originals": False},
     "Format": {"max_columns": 3},
-    "Quality": {"max_vanished": 3, "max_vanished_ratio": 0.5},
+    "Quality": {"max_dead_letter_ratio": 0.5, "max_vanished": 3, "max_vanished_ratio": 0.5},
     "FilesSource": {"allow_empty": True},
     "Request": {"versions": True},
 }

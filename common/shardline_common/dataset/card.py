@@ -88,7 +88,8 @@ def _body(manifest: Mapping[str, Any], splits: Mapping[str, Any], suffix: str) -
     if splits:
         lines += loading_snippet(next(iter(splits)), suffix)
     else:
-        lines.append("The dataset is empty: no document passed the filters.")
+        why = "no document passed the filters" if totals["documents"] else "the source has no document"
+        lines.append(f"The dataset is empty: {why}.")
     return lines
 
 

@@ -237,6 +237,16 @@ class Quality(Model):
             examples=[100],
         ),
     ] = None
+    max_dead_letter_ratio: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="The share of documents that may be dead letters, judged at the end of the source, "
+            "when there are more than 10. A job of which all documents are dead letters always fails.",
+            examples=[0.02],
+        ),
+    ] = 0.1
     max_vanished: Annotated[
         int,
         Field(

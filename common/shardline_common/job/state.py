@@ -55,7 +55,7 @@ class JobState:
     last message of dataset.jobs that this state covers. `cursor`: the source position up to which all items
     are sent. `planned`: the topic exists and the columns are frozen. `notes`: those of the plan.
     `findings`: the source's, once all is sent. `vanished`: how many dead letters stand for documents that
-    vanished from the source.
+    vanished from the source. `first_dead_letter` names the first of all.
     `pending_notifications`: ended attempts whose notification is not delivered yet.
     `submitted_at`, `owner` and `owner_issuer`: those of the acceptance record.
     """
@@ -81,6 +81,7 @@ class JobState:
     pending_notifications: list[int] = field(default_factory=list)
     findings: dict[str, Any] = field(default_factory=dict)
     vanished: int = 0
+    first_dead_letter: str = ""
     submitted_at: str = ""
     owner: str | None = None
     owner_issuer: str | None = None
@@ -180,7 +181,7 @@ _JSON_NAMES = {
 
 _FIELDS = frozenset(item.name for item in fields(JobState))
 # Left out while they are empty: processes of the version before refuse a checkpoint with unknown fields.
-_LATER_FIELDS = ("findings", "vanished", "submitted_at", "owner", "owner_issuer")
+_LATER_FIELDS = ("findings", "vanished", "first_dead_letter", "submitted_at", "owner", "owner_issuer")
 
 
 def checkpoint(state: JobState) -> Message:
