@@ -122,19 +122,17 @@ class JobRunner:
     async def _accept(self, submission: Record | None) -> bool:
         """Create the acceptance record and the first checkpoint. False when the id belongs to another job."""
         context, job_id = self._context, self.spec.job_id
-        with continue_trace(traceparent_of(submission.headers if submission else ())), span("accept"):
+        headers = submission.headers if submission else ()
+        with continue_trace(traceparent_of(headers)), span("accept"):
             try:
-                submitted = submission_of(submission.headers if submission else ())
+                submitted = submission_of(headers)
                 accept_job = partial(accept, context.store, self.spec, context.clock, submitted)
                 acceptance = await retry_forever(accept_job, context.clock, f"accept {job_id}")
-            except JobConflict as error:
-                if submission is not None:
-                    await self._refuse(submission, "job_conflict", explain(error))
-                return False
-            except JobFailed as error:
+            except (JobConflict, JobFailed) as error:
                 # Without an acceptance record there is no attempt that could fail.
                 if submission is not None:
-                    await self._refuse(submission, "store_inconsistent", explain(error))
+                    code = "job_conflict" if isinstance(error, JobConflict) else "store_inconsistent"
+                    await self._refuse(submission, code, explain(error))
                 return False
             offset = submission.offset if submission else -1
             load = partial(state_from_store, context.store, acceptance, offset)
