@@ -75,7 +75,7 @@ bench: install ## The tables of figures: files, and PostgreSQL
 	$(RUN)/python -m tests.benchmarks
 	$(RUN)/python -m tests.benchmarks.uds3
 
-bench-gateway: install ## The gateway under 500 connections of strangers, and under 200 streams
+bench-gateway: install ## The gateway under strangers and 200 streams, and the first line of a search
 	$(RUN)/python -m tests.benchmarks.gateway
 
 stores: install ## The table of S3 servers in docs/stores-s3.md: fetch, start and measure each (half an hour)

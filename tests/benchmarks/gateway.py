@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.common import usage
+from tests.benchmarks.first_line import TOP, first_lines
 from tests.gateway.conftest import guarded
 from tests.gateway.realm import running_realm
 from tests.gateway.system import SECONDS, Server, body, eventually, running
@@ -218,12 +219,13 @@ def load(folder: Path, streams: int, documents: int) -> list[str]:
     ]
 
 
-def show(title: str, columns: Sequence[str], row: list[str]) -> None:
-    """Print a table of one row."""
+def show(title: str, columns: Sequence[str], *rows: list[str]) -> None:
+    """Print a table."""
     table = Table(title=title)
     for column in columns:
         table.add_column(column, justify="right")
-    table.add_row(*row)
+    for row in rows:
+        table.add_row(*row)
     Console(width=120).print(table)
     sys.stdout.flush()
 
@@ -235,6 +237,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--streams", type=int, default=200)
     parser.add_argument("--documents", type=int, default=10_000, help="of one stream, of 2 KB each")
+    parser.add_argument("--searched", type=int, default=100_000, help="documents of a table with an index")
+    parser.add_argument("--unindexed", type=int, default=20_000, help="documents of a table without one")
     asked = parser.parse_args()
     health = ("/health: median", "longest", "over 1 s")
     with tempfile.TemporaryDirectory(prefix="shardline-bench-") as name:
@@ -254,6 +258,10 @@ def main() -> None:
             )
             title = "streams at once: half read, a quarter at 1 KB/s, a quarter leaves in the middle"
             show(title, figures, load(folder / "load", asked.streams, asked.documents))
+        if asked.searched:
+            found = asyncio.run(first_lines(folder / "search", asked.searched, asked.unindexed))
+            title = f"a keyword search that hits every document, top_k {TOP:,}"
+            show(title, ("", "documents", "first line", "last line"), *found)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from shardline_common.errors import JobFailed
 from shardline_producer.sources.uds3.planned_store import ConfiguredStores
 from shardline_producer.sources.uds3.postgres.connection import Postgres
 from tests.databases import Database
-from tests.source_items import item_ids
+from tests.source_items import documents_of, item_ids
 from tests.uds3_data import DictBodyStore, ListRanker, insert
 from tests.uds3_reading import plan_and_read
 
@@ -148,3 +148,46 @@ async def test_tables_without_a_text_are_left_out_of_a_search_by_name(database: 
     plan, items = await plan_and_read(alone, query={"text": "Bauten", "search_types": ["keyword"]})
     assert item_ids(items) == ["a", "b", "c"]
     assert plan.notes["search_config"] == {"documents": "german (column search_vector of public.documents)"}
+
+
+@pytest.mark.parametrize("indexed", ["no vector", "a vector without an index", "an index on some rows"])
+async def test_a_search_that_reads_every_row_says_so_with_the_sql_of_an_index(
+    database: Database, indexed: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await database.execute(PLAIN.format("documents", ", classification text"))
+    rows = [
+        {"document_id": n, "content": "Bau " * (1 + i), "classification": "Bau"} for i, n in enumerate("abc")
+    ]
+    await insert(database, "documents", *rows)
+    if indexed != "no vector":
+        await database.execute(
+            "ALTER TABLE documents ADD COLUMN search_vector tsvector GENERATED ALWAYS AS "
+            "(setweight(to_tsvector('german', document_id), 'A') || "
+            "setweight(to_tsvector('german', coalesce(content, '')), 'B') || "
+            "setweight(to_tsvector('german', coalesce(classification, '')), 'C')) STORED"
+        )
+    if indexed == "an index on some rows":
+        await database.execute(
+            "CREATE INDEX ON documents USING gin (search_vector) WHERE document_id > 'b'",
+            "CREATE INDEX ON documents (length(search_vector))",
+        )
+    stores, query = ConfiguredStores(database.postgres), {"text": "Bau", "search_types": ["keyword"]}
+    _, before = await plan_and_read(stores, query=query)
+    sentence = "a keyword search reads every row of documents, because the table has no full-text index: "
+    said = await database.postgres.check()
+    assert sentence in said
+    logged = [record.message for record in caplog.records if record.message.startswith(sentence)]
+    assert len(logged) == 1
+    caplog.clear()
+    _, sql = logged[0].split(sentence)
+    assert said.endswith(sql)
+    await database.execute(*sql.split("; "))
+    _, after = await plan_and_read(stores, query=query)
+    assert sentence not in await database.postgres.check()
+    assert not any(sentence in record.message for record in caplog.records)
+    # The vector that the SQL adds is the one that was computed: no rank and no score has changed.
+    assert item_ids(after) == item_ids(before)
+    assert [one.relevance for one in documents_of(after)] == [one.relevance for one in documents_of(before)]
+    # A scan searches nothing.
+    await plan_and_read(stores)
+    assert not any(sentence in record.message for record in caplog.records)

@@ -90,6 +90,9 @@ class Uds3Store:
             async with self._stores.postgres.connect() as session:
                 schema = await session.schema()
                 estimate = await session.estimate(schema)
+                if self._query.text is not None and "keyword" in self._query.shares:
+                    for sentence in await session.slow_searches(schema):
+                        _log.warning("%s", sentence)
         known = DocumentSelection(schema, {}).known_fields() if schema else {}
         columns = metadata_columns(schema) if schema else None
         # These names are stored in plans, which a later version must be able to read.

@@ -7,7 +7,7 @@ from typing import Any
 
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_producer.sources.uds3.postgres.options import PostgresOptions
-from shardline_producer.sources.uds3.postgres.schema import CONTENT, VECTOR, PostgresTable
+from shardline_producer.sources.uds3.postgres.schema import VECTOR, PostgresTable
 from shardline_producer.sources.uds3.postgres.search_configs import (
     SETTING,
     KnownConfigs,
@@ -79,7 +79,7 @@ class ConfigCatalog:
         Raises:
             JobFailed: the configuration that the settings name does not exist.
         """
-        searchable = [table for table in tables if table.config is not None or table.column(CONTENT)]
+        searchable = [table for table in tables if table.searchable]
         if not searchable:
             return list(tables)
         rows = await self._connection.fetch(_CONFIGS_QUERY)

@@ -41,10 +41,11 @@ class Postgres:
         """Test whether the database can be read. Returns a sentence for `doctor`."""
         async with self.connect() as session:
             schema = await session.schema()
+            slow = await session.slow_searches(schema)
         tables = ", ".join(table.name for table in schema.tables)
         configs = "; ".join(f"{name} as {config}" for name, config in schema.search_configs.items())
         searched = f"can be searched: {configs}" if schema.searchable else "cannot be searched by text"
-        return f"{self._options.address} answers; it has {tables} and {searched}"
+        return "; ".join([f"{self._options.address} answers; it has {tables} and {searched}", *slow])
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[PostgresSession]:

@@ -84,6 +84,11 @@ class PostgresTable:
     config_column: str = ""
     config_place: str = ""
 
+    @property
+    def searchable(self) -> bool:
+        """Whether a keyword search can use the table."""
+        return self.config is not None or self.column(CONTENT) is not None
+
     def column(self, name: str) -> PostgresColumn | None:
         """The column of this name."""
         return next((column for column in self.columns if column.name == name), None)

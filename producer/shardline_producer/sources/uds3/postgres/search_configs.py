@@ -16,6 +16,8 @@ _MAX_CALLS = 8
 _TEXTS = ("text", "varchar")
 # The columns that a keyword search can use, with their weights in UDS3's own vectors.
 _SEARCHED = ((KEY, "A"), ("title", "A"), ("file_path", "B"), ("classification", "C"))
+COMPUTED = ((KEY, "A"), (CONTENT, "B"), ("classification", "C"))
+"""The columns of the vector that is computed where a table has none: UDS3's trigger, with its weights."""
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/|('(?:[^']|'')*')", re.DOTALL)
 _CALL = re.compile(r"\b(?:(jsonb?_)?to_tsvector|(tsvector_update_trigger(?:_column)?))\s*\(", re.IGNORECASE)
 _LITERAL = re.compile(r"\(*\s*(?:cast\s*\(\s*)?e?'((?:[^']|'')+)'", re.IGNORECASE)
@@ -97,10 +99,14 @@ def find_config(
 
 
 def setup_sql(table: PostgresTable) -> str:
-    """The SQL that gives a table a search vector and its index."""
+    """The SQL that gives a table a search vector and its index.
+
+    A vector of a table with texts is the one that a search computes, so that its ranks stay.
+    """
+    config = table.search_config or "german"
     parts = [
-        f"setweight(to_tsvector('german', coalesce({column.quoted}, '')), '{weight}')"
-        for name, weight in _SEARCHED
+        f"setweight(to_tsvector({_literal(config)}, coalesce({column.quoted}, '')), '{weight}')"
+        for name, weight in (COMPUTED if table.column(CONTENT) else _SEARCHED)
         if (column := table.column(name)) is not None and column.type in _TEXTS
     ]
     vector = " || ".join(parts) or "''::tsvector"
@@ -108,6 +114,11 @@ def setup_sql(table: PostgresTable) -> str:
         f"ALTER TABLE {table.quoted} ADD COLUMN {VECTOR} tsvector GENERATED ALWAYS AS ({vector}) STORED; "
         f"CREATE INDEX ON {table.quoted} USING gin ({VECTOR})"
     )
+
+
+def _literal(text: str) -> str:
+    escaped = text.replace("'", "''")
+    return f"'{escaped}'"
 
 
 @dataclass(frozen=True, slots=True)

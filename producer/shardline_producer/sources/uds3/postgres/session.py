@@ -18,6 +18,7 @@ from shardline_producer.sources.uds3.postgres.relations import (
 )
 from shardline_producer.sources.uds3.postgres.schema import MANY_ROWS, PostgresSchema, PostgresTable
 from shardline_producer.sources.uds3.postgres.statement import SqlStatement
+from shardline_producer.sources.uds3.postgres.text_indexes import slow_searches
 from shardline_producer.sources.uds3.store_ports import Hit
 
 _PAGE = 5_000
@@ -62,6 +63,10 @@ class PostgresSession:
         query = "SELECT reltuples::int8 FROM pg_class WHERE oid = $1::text::regclass"
         count: int = await self._connection.fetchval(query, schema.tables[0].quoted)
         return count if count > 0 else None
+
+    async def slow_searches(self, schema: PostgresSchema) -> list[str]:
+        """A sentence for each table that a keyword search reads row by row, with the SQL of an index."""
+        return await slow_searches(self._connection, schema)
 
     async def page(
         self, selection: sql.DocumentSelection, after: str | None, limit: int, findings: Findings

@@ -30,6 +30,7 @@ from shardline_producer.sources.uds3.postgres.schema import (
     PostgresSchema,
     PostgresTable,
 )
+from shardline_producer.sources.uds3.postgres.search_configs import COMPUTED
 from shardline_producer.sources.uds3.postgres.statement import SqlStatement
 from shardline_producer.sources.uds3.tombstones import (
     ARCHIVED,
@@ -187,7 +188,7 @@ def keyless_hits(selection: DocumentSelection, text: str, number: int) -> SqlSta
 
 def searched_tables(schema: PostgresSchema) -> list[int]:
     """The numbers of the tables that a text is searched in."""
-    return [n for n, table in enumerate(schema.tables) if table.config or table.column(CONTENT)]
+    return [n for n, table in enumerate(schema.tables) if table.searchable]
 
 
 def _search(
@@ -201,19 +202,20 @@ def _search(
     config = f"{name}.{table.config_column}::text::regconfig"
     if not table.config_column:
         config = f"{statement.add(table.search_config or table.config or 'german', 'text')}::regconfig"
-    vector = f"{name}.{VECTOR}"
+    vector, computed = f"{name}.{VECTOR}", ""
     if table.config is None:
-        # The table has no vector. Compute the one that UDS3's trigger would store, with its weights.
-        parts = [(KEY, "A"), (CONTENT, "B"), ("classification", "C")]
-        found = [(table.column(name), weight) for name, weight in parts]
-        vector = " || ".join(
+        # The table has no vector.
+        found = [(table.column(name), weight) for name, weight in COMPUTED]
+        parts = " || ".join(
             f"setweight(to_tsvector({config}, coalesce({name}.{column.quoted}::text, '')), '{weight}')"
             for column, weight in found
             if column is not None
         )
+        # With OFFSET 0 it is computed once for each row, and not again for the rank.
+        vector, computed = "v.vector", f" CROSS JOIN LATERAL (SELECT {parts} AS vector OFFSET 0) v"
     query = f"plainto_tsquery({config}, {words})"
     scored = f'{id_text(table, name)} COLLATE "C" AS id, ts_rank_cd({vector}, {query}, 32) AS score'
-    return f"SELECT {chosen or scored} FROM {table.quoted} {name}{joins} WHERE ({vector}) @@ {query}"
+    return f"SELECT {chosen or scored} FROM {table.quoted} {name}{computed}{joins} WHERE {vector} @@ {query}"
 
 
 def check_hits(selection: DocumentSelection, ids: list[str]) -> SqlStatement:
