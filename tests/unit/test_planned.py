@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.spec import JobSpec
 from shardline_common.memory.store import MemoryStore
 from shardline_producer.plan import plan_job
@@ -139,7 +140,7 @@ async def test_two_planners_at_once_read_the_stored_ranking() -> None:
 @given(st.lists(st.builds(Entry, NAMES, st.floats(0, 1), st.booleans()), max_size=9), st.booleans())
 def test_page_round_trips_through_json(entries: list[Entry], last: bool) -> None:
     page = PlanPage(7, last, entries)
-    assert PlanPage.decode(page.encode()) == page
+    assert PlanPage.decode(page.encode(), f"folder/{page.name}") == page
 
 
 def test_pages_grow() -> None:
@@ -164,3 +165,56 @@ def test_invalid_document_keeps_reason_and_size() -> None:
     found = invalid_document("a", DeadLetterReason.NO_TEXT, b"%PDF")
     assert isinstance(found, InvalidDocument)
     assert (found.key, found.dead_letter.reason, found.dead_letter.size) == ("a", "no_text", 4)
+
+
+async def read_to_the_end(store: MemoryStore, spec: JobSpec, frozen: Any, done: int) -> list[SourceItem]:
+    """The items behind the first `done`, read by another producer."""
+    source = PlannedSource(spec, MemoryDatabase(spec, database([])), StoredPlanPages(store, ""))
+    return [item async for batch in source.read(frozen, (done,) if done else None) for item in batch]
+
+
+async def planned_store(text: str | None) -> tuple[MemoryStore, JobSpec, Any, list[str]]:
+    """A plan of 9 entries in pages of three, with the keys of its pages."""
+    store, spec = MemoryStore(), spec_of(text=text)
+    source = PlannedSource(
+        spec, MemoryDatabase(spec, database([f"d{n}" for n in range(9)])), StoredPlanPages(store, "")
+    )
+    frozen = await source.freeze()
+    assert len([item async for batch in source.read(frozen, None) for item in batch]) == 9
+    return store, spec, frozen, sorted([info.key async for info in store.list("")])
+
+
+@pytest.mark.parametrize(
+    ("text", "lost", "done"),
+    [(text, lost, done) for text in (None, "law") for lost, done in ((1, 0), (1, 4), (0, 2), (2, 8))]
+    + [("law", 0, 0), ("law", 2, 0)],
+)
+async def test_a_lost_page_fails_the_job_instead_of_shifting_the_rest(
+    text: str | None, lost: int, done: int
+) -> None:
+    with small_pages(3, 3, 2):
+        store, spec, frozen, keys = await planned_store(text)
+        await store.delete([keys[lost]])
+        with pytest.raises(JobFailed) as failed:
+            await read_to_the_end(store, spec, frozen, done)
+        assert failed.value.code is FailureCode.OBJECT_LOST
+        assert keys[lost].rpartition("/")[2] in str(failed.value)
+
+
+async def test_pages_of_what_was_read_are_not_needed_again() -> None:
+    with small_pages(3, 3, 2):
+        store, spec, frozen, keys = await planned_store(None)
+        await store.delete(keys[:2])
+        assert item_ids(await read_to_the_end(store, spec, frozen, 7)) == ["d7", "d8"]
+
+
+@pytest.mark.parametrize("damaged", [b"", b"[]", b'{"first": 3}', b'{"first": 0, "last": false, "ids": []}'])
+async def test_a_damaged_page_is_named(damaged: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shardline_common.runtime.read_again.PAUSES", (0.0,))
+    with small_pages(3, 3, 2):
+        store, spec, frozen, keys = await planned_store(None)
+        await store.delete([keys[1]])
+        await store.create(keys[1], damaged)
+        with pytest.raises(JobFailed, match=keys[1]) as failed:
+            await read_to_the_end(store, spec, frozen, 0)
+    assert failed.value.code is FailureCode.DATASET_DAMAGED

@@ -14,10 +14,11 @@ from typing import Any, Protocol
 
 import orjson
 
-from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
 from shardline_common.job.findings import Findings
 from shardline_common.job.messages import Position
 from shardline_common.job.spec import JobSpec
+from shardline_common.runtime.read_again import read_again
 from shardline_producer.sources.documents import DeadLetterReason, invalid_document
 from shardline_producer.sources.source import (
     DeclaredSource,
@@ -34,6 +35,7 @@ _PAGE_BYTES = 4 << 20
 _FIRST_FETCH, _LARGEST_FETCH = 64, 500
 # So many planned documents that vanish at once are a reason to ask whether the store itself still stands.
 _VANISHED_WAVE = 10
+_RESTORE = "restore this object and retry the job, or submit the job under a new id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,16 +174,29 @@ class PlanPage:
         return orjson.dumps(value)
 
     @classmethod
-    def decode(cls, data: bytes) -> "PlanPage":
-        """The page of `encode`."""
-        value = orjson.loads(data)
-        ids, foreign = value["ids"], set(value.get("foreign", ()))
-        scores = value.get("scores") or [0.0] * len(ids)
-        entries = [
-            Entry(identity, score, index in foreign)
-            for index, (identity, score) in enumerate(zip(ids, scores, strict=True))
-        ]
-        return cls(value["first"], value["last"], entries, value.get("findings", {}))
+    def decode(cls, data: bytes, name: str) -> "PlanPage":
+        """The page of `encode`, which is stored under `name`.
+
+        Raises:
+            JobFailed: the bytes are no page of this name (`dataset_damaged`).
+        """
+        try:
+            value = orjson.loads(data)
+            ids, foreign = value["ids"], set(value.get("foreign", ()))
+            scores = value.get("scores") or [0.0] * len(ids)
+            entries = [
+                Entry(identity, score, index in foreign)
+                for index, (identity, score) in enumerate(zip(ids, scores, strict=True))
+            ]
+            page = cls(value["first"], value["last"], entries, value.get("findings", {}))
+            own_name = page.name
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            message = f"the plan page {name} cannot be read: {type(error).__name__}: {error}"
+            raise JobFailed(FailureCode.DATASET_DAMAGED, message, hint=_RESTORE) from None
+        if own_name != name.rpartition("/")[2]:
+            message = f"the plan page {name} begins with entry {page.first}"
+            raise JobFailed(FailureCode.DATASET_DAMAGED, message, hint=_RESTORE)
+        return page
 
 
 def page_name(first: int) -> str:
@@ -240,7 +255,18 @@ class PlannedSource:
 
     async def _create_or_get(self, folder: str, page: PlanPage) -> PlanPage:
         name = f"{folder}/{page.name}" if folder else page.name
-        return PlanPage.decode(await self._pages.create_or_get(name, page.encode()))
+        own = page.encode()
+        body = await self._pages.create_or_get(name, own)
+        return page if body == own else await self._stored(name)
+
+    async def _stored(self, name: str) -> PlanPage:
+        async def read() -> PlanPage:
+            return PlanPage.decode(await self._pages.get(name), name)
+
+        try:
+            return await read_again(read)
+        except ObjectMissing:
+            raise _lost(name) from None
 
     def declared(self, frozen: Frozen) -> DeclaredSource:
         """Columns and notes of the store's Description."""
@@ -296,20 +322,21 @@ class PlannedSource:
         """The pages of the plan, from the one that holds entry done + 1 to the last."""
         # 1. The stored pages. Pages differ in length: entry `done` is in the last page whose name is not
         #    behind that of `done`.
-        folder: str = frozen[0]["folder"]
+        folder, count = frozen[0]["folder"], frozen[0]["count"]
         names = await self._pages.names(folder)
-        if folder and not names:
-            raise JobFailed(
-                FailureCode.OBJECT_LOST,
-                f"the ranking {folder} that the plan names is not in the store",
-                hint="submit the job under a new id",
-            )
         highest = f"{folder}/{page_name(done)}" if folder else page_name(done)
         start = max((index for index, name in enumerate(names) if name <= highest), default=0)
         page: PlanPage | None = None
         for name in names[start:]:
-            page = PlanPage.decode(await self._pages.get(name))
+            found = await self._stored(name)
+            # Without the entries of a lost page, those behind it would take its ordinals.
+            if found.first > done if page is None else found.first != page.next:
+                raise _lost(page_name(page.next if page else 0), folder)
+            page = found
             yield page
+        reached = page.next if page else 0
+        if reached < done or (folder and (page is None or not page.last or reached != count)):
+            raise _lost(page_name(reached), folder)
         # 2. While the last page is not stored, list and store the next page. If another producer has stored
         #    it first, that page is used.
         while page is None or not page.last:
@@ -335,6 +362,13 @@ class PlannedSource:
         ended = size < _PAGE_BYTES and len(entries) < limit
         last = ended or first + len(entries) == self._top
         return PlanPage(first, last, entries, findings.to_json())
+
+
+def _lost(name: str, folder: str = "") -> JobFailed:
+    where = f"{folder}/{name}" if folder else name
+    return JobFailed(
+        FailureCode.OBJECT_LOST, f"the plan page {where} was stored and is not in the store", hint=_RESTORE
+    )
 
 
 def _is_vanished(content: Document | InvalidDocument) -> bool:
