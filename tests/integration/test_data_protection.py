@@ -149,7 +149,7 @@ async def it_is_wherever_doctor_says(system: System, spec: JobSpec) -> None:
     found = {one["place"]: one["found"] for one in orjson.loads(await shown(system, "person", "--json"))}
     assert found["topic dataset.job.person.N"] == attempt_topic("person", 1)
     assert found["topic dataset.dead-letters"] == "2 dead letters of this job"
-    assert sum("objects" in text for text in found.values()) == 8
+    assert sum("objects" in text for text in found.values()) == 9
 
 
 async def it_is_nowhere_that_can_be_asked(system: System) -> None:

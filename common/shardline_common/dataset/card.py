@@ -97,18 +97,31 @@ def loading_snippet(split: str, suffix: str) -> list[str]:
     """The lines that read a split from the dataset's folder with Hugging Face datasets.
 
     Its reader of JSON would guess the types from the first 10 MB, and turn texts that look like times into
-    times, also where features are given. Its reader of text changes nothing.
+    times, also where features are given.
     """
+    packed = "" if suffix == ".jsonl" else ', compression="infer"'
     return [
         "```python",
         "import json",
         "",
-        "from datasets import load_dataset",
+        "import fsspec",
+        "from datasets import IterableDataset",
         "from shardline import sync",
         "",
-        f'shards = "data/{split}/*{suffix}"',
-        'lines = load_dataset("text", data_files=shards, split="train", streaming=True)',
-        'rows = lines.map(lambda line: json.loads(line["text"]), features=sync.features("."))',
+        "",
+        "def read(shards):",
+        "    for shard in shards:",
+        "        with shard as lines:",
+        "            yield from map(json.loads, lines)",
+        "",
+        "",
+        'folder = "."',
+        (
+            f'shards = list(fsspec.open_files(f"{{folder}}/data/{split}/*{suffix}", "rt", encoding="utf-8"'
+            f"{packed}))"
+        ),
+        "features = sync.features(folder)",
+        'rows = IterableDataset.from_generator(read, features, gen_kwargs={"shards": shards})',
         "```",
     ]
 
