@@ -122,26 +122,24 @@ class JobRunner:
     async def _accept(self, submission: Record | None) -> bool:
         """Create the acceptance record and the first checkpoint. False when the id belongs to another job."""
         context, job_id = self._context, self.spec.job_id
-        headers = submission.headers if submission else ()
+        headers, offset = (submission.headers, submission.offset) if submission else ((), -1)
         with continue_trace(traceparent_of(headers)), span("accept"):
             try:
-                submitted = submission_of(headers)
-                accept_job = partial(accept, context.store, self.spec, context.clock, submitted)
+                accept_job = partial(accept, context.store, self.spec, context.clock, submission_of(headers))
                 acceptance = await retry_forever(accept_job, context.clock, f"accept {job_id}")
-            except (JobConflict, JobFailed) as error:
-                # Without an acceptance record there is no attempt that could fail.
-                if submission is not None:
-                    code = "job_conflict" if isinstance(error, JobConflict) else "store_inconsistent"
-                    await self._refuse(submission, code, explain(error))
+            except JobConflict as error:
+                await self._refuse(submission, "job_conflict", explain(error))
                 return False
-            offset = submission.offset if submission else -1
+            except JobFailed as error:
+                # Without an acceptance record there is no attempt that could fail.
+                await self._refuse(submission, "store_inconsistent", explain(error))
+                return False
             load = partial(state_from_store, context.store, acceptance, offset)
             try:
                 self.state = await retry_forever(load, context.clock, f"load the state of {job_id}")
             except JobFailed as error:
                 # Whether an attempt is decided cannot be known from a record that cannot be read.
-                if submission is not None:
-                    await self._refuse(submission, error.code.value, explain(error))
+                await self._refuse(submission, error.code.value, explain(error))
                 return False
             self.state.traceparent = current_traceparent()
             await self._update(lambda _: None)
@@ -292,7 +290,10 @@ class JobRunner:
         except Exception as error:  # noqa: BLE001 - the sweep deletes the topics of ended attempts too
             _log.error("the topic %s is deleted later: %s: %s", topic, type(error).__name__, error)
 
-    async def _refuse(self, record: Record, reason: str, hint: str) -> None:
+    async def _refuse(self, record: Record | None, reason: str, hint: str) -> None:
+        # None: the job was submitted before, and is only taken over.
+        if record is None:
+            return
         _log.warning("%s: %s", reason, hint)
         self._context.metrics.message_refused()
         dead_letters = [message_dead_letter(record, reason, hint)]
