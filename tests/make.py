@@ -18,12 +18,19 @@ from shardline_common.job.messages import (
     encode_position,
 )
 from shardline_common.job.spec import JobSpec, parse_job
+from shardline_common.memory.store import MemoryStore
 from shardline_common.ports.broker import Broker, Record
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.clock import SystemClock
 from shardline_common.telemetry.metrics import Metrics
 from shardline_consumer.context import WorkerContext
 from shardline_consumer.spool.budget import SpoolBudget
+from shardline_producer.plan_pages import StoredPlanPages
+
+
+def memory_pages() -> StoredPlanPages:
+    """Plan pages in memory, of one process."""
+    return StoredPlanPages(MemoryStore(), "")
 
 
 def job(**changes: Any) -> JobSpec:

@@ -20,7 +20,7 @@ from shardline_producer.sources.files import file_locations, frozen_blocks, json
 from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
 from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
 from shardline_producer.sources.source import Frozen, SourceItem
-from tests.make import job
+from tests.make import job, memory_pages
 from tests.source_items import item_ids
 from tests.support.embedded import first_key
 
@@ -333,6 +333,7 @@ def test_objects_are_proven_by_their_etag() -> None:
         job(source={"type": "files", "paths": ["s3://b/a"]}),
         LocalFiles(Path()),
         S3Files(None),  # type: ignore[arg-type]
+        memory_pages(),
     )
     for version, level in (('"1"', Level.PROVEN), ("", Level.COUNTED)):
         frozen = [{"path": "s3://b/a", "size": 1, "version": version}]

@@ -11,7 +11,7 @@ from shardline_common.errors import JobFailed
 from shardline_producer.sources.files.decompress import Decompressor, decompressor
 from shardline_producer.sources.files.file_locations import LocalFiles
 from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
-from tests.make import job
+from tests.make import job, memory_pages
 from tests.source_items import item_ids
 
 ROW = b'{"document_id": "a", "content": "x"}\n'
@@ -49,7 +49,7 @@ async def read(folder: Path, name: str, data: bytes, **changes: object) -> list[
     (folder / name).write_bytes(data)
     (folder / "b.jsonl").write_bytes(ROW)
     spec = job(source={"type": "files", "paths": [name, "b.jsonl"], **changes})
-    source = JsonLinesFiles(spec, LocalFiles(folder), None)
+    source = JsonLinesFiles(spec, LocalFiles(folder), None, memory_pages())
     frozen = await source.freeze()
     return item_ids([item async for batch in source.read(frozen, None) for item in batch])
 

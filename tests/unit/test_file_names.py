@@ -23,7 +23,7 @@ from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
 from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
 from shardline_producer.sources.files.key_patterns import matching_keys, may_match
 from shardline_producer.sources.files.linked_folders import matching_paths
-from tests.make import job
+from tests.make import job, memory_pages
 from tests.source_items import item_ids
 
 
@@ -35,7 +35,7 @@ def write(path: Path) -> None:
 
 def source(folder: Path, *paths: str) -> JsonLinesFiles:
     spec = job(source={"type": "files", "paths": list(paths)})
-    return JsonLinesFiles(spec, LocalFiles(folder, confined=False), None)
+    return JsonLinesFiles(spec, LocalFiles(folder, confined=False), None, memory_pages())
 
 
 async def names(folder: Path, *paths: str) -> list[str]:

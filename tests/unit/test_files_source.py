@@ -20,13 +20,13 @@ from shardline_producer.sources.files.file_locations import LocalFiles
 from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
 from shardline_producer.sources.files.lines import Line, LineSplitter
 from shardline_producer.sources.source import InvalidDocument, SourceItem
-from tests.make import job
+from tests.make import job, memory_pages
 from tests.source_items import item_ids
 
 
 def source(folder: Path, paths: Sequence[str], *, confined: bool = True, **changes: Any) -> JsonLinesFiles:
     spec = job(source={"type": "files", "paths": list(paths)}, **changes)
-    return JsonLinesFiles(spec, LocalFiles(folder, confined), None)
+    return JsonLinesFiles(spec, LocalFiles(folder, confined), None, memory_pages())
 
 
 async def items(found: JsonLinesFiles, after: Position | None = None) -> list[SourceItem]:

@@ -29,13 +29,15 @@ from shardline_producer.sources.files import file_locations, linked_folders
 from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
 from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
 from shardline_producer.sources.source import SourceItem
-from tests.make import job
+from tests.make import job, memory_pages
 
 ROW = b'{"document_id": "a", "content": "x"}\n'
 
 
 def source(root: Path, path: str, *, confined: bool = False) -> JsonLinesFiles:
-    return JsonLinesFiles(job(source={"type": "files", "paths": [path]}), LocalFiles(root, confined), None)
+    return JsonLinesFiles(
+        job(source={"type": "files", "paths": [path]}), LocalFiles(root, confined), None, memory_pages()
+    )
 
 
 async def planned(root: Path, path: str, *, confined: bool = False) -> list[dict[str, Any]]:

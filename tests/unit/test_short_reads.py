@@ -18,7 +18,7 @@ from shardline_common.storage.directory import DirectoryStore
 from shardline_producer.sources.files import file_locations
 from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
 from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
-from tests.make import job
+from tests.make import job, memory_pages
 from tests.source_items import item_ids
 from tests.support.embedded import run_embedded
 
@@ -51,7 +51,7 @@ def ending_early(times: int, at: int = 9_000) -> Read:
 
 def local(folder: Path, name: str = "a.jsonl") -> JsonLinesFiles:
     spec = job(source={"type": "files", "paths": [name]})
-    return JsonLinesFiles(spec, LocalFiles(folder), None)
+    return JsonLinesFiles(spec, LocalFiles(folder), None, memory_pages())
 
 
 async def test_a_local_file_that_ends_early_is_read_on(
@@ -143,6 +143,7 @@ async def test_the_store_is_blamed_for_a_compressed_object_that_it_cuts(damage: 
         job(source={"type": "files", "paths": ["s3://b/a.jsonl.gz"]}),
         LocalFiles(Path()),
         S3Files(CutBucket(sent, 900)),  # type: ignore[arg-type]
+        memory_pages(),
     )
     frozen = [{"path": "s3://b/a.jsonl.gz", "size": len(sent), "version": '"1"'}]
     with pytest.raises(SourceUnavailable, match="ends at 900 of"):

@@ -44,7 +44,7 @@ from shardline_producer.sources.uds3.postgres.connection import _refused_connect
 from shardline_producer.sources.uds3.postgres.connection import _translated as translated_postgres
 from shardline_producer.sources.uds3.postgres.options import PostgresOptions
 from shardline_producer.sources.uds3.store_ports import BodyRequest
-from tests.make import job
+from tests.make import job, memory_pages
 from tests.support.answering import SECRET, answering, s3_at
 from tests.support.certificates import Authority
 from tests.support.embedded import run_embedded
@@ -69,7 +69,7 @@ S3_ANSWERS = [
 
 def of_bucket(client: S3Client, path: str = "s3://input/laws-*.jsonl") -> JsonLinesFiles:
     spec = job(source={"type": "files", "paths": [path]})
-    return JsonLinesFiles(spec, LocalFiles(Path()), S3Files(client))
+    return JsonLinesFiles(spec, LocalFiles(Path()), S3Files(client), memory_pages())
 
 
 @pytest.mark.parametrize(("status", "code", "kind"), S3_ANSWERS, ids=[code for _, code, _ in S3_ANSWERS])

@@ -14,11 +14,10 @@ from typing import Any, Protocol
 
 import orjson
 
-from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
+from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.findings import Findings
 from shardline_common.job.messages import Position
 from shardline_common.job.spec import JobSpec
-from shardline_common.runtime.read_again import read_again
 from shardline_producer.sources.documents import DeadLetterReason, invalid_document
 from shardline_producer.sources.source import (
     DeclaredSource,
@@ -28,6 +27,7 @@ from shardline_producer.sources.source import (
     PlanPages,
     SourceItem,
 )
+from shardline_producer.sources.stored_pages import page_name, read_page
 
 _FIRST_PAGE = 1_000
 _LARGEST_PAGE = 50_000
@@ -199,11 +199,6 @@ class PlanPage:
         return page
 
 
-def page_name(first: int) -> str:
-    """The name of the page that begins behind `first` entries. Names sort as their numbers do."""
-    return f"{first:012d}.json"
-
-
 def page_size(first: int) -> int:
     """The number of entries of the page that begins behind `first` entries.
 
@@ -260,13 +255,7 @@ class PlannedSource:
         return page if body == own else await self._stored(name)
 
     async def _stored(self, name: str) -> PlanPage:
-        async def read() -> PlanPage:
-            return PlanPage.decode(await self._pages.get(name), name)
-
-        try:
-            return await read_again(read)
-        except ObjectMissing:
-            raise _lost(name) from None
+        return await read_page(self._pages, name, PlanPage.decode, _lost)
 
     def declared(self, frozen: Frozen) -> DeclaredSource:
         """Columns and notes of the store's Description."""

@@ -17,14 +17,14 @@ from itertools import accumulate
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from shardline_common.errors import FailureCode, JobFailed, ObjectMissing, SourceUnavailable
+from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable
 from shardline_common.job.spec import unreadable
-from shardline_common.runtime.read_again import read_again
 from shardline_common.runtime.threads import run_in_thread
 from shardline_common.runtime.waits import log_wait
 from shardline_producer.sources.files.file_errors import SUBMIT_NEW_JOB, source_changed
 from shardline_producer.sources.files.file_locations import FileLocation, is_remote
 from shardline_producer.sources.source import Frozen, PlanPages
+from shardline_producer.sources.stored_pages import page_name, read_page
 
 # The size of what is held in memory. The page of a terabyte has 17 KB then, and there are 4,000 of them.
 _BLOCK = 1 << 20
@@ -69,7 +69,7 @@ class DigestPage:
             page: DigestPage = _reader().validate_json(data)
         except ValidationError as error:
             raise unreadable(f"the page {name}", error, _RESTORE) from None
-        if name.rpartition("/")[2] != _page_name(page.first) or not page.digests:
+        if name.rpartition("/")[2] != page_name(page.first) or not page.digests:
             raise JobFailed(
                 FailureCode.DATASET_DAMAGED,
                 f"the page {name} begins with block {page.first} and has {len(page.digests)} digests",
@@ -233,20 +233,14 @@ class FrozenBlocks:
         return self._names
 
     def _name(self, first: int) -> str:
-        return f"{self._folder}/{_page_name(first)}"
+        return f"{self._folder}/{page_name(first)}"
 
     async def _stored_end(self) -> int:
         names = await self._load_names()
         return (await self._stored(names[-1])).next if names else 0
 
     async def _stored(self, name: str) -> DigestPage:
-        async def read() -> DigestPage:
-            return DigestPage.decode(await self._pages.get(name), name)
-
-        try:
-            return await read_again(read)
-        except ObjectMissing:
-            raise _lost(name) from None
+        return await read_page(self._pages, name, DigestPage.decode, _lost)
 
     async def _hash_page(self, first: int) -> DigestPage:
         """A page of digests from a block on, of files as they are now. It grows with the number of blocks.
@@ -277,32 +271,6 @@ class FrozenBlocks:
             moved = await self._location.check([self._frozen[index] for index in files])
         paths = {file["path"] for file in moved}
         return DigestPage(first, digests, [index for index in files if self._frozen[index]["path"] in paths])
-
-
-class ProcessPages:
-    """Implements `PlanPages` in this process, for reads that no other process continues."""
-
-    def __init__(self) -> None:
-        self._bodies: dict[str, bytes] = {}
-
-    async def create_or_get(self, name: str, body: bytes) -> bytes:
-        """Keep the page if its name is new. Returns the kept body."""
-        return self._bodies.setdefault(name, body)
-
-    async def get(self, name: str) -> bytes:
-        """The body of a page."""
-        return self._bodies[name]
-
-    async def names(self, folder: str) -> list[str]:
-        """The names in a folder, sorted."""
-        start = f"{folder}/" if folder else ""
-        rest = (name.removeprefix(start) for name in self._bodies if name.startswith(start))
-        return sorted(start + name for name in rest if "/" not in name)
-
-
-def _page_name(first: int) -> str:
-    """The name in its folder of the page that begins with a block. Names sort as their numbers do."""
-    return f"{first:012d}.json"
 
 
 def _lost(name: str) -> JobFailed:

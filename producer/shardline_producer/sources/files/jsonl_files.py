@@ -23,7 +23,7 @@ from shardline_producer.sources.files.decompress import (
 )
 from shardline_producer.sources.files.file_errors import source_invalid
 from shardline_producer.sources.files.file_locations import FileLocation, is_remote
-from shardline_producer.sources.files.frozen_blocks import FrozenBlocks, ProcessPages
+from shardline_producer.sources.files.frozen_blocks import FrozenBlocks
 from shardline_producer.sources.files.lines import Line, LineSplitter
 from shardline_producer.sources.query_filters import check_filters, passes
 from shardline_producer.sources.source import (
@@ -68,7 +68,7 @@ class JsonLinesFiles:
     """Implements `Source`. A position is (index of the file, line, offset behind the line, ordinal).
 
     The frozen part is the list of files, as `FileLocation` describes them. `remote` is None when S3 is not
-    configured. `pages` hold the digests of what is read; None: no other process continues a read.
+    configured. `pages` hold the digests of what is read.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class JsonLinesFiles:
         spec: JobSpec,
         local: FileLocation,
         remote: FileLocation | None,
-        pages: PlanPages | None = None,
+        pages: PlanPages,
     ) -> None:
         if not isinstance(spec.source, FilesSource):
             raise TypeError(spec.source.type)
@@ -85,7 +85,7 @@ class JsonLinesFiles:
         self._allow_empty = spec.source.allow_empty
         self._local = local
         self._remote = remote
-        self._pages = pages or ProcessPages()
+        self._pages = pages
         self._touched = 0
         # Uncompressed bytes per byte of the file that is being read.
         self._expansion = 1.0
