@@ -9,6 +9,7 @@ from shardline.api.inputs import settings_of
 from shardline.api.results import RowFeatures
 from shardline.services.finished import read_manifest_at
 from shardline_common.errors import UsageError
+from shardline_common.job.columns import Columns
 
 
 async def features(
@@ -34,7 +35,7 @@ async def features(
         ) from None
     manifest = await read_manifest_at(os.fspath(uri), settings_of(settings))
     row: dict[str, Any] = {}
-    for path, dtype in manifest.rows_schema.features:
+    for path, dtype in Columns.from_json(manifest.rows_schema.columns).features():
         group, _, name = path.partition(".")
         if name:
             row.setdefault(group, {})[name] = datasets.Value(dtype)

@@ -24,16 +24,27 @@ async def read_manifest_at(uri: str, settings: Settings) -> Manifest:
         StoreUnavailable: the store cannot be reached.
     """
     async with open_store_at(uri, settings) as store:
-
-        async def read() -> Manifest:
-            return Manifest.decode(await store.get(_MANIFEST))
-
         try:
-            return await read_again(read)
+            return await read_manifest(store, _MANIFEST)
         except ObjectMissing:
             below = await datasets_below(store)
             hint = f"name one of these: {', '.join(below)}" if below else "name the folder that has _SUCCESS"
             raise UsageError(f"{uri} has no manifest.json: it is no finished dataset", hint=hint) from None
+
+
+async def read_manifest(store: ObjectStore, key: str) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        ObjectMissing: there is none.
+        JobFailed: it cannot be read, also when it is read again.
+        StoreUnavailable: the store cannot be reached.
+    """
+
+    async def read() -> Manifest:
+        return Manifest.decode(await store.get(key))
+
+    return await read_again(read)
 
 
 async def datasets_below(store: ObjectStore) -> list[str]:

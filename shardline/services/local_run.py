@@ -12,7 +12,7 @@ from pathlib import Path
 
 from shardline.services.client import JobView
 from shardline.services.embedded import EmbeddedRun
-from shardline.services.finished import datasets_below
+from shardline.services.finished import datasets_below, read_manifest
 from shardline.services.replace import delete_old_dataset, find_old_job
 from shardline.services.wiring import CLOCK
 from shardline.services.wiring.producer import producer_policy
@@ -25,14 +25,13 @@ from shardline_common.dataset.manifest import Manifest
 from shardline_common.dataset.verify import Report, Verifier
 from shardline_common.errors import JobConflict, JobFailed, UsageError
 from shardline_common.job.dead_letters import DeadLetterRecord
-from shardline_common.job.findings import left_out_deleted, uncertain
+from shardline_common.job.findings import remarks
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
 from shardline_common.job.spec_diff import differing_fields, own_id_advice
 from shardline_common.job.state import JobState, State
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.paths import os_reason, shown_path
-from shardline_common.runtime.read_again import read_again
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.settings.load import Settings
 from shardline_common.storage.directory import HIDDEN
@@ -109,7 +108,9 @@ async def run_job(
         layout, manifest = Layout.of(spec), None
         if result.view.state.state is State.COMPLETED:
             # The dataset is complete: an outage of the store now must not make the run a failed one.
-            manifest = await retry_forever(partial(_read_manifest, store, layout), CLOCK, "read the manifest")
+            manifest = await retry_forever(
+                partial(read_manifest, store, layout.manifest), CLOCK, "read the manifest"
+            )
         dataset = f"{store.uri}/{layout.root}".rstrip("/")
         return LocalRun(result.view, result.dead_letters, dataset, manifest)
 
@@ -123,13 +124,6 @@ async def _remove_leftovers(store: ObjectStore, spec: JobSpec) -> None:
         return
     if removed:
         _log.info("removed what a killed run left without a chain record: %s", ", ".join(removed))
-
-
-async def _read_manifest(store: ObjectStore, layout: Layout) -> Manifest:
-    async def read() -> Manifest:
-        return Manifest.decode(await store.get(layout.manifest))
-
-    return await read_again(read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +212,7 @@ def run_warnings(state: JobState) -> list[str]:
         )
         if state.notes.get(note)
     ]
-    sentences += left_out_deleted(state.findings) + uncertain(state.findings)
+    sentences += remarks(state.findings)
     if state.warning:
         why = "no document passed the filters" if state.source_count else "the source has no document"
         sentences.append(f"{state.warning}: {why}")

@@ -9,7 +9,7 @@ import pytest
 from shardline.services.client import JobView
 from shardline.services.embedded import EmbeddedRun
 from shardline.services.local_run import run_warnings
-from shardline_common.job.findings import Certainty, Findings, Level, left_out_deleted, uncertain
+from shardline_common.job.findings import Certainty, Findings, Level, remarks, uncertain
 from shardline_common.job.names import Layout
 from shardline_common.job.outcome import Outcome
 from shardline_common.job.spec import JobSpec
@@ -81,8 +81,12 @@ def test_the_weakest_level_of_a_store_stays_and_counts_add_up() -> None:
     assert found.stores["a"] == Certainty(Level.UNPROVEN, "a is unproven")
     assert found.deleted == {"b": 5}
     assert Findings.of(orjson.loads(orjson.dumps(found.to_json()))) == found
-    assert uncertain(found.to_json()) == ["a: the count is unproven: a is unproven"]
-    assert left_out_deleted(found.to_json()) == ["5 documents were left out because b marks them deleted"]
+    unproven = "a: the count is unproven: a is unproven"
+    assert uncertain(found.to_json()) == [unproven]
+    assert remarks(found.to_json()) == [
+        "5 documents were left out because b marks them deleted",
+        unproven,
+    ]
 
 
 async def test_findings_reach_manifest_card_verify_and_the_last_lines_of_a_run() -> None:

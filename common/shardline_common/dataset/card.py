@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from shardline_common.job.findings import left_out_deleted, uncertain
+from shardline_common.job.findings import remarks
 
 _INDENT = "  "
 
@@ -82,7 +82,7 @@ def _body(manifest: Mapping[str, Any], splits: Mapping[str, Any], suffix: str) -
         f"{totals['words']} words, {totals['bytes']} bytes, mean quality {totals['mean_quality']}.  ",
         _digest_line(manifest["digest"]),
         *_missing_searches(manifest["source"]),
-        *(f"{_one_line(one)}.  " for one in _source_facts(manifest["source"])),
+        *(f"{_one_line(one)}.  " for one in remarks(manifest["source"])),
         "",
     ]
     if splits:
@@ -136,10 +136,6 @@ def _missing_searches(source: Mapping[str, Any]) -> list[str]:
         )
         if source.get(key)
     ]
-
-
-def _source_facts(source: Mapping[str, Any]) -> list[str]:
-    return left_out_deleted(source) + uncertain(source)
 
 
 _ABOUT = {"purpose": "Purpose", "submitted_by": "Submitted by"}

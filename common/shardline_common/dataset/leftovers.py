@@ -47,12 +47,13 @@ async def remove_leftovers(store: ObjectStore, layout: Layout) -> list[str]:
         JobFailed: an outcome record cannot be read.
         StoreUnavailable: try again later.
     """
-    keys = await list_sizes(store, layout)
     _, outcome = await latest_attempt(store, layout)
-    completed = outcome is not None and outcome.ending == "completed"
-    if completed or PUBLISHED & keys.keys() or layout.plan.removeprefix(layout.root) not in keys:
+    if outcome is not None and outcome.ending == "completed":
         # A completed dataset has none: what looks like one was added by somebody, and `verify` names it.
-        # Without a plan the objects are not of this job.
+        return []
+    keys = await list_sizes(store, layout)
+    if PUBLISHED & keys.keys() or layout.plan.removeprefix(layout.root) not in keys:
+        # It was completed, or without a plan the objects are not of this job.
         return []
     found = leftover_keys(layout, keys)
     if found:

@@ -130,10 +130,9 @@ class SourceCount(_ManifestModel):
 
 
 class RowSchema(_ManifestModel):
-    """The metadata columns and their types. `features` are [path, Hugging Face dtype] of a row's fields."""
+    """The metadata columns and their types."""
 
     columns: dict[str, str]
-    features: list[tuple[str, str]] = Field(strict=False)
 
     @field_validator("columns")
     @classmethod

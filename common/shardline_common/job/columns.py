@@ -84,7 +84,6 @@ def infer(documents: Iterable[HasMetadata], at_most: int | None = None) -> Colum
     With more than `at_most` fields, only those have a column that occur in one of 100 documents, and of these
     the most frequent.
 
-
     A field with int and float becomes float. Any other mixture becomes string where a string occurs, else it
     has no column. Lists and objects have no column. A field that is always null becomes string.
     """

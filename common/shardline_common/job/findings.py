@@ -83,9 +83,10 @@ def uncertain(source: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def left_out_deleted(source: Mapping[str, Any]) -> list[str]:
-    """A sentence for each store that marks documents of a `source` deleted, with their number."""
-    return [
+def remarks(source: Mapping[str, Any]) -> list[str]:
+    """What a user should know of a `source`: documents that were left out, and counts less than proven."""
+    left_out = [
         f"{count:,} documents were left out because {name} marks them deleted"
         for name, count in Findings.of(source).deleted.items()
     ]
+    return left_out + uncertain(source)
