@@ -29,7 +29,12 @@ class Contents(dict[str, bytes]):
 
 numbers = st.integers(0, 1 << 30)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(1 << 70), 1 << 70) | st.floats() | st.text(max_size=20),
+    st.none()
+    | st.booleans()
+    | st.sampled_from([-(1 << 63) - 1, 1 << 63, 1 << 64])
+    | st.integers(-(1 << 70), 1 << 70)
+    | st.floats()
+    | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=5,
 )

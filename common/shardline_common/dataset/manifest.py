@@ -4,10 +4,11 @@ Version 2 lists the stored bytes of every object under `objects`. Version 1 has 
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
 from shardline_common.dataset.chain import ChainRecord, Count, Totals, total
 from shardline_common.dataset.contents import DatasetContents
@@ -16,7 +17,8 @@ from shardline_common.job.columns import Columns
 from shardline_common.job.names import Layout
 from shardline_common.job.outcome import Outcome
 from shardline_common.job.plan import Plan
-from shardline_common.job.spec import JobSpec, unreadable
+from shardline_common.job.spec import JobSpec
+from shardline_common.job.stored_json import read_stored
 
 VERSION = 2
 _QUALITY_UNITS = 10_000
@@ -165,14 +167,7 @@ class Manifest(_ManifestModel):
             JobFailed: the JSON is not a manifest (`dataset_damaged`), or one of a later version
                 (`conservation`); the message names the first wrong field.
         """
-        try:
-            # Readers use other parsers than pydantic, which accepts Infinity and NaN.
-            orjson.loads(data)
-            manifest = cls.model_validate_json(data)
-        except orjson.JSONDecodeError as error:
-            raise JobFailed(FailureCode.DATASET_DAMAGED, f"manifest.json cannot be read: {error}") from None
-        except ValidationError as error:
-            raise unreadable("manifest.json", error) from None
+        manifest = read_stored(_reader(), data, "manifest.json")
         if manifest.version > VERSION:
             raise JobFailed(
                 FailureCode.CONSERVATION,
@@ -180,3 +175,8 @@ class Manifest(_ManifestModel):
                 hint="install a newer version",
             )
         return manifest
+
+
+@cache
+def _reader() -> TypeAdapter[Manifest]:
+    return TypeAdapter(Manifest)

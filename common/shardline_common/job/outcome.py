@@ -6,13 +6,13 @@ from functools import cache, partial
 from typing import Any, Literal
 
 import orjson
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from shardline_common import __version__
 from shardline_common.errors import JobFailed, ObjectMissing, explain
 from shardline_common.job.names import Layout, attempt_of_outcome
-from shardline_common.job.spec import unreadable
 from shardline_common.job.state import JobState
+from shardline_common.job.stored_json import read_stored
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.clock import SYSTEM_CLOCK, stamp
@@ -56,11 +56,8 @@ class Outcome:
         Raises:
             JobFailed: the bytes are no outcome record (`dataset_damaged`).
         """
-        try:
-            return _reader().validate_json(body, strict=True)
-        except ValidationError as error:
-            hint = "restore or delete this object, then run or retry the job"
-            raise unreadable(f"{key}: this outcome record", error, hint) from None
+        hint = "restore or delete this object, then run or retry the job"
+        return read_stored(_reader(), body, f"{key}: this outcome record", hint)
 
 
 @cache

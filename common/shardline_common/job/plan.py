@@ -6,12 +6,12 @@ from functools import cache
 from typing import Any
 
 import orjson
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.columns import Columns
 from shardline_common.job.names import Layout
-from shardline_common.job.spec import unreadable
+from shardline_common.job.stored_json import read_stored
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.read_again import read_again
 
@@ -52,11 +52,9 @@ class Plan:
         Raises:
             JobFailed: the bytes are no plan (`dataset_damaged`).
         """
+        plan = read_stored(_reader(), data, key, _HINT)
         try:
-            plan = _reader().validate_json(data, strict=True)
             Columns.from_json(plan.columns)
-        except ValidationError as error:
-            raise unreadable(key, error, _HINT) from None
         except ValueError as error:
             message = f"{key} cannot be read: {error}"
             raise JobFailed(FailureCode.DATASET_DAMAGED, message, hint=_HINT) from None

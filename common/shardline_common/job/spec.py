@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import orjson
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from shardline_common.errors import FailureCode, JobFailed, JobInvalid
+from shardline_common.errors import JobInvalid
 from shardline_common.job.spec_fields import (
     SCALAR,
     AnySource,
@@ -47,7 +47,6 @@ __all__ = [
     "parse_job",
     "parse_message",
     "slugify",
-    "unreadable",
 ]
 
 JOB_ID = r"^[a-z0-9][a-z0-9-]{0,62}$"
@@ -326,13 +325,6 @@ def first_fault(error: ValidationError) -> tuple[str, str]:
     """
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     return ".".join(str(part) for part in first["loc"]), str(first["msg"])
-
-
-def unreadable(what: str, error: ValidationError, hint: str | None = None) -> JobFailed:
-    """The failure (`dataset_damaged`) for a stored JSON object that does not fit its model."""
-    where, fault = first_fault(error)
-    message = f"{what} cannot be read: {where or 'the file'}: {fault}"
-    return JobFailed(FailureCode.DATASET_DAMAGED, message, hint=hint)
 
 
 def _field_path(loc: tuple[int | str, ...]) -> str:

@@ -15,10 +15,10 @@ from hashlib import sha256
 from itertools import accumulate
 
 import orjson
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable
-from shardline_common.job.spec import unreadable
+from shardline_common.job.stored_json import read_stored
 from shardline_common.runtime.threads import run_in_thread
 from shardline_common.runtime.waits import log_wait
 from shardline_producer.sources.files.file_errors import SUBMIT_NEW_JOB, source_changed
@@ -65,10 +65,7 @@ class DigestPage:
         Raises:
             JobFailed: the bytes are no such page (`dataset_damaged`).
         """
-        try:
-            page: DigestPage = _reader().validate_json(data)
-        except ValidationError as error:
-            raise unreadable(f"the page {name}", error, _RESTORE) from None
+        page = read_stored(_reader(), data, f"the page {name}", _RESTORE)
         if name.rpartition("/")[2] != page_name(page.first) or not page.digests:
             raise JobFailed(
                 FailureCode.DATASET_DAMAGED,
