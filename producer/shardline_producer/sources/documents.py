@@ -97,9 +97,22 @@ _DEFAULT_FIELDS = FieldNames()
 def parse_document(raw: bytes, key: str, names: FieldNames = _DEFAULT_FIELDS) -> Document | InvalidDocument:
     """Parse a JSON object as a document; when it cannot be one, an InvalidDocument with the key `key`."""
     try:
-        return _parse(raw, names)
+        return _from_fields(_parse(raw), names)
     except _NotADocument as error:
         return invalid_document(key, error.reason, raw)
+
+
+def document_of(
+    fields: dict[str, Any], key: str, original: bytes, names: FieldNames = _DEFAULT_FIELDS
+) -> Document | InvalidDocument:
+    """A document of the fields of a row, which are no JSON text; `original` is what was read of it.
+
+    The fields become the metadata: the dict is changed.
+    """
+    try:
+        return _from_fields(fields, names)
+    except _NotADocument as error:
+        return invalid_document(key, error.reason, original)
 
 
 def validated(document: Document) -> Document | InvalidDocument:
@@ -113,7 +126,7 @@ def validated(document: Document) -> Document | InvalidDocument:
     return document
 
 
-def _parse(raw: bytes, names: FieldNames) -> Document:
+def _parse(raw: bytes) -> dict[str, Any]:
     # orjson decides only the cases on which every JSON parser agrees. Input that it refuses or may have
     # rounded is parsed again by the exact parser, so no result depends on the limits of a library's version.
     try:
@@ -126,6 +139,11 @@ def _parse(raw: bytes, names: FieldNames) -> Document:
         if _needs_exact_parse(item):
             value = _parse_exactly(raw)
             break
+    fields: dict[str, Any] = value
+    return fields
+
+
+def _from_fields(value: dict[str, Any], names: FieldNames) -> Document:
     identity = _checked_id(value.pop(names.identity, None))
     text = value.pop(names.text[0], None)
     for name in names.text[1:]:
