@@ -17,8 +17,8 @@ from shardline_common.memory.store import MemoryStore
 from shardline_common.runtime.clock import SystemClock
 from shardline_producer.plan import make_plan
 from shardline_producer.plan_pages import StoredPlanPages
+from shardline_producer.sources.files.file_documents import FileDocuments
 from shardline_producer.sources.files.file_locations import LocalFiles
-from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
 from shardline_producer.sources.memory_database import MemoryDatabase
 from shardline_producer.sources.planned import PlannedSource
 from shardline_producer.sources.source import Document, InvalidDocument, PlanPages, Source, SourceItem
@@ -80,7 +80,7 @@ async def files_case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
 
     yield Case(
         {"type": "files", "paths": ["in.jsonl"]},
-        lambda spec, pages: JsonLinesFiles(spec, LocalFiles(folder, confined=True), None, pages),
+        lambda spec, pages: FileDocuments(spec, LocalFiles(folder, confined=True), None, pages),
         fill,
     )
 

@@ -16,9 +16,9 @@ from shardline_common.job.messages import Position
 from shardline_common.memory.store import MemoryStore
 from shardline_common.runtime import read_again
 from shardline_producer.plan_pages import StoredPlanPages
-from shardline_producer.sources.files import file_locations, frozen_blocks, jsonl_files
+from shardline_producer.sources.files import file_locations, file_reader, frozen_blocks
+from shardline_producer.sources.files.file_documents import FileDocuments
 from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
-from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
 from shardline_producer.sources.source import Frozen, SourceItem
 from tests.make import job, memory_pages
 from tests.source_items import item_ids
@@ -35,7 +35,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frozen_blocks, "_BLOCK", 4096)
     monkeypatch.setattr(frozen_blocks, "_FIRST_PAGE", 2)
     monkeypatch.setattr(file_locations, "_CHUNK", 3000)
-    monkeypatch.setattr(jsonl_files, "_BATCH_ITEMS", 50)
+    monkeypatch.setattr(file_reader, "_BATCH_ITEMS", 50)
 
 
 def rows(first: int = 0, count: int = ROWS) -> bytes:
@@ -80,10 +80,8 @@ class Reader:
         self.frozen: Frozen = []
         self.source = self.open()
 
-    def open(self) -> JsonLinesFiles:
-        self.source = JsonLinesFiles(
-            self.spec, LocalFiles(self.folder), None, StoredPlanPages(self.store, "")
-        )
+    def open(self) -> FileDocuments:
+        self.source = FileDocuments(self.spec, LocalFiles(self.folder), None, StoredPlanPages(self.store, ""))
         return self.source
 
     async def plan(self) -> "Reader":
@@ -329,7 +327,7 @@ async def test_a_damaged_page_of_digests_fails_the_job(
 
 
 def test_objects_are_proven_by_their_etag() -> None:
-    source = JsonLinesFiles(
+    source = FileDocuments(
         job(source={"type": "files", "paths": ["s3://b/a"]}),
         LocalFiles(Path()),
         S3Files(None),  # type: ignore[arg-type]

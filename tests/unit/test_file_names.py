@@ -19,8 +19,8 @@ from shardline.services.local_run import run_warnings
 from shardline_common.errors import JobFailed
 from shardline_common.job.state import JobState
 from shardline_common.ports.store import ObjectInfo
+from shardline_producer.sources.files.file_documents import FileDocuments
 from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
-from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
 from shardline_producer.sources.files.key_patterns import matching_keys, may_match
 from shardline_producer.sources.files.linked_folders import matching_paths
 from tests.make import job, memory_pages
@@ -33,9 +33,9 @@ def write(path: Path) -> None:
     path.write_bytes(orjson.dumps({"document_id": path.name, "content": "x"}))
 
 
-def source(folder: Path, *paths: str) -> JsonLinesFiles:
+def source(folder: Path, *paths: str) -> FileDocuments:
     spec = job(source={"type": "files", "paths": list(paths)})
-    return JsonLinesFiles(spec, LocalFiles(folder, confined=False), None, memory_pages())
+    return FileDocuments(spec, LocalFiles(folder, confined=False), None, memory_pages())
 
 
 async def names(folder: Path, *paths: str) -> list[str]:
@@ -268,7 +268,9 @@ PART = st.one_of(NAME, st.sampled_from(["*", "**", "a*", ".*", "?", "[ab]", "*b"
 def test_patterns_match_what_those_of_python_match(
     tmp_path_factory: pytest.TempPathFactory, files: Sequence[str], pattern: str
 ) -> None:
-    root = tmp_path_factory.mktemp("tree")
+    # Deeper than a pattern can climb by "..": what other tests write beside it is none of its files.
+    root = tmp_path_factory.mktemp("tree") / "a/b/a/b"
+    root.mkdir(parents=True)
     for name in files:
         try:
             write(root / name)

@@ -26,16 +26,16 @@ from shardline_common.settings.load import Settings
 from shardline_common.storage.directory import DirectoryStore
 from shardline_common.storage.s3 import S3Options, open_s3
 from shardline_producer.sources.files import file_locations, linked_folders
+from shardline_producer.sources.files.file_documents import FileDocuments
 from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
-from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
 from shardline_producer.sources.source import SourceItem
 from tests.make import job, memory_pages
 
 ROW = b'{"document_id": "a", "content": "x"}\n'
 
 
-def source(root: Path, path: str, *, confined: bool = False) -> JsonLinesFiles:
-    return JsonLinesFiles(
+def source(root: Path, path: str, *, confined: bool = False) -> FileDocuments:
+    return FileDocuments(
         job(source={"type": "files", "paths": [path]}), LocalFiles(root, confined), None, memory_pages()
     )
 

@@ -23,7 +23,7 @@ from shardline_common.runtime.clock import SystemClock
 from shardline_common.settings.load import Settings
 from shardline_common.telemetry.metrics import Metrics
 from shardline_producer.context import ProducerPolicy
-from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
+from shardline_producer.sources.files.file_documents import FileDocuments
 from shardline_producer.sources.memory_database import MemoryDatabase
 from shardline_producer.sources.planned import PlannedSource
 from shardline_producer.sources.source import Document
@@ -106,7 +106,7 @@ async def test_there_is_no_estimate_without_known_progress(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As of a file whose last bytes are those of thousands of documents.
-    monkeypatch.setattr(JsonLinesFiles, "progress", lambda *_: 1.0)
+    monkeypatch.setattr(FileDocuments, "progress", lambda *_: 1.0)
     found = await preview_of(job(), folder, 500)
     assert (found.sample.complete, found.documents, found.rows) == (False, None, None)
 

@@ -16,8 +16,8 @@ from shardline_common.runtime.retry import Backoff
 from shardline_common.storage import directory
 from shardline_common.storage.directory import DirectoryStore
 from shardline_producer.sources.files import file_locations
+from shardline_producer.sources.files.file_documents import FileDocuments
 from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
-from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
 from tests.make import job, memory_pages
 from tests.source_items import item_ids
 from tests.support.embedded import run_embedded
@@ -49,9 +49,9 @@ def ending_early(times: int, at: int = 9_000) -> Read:
     return read
 
 
-def local(folder: Path, name: str = "a.jsonl") -> JsonLinesFiles:
+def local(folder: Path, name: str = "a.jsonl") -> FileDocuments:
     spec = job(source={"type": "files", "paths": [name]})
-    return JsonLinesFiles(spec, LocalFiles(folder), None, memory_pages())
+    return FileDocuments(spec, LocalFiles(folder), None, memory_pages())
 
 
 async def test_a_local_file_that_ends_early_is_read_on(
@@ -139,7 +139,7 @@ class CutBucket:
 async def test_the_store_is_blamed_for_a_compressed_object_that_it_cuts(damage: bytes) -> None:
     body = gzip.compress(ROWS)
     sent = body[:700] + damage + body[700:]
-    source = JsonLinesFiles(
+    source = FileDocuments(
         job(source={"type": "files", "paths": ["s3://b/a.jsonl.gz"]}),
         LocalFiles(Path()),
         S3Files(CutBucket(sent, 900)),  # type: ignore[arg-type]

@@ -21,8 +21,8 @@ from shardline_common.memory.store import MemoryStore
 from shardline_common.runtime.clock import SystemClock
 from shardline_common.settings.load import Settings
 from shardline_common.storage.s3 import S3Client, S3Store
+from shardline_producer.sources.files.file_documents import FileDocuments
 from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
-from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
 from shardline_producer.sources.http_store import HttpStoreOptions, open_http_store
 from shardline_producer.sources.themis.client import (
     QueryRejected,
@@ -67,9 +67,9 @@ S3_ANSWERS = [
 ]
 
 
-def of_bucket(client: S3Client, path: str = "s3://input/laws-*.jsonl") -> JsonLinesFiles:
+def of_bucket(client: S3Client, path: str = "s3://input/laws-*.jsonl") -> FileDocuments:
     spec = job(source={"type": "files", "paths": [path]})
-    return JsonLinesFiles(spec, LocalFiles(Path()), S3Files(client), memory_pages())
+    return FileDocuments(spec, LocalFiles(Path()), S3Files(client), memory_pages())
 
 
 @pytest.mark.parametrize(("status", "code", "kind"), S3_ANSWERS, ids=[code for _, code, _ in S3_ANSWERS])

@@ -9,8 +9,8 @@ from shardline.services.wiring.uds3 import uds3_stores
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.spec import JobSpec
 from shardline_common.settings.load import Settings
+from shardline_producer.sources.files.file_documents import FileDocuments
 from shardline_producer.sources.files.file_locations import BucketReader, LocalFiles, S3Files
-from shardline_producer.sources.files.jsonl_files import JsonLinesFiles
 from shardline_producer.sources.planned import PlannedSource, PlannedStore
 from shardline_producer.sources.source import OpenSource, PlanPages, Source
 from shardline_producer.sources.themis.client import ThemisClient, ThemisOptions, open_themis
@@ -37,7 +37,7 @@ def source_factory(
 
     def open_source(spec: JobSpec, pages: PlanPages) -> Source:
         if spec.source.type == "files":
-            return JsonLinesFiles(spec, local, remote_files, pages)
+            return FileDocuments(spec, local, remote_files, pages)
         store: PlannedStore
         if spec.source.type == "themis":
             store = ThemisTable(spec, spec.source, themis_options(settings), limiter, CLOCK)

@@ -1,10 +1,13 @@
 """Decompression of a stream in pieces of bounded size: no input can fill the memory."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Protocol
 
 import zstandard
+
+from shardline_producer.sources.files.file_format import Compression, by_name
 
 _INPUT_BYTES = 4096
 _OUTPUT_BYTES = 1 << 20
@@ -143,8 +146,30 @@ class ZstdDecompressor:
             raise EmptyStream("holds no frame with data" if self.bytes_in else "has 0 bytes")
 
 
-def decompressor(name: str) -> Decompressor:
-    """The decompressor for a file name: .gz, .zst, else plain."""
-    if name.endswith(".gz"):
-        return GzipDecompressor()
-    return ZstdDecompressor() if name.endswith(".zst") else PlainDecompressor()
+def decompressor(compression: Compression) -> Decompressor:
+    """The decompressor of a compression."""
+    return _DECOMPRESSORS[compression]()
+
+
+def detect_compression(path: str, head: bytes) -> Compression:
+    """The compression of a file that begins with `head`: by its first bytes, whatever its name."""
+    for magic, compression in _MAGIC:
+        if head.startswith(magic):
+            return compression
+    return by_name(path).compression
+
+
+def start_of_text(compression: Compression, head: bytes) -> bytes:
+    """What the first bytes of a file hold, as far as they are sound: the read itself reports the rest."""
+    pieces = list[bytes]()
+    with suppress(CorruptStream):
+        pieces.extend(decompressor(compression).feed(head))
+    return b"".join(pieces)
+
+
+_DECOMPRESSORS: dict[Compression, Callable[[], Decompressor]] = {
+    "none": PlainDecompressor,
+    "gzip": GzipDecompressor,
+    "zstd": ZstdDecompressor,
+}
+_MAGIC: tuple[tuple[bytes, Compression], ...] = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))

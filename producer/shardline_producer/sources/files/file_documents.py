@@ -1,45 +1,33 @@
-"""The source `files`: JSONL and NDJSON files, plain, .gz or .zst, in local folders or S3 buckets."""
+"""The source `files`: files in local folders or S3 buckets."""
 
 import glob
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.findings import Findings, Level
 from shardline_common.job.messages import Position
 from shardline_common.job.spec import FilesSource, JobSpec
 from shardline_common.runtime.paths import shown_path
 from shardline_common.runtime.threads import run_in_thread
-from shardline_producer.sources.documents import DeadLetterReason, dead_letter, parse_document
-from shardline_producer.sources.files.decompress import (
-    CorruptStream,
-    EmptyStream,
-    PlainDecompressor,
-    decompressor,
-)
 from shardline_producer.sources.files.file_errors import source_invalid
+from shardline_producer.sources.files.file_format import with_format
 from shardline_producer.sources.files.file_locations import FileLocation, is_remote
+from shardline_producer.sources.files.file_reader import Cursor, FileReader, Reading, first_byte
+from shardline_producer.sources.files.formats import detect, read_head
 from shardline_producer.sources.files.frozen_blocks import FrozenBlocks
-from shardline_producer.sources.files.lines import Line, LineSplitter
-from shardline_producer.sources.query_filters import check_filters, passes
+from shardline_producer.sources.query_filters import check_filters
 from shardline_producer.sources.source import (
     DeclaredSource,
-    Document,
     Frozen,
-    InvalidDocument,
     PlanPages,
     SourceItem,
 )
 
-_BATCH_ITEMS = 1000
-_BATCH_BYTES = 1 << 20
 _SHOWN_NAMES = 20
 _log = logging.getLogger(__name__)
-Stream = Callable[[int], AsyncGenerator[bytes, None]]
 _DIGESTS = "size and time of each file, and the sha256 of each block, were compared in every read"
 _TOUCHED = (
     "the change time of {} of the files moved between planning and reading, so only size and time show "
@@ -49,22 +37,7 @@ _ETAGS = "size and ETag of each object were compared in every read"
 _NO_ETAGS = "the store gives no ETag, so only the sizes of objects were compared"
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """The point where reading continues: index of the file, its lines and bytes read, items yielded."""
-
-    file: int = 0
-    line: int = 0
-    offset: int = 0
-    ordinal: int = 0
-
-    @classmethod
-    def after(cls, position: Position | None) -> "Cursor":
-        """The cursor behind a position; None: at the start."""
-        return cls(*position) if position else cls()
-
-
-class JsonLinesFiles:
+class FileDocuments:
     """Implements `Source`. A position is (index of the file, line, offset behind the line, ordinal).
 
     The frozen part is the list of files, as `FileLocation` describes them. `remote` is None when S3 is not
@@ -81,8 +54,7 @@ class JsonLinesFiles:
         if not isinstance(spec.source, FilesSource):
             raise TypeError(spec.source.type)
         self._spec = spec
-        self._paths = spec.source.paths
-        self._allow_empty = spec.source.allow_empty
+        self._source = spec.source
         self._local = local
         self._remote = remote
         self._pages = pages
@@ -96,7 +68,7 @@ class JsonLinesFiles:
         A file with several names has the first of them; the others are in `also`.
         """
         files: dict[str, dict[str, Any]] = {}
-        for pattern in self._paths:
+        for pattern in self._source.paths:
             location = self._location(pattern)
             found = await location.find(pattern)
             if not found:
@@ -112,7 +84,11 @@ class JsonLinesFiles:
         unique = list({id(file): file for file in files.values()}.values())
         for sentence in _same_files(unique):
             _log.warning("%s: it is read once", sentence)
-        return unique
+        return [await self._with_format(file) for file in unique]
+
+    async def _with_format(self, file: dict[str, Any]) -> dict[str, Any]:
+        head = await read_head(self._location(file["path"]).stream(file, 0))
+        return with_format(file, await run_in_thread(partial(detect, file["path"], head, self._source)))
 
     def _location(self, path: str) -> FileLocation:
         if not is_remote(path):
@@ -145,7 +121,7 @@ class JsonLinesFiles:
         blocks = FrozenBlocks(frozen, self._local, self._pages)
         left = None if query.top_k is None else query.top_k - start.ordinal
         ended = left is not None and left <= 0
-        await blocks.verify(start.file, None if ended else _seek(frozen[start.file]["path"], start.offset))
+        await blocks.verify(start.file, None if ended else first_byte(frozen[start.file], start.offset))
         if ended:
             self._touched = len(blocks.touched)
             return
@@ -193,11 +169,11 @@ class JsonLinesFiles:
     ) -> AsyncGenerator[list[SourceItem], None]:
         """The items behind a cursor. Local files are read from `blocks`, or as they are when it is None."""
         ordinal = start.ordinal
+        reading = Reading(self._spec.max_document_bytes, filters, self._source.allow_empty)
         for index in range(start.file, len(frozen)):
             file = dict(frozen[index])
             begin = start if index == start.file else Cursor(index, ordinal=ordinal)
-            limit = self._spec.max_document_bytes
-            reader = _FileReader(file, begin, limit, filters, allow_empty=self._allow_empty)
+            reader = FileReader(file, begin, reading)
             location = self._location(file["path"])
             if blocks is None or is_remote(file["path"]):
                 stream = partial(location.stream, file)
@@ -212,101 +188,6 @@ class JsonLinesFiles:
                 await self._end_file(frozen, blocks, index)
 
 
-class _FileReader:
-    """Reads the items of one file from a cursor on."""
-
-    def __init__(
-        self,
-        file: dict[str, Any],
-        start: Cursor,
-        max_line_bytes: int,
-        filters: Mapping[str, Any],
-        *,
-        allow_empty: bool,
-    ) -> None:
-        self._file = file
-        self._allow_empty = allow_empty
-        self._index = start.file
-        self._ordinal = start.ordinal
-        self._filters = filters
-        self._decompressor = decompressor(file["path"])
-        self._lines = LineSplitter(max_line_bytes, start.line, start.offset)
-        # A plain file is read from the offset on. A compressed file is read from its start, and the bytes
-        # before the offset are dropped.
-        self._seek = _seek(file["path"], start.offset)
-        self._skip = start.offset - self._seek
-
-    @property
-    def expansion(self) -> float:
-        """Uncompressed bytes per byte of the file, so far."""
-        return (
-            self._decompressor.bytes_out / self._decompressor.bytes_in
-            if self._decompressor.bytes_out
-            else 1.0
-        )
-
-    async def batches(self, stream: Stream) -> AsyncGenerator[list[SourceItem], None]:
-        """Batches of items; each is parsed on a thread. `stream` opens the file at an offset.
-
-        Raises:
-            JobFailed: the planned file is damaged (`source_invalid`), or as `FileLocation.stream`.
-            SourceUnavailable: as `FileLocation.stream`.
-        """
-        async with aclosing(stream(self._seek)) as chunks:
-            try:
-                async for chunk in chunks:
-                    items = self._feed(chunk)
-                    while batch := await self._next_batch(items):
-                        yield batch
-                items = self._finish()
-                while batch := await self._next_batch(items):
-                    yield batch
-            except CorruptStream as error:
-                # To its end: a store that sent other bytes than the planned ones raises its error there.
-                async for _ in chunks:
-                    pass
-                raise JobFailed(
-                    FailureCode.SOURCE_INVALID,
-                    f"{self._file['path']} cannot be decompressed: {error}",
-                    hint="replace the damaged or truncated file and submit a new job",
-                ) from None
-
-    async def _next_batch(self, items: Iterator[SourceItem]) -> list[SourceItem]:
-        return await run_in_thread(partial(_take_batch, items))
-
-    def _feed(self, chunk: bytes) -> Iterator[SourceItem]:
-        for piece in self._decompressor.feed(chunk):
-            rest = piece[self._skip :]
-            self._skip -= len(piece) - len(rest)
-            yield from self._parse(self._lines.feed(rest))
-
-    def _finish(self) -> Iterator[SourceItem]:
-        try:
-            self._decompressor.finish()
-        except EmptyStream as error:
-            if not self._allow_empty:
-                raise source_invalid(
-                    f"{shown_path(self._file['path'])} {error}: a compressed file without rows has some",
-                    "replace the file, or set source.allow_empty, and submit a new job",
-                ) from None
-        yield from self._parse(self._lines.finish())
-
-    def _parse(self, lines: Iterator[Line]) -> Iterator[SourceItem]:
-        for line in lines:
-            key = f"{self._file['path']}:{line.number}"
-            content: Document | InvalidDocument
-            if line.digest is None:
-                content = parse_document(line.text, key)
-                if self._filters and isinstance(content, Document) and not passes(content, self._filters):
-                    continue
-            else:
-                too_large = DeadLetterReason.TOO_LARGE
-                content = InvalidDocument(key, dead_letter(too_large, key, line.text, line.digest, line.size))
-            self._ordinal += 1
-            position = (self._index, line.number, line.end, self._ordinal)
-            yield SourceItem(position, content, line.size)
-
-
 def _same_files(frozen: Frozen) -> list[str]:
     """A sentence for each further name of a file, and for what is more than a person reads."""
     found = [
@@ -316,19 +197,3 @@ def _same_files(frozen: Frozen) -> list[str]:
     ]
     more = len(found) - _SHOWN_NAMES
     return found[:_SHOWN_NAMES] + ([f"{more:,} more names are those of other files"] if more > 0 else [])
-
-
-def _seek(path: str, offset: int) -> int:
-    """The byte of a file where the read of its text from an offset on begins."""
-    return offset if isinstance(decompressor(path), PlainDecompressor) else 0
-
-
-def _take_batch(items: Iterator[SourceItem]) -> list[SourceItem]:
-    batch: list[SourceItem] = []
-    size = 0
-    for item in items:
-        batch.append(item)
-        size += item.size
-        if len(batch) >= _BATCH_ITEMS or size >= _BATCH_BYTES:
-            break
-    return batch

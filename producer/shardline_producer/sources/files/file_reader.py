@@ -1,0 +1,157 @@
+"""Reads the items of one file: its bytes are decompressed, decoded, cut into records, and parsed."""
+
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.job.messages import Position
+from shardline_common.runtime.paths import shown_path
+from shardline_common.runtime.threads import run_in_thread
+from shardline_producer.sources.documents import DeadLetterReason, dead_letter
+from shardline_producer.sources.files.decompress import CorruptStream, EmptyStream, decompressor
+from shardline_producer.sources.files.encodings import decoder
+from shardline_producer.sources.files.file_errors import source_invalid
+from shardline_producer.sources.files.file_format import format_of
+from shardline_producer.sources.files.lines import Line
+from shardline_producer.sources.files.record_forms import FORMS
+from shardline_producer.sources.query_filters import passes
+from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
+
+_BATCH_ITEMS = 1000
+_BATCH_BYTES = 1 << 20
+Stream = Callable[[int], AsyncGenerator[bytes, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The point where reading continues: index of the file, its records and bytes read, items yielded.
+
+    The bytes are those of the text: decompressed, in UTF-8.
+    """
+
+    file: int = 0
+    line: int = 0
+    offset: int = 0
+    ordinal: int = 0
+
+    @classmethod
+    def after(cls, position: Position | None) -> "Cursor":
+        """The cursor behind a position; None: at the start."""
+        return cls(*position) if position else cls()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a job reads files: the largest record in bytes, the filters, and `source.allow_empty`."""
+
+    max_record_bytes: int
+    filters: Mapping[str, Any]
+    allow_empty: bool
+
+
+class FileReader:
+    """Reads the items of one file from a cursor on."""
+
+    def __init__(self, file: Mapping[str, Any], start: Cursor, reading: Reading) -> None:
+        self._file = file
+        self._reading = reading
+        self._index = start.file
+        self._ordinal = start.ordinal
+        found = format_of(file)
+        self._decompressor = decompressor(found.compression)
+        self._decoder = decoder(found.encoding)
+        form = FORMS[found.records]
+        self._records = form.splitter(reading.max_record_bytes, start.line, start.offset, found.options)
+        self._parse_record = form.parser(found.options)
+        self._seek = first_byte(file, start.offset)
+        self._skip = start.offset - self._seek
+
+    @property
+    def expansion(self) -> float:
+        """Decompressed bytes per byte of the file, so far."""
+        done = self._decompressor
+        return done.bytes_out / done.bytes_in if done.bytes_out else 1.0
+
+    async def batches(self, stream: Stream) -> AsyncGenerator[list[SourceItem], None]:
+        """Batches of items; each is parsed on a thread. `stream` opens the file at an offset.
+
+        Raises:
+            JobFailed: the planned file is damaged (`source_invalid`), or as `FileLocation.stream`.
+            SourceUnavailable: as `FileLocation.stream`.
+        """
+        async with aclosing(stream(self._seek)) as chunks:
+            try:
+                async for chunk in chunks:
+                    items = self._feed(chunk)
+                    while batch := await self._next_batch(items):
+                        yield batch
+                items = self._finish()
+                while batch := await self._next_batch(items):
+                    yield batch
+            except CorruptStream as error:
+                # To its end: a store that sent other bytes than the planned ones raises its error there.
+                async for _ in chunks:
+                    pass
+                raise JobFailed(
+                    FailureCode.SOURCE_INVALID,
+                    f"{self._file['path']} cannot be decompressed: {error}",
+                    hint="replace the damaged or truncated file and submit a new job",
+                ) from None
+
+    async def _next_batch(self, items: Iterator[SourceItem]) -> list[SourceItem]:
+        return await run_in_thread(partial(_take_batch, items))
+
+    def _feed(self, chunk: bytes) -> Iterator[SourceItem]:
+        for piece in self._decompressor.feed(chunk):
+            text = self._decoder.feed(piece)
+            rest = text[self._skip :]
+            self._skip -= len(text) - len(rest)
+            yield from self._parse(self._records.feed(rest))
+
+    def _finish(self) -> Iterator[SourceItem]:
+        try:
+            self._decompressor.finish()
+        except EmptyStream as error:
+            if not self._reading.allow_empty:
+                raise source_invalid(
+                    f"{shown_path(self._file['path'])} {error}: a compressed file without rows has some",
+                    "replace the file, or set source.allow_empty, and submit a new job",
+                ) from None
+        yield from self._parse(self._records.feed(self._decoder.finish()[self._skip :]))
+        yield from self._parse(self._records.finish())
+
+    def _parse(self, records: Iterator[Line]) -> Iterator[SourceItem]:
+        filters = self._reading.filters
+        for record in records:
+            key = f"{self._file['path']}:{record.number}"
+            content: Document | InvalidDocument
+            if record.digest is None:
+                content = self._parse_record(record.text, key)
+                if filters and isinstance(content, Document) and not passes(content, filters):
+                    continue
+            else:
+                too_large = DeadLetterReason.TOO_LARGE
+                letter = dead_letter(too_large, key, record.text, record.digest, record.size)
+                content = InvalidDocument(key, letter)
+            self._ordinal += 1
+            position = (self._index, record.number, record.end, self._ordinal)
+            yield SourceItem(position, content, record.size)
+
+
+def first_byte(file: Mapping[str, Any], offset: int) -> int:
+    """The byte of a file where the read of its text from an offset on begins."""
+    return offset if format_of(file).is_plain else 0
+
+
+def _take_batch(items: Iterator[SourceItem]) -> list[SourceItem]:
+    batch: list[SourceItem] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += item.size
+        if len(batch) >= _BATCH_ITEMS or size >= _BATCH_BYTES:
+            break
+    return batch

@@ -1,0 +1,37 @@
+"""The format of a file, found in its first bytes when the job is planned."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from shardline_common.job.spec import FilesSource
+from shardline_producer.sources.files.decompress import detect_compression, start_of_text
+from shardline_producer.sources.files.encodings import decoder, detect_encoding
+from shardline_producer.sources.files.file_format import FileFormat
+from shardline_producer.sources.files.record_forms import detect_records
+
+_HEAD = 1 << 16
+
+
+async def read_head(chunks: AsyncGenerator[bytes, None]) -> bytes:
+    """The first bytes of a stream: 64 KiB or more, or all. The stream is closed."""
+    head = b""
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            head += chunk
+            if len(head) >= _HEAD:
+                break
+    return head
+
+
+def detect(path: str, head: bytes, source: FilesSource) -> FileFormat:
+    """The format of a file that begins with `head`, or is `head`.
+
+    Raises:
+        JobFailed: it cannot be read; the hint says what to do (`source_invalid`).
+    """
+    compression = detect_compression(path, head)
+    plain = start_of_text(compression, head)
+    encoding = detect_encoding(path, plain, source)
+    text = decoder(encoding).feed(plain)
+    records, options = detect_records(path, text, source)
+    return FileFormat(compression, encoding, records, options)

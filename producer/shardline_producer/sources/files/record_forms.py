@@ -1,0 +1,53 @@
+"""The forms of records: how the text of a file is cut into records, and how each becomes a document."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from shardline_common.job.spec import FilesSource
+from shardline_producer.sources.documents import parse_document
+from shardline_producer.sources.files.file_format import Records
+from shardline_producer.sources.files.lines import Line, LineSplitter
+from shardline_producer.sources.source import Document, InvalidDocument
+
+
+class Splitter(Protocol):
+    """Cuts a text in UTF-8, which is passed in chunks, into records. They do not depend on the chunks."""
+
+    def feed(self, chunk: bytes) -> Iterator[Line]:
+        """The records that this chunk completes."""
+
+    def finish(self) -> Iterator[Line]:
+        """The records that the end of the text completes."""
+
+
+Parse = Callable[[bytes, str], Document | InvalidDocument]
+"""Makes a document of the text of a record. The second argument is the key of a dead letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordForm:
+    """A form of records.
+
+    `splitter` is called with the limit of bytes of a record, the number of the last record before the start,
+    the offset of the start in the text, and the format's options. `parser` is called with the options.
+    """
+
+    splitter: Callable[[int, int, int, Mapping[str, Any]], Splitter]
+    parser: Callable[[Mapping[str, Any]], Parse]
+
+
+def _lines(max_bytes: int, number: int, offset: int, options: Mapping[str, Any]) -> Splitter:  # noqa: ARG001
+    return LineSplitter(max_bytes, number, offset)
+
+
+def _json_parser(options: Mapping[str, Any]) -> Parse:  # noqa: ARG001
+    return parse_document
+
+
+FORMS: Mapping[Records, RecordForm] = {"jsonl": RecordForm(_lines, _json_parser)}
+
+
+def detect_records(path: str, text: bytes, source: FilesSource) -> tuple[Records, Mapping[str, Any]]:  # noqa: ARG001
+    """The form of the records of a file whose text begins with `text`, and the options of the form."""
+    return "jsonl", {}
