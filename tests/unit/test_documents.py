@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardline_common.job.columns import Columns, check_row, conform, declared, infer
+from shardline_common.job.columns import Columns, conform, declared, infer
+from shardline_common.job.row_check import RowCheck
 from shardline_consumer.filters.clara import judge
 from shardline_producer.rows import RowRenderer
 from shardline_producer.sources.documents import parse_document, parse_metadata
@@ -85,7 +86,7 @@ def test_values_that_parsers_differ_on_are_kept() -> None:
         "score": "high",
     }
     line, row = row_of(found, columns)
-    assert check_row(row, columns) is None
+    assert RowCheck(columns).problem(row) is None
     assert line.decode().count("\n") == 1
 
 
@@ -106,7 +107,7 @@ def test_rows_keep_every_text_on_one_line(
     assert line.decode().splitlines() == [line.decode()[:-1]]
     assert (row["text"], row["document_id"]) == (text, identity)
     assert row["relevance_score"] == pytest.approx(score, abs=0.00005)
-    assert check_row(row, columns) is None
+    assert RowCheck(columns).problem(row) is None
     assert row["metadata"] == conform(fields, columns)
 
 
@@ -130,7 +131,7 @@ def test_all_rows_of_a_dataset_have_one_schema(metadatas: list[dict[str, Any]]) 
     assert Columns.from_json(columns.to_json()) == columns
     for found in documents:
         _, row = row_of(found, columns)
-        assert check_row(row, columns) is None
+        assert RowCheck(columns).problem(row) is None
         lost = {name for name, value in found.metadata.items() if value is not None} - {
             name for name, value in conform(found.metadata, columns).items() if value is not None
         }
@@ -164,8 +165,8 @@ def test_mixed_types_choose_the_type_of_their_column() -> None:
 def test_row_that_breaks_the_schema_is_reported(change: dict[str, object], problem: str) -> None:
     columns = Columns({"n": "int"})
     _, row = row_of(Document("id", "text", {"n": 1}), columns)
-    assert check_row(row, columns) is None
-    assert problem in str(check_row(row | change, columns))
+    assert RowCheck(columns).problem(row) is None
+    assert problem in str(RowCheck(columns).problem(row | change))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from functools import partial
 
 from shardline_common.dataset.chain import Chain, ChainRecord, Digest, SegmentObject, Totals, total
 from shardline_common.dataset.conservation import partition_problem
-from shardline_common.dataset.read import ObjectReader, StoredBytes, plain_sha256
+from shardline_common.dataset.read import ObjectReader, StoredBytes
 from shardline_common.errors import (
     FailureCode,
     JobFailed,
@@ -256,7 +256,7 @@ async def _read(
 ) -> StoredBytes:
     async def read() -> StoredBytes:
         reader = ObjectReader(store, layout.root + key, compression)
-        await plain_sha256(reader)
+        await reader.read_to_end()
         return reader.stored
 
     try:

@@ -32,7 +32,7 @@ class StoredBytes:
 
 
 class ObjectReader:
-    """Reads one object. `stored` is known once `plain` has ended.
+    """Reads one object. `stored` and `plain_sha256` are known once `plain` has ended.
 
     Args:
         store: the store that has it.
@@ -48,11 +48,18 @@ class ObjectReader:
         self._expected = expected
         self._size = 0
         self._hash = sha256()
+        # Without compression both are of the same bytes.
+        self._plain_hash = self._hash if compression == "none" else sha256()
 
     @property
     def stored(self) -> StoredBytes:
         """Size and sha256 of the bytes that were read."""
         return StoredBytes(self._size, self._hash.hexdigest())
+
+    @property
+    def plain_sha256(self) -> str:
+        """The sha256 of the uncompressed bytes, in hexadecimal."""
+        return self._plain_hash.hexdigest()
 
     async def plain(self) -> AsyncIterator[bytes]:
         """The uncompressed bytes, in chunks: those that gzip and zstd give, over all members or frames.
@@ -63,20 +70,19 @@ class ObjectReader:
             ObjectMissing: there is no such object.
             StoreUnavailable: the store cannot be read now, or the bytes were others than the expected ones.
         """
-        if self._expected is None:
-            async for piece in self._decoded():
-                yield piece
-            return
-        plain = sha256()
         async for piece in self._decoded():
-            plain.update(piece)
             yield piece
-        if plain.hexdigest() != self._expected:
+        if self._expected not in (None, self.plain_sha256):
             raise StoreUnavailable(
-                f"{self._key}: the sha256 of the {self._size} bytes that came is {plain.hexdigest()}, the "
+                f"{self._key}: the sha256 of the {self._size} bytes that came is {self.plain_sha256}, the "
                 f"manifest says {self._expected}",
                 hint="try again; if it remains so, the object is damaged: run `shardline verify`",
             )
+
+    async def read_to_end(self) -> None:
+        """Read the object for its hashes. Raises as `plain`."""
+        async for _ in self.plain():
+            pass
 
     async def _decoded(self) -> AsyncIterator[bytes]:
         decoder = None if self._compression == "none" else _Decoder(self._compression)
@@ -88,6 +94,7 @@ class ObjectReader:
                     yield chunk
                     continue
                 for piece in decoder.decode(chunk):
+                    self._plain_hash.update(piece)
                     yield piece
             if decoder is not None:
                 decoder.check_end()
@@ -128,14 +135,6 @@ class _Decoder:
             raise zlib.error("the stream is cut off")
 
 
-async def plain_sha256(reader: ObjectReader) -> str:
-    """Read an object to its end. Returns the sha256 of its uncompressed bytes. Raises as `plain`."""
-    digest = sha256()
-    async for chunk in reader.plain():
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
 async def read_hashes(
     store: ObjectStore, key: str, compression: str, expected: str
 ) -> tuple[str, StoredBytes]:
@@ -152,7 +151,8 @@ async def read_hashes(
         fault: JobFailed | None = None
         found = ""
         try:
-            found = await plain_sha256(reader)
+            await reader.read_to_end()
+            found = reader.plain_sha256
         except JobFailed as error:
             fault = error
         if fault is None and (found == expected or reader.stored == before):

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from hashlib import sha256
 
 import orjson
 
@@ -10,8 +9,9 @@ from shardline_common.dataset.chain import ChainRecord, SegmentObject
 from shardline_common.dataset.contents import segment_keys
 from shardline_common.dataset.read import ObjectReader, StoredBytes, reads, unsteady
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
-from shardline_common.job.columns import Columns, check_row
+from shardline_common.job.columns import Columns
 from shardline_common.job.names import Layout
+from shardline_common.job.row_check import RowCheck
 from shardline_common.ports.store import ObjectStore
 
 # The limit of a document holds without the score, and for no line of a dead letter with its original.
@@ -37,7 +37,7 @@ class SegmentChecker:
     ) -> None:
         self._store = store
         self._layout = layout
-        self._columns = columns
+        self._row_check = RowCheck(columns)
         self._add_problem = add_problem
         self._max_line = max_document_bytes + _MORE_BYTES
         self._shards_only = shards_only
@@ -115,14 +115,13 @@ class SegmentChecker:
     async def _check_rows(
         self, reader: ObjectReader, key: str, record: ChainRecord, problems: list[str]
     ) -> str:
-        digest, rows, size = sha256(), 0, 0
+        rows = size = 0
         async for line in _lines(reader.plain(), self._max_line):
-            digest.update(line)
             size += len(line)
             rows += 1
             if (problem := self._row_problem(line)) is not None:
                 _add(problems, f"{key}, line {rows}: {problem}")
-        plain = digest.hexdigest()
+        plain = reader.plain_sha256
         if plain != record.sha256:
             _add(problems, f"{key}: its sha256 is {plain}, the chain says {record.sha256}")
         if (rows, size) != (record.segment.rows, record.segment.bytes):
@@ -140,18 +139,17 @@ class SegmentChecker:
             row = orjson.loads(line)
         except orjson.JSONDecodeError as error:
             return f"no valid JSON: {error}"
-        return check_row(row, self._columns)
+        return self._row_check.problem(row)
 
     async def _check_reasons(
         self, reader: ObjectReader, key: str, reasons: Mapping[str, int], problems: list[str]
     ) -> str:
-        digest, found = sha256(), Counter[str]()
+        found = Counter[str]()
         async for line in _lines(reader.plain(), self._max_line):
-            digest.update(line)
             found[_reason(line)] += 1
         if found != reasons:
             _add(problems, f"{key}: it has {dict(sorted(found.items()))}, the chain says {dict(reasons)}")
-        return digest.hexdigest()
+        return reader.plain_sha256
 
 
 def _add(problems: list[str], problem: str) -> None:

@@ -24,14 +24,6 @@ _INT64 = 1 << 63
 _EXACT = 1 << 53
 _DTYPES = {"string": "string", "int": "int64", "float": "float64", "bool": "bool"}
 _KINDS: dict[type, str] = {str: "string", int: "int", float: "float", bool: "bool"}
-_ROW_KEYS = ("text", "metadata", "source", "quality_score", "document_id", "relevance_score")
-_ROW_TYPES = {
-    "text": str,
-    "source": str,
-    "quality_score": float,
-    "document_id": str,
-    "relevance_score": float,
-}
 
 
 class HasMetadata(Protocol):
@@ -149,7 +141,7 @@ def conform(metadata: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
         kind = types.get(name)
         if value is None and kind is not None:
             continue
-        if kind is None or not _fits(value, kind):
+        if kind is None or not fits(value, kind):
             extra[field_name] = value
         else:
             row[name] = float(value) if kind == "float" else value
@@ -164,7 +156,8 @@ def _column_of(name: str, renamed: Mapping[str, str]) -> str:
     return "" if name in renamed.values() else name
 
 
-def _fits(value: object, kind: str) -> bool:
+def fits(value: object, kind: str) -> bool:
+    """Whether a value can stand in a column of that type."""
     # In Python bool is a subclass of int; in JSON it is no number.
     if kind == "string":
         return isinstance(value, str) and _storable(value)
@@ -196,20 +189,3 @@ def _text(extra: Mapping[str, Any]) -> str:
     # Unlike orjson, the standard library writes integers of any size. A lone surrogate needs ASCII escapes.
     text = json.dumps(extra, ensure_ascii=False, separators=(",", ":"))
     return text if _storable(text) else json.dumps(extra, ensure_ascii=True, separators=(",", ":"))
-
-
-def check_row(row: object, columns: Columns) -> str | None:
-    """The first difference between a parsed row and the schema, as a sentence; None when there is none."""
-    if not isinstance(row, dict) or tuple(row) != _ROW_KEYS:
-        return f"its keys are not {', '.join(_ROW_KEYS)}"
-    for name, kind in _ROW_TYPES.items():
-        if type(row[name]) is not kind:
-            return f"{name} is not a {kind.__name__}"
-    metadata = row["metadata"]
-    if not isinstance(metadata, dict) or tuple(metadata) != (*columns.types, EXTRA):
-        return "its metadata has other columns than the dataset"
-    for name, value in metadata.items():
-        wanted = columns.types.get(name, "string")
-        if value is not None and not _fits(value, wanted):
-            return f"metadata.{name} is not a {wanted}"
-    return None
