@@ -1,27 +1,35 @@
 """The wiring of settings to Kafka."""
 
 import os
-from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from shardline_common.kafka.broker import KafkaBroker, open_kafka
-from shardline_common.kafka.oauth import ClientCredentials, OAuthOptions
-from shardline_common.kafka.options import KafkaOptions
 from shardline_common.settings.load import Settings
 
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
 
-def open_broker(settings: Settings) -> AbstractAsyncContextManager[KafkaBroker]:
+    from shardline_common.kafka.broker import KafkaBroker
+    from shardline_common.kafka.oauth import ClientCredentials
+    from shardline_common.kafka.options import KafkaOptions
+
+
+def open_broker(settings: Settings) -> "AbstractAsyncContextManager[KafkaBroker]":
     """Open the clients of Kafka; they are closed when the context ends.
 
     Raises:
         BrokerUnavailable: Kafka cannot be reached or refuses the credentials.
     """
+    from shardline_common.kafka.broker import open_kafka
+
     return open_kafka(kafka_options(settings))
 
 
-def kafka_options(settings: Settings) -> KafkaOptions:
+def kafka_options(settings: Settings) -> "KafkaOptions":
     """Return the options of Kafka's clients, with the plain secrets."""
+    from shardline_common.kafka.options import KafkaOptions
+
     return KafkaOptions(
         bootstrap_servers=settings.kafka_bootstrap_servers,
         prefix=settings.kafka_topic_prefix,
@@ -48,10 +56,12 @@ def _revealed(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret else None
 
 
-def _client_credentials(settings: Settings) -> ClientCredentials | None:
+def _client_credentials(settings: Settings) -> "ClientCredentials | None":
     url, client = settings.kafka_sasl_oauthbearer_token_url, settings.kafka_sasl_oauthbearer_client_id
     secret = _revealed(settings.kafka_sasl_oauthbearer_client_secret)
     if settings.kafka_sasl_mechanism != "OAUTHBEARER" or not (url and client and secret):
         return None
+    from shardline_common.kafka.oauth import ClientCredentials, OAuthOptions
+
     scope, ca_file = settings.kafka_sasl_oauthbearer_scope, settings.kafka_sasl_oauthbearer_cafile
     return ClientCredentials(OAuthOptions(url, client, secret, scope, ca_file))

@@ -16,13 +16,13 @@ def dataset_signer(settings: Settings) -> Sign | None:
     """
     if settings.signing_key is None:
         return None
-    from shardline_common.dataset.signing import private_key  # noqa: PLC0415 - slow to import, rarely used
+    from shardline_common.dataset.signing import private_key
 
     return private_key(settings.signing_key.get_secret_value()).sign
 
 
 def signature_check(key: Path) -> IsSigned:
     """Return the check whether a signature is that of the public key in a PEM file. Raises UsageError."""
-    from shardline_common.dataset.signing import is_signed_by, public_key  # noqa: PLC0415 - slow to import
+    from shardline_common.dataset.signing import is_signed_by, public_key
 
     return partial(is_signed_by, public_key(key))

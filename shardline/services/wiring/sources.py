@@ -1,11 +1,10 @@
 """The wiring of settings to sources: files, UDS3, ThemisDB."""
 
-from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shardline.services.wiring import CLOCK
-from shardline.services.wiring.uds3 import uds3_stores
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.spec import JobSpec
 from shardline_common.settings.load import Settings
@@ -13,10 +12,12 @@ from shardline_producer.sources.files.file_documents import FileDocuments
 from shardline_producer.sources.files.file_locations import BucketReader, LocalFiles, S3Files
 from shardline_producer.sources.planned import PlannedSource, PlannedStore
 from shardline_producer.sources.source import OpenSource, PlanPages, Source
-from shardline_producer.sources.themis.client import ThemisClient, ThemisOptions, open_themis
 from shardline_producer.sources.themis.limiter import RateLimiter
-from shardline_producer.sources.themis.planned_store import ThemisTable
-from shardline_producer.sources.uds3.planned_store import Uds3Store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from shardline_producer.sources.themis.client import ThemisClient, ThemisOptions
 
 
 def source_factory(
@@ -40,8 +41,13 @@ def source_factory(
             return FileDocuments(spec, local, remote_files, pages)
         store: PlannedStore
         if spec.source.type == "themis":
+            from shardline_producer.sources.themis.planned_store import ThemisTable
+
             store = ThemisTable(spec, spec.source, themis_options(settings), limiter, CLOCK)
         else:
+            from shardline.services.wiring.uds3 import uds3_stores
+            from shardline_producer.sources.uds3.planned_store import Uds3Store
+
             store = Uds3Store(spec, uds3_stores(settings, spec.source.hops))
         return PlannedSource(spec, store, pages)
 
@@ -49,18 +55,20 @@ def source_factory(
 
 
 @asynccontextmanager
-async def open_themis_client(settings: Settings) -> AsyncIterator[ThemisClient]:
+async def open_themis_client(settings: Settings) -> "AsyncIterator[ThemisClient]":
     """Open a client of ThemisDB for `doctor`.
 
     Raises:
         JobFailed: THEMIS_URL is not set.
     """
+    from shardline_producer.sources.themis.client import open_themis
+
     limiter = RateLimiter(settings.themis_rate, CLOCK)
     async with open_themis(themis_options(settings), limiter, CLOCK) as client:
         yield client
 
 
-def themis_options(settings: Settings) -> ThemisOptions:
+def themis_options(settings: Settings) -> "ThemisOptions":
     """Return the options of ThemisDB's client.
 
     Raises:
@@ -72,6 +80,8 @@ def themis_options(settings: Settings) -> ThemisOptions:
             "the source 'themis' is not configured in this process",
             hint="set THEMIS_URL and THEMIS_TOKEN",
         )
+    from shardline_producer.sources.themis.client import ThemisOptions
+
     token = settings.themis_token
     return ThemisOptions(
         url=settings.themis_url,

@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, as
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shardline.services.wiring import CLOCK
 from shardline_common.errors import StoreRefused, UsageError
@@ -14,22 +15,27 @@ from shardline_common.ports.store import ObjectInfo, ObjectStore
 from shardline_common.runtime.paths import path_fault, shown_path
 from shardline_common.settings.load import Settings
 from shardline_common.storage.directory import DirectoryStore
-from shardline_common.storage.s3 import S3Client, S3Options, S3Store, open_s3
-from shardline_common.storage.s3_credentials import AccessKeys
 from shardline_common.storage.watched import WatchedStore
 from shardline_producer.sources.files.file_locations import BucketReader
 
-Connect = Callable[[], AbstractAsyncContextManager[S3Client]]
+if TYPE_CHECKING:
+    from shardline_common.storage.s3 import S3Client, S3Options
+    from shardline_common.storage.s3_credentials import AccessKeys
+
+    Connect = Callable[[], AbstractAsyncContextManager[S3Client]]
+
 _KEYS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 
 
 @asynccontextmanager
-async def open_store(settings: Settings) -> AsyncIterator[tuple[ObjectStore, S3Client]]:
+async def open_store(settings: Settings) -> "AsyncIterator[tuple[ObjectStore, S3Client]]":
     """Open the bucket of datasets. The second value is its client, with which sources read from S3.
 
     Raises:
         UsageError: no bucket is set, or the encryption settings contradict each other.
     """
+    from shardline_common.storage.s3 import S3Store, open_s3
+
     options = s3_options(settings)
     async with open_s3(options) as client:
         yield WatchedStore(S3Store(client, options.bucket, options.prefix), CLOCK), client
@@ -53,6 +59,8 @@ async def open_store_at(uri: str, settings: Settings) -> AsyncIterator[ObjectSto
     if not bucket:
         # Without this check the bucket of the settings would be used.
         raise UsageError(f"'{shown_path(uri)}' names no bucket", hint="name it as s3://bucket/prefix")
+    from shardline_common.storage.s3 import S3Store, open_s3
+
     options = replace(s3_options(settings, bucket), prefix=prefix)
     async with open_s3(options) as client:
         yield S3Store(client, bucket, prefix)
@@ -70,6 +78,8 @@ async def open_source_s3(settings: Settings, spec: JobSpec | None) -> AsyncItera
     if spec is not None and not _reads_s3(spec):
         yield None
         return
+    from shardline_common.storage.s3 import open_s3
+
     # The bucket of an error is that of the source, never the one of S3_BUCKET.
     options = replace(s3_options(settings, "source"), bucket="")
     async with AsyncExitStack() as stack:
@@ -86,7 +96,7 @@ def _reads_s3(spec: JobSpec) -> bool:
 class SourceBuckets:
     """Implements `BucketReader` by a client that is opened at the first request."""
 
-    def __init__(self, connect: Connect, stack: AsyncExitStack) -> None:
+    def __init__(self, connect: "Connect", stack: AsyncExitStack) -> None:
         self._connect = connect
         self._stack = stack
         self._client: S3Client | None = None
@@ -106,7 +116,7 @@ class SourceBuckets:
             async for chunk in chunks:
                 yield chunk
 
-    async def _connected(self) -> S3Client:
+    async def _connected(self) -> "S3Client":
         async with self._lock:
             if self._client is None:
                 try:
@@ -117,7 +127,7 @@ class SourceBuckets:
             return self._client
 
 
-def s3_options(settings: Settings, bucket: str | None = None) -> S3Options:
+def s3_options(settings: Settings, bucket: str | None = None) -> "S3Options":
     """Return the options of the store; `bucket` is used in place of S3_BUCKET.
 
     Raises:
@@ -128,6 +138,8 @@ def s3_options(settings: Settings, bucket: str | None = None) -> S3Options:
         raise UsageError("no bucket is set", hint="set S3_BUCKET")
     if settings.s3_kms_key_id and not (settings.s3_encryption or "").startswith("aws:kms"):
         raise UsageError("S3_KMS_KEY_ID is set without S3_ENCRYPTION", hint="set S3_ENCRYPTION to aws:kms")
+    from shardline_common.storage.s3 import S3Options
+
     keys = _access_keys(settings)
     return S3Options(
         bucket=bucket,
@@ -146,8 +158,10 @@ def s3_options(settings: Settings, bucket: str | None = None) -> S3Options:
     )
 
 
-def _access_keys(settings: Settings, *, again: bool = False) -> AccessKeys:
+def _access_keys(settings: Settings, *, again: bool = False) -> "AccessKeys":
     """The access keys as they were loaded; with `again`, those that are in files are read again."""
+    from shardline_common.storage.s3_credentials import AccessKeys
+
     if again:
         return AccessKeys(*(settings.current(name) for name in _KEYS))
     secret, token = settings.aws_secret_access_key, settings.aws_session_token

@@ -27,7 +27,7 @@ def traced(settings: Settings, process: str) -> Iterator[None]:
         hint = "set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, and the collector's port for it (4318)"
         raise UsageError(f"spans cannot be sent by {settings.otel_protocol}", hint=hint)
     try:
-        from shardline_common.telemetry.otel import OtelOptions, open_otel  # noqa: PLC0415 - an extra
+        from shardline_common.telemetry.otel import OtelOptions, open_otel
     except ModuleNotFoundError as error:
         raise UsageError(
             f"a collector of traces is set, but OpenTelemetry is not installed ({error.name} is missing)",

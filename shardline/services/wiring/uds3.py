@@ -51,7 +51,7 @@ def rankers(settings: Settings, embed: Embedder, hops: int) -> dict[SearchType, 
         found["vector"] = ChromaRanker(chroma, embed)
     if (graph := neo4j_options(settings)) is not None:
         # Neo4j's driver imports pandas when it is installed, which is slow: import it only for a graph.
-        from shardline_producer.sources.uds3.neo4j.ranker import Neo4jRanker  # noqa: PLC0415
+        from shardline_producer.sources.uds3.neo4j.ranker import Neo4jRanker
 
         found["graph"] = Neo4jRanker(graph, hops)
     return found
@@ -65,7 +65,7 @@ def body_stores(settings: Settings) -> list[BodyStore]:
     if (chroma := chroma_options(settings)) is not None:
         found.append(ChromaBodyStore(chroma))
     if (graph := neo4j_options(settings)) is not None:
-        from shardline_producer.sources.uds3.neo4j.body_store import Neo4jBodyStore  # noqa: PLC0415 - slow
+        from shardline_producer.sources.uds3.neo4j.body_store import Neo4jBodyStore
 
         found.append(Neo4jBodyStore(graph))
     return found

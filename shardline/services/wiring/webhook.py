@@ -1,29 +1,24 @@
 """The wiring of settings to the webhook."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-
-from yarl import URL
+from typing import TYPE_CHECKING
 
 from shardline.services.wiring import CLOCK
 from shardline_common.errors import ServiceUnavailable, UsageError
-from shardline_common.http.tls import tls_context
 from shardline_common.settings.load import Settings
 from shardline_common.telemetry.metrics import Metrics
-from shardline_producer.notifications.webhook import (
-    Webhook,
-    WebhookOptions,
-    checked_url,
-    open_webhook,
-    signing_key,
-)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from shardline_producer.notifications.webhook import Webhook, WebhookOptions
 
 _CONNECT_SECONDS = 5.0
 
 
-def webhook_options(settings: Settings) -> WebhookOptions | None:
+def webhook_options(settings: Settings) -> "WebhookOptions | None":
     """Return the webhook's options, or None when SHARDLINE_WEBHOOK_URL is not set.
 
     Raises:
@@ -36,6 +31,8 @@ def webhook_options(settings: Settings) -> WebhookOptions | None:
             "SHARDLINE_WEBHOOK_URL is set without a secret for the signature",
             hint="set SHARDLINE_WEBHOOK_SECRET or SHARDLINE_WEBHOOK_SECRET_FILE",
         )
+    from shardline_producer.notifications.webhook import WebhookOptions, checked_url, signing_key
+
     return WebhookOptions(
         url=checked_url(settings.webhook_url, allow_http=settings.webhook_allow_http),
         key=signing_key(settings.webhook_secret.get_secret_value()),
@@ -48,7 +45,7 @@ def webhook_options(settings: Settings) -> WebhookOptions | None:
 @asynccontextmanager
 async def open_receiver(
     settings: Settings, metrics: Metrics, *, at_most: float = float("inf")
-) -> AsyncIterator[Webhook | None]:
+) -> "AsyncIterator[Webhook | None]":
     """Open the receiver of notifications about ended attempts; None when no webhook is set.
 
     A notification is discarded after SHARDLINE_WEBHOOK_PATIENCE_SECONDS, or after `at_most` seconds if that
@@ -61,6 +58,8 @@ async def open_receiver(
     if options is None:
         yield None
         return
+    from shardline_producer.notifications.webhook import open_webhook
+
     limited = replace(options, retry_seconds=min(options.retry_seconds, at_most))
     async with open_webhook(limited, CLOCK, metrics) as webhook:
         yield webhook
@@ -76,6 +75,10 @@ async def check_webhook(settings: Settings) -> str:
     options = webhook_options(settings)
     if options is None:
         return ""
+    from yarl import URL
+
+    from shardline_common.http.tls import tls_context
+
     url = URL(options.url)
     secure = tls_context(options.ca_file) if url.scheme == "https" else None
     try:
