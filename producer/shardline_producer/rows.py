@@ -18,7 +18,10 @@ COUNTED_FIELDS = ("title", "domain", "document_type")
 """The fields that the quality score counts."""
 
 # Some readers split lines at these as well; inside JSON strings they are escaped.
+_LINE_BREAK_CHARS = ("\x85", "\u2028", "\u2029")
 _LINE_BREAKS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
+
+_WORD_MARKS = bytes(ord(" " if chr(code).isspace() else "x") for code in range(256))
 
 
 def present_fields(metadata: Mapping[str, Any]) -> list[str]:
@@ -50,14 +53,13 @@ class RowRenderer:
     def render(self, document: Document) -> RenderedRow:
         """The row of a document. It may be sent only if `check_size` returns None."""
         text, metadata = document.text, document.metadata
-        row = orjson.dumps(
-            {"text": text, "metadata": conform(metadata, self._columns), "source": self._source}
-        )
+        columns = orjson.dumps({"metadata": conform(metadata, self._columns), "source": self._source})
         relevance = round(document.relevance, self._decimals) + 0.0
         end = orjson.dumps({"document_id": document.id, "relevance_score": relevance})
-        head, tail = escaped(row[:-1] + b',"quality_score":'), escaped(b"," + end[1:] + b"\n")
+        head = b"".join((b'{"text":', _text_json(text), b",", escaped(columns[1:-1]), b',"quality_score":'))
+        tail = escaped(b"," + end[1:] + b"\n")
         present = len(present_fields(metadata))
-        words = len(text.split())
+        words = count_words(text)
         # A text without words is white space only.
         blank = words == 0 if self._rules == 1 else is_blank(text)
         return RenderedRow(Facts(len(text), words, present, blank, document.relevance), head, tail)
@@ -70,6 +72,23 @@ class RowRenderer:
         hint = f"the row needs {len(row)} bytes, max_document_bytes is {self._max_bytes}; raise it in the job"
         reason, digest = DeadLetterReason.TOO_LARGE.value, sha256(row).hexdigest()
         return DeadLetter(reason, hint, digest, len(row), row[:MAX_ORIGINAL_BYTES])
+
+
+def count_words(text: str) -> int:
+    """The number of words, which white space separates: `len(text.split())`, in a third of its time."""
+    try:
+        latin = text.encode("latin-1")
+    except UnicodeEncodeError:
+        return len(text.split())
+    marks = latin.translate(_WORD_MARKS)
+    return marks.count(b" x") + marks.startswith(b"x")
+
+
+def _text_json(text: str) -> bytes:
+    # To look for a character in the text takes a hundredth of the time of a search in its bytes.
+    if text.isascii() or not any(char in text for char in _LINE_BREAK_CHARS):
+        return orjson.dumps(text)
+    return escaped(orjson.dumps(text))
 
 
 def escaped(line: bytes) -> bytes:
