@@ -86,6 +86,11 @@ files are read from the working directory. A secret can also be read from a file
 `NAME_FILE`; it must not stand in `shardline.toml`. `shardline doctor` shows each value and where it
 came from.
 
+`shardline run` is a producer and a worker in one process, and obeys the settings of both. It has no
+use for those of Kafka, `S3_BUCKET`, `S3_PREFIX` and `FILES_ROOT` (`--output` and the working
+directory take their place), `SHARDLINE_MAX_JOBS`, `SHARDLINE_TOPIC_GRACE_SECONDS`, the `/metrics`
+and `/readyz` ones, and `SHARDLINE_SHUTDOWN_GRACE_SECONDS`.
+
 """
 _METRICS = """Every metric, for those who watch an installation. Each long-running process serves `/metrics`,
 `/healthz` (200 while its event loop runs) and `/readyz` (200 while Kafka, the store and the jobs can

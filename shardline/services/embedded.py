@@ -26,10 +26,11 @@ from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.task_group import TaskGroup, no_foreign_cancel
 from shardline_common.runtime.tasks import leaf_errors
 from shardline_common.runtime.unexpected import UnexpectedErrors, internal_failure
+from shardline_common.runtime.waits import LoggedSemaphore
 from shardline_common.telemetry.metrics import Metrics
 from shardline_consumer.context import WorkerContext
 from shardline_consumer.spool.budget import SpoolBudget
-from shardline_consumer.spool.folder import spool_folder
+from shardline_consumer.spool.folder import spool_folder, spool_limit
 from shardline_consumer.worker import Worker
 from shardline_producer.acceptance import accept
 from shardline_producer.context import ProducerContext, ProducerPolicy
@@ -57,7 +58,11 @@ class EmbeddedResult:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedRun:
-    """Runs jobs into one store. `spool_bytes` limits the open segments, `uploads` the puts at once."""
+    """Runs jobs into one store.
+
+    `spool_bytes` limits the open segments, which leave `spool_reserve` bytes of the disk of `spool_dir` free.
+    `uploads` limits the puts at once.
+    """
 
     store: ObjectStore
     clock: Clock
@@ -67,6 +72,7 @@ class EmbeddedRun:
     spool_bytes: int
     uploads: int = 4
     spool_dir: Path = Path(tempfile.gettempdir())
+    spool_reserve: int = 0
     receiver: Receiver | None = None
     sign: Sign | None = None
     errors: UnexpectedErrors = field(default_factory=UnexpectedErrors)
@@ -82,7 +88,7 @@ class EmbeddedRun:
         Raises:
             JobConflict: the job id belongs to another job.
             JobFailed: the state of the job in the store cannot be read.
-            SpoolError: the spool folder cannot be written.
+            SpoolError: the spool folder cannot be written, or its disk has no more than the reserve free.
             Exception: what `on_view` raises.
         """
         views = _Views(on_view)
@@ -110,10 +116,11 @@ class EmbeddedRun:
         broker = MemoryBroker()
         await retry_forever(partial(_create_topics, broker), self.clock, "create the topics")
         with spool_folder(self.spool_dir) as spool:
+            limit = spool_limit(self.spool_dir, self.spool_bytes, self.spool_reserve)
             async with TaskGroup() as tasks:
                 running = [
                     tasks.create_task(self._coordinator(broker).run(), name="producer"),
-                    tasks.create_task(self._worker(broker, spool).run(), name="worker"),
+                    tasks.create_task(self._worker(broker, spool, limit).run(), name="worker"),
                 ]
                 follow = partial(_follow_to_end, broker, spec, ended_before, on_view)
                 view = await retry_forever(follow, self.clock, f"follow {spec.job_id}", lasting=True)
@@ -141,7 +148,7 @@ class EmbeddedRun:
             )
         )
 
-    def _worker(self, broker: MemoryBroker, spool: Path) -> Worker:
+    def _worker(self, broker: MemoryBroker, spool: Path, limit: int) -> Worker:
         return Worker(
             WorkerContext(
                 broker=broker,
@@ -149,8 +156,8 @@ class EmbeddedRun:
                 clock=self.clock,
                 metrics=self.metrics,
                 spool=spool,
-                budget=SpoolBudget(self.spool_bytes),
-                uploads=asyncio.Semaphore(self.uploads),
+                budget=SpoolBudget(limit),
+                uploads=LoggedSemaphore(self.uploads, "an upload to end (SHARDLINE_UPLOADS)"),
                 keep_originals=False,
                 finish_seconds=0.2,
                 sign=self.sign,

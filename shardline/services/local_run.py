@@ -74,7 +74,8 @@ async def run_job(
         JobConflict: the id belongs to another job.
         UsageError: a setting is wrong, another run writes to `output`, or the store does not honour
             create-only puts.
-        ServiceUnavailable: the store cannot be reached, or the spool folder cannot be written.
+        ServiceUnavailable: the store cannot be reached, or the spool folder cannot be written or
+            has less than SHARDLINE_SPOOL_RESERVE_BYTES free.
     """
     metrics = Metrics()
     async with (
@@ -101,6 +102,7 @@ async def run_job(
                 spool_bytes=settings.spool_bytes,
                 uploads=settings.uploads,
                 spool_dir=settings.spool_dir,
+                spool_reserve=settings.spool_reserve_bytes,
                 receiver=receiver,
                 sign=dataset_signer(settings),
             )
