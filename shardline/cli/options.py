@@ -115,7 +115,9 @@ def read_job(
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     days = _date_range(window, warn=uses_dates(text)) if window else None
     defaults = job_defaults(settings) if settings else None
-    return parse_job(fill_job(text, days, sets or ()), default_id=True, defaults=defaults)
+    # A placeholder is filled with a text, also where the job needs a number.
+    strict = not (days or sets)
+    return parse_job(fill_job(text, days, sets or ()), default_id=True, defaults=defaults, strict=strict)
 
 
 def _date_range(text: str, *, warn: bool) -> DateRange:

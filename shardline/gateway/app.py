@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from shardline.gateway import dataset_routes, event_stream, file_routes, health_routes, pages
 from shardline.gateway.context import GatewayContext
+from shardline.gateway.invalid_requests import request_faults
 from shardline.gateway.middleware import GatewayMiddleware, MiddlewarePolicy, request_id
 from shardline.gateway.openapi import allowed_methods, build_openapi
 from shardline.gateway.problems import MEDIA_TYPE, Problem, problem_body, problem_from_error, problem_response
@@ -96,16 +97,16 @@ async def _on_shardline_error(request: Request, error: Exception) -> Response:
     return await _on_http_error(request, problem_from_error(error))
 
 
-async def _on_invalid_request(_: Request, error: Exception) -> Response:
+async def _on_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class
     # The rejected input is left out: it may be long or secret, and may not be valid Unicode.
     details = [
         {
-            "loc": [part if isinstance(part, int) else _printable(str(part)) for part in item["loc"]],
-            "msg": _printable(item["msg"]),
-            "type": item["type"],
+            "loc": [part if isinstance(part, int) else _printable(str(part)) for part in fault.path],
+            "msg": _printable(fault.without_value),
+            "type": fault.kind,
         }
-        for item in error.errors()[:_MAX_FIELD_ERRORS]
+        for fault in request_faults(request.scope.get("route"), error)[:_MAX_FIELD_ERRORS]
     ]
     return Response(problem_body(422, details, request_id.get()), 422, media_type=MEDIA_TYPE)
 

@@ -51,5 +51,5 @@ def test_the_walk_through_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "dead letters {'invalid_json': 1}" in done.stdout
     assert "source_invalid: " in done.stdout
-    assert "sauce: Extra inputs are not permitted" in done.stdout
+    assert "sauce: unknown field; did you mean `source`?" in done.stdout
     assert "completed: 100%" in done.stderr

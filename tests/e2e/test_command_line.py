@@ -93,7 +93,7 @@ async def test_user_errors_print_a_message_without_traceback(tmp_path: Path, kaf
         await system.until("typed", lambda view: view.state.state == "running" or view.lag > 0)
         said = shell.run("submit", write_job(tmp_path, partitions=2), code=2).stderr
         assert "accepted before with another body, which differs in partitions" in said
-        assert "colour: Extra inputs" in shell.run("submit", write_job(tmp_path, colour=1), code=2).stderr
+        assert "colour: unknown field" in shell.run("submit", write_job(tmp_path, colour=1), code=2).stderr
         assert "cannot be read" in shell.run("submit", "none.json", code=2).stderr
         assert "no job 'ghost'" in shell.run("status", "ghost", code=2).stderr
         missing = write_job(tmp_path, source={"type": "files", "paths": ["none.jsonl"]})

@@ -22,15 +22,15 @@ MINIMAL = {"job_id": "a", "name": "A", "source": {"type": "files", "paths": ["x.
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"job_id": "Upper"}, "job_id: String should match pattern"),
-        ({"job_id": "../x"}, "job_id: String should match pattern"),
+        ({"job_id": "Upper"}, "job_id: expected a text of a-z, 0-9 and dashes"),
+        ({"job_id": "../x"}, "job_id: expected a text of a-z, 0-9 and dashes"),
         ({"name": " "}, "name: a name needs a visible character"),
-        ({"colour": 1}, "colour: Extra inputs are not permitted"),
-        ({"version": 2}, "version: Input should be 1"),
-        ({"source": {"type": "files", "paths": []}}, "source.paths: List should have at least 1 item"),
+        ({"colour": 1}, "colour: unknown field; there are version, job_id, "),
+        ({"version": 2}, "version: expected 1, got 2"),
+        ({"source": {"type": "files", "paths": []}}, "source.paths: expected a list of 1 to 10,000, each"),
         ({"query": {"text": "law"}}, "the source 'files' cannot search"),
-        ({"source": {"type": "sql"}}, "source: Input tag 'sql'"),
-        ({"source": {"type": "uds3", "hops": 4}}, "source.hops: Input should be less than or equal to 3"),
+        ({"source": {"type": "sql"}}, 'source.type: expected one of files, uds3, themis, got the text "sql"'),
+        ({"source": {"type": "uds3", "hops": 4}}, "source.hops: expected a whole number from 0 to 3, got 4"),
         ({"source": {"type": "uds3"}, "query": {"text": " "}}, "a search needs a word"),
         (
             {"source": {"type": "uds3"}, "query": {"text": "x", "weights": {"vector": 0, "colour": 1}}},
@@ -46,12 +46,15 @@ MINIMAL = {"job_id": "a", "name": "A", "source": {"type": "files", "paths": ["x.
         ({"source": {"type": "themis"}, "query": {"text": "law"}}, "the source 'themis' cannot search"),
         ({"query": {"filters": {"a": {}}}}, "a range needs gte or lte"),
         ({"query": {"top_k": 10**30}}, "query.top_k: "),
-        ({"query": {"top_k": 0}}, "query.top_k: Input should be greater than or equal to 1"),
-        ({"quality": {"min_score": 1.1}}, "quality.min_score: Input should be less than or equal to 1"),
+        (
+            {"query": {"top_k": 0}},
+            "query.top_k: expected a whole number from 1 to 9007199254740992 or null, got 0",
+        ),
+        ({"quality": {"min_score": 1.1}}, "quality.min_score: expected a number from 0 to 1, got 1.1"),
         ({"format": {"metadata": ["extra"]}}, "'extra' is reserved for the fields"),
         ({"format": {"metadata": ["a", "a"]}}, "a column is named twice"),
         ({"output": {"compression": "lzma"}}, "output.compression"),
-        ({"partitions": 0}, "partitions: Input should be greater"),
+        ({"partitions": 0}, "partitions: expected a whole number from 1 to 1024, got 0"),
     ],
 )
 def test_sentences_name_field_and_fault(change: dict[str, object], sentence: str) -> None:

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from shardline_common.errors import JobFailed
 from shardline_common.job.spec import Query
-from shardline_producer.sources.query_filters import passes
+from shardline_producer.sources.query_filters import check_filters, passes
 from shardline_producer.sources.source import Document
 from shardline_producer.sources.themis.conditions import Conditions
 
@@ -78,3 +79,12 @@ def test_the_dates_of_themisdb_follow_the_rule(since: str | None, until: str | N
     conditions = Conditions({}, since, until, {})
     assert conditions.meets(Document("d", "x", {"created_at": "2020-01-02T12:00:00+00:00"})) is expected
     assert not Conditions({}, since or "2020", until, {}).meets(Document("d", "x", {"created_at": 2020}))
+
+
+def test_a_filter_on_an_unknown_field_names_the_one_that_was_meant() -> None:
+    with pytest.raises(JobFailed) as caught:
+        check_filters({"domian": "x"}, ["domain", "title"])
+    assert str(caught.value) == (
+        "query.filters: the source has no field 'domian'; it has content, document_id, domain, score, title; "
+        "did you mean `domain`?"
+    )

@@ -57,7 +57,7 @@ def test_old_names_work_with_a_warning(tmp_path: Path) -> None:
     [
         ({"SHARDLINE_MAX_JOBS": "many"}, r"SHARDLINE_MAX_JOBS \(from environment SHARDLINE_MAX_JOBS\)"),
         ({"KAFKA_SECURITY_PROTOCOL": "TLS"}, "KAFKA_SECURITY_PROTOCOL"),
-        ({"SHARDLINE_METRICS_PORT": "70000"}, "less than or equal to 65535"),
+        ({"SHARDLINE_METRICS_PORT": "70000"}, 'from 0 to 65535, got "70000"'),
     ],
 )
 def test_a_wrong_value_is_named_with_its_place(

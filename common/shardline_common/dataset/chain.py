@@ -17,10 +17,10 @@ import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing, StoreUnavailable, UsageError
+from shardline_common.job.field_faults import first_fault
 from shardline_common.job.hashing import add
 from shardline_common.job.messages import Position
 from shardline_common.job.names import Layout
-from shardline_common.job.spec import first_fault
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.clock import SYSTEM_CLOCK

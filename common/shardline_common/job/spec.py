@@ -9,6 +9,7 @@ import orjson
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from shardline_common.errors import JobInvalid
+from shardline_common.job.field_faults import find_faults
 from shardline_common.job.spec_fields import (
     SCALAR,
     AnySource,
@@ -28,6 +29,7 @@ from shardline_common.job.spec_model import Model
 __all__ = [
     "JOB_ID",
     "SCALAR",
+    "SCHEMA_HINT",
     "AnySource",
     "ColumnType",
     "FilesSource",
@@ -43,13 +45,13 @@ __all__ = [
     "ThemisSource",
     "Uds3Source",
     "default_job_id",
-    "first_fault",
     "parse_job",
     "parse_message",
     "slugify",
 ]
 
 JOB_ID = r"^[a-z0-9][a-z0-9-]{0,62}$"
+SCHEMA_HINT = "`shardline job --schema` describes every field"
 M = TypeVar("M", bound=Model)
 
 
@@ -258,7 +260,11 @@ def slugify(name: str) -> str:
 
 
 def parse_job(
-    body: bytes | str, *, default_id: bool = False, defaults: Mapping[str, Any] | None = None
+    body: bytes | str,
+    *,
+    default_id: bool = False,
+    defaults: Mapping[str, Any] | None = None,
+    strict: bool = True,
 ) -> JobSpec:
     """Validate a job message.
 
@@ -266,14 +272,17 @@ def parse_job(
         body: the JSON text.
         default_id: make a job id from name and spec digest when the message has none.
         defaults: values of the fields that the message leaves out.
+        strict: refuse a number, true or false that is written as a text.
 
     Raises:
         JobInvalid: naming each field and what is wrong with it.
     """
     value = {**(defaults or {}), **_load_object(body)}
     if default_id and value.get("job_id") is None:
-        value = value | {"job_id": default_job_id(_validated(JobSpec, value | {"job_id": "unnamed"}))}
-    return _validated(JobSpec, value)
+        value = value | {
+            "job_id": default_job_id(_validated(JobSpec, value | {"job_id": "unnamed"}, strict=strict))
+        }
+    return _validated(JobSpec, value, strict=strict)
 
 
 def default_job_id(spec: JobSpec) -> str:
@@ -301,33 +310,9 @@ def _load_object(body: bytes | str) -> dict[str, Any]:
     return value
 
 
-def _validated(model: type[M], value: dict[str, Any]) -> M:
+def _validated(model: type[M], value: dict[str, Any], *, strict: bool = True) -> M:
     try:
-        return model.model_validate(value)
+        return model.model_validate(value, strict=strict)
     except ValidationError as error:
-        raise JobInvalid(
-            "; ".join(_sentences(error)), hint="docs/job.schema.json describes every field"
-        ) from None
-
-
-def _sentences(error: ValidationError) -> list[str]:
-    return [
-        f"{_field_path(item['loc'])}: {message}" if item["loc"] else message
-        for item in error.errors(include_url=False, include_context=False)
-        for message in [item["msg"].removeprefix("Value error, ")]
-    ]
-
-
-def first_fault(error: ValidationError) -> tuple[str, str]:
-    """The path of the first invalid field, with dots between names, and what is wrong with it.
-
-    The invalid value itself is left out.
-    """
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    return ".".join(str(part) for part in first["loc"]), str(first["msg"])
-
-
-def _field_path(loc: tuple[int | str, ...]) -> str:
-    # Pydantic puts the chosen type behind `source`; it is not a field of the message.
-    parts = (loc[0], *loc[2:]) if loc[0] == "source" and len(loc) > 1 else loc
-    return ".".join(map(str, parts))
+        faults = find_faults(error, model, value)
+        raise JobInvalid("; ".join(map(str, faults)), hint=SCHEMA_HINT) from None

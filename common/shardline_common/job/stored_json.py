@@ -6,7 +6,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from shardline_common.errors import FailureCode, JobFailed
-from shardline_common.job.spec import first_fault
+from shardline_common.job.field_faults import first_fault
 
 T = TypeVar("T")
 

@@ -4,7 +4,6 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +11,7 @@ from dotenv import dotenv_values
 from pydantic import ConfigDict, PrivateAttr, SecretStr, ValidationError
 
 from shardline_common.errors import UsageError
+from shardline_common.job.field_faults import did_you_mean, find_faults
 from shardline_common.settings.core import CoreSettings
 from shardline_common.settings.gateway import GatewaySettings
 from shardline_common.settings.kafka import KafkaSettings
@@ -188,8 +188,8 @@ def _from_toml(path: Path) -> dict[str, Any]:
 def _check_names(values: Iterable[str], origin: str) -> None:
     for name in values:
         if name not in Settings.model_fields:
-            near = get_close_matches(name, Settings.model_fields, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else "docs/settings.md lists all"
+            near = did_you_mean(name, Settings.model_fields)
+            hint = f"did you mean '{near}'?" if near else "docs/settings.md lists all"
             raise UsageError(f"{origin}: there is no setting '{name}'", hint=hint)
 
 
@@ -197,11 +197,15 @@ def _validated(values: Mapping[str, Any], origins: Mapping[str, str]) -> Setting
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        name = str(first["loc"][0])
+        fault = find_faults(error, Settings, values)[0]
+        name = str(fault.path[0])
         meaning = Settings.model_fields[name].description if name in Settings.model_fields else ""
+        # A text, such as a URL, may hold a password. No environment variable is null.
+        shown = fault.got and not is_secret(name) and not any(mark in fault.got for mark in ("@", "://"))
+        sentence = str(fault).removeprefix(f"{name}: ") if shown else fault.without_value
+        sentence = sentence.replace(" or null", "").replace(", got the text ", ", got ")
         raise UsageError(
             f"{names_of(name)[0] if name in Settings.model_fields else name} "
-            f"(from {origins.get(name, 'a flag')}): {first['msg']}",
+            f"(from {origins.get(name, 'a flag')}): {sentence}",
             hint=meaning or None,
         ) from None

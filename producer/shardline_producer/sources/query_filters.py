@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.job.field_faults import did_you_mean
 from shardline_common.job.spec import Range
 from shardline_producer.sources.source import Document
 
@@ -60,9 +61,11 @@ def check_known(filters: Mapping[str, Any], known: Collection[str], owner: str =
     """
     for name in filters:
         if name not in known:
+            near = did_you_mean(name, sorted(known))
             raise JobFailed(
                 FailureCode.SOURCE_INVALID,
-                f"query.filters: {owner} has no field '{name}'; it has {', '.join(sorted(known))}",
+                f"query.filters: {owner} has no field '{name}'; it has {', '.join(sorted(known))}"
+                + (f"; did you mean `{near}`?" if near else ""),
             )
 
 
