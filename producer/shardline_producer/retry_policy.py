@@ -17,6 +17,7 @@ from shardline_common.job.names import CHECKPOINTS
 from shardline_common.job.state import JobState, checkpoint
 from shardline_common.ports.broker import Broker, TransactionalWriter
 from shardline_common.ports.clock import Clock
+from shardline_common.runtime.durations import seconds_text
 from shardline_common.runtime.retry import Backoff
 
 _MAX_REFUSALS = 8
@@ -72,7 +73,7 @@ class AttemptRetryPolicy:
                 what, first = "could not be listed as a whole", "stop what writes to the source"
             raise JobFailed(
                 error.lasting,
-                f"the source {what} for {now - self._since:.0f} s: {error}",
+                f"the source {what} for {seconds_text(now - self._since)}: {error}",
                 hint=f"{first}, then retry the job; the documents read so far are kept",
             )
         lasts = self._refusals > 1 and now - self._refused_since >= _REFUSED_SECONDS

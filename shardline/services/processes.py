@@ -17,6 +17,7 @@ from shardline_common.errors import BrokerUnavailable
 from shardline_common.kafka.broker import KafkaBroker
 from shardline_common.ports.broker import Broker
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.durations import seconds_text
 from shardline_common.runtime.retry import longest_failing, retry_forever
 from shardline_common.runtime.tasks import leaf_errors
 from shardline_common.runtime.waits import LoggedSemaphore
@@ -110,7 +111,7 @@ async def _serve(
         failing = longest_failing(CLOCK)
         if failing is None or failing.seconds < settings.stuck_seconds:
             return None
-        return f"failing for {failing.seconds:.0f} s: {failing.what}: {failing.reason}"
+        return f"failing for {seconds_text(failing.seconds)}: {failing.what}: {failing.reason}"
 
     probes: dict[str, Probe] = {
         "kafka": kafka_probe(broker, settings),

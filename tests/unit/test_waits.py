@@ -49,7 +49,7 @@ def test_a_call_that_fails_is_logged_every_thirty_seconds(caplog: pytest.LogCapt
         assert longest_failing(CLOCK) is None
 
     found = lines(caplog, main)
-    assert found[0].startswith("commit: refused; set it; trying again in")
+    assert found[0].startswith("commit: refused; set it; trying again ")
     assert found[1:] == [f"waiting for commit, for {n} s now: refused; set it" for n in (30, 60, 90)]
 
 

@@ -16,6 +16,7 @@ from shardline_common.kafka.asking import SilentBrokers
 from shardline_common.kafka.client_errors import Request, last_refusal, translated
 from shardline_common.kafka.options import KafkaOptions
 from shardline_common.kafka.patient_client import watch_answers
+from shardline_common.runtime.durations import seconds_text
 from shardline_common.runtime.waits import LOG_SECONDS, WaitLog
 
 # A failed operation that nobody repeats is forgotten after this time: its job ended.
@@ -55,7 +56,7 @@ class Operations:
         if now - state.since < seconds:
             return None
         error = state.error or f"{what}: {self.reason(next(iter(state.running.values()), Request(what)))}"
-        return f"failing for {now - state.since:.0f} s: {error}"
+        return f"failing for {seconds_text(now - state.since)}: {error}"
 
     def failing_seconds(self) -> float:
         """For how long the operation that fails longest has been failing; 0 when none does.

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 
 from shardline_common.errors import ServiceUnavailable, ShardlineError, explain
 from shardline_common.ports.clock import Clock
+from shardline_common.runtime.durations import in_seconds
 from shardline_common.runtime.waits import log_failure, log_wait
 
 T = TypeVar("T")
@@ -160,7 +161,7 @@ async def retry_forever(
                 except ServiceUnavailable as error:
                     on_error(error)
                     last, pause, text = error, backoff.pause(failures), explain(error)
-                    log_failure(_log, error, "%s: %s; trying again in %.1f s", what, text, pause)
+                    log_failure(_log, error, "%s: %s; trying again %s", what, text, in_seconds(pause))
                     failure = _failing.setdefault(id(ticket), _Failure(what, clock.monotonic(), text))
                     failure.reason = text
                     failures += 1

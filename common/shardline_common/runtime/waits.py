@@ -13,6 +13,7 @@ from typing import Literal
 from weakref import WeakKeyDictionary
 
 from shardline_common.errors import ServiceUnavailable, explain, leaf_of
+from shardline_common.runtime.durations import seconds_text
 
 _log = logging.getLogger(__name__)
 LOG_SECONDS = 30.0
@@ -112,7 +113,8 @@ class WaitLog:
             return
         take_turn(cause)
         seconds = asyncio.get_running_loop().time() - self._since
-        _log.warning("waiting for %s, for %.0f s now%s", self.what, seconds, f": {text}" if text else "")
+        lasted = seconds_text(seconds)
+        _log.warning("waiting for %s, for %s now%s", self.what, lasted, f": {text}" if text else "")
         self._arm(LOG_SECONDS)
 
     def known_cause(self) -> tuple[str, str]:

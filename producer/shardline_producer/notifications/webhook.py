@@ -16,6 +16,7 @@ from shardline_common.errors import UsageError
 from shardline_common.http.client import HttpClient, HttpConnectionError, HttpOptions, HttpRequest, open_http
 from shardline_common.http.urls import encoded, origin
 from shardline_common.ports.clock import Clock
+from shardline_common.runtime.durations import in_seconds
 from shardline_common.runtime.retry import Backoff
 from shardline_common.telemetry.metrics import Metrics
 
@@ -127,11 +128,11 @@ class Webhook:
                 return
             self._metrics.webhook("failed")
             _log.warning(
-                "webhook %s: %s: %s; trying again in %.1f s",
+                "webhook %s: %s: %s; trying again %s",
                 message_id,
                 self._options.address,
                 failure.reason,
-                pause,
+                in_seconds(pause),
             )
             await self._clock.sleep(pause)
         self._metrics.webhook("delivered")

@@ -23,6 +23,7 @@ from shardline_common.http.client import (
 from shardline_common.http.client_faults import DROPPED, SILENT
 from shardline_common.http.urls import base_url
 from shardline_common.ports.clock import Clock
+from shardline_common.runtime.durations import in_seconds
 from shardline_common.runtime.retry import Backoff, TransientError, retry_attempts
 from shardline_common.runtime.slowdown import note_slowdown
 from shardline_common.runtime.waits import take_turn
@@ -216,10 +217,10 @@ class ThemisClient:
         note_slowdown(slow, max(_SLOW_SECONDS, pause))
         if take_turn(slow):
             _log.warning(
-                "%s: the next one is sent in %.0f s, and the job goes on in small steps; "
+                "%s: the next one is sent %s, and the job goes on in small steps; "
                 "raise the server's THEMIS_RATE_LIMIT_PER_MINUTE, or lower THEMIS_RATE",
                 slow,
-                pause,
+                in_seconds(pause),
             )
         return pause
 
