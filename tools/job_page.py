@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined, to_json
 
 from shardline_common.job.spec import (
+    FieldMapping,
     FilesSource,
     Format,
     JobSpec,
@@ -24,6 +25,7 @@ from tools.schema_pages import JOB_PARTS, Json, type_text, wrapped
 MODELS: tuple[type[BaseModel], ...] = (
     JobSpec,
     FilesSource,
+    FieldMapping,
     Uds3Source,
     ThemisSource,
     Query,

@@ -10,6 +10,7 @@ LINE = 99
 JOB_PARTS = {
     "JobSpec": "A job",
     "FilesSource": "source: files",
+    "FieldMapping": "source.fields",
     "Uds3Source": "source: uds3",
     "ThemisSource": "source: themis",
     "Query": "query",

@@ -22,7 +22,12 @@ LATER: dict[str, dict[str, Any]] = {
     "JobSpec": {"dead_letter_originals": False},
     "Format": {"max_columns": 3},
     "Quality": {"max_dead_letter_ratio": 0.5, "max_vanished": 3, "max_vanished_ratio": 0.5},
-    "FilesSource": {"allow_empty": True},
+    "FilesSource": {
+        "allow_empty": True,
+        "fields": {"id": "uid", "text": "{{title}} {{/body/text}}"},
+        "flatten": ["/meta/author"],
+    },
+    "FieldMapping": {"id": "uid", "text": "body", "score": "stars"},
     "Request": {"versions": True},
 }
 

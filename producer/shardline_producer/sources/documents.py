@@ -3,19 +3,31 @@
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from typing import Any
 
 import orjson
 
+from shardline_common.job.field_mapping import HASH, LINE
 from shardline_common.job.messages import MAX_ORIGINAL_BYTES, DeadLetter
+from shardline_common.job.spec import FilesSource
+from shardline_producer.sources.field_values import (
+    MISSING,
+    MappedFields,
+    TemplateField,
+    compile_mapping,
+    printed,
+    take,
+    value_at,
+)
 from shardline_producer.sources.source import Document, InvalidDocument
 
 _MAX_ID_BYTES = 1024
 _MAX_DEPTH = 100
 _MAX_SCORE = 1e300
+_OWN_SCORE = ("score",)
 _INT64 = 1 << 63
 _FIRST_PRINTABLE = 0x20
 # Whatever may be a number that orjson changes or refuses.
@@ -33,6 +45,7 @@ class DeadLetterReason(StrEnum):
     BAD_ID = "bad_id"
     NO_CONTENT = "no_content"
     CONTENT_NOT_TEXT = "content_not_text"
+    MISSING_FIELD = "missing_field"
     LONE_SURROGATE = "lone_surrogate"
     TOO_LARGE = "too_large"
     VANISHED = "vanished"
@@ -46,12 +59,12 @@ _HINTS = {
     DeadLetterReason.INVALID_JSON: "the line is not valid JSON (NaN and Infinity are not)",
     DeadLetterReason.NOT_AN_OBJECT: "a document is a JSON object",
     DeadLetterReason.TOO_DEEP: f"the document is nested more than {_MAX_DEPTH} levels deep",
-    DeadLetterReason.MISSING_ID: "the document has no document_id",
-    DeadLetterReason.BAD_ID: f"document_id must be text of up to {_MAX_ID_BYTES} bytes without "
-    "control characters",
-    DeadLetterReason.NO_CONTENT: "the document has no content",
-    DeadLetterReason.CONTENT_NOT_TEXT: "content must be text",
-    DeadLetterReason.LONE_SURROGATE: "document_id or content holds half of a surrogate pair",
+    DeadLetterReason.MISSING_ID: "the document has no {id}",
+    DeadLetterReason.BAD_ID: f"{{id}} must be text of up to {_MAX_ID_BYTES} bytes without control characters",
+    DeadLetterReason.NO_CONTENT: "the document has no {text}",
+    DeadLetterReason.CONTENT_NOT_TEXT: "{text} must be text",
+    DeadLetterReason.MISSING_FIELD: "the document has no {text}, which is in the template of the text",
+    DeadLetterReason.LONE_SURROGATE: "{id} or {text} holds half of a surrogate pair",
     DeadLetterReason.TOO_LARGE: "the document is larger than max_document_bytes",
     DeadLetterReason.VANISHED: "the document was removed or marked deleted after it was planned, "
     "before it was read",
@@ -64,55 +77,99 @@ _HINTS = {
 
 
 class _NotADocument(Exception):
-    def __init__(self, reason: DeadLetterReason) -> None:
+    """`culprit` is the field of a template that is wrong. `fields` are those that were read, if any."""
+
+    def __init__(self, reason: DeadLetterReason, culprit: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-def dead_letter(reason: DeadLetterReason, key: str, start: bytes, digest: str, size: int) -> DeadLetter:
-    """The dead letter of an original of `size` bytes, whose sha256 is `digest` and which begins with `start`.
-
-    `key` names it in the message: its id, or where it was read.
-    """
-    return DeadLetter(reason.value, f"{key}: {_HINTS[reason]}", digest, size, start[:MAX_ORIGINAL_BYTES])
-
-
-def invalid_document(key: str, reason: DeadLetterReason, original: bytes = b"") -> InvalidDocument:
-    """The InvalidDocument of input that cannot be a document; `original` is all that was read of it."""
-    digest = sha256(original).hexdigest()
-    return InvalidDocument(key, dead_letter(reason, key, original, digest, len(original)))
+        self.culprit = culprit
+        self.fields: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FieldNames:
-    """The names of the fields with a document's id and text: of `text`, the first field that is not null."""
+    """The fields with a document's id and text: of the names in `text`, the first field that is not null.
+
+    With `mapped`, that says what becomes of every field, and the names are only those of messages.
+    """
 
     identity: str = "document_id"
     text: tuple[str, ...] = ("content",)
+    mapped: MappedFields | None = None
+
+    @property
+    def id_is_line(self) -> bool:
+        """Whether the caller must pass `line`, which is the id."""
+        return self.mapped is not None and self.mapped.generated == LINE
 
 
 _DEFAULT_FIELDS = FieldNames()
 
 
-def parse_document(raw: bytes, key: str, names: FieldNames = _DEFAULT_FIELDS) -> Document | InvalidDocument:
-    """Parse a JSON object as a document; when it cannot be one, an InvalidDocument with the key `key`."""
+def field_names(source: FilesSource) -> FieldNames:
+    """The fields of a job over files, compiled once for all of its documents."""
+    mapping = compile_mapping(source)
+    identity, text = mapping.identity or (), mapping.text or ()
+    plain = len(identity) == len(text) == 1 and identity != text
+    if plain and mapping.score == _OWN_SCORE and not mapping.lifts:
+        # Other names alone cost nothing.
+        return FieldNames(identity[0], text)
+    return FieldNames(source.fields.id, (source.fields.text,), mapping)
+
+
+def dead_letter(
+    reason: DeadLetterReason,
+    key: str,
+    start: bytes,
+    digest: str,
+    size: int,
+    names: FieldNames = _DEFAULT_FIELDS,
+) -> DeadLetter:
+    """The dead letter of an original of `size` bytes, whose sha256 is `digest` and which begins with `start`.
+
+    `key` names it in the message: its id, or where it was read.
+    """
+    hint = _HINTS[reason].format(id=names.identity, text=names.text[0])
+    return DeadLetter(reason.value, f"{key}: {hint}", digest, size, start[:MAX_ORIGINAL_BYTES])
+
+
+def invalid_document(key: str, reason: DeadLetterReason, original: bytes = b"") -> InvalidDocument:
+    """The InvalidDocument of input that cannot be a document; `original` is all that was read of it."""
+    return _invalid(key, _NotADocument(reason), original, _DEFAULT_FIELDS)
+
+
+def _invalid(key: str, error: _NotADocument, original: bytes, names: FieldNames) -> InvalidDocument:
+    if error.culprit:
+        names = replace(names, text=(error.culprit,))
+    digest = sha256(original).hexdigest()
+    letter = dead_letter(error.reason, key, original, digest, len(original), names)
+    return InvalidDocument(key, letter, error.fields)
+
+
+def parse_document(
+    raw: bytes, key: str, names: FieldNames = _DEFAULT_FIELDS, line: str = ""
+) -> Document | InvalidDocument:
+    """Parse a JSON object as a document; when it cannot be one, an InvalidDocument with the key `key`.
+
+    `line` is the id of the document where `names.id_is_line`.
+    """
     try:
-        return _from_fields(_parse(raw), names)
+        return _from_fields(_parse(raw), names, line)
     except _NotADocument as error:
-        return invalid_document(key, error.reason, raw)
+        return _invalid(key, error, raw, names)
 
 
 def document_of(
-    fields: dict[str, Any], key: str, original: bytes, names: FieldNames = _DEFAULT_FIELDS
+    fields: dict[str, Any], key: str, original: bytes, names: FieldNames = _DEFAULT_FIELDS, line: str = ""
 ) -> Document | InvalidDocument:
     """A document of the fields of a row, which are no JSON text; `original` is what was read of it.
 
-    The fields become the metadata: the dict is changed.
+    The fields become the metadata: the dict is changed. `line` as in `parse_document`.
     """
     try:
-        return _from_fields(fields, names)
+        return _from_fields(fields, names, line)
     except _NotADocument as error:
-        return invalid_document(key, error.reason, original)
+        return _invalid(key, error, original, names)
 
 
 def validated(document: Document) -> Document | InvalidDocument:
@@ -143,19 +200,71 @@ def _parse(raw: bytes) -> dict[str, Any]:
     return fields
 
 
-def _from_fields(value: dict[str, Any], names: FieldNames) -> Document:
-    identity = _checked_id(value.pop(names.identity, None))
+def _from_fields(value: dict[str, Any], names: FieldNames, line: str) -> Document:
+    if names.mapped is not None:
+        try:
+            return _from_mapped(value, names.mapped, line)
+        except _NotADocument as error:
+            error.fields = value
+            raise
+    given = value.pop(names.identity, None)
     text = value.pop(names.text[0], None)
-    for name in names.text[1:]:
+    try:
+        identity = _checked_id(given)
         if text is None:
-            text = value.pop(name, None)
+            for name in names.text[1:]:
+                if (text := value.pop(name, None)) is not None:
+                    break
+        _check_text(text)
+    except _NotADocument as error:
+        taken = {names.identity: given, names.text[0]: text}
+        error.fields = {name: one for name, one in taken.items() if one is not None} | value
+        raise
+    document = Document(identity, text, value, own_score(value))
+    if identity is not given:
+        document.id_is_number = True
+    return document
+
+
+def _check_text(text: object) -> None:
     if type(text) is not str:
         raise _NotADocument(
             DeadLetterReason.NO_CONTENT if text is None else DeadLetterReason.CONTENT_NOT_TEXT
         )
     if not text.isascii():
         _check_surrogates(text)
-    return Document(identity, text, value, own_score(value))
+
+
+def _from_mapped(value: dict[str, Any], mapping: MappedFields, line: str) -> Document:
+    given = identity = ""
+    if mapping.identity is not None:
+        given = value_at(value, mapping.identity)
+        identity = _checked_id(None if given is MISSING else given)
+    text = _mapped_text(value, mapping)
+    if mapping.generated:
+        given = identity = _checked_id(text_id(text) if mapping.generated == HASH else line)
+    score = _number(value_at(value, mapping.score))
+    take(value, mapping, scored=score is not None)
+    return Document(identity, text, value, score or 0.0, identity is not given)
+
+
+def _mapped_text(value: dict[str, Any], mapping: MappedFields) -> str:
+    if mapping.text is None:
+        try:
+            text: Any = printed(value, mapping.template)
+        except TemplateField as error:
+            reasons = DeadLetterReason
+            reason = reasons.MISSING_FIELD if error.missing else reasons.CONTENT_NOT_TEXT
+            raise _NotADocument(reason, str(error)) from None
+    else:
+        text = value_at(value, mapping.text)
+    _check_text(None if text is MISSING else text)
+    return str(text)
+
+
+def text_id(text: str) -> str:
+    """The id that a job makes of a text: BLAKE2b-128 of its UTF-8, in hexadecimal."""
+    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _needs_exact_parse(item: object) -> bool:
@@ -188,11 +297,17 @@ def _check_surrogates(text: str) -> None:
 
 def own_score(metadata: dict[str, Any]) -> float:
     """Remove the field `score` from the metadata and return it; return 0.0 and keep it if it is no number."""
-    score = metadata.get("score")
-    if isinstance(score, bool) or not isinstance(score, int | float) or abs(score) > _MAX_SCORE:
+    score = _number(metadata.get("score"))
+    if score is None:
         return 0.0
     del metadata["score"]
-    return float(score)
+    return score
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _MAX_SCORE:
+        return None
+    return float(value)
 
 
 def _parse_exactly(raw: bytes) -> Any:

@@ -18,13 +18,15 @@ class Document:
 
     `id` has 1 to 1,024 bytes of UTF-8 and no control characters; id and text hold no lone surrogates
     (`documents.validated` checks both). `metadata` maps names to JSON values, in the source's own order.
-    `relevance` is the score of the search, else the document's own, else 0.0.
+    `relevance` is the score of the search, else the document's own, else 0.0. `id_is_number`: the source has
+    the id as a number, which may be the text of another document's id.
     """
 
     id: str
     text: str
     metadata: dict[str, Any]
     relevance: float = 0.0
+    id_is_number: bool = field(default=False, compare=False)
 
 
 @dataclass(slots=True)
@@ -32,11 +34,13 @@ class InvalidDocument:
     """Input that cannot be a document.
 
     `key` takes the place of the id: the id if it is known, else where it was read, such as `laws.jsonl:12`.
-    It decides the partition and is part of the hash sum, so it must be the same in every read.
+    It decides the partition and is part of the hash sum, so it must be the same in every read. `fields` are
+    those that were read, when only their names or types are wrong; else None.
     """
 
     key: str
     dead_letter: DeadLetter
+    fields: dict[str, Any] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(slots=True)
