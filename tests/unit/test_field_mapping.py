@@ -29,20 +29,18 @@ def source(flatten: list[str] | None = None, **fields: Any) -> FilesSource:
 
 
 def read(
-    value: dict[str, Any], flatten: list[str] | None = None, line: str = "", **fields: Any
+    value: dict[str, Any], flatten: list[str] | None = None, **fields: Any
 ) -> Document | InvalidDocument:
     names = field_names(source(flatten, **fields))
-    found = parse_document(json.dumps(value).encode(), "in.jsonl:1", names, line)
+    found = parse_document(json.dumps(value).encode(), "in.jsonl:1", names)
     # Rows of other formats come as fields, and become the same document.
-    again = document_of(copy.deepcopy(value), "in.jsonl:1", json.dumps(value).encode(), names, line)
+    again = document_of(copy.deepcopy(value), "in.jsonl:1", json.dumps(value).encode(), names)
     assert again == found
     return found
 
 
-def document(
-    value: dict[str, Any], flatten: list[str] | None = None, line: str = "", **fields: Any
-) -> Document:
-    found = read(value, flatten, line, **fields)
+def document(value: dict[str, Any], flatten: list[str] | None = None, **fields: Any) -> Document:
+    found = read(value, flatten, **fields)
     assert isinstance(found, Document), found
     return found
 
@@ -188,10 +186,10 @@ def test_ids_are_made_of_the_text_or_of_the_line() -> None:
     found = document(dict(value), id="hash", text="body")
     assert found.id == blake2b("Dach\u00fcberstand".encode(), digest_size=16).hexdigest()
     assert (len(found.id), found.metadata) == (32, {"id": "a"})
-    names = field_names(source(id="line", text="body"))
-    assert names.id_is_line
-    assert not field_names(source(id="hash")).id_is_line
-    assert document(dict(value), line="2024/laws.jsonl:7", id="line", text="body").id == "2024/laws.jsonl:7"
+    names = field_names(source(id="line", text="body")).in_file("/data/in:2/laws.jsonl", "2/laws.jsonl")
+    line = document_of(dict(value), "/data/in:2/laws.jsonl:7", b"", names)
+    assert isinstance(line, Document)
+    assert (line.id, line.metadata) == ("2/laws.jsonl:7", {"id": "a"})
     found = document({"hash": "h", "line": "l", "content": "x"}, id="/hash")
     assert (found.id, found.metadata) == ("h", {"line": "l"})
 

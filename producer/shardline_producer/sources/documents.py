@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from shardline_common.job.field_mapping import HASH, LINE
+from shardline_common.job.field_mapping import HASH
 from shardline_common.job.messages import MAX_ORIGINAL_BYTES, DeadLetter
 from shardline_common.job.spec import FilesSource
 from shardline_producer.sources.field_values import (
@@ -90,17 +90,23 @@ class _NotADocument(Exception):
 class FieldNames:
     """The fields with a document's id and text: of the names in `text`, the first field that is not null.
 
-    With `mapped`, that says what becomes of every field, and the names are only those of messages.
+    With `mapped`, that says what becomes of every field, and the names are only those of messages. Ids that
+    are lines begin with `file_name` in place of the path of the file, with which keys begin.
     """
 
     identity: str = "document_id"
     text: tuple[str, ...] = ("content",)
     mapped: MappedFields | None = None
+    path: str = ""
+    file_name: str = ""
 
-    @property
-    def id_is_line(self) -> bool:
-        """Whether the caller must pass `line`, which is the id."""
-        return self.mapped is not None and self.mapped.generated == LINE
+    def in_file(self, path: str, name: str) -> "FieldNames":
+        """The fields of the documents of one file, whose keys are `<path>:<line>` and ids `<name>:<line>`."""
+        return self if self.mapped is None else replace(self, path=path, file_name=name)
+
+    def line_id(self, key: str) -> str:
+        """The id of a line with this key."""
+        return self.file_name + key.removeprefix(self.path)
 
 
 _DEFAULT_FIELDS = FieldNames()
@@ -146,28 +152,23 @@ def _invalid(key: str, error: _NotADocument, original: bytes, names: FieldNames)
     return InvalidDocument(key, letter, error.fields)
 
 
-def parse_document(
-    raw: bytes, key: str, names: FieldNames = _DEFAULT_FIELDS, line: str = ""
-) -> Document | InvalidDocument:
-    """Parse a JSON object as a document; when it cannot be one, an InvalidDocument with the key `key`.
-
-    `line` is the id of the document where `names.id_is_line`.
-    """
+def parse_document(raw: bytes, key: str, names: FieldNames = _DEFAULT_FIELDS) -> Document | InvalidDocument:
+    """Parse a JSON object as a document; when it cannot be one, an InvalidDocument with the key `key`."""
     try:
-        return _from_fields(_parse(raw), names, line)
+        return _from_fields(_parse(raw), key, names)
     except _NotADocument as error:
         return _invalid(key, error, raw, names)
 
 
 def document_of(
-    fields: dict[str, Any], key: str, original: bytes, names: FieldNames = _DEFAULT_FIELDS, line: str = ""
+    fields: dict[str, Any], key: str, original: bytes, names: FieldNames = _DEFAULT_FIELDS
 ) -> Document | InvalidDocument:
     """A document of the fields of a row, which are no JSON text; `original` is what was read of it.
 
-    The fields become the metadata: the dict is changed. `line` as in `parse_document`.
+    The fields become the metadata: the dict is changed.
     """
     try:
-        return _from_fields(fields, names, line)
+        return _from_fields(fields, key, names)
     except _NotADocument as error:
         return _invalid(key, error, original, names)
 
@@ -200,10 +201,10 @@ def _parse(raw: bytes) -> dict[str, Any]:
     return fields
 
 
-def _from_fields(value: dict[str, Any], names: FieldNames, line: str) -> Document:
+def _from_fields(value: dict[str, Any], key: str, names: FieldNames) -> Document:
     if names.mapped is not None:
         try:
-            return _from_mapped(value, names.mapped, line)
+            return _from_mapped(value, key, names, names.mapped)
         except _NotADocument as error:
             error.fields = value
             raise
@@ -235,14 +236,14 @@ def _check_text(text: object) -> None:
         _check_surrogates(text)
 
 
-def _from_mapped(value: dict[str, Any], mapping: MappedFields, line: str) -> Document:
+def _from_mapped(value: dict[str, Any], key: str, names: FieldNames, mapping: MappedFields) -> Document:
     given = identity = ""
     if mapping.identity is not None:
         given = value_at(value, mapping.identity)
         identity = _checked_id(None if given is MISSING else given)
     text = _mapped_text(value, mapping)
     if mapping.generated:
-        given = identity = _checked_id(text_id(text) if mapping.generated == HASH else line)
+        given = identity = _checked_id(text_id(text) if mapping.generated == HASH else names.line_id(key))
     score = _number(value_at(value, mapping.score))
     take(value, mapping, scored=score is not None)
     return Document(identity, text, value, score or 0.0, identity is not given)

@@ -7,17 +7,20 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any
 
+from shardline_common.job.field_mapping import LINE
 from shardline_common.job.findings import Findings, Level
 from shardline_common.job.messages import Position
 from shardline_common.job.spec import FilesSource, JobSpec
 from shardline_common.runtime.paths import shown_path
 from shardline_common.runtime.threads import run_in_thread
+from shardline_producer.sources.documents import field_names
 from shardline_producer.sources.files.file_errors import source_invalid
 from shardline_producer.sources.files.file_format import with_format
 from shardline_producer.sources.files.file_locations import FileLocation, is_remote
 from shardline_producer.sources.files.file_reader import Cursor, FileReader, Reading, first_byte
 from shardline_producer.sources.files.formats import detect, read_head
 from shardline_producer.sources.files.frozen_blocks import FrozenBlocks
+from shardline_producer.sources.files.line_names import line_names
 from shardline_producer.sources.query_filters import check_filters
 from shardline_producer.sources.source import (
     DeclaredSource,
@@ -68,6 +71,7 @@ class FileDocuments:
         A file with several names has the first of them; the others are in `also`.
         """
         files: dict[str, dict[str, Any]] = {}
+        patterns: dict[str, str] = {}
         for pattern in self._source.paths:
             location = self._location(pattern)
             found = await location.find(pattern)
@@ -77,6 +81,7 @@ class FileDocuments:
                 identity = [file["path"], *file.pop("identity", ())]
                 known = next((files[name] for name in identity if name in files), file)
                 files |= dict.fromkeys(identity, known)
+                patterns.setdefault(known["path"], pattern)
                 # A pattern may well match what another path names.
                 name = file["path"] if glob.has_magic(pattern) else pattern
                 if known is not file and name not in (known["path"], *known.get("also", ())):
@@ -84,6 +89,9 @@ class FileDocuments:
         unique = list({id(file): file for file in files.values()}.values())
         for sentence in _same_files(unique):
             _log.warning("%s: it is read once", sentence)
+        if self._source.fields.id == LINE:
+            for file, name in zip(unique, line_names(patterns), strict=True):
+                file["name"] = name
         return [await self._with_format(file) for file in unique]
 
     async def _with_format(self, file: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +177,9 @@ class FileDocuments:
     ) -> AsyncGenerator[list[SourceItem], None]:
         """The items behind a cursor. Local files are read from `blocks`, or as they are when it is None."""
         ordinal = start.ordinal
-        reading = Reading(self._spec.max_document_bytes, filters, self._source.allow_empty)
+        reading = Reading(
+            self._spec.max_document_bytes, filters, self._source.allow_empty, field_names(self._source)
+        )
         for index in range(start.file, len(frozen)):
             file = dict(frozen[index])
             begin = start if index == start.file else Cursor(index, ordinal=ordinal)

@@ -10,7 +10,7 @@ from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.messages import Position
 from shardline_common.runtime.paths import shown_path
 from shardline_common.runtime.threads import run_in_thread
-from shardline_producer.sources.documents import DeadLetterReason, dead_letter
+from shardline_producer.sources.documents import DeadLetterReason, FieldNames, dead_letter
 from shardline_producer.sources.files.decompress import CorruptStream, EmptyStream, decompressor
 from shardline_producer.sources.files.encodings import decoder
 from shardline_producer.sources.files.file_errors import source_invalid
@@ -45,11 +45,12 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a job reads files: the largest record in bytes, the filters, and `source.allow_empty`."""
+    """How a job reads files: the largest record in bytes, the filters, `source.allow_empty`, the fields."""
 
     max_record_bytes: int
     filters: Mapping[str, Any]
     allow_empty: bool
+    names: FieldNames
 
 
 class FileReader:
@@ -65,7 +66,8 @@ class FileReader:
         self._decoder = decoder(found.encoding)
         form = FORMS[found.records]
         self._records = form.splitter(reading.max_record_bytes, start.line, start.offset, found.options)
-        self._parse_record = form.parser(found.options)
+        names = reading.names.in_file(file["path"], file.get("name", file["path"]))
+        self._parse_record = form.parser(found.options, names)
         self._seek = first_byte(file, start.offset)
         self._skip = start.offset - self._seek
 
