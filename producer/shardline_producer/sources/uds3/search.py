@@ -115,7 +115,7 @@ class HybridSearch:
                     tasks.create_task(self._read_tombstones(store, tombstones))
             for number, name in enumerate(self.searches):
                 if name == "keyword":
-                    documents = self._keyword_list()
+                    documents = self._keyword_list(max_documents)
                     tasks.create_task(self._read_marked_rows(fusion))
                 else:
                     store = STORE_OF_SEARCH[name]
@@ -168,11 +168,11 @@ class HybridSearch:
                     _log.info("%s search: %d hits so far", name, await count())
         _log.info("%s search: %d hits", name, await count())
 
-    async def _keyword_list(self) -> AsyncGenerator[list[RankedDocument], None]:
+    async def _keyword_list(self, wanted: int | None) -> AsyncGenerator[list[RankedDocument], None]:
         if self.tables is None:
             raise AssertionError("planning chose a keyword search without tables")
         async with self.tables.postgres.connect() as session:
-            pages = session.rank(self.tables.selection, self.query.text or "")
+            pages = session.rank(self.tables.selection, self.query.text or "", wanted=wanted)
             async with aclosing(pages):
                 async for page in pages:
                     yield [RankedDocument(hit.id, foreign=False) for hit in page]

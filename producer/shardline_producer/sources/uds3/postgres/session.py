@@ -1,6 +1,7 @@
 """One open connection to PostgreSQL."""
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from shardline_producer.sources.uds3.postgres import sql
 from shardline_producer.sources.uds3.postgres.catalog import Catalog
 from shardline_producer.sources.uds3.postgres.keyless import is_storable, keyless_id, keyless_number
 from shardline_producer.sources.uds3.postgres.options import PostgresOptions
+from shardline_producer.sources.uds3.postgres.ranked_hits import MAX_FIRST, RankedHits
 from shardline_producer.sources.uds3.postgres.relations import (
     lost_relations,
     redefined_views,
@@ -21,7 +23,6 @@ from shardline_producer.sources.uds3.postgres.statement import SqlStatement
 from shardline_producer.sources.uds3.postgres.text_indexes import slow_searches
 from shardline_producer.sources.uds3.store_ports import Hit
 
-_PAGE = 5_000
 _FETCH_BYTES = 1 << 20
 
 
@@ -151,28 +152,32 @@ class PostgresSession:
         return found
 
     async def rank(
-        self, selection: sql.DocumentSelection, text: str, *, deleted: bool = False
+        self, selection: sql.DocumentSelection, text: str, *, deleted: bool = False, wanted: int | None = None
     ) -> AsyncGenerator[list[Hit], None]:
         """Pages of the documents that match a text, the best first, in one snapshot.
 
         Behind them come the rows that match and have no id (`keyless_id`). `deleted`: only the documents that
-        are marked deleted, instead of those that are not.
+        are marked deleted, instead of those that are not. `wanted`: how many hits are probably read; None:
+        all. It changes how soon the first page comes, and not what the pages have.
         """
-        statement = sql.ranked(selection, text, deleted=True) if deleted else sql.ranked(selection, text)
+        hits = RankedHits(self._connection, self._options.address, selection, text, deleted=deleted)
+        if wanted is not None and wanted <= MAX_FIRST:
+            begun = False
+            async with (
+                self._connection.transaction(isolation="repeatable_read", readonly=True),
+                aclosing(hits.first_pages(wanted)) as pages,
+            ):
+                async for page in pages:
+                    begun = True
+                    yield page
+            if begun:
+                # Within that transaction, the catalogue would be that of its snapshot.
+                await self._check_relations(selection.schema)
+                return
         async with self._connection.transaction(readonly=True):
-            cursor = await self._connection.cursor(statement.text, *statement.values)
-            while page := await cursor.fetch(_PAGE):
-                yield [Hit(row["id"], row["score"]) for row in page]
-            # asyncpg takes a page with fewer rows for the last one, also if the server only paused there.
-            if await cursor.forward(1):
-                message = f"{self._options.address} ended the list of a search before its last row"
-                raise SourceUnavailable(message, hint="look for a pooler or proxy that changes its answers")
-            for number in [] if deleted else sql.searched_tables(selection.schema):
-                count = (await self._fetch(sql.keyless_hits(selection, text, number)))[0]["count"]
-                name = selection.schema.tables[number].name
-                for start in range(0, count, _PAGE):
-                    numbers = range(start + 1, min(count, start + _PAGE) + 1)
-                    yield [Hit(keyless_id(name, one), 0.0) for one in numbers]
+            async with aclosing(hits.pages()) as pages:
+                async for page in pages:
+                    yield page
             await self._check_relations(selection.schema)
 
     async def check_hits(

@@ -167,11 +167,31 @@ def ranked(selection: DocumentSelection, text: str, *, deleted: bool = False) ->
     searches = [f"{_search(table, words, statement)} AND s.{table.key} IS NOT NULL" for table in searched]
     (live, *conditions), tables = _conditions(selection, statement)
     conditions = [f"NOT ({live})" if deleted else live, *conditions]
+    # One table with unique ids has one score of each document. To group them, the leader would need every hit
+    # of the parallel workers, and not only the best ones.
+    alone = len(searched) == 1 and searched[0].unique
+    score, grouped = ("h.score", "") if alone else ("max(h.score)", " GROUP BY h.id")
     statement.text = (
-        f"SELECT h.id, max(h.score)::float8 AS score FROM ({' UNION ALL '.join(searches)}) h"
+        f"SELECT h.id, {score}::float8 AS score FROM ({' UNION ALL '.join(searches)}) h"
         f"{_joins(selection.schema, tables, 'h.id')} WHERE {' AND '.join(conditions)}"
-        ' GROUP BY h.id ORDER BY 2 DESC, h.id COLLATE "C"'
+        f'{grouped} ORDER BY 2 DESC, h.id COLLATE "C"'
     )
+    return statement
+
+
+def joins_tables(selection: DocumentSelection) -> bool:
+    """Whether `ranked` joins tables, for marks and filters, to those that it searches."""
+    _, tables = _conditions(selection, SqlStatement())
+    return bool(tables)
+
+
+def best_hits(hits: SqlStatement, limit: int) -> SqlStatement:
+    """The first hits of `ranked` as one row (ids, scores): two arrays in the same order."""
+    statement = SqlStatement(values=[*hits.values])
+    order = 'ORDER BY r.score DESC, r.id COLLATE "C"'
+    chosen = (f"coalesce(array_agg(r.{name} {order}), '{{}}') AS {name}s" for name in ("id", "score"))
+    limited = f"{hits.text} LIMIT {statement.add(limit, 'int8')}"
+    statement.text = f"SELECT {', '.join(chosen)} FROM ({limited}) r"
     return statement
 
 
