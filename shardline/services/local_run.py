@@ -18,7 +18,7 @@ from shardline.services.wiring import CLOCK
 from shardline.services.wiring.producer import producer_policy
 from shardline.services.wiring.signing import dataset_signer, signature_check
 from shardline.services.wiring.sources import source_factory
-from shardline.services.wiring.stores import open_source_s3, open_store_at
+from shardline.services.wiring.stores import checked_address, open_source_s3, open_store_at
 from shardline.services.wiring.webhook import open_receiver
 from shardline_common.dataset.leftovers import remove_leftovers
 from shardline_common.dataset.manifest import Manifest
@@ -77,7 +77,7 @@ async def run_job(
         ServiceUnavailable: the store cannot be reached, or the spool folder cannot be written or
             has less than SHARDLINE_SPOOL_RESERVE_BYTES free.
     """
-    metrics = Metrics()
+    metrics, output = Metrics(), checked_address(output, written=True)
     async with (
         open_store_at(output, settings) as store,
         open_source_s3(settings, spec) as remote,
@@ -143,7 +143,7 @@ async def find_old_dataset(spec: JobSpec, output: str, settings: Settings) -> Ol
         UsageError: a setting is wrong, or the record of the id cannot be read.
         StoreUnavailable: the store cannot be reached.
     """
-    async with open_store_at(output, settings) as store:
+    async with open_store_at(checked_address(output, written=True), settings) as store:
         old = await find_old_job(store, spec)
         if old is None:
             return None

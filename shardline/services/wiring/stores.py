@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardline.services.wiring import CLOCK
-from shardline_common.errors import StoreRefused, UsageError
+from shardline_common.errors import JobFailed, StoreRefused, UsageError
 from shardline_common.job.spec import JobSpec
 from shardline_common.ports.store import ObjectInfo, ObjectStore
 from shardline_common.runtime.paths import path_fault, shown_path
@@ -17,6 +17,7 @@ from shardline_common.settings.load import Settings
 from shardline_common.storage.directory import DirectoryStore
 from shardline_common.storage.watched import WatchedStore
 from shardline_producer.sources.files.file_locations import BucketReader
+from shardline_producer.sources.files.path_schemes import foreign_address, plain_path
 
 if TYPE_CHECKING:
     from shardline_common.storage.s3 import S3Client, S3Options
@@ -43,11 +44,12 @@ async def open_store(settings: Settings) -> "AsyncIterator[tuple[ObjectStore, S3
 
 @asynccontextmanager
 async def open_store_at(uri: str, settings: Settings) -> AsyncIterator[ObjectStore]:
-    """Open the store that a URI names: a directory, or `s3://bucket/prefix`.
+    """Open the store that a URI names: a directory, also as `file://`, or `s3://bucket/prefix`.
 
     Raises:
         UsageError: it names neither, or a setting is wrong.
     """
+    uri = checked_address(uri)
     if (fault := path_fault(uri)) is not None:
         raise UsageError(
             f"the address '{shown_path(uri)}' {fault}", hint="name a folder, or s3://bucket/prefix"
@@ -64,6 +66,24 @@ async def open_store_at(uri: str, settings: Settings) -> AsyncIterator[ObjectSto
     options = replace(s3_options(settings, bucket), prefix=prefix)
     async with open_s3(options) as client:
         yield S3Store(client, bucket, prefix)
+
+
+def checked_address(uri: str, *, written: bool = False) -> str:
+    """The address of a directory or on S3, without `file://`. `written`: a dataset is written there.
+
+    Raises:
+        UsageError: it is the address of another store. The hint is the command that copies from or to it.
+    """
+    found = foreign_address(uri)
+    if found is not None:
+        raise UsageError(
+            f"'{found.shown}' is neither a folder nor s3://bucket/prefix",
+            hint=found.send if written else found.fetch,
+        )
+    try:
+        return plain_path(uri)
+    except JobFailed as error:
+        raise UsageError(str(error), hint=error.hint) from None
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from shardline_producer.sources.files.file_reader import Cursor, FileReader, Rea
 from shardline_producer.sources.files.formats import detect, read_head
 from shardline_producer.sources.files.frozen_blocks import FrozenBlocks
 from shardline_producer.sources.files.line_names import line_names
+from shardline_producer.sources.files.path_schemes import plain_path, refuse_unknown_scheme
 from shardline_producer.sources.query_filters import check_filters
 from shardline_producer.sources.source import (
     DeclaredSource,
@@ -72,7 +73,7 @@ class FileDocuments:
         """
         files: dict[str, dict[str, Any]] = {}
         patterns: dict[str, str] = {}
-        for pattern in self._source.paths:
+        for pattern in map(plain_path, self._source.paths):
             location = self._location(pattern)
             found = await location.find(pattern)
             if not found:
@@ -99,6 +100,7 @@ class FileDocuments:
         return with_format(file, await run_in_thread(partial(detect, file["path"], head, self._source)))
 
     def _location(self, path: str) -> FileLocation:
+        refuse_unknown_scheme(path)
         if not is_remote(path):
             return self._local
         if self._remote is None:
