@@ -16,7 +16,7 @@ from shardline_common.job.plan import RULES
 from shardline_common.job.spec import JobSpec
 from shardline_common.job.state import PartitionState
 from shardline_common.ports.broker import Message
-from shardline_producer.rows import RowRenderer
+from shardline_producer.rows import RowRenderer, with_limit
 from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
 
@@ -82,14 +82,15 @@ class Encoder:
         position, content = encode_position(item.position), item.content
         if isinstance(content, Document):
             key, row = content.id, self._renderer.render(content)
-            dead_letter = self._renderer.check_size(row)
+            dead_letter = self._renderer.check_size(row, key)
             if dead_letter is None:
                 part.bytes += len(row.head) + len(row.tail)
                 if batch.first_usable is None:
                     batch.first_usable = item.position[-1]
                 return encode_document(part.sequence, position, *row)
         else:
-            key, dead_letter = content.key, content.dead_letter
+            key = content.key
+            dead_letter = with_limit(content.dead_letter, key, self._spec.max_document_bytes)
         part.bytes += len(dead_letter.original)
         part.dead += 1
         batch.vanished += dead_letter.reason == DeadLetterReason.VANISHED

@@ -1,6 +1,7 @@
 """From a document to its row without the quality score, or to a dead letter when the row is too large."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -64,12 +65,15 @@ class RowRenderer:
         blank = words == 0 if self._rules == 1 else is_blank(text)
         return RenderedRow(Facts(len(text), words, present, blank, document.relevance), head, tail)
 
-    def check_size(self, rendered: RenderedRow) -> DeadLetter | None:
-        """The dead letter (`too_large`) of a row over max_document_bytes; None for any other row."""
+    def check_size(self, rendered: RenderedRow, key: str) -> DeadLetter | None:
+        """The dead letter (`too_large`) of a row over max_document_bytes; None for any other row.
+
+        `key` names the document in the message.
+        """
         if len(rendered.head) + len(rendered.tail) <= self._max_bytes:
             return None
         row = rendered.head + rendered.tail
-        hint = f"the row needs {len(row)} bytes, max_document_bytes is {self._max_bytes}; raise it in the job"
+        hint = f"{key}: the row has {_over(len(row), self._max_bytes)}"
         reason, digest = DeadLetterReason.TOO_LARGE.value, sha256(row).hexdigest()
         return DeadLetter(reason, hint, digest, len(row), row[:MAX_ORIGINAL_BYTES])
 
@@ -89,6 +93,20 @@ def _text_json(text: str) -> bytes:
     if text.isascii() or not any(char in text for char in _LINE_BREAK_CHARS):
         return orjson.dumps(text)
     return escaped(orjson.dumps(text))
+
+
+def with_limit(dead_letter: DeadLetter, key: str, max_bytes: int) -> DeadLetter:
+    """A dead letter `too_large` of a source, with its size and the limit in its hint; any other as it is."""
+    if dead_letter.reason != DeadLetterReason.TOO_LARGE:
+        return dead_letter
+    # Of the body of some stores only the start was read, so its size is not known.
+    known = dead_letter.size > max_bytes
+    about = _over(dead_letter.size, max_bytes) if known else f"more than max_document_bytes, {max_bytes:,}"
+    return replace(dead_letter, hint=f"{key}: the document has {about}")
+
+
+def _over(size: int, max_bytes: int) -> str:
+    return f"{size:,} bytes; max_document_bytes is {max_bytes:,}"
 
 
 def escaped(line: bytes) -> bytes:

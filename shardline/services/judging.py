@@ -45,7 +45,7 @@ class ContentJudge:
         verdict = judge(facts, self._min_score)
         score = float(verdict.text)
         # As in a job, where the producer checks the size before a worker applies the filter.
-        if (dead_letter := self._renderer.check_size(row)) is not None:
+        if (dead_letter := self._renderer.check_size(row, content.id)) is not None:
             return JudgedContent(b"", dead_letter.reason, True, facts, score)
         if verdict.reason is not None:
             return JudgedContent(b"", verdict.reason.value, False, facts, score)

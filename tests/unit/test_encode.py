@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 
 from shardline_common.job.columns import Columns
 from shardline_common.job.hashing import document_hash
-from shardline_common.job.messages import DEAD, DeadLetter, decode_kind_and_sequence
+from shardline_common.job.messages import DEAD, DeadLetter, decode_dead_letter, decode_kind_and_sequence
 from shardline_common.job.spec import JobSpec
 from shardline_common.job.state import PartitionState
 from shardline_common.ports.broker import Message
 from shardline_producer.encoder import Encoder, end_markers
+from shardline_producer.sources.documents import DeadLetterReason, dead_letter, invalid_document
 from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
 from tests.make import job
 
@@ -79,3 +80,22 @@ def place(entry: SourceItem) -> int:
     parts = [PartitionState() for _ in range(SPEC.total_partitions)]
     encode(SPEC, [entry], parts, 1)
     return next(number for number, part in enumerate(parts) if part.sequence)
+
+
+def hint(content: Document | InvalidDocument) -> str:
+    spec = job(partitions=1, max_document_bytes=2048)
+    encoded = Encoder(spec, Columns({}), [PartitionState()]).encode([SourceItem((0, 1, 1, 1), content, 1)])
+    return decode_dead_letter(encoded.messages[0].value or b"")[1].hint
+
+
+def test_what_is_too_large_says_its_size_and_the_limit() -> None:
+    limit = "max_document_bytes is 2,048"
+    line = dead_letter(DeadLetterReason.TOO_LARGE, "in:7", b"{", "00", 5_242_881)
+    assert hint(InvalidDocument("in:7", line)) == f"in:7: the document has 5,242,881 bytes; {limit}"
+    start = invalid_document("d7", DeadLetterReason.TOO_LARGE, b"only the start")
+    assert hint(start) == "d7: the document has more than max_document_bytes, 2,048"
+    row = hint(Document("d8", "x" * 3000, {}))
+    assert row.startswith("d8: the row has 3,")
+    assert row.endswith(f" bytes; {limit}")
+    other = invalid_document("in:9", DeadLetterReason.INVALID_JSON, b"{")
+    assert hint(other) == other.dead_letter.hint
