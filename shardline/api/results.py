@@ -21,7 +21,8 @@ class Progress:
         job_id: the job.
         state: its state.
         attempt: the number of its attempt, from 1.
-        ratio: the share of the job that is done, 0 to 1.
+        ratio: the share of the job that is done, 0 to 1. `run` counts what is read, the others what is in
+            finished segments.
         source_documents: documents read from the source.
         rows: rows in finished shards.
         bytes: bytes of these rows, uncompressed.

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
+from functools import partial
 from pathlib import Path  # noqa: TC003 - Typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shardline.cli.options import JobFile, Json, Sets, WindowName, complete, quiet_settings, read_job
+from shardline.cli.options import (
+    RESUMABLE,
+    JobFile,
+    Json,
+    Sets,
+    WindowName,
+    complete,
+    quiet_settings,
+    read_job,
+)
 
 if TYPE_CHECKING:
     from shardline.services.local_run import LocalRun
@@ -18,6 +29,7 @@ if TYPE_CHECKING:
     from shardline_common.settings.load import Settings
 
 _SHOWN_DEAD_LETTERS = 10
+_KEPT_SECONDS = 10.0
 
 
 def register(app: typer.Typer) -> None:
@@ -52,7 +64,8 @@ def run(
         _confirm_replace(spec, output, settings)
     with traced(settings, "cli"):
         try:
-            complete(_run(spec, output, settings, replace=replace, json=json))
+            work = _run(spec, output, settings, replace=replace, json=json)
+            complete(work, partial(_interrupted, spec, output, settings))
         except JobConflict as conflict:
             raise with_replace_hint(conflict, spec, "--replace") from None
 
@@ -68,6 +81,32 @@ def _confirm_replace(spec: JobSpec, output: str, settings: Settings) -> None:
         raise UsageError(f"--replace would delete {old.uri}, and asks only on a terminal", hint="add --yes")
     fields = ", ".join(old.fields)
     typer.confirm(f"Delete {old.uri}, whose job differs in {fields}?", abort=True, err=True)
+
+
+def _interrupted(spec: JobSpec, output: str, settings: Settings) -> str:
+    """What an interrupted run has kept, as a sentence."""
+    from shardline.services.local_run import kept_documents
+    from shardline.services.units import format_size
+    from shardline_common.errors import ShardlineError
+
+    async def read() -> int | None:
+        async with asyncio.timeout(_KEPT_SECONDS):
+            return await kept_documents(spec, output, settings)
+
+    try:
+        kept = asyncio.run(read())
+    except (ShardlineError, TimeoutError, KeyboardInterrupt):
+        # What is kept cannot be read now.
+        return RESUMABLE
+    if kept is None:
+        return "interrupted; the dataset is finished, run the same command again to see it"
+    if kept:
+        return f"interrupted; {kept:,} documents are kept, run the same command again to continue"
+    size = format_size(spec.output.shard_bytes)
+    return (
+        f"interrupted; no document is kept yet, because no segment has {size} of rows (a smaller "
+        "output.shard_bytes keeps documents sooner); run the same command again to begin again"
+    )
 
 
 async def _run(spec: JobSpec, output: str, settings: Settings, *, replace: bool, json: bool) -> None:

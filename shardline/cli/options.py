@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from typing import Any, TypeVar
 
     T = TypeVar("T")
@@ -43,11 +43,13 @@ class Interrupted(Exception):
     """The user pressed Ctrl-C. The message says how to continue."""
 
 
-_RESUMABLE = "interrupted; finished segments are kept, run the same command again to continue"
+RESUMABLE = "interrupted; finished segments are kept, run the same command again to continue"
 
 
-def complete(work: Coroutine[Any, Any, T], interrupted: str = _RESUMABLE) -> T:
+def complete(work: Coroutine[Any, Any, T], interrupted: str | Callable[[], str] = RESUMABLE) -> T:
     """Run a command's coroutine and return its result.
+
+    `interrupted` is the message after Ctrl-C, or returns it.
 
     Raises:
         Interrupted: Ctrl-C was pressed, and the coroutine has cleaned up.
@@ -55,7 +57,8 @@ def complete(work: Coroutine[Any, Any, T], interrupted: str = _RESUMABLE) -> T:
     try:
         return asyncio.run(work)
     except KeyboardInterrupt:
-        raise Interrupted(interrupted) from None
+        pass
+    raise Interrupted(interrupted if isinstance(interrupted, str) else interrupted())
 
 
 def settings(**flags: object) -> Settings:

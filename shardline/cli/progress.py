@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Group, RenderableType
@@ -17,6 +17,8 @@ from shardline.services.job_rates import JobRates, RateEstimator
 from shardline.services.units import format_counts, format_duration, format_size
 from shardline_common.job.state import State
 
+_LINE_SECONDS, _SELDOM_SECONDS = 10.0, 30.0
+_OFTEN_SECONDS = 60.0
 _STYLE = {State.COMPLETED: "green", State.FAILED: "red", State.CANCELLED: "yellow"}
 
 
@@ -26,6 +28,7 @@ def job_panel(view: JobView, rates: JobRates) -> RenderableType:
     if not state.active:
         # An ended job has no rates: the views of the last seconds may span its end.
         rates = JobRates()
+    speed = rates.read if view.by_reading else rates.documents
     head = Table.grid(padding=(0, 2))
     style = _STYLE.get(state.state, "cyan")
     head.add_row(
@@ -33,14 +36,14 @@ def job_panel(view: JobView, rates: JobRates) -> RenderableType:
         Text(state.state.value, style=style),
         ProgressBar(total=1.0, completed=view.ratio, width=32),
         f"{view.ratio:6.1%}",
-        f"{rates.documents:,.0f} documents/s" if rates.documents is not None else "",
-        f"{format_size(rates.bytes)}/s" if rates.bytes is not None else "",
+        f"{speed:,.0f} documents/s" if speed is not None else "",
+        f"{format_size(rates.bytes)}/s" if rates.bytes else "",
         f"ETA {format_duration(rates.left)}" if rates.left is not None else "",
         f"lag {view.lag:,}",
     )
     lines: list[RenderableType] = [head]
     # Before the first segment is committed, only the number of documents read shows progress.
-    rate = f" ({rates.read:,.0f}/s)" if rates.read else ""
+    rate = f" ({rates.read:,.0f}/s)" if rates.read and not view.by_reading else ""
     counts = f"  read {state.source_count:,}{rate} · kept {progress.rows:,} ({format_size(progress.bytes)})"
     counts += f" · rejected: {format_counts(progress.rejected)}"
     counts += f" · dead letters: {format_counts(progress.dead)}"
@@ -52,22 +55,46 @@ def job_panel(view: JobView, rates: JobRates) -> RenderableType:
     return Group(*lines)
 
 
-class Screen:
-    """Shows a job's progress: a live panel on a terminal, else a line for each change of its state."""
+def job_line(view: JobView, rates: JobRates) -> str:
+    """Render the progress of an active job as one line of a log."""
+    state, speed = view.state, rates.read if view.by_reading else rates.documents
+    parts = [
+        f"{state.spec.job_id}: {state.state.value}, {view.ratio:.1%}",
+        f"read {state.source_count:,}",
+        f"kept {view.progress.rows:,} ({format_size(view.progress.bytes)})",
+        f"{speed:,.0f} documents/s" if speed is not None else "",
+        f"ETA {format_duration(rates.left)}" if rates.left is not None else "",
+        view.waiting or "",
+    ]
+    return ", ".join(filter(None, parts))
 
-    def __init__(self, live: Live | None) -> None:
+
+class Screen:
+    """Shows a job's progress: a live panel on a terminal, else lines.
+
+    There is a line for each change of the job's state, and one every 10 seconds, after a minute every 30.
+    """
+
+    def __init__(self, live: Live | None, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._live = live
+        self._monotonic = monotonic
         self._estimator = RateEstimator()
         self._printed: State | None = None
+        self._started = self._due = monotonic()
 
     def show(self, view: JobView) -> None:
         """Show the newest view of the job."""
-        rates = self._estimator.add(view, time.monotonic())
+        now = self._monotonic()
+        rates = self._estimator.add(view, now)
         if self._live is not None:
             self._live.update(job_panel(view, rates))
         elif view.state.state is not self._printed:
             self._printed = view.state.state
             print_message(f"{view.state.spec.job_id}: {view.state.state.value}")
+            self._due = now + _LINE_SECONDS
+        elif view.state.active and now >= self._due:
+            print_message(job_line(view, rates))
+            self._due = now + (_LINE_SECONDS if now - self._started < _OFTEN_SECONDS else _SELDOM_SECONDS)
 
 
 @contextmanager

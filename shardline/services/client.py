@@ -31,6 +31,8 @@ _WATCH_SECONDS = 0.5
 _REFUSE_SECONDS = 1.0
 _ACCEPT_SECONDS = 5.0
 _QUIET_SECONDS = 30.0
+# What is read is not yet written.
+_READ_ALL = 0.999
 UNKNOWN_HINT = (
     "`shardline jobs` lists them; a job that was just submitted is known once a producer has accepted it"
 )
@@ -38,10 +40,15 @@ UNKNOWN_HINT = (
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job as `status` shows it: the state of its checkpoint, and the sum of its events."""
+    """A job as `status` shows it: the state of its checkpoint, and the sum of its events.
+
+    `by_reading`: the ratio counts what is read. A run in one process writes as fast as it reads, and a job
+    of a few segments would show nothing until its end.
+    """
 
     state: JobState
     progress: EventTotals
+    by_reading: bool = False
 
     @property
     def lag(self) -> int:
@@ -53,6 +60,8 @@ class JobView:
         """Share of the job that is done, 0 to 1."""
         if self.state.state is State.COMPLETED:
             return 1.0
+        if self.by_reading:
+            return min(self.state.progress, _READ_ALL)
         done = self.progress.chained / self.state.produced if self.state.produced else 0.0
         return self.state.progress * min(1.0, done)
 

@@ -187,7 +187,7 @@ class _Views:
         self.ended_before = 0
 
     def __call__(self, view: JobView) -> None:
-        self._last = view
+        self._last = view = replace(view, by_reading=True)
         try:
             self._on_view(view)
         except BaseException as error:

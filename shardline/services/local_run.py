@@ -20,6 +20,7 @@ from shardline.services.wiring.signing import dataset_signer, signature_check
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.stores import checked_address, open_source_s3, open_store_at
 from shardline.services.wiring.webhook import open_receiver
+from shardline_common.dataset.heads import read_heads
 from shardline_common.dataset.leftovers import remove_leftovers
 from shardline_common.dataset.manifest import Manifest
 from shardline_common.dataset.verify import Report, Verifier
@@ -27,6 +28,7 @@ from shardline_common.errors import JobConflict, JobFailed, UsageError
 from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.findings import remarks
 from shardline_common.job.names import Layout
+from shardline_common.job.outcome import latest_attempt
 from shardline_common.job.spec import JobSpec
 from shardline_common.job.spec_diff import differing_fields, own_id_advice
 from shardline_common.job.state import JobState, State
@@ -126,6 +128,26 @@ async def _remove_leftovers(store: ObjectStore, spec: JobSpec) -> None:
         return
     if removed:
         _log.info("removed what a killed run left without a chain record: %s", ", ".join(removed))
+
+
+async def kept_documents(spec: JobSpec, output: str, settings: Settings) -> int | None:
+    """Count the documents in the finished segments of a run that was stopped; None: its dataset is finished.
+
+    Raises:
+        UsageError: a setting is wrong.
+        StoreUnavailable: the store cannot be reached.
+        JobFailed: a chain cannot be read.
+    """
+    layout = Layout.of(spec)
+    async with open_store_at(output, settings) as store:
+        if await find_old_job(store, spec) is not None:
+            # The dataset there is another job's.
+            return 0
+        _, outcome = await latest_attempt(store, layout)
+        if outcome is not None and outcome.ending == "completed":
+            return None
+        heads = await read_heads(store, layout, [None] * spec.total_partitions)
+        return sum(head.next for head in heads if head is not None)
 
 
 @dataclass(frozen=True, slots=True)

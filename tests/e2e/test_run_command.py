@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import shardline
+from shardline.services.sample import write_sample
 from tests.laws import Laws
 
 
@@ -77,3 +80,61 @@ def test_ctrl_c_keeps_committed_segments_and_says_how_to_resume(tmp_path: Path, 
     assert process.returncode == 130
     assert b"run the same command again" in said
     assert b"Traceback" not in said
+
+
+SECONDS = 60
+
+
+def interrupted(job: Path, output: Path, ready: Callable[[], bool]) -> str:
+    """Press Ctrl-C in a slow run once it is ready, and return what it says."""
+    process = subprocess.Popen(
+        command(job, output),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"SHARDLINE_SOURCE_RATE": "400"},
+    )
+    deadline = time.monotonic() + SECONDS
+    while not ready():
+        assert process.poll() is None, "it ended before it could be interrupted"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert b"Traceback" not in said
+    return said.decode()
+
+
+def test_ctrl_c_says_how_many_documents_are_kept_and_the_digest_is_the_undisturbed_one(
+    tmp_path: Path,
+) -> None:
+    write_sample(tmp_path / "sample.jsonl", 1500)
+    body = {
+        "job_id": "sample",
+        "name": "sample",
+        "source": {"type": "files", "paths": [str(tmp_path / "sample.jsonl")]},
+        "output": {"shard_bytes": 65_536},
+    }
+    job = tmp_path / "job.json"
+    job.write_text(json.dumps(body))
+    whole = shardline.sync.run(body, output=tmp_path / "undisturbed")
+    chain = tmp_path / "out" / "sample" / "sample" / "_state" / "chain"
+    said = interrupted(job, tmp_path / "out", lambda: len(list(chain.rglob("*.json"))) > 1)
+    heads = {
+        record.parent: json.loads(record.read_bytes())["next"] for record in sorted(chain.rglob("*.json"))
+    }
+    assert f"interrupted; {sum(heads.values()):,} documents are kept, run the same command again" in said
+    resumed = shardline.sync.run(body, output=tmp_path / "out")
+    assert (resumed.digest, resumed.rows) == (whole.digest, whole.rows)
+    assert verified(resumed.dataset)["digest"] == whole.digest
+
+
+def test_ctrl_c_before_the_first_segment_says_that_nothing_is_kept(tmp_path: Path) -> None:
+    write_sample(tmp_path / "sample.jsonl", 3000)
+    job = tmp_path / "job.json"
+    source = {"type": "files", "paths": [str(tmp_path / "sample.jsonl")]}
+    job.write_text(json.dumps({"job_id": "sample", "name": "sample", "source": source}))
+    plan = tmp_path / "out" / "sample" / "sample" / "_state" / "plan.json"
+    said = interrupted(job, tmp_path / "out", plan.exists)
+    assert "no document is kept yet, because no segment has 64.0 MiB of rows" in said
+    assert "run the same command again" in said
