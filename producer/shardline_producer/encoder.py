@@ -68,15 +68,9 @@ class Encoder:
         return batch
 
     def _partition(self, key: bytes, content: Document | InvalidDocument) -> int:
-        fraction = self._spec.output.validation_fraction
-        if self._validation and in_validation(self._group(key, content), fraction):
+        if self._validation and is_validation(self._spec, key, content):
             return self._train + partition_of(key, self._validation)
         return partition_of(key, self._train)
-
-    def _group(self, key: bytes, content: Document | InvalidDocument) -> bytes:
-        name = self._spec.output.group_by
-        value = content.metadata.get(name) if name and isinstance(content, Document) else None
-        return key if value is None else str(value).encode("utf-8", "surrogatepass")
 
     def _value(self, part: PartitionState, item: SourceItem, batch: EncodedBatch) -> bytes:
         position, content = encode_position(item.position), item.content
@@ -97,6 +91,14 @@ class Encoder:
         batch.first_dead_letter = batch.first_dead_letter or f"{dead_letter.hint} ({dead_letter.reason})"
         batch.last_dead_letter = f"{key}: {dead_letter.reason}"
         return encode_dead_letter(part.sequence, position, dead_letter)
+
+
+def is_validation(spec: JobSpec, key: bytes, content: Document | InvalidDocument) -> bool:
+    """Whether a job has a validation split, and the item with this key belongs to it."""
+    name, fraction = spec.output.group_by, spec.output.validation_fraction
+    value = content.metadata.get(name) if name and isinstance(content, Document) else None
+    group = key if value is None else str(value).encode("utf-8", "surrogatepass")
+    return in_validation(group, fraction)
 
 
 def end_markers(

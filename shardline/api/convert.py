@@ -8,7 +8,7 @@ from shardline.api.inputs import Job
 from shardline.api.results import JobStatus, PreviewDocument, PreviewResult, Progress, RunResult, VerifyResult
 from shardline.services.client import JobView
 from shardline.services.job_rates import RateEstimator
-from shardline.services.local_run import LocalRun, run_warnings
+from shardline.services.local_run import LocalRun
 from shardline.services.preview import Preview
 from shardline_common.dataset.verify import Report
 
@@ -32,7 +32,7 @@ def run_result(run: LocalRun) -> RunResult:
         source_documents=manifest.source.count,
         rejected=manifest.rejected,
         dead_letters=manifest.dead_letters,
-        warnings=tuple(run_warnings(state)),
+        warnings=tuple(run.warnings),
     )
 
 

@@ -92,7 +92,7 @@ class PreviewDocument:
 
     Otherwise there would be no row for this `reason`. `dead`: it would be a dead letter, not a rejection.
     `score_parts`: the parts whose sum, at most 1, is the score: length, metadata, relevance. `present`: the
-    fields that the part metadata counts and that have a value.
+    fields that the part metadata counts and that have a value. `split`: the split of the row.
     """
 
     document_id: str
@@ -106,6 +106,7 @@ class PreviewDocument:
     bytes: int
     score_parts: Mapping[str, float] = field(default_factory=dict)
     present: tuple[str, ...] = ()
+    split: str = "train"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

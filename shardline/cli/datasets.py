@@ -16,6 +16,7 @@ from shardline.cli.options import (
     JobFile,
     Json,
     Sets,
+    ValidationFraction,
     WindowName,
     complete,
     quiet_settings,
@@ -42,10 +43,11 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: shardline sample docs.jsonl.zst --documents 20000")(sample)
 
 
-def run(
+def run(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     job: JobFile,
     window: WindowName = None,
     sets: Sets = None,
+    validation_fraction: ValidationFraction = None,
     output: Annotated[str, typer.Option(help="A directory, or s3://bucket/prefix.")] = "datasets",
     replace: Annotated[
         bool, typer.Option("--replace", help="Delete the dataset of another job under the same id first.")
@@ -59,7 +61,7 @@ def run(
     from shardline_common.errors import JobConflict
 
     settings = quiet_settings()
-    spec = read_job(job, window, sets, settings)
+    spec = read_job(job, window, sets, settings, validation_fraction)
     if replace and not yes:
         _confirm_replace(spec, output, settings)
     with traced(settings, "cli"):
@@ -121,7 +123,8 @@ async def _run(spec: JobSpec, output: str, settings: Settings, *, replace: bool,
     with open_screen() as screen:
         result = await run_job(spec, output, settings, screen.show, replace=replace)
     if json:
-        print_json(result.view.to_json() | {"dataset": result.dataset})
+        splits = {} if result.splits is None else {"splits": result.splits}
+        print_json(result.view.to_json() | {"dataset": result.dataset} | splits)
     else:
         _print_result(result)
     result.view.check_completed()
@@ -129,7 +132,7 @@ async def _run(spec: JobSpec, output: str, settings: Settings, *, replace: bool,
 
 def _print_result(result: LocalRun) -> None:
     from shardline.cli.console import print_line, print_message
-    from shardline.services.local_run import run_warnings
+    from shardline.services.splits import format_splits
     from shardline.services.units import format_counts, format_size
     from shardline_common.job.state import State
 
@@ -142,7 +145,9 @@ def _print_result(result: LocalRun) -> None:
         f"{progress.rows:,} rows ({format_size(progress.bytes)}) of {state.source_count:,} documents; "
         f"rejected: {format_counts(progress.rejected)}; dead letters: {format_counts(progress.dead)}"
     )
-    for warning in run_warnings(state):
+    if result.splits is not None:
+        print_message(f"splits: {format_splits(result.splits)}")
+    for warning in result.warnings:
         print_message(f"warning: {warning}")
     print_line(result.dataset)
 

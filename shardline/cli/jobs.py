@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shardline.cli.options import JobFile, JobId, Json, Sets, WindowName, complete, quiet_settings, read_job
+from shardline.cli.options import (
+    JobFile,
+    JobId,
+    Json,
+    Sets,
+    ValidationFraction,
+    WindowName,
+    complete,
+    quiet_settings,
+    read_job,
+)
 
 if TYPE_CHECKING:
     from shardline.services.client import Action, JobView
@@ -33,6 +43,7 @@ def submit(
     job: JobFile,
     window: WindowName = None,
     sets: Sets = None,
+    validation_fraction: ValidationFraction = None,
     wait: Annotated[bool, typer.Option("--wait", help="Show progress until the job has ended.")] = False,
     json: Json = False,
 ) -> None:
@@ -42,7 +53,7 @@ def submit(
     from shardline_common.job.state import State
 
     settings = quiet_settings()
-    spec = read_job(job, window, sets, settings)
+    spec = read_job(job, window, sets, settings, validation_fraction)
     with traced(settings, "cli"):
         complete(_submit(spec, settings))
     if not wait:

@@ -33,6 +33,15 @@ Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Fill ${NAME} in the job's texts; may be repeated."),
 ]
+ValidationFraction = Annotated[
+    float | None,
+    typer.Option(
+        "--validation-fraction",
+        metavar="SHARE",
+        help="Take this output.validation_fraction instead of the job's. Without a job_id, another share is "
+        "another job.",
+    ),
+]
 Port = Annotated[
     int | None,
     typer.Option("--metrics-port", min=0, max=65535, help="Port of /metrics and /healthz; 0: any free."),
@@ -97,10 +106,12 @@ def read_job(
     window: str | None = None,
     sets: Sequence[str] | None = None,
     settings: Settings | None = None,
+    validation_fraction: float | None = None,
 ) -> JobSpec:
     """Read a job file and fill its placeholders. A job without an id gets the default one.
 
-    `settings` give values to fields that the job leaves out (`job_defaults`).
+    `settings` give values to fields that the job leaves out (`job_defaults`). `validation_fraction` replaces
+    the job's, unless it is None.
 
     Raises:
         UsageError: the file cannot be read, a placeholder has no value, or the job does not fit the schema.
@@ -108,7 +119,7 @@ def read_job(
     import sys
 
     from shardline.services.job_defaults import job_defaults
-    from shardline.services.job_template import fill_job, uses_dates
+    from shardline.services.job_template import fill_job, uses_dates, with_validation_fraction
     from shardline_common.errors import UsageError
     from shardline_common.job.spec import parse_job
 
@@ -118,9 +129,11 @@ def read_job(
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     days = _date_range(window, warn=uses_dates(text)) if window else None
     defaults = job_defaults(settings) if settings else None
+    body = fill_job(text, days, sets or ())
+    if validation_fraction is not None:
+        body = with_validation_fraction(body, validation_fraction)
     # A placeholder is filled with a text, also where the job needs a number.
-    strict = not (days or sets)
-    return parse_job(fill_job(text, days, sets or ()), default_id=True, defaults=defaults, strict=strict)
+    return parse_job(body, default_id=True, defaults=defaults, strict=not (days or sets))
 
 
 def _date_range(text: str, *, warn: bool) -> DateRange:

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shardline.cli.options import JobFile, Json, Sets, WindowName, complete, quiet_settings, read_job
+from shardline.cli.options import (
+    JobFile,
+    Json,
+    Sets,
+    ValidationFraction,
+    WindowName,
+    complete,
+    quiet_settings,
+    read_job,
+)
 
 if TYPE_CHECKING:
     from shardline.services.preview import Preview, PreviewSample
@@ -22,10 +31,11 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=_EPILOG)(preview)
 
 
-def preview(
+def preview(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     job: JobFile,
     window: WindowName = None,
     sets: Sets = None,
+    validation_fraction: ValidationFraction = None,
     documents: Annotated[int, typer.Option(min=1, max=100_000, help="Most documents to read.")] = 1000,
     seconds: Annotated[float, typer.Option(min=0.1, help="Longest time to read, after planning.")] = 20.0,
     show: Annotated[int, typer.Option(min=0, help="Number of documents to show.")] = 5,
@@ -40,7 +50,7 @@ def preview(
     from shardline.services.preview import preview_job
 
     settings = quiet_settings()
-    spec = read_job(job, window, sets, settings)
+    spec = read_job(job, window, sets, settings, validation_fraction)
     found = complete(preview_job(spec, settings, documents=documents, seconds=seconds))
     if json:
         print_json(found.to_json(show))
@@ -86,6 +96,7 @@ def _show(found: Preview, show: int) -> None:
             ("source", ", ".join(f"{name} {_note(value)}" for name, value in found.source.items())),
             ("documents", f"{about}{found.documents:,}" if found.documents is not None else more),
             ("rows", "unknown" if found.rows is None else f"{about}{found.rows:,}"),
+            *_splits(found, about),
             ("size", "unknown" if found.bytes is None else f"{about}{format_size(found.bytes)}"),
             ("columns", ", ".join(f"{name}: {kind}" for name, kind in found.columns.items()) or "none"),
             (
@@ -100,6 +111,15 @@ def _show(found: Preview, show: int) -> None:
             *(("warning", warning) for warning in found.warnings),
         ],
     )
+
+
+def _splits(found: Preview, about: str) -> list[tuple[str, str]]:
+    """The rows of each split, if the job has a validation split."""
+    from shardline.services.splits import format_splits
+
+    if not found.has_validation:
+        return []
+    return [("splits", "unknown" if found.splits is None else format_splits(found.splits, about))]
 
 
 def _score_of(sample: PreviewSample) -> str:

@@ -46,6 +46,19 @@ def fill_job(body: bytes, date_range: DateRange | None, sets: Sequence[str]) -> 
     return orjson.dumps(filled)
 
 
+def with_validation_fraction(body: bytes, share: float) -> bytes:
+    """A job's JSON with another `output.validation_fraction`. What is no job is returned unchanged."""
+    try:
+        job = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body
+    output = job.get("output") or {} if isinstance(job, dict) else None
+    if not isinstance(output, dict):
+        # `parse_job` says what is wrong.
+        return body
+    return orjson.dumps(job | {"output": output | {"validation_fraction": share}})
+
+
 def _check_upper_bounds(value: Any) -> None:
     """Refuse the day after the range: an upper bound that is a day includes it, and so would two exports."""
     if isinstance(value, list):

@@ -14,6 +14,7 @@ from shardline.services.client import JobView
 from shardline.services.embedded import EmbeddedRun
 from shardline.services.finished import datasets_below, read_manifest
 from shardline.services.replace import delete_old_dataset, find_old_job
+from shardline.services.splits import rows_of_splits, split_warnings
 from shardline.services.wiring import CLOCK
 from shardline.services.wiring.producer import producer_policy
 from shardline.services.wiring.signing import dataset_signer, signature_check
@@ -57,6 +58,19 @@ class LocalRun:
     dead_letters: list[DeadLetterRecord]
     dataset: str
     manifest: Manifest | None
+
+    @property
+    def splits(self) -> dict[str, int] | None:
+        """The rows of each split of a completed job that has a validation split; else None."""
+        if self.manifest is None or not self.view.state.spec.validation_partitions:
+            return None
+        return rows_of_splits(self.manifest.shards)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should know about the dataset, as sentences."""
+        state = self.view.state
+        return run_warnings(state) + split_warnings(state.spec, self.splits or {})
 
 
 async def run_job(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shardline.services.judging import ContentJudge, explain_score
+from shardline.services.splits import split_warnings
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.stores import open_source_s3
 from shardline_common.job.messages import Position
@@ -18,6 +19,7 @@ from shardline_common.job.spec import JobSpec
 from shardline_common.memory.store import MemoryStore
 from shardline_common.runtime.threads import run_in_thread
 from shardline_common.settings.load import Settings
+from shardline_producer.encoder import is_validation
 from shardline_producer.plan import make_plan
 from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.rows import COUNTED_FIELDS
@@ -30,7 +32,7 @@ class JudgedDocument:
 
     Otherwise there would be no row for this `reason`. `dead`: it would be a dead letter, not a rejection.
     `score_parts`: the parts whose sum, at most 1, is the score: length, metadata, relevance. `present`: the
-    fields that the part metadata counts and that have a value.
+    fields that the part metadata counts and that have a value. `split`: the split of the row.
     """
 
     document_id: str
@@ -44,6 +46,7 @@ class JudgedDocument:
     bytes: int
     score_parts: dict[str, float] = field(default_factory=dict)
     present: tuple[str, ...] = ()
+    split: str = "train"
 
 
 @dataclass(slots=True)
@@ -83,6 +86,12 @@ class PreviewSample:
         return [one for one in self.documents if one.reason is None]
 
     @property
+    def splits(self) -> dict[str, int]:
+        """The number of rows of each split."""
+        found = Counter(one.split for one in self.rows)
+        return {name: found[name] for name in ("train", "validation")}
+
+    @property
     def mean_quality_score(self) -> float | None:
         """The mean over all documents that have a score."""
         scores = [one.quality_score for one in self.documents if one.quality_score is not None]
@@ -93,9 +102,10 @@ class PreviewSample:
 class Preview:
     """The expected result of a job.
 
-    `documents`, `rows` and `bytes` are estimates unless the sample is complete. They are None when the share
-    of the source that the sample covers is not known. `renamed` maps fields to columns of another name;
-    `fields_without_column` counts the fields that have none because there are too many.
+    `documents`, `rows`, `bytes` and `splits` are estimates unless the sample is complete. They are None when
+    the share of the source that the sample covers is not known. `renamed` maps fields to columns of another
+    name; `fields_without_column` counts the fields that have none because there are too many.
+    `has_validation`: the job has a validation split.
     """
 
     source: dict[str, Any]
@@ -106,6 +116,9 @@ class Preview:
     sample: PreviewSample
     renamed: dict[str, str] = field(default_factory=dict)
     fields_without_column: int = 0
+    splits: dict[str, int] | None = None
+    split_warnings: Sequence[str] = ()
+    has_validation: bool = False
 
     @property
     def warnings(self) -> list[str]:
@@ -118,7 +131,7 @@ class Preview:
             found.append(f"columns with another name than their field: {names}")
         if (count := self.sample.repeated_ids) > 0:
             found.append(f"{count:,} ids of the sample come more than once; each document becomes a row")
-        return found
+        return [*found, *self.split_warnings]
 
     def to_json(self, shown: int) -> dict[str, Any]:
         """Return the preview as `preview --json` prints it, the first `shown` documents in detail."""
@@ -132,6 +145,7 @@ class Preview:
             "documents": self.documents,
             "rows": self.rows,
             "bytes": self.bytes,
+            "splits": self.splits,
             "sample": {
                 "documents": len(sample.documents),
                 "rows": len(sample.rows),
@@ -178,6 +192,9 @@ async def preview(spec: JobSpec, open_source: OpenSource, *, documents: int, sec
     count = _count(source, plan, sample)
     scale = count / len(sample.documents) if count is not None and sample.documents else None
     empty = 0 if sample.complete else None
+    splits = sample.splits
+    if not sample.complete and scale is not None:
+        splits = {name: round(rows * scale) for name, rows in splits.items()}
     return Preview(
         {"type": spec.source.type, **plan.notes},
         plan.columns,
@@ -187,6 +204,10 @@ async def preview(spec: JobSpec, open_source: OpenSource, *, documents: int, sec
         sample,
         plan.renamed,
         plan.without_column,
+        splits if sample.complete or scale is not None else None,
+        # A sample of a large source says nothing about the share of all of it.
+        split_warnings(spec, splits) if sample.complete else (),
+        spec.validation_partitions > 0,
     )
 
 
@@ -236,4 +257,5 @@ def _judged(spec: JobSpec, judge: ContentJudge, item: SourceItem) -> JudgedDocum
         bytes=len(judged.line),
         score_parts={name: round(part, 4) for name, part in asdict(parts).items()},
         present=tuple(present),
+        split="validation" if is_validation(spec, content.id.encode(), content) else "train",
     )
