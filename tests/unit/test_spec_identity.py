@@ -24,6 +24,7 @@ LATER: dict[str, dict[str, Any]] = {
     "Quality": {"max_dead_letter_ratio": 0.5, "max_vanished": 3, "max_vanished_ratio": 0.5},
     "FilesSource": {
         "allow_empty": True,
+        "format": "json",
         "fields": {"id": "uid", "text": "{{title}} {{/body/text}}"},
         "flatten": ["/meta/author"],
     },

@@ -12,6 +12,9 @@ ColumnType = Literal["string", "int", "float", "bool"]
 SCALAR = str | int | float | bool | None
 
 
+FileForm = Literal["jsonl", "json"]
+
+
 class FieldMapping(Model):
     """Which fields of a document are its id, its text and its score. All others are metadata.
 
@@ -66,7 +69,7 @@ class FieldMapping(Model):
 
 
 class FilesSource(Model):
-    """JSONL or NDJSON files, plain or compressed by gzip or zstd, on a local disk or on S3."""
+    """JSONL, NDJSON and JSON files, plain or compressed by gzip or zstd, on a local disk or on S3."""
 
     type: Annotated[Literal["files"], Field(description="Reads files.", examples=["files"])]
     paths: Annotated[
@@ -103,6 +106,15 @@ class FilesSource(Model):
             examples=[["/meta/author"]],
         ),
     ] = Field(default_factory=list)
+
+    format: Annotated[
+        FileForm | None,
+        Field(
+            description="The form of all files of the job. Null finds the form of each file in its first "
+            "bytes and its name.",
+            examples=["jsonl"],
+        ),
+    ] = None
 
     @field_validator("flatten")
     @classmethod

@@ -8,7 +8,7 @@ from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.runtime.paths import shown_path
 
 Compression = Literal["none", "gzip", "zstd"]
-Records = Literal["jsonl"]
+Records = Literal["jsonl", "json"]
 UTF_8 = "utf-8"
 
 

@@ -15,7 +15,7 @@ from shardline_producer.sources.files.decompress import CorruptStream, EmptyStre
 from shardline_producer.sources.files.encodings import decoder
 from shardline_producer.sources.files.file_errors import source_invalid
 from shardline_producer.sources.files.file_format import format_of
-from shardline_producer.sources.files.lines import Line
+from shardline_producer.sources.files.lines import BrokenText, Line
 from shardline_producer.sources.files.record_forms import FORMS
 from shardline_producer.sources.query_filters import passes
 from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
@@ -93,13 +93,14 @@ class FileReader:
                 items = self._finish()
                 while batch := await self._next_batch(items):
                     yield batch
-            except CorruptStream as error:
+            except (CorruptStream, BrokenText) as error:
                 # To its end: a store that sent other bytes than the planned ones raises its error there.
                 async for _ in chunks:
                     pass
+                how = "decompressed" if isinstance(error, CorruptStream) else "cut into records"
                 raise JobFailed(
                     FailureCode.SOURCE_INVALID,
-                    f"{self._file['path']} cannot be decompressed: {error}",
+                    f"{self._file['path']} cannot be {how}: {error}",
                     hint="replace the damaged or truncated file and submit a new job",
                 ) from None
 

@@ -9,18 +9,18 @@ from shardline_producer.sources.files.encodings import decoder, detect_encoding
 from shardline_producer.sources.files.file_format import FileFormat
 from shardline_producer.sources.files.record_forms import detect_records
 
-_HEAD = 1 << 16
+_HEAD = 1 << 18
 
 
 async def read_head(chunks: AsyncGenerator[bytes, None]) -> bytes:
-    """The first bytes of a stream: 64 KiB or more, or all. The stream is closed."""
+    """The first 256 KiB of a stream, or all: the same bytes however it comes. The stream is closed."""
     head = b""
     async with aclosing(chunks):
         async for chunk in chunks:
             head += chunk
             if len(head) >= _HEAD:
                 break
-    return head
+    return head[:_HEAD]
 
 
 def detect(path: str, head: bytes, source: FilesSource) -> FileFormat:
@@ -32,6 +32,6 @@ def detect(path: str, head: bytes, source: FilesSource) -> FileFormat:
     compression = detect_compression(path, head)
     plain = start_of_text(compression, head)
     encoding = detect_encoding(path, plain, source)
-    text = decoder(encoding).feed(plain)
+    text = decoder(encoding).feed(plain)[:_HEAD]
     records, options = detect_records(path, text, source)
     return FileFormat(compression, encoding, records, options)

@@ -6,13 +6,17 @@ from hashlib import sha256
 
 from shardline_common.job.messages import MAX_ORIGINAL_BYTES
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _WHITE_SPACE = b" \t\r\n\v\f"
+
+
+class BrokenText(Exception):
+    """The text of a file cannot be cut into records. The message says what is wrong, and at which byte."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line without its line end.
+    """A line without its line end, or another record.
 
     `number` counts from 1, `end` is the offset behind the line end, `size` the length in bytes. For a line
     over the limit, `text` is only its first MAX_ORIGINAL_BYTES, and `digest` the sha256 of the whole line.
@@ -38,7 +42,7 @@ class LineSplitter:
         self._number = number
         self._offset = offset
         self._rest = b""
-        self._oversized: _OversizedLine | None = None
+        self._oversized: OversizedRecord | None = None
 
     def feed(self, chunk: bytes) -> Iterator[Line]:
         """The lines that this chunk completes."""
@@ -61,7 +65,7 @@ class LineSplitter:
         if self._oversized is None:
             self._rest += part
             if len(self._rest) > self._max_bytes:
-                self._oversized = _OversizedLine(self._rest)
+                self._oversized = OversizedRecord(self._rest)
                 self._rest = b""
         else:
             self._oversized.add(part)
@@ -76,15 +80,15 @@ class LineSplitter:
         text, self._rest = self._rest, b""
         self._offset += len(text) + line_end
         if self._number == 1:
-            text = text.removeprefix(_BOM)
+            text = text.removeprefix(BOM)
         text = text.removesuffix(b"\r")
         if not text or (text[0] in _WHITE_SPACE and not text.strip(_WHITE_SPACE)):
             return None
         return Line(self._number, self._offset, text, len(text))
 
 
-class _OversizedLine:
-    """Start, size and sha256 of a line over the limit, which is not held in memory."""
+class OversizedRecord:
+    """Start, size and sha256 of a record over the limit, which is not held in memory."""
 
     def __init__(self, first: bytes) -> None:
         self.start = first[:MAX_ORIGINAL_BYTES]
@@ -92,7 +96,40 @@ class _OversizedLine:
         self.digest = sha256(first)
 
     def add(self, part: bytes) -> None:
-        """Add the next bytes of the line."""
+        """Add the next bytes of the record."""
         self.start += part[: MAX_ORIGINAL_BYTES - len(self.start)]
         self.size += len(part)
         self.digest.update(part)
+
+
+class RecordBuffer:
+    """The bytes of the record that is being read. Of more than `max_bytes`, only the start is held."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._held = bytearray()
+        self._oversized: OversizedRecord | None = None
+
+    @property
+    def size(self) -> int:
+        """The bytes so far."""
+        return self._oversized.size if self._oversized is not None else len(self._held)
+
+    def add(self, part: bytes) -> None:
+        """Add the next bytes of the record."""
+        if self._oversized is not None:
+            self._oversized.add(part)
+            return
+        self._held += part
+        if len(self._held) > self._max_bytes:
+            self._oversized = OversizedRecord(bytes(self._held))
+            self._held.clear()
+
+    def take(self, number: int, end: int) -> Line:
+        """The record, which is complete. The buffer is empty afterwards."""
+        if self._oversized is not None:
+            record, self._oversized = self._oversized, None
+            return Line(number, end, record.start, record.size, record.digest.hexdigest())
+        text = bytes(self._held)
+        self._held.clear()
+        return Line(number, end, text, len(text))

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from shardline_common.job.spec import FilesSource
 from shardline_producer.sources.documents import FieldNames, parse_document
 from shardline_producer.sources.files.file_format import Records
+from shardline_producer.sources.files.json_arrays import JsonSplitter, detect_json, json_options
 from shardline_producer.sources.files.lines import Line, LineSplitter
 from shardline_producer.sources.source import Document, InvalidDocument
 
@@ -48,9 +49,24 @@ def _json_parser(options: Mapping[str, Any], names: FieldNames) -> Parse:  # noq
     return parse_document if names == FieldNames() else partial(parse_document, names=names)
 
 
-FORMS: Mapping[Records, RecordForm] = {"jsonl": RecordForm(_lines, _json_parser)}
+def _json_values(max_bytes: int, number: int, offset: int, options: Mapping[str, Any]) -> Splitter:
+    return JsonSplitter(max_bytes, number, offset, array=options["array"])
 
 
-def detect_records(path: str, text: bytes, source: FilesSource) -> tuple[Records, Mapping[str, Any]]:  # noqa: ARG001
-    """The form of the records of a file whose text begins with `text`, and the options of the form."""
+FORMS: Mapping[Records, RecordForm] = {
+    "jsonl": RecordForm(_lines, _json_parser),
+    "json": RecordForm(_json_values, _json_parser),
+}
+
+
+def detect_records(path: str, text: bytes, source: FilesSource) -> tuple[Records, Mapping[str, Any]]:
+    """The form of the records of a file whose text begins with `text`, and the options of the form.
+
+    Raises:
+        JobFailed: the form is none that can be read (`source_invalid`).
+    """
+    if source.format == "json":
+        return "json", json_options(text)
+    if source.format is None and (found := detect_json(path, text, source)) is not None:
+        return "json", found
     return "jsonl", {}
