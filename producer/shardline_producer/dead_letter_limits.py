@@ -1,12 +1,53 @@
 """How many documents of a source may be unusable: as a number, as a share, and never all."""
 
+from collections.abc import Iterable, Sequence
+
 from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.job.spec import FilesSource, JobSpec
 from shardline_common.job.state import JobState
+from shardline_producer.sources.documents import DeadLetterReason
+from shardline_producer.sources.field_proposals import advice, describe
+from shardline_producer.sources.source import Document, InvalidDocument
 
 EARLY = 10_000
 """When the first so many documents are all dead letters, the job fails before the end of its source."""
 _COUNTS_ABOVE = 10
 _FIX = "fix the source or the job, and submit a new job; `shardline dead-letters list` shows them"
+
+_LACKS_A_FIELD = (DeadLetterReason.MISSING_ID, DeadLetterReason.NO_CONTENT, DeadLetterReason.MISSING_FIELD)
+
+
+def check_sample(spec: JobSpec, leading: Sequence[InvalidDocument], *, usable: bool, complete: bool) -> None:
+    """Check at planning that documents have the fields that the job names, before anything is written.
+
+    Args:
+        spec: the job.
+        leading: the dead letters before the first usable document of the sample.
+        usable: whether the sample has a usable document.
+        complete: whether the sample is the whole source.
+
+    Raises:
+        JobFailed: all of them, or the first `EARLY`, lack the field of the id or of the text (`all_dead`).
+    """
+    found = leading[:EARLY]
+    early = len(found) == EARLY
+    lacking = [one.fields for one in found if one.fields and one.dead_letter.reason in _LACKS_A_FIELD]
+    if not found or len(lacking) < len(found) or (usable and not early):
+        return
+    which = "all {:,} documents are" if complete and not early else "the first {:,} documents are all"
+    first = found[0].dead_letter
+    raise JobFailed(
+        FailureCode.ALL_DEAD,
+        f"{which.format(len(found))} dead letters; the first: {first.hint} ({first.reason}); "
+        f"the fields that there are: {describe(lacking)}",
+        hint=mapping_advice(spec, found) or "name the fields of id and text in source.fields of the job",
+    )
+
+
+def mapping_advice(spec: JobSpec, contents: Iterable[Document | InvalidDocument]) -> str | None:
+    """The mapping that would make documents of dead letters, as a hint; None when there is none."""
+    fields = [one.fields for one in contents if isinstance(one, InvalidDocument) and one.fields]
+    return advice(spec.source, fields) if fields and isinstance(spec.source, FilesSource) else None
 
 
 def check_number(state: JobState, last: str) -> None:
@@ -24,23 +65,28 @@ def check_number(state: JobState, last: str) -> None:
         )
 
 
-def check_beginning(state: JobState, read_before: int, first_usable: int | None) -> None:
+def check_beginning(
+    state: JobState, read_before: int, first_usable: int | None, mapping: str | None = None
+) -> None:
     """Check the first `EARLY` documents, in the batch with the last of them.
 
     Args:
         state: the state behind the batch.
         read_before: the documents before the batch, of which all are dead letters.
         first_usable: the ordinal of the first document of the batch that is no dead letter; None for none.
+        mapping: the `mapping_advice` for the first of them.
 
     Raises:
         JobFailed: they are all dead letters (`all_dead`).
     """
     if read_before < EARLY <= state.source_count and (first_usable is None or first_usable > EARLY):
-        raise _all_dead(state, f"the first {EARLY:,} documents are all dead letters")
+        raise _all_dead(state, f"the first {EARLY:,} documents are all dead letters", mapping)
 
 
-def check_end(state: JobState) -> None:
+def check_end(state: JobState, mapping: str | None = None) -> None:
     """Check the shares at the end of the source, so that no timing decides.
+
+    `mapping` as in `check_beginning`.
 
     Raises:
         JobFailed: too many planned documents vanished (`source_changed`), all documents are dead letters
@@ -56,7 +102,7 @@ def check_end(state: JobState) -> None:
             hint="submit a new job, or raise quality.max_vanished or quality.max_vanished_ratio in it",
         )
     if dead and dead == count:
-        raise _all_dead(state, f"all {count:,} documents are dead letters")
+        raise _all_dead(state, f"all {count:,} documents are dead letters", mapping)
     # Those that vanished have a limit of their own.
     unusable = dead - vanished
     if unusable > _COUNTS_ABOVE and unusable > quality.max_dead_letter_ratio * count:
@@ -68,8 +114,8 @@ def check_end(state: JobState) -> None:
         )
 
 
-def _all_dead(state: JobState, message: str) -> JobFailed:
-    return JobFailed(FailureCode.ALL_DEAD, message + _example(state), hint=_FIX)
+def _all_dead(state: JobState, message: str, mapping: str | None) -> JobFailed:
+    return JobFailed(FailureCode.ALL_DEAD, message + _example(state), hint=mapping or _FIX)
 
 
 def _example(state: JobState) -> str:

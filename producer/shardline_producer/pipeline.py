@@ -23,7 +23,12 @@ from shardline_common.telemetry.metrics import Metrics
 from shardline_common.telemetry.tracing import current_traceparent, span
 from shardline_producer.backlog import Backlog
 from shardline_producer.context import ProducerContext
-from shardline_producer.dead_letter_limits import check_beginning, check_end, check_number
+from shardline_producer.dead_letter_limits import (
+    check_beginning,
+    check_end,
+    check_number,
+    mapping_advice,
+)
 from shardline_producer.encoder import Encoder, end_markers
 from shardline_producer.sources.source import Source, SourceItem
 
@@ -49,6 +54,8 @@ class Pipeline:
         self._source = source
         self._plan = plan
         self._topic = attempt_topic(state.spec.job_id, state.attempt)
+        # What may help when all documents are dead letters.
+        self._mapping: str | None = None
         self._encoder = Encoder(state.spec, plan.row_columns, state.partitions, plan.rules)
         # Before the task that reads is started, because the task takes it along.
         self._slowdown = open_slowdown()
@@ -96,7 +103,7 @@ class Pipeline:
                 now = clock.monotonic()
                 due = max(due, now) + len(batch) / rate
                 await clock.sleep(due - now)
-        check_end(state)
+        check_end(state, self._mapping)
         state.state = State.COMPLETING
         state.progress, state.warning = 1.0, None
         state.findings = self._source.findings(self._plan.frozen).to_json()
@@ -126,7 +133,10 @@ class Pipeline:
         # 4.
         check_number(state, encoded.last_dead_letter)
         if all_dead:
-            check_beginning(state, read_before, encoded.first_usable)
+            if encoded.first_usable is None and self._mapping is None:
+                found = [item.content for item in batch]
+                self._mapping = await run_in_thread(partial(mapping_advice, state.spec, found))
+            check_beginning(state, read_before, encoded.first_usable, self._mapping)
 
     async def _commit(self, messages: list[Message]) -> None:
         state, metrics = self._state, self._context.metrics

@@ -1,6 +1,7 @@
 """Planning: the source and the columns are frozen once per job, before the first message."""
 
 from contextlib import aclosing
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,8 @@ from shardline_common.runtime.clock import SYSTEM_CLOCK
 from shardline_common.runtime.create_or_read import create_or_read
 from shardline_common.runtime.waits import log_wait
 from shardline_common.telemetry.tracing import span
-from shardline_producer.sources.source import Document, Source
+from shardline_producer.dead_letter_limits import check_sample
+from shardline_producer.sources.source import Document, InvalidDocument, Source
 
 _SAMPLE_DOCUMENTS = 10_000
 _SAMPLE_BYTES = 16 * 1024 * 1024
@@ -62,7 +64,8 @@ async def make_plan(spec: JobSpec, source: Source) -> Plan:
     """A plan of the source as it is now. Nothing is written.
 
     Raises:
-        JobFailed: the source cannot be read, or a filter names a field that it does not have.
+        JobFailed: the source cannot be read, a filter names a field that it does not have, or its documents
+            lack the fields of id and text (`all_dead`).
         SourceUnavailable: try again later.
     """
     frozen = await source.freeze()
@@ -71,7 +74,7 @@ async def make_plan(spec: JobSpec, source: Source) -> Plan:
         source.check_query(list(declaration.columns))
         found = Columns(dict(declaration.columns))
     else:
-        found = await _sampled_columns(source, frozen, spec.format.max_columns)
+        found = await _sampled_columns(spec, source, frozen)
     wanted = spec.format.metadata
     columns = distinct(found if wanted is None else declared(wanted, found))
     return Plan(
@@ -84,25 +87,38 @@ async def make_plan(spec: JobSpec, source: Source) -> Plan:
     )
 
 
-async def _sampled_columns(source: Source, frozen: list[dict[str, Any]], at_most: int) -> Columns:
+@dataclass(slots=True)
+class _Sample:
+    """The first documents of a source. `leading`: the dead letters before the first of them."""
+
+    documents: list[Document] = field(default_factory=list)
+    leading: list[InvalidDocument] = field(default_factory=list)
+    complete: bool = False
+
+
+async def _sampled_columns(spec: JobSpec, source: Source, frozen: list[dict[str, Any]]) -> Columns:
     sample = await _sample(source, frozen)
+    check_sample(spec, sample.leading, usable=bool(sample.documents), complete=sample.complete)
     # A dict keeps the order of appearance, a set does not.
-    fields = list(dict.fromkeys(name for document in sample for name in document.metadata))
-    if sample:
+    fields = list(dict.fromkeys(name for document in sample.documents for name in document.metadata))
+    if sample.documents:
         source.check_query(fields)
-    return infer(sample, at_most)
+    return infer(sample.documents, spec.format.max_columns)
 
 
-async def _sample(source: Source, frozen: list[dict[str, Any]]) -> list[Document]:
-    documents: list[Document] = []
+async def _sample(source: Source, frozen: list[dict[str, Any]]) -> _Sample:
+    sample = _Sample()
     count = size = 0
     async with aclosing(source.sample(frozen)) as batches:
         async for batch in batches:
             for item in batch:
                 if count >= _SAMPLE_DOCUMENTS or size >= _SAMPLE_BYTES:
-                    return documents
+                    return sample
                 count += 1
                 size += item.size
                 if isinstance(item.content, Document):
-                    documents.append(item.content)
-    return documents
+                    sample.documents.append(item.content)
+                elif not sample.documents:
+                    sample.leading.append(item.content)
+    sample.complete = True
+    return sample
