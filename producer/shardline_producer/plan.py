@@ -1,5 +1,6 @@
 """Planning: the source and the columns are frozen once per job, before the first message."""
 
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -8,6 +9,7 @@ from typing import Any
 from shardline_common.dataset.contents import list_sizes, not_empty
 from shardline_common.errors import ObjectMissing
 from shardline_common.job.columns import Columns, declared, distinct, infer
+from shardline_common.job.findings import MIXED_IDS
 from shardline_common.job.names import Layout
 from shardline_common.job.plan import RULES, Plan, read_plan
 from shardline_common.job.spec import JobSpec
@@ -72,15 +74,15 @@ async def make_plan(spec: JobSpec, source: Source) -> Plan:
     declaration = source.declared(frozen)
     if declaration.columns is not None:
         source.check_query(list(declaration.columns))
-        found = Columns(dict(declaration.columns))
+        found, notes = Columns(dict(declaration.columns)), dict[str, Any]()
     else:
-        found = await _sampled_columns(spec, source, frozen)
+        found, notes = await _sampled(spec, source, frozen)
     wanted = spec.format.metadata
     columns = distinct(found if wanted is None else declared(wanted, found))
     return Plan(
         frozen,
         columns.to_json(),
-        dict(declaration.notes),
+        {**declaration.notes, **notes},
         RULES,
         dict(columns.renamed),
         columns.without_column,
@@ -96,14 +98,24 @@ class _Sample:
     complete: bool = False
 
 
-async def _sampled_columns(spec: JobSpec, source: Source, frozen: list[dict[str, Any]]) -> Columns:
+async def _sampled(
+    spec: JobSpec, source: Source, frozen: list[dict[str, Any]]
+) -> tuple[Columns, dict[str, Any]]:
+    """The columns of the first documents, and what is to be noted about them."""
     sample = await _sample(source, frozen)
     check_sample(spec, sample.leading, usable=bool(sample.documents), complete=sample.complete)
     # A dict keeps the order of appearance, a set does not.
     fields = list(dict.fromkeys(name for document in sample.documents for name in document.metadata))
     if sample.documents:
         source.check_query(fields)
-    return infer(sample.documents, spec.format.max_columns)
+    mixed = _mixed_ids(sample.documents)
+    return infer(sample.documents, spec.format.max_columns), {MIXED_IDS: mixed} if mixed else {}
+
+
+def _mixed_ids(documents: Sequence[Document]) -> int:
+    """How many ids are those of a document with a number, such as 12, and of another with text, as "12"."""
+    numbers = {one.id for one in documents if one.id_is_number}
+    return len({one.id for one in documents if not one.id_is_number and one.id in numbers})
 
 
 async def _sample(source: Source, frozen: list[dict[str, Any]]) -> _Sample:

@@ -250,7 +250,7 @@ def run_warnings(state: JobState) -> list[str]:
         )
         if state.notes.get(note)
     ]
-    sentences += remarks(state.findings)
+    sentences += remarks(state.source_facts)
     if state.warning:
         why = "no document passed the filters" if state.source_count else "the source has no document"
         sentences.append(f"{state.warning}: {why}")

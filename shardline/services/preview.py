@@ -13,6 +13,7 @@ from shardline.services.judging import ContentJudge, explain_score
 from shardline.services.splits import split_warnings
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.stores import open_source_s3
+from shardline_common.job.findings import remarks
 from shardline_common.job.messages import Position
 from shardline_common.job.plan import Plan
 from shardline_common.job.spec import JobSpec
@@ -131,7 +132,7 @@ class Preview:
             found.append(f"columns with another name than their field: {names}")
         if (count := self.sample.repeated_ids) > 0:
             found.append(f"{count:,} ids of the sample come more than once; each document becomes a row")
-        return [*found, *self.split_warnings]
+        return [*found, *remarks(self.source), *self.split_warnings]
 
     def to_json(self, shown: int) -> dict[str, Any]:
         """Return the preview as `preview --json` prints it, the first `shown` documents in detail."""

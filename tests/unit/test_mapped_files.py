@@ -6,9 +6,14 @@ from typing import Any
 
 import pytest
 
+from shardline.services.local_run import run_warnings
+from shardline.services.preview import preview
+from shardline.services.wiring.sources import source_factory
+from shardline_common.dataset.verify import Verifier
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
 from shardline_common.memory.store import MemoryStore
+from shardline_common.settings.load import Settings
 from shardline_producer.sources.files.line_names import line_names
 from tests.make import job
 from tests.support.embedded import run_embedded
@@ -107,3 +112,30 @@ async def test_ids_of_lines_do_not_depend_on_where_the_files_are(tmp_path: Path)
     paths = [str(tmp_path / "2" / "in" / year / "laws.jsonl") for year in ("2024", "2025")]
     absolute = job(source={**source, "paths": paths}, quality={"min_score": 0})
     assert await rows_of(absolute, tmp_path / "2") == rows
+
+
+async def test_a_number_and_a_text_as_ids_are_two_documents_and_counted(tmp_path: Path) -> None:
+    ids = [12, "12", 7, "8", 8, "8", 12]
+    write(tmp_path / "in.jsonl", *({"document_id": one, "content": f"wort {n}"} for n, one in enumerate(ids)))
+    spec = job(quality={"min_score": 0})
+    store = MemoryStore()
+    state = (await run_embedded(spec, store, tmp_path)).state
+    manifest = json.loads(await store.get(Layout.of(spec).manifest))
+    assert (manifest["totals"]["rows"], manifest["source"]["mixed_ids"]) == (len(ids), 2)
+    said = "2 ids of the first documents came both as a number and as text; each document is a row of its own"
+    assert said in run_warnings(state)
+    assert said in (await store.get(Layout.of(spec).card)).decode()
+    open_source = source_factory(Settings(), tmp_path, confined=True, remote=None)
+    shown = await preview(spec, open_source, documents=100, seconds=60)
+    assert said in shown.warnings
+    assert shown.to_json(0)["source"]["mixed_ids"] == 2
+    report = await Verifier(store, Layout.of(spec).root).run()
+    assert (report.ok, report.rows) == (True, len(ids))
+
+
+async def test_ids_of_one_kind_are_not_counted(tmp_path: Path) -> None:
+    write(tmp_path / "in.jsonl", *({"document_id": one, "content": "wort"} for one in (1, 1, "a", "a", "2")))
+    spec = job(quality={"min_score": 0})
+    store = MemoryStore()
+    await run_embedded(spec, store, tmp_path)
+    assert "mixed_ids" not in json.loads(await store.get(Layout.of(spec).manifest))["source"]

@@ -5,6 +5,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+MIXED_IDS = "mixed_ids"
+"""The note of a plan that counts the ids of its sample that came both as a number and as text."""
+_MIXED = "ids of the first documents came both as a number and as text; each document is a row of its own"
+
 
 class Level(StrEnum):
     """How certain it is that a list of documents is that of its store.
@@ -84,9 +88,13 @@ def uncertain(source: Mapping[str, Any]) -> list[str]:
 
 
 def remarks(source: Mapping[str, Any]) -> list[str]:
-    """What a user should know of a `source`: documents that were left out, and counts less than proven."""
+    """What a user should know of a `source`.
+
+    Documents that were left out, ids that may be those of different documents, and counts less than proven.
+    """
     left_out = [
         f"{count:,} documents were left out because {name} marks them deleted"
         for name, count in Findings.of(source).deleted.items()
     ]
-    return left_out + uncertain(source)
+    mixed = [f"{count:,} {_MIXED}"] if (count := source.get(MIXED_IDS, 0)) else []
+    return left_out + mixed + uncertain(source)
