@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from shardline_common.job.spec import FilesSource
+from shardline_common.job.spec import FieldMapping, FilesSource
 from shardline_common.runtime.paths import shown_path
 from shardline_producer.sources.files.file_errors import source_invalid
 from shardline_producer.sources.files.lines import BOM, BrokenText, Line, RecordBuffer
@@ -275,7 +275,7 @@ def _is_object(line: bytes) -> bool:
 def _refuse_wrapped(path: str, text: str, source: FilesSource) -> None:
     """Refuse an object that has a list of objects and no text of its own."""
     # With a mapping, the object may well be a document.
-    name = None if getattr(source, "fields", None) else _list_of_objects(text)
+    name = None if source.fields != FieldMapping() else _list_of_objects(text)
     if name is None:
         return
     field = f".{name}" if _NAME.fullmatch(name) else f".[{json.dumps(name)}]"
