@@ -1,6 +1,7 @@
 """SQL and schema of UDS3: values stay parameters, and the catalogue is interpreted."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,10 +55,11 @@ SCHEMA = PostgresSchema((DOCUMENTS, METADATA))
 # Each type that a filter compares in a way of its own, and columns of two tables with one name.
 TYPES = ("float4", "float8", "numeric", "json", "jsonb", "_text", "bpchar", "uuid", "timestamptz", "int8")
 EVERY_TYPE = PostgresSchema(
-    (
+    exact=True,
+    tables=(
         table("documents", *(column(name, type_name=name) for name in TYPES), column("at"), unique=False),
         table("documents_metadata", column("json", "json", "jsonb"), column("at", type_name="timestamptz")),
-    )
+    ),
 )
 QUOTED = {'"C"', '"documents"', '"documents_metadata"'}
 QUOTED |= {one.quoted for each in SCHEMA.tables for one in each.columns}
@@ -90,9 +92,11 @@ def test_filters_of_every_type_have_a_value_for_each_parameter(filters: dict[str
     assert sorted(set(used)) == list(range(1, len(statement.values) + 1))
 
 
-@given(st.dictionaries(NAMES, VALUES, max_size=4), st.text(min_size=1), st.integers(1, 50_000))
-def test_all_values_are_parameters_in_order(filters: dict[str, Any], text: str, limit: int) -> None:
-    selection = sql.DocumentSelection(SCHEMA, filters)
+@given(st.dictionaries(NAMES, VALUES, max_size=4), st.text(min_size=1), st.integers(1, 50_000), st.booleans())
+def test_all_values_are_parameters_in_order(
+    filters: dict[str, Any], text: str, limit: int, exact: bool
+) -> None:
+    selection = sql.DocumentSelection(replace(SCHEMA, exact=exact), filters)
     statements = [
         sql.page(selection, None, limit),
         sql.page(selection, text, limit),
@@ -130,11 +134,18 @@ def test_claras_columns_come_first_and_tombstones_are_left_out() -> None:
         *(("int8", "N", "int"), ("numeric", "N", "float"), ("money", "N", "string"), ("bool", "B", "bool")),
         *(("text", "S", "string"), ("timestamptz", "D", "string"), ("category", "E", "string")),
         *(("uuid", "U", "string"), ("jsonb", "U", "json"), ("_text", "A", "json"), ("vector", "U", None)),
-        *(("tsvector", "U", None), ("bytea", "U", None)),
+        *(("tsvector", "U", None), ("bytea", "U", None), ("xml", "U", "string"), ("hstore", "U", "json")),
     ],
 )
 def test_postgresql_types_map_to_json_types(type_name: str, category: str, kind: str | None) -> None:
     assert json_type(type_name, category) == kind
+    # Of a domain, the type that it is over decides where the category does not.
+    assert json_type("of_mine", category, type_name) == (kind if category in "UABSDE" else "string")
+
+
+def test_a_numeric_without_decimals_is_an_integer() -> None:
+    scales = {None: "float", 2: "float", 0: "int", -2: "int"}
+    assert {scale: json_type("numeric", "N", "numeric", scale) for scale in scales} == scales
 
 
 def test_only_byte_order_locales_are_bytewise() -> None:

@@ -52,6 +52,7 @@ class DeadLetterReason(StrEnum):
     UNREADABLE_KEY = "unreadable_key"
     NO_TEXT = "no_text"
     INCOMPLETE_TEXT = "incomplete_text"
+    UNREADABLE_ROW = "unreadable_row"
 
 
 _HINTS = {
@@ -73,6 +74,7 @@ _HINTS = {
     DeadLetterReason.NO_TEXT: "the document's body is a file without text, such as a scanned PDF",
     DeadLetterReason.INCOMPLETE_TEXT: "a chunk of the document is missing in ChromaDB, has no text, or "
     "has no place among the others (chunk_index)",
+    DeadLetterReason.UNREADABLE_ROW: "the database cannot return this row",
 }
 
 

@@ -1,10 +1,10 @@
 """Contents of planned documents: from PostgreSQL's rows, else from the body stores."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from itertools import takewhile
 from typing import Any
-
-import orjson
 
 from shardline_producer.sources.documents import (
     DeadLetterReason,
@@ -13,6 +13,7 @@ from shardline_producer.sources.documents import (
     own_score,
     validated,
 )
+from shardline_producer.sources.exact_json import parse_row
 from shardline_producer.sources.planned import Entry, vanished
 from shardline_producer.sources.source import Document, InvalidDocument
 from shardline_producer.sources.uds3.postgres.keyless import is_storable, keyless_key
@@ -87,7 +88,8 @@ class ContentFetcher:
             if missing:
                 bodies |= await store.bodies(missing, self._max_bytes)
 
-        return [_content(entry, row, bodies) for entry, row in taken]
+        exact = self._selection is not None and self._selection.schema.exact
+        return [_content(entry, row, bodies, exact=exact) for entry, row in taken]
 
 
 def _without_rows(entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
@@ -106,7 +108,7 @@ def _is_deleted(entry: Entry, row: PostgresRow) -> bool:
 
 
 def _body_request(entry: Entry, row: PostgresRow | None) -> BodyRequest | None:
-    if row is not None and (_is_deleted(entry, row) or row.body is not None):
+    if row is not None and (_is_deleted(entry, row) or row.body is not None or row.fault):
         return None
     return _request(entry, row)
 
@@ -118,23 +120,25 @@ def _request(entry: Entry, row: PostgresRow | None) -> BodyRequest:
 
 def body_request(identity: str, couchdb_refs: str | None) -> BodyRequest:
     """The request for the body of a document, with the JSON of its couchdb_refs."""
-    refs = orjson.loads(couchdb_refs) if couchdb_refs else {}
-    return BodyRequest(identity, refs if isinstance(refs, dict) else {})
+    refs: Mapping[str, Any] = {}
+    if couchdb_refs:
+        # A column of text may hold anything. What is no JSON object refers to nothing.
+        with suppress(ValueError):
+            refs = parse_row(couchdb_refs)
+    return BodyRequest(identity, refs)
 
 
 def _content(
-    entry: Entry, row: PostgresRow | None, bodies: Mapping[str, DocumentBody | InvalidBody]
+    entry: Entry, row: PostgresRow | None, bodies: Mapping[str, DocumentBody | InvalidBody], *, exact: bool
 ) -> Document | InvalidDocument:
     metadata: dict[str, Any] = {}
     if row is not None:
         if _is_deleted(entry, row) or bodies.get(entry.id) == DELETED_BODY:
             return vanished(entry.id)
-        if row.digest is not None:
-            start = (row.body or "").encode()
-            too_large = dead_letter(DeadLetterReason.TOO_LARGE, row.id, start, row.digest, row.size or 0)
-            return InvalidDocument(row.id, too_large)
+        if row.fault or row.digest is not None:
+            return _invalid_row(row)
         if row.known:
-            metadata = row.metadata_values()
+            metadata = row.metadata_values(exact=exact)
         if row.body is not None:
             return _document(entry.id, row.body, metadata)
     body = bodies.get(entry.id)
@@ -144,6 +148,16 @@ def _content(
         return invalid_document(entry.id, body.reason, body.original)
     # The tables take precedence. The store of the body adds the fields that they lack.
     return _document(entry.id, body.text, {**body.metadata, **metadata})
+
+
+def _invalid_row(row: PostgresRow) -> InvalidDocument:
+    if row.fault:
+        found = invalid_document(row.id, DeadLetterReason.UNREADABLE_ROW)
+        letter = found.dead_letter
+        return replace(found, dead_letter=replace(letter, hint=f"{letter.hint}: {row.fault}"))
+    start = (row.body or "").encode()
+    too_large = dead_letter(DeadLetterReason.TOO_LARGE, row.id, start, row.digest or "", row.size or 0)
+    return InvalidDocument(row.id, too_large)
 
 
 def _document(identity: str, text: str, metadata: dict[str, Any]) -> Document | InvalidDocument:

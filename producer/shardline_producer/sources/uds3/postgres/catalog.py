@@ -9,6 +9,7 @@ import asyncpg
 
 from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable
 from shardline_producer.sources.uds3.postgres.config_catalog import ConfigCatalog
+from shardline_producer.sources.uds3.postgres.fields import NO_METADATA
 from shardline_producer.sources.uds3.postgres.keys import KEY_TYPES, KeyKind, key_kind
 from shardline_producer.sources.uds3.postgres.options import PostgresOptions
 from shardline_producer.sources.uds3.postgres.relations import Relation, TableState, table_change
@@ -37,6 +38,8 @@ _STORED = ("r", "p")  # tables and partitioned tables
 _COLUMNS_QUERY = """
 SELECT c.oid::int8 AS oid, c.relname, format('%I.%I', n.nspname, c.relname) AS quoted, a.attname,
        quote_ident(a.attname) AS column, t.typname, t.typcategory::text AS category,
+       CASE WHEN t.typname = 'numeric' AND a.atttypmod >= 4
+            THEN (((a.atttypmod - 4) & 2047) # 1024) - 1024 END AS scale,
        b.typname AS base, b.typcategory::text AS base_category,
        format('%I.%I', bn.nspname, b.typname) AS base_quoted, quote_ident(bn.nspname) AS base_schema,
        CASE l.collname WHEN 'default' THEN d.datcollate
@@ -286,8 +289,15 @@ class Catalog:
 
 def _column(row: Any, *, is_key: bool) -> PostgresColumn | None:
     # The key is always a column, because its value tells whether a table has a document.
-    kind = "string" if is_key else json_type(row["typname"], row["category"])
+    kind = "string" if is_key else json_type(row["typname"], row["category"], row["base"], row["scale"])
     if kind is None:
+        if row["attname"] not in NO_METADATA:
+            _log.warning(
+                "column %s of table %s is left out, because its type %s is no metadata; a view can cast it",
+                row["attname"],
+                row["relname"],
+                row["typname"],
+            )
         return None
     return PostgresColumn(
         row["attname"], row["column"], kind, row["typname"], row["deterministic"], row["base"]

@@ -17,6 +17,8 @@ from shardline_producer.sources.uds3.postgres.fields import (
     FieldExpression,
     ValueExpression,
     float_of,
+    is_exact_number,
+    is_json_number,
 )
 from shardline_producer.sources.uds3.postgres.statement import SqlStatement
 
@@ -76,7 +78,13 @@ def _compare_string(value: ValueExpression, sign: str, wanted: str, statement: S
     if sign == "=" and "\0" in wanted:
         return _NEVER
     if value.base in JSON_TYPES:
-        return _if_json(value, "string", _compare_text(value.text, sign, wanted, statement))
+        text = _compare_text(value.text, sign, wanted, statement)
+        numbers = ""
+        if value.exact:
+            # A number that no float holds is shown as text.
+            is_text = f"NOT ({is_json_number(value.text)})"
+            numbers = f" WHEN {_is_json(value, 'number')} THEN CASE WHEN {is_text} THEN {text} END"
+        return f"CASE WHEN {_is_json(value, 'string')} THEN {text}{numbers} END"
     if value.base in _TIMES:
         return _compare_time(value, sign, wanted, statement)
     if value.kind == "json" or value.base in (*_INTEGERS, "bool"):
@@ -85,6 +93,8 @@ def _compare_string(value: ValueExpression, sign: str, wanted: str, statement: S
     if value.base in (*_FLOATS, "numeric"):
         # JSON has no such numbers: they are shown as text.
         is_text = f"{value.number} IS NULL"
+        if value.base == "numeric" and value.exact:
+            is_text = f"NOT ({is_exact_number(value.sql)})"
         if value.base != "numeric":
             is_text = f"{value.sql}::text = ANY ({statement.add(_NOT_FINITE, 'text[]')})"
         text = f"CASE WHEN {is_text} THEN {value.sql}::text END"
@@ -114,10 +124,22 @@ def _compare_number(value: ValueExpression, sign: str, wanted: float, statement:
             f"CASE WHEN {value.text} ~ '^-?[0-9]+$' THEN {value.text}::numeric {sign} {exact}::numeric"
             f" ELSE {near} END"
         )
+        if value.exact:
+            numbers = f"CASE WHEN {is_json_number(value.text)} THEN {numbers} END"
         return _if_json(value, "number", numbers)
+    if value.base == "numeric" and value.exact:
+        bound = statement.add(_exact_bound(wanted), "text")
+        return f"({value.sql} {sign} {bound}::numeric AND {is_exact_number(value.sql)})"
     if value.base in (*_FLOATS, "numeric"):
         return _compare_float(value.number, sign, wanted, statement)
     return _NEVER
+
+
+def _exact_bound(wanted: float) -> str:
+    """The number that selects the same numerics, which show their own digits, as a number selects floats."""
+    if isinstance(wanted, float) and not wanted.is_integer():
+        return repr(wanted)
+    return format(Decimal(wanted), "f")
 
 
 def _compare_integer(sql: str, sign: str, wanted: float, statement: SqlStatement) -> str:

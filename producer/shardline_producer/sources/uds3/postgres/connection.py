@@ -23,6 +23,8 @@ _SESSION_SETTINGS = {
     "DateStyle": "ISO, YMD",
     # The shortest texts that give back the same number; a role or a database may have another default.
     "extra_float_digits": "1",
+    # A backslash in a literal is a backslash.
+    "standard_conforming_strings": "on",
     "work_mem": "64MB",
     "jit": "off",
     # A policy that hides rows from the user is an error then, and never a shorter table.

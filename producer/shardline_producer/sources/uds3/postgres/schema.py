@@ -32,7 +32,11 @@ _NUMBERS = {
     "float8": "float",
     "numeric": "float",
 }
-_USER_TYPES = {"uuid": "string", "json": "json", "jsonb": "json"}
+_JSON_TYPES = {"json": "json", "jsonb": "json", "hstore": "json"}
+# Of the types without a category, those that are read as text. The others are vectors, bytes and shapes.
+_TEXT_TYPES = frozenset(
+    ("uuid", "xml", "macaddr", "macaddr8", "ltree", "lquery", "ltxtquery", "jsonpath", "pg_lsn")
+) | {"xid", "xid8", "cid", "tid", "cube", "semver"}
 _BYTE_ORDER_LOCALES = frozenset({"C", "POSIX", "C.UTF-8", "C.utf8", "ucs_basic"})
 
 
@@ -114,13 +118,14 @@ class PostgresSchema:
     """The tables in use. Rows of the first, the main table, are the documents; the others add fields.
 
     `relations`: all that reading them reads, as it was at planning. `standby`: the server follows another.
-    `guessed`: no setting names the main table.
+    `guessed`: no setting names the main table. `exact`: no number is rounded; False in plans of before.
     """
 
     tables: tuple[PostgresTable, ...]
     relations: tuple[Relation, ...] = ()
     standby: bool = False
     guessed: bool = False
+    exact: bool = False
 
     @property
     def wrong_guess(self) -> str | None:
@@ -163,15 +168,23 @@ class PostgresSchema:
 _SCHEMA = TypeAdapter(PostgresSchema)
 
 
-def json_type(type_name: str, category: str) -> str | None:
-    """The JSON type of a PostgreSQL type; None for types that are no metadata, such as vectors and bytes."""
+def json_type(type_name: str, category: str, base: str = "", scale: int | None = None) -> str | None:
+    """The JSON type of a PostgreSQL type; None for types that are no metadata, such as vectors and bytes.
+
+    `base`: the type that a domain is over. `scale`: the decimals of a numeric; None if it may have any.
+    """
     if category == "N":
+        if type_name == "numeric" and scale is not None and scale <= 0:
+            return "int"
         return _NUMBERS.get(type_name, "string")
     if category == "B":
         return "bool"
     if category in "AC":
         return "json"
-    return _USER_TYPES.get(type_name) if category == "U" else "string"
+    if category != "U":
+        return "string"
+    name = base or type_name
+    return "string" if name in _TEXT_TYPES else _JSON_TYPES.get(name)
 
 
 def is_bytewise(locale: str | None) -> bool:
@@ -216,4 +229,4 @@ def select_tables(
             message = f"{address} table {name} cannot be used: {table.problem}"
             raise JobFailed(FailureCode.SOURCE_INVALID, message, hint=table.hint)
     others = [tables[name] for name in KNOWN_TABLES if name in tables and name != main]
-    return PostgresSchema((tables[main], *others))
+    return PostgresSchema((tables[main], *others), exact=True)

@@ -5,9 +5,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+import asyncpg
+
 from shardline_common.errors import SourceUnavailable
 from shardline_common.job.findings import Findings, Level
 from shardline_producer.sources.documents import parse_metadata
+from shardline_producer.sources.exact_json import parse_row
 from shardline_producer.sources.uds3.postgres import sql
 from shardline_producer.sources.uds3.postgres.catalog import Catalog
 from shardline_producer.sources.uds3.postgres.keyless import is_storable, keyless_id, keyless_number
@@ -23,6 +26,16 @@ from shardline_producer.sources.uds3.postgres.statement import SqlStatement
 from shardline_producer.sources.uds3.postgres.text_indexes import slow_searches
 from shardline_producer.sources.uds3.store_ports import Hit
 
+# What the values of one row may be the reason for: a view that divides by zero, bytes of another encoding, a
+# value that is too deep or too long, a damaged page.
+ROW_ERRORS = (
+    asyncpg.DataError,
+    asyncpg.CardinalityViolationError,
+    asyncpg.ProgramLimitExceededError,
+    asyncpg.PLPGSQLError,
+    asyncpg.ExternalRoutineError,
+    asyncpg.DataCorruptedError,
+)
 _FETCH_BYTES = 1 << 20
 
 
@@ -31,7 +44,8 @@ class PostgresRow:
     """The values of one document in the tables.
 
     `known`: a table has the document. `body` is None if no table has its text. `digest`: the sha256 of a text
-    over the limit; `body` is only its start then. `refs` and `metadata` are JSON.
+    over the limit; `body` is only its start then. `refs` and `metadata` are JSON. `fault`: why the server
+    cannot return the row, whose values are missing then.
     """
 
     id: str
@@ -42,10 +56,12 @@ class PostgresRow:
     digest: str | None
     refs: str | None
     metadata: str
+    fault: str = ""
 
-    def metadata_values(self) -> dict[str, Any]:
-        """The metadata that is not null."""
-        return {name: value for name, value in parse_metadata(self.metadata).items() if value is not None}
+    def metadata_values(self, *, exact: bool = True) -> dict[str, Any]:
+        """The metadata that is not null. `exact`: no number is rounded."""
+        found = parse_row(self.metadata) if exact else parse_metadata(self.metadata)
+        return {name: value for name, value in found.items() if value is not None}
 
 
 class PostgresSession:
@@ -202,8 +218,7 @@ class PostgresSession:
         self, selection: sql.DocumentSelection, ids: Sequence[str], max_bytes: int
     ) -> list[PostgresRow]:
         """The rows of the first of these documents: at least one, up to about 1 MiB."""
-        found = await self._fetch(sql.contents(selection, list(ids), max_bytes, _FETCH_BYTES))
-        rows = [PostgresRow(**row) for row in found]
+        rows = await self._readable_rows(selection, list(ids), max_bytes)
         # The statement has a row for each id, also of a document that is gone.
         if not rows or [row.id for row in rows] != list(ids[: len(rows)]):
             message = f"{self._options.address} answered rows of other documents than the first of {len(ids)}"
@@ -211,6 +226,20 @@ class PostgresSession:
         # A mark in a column that the plan does not know would not be seen.
         await Catalog(self._connection, self._options).verify(selection.schema)
         return rows
+
+    async def _readable_rows(
+        self, selection: sql.DocumentSelection, ids: list[str], max_bytes: int
+    ) -> list[PostgresRow]:
+        """The rows of the first ids. One that the server cannot return is read alone, and has a fault."""
+        while True:
+            try:
+                found = await self._fetch(sql.contents(selection, ids, max_bytes, _FETCH_BYTES))
+            except ROW_ERRORS as error:
+                if len(ids) == 1:
+                    return [PostgresRow(ids[0], True, False, None, None, None, None, "{}", str(error))]
+                ids = ids[: len(ids) // 2]
+            else:
+                return [PostgresRow(**row) for row in found]
 
     async def _fetch(self, statement: SqlStatement) -> list[Any]:
         rows: list[Any] = await self._connection.fetch(statement.text, *statement.values)
