@@ -40,7 +40,7 @@ async def authorize(
         Problem: 401, no valid token; 403, no role allows the action; 429, too many requests.
         JwksUnavailable: tokens cannot be verified now.
     """
-    admitted: User | None = None
+    user: User | None = None
     try:
         # 1. Authenticate.
         if context.security.debug_user is not None:
@@ -52,17 +52,18 @@ async def authorize(
         # 2. Count the request.
         context.limits.requests.take(user.id)
         # 3. Check the permission.
-        admitted = user
-        admitted.require(permission)
+        user.require(permission)
     except Problem as problem:
-        if problem.status_code == HTTPStatus.UNAUTHORIZED:
-            # Before the audit log: without a limit, a stranger could fill it.
+        # The audit log is limited: who could fill it, could have its old files removed.
+        if user is None:
             context.limits.refusals.take(client_address(request.scope))
-        action = f"{request.method} {request.url.path}"
-        dataset = request.path_params.get("dataset_id")
-        context.audit_log.record(admitted, action[:300], str(problem.status_code), dataset=dataset)
+        over_limit = problem.status_code == HTTPStatus.TOO_MANY_REQUESTS
+        if user is None or not over_limit or context.limits.refusals.allows(f"user {user.id}"):
+            action = f"{request.method} {request.url.path}"
+            dataset = request.path_params.get("dataset_id")
+            context.audit_log.record(user, action[:300], str(problem.status_code), dataset=dataset)
         raise
-    return admitted
+    return user
 
 
 def _cookie_token(request: Request) -> str:

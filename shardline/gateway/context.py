@@ -13,7 +13,7 @@ from shardline.gateway.job_policy import JobPolicy
 from shardline.gateway.job_watcher import JobWatcher
 from shardline.gateway.ownership import Ownership
 from shardline.gateway.problems import Problem
-from shardline.gateway.public_text import inner_names, public_text
+from shardline.gateway.public_text import PublicTexts
 from shardline.gateway.rate_limits import RequestLimits
 from shardline.gateway.signed_links import LinkSigner
 from shardline.gateway.uds3_status import Uds3Status
@@ -32,6 +32,7 @@ class GatewayContext:
 
     Attributes:
         token_verifier: None when `security` has a debug user: then no token is needed.
+        public: makes sentences for users: without the addresses and absolute paths of the installation.
         render_lock: held by a stream while it renders rows: streams render in turn.
         port: the port that the gateway listens on.
     """
@@ -48,6 +49,7 @@ class GatewayContext:
     datasets: DatasetReader
     open_source: OpenSource
     uds3: Uds3Status
+    public: PublicTexts
     render_lock: asyncio.Lock
     port: int
 
@@ -64,10 +66,6 @@ class GatewayContext:
         except Problem as problem:
             self.audit_log.record(user, "create", str(problem.status_code), dataset=spec.job_id)
             raise
-
-    def public(self, text: str) -> str:
-        """Return a sentence for users: without the addresses and absolute paths of the installation."""
-        return public_text(text, inner_names(self.settings))
 
     def require_store(self) -> ObjectStore:
         """Return the store of datasets. Raise Problem (503) when none is configured."""

@@ -26,13 +26,15 @@ ROOT = Root(
 @router.get("/health")
 async def health(context: Context) -> Health:
     """Report which services can be reached. The status is 200 even when none can be reached."""
+    uds3 = await context.uds3.latest()
     return Health(
         status="healthy",
         service=SERVICE,
         version=__version__,
         port=context.port,
         environment=context.settings.environment,
-        uds3_available=await context.uds3.unavailable_reason() is None,
+        uds3_available=uds3.reason is None,
+        uds3_age_seconds=None if uds3.age is None else round(uds3.age, 1),
         jobs_available=context.jobs.unavailable_reason is None,
         datasets_count=context.jobs.count,
         timestamp=stamp(context.clock),

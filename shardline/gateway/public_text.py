@@ -6,7 +6,7 @@ gateway can do nothing with them, and a stranger could. The log has the whole se
 
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import ip_address
 from pathlib import Path, PurePath
 from urllib.parse import urlsplit
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from shardline_common.settings.load import Settings
 
 _HIDDEN = "…"
+_KEPT_TEXTS, _MAX_KEPT_CHARS = 512, 2_000
 # The names of settings that hold an address.
 _ADDRESSES = re.compile(r"(^|_)(host|url|uri|servers|endpoint)(_|$)")
 # Objects in S3 are named by bucket and key, which users know.
@@ -33,6 +34,18 @@ _HOST_AND_PORT = re.compile(r"(?<![\w./-])(?=[\d.-]*[A-Za-z_])([\w-]+(?:\.[\w-]+
 _FILE_SUFFIX = re.compile(
     r"\.(jsonl|ndjson|json|csv|tsv|parquet|arrow|txt|md|gz|zst|xz|bz2|py)$", re.IGNORECASE
 )
+
+
+class PublicTexts:
+    """`public_text` with the names in the settings of this process. The last results are kept."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._of = lru_cache(maxsize=_KEPT_TEXTS)(partial(public_text, inner=inner_names(settings)))
+
+    def __call__(self, text: str) -> str:
+        """Return the sentence as users may see it."""
+        # A long one is rare, and would fill the memory.
+        return self._of(text) if len(text) <= _MAX_KEPT_CHARS else self._of.__wrapped__(text)
 
 
 def inner_names(settings: Settings) -> frozenset[str]:

@@ -37,6 +37,16 @@ class RateLimit:
 
     def take(self, user: str) -> None:
         """Count a request. Raise Problem (429) when the user is over the limit."""
+        wait = self._wait(user)
+        if wait:
+            _log.warning(f"more than {self._per_minute} {self._what} per minute")
+            raise _too_many(f"more than {self._per_minute} {self._what} per minute", wait)
+
+    def allows(self, user: str) -> bool:
+        """Count a request. Return whether the user is within the limit."""
+        return not self._wait(user)
+
+    def _wait(self, user: str) -> float:
         now = self._clock.monotonic()
         bucket = self._buckets.pop(user, None)
         if bucket is None:
@@ -45,10 +55,7 @@ class RateLimit:
             while len(self._buckets) >= _MAX_USERS:
                 self._buckets.pop(next(iter(self._buckets)))
         self._buckets[user] = bucket
-        wait = bucket.take(now)
-        if wait:
-            _log.warning(f"more than {self._per_minute} {self._what} per minute")
-            raise _too_many(f"more than {self._per_minute} {self._what} per minute", wait)
+        return bucket.take(now)
 
 
 class StreamLimit:
@@ -92,7 +99,8 @@ class RequestLimits:
 
     Attributes:
         requests: requests of each user, and those with signed links for each user.
-        refusals: requests of each address that are answered with 401.
+        refusals: requests of each address that are refused before a user is known; and the lines of the
+            audit log about requests of each user that are over the limit.
         row_streams: streams of rows of each user.
         event_streams: streams of events of each user.
         downloads: downloads of each user, and those with signed links for each user.

@@ -100,7 +100,8 @@ class Health(BaseModel):
     version: str
     port: int
     environment: str
-    uds3_available: bool
+    uds3_available: bool = Field(description="Whether UDS3 answered when it was last asked.")
+    uds3_age_seconds: float | None = Field(description="Seconds since then; null: it was not asked yet.")
     jobs_available: bool = Field(description="Whether Kafka can be read.")
     datasets_count: int
     timestamp: str

@@ -20,6 +20,7 @@ from shardline.gateway.job_policy import JobPolicy
 from shardline.gateway.job_watcher import JobWatcher
 from shardline.gateway.jwks import JwksCache, jwks_fetcher
 from shardline.gateway.proxies import trusted_proxies
+from shardline.gateway.public_text import PublicTexts
 from shardline.gateway.rate_limits import RequestLimits
 from shardline.gateway.signed_links import LinkSigner
 from shardline.gateway.uds3_status import Uds3Status
@@ -32,7 +33,7 @@ from shardline.services.wiring.uds3 import uds3_probe, uds3_searches
 from shardline_common.job.spec import SearchType
 from shardline_common.ports.broker import Broker
 from shardline_common.runtime.task_group import TaskGroup
-from shardline_common.runtime.tasks import leaf_errors
+from shardline_common.runtime.tasks import close_shielded, leaf_errors
 from shardline_common.settings.load import Settings
 from shardline_common.telemetry.health import serve_health
 from shardline_common.telemetry.metrics import Metrics
@@ -112,7 +113,10 @@ async def run_gateway(
                     _log.info(
                         "serving on http://%s:%d, security mode %s", policy.host, port, settings.security_mode
                     )
-                    await serve_http(make_app(context), listener, connections)
+                    try:
+                        await serve_http(make_app(context), listener, connections)
+                    finally:
+                        await close_shielded(context.uds3.close)
                     following.cancel()
 
 
@@ -158,6 +162,7 @@ def _make_context(
         datasets=datasets,
         open_source=access.open_source,
         uds3=Uds3Status(access.probe if settings.uds3_enabled else None, access.searches, CLOCK),
+        public=PublicTexts(settings),
         render_lock=asyncio.Lock(),
         port=port,
     )
