@@ -342,6 +342,14 @@ def parse_metadata(text: str) -> dict[str, Any]:
     return dict[str, Any](json.loads(text, parse_int=_parse_int, parse_float=_parse_float))
 
 
+def parse_json_text(text: str) -> Any:
+    """The value of a JSON text with every digit; the text itself when it is no JSON, or nested too deep."""
+    try:
+        return _parse_exactly(text.encode("utf-8", "surrogatepass"))
+    except _NotADocument:
+        return text
+
+
 def _refuse_constant(name: str) -> Any:
     raise ValueError(name)
 

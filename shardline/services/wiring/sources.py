@@ -10,6 +10,7 @@ from shardline_common.job.spec import JobSpec
 from shardline_common.settings.load import Settings
 from shardline_producer.sources.files.file_documents import FileDocuments
 from shardline_producer.sources.files.file_locations import BucketReader, LocalFiles, S3Files
+from shardline_producer.sources.files.table_copies import TableCopies
 from shardline_producer.sources.planned import PlannedSource, PlannedStore
 from shardline_producer.sources.source import OpenSource, PlanPages, Source
 from shardline_producer.sources.themis.limiter import RateLimiter
@@ -33,12 +34,13 @@ def source_factory(
     """
     local = LocalFiles(root.absolute(), confined)
     remote_files = S3Files(remote) if remote is not None else None
+    copies = TableCopies(settings.spool_dir, settings.spool_reserve_bytes)
     # One limiter for all jobs of a process: ThemisDB counts the requests of a user, not of a job.
     limiter = RateLimiter(settings.themis_rate, CLOCK)
 
     def open_source(spec: JobSpec, pages: PlanPages) -> Source:
         if spec.source.type == "files":
-            return FileDocuments(spec, local, remote_files, pages)
+            return FileDocuments(spec, local, remote_files, pages, copies)
         store: PlannedStore
         if spec.source.type == "themis":
             from shardline_producer.sources.themis.planned_store import ThemisTable

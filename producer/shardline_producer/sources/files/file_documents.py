@@ -15,13 +15,15 @@ from shardline_common.runtime.paths import shown_path
 from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.documents import field_names
 from shardline_producer.sources.files.file_errors import source_invalid
-from shardline_producer.sources.files.file_format import with_format
+from shardline_producer.sources.files.file_format import TABLES, format_of, with_format
 from shardline_producer.sources.files.file_locations import FileLocation, is_remote
 from shardline_producer.sources.files.file_reader import Cursor, FileReader, Reading, first_byte
 from shardline_producer.sources.files.formats import detect, read_head
 from shardline_producer.sources.files.frozen_blocks import FrozenBlocks
 from shardline_producer.sources.files.line_names import line_names
 from shardline_producer.sources.files.path_schemes import plain_path, refuse_unknown_scheme
+from shardline_producer.sources.files.table_copies import TableCopies
+from shardline_producer.sources.files.table_reader import TableReader
 from shardline_producer.sources.query_filters import check_filters
 from shardline_producer.sources.source import (
     DeclaredSource,
@@ -45,7 +47,7 @@ class FileDocuments:
     """Implements `Source`. A position is (index of the file, line, offset behind the line, ordinal).
 
     The frozen part is the list of files, as `FileLocation` describes them. `remote` is None when S3 is not
-    configured. `pages` hold the digests of what is read.
+    configured. `pages` hold the digests of what is read. `copies` are those of files that need random access.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class FileDocuments:
         local: FileLocation,
         remote: FileLocation | None,
         pages: PlanPages,
+        copies: TableCopies | None = None,
     ) -> None:
         if not isinstance(spec.source, FilesSource):
             raise TypeError(spec.source.type)
@@ -62,6 +65,7 @@ class FileDocuments:
         self._local = local
         self._remote = remote
         self._pages = pages
+        self._copies = copies or TableCopies()
         self._touched = 0
         # Uncompressed bytes per byte of the file that is being read.
         self._expansion = 1.0
@@ -185,7 +189,11 @@ class FileDocuments:
         for index in range(start.file, len(frozen)):
             file = dict(frozen[index])
             begin = start if index == start.file else Cursor(index, ordinal=ordinal)
-            reader = FileReader(file, begin, reading)
+            reader: FileReader | TableReader
+            if format_of(file).records in TABLES:
+                reader = TableReader(file, begin, reading, self._copies)
+            else:
+                reader = FileReader(file, begin, reading)
             location = self._location(file["path"])
             if blocks is None or is_remote(file["path"]):
                 stream = partial(location.stream, file)

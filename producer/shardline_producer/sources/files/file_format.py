@@ -8,7 +8,9 @@ from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.runtime.paths import shown_path
 
 Compression = Literal["none", "gzip", "zstd"]
-Records = Literal["jsonl", "json"]
+Records = Literal["jsonl", "json", "parquet", "arrow", "arrow_stream"]
+TABLES: frozenset[Records] = frozenset({"parquet", "arrow", "arrow_stream"})
+"""Forms that need random access. They have no text: compression and encoding are their own."""
 UTF_8 = "utf-8"
 
 
@@ -28,7 +30,7 @@ class FileFormat:
     @property
     def is_plain(self) -> bool:
         """Whether the bytes of the file are those of its text, so that a read can begin inside of it."""
-        return self.compression == "none" and self.encoding == UTF_8
+        return self.compression == "none" and self.encoding == UTF_8 and self.records not in TABLES
 
     def to_json(self) -> dict[str, Any]:
         """The format as the plan keeps it."""

@@ -105,7 +105,7 @@ class FileReader:
                 ) from None
 
     async def _next_batch(self, items: Iterator[SourceItem]) -> list[SourceItem]:
-        return await run_in_thread(partial(_take_batch, items))
+        return await run_in_thread(partial(take_batch, items))
 
     def _feed(self, chunk: bytes) -> Iterator[SourceItem]:
         for piece in self._decompressor.feed(chunk):
@@ -149,7 +149,8 @@ def first_byte(file: Mapping[str, Any], offset: int) -> int:
     return offset if format_of(file).is_plain else 0
 
 
-def _take_batch(items: Iterator[SourceItem]) -> list[SourceItem]:
+def take_batch(items: Iterator[SourceItem]) -> list[SourceItem]:
+    """The next items, up to the size of a batch."""
     batch: list[SourceItem] = []
     size = 0
     for item in items:

@@ -8,6 +8,7 @@ from shardline_producer.sources.files.decompress import detect_compression, star
 from shardline_producer.sources.files.encodings import decoder, detect_encoding
 from shardline_producer.sources.files.file_format import FileFormat
 from shardline_producer.sources.files.record_forms import detect_records
+from shardline_producer.sources.files.table_formats import detect_table, refuse_compressed_table
 
 _HEAD = 1 << 18
 
@@ -29,8 +30,11 @@ def detect(path: str, head: bytes, source: FilesSource) -> FileFormat:
     Raises:
         JobFailed: it cannot be read; the hint says what to do (`source_invalid`).
     """
+    if (table := detect_table(path, head)) is not None:
+        return FileFormat(records=table)
     compression = detect_compression(path, head)
     plain = start_of_text(compression, head)
+    refuse_compressed_table(path, compression, plain)
     encoding = detect_encoding(path, plain, source)
     text = decoder(encoding).feed(plain)[:_HEAD]
     records, options = detect_records(path, text, source)

@@ -1,0 +1,135 @@
+"""Reads the items of one Parquet or Arrow file: a copy of it is read row by row."""
+
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from functools import partial
+from hashlib import sha256
+from typing import Any, BinaryIO
+
+from shardline_common.runtime.paths import shown_path
+from shardline_common.runtime.threads import run_in_thread
+from shardline_producer.sources.documents import (
+    DeadLetterReason,
+    dead_letter,
+    document_of,
+    invalid_document,
+)
+from shardline_producer.sources.files.arrow_values import (
+    Convert,
+    converter,
+    distinct_names,
+    has_invalid_text,
+    json_bytes,
+    to_json,
+    unsupported_type,
+)
+from shardline_producer.sources.files.file_errors import source_invalid
+from shardline_producer.sources.files.file_format import format_of
+from shardline_producer.sources.files.file_reader import Cursor, Reading, Stream, take_batch
+from shardline_producer.sources.files.table_copies import TableCopies
+from shardline_producer.sources.files.table_formats import check_installed
+from shardline_producer.sources.files.table_rows import table_batches, table_errors
+from shardline_producer.sources.query_filters import passes
+from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
+
+# Rows are converted so many bytes at a time: as objects of Python they take several times the memory.
+_PIECE_BYTES = 1 << 22
+
+
+class TableReader:
+    """Reads the items of one file from a cursor on. `Cursor.line` is the number of a row."""
+
+    # Offsets are in bytes of the file.
+    expansion = 1.0
+
+    def __init__(self, file: Mapping[str, Any], start: Cursor, reading: Reading, copies: TableCopies) -> None:
+        self._file = file
+        self._path: str = file["path"]
+        self._reading = reading
+        self._start = start
+        self._ordinal = start.ordinal
+        self._copies = copies
+        self._records = format_of(file).records
+        check_installed(self._path, self._records)
+        self._columns: tuple[Any, list[str], list[Convert]] | None = None
+
+    async def batches(self, stream: Stream) -> AsyncGenerator[list[SourceItem], None]:
+        """Batches of items; each is read and converted on a thread. `stream` opens the file at an offset.
+
+        Raises:
+            JobFailed: the file is damaged, or has something that is not read (`source_invalid`), or as
+                `FileLocation.stream`.
+            SourceUnavailable: as `FileLocation.stream`, and `TableCopies.copy`.
+        """
+        # The bytes are compared with those of the plan while they are copied. Random access to the file
+        # itself would read bytes that changed since.
+        async with self._copies.copy(self._path, self._file["size"], stream(0)) as copy:
+            items = self._items(copy)
+            while batch := await run_in_thread(partial(take_batch, items)):
+                yield batch
+
+    def _items(self, copy: BinaryIO) -> Iterator[SourceItem]:
+        with table_errors(self._path):
+            for found in table_batches(self._records, copy, self._start.line):
+                number = found.first
+                for piece in _small_pieces(found.batch):
+                    for fields in self._rows(piece):
+                        item = self._item(fields, number, found.stretch.offset(number))
+                        if item is not None:
+                            yield item
+                        number += 1
+
+    def _rows(self, batch: Any) -> Iterator[dict[str, Any]]:
+        if self._columns is None or self._columns[0] is not batch.schema:
+            self._columns = (batch.schema, *self._converters(batch.schema))
+        _, names, converters = self._columns
+        if not names:
+            yield from ({} for _ in range(batch.num_rows))
+            return
+        columns = [convert(column) for convert, column in zip(converters, batch.columns, strict=True)]
+        for row in zip(*columns, strict=True):
+            yield dict(zip(names, row, strict=True))
+
+    def _converters(self, schema: Any) -> tuple[list[str], list[Convert]]:
+        for column in schema:
+            if (kind := unsupported_type(column.type)) is not None:
+                raise source_invalid(
+                    f"the column '{column.name}' of {shown_path(self._path)} has a type that is not read: "
+                    f"{kind}",
+                    "write the file again without this column, or with another type",
+                )
+        return distinct_names(schema.names), [converter(column.type) for column in schema]
+
+    def _item(self, fields: dict[str, Any], number: int, offset: int) -> SourceItem | None:
+        key = f"{self._path}:{number}"
+        content, size = self._content(fields, key)
+        filters = self._reading.filters
+        if filters and isinstance(content, Document) and not passes(content, filters):
+            return None
+        self._ordinal += 1
+        return SourceItem((self._start.file, number, offset, self._ordinal), content, size)
+
+    def _content(self, fields: dict[str, Any], key: str) -> tuple[Document | InvalidDocument, int]:
+        original = json_bytes(fields)
+        size = len(original)
+        if size > self._reading.max_record_bytes:
+            digest = sha256(original).hexdigest()
+            letter = dead_letter(DeadLetterReason.TOO_LARGE, key, original, digest, size)
+            return InvalidDocument(key, letter), size
+        if has_invalid_text(fields):
+            return invalid_document(key, DeadLetterReason.INVALID_UTF8, original), size
+        content = document_of(fields, key, original)
+        if isinstance(content, Document):
+            for name, value in content.metadata.items():
+                if type(value) in (bytes, list, dict):
+                    content.metadata[name] = to_json(value)
+        return content, size
+
+
+def _small_pieces(batch: Any) -> Iterator[Any]:
+    """The rows of a batch in pieces of about 4 MiB; one row may be larger."""
+    if batch.num_rows <= 1 or batch.nbytes <= _PIECE_BYTES:
+        yield batch
+        return
+    half = batch.num_rows // 2
+    yield from _small_pieces(batch.slice(0, half))
+    yield from _small_pieces(batch.slice(half))

@@ -1,0 +1,221 @@
+"""The rows of Parquet and Arrow files as record batches, from any row on, with every count checked."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
+from typing import Any, BinaryIO
+
+from shardline_common.runtime.paths import shown_path
+from shardline_producer.sources.files.file_errors import source_invalid
+from shardline_producer.sources.files.file_format import Records
+from shardline_producer.sources.files.table_formats import encrypted
+
+_BATCH_ROWS = 256
+_BATCH_BYTES = 1 << 20
+# What is read of all columns of a Parquet file at once.
+_BUFFERS, _LEAST_BUFFER, _LARGEST_BUFFER = 1 << 25, 1 << 12, 1 << 20
+_MAX_REASON = 300
+_DAMAGED = "replace the damaged or truncated file and submit a new job"
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Rows in `size` bytes of a file from `begin` on: row number `before` + 1, and those behind it."""
+
+    before: int
+    rows: int
+    begin: int
+    size: int
+
+    def offset(self, number: int) -> int:
+        """About where in the file a row ends. It depends on the file alone."""
+        return self.begin + self.size * (number - self.before) // self.rows
+
+
+@dataclass(frozen=True, slots=True)
+class TableBatch:
+    """Rows of a table: `first` is the number of the first one, from 1."""
+
+    first: int
+    batch: Any
+    stretch: Stretch
+
+
+class TableDamaged(Exception):
+    """The file has other rows than it says."""
+
+
+def table_batches(records: Records, file: BinaryIO, after: int) -> Iterator[TableBatch]:
+    """The rows of a file behind row number `after`. Blocks. Call it within `table_errors`.
+
+    `file` is a private copy, which does not change: Arrow's is mapped into memory, and a file that becomes
+    shorter then would end the process.
+    """
+    if records == "parquet":
+        return _parquet(file, after)
+    return _arrow_file(file, after) if records == "arrow" else _arrow_stream(file, after)
+
+
+@contextmanager
+def table_errors(path: str) -> Iterator[None]:
+    """Translates the errors of pyarrow.
+
+    Raises:
+        JobFailed: the file is damaged, encrypted, or has something that pyarrow does not read
+            (`source_invalid`).
+    """
+    import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to import
+
+    try:
+        yield
+    except TableDamaged as error:
+        raise source_invalid(f"{shown_path(path)} is damaged: {error}", _DAMAGED) from None
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:_MAX_REASON]
+        lower = reason.lower()
+        if "encrypt" in lower or "decrypt" in lower:
+            raise encrypted(path) from None
+        if isinstance(error, NotImplementedError) or "codec" in lower or "not supported" in lower:
+            raise source_invalid(
+                f"{shown_path(path)} has something that pyarrow {pa.__version__} does not read: {reason}",
+                "write it again with another compression or other types",
+            ) from None
+        raise source_invalid(f"{shown_path(path)} is damaged: {reason}", _DAMAGED) from None
+
+
+def _parquet(file: BinaryIO, after: int) -> Iterator[TableBatch]:
+    from pyarrow.parquet import ParquetFile  # noqa: PLC0415 - an extra, and slow to import
+
+    metadata = ParquetFile(file, pre_buffer=False).metadata
+    buffer = min(_LARGEST_BUFFER, max(_LEAST_BUFFER, _BUFFERS // max(1, metadata.num_columns)))
+    # Without its defaults, which read a whole row group at once and a column of it in one piece.
+    # INT96 has a range beyond 64 bits of nanoseconds, where they would wrap around in silence.
+    table = ParquetFile(
+        file,
+        metadata=metadata,
+        pre_buffer=False,
+        buffer_size=buffer,
+        page_checksum_verification=True,
+        coerce_int96_timestamp_unit="us",
+        arrow_extensions_enabled=True,
+    )
+    first, total = 0, metadata.num_rows
+    stretch = Stretch(0, total, 0, _size(file))
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    if sum(group.num_rows for group in groups) != total or any(group.num_rows < 0 for group in groups):
+        raise TableDamaged(f"its row groups have other rows than the {total:,} of the file")
+    for number, group in enumerate(groups):
+        end = first + group.num_rows
+        if end > after and group.num_rows:
+            row = max(1, group.total_byte_size // group.num_rows)
+            size = max(1, min(_BATCH_ROWS, _BATCH_BYTES // row))
+            for batch in table.iter_batches(size, row_groups=[number], use_threads=False):
+                first += batch.num_rows
+                if first > end:
+                    break
+                if first > after:
+                    yield _behind(after, first, batch, stretch)
+            if first != end:
+                raise TableDamaged(f"row group {number} has not the {group.num_rows:,} rows that it says")
+        first = end
+
+
+def _size(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _arrow_file(file: BinaryIO, after: int) -> Iterator[TableBatch]:
+    import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to import
+
+    reader, size = pa.ipc.open_file(_mapped(file)), _size(file)
+    first, count = 0, reader.num_record_batches
+    for number in range(count):
+        batch = _validated(reader.get_batch(number))
+        begin, end = size * number // count, size * (number + 1) // count
+        yield from _pieces(batch, Stretch(first, batch.num_rows, begin, end - begin), after)
+        first += batch.num_rows
+
+
+def _arrow_stream(file: BinaryIO, after: int) -> Iterator[TableBatch]:
+    import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to import
+
+    source = pa.BufferReader(_mapped(file))
+    reader = pa.ipc.open_stream(source)
+    first, begin = 0, source.tell()
+    while True:
+        try:
+            batch = _validated(reader.read_next_batch())
+        except StopIteration:
+            break
+        end = source.tell()
+        yield from _pieces(batch, Stretch(first, batch.num_rows, begin, end - begin), after)
+        first, begin = first + batch.num_rows, end
+    # A stream that was cut between two batches has no marker of its end.
+    if source.tell() == begin:
+        raise TableDamaged(f"it ends after {first:,} rows without the marker of its end")
+
+
+def _validated(batch: Any) -> Any:
+    """A batch of which every offset is inside of its values: others would end the process when it is used.
+
+    Text that is not valid UTF-8 is no damage of the file, but of the row.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to import
+
+    for column in batch.columns:
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as error:
+            if "UTF8" not in str(error):
+                raise
+            column.view(_as_binary(column.type)).validate(full=True)
+    return batch
+
+
+def _as_binary(kind: Any) -> Any:
+    """The type with binary in place of each text."""
+    import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to import
+
+    types = pa.types
+    leaves = {
+        pa.string(): pa.binary(),
+        pa.large_string(): pa.large_binary(),
+        pa.string_view(): pa.binary_view(),
+    }
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = _as_binary(kind.storage_type)
+    elif types.is_struct(kind):
+        kind = pa.struct([field.with_type(_as_binary(field.type)) for field in kind.fields])
+    elif types.is_map(kind):
+        kind = pa.map_(_as_binary(kind.key_type), _as_binary(kind.item_type))
+    elif types.is_list(kind):
+        kind = pa.list_(_as_binary(kind.value_type))
+    elif types.is_large_list(kind):
+        kind = pa.large_list(_as_binary(kind.value_type))
+    return leaves.get(kind, kind)
+
+
+def _mapped(file: BinaryIO) -> Any:
+    """The file as memory, of which the system loads what is used: a record batch may be larger than memory.
+
+    The last batch that refers to it frees it.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to import
+
+    return pa.py_buffer(mmap(file.fileno(), 0, access=ACCESS_READ))
+
+
+def _pieces(batch: Any, stretch: Stretch, after: int) -> Iterator[TableBatch]:
+    for at in range(0, batch.num_rows, _BATCH_ROWS):
+        piece = batch.slice(at, _BATCH_ROWS)
+        end = stretch.before + at + piece.num_rows
+        if end > after:
+            yield _behind(after, end, piece, stretch)
+
+
+def _behind(after: int, end: int, batch: Any, stretch: Stretch) -> TableBatch:
+    """The rows of a batch behind row number `after`; `end` is the number of its last row."""
+    left = min(batch.num_rows, end - after)
+    return TableBatch(end - left + 1, batch.slice(batch.num_rows - left), stretch)
