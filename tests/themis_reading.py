@@ -35,14 +35,22 @@ class InstantClock:
 
 
 class ThemisJob:
-    """A job over the fake server. `fields` are those of the job's source and of ThemisOptions."""
+    """A job over the fake server. `fields` are those of its source and of ThemisOptions."""
 
     def __init__(
-        self, server: ThemisServer, *, rate: float = 0, query: dict[str, Any] | None = None, **fields: Any
+        self,
+        server: ThemisServer,
+        *,
+        rate: float = 0,
+        query: dict[str, Any] | None = None,
+        row_format: dict[str, Any] | None = None,
+        **fields: Any,
     ) -> None:
         option_names = ("page", "max_response_bytes", "token", "url", "timeout")
         options: dict[str, Any] = {name: fields.pop(name) for name in option_names if name in fields}
-        self.spec: JobSpec = job(source={"type": "themis", **fields}, query=query or {})
+        self.spec: JobSpec = job(
+            source={"type": "themis", **fields}, query=query or {}, format=row_format or {}
+        )
         assert isinstance(self.spec.source, ThemisSource)
         self.clock = InstantClock()
         options = dict[str, Any](url=server.url, token=READER, timeout=20) | options

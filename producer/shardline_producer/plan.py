@@ -1,6 +1,6 @@
 """Planning: the source and the columns are frozen once per job, before the first message."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -72,12 +72,15 @@ async def make_plan(spec: JobSpec, source: Source) -> Plan:
     """
     frozen = await source.freeze()
     declaration = source.declared(frozen)
+    wanted = spec.format.metadata
+    # Columns that the job names have their types, however many others there are.
+    at_most = spec.format.max_columns if wanted is None else None
     if declaration.columns is not None:
         source.check_query(list(declaration.columns))
-        found, notes = Columns(dict(declaration.columns)), dict[str, Any]()
+        found = _first_columns(declaration.columns, declaration.without_column, at_most)
+        notes = dict[str, Any]()
     else:
-        found, notes = await _sampled(spec, source, frozen)
-    wanted = spec.format.metadata
+        found, notes = await _sampled(spec, source, frozen, at_most)
     columns = distinct(found if wanted is None else declared(wanted, found))
     return Plan(
         frozen,
@@ -87,6 +90,12 @@ async def make_plan(spec: JobSpec, source: Source) -> Plan:
         dict(columns.renamed),
         columns.without_column,
     )
+
+
+def _first_columns(types: Mapping[str, str], without_column: int, at_most: int | None) -> Columns:
+    """The first columns that a source declares: which fields are rare is not known before they are read."""
+    kept = dict(list(types.items())[:at_most])
+    return Columns(kept, without_column=without_column + len(types) - len(kept))
 
 
 @dataclass(slots=True)
@@ -99,7 +108,7 @@ class _Sample:
 
 
 async def _sampled(
-    spec: JobSpec, source: Source, frozen: list[dict[str, Any]]
+    spec: JobSpec, source: Source, frozen: list[dict[str, Any]], at_most: int | None
 ) -> tuple[Columns, dict[str, Any]]:
     """The columns of the first documents, and what is to be noted about them."""
     sample = await _sample(source, frozen)
@@ -109,7 +118,7 @@ async def _sampled(
     if sample.documents:
         source.check_query(fields)
     mixed = _mixed_ids(sample.documents)
-    return infer(sample.documents, spec.format.max_columns), {MIXED_IDS: mixed} if mixed else {}
+    return infer(sample.documents, at_most), {MIXED_IDS: mixed} if mixed else {}
 
 
 def _mixed_ids(documents: Sequence[Document]) -> int:

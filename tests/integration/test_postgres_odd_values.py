@@ -263,3 +263,20 @@ async def test_references_that_are_no_json_object_refer_to_nothing(database: Dat
     items = await scan_items(database)
     assert dead_letter_reasons(items) == dict.fromkeys("acd", "no_content")
     assert [one.id for one in documents_of(items)] == ["b"]
+
+
+async def test_a_table_of_more_columns_than_a_job_allows_keeps_the_first(
+    database: Database, tmp_path: Path
+) -> None:
+    columns = ", ".join(f"c{number} int" for number in range(300))
+    await database.execute(
+        f"CREATE TABLE documents (document_id text PRIMARY KEY, content text, {columns}, title text)",
+        "INSERT INTO documents (document_id, content, c0, c254, c255, c299, title)"
+        " VALUES ('d', repeat('Wort ', 100), 0, 254, 255, 299, 'T')",
+    )
+    rows = await run_and_read_rows(uds3_job(quality={"min_score": 0.0}), database, tmp_path, MemoryStore())
+    [metadata] = [row["metadata"] for row in rows]
+    assert list(metadata) == ["title", *(f"c{number}" for number in range(255)), "extra"]
+    assert (metadata["c254"], metadata["extra"]) == (254, '{"c255":255,"c299":299}')
+    plan, _ = await plan_and_read(ConfiguredStores(database.postgres), format={"max_columns": 2})
+    assert (list(plan.columns), plan.without_column) == (["title", "c0"], 299)

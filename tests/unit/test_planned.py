@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.spec import JobSpec
 from shardline_common.memory.store import MemoryStore
-from shardline_producer.plan import plan_job
+from shardline_producer.plan import make_plan, plan_job
 from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.sources import planned
 from shardline_producer.sources.documents import DeadLetterReason, invalid_document
@@ -218,3 +218,22 @@ async def test_a_damaged_page_is_named(damaged: bytes, monkeypatch: pytest.Monke
         with pytest.raises(JobFailed, match=keys[1]) as failed:
             await read_to_the_end(store, spec, frozen, 0)
     assert failed.value.code is FailureCode.DATASET_DAMAGED
+
+
+async def test_of_the_columns_that_a_store_declares_the_first_are_kept() -> None:
+    columns = {f"c{number}": "int" for number in range(300)}
+
+    async def planned_columns(**fields: Any) -> tuple[list[str], int]:
+        spec = job(source={"type": "uds3"}, format=fields)
+        source = PlannedSource(spec, MemoryDatabase(spec, {}, columns), StoredPlanPages(MemoryStore(), ""))
+        plan = await make_plan(spec, source)
+        return list(plan.columns), plan.without_column
+
+    assert await planned_columns() == (list(columns)[:256], 44)
+    assert await planned_columns(max_columns=2) == (["c0", "c1"], 298)
+    assert await planned_columns(max_columns=300) == (list(columns), 0)
+    # Those that the job names are columns, and have the types that the store declares.
+    spec = job(source={"type": "uds3"}, format={"metadata": ["c299", "other"], "max_columns": 2})
+    source = PlannedSource(spec, MemoryDatabase(spec, {}, columns), StoredPlanPages(MemoryStore(), ""))
+    plan = await make_plan(spec, source)
+    assert (plan.columns, plan.without_column) == ({"c299": "int", "other": "string"}, 0)

@@ -345,3 +345,17 @@ def test_each_key_is_read_once(keys: set[str], page: int, lossless: bool, cut: i
 @given(st.lists(st.text("a1:%-/", max_size=5), unique=True))
 def test_order_key_sorts_as_the_server(values: list[str]) -> None:
     assert [order_key(value) for value in values] == [index_key(value) for value in values]
+
+
+async def test_rare_fields_of_a_table_have_no_column(server: ThemisServer) -> None:
+    rows = [row(number, **{f"user_{number}": number, "often": True}) for number in range(300)]
+    server.fill("documents", "doc_id", rows)
+    for lossless in (True, False):
+        plan = await make_plan((found := ThemisJob(server, lossless=lossless)).spec, found.source)
+        assert (sorted(plan.columns), plan.without_column) == (["category", "often"], 300)
+    few = ThemisJob(server, row_format={"max_columns": 1})
+    assert (await make_plan(few.spec, few.source)).without_column == 301
+    # A column that the job names has its type, however rare it is.
+    named = ThemisJob(server, row_format={"metadata": ["user_7", "often"], "max_columns": 1})
+    plan = await make_plan(named.spec, named.source)
+    assert (plan.columns, plan.without_column) == ({"user_7": "int", "often": "bool"}, 0)

@@ -53,7 +53,8 @@ class Description:
 
     `facts` are the store's decisions at planning; every later call receives them and must follow them.
     `ranked`: the list is one search, ranked to its end at planning; else it is a scan, listed while reading.
-    `columns` and `notes` as in `DeclaredSource`. `estimate` is the approximate number of documents.
+    `columns`, `notes` and `without_column` as in `DeclaredSource`. `estimate` is the approximate number of
+    documents.
     """
 
     facts: Mapping[str, Any]
@@ -61,6 +62,7 @@ class Description:
     columns: Mapping[str, str] | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     estimate: int | None = None
+    without_column: int = 0
 
 
 class Fetcher(Protocol):
@@ -259,7 +261,8 @@ class PlannedSource:
 
     def declared(self, frozen: Frozen) -> DeclaredSource:
         """Columns and notes of the store's Description."""
-        return DeclaredSource(frozen[0]["columns"], frozen[0]["notes"])
+        found = frozen[0]
+        return DeclaredSource(found["columns"], found["notes"], found.get("without_column", 0))
 
     def check_query(self, fields: Sequence[str]) -> None:
         """Check nothing: `PlannedStore.describe` has checked the query."""

@@ -58,10 +58,12 @@ class DeclaredSource:
 
     `columns` maps the names of the metadata to column types, in row order; None: the caller infers the
     columns from `Source.sample`. `notes` is JSON for manifest and status, such as the stores left out.
+    `without_column`: how many fields the source has left out of the columns because there are too many.
     """
 
     columns: Mapping[str, str] | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
+    without_column: int = 0
 
 
 class Source(Protocol):

@@ -55,6 +55,7 @@ class TablePlanner:
     def __init__(self, session: ThemisSession, spec: JobSpec, source: ThemisSource) -> None:
         self._session = session
         self._top = spec.query.top_k
+        self._max_columns = spec.format.max_columns if spec.format.metadata is None else None
         self._source = source
         self._conditions = Conditions.of(source, spec.query)
         self._table_query = TableQuery(source.table, source.key, {})
@@ -83,7 +84,7 @@ class TablePlanner:
         # 3. The columns and the number of rows.
         sample = await self._sample(selection)
         count = await self._count(selection, sample, filtered if predicates else found.listed)
-        columns = infer(await self._with_stored_rows(selection, sample)).to_json()
+        columns = infer(await self._with_stored_rows(selection, sample), self._max_columns)
         facts = {"predicates": dict(query.predicates), "lossless": selection.lossless, "keyed": keyed}
         if keyed and not selection.lossless:
             facts["reads_empty"] = await self._reads_empty(sample)
@@ -92,9 +93,10 @@ class TablePlanner:
             notes["filtered"] = f"by Shardline: {unproven}"
         return Description(
             facts | found.state.facts() | ({"unchecked": found.unchecked} if found.unchecked else {}),
-            columns=columns,
+            columns=columns.to_json(),
             notes=notes,
             estimate=count,
+            without_column=columns.without_column,
         )
 
     async def _first_keys(self) -> list[str]:
