@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from shardline.api.rows import RowStream, stream
     from shardline_common.job.spec import (
+        FieldMapping,
         FilesSource,
         Format,
         Output,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "FieldMapping",
     "FilesSource",
     "Format",
     "Job",
@@ -100,6 +102,7 @@ _MODULES = {
     ),
     "shardline.api.rows": ("RowStream", "stream"),
     "shardline_common.job.spec": (
+        "FieldMapping",
         "FilesSource",
         "Format",
         "Output",
