@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from shardline.services.local_run import run_warnings
 from shardline.services.preview import preview
@@ -90,6 +92,23 @@ async def test_a_job_reads_nested_fields_and_lifts_others_into_columns(tmp_path:
         "author": "Huber",
         "extra": '{"body":{"text":"wort 1"},"meta":{"n":1}}',
     }
+
+
+async def test_a_parquet_file_is_mapped_like_lines(tmp_path: Path) -> None:
+    values = [
+        {"title": "T", "body": {"text": f"wort {n}"}, "meta": {"author": "Huber", "n": n}} for n in range(3)
+    ]
+    parquet.write_table(pa.Table.from_pylist(values), tmp_path / "in.parquet")
+    write(tmp_path / "in.jsonl", *values)
+    found = []
+    for name in ("in.parquet", "in.jsonl"):
+        fields = {"id": "line", "text": "{{title}} {{/body/text}}"}
+        source = {"type": "files", "paths": [name], "fields": fields, "flatten": ["/meta/author"]}
+        rows = await rows_of(job(source=source, quality={"min_score": 0}), tmp_path)
+        assert sorted(rows) == [f"{name}:{number}" for number in (1, 2, 3)]
+        assert rows[f"{name}:1"]["metadata"]["author"] == "Huber"
+        found.append([(one["text"], one["metadata"]) for _, one in sorted(rows.items())])
+    assert found[0] == found[1]
 
 
 async def test_ids_of_lines_do_not_depend_on_where_the_files_are(tmp_path: Path) -> None:

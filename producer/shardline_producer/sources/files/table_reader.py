@@ -45,6 +45,7 @@ class TableReader:
         self._file = file
         self._path: str = file["path"]
         self._reading = reading
+        self._names = reading.names.in_file(self._path, file.get("name", self._path))
         self._start = start
         self._ordinal = start.ordinal
         self._copies = copies
@@ -117,7 +118,7 @@ class TableReader:
             return InvalidDocument(key, letter), size
         if has_invalid_text(fields):
             return invalid_document(key, DeadLetterReason.INVALID_UTF8, original), size
-        content = document_of(fields, key, original)
+        content = document_of(fields, key, original, self._names)
         if isinstance(content, Document):
             for name, value in content.metadata.items():
                 if type(value) in (bytes, list, dict):
