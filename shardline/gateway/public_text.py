@@ -22,6 +22,8 @@ _URL = re.compile(r"\b(?!s3://)[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"`,;<>()]*[^\s'\"
 _QUOTED_PATH = re.compile(r"(?<=['\"`])(?:/|[A-Za-z]:\\|\\\\)[^'\"`\n]*(?=['\"`])")
 _PATH = re.compile(r"(?<![\w/.~…-])(?<!s3:)/[^\s'\"`,;:()<>{}\[\]]+")
 _WINDOWS_PATH = re.compile(r"(?<![\w/])(?:[A-Za-z]:\\|\\\\\w)[^\s'\"`,;<>]*")
+# The mapping that an error proposes: its JSON pointers look like paths, and a user pastes them into the job.
+_FIELDS = re.compile(r'("fields": \{(?:"(?:[^"\\]|\\.)*"(?:: |, |(?=\})))+\})')
 _IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?:[:/]\d+)?(?![\w.]*\d)")
 _IPV6 = re.compile(
     r"\[[0-9a-fA-F:.]+(?:%\w+)?\](?::\d+)?|(?<![\w:.])(?:[0-9a-fA-F]{0,4}:){2,}[0-9a-fA-F.]*(?:%\w+)?"
@@ -70,13 +72,22 @@ def _host(entry: str) -> str:
 def public_text(text: str, inner: frozenset[str] = frozenset()) -> str:
     """Replace addresses and absolute paths by `…`. The last name of a path stays, to say which file is meant.
 
-    Addresses are URLs, IP addresses, hosts with a port, names of private networks, and the names in `inner`.
+    JSON pointers of a proposed mapping stay too. Addresses are URLs, IP addresses, hosts with a port, names
+    of private networks, and the names in `inner`.
     """
+    # Every second part is a mapping.
+    parts = _FIELDS.split(text)
+    return "".join(_public_part(part, inner, paths=number % 2 == 0) for number, part in enumerate(parts))
+
+
+def _public_part(text: str, inner: frozenset[str], *, paths: bool) -> str:
     text = _URL.sub(_HIDDEN, text)
-    text = _QUOTED_PATH.sub(_last_name, text)
+    if paths:
+        text = _QUOTED_PATH.sub(_last_name, text)
     if inner:
         text = _literal(inner).sub(_HIDDEN, text)
-    text = _PATH.sub(_last_name, text)
+    if paths:
+        text = _PATH.sub(_last_name, text)
     text = _WINDOWS_PATH.sub(_last_name, text)
     text = _IPV6.sub(_if_ipv6, text)
     text = _IPV4.sub(_HIDDEN, text)

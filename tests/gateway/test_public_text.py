@@ -90,10 +90,16 @@ def test_a_path_with_spaces_is_hidden() -> None:
         "the job is running; only a failed or cancelled job can be retried",
         "version 0.1.0, 99.5 % of 1.5 million; 3:1",
         "database, dbase, mydb and db_name stay",
+        'write this into the job: "fields": {"id": "/meta/id", "text": "/body/a \\" b", "score": "stars"}}',
     ],
 )
 def test_other_sentences_stay_as_they_are(text: str) -> None:
     assert public_text(text, inner_names(SETTINGS)) == text
+
+
+def test_a_proposed_mapping_hides_addresses_and_nothing_behind_it() -> None:
+    text = '"fields": {"id": "/meta/id", "text": "http://10.0.0.5/x"}}, read from \'/srv/a/in.jsonl\''
+    assert public_text(text) == '"fields": {"id": "/meta/id", "text": "…"}}, read from \'…/in.jsonl\''
 
 
 @given(st.text(max_size=200))
