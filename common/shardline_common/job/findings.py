@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from shardline_common.runtime.paths import shown_path
+
 MIXED_IDS = "mixed_ids"
 """The note of a plan that counts the ids of its sample that came both as a number and as text."""
 _MIXED = "ids of the first documents came both as a number and as text; each document is a row of its own"
@@ -38,11 +40,13 @@ class Findings:
     """A collector: a source notes in it while it lists and reads.
 
     `stores` maps the name of a store to its weakest noted level, `deleted` to the number of documents that
-    were left out because that store marks them deleted.
+    were left out because that store marks them deleted. `ignored` is {files, bytes, first}: how many bytes
+    behind the end of the data of how many compressed files were not read, and the first of these files.
     """
 
     stores: dict[str, Certainty] = field(default_factory=dict)
     deleted: dict[str, int] = field(default_factory=dict)
+    ignored: dict[str, Any] = field(default_factory=dict)
 
     def note(self, store: str, level: Level, how: str) -> None:
         """Note how the count of a store was proven. A level no weaker than the noted one is dropped."""
@@ -55,6 +59,11 @@ class Findings:
         if count:
             self.deleted[store] = self.deleted.get(store, 0) + count
 
+    def ignore(self, files: int, size: int, first: str) -> None:
+        """Note the bytes behind the end of the data of compressed files."""
+        if files:
+            self.ignored = {"files": files, "bytes": size, "first": first}
+
     def to_json(self) -> dict[str, Any]:
         """The findings as plan pages, outcome and manifest hold them. What is empty is left out."""
         found: dict[str, Any] = {}
@@ -64,6 +73,8 @@ class Findings:
             }
         if self.deleted:
             found["deleted"] = dict(sorted(self.deleted.items()))
+        if self.ignored:
+            found["ignored"] = self.ignored
         return found
 
     @classmethod
@@ -73,7 +84,7 @@ class Findings:
             name: Certainty(Level(one["level"]), one["how"])
             for name, one in value.get("completeness", {}).items()
         }
-        return cls(stores, dict(value.get("deleted", {})))
+        return cls(stores, dict(value.get("deleted", {})), dict(value.get("ignored", {})))
 
 
 def uncertain(source: Mapping[str, Any]) -> list[str]:
@@ -90,11 +101,20 @@ def uncertain(source: Mapping[str, Any]) -> list[str]:
 def remarks(source: Mapping[str, Any]) -> list[str]:
     """What a user should know of a `source`.
 
-    Documents that were left out, ids that may be those of different documents, and counts less than proven.
+    Files with another name than content, documents and bytes that were left out, ids that may be those of
+    different documents, and counts less than proven.
     """
+    found = Findings.of(source)
     left_out = [
         f"{count:,} documents were left out because {name} marks them deleted"
-        for name, count in Findings.of(source).deleted.items()
+        for name, count in found.deleted.items()
     ]
+    if found.ignored:
+        names = shown_path(found.ignored["first"])
+        if (more := found.ignored["files"] - 1) > 0:
+            names += f" and {more:,} more {'files' if more > 1 else 'file'}"
+        left_out.append(
+            f"{found.ignored['bytes']:,} bytes behind the end of the compressed data of {names} were not read"
+        )
     mixed = [f"{count:,} {_MIXED}"] if (count := source.get(MIXED_IDS, 0)) else []
-    return left_out + mixed + uncertain(source)
+    return [*source.get("misnamed", ()), *left_out, *mixed, *uncertain(source)]

@@ -10,6 +10,12 @@ from shardline_common.settings.fields import setting
 class SourceSettings(BaseModel):
     """The stores that jobs read. A store without an address is not configured."""
 
+    max_window_bytes: int = setting(
+        2_147_483_648,
+        "memory that the windows over 128 MiB of compressed files may take together in a process",
+        "SHARDLINE_MAX_WINDOW_BYTES",
+        ge=134_217_728,
+    )
     postgres_host: str | None = setting(
         None,
         "host of UDS3's PostgreSQL; none: not configured",

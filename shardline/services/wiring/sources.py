@@ -8,6 +8,7 @@ from shardline.services.wiring import CLOCK
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.spec import JobSpec
 from shardline_common.settings.load import Settings
+from shardline_producer.sources.files.decoder_memory import DecoderMemory
 from shardline_producer.sources.files.file_documents import FileDocuments
 from shardline_producer.sources.files.file_locations import BucketReader, LocalFiles, S3Files
 from shardline_producer.sources.files.table_copies import TableCopies
@@ -37,10 +38,12 @@ def source_factory(
     copies = TableCopies(settings.spool_dir, settings.spool_reserve_bytes)
     # One limiter for all jobs of a process: ThemisDB counts the requests of a user, not of a job.
     limiter = RateLimiter(settings.themis_rate, CLOCK)
+    # And one limit of memory.
+    memory = DecoderMemory(settings.max_window_bytes)
 
     def open_source(spec: JobSpec, pages: PlanPages) -> Source:
         if spec.source.type == "files":
-            return FileDocuments(spec, local, remote_files, pages, copies)
+            return FileDocuments(spec, local, remote_files, pages, copies, memory)
         store: PlannedStore
         if spec.source.type == "themis":
             from shardline_producer.sources.themis.planned_store import ThemisTable

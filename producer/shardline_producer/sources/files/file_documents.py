@@ -14,12 +14,15 @@ from shardline_common.job.spec import FilesSource, JobSpec
 from shardline_common.runtime.paths import shown_path
 from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.documents import field_names
+from shardline_producer.sources.files.decoder_memory import DecoderMemory
+from shardline_producer.sources.files.decompress import named_compression
 from shardline_producer.sources.files.file_errors import source_invalid
 from shardline_producer.sources.files.file_format import TABLES, format_of, with_format
 from shardline_producer.sources.files.file_locations import FileLocation, is_remote
 from shardline_producer.sources.files.file_reader import Cursor, FileReader, Reading, first_byte
 from shardline_producer.sources.files.formats import detect, read_head
 from shardline_producer.sources.files.frozen_blocks import FrozenBlocks
+from shardline_producer.sources.files.ignored_bytes import IgnoredBytes
 from shardline_producer.sources.files.line_names import line_names
 from shardline_producer.sources.files.path_schemes import plain_path, refuse_unknown_scheme
 from shardline_producer.sources.files.table_copies import TableCopies
@@ -47,7 +50,8 @@ class FileDocuments:
     """Implements `Source`. A position is (index of the file, line, offset behind the line, ordinal).
 
     The frozen part is the list of files, as `FileLocation` describes them. `remote` is None when S3 is not
-    configured. `pages` hold the digests of what is read. `copies` are those of files that need random access.
+    configured. `pages` hold the digests of what is read. `copies` are those of files that need random access,
+    `memory` bounds the decompressors of the process.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class FileDocuments:
         remote: FileLocation | None,
         pages: PlanPages,
         copies: TableCopies | None = None,
+        memory: DecoderMemory | None = None,
     ) -> None:
         if not isinstance(spec.source, FilesSource):
             raise TypeError(spec.source.type)
@@ -66,7 +71,9 @@ class FileDocuments:
         self._remote = remote
         self._pages = pages
         self._copies = copies or TableCopies()
+        self._memory = memory or DecoderMemory()
         self._touched = 0
+        self._ignored: IgnoredBytes | None = None
         # Uncompressed bytes per byte of the file that is being read.
         self._expansion = 1.0
 
@@ -115,9 +122,9 @@ class FileDocuments:
         return self._remote
 
     def declared(self, frozen: Frozen) -> DeclaredSource:
-        """The files with several names, as a note. Columns are known only when the files are read."""
-        same = _same_files(frozen)
-        return DeclaredSource(notes={"same_files": same} if same else {})
+        """Notes on the files. Columns are known only when the files are read."""
+        notes = {"same_files": _same_files(frozen), "misnamed": _misnamed(frozen)}
+        return DeclaredSource(notes={name: sentences for name, sentences in notes.items() if sentences})
 
     def check_query(self, fields: Sequence[str]) -> None:
         """Check the filters against the sampled fields."""
@@ -135,6 +142,8 @@ class FileDocuments:
         blocks = FrozenBlocks(frozen, self._local, self._pages)
         left = None if query.top_k is None else query.top_k - start.ordinal
         ended = left is not None and left <= 0
+        self._ignored = IgnoredBytes(frozen, self._pages)
+        await self._ignored.load(start.file)
         await blocks.verify(start.file, None if ended else first_byte(frozen[start.file], start.offset))
         if ended:
             self._touched = len(blocks.touched)
@@ -176,6 +185,8 @@ class FileDocuments:
         # A single file is as it was read when the read ended, whatever it was when the job was planned.
         if self._touched and sum(not is_remote(file["path"]) for file in frozen) > 1:
             found.note("files", Level.COUNTED, _TOUCHED.format(self._touched))
+        if self._ignored is not None:
+            found.ignore(self._ignored.files, self._ignored.bytes, self._ignored.first)
         return found
 
     async def _items(
@@ -184,7 +195,11 @@ class FileDocuments:
         """The items behind a cursor. Local files are read from `blocks`, or as they are when it is None."""
         ordinal = start.ordinal
         reading = Reading(
-            self._spec.max_document_bytes, filters, self._source.allow_empty, field_names(self._source)
+            self._spec.max_document_bytes,
+            filters,
+            self._source.allow_empty,
+            field_names(self._source),
+            self._memory,
         )
         for index in range(start.file, len(frozen)):
             file = dict(frozen[index])
@@ -206,14 +221,34 @@ class FileDocuments:
                     yield batch
             if blocks is not None:
                 await self._end_file(frozen, blocks, index)
+                if self._ignored is not None:
+                    await self._ignored.add(index, reader.ignored)
 
 
 def _same_files(frozen: Frozen) -> list[str]:
-    """A sentence for each further name of a file, and for what is more than a person reads."""
-    found = [
-        f"{shown_path(name)} is {shown_path(file['path'])}"
-        for file in frozen
-        for name in file.get("also", ())
-    ]
-    more = len(found) - _SHOWN_NAMES
-    return found[:_SHOWN_NAMES] + ([f"{more:,} more names are those of other files"] if more > 0 else [])
+    """A sentence for each further name of a file."""
+    return _shown(
+        [
+            f"{shown_path(name)} is {shown_path(file['path'])}"
+            for file in frozen
+            for name in file.get("also", ())
+        ],
+        "{:,} more names are those of other files",
+    )
+
+
+def _misnamed(frozen: Frozen) -> list[str]:
+    """A sentence for each file that is compressed otherwise than its name says."""
+    sentences = []
+    for file in frozen:
+        found, named = format_of(file).compression, named_compression(file["path"])
+        if found != named:
+            how = "is not compressed" if found == "none" else f"is compressed by {found}"
+            sentences.append(f"{shown_path(file['path'])} {how}, other than its name says")
+    return _shown(sentences, "{:,} more files are compressed otherwise than their names say")
+
+
+def _shown(sentences: list[str], rest: str) -> list[str]:
+    """The first sentences, and one for what is more than a person reads."""
+    more = len(sentences) - _SHOWN_NAMES
+    return sentences[:_SHOWN_NAMES] + ([rest.format(more)] if more > 0 else [])

@@ -2,16 +2,18 @@
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable
 from shardline_common.job.messages import Position
 from shardline_common.runtime.paths import shown_path
 from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.documents import DeadLetterReason, FieldNames, dead_letter
-from shardline_producer.sources.files.decompress import CorruptStream, EmptyStream, decompressor
+from shardline_producer.sources.files.compressed_members import CorruptStream
+from shardline_producer.sources.files.decoder_memory import DecoderMemory, WindowsInUse, WindowTooLarge
+from shardline_producer.sources.files.decompress import EmptyStream, decompressor
 from shardline_producer.sources.files.encodings import decoder
 from shardline_producer.sources.files.file_errors import source_invalid
 from shardline_producer.sources.files.file_format import format_of
@@ -45,12 +47,16 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a job reads files: the largest record in bytes, the filters, `source.allow_empty`, the fields."""
+    """How a job reads files: the largest record in bytes, the filters, `source.allow_empty`, the fields.
+
+    `memory` is that of all decompressors of the process.
+    """
 
     max_record_bytes: int
     filters: Mapping[str, Any]
     allow_empty: bool
     names: FieldNames
+    memory: DecoderMemory = field(default_factory=DecoderMemory)
 
 
 class FileReader:
@@ -62,7 +68,7 @@ class FileReader:
         self._index = start.file
         self._ordinal = start.ordinal
         found = format_of(file)
-        self._decompressor = decompressor(found.compression)
+        self._decompressor = decompressor(found.compression, reading.memory)
         self._decoder = decoder(found.encoding)
         form = FORMS[found.records]
         self._records = form.splitter(reading.max_record_bytes, start.line, start.offset, found.options)
@@ -77,12 +83,18 @@ class FileReader:
         done = self._decompressor
         return done.bytes_out / done.bytes_in if done.bytes_out else 1.0
 
+    @property
+    def ignored(self) -> int:
+        """Bytes behind the end of the compressed data, which belong to nothing, so far."""
+        return self._decompressor.ignored
+
     async def batches(self, stream: Stream) -> AsyncGenerator[list[SourceItem], None]:
         """Batches of items; each is parsed on a thread. `stream` opens the file at an offset.
 
         Raises:
-            JobFailed: the planned file is damaged (`source_invalid`), or as `FileLocation.stream`.
-            SourceUnavailable: as `FileLocation.stream`.
+            JobFailed: the planned file is damaged or needs too much memory (`source_invalid`), or as
+                `FileLocation.stream`.
+            SourceUnavailable: other files hold the memory, or as `FileLocation.stream`.
         """
         async with aclosing(stream(self._seek)) as chunks:
             try:
@@ -97,12 +109,27 @@ class FileReader:
                 # To its end: a store that sent other bytes than the planned ones raises its error there.
                 async for _ in chunks:
                     pass
-                how = "decompressed" if isinstance(error, CorruptStream) else "cut into records"
+                how, hint = "cut into records", None
+                if isinstance(error, CorruptStream):
+                    how, hint = "decompressed", error.hint
                 raise JobFailed(
                     FailureCode.SOURCE_INVALID,
                     f"{self._file['path']} cannot be {how}: {error}",
-                    hint="replace the damaged or truncated file and submit a new job",
+                    hint=hint or "replace the damaged or truncated file and submit a new job",
                 ) from None
+            except WindowTooLarge as error:
+                raise source_invalid(
+                    f"{shown_path(self._file['path'])} cannot be decompressed here: {error}",
+                    f"set SHARDLINE_MAX_WINDOW_BYTES to {error.needed}, where the machine has that memory; "
+                    "or compress the file anew with a smaller window",
+                ) from None
+            except WindowsInUse as error:
+                raise SourceUnavailable(
+                    f"{shown_path(self._file['path'])} waits for memory: {error}",
+                    hint="raise SHARDLINE_MAX_WINDOW_BYTES, or lower SHARDLINE_MAX_JOBS",
+                ) from None
+            finally:
+                self._decompressor.close()
 
     async def _next_batch(self, items: Iterator[SourceItem]) -> list[SourceItem]:
         return await run_in_thread(partial(take_batch, items))

@@ -16,7 +16,7 @@ _CONVERT_FEATHER = (
     'convert it with an old pyarrow: python -c "import pyarrow.feather as f; f.write_feather('
     "f.read_table('{name}'), '{name}.arrow')\""
 )
-_DECOMPRESS = {"gzip": "gunzip -k", "zstd": "zstd -d", "xz": "unxz -k", "bz2": "bunzip2 -k"}
+_DECOMPRESS = {"gzip": "gunzip -k", "zstd": "zstd -d", "xz": "unxz -k", "bzip2": "bunzip2 -k"}
 _NAMES: dict[Records, str] = {"parquet": "Parquet", "arrow": "Arrow", "arrow_stream": "Arrow"}
 
 

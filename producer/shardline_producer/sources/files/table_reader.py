@@ -40,6 +40,7 @@ class TableReader:
 
     # Offsets are in bytes of the file.
     expansion = 1.0
+    ignored = 0
 
     def __init__(self, file: Mapping[str, Any], start: Cursor, reading: Reading, copies: TableCopies) -> None:
         self._file = file
