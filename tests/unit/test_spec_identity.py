@@ -25,6 +25,7 @@ LATER: dict[str, dict[str, Any]] = {
     "FilesSource": {
         "allow_empty": True,
         "format": "json",
+        "encoding": "cp1252",
         "fields": {"id": "uid", "text": "{{title}} {{/body/text}}"},
         "flatten": ["/meta/author"],
     },

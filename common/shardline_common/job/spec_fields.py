@@ -6,6 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from shardline_common.job.field_mapping import check_flatten, is_template, parse_reference, parse_template
 from shardline_common.job.spec_model import Model
+from shardline_common.job.text_encodings import canonical_encoding
 
 MAX_COUNT = 1 << 53
 ColumnType = Literal["string", "int", "float", "bool"]
@@ -115,6 +116,24 @@ class FilesSource(Model):
             examples=["jsonl"],
         ),
     ] = None
+    encoding: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            max_length=50,
+            description="The encoding of the texts of all files, as Python names it. A file that begins with "
+            "the byte order mark of UTF-8, UTF-16 or UTF-32 has that encoding. Null is UTF-8, and a file in "
+            "another encoding fails the job.",
+            examples=["cp1252"],
+        ),
+    ] = None
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_an_encoding(cls, value: str | None) -> str | None:
+        if value is not None:
+            canonical_encoding(value)
+        return value
 
     @field_validator("flatten")
     @classmethod

@@ -56,7 +56,7 @@ class DeadLetterReason(StrEnum):
 
 
 _HINTS = {
-    DeadLetterReason.INVALID_UTF8: "the line is not valid UTF-8",
+    DeadLetterReason.INVALID_UTF8: "it is not valid UTF-8, or not valid in the encoding of its file",
     DeadLetterReason.INVALID_JSON: "the line is not valid JSON (NaN and Infinity are not)",
     DeadLetterReason.NOT_AN_OBJECT: "a document is a JSON object",
     DeadLetterReason.TOO_DEEP: f"the document is nested more than {_MAX_DEPTH} levels deep",

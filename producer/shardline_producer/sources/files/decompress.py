@@ -6,7 +6,7 @@ from typing import Protocol
 
 from shardline_producer.sources.files.compressed_members import MEMBERS, CorruptStream, Member
 from shardline_producer.sources.files.decoder_memory import DecoderMemory, WindowsInUse, WindowTooLarge
-from shardline_producer.sources.files.encodings import is_text
+from shardline_producer.sources.files.detected_encoding import is_text
 from shardline_producer.sources.files.file_format import Compression
 
 _TRUNCATED = "the file ends in the middle"

@@ -74,7 +74,7 @@ class FileDocuments:
         self._memory = memory or DecoderMemory()
         self._touched = 0
         self._ignored: IgnoredBytes | None = None
-        # Uncompressed bytes per byte of the file that is being read.
+        # Bytes of the text per byte of the file that is being read.
         self._expansion = 1.0
 
     async def freeze(self) -> list[dict[str, Any]]:

@@ -76,12 +76,12 @@ class FileReader:
         self._parse_record = form.parser(found.options, names)
         self._seek = first_byte(file, start.offset)
         self._skip = start.offset - self._seek
+        self._text_bytes = 0
 
     @property
     def expansion(self) -> float:
-        """Decompressed bytes per byte of the file, so far."""
-        done = self._decompressor
-        return done.bytes_out / done.bytes_in if done.bytes_out else 1.0
+        """Bytes of the text per byte of the file, so far."""
+        return self._text_bytes / self._decompressor.bytes_in if self._text_bytes else 1.0
 
     @property
     def ignored(self) -> int:
@@ -137,6 +137,7 @@ class FileReader:
     def _feed(self, chunk: bytes) -> Iterator[SourceItem]:
         for piece in self._decompressor.feed(chunk):
             text = self._decoder.feed(piece)
+            self._text_bytes += len(text)
             rest = text[self._skip :]
             self._skip -= len(text) - len(rest)
             yield from self._parse(self._records.feed(rest))
@@ -150,7 +151,9 @@ class FileReader:
                     f"{shown_path(self._file['path'])} {error}: a compressed file without rows has some",
                     "replace the file, or set source.allow_empty, and submit a new job",
                 ) from None
-        yield from self._parse(self._records.feed(self._decoder.finish()[self._skip :]))
+        text = self._decoder.finish()
+        self._text_bytes += len(text)
+        yield from self._parse(self._records.feed(text[self._skip :]))
         yield from self._parse(self._records.finish())
 
     def _parse(self, records: Iterator[Line]) -> Iterator[SourceItem]:

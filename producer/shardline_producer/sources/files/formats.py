@@ -5,7 +5,8 @@ from contextlib import aclosing
 
 from shardline_common.job.spec import FilesSource
 from shardline_producer.sources.files.decompress import detect_compression, start_of_text
-from shardline_producer.sources.files.encodings import decoder, detect_encoding
+from shardline_producer.sources.files.detected_encoding import detect_encoding
+from shardline_producer.sources.files.encodings import Decoder, decoder
 from shardline_producer.sources.files.file_format import FileFormat
 from shardline_producer.sources.files.record_forms import detect_records
 from shardline_producer.sources.files.table_formats import detect_table, refuse_compressed_table
@@ -36,6 +37,11 @@ def detect(path: str, head: bytes, source: FilesSource) -> FileFormat:
     plain = start_of_text(compression, head)
     refuse_compressed_table(path, compression, plain)
     encoding = detect_encoding(path, plain, source)
-    text = decoder(encoding).feed(plain)[:_HEAD]
+    text = _start(decoder(encoding), plain)
     records, options = detect_records(path, text, source)
     return FileFormat(compression, encoding, records, options)
+
+
+def _start(decoding: Decoder, plain: bytes) -> bytes:
+    """The first bytes of a text in UTF-8. At their end a character may be cut."""
+    return (decoding.feed(plain) + decoding.finish())[:_HEAD]

@@ -1,0 +1,184 @@
+"""Which encoding the first bytes of a file have; one that is neither marked nor named is refused."""
+
+import codecs
+import re
+
+from shardline_common.errors import JobFailed
+from shardline_common.job.spec import FilesSource
+from shardline_common.job.text_encodings import canonical_encoding
+from shardline_common.runtime.paths import shown_path
+from shardline_producer.sources.files.file_errors import source_invalid
+from shardline_producer.sources.files.file_format import UTF_8
+
+# What no text has: the control characters but for white space and escape.
+_CONTROLS = bytes([*range(0x09), *range(0x0E, 0x1B), *range(0x1C, 0x20), 0x7F])
+_CONTROL = re.compile(b"[" + re.escape(_CONTROLS) + b"]")
+# That of UTF-32 begins with that of UTF-16.
+_BOMS = (
+    (codecs.BOM_UTF8, UTF_8),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_WIDE = tuple(name for _, name in _BOMS[1:])
+_GENERIC = ("utf-16", "utf-32")
+_JIS = re.compile(rb"\x1b\$[@B]")
+# Those in which files are written. Among all codecs of Python, short texts fit many that nobody uses.
+_PROBABLE = [
+    "cp1252",
+    "cp1250",
+    "cp1251",
+    "koi8_r",
+    "shift_jis",
+    "euc_jp",
+    "euc_kr",
+    "gb18030",
+    "big5",
+    "cp1253",
+    "cp1254",
+    "cp1255",
+    "cp1256",
+]
+_SAMPLE = 1 << 14
+# The dead letters that a job allows by default: more than this many, and more than this share.
+_FEW_LINES, _FEW_SHARE = 10, 0.1
+# In a text of another encoding, one byte in so many at least is not ASCII.
+_SPARSE = 2000
+_MANY_CONTROLS = 0.05
+_SHOWN_BYTES = 16
+
+
+def is_text(head: bytes) -> bool:
+    """Whether the first bytes of a file are those of a text: no compressed file begins like one."""
+    marked = _marked(head)
+    if marked in _WIDE:
+        return _decodes(head, marked)
+    return _CONTROL.search(head) is None and _decodes(head, UTF_8)
+
+
+def detect_encoding(path: str, head: bytes, source: FilesSource) -> str:
+    """The encoding of a text that begins with `head`, as the name of a Python codec.
+
+    A byte order mark decides, then `source.encoding`, then the bytes: a text that is UTF-8 but for a few
+    lines is UTF-8, and these lines become dead letters.
+
+    Raises:
+        JobFailed: it is in another encoding, or no text (`source_invalid`).
+    """
+    if (marked := _marked(head)) is not None:
+        return marked
+    if source.encoding is not None:
+        return _named(path, head, canonical_encoding(source.encoding))
+    if (wide := _wide(head)) is not None:
+        raise _refused(path, head, wide)
+    if head and _share_of_controls(head) > _MANY_CONTROLS:
+        raise no_text(path, head)
+    if _JIS.search(head):
+        raise _refused(path, head, "iso2022_jp")
+    if not _decodes(head, UTF_8) and not _is_mostly_utf_8(head):
+        raise _refused(path, head, *_probable(head))
+    return UTF_8
+
+
+def _named(path: str, head: bytes, encoding: str) -> str:
+    if encoding not in _GENERIC:
+        return encoding
+    wide = _wide(head)
+    if not head or (wide is not None and wide.startswith(encoding)):
+        return wide or f"{encoding}-le"
+    raise source_invalid(
+        f"{shown_path(path)} has no byte order mark, and does not look like {encoding}",
+        f'set source.encoding to "{encoding}-le" or "{encoding}-be"',
+    )
+
+
+def _marked(head: bytes) -> str | None:
+    return next((name for mark, name in _BOMS if head.startswith(mark)), None)
+
+
+def _wide(head: bytes) -> str | None:
+    """The encoding of two or four bytes a character that the place of zero bytes shows, without a mark."""
+    if head.count(0) * 10 < len(head):
+        return None
+    return next((name for name in _WIDE if _fits(head, name)), None)
+
+
+def _fits(head: bytes, encoding: str) -> bool:
+    unit = 4 if "32" in encoding else 2
+    whole = head[: len(head) - len(head) % unit]
+    if not whole or not _decodes(whole, encoding):
+        return False
+    text = whole.decode(encoding, "ignore")
+    # In the other byte order, the characters of a Latin text are those of many scripts, and none is ASCII.
+    plain = sum(char.isascii() for char in text)
+    return plain * 5 > len(text) and _CONTROL.search(text.encode(errors="ignore")) is None
+
+
+def _decodes(head: bytes, encoding: str) -> bool:
+    """Whether bytes are of an encoding, as far as their last character is whole."""
+    try:
+        codecs.getincrementaldecoder(encoding)().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _share_of_controls(head: bytes) -> float:
+    return 1 - len(head.translate(None, _CONTROLS)) / len(head)
+
+
+def _is_mostly_utf_8(head: bytes) -> bool:
+    """Whether a text that is not all UTF-8 is no text of another encoding either."""
+    text = head.decode(errors="replace")
+    bad = text.count("\ufffd")
+    good = sum(not char.isascii() for char in text) - bad
+    # In an encoding of two bytes a character, some pairs are UTF-8 by chance.
+    if bad < good or bad * _SPARSE < len(head):
+        return True
+    lines = [line for line in head.split(b"\n") if line.strip()]
+    # The last one may be cut.
+    lines = lines[:-1] or lines
+    damaged = sum(not _decodes(line, UTF_8) for line in lines)
+    return damaged * 2 <= len(lines) and (damaged <= _FEW_LINES or damaged <= _FEW_SHARE * len(lines))
+
+
+def _probable(head: bytes) -> list[str]:
+    """The likeliest encodings of a text, the best one first."""
+    # Imported here: it takes a tenth of a second, and few jobs need it.
+    from charset_normalizer import from_bytes  # noqa: PLC0415 - see above
+
+    lines = head.splitlines(keepends=True)
+    sample = b"".join(line for line in lines if not line.isascii())[:_SAMPLE]
+    names = [match.encoding for match in from_bytes(sample, cp_isolation=_PROBABLE)][:2]
+    # Where both give the same text, it is the one that more files have.
+    if names[:1] == ["cp1250"] and _same_text(sample, "cp1250", "cp1252"):
+        names = ["cp1252"]
+    return names
+
+
+def _same_text(sample: bytes, first: str, second: str) -> bool:
+    return sample.decode(first, "replace") == sample.decode(second, "replace")
+
+
+def _refused(path: str, head: bytes, *names: str) -> JobFailed:
+    if not names:
+        return no_text(path, head)
+    try:
+        codecs.getincrementaldecoder(UTF_8)().decode(head)
+        what = f"is not UTF-8: it begins with the bytes {head[:_SHOWN_BYTES].hex(' ')}"
+    except UnicodeDecodeError as error:
+        what = f"is not UTF-8: its byte {error.start:,} is {head[error.start]:02x}"
+    return source_invalid(
+        f"{shown_path(path)} {what}. It is probably {' or '.join(names)}",
+        f'set "encoding": "{names[0]}" in source, and look at the texts with `shardline preview`',
+    )
+
+
+def no_text(path: str, head: bytes) -> JobFailed:
+    """The refusal of a file of which only the first bytes are known."""
+    return source_invalid(
+        f"{shown_path(path)} is no text: it begins with the bytes {head[:_SHOWN_BYTES].hex(' ')}",
+        "convert it to JSON lines, CSV or Parquet; where it is a text in another encoding, name that in "
+        "source.encoding",
+    )
