@@ -12,7 +12,7 @@ from shardline_producer.sources.files.file_format import UTF_8
 
 # What no text has: the control characters but for white space and escape.
 _CONTROLS = bytes([*range(0x09), *range(0x0E, 0x1B), *range(0x1C, 0x20), 0x7F])
-_CONTROL = re.compile(b"[" + re.escape(_CONTROLS) + b"]")
+CONTROL = re.compile(b"[" + re.escape(_CONTROLS) + b"]")
 # That of UTF-32 begins with that of UTF-16.
 _BOMS = (
     (codecs.BOM_UTF8, UTF_8),
@@ -54,7 +54,7 @@ def is_text(head: bytes) -> bool:
     marked = _marked(head)
     if marked in _WIDE:
         return _decodes(head, marked)
-    return _CONTROL.search(head) is None and _decodes(head, UTF_8)
+    return CONTROL.search(head) is None and _decodes(head, UTF_8)
 
 
 def detect_encoding(path: str, head: bytes, source: FilesSource) -> str:
@@ -112,7 +112,7 @@ def _fits(head: bytes, encoding: str) -> bool:
     text = whole.decode(encoding, "ignore")
     # In the other byte order, the characters of a Latin text are those of many scripts, and none is ASCII.
     plain = sum(char.isascii() for char in text)
-    return plain * 5 > len(text) and _CONTROL.search(text.encode(errors="ignore")) is None
+    return plain * 5 > len(text) and CONTROL.search(text.encode(errors="ignore")) is None
 
 
 def _decodes(head: bytes, encoding: str) -> bool:

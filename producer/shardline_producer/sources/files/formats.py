@@ -8,6 +8,7 @@ from shardline_producer.sources.files.decompress import detect_compression, star
 from shardline_producer.sources.files.detected_encoding import detect_encoding
 from shardline_producer.sources.files.encodings import Decoder, decoder
 from shardline_producer.sources.files.file_format import FileFormat
+from shardline_producer.sources.files.foreign_formats import refuse_foreign
 from shardline_producer.sources.files.record_forms import detect_records
 from shardline_producer.sources.files.table_formats import detect_table, refuse_compressed_table
 
@@ -36,6 +37,10 @@ def detect(path: str, head: bytes, source: FilesSource) -> FileFormat:
     compression = detect_compression(path, head)
     plain = start_of_text(compression, head)
     refuse_compressed_table(path, compression, plain)
+    refuse_foreign(path, compression, plain, source)
+    if not plain:
+        # What only the name calls compressed may be anything.
+        refuse_foreign(path, "none", head, source)
     encoding = detect_encoding(path, plain, source)
     text = _start(decoder(encoding), plain)
     records, options = detect_records(path, text, source)
