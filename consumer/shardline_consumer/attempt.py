@@ -24,7 +24,7 @@ from shardline_common.runtime.task_group import UnrequestedCancel, cancel_reques
 from shardline_common.runtime.tasks import first_of
 from shardline_common.runtime.unexpected import Restarts, contains_only, internal_failure
 from shardline_common.runtime.waits import log_failure
-from shardline_common.telemetry.logs import log_context
+from shardline_common.telemetry.logs import ENDS_JOB, log_context
 from shardline_common.telemetry.tracing import continue_trace
 from shardline_consumer.attempt_consumer import AttemptConsumer
 from shardline_consumer.commit import SegmentSink
@@ -159,7 +159,7 @@ class WorkerAttempt:
             await self._context.clock.sleep(_REJOIN_SECONDS)
 
     async def _fail(self, error: JobFailed) -> None:
-        _log.error("%s: %s", error.code, error)
+        _log.error("%s: %s", error.code, error, extra=ENDS_JOB)
         decide = partial(fail_attempt, self._context.store, self.state, error, self._context.clock)
         try:
             outcome = await retry_forever(decide, self._context.clock, "write the outcome")

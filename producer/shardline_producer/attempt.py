@@ -24,6 +24,7 @@ from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.task_group import no_foreign_cancel
 from shardline_common.runtime.waits import log_failure, log_wait
+from shardline_common.telemetry.logs import ENDS_JOB
 from shardline_common.telemetry.metrics import JobSnapshot
 from shardline_producer.backlog import Backlog
 from shardline_producer.context import ProducerContext
@@ -135,7 +136,7 @@ class AttemptRun:
 
     async def _fail(self, error: JobFailed) -> None:
         outcome = failed(self._state, error, self._context.clock)
-        _log.error("the attempt failed: %s: %s", error.code, error)
+        _log.error("the attempt failed: %s: %s", error.code, error, extra=ENDS_JOB)
         await retry_forever(partial(self._decide, outcome), self._context.clock, "write the outcome")
 
     async def _work(self) -> None:

@@ -7,6 +7,7 @@ from shardline_common.ports.broker import Record
 from shardline_common.runtime.task_group import UnrequestedCancel, no_foreign_cancel
 from shardline_common.runtime.unexpected import Restarts, contains_only, internal_failure
 from shardline_common.runtime.waits import log_failure
+from shardline_common.telemetry.logs import ENDS_JOB
 from shardline_producer.context import ProducerContext
 from shardline_producer.job_runner import JobRunner
 
@@ -61,7 +62,7 @@ class JobGuard:
         self._bugs += 1
         failure = internal_failure(error, "the producer")
         if failure is error:
-            _log.error("%s: %s", failure.code, explain(failure))
+            _log.error("%s: %s", failure.code, explain(failure), extra=ENDS_JOB)
         else:
             self._errors.log(error, "the job ends, or is tried again")
         goes_on = await self._end(failure, submission)

@@ -81,7 +81,8 @@ def quiet_settings() -> Settings:
     """Load the settings of a command, and configure logging: from WARNING on, unless LOG_LEVEL is set."""
     found = _load({})
     level = "WARNING" if found.log_level == "INFO" else found.log_level
-    _configure_logging(found, level, "console" if found.log_format == "auto" else found.log_format)
+    style = "console" if found.log_format == "auto" else found.log_format
+    _configure_logging(found, level, style, shows_outcomes=True)
     return found
 
 
@@ -95,10 +96,10 @@ def _load(flags: Mapping[str, Any]) -> Settings:
     return loaded.settings
 
 
-def _configure_logging(found: Settings, level: str, style: str) -> None:
+def _configure_logging(found: Settings, level: str, style: str, *, shows_outcomes: bool = False) -> None:
     from shardline_common.telemetry.logs import log_to_stderr
 
-    log_to_stderr(level, style, found.secrets())
+    log_to_stderr(level, style, found.secrets(), shows_outcomes=shows_outcomes)
 
 
 def read_job(

@@ -13,7 +13,7 @@ from shardline.services.wiring.signing import dataset_signer
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.stores import open_store
 from shardline.services.wiring.webhook import open_receiver
-from shardline_common.errors import BrokerUnavailable
+from shardline_common.errors import BrokerRefused, BrokerUnavailable, explain
 from shardline_common.kafka.broker import KafkaBroker
 from shardline_common.ports.broker import Broker
 from shardline_common.ports.store import ObjectStore
@@ -65,7 +65,7 @@ async def serve_producer(settings: Settings) -> None:
             sign=dataset_signer(settings),
         )
         coordinator = JobCoordinator(context)
-        await _serve(settings, metrics, broker, store, coordinator.run, coordinator.ready)
+        await _serve(settings, metrics, broker, store, coordinator.run, coordinator.ready, writes=True)
 
 
 async def serve_worker(settings: Settings) -> None:
@@ -102,6 +102,8 @@ async def _serve(
     store: ObjectStore,
     work: Callable[[], Awaitable[None]],
     joined: asyncio.Event,
+    *,
+    writes: bool = False,
 ) -> None:
     """Serve metrics and health, wait for the store and the topics, then run `work` until it is cancelled."""
     probed = asyncio.Event()
@@ -128,6 +130,8 @@ async def _serve(
             lambda: ensure_system_topics(broker, settings.jobs_partitions), CLOCK, "create the system topics"
         )
         await warn_if_auto_create(broker)
+        if writes:
+            await log_transaction_fault(broker)
         with leaf_errors():
             await work()
 
@@ -152,6 +156,16 @@ def _event_probe(event: asyncio.Event, missing: str) -> Probe:
         return None if event.is_set() else missing
 
     return probe
+
+
+async def log_transaction_fault(broker: KafkaBroker) -> None:
+    """Log at once why no job can run, if the brokers' settings show it: else the first job would."""
+    try:
+        await broker.check_transactions()
+    except BrokerRefused as error:
+        _log.error("no job can run: %s", explain(error))
+    except BrokerUnavailable as error:
+        _log.debug("the brokers' settings for transactions are not known: %s", error)
 
 
 async def warn_if_auto_create(broker: KafkaBroker) -> None:

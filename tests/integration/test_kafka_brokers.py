@@ -18,7 +18,7 @@ from deploy.dev.service import HOST, free_ports, require_java, run_command
 from shardline.gateway.job_watcher import JobWatcher
 from shardline.services.client import Client
 from shardline.services.doctor import Check, run_checks
-from shardline.services.processes import kafka_probe, warn_if_auto_create
+from shardline.services.processes import kafka_probe, log_transaction_fault, warn_if_auto_create
 from shardline_common.errors import BrokerRefused, BrokerUnavailable
 from shardline_common.kafka.broker import open_kafka
 from shardline_common.kafka.options import KafkaOptions
@@ -340,6 +340,21 @@ async def test_doctor_names_the_setting_that_refuses_transactions(odd: OddKafka,
         assert named in found.found
 
 
+async def test_a_producer_says_at_once_which_setting_keeps_it_from_its_transactions(
+    odd: OddKafka, lone: LoneKafka, caplog: pytest.LogCaptureFixture
+) -> None:
+    for options in (odd.options(), odd.options(transaction_timeout_ms=60_000), KafkaOptions(lone.bootstrap)):
+        async with asyncio.timeout(60), open_kafka(options) as broker:
+            await log_transaction_fault(broker)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    timeout, factor = (text.removeprefix("no job can run: ") for text in said)
+    assert timeout.startswith("KAFKA_TRANSACTION_TIMEOUT_MS is 60000, over the brokers' ")
+    assert "transaction.max.timeout.ms of 5000; set" in timeout
+    assert "transaction.state.log.replication.factor of the brokers is 3, and 1 broker runs; start" in factor
+    assert "set KAFKA_TRANSACTION_TIMEOUT_MS to at most 5000" in said[0]
+    assert "transaction.state.log.min.isr to at most 1" in said[1]
+
+
 async def test_doctor_connects_to_each_advertised_address(odd: OddKafka) -> None:
     found = await checked(odd, kafka_bootstrap_servers=odd.behind)
     assert found.ok is False
@@ -360,6 +375,8 @@ async def test_a_producer_that_kafka_refuses_is_not_ready_and_says_why(
         assert '"ready":false' in said
         assert "set KAFKA_TRANSACTION_TIMEOUT_MS to at most" in said
         assert "60000, over the brokers' transaction.max.timeout.ms" in refused.log_text()
+        assert "no job can run: KAFKA_TRANSACTION_TIMEOUT_MS" in refused.log_text()
+        assert "aiokafka" not in refused.log_text()
         await asyncio.to_thread(refused.end)
         producer = system.start("producer", KAFKA_TRANSACTION_TIMEOUT_MS="5000")
         assert (await system.finished("sample")).state.state == "completed"

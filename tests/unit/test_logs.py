@@ -114,6 +114,21 @@ def test_no_form_of_a_secret_reaches_a_line(logger: logging.Logger, style: str) 
     assert "7" in text
 
 
+@pytest.mark.parametrize(("level", "shown"), [("INFO", False), ("DEBUG", True)])
+def test_clients_are_not_quoted_before_shardline_speaks(level: str, shown: bool) -> None:
+    code = (
+        "import logging, warnings, sys; from shardline_common.telemetry.logs import log_to_stderr\n"
+        "log_to_stderr(sys.argv[1])\n"
+        "for name in ('aiokafka.producer.sender', 'botocore.credentials', 'neo4j.pool', 'asyncpg.pool'):\n"
+        "    logging.getLogger(name).error('raw line')\n"
+        "warnings.warn('raw line', UserWarning)\n"
+        "logging.getLogger('asyncio').error('a task failed')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, level], check=True, capture_output=True, text=True)
+    assert ("raw line" in done.stderr) is shown
+    assert "a task failed" in done.stderr
+
+
 def test_every_secret_setting_is_masked() -> None:
     names = [name for name, info in Settings.model_fields.items() if "SecretStr" in str(info.annotation)]
     assert "aws_secret_access_key" in names

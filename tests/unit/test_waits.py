@@ -19,7 +19,7 @@ from shardline_common.job.state import JobState, PartitionState, State
 from shardline_common.memory.broker import MemoryBroker
 from shardline_common.memory.store import MemoryStore
 from shardline_common.runtime.retry import longest_failing, retry_forever
-from shardline_common.runtime.waits import LoggedSemaphore, log_failure, log_wait
+from shardline_common.runtime.waits import LoggedSemaphore, WaitLog, log_failure, log_wait
 from shardline_producer.backlog import Backlog
 from tests.make import job
 from tests.simulation.loop import SimClock, simulate
@@ -68,6 +68,23 @@ def test_a_call_that_hangs_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         await retry_forever(lambda: CLOCK.sleep(70), CLOCK, "join the group")
 
     assert lines(caplog, main) == [f"waiting for join the group, for {n} s now" for n in (30, 60)]
+
+
+@pytest.mark.parametrize(("refused_until", "expected"), [(99, ["5", "35"]), (3, ["30"]), (0, ["30"])])
+def test_a_refusal_that_lasts_is_logged_within_seconds(
+    caplog: pytest.LogCaptureFixture, refused_until: float, expected: list[str]
+) -> None:
+    async def main() -> None:
+        def refused() -> bool:
+            return CLOCK.monotonic() < refused_until
+
+        wait = WaitLog("Kafka", lambda: "the factor is 3" if refused() else None, explained=refused)
+        wait.begin()
+        await CLOCK.sleep(40)
+        wait.end()
+
+    found = lines(caplog, main)
+    assert [line.split()[4] for line in found] == expected
 
 
 def test_the_longest_failing_call_has_its_reason() -> None:

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from functools import partial
 from itertools import starmap
-from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import NewTopic, RecordsToDelete
@@ -30,9 +29,10 @@ from shardline_common.kafka.client_internals import (
 )
 from shardline_common.kafka.operations import Operations
 from shardline_common.kafka.options import KafkaOptions
-from shardline_common.kafka.patient_admin import PatientAdmin
+from shardline_common.kafka.patient_admin import PatientAdmin, partitions_of
 from shardline_common.kafka.readers import open_group_reader
 from shardline_common.kafka.tables import open_table_reader
+from shardline_common.kafka.transaction_limits import STATE_TOPIC, transaction_fault
 from shardline_common.kafka.writer import open_writer, stop_producer
 from shardline_common.ports.broker import (
     GroupListener,
@@ -45,8 +45,6 @@ from shardline_common.ports.broker import (
 from shardline_common.runtime.tasks import close_shielded, start_shielded
 
 _TOPIC_EXISTS, _UNKNOWN_TOPIC, _POLICY = 36, 3, 44
-# Error codes: no such topic, and a name that no topic can have.
-_NO_TOPIC = (_UNKNOWN_TOPIC, 17)
 # Error codes: no right on the topic, no right on the cluster, refused by the policy of the cluster.
 _NOT_ALLOWED = (29, 31, _POLICY)
 _SETTLE_SECONDS = 30.0
@@ -164,13 +162,27 @@ class KafkaBroker:
 
         None: this client has no right to read the setting (DescribeConfigs on the cluster).
         """
+        settings = await self._settings()
+        return None if settings is None else settings.get("auto.create.topics.enable") == "true"
+
+    async def check_transactions(self) -> None:
+        """Compare the brokers' settings with what a transaction of a producer needs, without making one.
+
+        Raises:
+            BrokerRefused: transactions cannot work. A client without the right to read them sees no fault.
+        """
+        settings = await self._settings() or {}
+        brokers = len(advertised_addresses(await self._started_admin()))
+        made, timeout_ms = bool(await self._partitions(STATE_TOPIC)), self._options.transaction_timeout_ms
+        if (fault := transaction_fault(settings, brokers, made=made, timeout_ms=timeout_ms)) is not None:
+            raise fault
+
+    async def _settings(self) -> dict[str, str | None] | None:
         with self._run("the brokers cannot be described"):
             resource = partial(ConfigResource, ConfigResourceType.BROKER)
             responses = await (await self._started_admin()).broker_settings(resource)
         code, _message, _kind, _name, entries = responses[0].resources[0]
-        if code:
-            return None
-        return {entry[0]: entry[1] for entry in entries}.get("auto.create.topics.enable") == "true"
+        return None if code else {entry[0]: entry[1] for entry in entries}
 
     async def create_topic(self, spec: TopicSpec) -> bool:
         """Create the topic; False when it exists."""
@@ -217,7 +229,7 @@ class KafkaBroker:
         """The partitions with a leader, according to the broker that knows most."""
         with self._looking_for(name):
             found = (await (await self._started_admin()).look_for(name)).metadata
-            return len([one for one in _partitions_of(found) if one["leader"] >= 0])
+            return len([one for one in partitions_of(found) if one["leader"] >= 0])
 
     async def partitions(self, name: str) -> int:
         """The number of partitions; 0 when the topic does not exist."""
@@ -234,7 +246,7 @@ class KafkaBroker:
             while True:
                 looks += 1
                 view = await (await self._started_admin()).look_for(name)
-                partitions = _partitions_of(view.metadata)
+                partitions = partitions_of(view.metadata)
                 if partitions or view.answered >= view.listed:
                     return len(partitions)
                 if looks > 1 and asyncio.get_running_loop().time() - started >= _SURE_SECONDS:
@@ -385,13 +397,3 @@ async def open_kafka(options: KafkaOptions) -> AsyncIterator[KafkaBroker]:
         yield broker
     finally:
         await broker.close()
-
-
-def _partitions_of(topic: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The partitions of a topic; none when it does not exist. Other errors do not say whether it exists."""
-    if topic is None or topic["error_code"] in _NO_TOPIC:
-        return []
-    if topic["error_code"]:
-        raise for_code(topic["error_code"])(topic["topic"])
-    partitions: list[dict[str, Any]] = topic["partitions"]
-    return partitions

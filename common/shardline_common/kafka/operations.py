@@ -151,7 +151,11 @@ class OperationWait:
     def __init__(self, operations: Operations, request: Request) -> None:
         self._operations = operations
         self._request = request
-        self._log = WaitLog(f"Kafka: {request.what}", lambda: operations.reason(request))
+        self._log = WaitLog(
+            f"Kafka: {request.what}",
+            lambda: operations.reason(request),
+            explained=lambda: last_refusal(request, operations.options) is not None,
+        )
 
     def begin(self) -> None:
         """The wait starts."""

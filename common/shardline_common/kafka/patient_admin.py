@@ -5,9 +5,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import for_code
 from aiokafka.protocol.metadata import MetadataRequest
 
 from shardline_common.kafka.asking import ask_in_turn
+
+# Error codes: no such topic, and a name that no topic can have.
+_NO_TOPIC = (3, 17)
 
 # A change of topics takes the controllers some time: two of them at once would confuse each other's answers.
 _CONTROLLER_PATIENCE_SECONDS = 5.0
@@ -60,3 +64,13 @@ class PatientAdmin(AIOKafkaAdminClient):  # type: ignore[misc]  # aiokafka is un
         """The settings of any broker. `resource` is called with its node."""
         asks = [partial(self.describe_configs, [resource(str(node))]) for node in self._client.nodes()]
         return (await ask_in_turn(asks)).best()
+
+
+def partitions_of(topic: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The partitions of a topic; none when it does not exist. Other errors do not say whether it exists."""
+    if topic is None or topic["error_code"] in _NO_TOPIC:
+        return []
+    if topic["error_code"]:
+        raise for_code(topic["error_code"])(topic["topic"])
+    partitions: list[dict[str, Any]] = topic["partitions"]
+    return partitions

@@ -17,6 +17,8 @@ from shardline_common.runtime.durations import seconds_text
 
 _log = logging.getLogger(__name__)
 LOG_SECONDS = 30.0
+# A refusal that is gone by then has passed by itself, as while a leader changes.
+_EARLY_SECONDS = 5.0
 _TOLERANCE = 0.001
 _MAX_CAUSES = 1000
 Reason = str | ServiceUnavailable | None
@@ -67,16 +69,23 @@ class WaitLog:
 
     `what` names what is waited for, as in "waiting for a slot". `reason` returns what is known about the
     cause: an error, a text, or None. Without one, the cause is that of a wait within this one, else `cause`,
-    else `what`. A timer of the event loop logs, so a call that hangs is logged as well, with the log context
-    of its task.
+    else `what`. `explained` returns whether a server has refused it: then the first line comes after 5
+    seconds. A timer of the event loop logs, so a call that hangs is logged as well, with the log context of
+    its task.
     """
 
     def __init__(
-        self, what: str, reason: Callable[[], Reason] = lambda: None, *, cause: str | None = None
+        self,
+        what: str,
+        reason: Callable[[], Reason] = lambda: None,
+        *,
+        cause: str | None = None,
+        explained: Callable[[], bool] | None = None,
     ) -> None:
         self.what = what
         self._reason = reason
         self._unexplained = cause or what
+        self._explained = explained
         self._since = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._parent: WaitLog | None = None
@@ -91,7 +100,9 @@ class WaitLog:
                 self._parent.within[id(self)] = self
             # A failure that is known already was logged, unless its cause had been logged before.
             cause = self.known_cause()[0] if self._reason() else ""
-            self._arm((seconds_until_due(cause) if cause else 0.0) or LOG_SECONDS)
+            left = (seconds_until_due(cause) if cause else 0.0) or LOG_SECONDS
+            early = left if self._explained is None else min(left, _EARLY_SECONDS)
+            self._arm(early, later=left - early)
 
     def end(self) -> None:
         """End the wait, if it is running."""
@@ -102,10 +113,13 @@ class WaitLog:
                 self._parent.within.pop(id(self), None)
                 self._parent = None
 
-    def _arm(self, seconds: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._write)
+    def _arm(self, seconds: float, later: float = 0.0) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._write, later)
 
-    def _write(self) -> None:
+    def _write(self, later: float = 0.0) -> None:
+        if later > 0 and not (self._explained and self._explained()):
+            self._arm(later)
+            return
         cause, text = self.known_cause()
         if left := seconds_until_due(cause):
             # Another call has logged this cause.

@@ -26,7 +26,28 @@ from shardline_common.telemetry.tracing import current_traceparent
 
 _Fields = MutableMapping[str, Any]
 
-_CLIENTS = ("aiokafka", "aiobotocore", "botocore", "aiohttp", "asyncio", "opentelemetry", "urllib3")
+# Shardline raises or logs what these fail with, in a sentence of its own. Their lines come before it, and
+# name classes of the client.
+_SPOKEN_FOR = (
+    "aiokafka",
+    "aiobotocore",
+    "aioboto3",
+    "boto3",
+    "botocore",
+    "s3transfer",
+    "urllib3",
+    "neo4j",
+    "asyncpg",
+    "chromadb",
+    "httpx",
+    "httpcore",
+    "backoff",
+    "py.warnings",
+)
+_CLIENTS = ("aiohttp", "asyncio", "opentelemetry")
+ENDS_JOB = {"ends_job": True}
+"""The `extra` of a record about the failure that becomes the job's outcome. A command that shows the outcome
+does not log it as well."""
 _UNMASKED = frozenset({"time", "level", "logger"})
 _ORDER = {"job": 1, "attempt": 2, "partition": 3, "request_id": 4}
 _MASK = "********"
@@ -34,21 +55,29 @@ _CONTROL = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 16
 _CONTROL_BUT_NEWLINE = {number: text for number, text in _CONTROL.items() if chr(number) != "\n"}
 
 
-def log_to_stderr(level: str, style: str = "auto", secrets: Collection[str] = ()) -> None:
+def log_to_stderr(
+    level: str, style: str = "auto", secrets: Collection[str] = (), *, shows_outcomes: bool = False
+) -> None:
     """Log to stderr.
 
     Args:
-        level: the lowest level that is logged; client libraries log from WARNING on.
+        level: the lowest level that is logged. Client libraries log only at DEBUG, except those that run
+            beside Shardline's calls, such as asyncio: they log from WARNING on.
         style: json, console, or auto: console when stderr is a terminal, else json.
         secrets: texts that are masked in every line.
+        shows_outcomes: the command itself shows how a job ends, so no line does (`ENDS_JOB`).
     """
     handler = _StderrHandler(sys.stderr)
     handler.setFormatter(log_formatter(style, secrets, sys.stderr))
+    if shows_outcomes:
+        handler.addFilter(lambda record: not getattr(record, "ends_job", False))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _CLIENTS:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
-    # The client retries, and raises its final errors. Its own log lines help only in debugging.
-    logging.getLogger("aiokafka.consumer.group_coordinator").setLevel(logging.CRITICAL)
+    debugging = logging.getLogger().level <= logging.DEBUG
+    for name in _SPOKEN_FOR:
+        logging.getLogger(name).setLevel(logging.NOTSET if debugging else logging.CRITICAL + 1)
+    logging.captureWarnings(capture=True)
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):
