@@ -175,7 +175,7 @@ async def test_an_operation_that_hangs_counts_as_failing() -> None:
     wait = operations.wait(Request("the group g cannot be joined", None, answers))
     wait.begin()
     assert operations.failing(0.0) == (
-        "failing for 0 s: the group g cannot be joined: Kafka has not answered yet"
+        "failing for less than 0.1 s: the group g cannot be joined: Kafka has not answered yet"
     )
     answers.failed("FindCoordinator", 1, errors.GroupCoordinatorNotAvailableError())
     assert "offsets.topic.replication.factor" in (operations.failing(0.0) or "")

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import aiohttp
 from aiohttp import client_exceptions, http_exceptions
 
+from shardline_common.runtime.masking import mask
+
 _MAX_WORDS = 300
-# Shorter ones would be found within other words.
-_SHORTEST_SECRET = 4
 # A URL may hold a user and a password.
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]*@")
 
@@ -157,8 +157,6 @@ def _wrapped(error: BaseException) -> Iterator[BaseException]:
 def words(text: object, secrets: tuple[str, ...] = ()) -> str:
     """Foreign text for a message: one line, of a sane length, without control characters and secrets."""
     found = " ".join("".join(char if char.isprintable() else " " for char in str(text)).split())
-    for secret in secrets:
-        if len(secret) >= _SHORTEST_SECRET:
-            found = found.replace(secret, "********")
+    found = mask(found, secrets)
     found = _USER_INFO.sub("", found)
     return found if len(found) <= _MAX_WORDS else f"{found[:_MAX_WORDS]}…"

@@ -166,14 +166,13 @@ class KafkaBroker:
         return None if settings is None else settings.get("auto.create.topics.enable") == "true"
 
     async def check_transactions(self) -> None:
-        """Compare the brokers' settings with what a transaction of a producer needs, without making one.
-
-        Raises:
-            BrokerRefused: transactions cannot work. A client without the right to read them sees no fault.
-        """
-        settings = await self._settings() or {}
-        brokers = len(advertised_addresses(await self._started_admin()))
-        made, timeout_ms = bool(await self._partitions(STATE_TOPIC)), self._options.transaction_timeout_ms
+        """Raise BrokerRefused if settings of the brokers, as far as they may be read, refuse transactions."""
+        if (settings := await self._settings()) is None:
+            return
+        admin, timeout_ms = await self._started_admin(), self._options.transaction_timeout_ms
+        with self._run("the topics cannot be listed"):
+            made = STATE_TOPIC in await admin.list_topics()
+        brokers = len(advertised_addresses(admin))
         if (fault := transaction_fault(settings, brokers, made=made, timeout_ms=timeout_ms)) is not None:
             raise fault
 

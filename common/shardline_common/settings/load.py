@@ -12,6 +12,7 @@ from pydantic import ConfigDict, PrivateAttr, SecretStr, ValidationError
 
 from shardline_common.errors import UsageError
 from shardline_common.job.field_faults import did_you_mean, find_faults
+from shardline_common.runtime.masking import MASK, SHORTEST_IN_PROSE
 from shardline_common.settings.core import CoreSettings
 from shardline_common.settings.gateway import GatewaySettings
 from shardline_common.settings.kafka import KafkaSettings
@@ -72,7 +73,7 @@ def masked(value: object) -> str:
     """A value as text; a secret as asterisks."""
     if value is None:
         return ""
-    return "********" if isinstance(value, SecretStr) else str(value)
+    return MASK if isinstance(value, SecretStr) else str(value)
 
 
 def names_of(name: str) -> list[str]:
@@ -132,7 +133,18 @@ def load_settings(
             origins[name] = f"{origin} {value.name}" if isinstance(value, _NamedValue) else origin
             if isinstance(value, _NamedValue) and value.name in names_of(name) and value.old:
                 warnings.append(f"{value.name} is an old name; use {names_of(name)[0]}")
-    return LoadedSettings(_validated(values, origins).with_files(files), origins, warnings)
+    found = _validated(values, origins).with_files(files)
+    return LoadedSettings(found, origins, [*warnings, *_short_secrets(found)])
+
+
+def _short_secrets(settings: Settings) -> list[str]:
+    return [
+        f"{names_of(name)[0]} has fewer than {SHORTEST_IN_PROSE} characters: logs and errors hide it only "
+        "where it stands as a value, not within words"
+        for name in Settings.model_fields
+        if isinstance(value := getattr(settings, name), SecretStr)
+        and 0 < len(value.get_secret_value()) < SHORTEST_IN_PROSE
+    ]
 
 
 @dataclass(frozen=True, slots=True)

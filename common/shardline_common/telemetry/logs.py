@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapp
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any, TextIO
-from urllib.parse import quote
 
 from structlog.contextvars import bound_contextvars, get_contextvars
 from structlog.dev import ConsoleRenderer, plain_traceback
@@ -22,6 +21,7 @@ from structlog.stdlib import ProcessorFormatter
 from structlog.typing import Processor
 
 from shardline_common.errors import ShardlineError
+from shardline_common.runtime.masking import Masker
 from shardline_common.telemetry.tracing import current_traceparent
 
 _Fields = MutableMapping[str, Any]
@@ -50,7 +50,6 @@ ENDS_JOB = {"ends_job": True}
 does not log it as well."""
 _UNMASKED = frozenset({"time", "level", "logger"})
 _ORDER = {"job": 1, "attempt": 2, "partition": 3, "request_id": 4}
-_MASK = "********"
 _CONTROL = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160))}
 _CONTROL_BUT_NEWLINE = {number: text for number, text in _CONTROL.items() if chr(number) != "\n"}
 
@@ -183,12 +182,10 @@ def _escape_control(_: Any, __: str, fields: _Fields) -> _Fields:
 
 
 class Masking:
-    """Masks secrets in the values of a line: as they are, percent-encoded, and as `repr` writes them."""
+    """Masks secrets in the values of a line (`runtime.masking`)."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        forms = {form for secret in secrets for form in (secret, quote(secret, safe=""), repr(secret)[1:-1])}
-        # Longest first, because one secret may contain another.
-        self._forms = sorted(filter(None, forms), key=len, reverse=True)
+        self._masker = Masker(secrets)
 
     def __call__(self, _: Any, __: str, fields: _Fields) -> _Fields:
         """Mask the values. A value of an unknown type becomes text."""
@@ -201,10 +198,7 @@ class Masking:
             return {str(name): self._masked(item) for name, item in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
             return [self._masked(item) for item in value]
-        text = str(value)
-        for form in self._forms:
-            text = text.replace(form, _MASK)
-        return text
+        return self._masker.mask(str(value))
 
 
 class RateLimitFilter(logging.Filter):
