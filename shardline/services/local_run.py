@@ -1,11 +1,8 @@
 """A job from settings to a dataset in this process, and the check of a finished dataset."""
 
 import logging
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +10,7 @@ from pathlib import Path
 from shardline.services.client import JobView
 from shardline.services.embedded import EmbeddedRun
 from shardline.services.finished import datasets_below, read_manifest
+from shardline.services.output_lock import locked_output
 from shardline.services.replace import delete_old_dataset, find_old_job
 from shardline.services.splits import rows_of_splits, split_warnings
 from shardline.services.wiring import CLOCK
@@ -34,10 +32,8 @@ from shardline_common.job.spec import JobSpec
 from shardline_common.job.spec_diff import differing_fields, own_id_advice
 from shardline_common.job.state import JobState, State
 from shardline_common.ports.store import ObjectStore
-from shardline_common.runtime.paths import os_reason, shown_path
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.settings.load import Settings
-from shardline_common.storage.directory import HIDDEN
 from shardline_common.storage.probe import probe_create_only, probe_once_a_day
 from shardline_common.telemetry.metrics import Metrics
 
@@ -81,14 +77,14 @@ async def run_job(
     *,
     replace: bool = False,
 ) -> LocalRun:
-    """Run a job into `output`: a directory, which is locked during the run, or `s3://bucket/prefix`.
+    """Run a job into `output`: a directory, in which the job is locked, or `s3://bucket/prefix`.
 
     Relative paths of files start from the working directory. A run that was killed or cancelled is continued.
     With `replace` the dataset of another job that has the id is deleted first.
 
     Raises:
         JobConflict: the id belongs to another job.
-        UsageError: a setting is wrong, another run writes to `output`, or the store does not honour
+        UsageError: a setting is wrong, another run writes the job to `output`, or the store does not honour
             create-only puts.
         ServiceUnavailable: the store cannot be reached, or the spool folder cannot be written or
             has less than SHARDLINE_SPOOL_RESERVE_BYTES free.
@@ -99,7 +95,7 @@ async def run_job(
         open_source_s3(settings, spec) as remote,
         open_receiver(settings, metrics, at_most=_NOTIFY_SECONDS) as receiver,
     ):
-        with locked_output(output) as exclusive:
+        with locked_output(output, spec.job_id) as exclusive:
             if output.startswith("s3://"):
                 await probe_once_a_day(store, settings.aws_endpoint_url_s3, CLOCK)
             else:
@@ -193,46 +189,6 @@ def with_replace_hint(conflict: JobConflict, spec: JobSpec, option: str) -> JobC
         return conflict
     hint = f"{option} deletes the old dataset first; to keep both, {own_id_advice(spec)}"
     return JobConflict(str(conflict), hint=hint, fields=conflict.fields)
-
-
-@contextmanager
-def locked_output(output: str) -> Iterator[bool]:
-    """Lock a local output against a second run; yields whether no other run can write to it.
-
-    On S3 there is no lock, and create-only puts make concurrent runs safe.
-
-    Raises:
-        UsageError: another run holds the lock, or the folder cannot be written.
-    """
-    if output.startswith("s3://") or os.name != "posix":
-        yield False
-        return
-    import fcntl  # noqa: PLC0415 - not on Windows
-
-    folder = Path(output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Not O_WRONLY: opening a FIFO of this name would wait for a reader.
-        file = os.open(folder / ".shardline-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except (OSError, ValueError) as error:
-        hint = "choose a folder for --output that can be created and written"
-        raise UsageError(f"{shown_path(output)} cannot be written: {os_reason(error)}", hint=hint) from None
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            hint = "wait for it to end, or choose another --output"
-            raise UsageError(f"another run is writing to {shown_path(output)}", hint=hint) from None
-        except OSError as error:
-            raise UsageError(
-                f"{shown_path(output)} cannot be locked: {os_reason(error)}",
-                hint="choose a folder for --output on a file system with locks",
-            ) from None
-        # Remove temporary files of a killed run.
-        shutil.rmtree(folder / HIDDEN, ignore_errors=True)
-        yield True
-    finally:
-        os.close(file)
 
 
 def run_warnings(state: JobState) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shardline.services.local_run import locked_output
+from shardline.services.output_lock import locked_output
 from shardline.services.wiring.stores import open_store_at
 from shardline_common.errors import (
     JobFailed,

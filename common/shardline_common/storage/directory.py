@@ -18,9 +18,10 @@ from shardline_common.runtime.threads import open_to_read, run_in_thread
 from shardline_common.storage.object_keys import checked_key
 
 CHUNK = 1 << 20
+_LINK_TRIES = 10
 HIDDEN = ".shardline-tmp"
-# The lock of a `run` that writes into the directory.
-_LOCK = ".shardline-lock"
+# The lock of all that write into the directory. Those of jobs have longer names.
+LOCK = ".shardline-lock"
 # A folder, a FIFO or a broken link under a key is no object.
 _NO_OBJECT = (FileNotFoundError, NotADirectoryError, NotRegularFile)
 
@@ -47,8 +48,7 @@ class DirectoryStore:
         except (OSError, ValueError) as error:
             raise self._unavailable(error) from error
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.link(temporary, target)
+            _link(temporary, target)
             _sync_directory(target.parent)
         except (FileExistsError, NotADirectoryError):
             # Also when a file is in the place of one of the folders: no later create can succeed either.
@@ -136,7 +136,7 @@ class DirectoryStore:
                 return [
                     (entry.name + "/", True) if entry.is_dir(follow_symlinks=False) else (entry.name, False)
                     for entry in found
-                    if folder or entry.name not in (HIDDEN, _LOCK)
+                    if folder or not (entry.name == HIDDEN or entry.name.startswith(LOCK))
                 ]
         except (FileNotFoundError, NotADirectoryError):
             return []
@@ -193,6 +193,19 @@ class DirectoryStore:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         hint = "free disk space there" if full else "check the folder and its permissions"
         return StoreUnavailable(f"{shown_path(self._root)} cannot be used: {os_reason(error)}", hint=hint)
+
+
+def _link(temporary: Path, target: Path) -> None:
+    """Link a file into a folder that another process may remove, because it was empty, until the link is."""
+    for left in reversed(range(_LINK_TRIES)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(temporary, target)
+        except FileNotFoundError:
+            if not left or not temporary.exists():
+                raise
+        else:
+            return
 
 
 def _read_file(path: Path) -> bytes:
