@@ -32,8 +32,7 @@ def cli_reference() -> str:
     group = typer.main.get_command(app)
     parts = []
     for path, command in _commands(group, ["shardline"]):
-        context = typer.Context(command, info_name=" ".join(path), terminal_width=_COLUMNS)
-        context.max_content_width = _COLUMNS
+        context = command.context_class(command, info_name=" ".join(path), terminal_width=_COLUMNS)
         text = "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
         parts.append(f"## {' '.join(path)}\n\n```text\n{text}\n```\n")
     return "\n".join(parts)

@@ -5,17 +5,20 @@ import sys
 import typer
 
 from shardline.cli import audit, datasets, dead_letters, doctor, export, jobs, preview, processes
+from shardline.cli.help import HelpTyper
 from shardline.cli.options import Interrupted
 
-app = typer.Typer(
+app = HelpTyper(
     name="shardline",
     help="Turns document stores into training data: exactly once, reproducible byte by byte, proven.",
-    epilog="Exit codes: 0 done, 1 job failed or dataset broken, 2 usage, 3 a service is unreachable, "
-    "130 interrupted. Settings: flags > environment > .env > shardline.toml; `shardline doctor` shows them.",
+    epilog="Examples: shardline sample docs.jsonl · shardline preview job.json · "
+    "shardline run job.json --output datasets · shardline verify datasets/laws/laws-2026 · "
+    "shardline COMMAND --help\n\n"
+    "Exit codes: 0 done, 1 job failed or dataset broken, 2 usage, 3 a service is unreachable, "
+    "130 interrupted.\n\n"
+    "Settings: flags > environment > .env > shardline.toml; `shardline doctor` shows them.",
     no_args_is_help=True,
-    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 for module in (datasets, doctor, preview, export, jobs, processes, audit):
     module.register(app)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shardline.cli.help import HelpTyper
 from shardline.cli.options import Json, complete, quiet_settings
 
 if TYPE_CHECKING:
@@ -15,10 +16,9 @@ if TYPE_CHECKING:
     from shardline_common.job.dead_letters import DeadLetterRecord
     from shardline_common.settings.load import Settings
 
-app = typer.Typer(
+app = HelpTyper(
     help="List, show and requeue dead letters: input that could not be a document or a job.",
     no_args_is_help=True,
-    rich_markup_mode=None,
 )
 Key = Annotated[str, typer.Argument(metavar="KEY", help="The key that `dead-letters list` shows.")]
 
