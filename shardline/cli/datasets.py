@@ -141,6 +141,8 @@ def _print_result(result: LocalRun) -> None:
         print_message(f"dead letter: {dead_letter.reason}: {dead_letter.hint}")
     if state.state is not State.COMPLETED:
         return
+    if sum(progress.dead.values()) > _SHOWN_DEAD_LETTERS:
+        print_message(f"all dead letters: shardline dead-letters list {result.dataset}")
     print_message(
         f"{progress.rows:,} rows ({format_size(progress.bytes)}) of {state.source_count:,} documents; "
         f"rejected: {format_counts(progress.rejected)}; dead letters: {format_counts(progress.dead)}"

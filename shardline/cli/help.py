@@ -93,8 +93,8 @@ class HelpGroup(TyperGroup):
 class HelpTyper(typer.Typer):
     """A Typer application whose commands have such a help text."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(cls=HelpGroup, rich_markup_mode=None, **options)
+    def __init__(self, cls: type[HelpGroup] = HelpGroup, **options: Any) -> None:
+        super().__init__(cls=cls, rich_markup_mode=None, **options)
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[Any], Any]:
         """Register a command."""

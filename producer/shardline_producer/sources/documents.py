@@ -78,6 +78,11 @@ _HINTS = {
 }
 
 
+def meaning(reason: str) -> str:
+    """What a reason says, as a sentence without a place; the reason itself when this version has no such."""
+    return _HINTS[DeadLetterReason(reason)] if reason in _HINTS else reason
+
+
 class _NotADocument(Exception):
     """`culprit` is the field of a template that is wrong. `fields` are those that were read, if any."""
 
