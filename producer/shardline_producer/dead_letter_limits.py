@@ -14,7 +14,13 @@ EARLY = 10_000
 _COUNTS_ABOVE = 10
 _FIX = "fix the source or the job, and submit a new job; `shardline dead-letters list` shows them"
 
-_LACKS_A_FIELD = (DeadLetterReason.MISSING_ID, DeadLetterReason.NO_CONTENT, DeadLetterReason.MISSING_FIELD)
+_WRONG_FIELDS = (
+    DeadLetterReason.MISSING_ID,
+    DeadLetterReason.BAD_ID,
+    DeadLetterReason.NO_CONTENT,
+    DeadLetterReason.CONTENT_NOT_TEXT,
+    DeadLetterReason.MISSING_FIELD,
+)
 
 
 def check_sample(spec: JobSpec, leading: Sequence[InvalidDocument], *, usable: bool, complete: bool) -> None:
@@ -27,19 +33,20 @@ def check_sample(spec: JobSpec, leading: Sequence[InvalidDocument], *, usable: b
         complete: whether the sample is the whole source.
 
     Raises:
-        JobFailed: all of them, or the first `EARLY`, lack the field of the id or of the text (`all_dead`).
+        JobFailed: in all of them, or in the first `EARLY`, the field of the id or of the text is missing or
+            has another type (`all_dead`).
     """
     found = leading[:EARLY]
     early = len(found) == EARLY
-    lacking = [one.fields for one in found if one.fields and one.dead_letter.reason in _LACKS_A_FIELD]
-    if not found or len(lacking) < len(found) or (usable and not early):
+    wrong = [one.fields for one in found if one.fields and one.dead_letter.reason in _WRONG_FIELDS]
+    if not found or len(wrong) < len(found) or (usable and not early):
         return
     which = "all {:,} documents are" if complete and not early else "the first {:,} documents are all"
     first = found[0].dead_letter
     raise JobFailed(
         FailureCode.ALL_DEAD,
         f"{which.format(len(found))} dead letters; the first: {first.hint} ({first.reason}); "
-        f"the fields that there are: {describe(lacking)}",
+        f"the fields that there are: {describe(wrong)}",
         hint=mapping_advice(spec, found) or "name the fields of id and text in source.fields of the job",
     )
 

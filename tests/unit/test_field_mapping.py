@@ -114,6 +114,7 @@ def test_only_what_is_mapped_changes_its_name() -> None:
     ("path", "value", "rest"),
     [
         ("/a~1b/~0c", {"a/b": {"~c": "wort"}}, {}),
+        ("/~01", {"~1": "wort", "/": 1}, {"/": 1}),
         ("/", {"": "wort", "x": 1}, {"x": 1}),
         ("/parts/1", {"parts": [1, "wort", 3]}, {"parts": [1, 3]}),
         ("/parts/0/text", {"parts": [{"text": "wort"}]}, {}),
@@ -252,6 +253,12 @@ def test_the_name_of_the_mapped_id_is_free_for_a_lifted_value() -> None:
     assert (found.id, found.metadata) == ("a", {"id": 5})
 
 
+def test_the_default_mapping_written_out_is_the_job_without_it() -> None:
+    spec = mapped_job(id="document_id", text="content", score="score")
+    assert (spec.digest, spec.body()) == (job().digest, job().body())
+    assert mapped_job(id="uid").digest != job().digest
+
+
 def test_ids_that_came_as_numbers_are_marked() -> None:
     given: list[dict[str, str]] = [{}, {"id": "document_id", "text": "{{content}} "}]
     for fields in given:
@@ -259,7 +266,7 @@ def test_ids_that_came_as_numbers_are_marked() -> None:
         assert not document({"document_id": "12", "content": "x"}, None, **fields).id_is_number
 
 
-names = st.sampled_from(["a", "b", "a/b", "~", "", "0", "1", "\u00e4"])
+names = st.sampled_from(["a", "b", "a/b", "~", "~1", "", "0", "1", "hash", "{"])
 values = st.recursive(
     st.none() | st.integers() | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),

@@ -170,6 +170,16 @@ async def test_the_error_names_the_fields_that_there_are(tmp_path: Path) -> None
     assert '"fields": {"id": "uid", "text": "body"}}' in message
 
 
+async def test_a_field_of_another_type_is_seen_at_planning(tmp_path: Path) -> None:
+    write(tmp_path / "in.jsonl", rows(_id=lambda n: {"$oid": f"{n:024x}"}, body=lambda _: [LONG], text=text))
+    message = await failure(spec_of(fields={"id": "_id", "text": "text"}), tmp_path)
+    assert "_id must be text" in message
+    assert '"fields": {"id": "/_id/$oid", "text": "text"}}' in message
+    message = await failure(spec_of(fields={"id": "/_id/$oid", "text": "body"}), tmp_path)
+    assert "body must be text (content_not_text)" in message
+    assert '"fields": {"id": "/_id/$oid", "text": "text"}}' in message
+
+
 async def test_without_a_proposal_the_hint_names_the_setting(tmp_path: Path) -> None:
     write(tmp_path / "in.jsonl", rows(id=str, n=lambda n: n))
     message = await failure(spec_of(), tmp_path)
