@@ -192,13 +192,23 @@ async def test_a_few_documents_without_the_field_are_dead_letters(tmp_path: Path
     assert (state.state, state.dead) == ("completed", 5)
 
 
-async def test_where_other_faults_are_mixed_in_the_end_shows_the_mapping(tmp_path: Path) -> None:
+@pytest.mark.parametrize("others", [b"{\n", b"{}\n", b"\xff\n"])
+async def test_a_few_other_faults_change_nothing(tmp_path: Path, others: bytes) -> None:
     write(tmp_path / "in.jsonl", rows(id=str, text=text))
+    (tmp_path / "in.jsonl").write_bytes((tmp_path / "in.jsonl").read_bytes() + others)
+    message = await failure(spec_of(), tmp_path)
+    assert message.startswith("all 21 documents are dead letters; the first: in.jsonl:1: ")
+    assert "the fields that there are: id (text), text (text); write this into the job: " in message
+    assert '"fields": {"id": "id", "text": "text"}}' in message
+
+
+async def test_where_other_faults_prevail_the_end_shows_the_mapping(tmp_path: Path) -> None:
+    write(tmp_path / "in.jsonl", rows(9, id=str, text=text))
     with (tmp_path / "in.jsonl").open("a") as file:
-        file.write("{\n")
+        file.write("{\n" * 10)
     state = (await run_embedded(spec_of(), MemoryStore(), tmp_path)).state
     assert state.code == "all_dead"
-    assert str(state.message).startswith("all 21 documents are dead letters; the first: in.jsonl:1: ")
+    assert str(state.message).startswith("all 19 documents are dead letters; the first: in.jsonl:1: ")
     assert '"fields": {"id": "id", "text": "text"}}' in str(state.message)
 
 

@@ -14,7 +14,6 @@ from shardline_common.job.spec_fields import (
     SCALAR,
     AnySource,
     ColumnType,
-    FieldMapping,
     FilesSource,
     Format,
     Output,
@@ -25,6 +24,7 @@ from shardline_common.job.spec_fields import (
     ThemisSource,
     Uds3Source,
 )
+from shardline_common.job.spec_mapping import FieldMapping
 from shardline_common.job.spec_model import Model
 
 __all__ = [
