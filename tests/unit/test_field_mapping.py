@@ -306,3 +306,26 @@ def test_no_value_is_lost_or_doubled(
         return
     take(fields, mapping, scored=False)
     assert sorted([*map(repr, leaves(fields).values()), *map(repr, gone)]) == before
+
+
+mappings = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": st.sampled_from(["a", "/a/b", "/b/0", "hash", "line", "/"]),
+        "text": st.sampled_from(["b", "/a/a", "/0/1", "{{a}}", "{{a}} {{/b/0}}", "/~0"]),
+        "score": st.sampled_from(["0", "/a/0", "/a/b"]),
+        "flatten": st.sampled_from([[], ["/a/1"], ["/b/0/a", "/a/a/a"]]),
+    },
+)
+
+
+@given(st.dictionaries(names, values, max_size=4), mappings)
+def test_any_fields_and_any_mapping_give_a_document_or_a_dead_letter(
+    fields: dict[str, Any], mapping: dict[str, Any]
+) -> None:
+    found = read(fields, **mapping)
+    if isinstance(found, Document):
+        assert found.id
+        assert isinstance(found.text, str)
+    else:
+        assert found.fields is not None
