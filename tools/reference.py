@@ -9,7 +9,7 @@ import typer
 
 from shardline.cli.app import app
 from shardline.gateway.app import bare_app
-from shardline_common.job.spec import JobSpec
+from shardline_common.job import schema
 from tools.asyncapi import asyncapi, schemas, topics_page
 from tools.catalogues import metrics_reference, settings_reference
 from tools.http_page import http_page
@@ -23,8 +23,7 @@ _COLUMNS = 99
 
 def job_schema() -> str:
     """Return the JSON Schema of a job message."""
-    schema = JobSpec.model_json_schema() | {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return orjson.dumps(schema, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
+    return orjson.dumps(schema.job_schema(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
 
 
 def cli_reference() -> str:
@@ -121,8 +120,11 @@ refusal is a [ProblemDetails](#problemdetails) object.
 
 """
 _JOB = """Every field of a job, for those who write jobs. `shardline run` and `submit` read this message, and
-`dataset.jobs` carries it. Unknown fields are refused. [job.schema.json](job.schema.json) describes
-the same for programs. [Datasets](datasets.md) explains scores, columns and splits,
+`dataset.jobs` carries it. Unknown fields are refused, and so is a number, true or false that is
+written as a text. `shardline job` prints the same, `shardline job --schema` prints
+[job.schema.json](job.schema.json) for programs. `shardline init FILE` writes a first job. A job
+file may have comments (`//` to the end of the line, `/*` to `*/`); a message on Kafka may not.
+[Datasets](datasets.md) explains scores, columns and splits,
 [Sources](sources.md) what each source needs.
 
 """

@@ -75,6 +75,6 @@ def settings_of(settings: Mapping[str, object] | None) -> Settings:
         UsageError: a setting is unknown, or its value is not allowed.
     """
     loaded = load_settings(settings, flags_name="settings")
-    for warning in loaded.warnings:
+    for warning in (*loaded.warnings, *loaded.short_secrets):
         _log.warning("%s", warning)
     return loaded.settings

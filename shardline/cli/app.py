@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from shardline.cli import audit, datasets, dead_letters, doctor, export, jobs, preview, processes
+from shardline.cli import audit, datasets, dead_letters, doctor, export, first_job, jobs, preview, processes
 from shardline.cli.help import HelpTyper
 from shardline.cli.options import Interrupted
 
@@ -20,7 +20,7 @@ app = HelpTyper(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (datasets, doctor, preview, export, jobs, processes, audit):
+for module in (first_job, datasets, doctor, preview, export, jobs, processes, audit):
     module.register(app)
 app.add_typer(dead_letters.app, name="dead-letters")
 

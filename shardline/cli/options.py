@@ -91,7 +91,7 @@ def _load(flags: Mapping[str, Any]) -> Settings:
     from shardline_common.settings.load import load_settings
 
     loaded = load_settings(flags)
-    for warning in loaded.warnings:
+    for warning in (*loaded.warnings, *loaded.short_secrets):
         print_message(f"warning: {warning}")
     return loaded.settings
 
@@ -120,7 +120,12 @@ def read_job(
     import sys
 
     from shardline.services.job_defaults import job_defaults
-    from shardline.services.job_template import fill_job, uses_dates, with_validation_fraction
+    from shardline.services.job_template import (
+        fill_job,
+        uses_dates,
+        with_validation_fraction,
+        without_comments,
+    )
     from shardline_common.errors import UsageError
     from shardline_common.job.spec import parse_job
 
@@ -128,6 +133,7 @@ def read_job(
         text = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    text = without_comments(text)
     days = _date_range(window, warn=uses_dates(text)) if window else None
     defaults = job_defaults(settings) if settings else None
     body = fill_job(text, days, sets or ())

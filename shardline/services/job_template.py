@@ -13,7 +13,20 @@ from shardline.services.date_range import PLACEHOLDERS, DateRange
 from shardline_common.errors import UsageError
 
 _PLACEHOLDER = re.compile(r"\$(\$?)\{([a-z][a-z0-9_]*)\}")
+_COMMENT = re.compile(rb'"(?:[^"\\]|\\.)*"|(?P<comment>//[^\n]*|/\*.*?\*/)', re.DOTALL)
 _UPPER_BOUNDS = ("lte", "to_date")
+
+
+def without_comments(body: bytes) -> bytes:
+    """A job file without its comments: `//` to the end of a line, and `/*` to `*/`, outside of strings.
+
+    Blanks take their place, so the positions in errors stay those of the file.
+    """
+    return _COMMENT.sub(lambda found: _blanked(found) if found["comment"] else found[0], body)
+
+
+def _blanked(found: re.Match[bytes]) -> bytes:
+    return re.sub(rb"[^\n]", b" ", found[0])
 
 
 def fill_job(body: bytes, date_range: DateRange | None, sets: Sequence[str]) -> bytes:

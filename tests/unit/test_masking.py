@@ -74,6 +74,6 @@ def test_logs_and_errors_follow_the_same_rule() -> None:
 
 def test_a_short_secret_is_warned_of_by_its_setting() -> None:
     found = load_settings(environ={"AWS_SECRET_ACCESS_KEY": "yz1", "POSTGRES_PASSWORD": "long enough"})
-    (warning,) = found.warnings
+    (warning,) = found.short_secrets
     assert warning.startswith("AWS_SECRET_ACCESS_KEY has fewer than 8 characters")
     assert "yz1" not in warning

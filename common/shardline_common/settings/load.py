@@ -63,6 +63,17 @@ class LoadedSettings:
     origins: Mapping[str, str]
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def short_secrets(self) -> list[str]:
+        """A warning for each secret that is too short to be hidden within words, without its value."""
+        return [
+            f"{names_of(name)[0]} has fewer than {SHORTEST_IN_PROSE} characters: logs and errors hide it "
+            "only where it stands as a value, not within words"
+            for name in Settings.model_fields
+            if isinstance(value := getattr(self.settings, name), SecretStr)
+            and 0 < len(value.get_secret_value()) < SHORTEST_IN_PROSE
+        ]
+
     def display_rows(self) -> list[tuple[str, str, str]]:
         """(name, value, origin) of every setting, with secrets masked."""
         values = {name: getattr(self.settings, name) for name in Settings.model_fields}
@@ -133,18 +144,7 @@ def load_settings(
             origins[name] = f"{origin} {value.name}" if isinstance(value, _NamedValue) else origin
             if isinstance(value, _NamedValue) and value.name in names_of(name) and value.old:
                 warnings.append(f"{value.name} is an old name; use {names_of(name)[0]}")
-    found = _validated(values, origins).with_files(files)
-    return LoadedSettings(found, origins, [*warnings, *_short_secrets(found)])
-
-
-def _short_secrets(settings: Settings) -> list[str]:
-    return [
-        f"{names_of(name)[0]} has fewer than {SHORTEST_IN_PROSE} characters: logs and errors hide it only "
-        "where it stands as a value, not within words"
-        for name in Settings.model_fields
-        if isinstance(value := getattr(settings, name), SecretStr)
-        and 0 < len(value.get_secret_value()) < SHORTEST_IN_PROSE
-    ]
+    return LoadedSettings(_validated(values, origins).with_files(files), origins, warnings)
 
 
 @dataclass(frozen=True, slots=True)
