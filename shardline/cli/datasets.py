@@ -120,7 +120,7 @@ async def _run(spec: JobSpec, output: str, settings: Settings, *, replace: bool,
 
     arm(os.environ)
     set_thread_pool()
-    with open_screen() as screen:
+    with open_screen(shows_failure=False) as screen:
         result = await run_job(spec, output, settings, screen.show, replace=replace)
     if json:
         splits = {} if result.splits is None else {"splits": result.splits}

@@ -50,7 +50,6 @@ def submit(
     """Submit a job and print its id. To submit the same job again changes nothing."""
     from shardline.cli.console import print_json, print_line
     from shardline.services.wiring.tracing import traced
-    from shardline_common.job.state import State
 
     settings = quiet_settings()
     spec = read_job(job, window, sets, settings, validation_fraction)
@@ -61,8 +60,7 @@ def submit(
         return
     view = _watch_to_end(spec.job_id, settings, spec)
     print_json(view.to_json()) if json else print_line(spec.job_id)
-    if view.state.state is not State.COMPLETED:
-        raise typer.Exit(1)
+    view.check_completed()
 
 
 async def _submit(spec: JobSpec, settings: Settings) -> None:
@@ -83,7 +81,7 @@ def _watch_to_end(job_id: str, settings: Settings, submitted: JobSpec | None = N
 
     async def watch() -> JobView:
         async with open_client(settings) as client:
-            with open_screen() as screen:
+            with open_screen(shows_failure=submitted is None) as screen:
                 return await client.wait(
                     job_id, screen.show, on_unaccepted=on_unaccepted, submitted=submitted
                 )

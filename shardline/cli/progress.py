@@ -22,8 +22,11 @@ _OFTEN_SECONDS = 60.0
 _STYLE = {State.COMPLETED: "green", State.FAILED: "red", State.CANCELLED: "yellow"}
 
 
-def job_panel(view: JobView, rates: JobRates) -> RenderableType:
-    """Render a job: state, bar, percent, rate, time left, lag, and the counts of its documents."""
+def job_panel(view: JobView, rates: JobRates, *, shows_failure: bool = True) -> RenderableType:
+    """Render a job: state, bar, percent, rate, time left, lag, and the counts of its documents.
+
+    `shows_failure`: why a job has failed. A command that ends with this error prints it itself.
+    """
     state, progress = view.state, view.progress
     if not state.active:
         # An ended job has no rates: the views of the last seconds may span its end.
@@ -48,7 +51,8 @@ def job_panel(view: JobView, rates: JobRates) -> RenderableType:
     counts += f" · rejected: {format_counts(progress.rejected)}"
     counts += f" · dead letters: {format_counts(progress.dead)}"
     lines.append(Text(counts, style="dim"))
-    if state.message or state.warning:
+    hidden = state.settled and state.state is not State.COMPLETED and not shows_failure
+    if (state.message or state.warning) and not hidden:
         lines.append(Text(f"  {state.message or 'warning: ' + str(state.warning)}", style=style))
     elif view.waiting:
         lines.append(Text(f"  {view.waiting}", style="yellow"))
@@ -75,8 +79,15 @@ class Screen:
     There is a line for each change of the job's state, and one every 10 seconds, after a minute every 30.
     """
 
-    def __init__(self, live: Live | None, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        live: Live | None,
+        monotonic: Callable[[], float] = time.monotonic,
+        *,
+        shows_failure: bool = True,
+    ) -> None:
         self._live = live
+        self._shows_failure = shows_failure
         self._monotonic = monotonic
         self._estimator = RateEstimator()
         self._printed: State | None = None
@@ -87,7 +98,7 @@ class Screen:
         now = self._monotonic()
         rates = self._estimator.add(view, now)
         if self._live is not None:
-            self._live.update(job_panel(view, rates))
+            self._live.update(job_panel(view, rates, shows_failure=self._shows_failure))
         elif view.state.state is not self._printed:
             self._printed = view.state.state
             print_message(f"{view.state.spec.job_id}: {view.state.state.value}")
@@ -98,10 +109,10 @@ class Screen:
 
 
 @contextmanager
-def open_screen() -> Iterator[Screen]:
-    """Open a screen on stderr."""
+def open_screen(*, shows_failure: bool = True) -> Iterator[Screen]:
+    """Open a screen on stderr. `shows_failure` as in `job_panel`."""
     if not sys.stderr.isatty():
         yield Screen(None)
         return
     with Live(console=stderr_console(), refresh_per_second=5, transient=False) as live:
-        yield Screen(live)
+        yield Screen(live, shows_failure=shows_failure)

@@ -1,5 +1,7 @@
 """What is wrong with a request that does not fit its route, in the sentences of a job's faults."""
 
+from dataclasses import replace
+
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
@@ -45,5 +47,7 @@ def _parameter_sentence(route: object, item: ErrorDetails) -> str:
         needed = route.dependant
         for field in (*needed.query_params, *needed.path_params, *needed.header_params):
             if field.alias in item["loc"][1:]:
-                return f"expected {place_of_field(field.field_info).text}"
+                # No text of a URL is null.
+                place = replace(place_of_field(field.field_info), nullable=False)
+                return f"expected {place.text}"
     return plain_sentence(item)

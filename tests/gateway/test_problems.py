@@ -34,6 +34,25 @@ REFUSALS: dict[str, tuple[int, str, str, dict[str, Any]]] = {
 }
 
 
+async def test_a_body_that_does_not_fit_is_refused_in_the_sentences_of_a_job(tmp_path: Path) -> None:
+    wrong = {"name": "Laws", "search_query": {"query_text": "x", "top_k": "many", "search_types": ["vectr"]}}
+    async with gateway_in_memory(tmp_path) as gateway:
+        found = (await gateway.call("POST", "/api/datasets", user="erika", body=wrong)).json()["detail"]
+        listed = (await gateway.call("GET", "/api/datasets?status=lost&limit=x", user="erika")).json()[
+            "detail"
+        ]
+        text = (await gateway.call("POST", "/api/datasets", user="erika", body=[["x"]])).json()["detail"]
+    assert [(one["loc"][-1], one["msg"]) for one in found] == [
+        ("top_k", "expected a whole number from 1 to 9007199254740992"),
+        (0, "expected one of vector, graph, keyword, relational; did you mean `vector`?"),
+    ]
+    assert [(one["loc"], one["msg"]) for one in (*listed, *text)] == [
+        (["query", "status"], "expected one of pending, processing, completed, failed"),
+        (["query", "limit"], "expected a whole number from 1 to 10000"),
+        (["body"], "expected a JSON object, sent as application/json"),
+    ]
+
+
 @pytest.mark.parametrize("name", REFUSALS)
 async def test_a_refusal_is_problem_details(tmp_path: Path, name: str) -> None:
     status, method, path, options = REFUSALS[name]

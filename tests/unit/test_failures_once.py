@@ -1,5 +1,6 @@
 """A failure is printed once: by the command, and not by a line of the log before."""
 
+import io
 import os
 import subprocess
 import sys
@@ -7,8 +8,15 @@ from pathlib import Path
 
 import orjson
 import pytest
+from rich.console import Console
 
 from deploy.dev.service import free_ports
+from shardline.cli.progress import job_panel
+from shardline.services.client import JobView
+from shardline.services.job_rates import JobRates
+from shardline_common.dataset.events import EventTotals
+from shardline_common.job.state import JobState, State
+from tests.make import job
 
 
 def shell(folder: Path, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
@@ -26,12 +34,23 @@ def shell(folder: Path, *arguments: str, **environ: str) -> "subprocess.Complete
 
 @pytest.mark.parametrize("command", ["run", "preview"])
 def test_a_job_that_fails_is_told_once(tmp_path: Path, command: str) -> None:
-    job = {"name": "laws", "source": {"type": "files", "paths": ["away/laws.jsonl"]}}
-    (tmp_path / "job.json").write_bytes(orjson.dumps(job))
+    body = {"name": "laws", "source": {"type": "files", "paths": ["away/laws.jsonl"]}}
+    (tmp_path / "job.json").write_bytes(orjson.dumps(body))
     done = shell(tmp_path, command, "job.json")
     assert done.returncode == 1
     assert done.stderr.count("away/laws.jsonl") == 1, done.stderr
     assert "[error" not in done.stderr
+
+
+def test_the_panel_leaves_the_reason_to_the_error_of_the_command() -> None:
+    state = JobState(job(), State.FAILED, code="source_invalid", message="laws.jsonl cannot be read")
+    view = JobView(state, EventTotals())
+    for shows_failure in (True, False):
+        output = io.StringIO()
+        panel = job_panel(view, JobRates(), shows_failure=shows_failure)
+        Console(file=output, width=120).print(panel)
+        assert ("laws.jsonl cannot be read" in output.getvalue()) is shows_failure
+        assert "failed" in output.getvalue()
 
 
 def test_a_broker_that_is_down_is_told_once_by_doctor(tmp_path: Path) -> None:

@@ -52,6 +52,17 @@ _DAMAGED = Answer(
 )
 _DOWN = Answer(Verdict.REPEAT, "check that the store runs, and AWS_ENDPOINT_URL_S3")
 _KEYS = Answer(Verdict.REFUSED, "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the rights on the bucket")
+_KEY_ID = Answer(
+    Verdict.REFUSED,
+    "correct AWS_ACCESS_KEY_ID, or the profile that AWS_PROFILE names",
+    "the store does not know the access key",
+)
+_SECRET = Answer(Verdict.REFUSED, "correct AWS_SECRET_ACCESS_KEY", "the secret is not that of the access key")
+_RIGHTS = Answer(
+    Verdict.REFUSED,
+    "give the owner of AWS_ACCESS_KEY_ID its rights on the bucket: docs/stores-s3.md has the policies",
+    "the access key has no right to it",
+)
 _EXPIRED = Answer(
     Verdict.WAIT,
     "renew the credentials where they are kept, as the file that AWS_SESSION_TOKEN_FILE names",
@@ -83,8 +94,11 @@ CODES: Mapping[str, Answer] = {
     "TemporaryRedirect": Answer(Verdict.WAIT, _DOWN.hint),
     **dict.fromkeys(("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"), _EXPIRED),
     **dict.fromkeys(SKEWED, _SKEWED),
-    **dict.fromkeys(("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidTokenId"), _KEYS),
-    **dict.fromkeys(("AccessDenied", "AllAccessDisabled", "AccountProblem", "NotSignedUp"), _KEYS),
+    "InvalidAccessKeyId": _KEY_ID,
+    "SignatureDoesNotMatch": _SECRET,
+    **dict.fromkeys(("InvalidToken", "InvalidTokenId"), _KEYS),
+    "AccessDenied": _RIGHTS,
+    **dict.fromkeys(("AllAccessDisabled", "AccountProblem", "NotSignedUp"), _KEYS),
     **dict.fromkeys(_REGION_CODES, _REGION),
     **dict.fromkeys(("KMS.NotFoundException", "KMS.DisabledException", "KMS.AccessDeniedException"), _KMS),
     **dict.fromkeys(
