@@ -39,9 +39,10 @@ def init(
     job_file: Annotated[Path, typer.Option("--job", help="The file to write; never overwritten.")] = _JOB,
     name: Annotated[str | None, typer.Option(help="The name of the dataset.")] = None,
     query: Annotated[str | None, typer.Option(help="The text to search for, in UDS3.")] = None,
+    json: Json = False,
 ) -> None:
     """Write a first job, with comments, for documents that it looks at."""
-    from shardline.cli.console import print_line, print_message
+    from shardline.cli.console import print_json, print_line, print_message
     from shardline.services.first_job import already_there, render, write_new
 
     if job_file.exists():
@@ -54,7 +55,10 @@ def init(
     for line in _summary(made):
         print_message(line)
     print_message(f"next: shardline run {job_file}")
-    print_line(str(job_file))
+    if json:
+        print_json({"file": str(job_file), "job": made.spec.model_dump(mode="json")})
+    else:
+        print_line(str(job_file))
 
 
 def _make(source: list[str], query: str | None, name: str | None, settings: Settings) -> FirstJob:
@@ -73,7 +77,7 @@ def _ask(name: str | None) -> tuple[list[str], str | None]:
 
     if not _is_terminal():
         raise UsageError("init asks only on a terminal", hint="name the files: shardline init laws.jsonl")
-    found = typer.prompt("Where are the documents (a file, a folder, s3://…, uds3 or themis)?", err=True)
+    found = typer.prompt("Where are the documents (a file, a folder, s3://…, uds3 or themis)", err=True)
     asked = "Name of the dataset (empty: that of the files)"
     name = name or typer.prompt(asked, default="", show_default=False, err=True)
     return [str(found).strip()], name or None

@@ -77,7 +77,10 @@ def _watch_to_end(job_id: str, settings: Settings, submitted: JobSpec | None = N
     from shardline.services.client import open_client
 
     def on_unaccepted() -> None:
-        print_message(f"{job_id}: no producer has accepted the job yet; is one running?")
+        print_message(
+            f"{job_id}: no producer has accepted the job yet; is one running? "
+            "`shardline doctor` finds what may keep it from work"
+        )
 
     async def watch() -> JobView:
         async with open_client(settings) as client:

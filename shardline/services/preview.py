@@ -13,6 +13,7 @@ from shardline.services.judging import ContentJudge, explain_score
 from shardline.services.splits import split_warnings
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.stores import open_source_s3
+from shardline_common.job.field_faults import did_you_mean
 from shardline_common.job.findings import remarks
 from shardline_common.job.messages import Position
 from shardline_common.job.plan import Plan
@@ -24,7 +25,7 @@ from shardline_producer.encoder import is_validation
 from shardline_producer.plan import make_plan
 from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.rows import COUNTED_FIELDS
-from shardline_producer.sources.source import InvalidDocument, OpenSource, Source, SourceItem
+from shardline_producer.sources.source import Document, InvalidDocument, OpenSource, Source, SourceItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class PreviewSample:
     documents: list[JudgedDocument] = field(default_factory=list)
     complete: bool = False
     position: Position | None = None
+    fields: dict[str, None] = field(default_factory=dict)
 
     def reasons(self, *, dead: bool) -> dict[str, int]:
         """Count the rejections, or the dead letters, by reason."""
@@ -120,6 +122,7 @@ class Preview:
     splits: dict[str, int] | None = None
     split_warnings: Sequence[str] = ()
     has_validation: bool = False
+    unknown_fields: Sequence[str] = ()
 
     @property
     def warnings(self) -> list[str]:
@@ -132,7 +135,7 @@ class Preview:
             found.append(f"columns with another name than their field: {names}")
         if (count := self.sample.repeated_ids) > 0:
             found.append(f"{count:,} ids of the sample come more than once; each document becomes a row")
-        return [*found, *remarks(self.source), *self.split_warnings]
+        return [*found, *remarks(self.source), *self.split_warnings, *self.unknown_fields]
 
     def to_json(self, shown: int) -> dict[str, Any]:
         """Return the preview as `preview --json` prints it, the first `shown` documents in detail."""
@@ -209,6 +212,7 @@ async def preview(spec: JobSpec, open_source: OpenSource, *, documents: int, sec
         # A sample of a large source says nothing about the share of all of it.
         split_warnings(spec, splits) if sample.complete else (),
         spec.validation_partitions > 0,
+        unknown_fields=_unknown_fields(spec, list(sample.fields)),
     )
 
 
@@ -219,10 +223,30 @@ async def _read(spec: JobSpec, source: Source, plan: Plan, sample: PreviewSample
             items = batch[: at_most - len(sample.documents)]
             sample.documents += await run_in_thread(partial(_judge_all, spec, judge, items))
             sample.position = items[-1].position
+            names = (
+                name for item in items if isinstance(item.content, Document) for name in item.content.metadata
+            )
+            sample.fields |= dict.fromkeys(names)
             if len(sample.documents) == at_most:
                 sample.complete = at_most == (spec.query.top_k or 0)
                 return
     sample.complete = True
+
+
+def _unknown_fields(spec: JobSpec, fields: Sequence[str]) -> list[str]:
+    """A warning for each field that the job names, and that no document of the sample has."""
+    named = {f"format.metadata: {name}": name for name in spec.format.metadata or ()}
+    if spec.output.group_by is not None:
+        named[f"output.group_by: {spec.output.group_by}"] = spec.output.group_by
+    found = []
+    for where, name in named.items():
+        if fields and name not in fields:
+            near = did_you_mean(name, fields)
+            found.append(
+                f"{where} is a field that no document of the sample has"
+                + (f"; did you mean `{near}`?" if near else "")
+            )
+    return found
 
 
 def _count(source: Source, plan: Plan, sample: PreviewSample) -> int | None:

@@ -47,6 +47,8 @@ def test_the_job_of_a_usual_file_is_the_plain_job() -> None:
     write("laws.jsonl", "document_id", "content")
     done = call("init", "laws.jsonl")
     assert done.stdout == "job.json\n"
+    again = json.loads(call("init", "laws.jsonl", "--job", "b.json", "--json").stdout)
+    assert (again["file"], again["job"]["name"]) == ("b.json", "laws")
     assert "40 documents were looked at: 40 are kept" in done.stderr
     assert "next: shardline run job.json" in done.stderr
     plain = {"name": "laws", "source": {"type": "files", "paths": ["laws.jsonl"]}}

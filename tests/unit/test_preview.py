@@ -191,3 +191,13 @@ async def test_a_slow_source_ends_at_the_time_limit() -> None:
         assert found.documents == 400
         assert found.source == {"type": "themis", "table": "documents", "lossless": True, "index": "checked"}
         assert await server.connected() == 0
+
+
+async def test_a_column_that_no_document_has_is_warned_of_with_the_one_that_was_meant(folder: Path) -> None:
+    spec = job(format={"metadata": ["titel", "domain"]}, output={"group_by": "documenttype"})
+    found = await preview_of(spec, folder, 200)
+    said = [one for one in found.warnings if "is a field that no document of the sample has" in one]
+    assert [(one.split(" is ")[0], one.split("; ")[1]) for one in said] == [
+        ("format.metadata: titel", "did you mean `title`?"),
+        ("output.group_by: documenttype", "did you mean `document_type`?"),
+    ]
