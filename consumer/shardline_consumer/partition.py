@@ -19,6 +19,7 @@ from shardline_common.runtime.threads import run_in_thread
 from shardline_common.telemetry.tracing import span
 from shardline_consumer.commit import SegmentSink
 from shardline_consumer.filters.clara import Judge
+from shardline_consumer.rejected_lines import RejectedLines
 from shardline_consumer.segment import OpenSegment, SequencedDeadLetter
 
 _log = logging.getLogger(__name__)
@@ -161,14 +162,13 @@ class PartitionProcessor:
         await self._context.budget.reserve(self._spool_bytes, self._sink.spec.job_id)
         self._context.metrics.spool(self._context.budget.used)
         spec = self._sink.spec
-        decimals = spec.relevance_decimals if spec.quality.keep_rejected else None
         self._segment = OpenSegment(
             first,
             before,
             self._judge,
             self._limits,
             self._context.spool,
-            rejected_decimals=decimals,
+            rejected_lines=RejectedLines.of(spec),
             original_bytes=max_original_bytes(spec),
         )
         self._reserved.add(self._segment)

@@ -27,7 +27,8 @@ from shardline_common.job.messages import (
 )
 from shardline_common.job.segment_limits import SegmentLimits
 from shardline_common.ports.broker import Record
-from shardline_consumer.filters.clara import Judge, Verdict
+from shardline_consumer.filters.clara import Judge
+from shardline_consumer.rejected_lines import RejectedLines
 from shardline_consumer.spool.file import SpoolFile
 
 
@@ -66,7 +67,7 @@ class OpenSegment:
         judge: decides which documents become rows.
         limits: when the segment closes.
         spool: folder of the spool files.
-        rejected_decimals: decimals of the relevance of rejected documents; None: these are not kept.
+        rejected_lines: renders the lines of rejected documents; None: these are not kept.
         original_bytes: how many bytes of originals the dead letters keep in all; from the first one that does
             not fit, no more are kept. -1: none is kept.
     """
@@ -79,7 +80,7 @@ class OpenSegment:
         limits: SegmentLimits,
         spool: Path,
         *,
-        rejected_decimals: int | None,
+        rejected_lines: RejectedLines | None,
         original_bytes: int = -1,
     ) -> None:
         self.first = first
@@ -91,7 +92,7 @@ class OpenSegment:
         self._judge = judge
         self._limits = limits
         self._spool = spool
-        self._rejected_decimals = rejected_decimals
+        self._rejected_lines = rejected_lines
         self._original_bytes = original_bytes
         self.rows: SpoolFile | None = None
         self.rejected: SpoolFile | None = None
@@ -181,8 +182,8 @@ class OpenSegment:
             self._quality += verdict.score
             return
         self._rejected_by_reason[verdict.reason.value] += 1
-        if self._rejected_decimals is not None:
-            rejected.append(_rejected_line(key, verdict, round(relevance, self._rejected_decimals) + 0.0))
+        if self._rejected_lines is not None:
+            rejected.append(self._rejected_lines.render(key, verdict, relevance, value[head:tail]))
 
     def _take_dead_letter(self, key: bytes, value: bytes, dead: list[bytes]) -> SequencedDeadLetter:
         position, dead_letter = decode_dead_letter(value)
@@ -248,12 +249,3 @@ class OpenSegment:
             for file in (self.rows, self.rejected, self.dead_letters):
                 if file is not None:
                     stack.callback(file.discard)
-
-
-def _rejected_line(key: bytes, verdict: Verdict, relevance: float) -> bytes:
-    line = {
-        "document_id": key.decode(),
-        "reason": verdict.reason,
-        "scores": {"quality": orjson.Fragment(verdict.text), "relevance": relevance},
-    }
-    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)

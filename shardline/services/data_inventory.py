@@ -69,7 +69,10 @@ DATA_LOCATIONS = (
     ),
     DataLocation("NAME/ID/data/", "rows: texts and metadata", "until deleted", "removed"),
     DataLocation(
-        "NAME/ID/rejected/", "ids, reasons, scores (with keep_rejected)", "until deleted", "removed"
+        "NAME/ID/rejected/",
+        "ids, reasons, scores (with keep_rejected), and texts (with keep_rejected full)",
+        "until deleted",
+        "removed",
     ),
     DataLocation(
         "NAME/ID/dead-letters/",

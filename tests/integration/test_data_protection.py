@@ -115,7 +115,7 @@ async def test_what_delete_leaves(tmp_path: Path, keen: KeenKafka, seaweed: S3) 
     grace = {"SHARDLINE_TOPIC_GRACE_SECONDS": "3600", "SHARDLINE_SPOOL_DIR": str(spool)}
     async with running_system(tmp_path, keen.bootstrap, seaweed, tmp_path, **grace) as system:
         processes = [system.start("producer")]
-        spec = job(**sample_job("person", quality={"keep_rejected": True, "min_score": 0.45}))
+        spec = job(**sample_job("person", quality={"keep_rejected": "full", "min_score": 0.45}))
         await system.submit(spec)
         await until(lambda: any("dataset.job." in folder for folder in keen.files_with_the_marker()))
         processes.append(system.start("worker"))

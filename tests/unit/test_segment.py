@@ -13,6 +13,7 @@ from shardline_common.errors import FailureCode, JobFailed, SpoolError
 from shardline_common.job.segment_limits import SegmentLimits
 from shardline_common.ports.broker import Record
 from shardline_consumer.filters.clara import Judge
+from shardline_consumer.rejected_lines import RejectedLines
 from shardline_consumer.segment import OpenSegment
 from tests.make import dead, document, end
 
@@ -29,7 +30,7 @@ def segments(
 ) -> list[Landed]:
     """Cut the records, fed in batches of the given sizes."""
     judge, found = Judge(min_score), list[Landed]()
-    segment = OpenSegment(0, Totals(), judge, limits, spool, rejected_decimals=None)
+    segment = OpenSegment(0, Totals(), judge, limits, spool, rejected_lines=None)
     rest = list(records)
     while rest:
         size = next(sizes, len(rest))
@@ -40,7 +41,7 @@ def segments(
             if segment.closed:
                 found.append(landed(segment))
                 before = segment.before.plus(segment.totals)
-                segment = OpenSegment(segment.next, before, judge, limits, spool, rejected_decimals=None)
+                segment = OpenSegment(segment.next, before, judge, limits, spool, rejected_lines=None)
     segment.discard()
     return found
 
@@ -116,7 +117,7 @@ def test_each_bound_closes_a_segment(tmp_path: Path) -> None:
 
 
 def test_a_missing_sequence_fails_the_job(tmp_path: Path) -> None:
-    segment = OpenSegment(0, Totals(), Judge(0.5), LIMITS, tmp_path, rejected_decimals=None)
+    segment = OpenSegment(0, Totals(), Judge(0.5), LIMITS, tmp_path, rejected_lines=None)
     with pytest.raises(JobFailed) as caught:
         segment.take([document(0), document(2)])
     assert caught.value.code is FailureCode.SEQUENCE_GAP
@@ -124,7 +125,7 @@ def test_a_missing_sequence_fails_the_job(tmp_path: Path) -> None:
 
 
 def test_an_end_marker_of_other_documents_fails_the_job(tmp_path: Path) -> None:
-    segment = OpenSegment(0, Totals(), Judge(0.5), LIMITS, tmp_path, rejected_decimals=None)
+    segment = OpenSegment(0, Totals(), Judge(0.5), LIMITS, tmp_path, rejected_lines=None)
     with pytest.raises(JobFailed) as caught:
         segment.take([document(0), end([replace(document(0), key=b"another")])])
     assert caught.value.code is FailureCode.CONSERVATION
@@ -133,7 +134,7 @@ def test_an_end_marker_of_other_documents_fails_the_job(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [None, b"", b"\x00garbage", b"{}", b"\x09" * 30])
 def test_foreign_messages_are_counted_and_passed_over(tmp_path: Path, value: bytes | None) -> None:
-    segment = OpenSegment(0, Totals(), Judge(0.5), LIMITS, tmp_path, rejected_decimals=None)
+    segment = OpenSegment(0, Totals(), Judge(0.5), LIMITS, tmp_path, rejected_lines=None)
     taken = segment.take([Record(0, 0, b"k", value), document(0)])
     assert (taken.foreign, segment.next) == (1, 1)
     segment.discard()
@@ -146,7 +147,7 @@ def test_any_bytes_as_a_message_are_passed_over_or_fail_the_job(
     # With the sequence that is due it gets as far as a message can.
     value = kind + (bytes(8) if due else b"") + body
     segment = OpenSegment(
-        0, Totals(), Judge(0.5), LIMITS, tmp_path_factory.getbasetemp(), rejected_decimals=True
+        0, Totals(), Judge(0.5), LIMITS, tmp_path_factory.getbasetemp(), rejected_lines=RejectedLines(1)
     )
     before = segment.totals
     try:
@@ -160,13 +161,13 @@ def test_any_bytes_as_a_message_are_passed_over_or_fail_the_job(
 
 
 def test_a_spool_that_is_gone_is_a_clear_error(tmp_path: Path) -> None:
-    segment = OpenSegment(0, Totals(), Judge(0.5), LIMITS, tmp_path / "gone", rejected_decimals=None)
+    segment = OpenSegment(0, Totals(), Judge(0.5), LIMITS, tmp_path / "gone", rejected_lines=None)
     with pytest.raises(SpoolError, match="cannot be written"):
         segment.take([document(0)])
 
 
 def test_rejected_documents_are_kept_where_the_job_asks(tmp_path: Path) -> None:
-    segment = OpenSegment(0, Totals(), Judge(0.5), LIMITS, tmp_path, rejected_decimals=4)
+    segment = OpenSegment(0, Totals(), Judge(0.5), LIMITS, tmp_path, rejected_lines=RejectedLines(4))
     segment.take([document(0, chars=10, present=0, relevance=0.25)])
     assert segment.rejected is not None
     assert segment.rejected.path.read_bytes() == (

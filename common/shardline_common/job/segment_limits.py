@@ -46,6 +46,9 @@ def max_spool_bytes(spec: JobSpec) -> int:
     """
     limits = SegmentLimits.of(spec)
     rejected = limits.scanned_bytes if spec.quality.keep_rejected else 0
+    if spec.quality.keep_rejected == "full":
+        # The line of a short text may be longer than its row.
+        rejected += limits.scanned_bytes // 4 + spec.max_document_bytes
     copies = 1 if spec.output.compression == "none" else 2
     originals = max(0, max_original_bytes(spec)) * 4 // 3
     return copies * (limits.row_bytes + spec.max_document_bytes + rejected + originals)

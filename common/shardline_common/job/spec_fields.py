@@ -282,10 +282,11 @@ class Quality(Model):
         ),
     ] = "raw"
     keep_rejected: Annotated[
-        bool,
+        bool | Literal["reasons", "full"],
         Field(
-            description="Whether `rejected/` lists each rejected document with its reason and scores.",
-            examples=[True],
+            description="Whether `rejected/` lists each rejected document: true, or `reasons`, with its "
+            "reason and scores; `full` with its text as well.",
+            examples=["full"],
         ),
     ] = False
     max_dead_letters: Annotated[
@@ -326,6 +327,12 @@ class Quality(Model):
             examples=[0.01],
         ),
     ] = 0.1
+
+    @field_validator("keep_rejected", mode="before")
+    @classmethod
+    def _reasons_is_true(cls, value: Any) -> Any:
+        # One body and one digest for one job. Version 0.1 knows true only.
+        return True if value == "reasons" else value
 
 
 class Format(Model):
