@@ -10,15 +10,17 @@ import orjson
 
 from shardline.services.finished import datasets_below, read_manifest
 from shardline.services.wiring.stores import open_store_at
+from shardline_common.dataset.manifest import Manifest
 from shardline_common.dataset.read import ObjectReader
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing, UsageError
 from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.messages import MAX_ORIGINAL_BYTES
 from shardline_common.job.names import Layout
 from shardline_common.job.plan import read_plan
+from shardline_common.job.spec import FilesSource, ThemisSource
 from shardline_common.ports.store import ObjectStore
 from shardline_common.settings.load import Settings
-from shardline_producer.sources.documents import DeadLetterReason, meaning
+from shardline_producer.sources.documents import DeadLetterReason, FieldNames, field_names, meaning
 
 _OBJECT = re.compile(r"dead-letters/part-(\d{5,})-(\d{12,})\.jsonl(\.gz|\.zst)?")
 _COMPRESSION = {None: "none", ".gz": "gzip", ".zst": "zstd"}
@@ -53,6 +55,8 @@ async def dead_letters_at(uri: str, settings: Settings, *, originals: bool) -> F
             below = await datasets_below(store)
             hint = f"name one of these: {', '.join(below)}" if below else "name the folder that has _state/"
             raise UsageError(f"{uri} has no _state/plan.json: it is no dataset", hint=hint) from None
+        manifest = await _manifest(store)
+        names = _names(manifest)
         # The folder of a dataset has the name of its job.
         job_id = store.uri.rstrip("/").rpartition("/")[2]
         records = {info.key async for info in store.list(_LAYOUT.chains)}
@@ -64,16 +68,27 @@ async def dead_letters_at(uri: str, settings: Settings, *, originals: bool) -> F
                 continue
             async with aclosing(_lines(store, key, _COMPRESSION[match[3]])) as lines:
                 async for line in lines:
-                    one = _record(job_id, key, int(match[1]), line, paths, originals=originals)
+                    one = _record(job_id, key, int(match[1]), line, paths, names, originals=originals)
                     found[one.key] = one
-        return FoundDeadLetters(found, await _counted(store) - len(found))
+        counted = sum(manifest.dead_letters.values()) if manifest else 0
+        return FoundDeadLetters(found, counted - len(found))
 
 
-async def _counted(store: ObjectStore) -> int:
+async def _manifest(store: ObjectStore) -> Manifest | None:
     try:
-        return sum((await read_manifest(store, _LAYOUT.manifest)).dead_letters.values())
+        return await read_manifest(store, _LAYOUT.manifest)
     except ObjectMissing:
-        return 0
+        return None
+
+
+def _names(manifest: Manifest | None) -> FieldNames:
+    """The names of the fields with id and text. The job of an unfinished dataset is not in its folder."""
+    if manifest is None:
+        return FieldNames("id", ("text",))
+    source = manifest.job.source
+    if isinstance(source, FilesSource):
+        return field_names(source)
+    return FieldNames(source.key) if isinstance(source, ThemisSource) else FieldNames()
 
 
 async def _lines(store: ObjectStore, key: str, compression: str) -> AsyncGenerator[bytes, None]:
@@ -89,7 +104,14 @@ async def _lines(store: ObjectStore, key: str, compression: str) -> AsyncGenerat
 
 
 def _record(
-    job_id: str, key: str, partition: int, line: bytes, paths: list[str | None], *, originals: bool
+    job_id: str,
+    key: str,
+    partition: int,
+    line: bytes,
+    paths: list[str | None],
+    names: FieldNames,
+    *,
+    originals: bool,
 ) -> DeadLetterRecord:
     try:
         value = orjson.loads(line)
@@ -98,7 +120,7 @@ def _record(
             key=f"{job_id}/{partition}/{value['sequence']}",
             job_id=job_id,
             reason=value["reason"],
-            hint=_place(value["position"], paths) + _meaning(value["reason"], value["size"]),
+            hint=_place(value["position"], paths) + _meaning(value["reason"], value["size"], names),
             position=value["position"],
             sha256=value["sha256"],
             size=value["size"],
@@ -112,10 +134,10 @@ def _record(
         ) from None
 
 
-def _meaning(reason: str, size: int) -> str:
+def _meaning(reason: str, size: int, names: FieldNames) -> str:
     # Of the bodies of some stores only the start is known.
     known = reason == DeadLetterReason.TOO_LARGE and size > MAX_ORIGINAL_BYTES
-    return f"{meaning(reason)}: {size:,} bytes" if known else meaning(reason)
+    return meaning(reason, names) + (f": {size:,} bytes" if known else "")
 
 
 def _place(position: list[int], paths: list[str | None]) -> str:

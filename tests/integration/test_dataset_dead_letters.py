@@ -20,6 +20,7 @@ from shardline_common.errors import JobFailed, UsageError
 from shardline_common.job.spec import parse_job
 from shardline_common.settings.load import Settings
 from shardline_common.storage.s3 import S3Store, open_s3
+from shardline_producer.sources.documents import DeadLetterReason, meaning
 from tests.services import S3
 
 
@@ -145,6 +146,34 @@ async def test_an_unfinished_dataset_has_those_of_its_finished_segments(copied: 
         (dataset / name).unlink()
     found = await dead_letters_at(str(dataset), Settings(), originals=False)
     assert (len(found.by_key), found.missing <= 0) == (len(INVALID_LINES) + 1, True)
+    hints = {one.reason: one.hint for one in found.by_key.values()}
+    assert hints["missing_id"].endswith(": the document has no id")
+
+
+async def test_hints_name_the_fields_of_the_job(tmp_path: Path) -> None:
+    lines = [{"title": "no text"}, {"key": 1, "body": 2}, {"key": "a", "body": "text"}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    fields = {"id": "key", "text": "body"}
+    body = {
+        "job_id": "laws",
+        "name": "laws",
+        "source": {"type": "files", "paths": [str(tmp_path / "in.jsonl")], "fields": fields},
+        "quality": {"max_dead_letter_ratio": 1},
+    }
+    result = await run_job(parse_job(orjson.dumps(body)), str(tmp_path), Settings(), lambda _: None)
+    found = await dead_letters_at(result.dataset, Settings(), originals=False)
+    expected = {one.key: one.hint for one in result.dead_letters}
+    assert {key: one.hint for key, one in found.by_key.items()} == expected
+    assert sorted(one.hint.partition(": ")[2] for one in found.by_key.values()) == [
+        "body must be text",
+        "the document has no key",
+    ]
+
+
+def test_every_reason_has_a_sentence_without_a_template() -> None:
+    for reason in DeadLetterReason:
+        assert "{" not in meaning(reason)
+    assert meaning("of_a_later_version") == "of_a_later_version"
 
 
 def test_a_folder_without_a_dataset_is_a_usage_error(tmp_path: Path) -> None:

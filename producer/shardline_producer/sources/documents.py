@@ -78,11 +78,6 @@ _HINTS = {
 }
 
 
-def meaning(reason: str) -> str:
-    """What a reason says, as a sentence without a place; the reason itself when this version has no such."""
-    return _HINTS[DeadLetterReason(reason)] if reason in _HINTS else reason
-
-
 class _NotADocument(Exception):
     """`culprit` is the field of a template that is wrong. `fields` are those that were read, if any."""
 
@@ -117,6 +112,15 @@ class FieldNames:
 
 
 _DEFAULT_FIELDS = FieldNames()
+
+
+def meaning(reason: str, names: FieldNames = _DEFAULT_FIELDS) -> str:
+    """What a reason says, as a sentence without a place; the reason itself when this version has no such."""
+    if reason not in _HINTS:
+        return reason
+    # Of a template only the dead letter in Kafka names the field.
+    text = "field" if reason == DeadLetterReason.MISSING_FIELD else names.text[0]
+    return _HINTS[DeadLetterReason(reason)].format(id=names.identity, text=text)
 
 
 def field_names(source: FilesSource) -> FieldNames:
