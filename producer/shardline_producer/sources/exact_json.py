@@ -9,11 +9,15 @@ import math
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import orjson
 
+from shardline_common.runtime.threads import run_in_thread
+
 MAX_DEPTH = 100
+_PARSED_ON_THREAD = 1 << 16
 _INT64 = 1 << 63
 # Python refuses integers of more than 4,300 digits.
 _MAX_DIGITS = 4000
@@ -48,12 +52,13 @@ def _object(value: Any) -> dict[str, Any]:
     return found
 
 
-def parse_answer(body: bytes) -> Any:
+def parse_answer(body: bytes, *, any_bytes: bool = False) -> Any:
     """The JSON of an answer over HTTP. Raises ValueError.
 
     orjson refuses half of a surrogate pair, a number that no float holds, and more than 1,024 levels, and
     makes a float of an integer of more than 64 bits. Otherwise one such value would make a whole answer
-    unreadable.
+    unreadable. `any_bytes`: a byte that is not UTF-8 is half of a surrogate pair (U+DC80 to U+DCFF), so that
+    the document that has it is refused, and no other.
     """
     try:
         value = orjson.loads(body)
@@ -62,7 +67,23 @@ def parse_answer(body: bytes) -> Any:
     else:
         if not _is_changed(value):
             return value
-    return _loads(_with_deep_values_as_text(body.decode(), _ANSWER_VALUES), _finite_float)
+    text = body.decode(errors="surrogateescape" if any_bytes else "strict")
+    return _loads(_with_deep_values_as_text(text, _ANSWER_VALUES), _finite_float)
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can encode a text: it has no half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+async def parse_on_thread(body: bytes, *, any_bytes: bool = False) -> Any:
+    """As `parse_answer`; a body over 64 KiB is parsed on a thread."""
+    parse = partial(parse_answer, body, any_bytes=any_bytes)
+    return parse() if len(body) < _PARSED_ON_THREAD else await run_in_thread(parse)
 
 
 def _loads(text: str, parse_float: Callable[[str], float | str]) -> Any:
@@ -101,20 +122,21 @@ def _exact_float(digits: str) -> float | str:
 
 def _is_changed(value: Any) -> bool:
     """Whether orjson may have rounded an integer, or the value is nested too deep."""
-    level, depth = [value], 0
+    level: list[Any] = [[value]]
+    depth = 0
     while level:
-        depth += 1
+        # The containers in `level` have the depth `depth`; the value itself has 1.
         inner: list[Any] = []
         for container in level:
             values = container.values() if type(container) is dict else container
-            for kind in set(map(type, values)):
-                if kind is float and any(abs(one) >= _INT64 for one in values if type(one) is float):
-                    return True
-                if kind in (dict, list):
-                    inner += [one for one in values if type(one) is kind]
+            kinds = set(map(type, values))
+            if float in kinds and any(abs(one) >= _INT64 for one in values if type(one) is float):
+                return True
+            if dict in kinds or list in kinds:
+                inner += [one for one in values if type(one) in (dict, list)]
         if inner and depth >= MAX_DEPTH:
             return True
-        level = inner
+        level, depth = inner, depth + 1
     return False
 
 

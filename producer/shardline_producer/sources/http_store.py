@@ -1,12 +1,10 @@
 """A store that is read as JSON over HTTP, with retries and errors that name the store and its settings."""
 
 import asyncio
-import json
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import orjson
@@ -23,7 +21,7 @@ from shardline_common.http.client import (
 )
 from shardline_common.http.client_faults import words
 from shardline_common.runtime.retry import Backoff, TransientError, retry_attempts
-from shardline_common.runtime.threads import run_in_thread
+from shardline_producer.sources.exact_json import parse_on_thread
 
 _DENIED = (401, 403)
 _RETRIED = (408, 425, 429)
@@ -204,7 +202,8 @@ class HttpStore:
 
     async def _checked(self, response: HttpResponse, check: Check, *, is_last: bool) -> HttpResponse:
         try:
-            value = await _parsed(response)
+            # Bytes that are no UTF-8 were changed on their way, unless they come each time.
+            value = await parse_on_thread(response.body, any_bytes=is_last)
         except ValueError as error:
             if is_last and not _begins_as_json(response.body):
                 # The caller names it: it is the response of another server.
@@ -253,26 +252,6 @@ class HttpStore:
         return SourceUnavailable(
             f"{self.address} cannot be read ({why})", hint=hint, cause=f"{self.address}: {kind}"
         )
-
-
-async def _parsed(response: HttpResponse) -> Any:
-    """The JSON of a response. Half a surrogate pair, which orjson refuses, is left for the document's check.
-
-    Otherwise one such text would make all texts of its response unreadable.
-    """
-    try:
-        return await response.json()
-    except ValueError:
-        if b"\\ud" not in response.body.lower():
-            raise
-        try:
-            return await run_in_thread(partial(json.loads, response.body, parse_constant=_refuse_constant))
-        except RecursionError:
-            raise ValueError("it is nested too deep") from None
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _begins_as_json(body: bytes) -> bool:

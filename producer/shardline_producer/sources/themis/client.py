@@ -27,6 +27,7 @@ from shardline_common.runtime.durations import in_seconds
 from shardline_common.runtime.retry import Backoff, TransientError, retry_attempts
 from shardline_common.runtime.slowdown import note_slowdown
 from shardline_common.runtime.waits import take_turn
+from shardline_producer.sources.exact_json import parse_on_thread
 from shardline_producer.sources.http_store import JsonResponse
 from shardline_producer.sources.themis.limiter import RateLimiter
 from shardline_producer.sources.themis.queries import count_at_start, problem_of
@@ -179,6 +180,7 @@ class ThemisClient:
     async def _send_all(self, call: _Call) -> HttpResponse:
         """Send a request until it is answered, at most three times; 429 is no attempt."""
         size, paused, ended = len(call.request.body or b""), 0.0, False
+        left = _ATTEMPTS
         if size > _MAX_REQUEST_BYTES:
             raise JobFailed(
                 FailureCode.SOURCE_INVALID, f"a request has {size} bytes; ThemisDB accepts at most 1 MiB"
@@ -187,11 +189,12 @@ class ThemisClient:
         async def attempt() -> HttpResponse:
             # A 429 is no failed attempt, because it names the time of the next one. It is repeated until the
             # pauses of all attempts add up to five minutes.
-            nonlocal paused, ended
+            nonlocal paused, ended, left
+            left -= 1
             while True:
                 answered_before = self._has_answered
                 try:
-                    response = await self._send(call)
+                    response = await self._send(call, is_last=not left)
                 except _Ended as error:
                     ended = ended or (call.parses and answered_before)
                     raise error.transient from error.__cause__
@@ -224,7 +227,7 @@ class ThemisClient:
             )
         return pause
 
-    async def _send(self, call: _Call) -> HttpResponse:
+    async def _send(self, call: _Call, *, is_last: bool) -> HttpResponse:
         await self._limiter.wait()
         try:
             response = await self._client.send(call.request)
@@ -245,11 +248,15 @@ class ThemisClient:
         self._has_answered = True
         if response.status == _MISSING and call.request.path.startswith("/entities/"):
             return self._missing(response, call)
-        return self._whole(response, call) if response.status == OK else response
+        return await self._whole(response, call, is_last=is_last) if response.status == OK else response
 
-    def _whole(self, response: HttpResponse, call: _Call) -> HttpResponse:
+    async def _whole(self, response: HttpResponse, call: _Call, *, is_last: bool) -> HttpResponse:
         """The response with its JSON, which may have been cut or changed on its way."""
-        value = _parsed(response.body)
+        try:
+            # Bytes that are no UTF-8 are those of a row if they come each time.
+            value = await parse_on_thread(response.body, any_bytes=is_last)
+        except ValueError:
+            value = None
         if not isinstance(value, dict):
             # If it comes again, it is that of another server, unless this one has answered before.
             problem = f"it answered {OK} without a JSON object"

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from shardline_common.errors import FailureCode, JobFailed
+from shardline_producer.sources.exact_json import is_unicode
 
 MAX_ROWS = 10_000
 """The largest number of rows or keys that one query requests."""
@@ -175,6 +176,8 @@ def problem_of(body: Mapping[str, Any], response: Mapping[str, Any]) -> str | No
         return f"it has no list '{name}'" + (f", and says: {said}" if said else "")
     if not all(type(item) is str for item in found):
         return f"its list '{name}' has an item that is no text"
+    if name == "keys" and not all(map(is_unicode, found)):
+        return "its list 'keys' has a key that is no UTF-8"
     count = response.get("count", len(found))
     return None if count == len(found) else f"it counts {count} {name} and has {len(found)}"
 

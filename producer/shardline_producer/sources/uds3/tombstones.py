@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from shardline_producer.sources.exact_json import is_unicode
+
 FLAGS = ("deleted", "is_deleted")
 TIME = "deleted_at"
 STATUS = "processing_status"
@@ -68,7 +70,8 @@ def status_pattern(statuses: Iterable[str]) -> str:
 def id_text(value: object) -> str | None:
     """A value as a document id: text that is not empty, or a number as its text. None: it is no id."""
     if isinstance(value, str):
-        return value or None
+        # No other store and no plan holds half of a surrogate pair.
+        return value if value and is_unicode(value) else None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return str(value) if is_number else None
 

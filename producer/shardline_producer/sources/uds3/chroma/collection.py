@@ -14,6 +14,7 @@ from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable
 from shardline_common.http.client import ResponseTooLarge
 from shardline_common.runtime.retry import Backoff
 from shardline_common.runtime.threads import run_in_thread
+from shardline_producer.sources.exact_json import is_unicode
 from shardline_producer.sources.http_store import HttpStore, HttpStoreOptions
 from shardline_producer.sources.uds3.distance import SPACES
 from shardline_producer.sources.uds3.scratch import ScratchDatabase
@@ -82,7 +83,7 @@ async def look_up_collection(http: HttpStore, options: ChromaOptions) -> ChromaC
     """The collection that the options name; None if there is none. Raises as `find_collection`."""
     parts = ("tenants", options.tenant, "databases", options.database, "collections")
     folder = "/api/v2/" + "/".join(quote(part, safe="") for part in parts)
-    response = await http.get(f"{folder}/{quote(options.collection, safe='')}")
+    response = await http.get(f"{folder}/{quote(options.collection, safe='')}", check=_fault_of_collection)
     if response.status == _NOT_FOUND:
         return None
     found = await http.fields(response, "find the collection", id=str)
@@ -91,9 +92,28 @@ async def look_up_collection(http: HttpStore, options: ChromaOptions) -> ChromaC
         raise http.invalid(
             f"the collection measures distance as '{space}'", f"use one of {', '.join(SPACES)}"
         )
+    path = f"{folder}/{quote(found['id'], safe='')}"
+    return ChromaCollection(path, found.get("dimension"), space, _declared_fields(found), found["id"])
+
+
+def _fault_of_collection(found: Any) -> str | None:
+    """Why a description is not whole; None when it is, or is none, which the caller names.
+
+    It raises for a description of another form.
+    """
+    if not isinstance(found, dict) or not isinstance(found.get("id"), str):
+        return None
+    _space(found)
+    _declared_fields(found)
+    dimension = found.get("dimension")
+    if not is_unicode(found["id"]) or not (dimension is None or isinstance(dimension, int)):
+        return "its collection has no id, or a dimension that is no number"
+    return None
+
+
+def _declared_fields(found: Mapping[str, Any]) -> tuple[str, ...] | None:
     keys = (found.get("schema") or {}).get("keys")
-    fields = None if keys is None else tuple(sorted(key for key in keys if not key.startswith("#")))
-    return ChromaCollection(f"{folder}/{found['id']}", found.get("dimension"), space, fields, found["id"])
+    return None if keys is None else tuple(sorted(key for key in keys if not key.startswith("#")))
 
 
 def _space(found: Mapping[str, Any]) -> str:
@@ -137,8 +157,14 @@ def wrong_records(request: Mapping[str, Any], found: Any) -> str | None:
         values = found.get(name)
         if not isinstance(values, list) or len(values) != len(ids):
             return f"its response has {len(ids)} ids and not as many {name}"
-    if not all(isinstance(one, str) for one in ids):
+    if not all(isinstance(one, str) and is_unicode(one) for one in ids):
         return "its response has an id that is no text"
+    if not all(isinstance(one, dict | None) for one in found.get("metadatas") or ()):
+        return "its response has metadata that are no object"
+    return _other_records(request, ids)
+
+
+def _other_records(request: Mapping[str, Any], ids: Sequence[str]) -> str | None:
     if len(set(ids)) != len(ids):
         return "its response has a record twice"
     if "ids" in request and not set(request["ids"]).issuperset(ids):

@@ -9,7 +9,7 @@ from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.http_store import HttpStore
 from shardline_producer.sources.uds3.couch.body_text import is_deleted_document
 from shardline_producer.sources.uds3.couch.catalogue import CouchCatalogue, alias_of
-from shardline_producer.sources.uds3.couch.documents import database_path
+from shardline_producer.sources.uds3.couch.documents import database_path, is_text
 from shardline_producer.sources.uds3.tombstones import TOMBSTONE_FIELDS
 
 _PAGE = 200
@@ -81,9 +81,10 @@ def _fault_of_found(found: Any) -> str | None:
     documents = found.get("docs") if isinstance(found, dict) else None
     if not isinstance(documents, list):
         return None
-    if all(isinstance(one, dict) and isinstance(one.get("_id"), str) for one in documents):
-        return None
-    return "it found documents without an id"
+    if not all(isinstance(one, dict) and is_text(one.get("_id")) for one in documents):
+        return "it found documents without an id"
+    bookmark = found.get("bookmark")
+    return None if bookmark is None or is_text(bookmark) else "its bookmark is no text"
 
 
 def _has_alias_index(indexes: Any) -> bool:

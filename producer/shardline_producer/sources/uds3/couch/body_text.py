@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shardline_producer.sources.documents import DeadLetterReason
+from shardline_producer.sources.exact_json import is_unicode
 from shardline_producer.sources.uds3.body_limit import limited
 from shardline_producer.sources.uds3.store_ports import DocumentBody, InvalidBody
 from shardline_producer.sources.uds3.tombstones import is_deleted
@@ -41,12 +42,15 @@ def may_have_lost_its_text(document: Mapping[str, Any]) -> bool:
 def body_of(document: Mapping[str, Any], text: str | InvalidBody) -> DocumentBody | InvalidBody:
     """The body of a document with this text.
 
-    Its metadata are the fields of `metadata`, and the document's other fields unless `metadata` has them.
+    Its metadata are the fields of `metadata`, and the document's other fields unless `metadata` has them. A
+    field `metadata` that is no object is one of the others.
     """
     if isinstance(text, InvalidBody):
         return text
     fields = {key: value for key, value in document.items() if not key.startswith("_")}
-    metadata = fields.pop("metadata", None)
+    metadata = fields.get("metadata")
+    if metadata is None or isinstance(metadata, Mapping):
+        fields.pop("metadata", None)
     for name in (*_TEXT_FIELDS, "document_id"):
         fields.pop(name, None)
     inner = dict(metadata) if isinstance(metadata, Mapping) else {}
@@ -59,6 +63,6 @@ def references(refs: Mapping[str, Any]) -> list[tuple[str, str]]:
     pairs = []
     for database, value in sorted(refs.items()):
         couch_id = value.get("doc_id") or value.get("_id") if isinstance(value, Mapping) else value
-        if isinstance(couch_id, str) and couch_id:
+        if isinstance(couch_id, str) and couch_id and is_unicode(couch_id + database):
             pairs.append((database, couch_id))
     return pairs

@@ -1,5 +1,6 @@
 """One pass over a database of CouchDB: revisions, marks and tombstones of its documents, and their names."""
 
+import json
 import weakref
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -12,7 +13,7 @@ from shardline_common.job.findings import Certainty, Level
 from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.http_store import HttpStore
 from shardline_producer.sources.uds3.couch.body_text import is_deleted_document
-from shardline_producer.sources.uds3.couch.documents import database_path, fault_of_row, read_rows
+from shardline_producer.sources.uds3.couch.documents import database_path, fault_of_row, is_text, read_rows
 from shardline_producer.sources.uds3.scratch import ScratchDatabase
 from shardline_producer.sources.uds3.spilled_lists import AliasIndex
 from shardline_producer.sources.uds3.store_ports import MAX_BODIES
@@ -117,13 +118,12 @@ class CouchCatalogue:
     def _add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         documents, names = [], []
         for row in rows:
-            document, value = row["doc"], row.get("value") or {}
+            document, value = row["doc"] or {"_id": row["id"]}, row.get("value") or {}
             deleted = is_deleted_document(document, include_archived=self._include_archived)
             deleted = deleted or value.get("deleted") is True
             (self._unread.add if row.get("unread") else self._unread.discard)(row["id"])
             documents.append((row["id"], str(value.get("rev", "")), int(deleted)))
-            # Half a surrogate pair cannot be kept, and is in no id of another store.
-            names += [pair for pair in alias_of(document, deleted=deleted) if _is_text("".join(pair))]
+            names += alias_of(document, deleted=deleted)
         self._database.write("INSERT OR REPLACE INTO documents VALUES (?, ?, ?)", documents)
         self._aliases.add(names)
 
@@ -164,14 +164,6 @@ class CouchCatalogue:
         if different:
             return Certainty(Level.COUNTED, f"_changes lacks {different} documents that _all_docs lists")
         return Certainty(Level.PROVEN, "two lists of the documents, _all_docs and _changes, agree")
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 async def _next_alone(
@@ -255,6 +247,8 @@ def _fault_of_page(found: Any) -> str | None:
     rows = found.get("rows") if isinstance(found, dict) else None
     if not isinstance(rows, list):
         return None
+    if not all(is_text(row["id"]) and row["id"] == row.get("key", row["id"]) for row in rows):
+        return "it lists documents without an id"
     # A document that was removed since its row was made has no document: asked again, it has no row.
     return next((fault for row in rows if (fault := fault_of_row(row, documents=True))), None)
 
@@ -279,14 +273,14 @@ async def _change_pages(
         is_repeated = not changes
         if changes:
             sequence = found.get("last_seq", changes[-1].get("seq"))
-            since = sequence if isinstance(sequence, str) else orjson.dumps(sequence).decode()
+            since = sequence if isinstance(sequence, str) else json.dumps(sequence)
 
 
 def _fault_of_changes(found: Any) -> str | None:
     results = found.get("results") if isinstance(found, dict) else None
     if not isinstance(results, list):
         return None
-    if not all(isinstance(one["id"], str) and isinstance(one["changes"][0]["rev"], str) for one in results):
+    if not all(is_text(one["id"]) and is_text(one["changes"][0]["rev"]) for one in results):
         return "it lists changes without an id and a revision"
     if results and found.get("last_seq", results[-1].get("seq")) is None:
         return "it lists changes without their last sequence"

@@ -7,9 +7,11 @@ from typing import Any
 from urllib.parse import quote
 
 from shardline_common.errors import JobFailed
+from shardline_producer.sources.exact_json import is_unicode
 from shardline_producer.sources.http_store import HttpStore
 
 NOT_FOUND = 404
+_MAX_DIGITS = 30
 # The stub of an attachment says then whether CouchDB keeps it compressed.
 _WITH_DOCUMENTS = {"include_docs": "true", "att_encoding_info": "true"}
 
@@ -84,6 +86,8 @@ def fault_of_row(row: Mapping[str, Any], *, documents: bool) -> str | None:
         return None if _is_missing(row) else f"the row of '{key}' is the error {row['error']}"
     if not isinstance(value, Mapping | None) or (not documents and not value):
         return f"the row of '{key}' has no revision"
+    if value and not is_text(value.get("rev", "")):
+        return f"the row of '{key}' has no revision"
     if not documents or (value and value.get("deleted") is True):
         return None
     return _fault_of_document(str(key), row.get("doc"))
@@ -96,6 +100,11 @@ def _fault_of_document(key: str, document: object) -> str | None:
     if stubs is not None and not (isinstance(stubs, Mapping) and all(map(_is_object, stubs.values()))):
         return f"the document '{key}' has attachments of another form"
     return None
+
+
+def is_text(value: object) -> bool:
+    """Whether a value of JSON is a text that a request or a file can hold."""
+    return isinstance(value, str) and is_unicode(value)
 
 
 def _is_object(value: object) -> bool:
@@ -119,7 +128,7 @@ def identity_of(database: Mapping[str, Any]) -> dict[str, Any]:
     number = str(changes).partition("-")[0]
     return {
         "made": str(made) if made not in (None, "", "0", 0) else None,
-        "changes": int(number) if number.isdecimal() else None,
+        "changes": int(number) if number.isdecimal() and len(number) <= _MAX_DIGITS else None,
         "documents": database["doc_count"],
     }
 
