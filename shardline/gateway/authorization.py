@@ -10,11 +10,13 @@ from fastapi.security.http import HTTPAuthorizationCredentials
 from shardline.gateway.access_tokens import unauthorized
 from shardline.gateway.context import Context, GatewayContext
 from shardline.gateway.jwks import JwksUnavailable
+from shardline.gateway.middleware import KNOWN_USER
 from shardline.gateway.problems import Problem
 from shardline.gateway.rate_limits import client_address
 from shardline.gateway.users import Permission, User
 
 COOKIE = "shardline_token"
+_MAX_PATH_CHARS = 300
 _bearer = HTTPBearer(auto_error=False, description="An access token of the Keycloak realm (RS256).")
 _Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
@@ -49,6 +51,7 @@ async def authorize(
             raise unauthorized("tokens cannot be verified")
         else:
             user = await context.token_verifier.verify(token or _cookie_token(request))
+        request.scope[KNOWN_USER] = user.id
         # 2. Count the request.
         context.limits.requests.take(user.id)
         # 3. Check the permission.
@@ -59,9 +62,10 @@ async def authorize(
             context.limits.refusals.take(client_address(request.scope))
         over_limit = problem.status_code == HTTPStatus.TOO_MANY_REQUESTS
         if user is None or not over_limit or context.limits.refusals.allows(f"user {user.id}"):
-            action = f"{request.method} {request.url.path}"
-            dataset = request.path_params.get("dataset_id")
-            context.audit_log.record(user, action[:300], str(problem.status_code), dataset=dataset)
+            # Not the path of the URL: it lacks what a URL may not have, such as line breaks.
+            action = f"{request.method} {request.scope['path']}"[:_MAX_PATH_CHARS]
+            dataset = str(request.path_params.get("dataset_id", ""))[:_MAX_PATH_CHARS] or None
+            context.audit_log.record(user, action, str(problem.status_code), dataset=dataset)
         raise
     return user
 

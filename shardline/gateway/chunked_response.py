@@ -10,6 +10,7 @@ from enum import StrEnum
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from shardline.gateway.http_protocol import STREAMED
 from shardline.gateway.problems import Problem, problem_from_error
 from shardline_common.errors import ShardlineError
 
@@ -60,9 +61,11 @@ class ChunkedResponse(Response):
         self._stream = stream
         self._started = False
 
-    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response and report its outcome. A disconnect of the client closes the source at once."""
         outcome = StreamOutcome.ABORTED
+        # The connection does not limit the time of the client: `stall_seconds` does.
+        scope[STREAMED] = True
         try:
             with self._stream.slot:
                 outcome = await self._run(receive, send)

@@ -1,7 +1,7 @@
 """The routes of a dataset's files: download whole or by range, with a token or a signed link."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -12,6 +12,7 @@ from shardline.gateway.chunked_response import ChunkedResponse, StreamSpec
 from shardline.gateway.context import Context, GatewayContext
 from shardline.gateway.export_formats import MEDIA_TYPES
 from shardline.gateway.http_headers import RangeNotSatisfiable, content_disposition, parse_range
+from shardline.gateway.middleware import KNOWN_USER
 from shardline.gateway.openapi import error_responses
 from shardline.gateway.problems import Problem
 from shardline.gateway.rate_limits import client_address
@@ -20,6 +21,7 @@ from shardline.gateway.users import Permission
 from shardline_common.ports.store import ObjectInfo, ObjectStore
 
 router = APIRouter(prefix="/api/datasets/{dataset_id}/files", tags=["files"])
+_MAX_ID_CHARS = 300
 
 
 @router.get("", responses=error_responses(400, 401, 403, 404, 429, 503))
@@ -88,10 +90,11 @@ async def download(
         if not context.link_signer.verify(dataset_id, file, link.expires, link.signature, now, holder):
             # Before the audit log: without a limit, a stranger could fill it.
             context.limits.refusals.take(client_address(request.scope))
-            context.audit_log.record(None, "download", "403", dataset=dataset_id, by="link")
+            context.audit_log.record(None, "download", "403", dataset=dataset_id[:_MAX_ID_CHARS], by="link")
             raise Problem(403, "the link is not valid or has expired; request a new one")
         # Not the user's own limit: everyone who has the link may use it.
         caller = f"link of {holder}"
+        request.scope[KNOWN_USER] = holder
         context.limits.requests.take(caller)
     # 2. Only listed files can be downloaded, not everything below the dataset's root.
     if file not in await _file_names(context, dataset_id):
@@ -117,12 +120,20 @@ async def download(
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{info.size}"
     # 4. Send the bytes.
     status = 200 if chosen is None else 206
-    context.limits.downloads.check(caller)
     given_to = {} if user is not None else {"user_id": link.user}
-    context.audit_log.record(user, "download", str(status), dataset=dataset_id, file=file, by=by, **given_to)
+
+    @contextmanager
+    def slot() -> Iterator[None]:
+        # Another download may take the last slot after this request was checked.
+        with context.limits.downloads.slot(caller):
+            context.audit_log.record(
+                user, "download", str(status), dataset=dataset_id, file=file, by=by, **given_to
+            )
+            yield
+
     stream = StreamSpec(
         lambda: _read(context.require_store(), info, start, end),
-        context.limits.downloads.slot(caller),
+        slot(),
         context.settings.gateway_stall_seconds,
     )
     media_type = MEDIA_TYPES.get(file.rpartition(".")[2], "application/octet-stream")

@@ -27,6 +27,11 @@ _VERSIONS = (b"1.0", b"1.1")
 _LINE_BYTES = 4
 # How long a client may go on sending after it was refused.
 _LINGER_SECONDS = 2.0
+# To parse a chunk takes as long as to parse hundreds of bytes: a body of one byte a chunk would occupy the
+# process. A program that writes its body in pieces has fewer of them, or larger ones.
+_FREE_CHUNKS, _MIN_CHUNK_BYTES = 1024, 64
+# The key of a request's scope that a response sets which takes the time of its client, with its own limit.
+STREAMED = "shardline.streamed"
 # What a client must at least read of a response, in the time that the policy says, to keep its connection.
 _MIN_DRAIN_BYTES = 16 << 10
 
@@ -38,6 +43,7 @@ class _Phase(StrEnum):
     BODY = "the body of a request"
     IDLE = "the next request"
     RESPONSE = "the response"
+    UNREAD = "the client to read the response"
     END = "the client's end"
 
 
@@ -46,7 +52,8 @@ class GuardedProtocol(H11Protocol):
 
     1. At its start, the guard may refuse it.
     2. While a request is incomplete, a deadline runs, which bytes from the client do not extend.
-    3. While a request is complete, the response takes the time it needs.
+    3. While a request is complete, the response takes the time it needs. The client has a deadline to read
+       some of it, unless it is streamed.
     4. At the end, the client has a deadline to read the rest of the response.
     """
 
@@ -80,6 +87,16 @@ class GuardedProtocol(H11Protocol):
         """Handle what the client sent, or discard it when the connection ends."""
         if not self._ended:
             super().data_received(data)
+
+    def pause_writing(self) -> None:
+        """Note that the client does not read what was written."""
+        super().pause_writing()
+        self._update()
+
+    def resume_writing(self) -> None:
+        """Note that the client has read most of what was written."""
+        super().resume_writing()
+        self._update()
 
     def handle_events(self) -> None:
         """Handle complete events of what was received."""
@@ -129,6 +146,7 @@ class GuardedProtocol(H11Protocol):
         seconds = {
             _Phase.HEAD: policy.header_seconds,
             _Phase.BODY: policy.body_seconds,
+            _Phase.UNREAD: policy.drain_seconds,
             _Phase.END: policy.drain_seconds if self._unsent else _LINGER_SECONDS,
         }
         self._set_deadline(seconds.get(phase))
@@ -144,7 +162,9 @@ class GuardedProtocol(H11Protocol):
         if self.conn.their_state is h11.IDLE:
             # uvicorn's own timer runs from the end of a response to the first byte of the next request.
             return _Phase.HEAD if self.timeout_keep_alive_task is None else _Phase.IDLE
-        return _Phase.RESPONSE
+        # A client that sends requests and reads no response would keep its place with the next request.
+        unread = self.flow.write_paused and not self.scope.get(STREAMED)
+        return _Phase.UNREAD if unread else _Phase.RESPONSE
 
     def _set_deadline(self, seconds: float | None) -> None:
         if self._deadline is not None:
@@ -152,13 +172,14 @@ class GuardedProtocol(H11Protocol):
         self._deadline = None if seconds is None else self.loop.call_later(seconds, self._on_deadline)
 
     def _on_deadline(self) -> None:
-        if self._phase is not _Phase.END:
+        if self._phase not in (_Phase.END, _Phase.UNREAD):
             self._guard.report("timed out")
             begun = self._phase is not _Phase.IDLE and bool(self.conn.trailing_data[0])
             self._end_with(Problem(408, f"the gateway waited too long for {self._phase}"), asked=begun)
             return
         unsent = self.transport.get_write_buffer_size()
         if self._unsent - unsent < _MIN_DRAIN_BYTES:
+            self._guard.report("timed out")
             self.transport.abort()
             return
         self._unsent = unsent
@@ -204,17 +225,27 @@ class _StrictConnection(h11.Connection):
     def __init__(self) -> None:
         super().__init__(h11.SERVER, MAX_HEAD_BYTES)
         self.error: h11.RemoteProtocolError | None = None
+        self._chunks = self._bytes = 0
 
     def next_event(self) -> Any:
         """Return the next event. Raise RemoteProtocolError when the client broke the protocol."""
         try:
             event = super().next_event()
             if isinstance(event, h11.Request):
+                self._chunks = self._bytes = 0
                 _check(event)
+            elif isinstance(event, h11.Data):
+                self._count(event)
         except h11.RemoteProtocolError as error:
             self.error = error
             raise
         return event
+
+    def _count(self, data: h11.Data) -> None:
+        self._chunks += data.chunk_start
+        self._bytes += len(data.data)
+        if self._chunks > _FREE_CHUNKS + self._bytes // _MIN_CHUNK_BYTES:
+            raise h11.RemoteProtocolError("the chunks of the body are too small")
 
 
 def _check(request: h11.Request) -> None:

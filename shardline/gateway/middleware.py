@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from http import HTTPStatus
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shardline.gateway.problems import Problem, problem_response
 from shardline_common.job.trace_headers import TRACE_HEADER, traceparent_of
+from shardline_common.runtime.token_bucket import TokenBucket
 from shardline_common.telemetry.logs import log_context, log_fields
 from shardline_common.telemetry.tracing import PassThroughTracer, Span, continue_trace, span
 
@@ -26,6 +27,10 @@ _log = logging.getLogger("shardline.gateway")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
 _HEALTH = "/health"
+# Answers to requests without a user that are logged in a minute.
+_LOGGED_STRANGERS = 60
+# The key of a request's scope that is set when its user is known.
+KNOWN_USER = "shardline.user"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _SECURITY_HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
@@ -65,6 +70,7 @@ class GatewayMiddleware:
         self._app = app
         self._policy = policy
         self._on_response = on_response
+        self._strangers = TokenBucket(60.0 / _LOGGED_STRANGERS, float(_LOGGED_STRANGERS))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request.
@@ -102,7 +108,7 @@ class GatewayMiddleware:
                 # become a label of the metrics.
                 route = str(getattr(scope.get("route"), "path", "none"))
                 self._on_response(response.status, route, response.began)
-                response.log(scope)
+                response.log(scope, self._strangers)
                 request_span.set(status=response.status)
                 request_id.reset(token)
 
@@ -144,6 +150,17 @@ def _host_of(origin: str) -> str | None:
 
 def _without_port(host: str) -> str:
     return host if host.endswith("]") or ":" not in host else host.rpartition(":")[0]
+
+
+def _make_relative(message: Message) -> None:
+    """Leave scheme and host out of the address of a redirect.
+
+    A proxy that ends TLS and does not say so would have the client repeat its token over plain HTTP.
+    """
+    headers = MutableHeaders(scope=message)
+    if message["status"] == HTTPStatus.TEMPORARY_REDIRECT and (target := headers.get("location")):
+        parts = urlsplit(target)
+        headers["location"] = urlunsplit(("", "", parts.path, parts.query, ""))
 
 
 def _body_too_large(limit: int) -> Problem:
@@ -190,6 +207,7 @@ class _TrackedResponse:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            _make_relative(message)
             self.began = time.perf_counter() - self._started
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.id
@@ -208,10 +226,13 @@ class _TrackedResponse:
             return
         await problem_response(problem, self.id)(scope, receive, self.send)
 
-    def log(self, scope: Scope) -> None:
-        elapsed = round((time.perf_counter() - self._started) * 1000)
+    def log(self, scope: Scope, strangers: TokenBucket) -> None:
+        now = time.perf_counter()
+        elapsed = round((now - self._started) * 1000)
         # Clients without a token can cause these at any rate.
         quiet = self.quiet or scope["path"] == _HEALTH or self.status == HTTPStatus.TOO_MANY_REQUESTS
+        if not quiet and KNOWN_USER not in scope and self.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            quiet = strangers.take(now) > 0
         level = logging.DEBUG if quiet else logging.INFO
         fields = log_fields(
             method=scope["method"], path=scope["path"], status=self.status, milliseconds=elapsed

@@ -16,7 +16,7 @@ import requests
 from starlette.types import Receive, Scope, Send
 
 from shardline.gateway.connections import ConnectionGuard, ConnectionPolicy, client_group
-from shardline.gateway.http_protocol import MAX_HEAD_BYTES
+from shardline.gateway.http_protocol import MAX_HEAD_BYTES, STREAMED
 from shardline.gateway.http_server import listen_on, serve_http
 from shardline.gateway.middleware import GatewayMiddleware, MiddlewarePolicy
 from shardline.gateway.server import _metrics_host
@@ -60,10 +60,14 @@ async def small_gateway(**limits: Any) -> AsyncIterator[Small]:
             return
         if scope["path"] == "/held":
             await release.wait()
-        size = 8 << 20 if scope["path"] == "/large" else 2
+        if scope["path"] == "/streamed":
+            scope[STREAMED] = True
+        size = 2 if scope["path"] in ("/held", "/health") else 8 << 20
         headers = [(b"content-length", str(size).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"x" * size})
+        # The second part is sent when the client has read most of the first one.
+        await send({"type": "http.response.body", "body": b"x" * (size - 1), "more_body": True})
+        await send({"type": "http.response.body", "body": b"x"})
 
     def on_response(status: int, _: str, __: float) -> None:
         statuses.append(status)
@@ -191,9 +195,14 @@ async def test_an_idle_connection_gives_way_without_a_response() -> None:
         writer.close()
 
 
-async def test_a_response_that_is_not_read_gives_way() -> None:
+# One response, and one behind it that cannot be sent before the client reads the first.
+UNREAD = (b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n", 2 * b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
+
+
+@pytest.mark.parametrize("content", UNREAD, ids=["one", "pipelined"])
+async def test_a_response_that_is_not_read_gives_way(content: bytes) -> None:
     async with small_gateway(total=2) as gateway:
-        slow = [await opened(gateway.port, b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n") for _ in range(2)]
+        slow = [await opened(gateway.port, content) for _ in range(2)]
         while gateway.statuses.count(200) < 2:
             await asyncio.sleep(0.01)
         assert await health_seconds(gateway.port) < SECONDS
@@ -201,13 +210,37 @@ async def test_a_response_that_is_not_read_gives_way() -> None:
             await closed(writer)
 
 
-async def test_a_response_that_is_not_read_ends_at_a_deadline() -> None:
+async def test_a_stream_that_is_read_slowly_keeps_its_place() -> None:
+    async with small_gateway(total=1, drain_seconds=SHORT) as gateway:
+        get = b"GET /%s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        reader, writer = await opened(gateway.port, get % b"streamed")
+        async with asyncio.timeout(SECONDS):
+            await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(2 * SHORT)
+        other, another = await opened(gateway.port, get % b"health")
+        problem(await answer_of(other), 503)
+        assert len(await answer_of(reader)) == 8 << 20
+        await closed(writer)
+        await closed(another)
+
+
+@pytest.mark.parametrize("content", UNREAD, ids=["one", "pipelined"])
+async def test_a_response_that_is_not_read_ends_at_a_deadline(content: bytes) -> None:
     async with small_gateway(drain_seconds=SHORT) as gateway:
-        reader, writer = await opened(
-            gateway.port, b"GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-        )
+        last = b"GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        reader, writer = await opened(gateway.port, content + last)
         await asyncio.sleep(2 * SHORT)
         assert len(await answer_of(reader)) < 8 << 20
+        writer.close()
+
+
+@pytest.mark.parametrize("pieces", [[b"x"] * 1000, [b"x" * 64] * 5000, [b"x" * 50_000] * 20])
+async def test_a_body_in_pieces_is_accepted(pieces: list[bytes]) -> None:
+    async with small_gateway() as gateway:
+        chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
+        head = b"POST /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + TE + b"\r\n"
+        reader, writer = await opened(gateway.port, head + chunks + CHUNK)
+        assert (await answer_of(reader)).startswith(b"HTTP/1.1 200")
         writer.close()
 
 
@@ -227,6 +260,7 @@ CHUNK = b"0\r\n\r\n"
         (POST + b"Content-Length : 5\r\n\r\nabcde", 400),
         (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n" + CHUNK, 501),
         (POST + TE + b"\r\nxyz\r\n", 400),
+        (POST + TE + b"\r\n" + 3000 * b"1\r\nx\r\n", 400),
         (b"GET / HTTP/1.1\r\n\r\n", 400),
         (b"GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 TLS\r\n\r\n", 400),
@@ -237,7 +271,8 @@ CHUNK = b"0\r\n\r\n"
     ],
     ids=[
         "cl+te", "te+cl", "te-in-1.0", "two-lengths", "signed-length", "space-before-colon", "two-codings",
-        "bad-chunk", "no-host", "version", "tls", "one-long-header", "many-headers", "long-target", "endless",
+        "bad-chunk", "tiny-chunks", "no-host", "version", "tls", "one-long-header", "many-headers",
+        "long-target", "endless",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("before", [b"", GET + b"\r\n"], ids=["first", "second"])
