@@ -13,6 +13,8 @@ from typing import Any, Self
 import orjson
 
 _HEAD = re.compile(rb"([0-9]{20}) ([0-9a-f]{64})\n")
+# The field of a line that follows lines of which the head did not know, with their number.
+UNCONFIRMED = "unconfirmed"
 # What a chain begins with, where no line is before it.
 GENESIS = "0" * 64
 
@@ -103,6 +105,8 @@ class ChainCheck:
         if fields.get("action") == REMOVED_FILE and isinstance(removed := fields.get("last_seq"), int):
             self._removed = max(self._removed, removed)
         self._check_place(found, fields["previous"], where)
+        if isinstance(count := fields.get(UNCONFIRMED), int):
+            self._add_unconfirmed(found.seq - count, found.seq - 1)
         self.last, self._before = found, found.hash
         if found.seq == self._wanted:
             self._hash_at[found.seq] = found.hash
@@ -123,9 +127,18 @@ class ChainCheck:
         elif previous != self._before:
             self.problems.append(f"the line before {where}, number {self.last.seq}, was changed")
 
+    def _add_unconfirmed(self, first: int, last: int) -> None:
+        """Say that lines were not in the head. A process that is killed leaves one of them."""
+        if first == last:
+            self.notes.append(f"line {last} was not in the head: its process was killed, or it was added")
+        else:
+            self.problems.append(f"{_lines(first, last)} not in the head: they were added")
+
     def finish(self, head: Head | None) -> None:
         """Compare with the head when all lines are added. None: there is no head that can be read."""
-        if self._unchained:
+        if self._unchained and self.first is not None and self.first > 1:
+            self.problems.append(f"{self._unchained} lines before line {self.first} were added")
+        elif self._unchained:
             self.notes.append(f"{self._unchained} lines of an earlier version are not chained")
         if self.first is not None and self.first > 1:
             if self._removed >= self.first - 1:
@@ -137,12 +150,8 @@ class ChainCheck:
                 self.problems.append("the head of the log is missing: lines may be missing at the end")
         elif head.seq > self.last.seq:
             self.problems.append(f"{_lines(self.last.seq + 1, head.seq)} missing at the end")
-        elif self.last.seq > head.seq + 1:
-            self.problems.append(f"{_lines(head.seq + 1, self.last.seq)} not in the head: they were added")
         elif self.last.seq > head.seq:
-            self.notes.append(
-                f"line {self.last.seq} is not in the head: its process was killed, or it was added"
-            )
+            self._add_unconfirmed(head.seq + 1, self.last.seq)
         if head is not None and head.seq and self._hash_at.get(head.seq, head.hash) != head.hash:
             self.problems.append(f"line {head.seq} was changed")
 

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import orjson
 
-from shardline.gateway.audit_chain import REMOVED_FILE, Head, head_after, line_hash
+from shardline.gateway.audit_chain import REMOVED_FILE, UNCONFIRMED, Head, head_after, line_hash
 
 if sys.platform != "win32":
     import fcntl
@@ -90,17 +90,18 @@ class AuditFile:
     def _write(self, head_file: IO[bytes], fields: dict[str, Any]) -> Head | None:
         """Append a line. Returns the head at which the file before was closed; None when it was not."""
         head_file.seek(0)
-        head = Head.decode(head_file.read()) or Head()
+        head, unconfirmed = Head.decode(head_file.read()) or Head(), 0
         with self._path.open("ab", buffering=0) as log:
             tail = _tail(log)
             # 1.
             found = head_after(tail.line)
             if found is not None and found.seq > head.seq:
-                head = found
+                # Somebody else may have written them, so the next line says it for ever.
+                head, unconfirmed = found, found.seq - head.seq
             elif found is None and tail.line:
                 # A line of an earlier version, or one that a crash has cut: its bytes are part of the chain.
                 head = Head(head.seq, line_hash(tail.line))
-            line = head.chained(fields) + b"\n"
+            line = head.chained(fields | ({UNCONFIRMED: unconfirmed} if unconfirmed else {})) + b"\n"
             # 2.
             full = tail.size > 0 and tail.complete and tail.size + len(line) > self._limits.bytes
             if not full:

@@ -123,6 +123,39 @@ def test_a_missing_file_or_head_is_noticed(tmp_path: Path) -> None:
     assert "head" in report(path).problems[0]
 
 
+@pytest.mark.parametrize("forged", [1, 2, 5])
+def test_a_line_that_was_added_at_the_end_stays_noticed(tmp_path: Path, forged: int) -> None:
+    path = tmp_path / "audit.jsonl"
+    lines = written(path, 5)
+    for _ in range(forged):
+        lines.append(Head(len(lines), line_hash(lines[-1])).chained({"action": "create"}))
+    rewrite(path, lines)
+    for _ in range(3):
+        found = report(path)
+        said = found.notes if forged == 1 else found.problems
+        named = "line 6 was" if forged == 1 else f"lines 6 to {5 + forged} are"
+        assert [sentence for sentence in said if sentence.startswith(f"{named} not in the head")]
+        # Also when the gateway goes on.
+        AuditFile(path).append({"action": "create"})
+    assert report(path).lines[5 + forged]["unconfirmed"] == forged
+
+
+def test_a_head_that_was_removed_stays_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    rewrite(path, written(path, 5)[:3])
+    head_path(path).unlink()
+    AuditFile(path).append({"action": "create"})
+    assert report(path).problems == ["lines 1 to 3 are not in the head: they were added"]
+
+
+def test_lines_before_the_oldest_file_that_is_kept_are_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    written(path, 100, AuditLimits(bytes=2000, files=2))
+    oldest = closed_files(path)[0]
+    rewrite(oldest, [b'{"action":"purge","user":"erika"}', *oldest.read_bytes().splitlines()])
+    assert any("1 lines before line" in problem for problem in report(path).problems)
+
+
 def test_old_files_are_removed_and_the_rest_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     written(path, 100, AuditLimits(bytes=2000, files=2))
