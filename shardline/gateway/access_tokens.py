@@ -31,6 +31,10 @@ class TokenVerifier:
         self._policy = policy
         self._jwks = jwks
 
+    async def close(self) -> None:
+        """End what runs in the background."""
+        await self._jwks.close()
+
     async def verify(self, token: str) -> User:
         """Verify a token and return the user it names.
 

@@ -39,11 +39,13 @@ class JwksPolicy:
         fresh_seconds: the age from which on it is fetched again.
         usable_seconds: the age up to which it is used while it cannot be fetched.
         min_interval_seconds: the shortest time between two fetches.
+        wait_seconds: how long a request whose key is known waits for a fetch.
     """
 
     fresh_seconds: float = 600.0
     usable_seconds: float = 3600.0
     min_interval_seconds: float = 10.0
+    wait_seconds: float = 0.5
 
 
 def jwks_fetcher(url: str) -> FetchJwks:
@@ -84,22 +86,46 @@ class JwksCache:
         self._keys: dict[str, jwt.PyJWK] = {}
         self._fetched_at = self._tried_at = float("-inf")
         self._lock = asyncio.Lock()
+        self._background: asyncio.Task[None] | None = None
 
     async def get(self, kid: str) -> jwt.PyJWK | None:
         """Return the key of this id, or None when the realm has none.
 
-        An unknown id, or a stale cache, causes a fetch.
+        An unknown id, or a stale cache, causes a fetch. A request whose key is known waits for it only
+        `wait_seconds`: a realm that hangs must not delay those who use known keys.
 
         Raises:
             JwksUnavailable: the fetch failed, and the cached keys are too old or lack this id.
         """
         if kid in self._keys and self._age() < self._policy.fresh_seconds:
             return self._keys[kid]
+        if kid in self._keys and self._age() < self._policy.usable_seconds:
+            if self._background is None:
+                self._background = asyncio.ensure_future(self._refresh_in_background())
+            # A realm that answers has its say: the key may be withdrawn. `wait` cancels nothing.
+            await asyncio.wait([self._background], timeout=self._policy.wait_seconds)
+            return self._keys.get(kid)
         async with self._lock:
             missing = kid not in self._keys
             if missing or self._age() >= self._policy.fresh_seconds:
                 await self._refresh(required=missing or self._age() >= self._policy.usable_seconds)
         return self._keys.get(kid)
+
+    async def close(self) -> None:
+        """End a fetch that runs in the background."""
+        if self._background is not None:
+            self._background.cancel()
+            await asyncio.wait([self._background])
+
+    async def _refresh_in_background(self) -> None:
+        try:
+            async with self._lock:
+                if self._age() >= self._policy.fresh_seconds:
+                    await self._refresh(required=False)
+        except Exception:  # noqa: BLE001 - a bug is logged; the cached keys stay in use
+            _log.exception("fetching the keys of the realm: a bug in Shardline")
+        finally:
+            self._background = None
 
     def _age(self) -> float:
         return self._clock.monotonic() - self._fetched_at

@@ -117,6 +117,8 @@ async def run_gateway(
                         await serve_http(make_app(context), listener, connections)
                     finally:
                         await close_shielded(context.uds3.close)
+                        if context.token_verifier is not None:
+                            await close_shielded(context.token_verifier.close)
                     following.cancel()
 
 

@@ -205,3 +205,33 @@ async def test_keys_are_fetched_for_a_new_id_once_an_interval() -> None:
     del realm.keys["first"]
     clock.time = 5000
     assert await jwks.get("first") is None
+
+
+async def test_a_realm_that_hangs_does_not_delay_those_whose_key_is_known() -> None:
+    realm, clock, answers = Realm(), ManualClock(), asyncio.Event()
+
+    async def fetch() -> dict[str, object]:
+        await answers.wait()
+        document: dict[str, object] = json.loads(realm.document())
+        return document
+
+    answers.set()
+    jwks = JwksCache(fetch, clock, JwksPolicy(600, 3600, 10, wait_seconds=0.05))  # type: ignore[arg-type]
+    assert await jwks.get("first") is not None
+    clock.time = 700
+    answers.clear()
+    async with asyncio.timeout(60):
+        assert all(await asyncio.gather(*(jwks.get("first") for _ in range(50))))
+    # A fetch that is answered while they wait decides: a withdrawn key is no longer accepted.
+    del realm.keys["first"]
+    realm.add("second")
+    answers.set()
+    async with asyncio.timeout(60):
+        while await jwks.get("first") is not None:
+            await asyncio.sleep(0)
+    assert await jwks.get("second") is not None
+    clock.time = 1400
+    answers.clear()
+    assert await jwks.get("second") is not None
+    await jwks.close()
+    assert len(asyncio.all_tasks()) == 1
