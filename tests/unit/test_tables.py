@@ -98,8 +98,14 @@ def one_row(**columns: pa.Array) -> pa.Table:
     return pa.table({"document_id": ["d0"], "content": ["text"], **columns})
 
 
-def source(folder: Path, *names: str, copies: TableCopies | None = None, **changes: Any) -> FileDocuments:
-    spec = job(source={"type": "files", "paths": list(names)}, **changes)
+def source(
+    folder: Path,
+    *names: str,
+    copies: TableCopies | None = None,
+    options: dict[str, Any] | None = None,
+    **changes: Any,
+) -> FileDocuments:
+    spec = job(source={"type": "files", "paths": list(names), **(options or {})}, **changes)
     return FileDocuments(spec, LocalFiles(folder), None, memory_pages(), copies)
 
 
@@ -194,6 +200,38 @@ async def test_rows_that_are_no_documents_are_dead_letters_with_their_json(tmp_p
     assert letters[0].original == b'{"document_id":1,"content":"a","note":"\\\\xff\\\\xfe"}'
     assert orjson.loads(letters[1].original)["content"] == "/w=="
     assert letters[4].size == len(b'{"document_id":5,"content":"","note":"ok"}') + 2000
+
+
+async def test_the_fields_of_rows_are_mapped(tmp_path: Path) -> None:
+    rows = pa.table(
+        {
+            "uid": [7, 8],
+            "body": [{"title": "A", "text": "a"}, {"title": None, "text": "b"}],
+            "raw": [b"\xff", b"x"],
+        }
+    )
+    pa.parquet.write_table(rows, tmp_path / "a.parquet")
+    fields = {"id": "uid", "text": "{{/body/title}}: {{/body/text}}"}
+    read = await items(source(tmp_path, "a.parquet", options={"fields": fields}))
+    assert documents_of(read)[0].text == "A: a"
+    assert documents_of(read)[0].metadata["raw"] == "/w=="
+    assert dead_letter_reasons(read) == {"a.parquet:2": "missing_field"}
+    numbered = await items(
+        source(tmp_path, "a.parquet", options={"fields": {"id": "line", "text": "/body/text"}})
+    )
+    assert item_ids(numbered) == ["a.parquet:1", "a.parquet:2"]
+
+
+async def test_the_form_that_the_job_names_is_checked(tmp_path: Path) -> None:
+    pa.parquet.write_table(table(3), tmp_path / "a")
+    write_stream(table(3), tmp_path / "b")
+    (tmp_path / "c").write_bytes(b"{}")
+    assert len(await items(source(tmp_path, "a", options={"format": "parquet"}))) == 3
+    assert len(await items(source(tmp_path, "b", options={"format": "arrow"}))) == 3
+    failed = await fails(source(tmp_path, "a", options={"format": "jsonl"}))
+    assert str(failed) == "a is a file of Parquet, and source.format says jsonl"
+    failed = await fails(source(tmp_path, "c", options={"format": "arrow"}))
+    assert str(failed) == "c is no file of Arrow: it does not begin like one"
 
 
 async def test_filters_and_top_k_count_rows(tmp_path: Path) -> None:
@@ -397,8 +435,7 @@ async def test_copies_have_no_name_and_leave_nothing(tmp_path: Path) -> None:
 
 async def test_a_copy_that_does_not_fit_waits_for_space(tmp_path: Path) -> None:
     pa.parquet.write_table(table(), tmp_path / "a")
-    free = shutil.disk_usage(tmp_path).free
-    found = source(tmp_path, "a", copies=TableCopies(tmp_path, free))
+    found = source(tmp_path, "a", copies=TableCopies(tmp_path, reserve=1 << 60))
     with pytest.raises(SourceUnavailable) as failed:
         await items(found)
     assert "is copied before it is read, and the disk of" in str(failed.value)

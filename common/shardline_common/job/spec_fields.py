@@ -14,11 +14,11 @@ ColumnType = Literal["string", "int", "float", "bool"]
 SCALAR = str | int | float | bool | None
 
 
-FileForm = Literal["jsonl", "json"]
+FileForm = Literal["jsonl", "json", "parquet", "arrow"]
 
 
 class FilesSource(Model):
-    """JSONL, NDJSON and JSON files, plain or compressed by gzip or zstd, on a local disk or on S3."""
+    """Files on a local disk or on S3, of the formats that the page on sources lists."""
 
     type: Annotated[Literal["files"], Field(description="Reads files.", examples=["files"])]
     paths: Annotated[

@@ -46,7 +46,11 @@ class CoreSettings(BaseModel):
     s3_timeout_seconds: float = setting(
         60.0, "read time-out of one request to the store", "SHARDLINE_S3_TIMEOUT_SECONDS", gt=0
     )
-    spool_dir: Path = setting(Path(tempfile.gettempdir()), "folder for open segments", "SHARDLINE_SPOOL_DIR")
+    spool_dir: Path = setting(
+        Path(tempfile.gettempdir()),
+        "folder for open segments, and copies of Parquet and Arrow files while they are read",
+        "SHARDLINE_SPOOL_DIR",
+    )
     spool_bytes: int = setting(
         8 << 30, "bytes of spool of one worker, over all jobs", "SHARDLINE_SPOOL_BYTES", ge=1 << 20
     )

@@ -32,7 +32,7 @@ def detect(path: str, head: bytes, source: FilesSource) -> FileFormat:
     Raises:
         JobFailed: it cannot be read; the hint says what to do (`source_invalid`).
     """
-    if (table := detect_table(path, head)) is not None:
+    if (table := detect_table(path, head, source)) is not None:
         return FileFormat(records=table)
     compression = detect_compression(path, head)
     plain = start_of_text(compression, head)

@@ -1,7 +1,9 @@
 """Files of tables: Parquet and Arrow, recognised by their first bytes."""
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 
+from shardline_common.job.spec import FilesSource
 from shardline_common.runtime.paths import shown_path
 from shardline_producer.sources.files.file_errors import source_invalid
 from shardline_producer.sources.files.file_format import Compression, Records
@@ -17,14 +19,15 @@ _CONVERT_FEATHER = (
     "f.read_table('{name}'), '{name}.arrow')\""
 )
 _DECOMPRESS = {"gzip": "gunzip -k", "zstd": "zstd -d", "xz": "unxz -k", "bzip2": "bunzip2 -k"}
-_NAMES: dict[Records, str] = {"parquet": "Parquet", "arrow": "Arrow", "arrow_stream": "Arrow"}
+_NAMES: Mapping[str, str] = {"parquet": "Parquet", "arrow": "Arrow", "arrow_stream": "Arrow"}
 
 
-def detect_table(path: str, head: bytes) -> Records | None:
+def detect_table(path: str, head: bytes, source: FilesSource) -> Records | None:
     """The form of a file of tables that begins with `head`; None: it is another file.
 
     Raises:
-        JobFailed: it cannot be read, or pyarrow is not installed (`source_invalid`).
+        JobFailed: it cannot be read, it is not of the form that the job names, or pyarrow is not installed
+            (`source_invalid`).
     """
     if head.startswith(_FEATHER_1):
         raise source_invalid(
@@ -34,6 +37,19 @@ def detect_table(path: str, head: bytes) -> Records | None:
     if head.startswith(_ENCRYPTED):
         raise encrypted(path)
     found = _table(head)
+    wanted = source.format
+    if wanted is not None and wanted != ("arrow" if found == "arrow_stream" else found):
+        # A table is never text, and text never a table: to read it so would end in dead letters alone.
+        if found is not None:
+            raise source_invalid(
+                f"{shown_path(path)} is a file of {_NAMES[found]}, and source.format says {wanted}",
+                "leave out source.format: each file is then read by its first bytes",
+            )
+        if wanted in _NAMES:
+            raise source_invalid(
+                f"{shown_path(path)} is no file of {_NAMES[wanted]}: it does not begin like one",
+                "leave out source.format: each file is then read by its first bytes",
+            )
     if found is not None:
         check_installed(path, found)
     return found

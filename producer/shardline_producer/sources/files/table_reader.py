@@ -51,6 +51,7 @@ class TableReader:
         self._ordinal = start.ordinal
         self._copies = copies
         self._records = format_of(file).records
+        self._names = reading.names.in_file(self._path, file.get("name", self._path))
         check_installed(self._path, self._records)
         self._columns: tuple[Any, list[str], list[Convert]] | None = None
 
@@ -129,9 +130,28 @@ class TableReader:
 
 def _small_pieces(batch: Any) -> Iterator[Any]:
     """The rows of a batch in pieces of about 4 MiB; one row may be larger."""
-    if batch.num_rows <= 1 or batch.nbytes <= _PIECE_BYTES:
+    if batch.num_rows <= 1 or _size(batch) <= _PIECE_BYTES:
         yield batch
         return
     half = batch.num_rows // 2
     yield from _small_pieces(batch.slice(0, half))
     yield from _small_pieces(batch.slice(half))
+
+
+def _size(batch: Any) -> int:
+    """About the bytes of the rows of a batch."""
+    return sum(_column_size(column) for column in batch.columns)
+
+
+def _column_size(column: Any) -> int:
+    import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to import
+
+    # Views count the memory of all rows that they share it with, or nothing.
+    if pa.types.is_string_view(column.type):
+        column = column.cast(pa.large_string())
+    elif pa.types.is_binary_view(column.type):
+        column = column.cast(pa.large_binary())
+    try:
+        return int(column.nbytes)
+    except pa.ArrowException:
+        return int(column.get_total_buffer_size())
