@@ -189,7 +189,8 @@ def test_types_that_are_nested_too_deep_are_named() -> None:
 
 def test_bytes_are_shown_as_base64_and_broken_text_with_escapes() -> None:
     fields = {"a": b"\xff", "b": [{"c": b"\x00"}], "d": InvalidText(b"x\xff")}
-    assert json_bytes(fields) == rb'{"a":"/w==","b":[{"c":"AA=="}],"d":"x\\xff"}'
+    assert json_bytes(fields) == (rb'{"a":"/w==","b":[{"c":"AA=="}],"d":"x\\xff"}', True)
+    assert json_bytes({"a": b"\xff", "b": 2**70}) == (b'{"a":"/w==","b":%d}' % 2**70, False)
     assert to_json(fields) == {"a": "/w==", "b": [{"c": "AA=="}], "d": "x\\xff"}
 
 

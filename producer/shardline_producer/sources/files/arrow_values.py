@@ -62,22 +62,21 @@ def to_json(value: object) -> object:
     return value
 
 
-def json_bytes(fields: dict[str, Any]) -> bytes:
-    """The fields of a row as JSON."""
+def json_bytes(fields: dict[str, Any]) -> tuple[bytes, bool]:
+    """The fields of a row as JSON, and whether there is text in it that is not valid UTF-8."""
+    broken = False
+
+    def shown(value: object) -> object:
+        nonlocal broken
+        broken |= isinstance(value, InvalidText)
+        return to_json(value)
+
     try:
-        return orjson.dumps(fields, default=to_json)
+        return orjson.dumps(fields, default=shown), broken
     except orjson.JSONEncodeError:
         # A column of JSON has an integer of more than 64 bits.
-        return json.dumps(fields, ensure_ascii=False, separators=(",", ":"), default=to_json).encode()
-
-
-def has_invalid_text(value: object) -> bool:
-    """Whether a value has text in it that is not valid UTF-8."""
-    if isinstance(value, list):
-        return any(has_invalid_text(item) for item in value)
-    if isinstance(value, dict):
-        return any(has_invalid_text(item) for item in value.values())
-    return isinstance(value, InvalidText)
+        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), default=shown)
+        return text.encode(), broken
 
 
 def unsupported_type(kind: Any, depth: int = 0) -> str | None:

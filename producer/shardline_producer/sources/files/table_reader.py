@@ -17,7 +17,6 @@ from shardline_producer.sources.files.arrow_values import (
     Convert,
     converter,
     distinct_names,
-    has_invalid_text,
     json_bytes,
     to_json,
     unsupported_type,
@@ -80,6 +79,9 @@ class TableReader:
                         if item is not None:
                             yield item
                         number += 1
+                    del piece
+                # Before the next batch is decompressed.
+                del found
 
     def _rows(self, batch: Any) -> Iterator[dict[str, Any]]:
         if self._columns is None or self._columns[0] is not batch.schema:
@@ -112,13 +114,13 @@ class TableReader:
         return SourceItem((self._start.file, number, offset, self._ordinal), content, size)
 
     def _content(self, fields: dict[str, Any], key: str) -> tuple[Document | InvalidDocument, int]:
-        original = json_bytes(fields)
+        original, broken = json_bytes(fields)
         size = len(original)
         if size > self._reading.max_record_bytes:
             digest = sha256(original).hexdigest()
             letter = dead_letter(DeadLetterReason.TOO_LARGE, key, original, digest, size)
             return InvalidDocument(key, letter), size
-        if has_invalid_text(fields):
+        if broken:
             return invalid_document(key, DeadLetterReason.INVALID_UTF8, original), size
         content = document_of(fields, key, original, self._names)
         if isinstance(content, Document):

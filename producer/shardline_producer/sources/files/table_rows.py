@@ -1,10 +1,10 @@
 """The rows of Parquet and Arrow files as record batches, from any row on, with every count checked."""
 
-import os
+import mmap
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from mmap import ACCESS_READ, mmap
 from typing import Any, BinaryIO
 
 from shardline_common.runtime.paths import shown_path
@@ -14,8 +14,8 @@ from shardline_producer.sources.files.table_formats import encrypted
 
 _BATCH_ROWS = 256
 _BATCH_BYTES = 1 << 20
-# What is read of all columns of a Parquet file at once.
-_BUFFERS, _LEAST_BUFFER, _LARGEST_BUFFER = 1 << 25, 1 << 12, 1 << 20
+_RELEASE_BATCHES = 32
+_VALIDATED_ROWS = 4096
 _MAX_REASON = 300
 _DAMAGED = "replace the damaged or truncated file and submit a new job"
 
@@ -47,11 +47,36 @@ class TableDamaged(Exception):
     """The file has other rows than it says."""
 
 
+class _Mapped:
+    """A file as memory, of which the system loads what is used: a page or a batch may be larger than memory.
+
+    The last batch that refers to it frees it.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._used = 0
+        self.size = len(self._memory)
+
+    def source(self) -> Any:
+        """A file of pyarrow over the memory."""
+        import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to import
+
+        return pa.BufferReader(pa.py_buffer(self._memory))
+
+    def release(self, batches: int = 1) -> None:
+        """Let the system drop what was loaded, now and then. What is used again is loaded again."""
+        self._used += batches
+        if self._used >= _RELEASE_BATCHES and sys.platform == "linux":
+            self._memory.madvise(mmap.MADV_DONTNEED)
+            self._used = 0
+
+
 def table_batches(records: Records, file: BinaryIO, after: int) -> Iterator[TableBatch]:
     """The rows of a file behind row number `after`. Blocks. Call it within `table_errors`.
 
-    `file` is a private copy, which does not change: Arrow's is mapped into memory, and a file that becomes
-    shorter then would end the process.
+    `file` is a private copy, which does not change: it is mapped into memory, and a file that
+    becomes shorter then would end the process.
     """
     if records == "parquet":
         return _parquet(file, after)
@@ -88,22 +113,19 @@ def table_errors(path: str) -> Iterator[None]:
 def _parquet(file: BinaryIO, after: int) -> Iterator[TableBatch]:
     from pyarrow.parquet import ParquetFile  # noqa: PLC0415 - an extra, and slow to import
 
-    metadata = ParquetFile(file, pre_buffer=False).metadata
-    buffer = min(_LARGEST_BUFFER, max(_LEAST_BUFFER, _BUFFERS // max(1, metadata.num_columns)))
-    # Without its defaults, which read a whole row group at once and a column of it in one piece.
+    memory = _Mapped(file)
+    # Without its default, which reads all columns of a row group at once.
     # INT96 has a range beyond 64 bits of nanoseconds, where they would wrap around in silence.
     table = ParquetFile(
-        file,
-        metadata=metadata,
+        memory.source(),
         pre_buffer=False,
-        buffer_size=buffer,
         page_checksum_verification=True,
         coerce_int96_timestamp_unit="us",
         arrow_extensions_enabled=True,
     )
-    first, total = 0, metadata.num_rows
-    stretch = Stretch(0, total, 0, _size(file))
-    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    first, total = 0, table.metadata.num_rows
+    stretch = Stretch(0, total, 0, memory.size)
+    groups = [table.metadata.row_group(number) for number in range(table.metadata.num_row_groups)]
     if sum(group.num_rows for group in groups) != total or any(group.num_rows < 0 for group in groups):
         raise TableDamaged(f"its row groups have other rows than the {total:,} of the file")
     for number, group in enumerate(groups):
@@ -117,61 +139,67 @@ def _parquet(file: BinaryIO, after: int) -> Iterator[TableBatch]:
                     break
                 if first > after:
                     yield _behind(after, first, batch, stretch)
+                memory.release()
             if first != end:
                 raise TableDamaged(f"row group {number} has not the {group.num_rows:,} rows that it says")
         first = end
 
 
-def _size(file: BinaryIO) -> int:
-    return os.fstat(file.fileno()).st_size
-
-
 def _arrow_file(file: BinaryIO, after: int) -> Iterator[TableBatch]:
     import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to import
 
-    reader, size = pa.ipc.open_file(_mapped(file)), _size(file)
+    memory = _Mapped(file)
+    reader = pa.ipc.open_file(memory.source())
     first, count = 0, reader.num_record_batches
     for number in range(count):
-        batch = _validated(reader.get_batch(number))
-        begin, end = size * number // count, size * (number + 1) // count
-        yield from _pieces(batch, Stretch(first, batch.num_rows, begin, end - begin), after)
+        batch = _validated(reader.get_batch(number), memory)
+        begin, end = memory.size * number // count, memory.size * (number + 1) // count
+        yield from _pieces(batch, Stretch(first, batch.num_rows, begin, end - begin), after, memory)
         first += batch.num_rows
+        # Before the next one is decompressed.
+        del batch
 
 
 def _arrow_stream(file: BinaryIO, after: int) -> Iterator[TableBatch]:
     import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to import
 
-    source = pa.BufferReader(_mapped(file))
+    memory = _Mapped(file)
+    source = memory.source()
     reader = pa.ipc.open_stream(source)
     first, begin = 0, source.tell()
     while True:
         try:
-            batch = _validated(reader.read_next_batch())
+            batch = _validated(reader.read_next_batch(), memory)
         except StopIteration:
             break
         end = source.tell()
-        yield from _pieces(batch, Stretch(first, batch.num_rows, begin, end - begin), after)
+        yield from _pieces(batch, Stretch(first, batch.num_rows, begin, end - begin), after, memory)
         first, begin = first + batch.num_rows, end
+        del batch
     # A stream that was cut between two batches has no marker of its end.
     if source.tell() == begin:
         raise TableDamaged(f"it ends after {first:,} rows without the marker of its end")
 
 
-def _validated(batch: Any) -> Any:
-    """A batch of which every offset is inside of its values: others would end the process when it is used.
+def _validated(batch: Any, memory: _Mapped) -> Any:
+    """A batch of which every offset is inside of its values: others would end the process when it is used."""
+    for at in range(0, batch.num_rows, _VALIDATED_ROWS):
+        for column in batch.slice(at, _VALIDATED_ROWS).columns:
+            _validate(column)
+        memory.release(_VALIDATED_ROWS // _BATCH_ROWS)
+    return batch
 
-    Text that is not valid UTF-8 is no damage of the file, but of the row.
-    """
+
+def _validate(column: Any) -> None:
+    """Validate a column. Text that is not valid UTF-8 is no damage of the file, but of the row."""
     import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to import
 
-    for column in batch.columns:
-        try:
-            column.validate(full=True)
-        except pa.ArrowInvalid as error:
-            if "UTF8" not in str(error):
-                raise
-            column.view(_as_binary(column.type)).validate(full=True)
-    return batch
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid as error:
+        if "UTF8" not in str(error):
+            raise
+        column.view(_as_binary(column.type)).validate(full=True)
 
 
 def _as_binary(kind: Any) -> Any:
@@ -197,22 +225,13 @@ def _as_binary(kind: Any) -> Any:
     return leaves.get(kind, kind)
 
 
-def _mapped(file: BinaryIO) -> Any:
-    """The file as memory, of which the system loads what is used: a record batch may be larger than memory.
-
-    The last batch that refers to it frees it.
-    """
-    import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to import
-
-    return pa.py_buffer(mmap(file.fileno(), 0, access=ACCESS_READ))
-
-
-def _pieces(batch: Any, stretch: Stretch, after: int) -> Iterator[TableBatch]:
+def _pieces(batch: Any, stretch: Stretch, after: int, memory: _Mapped) -> Iterator[TableBatch]:
     for at in range(0, batch.num_rows, _BATCH_ROWS):
         piece = batch.slice(at, _BATCH_ROWS)
         end = stretch.before + at + piece.num_rows
         if end > after:
             yield _behind(after, end, piece, stretch)
+            memory.release()
 
 
 def _behind(after: int, end: int, batch: Any, stretch: Stretch) -> TableBatch:
