@@ -5,6 +5,8 @@ import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from shardline_common.errors import (
@@ -23,8 +25,11 @@ from shardline_common.storage.directory import DirectoryStore
 from shardline_common.storage.probe import probe_create_only
 from shardline_common.storage.s3 import S3Options, S3Store, open_s3
 from shardline_common.storage.watched import WatchedStore
-from shardline_producer.sources.files.file_locations import S3Files
+from shardline_producer.sources.files.file_documents import FileDocuments
+from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
+from tests.make import job, memory_pages
 from tests.services import S3
+from tests.source_items import item_ids
 
 
 def options(s3: S3, **changes: object) -> S3Options:
@@ -192,3 +197,18 @@ async def test_a_bucket_that_is_removed_is_named(seaweed: S3) -> None:
         assert failed.value.code == "source_invalid"
         with pytest.raises(JobFailed, match=f"s3://{gone.bucket}"):
             await anext(source.stream(frozen, 0))
+
+
+async def test_tables_of_a_bucket_are_read_whole_and_from_any_row(seaweed: S3, tmp_path: Path) -> None:
+    table = pa.table({"document_id": [f"d{n}" for n in range(500)], "content": ["text"] * 500})
+    pa.parquet.write_table(table, tmp_path / "a", row_group_size=200)
+    folder = f"tables-{secrets.token_hex(4)}"
+    async with open_s3(options(seaweed)) as client:
+        await S3Store(client, seaweed.bucket, folder).create("a.parquet", (tmp_path / "a").read_bytes())
+        spec = job(source={"type": "files", "paths": [f"s3://{seaweed.bucket}/{folder}/*"]})
+        source = FileDocuments(spec, LocalFiles(tmp_path), S3Files(client), memory_pages())
+        frozen = await source.freeze()
+        items = [item async for batch in source.read(frozen, None) for item in batch]
+        assert item_ids(items) == [f"d{n}" for n in range(500)]
+        behind = [item async for batch in source.read(frozen, items[250].position) for item in batch]
+        assert behind == items[251:]

@@ -8,6 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from shardline_common.errors import JobFailed
@@ -80,6 +82,35 @@ async def files_case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
 
     yield Case(
         {"type": "files", "paths": ["in.jsonl"]},
+        lambda spec, pages: FileDocuments(spec, LocalFiles(folder, confined=True), None, pages),
+        fill,
+    )
+
+
+@asynccontextmanager
+async def tables_case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
+    """A Parquet file with small row groups, and an Arrow stream behind it."""
+    folder: Path = request.getfixturevalue("tmp_path")
+
+    async def fill(documents: Sequence[Document]) -> None:
+        half = len(documents) // 2
+        tables = [
+            pa.table(
+                {
+                    "document_id": pa.array([one.id for one in part], pa.string()),
+                    "content": pa.array([one.text for one in part], pa.string()),
+                    "title": pa.array([one.metadata.get("title") for one in part], pa.string()),
+                    "number": pa.array([one.metadata.get("number") for one in part], pa.int64()),
+                }
+            )
+            for part in (documents[:half], documents[half:])
+        ]
+        pa.parquet.write_table(tables[0], folder / "in.parquet", row_group_size=400)
+        with (folder / "in.arrows").open("wb") as file, pa.ipc.new_stream(file, tables[1].schema) as out:
+            out.write_table(tables[1], max_chunksize=400)
+
+    yield Case(
+        {"type": "files", "paths": ["in.parquet", "in.arrows"]},
         lambda spec, pages: FileDocuments(spec, LocalFiles(folder, confined=True), None, pages),
         fill,
     )
@@ -191,6 +222,7 @@ async def themis_case(_: pytest.FixtureRequest, *, lossless: bool = True) -> Asy
 
 CASES: dict[str, Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Case]]] = {
     "files": files_case,
+    "tables": tables_case,
     "memory": memory_case,
     "postgres": postgres_case,
     "hybrid": hybrid_case,

@@ -19,14 +19,17 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable
+from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable, StoreUnavailable
 from shardline_common.job.messages import Position
+from shardline_common.memory.store import MemoryStore
+from shardline_common.ports.store import ObjectInfo
 from shardline_producer.sources.files.file_documents import FileDocuments
-from shardline_producer.sources.files.file_locations import LocalFiles
+from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
 from shardline_producer.sources.files.table_copies import TableCopies
 from shardline_producer.sources.source import SourceItem
 from tests.make import job, memory_pages
 from tests.source_items import dead_letter_reasons, documents_of, item_ids
+from tests.support.embedded import run_embedded, verify
 
 ROWS = 700
 DAMAGED = ["snappy.parquet", "zstd.parquet", "zstd.arrow", "plain.arrow", "stream.arrows"]
@@ -246,6 +249,56 @@ async def test_filters_and_top_k_count_rows(tmp_path: Path) -> None:
         (303, read[2].position[2], 3),
     ]
     assert item_ids(await items(found, read[0].position)) == ["d301", "d302"]
+
+
+class Bucket:
+    """A bucket with one object, whose body may be cut."""
+
+    def __init__(self, body: bytes, cut: int | None = None) -> None:
+        self._body, self._cut = body, cut
+
+    async def list_bucket(self, _: str, __: str) -> AsyncGenerator[ObjectInfo, None]:
+        yield ObjectInfo("in/a", len(self._body), '"1"')
+
+    async def stream_object(
+        self, bucket: str, key: str, *, offset: int, etag: str, size: int
+    ) -> AsyncGenerator[bytes, None]:
+        assert (bucket, key, etag, size) == ("b", "in/a", '"1"', len(self._body))
+        for at in range(offset, self._cut or len(self._body), 1000):
+            yield self._body[at : min(at + 1000, self._cut or size)]
+        if self._cut:
+            raise StoreUnavailable("cut")
+
+
+async def test_objects_are_read_like_files(tmp_path: Path) -> None:
+    pa.parquet.write_table(table(), tmp_path / "a", row_group_size=300)
+    body = (tmp_path / "a").read_bytes()
+    local = await items(source(tmp_path, "a"))
+
+    def of_bucket(cut: int | None) -> FileDocuments:
+        spec = job(source={"type": "files", "paths": ["s3://b/in/*"]})
+        return FileDocuments(spec, LocalFiles(tmp_path), S3Files(Bucket(body, cut)), memory_pages())
+
+    found = of_bucket(None)
+    everything = await items(found)
+    assert [item.content for item in everything] == [item.content for item in local]
+    assert await items(found, everything[400].position) == everything[401:]
+    frozen = await found.freeze()
+    with pytest.raises(SourceUnavailable, match="cut"):
+        _ = [batch async for batch in of_bucket(5000).read(frozen, None)]
+
+
+async def test_a_dataset_of_a_table_is_that_of_its_lines(tmp_path: Path) -> None:
+    rows = table()
+    pa.parquet.write_table(rows, tmp_path / "a.parquet", row_group_size=300)
+    lines = [orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows.to_pylist()]
+    (tmp_path / "a.jsonl").write_bytes(b"".join(lines))
+    digests = []
+    for name in ("a.parquet", "a.jsonl"):
+        spec, store = job(source={"type": "files", "paths": [name]}, quality={"min_score": 0}), MemoryStore()
+        assert (await run_embedded(spec, store, tmp_path)).state.state == "completed"
+        digests.append((await verify(spec, store)).digest)
+    assert digests[0] == digests[1]
 
 
 async def test_sampling_reads_tables_too(tmp_path: Path) -> None:

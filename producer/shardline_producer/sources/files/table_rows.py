@@ -16,6 +16,8 @@ _BATCH_ROWS = 256
 _BATCH_BYTES = 1 << 20
 _RELEASE_BATCHES = 32
 _VALIDATED_ROWS = 4096
+# An Arrow stream ends with so many bytes.
+_END_MARKER = 8
 _MAX_REASON = 300
 _DAMAGED = "replace the damaged or truncated file and submit a new job"
 
@@ -166,18 +168,18 @@ def _arrow_stream(file: BinaryIO, after: int) -> Iterator[TableBatch]:
     memory = _Mapped(file)
     source = memory.source()
     reader = pa.ipc.open_stream(source)
-    first, begin = 0, source.tell()
+    first, begin, read = 0, 0, source.tell()
     while True:
         try:
             batch = _validated(reader.read_next_batch(), memory)
         except StopIteration:
             break
-        end = source.tell()
+        end = min(memory.size, source.tell() + _END_MARKER)
         yield from _pieces(batch, Stretch(first, batch.num_rows, begin, end - begin), after, memory)
-        first, begin = first + batch.num_rows, end
+        first, begin, read = first + batch.num_rows, end, source.tell()
         del batch
     # A stream that was cut between two batches has no marker of its end.
-    if source.tell() == begin:
+    if source.tell() == read:
         raise TableDamaged(f"it ends after {first:,} rows without the marker of its end")
 
 
