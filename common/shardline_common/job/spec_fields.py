@@ -14,7 +14,7 @@ ColumnType = Literal["string", "int", "float", "bool"]
 SCALAR = str | int | float | bool | None
 
 
-FileForm = Literal["jsonl", "json", "parquet", "arrow"]
+FileForm = Literal["jsonl", "json", "text", "parquet", "arrow"]
 
 
 class FilesSource(Model):
@@ -26,8 +26,9 @@ class FilesSource(Model):
         Field(
             min_length=1,
             max_length=10_000,
-            description="Files and glob patterns, local or `s3://`. They are read in this order, the "
-            "matches of a pattern by name, and each file once. A name that exists is no pattern.",
+            description="Files, folders and glob patterns, local or `s3://`; a folder on S3 ends with `/`. "
+            "They are read in this order, the files of a folder or pattern by name, and each file once. A "
+            "name that exists is no pattern.",
             examples=[["laws/*.jsonl.zst", "s3://bucket/in/2026.jsonl"]],
         ),
     ]

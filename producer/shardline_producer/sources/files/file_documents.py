@@ -1,10 +1,11 @@
 """The source `files`: files in local folders or S3 buckets."""
 
-import glob
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
+from posixpath import basename
 from typing import Any
 
 from shardline_common.job.field_mapping import LINE
@@ -12,7 +13,9 @@ from shardline_common.job.findings import Findings, Level
 from shardline_common.job.messages import Position
 from shardline_common.job.spec import FilesSource, JobSpec
 from shardline_common.runtime.paths import shown_path
+from shardline_common.runtime.tasks import gather_limited
 from shardline_common.runtime.threads import run_in_thread
+from shardline_common.runtime.waits import log_wait
 from shardline_producer.sources.documents import field_names
 from shardline_producer.sources.files.decoder_memory import DecoderMemory
 from shardline_producer.sources.files.decompress import named_compression
@@ -36,6 +39,8 @@ from shardline_producer.sources.source import (
 )
 
 _SHOWN_NAMES = 20
+# Each holds up to 256 KiB, and as much again that was decompressed.
+_HEADS_AT_ONCE = 16
 _log = logging.getLogger(__name__)
 _DIGESTS = "size and time of each file, and the sha256 of each block, were compared in every read"
 _TOUCHED = (
@@ -94,21 +99,36 @@ class FileDocuments:
                 known = next((files[name] for name in identity if name in files), file)
                 files |= dict.fromkeys(identity, known)
                 patterns.setdefault(known["path"], pattern)
-                # A pattern may well match what another path names.
-                name = file["path"] if glob.has_magic(pattern) else pattern
+                # A pattern or a folder may well have what another path names.
+                named = len(found) == 1 and basename(pattern) == basename(file["path"])
+                name = pattern if named else file["path"]
                 if known is not file and name not in (known["path"], *known.get("also", ())):
                     known.setdefault("also", []).append(name)
         unique = list({id(file): file for file in files.values()}.values())
         for sentence in _same_files(unique):
             _log.warning("%s: it is read once", sentence)
-        if self._source.fields.id == LINE:
-            for file, name in zip(unique, line_names(patterns), strict=True):
-                file["name"] = name
-        return [await self._with_format(file) for file in unique]
+        done = 0
 
-    async def _with_format(self, file: dict[str, Any]) -> dict[str, Any]:
+        async def planned(file: dict[str, Any], name: str) -> dict[str, Any]:
+            nonlocal done
+            found = await self._with_format(file, name)
+            done += 1
+            return found
+
+        calls = [
+            partial(planned, file, name) for file, name in zip(unique, line_names(patterns), strict=True)
+        ]
+        with log_wait("the first bytes of each file", lambda: f"{done:,} of {len(unique):,} files"):
+            return await gather_limited(calls, _HEADS_AT_ONCE)
+
+    async def _with_format(self, file: dict[str, Any], name: str) -> dict[str, Any]:
         head = await read_head(self._location(file["path"]).stream(file, 0))
-        return with_format(file, await run_in_thread(partial(detect, file["path"], head, self._source)))
+        found = await run_in_thread(partial(detect, file["path"], head, self._source))
+        if self._source.fields.id == LINE:
+            file["name"] = name
+        if found.records == "text":
+            found = replace(found, options={"id": name})
+        return with_format(file, found)
 
     def _location(self, path: str) -> FileLocation:
         refuse_unknown_scheme(path)

@@ -4,7 +4,6 @@ import asyncio
 import errno
 import logging
 import os
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -19,14 +18,19 @@ from shardline_common.runtime.paths import NotRegularFile, open_regular, path_fa
 from shardline_common.runtime.retry import Backoff
 from shardline_common.runtime.threads import open_to_read, run_in_thread
 from shardline_producer.sources.files.file_errors import source_changed, source_invalid, unreadable
-from shardline_producer.sources.files.key_patterns import matching_keys, may_match
-from shardline_producer.sources.files.linked_folders import matching_paths
+from shardline_producer.sources.files.key_patterns import (
+    has_wildcard,
+    is_folder,
+    literal_start,
+    matching_keys,
+    may_match,
+)
+from shardline_producer.sources.files.linked_folders import files_below, matching_paths
 
 _log = logging.getLogger(__name__)
 _CHUNK = 1 << 18
 _MAX_SHORT_READS = 3
 _BACKOFF = Backoff(base=0.1, cap=5.0)
-_WILDCARD = re.compile(r"[*?\[]")
 _REMOTE = "s3://"
 
 
@@ -46,7 +50,7 @@ class FileLocation(Protocol):
         """The hint for a pattern that matches no file."""
 
     async def find(self, pattern: str) -> list[dict[str, Any]]:
-        """The files of a path or pattern, sorted by path; an empty list when none matches.
+        """The files of a path, a folder or a pattern, sorted by path; an empty list when none matches.
 
         `identity` is a further field, which is no part of the plan: two names of one file have a text in it
         in common.
@@ -106,14 +110,17 @@ class LocalFiles:
         return f"relative paths start at {self.root.resolve()}; set FILES_ROOT to start them elsewhere"
 
     async def find(self, pattern: str) -> list[dict[str, Any]]:
-        """The files of a path or glob pattern, without folders."""
+        """The files of a path or glob pattern, or all below a folder."""
         return await run_in_thread(partial(self._find, pattern))
 
     def _find(self, pattern: str) -> list[dict[str, Any]]:
         if (fault := path_fault(pattern)) is not None:
             raise source_invalid(f"the path '{shown_path(pattern)}' {fault}")
-        wildcards = _WILDCARD.search(pattern)
+        wildcards = has_wildcard(pattern)
         paths = matching_paths(str(self.root), pattern) if wildcards else [str(self.root / pattern)]
+        if not wildcards and os.path.isdir(paths[0]):  # noqa: PTH112 - Path.is_dir raises for long names
+            self._check_inside(paths[0], pattern)
+            paths = self._files_below(paths[0], pattern)
         found: list[dict[str, Any]] = []
         for path in paths:
             if wildcards and os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for long names
@@ -126,6 +133,16 @@ class LocalFiles:
             status = _checked_status(path)
             found.append({"path": name, **_versions(status), "identity": _identity(path, status)})
         return found
+
+    @staticmethod
+    def _files_below(folder: str, pattern: str) -> list[str]:
+        paths = files_below(folder, pattern)
+        if not paths:
+            raise source_invalid(
+                f"the folder {shown_path(pattern)} holds no files",
+                "hidden files do not count, nor what programs write for themselves, such as _SUCCESS",
+            )
+        return paths
 
     def _relative(self, path: str) -> str:
         name = os.path.relpath(path, self.root)
@@ -279,15 +296,15 @@ class S3Files:
 
     @property
     def not_found_hint(self) -> str:
-        """What a star matches."""
-        return "a star does not match a slash; list the objects with `aws s3 ls`"
+        """What a star matches, and how a folder is named."""
+        return "a star does not match a slash, and a folder ends with one; list the objects with `aws s3 ls`"
 
     async def find(self, pattern: str) -> list[dict[str, Any]]:
-        """The objects of a key or pattern."""
-        bucket, _, key = pattern.removeprefix("s3://").partition("/")
-        if not bucket or not key:
+        """The objects of a key or pattern, or all below a prefix that ends with a slash."""
+        bucket, slash, key = pattern.removeprefix(_REMOTE).partition("/")
+        if not bucket or not slash:
             raise source_invalid(f"'{shown_path(pattern)}' is not of the form s3://bucket/key")
-        if (fault := path_fault(key)) is not None:
+        if key and (fault := path_fault(key)) is not None:
             raise source_invalid(f"the path '{shown_path(pattern)}' {fault}")
         with _source_errors():
             try:
@@ -304,12 +321,12 @@ class S3Files:
 
     async def _listed(self, bucket: str, key: str) -> dict[str, tuple[int, str]]:
         """Size and ETag of the objects of a key or pattern by path, from one listing."""
-        prefix, found = _WILDCARD.split(key, maxsplit=1)[0], dict[str, tuple[int, str]]()
+        prefix, found = literal_start(key), dict[str, tuple[int, str]]()
         async with aclosing(self.client.list_bucket(bucket, prefix)) as infos:  # type: ignore[type-var]
             async for info in infos:
                 if may_match(info.key, key):
                     found[info.key] = info.size, info.etag
-                if prefix == key and info.key == key:
+                if prefix == info.key == key and not is_folder(key):
                     # Without wildcards there is one object.
                     break
         return {f"s3://{bucket}/{name}": found[name] for name in matching_keys(found, key)}

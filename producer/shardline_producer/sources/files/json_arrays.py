@@ -8,8 +8,9 @@ from typing import Any
 
 import orjson
 
-from shardline_common.job.spec import FieldMapping, FilesSource
+from shardline_common.job.spec import FilesSource
 from shardline_common.runtime.paths import shown_path
+from shardline_producer.sources.field_values import compile_mapping
 from shardline_producer.sources.files.file_errors import source_invalid
 from shardline_producer.sources.files.lines import BOM, BrokenText, Line, RecordBuffer
 
@@ -26,7 +27,6 @@ _CUT_TOKEN = re.compile(r"[\w+\-.\\]*\s*\Z")
 _JSON_SPACE = " \t\r\n"
 _MEMBER = re.compile(r'[\s,]*"(?P<name>(?:[^"\\]|\\.)*)"\s*:\s*')
 _OBJECTS = re.compile(r"\[\s*\{")
-_DOCUMENT_FIELDS = ("document_id", "content")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -273,9 +273,8 @@ def _is_object(line: bytes) -> bool:
 
 
 def _refuse_wrapped(path: str, text: str, source: FilesSource) -> None:
-    """Refuse an object that has a list of objects and no text of its own."""
-    # With a mapping, the object may well be a document.
-    name = None if source.fields != FieldMapping() else _list_of_objects(text)
+    """Refuse an object that has a list of objects, and neither the id nor the text of a document."""
+    name = _list_of_objects(text, _own_fields(source))
     if name is None:
         return
     field = f".{name}" if _NAME.fullmatch(name) else f".[{json.dumps(name)}]"
@@ -285,16 +284,23 @@ def _refuse_wrapped(path: str, text: str, source: FilesSource) -> None:
     )
 
 
-def _list_of_objects(text: str) -> str | None:
+def _own_fields(source: FilesSource) -> set[str]:
+    """The names at the top of a document that hold its id or its text."""
+    mapping = compile_mapping(source)
+    paths = (mapping.identity, mapping.text, *mapping.template)
+    return {path[0] for path in paths if isinstance(path, tuple)}
+
+
+def _list_of_objects(text: str, own: set[str]) -> str | None:
     """The first field of the object that `text` begins with that is a list of objects.
 
-    None if there is none, or if a field before it shows that the object is a document.
+    None if there is none, or if the object has a field of a document.
     """
     decoder = json.JSONDecoder()
     found, place = None, 1
     while member := _MEMBER.match(text, place):
         name, place = member["name"], member.end()
-        if name in _DOCUMENT_FIELDS:
+        if name in own:
             return None
         if found is None and _OBJECTS.match(text, place):
             found = name

@@ -1,4 +1,4 @@
-"""The local files that a pattern matches. What cannot be looked into is an error, never skipped.
+"""The local files that a pattern matches, or below a folder. What cannot be looked into is an error.
 
 `glob.glob` has the same patterns. It takes each error of the system for "matches nothing", so a folder that
 the process may not list or enter would hide its files, and it follows a link to a folder above it up to the
@@ -9,7 +9,7 @@ import errno
 import fnmatch
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from shardline_common.runtime.paths import shown_path
@@ -17,6 +17,16 @@ from shardline_producer.sources.files.file_errors import source_invalid, unreada
 
 _MAX_FOLDERS = 1_000_000
 _ANY_DEPTH = "**"
+_SYSTEM_FOLDERS = ("proc", "sys", "dev")
+_MARKERS = {
+    "_SUCCESS",
+    "_metadata",
+    "_common_metadata",
+    "_temporary",
+    "_delta_log",
+    "Thumbs.db",
+    "desktop.ini",
+}
 _GONE = (FileNotFoundError, NotADirectoryError)
 
 
@@ -43,8 +53,30 @@ def matching_paths(root: str, pattern: str) -> list[str]:
         raise source_invalid(f"the folders of {shown_path(pattern)} are nested too deep") from None
 
 
+def files_below(folder: str, shown: str) -> list[str]:
+    """The paths of all files below a folder, without markers, in the byte order of their paths.
+
+    Links to other folders are followed. `shown` is the folder as the job names it.
+
+    Raises: as `matching_paths`, and `source_invalid` for a folder of the system.
+    """
+    real = os.path.realpath(folder)
+    if real == os.sep or Path(real).parts[1] in _SYSTEM_FOLDERS:
+        raise source_invalid(f"{shown_path(shown)} is a folder of the system", "name the folder of the files")
+    return sorted(_Search(shown).below(folder), key=os.fsencode)
+
+
+def is_marker(name: str) -> bool:
+    """Whether a file or folder of this name is left out: hidden, or made by a program for itself."""
+    return name.startswith((".", "_committed_", "_started_")) or name in _MARKERS or name.endswith(".crc")
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
 class _Search:
-    """One search of a pattern. It counts the folders that `**` visits."""
+    """One search of a pattern or a folder. It counts the folders that it visits."""
 
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern
@@ -85,30 +117,43 @@ class _Search:
                 found += [entry.path for entry in _seen(folder) if not _is_folder(entry)]
         return found
 
-    def _walk(self, start: str) -> Iterator[str]:
-        """A folder and all folders below it, without those whose names begin with a dot."""
+    def below(self, start: str) -> Iterator[str]:
+        """The paths of all files below a folder."""
+        for folder in self._walk(start, is_marker):
+            yield from (
+                entry.path
+                for entry in _entries(folder)
+                if not is_marker(entry.name) and not _is_folder(entry)
+            )
+
+    def _walk(self, start: str, left_out: Callable[[str], bool] = _is_hidden) -> Iterator[str]:
+        """A folder and all folders below it, without those that are left out by their names."""
         waiting = [(start, frozenset[str]())]
         while waiting:
             folder, parents = waiting.pop()
             self._folders += 1
             if self._folders > _MAX_FOLDERS:
                 raise source_invalid(
-                    f"'{shown_path(self._pattern)}' searches more than {_MAX_FOLDERS:,} folders",
+                    f"'{shown_path(self._pattern)}' has more than {_MAX_FOLDERS:,} folders to search",
                     "name the folders more closely",
                 )
             real = os.path.realpath(folder)
             if real in parents:
                 raise source_invalid(
-                    f"{shown_path(folder)} is a link to a folder above it: '**' would never end",
-                    "remove the link, or use a pattern without '**'",
+                    f"{shown_path(folder)} is a link to a folder above it: the search would never end",
+                    "remove the link, or use a pattern that does not lead through it",
                 )
-            waiting += [(entry.path, parents | {real}) for entry in _seen(folder) if _is_folder(entry)]
+            waiting += [
+                (entry.path, parents | {real})
+                for entry in _entries(folder)
+                if not left_out(entry.name) and _is_folder(entry)
+            ]
             yield folder
 
 
 def _seen(folder: str) -> list[os.DirEntry[str]]:
     """The entries that a pattern sees which does not begin with a dot."""
-    return [entry for entry in _entries(folder) if entry.name[0] != "."]
+    return [entry for entry in _entries(folder) if not _is_hidden(entry.name)]
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

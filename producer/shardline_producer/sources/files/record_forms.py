@@ -10,6 +10,7 @@ from shardline_producer.sources.documents import FieldNames, parse_document
 from shardline_producer.sources.files.file_format import Records
 from shardline_producer.sources.files.json_arrays import JsonSplitter, detect_json, json_options
 from shardline_producer.sources.files.lines import Line, LineSplitter
+from shardline_producer.sources.files.text_files import TextSplitter, is_text, parse_text
 from shardline_producer.sources.source import Document, InvalidDocument
 
 
@@ -53,9 +54,18 @@ def _json_values(max_bytes: int, number: int, offset: int, options: Mapping[str,
     return JsonSplitter(max_bytes, number, offset, array=options["array"])
 
 
+def _text(max_bytes: int, number: int, offset: int, options: Mapping[str, Any]) -> Splitter:  # noqa: ARG001
+    return TextSplitter(max_bytes, number, offset)
+
+
+def _text_parser(options: Mapping[str, Any], names: FieldNames) -> Parse:
+    return partial(parse_text, options, names)
+
+
 FORMS: Mapping[Records, RecordForm] = {
     "jsonl": RecordForm(_lines, _json_parser),
     "json": RecordForm(_json_values, _json_parser),
+    "text": RecordForm(_text, _text_parser),
 }
 
 
@@ -67,6 +77,8 @@ def detect_records(path: str, text: bytes, source: FilesSource) -> tuple[Records
     """
     if source.format == "json":
         return "json", json_options(text)
-    if source.format is None and (found := detect_json(path, text, source)) is not None:
+    if source.format is not None:
+        return source.format, {}
+    if (found := detect_json(path, text, source)) is not None:
         return "json", found
-    return "jsonl", {}
+    return "text" if is_text(path, text) else "jsonl", {}
