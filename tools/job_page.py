@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined, to_json
 
 from shardline_common.job.spec import (
+    CsvOptions,
     FieldMapping,
     FilesSource,
     Format,
@@ -26,6 +27,7 @@ MODELS: tuple[type[BaseModel], ...] = (
     JobSpec,
     FilesSource,
     FieldMapping,
+    CsvOptions,
     Uds3Source,
     ThemisSource,
     Query,

@@ -11,6 +11,7 @@ JOB_PARTS = {
     "JobSpec": "A job",
     "FilesSource": "source: files",
     "FieldMapping": "source.fields",
+    "CsvOptions": "source.csv",
     "Uds3Source": "source: uds3",
     "ThemisSource": "source: themis",
     "Query": "query",

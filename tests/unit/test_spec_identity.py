@@ -26,10 +26,17 @@ LATER: dict[str, dict[str, Any]] = {
         "allow_empty": True,
         "format": "json",
         "encoding": "cp1252",
+        "csv": {"delimiter": ";"},
         "fields": {"id": "uid", "text": "{{title}} {{/body/text}}"},
         "flatten": ["/meta/author"],
     },
     "FieldMapping": {"id": "uid", "text": "body", "score": "stars"},
+    "CsvOptions": {
+        "delimiter": ";",
+        "quote": "",
+        "escape": "backslash",
+        "header": ["document_id", "content"],
+    },
     "Request": {"versions": True},
 }
 

@@ -72,7 +72,7 @@ FORMS_BY_CONTENT = {
     "brackets": (b"[1] See there.\n[2] And there.\n", ["x"]),
     "nothing": (b"", ["x"]),
     "blanks": (b" \n\t", ["x"]),
-    "not UTF-8": (b"Stra\xdfe\n", ["x:1"]),
+    "not UTF-8": ("ä\n".encode() * 200 + b"Stra\xdfe\n", ["x:1"]),
 }
 
 

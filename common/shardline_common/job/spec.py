@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from shardline_common.errors import JobInvalid
 from shardline_common.job.field_faults import find_faults
+from shardline_common.job.spec_csv import CsvOptions
 from shardline_common.job.spec_fields import (
     SCALAR,
     AnySource,
@@ -33,6 +34,7 @@ __all__ = [
     "SCHEMA_HINT",
     "AnySource",
     "ColumnType",
+    "CsvOptions",
     "FieldMapping",
     "FilesSource",
     "Format",

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from shardline_common.job.field_mapping import check_flatten, is_template, parse_reference
+from shardline_common.job.spec_csv import CsvOptions
 from shardline_common.job.spec_mapping import FieldMapping
 from shardline_common.job.spec_model import Model
 from shardline_common.job.text_encodings import canonical_encoding
@@ -14,7 +15,7 @@ ColumnType = Literal["string", "int", "float", "bool"]
 SCALAR = str | int | float | bool | None
 
 
-FileForm = Literal["jsonl", "json", "text", "parquet", "arrow"]
+FileForm = Literal["jsonl", "json", "csv", "text", "parquet", "arrow"]
 
 
 class FilesSource(Model):
@@ -74,6 +75,13 @@ class FilesSource(Model):
             "the byte order mark of UTF-8, UTF-16 or UTF-32 has that encoding. Null is UTF-8, and a file in "
             "another encoding fails the job.",
             examples=["cp1252"],
+        ),
+    ] = None
+    csv: Annotated[
+        CsvOptions | None,
+        Field(
+            description="How CSV and TSV files are written, where that is not found by itself.",
+            examples=[{"delimiter": ";", "header": ["document_id", "content"]}],
         ),
     ] = None
 

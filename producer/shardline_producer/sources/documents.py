@@ -47,6 +47,8 @@ class DeadLetterReason(StrEnum):
     CONTENT_NOT_TEXT = "content_not_text"
     MISSING_FIELD = "missing_field"
     LONE_SURROGATE = "lone_surrogate"
+    WRONG_COLUMNS = "wrong_columns"
+    BAD_QUOTES = "bad_quotes"
     TOO_LARGE = "too_large"
     VANISHED = "vanished"
     UNREADABLE_KEY = "unreadable_key"
@@ -66,6 +68,8 @@ _HINTS = {
     DeadLetterReason.CONTENT_NOT_TEXT: "{text} must be text",
     DeadLetterReason.MISSING_FIELD: "the document has no {text}, which is in the template of the text",
     DeadLetterReason.LONE_SURROGATE: "{id} or {text} holds half of a surrogate pair",
+    DeadLetterReason.WRONG_COLUMNS: "the row has more or fewer cells than the header",
+    DeadLetterReason.BAD_QUOTES: "a quote is not closed, or a cell goes on behind its closing quote",
     DeadLetterReason.TOO_LARGE: "the document is larger than max_document_bytes",
     DeadLetterReason.VANISHED: "the document was removed or marked deleted after it was planned, "
     "before it was read",

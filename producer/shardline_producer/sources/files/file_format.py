@@ -8,7 +8,7 @@ from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.runtime.paths import shown_path
 
 Compression = Literal["none", "gzip", "zstd", "xz", "bzip2"]
-Records = Literal["jsonl", "json", "text", "parquet", "arrow", "arrow_stream"]
+Records = Literal["jsonl", "json", "csv", "text", "parquet", "arrow", "arrow_stream"]
 TABLES: frozenset[Records] = frozenset({"parquet", "arrow", "arrow_stream"})
 """Forms that need random access. They have no text: compression and encoding are their own."""
 UTF_8 = "utf-8"

@@ -12,6 +12,12 @@ from shardline_common.job.spec import FilesSource
 from shardline_common.runtime.paths import shown_path
 from shardline_producer.sources.field_values import compile_mapping
 from shardline_producer.sources.files.file_errors import source_invalid
+from shardline_producer.sources.files.file_names import (
+    is_named_csv,
+    is_named_json,
+    is_named_json_lines,
+    is_named_text,
+)
 from shardline_producer.sources.files.lines import BOM, BrokenText, Line, RecordBuffer
 
 _SPACE = re.compile(rb"[ \t\r\n]*")
@@ -237,9 +243,27 @@ def detect_json(path: str, text: bytes, source: FilesSource) -> Mapping[str, Any
     return options if is_json else None
 
 
-def is_named_json(path: str) -> bool:
-    """Whether the name of a file says that it is JSON."""
-    return path.lower().removesuffix(".gz").removesuffix(".zst").endswith(".json")
+def is_json_lines(path: str, text: bytes) -> bool:
+    """Whether a file whose text begins with `text`, which is no array, is JSONL.
+
+    Where the name says another form, at least half of the lines must be JSON; where it says nothing, one of
+    them. A damaged line counts.
+    """
+    if is_named_json_lines(path):
+        return True
+    lines = [line for line in text.removeprefix(BOM).split(b"\n") if line.strip()]
+    found = sum(map(_is_json_line, lines))
+    needed = max(1, len(lines) / 2) if is_named_text(path) or is_named_csv(path) else 1
+    return found >= needed
+
+
+def _is_json_line(line: bytes) -> bool:
+    if line.lstrip().startswith(b'{"'):
+        return True
+    try:
+        return isinstance(orjson.loads(line), dict | list)
+    except orjson.JSONDecodeError:
+        return False
 
 
 class _Extent(Enum):

@@ -7,8 +7,15 @@ from typing import Any, Protocol
 
 from shardline_common.job.spec import FilesSource
 from shardline_producer.sources.documents import FieldNames, parse_document
+from shardline_producer.sources.files.csv_dialect import detect_csv
+from shardline_producer.sources.files.csv_records import CsvSplitter, Dialect, parse_row
 from shardline_producer.sources.files.file_format import Records
-from shardline_producer.sources.files.json_arrays import JsonSplitter, detect_json, json_options
+from shardline_producer.sources.files.json_arrays import (
+    JsonSplitter,
+    detect_json,
+    is_json_lines,
+    json_options,
+)
 from shardline_producer.sources.files.lines import Line, LineSplitter
 from shardline_producer.sources.files.text_files import TextSplitter, is_text, parse_text
 from shardline_producer.sources.source import Document, InvalidDocument
@@ -62,9 +69,18 @@ def _text_parser(options: Mapping[str, Any], names: FieldNames) -> Parse:
     return partial(parse_text, options, names)
 
 
+def _csv(max_bytes: int, number: int, offset: int, options: Mapping[str, Any]) -> Splitter:
+    return CsvSplitter(max_bytes, number, offset, Dialect.of(options))
+
+
+def _csv_parser(options: Mapping[str, Any], names: FieldNames) -> Parse:
+    return partial(parse_row, Dialect.of(options), names)
+
+
 FORMS: Mapping[Records, RecordForm] = {
     "jsonl": RecordForm(_lines, _json_parser),
     "json": RecordForm(_json_values, _json_parser),
+    "csv": RecordForm(_csv, _csv_parser),
     "text": RecordForm(_text, _text_parser),
 }
 
@@ -77,8 +93,13 @@ def detect_records(path: str, text: bytes, source: FilesSource) -> tuple[Records
     """
     if source.format == "json":
         return "json", json_options(text)
-    if source.format is not None:
+    if source.format in ("jsonl", "text"):
         return source.format, {}
-    if (found := detect_json(path, text, source)) is not None:
-        return "json", found
-    return "text" if is_text(path, text) else "jsonl", {}
+    if source.format is None:
+        if (found := detect_json(path, text, source)) is not None:
+            return "json", found
+        if is_json_lines(path, text):
+            return "jsonl", {}
+    if (dialect := detect_csv(path, text, source)) is not None:
+        return "csv", dialect.to_json()
+    return "text" if source.format is None and is_text(path, text) else "jsonl", {}

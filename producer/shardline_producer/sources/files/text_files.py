@@ -4,8 +4,6 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-import orjson
-
 from shardline_common.job.field_mapping import HASH, LINE
 from shardline_producer.sources.documents import (
     DeadLetterReason,
@@ -14,14 +12,9 @@ from shardline_producer.sources.documents import (
     invalid_document,
     text_id,
 )
+from shardline_producer.sources.files.file_names import is_named_text
 from shardline_producer.sources.files.lines import BOM, Line, RecordBuffer
 from shardline_producer.sources.source import Document, InvalidDocument
-
-_TEXT_NAMES = (".txt", ".text", ".md", ".markdown", ".mdown", ".rst", ".adoc", ".asciidoc", ".org", ".tex")
-_JSONL_NAMES = (".jsonl", ".ndjson", ".jsonlines", ".json")
-_CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b")) + b"\x7f"
-# A character that the end of the first bytes may have cut.
-_CUT_CHARACTER = 3
 
 
 class TextSplitter:
@@ -60,34 +53,5 @@ def parse_text(
 
 
 def is_text(path: str, text: bytes) -> bool:
-    """Whether a file whose text begins with `text`, which is no JSON, is one document.
-
-    A name of JSONL says that it is not. Behind another name may be JSONL: of a name of text, at least half of
-    the lines are JSON then; of a name that says nothing, one of them, be it damaged.
-    """
-    name = path.lower().removesuffix(".gz").removesuffix(".zst").removesuffix(".bz2").removesuffix(".xz")
-    if name.endswith(_JSONL_NAMES):
-        return False
-    lines = [line for line in text.removeprefix(BOM).split(b"\n") if line.strip()]
-    found = sum(map(_is_json_line, lines))
-    if name.endswith(_TEXT_NAMES):
-        return not found or found * 2 < len(lines)
-    return bool(lines) and not found and _is_sound(text)
-
-
-def _is_sound(text: bytes) -> bool:
-    try:
-        text[:-_CUT_CHARACTER].decode()
-    except UnicodeDecodeError as error:
-        if error.start < len(text) - 2 * _CUT_CHARACTER:
-            return False
-    return not text.translate(None, delete=bytes(set(range(256)) - set(_CONTROLS)))
-
-
-def _is_json_line(line: bytes) -> bool:
-    if line.lstrip().startswith(b'{"'):
-        return True
-    try:
-        return isinstance(orjson.loads(line), dict | list)
-    except orjson.JSONDecodeError:
-        return False
+    """Whether a file whose text begins with `text`, which is no JSON and no CSV, is one document."""
+    return is_named_text(path) or bool(text.strip())
