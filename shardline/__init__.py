@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from shardline.api.rows import RowStream, stream
     from shardline_common.job.spec import (
+        CsvOptions,
         FieldMapping,
         FilesSource,
         Format,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "CsvOptions",
     "FieldMapping",
     "FilesSource",
     "Format",
@@ -102,6 +104,7 @@ _MODULES = {
     ),
     "shardline.api.rows": ("RowStream", "stream"),
     "shardline_common.job.spec": (
+        "CsvOptions",
         "FieldMapping",
         "FilesSource",
         "Format",
