@@ -2,10 +2,11 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -19,7 +20,31 @@ from shardline_common.job.state import State
 
 _LINE_SECONDS, _SELDOM_SECONDS = 10.0, 30.0
 _OFTEN_SECONDS = 60.0
+_BAR, _LEAST_BAR = 32, 8
 _STYLE = {State.COMPLETED: "green", State.FAILED: "red", State.CANCELLED: "yellow"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The first line of a panel. Where it does not fit with a bar, its words without one."""
+
+    job_id: Text
+    state: Text
+    ratio: float
+    facts: Sequence[str]
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        percent = f"{self.ratio:6.1%}"
+        cells = (self.job_id.plain, self.state.plain, percent, *self.facts)
+        room = options.max_width - sum(len(cell) + 2 for cell in cells)
+        if room < _LEAST_BAR:
+            words = filter(None, (percent.strip(), *self.facts))
+            yield Text.assemble(self.job_id, "  ", self.state, "  ", "  ".join(words))
+            return
+        row = Table.grid(padding=(0, 2))
+        bar = ProgressBar(total=1.0, completed=self.ratio, width=min(_BAR, room))
+        row.add_row(self.job_id, self.state, bar, percent, *self.facts)
+        yield row
 
 
 def job_panel(view: JobView, rates: JobRates, *, shows_failure: bool = True) -> RenderableType:
@@ -32,17 +57,15 @@ def job_panel(view: JobView, rates: JobRates, *, shows_failure: bool = True) -> 
         # An ended job has no rates: the views of the last seconds may span its end.
         rates = JobRates()
     speed = rates.read if view.by_reading else rates.documents
-    head = Table.grid(padding=(0, 2))
     style = _STYLE.get(state.state, "cyan")
-    head.add_row(
-        Text(state.spec.job_id, style="bold"),
-        Text(state.state.value, style=style),
-        ProgressBar(total=1.0, completed=view.ratio, width=32),
-        f"{view.ratio:6.1%}",
+    facts = (
         f"{speed:,.0f} documents/s" if speed is not None else "",
         f"{format_size(rates.bytes)}/s" if rates.bytes else "",
         f"ETA {format_duration(rates.left)}" if rates.left is not None else "",
         f"lag {view.lag:,}",
+    )
+    head = _Head(
+        Text(state.spec.job_id, style="bold"), Text(state.state.value, style=style), view.ratio, facts
     )
     lines: list[RenderableType] = [head]
     # Before the first segment is committed, only the number of documents read shows progress.

@@ -150,6 +150,7 @@ class Preview:
             "rows": self.rows,
             "bytes": self.bytes,
             "splits": self.splits,
+            "warnings": self.warnings,
             "sample": {
                 "documents": len(sample.documents),
                 "rows": len(sample.rows),

@@ -25,8 +25,8 @@ def view(read: int, of: int = 1000, *, state: State = State.RUNNING, chained: in
     )
 
 
-def shown(one: JobView, rates: JobRates) -> str:
-    console = Console(file=io.StringIO(), width=200, record=True)
+def shown(one: JobView, rates: JobRates, width: int = 200) -> str:
+    console = Console(file=io.StringIO(), width=width, record=True)
     console.print(job_panel(one, rates))
     return console.export_text()
 
@@ -75,6 +75,16 @@ def test_what_is_read_is_not_yet_done() -> None:
     assert rates.left is None
     assert read.ratio < 1.0
     assert view(1000, state=State.COMPLETED).ratio == 1.0
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 100, 120])
+def test_a_panel_cuts_no_word_on_a_narrow_terminal(width: int) -> None:
+    text = shown(view(1234, 5000), JobRates(0.0, 1e6, 75.0, 1234.0), width)
+    assert "…" not in text
+    found = " ".join(text.split())
+    for part in ("test running", "24.7%", "1,234 documents/s", "976.6 KiB/s", "ETA 1m 15s", "lag"):
+        assert part in found
+    assert all(len(line) <= width for line in text.splitlines())
 
 
 def test_without_a_terminal_there_is_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
