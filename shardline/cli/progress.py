@@ -64,9 +64,7 @@ def job_panel(view: JobView, rates: JobRates, *, shows_failure: bool = True) -> 
         f"ETA {format_duration(rates.left)}" if rates.left is not None else "",
         f"lag {view.lag:,}",
     )
-    head = _Head(
-        Text(state.spec.job_id, style="bold"), Text(state.state.value, style=style), view.ratio, facts
-    )
+    head = _Head(Text(state.spec.job_id, style="bold"), Text(view.phase, style=style), view.ratio, facts)
     lines: list[RenderableType] = [head]
     # Before the first segment is committed, only the number of documents read shows progress.
     rate = f" ({rates.read:,.0f}/s)" if rates.read and not view.by_reading else ""
@@ -86,7 +84,7 @@ def job_line(view: JobView, rates: JobRates) -> str:
     """Render the progress of an active job as one line of a log."""
     state, speed = view.state, rates.read if view.by_reading else rates.documents
     parts = [
-        f"{state.spec.job_id}: {state.state.value}, {view.ratio:.1%}",
+        f"{state.spec.job_id}: {view.phase}, {view.ratio:.1%}",
         f"read {state.source_count:,}",
         f"kept {view.progress.rows:,} ({format_size(view.progress.bytes)})",
         f"{speed:,.0f} documents/s" if speed is not None else "",
@@ -124,7 +122,7 @@ class Screen:
             self._live.update(job_panel(view, rates, shows_failure=self._shows_failure))
         elif view.state.state is not self._printed:
             self._printed = view.state.state
-            print_message(f"{view.state.spec.job_id}: {view.state.state.value}")
+            print_message(f"{view.state.spec.job_id}: {view.phase}")
             self._due = now + _LINE_SECONDS
         elif view.state.active and now >= self._due:
             print_message(job_line(view, rates))

@@ -77,15 +77,27 @@ class JobView:
         seconds = (datetime.now(UTC) - datetime.fromisoformat(state.updated_at)).total_seconds()
         if seconds < _QUIET_SECONDS:
             return None
-        if state.state is State.QUEUED:
-            what = "a producer: a slot, the plan of the source, or Kafka"
-        elif state.state is State.RUNNING:
-            what = f"the source, Kafka or workers ({self.lag} messages are in no segment)"
-        elif self.lag:
-            what = f"workers: {self.lag} messages are in no segment"
-        else:
-            what = "a worker, which publishes the dataset"
-        return f"waiting for {seconds:.0f} s for {what}"
+        return f"waiting for {seconds:.0f} s for {self._cause()}"
+
+    def _cause(self) -> str:
+        state, alone = self.state.state, self.by_reading
+        if state is State.QUEUED:
+            return (
+                "the plan of the source" if alone else "a producer: a slot, the plan of the source, or Kafka"
+            )
+        if state is State.RUNNING:
+            what = "the source, or the store of the dataset" if alone else "the source, Kafka or workers"
+            return f"{what} ({self.lag} messages are in no segment)"
+        if self.lag:
+            what = "the store of the dataset" if alone else "workers"
+            return f"{what}: {self.lag} messages are in no segment"
+        return "the store of the dataset" if alone else "a worker, which publishes the dataset"
+
+    @property
+    def phase(self) -> str:
+        """The state, in the word for a person: a run in one process does not queue, it plans."""
+        planning = self.by_reading and self.state.state is State.QUEUED
+        return "planning" if planning else self.state.state.value
 
     def check_completed(self) -> None:
         """Raise JobFailed, with the code and the message of the outcome, unless the job is completed."""

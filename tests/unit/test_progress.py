@@ -1,6 +1,7 @@
 """The progress of a run on a terminal and in a log: it counts what is read, from the first second."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,4 +104,19 @@ def test_without_a_terminal_there_is_a_line_now_and_then(capsys: pytest.CaptureF
 
 
 def test_a_line_before_the_first_batch_names_only_what_is_known() -> None:
-    assert job_line(view(0, state=State.QUEUED), JobRates()) == "test: queued, 0.0%, read 0, kept 0 (0 B)"
+    assert job_line(view(0, state=State.QUEUED), JobRates()) == "test: planning, 0.0%, read 0, kept 0 (0 B)"
+
+
+def test_a_run_plans_and_waits_for_no_producer_and_no_worker() -> None:
+    for state, waits_for in (
+        (State.QUEUED, "for the plan of the source"),
+        (State.RUNNING, "for the source, or the store of the dataset (0 messages are in no segment)"),
+        (State.COMPLETING, "for the store of the dataset"),
+    ):
+        one = view(0, state=state)
+        one = replace(one, state=replace(one.state, updated_at="2026-01-01T00:00:00+00:00"))
+        assert str(one.waiting).endswith(waits_for)
+        on_kafka = replace(one, by_reading=False)
+        assert on_kafka.phase == state.value
+        assert one.phase == ("planning" if state is State.QUEUED else state.value)
+        assert not str(on_kafka.waiting).endswith(waits_for)
