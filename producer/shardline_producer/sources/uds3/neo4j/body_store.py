@@ -77,7 +77,9 @@ def _body(
     if not known:
         return None
     found = [
-        (row["content"], _metadata(identity, row["fields"])) for row in known if type(row["content"]) is str
+        (row["content"], _metadata(identity, row["fields"], dict(row["times"])))
+        for row in known
+        if type(row["content"]) is str
     ]
     if not found:
         return InvalidBody(DeadLetterReason.CONTENT_NOT_TEXT)
@@ -89,21 +91,29 @@ def _body(
     return text if isinstance(text, InvalidBody) else DocumentBody(text, metadata)
 
 
-def _metadata(identity: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The properties of a node as JSON values, without its text and its id."""
+def _metadata(identity: str, fields: Mapping[str, Any], times: Mapping[str, Any]) -> dict[str, Any]:
+    """The properties of a node as JSON values, without its text and its id.
+
+    `times`: the texts of days and times, for those that the driver does not have.
+    """
     return {
-        name: _plain(value)
+        name: _plain(value, times.get(name))
         for name, value in fields.items()
         if value is not None and not (name in _IDS and id_text(value) == identity)
     }
 
 
-def _plain(value: Any) -> Any:
-    """A property as a JSON value: times as ISO 8601, points as their coordinates, bytes as null."""
+def _plain(value: Any, time: Any = None) -> Any:
+    """A property as a JSON value: times as ISO 8601, points as their coordinates, bytes as null.
+
+    NaN and the infinities, which JSON does not have, are text. `time`: the text of a day or time, or the
+    texts of a list of them.
+    """
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        times = time if isinstance(time, list) else [None] * len(value)
+        return [_plain(one, text) for one, text in zip(value, times, strict=True)]
     if isinstance(value, float) and not math.isfinite(value):
-        return None
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if value is None or isinstance(value, str | int | float):
         return value
-    return str(value.iso_format()) if hasattr(value, "iso_format") else None
+    return str(value.iso_format()) if hasattr(value, "iso_format") else time

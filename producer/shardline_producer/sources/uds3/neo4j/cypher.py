@@ -46,6 +46,15 @@ _LIVE = (
 )
 
 
+_TIME = "DATE NOT NULL | LOCAL DATETIME NOT NULL | ZONED DATETIME NOT NULL"
+_TIMES = (
+    f"[key IN keys(n) WHERE key <> 'content' AND n[key] IS :: {_TIME} | [key, toString(n[key])]] + "
+    # A list of properties has values of one type.
+    "[key IN keys(n) WHERE key <> 'content' AND n[key] IS :: LIST<ANY> NOT NULL "
+    f"AND n[key][0] IS :: {_TIME} | [key, [time IN n[key] | toString(time)]]]"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class CypherStatement:
     """A statement and its parameters."""
@@ -124,16 +133,19 @@ def deleted(statuses: Sequence[str]) -> CypherStatement:
 def texts(
     ids: Sequence[str], values: Sequence[float | str], max_characters: int, statuses: Sequence[str]
 ) -> CypherStatement:
-    """The nodes of documents: rows (id, deleted, content, fields).
+    """The nodes of documents: rows (id, deleted, content, fields, times).
 
     `values`: the ids as properties may hold them, so that an index on them helps. `content`: a text of more
-    than `max_characters` characters is cut behind them. `fields`: the other properties.
+    than `max_characters` characters is cut behind them; false if it is no text. `fields`: the other
+    properties. `times`: pairs of a property that holds days or times, and their texts: the driver has none
+    outside of the years 1 to 9999.
     """
     return CypherStatement(
         "MATCH (n:Document) WHERE n.document_id IN $values OR n.id IN $values "
         f"WITH n, {_ID} AS id WHERE id IN $ids "
         f"RETURN id, NOT ({_LIVE}) AS deleted, CASE WHEN n.content IS :: STRING NOT NULL "
-        "THEN left(n.content, $most) ELSE n.content END AS content, n {.*, content: null} AS fields",
+        "THEN left(n.content, $most) WHEN n.content IS NOT NULL THEN false END AS content, "
+        f"n {{.*, content: null}} AS fields, {_TIMES} AS times",
         {
             "ids": list(ids),
             "values": list(values),
