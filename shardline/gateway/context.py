@@ -13,6 +13,7 @@ from shardline.gateway.job_policy import JobPolicy
 from shardline.gateway.job_watcher import JobWatcher
 from shardline.gateway.ownership import Ownership
 from shardline.gateway.problems import Problem
+from shardline.gateway.progress_texts import ProgressTexts
 from shardline.gateway.public_text import PublicTexts
 from shardline.gateway.rate_limits import RequestLimits
 from shardline.gateway.signed_links import LinkSigner
@@ -33,6 +34,7 @@ class GatewayContext:
     Attributes:
         token_verifier: None when `security` has a debug user: then no token is needed.
         public: makes sentences for users: without the addresses and absolute paths of the installation.
+        progress: makes the data of progress events.
         render_lock: held by a stream while it renders rows: streams render in turn.
         port: the port that the gateway listens on.
     """
@@ -50,6 +52,7 @@ class GatewayContext:
     open_source: OpenSource
     uds3: Uds3Status
     public: PublicTexts
+    progress: ProgressTexts
     render_lock: asyncio.Lock
     port: int
 

@@ -12,14 +12,13 @@ from shardline.gateway.authorization import ReadAccess
 from shardline.gateway.chunked_response import ChunkedResponse, StreamSpec
 from shardline.gateway.context import Context, GatewayContext
 from shardline.gateway.openapi import error_responses
-from shardline.gateway.responses import public_json
 from shardline.gateway.users import User
-from shardline.services.client import JobView
 from shardline_common.errors import BrokerUnavailable, JobUnknown
 
 router = APIRouter(tags=["events"])
 _MEDIA_TYPE = "text/event-stream"
 _KEEP_ALIVE_SECONDS = 15.0
+_JOBS_AT_ONCE = 20
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events: `progress`, `unavailable`, and `end` as the last one.",
@@ -57,13 +56,6 @@ def _event_response(context: GatewayContext, user: User, dataset_id: str | None)
     return ChunkedResponse(stream, _MEDIA_TYPE, {"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
 
-def _progress(view: JobView, context: GatewayContext) -> dict[str, Any]:
-    rates = context.jobs.rates(view.state.spec.job_id)
-    body = public_json(view, context.public)
-    del body["spec"]
-    return body | {"documents_per_second": rates.documents, "seconds_left": rates.left}
-
-
 async def _events(context: GatewayContext, only: str | None) -> AsyncGenerator[bytes, None]:
     jobs = context.jobs
     last_sent: dict[str, bytes] = {}
@@ -71,8 +63,13 @@ async def _events(context: GatewayContext, only: str | None) -> AsyncGenerator[b
     while True:
         try:
             views = jobs.jobs() if only is None else [jobs.job(only)]
-            for view in views:
-                body = orjson.dumps(_progress(view, context))
+            for number, view in enumerate(views):
+                body = context.progress.made(view, jobs.refresh)
+                if body is None:
+                    body = context.progress.make(view, jobs.rates(view.state.spec.job_id), jobs.refresh)
+                    if number % _JOBS_AT_ONCE == 0:
+                        # Many jobs may have changed, and others wait.
+                        await asyncio.sleep(0)
                 if last_sent.get(view.state.spec.job_id) != body:
                     last_sent[view.state.spec.job_id] = body
                     yield b"event: progress\ndata: " + body + b"\n\n"

@@ -39,7 +39,10 @@ class JobWatcher:
         self._broker = broker
         self._clock = clock
         self._client = Client(broker, partitions)
-        self._table: JobTable | None = None
+        # The jobs of the last read; None until there is one, and while Kafka cannot be read.
+        self._views: list[JobView] | None = None
+        # The number of reads.
+        self.refresh = 0
         # Jobs of dataset.jobs that no producer has accepted yet, by job id.
         self._submitted: dict[str, JobState] = {}
         self._estimators: dict[str, RateEstimator] = {}
@@ -54,9 +57,9 @@ class JobWatcher:
             try:
                 await self._follow()
             except ServiceUnavailable as error:
-                if self._table is not None:
+                if self._views is not None:
                     failures = 0
-                self._table, self._reason = None, str(error)
+                self._views, self._reason = None, str(error)
                 log_failure(_log, error, "the jobs cannot be read: %s", error)
             await self._clock.sleep(_BACKOFF.pause(failures))
             failures += 1
@@ -90,9 +93,10 @@ class JobWatcher:
         self._submitted[spec.job_id] = state
 
     def _refresh(self, table: JobTable) -> None:
-        self._table = table
+        self._views = table.jobs()
+        self.refresh += 1
         now = self._clock.monotonic()
-        for view in table.jobs():
+        for view in self._views:
             job_id = view.state.spec.job_id
             self._submitted.pop(job_id, None)
             if view.state.active:
@@ -113,13 +117,13 @@ class JobWatcher:
         Raises:
             BrokerUnavailable: Kafka cannot be read now.
         """
-        if self._table is None:
+        if self._views is None:
             raise BrokerUnavailable(self._reason, hint="try again in a moment")
-        views = self._table.jobs()
-        # The client fills the table in steps: it may know a job that `_refresh` has not removed yet.
-        known = {view.state.spec.job_id for view in views}
+        shown = [view for view in self._views if view.state.state is not State.DELETED]
+        if not self._submitted:
+            return shown
+        known = {view.state.spec.job_id for view in self._views}
         submitted = [state for job_id, state in self._submitted.items() if job_id not in known]
-        shown = [view for view in views if view.state.state is not State.DELETED]
         return shown + [JobView(state, EventTotals()) for state in submitted]
 
     def job(self, job_id: str) -> JobView:
@@ -167,9 +171,9 @@ class JobWatcher:
     @property
     def unavailable_reason(self) -> str | None:
         """Why the jobs cannot be read now; None when they can."""
-        return self._reason if self._table is None else None
+        return self._reason if self._views is None else None
 
     @property
     def count(self) -> int:
         """Number of datasets; 0 while the jobs cannot be read."""
-        return len(self.jobs()) if self._table is not None else 0
+        return len(self.jobs()) if self._views is not None else 0

@@ -19,6 +19,7 @@ from shardline.gateway.http_server import listen_on, raise_file_limit, serve_htt
 from shardline.gateway.job_policy import JobPolicy
 from shardline.gateway.job_watcher import JobWatcher
 from shardline.gateway.jwks import JwksCache, jwks_fetcher
+from shardline.gateway.progress_texts import ProgressTexts
 from shardline.gateway.proxies import trusted_proxies
 from shardline.gateway.public_text import PublicTexts
 from shardline.gateway.rate_limits import RequestLimits
@@ -151,6 +152,7 @@ def _make_context(
     metrics.follow("gateway_streams_open", lambda: limits.row_streams.open, "rows")
     metrics.follow("gateway_streams_open", lambda: limits.event_streams.open, "events")
     key = settings.gateway_link_key
+    public = PublicTexts(settings)
     return GatewayContext(
         settings=settings,
         clock=CLOCK,
@@ -164,7 +166,8 @@ def _make_context(
         datasets=datasets,
         open_source=access.open_source,
         uds3=Uds3Status(access.probe if settings.uds3_enabled else None, access.searches, CLOCK),
-        public=PublicTexts(settings),
+        public=public,
+        progress=ProgressTexts(public),
         render_lock=asyncio.Lock(),
         port=port,
     )

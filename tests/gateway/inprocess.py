@@ -17,6 +17,7 @@ from shardline.gateway.chunked_response import StreamOutcome
 from shardline.gateway.context import GatewayContext
 from shardline.gateway.dataset_reader import DatasetReader
 from shardline.gateway.job_watcher import JobWatcher
+from shardline.gateway.progress_texts import ProgressTexts
 from shardline.gateway.public_text import PublicTexts
 from shardline.gateway.rate_limits import RequestLimits
 from shardline.gateway.signed_links import LinkSigner
@@ -161,6 +162,7 @@ async def gateway_in_memory(folder: Path, **settings: Any) -> AsyncIterator[Gate
     async def probe() -> None:
         return
 
+    public = PublicTexts(found)
     context = GatewayContext(
         settings=found,
         clock=SYSTEM_CLOCK,
@@ -174,7 +176,8 @@ async def gateway_in_memory(folder: Path, **settings: Any) -> AsyncIterator[Gate
         datasets=DatasetReader(store, folder),
         open_source=open_source,
         uds3=Uds3Status(probe, frozenset({"vector", "graph", "keyword"}), SYSTEM_CLOCK),
-        public=PublicTexts(found),
+        public=public,
+        progress=ProgressTexts(public),
         render_lock=asyncio.Lock(),
         port=45_681,
     )
