@@ -149,15 +149,6 @@ async def test_the_job_says_the_form(tmp_path: Path) -> None:
         assert item_ids(await items(found)) == ids
 
 
-@pytest.mark.parametrize("form", ["parquet", "arrow"])
-async def test_a_form_that_the_file_does_not_have_is_refused(tmp_path: Path, form: str) -> None:
-    (tmp_path / "a.jsonl").write_text("{}")
-    spec = job(source={"type": "files", "paths": ["a.jsonl"], "format": form})
-    with pytest.raises(JobFailed, match=f"source.format says {form}") as failed:
-        await FileDocuments(spec, LocalFiles(tmp_path), None, memory_pages()).freeze()
-    assert failed.value.hint == "leave source.format out: each file is read by its own form"
-
-
 async def test_an_element_that_is_no_document_is_a_dead_letter(tmp_path: Path) -> None:
     elements = ["1", "null", '"a"', "[[]]", "{}", '{"document_id": "b", "content": "c"}', '{"x": nul}', "tru"]
     (tmp_path / "a.json").write_text("[" + ",\n".join(elements) + "]")
