@@ -150,9 +150,11 @@ async def test_the_windows_of_all_files_share_one_limit(tmp_path: Path) -> None:
 
 
 async def test_a_frame_whose_size_is_known_needs_no_window(tmp_path: Path) -> None:
-    parameters = zstandard.ZstdCompressionParameters(window_log=31, strategy=1, hash_log=6, chain_log=6)
-    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj(size=len(ROWS))
-    (tmp_path / "a.jsonl").write_bytes(packer.compress(ROWS) + packer.flush())
+    """A frame with a window of 2 GiB and the size of its data, which are one stored block."""
+    header = b"\x28\xb5\x2f\xfd\x80\xa8" + len(ROWS).to_bytes(4, "little")
+    packed = header + (len(ROWS) << 3 | 1).to_bytes(3, "little") + ROWS
+    assert zstandard.get_frame_parameters(packed).window_size == LARGEST
+    (tmp_path / "a.jsonl").write_bytes(packed)
     found = source(tmp_path, "a.jsonl", DecoderMemory(SMALL))
     assert item_ids(await read(found, await found.freeze())) == IDS
 

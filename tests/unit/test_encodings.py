@@ -11,11 +11,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shardline_common.errors import JobFailed
-from shardline_common.job.spec import parse_job
+from shardline_common.job.spec import FilesSource, parse_job
 from shardline_producer.sources.files import encodings
 from shardline_producer.sources.files.encodings import CodecDecoder
 from shardline_producer.sources.files.file_documents import FileDocuments
 from shardline_producer.sources.files.file_locations import LocalFiles
+from shardline_producer.sources.files.formats import detect
 from shardline_producer.sources.source import Document, SourceItem
 from tests.make import job, memory_pages
 from tests.source_items import dead_letter_reasons, item_ids
@@ -92,6 +93,47 @@ async def test_another_encoding_is_refused_by_name_and_read_when_it_is_named(
     assert await texts(source(tmp_path, data, encoding=encoding.upper())) == {TEXTS[encoding]}
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text", "named"),
+    [
+        (
+            "cp1252",
+            "L\u2019\u00e9t\u00e9 dernier, le conseil a \u00e9tudi\u00e9 la requ\u00eate \u00e0 Paris",
+            "cp1252",
+        ),
+        ("cp1250", "Ustawa z dnia 7 lipca okre\u015bla zasady dzia\u0142alno\u015bci", "cp1250"),
+        (
+            "cp1250",
+            "P\u0159\u00edli\u0161 \u017elu\u0165ou\u010dk\u00fd k\u016f\u0148 \u00fap\u011bl \u00f3dy",
+            "cp1250",
+        ),
+        ("cp850", "Die Beh\u00f6rde pr\u00fcft f\u00fcr die Stra\u00dfe", "cp850"),
+        (
+            "mac_roman",
+            "L\u2019\u00e9t\u00e9 dernier, le conseil a \u00e9tudi\u00e9 la requ\u00eate",
+            "mac-roman",
+        ),
+        ("cp037", "Die Behoerde", "cp037"),
+        ("iso2022_kr", "\uac74\ucd95\ubc95\uc5d0 \ub530\ub77c", "iso2022_kr"),
+        ("koi8_t", "\u049b\u04b3\u04b7 " * 9, ""),
+    ],
+)
+def test_the_likely_encoding_is_the_first_that_is_named(encoding: str, text: str, named: str) -> None:
+    files = job(source={"type": "files", "paths": ["a"]}).source
+    assert isinstance(files, FilesSource)
+    with pytest.raises(JobFailed, match="is not UTF-8") as failed:
+        detect("a", lines(text, 20).encode(encoding), files)
+    assert f'"encoding": "{named}' in str(failed.value.hint)
+
+
+async def test_a_file_in_utf_8_stays_so_beside_others(tmp_path: Path) -> None:
+    """The encoding that a job names is that of the files that are not UTF-8; ten characters show it."""
+    data = lines(GERMAN).encode()
+    assert await texts(source(tmp_path, data, encoding="cp1252")) == {GERMAN}
+    few = lines("\u00e4", 5).encode()
+    assert await texts(source(tmp_path, few, encoding="cp1252")) == {"\u00c3\u00a4"}
+
+
 async def test_utf_16_without_a_mark_has_the_byte_order_that_it_shows(tmp_path: Path) -> None:
     for encoding in ("utf-16-le", "utf-16-be"):
         assert await texts(source(tmp_path, lines("x").encode(encoding), encoding="utf-16")) == {"x"}
@@ -108,6 +150,17 @@ async def test_a_few_lines_of_another_encoding_are_dead_letters(tmp_path: Path, 
     items = await read(source(tmp_path, data))
     assert len(items) == good + bad
     assert list(dead_letter_reasons(items).values()) == ["invalid_utf8"] * bad
+
+
+async def test_a_byte_of_damage_in_each_line_or_in_a_long_one_is_no_encoding(tmp_path: Path) -> None:
+    """More than the half of the lines are damaged, and their other characters are those of UTF-8."""
+    line = lines(GERMAN, 1).encode()
+    damaged = line.replace(b"Plan", b"Pl\xe4n")
+    items = await read(source(tmp_path, line + damaged * 20))
+    assert list(dead_letter_reasons(items).values()) == ["invalid_utf8"] * 20
+    # Without another character than ASCII, one byte in thousands is damage too.
+    items = await read(source(tmp_path, lines("x" * 5000, 1).encode().replace(b"xx", b"x\xe4", 1)))
+    assert list(dead_letter_reasons(items).values()) == ["invalid_utf8"]
 
 
 async def test_a_named_utf_8_refuses_nothing(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ FileForm = Literal["jsonl", "json", "csv", "text", "parquet", "arrow"]
 
 
 class FilesSource(Model):
-    """Files on a local disk or on S3, of the formats that the page on sources lists."""
+    """Files on a local disk or on S3: JSON, CSV, text and tables, plain or compressed."""
 
     type: Annotated[Literal["files"], Field(description="Reads files.", examples=["files"])]
     paths: Annotated[
@@ -36,8 +36,9 @@ class FilesSource(Model):
     allow_empty: Annotated[
         bool,
         Field(
-            description="Whether a `.gz` or `.zst` file that holds no compressed data at all, such as one of "
-            "0 bytes, has no rows. False fails the job, because such a file was hardly written on purpose.",
+            description="Whether a file that its name calls compressed has no rows when it holds no compressed "
+            "data at all, such as one of 0 bytes. False fails the job, because such a file was hardly "
+            "written on purpose.",
             examples=[True],
         ),
     ] = False

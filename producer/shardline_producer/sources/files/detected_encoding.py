@@ -23,7 +23,6 @@ _BOMS = (
 )
 _WIDE = tuple(name for _, name in _BOMS[1:])
 _GENERIC = ("utf-16", "utf-32")
-_JIS = re.compile(rb"\x1b\$[@B]")
 # Those in which files are written. Among all codecs of Python, short texts fit many that nobody uses.
 _PROBABLE = [
     "cp1252",
@@ -39,12 +38,26 @@ _PROBABLE = [
     "cp1254",
     "cp1255",
     "cp1256",
+    "cp1257",
+    "cp850",
+    "cp866",
+    "iso8859_5",
+    "mac_cyrillic",
+    "mac_roman",
+    "tis_620",
 ]
 _SAMPLE = 1 << 14
+# Between letters: in cp1250 they are letters too, in cp1252 they are signs.
+_POLISH = re.compile(rb"[a-z][\x9d\x9f\xb3\xb9\xbe\xbf]|[\x9d\x9f\xb3\xb9\xbe\xbf][a-z]")
+# Those of ISO 2022 are ASCII but for their escapes, and EBCDIC has other bytes for every letter.
+_ESCAPED = ((re.compile(rb"\x1b\$[@B]"), "iso2022_jp"), (re.compile(rb"\x1b\$\)C"), "iso2022_kr"))
+_EBCDIC, _MOST = "cp037", 0.8
 # The dead letters that a job allows by default: more than this many, and more than this share.
 _FEW_LINES, _FEW_SHARE = 10, 0.1
 # In a text of another encoding, one byte in so many at least is not ASCII.
 _SPARSE = 2000
+# Two or three characters of a text in two bytes each may be UTF-8 by chance.
+_CHANCE = 10
 _MANY_CONTROLS = 0.05
 _SHOWN_BYTES = 16
 
@@ -60,8 +73,8 @@ def is_text(head: bytes) -> bool:
 def detect_encoding(path: str, head: bytes, source: FilesSource) -> str:
     """The encoding of a text that begins with `head`, as the name of a Python codec.
 
-    A byte order mark decides, then `source.encoding`, then the bytes: a text that is UTF-8 but for a few
-    lines is UTF-8, and these lines become dead letters.
+    A byte order mark decides, then `source.encoding` where the bytes are not those of UTF-8. Without it, a
+    text that is UTF-8 but for a few lines is UTF-8, and these lines become dead letters.
 
     Raises:
         JobFailed: it is in another encoding, or no text (`source_invalid`).
@@ -69,16 +82,27 @@ def detect_encoding(path: str, head: bytes, source: FilesSource) -> str:
     if (marked := _marked(head)) is not None:
         return marked
     if source.encoding is not None:
-        return _named(path, head, canonical_encoding(source.encoding))
+        # Read in another encoding, such a text would be other letters without a word.
+        return UTF_8 if _is_surely_utf_8(head) else _named(path, head, canonical_encoding(source.encoding))
     if (wide := _wide(head)) is not None:
         raise _refused(path, head, wide)
+    for escape, name in _ESCAPED:
+        if escape.search(head):
+            raise _refused(path, head, name)
+    if _is_ebcdic(head):
+        raise _refused(path, head, _EBCDIC)
     if head and _share_of_controls(head) > _MANY_CONTROLS:
-        raise no_text(path, head)
-    if _JIS.search(head):
-        raise _refused(path, head, "iso2022_jp")
+        raise _no_text(path, head)
     if not _decodes(head, UTF_8) and not _is_mostly_utf_8(head):
         raise _refused(path, head, *_probable(head))
     return UTF_8
+
+
+def _is_surely_utf_8(head: bytes) -> bool:
+    """Whether a text is UTF-8 with so many other characters than ASCII that it is so by no chance."""
+    return (
+        _decodes(head, UTF_8) and sum(not char.isascii() for char in head.decode(errors="ignore")) > _CHANCE
+    )
 
 
 def _named(path: str, head: bytes, encoding: str) -> str:
@@ -150,32 +174,44 @@ def _probable(head: bytes) -> list[str]:
 
     lines = head.splitlines(keepends=True)
     sample = b"".join(line for line in lines if not line.isascii())[:_SAMPLE]
-    names = [match.encoding for match in from_bytes(sample, cp_isolation=_PROBABLE)][:2]
-    # Where both give the same text, it is the one that more files have.
-    if names[:1] == ["cp1250"] and _same_text(sample, "cp1250", "cp1252"):
+    faults = {match.encoding: match.chaos for match in from_bytes(sample, cp_isolation=_PROBABLE)}
+    names = list(faults)[:2]
+    if set(names) & {"cp1250", "cp1252"} and faults.get("cp1252", 1) <= faults.get("cp1250", 1):
+        # Most of their letters are the same. The commoner one, unless letters of the other are signs in it.
+        names = ["cp1250", "cp1252"] if _POLISH.search(sample) else ["cp1252", "cp1250"]
+    elif names[:1] == ["cp1250"] and sample.decode("cp1250", "replace") == sample.decode("cp1252", "replace"):
+        # Some versions of the library name one of two equal ones.
         names = ["cp1252"]
-    return names
+    return [codecs.lookup(name).name for name in names]
 
 
-def _same_text(sample: bytes, first: str, second: str) -> bool:
-    return sample.decode(first, "replace") == sample.decode(second, "replace")
+def _is_ebcdic(head: bytes) -> bool:
+    text = head[:_SAMPLE].decode(_EBCDIC)
+    plain = sum(char.isascii() and char.isprintable() for char in text)
+    return not head[:_SAMPLE].isascii() and plain > _MOST * len(text)
 
 
 def _refused(path: str, head: bytes, *names: str) -> JobFailed:
-    if not names:
-        return no_text(path, head)
     try:
         codecs.getincrementaldecoder(UTF_8)().decode(head)
-        what = f"is not UTF-8: it begins with the bytes {head[:_SHOWN_BYTES].hex(' ')}"
+        where = f"it begins with the bytes {head[:_SHOWN_BYTES].hex(' ')}"
     except UnicodeDecodeError as error:
-        what = f"is not UTF-8: its byte {error.start:,} is {head[error.start]:02x}"
+        where = f"its byte {error.start:,} is {head[error.start]:02x}"
+    if not names and CONTROL.search(head):
+        return _no_text(path, head)
+    if not names:
+        return source_invalid(
+            f"{shown_path(path)} is not UTF-8, and its encoding is not known: {where}",
+            'name its encoding in source, such as "encoding": "cp1252", and look at the texts with '
+            "`shardline preview`",
+        )
     return source_invalid(
-        f"{shown_path(path)} {what}. It is probably {' or '.join(names)}",
+        f"{shown_path(path)} is not UTF-8: {where}. It is probably {' or '.join(names)}",
         f'set "encoding": "{names[0]}" in source, and look at the texts with `shardline preview`',
     )
 
 
-def no_text(path: str, head: bytes) -> JobFailed:
+def _no_text(path: str, head: bytes) -> JobFailed:
     """The refusal of a file of which only the first bytes are known."""
     return source_invalid(
         f"{shown_path(path)} is no text: it begins with the bytes {head[:_SHOWN_BYTES].hex(' ')}",
