@@ -16,6 +16,8 @@ from shardline.cli.help import TASKS, HelpGroup
 GROUP = typer.main.get_command(app)
 assert isinstance(GROUP, HelpGroup)
 COMMANDS = GROUP.commands
+# A sentence that is cut; [ARGS]... and s3://… are none.
+CUT = re.compile(r"\w\.\.\.|\w…")
 
 
 def helped(*arguments: str, columns: int = 80) -> str:
@@ -31,8 +33,7 @@ def words(text: str) -> str:
 @pytest.mark.parametrize("columns", [40, 80, 120])
 def test_help_has_every_command_by_task_with_its_whole_sentence(columns: int) -> None:
     text = helped(columns=columns)
-    assert "..." not in text.replace("[ARGS]...", "")
-    assert "…" not in text
+    assert not CUT.search(text)
     found = re.findall(r"^(\S.*):$", text, re.MULTILINE)
     assert found[1:6] == [*TASKS]
     for name in COMMANDS:
@@ -49,7 +50,7 @@ def test_the_help_of_a_command_fits_and_its_examples_can_be_copied(name: str, co
     text = helped(name, columns=columns)
     options, _, examples = text.partition("\nExamples:\n")
     assert not [line for line in options.splitlines() if len(line) > columns]
-    assert "..." not in options.replace("[ARGS]...", "")
+    assert not CUT.search(options)
     if name != "dead-letters":
         lines = examples.splitlines()
         assert lines
