@@ -11,7 +11,7 @@ from shardline.cli.options import Interrupted
 app = HelpTyper(
     name="shardline",
     help="Turns document stores into training data: exactly once, reproducible byte by byte, proven.",
-    epilog="Examples: shardline sample docs.jsonl · shardline preview job.json · "
+    epilog="Examples: shardline init docs.jsonl · shardline preview job.json · "
     "shardline run job.json --output datasets · shardline verify datasets/laws/laws-2026 · "
     "shardline COMMAND --help\n\n"
     "Exit codes: 0 done, 1 job failed or dataset broken, 2 usage, 3 a service is unreachable, "
