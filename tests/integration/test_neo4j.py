@@ -413,7 +413,7 @@ async def test_the_text_of_a_node_is_its_content(emptied: Neo4jOptions) -> None:
                 "at": "2024-02-03T04:05:06.000000000+00:00",
                 "day": "2024-02-03",
                 "where": [1.0, 2.0],
-                "nan": None,
+                "nan": "NaN",
             },
         ),
     }
