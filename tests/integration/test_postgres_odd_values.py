@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from shardline_common.errors import JobFailed
 from shardline_common.job.columns import Columns, conform
 from shardline_common.memory.store import MemoryStore
 from shardline_producer.sources.uds3.planned_store import ConfiguredStores
@@ -261,6 +262,24 @@ async def test_bytes_that_are_no_utf8_are_dead_letters(database: Database) -> No
         ("a", {"title": "A"}),
         ("d", {"title": "D"}),
     ]
+
+
+async def test_a_text_of_too_many_words_for_a_search_is_an_error_with_the_column_that_helps(
+    database: Database,
+) -> None:
+    await database.execute(
+        "CREATE TABLE documents (document_id text, content text)",
+        "INSERT INTO documents SELECT 'a', string_agg('word' || i, ' ') FROM generate_series(1, 100000) i",
+    )
+    search = {"text": "word7", "search_types": ["keyword"]}
+    with pytest.raises(JobFailed, match="string is too long for tsvector") as caught:
+        await scan_items(database, **search)
+    assert "left(content, 250000)" in (caught.value.hint or "")
+    await database.execute(
+        "ALTER TABLE documents ADD COLUMN search_vector tsvector"
+        " GENERATED ALWAYS AS (to_tsvector('german', left(content, 250000))) STORED"
+    )
+    assert item_ids(await scan_items(database, **search)) == ["a"]
 
 
 async def test_references_that_are_no_json_object_refer_to_nothing(database: Database) -> None:

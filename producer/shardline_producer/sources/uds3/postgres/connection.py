@@ -100,6 +100,11 @@ _HINTS: Mapping[type[BaseException], str] = {
     asyncpg.InsufficientPrivilegeError: "GRANT SELECT on UDS3's tables to the user; "
     "against a row-level security policy: ALTER ROLE … BYPASSRLS",
     asyncpg.InvalidDatetimeFormatError: "write dates such as 2020-01-31 in filters of date columns",
+    # A search computes the words of a text that is in no column search_vector.
+    asyncpg.ProgramLimitExceededError: "add a column search_vector of the beginning of long texts, such as "
+    "to_tsvector('german', left(content, 250000))",
+    asyncpg.CharacterNotInRepertoireError: "correct the ids, and the values that a filter compares: their "
+    "bytes are no text in the encoding of the database",
     asyncpg.DatetimeFieldOverflowError: "write dates such as 2020-01-31 in filters of date columns",
 }
 
