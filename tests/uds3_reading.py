@@ -1,5 +1,6 @@
 """Jobs over UDS3 in tests: their source, their items, and their rows."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.sources.planned import PlannedSource
 from shardline_producer.sources.source import SourceItem
 from shardline_producer.sources.uds3.planned_store import ConfiguredStores, Uds3Store
+from shardline_producer.sources.uds3.postgres.connection import Postgres
 from tests.databases import Database
 from tests.make import job
 
@@ -40,6 +42,18 @@ async def plan_and_read(stores: ConfiguredStores, **changes: Any) -> tuple[Plan,
     source = open_source(stores, spec)
     plan = await make_plan(spec, source)
     return plan, [item async for batch in source.read(plan.frozen, None) for item in batch]
+
+
+async def planned(stores: ConfiguredStores, **query: Any) -> tuple[PlannedSource, Plan]:
+    """The source of a job with this query, and its plan."""
+    spec = uds3_job(query=query)
+    source = open_source(stores, spec)
+    return source, await make_plan(spec, source)
+
+
+def over(database: Database, table: str | None = None, **changes: Any) -> ConfiguredStores:
+    """The stores of a database, with options changed."""
+    return ConfiguredStores(Postgres(replace(database.options, table=table, **changes)))
 
 
 async def scan_items(database: Database, **query: Any) -> list[SourceItem]:
