@@ -1,12 +1,17 @@
-"""Fills ChromaDB for the tests, over its HTTP API, without the adapter under test."""
+"""Fills ChromaDB for the tests, over its HTTP API and without the adapter under test, and searches it."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 from uuid import uuid4
 
 import aiohttp
 
+from shardline_common.job.spec import Query
 from shardline_producer.sources.uds3.chroma.collection import ChromaOptions
+from shardline_producer.sources.uds3.chroma.ranker import ChromaRanker
+from shardline_producer.sources.uds3.store_ports import Hit
+from tests.embedding_stub import FixedEmbedder
 from tests.stores import Address, http_options
 
 _BATCH = 100
@@ -55,3 +60,37 @@ class ChromaData:
     async def _post(self, url: str, body: Any) -> None:
         async with aiohttp.ClientSession() as session, session.post(url, json=body) as answer:
             assert answer.status < 300, await answer.text()
+
+
+SMALL = {
+    "north": (0.0, 1.0),
+    "b": (1.0, 1.0),
+    "a": (1.0, 1.0),
+    "east": (1.0, 0.0),
+    "south": (0.0, -1.0),
+}
+
+
+async def small_collection(chroma: Address, space: str = "cosine", **metadatas: dict[str, Any]) -> ChromaData:
+    """A collection of SMALL."""
+    data = ChromaData(chroma, space)
+    await data.create()
+    await data.add(SMALL, metadatas)
+    return data
+
+
+async def ranked(ranker: ChromaRanker, text: str = "x", **query: Any) -> list[Hit]:
+    """All hits of a search."""
+    async with aclosing(ranker.rank(Query(text=text, **query))) as pages:
+        return [hit async for page in pages for hit in page]
+
+
+async def ids(ranker: ChromaRanker, **query: Any) -> list[str]:
+    """The documents that a search finds."""
+    return [hit.id for hit in await ranked(ranker, **query)]
+
+
+async def deleted_ids(options: ChromaOptions) -> list[str]:
+    """The documents that are marked deleted."""
+    async with aclosing(ChromaRanker(options, FixedEmbedder(1.0, 0.5)).deleted_ids()) as pages:
+        return sorted([one async for page in pages for one in page])

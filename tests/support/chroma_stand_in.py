@@ -1,6 +1,6 @@
 """A stand-in of ChromaDB's HTTP API that answers as ChromaDB 1.5.9 does, and can be made to lie.
 
-tests/integration/test_chroma.py sends the same requests to both and compares the answers.
+tests/integration/test_chroma_stand_in.py sends the same requests to both and compares the answers.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
