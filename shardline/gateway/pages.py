@@ -1,6 +1,7 @@
 """The HTML pages: the list of jobs, one job with sample rows, cancel and retry. Rendered on the server."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from importlib.resources import files as package_files
 from typing import Any
@@ -37,6 +38,8 @@ _MAX_LINKS = 100
 _SAMPLE_ROWS = 5
 _SAMPLE_CHARS = 600
 _MAX_FORM_BYTES = 20_000
+# The parts of a name, each with the signs behind it: a narrow column breaks there, and not within a word.
+_PARTS = re.compile(r"[^._:/-]*[._:/-]+|[^._:/-]+")
 _MEDIA_TYPES = {
     "page.css": "text/css; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
@@ -48,7 +51,18 @@ _static = {
 _templates = Environment(
     loader=PackageLoader("shardline.gateway"), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
-_templates.filters |= {"duration": format_duration, "count": lambda number: f"{number:,}"}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SAMPLE_CHARS else text[: _SAMPLE_CHARS - 1] + "…"
+
+
+_FILTERS: Mapping[str, Callable[..., Any]] = {
+    "duration": format_duration,
+    "count": lambda number: f"{number:,}",
+    "parts": _PARTS.findall,
+}
+_templates.filters |= _FILTERS
 
 
 def wants_html(request: Request) -> bool:
@@ -103,7 +117,7 @@ def _job_fields(view: JobView, context: GatewayContext, user: User) -> dict[str,
         "rate": rates.documents,
         "left": rates.left,
         "attempt": state.attempt,
-        "accepted_at": state.accepted_at[:19].replace("T", " "),
+        "accepted_at": f"{state.accepted_at[:19].replace('T', ' ')} UTC" if state.accepted_at else "",
         "submitted_by": spec.submitted_by,
         "message": context.public(state.message or state.warning or ""),
         "active": state.active,
@@ -144,7 +158,7 @@ async def job(dataset_id: str, request: Request, context: Context, user: ReadAcc
         "job.html",
         job=_job_fields(view, context, user),
         manifest=manifest,
-        kept_rows=[row | {"text": row["text"][:_SAMPLE_CHARS]} for row in kept],
+        kept_rows=[row | {"text": _cut(row["text"])} for row in kept],
         rejected_rows=rejected,
         links=[(name, context.download_link(dataset_id, name, user)) for name in names[:_MAX_LINKS]],
         user=user,
