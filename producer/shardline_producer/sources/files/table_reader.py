@@ -45,7 +45,6 @@ class TableReader:
         self._file = file
         self._path: str = file["path"]
         self._reading = reading
-        self._names = reading.names.in_file(self._path, file.get("name", self._path))
         self._start = start
         self._ordinal = start.ordinal
         self._copies = copies

@@ -135,6 +135,7 @@ def _parquet(file: BinaryIO, after: int) -> Iterator[TableBatch]:
         if end > after and group.num_rows:
             row = max(1, group.total_byte_size // group.num_rows)
             size = max(1, min(_BATCH_ROWS, _BATCH_BYTES // row))
+            begin = first
             for batch in table.iter_batches(size, row_groups=[number], use_threads=False):
                 first += batch.num_rows
                 if first > end:
@@ -143,7 +144,8 @@ def _parquet(file: BinaryIO, after: int) -> Iterator[TableBatch]:
                     yield _behind(after, first, batch, stretch)
                 memory.release()
             if first != end:
-                raise TableDamaged(f"row group {number} has not the {group.num_rows:,} rows that it says")
+                found = f"{first - begin:,} of the {group.num_rows:,} rows of row group {number}"
+                raise TableDamaged(f"{found} were read")
         first = end
 
 
