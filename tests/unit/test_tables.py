@@ -251,6 +251,18 @@ async def test_filters_and_top_k_count_rows(tmp_path: Path) -> None:
     assert item_ids(await items(found, read[0].position)) == ["d301", "d302"]
 
 
+async def test_a_sample_of_parquet_needs_no_copy(tmp_path: Path) -> None:
+    pa.parquet.write_table(table(), tmp_path / "a", row_group_size=300)
+    read = await items(source(tmp_path, "a"))
+    found = source(tmp_path, "a", copies=TableCopies(tmp_path / "missing"))
+    frozen = await found.freeze()
+    assert [item async for batch in found.sample(frozen) for item in batch] == read
+    (tmp_path / "a").write_bytes(b"PAR1")
+    with pytest.raises(JobFailed) as failed:
+        await anext(found.sample(frozen))
+    assert failed.value.code is FailureCode.SOURCE_CHANGED
+
+
 class Bucket:
     """A bucket with one object, whose body may be cut."""
 

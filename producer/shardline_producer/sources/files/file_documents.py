@@ -234,7 +234,11 @@ class FileDocuments:
                 stream = partial(location.stream, file)
             else:
                 stream = partial(blocks.stream, index)
-            async with aclosing(reader.batches(stream)) as batches:
+            if blocks is None and isinstance(reader, TableReader):
+                found = reader.sample(stream, partial(location.open, file))
+            else:
+                found = reader.batches(stream)
+            async with aclosing(found) as batches:
                 async for batch in batches:
                     self._expansion = reader.expansion
                     ordinal = batch[-1].position[-1]

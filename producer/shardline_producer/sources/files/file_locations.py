@@ -68,6 +68,12 @@ class FileLocation(Protocol):
             SourceUnavailable: a later try may succeed.
         """
 
+    async def open(self, file: dict[str, Any]) -> BinaryIO | None:
+        """A file for random access, which the caller closes; None where there is none but `stream`.
+
+        Nothing shows a change of the file while it is read. Raises as `stream`.
+        """
+
     async def check(self, files: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Check that files are still the planned ones. Returns those that may have other bytes all the same.
 
@@ -162,6 +168,17 @@ class LocalFiles:
 
     async def stream(self, file: dict[str, Any], offset: int) -> AsyncGenerator[bytes, None]:
         """The bytes of a file. Its size and time are checked before the first byte and after the last."""
+        handle = await self.open(file)
+        with handle:
+            async with aclosing(_planned_bytes(handle, file, offset)) as chunks:
+                try:
+                    async for chunk in chunks:
+                        yield chunk
+                except OSError as error:
+                    raise unreadable(str(self.root / file["path"]), error) from None
+
+    async def open(self, file: dict[str, Any]) -> BinaryIO:
+        """A file whose size and time are the planned ones."""
         path = str(self.root / file["path"])
         self._check_inside(path, file["path"])
         try:
@@ -170,14 +187,12 @@ class LocalFiles:
             raise source_changed(file["path"]) from None
         except (OSError, ValueError) as error:
             raise unreadable(path, error) from None
-        with handle:
+        try:
             _check_version(handle.fileno(), file)
-            async with aclosing(_planned_bytes(handle, file, offset)) as chunks:
-                try:
-                    async for chunk in chunks:
-                        yield chunk
-                except OSError as error:
-                    raise unreadable(path, error) from None
+        except BaseException:
+            handle.close()
+            raise
+        return handle
 
     async def check(self, files: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Compare size and time. Returns the files whose change time moved, which nobody can put back."""
@@ -347,6 +362,9 @@ class S3Files:
                 if chunk is None:
                     return
                 yield chunk
+
+    async def open(self, file: dict[str, Any]) -> None:
+        """Objects have no random access: each part of one would be a request."""
 
     async def check(self, files: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:  # noqa: ARG002
         """Check nothing: each request for an object names its version."""

@@ -1,6 +1,7 @@
 """Reads the items of one Parquet or Arrow file: a copy of it is read row by row."""
 
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing
 from functools import partial
 from hashlib import sha256
 from typing import Any, BinaryIO
@@ -26,7 +27,13 @@ from shardline_producer.sources.files.file_format import format_of
 from shardline_producer.sources.files.file_reader import Cursor, Reading, Stream, take_batch
 from shardline_producer.sources.files.table_copies import TableCopies
 from shardline_producer.sources.files.table_formats import check_installed
-from shardline_producer.sources.files.table_rows import table_batches, table_errors
+from shardline_producer.sources.files.table_rows import (
+    TableBatch,
+    has_samples,
+    sample_batches,
+    table_batches,
+    table_errors,
+)
 from shardline_producer.sources.query_filters import passes
 from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
 
@@ -64,13 +71,31 @@ class TableReader:
         # The bytes are compared with those of the plan while they are copied. Random access to the file
         # itself would read bytes that changed since.
         async with self._copies.copy(self._path, self._file["size"], stream(0)) as copy:
-            items = self._items(copy)
+            items = self._items(partial(table_batches, self._records, copy, self._start.line))
             while batch := await run_in_thread(partial(take_batch, items)):
                 yield batch
 
-    def _items(self, copy: BinaryIO) -> Iterator[SourceItem]:
+    async def sample(
+        self, stream: Stream, opened: Callable[[], Awaitable[BinaryIO | None]]
+    ) -> AsyncGenerator[list[SourceItem], None]:
+        """The same without a copy, where that is possible: the caller takes only the first of them.
+
+        `opened` opens the file for random access. Nothing shows a change of it meanwhile. Raises as `batches`.
+        """
+        file = await opened() if has_samples(self._records) else None
+        if file is None:
+            async with aclosing(self.batches(stream)) as batches:
+                async for batch in batches:
+                    yield batch
+            return
+        with file:
+            items = self._items(partial(sample_batches, file))
+            while batch := await run_in_thread(partial(take_batch, items)):
+                yield batch
+
+    def _items(self, batches: Callable[[], Iterator[TableBatch]]) -> Iterator[SourceItem]:
         with table_errors(self._path):
-            for found in table_batches(self._records, copy, self._start.line):
+            for found in batches():
                 number = found.first
                 for piece in _small_pieces(found.batch):
                     for fields in self._rows(piece):

@@ -1,8 +1,9 @@
 """The rows of Parquet and Arrow files as record batches, from any row on, with every count checked."""
 
 import mmap
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -15,6 +16,7 @@ from shardline_producer.sources.files.table_formats import encrypted
 _BATCH_ROWS = 256
 _BATCH_BYTES = 1 << 20
 _RELEASE_BATCHES = 32
+_BUFFER = 1 << 16
 _VALIDATED_ROWS = 4096
 # An Arrow stream ends with so many bytes.
 _END_MARKER = 8
@@ -74,15 +76,26 @@ class _Mapped:
             self._used = 0
 
 
+def has_samples(records: Records) -> bool:
+    """Whether the first rows of a file of this form are read in bounded memory without a copy of it."""
+    return records == "parquet"
+
+
+def sample_batches(file: BinaryIO) -> Iterator[TableBatch]:
+    """The rows of a Parquet file that may change meanwhile. Blocks. Call it within `table_errors`."""
+    return _parquet(file, os.fstat(file.fileno()).st_size, 0)
+
+
 def table_batches(records: Records, file: BinaryIO, after: int) -> Iterator[TableBatch]:
     """The rows of a file behind row number `after`. Blocks. Call it within `table_errors`.
 
     `file` is a private copy, which does not change: it is mapped into memory, and a file that
     becomes shorter then would end the process.
     """
+    memory = _Mapped(file)
     if records == "parquet":
-        return _parquet(file, after)
-    return _arrow_file(file, after) if records == "arrow" else _arrow_stream(file, after)
+        return _parquet(memory.source(), memory.size, after, memory.release)
+    return _arrow_file(memory, after) if records == "arrow" else _arrow_stream(memory, after)
 
 
 @contextmanager
@@ -112,21 +125,25 @@ def table_errors(path: str) -> Iterator[None]:
         raise source_invalid(f"{shown_path(path)} is damaged: {reason}", _DAMAGED) from None
 
 
-def _parquet(file: BinaryIO, after: int) -> Iterator[TableBatch]:
-    from pyarrow.parquet import ParquetFile  # noqa: PLC0415 - an extra, and slow to import
+def _parquet(
+    source: Any, file_size: int, after: int, release: Callable[[], None] = lambda: None
+) -> Iterator[TableBatch]:
+    import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to import
+    from pyarrow.parquet import ParquetFile  # noqa: PLC0415 - likewise
 
-    memory = _Mapped(file)
     # Without its default, which reads all columns of a row group at once.
     # INT96 has a range beyond 64 bits of nanoseconds, where they would wrap around in silence.
     table = ParquetFile(
-        memory.source(),
+        source,
         pre_buffer=False,
+        # Without it, a column of a row group is read in one piece, unless it is in memory.
+        buffer_size=0 if isinstance(source, pa.BufferReader) else _BUFFER,
         page_checksum_verification=True,
         coerce_int96_timestamp_unit="us",
         arrow_extensions_enabled=True,
     )
     first, total = 0, table.metadata.num_rows
-    stretch = Stretch(0, total, 0, memory.size)
+    stretch = Stretch(0, total, 0, file_size)
     groups = [table.metadata.row_group(number) for number in range(table.metadata.num_row_groups)]
     if sum(group.num_rows for group in groups) != total or any(group.num_rows < 0 for group in groups):
         raise TableDamaged(f"its row groups have other rows than the {total:,} of the file")
@@ -142,17 +159,16 @@ def _parquet(file: BinaryIO, after: int) -> Iterator[TableBatch]:
                     break
                 if first > after:
                     yield _behind(after, first, batch, stretch)
-                memory.release()
+                release()
             if first != end:
                 found = f"{first - begin:,} of the {group.num_rows:,} rows of row group {number}"
                 raise TableDamaged(f"{found} were read")
         first = end
 
 
-def _arrow_file(file: BinaryIO, after: int) -> Iterator[TableBatch]:
+def _arrow_file(memory: _Mapped, after: int) -> Iterator[TableBatch]:
     import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to import
 
-    memory = _Mapped(file)
     reader = pa.ipc.open_file(memory.source())
     first, count = 0, reader.num_record_batches
     for number in range(count):
@@ -164,10 +180,9 @@ def _arrow_file(file: BinaryIO, after: int) -> Iterator[TableBatch]:
         del batch
 
 
-def _arrow_stream(file: BinaryIO, after: int) -> Iterator[TableBatch]:
+def _arrow_stream(memory: _Mapped, after: int) -> Iterator[TableBatch]:
     import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to import
 
-    memory = _Mapped(file)
     source = memory.source()
     reader = pa.ipc.open_stream(source)
     first, begin, read = 0, 0, source.tell()
