@@ -127,11 +127,14 @@ def test_the_likely_encoding_is_the_first_that_is_named(encoding: str, text: str
 
 
 async def test_a_file_in_utf_8_stays_so_beside_others(tmp_path: Path) -> None:
-    """The encoding that a job names is that of the files that are not UTF-8; ten characters show it."""
-    data = lines(GERMAN).encode()
-    assert await texts(source(tmp_path, data, encoding="cp1252")) == {GERMAN}
-    few = lines("\u00e4", 5).encode()
-    assert await texts(source(tmp_path, few, encoding="cp1252")) == {"\u00c3\u00a4"}
+    """The encoding that a job names is that of the files that are not UTF-8."""
+    for encoding in ("cp1252", "koi8-r", "tis-620", "mac_roman", "cp1252"):
+        assert await texts(source(tmp_path, lines("\u00e4").encode(), encoding=encoding)) == {"\u00e4"}
+    assert await texts(source(tmp_path, lines(GERMAN).encode(), encoding="gb18030")) == {GERMAN}
+    # A character of GBK that is valid UTF-8: by chance, as long as there are few.
+    few = lines("\u9686").encode("gbk")
+    assert few.decode()
+    assert await texts(source(tmp_path, few, encoding="gbk")) == {"\u9686"}
 
 
 async def test_utf_16_without_a_mark_has_the_byte_order_that_it_shows(tmp_path: Path) -> None:

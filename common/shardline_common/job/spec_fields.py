@@ -72,9 +72,9 @@ class FilesSource(Model):
         Field(
             min_length=1,
             max_length=50,
-            description="The encoding of the texts of all files, as Python names it. A file that begins with "
-            "the byte order mark of UTF-8, UTF-16 or UTF-32 has that encoding. Null is UTF-8, and a file in "
-            "another encoding fails the job.",
+            description="The encoding of the files that are not UTF-8 and have no byte order mark of UTF-8, "
+            "UTF-16 or UTF-32, as Python names it. Null is UTF-8, and a file in another encoding fails the "
+            "job.",
             examples=["cp1252"],
         ),
     ] = None

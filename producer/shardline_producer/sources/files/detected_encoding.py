@@ -2,6 +2,7 @@
 
 import codecs
 import re
+from contextlib import suppress
 
 from shardline_common.errors import JobFailed
 from shardline_common.job.spec import FilesSource
@@ -56,7 +57,8 @@ _EBCDIC, _MOST = "cp037", 0.8
 _FEW_LINES, _FEW_SHARE = 10, 0.1
 # In a text of another encoding, one byte in so many at least is not ASCII.
 _SPARSE = 2000
-# Two or three characters of a text in two bytes each may be UTF-8 by chance.
+# A few characters of a text in two bytes each may be UTF-8 by chance. In an encoding of one byte a character,
+# the pairs of UTF-8 are a letter and a sign that nobody writes.
 _CHANCE = 10
 _MANY_CONTROLS = 0.05
 _SHOWN_BYTES = 16
@@ -82,8 +84,9 @@ def detect_encoding(path: str, head: bytes, source: FilesSource) -> str:
     if (marked := _marked(head)) is not None:
         return marked
     if source.encoding is not None:
+        named = canonical_encoding(source.encoding)
         # Read in another encoding, such a text would be other letters without a word.
-        return UTF_8 if _is_surely_utf_8(head) else _named(path, head, canonical_encoding(source.encoding))
+        return UTF_8 if _is_surely_utf_8(head, named) else _named(path, head, named)
     if (wide := _wide(head)) is not None:
         raise _refused(path, head, wide)
     for escape, name in _ESCAPED:
@@ -98,11 +101,19 @@ def detect_encoding(path: str, head: bytes, source: FilesSource) -> str:
     return UTF_8
 
 
-def _is_surely_utf_8(head: bytes) -> bool:
-    """Whether a text is UTF-8 with so many other characters than ASCII that it is so by no chance."""
-    return (
-        _decodes(head, UTF_8) and sum(not char.isascii() for char in head.decode(errors="ignore")) > _CHANCE
-    )
+def _is_surely_utf_8(head: bytes, encoding: str) -> bool:
+    """Whether a text is UTF-8, with other characters than ASCII, and not by chance."""
+    others = sum(not char.isascii() for char in head.decode(errors="ignore"))
+    return _decodes(head, UTF_8) and others > (_CHANCE if _has_pairs(encoding) else 0)
+
+
+def _has_pairs(encoding: str) -> bool:
+    """Whether an encoding has characters of several bytes, that of Chinese, Japanese or Korean texts."""
+    for lead in (b"\x93", b"\xc4"):
+        with suppress(UnicodeDecodeError):
+            if not codecs.getincrementaldecoder(encoding)().decode(lead):
+                return True
+    return False
 
 
 def _named(path: str, head: bytes, encoding: str) -> str:
