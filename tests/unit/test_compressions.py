@@ -66,6 +66,18 @@ async def test_a_compression_is_known_whatever_the_name(
         assert notes["misnamed"][0].startswith(f"{name} is "), notes
 
 
+@pytest.mark.parametrize(
+    "later",
+    [{"compression": "brotli"}, {"encoding": "utf-128"}, {"records": "toml"}, {"salt": 1}, {"encoding": 8}],
+)
+async def test_a_format_of_a_later_version_says_so(tmp_path: Path, later: dict[str, Any]) -> None:
+    (tmp_path / "a.jsonl").write_bytes(ROWS)
+    found = source(tmp_path, "a.jsonl")
+    frozen = [{**file, "format": {"compression": "none"} | later} for file in await found.freeze()]
+    with pytest.raises(JobFailed, match=r"a\.jsonl was planned by another version of Shardline"):
+        await read(found, frozen)
+
+
 async def test_the_name_of_a_damaged_file_still_says_what_it_was(tmp_path: Path) -> None:
     for name, damaged in (("a.gz", b"\3\1" + PACKED["gzip"][2:]), ("b.xz", b"no" + PACKED["xz"])):
         (tmp_path / name).write_bytes(damaged)

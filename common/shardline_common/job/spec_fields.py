@@ -36,9 +36,9 @@ class FilesSource(Model):
     allow_empty: Annotated[
         bool,
         Field(
-            description="Whether a file that its name calls compressed has no rows when it holds no compressed "
-            "data at all, such as one of 0 bytes. False fails the job, because such a file was hardly "
-            "written on purpose.",
+            description="Whether a file that its name calls compressed has no rows when it holds no "
+            "compressed data at all, such as one of 0 bytes. False fails the job, because such a file was "
+            "hardly written on purpose.",
             examples=[True],
         ),
     ] = False

@@ -56,6 +56,11 @@ class Reading:
         return max(0, self.size - 1)
 
     @property
+    def on_its_way(self) -> str:
+        """What a length other than that of the version may mean, as the end of a sentence."""
+        return " (decompressed on its way? its ETag is the same)" if self.etag else ""
+
+    @property
     def parameters(self) -> dict[str, str]:
         """The condition and the range of the next request."""
         found = {"IfMatch": self.etag} if self.etag else {}
@@ -91,7 +96,7 @@ class Reading:
         if length is not None and self.size is not None and length != self.size:
             how = f" (it has the Content-Encoding {encoding})" if encoding else ""
             raise WrongAnswer(
-                f"the answer is of an object of {length} bytes{how}, it has {self.size}",
+                f"the answer is of an object of {length} bytes{how}, it has {self.size}{self.on_its_way}",
                 changed=length > self.size and not encoding,
             )
         self.etag, self.size = self.etag or etag, length if self.size is None else self.size

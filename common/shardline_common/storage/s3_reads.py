@@ -209,7 +209,9 @@ async def _whole(body: Any, reading: Reading, skipped: int) -> AsyncGenerator[by
         skipped -= len(chunk) - len(rest)
         offset += len(rest)
         if size is not None and offset > size:
-            raise WrongAnswer(f"the body goes on behind the object's {size} bytes", changed=True)
+            raise WrongAnswer(
+                f"the body goes on behind the object's {size} bytes{reading.on_its_way}", changed=True
+            )
         held += rest
         if len(held) > _HELD:
             yield held[:-_HELD]

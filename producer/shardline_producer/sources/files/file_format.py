@@ -1,6 +1,8 @@
 """How the bytes of a file become documents: found when the job is planned, and kept in its plan."""
 
+import codecs
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -66,11 +68,13 @@ def format_of(file: Mapping[str, Any]) -> FileFormat:
     stored = file.get("format")
     if stored is None:
         return by_name(file["path"])
-    found = FileFormat(**stored)
-    if found.compression not in get_args(Compression) or found.records not in get_args(Records):
-        raise JobFailed(
-            FailureCode.SOURCE_INVALID,
-            f"{shown_path(file['path'])} was planned by another version of Shardline, as {stored}",
-            hint="update this process, or submit a new job",
-        )
-    return found
+    with suppress(TypeError, LookupError, ValueError):
+        found = FileFormat(**stored)
+        codecs.lookup(found.encoding)
+        if found.compression in get_args(Compression) and found.records in get_args(Records):
+            return found
+    raise JobFailed(
+        FailureCode.SOURCE_INVALID,
+        f"{shown_path(file['path'])} was planned by another version of Shardline, as {stored}",
+        hint="update this process, or submit a new job",
+    )
