@@ -60,21 +60,37 @@ CASES: Mapping[str, tuple[bytes, str, str]] = {
     "b.zip": (zipped(laws_jsonl=ROWS), "a zip archive", "unzip -p b.zip > b.jsonl"),
     "c.zip": (zipped(laws_jsonl=ROWS, more_jsonl=ROWS), "a zip archive", "unzip c.zip -d c"),
     "d.zip": (zipped(a_png=ROWS), "a zip archive", "unzip d.zip -d d"),
-    "e.docx": (office("word"), "a Word document", "libreoffice --headless --convert-to txt:Text e.docx"),
-    "e.xlsx": (office("xl"), "an Excel workbook", "--convert-to csv e.xlsx"),
-    "in/e.pptx": (office("ppt"), "a presentation", "in/e.pptx && pdftotext e.pdf in/e.txt"),
+    "e.docx": (
+        office("word"),
+        "a Word document",
+        "libreoffice --headless --convert-to txt:Text --outdir converted e.docx",
+    ),
+    "e.xlsx": (office("xl"), "an Excel workbook", "--convert-to csv --outdir converted e.xlsx"),
+    "in/e.pptx": (office("ppt"), "a presentation", "in/e.pptx && pdftotext converted/e.pdf in/e.txt"),
     "f.odt": (
         zipped(mimetype=b"application/vnd.oasis.opendocument.text"),
         "OpenDocument text",
-        "txt:Text f.odt",
+        "txt:Text --outdir converted f.odt",
     ),
-    "f.ods": (zipped(mimetype=b"application/vnd.oasis.opendocument.spreadsheet"), "(ods)", "csv f.ods"),
+    "f.ods": (
+        zipped(mimetype=b"application/vnd.oasis.opendocument.spreadsheet"),
+        "(ods)",
+        "csv --outdir converted f.ods",
+    ),
     "f.epub": (zipped(mimetype=b"application/epub+zip"), "a book", "pandoc -t plain -o f.txt f.epub"),
     "g.npz": (zipped(x_npy=b"1"), "NumPy", "export it"),
     "g.pt": (zipped(archive__data_pkl=b"1"), "PyTorch", "export it"),
-    "h.doc": (OLE + "WordDocument".encode("utf-16-le"), "a Word document (doc)", "txt:Text h.doc"),
-    "h.xls": (OLE + "Workbook".encode("utf-16-le"), "an Excel workbook (xls)", "csv h.xls"),
-    "h.msg": (OLE, "Microsoft Office", "pdf h.msg"),
+    "h.doc": (
+        OLE + "WordDocument".encode("utf-16-le"),
+        "a Word document (doc)",
+        "txt:Text --outdir converted h.doc",
+    ),
+    "h.xls": (
+        OLE + "Workbook".encode("utf-16-le"),
+        "an Excel workbook (xls)",
+        "csv --outdir converted h.xls",
+    ),
+    "h.msg": (OLE, "Microsoft Office", "pdf --outdir converted h.msg"),
     "i.tar": (tarred("laws.jsonl"), "a tar archive", "tar -xOf i.tar > i.jsonl"),
     "i.tar.gz": (gzip.compress(tarred("x/laws.csv")), "a tar archive", "tar -xf i.tar.gz, and name"),
     "i.tgz": (
@@ -101,7 +117,7 @@ CASES: Mapping[str, tuple[bytes, str, str]] = {
     "m": (b"\x7fELF\x02\x01\x01\0", "a program (ELF)", "name the files"),
     "n.html": (b"<!-- x -->\n<!DOCTYPE html>\n<html></html>", "HTML", "pandoc -t plain -o n.txt n.html"),
     "n.jsonl": (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "XML", "xq -c"),
-    "o.rtf": (b"{\\rtf1\\ansi Text}", "RTF", "txt:Text o.rtf"),
+    "o.rtf": (b"{\\rtf1\\ansi Text}", "RTF", "txt:Text --outdir converted o.rtf"),
     "p.jsonl": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
         "Git LFS",
@@ -116,15 +132,19 @@ CASES: Mapping[str, tuple[bytes, str, str]] = {
     "r.jsonl.gz": (
         gzip.compress(gzip.compress(ROWS)),
         "compressed twice, by gzip and",
-        "gzip -dc r.jsonl.gz > r.gzip",
+        "gzip -dc r.jsonl.gz > r.gz",
     ),
+    "r.gz": (gzip.compress(gzip.compress(ROWS)), "compressed twice", "gzip -dc r.gz > r-1.gz"),
     "s.pdf.bz2": (
         bz2.compress(b"%PDF-1.4\n\0"),
         "a PDF",
-        "bzip2 -dc s.pdf.bz2 > s.bin && pdftotext s.bin s.txt",
+        "bzip2 -dc s.pdf.bz2 > s.pdf.bin && pdftotext s.pdf.bin s.pdf.txt",
     ),
     "a b.pdf": (b"%PDF-1.4\n", "a PDF", "pdftotext 'a b.pdf' 'a b.txt'".replace("'a b.txt'", "'a b'.txt")),
     "it's.avro": (b"Obj\x01\x04", "Avro", "read_avro('<file>')"),
+    "t.jsonl": (zipped(laws_jsonl=ROWS), "a zip archive", "unzip -p t.jsonl > t-1.jsonl"),
+    "t": (zipped(a_png=ROWS), "a zip archive", "unzip t -d t-1"),
+    "t.2.jsonl": (b"Rar!\x1a\x07\x01\0", "a rar archive", "unrar p -inul t.2.jsonl > t.2-1.jsonl"),
     "s3://b/in/a.zip": (
         zipped(x_jsonl=ROWS),
         "a zip archive",
@@ -179,5 +199,7 @@ def test_a_text_that_looks_like_another_kind_is_a_text(data: bytes) -> None:
     assert detect("a.jsonl", data, source(format="jsonl")).compression == "none"
 
 
-def test_a_form_that_the_job_names_is_believed_for_markup() -> None:
+def test_a_form_that_the_job_or_the_name_says_is_believed_for_markup() -> None:
     assert detect("a.html", b"<!DOCTYPE html>\n", source(format="jsonl"))
+    assert detect("a.html", b"<!DOCTYPE html>\n", source(format="text")).records == "text"
+    assert detect("a.md", b"<?xml version='1.0'?>\n", source()).records == "text"

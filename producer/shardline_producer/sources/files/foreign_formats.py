@@ -12,6 +12,7 @@ from shardline_producer.sources.files.detected_encoding import CONTROL
 from shardline_producer.sources.files.file_errors import source_invalid
 from shardline_producer.sources.files.file_format import Compression
 from shardline_producer.sources.files.file_locations import is_remote
+from shardline_producer.sources.files.file_names import is_named_text
 
 _STEM = re.compile(r"(\.(jsonl|ndjson|json|csv|tsv|txt|gz|zst|xz|bz2|tar|tgz|zip))+$", re.IGNORECASE)
 # The shortest file of each compression is decompressed by these.
@@ -21,9 +22,13 @@ _DECOMPRESS: dict[Compression, str] = {
     "xz": "xz -dc",
     "bzip2": "bzip2 -dc",
 }
-_TO_TEXT = "libreoffice --headless --convert-to txt:Text {file}"
-_TO_CSV = "libreoffice --headless --convert-to csv {file}"
-_TO_PDF = "libreoffice --headless --convert-to pdf {file} && pdftotext {base}.pdf {stem}.txt"
+_ENDINGS: dict[Compression, str] = {"gzip": "gz", "zstd": "zst", "xz": "xz", "bzip2": "bz2"}
+_TO_TEXT = "libreoffice --headless --convert-to txt:Text --outdir converted {file}"
+_TO_CSV = "libreoffice --headless --convert-to csv --outdir converted {file}"
+_TO_PDF = (
+    "libreoffice --headless --convert-to pdf --outdir converted {file} "
+    "&& pdftotext converted/{base}.pdf {stem}.txt"
+)
 _PANDOC = "pandoc -t plain -o {stem}.txt {file}"
 _IMAGE = "tesseract {file} {stem}"
 _OTHER = "export it as JSON lines, CSV or Parquet, and name that file"
@@ -135,6 +140,7 @@ _MIME_TYPES: tuple[tuple[bytes, _Foreign], ...] = (
 )
 _ZIP_MEMBER, _ZIP_NAME = b"PK\x03\x04", 30
 _EMPTY_ZIP = b"PK\x05\x06"
+_WRITTEN = re.compile(r"{stem}((?:\.\w+)?)")
 _TAR_BLOCK, _TAR_SUM = 512, slice(148, 156)
 
 
@@ -148,9 +154,9 @@ def refuse_foreign(path: str, compression: Compression, head: bytes, source: Fil
         if compression != "none" and members.begins(head):
             raise source_invalid(
                 f"{shown_path(path)} is compressed twice, by {inner} and then by {compression}",
-                _command(f"{_DECOMPRESS[compression]} {{file}} > {{stem}}.{inner}", path),
+                _command(f"{_DECOMPRESS[compression]} {{file}} > {{stem}}.{_ENDINGS[inner]}", path),
             )
-    if (found := _foreign(head, source)) is None:
+    if (found := _foreign(path, head, source)) is None:
         return
     if compression == "none" or "tar -x" in found.hint:
         hint = _command(found.hint, path)
@@ -160,9 +166,11 @@ def refuse_foreign(path: str, compression: Compression, head: bytes, source: Fil
     raise source_invalid(f"{shown_path(path)} is {found.name}, which is not read", hint)
 
 
-def _foreign(head: bytes, source: FilesSource) -> _Foreign | None:
+def _foreign(path: str, head: bytes, source: FilesSource) -> _Foreign | None:
     found = _by_magic(head) or _archive(head) or _text(head)
-    return found or (_markup(head) if source.format is None else None)
+    # Markup is text too, for a job or a name that says so.
+    is_text = source.format is not None or is_named_text(path)
+    return found or (None if is_text else _markup(head))
 
 
 def _by_magic(head: bytes) -> _Foreign | None:
@@ -261,12 +269,16 @@ def _command(hint: str, path: str) -> str:
         name, fetch = PurePosixPath(path).name, f"aws s3 cp {shlex.quote(path)} . && "
     if "{file}" not in hint:
         return hint
-    stem = _STEM.sub("", name) or name
-    stem = str(PurePosixPath(stem).with_suffix(""))
+    stem = _STEM.sub("", name)
+    if stem in (name, ""):
+        stem = str(PurePosixPath(name).with_suffix(""))
+    # A shell empties the file that it writes before it starts the program that reads.
+    while any(f"{stem}{suffix}" == name for suffix in _WRITTEN.findall(hint)):
+        stem += "-1"
+    base = shlex.quote(PurePosixPath(name).stem)
     if "'{file}'" in hint and shlex.quote(name).strip("'") != name:
         # A name that ends the quotes of the command.
-        name, stem = "<file>", "<file>"
+        name = stem = "<file>"
     elif "'{file}'" not in hint:
         name, stem = shlex.quote(name), shlex.quote(stem)
-    base = PurePosixPath(stem.strip("'")).name
     return fetch + hint.replace("{file}", name).replace("{stem}", stem).replace("{base}", base)
