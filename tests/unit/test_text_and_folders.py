@@ -1,5 +1,6 @@
 """Text files, each of them a document, and folders with files of several forms."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -165,6 +166,37 @@ async def test_a_prefix_on_s3_is_read_as_a_folder_is(tmp_path: Path, path: str) 
     found = FileDocuments(spec, LocalFiles(tmp_path), S3Files(bucket), memory_pages())
     texts = [name if path == "s3://b/in/" or name[0] == "d" else f"in/{name}" for name in IN_ORDER]
     assert item_ids(await items(found)) == texts
+
+
+class SlowBucket(Bucket):
+    """Counts the objects that are read at once, and the bytes of each."""
+
+    open = most = 0
+    longest = 0
+
+    async def stream_object(
+        self, bucket: str, key: str, *, offset: int, etag: str, size: int
+    ) -> AsyncIterator[bytes]:
+        """The bytes of an object, 64 KiB at a time, each after a turn of the other readers."""
+        self.open += 1
+        self.most = max(self.most, self.open)
+        try:
+            for start in range(offset, size, 1 << 16):
+                self.longest = max(self.longest, start + (1 << 16))
+                await asyncio.sleep(0)
+                yield self.objects[key][start : start + (1 << 16)]
+        finally:
+            self.open -= 1
+
+
+async def test_first_bytes_are_read_together_and_no_more_than_needed(tmp_path: Path) -> None:
+    bucket = SlowBucket({f"in/{number:02}.txt": b"x" * (1 << 20) for number in range(50)})
+    spec = job(source={"type": "files", "paths": ["s3://b/in/"]})
+    frozen = await FileDocuments(spec, LocalFiles(tmp_path), S3Files(bucket), memory_pages()).freeze()
+    assert [file["path"] for file in frozen] == [f"s3://b/in/{number:02}.txt" for number in range(50)]
+    assert 1 < bucket.most <= 16
+    assert bucket.open == 0
+    assert bucket.longest == 1 << 18
 
 
 async def test_a_folder_without_files_is_an_error(tmp_path: Path) -> None:

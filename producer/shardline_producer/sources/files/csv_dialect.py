@@ -9,7 +9,7 @@ from itertools import chain
 
 from shardline_common.job.spec import FilesSource
 from shardline_common.runtime.paths import shown_path
-from shardline_producer.sources.files.csv_records import BadQuotes, CsvSplitter, Dialect
+from shardline_producer.sources.files.csv_records import ESCAPE, BadQuotes, CsvSplitter, Dialect
 from shardline_producer.sources.files.file_errors import source_invalid
 from shardline_producer.sources.files.file_names import is_named_csv, is_named_text
 from shardline_producer.sources.files.lines import BOM
@@ -67,7 +67,7 @@ def detect_csv(path: str, text: bytes, source: FilesSource) -> Dialect | None:
         source.format == "csv" or is_named_csv(path) or (source.csv is not None and not is_named_text(path))
     )
     shown = text.removeprefix(BOM).decode(errors="replace")
-    if not shown.strip():
+    if not shown.strip() or (is_named_text(path) and not named):
         return None
     if named and "\n" not in shown and "\r" in shown.strip():
         raise source_invalid(
@@ -75,7 +75,7 @@ def detect_csv(path: str, text: bytes, source: FilesSource) -> Dialect | None:
             f"change them: tr '\\r' '\\n' < {shown_path(path)} > changed.csv",
         )
     best = _best_sample(shown, source)
-    if best is None or not (named or (not is_named_text(path) and _is_surely_csv(best))):
+    if best is None or not (named or _is_surely_csv(best)):
         return None
     return replace(best.dialect, header=_header(path, best, source), skip=_skip(best, source))
 
@@ -111,6 +111,7 @@ def _with_quotes(text: str, base: Dialect, source: FilesSource) -> _Sample | Non
         sample
         for quote in quotes
         for escape in escapes
+        if (quote in text or quote == quotes[0]) and (ESCAPE in text or escape == escapes[0])
         if (sample := _sample(text, replace(base, quote=quote, escape=escape))) is not None
         if sample.quoted or quote == quotes[0]
     ]

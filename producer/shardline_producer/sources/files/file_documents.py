@@ -23,7 +23,7 @@ from shardline_producer.sources.files.file_errors import source_invalid
 from shardline_producer.sources.files.file_format import TABLES, format_of, with_format
 from shardline_producer.sources.files.file_locations import FileLocation, is_remote
 from shardline_producer.sources.files.file_reader import Cursor, FileReader, Reading, first_byte
-from shardline_producer.sources.files.formats import detect, read_head
+from shardline_producer.sources.files.formats import HEAD_BYTES, detect
 from shardline_producer.sources.files.frozen_blocks import FrozenBlocks
 from shardline_producer.sources.files.ignored_bytes import IgnoredBytes
 from shardline_producer.sources.files.line_names import line_names
@@ -41,6 +41,7 @@ from shardline_producer.sources.source import (
 _SHOWN_NAMES = 20
 # Each holds up to 256 KiB, and as much again that was decompressed.
 _HEADS_AT_ONCE = 16
+_SMALL = 1 << 12
 _log = logging.getLogger(__name__)
 _DIGESTS = "size and time of each file, and the sha256 of each block, were compared in every read"
 _TOUCHED = (
@@ -122,8 +123,10 @@ class FileDocuments:
             return await gather_limited(calls, _HEADS_AT_ONCE)
 
     async def _with_format(self, file: dict[str, Any], name: str) -> dict[str, Any]:
-        head = await read_head(self._location(file["path"]).stream(file, 0))
-        found = await run_in_thread(partial(detect, file["path"], head, self._source))
+        head = await self._location(file["path"]).head(file, HEAD_BYTES)
+        look = partial(detect, file["path"], head, self._source)
+        # Of a small file, this takes less time than the change to a thread.
+        found = look() if len(head) < _SMALL else await run_in_thread(look)
         if self._source.fields.id == LINE:
             file["name"] = name
         if found.records == "text":

@@ -1,8 +1,5 @@
 """The format of a file, found in its first bytes when the job is planned."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-
 from shardline_common.job.spec import FilesSource
 from shardline_producer.sources.files.decompress import detect_compression, start_of_text
 from shardline_producer.sources.files.detected_encoding import detect_encoding
@@ -12,18 +9,8 @@ from shardline_producer.sources.files.foreign_formats import refuse_foreign
 from shardline_producer.sources.files.record_forms import detect_records
 from shardline_producer.sources.files.table_formats import detect_table, refuse_compressed_table
 
-_HEAD = 1 << 18
-
-
-async def read_head(chunks: AsyncGenerator[bytes, None]) -> bytes:
-    """The first 256 KiB of a stream, or all: the same bytes however it comes. The stream is closed."""
-    head = b""
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            head += chunk
-            if len(head) >= _HEAD:
-                break
-    return head[:_HEAD]
+HEAD_BYTES = 1 << 18
+"""How many bytes of a file are looked at when the job is planned."""
 
 
 def detect(path: str, head: bytes, source: FilesSource) -> FileFormat:
@@ -49,4 +36,4 @@ def detect(path: str, head: bytes, source: FilesSource) -> FileFormat:
 
 def _start(decoding: Decoder, plain: bytes) -> bytes:
     """The first bytes of a text in UTF-8. At their end a character may be cut."""
-    return (decoding.feed(plain) + decoding.finish())[:_HEAD]
+    return (decoding.feed(plain) + decoding.finish())[:HEAD_BYTES]
