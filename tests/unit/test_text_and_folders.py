@@ -175,7 +175,13 @@ class SlowBucket(Bucket):
     longest = 0
 
     async def stream_object(
-        self, bucket: str, key: str, *, offset: int, etag: str, size: int
+        self,
+        bucket: str,
+        key: str,
+        *,
+        offset: int,
+        etag: str,
+        size: int,  # noqa: ARG002
     ) -> AsyncIterator[bytes]:
         """The bytes of an object, 64 KiB at a time, each after a turn of the other readers."""
         self.open += 1
