@@ -31,7 +31,7 @@ def init(
     source: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SOURCE]...",
+            metavar="SOURCE",
             help="Files, folders or patterns, local or s3://; or the store: uds3 or themis. Without one, "
             "a terminal is asked.",
         ),
