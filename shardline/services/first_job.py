@@ -15,7 +15,7 @@ from shardline.services.units import format_counts
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.stores import open_source_s3
 from shardline_common.errors import FailureCode, JobFailed, UsageError
-from shardline_common.job.spec import FilesSource, JobSpec, parse_job, slugify
+from shardline_common.job.spec import FieldMapping, FilesSource, JobSpec, parse_job, slugify
 from shardline_common.memory.store import MemoryStore
 from shardline_common.settings.load import Settings
 from shardline_producer.plan_pages import StoredPlanPages
@@ -25,6 +25,7 @@ from shardline_producer.sources.source import InvalidDocument, OpenSource
 _DOCUMENTS = 1000
 _SECONDS = 20.0
 _RECORDS = 500
+_LINE = 80
 _OTHER_FILE = "name another file with --job"
 
 
@@ -122,24 +123,38 @@ def _source_lines(spec: JobSpec, found: Preview | None) -> list[str]:
     count = "" if found is None or found.documents is None else f": about {found.documents:,} documents"
     if found is not None and found.sample.complete:
         count = f": {len(found.sample.documents):,} documents"
-    fields = source.fields
-    columns = ", ".join(map(_in_comment, found.columns)) if found else ""
+    mapped = source.fields != FieldMapping()
     return [
         f"  // The files that are read{count}. Patterns such as in/*.jsonl and s3:// work too.",
         '  "source": {',
         '    "type": "files",',
-        f'    "paths": {_json(source.paths)},',
-        "    // The fields that are the id and the text of a document. All others are metadata",
-        *([f"    // ({line}" for line in _wrapped(columns)] if columns else ["    // (none was found)."]),
-        f'    "fields": {{"id": {_json(fields.id)}, "text": {_json(fields.text)}}}',
+        *(_mapped_lines(source.fields) if mapped else _USUAL_FIELDS),
+        *_metadata_lines(found),
+        f'    "paths": {_json(source.paths)}',
         "  },",
     ]
 
 
-def _wrapped(columns: str) -> list[str]:
-    limit = 80
-    shown = columns if len(columns) <= limit else f"{columns[:limit].rsplit(', ', 1)[0]}, …"
-    return [f"here {shown})."]
+_USUAL_FIELDS = (
+    "    // Id and text are the fields document_id and content, or the name and the whole of a text file.",
+    "    // For other names, take away the slashes of the next line:",
+    '    // "fields": {"id": "uid", "text": "/body/text"},',
+)
+
+
+def _mapped_lines(fields: FieldMapping) -> list[str]:
+    return [
+        "    // The fields that are the id and the text of a document; all others are metadata.",
+        f'    "fields": {{"id": {_json(fields.id)}, "text": {_json(fields.text)}}},',
+    ]
+
+
+def _metadata_lines(found: Preview | None) -> list[str]:
+    columns = ", ".join(map(_in_comment, found.columns)) if found else ""
+    if not columns:
+        return []
+    shown = columns if len(columns) <= _LINE else f"{columns[:_LINE].rsplit(', ', 1)[0]}, …"
+    return [f"    // Its metadata: {shown}"]
 
 
 def _query_lines(spec: JobSpec) -> list[str]:

@@ -54,8 +54,18 @@ def test_the_job_of_a_usual_file_is_the_plain_job() -> None:
     plain = {"name": "laws", "source": {"type": "files", "paths": ["laws.jsonl"]}}
     assert read_job(Path("job.json")) == parse_job(orjson.dumps(plain), default_id=True)
     text = Path("job.json").read_text()
-    for word in ("// ", "title", "40 documents", "validation_fraction", "shardline job"):
+    for word in ("// Its metadata: title\n", "40 documents", "validation_fraction", "shardline job"):
         assert word in text
+
+
+def test_the_commented_fields_can_be_taken_into_the_job() -> None:
+    write("laws.jsonl", "document_id", "content")
+    call("init", "laws.jsonl")
+    path = Path("job.json")
+    path.write_text(path.read_text().replace('// "fields"', '"fields"'))
+    spec = read_job(path)
+    assert spec.source.type == "files"
+    assert spec.source.fields.id == "uid"
 
 
 def test_fields_of_other_names_are_found_and_the_job_runs() -> None:
