@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from shardline.cli.app import app
 from shardline.cli.options import read_job
+from shardline.services.first_job import write_new
 from shardline.services.job_template import without_comments
 from shardline_common.errors import JobFailed, ShardlineError, UsageError
 from shardline_common.job.spec import parse_job
@@ -90,6 +91,8 @@ def test_a_job_file_is_never_overwritten() -> None:
     write("laws.jsonl", "document_id", "content")
     Path("job.json").write_text("mine")
     assert raised("init", "laws.jsonl").hint == "name another file with --job"
+    with pytest.raises(UsageError, match="exists"):
+        write_new(Path("job.json"), "made meanwhile by another")
     assert Path("job.json").read_text() == "mine"
     assert call("init", "laws.jsonl", "--job", "other.json", "--name", "Meins").exit_code == 0
     assert read_job(Path("other.json")).name == "Meins"

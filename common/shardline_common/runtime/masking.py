@@ -16,7 +16,8 @@ SHORTEST_IN_PROSE = 8
 
 _SHORTEST_WORD = 4
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]+")
-_NAMES = r"(?:pass(?:word|wd|phrase)?|pwd|secret|token|bearer|basic|credentials?|api[-_]?key|key)"
+# Behind a name and a colon or `=` there is a value; behind a name and a blank there may be any word.
+_NAMES = r"(?i:pass(?:word|wd|phrase)?|pwd|secret|token|credentials?|key)"
 _END = r"(?=$|[\s&;,)\]}>\"'`]|[.:!?](?:\s|$))"
 
 
@@ -37,8 +38,7 @@ class Masker:
             self._values = re.compile(
                 rf"(?<=\")(?P<q>{one})(?=\")|(?<=')(?P<s>{one})(?=')|(?<=`)(?P<b>{one})(?=`)"
                 rf"|(?<![\w-])(?P<w>{word or '(?!)'})(?![\w-])"
-                rf"|(?P<name>=\s?|\b{_NAMES}(?:\s?[:=]\s?|\s)){one}{_END}",
-                re.IGNORECASE,
+                rf"|(?P<name>=\s?|{_NAMES}\s?[:=]\s?|\b(?i:bearer|basic)\s){one}{_END}"
             )
             self._parts = re.compile(rf"(?<=[/:@?&=#;,]){one}(?=$|[/:@?&=#;,])")
 
