@@ -2,8 +2,8 @@
 
 A secret of at least 8 characters is replaced wherever it stands. A shorter one may be a part of any word:
 replaced everywhere, it makes prose unreadable and shows by the gaps what it is. It is replaced where it
-stands as a value: as the whole text, within quotes, behind `=` or a word such as `password`, and as a part of
-a URL; one of at least 4 characters also where it stands as a word.
+stands as a value: as the whole text, within quotes, behind `=` or a name such as `password:`, and as a part
+of a URL; one of at least 4 characters also where it stands as a word.
 """
 
 import re
