@@ -181,7 +181,7 @@ class SlowBucket(Bucket):
         *,
         offset: int,
         etag: str,
-        size: int,  # noqa: ARG002
+        size: int,
     ) -> AsyncIterator[bytes]:
         """The bytes of an object, 64 KiB at a time, each after a turn of the other readers."""
         self.open += 1
