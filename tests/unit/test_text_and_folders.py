@@ -176,11 +176,11 @@ class SlowBucket(Bucket):
 
     async def stream_object(
         self,
-        bucket: str,
+        bucket: str,  # noqa: ARG002
         key: str,
         *,
         offset: int,
-        etag: str,
+        etag: str,  # noqa: ARG002
         size: int,
     ) -> AsyncIterator[bytes]:
         """The bytes of an object, 64 KiB at a time, each after a turn of the other readers."""

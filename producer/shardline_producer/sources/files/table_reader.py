@@ -80,7 +80,7 @@ class TableReader:
     ) -> AsyncGenerator[list[SourceItem], None]:
         """The same without a copy, where that is possible: the caller takes only the first of them.
 
-        `opened` opens the file for random access. Nothing shows a change of it meanwhile. Raises as `batches`.
+        `opened` opens the file for random access. No change of it is noticed. Raises as `batches`.
         """
         file = await opened() if has_samples(self._records) else None
         if file is None:
