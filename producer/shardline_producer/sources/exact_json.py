@@ -111,6 +111,9 @@ def _finite_float(digits: str) -> float | str:
 def _exact_float(digits: str) -> float | str:
     """The float, if a program that has it prints these digits; else the digits."""
     value = float(digits)
+    # As PostgreSQL prints its own floats, of which a vector has hundreds.
+    if repr(value) == digits:
+        return value
     if value == 0:
         mantissa = re.split("[eE]", digits)[0]
         return digits if re.search("[1-9]", mantissa) else value
