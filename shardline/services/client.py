@@ -12,6 +12,7 @@ from shardline.services.wiring.broker import open_broker
 from shardline_common.dataset.events import Event, EventTotals, fold
 from shardline_common.errors import FailureCode, JobConflict, JobFailed, JobUnknown, UsageError
 from shardline_common.job.dead_letters import DeadLetterRecord
+from shardline_common.job.field_faults import did_you_mean
 from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, EVENTS, JOBS
 from shardline_common.job.spec import JobSpec, Request
 from shardline_common.job.spec_diff import check_same_job, own_id_advice
@@ -173,7 +174,9 @@ class JobTable:
         """
         view = self.find(job_id)
         if view is None:
-            raise JobUnknown(f"no job '{job_id}' is known", hint=UNKNOWN_HINT)
+            near = did_you_mean(job_id, self._states)
+            meant = f"; did you mean `{near}`?" if near else ""
+            raise JobUnknown(f"no job '{job_id}' is known{meant}", hint=UNKNOWN_HINT)
         return view
 
     def _view(self, state: JobState) -> JobView:

@@ -12,11 +12,15 @@ from pydantic import BaseModel, Field, ValidationError
 from shardline.cli.options import read_job
 from shardline.gateway.invalid_requests import request_faults
 from shardline.gateway.request_models import CreateRequest
-from shardline_common.errors import JobInvalid, UsageError
+from shardline.services.client import JobTable
+from shardline_common.errors import JobInvalid, JobUnknown, UsageError
 from shardline_common.job.expected import Place, place_of
 from shardline_common.job.field_faults import did_you_mean, find_faults
 from shardline_common.job.spec import JobSpec, Request, parse_job, parse_message
+from shardline_common.job.state import JobState, State
+from shardline_common.ports.broker import Record
 from shardline_common.settings.load import load_settings
+from tests.make import job as make_job
 
 FILES = {"job_id": "a", "name": "A", "source": {"type": "files", "paths": ["x.jsonl"]}}
 UDS3 = FILES | {"source": {"type": "uds3"}}
@@ -230,3 +234,11 @@ def test_the_gateway_uses_the_same_sentences_without_the_value() -> None:
 def test_the_python_api_refuses_in_the_same_words() -> None:
     with pytest.raises(JobInvalid, match="did you mean `name`"):
         parse_job(orjson.dumps({"nme": "x"} | FILES))
+
+
+def test_an_unknown_job_names_the_one_that_was_meant() -> None:
+    table = JobTable()
+    state = JobState(make_job(job_id="baurecht-2026"), State.QUEUED)
+    table.apply_checkpoints([Record(0, 0, b"baurecht-2026", state.encode())])
+    with pytest.raises(JobUnknown, match="no job 'baurecht-2062' is known; did you mean `baurecht-2026`"):
+        table.job("baurecht-2062")
