@@ -44,6 +44,7 @@ class _Phase(StrEnum):
     IDLE = "the next request"
     RESPONSE = "the response"
     UNREAD = "the client to read the response"
+    PIPELINED = "the response, with another request behind it"
     END = "the client's end"
 
 
@@ -53,7 +54,7 @@ class GuardedProtocol(H11Protocol):
     1. At its start, the guard may refuse it.
     2. While a request is incomplete, a deadline runs, which bytes from the client do not extend.
     3. While a request is complete, the response takes the time it needs. The client has a deadline to read
-       some of it, unless it is streamed.
+       some of it, unless it is streamed. A connection with another request behind it may give way.
     4. At the end, the client has a deadline to read the rest of the response.
     """
 
@@ -162,9 +163,13 @@ class GuardedProtocol(H11Protocol):
         if self.conn.their_state is h11.IDLE:
             # uvicorn's own timer runs from the end of a response to the first byte of the next request.
             return _Phase.HEAD if self.timeout_keep_alive_task is None else _Phase.IDLE
-        # A client that sends requests and reads no response would keep its place with the next request.
-        unread = self.flow.write_paused and not self.scope.get(STREAMED)
-        return _Phase.UNREAD if unread else _Phase.RESPONSE
+        if self.scope.get(STREAMED):
+            return _Phase.RESPONSE
+        # A client that sends requests and does not wait for, or read, their responses would keep its place
+        # for ever. No browser and no common library does so.
+        if self.flow.write_paused:
+            return _Phase.UNREAD
+        return _Phase.PIPELINED if self.conn.trailing_data[0] else _Phase.RESPONSE
 
     def _set_deadline(self, seconds: float | None) -> None:
         if self._deadline is not None:

@@ -43,6 +43,7 @@ class Small:
     port: int
     release: asyncio.Event
     statuses: list[int]
+    begun: int = 0
 
 
 @asynccontextmanager
@@ -52,6 +53,7 @@ async def small_gateway(**limits: Any) -> AsyncIterator[Small]:
         **{"total": 100, "per_address": 100, "header_seconds": LONG, "body_seconds": LONG} | limits
     )
     release, statuses = asyncio.Event(), list[int]()
+    small = Small(0, release, statuses)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         while (message := await receive()).get("more_body"):
@@ -59,6 +61,7 @@ async def small_gateway(**limits: Any) -> AsyncIterator[Small]:
         if message["type"] == "http.disconnect":
             return
         if scope["path"] == "/held":
+            small.begun += 1
             await release.wait()
         if scope["path"] == "/streamed":
             scope[STREAMED] = True
@@ -76,7 +79,8 @@ async def small_gateway(**limits: Any) -> AsyncIterator[Small]:
     with listen_on("127.0.0.1", 0) as listener:
         serving = asyncio.ensure_future(serve_http(wrapped, listener, policy))
         try:
-            yield Small(listener.getsockname()[1], release, statuses)
+            small.port = listener.getsockname()[1]
+            yield small
         finally:
             serving.cancel()
             with suppress(asyncio.CancelledError):
@@ -207,6 +211,19 @@ async def test_a_response_that_is_not_read_gives_way(content: bytes) -> None:
             await asyncio.sleep(0.01)
         assert await health_seconds(gateway.port) < SECONDS
         for _, writer in slow:
+            await closed(writer)
+
+
+async def test_a_client_that_does_not_wait_for_responses_gives_way() -> None:
+    async with small_gateway(total=2) as gateway:
+        held = 2 * b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n"
+        impatient = [await opened(gateway.port, held) for _ in range(2)]
+        async with asyncio.timeout(SECONDS):
+            while gateway.begun < 2:
+                await asyncio.sleep(0.01)
+        assert await health_seconds(gateway.port) < SECONDS
+        gateway.release.set()
+        for _, writer in impatient:
             await closed(writer)
 
 
