@@ -201,7 +201,7 @@ def run_warnings(state: JobState) -> list[str]:
         f"{meaning}: {', '.join(state.notes[note])}"
         for note, meaning in (
             ("same_files", "files with several names are read once"),
-            ("left_out", "searches left out, not configured"),
+            ("left_out", "searches left out, which no store or table here can do"),
             ("degraded", "down, neither searched nor asked what is deleted"),
         )
         if state.notes.get(note)

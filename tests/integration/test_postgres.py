@@ -153,7 +153,10 @@ async def test_left_out_searches_are_in_manifest_warnings_and_card(
     found = {"type": "uds3", "count": 3, "completeness": PROVEN}
     assert manifest["source"] == found | notes | configs
     assert manifest["warnings"] == ["empty", "left_out"]
-    assert "left out, not configured: vector, graph." in (await store.get(layout.card)).decode()
+    assert (
+        "left out, which no store or table here can do: vector, graph."
+        in (await store.get(layout.card)).decode()
+    )
     rejected: list[dict[str, Any]] = []
     async for info in store.list(layout.root + "rejected/"):
         rejected += map(orjson.loads, (await store.get(info.key)).splitlines())

@@ -131,7 +131,7 @@ def _missing_searches(source: Mapping[str, Any]) -> list[str]:
     return [
         f"{sentence}: {', '.join(source[key])}.  "
         for key, sentence in (
-            ("left_out", "Searches left out, not configured"),
+            ("left_out", "Searches left out, which no store or table here can do"),
             ("degraded", "Down, neither searched nor asked what is deleted"),
         )
         if source.get(key)
