@@ -11,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet
-from hypothesis import HealthCheck, given, settings
+import pytest
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
+from shardline_common.errors import JobFailed
 from shardline_producer.sources.files.file_documents import FileDocuments
 from shardline_producer.sources.files.file_locations import LocalFiles
 from tests.make import job, memory_pages
@@ -117,6 +119,25 @@ def write(table: pa.Table, form: str, group: int, path: Path) -> None:
         pa.parquet.write_table(table, path, use_dictionary=group != 3, data_page_size=1000, **options)
 
 
+async def test_indices_inside_of_nulls_may_be_any_number(tmp_path: Path) -> None:
+    names = pa.DictionaryArray.from_arrays(pa.array([0, 7, 1], pa.int8()), ["a", "b"], safe=False)
+    laws = pa.StructArray.from_arrays([names], ["name"], mask=pa.array([False, True, False]))
+    table = pa.table({"document_id": ["1", "2", "3"], "content": ["t"] * 3, "law": laws})
+    write(table, "stream", 5, tmp_path / "rows")
+    spec = job(source={"type": "files", "paths": ["rows"]})
+    source = FileDocuments(spec, LocalFiles(tmp_path), None, memory_pages())
+    items = [item async for batch in source.read(await source.freeze(), None) for item in batch]
+    assert [document.metadata["law"] for document in documents_of(items)] == [
+        {"name": "a"},
+        None,
+        {"name": "b"},
+    ]
+    wrong = pa.StructArray.from_arrays([names], ["name"])
+    write(table.set_column(2, "law", wrong), "stream", 5, tmp_path / "rows")
+    with pytest.raises(JobFailed, match=r"is damaged: .*out of bounds"):
+        _ = [batch async for batch in source.read(await source.freeze(), None)]
+
+
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data(), st.lists(COLUMNS, min_size=1, max_size=3), st.sampled_from(FORMS), st.integers(1, 5))
 async def test_random_tables_are_read_as_they_were_written(
@@ -128,7 +149,11 @@ async def test_random_tables_are_read_as_they_were_written(
         drawn = data.draw(st.lists(st.none() | values, min_size=count, max_size=count))
         arrays[f"c{number}"] = pa.array(drawn, kind)
     table = pa.table(arrays)
-    write(table, form, group, tmp_path / "rows")
+    try:
+        write(table, form, group, tmp_path / "rows")
+    except pa.ArrowIndexError:
+        # pyarrow does not write a null struct with a dictionary inside to Parquet.
+        reject()
     source = FileDocuments(
         job(source={"type": "files", "paths": ["rows"]}), LocalFiles(tmp_path), None, memory_pages()
     )

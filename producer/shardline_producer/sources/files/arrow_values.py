@@ -106,7 +106,7 @@ def converter(kind: Any) -> Convert:  # noqa: C901, PLR0911, PLR0912 - one line 
         return _extension(kind)
     if types.is_dictionary(kind):
         value = converter(kind.value_type)
-        return lambda array: value(array.dictionary.take(array.indices))
+        return lambda array: value(_looked_up(array))
     if types.is_run_end_encoded(kind):
         value = converter(kind.value_type)
         return lambda array: value(_run_end_decoded(array))
@@ -138,6 +138,20 @@ def converter(kind: Any) -> Convert:  # noqa: C901, PLR0911, PLR0912 - one line 
 def _as_they_are(array: Any) -> list[Any]:
     """Null, truth values and integers."""
     return list(array.to_pylist())
+
+
+def _looked_up(array: Any) -> Any:
+    """The values of an array with a dictionary."""
+    import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to import
+    import pyarrow.compute as pc  # noqa: PLC0415 - likewise
+
+    indices = array.indices
+    try:
+        return array.dictionary.take(indices)
+    except pa.ArrowIndexError:
+        # Inside of a null of a struct or a list, an index may be any number.
+        known = pc.and_(pc.greater_equal(indices, 0), pc.less(indices, len(array.dictionary)))
+        return array.dictionary.take(pc.if_else(known, indices, pa.scalar(None, indices.type)))
 
 
 def _run_end_decoded(array: Any) -> Any:
