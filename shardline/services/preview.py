@@ -127,7 +127,7 @@ class Preview:
     @property
     def warnings(self) -> list[str]:
         """What a user should know before a run, as sentences."""
-        found = remarks(self.source)
+        found = list[str]()
         if (count := self.fields_without_column) > 0:
             found.append(f"{count:,} fields have no column and go into metadata.extra (format.max_columns)")
         if self.renamed:

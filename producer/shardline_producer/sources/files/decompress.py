@@ -201,7 +201,7 @@ def start_of_text(compression: Compression, head: bytes, memory: DecoderMemory |
                     break
     finally:
         stream.close()
-    return found
+    return found[:_START_OF_TEXT]
 
 
 _SUFFIXES: tuple[tuple[str, Compression], ...] = (
