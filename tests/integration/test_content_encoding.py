@@ -61,4 +61,4 @@ async def test_a_store_that_decompresses_on_its_way_is_named(tmp_path: Path, fra
         state = (await run_embedded(SPEC, MemoryStore(), tmp_path, remote=client, source_seconds=0.0)).state
     assert (state.state, state.code) == ("failed", "source_changed")
     assert "s3://b/in/a.jsonl" in str(state.message)
-    assert "decompressed on its way?" in str(state.message)
+    assert "was it unpacked on its way?" in str(state.message)

@@ -55,10 +55,10 @@ class Reading:
             return self.offset
         return max(0, self.size - 1)
 
-    @property
-    def on_its_way(self) -> str:
-        """What a length other than that of the version may mean, as the end of a sentence."""
-        return " (decompressed on its way? its ETag is the same)" if self.etag else ""
+    def unpacked(self, length: int) -> str:
+        """What a length over that of the same version may mean, as the end of a sentence."""
+        is_longer = self.size is not None and length > self.size
+        return " (was it unpacked on its way? its ETag is the same)" if self.etag and is_longer else ""
 
     @property
     def parameters(self) -> dict[str, str]:
@@ -95,8 +95,9 @@ class Reading:
             raise WrongAnswer("the answer does not say how long the object is")
         if length is not None and self.size is not None and length != self.size:
             how = f" (it has the Content-Encoding {encoding})" if encoding else ""
+            how, why = f"{length} bytes{how}", self.unpacked(length)
             raise WrongAnswer(
-                f"the answer is of an object of {length} bytes{how}, it has {self.size}{self.on_its_way}",
+                f"the answer is of an object of {how}, it has {self.size}{why}",
                 changed=length > self.size and not encoding,
             )
         self.etag, self.size = self.etag or etag, length if self.size is None else self.size

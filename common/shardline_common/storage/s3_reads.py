@@ -210,7 +210,7 @@ async def _whole(body: Any, reading: Reading, skipped: int) -> AsyncGenerator[by
         offset += len(rest)
         if size is not None and offset > size:
             raise WrongAnswer(
-                f"the body goes on behind the object's {size} bytes{reading.on_its_way}", changed=True
+                f"the body goes on behind the object's {size} bytes{reading.unpacked(offset)}", changed=True
             )
         held += rest
         if len(held) > _HELD:
