@@ -49,11 +49,16 @@ BROKEN = [
     ("a.jsonl.gz", gzip.compress(ROW) + gzip.compress(ROW)[:-1]),
     ("a.jsonl.gz", gzip.compress(ROW) + b"lost" + gzip.compress(ROW)),
     ("a.jsonl.zst", SKIPPABLE[:-1]),
+    # A window of more than the library's most, and a reserved bit.
+    ("a.jsonl.zst", b"\x28\xb5\x2f\xfd\x00\xff" + ROW),
+    ("a.jsonl.zst", b"\x28\xb5\x2f\xfd\x08\x08" + ROW),
     ("a.jsonl.zst", zstandard.compress(ROW) + SKIPPABLE[:6]),
     ("a.jsonl.zst", zstandard.compress(ROW) + zstandard.compress(ROW)[:3]),
     ("a.jsonl.zst", zstandard.compress(ROW) + zstandard.compress(ROW)[:-1]),
     ("a.jsonl.zst", zstandard.compress(ROW) + b"lost" + zstandard.compress(ROW)),
     ("a.jsonl.xz", lzma.compress(ROW)[:20]),
+    # A header of a block that names a filter behind its own end.
+    ("a.jsonl.xz", bytes.fromhex("fd377a585a000004e6d6b4460200219bb7cdf8b3ba9fe67c363ce288")),
     # The first bytes of a member cannot be told from garbage: the file may be cut off there.
     ("a.jsonl.xz", lzma.compress(ROW) + b"\xfd7z"),
     ("a.jsonl.xz", lzma.compress(ROW) + lzma.compress(ROW)[:-1]),

@@ -58,6 +58,11 @@ CASES: Mapping[str, tuple[bytes, str, str]] = {
     "a.jsonl": (b"%PDF-1.7\n", "a PDF", "pdftotext a.jsonl a.txt"),
     "a.gz": (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "a PDF", "pdftotext a.gz a.txt"),
     "b.zip": (zipped(laws_jsonl=ROWS), "a zip archive", "unzip -p b.zip > b.jsonl"),
+    "b2.zip": (
+        zipped(laws_jsonl=ROWS).replace(b"laws", b"l\x84ws"),
+        "a zip archive",
+        "unzip -p b2.zip > b2.jsonl",
+    ),
     "c.zip": (zipped(laws_jsonl=ROWS, more_jsonl=ROWS), "a zip archive", "unzip c.zip -d c"),
     "d.zip": (zipped(a_png=ROWS), "a zip archive", "unzip d.zip -d d"),
     "e.docx": (

@@ -134,10 +134,12 @@ class _WindowedMember:
         if self._header is None:
             return data
         self._header += data
-        if len(self._header) < self._header_bytes(self._header):
+        size = self._header_bytes(self._header)
+        if len(self._header) < size:
             return b""
         data, self._header = self._header, None
-        self._open(data)
+        # Not what comes behind it: how much that is depends on the chunks.
+        self._open(data[:size])
         return data
 
     def _header_bytes(self, start: bytes) -> int:
@@ -185,7 +187,10 @@ class ZstdMember(_WindowedMember):
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The output of 2 KiB of input at a time."""
-        data = self._with_header(data)
+        try:
+            data = self._with_header(data)
+        except zstandard.ZstdError as error:
+            raise CorruptStream(str(error)) from None
         frame = self._frame
         if frame is None:
             return

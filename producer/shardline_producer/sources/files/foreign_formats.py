@@ -218,8 +218,9 @@ def _zipped(head: bytes) -> _Foreign:
         return _Foreign("a PyTorch file")
     if names and all(name.endswith(b".npy") for name in names):
         return _Foreign("a file of NumPy arrays (npz)")
-    if len(names) == 1 and PurePosixPath(names[0].decode(errors="replace")).suffix in _TEXTS:
-        suffix = PurePosixPath(names[0].decode()).suffix
+    # Names may be in any encoding.
+    suffixes = [PurePosixPath(name.decode(errors="replace")).suffix for name in names]
+    if len(names) == 1 and (suffix := suffixes[0]) in _TEXTS:
         return _Foreign("a zip archive", f"unzip -p {{file}} > {{stem}}{suffix}")
     return _Foreign("a zip archive", "unzip {file} -d {stem}, and name the files in it")
 
