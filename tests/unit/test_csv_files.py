@@ -84,7 +84,7 @@ def test_rows_are_those_that_were_written(
 
 
 @given(
-    st.text(st.sampled_from(["a", ",", '"', "\n", "\r", "\\"]), max_size=40),
+    st.text(st.sampled_from(["a", ",", '"', "\n", "\r", "\\", "\ufeff"]), max_size=40),
     st.sampled_from([dialect for dialect in DIALECTS if dialect.delimiter == "," and dialect.quote == '"']),
     st.integers(1, 5),
     st.sampled_from([8, 100]),
