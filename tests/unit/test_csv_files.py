@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shardline_common.errors import JobFailed
@@ -90,6 +90,7 @@ def test_rows_are_those_that_were_written(
     st.sampled_from([8, 100]),
     st.integers(0, 3),
 )
+@example('a\n\ufeff"b\nc"\n', DIALECTS[0], 1, 100, 0)
 def test_no_text_depends_on_chunks(text: str, dialect: Dialect, size: int, limit: int, columns: int) -> None:
     data = text.encode()
     known = Dialect(dialect.delimiter, dialect.quote, dialect.escape, ["x"] * columns, 0)
