@@ -13,20 +13,17 @@ from shardline_common.job.field_faults import find_faults
 from shardline_common.job.spec_csv import CsvOptions
 from shardline_common.job.spec_fields import (
     SCALAR,
-    AnySource,
     ColumnType,
-    FilesSource,
     Format,
     Output,
     Quality,
     Query,
     Range,
     SearchType,
-    ThemisSource,
-    Uds3Source,
 )
 from shardline_common.job.spec_mapping import FieldMapping
 from shardline_common.job.spec_model import Model
+from shardline_common.job.spec_sources import AnySource, FilesSource, ThemisSource, Uds3Source
 
 __all__ = [
     "JOB_ID",
