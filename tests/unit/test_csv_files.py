@@ -2,6 +2,7 @@
 
 import csv
 import io
+import time
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
@@ -350,3 +351,24 @@ def test_a_large_row_is_not_held_in_memory() -> None:
         BrokenText, match="row 2, which begins at byte 4 of its text, has a quote that is not closed"
     ):
         list(open_splitter.feed(b'a,b\nx,"' + b"some words\n" * 6000)) + list(open_splitter.finish())
+
+
+def test_stray_quotes_do_not_copy_the_rest_of_the_chunk() -> None:
+    large = b"3," + b"y" * (1 << 18) + b"\n"
+    data = b"id,text\n" + b'1,"x\n2,y\n' * 10_000 + large * 64
+    begin = time.process_time()
+    found = split(data, Dialect(header=("id", "text")), len(data), limit=1 << 20)
+    # A copy for each quote takes minutes.
+    assert time.process_time() - begin < 15
+    assert len(found) == 20_064
+
+
+async def test_a_table_of_many_columns_is_planned_at_once(tmp_path: Path) -> None:
+    names = [f"c{number}" for number in range(8_000)] + ["c"] * 8_000
+    rows = [",".join(row) + "\n" for row in (names, ["v"] * len(names))]
+    write(tmp_path / "in.csv", "".join(rows).encode())
+    begin = time.process_time()
+    [frozen] = await source(tmp_path, ["in.csv"]).freeze()
+    # Comparing each name with all others takes a minute.
+    assert time.process_time() - begin < 15
+    assert len(set(frozen["format"]["options"]["header"])) == len(names)

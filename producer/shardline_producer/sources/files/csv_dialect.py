@@ -208,15 +208,18 @@ def _header(path: str, sample: _Sample, source: FilesSource) -> list[str]:
 
 def _distinct(names: Sequence[str]) -> list[str]:
     """The names of the columns; one that is empty or there already gets a number."""
-    found: list[str] = []
+    given, last = set(names), dict[str, int]()
+    found: dict[str, None] = {}
     for number, name in enumerate(names, start=1):
         plain = name or f"column_{number}"
-        unique, times = plain, 1
-        while unique in found or (unique != name and unique in names):
+        # Of thousands of equal names, each goes on where the one before it ended.
+        unique, times = plain, last.get(plain, 1)
+        while unique in found or (unique != name and unique in given):
             times += 1
             unique = f"{plain}_{times}"
-        found.append(unique)
-    return found
+        last[plain] = times
+        found[unique] = None
+    return list(found)
 
 
 def _data_cell(sample: _Sample) -> str | None:

@@ -173,19 +173,27 @@ class CsvSplitter:
 
     def feed(self, chunk: bytes) -> Iterator[Line]:
         """The rows that this chunk completes."""
-        todo = chunk
+        # The rest of the chunk lies below the bytes that are cut anew. To join them would copy it for each
+        # wrong quote.
+        todo = [chunk]
+        places = [0]
         while todo:
-            place, again = 0, b""
-            while place < len(todo) and not again:
-                part = todo[place : self._part_end(todo, place)]
-                if self._large is None and len(self._held) + len(part) > self._max_bytes:
-                    # To the same byte, however the text is cut into chunks.
-                    part = part[: max(1, self._max_bytes + 1 - len(self._held))]
-                place += len(part)
-                row, again = self._add(part)
-                if row is not None:
-                    yield row
-            todo = again + todo[place:]
+            text, place = todo[-1], places[-1]
+            if place == len(text):
+                todo.pop()
+                places.pop()
+                continue
+            part = text[place : self._part_end(text, place)]
+            if self._large is None and len(self._held) + len(part) > self._max_bytes:
+                # To the same byte, however the text is cut into chunks.
+                part = part[: max(1, self._max_bytes + 1 - len(self._held))]
+            places[-1] += len(part)
+            row, again = self._add(part)
+            if again:
+                todo.append(again)
+                places.append(0)
+            if row is not None:
+                yield row
 
     def finish(self) -> Iterator[Line]:
         """The rows that the end of the text completes."""
