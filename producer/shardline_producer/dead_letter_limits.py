@@ -56,7 +56,9 @@ def check_sample(spec: JobSpec, leading: Sequence[InvalidDocument], *, usable: b
 def mapping_advice(spec: JobSpec, contents: Iterable[Document | InvalidDocument]) -> str | None:
     """The mapping that would make documents of dead letters, as a hint; None when there is none."""
     fields = [one.fields for one in contents if isinstance(one, InvalidDocument) and one.fields]
-    return advice(spec.source, fields) if fields and isinstance(spec.source, FilesSource) else None
+    if not fields or not isinstance(spec.source, FilesSource):
+        return None
+    return advice(spec.source, fields, spec.quality.min_score)
 
 
 def check_number(state: JobState, last: str) -> None:

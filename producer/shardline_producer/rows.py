@@ -1,13 +1,13 @@
 """From a document to its row without the quality score, or to a dead letter when the row is too large."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
 from shardline_common.job.blank import is_blank
+from shardline_common.job.clara_score import present_fields
 from shardline_common.job.columns import Columns, conform
 from shardline_common.job.messages import MAX_ORIGINAL_BYTES, DeadLetter, Facts
 from shardline_common.job.plan import RULES
@@ -15,19 +15,11 @@ from shardline_common.job.spec import JobSpec
 from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.source import Document
 
-COUNTED_FIELDS = ("title", "domain", "document_type")
-"""The fields that the quality score counts."""
-
 # Some readers split lines at these as well; inside JSON strings they are escaped.
 _LINE_BREAK_CHARS = ("\x85", "\u2028", "\u2029")
 _LINE_BREAKS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
 
 _WORD_MARKS = bytes(ord(" " if chr(code).isspace() else "x") for code in range(256))
-
-
-def present_fields(metadata: Mapping[str, Any]) -> list[str]:
-    """Those of the counted fields that have a value."""
-    return [name for name in COUNTED_FIELDS if metadata.get(name) not in (None, "")]
 
 
 class RenderedRow(NamedTuple):

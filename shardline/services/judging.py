@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+from shardline_common.job.clara_score import ScoreParts, present_fields, score_parts
 from shardline_common.job.messages import Facts
 from shardline_common.job.plan import Plan
 from shardline_common.job.spec import JobSpec
-from shardline_consumer.filters.clara import ScoreParts, judge, score_parts
-from shardline_producer.rows import RowRenderer, present_fields
+from shardline_consumer.filters.clara import judge
+from shardline_producer.rows import RowRenderer
 from shardline_producer.sources.source import Document, InvalidDocument
 
 

@@ -208,7 +208,9 @@ def run_warnings(state: JobState) -> list[str]:
     ]
     sentences += remarks(state.source_facts)
     if state.warning:
-        why = "no document passed the filters" if state.source_count else "the source has no document"
+        asked = state.spec.quality.min_score
+        filters = f"no document passed the filters (quality.min_score is {asked}; see `shardline preview`)"
+        why = filters if state.source_count else "the source has no document"
         sentences.append(f"{state.warning}: {why}")
     return sentences
 

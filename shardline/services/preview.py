@@ -13,6 +13,7 @@ from shardline.services.judging import ContentJudge, explain_score
 from shardline.services.splits import split_warnings
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.stores import open_source_s3
+from shardline_common.job.clara_score import COUNTED_FIELDS
 from shardline_common.job.field_faults import did_you_mean
 from shardline_common.job.findings import remarks
 from shardline_common.job.messages import Position
@@ -24,7 +25,6 @@ from shardline_common.settings.load import Settings
 from shardline_producer.encoder import is_validation
 from shardline_producer.plan import make_plan
 from shardline_producer.plan_pages import StoredPlanPages
-from shardline_producer.rows import COUNTED_FIELDS
 from shardline_producer.sources.source import Document, InvalidDocument, OpenSource, Source, SourceItem
 
 

@@ -224,3 +224,28 @@ def test_a_mapping_is_shown_as_a_job_would_write_it() -> None:
     assert shown is not None
     assert '"paths": ["ä.jsonl"], "fields": {"id": "größe_id", "text": "text"}}' in shown
     assert parse_reference("größe_id") == ("größe_id",)
+
+
+@pytest.mark.parametrize(
+    ("more", "asked", "lowers"),
+    [
+        ({}, 0.5, True),
+        ({}, 0.3, False),
+        ({"title": "a", "domain": "b"}, 0.5, False),
+        ({"title": "", "domain": None}, 0.5, True),
+        ({"score": 1.0}, 0.5, False),
+        ({"score": "high"}, 0.5, True),
+    ],
+)
+def test_a_score_that_no_document_reaches_is_lowered_with_the_mapping(
+    more: dict[str, Any], asked: float, lowers: bool
+) -> None:
+    source = FilesSource(type="files", paths=["a.jsonl"])
+    documents = [{"uid": f"a{number}", "body": "some words " * 60, **more} for number in range(5)]
+    shown = str(advice(source, documents, asked))
+    pasted = re.search(r"write this into the job: (.*?\}\}?)(?: \(no document has .*\))?$", shown)
+    assert pasted is not None, shown
+    job = json.loads("{" + pasted[1] + "}")
+    assert job["source"]["fields"] == {"id": "uid", "text": "body"}
+    assert job.get("quality") == ({"min_score": 0.0} if lowers else None)
+    assert ("no document has a higher quality score than 0.3" in shown) == lowers

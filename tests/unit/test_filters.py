@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shardline_common.job.clara_score import clara_score
 from shardline_common.job.messages import Facts
-from shardline_consumer.filters.clara import Judge, Rejection, clara_score, judge
+from shardline_consumer.filters.clara import Judge, Rejection, judge
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from shardline_common.job.clara_score import clara_score
 from shardline_common.job.messages import Facts
 
-_LENGTH_STEPS = ((1000, 0.4), (500, 0.3), (200, 0.2))
-_SHORT = 0.1
-_METADATA_FIELDS = 3
 _UNITS = 10_000
 
 
@@ -25,27 +23,6 @@ class Verdict:
     reason: Rejection | None
     score: int
     text: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreParts:
-    """What a score is made of: the length, the share of {title, domain, document_type}, the relevance."""
-
-    length: float
-    metadata: float
-    relevance: float
-
-
-def score_parts(facts: Facts) -> ScoreParts:
-    """The parts of Clara's quality score."""
-    length = next((points for limit, points in _LENGTH_STEPS if facts.chars > limit), _SHORT)
-    return ScoreParts(length, 0.3 * (facts.present / _METADATA_FIELDS), 0.3 * facts.relevance)
-
-
-def clara_score(facts: Facts) -> float:
-    """Clara's quality score: the sum of its parts, 0 to 1."""
-    parts = score_parts(facts)
-    return min(1.0, parts.length + parts.metadata + parts.relevance)
 
 
 def judge(facts: Facts, min_score: float) -> Verdict:

@@ -9,8 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from shardline_common.job.clara_score import clara_score, present_fields
 from shardline_common.job.field_mapping import HASH, LINE, Path, is_template, parse_reference, reference
+from shardline_common.job.messages import Facts
 from shardline_common.job.spec import FieldMapping, FilesSource
+from shardline_producer.sources.documents import own_score
 from shardline_producer.sources.field_values import MISSING, value_at
 
 _DOCUMENTS = 500
@@ -67,16 +70,38 @@ class _Profile:
         return [value for value in self.values if type(value) is str]
 
 
-def advice(source: FilesSource, documents: Sequence[Mapping[str, Any]]) -> str | None:
-    """What to write into the job, as a hint with JSON to paste; None when nothing looks like the text."""
+def advice(source: FilesSource, documents: Sequence[Mapping[str, Any]], min_score: float = 0.0) -> str | None:
+    """What to write into the job, as a hint with JSON to paste; None when nothing looks like the text.
+
+    Where none of the documents can reach `min_score`, the JSON lowers it: the dataset would be empty.
+    """
     proposal = propose(source.fields, documents)
     if proposal is None:
         return None
     whole = source.model_dump(mode="json") | {"fields": proposal}
+    quality, why = "", ""
+    if (best := _best_score(FieldMapping(**proposal), documents)) < min_score:
+        quality = ', "quality": {"min_score": 0.0}'
+        why = f" (no document has a higher quality score than {best:.1f}, and the job asks for {min_score})"
     text = f'"source": {json.dumps(whole, ensure_ascii=False)}'
     if len(text) > _SOURCE_CHARS:
-        return f'write this into `source` of the job: "fields": {json.dumps(proposal, ensure_ascii=False)}'
-    return f"write this into the job: {text}"
+        fields = json.dumps(proposal, ensure_ascii=False)
+        also = f", and into the job: {quality[2:]}" if quality else ""
+        return f'write this into `source` of the job: "fields": {fields}{also}{why}'
+    return f"write this into the job: {text}{quality}{why}"
+
+
+def _best_score(fields: FieldMapping, documents: Sequence[Mapping[str, Any]]) -> float:
+    """The highest quality score of documents with these fields."""
+    text, score = parse_reference(fields.text), parse_reference(fields.score)
+    best = 0.0
+    for document in documents[:_DOCUMENTS]:
+        found = value_at(dict(document), text)
+        if isinstance(found, str):
+            relevance = own_score({"score": value_at(dict(document), score)})
+            facts = Facts(len(found), 0, len(present_fields(document)), blank=False, relevance=relevance)
+            best = max(best, round(clara_score(facts), 4))
+    return best
 
 
 def describe(documents: Sequence[Mapping[str, Any]]) -> str:

@@ -1,0 +1,38 @@
+"""Clara's quality score. The worker judges documents by it; planning and previews explain it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from shardline_common.job.messages import Facts
+
+_LENGTH_STEPS = ((1000, 0.4), (500, 0.3), (200, 0.2))
+_SHORT = 0.1
+COUNTED_FIELDS = ("title", "domain", "document_type")
+"""The fields that the score counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreParts:
+    """What a score is made of: the length, the share of {title, domain, document_type}, the relevance."""
+
+    length: float
+    metadata: float
+    relevance: float
+
+
+def present_fields(metadata: Mapping[str, Any]) -> list[str]:
+    """Those of the counted fields that have a value."""
+    return [name for name in COUNTED_FIELDS if metadata.get(name) not in (None, "")]
+
+
+def score_parts(facts: Facts) -> ScoreParts:
+    """The parts of Clara's quality score."""
+    length = next((points for limit, points in _LENGTH_STEPS if facts.chars > limit), _SHORT)
+    return ScoreParts(length, 0.3 * (facts.present / len(COUNTED_FIELDS)), 0.3 * facts.relevance)
+
+
+def clara_score(facts: Facts) -> float:
+    """Clara's quality score: the sum of its parts, 0 to 1."""
+    parts = score_parts(facts)
+    return min(1.0, parts.length + parts.metadata + parts.relevance)
