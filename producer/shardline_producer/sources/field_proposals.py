@@ -29,7 +29,8 @@ _FEW = 3
 
 # Names are compared in lower case and without `_`. Of the ids the likeliest is first.
 _ID_NAMES = """documentid docid id oid uid uuid guid identifier key pk doi ecli isbn slug url uri link
-permalink href path filename file sha256 sha1 md5 hash digest"""
+permalink href path filename file sha256 sha1 md5 hash digest aktenzeichen number num nr no nummer lfdnr
+index row"""
 _TEXT_NAMES = """text content body article message document passage fulltext bodytext articlebody pagecontent
 rawcontent transcript story markdown inhalt volltext"""
 _RATHER_TEXT_NAMES = """description abstract summary comment review answer output response question
