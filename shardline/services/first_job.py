@@ -20,6 +20,7 @@ from shardline_common.memory.store import MemoryStore
 from shardline_common.settings.load import Settings
 from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.sources.field_proposals import propose
+from shardline_producer.sources.files.file_errors import OtherEncoding
 from shardline_producer.sources.source import InvalidDocument, OpenSource
 
 _DOCUMENTS = 1000
@@ -49,7 +50,12 @@ async def files_job(paths: Sequence[str], name: str | None, settings: Settings) 
     async with open_source_s3(settings, spec) as remote:
         open_source = source_factory(settings, Path(), confined=False, remote=remote)
         try:
-            found = await _look(spec, open_source)
+            try:
+                found = await _look(spec, open_source)
+            except OtherEncoding as error:
+                source["encoding"] = error.encoding
+                spec = _parsed(body)
+                found = await _look(spec, open_source)
         except JobFailed as error:
             fields = await _proposed_fields(spec, open_source) if error.code is FailureCode.ALL_DEAD else None
             if fields is None:
@@ -128,10 +134,20 @@ def _source_lines(spec: JobSpec, found: Preview | None) -> list[str]:
         f"  // The files that are read{count}. Patterns such as in/*.jsonl and s3:// work too.",
         '  "source": {',
         '    "type": "files",',
+        *_encoding_lines(source),
         *(_mapped_lines(source.fields) if mapped else _USUAL_FIELDS),
         *_metadata_lines(found),
         f'    "paths": {_json(source.paths)}',
         "  },",
+    ]
+
+
+def _encoding_lines(source: FilesSource) -> list[str]:
+    if source.encoding is None:
+        return []
+    return [
+        "    // The likeliest encoding of files that are not UTF-8: look at the texts with preview.",
+        f'    "encoding": {_json(source.encoding)},',
     ]
 
 
@@ -150,11 +166,23 @@ def _mapped_lines(fields: FieldMapping) -> list[str]:
 
 
 def _metadata_lines(found: Preview | None) -> list[str]:
-    columns = ", ".join(map(_in_comment, found.columns)) if found else ""
-    if not columns:
+    if found is None:
         return []
-    shown = columns if len(columns) <= _LINE else f"{columns[:_LINE].rsplit(', ', 1)[0]}, …"
-    return [f"    // Its metadata: {shown}"]
+    columns = list(found.columns)
+    others = [name for name in found.sample.fields if name not in columns and name not in found.renamed]
+    lines = [f"    // Its metadata: {_listed(columns)}"] if columns else []
+    if others:
+        # Their values would seem to be lost: a preview shows columns only.
+        lines += [
+            f"    // In metadata.extra, as JSON: {_listed(others)}",
+            '    // "flatten": ["/field/inner"] makes a column of a field inside of another.',
+        ]
+    return lines
+
+
+def _listed(names: Sequence[str]) -> str:
+    text = ", ".join(map(_in_comment, names))
+    return text if len(text) <= _LINE else f"{text[:_LINE].rsplit(', ', 1)[0]}, …"
 
 
 def _query_lines(spec: JobSpec) -> list[str]:

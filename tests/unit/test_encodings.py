@@ -126,6 +126,21 @@ def test_the_likely_encoding_is_the_first_that_is_named(encoding: str, text: str
     assert f'"encoding": "{named}' in str(failed.value.hint)
 
 
+@pytest.mark.parametrize("named", ["uid", "document_id"])
+async def test_the_refusal_names_the_encoding_and_the_fields_that_are_missing_in_it(
+    tmp_path: Path, named: str
+) -> None:
+    rows = [f"{number};{GERMAN}, und {GERMAN}" for number in range(20)]
+    (tmp_path / "a.csv").write_bytes("\n".join([f"{named};content", *rows]).encode("cp1252"))
+    spec = job(source={"type": "files", "paths": ["a.csv"]})
+    source = FileDocuments(spec, LocalFiles(tmp_path), None, memory_pages())
+    with pytest.raises(JobFailed, match="probably cp1252") as failed:
+        await source.freeze()
+    hint = failed.value.hint or ""
+    assert '"encoding": "cp1252"' in hint
+    assert ('"fields": {"id": "uid"}' in hint) == (named == "uid")
+
+
 async def test_a_file_in_utf_8_stays_so_beside_others(tmp_path: Path) -> None:
     """The encoding that a job names is that of the files that are not UTF-8."""
     for encoding in ("cp1252", "koi8-r", "tis-620", "mac_roman", "cp1252"):

@@ -8,7 +8,7 @@ from shardline_common.errors import JobFailed
 from shardline_common.job.spec import FilesSource
 from shardline_common.job.text_encodings import canonical_encoding
 from shardline_common.runtime.paths import shown_path
-from shardline_producer.sources.files.file_errors import source_invalid
+from shardline_producer.sources.files.file_errors import OtherEncoding, source_invalid
 from shardline_producer.sources.files.file_format import UTF_8
 
 # What no text has: the control characters but for white space and escape.
@@ -216,10 +216,8 @@ def _refused(path: str, head: bytes, *names: str) -> JobFailed:
             'name its encoding in source, such as "encoding": "cp1252", and look at the texts with '
             "`shardline preview`",
         )
-    return source_invalid(
-        f"{shown_path(path)} is not UTF-8: {where}. It is probably {' or '.join(names)}",
-        f'set "encoding": "{names[0]}" in source, and look at the texts with `shardline preview`',
-    )
+    message = f"{shown_path(path)} is not UTF-8: {where}. It is probably {' or '.join(names)}"
+    return OtherEncoding(message, names[0])
 
 
 def _no_text(path: str, head: bytes) -> JobFailed:

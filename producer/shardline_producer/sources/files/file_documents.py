@@ -8,6 +8,7 @@ from functools import partial
 from posixpath import basename
 from typing import Any
 
+from shardline_common.errors import ShardlineError
 from shardline_common.job.field_mapping import LINE
 from shardline_common.job.findings import Findings, Level
 from shardline_common.job.messages import Position
@@ -17,9 +18,10 @@ from shardline_common.runtime.tasks import gather_limited
 from shardline_common.runtime.threads import run_in_thread
 from shardline_common.runtime.waits import log_wait
 from shardline_producer.sources.documents import field_names
+from shardline_producer.sources.field_proposals import advice
 from shardline_producer.sources.files.decoder_memory import DecoderMemory
 from shardline_producer.sources.files.decompress import named_compression
-from shardline_producer.sources.files.file_errors import source_invalid
+from shardline_producer.sources.files.file_errors import OtherEncoding, source_invalid
 from shardline_producer.sources.files.file_format import TABLES, format_of, with_format
 from shardline_producer.sources.files.file_locations import FileLocation, is_remote
 from shardline_producer.sources.files.file_reader import Cursor, FileReader, Reading, first_byte
@@ -34,6 +36,7 @@ from shardline_producer.sources.query_filters import check_filters
 from shardline_producer.sources.source import (
     DeclaredSource,
     Frozen,
+    InvalidDocument,
     PlanPages,
     SourceItem,
 )
@@ -42,6 +45,7 @@ _SHOWN_NAMES = 20
 # Each holds up to 256 KiB, and as much again that was decompressed.
 _HEADS_AT_ONCE = 16
 _SMALL = 1 << 12
+_MAPPED = 500
 _log = logging.getLogger(__name__)
 _DIGESTS = "size and time of each file, and the sha256 of each block, were compared in every read"
 _TOUCHED = (
@@ -119,8 +123,36 @@ class FileDocuments:
         calls = [
             partial(planned, file, name) for file, name in zip(unique, line_names(patterns), strict=True)
         ]
-        with log_wait("the first bytes of each file", lambda: f"{done:,} of {len(unique):,} files"):
-            return await gather_limited(calls, _HEADS_AT_ONCE)
+        try:
+            with log_wait("the first bytes of each file", lambda: f"{done:,} of {len(unique):,} files"):
+                return await gather_limited(calls, _HEADS_AT_ONCE)
+        except OtherEncoding as error:
+            # With the encoding alone, a job whose fields have other names would fail once more.
+            error.hint = await self._mapping_in(error.encoding) or error.hint
+            raise
+
+    async def _mapping_in(self, encoding: str) -> str | None:
+        """The source to write into the job, when in `encoding` the fields of id and text are missing too."""
+        source = self._source.model_copy(update={"encoding": encoding})
+        spec = self._spec.model_copy(update={"source": source})
+        decoded = FileDocuments(spec, self._local, self._remote, self._pages, self._copies, self._memory)
+        read, fields = 0, list[Mapping[str, Any]]()
+        try:
+            async with aclosing(decoded.sample(await decoded.freeze())) as batches:
+                async for batch in batches:
+                    contents = [item.content for item in batch]
+                    if not all(isinstance(one, InvalidDocument) for one in contents):
+                        return None
+                    fields += [
+                        one.fields for one in contents if isinstance(one, InvalidDocument) and one.fields
+                    ]
+                    read += len(contents)
+                    if read >= _MAPPED:
+                        break
+        except ShardlineError:
+            # Another fault is reported when this one is mended.
+            return None
+        return advice(source, fields) if fields else None
 
     async def _with_format(self, file: dict[str, Any], name: str) -> dict[str, Any]:
         head = await self._location(file["path"]).head(file, HEAD_BYTES)

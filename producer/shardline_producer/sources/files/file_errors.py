@@ -35,6 +35,15 @@ def source_invalid(message: str, hint: str | None = None) -> JobFailed:
     return JobFailed(FailureCode.SOURCE_INVALID, message, hint=hint)
 
 
+class OtherEncoding(JobFailed):
+    """A text file is not UTF-8, and the job names no encoding. `encoding`: the likeliest one."""
+
+    def __init__(self, message: str, encoding: str) -> None:
+        hint = f'set "encoding": "{encoding}" in source, and look at the texts with `shardline preview`'
+        super().__init__(FailureCode.SOURCE_INVALID, message, hint=hint)
+        self.encoding = encoding
+
+
 def source_changed(name: str, how: str = "") -> JobFailed:
     """The error for a file that has changed since the job was planned. `how` says what shows it."""
     return JobFailed(
