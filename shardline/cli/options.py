@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -126,21 +127,39 @@ def read_job(
         with_validation_fraction,
         without_comments,
     )
-    from shardline_common.errors import UsageError
+    from shardline_common.errors import JobInvalid, UsageError
     from shardline_common.job.spec import parse_job
 
     try:
         text = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    text = without_comments(text)
+        raise UsageError(f"{path} cannot be read: {error.strerror}", hint=_other_file(path)) from None
+    # Some editors write a byte order mark, which is no JSON.
+    text = without_comments(text.removeprefix(codecs.BOM_UTF8))
     days = _date_range(window, warn=uses_dates(text)) if window else None
     defaults = job_defaults(settings) if settings else None
     body = fill_job(text, days, sets or ())
     if validation_fraction is not None:
         body = with_validation_fraction(body, validation_fraction)
     # A placeholder is filled with a text, also where the job needs a number.
-    return parse_job(body, default_id=True, defaults=defaults, strict=not (days or sets))
+    try:
+        return parse_job(body, default_id=True, defaults=defaults, strict=not (days or sets))
+    except JobInvalid as error:
+        error.hint = error.hint or _other_file(path, text)
+        raise
+
+
+def _other_file(path: Path, text: bytes | None = None) -> str | None:
+    """The hint when a file is no job: the command that makes a job for it, or in its place."""
+    import shlex
+
+    name = shlex.quote(str(path))
+    if text is None and not path.exists():
+        return f"`shardline init FILES --job {name}` writes a job for files"
+    is_typo = text is not None and text.lstrip().startswith(b"{") and path.suffix in ("", ".json")
+    if str(path) == "-" or is_typo or (text is None and not path.is_dir()):
+        return None
+    return f"a job names the documents; where {path} holds them: `shardline init {name}` writes a job"
 
 
 def _date_range(text: str, *, warn: bool) -> DateRange:

@@ -178,3 +178,51 @@ def test_job_prints_the_schema_and_every_field() -> None:
     rows = json.loads(call("job", "--json").stdout)
     assert all(row["meaning"] for row in rows)
     assert len({row["field"] for row in rows}) == len(rows) > 40
+
+
+def test_a_file_in_another_encoding_gets_a_job_that_reads_it() -> None:
+    lines = ["Aktenzeichen;Inhalt", *(f"AZ-{number};Die Behörde prüft. {TEXT}" for number in range(20))]
+    Path("export.csv").write_bytes("\n".join(lines).encode("cp1252"))
+    assert call("init", "export.csv").exit_code == 0
+    spec = read_job(Path("job.json"))
+    assert spec.source.type == "files"
+    assert (spec.source.encoding, spec.source.fields.text) == ("cp1252", "Inhalt")
+    assert json.loads(call("preview", "job.json", "--json").stdout)["rows"] == 20
+
+
+@pytest.mark.parametrize("name", ["laws.jsonl", "laws.parquet", "laws.json", "folder"])
+def test_documents_in_the_place_of_a_job_name_the_command_that_makes_one(name: str) -> None:
+    bodies = {"laws.jsonl": b'{"a": 1}\n{"a": 2}\n', "laws.parquet": b"PAR1\xff", "laws.json": b'[{"a": 1}]'}
+    if name in bodies:
+        Path(name).write_bytes(bodies[name])
+    else:
+        Path(name).mkdir()
+    error = raised("preview", name)
+    assert f"`shardline init {name}` writes a job" in (error.hint or "")
+    assert "surrogates" not in str(error)
+
+
+def test_a_job_that_is_not_there_or_has_a_typo_is_no_file_of_documents() -> None:
+    assert raised("run", "job.json").hint == "`shardline init FILES --job job.json` writes a job for files"
+    Path("job.json").write_text('{"name": "a",}')
+    error = raised("run", "job.json")
+    assert "trailing comma" in str(error)
+    assert error.hint is None
+    Path("job.json").write_bytes('{"name": "ä"}'.encode("cp1252"))
+    assert str(raised("run", "job.json")) == "the job is not UTF-8: its byte 10 is e4"
+
+
+def test_a_job_with_a_byte_order_mark_is_read() -> None:
+    write("laws.jsonl", "document_id", "content")
+    body = b'{"name": "laws", "source": {"type": "files", "paths": ["laws.jsonl"]}}'
+    Path("job.json").write_bytes(b"\xef\xbb\xbf" + body)
+    assert read_job(Path("job.json")) == parse_job(body, default_id=True)
+
+
+def test_the_job_names_the_fields_that_are_in_no_column() -> None:
+    write("laws.jsonl", "document_id", "content", meta={"author": "A"}, links=["x"])
+    call("init", "laws.jsonl")
+    text = Path("job.json").read_text()
+    assert "// Its metadata: title\n" in text
+    assert "// In metadata.extra, as JSON: meta, links\n" in text
+    assert read_job(Path("job.json")).name == "laws"

@@ -301,10 +301,20 @@ def parse_message(body: bytes) -> JobSpec | Request:
     return _validated(Request, value) if "action" in value else _validated(JobSpec, value)
 
 
+def _not_utf_8(body: bytes) -> int | None:
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return None
+
+
 def _load_object(body: bytes | str) -> dict[str, Any]:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
+        if isinstance(body, bytes) and (where := _not_utf_8(body)) is not None:
+            raise JobInvalid(f"the job is not UTF-8: its byte {where:,} is {body[where]:02x}") from None
         raise JobInvalid(f"the job is not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise JobInvalid(f"a job is a JSON object, this is a {type(value).__name__}")
