@@ -1,7 +1,7 @@
 """The output of commands: data on stdout, messages and progress on stderr."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import orjson
 from rich.console import Console
@@ -9,6 +9,7 @@ from rich.table import Table
 
 from shardline_common.errors import ServiceUnavailable, ShardlineError, UsageError
 
+_PIPE_WIDTH = 200
 EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_INTERRUPTED = 1, 2, 3, 130
 
 
@@ -51,12 +52,20 @@ def print_json(value: object) -> None:
     print_line(orjson.dumps(value, option=option | orjson.OPT_NON_STR_KEYS).decode())
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table on stdout."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, whole: Collection[str] = ()
+) -> None:
+    """Print a table on stdout. `whole`: the columns whose cells are broken last on a narrow terminal."""
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in whole)
     for row in rows:
         table.add_row(*row)
-    width = None if sys.stdout.isatty() else 200
-    Console(highlight=False, markup=False, width=width).print(table)
+    if sys.stdout.isatty():
+        Console(highlight=False, markup=False).print(table)
+        return
+    console = Console(highlight=False, markup=False, width=_PIPE_WIDTH)
+    with console.capture() as printed:
+        console.print(table)
+    for line in printed.get().splitlines():
+        print_line(line.rstrip())

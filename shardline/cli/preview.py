@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,12 +20,16 @@ from shardline.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from shardline.services.preview import Preview, PreviewSample
+    from collections.abc import Sequence
+
+    from shardline.services.preview import JudgedDocument, Preview, PreviewSample
 
 _EPILOG = (
     "Examples: shardline preview job.json · shardline preview job.json --documents 10000 --json | jq .rows · "
     "echo '{…}' | shardline preview -"
 )
+
+_TITLE, _WIDE = 40, 110
 
 
 def register(app: typer.Typer) -> None:
@@ -64,36 +70,16 @@ def _show(found: Preview, show: int) -> None:
 
     sample, about = found.sample, "" if found.sample.complete else "about "
     if show and sample.documents:
-        print_table(
-            (
-                "document",
-                "title",
-                "characters",
-                "relevance",
-                "quality",
-                "= length + metadata + relevance",
-                "",
-            ),
-            [
-                (
-                    one.document_id,
-                    (one.title or "")[:60],
-                    f"{one.chars:,}",
-                    str(one.relevance_score),
-                    "" if one.quality_score is None else str(one.quality_score),
-                    " + ".join(f"{part:.4g}" for part in one.score_parts.values()),
-                    one.reason or "kept",
-                )
-                for one in sample.documents[:show]
-            ],
-        )
+        _print_documents(sample.documents[:show])
         print_line("")
+    # Among the warnings they are sentences.
+    shown = {name: value for name, value in found.source.items() if name != "misnamed"}
     kept = len(sample.rows) / max(1, len(sample.documents))
     more = f"more than {len(sample.documents):,}"
     print_table(
         ("", ""),
         [
-            ("source", ", ".join(f"{name} {_note(value)}" for name, value in found.source.items())),
+            ("source", ", ".join(f"{name} {_note(value)}" for name, value in shown.items())),
             ("documents", f"{about}{found.documents:,}" if found.documents is not None else more),
             ("rows", "unknown" if found.rows is None else f"{about}{found.rows:,}"),
             *_splits(found, about),
@@ -111,6 +97,40 @@ def _show(found: Preview, show: int) -> None:
             *(("warning", warning) for warning in found.warnings),
         ],
     )
+
+
+def _print_documents(documents: Sequence[JudgedDocument]) -> None:
+    """A line for each document. A narrow terminal has no room for titles, which are for orientation only."""
+    from shardline.cli.console import print_table
+
+    parts, on_terminal = "= length + metadata + relevance", sys.stdout.isatty()
+    narrow = on_terminal and shutil.get_terminal_size().columns < _WIDE
+    if on_terminal:
+        parts = parts.replace(" +", "\n+")
+    names: Sequence[str] = ("document", "title", "characters", "relevance", "quality", parts, "")
+    rows: list[Sequence[str]] = [
+        (
+            one.document_id,
+            _cut(one.title or ""),
+            f"{one.chars:,}",
+            str(one.relevance_score),
+            "" if one.quality_score is None else str(one.quality_score),
+            " + ".join(f"{part:.4g}" for part in one.score_parts.values()),
+            one.reason or "kept",
+        )
+        for one in documents
+    ]
+    if narrow:
+        names, rows = _without_title(names), [_without_title(row) for row in rows]
+    print_table(names, rows, whole=names[-5:])
+
+
+def _without_title(row: Sequence[str]) -> Sequence[str]:
+    return [*row[:1], *row[2:]]
+
+
+def _cut(title: str) -> str:
+    return title if len(title) <= _TITLE else f"{title[: _TITLE - 1]}…"
 
 
 def _splits(found: Preview, about: str) -> list[tuple[str, str]]:

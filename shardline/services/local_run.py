@@ -208,9 +208,12 @@ def run_warnings(state: JobState) -> list[str]:
     ]
     sentences += remarks(state.source_facts)
     if state.warning:
-        asked = state.spec.quality.min_score
-        filters = f"no document passed the filters (quality.min_score is {asked}; see `shardline preview`)"
-        why = filters if state.source_count else "the source has no document"
+        why = "no document passed the filters" if state.source_count else "the source has no document"
+        if state.source_count and state.spec.quality.min_score > 0:
+            why += (
+                f"; quality.min_score of the job is {state.spec.quality.min_score}, and "
+                "`shardline preview` shows the scores"
+            )
         sentences.append(f"{state.warning}: {why}")
     return sentences
 

@@ -123,11 +123,12 @@ class Preview:
     split_warnings: Sequence[str] = ()
     has_validation: bool = False
     unknown_fields: Sequence[str] = ()
+    score_warnings: Sequence[str] = ()
 
     @property
     def warnings(self) -> list[str]:
         """What a user should know before a run, as sentences."""
-        found = list[str]()
+        found = remarks(self.source)
         if (count := self.fields_without_column) > 0:
             found.append(f"{count:,} fields have no column and go into metadata.extra (format.max_columns)")
         if self.renamed:
@@ -135,7 +136,7 @@ class Preview:
             found.append(f"columns with another name than their field: {names}")
         if (count := self.sample.repeated_ids) > 0:
             found.append(f"{count:,} ids of the sample come more than once; each document becomes a row")
-        return [*found, *remarks(self.source), *self.split_warnings, *self.unknown_fields]
+        return [*found, *self.split_warnings, *self.unknown_fields, *self.score_warnings]
 
     def to_json(self, shown: int) -> dict[str, Any]:
         """Return the preview as `preview --json` prints it, the first `shown` documents in detail."""
@@ -214,6 +215,7 @@ async def preview(spec: JobSpec, open_source: OpenSource, *, documents: int, sec
         split_warnings(spec, splits) if sample.complete else (),
         spec.validation_partitions > 0,
         unknown_fields=_unknown_fields(spec, list(sample.fields)),
+        score_warnings=_score_warnings(spec, sample),
     )
 
 
@@ -248,6 +250,16 @@ def _unknown_fields(spec: JobSpec, fields: Sequence[str]) -> list[str]:
                 + (f"; did you mean `{near}`?" if near else "")
             )
     return found
+
+
+def _score_warnings(spec: JobSpec, sample: PreviewSample) -> list[str]:
+    """A warning when `quality.min_score` leaves no row of the sample."""
+    scores = [one.quality_score for one in sample.documents if one.reason == "below_min_score"]
+    highest = max((score for score in scores if score is not None), default=None)
+    if sample.rows or highest is None:
+        return []
+    least = spec.quality.min_score
+    return [f"no document is kept: the highest score is {highest}, below quality.min_score {least}: lower it"]
 
 
 def _count(source: Source, plan: Plan, sample: PreviewSample) -> int | None:

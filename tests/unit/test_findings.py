@@ -193,3 +193,9 @@ def test_an_outcome_without_findings_is_written_as_before() -> None:
     outcome = Outcome(1, "completed", "", "", "0.1", produced=[])
     assert b"findings" not in outcome.encode()
     assert Outcome.decode(outcome.encode(), "x") == outcome
+
+
+def test_a_dataset_without_rows_names_the_score_of_the_job() -> None:
+    state = JobState(job(quality={"min_score": 0.9}), warning="empty", source_count=3)
+    [warning] = run_warnings(state)
+    assert "no document passed the filters; quality.min_score of the job is 0.9" in warning

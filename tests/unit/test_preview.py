@@ -201,3 +201,13 @@ async def test_a_column_that_no_document_has_is_warned_of_with_the_one_that_was_
         ("format.metadata: titel", "did you mean `title`?"),
         ("output.group_by: documenttype", "did you mean `document_type`?"),
     ]
+
+
+async def test_a_warning_comes_once_and_names_the_score_that_leaves_no_row(tmp_path: Path) -> None:
+    lines = [json.dumps({"document_id": str(number), "content": "Die Behörde prüft."}) for number in range(5)]
+    (tmp_path / "a.jsonl.gz").write_text("\n".join(lines))
+    found = await preview_of(job(source={"type": "files", "paths": ["a.jsonl.gz"]}), tmp_path)
+    misnamed, score = found.warnings
+    assert "is not compressed, other than its name says" in misnamed
+    assert score.startswith("no document is kept: the highest score is 0.")
+    assert "min_score" in score
