@@ -5,6 +5,7 @@ fewer than 50 or more than 80 columns. Its own other format needs Rich, whose im
 """
 
 import inspect
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,6 +23,8 @@ TASKS = {
 _OTHER = "Other commands"
 _MIN_WIDTH, _MAX_WIDTH = 30, 120
 _NO_LIMIT = 10_000
+# ` <list[str]>` stands beside the dots that say the same, and a range is in the sentence behind.
+_WORDS_OF_PYTHON = re.compile(r" <list\[str\]>| range(?=>)")
 # Typer exports no other name of it.
 _Formatter: Any = typer.Context.formatter_class
 
@@ -31,7 +34,8 @@ class HelpFormatter(_Formatter):  # type: ignore[misc]
 
     def write_dl(self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
         """Write names and their sentences in two columns."""
-        super().write_dl(rows, min(col_max, self.width // 3), col_spacing)
+        named = [(_WORDS_OF_PYTHON.sub("", name), sentence) for name, sentence in rows]
+        super().write_dl(named, min(col_max, self.width // 3), col_spacing)
 
 
 class HelpContext(typer.Context):

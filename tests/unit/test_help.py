@@ -58,6 +58,13 @@ def test_the_help_of_a_command_fits_and_its_examples_can_be_copied(name: str, co
             assert f"shardline {name}" in line or name == "preview"
 
 
+@pytest.mark.parametrize("name", ["init", "preview", "sample"])
+def test_help_has_no_words_of_python(name: str) -> None:
+    text = CliRunner().invoke(app, [name, "--help"]).stdout
+    assert "list[" not in text
+    assert "range>" not in text
+
+
 def test_a_command_without_a_task_is_shown_too(monkeypatch: pytest.MonkeyPatch) -> None:
     fewer = {task: names for task, names in TASKS.items() if task != "Services"}
     monkeypatch.setattr("shardline.cli.help.TASKS", fewer)

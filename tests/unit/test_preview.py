@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -211,3 +212,21 @@ async def test_a_warning_comes_once_and_names_the_score_that_leaves_no_row(tmp_p
     assert "is not compressed, other than its name says" in misnamed
     assert score.startswith("no document is kept: the highest score is 0.")
     assert "min_score" in score
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_table_of_a_terminal_breaks_no_reason_and_no_heading(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int
+) -> None:
+    job_file = folder / f"job-{columns}.json"
+    source = {"type": "files", "paths": [str(folder / "in.jsonl")]}
+    job_file.write_text(json.dumps({"name": "x", "source": source, "quality": {"min_score": 1.0}}))
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    app(["preview", str(job_file), "--show", "20", "--documents", "50"], standalone_mode=False)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) <= columns
+    headings = "".join(lines[:3])
+    assert all(word in headings for word in ("characters", "+ relevance", "quality"))
+    assert sum(line.rstrip().endswith("  below_min_score") for line in lines) >= 3
+    assert ("title" in headings) == (columns == 120)
