@@ -12,7 +12,7 @@ from shardline_common.job.columns import Columns, declared, distinct, infer
 from shardline_common.job.findings import MIXED_IDS
 from shardline_common.job.names import Layout
 from shardline_common.job.plan import RULES, Plan, read_plan
-from shardline_common.job.spec import JobSpec
+from shardline_common.job.spec import FilesSource, JobSpec
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.clock import SYSTEM_CLOCK
@@ -20,6 +20,7 @@ from shardline_common.runtime.create_or_read import create_or_read
 from shardline_common.runtime.waits import log_wait
 from shardline_common.telemetry.tracing import span
 from shardline_producer.dead_letter_limits import check_sample
+from shardline_producer.sources.query_filters import check_types
 from shardline_producer.sources.source import Document, InvalidDocument, Source
 
 _SAMPLE_DOCUMENTS = 10_000
@@ -117,6 +118,9 @@ async def _sampled(
     fields = list(dict.fromkeys(name for document in sample.documents for name in document.metadata))
     if sample.documents:
         source.check_query(fields)
+        if isinstance(spec.source, FilesSource):
+            # A database compares in its own way.
+            check_types(spec.query.filters, sample.documents)
     mixed = _mixed_ids(sample.documents)
     return infer(sample.documents, at_most), {MIXED_IDS: mixed} if mixed else {}
 

@@ -19,6 +19,7 @@ from shardline.services.wiring.signing import dataset_signer, signature_check
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.stores import checked_address, open_source_s3, open_store_at
 from shardline.services.wiring.webhook import open_receiver
+from shardline_common.dataset.card import why_empty
 from shardline_common.dataset.heads import read_heads
 from shardline_common.dataset.leftovers import remove_leftovers
 from shardline_common.dataset.manifest import Manifest
@@ -208,11 +209,12 @@ def run_warnings(state: JobState) -> list[str]:
     ]
     sentences += remarks(state.source_facts)
     if state.warning:
-        why = "no document passed the filters" if state.source_count else "the source has no document"
-        if state.source_count and state.spec.quality.min_score > 0:
+        query, quality = state.spec.query, state.spec.quality
+        why = why_empty(state.source_count, filtered=bool(query.filters))
+        if state.source_count and quality.min_score > 0:
             why += (
-                f"; quality.min_score of the job is {state.spec.quality.min_score}, and "
-                "`shardline preview` shows the scores"
+                f"; quality.min_score of the job is {quality.min_score}, and `shardline preview` shows the "
+                "scores"
             )
         sentences.append(f"{state.warning}: {why}")
     return sentences

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from shardline.services.local_run import run_warnings
 from shardline_common.dataset.card import dataset_card
 from shardline_common.job.spec import JobSpec
 from shardline_common.memory.store import MemoryStore
@@ -93,3 +94,14 @@ async def test_only_filters_are_blamed_for_what_filters_did(tmp_path: Path) -> N
     manifest = json.loads(await store.get("test/test/manifest.json"))
     manifest["totals"]["documents"] = 3
     assert "no document passed the filters" in dataset_card(manifest)
+
+
+async def test_a_source_whose_documents_the_query_left_out_is_not_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text(GOOD)
+    store = MemoryStore()
+    paths = {"type": "files", "paths": ["in.jsonl"]}
+    spec = job(source=paths, query={"filters": {"document_id": "other"}})
+    view = await run_embedded(spec, store, tmp_path)
+    assert run_warnings(view.state) == ["empty: no document of the source passed query.filters"]
+    card = (await store.get("test/test/README.md")).decode()
+    assert "no document of the source passed query.filters" in card

@@ -6,7 +6,7 @@ import pytest
 
 from shardline_common.errors import JobFailed
 from shardline_common.job.spec import Query
-from shardline_producer.sources.query_filters import check_filters, passes
+from shardline_producer.sources.query_filters import check_filters, check_types, passes
 from shardline_producer.sources.source import Document
 from shardline_producer.sources.themis.conditions import Conditions
 
@@ -88,3 +88,36 @@ def test_a_filter_on_an_unknown_field_names_the_one_that_was_meant() -> None:
         "query.filters: the source has no field 'domian'; it has content, document_id, domain, score, title; "
         "did you mean `domain`?"
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted", "hint"),
+    [
+        (["1999", None, "2001"], {"gte": 2000}, 'write a text, such as {"year": {"gte": "2000"}}'),
+        (["1999"], 2001, 'write a text, such as {"year": "2001"}'),
+        (["1999"], [2001, 2002], 'write a text, such as {"year": ["2001", "2002"]}'),
+        ([1999, 2001.5], {"lte": "2000-01-01"}, 'write a number, such as {"year": 1}'),
+        ([True], "true", 'write {"year": true} or false'),
+        ([["a"]], "a", "lift a value in it with source.flatten"),
+        (["1999", 1999], {"gte": 2000}, None),
+        (["1999"], ["2001", 2002], None),
+        (["1999"], [2001, None], None),
+        ([None], 2001, None),
+        ([], 2001, None),
+        ([True], False, None),
+    ],
+)
+def test_a_filter_of_another_type_than_its_field_is_refused(
+    values: list[Any], wanted: Any, hint: str | None
+) -> None:
+    documents = [Document(str(number), "text", {"year": value}) for number, value in enumerate(values)]
+    filters = Query(filters={"year": wanted}).filters
+    if hint is None:
+        check_types(filters, documents)
+        return
+    assert not any(passes(document, filters) for document in documents)
+    with pytest.raises(
+        JobFailed, match=r"query\.filters: 'year' is compared with .*: no document would pass"
+    ) as failed:
+        check_types(filters, documents)
+    assert hint in str(failed.value.hint)

@@ -88,9 +88,16 @@ def _body(manifest: Mapping[str, Any], splits: Mapping[str, Any], suffix: str) -
     if splits:
         lines += loading_snippet(next(iter(splits)), suffix)
     else:
-        why = "no document passed the filters" if totals["documents"] else "the source has no document"
+        why = why_empty(totals["documents"], filtered=bool(job["query"]["filters"]))
         lines.append(f"The dataset is empty: {why}.")
     return lines
+
+
+def why_empty(documents: int, *, filtered: bool) -> str:
+    """Why a dataset has no rows: `documents` passed the query, which is `filtered` or not."""
+    if documents:
+        return "no document passed the filters"
+    return "no document of the source passed query.filters" if filtered else "the source has no document"
 
 
 def loading_snippet(split: str, suffix: str) -> list[str]:

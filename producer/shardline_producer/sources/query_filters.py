@@ -9,6 +9,7 @@ This is the rule for every source. A database that checks filters itself follows
   moment with values that are dates: without a zone both are in UTC, and a day is its midnight.
 """
 
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -67,6 +68,66 @@ def check_known(filters: Mapping[str, Any], known: Collection[str], owner: str =
                 f"query.filters: {owner} has no field '{name}'; it has {', '.join(sorted(known))}"
                 + (f"; did you mean `{near}`?" if near else ""),
             )
+
+
+def check_types(filters: Mapping[str, Any], documents: Sequence[Document]) -> None:
+    """Check that a value of each filter's type is in one of the first documents, where the field has values.
+
+    The cells of CSV are text: a filter with a number would leave out every row without a word.
+
+    Raises:
+        JobFailed: a filter compares with values of other types than those of its field (`source_invalid`).
+    """
+    for name, wanted in filters.items():
+        asked = _types_of(wanted)
+        found = {_type_of(_field(document, name)) for document in documents} - {"null"}
+        if not found or "null" in asked or asked & found:
+            continue
+        are = " or ".join(sorted(found))
+        hint = "filter by another field, or lift a value in it with source.flatten"
+        if found == {"text"}:
+            hint = (
+                f"write a text, such as {{{json.dumps(name)}: {json.dumps(_as_text(wanted))}}}; texts are "
+                "compared character by character, so that 10 is before 9"
+            )
+        elif "number" in found:
+            hint = f"write a number, such as {{{json.dumps(name)}: 1}}, without quotes"
+        elif "boolean" in found:
+            hint = f"write {{{json.dumps(name)}: true}} or false, without quotes"
+        raise JobFailed(
+            FailureCode.SOURCE_INVALID,
+            f"query.filters: '{name}' is compared with {' or '.join(sorted(asked))}, and its values are "
+            f"{are} in the first {len(documents):,} documents: no document would pass",
+            hint=hint,
+        )
+
+
+def _types_of(wanted: object) -> set[str]:
+    if isinstance(wanted, Range):
+        return {_type_of(bound) for bound in (wanted.gte, wanted.lte) if bound is not None}
+    return {_type_of(item) for item in wanted} if isinstance(wanted, list) else {_type_of(wanted)}
+
+
+def _type_of(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int | float):
+        return "number"
+    if isinstance(value, str):
+        return "text"
+    return "list" if isinstance(value, list) else "object"
+
+
+def _as_text(wanted: object) -> object:
+    """The comparison of a filter with texts in place of its values."""
+    if isinstance(wanted, Range):
+        bounds = {"gte": wanted.gte, "lte": wanted.lte}
+        return {bound: _as_text(value) for bound, value in bounds.items() if value is not None}
+    if isinstance(wanted, list):
+        return [_as_text(item) for item in wanted]
+    return wanted if isinstance(wanted, str) else json.dumps(wanted)
 
 
 def passes(document: Document, filters: Mapping[str, Any]) -> bool:
