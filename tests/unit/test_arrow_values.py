@@ -8,6 +8,7 @@ from uuid import UUID
 import pyarrow as pa
 import pytest
 
+from shardline_producer.sources.field_values import NotFinite
 from shardline_producer.sources.files.arrow_values import (
     InvalidText,
     converter,
@@ -40,10 +41,14 @@ CASES: list[tuple[str, pa.Array, list[Any]]] = [
     ("int8", pa.array([-128, 127], pa.int8()), [-128, 127]),
     ("int64", pa.array([2**63 - 1, -(2**63)]), [2**63 - 1, -(2**63)]),
     ("uint64", pa.array([LARGEST], pa.uint64()), [LARGEST]),
-    ("double", pa.array([0.1, float("nan"), None]), [0.1, "NaN", None]),
-    ("infinity", pa.array([float("inf"), -float("inf")]), ["Infinity", "-Infinity"]),
+    ("double", pa.array([0.1, float("nan"), None]), [0.1, NotFinite("NaN"), None]),
+    ("infinity", pa.array([float("inf"), -float("inf")]), [NotFinite("Infinity"), NotFinite("-Infinity")]),
     ("float", pa.array([0.7, -1.5e-7, 123456792.0, 1e-45], pa.float32()), [0.7, -1.5e-7, 123456792.0, 1e-45]),
-    ("half", pa.array([0.7, 65504.0, None, float("nan")], pa.float16()), [0.7, 65504.0, None, "NaN"]),
+    (
+        "half",
+        pa.array([0.7, 65504.0, None, float("nan")], pa.float16()),
+        [0.7, 65504.0, None, NotFinite("NaN")],
+    ),
     ("decimal", pa.array([Decimal("12.50"), None], pa.decimal128(10, 2)), [12.5, None]),
     ("decimal of a whole number", pa.array([Decimal(7)], pa.decimal128(10, 2)), [7.0]),
     ("decimal without a scale", pa.array([Decimal(10**18)], pa.decimal128(38, 0)), [10**18]),

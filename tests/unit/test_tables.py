@@ -205,6 +205,31 @@ async def test_rows_that_are_no_documents_are_dead_letters_with_their_json(tmp_p
     assert letters[4].size == len(b'{"document_id":5,"content":"","note":"ok"}') + 2000
 
 
+@pytest.mark.parametrize("kind", [pa.float64(), pa.float32(), pa.float16()], ids=str)
+@pytest.mark.parametrize("text", ["x", "{{x}}!", "/s/x"])
+async def test_a_missing_number_of_pandas_is_no_text(tmp_path: Path, kind: pa.DataType, text: str) -> None:
+    missing = pa.array([float("nan"), float("inf")], kind)
+    rows = pa.table({"id": ["a", "b"], "x": missing, "s": pa.StructArray.from_arrays([missing], ["x"])})
+    pa.parquet.write_table(rows, tmp_path / "a.parquet")
+    fields = {"fields": {"id": "id", "text": text}}
+    found = await items(source(tmp_path, "a.parquet", options=fields))
+    assert set(dead_letter_reasons(found).values()) == {"content_not_text"}
+    fields = {"fields": {"id": "x", "text": "id"}}
+    found = await items(source(tmp_path, "a.parquet", options=fields))
+    assert set(dead_letter_reasons(found).values()) == {"bad_id"}
+
+
+async def test_a_missing_number_of_pandas_is_text_in_metadata(tmp_path: Path) -> None:
+    nan = pa.array([float("nan")])
+    of_map = pa.MapArray.from_arrays([0, 1], nan, nan)
+    rows = one_row(n=nan, s=pa.StructArray.from_arrays([nan], ["x"]), m=of_map)
+    pa.parquet.write_table(rows, tmp_path / "a.parquet")
+    (document,) = documents_of(await items(source(tmp_path, "a.parquet")))
+    assert document.metadata == {"n": "NaN", "s": {"x": "NaN"}, "m": {"NaN": "NaN"}}
+    assert type(document.metadata["n"]) is type(document.metadata["s"]["x"]) is str
+    assert {type(name) for name in document.metadata["m"]} == {str}
+
+
 async def test_the_fields_of_rows_are_mapped(tmp_path: Path) -> None:
     rows = pa.table(
         {

@@ -14,7 +14,7 @@ from shardline_common.job.field_mapping import HASH, LINE, Path, is_template, pa
 from shardline_common.job.messages import Facts
 from shardline_common.job.spec import FieldMapping, FilesSource
 from shardline_producer.sources.documents import own_score
-from shardline_producer.sources.field_values import MISSING, value_at
+from shardline_producer.sources.field_values import MISSING, NotFinite, value_at
 
 _DOCUMENTS = 500
 _DEPTH = 4
@@ -46,6 +46,7 @@ _TYPES: dict[type, str] = {
     str: "text",
     int: "number",
     float: "number",
+    NotFinite: "number",
     bool: "boolean",
     list: "list",
     dict: "object",

@@ -20,6 +20,15 @@ MISSING = object()
 """The value of a field that a document does not have. One that is null has None."""
 
 
+class NotFinite(str):
+    """NaN or an infinity of a table. It is shown as text, and is no id, no text and nothing in a template.
+
+    pandas writes NaN where a value is missing: each document without a text would be the text `NaN`.
+    """
+
+    __slots__ = ()
+
+
 class TemplateField(Exception):
     """A field of the template cannot be printed: it is missing or null, or no text, number or boolean."""
 

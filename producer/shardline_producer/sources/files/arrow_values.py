@@ -17,6 +17,7 @@ from uuid import UUID
 import orjson
 
 from shardline_producer.sources.documents import parse_json_text
+from shardline_producer.sources.field_values import NotFinite
 from shardline_producer.sources.files.arrow_times import temporal_text
 
 Convert = Callable[[Any], list[Any]]
@@ -38,27 +39,29 @@ class InvalidText(bytes):
 
 def distinct_names(names: Sequence[str]) -> list[str]:
     """The names of columns; one that is there already gets a number that makes it another name."""
-    found, given = list[str](), set(names)
+    found, given = dict[str, None](), set(names)
     for name in names:
         new, number = name, 2
         while new in found:
             new, number = f"{name}_{number}", number + 1
             if new in given:
                 new = name
-        found.append(new)
-    return found
+        found[new] = None
+    return list(found)
 
 
 def to_json(value: object) -> object:
-    """A value with each `bytes` in it as base64."""
+    """A value with each `bytes` in it as base64, and each NaN as text."""
     if isinstance(value, InvalidText):
         return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, NotFinite):
+        return str(value)
     if isinstance(value, bytes):
         return b64encode(value).decode()
     if isinstance(value, list):
         return [to_json(item) for item in value]
     if isinstance(value, dict):
-        return {name: to_json(item) for name, item in value.items()}
+        return {str(name): to_json(item) for name, item in value.items()}
     return value
 
 
@@ -219,8 +222,8 @@ def _floats(array: Any) -> list[Any]:
     return [value if value is None or math.isfinite(value) else _not_finite(value) for value in values]
 
 
-def _not_finite(value: float) -> str:
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+def _not_finite(value: float) -> NotFinite:
+    return NotFinite("NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity")
 
 
 def _small_floats(bits: int) -> Convert:
@@ -292,7 +295,7 @@ def _maps(key: Convert, item: Convert) -> Convert:
 
 def _object(pairs: list[tuple[Any, Any]]) -> dict[str, Any] | list[list[Any]]:
     """An object when the keys are distinct texts, numbers or truth values, else a list of pairs."""
-    names = [key if type(key) is str else json.dumps(key) for key, _ in pairs if _is_name(key)]
+    names = [str(key) if isinstance(key, str) else json.dumps(key) for key, _ in pairs if _is_name(key)]
     if len(set(names)) == len(pairs):
         return dict(zip(names, (value for _, value in pairs), strict=True))
     return [list(pair) for pair in pairs]

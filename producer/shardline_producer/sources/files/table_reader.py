@@ -14,6 +14,7 @@ from shardline_producer.sources.documents import (
     document_of,
     invalid_document,
 )
+from shardline_producer.sources.field_values import NotFinite
 from shardline_producer.sources.files.arrow_values import (
     Convert,
     converter,
@@ -149,7 +150,7 @@ class TableReader:
         content = document_of(fields, key, original, self._names)
         if isinstance(content, Document):
             for name, value in content.metadata.items():
-                if type(value) in (bytes, list, dict):
+                if type(value) in (bytes, list, dict, NotFinite):
                     content.metadata[name] = to_json(value)
         return content, size
 
