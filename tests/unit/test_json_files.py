@@ -69,6 +69,8 @@ LAYOUTS = {
     "a line each": "[\n" + ",\n".join(map(json.dumps, DOCUMENTS)) + "\n]\n",
     "commas in front": "[" + "\n,".join(map(json.dumps, DOCUMENTS)) + "]",
     "jq": "\n".join(json.dumps(document, indent=2) for document in DOCUMENTS),
+    "in one line": "".join(map(json.dumps, DOCUMENTS)),
+    "in two lines": " ".join(map(json.dumps, DOCUMENTS[:2])) + "\n" + "".join(map(json.dumps, DOCUMENTS[2:])),
     "long": json.dumps([{"document_id": "d0", "content": "x" * 300_000}, *DOCUMENTS[1:]]),
 }
 
@@ -99,6 +101,8 @@ JSONL = {
     "damaged array": b'[{"document_id": "a",\n{"document_id": "b", "content": "b"}\n',
     "open object": b'{"document_id": "a",\n{"document_id": "b", "content": "b"}\n',
     "infinity": b'{"document_id": "a", "content": "b", "n": NaN}\n{"document_id": "b", "content": "b"}\n',
+    "two objects in the first line": b'{"document_id": "a"}{"b": 1}\n{"document_id": "b", "content": "b"}\n',
+    "text behind an object": b'{"document_id": "a", "content": "b"} text',
     "one line": b'{"document_id": "a", "content": "b"}',
     "cut line": b'{"document_id": "a", "content": "',
 }

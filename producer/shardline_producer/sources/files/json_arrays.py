@@ -211,7 +211,8 @@ def detect_json(path: str, text: bytes, source: FilesSource) -> Mapping[str, Any
     """The options of the form `json` for a text that begins with `text`; None for JSONL and other forms.
 
     JSONL is what has a whole JSON value in its first line and something in another line, and what has an
-    object in some line although its first line is damaged.
+    object in some line although its first line is damaged. Several objects in the first line are JSON when
+    no other line is an object.
 
     Raises:
         JobFailed: the documents are in a list inside of one object (`source_invalid`).
@@ -232,7 +233,8 @@ def detect_json(path: str, text: bytes, source: FilesSource) -> Mapping[str, Any
             is_named_json(path) and not any(map(_is_object, start.split(b"\n")))
         )
     elif extent is _Extent.ONE_LINE:
-        is_json = array and not more
+        joined = not array and _is_joined(shown) and not any(map(_is_object, start.split(b"\n")))
+        is_json = joined or (array and not more)
     elif extent is _Extent.CUT and b"\n" not in start:
         # It may be the first line of JSONL, unless it is a list of objects.
         return options if _OBJECTS.match(shown) else None
@@ -287,6 +289,12 @@ def _first_value(text: str) -> _Extent:
         # Nested too deep, or an integer of more digits than Python parses.
         return _Extent.BROKEN
     return _Extent.LINES if "\n" in text[:end] else _Extent.ONE_LINE
+
+
+def _is_joined(text: str) -> bool:
+    """Whether another object stands behind the first value, in its line. Amazon Data Firehose writes so."""
+    _, end = json.JSONDecoder().raw_decode(text)
+    return text[end:].lstrip(" \t").startswith("{")
 
 
 def _is_object(line: bytes) -> bool:
