@@ -132,13 +132,14 @@ async def test_the_refusal_names_the_encoding_and_the_fields_that_are_missing_in
 ) -> None:
     rows = [f"{number};{GERMAN}, und {GERMAN}" for number in range(20)]
     (tmp_path / "a.csv").write_bytes("\n".join([f"{named};content", *rows]).encode("cp1252"))
-    spec = job(source={"type": "files", "paths": ["a.csv"]})
+    spec = job(source={"type": "files", "paths": ["a.csv"]}, quality={"min_score": 0.9})
     source = FileDocuments(spec, LocalFiles(tmp_path), None, memory_pages())
     with pytest.raises(JobFailed, match="probably cp1252") as failed:
         await source.freeze()
     hint = failed.value.hint or ""
     assert '"encoding": "cp1252"' in hint
     assert ('"fields": {"id": "uid"}' in hint) == (named == "uid")
+    assert ('"quality": {"min_score": 0.0}' in hint) == (named == "uid")
 
 
 async def test_a_file_in_utf_8_stays_so_beside_others(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ class FileDocuments:
         except ShardlineError:
             # Another fault is reported when this one is mended.
             return None
-        return advice(source, fields) if fields else None
+        return advice(source, fields, self._spec.quality.min_score) if fields else None
 
     async def _with_format(self, file: dict[str, Any], name: str) -> dict[str, Any]:
         head = await self._location(file["path"]).head(file, HEAD_BYTES)
