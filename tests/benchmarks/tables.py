@@ -18,7 +18,7 @@ from rich.table import Table
 
 from shardline_common.runtime.threads import set_thread_pool
 from shardline_producer.sources.files.file_documents import FileDocuments
-from shardline_producer.sources.files.file_locations import LocalFiles
+from shardline_producer.sources.files.local_files import LocalFiles
 from tests.benchmarks.common import WORDS, usage
 from tests.make import job, memory_pages
 

@@ -25,8 +25,9 @@ from shardline_common.storage.directory import DirectoryStore
 from shardline_common.storage.probe import probe_create_only
 from shardline_common.storage.s3 import S3Options, S3Store, open_s3
 from shardline_common.storage.watched import WatchedStore
+from shardline_producer.sources.files.bucket_files import S3Files
 from shardline_producer.sources.files.file_documents import FileDocuments
-from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
+from shardline_producer.sources.files.local_files import LocalFiles
 from tests.make import job, memory_pages
 from tests.services import S3
 from tests.source_items import item_ids

@@ -20,7 +20,7 @@ from shardline_common.runtime.clock import SystemClock
 from shardline_producer.plan import make_plan
 from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.sources.files.file_documents import FileDocuments
-from shardline_producer.sources.files.file_locations import LocalFiles
+from shardline_producer.sources.files.local_files import LocalFiles
 from shardline_producer.sources.memory_database import MemoryDatabase
 from shardline_producer.sources.planned import PlannedSource
 from shardline_producer.sources.source import Document, InvalidDocument, PlanPages, Source, SourceItem

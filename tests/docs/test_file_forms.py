@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from shardline_producer.sources.files.file_documents import FileDocuments
-from shardline_producer.sources.files.file_locations import LocalFiles
+from shardline_producer.sources.files.local_files import LocalFiles
 from shardline_producer.sources.source import Document
 from tests.docs.blocks import DOCS, blocks
 from tests.make import job, memory_pages

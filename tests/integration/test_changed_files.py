@@ -16,7 +16,7 @@ from shardline_common.runtime.clock import SystemClock
 from shardline_common.settings.load import Settings
 from shardline_common.telemetry.metrics import Metrics
 from shardline_producer.context import ProducerPolicy
-from shardline_producer.sources.files import file_locations, frozen_blocks
+from shardline_producer.sources.files import frozen_blocks, local_files
 from tests.make import job
 from tests.support.embedded import run_embedded, verify
 
@@ -36,7 +36,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks and pages of which a small file has many."""
     monkeypatch.setattr(frozen_blocks, "_BLOCK", 16_384)
     monkeypatch.setattr(frozen_blocks, "_FIRST_PAGE", 2)
-    monkeypatch.setattr(file_locations, "_CHUNK", 16_384)
+    monkeypatch.setattr(local_files, "_CHUNK", 16_384)
 
 
 def rows(first: int) -> bytes:
@@ -60,7 +60,7 @@ def put(path: Path, data: bytes) -> None:
 
 def change_at(monkeypatch: pytest.MonkeyPatch, offset: int, change: Callable[[], object]) -> None:
     """Let the first read behind an offset find that the file was changed a moment before."""
-    real, done = file_locations._read, [False]
+    real, done = local_files._read, [False]
 
     def read(handle: BinaryIO) -> bytes:
         if handle.tell() >= offset and not done[0]:
@@ -68,7 +68,7 @@ def change_at(monkeypatch: pytest.MonkeyPatch, offset: int, change: Callable[[],
             change()
         return real(handle)
 
-    monkeypatch.setattr(file_locations, "_read", read)
+    monkeypatch.setattr(local_files, "_read", read)
 
 
 async def outcome(store: MemoryStore, view: JobView, digest: str) -> None:

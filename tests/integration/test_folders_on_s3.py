@@ -8,8 +8,9 @@ from s3fs import S3FileSystem
 from shardline.services.wiring.stores import s3_options
 from shardline_common.settings.load import load_settings
 from shardline_common.storage.s3 import open_s3
+from shardline_producer.sources.files.bucket_files import S3Files
 from shardline_producer.sources.files.file_documents import FileDocuments
-from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
+from shardline_producer.sources.files.local_files import LocalFiles
 from tests.make import job, memory_pages
 from tests.services import S3
 from tests.source_items import item_ids

@@ -16,9 +16,10 @@ from shardline_common.job.messages import Position
 from shardline_common.memory.store import MemoryStore
 from shardline_common.runtime import read_again
 from shardline_producer.plan_pages import StoredPlanPages
-from shardline_producer.sources.files import file_locations, file_reader, frozen_blocks
+from shardline_producer.sources.files import file_reader, frozen_blocks, local_files
+from shardline_producer.sources.files.bucket_files import S3Files
 from shardline_producer.sources.files.file_documents import FileDocuments
-from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
+from shardline_producer.sources.files.local_files import LocalFiles
 from shardline_producer.sources.source import Frozen, SourceItem
 from tests.make import job, memory_pages
 from tests.source_items import item_ids
@@ -34,7 +35,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks, pages and reads of which a small file has many."""
     monkeypatch.setattr(frozen_blocks, "_BLOCK", 4096)
     monkeypatch.setattr(frozen_blocks, "_FIRST_PAGE", 2)
-    monkeypatch.setattr(file_locations, "_CHUNK", 3000)
+    monkeypatch.setattr(local_files, "_CHUNK", 3000)
     monkeypatch.setattr(file_reader, "_BATCH_ITEMS", 50)
 
 

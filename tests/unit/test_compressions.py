@@ -19,7 +19,7 @@ from shardline_producer.sources.files.decoder_memory import LARGEST, SMALL, Deco
 from shardline_producer.sources.files.decompress import decompressor, start_of_text
 from shardline_producer.sources.files.file_documents import FileDocuments
 from shardline_producer.sources.files.file_format import Compression
-from shardline_producer.sources.files.file_locations import LocalFiles
+from shardline_producer.sources.files.local_files import LocalFiles
 from shardline_producer.sources.source import Frozen, SourceItem
 from tests.make import job, memory_pages
 from tests.source_items import item_ids

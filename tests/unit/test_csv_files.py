@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from shardline_common.errors import JobFailed
 from shardline_producer.sources.files.csv_records import CsvSplitter, Dialect
 from shardline_producer.sources.files.file_documents import FileDocuments
-from shardline_producer.sources.files.file_locations import LocalFiles
 from shardline_producer.sources.files.lines import BrokenText, Line
+from shardline_producer.sources.files.local_files import LocalFiles
 from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
 from tests.make import job, memory_pages
 from tests.source_items import item_ids

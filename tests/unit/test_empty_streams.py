@@ -12,7 +12,7 @@ import zstandard
 from shardline_common.errors import JobFailed
 from shardline_producer.sources.files.decompress import Decompressor, decompressor, named_compression
 from shardline_producer.sources.files.file_documents import FileDocuments
-from shardline_producer.sources.files.file_locations import LocalFiles
+from shardline_producer.sources.files.local_files import LocalFiles
 from tests.make import job, memory_pages
 from tests.source_items import item_ids
 

@@ -15,8 +15,8 @@ from shardline_common.job.spec import FilesSource, parse_job
 from shardline_producer.sources.files import encodings
 from shardline_producer.sources.files.encodings import CodecDecoder
 from shardline_producer.sources.files.file_documents import FileDocuments
-from shardline_producer.sources.files.file_locations import LocalFiles
 from shardline_producer.sources.files.formats import detect
+from shardline_producer.sources.files.local_files import LocalFiles
 from shardline_producer.sources.source import Document, SourceItem
 from tests.make import job, memory_pages
 from tests.source_items import dead_letter_reasons, item_ids

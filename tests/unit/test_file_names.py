@@ -19,10 +19,11 @@ from shardline.services.local_run import run_warnings
 from shardline_common.errors import JobFailed
 from shardline_common.job.state import JobState
 from shardline_common.ports.store import ObjectInfo
+from shardline_producer.sources.files.bucket_files import S3Files
 from shardline_producer.sources.files.file_documents import FileDocuments
-from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
 from shardline_producer.sources.files.key_patterns import matching_keys, may_match
 from shardline_producer.sources.files.linked_folders import matching_paths
+from shardline_producer.sources.files.local_files import LocalFiles
 from tests.make import job, memory_pages
 from tests.source_items import item_ids
 

@@ -19,9 +19,9 @@ from shardline_common.job.spec import FilesSource
 from shardline_producer.sources.files.decompress import decompressor
 from shardline_producer.sources.files.file_documents import FileDocuments
 from shardline_producer.sources.files.file_format import FileFormat, by_name
-from shardline_producer.sources.files.file_locations import LocalFiles
 from shardline_producer.sources.files.formats import detect
 from shardline_producer.sources.files.lines import Line, LineSplitter
+from shardline_producer.sources.files.local_files import LocalFiles
 from shardline_producer.sources.source import InvalidDocument, SourceItem
 from tests.make import job, memory_pages
 from tests.source_items import item_ids

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_producer.sources.files.file_documents import FileDocuments
-from shardline_producer.sources.files.file_locations import LocalFiles
 from shardline_producer.sources.files.json_arrays import JsonSplitter
 from shardline_producer.sources.files.lines import BrokenText, Line
+from shardline_producer.sources.files.local_files import LocalFiles
 from shardline_producer.sources.source import Document, InvalidDocument
 from tests.make import job, memory_pages
 from tests.source_items import item_ids

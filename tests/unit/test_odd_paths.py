@@ -25,9 +25,10 @@ from shardline_common.runtime.atomic_file import AtomicFile
 from shardline_common.settings.load import Settings
 from shardline_common.storage.directory import DirectoryStore
 from shardline_common.storage.s3 import S3Options, open_s3
-from shardline_producer.sources.files import file_locations, linked_folders
+from shardline_producer.sources.files import linked_folders, local_files
+from shardline_producer.sources.files.bucket_files import S3Files
 from shardline_producer.sources.files.file_documents import FileDocuments
-from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
+from shardline_producer.sources.files.local_files import LocalFiles
 from shardline_producer.sources.source import SourceItem
 from tests.make import job, memory_pages
 
@@ -189,9 +190,9 @@ async def test_errors_of_the_system_are_told_apart(
     def fails(_: object) -> None:
         raise error
 
-    for module, call in ((file_locations, "open_regular"), (paths, "open_regular")):
+    for module, call in ((local_files, "open_regular"), (paths, "open_regular")):
         monkeypatch.setattr(module, call, fails)
-    monkeypatch.setattr(file_locations, "open_to_read", lambda path: asyncio.to_thread(fails, path))
+    monkeypatch.setattr(local_files, "open_to_read", lambda path: asyncio.to_thread(fails, path))
     for reading in (planned(tmp_path, "a.jsonl"), read(tmp_path, "a.jsonl", frozen)):
         with pytest.raises(kind, match=r"a\.jsonl cannot be read"):
             await reading
@@ -204,7 +205,7 @@ async def test_an_error_in_mid_file_is_a_sentence(tmp_path: Path, monkeypatch: p
     def fails(_: object) -> bytes:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(file_locations, "_read", fails)
+    monkeypatch.setattr(local_files, "_read", fails)
     with pytest.raises(JobFailed, match="Input/output error") as failed:
         await read(tmp_path, "a.jsonl", frozen)
     assert failed.value.code == "source_invalid"

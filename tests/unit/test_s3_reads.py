@@ -14,7 +14,7 @@ from shardline_common.ports.store import ObjectInfo
 from shardline_common.storage import s3_reads
 from shardline_common.storage.s3 import S3Client, S3Options, S3Store, open_s3
 from shardline_common.storage.s3_answers import Reading
-from shardline_producer.sources.files.file_locations import S3Files
+from shardline_producer.sources.files.bucket_files import S3Files
 from tests.support import lying_store as lying
 from tests.support.lying_store import READ_LIES, Answer, Lie, LyingStore, listed, nonce
 

@@ -15,9 +15,10 @@ from shardline_common.runtime.paths import open_regular
 from shardline_common.runtime.retry import Backoff
 from shardline_common.storage import directory
 from shardline_common.storage.directory import DirectoryStore
-from shardline_producer.sources.files import file_locations
+from shardline_producer.sources.files import local_files
+from shardline_producer.sources.files.bucket_files import S3Files
 from shardline_producer.sources.files.file_documents import FileDocuments
-from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
+from shardline_producer.sources.files.local_files import LocalFiles
 from tests.make import job, memory_pages
 from tests.source_items import item_ids
 from tests.support.embedded import run_embedded
@@ -34,7 +35,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def ending_early(times: int, at: int = 9_000) -> Read:
     """A read that ends a file at a byte, this many times."""
     left = times
-    real = file_locations._read
+    real = local_files._read
 
     def read(handle: BinaryIO) -> bytes:
         nonlocal left
@@ -60,7 +61,7 @@ async def test_a_local_file_that_ends_early_is_read_on(
     (tmp_path / "a.jsonl").write_bytes(ROWS)
     source = local(tmp_path)
     frozen = await source.freeze()
-    monkeypatch.setattr(file_locations, "_read", ending_early(2))
+    monkeypatch.setattr(local_files, "_read", ending_early(2))
     items = [item for batch in [batch async for batch in source.read(frozen, None)] for item in batch]
     assert item_ids(items) == [f"d{number:03d}" for number in range(437)]
 
@@ -71,7 +72,7 @@ async def test_a_local_file_that_stays_short_has_changed(
 ) -> None:
     body = gzip.compress(ROWS, 0) if name.endswith(".gz") else ROWS
     (tmp_path / name).write_bytes(body)
-    monkeypatch.setattr(file_locations, "_read", ending_early(1000))
+    monkeypatch.setattr(local_files, "_read", ending_early(1000))
     view = await run_embedded(job(source={"type": "files", "paths": [name]}), MemoryStore(), tmp_path)
     assert (view.state.state, view.state.code) == ("failed", "source_changed")
     assert f"{name} changed after the job was planned: its bytes end at 9000 of {len(body)}" in str(
@@ -85,8 +86,8 @@ async def test_a_local_file_that_is_longer_than_its_size_has_changed(
     (tmp_path / "a.jsonl").write_bytes(ROWS)
     source = local(tmp_path)
     frozen = await source.freeze()
-    real = file_locations._read
-    monkeypatch.setattr(file_locations, "_read", lambda handle: real(handle) or b"{}\n")
+    real = local_files._read
+    monkeypatch.setattr(local_files, "_read", lambda handle: real(handle) or b"{}\n")
     with pytest.raises(JobFailed, match="more bytes than the") as failed:
         _ = [batch async for batch in source.read(frozen, None)]
     assert failed.value.code == "source_changed"

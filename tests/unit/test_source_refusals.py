@@ -21,8 +21,9 @@ from shardline_common.memory.store import MemoryStore
 from shardline_common.runtime.clock import SystemClock
 from shardline_common.settings.load import Settings
 from shardline_common.storage.s3 import S3Client, S3Store
+from shardline_producer.sources.files.bucket_files import S3Files
 from shardline_producer.sources.files.file_documents import FileDocuments
-from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
+from shardline_producer.sources.files.local_files import LocalFiles
 from shardline_producer.sources.http_store import HttpStoreOptions, open_http_store
 from shardline_producer.sources.themis.client import (
     QueryRejected,

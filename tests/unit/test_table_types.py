@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from shardline_common.errors import JobFailed
 from shardline_producer.sources.files.file_documents import FileDocuments
-from shardline_producer.sources.files.file_locations import LocalFiles
+from shardline_producer.sources.files.local_files import LocalFiles
 from tests.make import job, memory_pages
 from tests.source_items import documents_of
 

@@ -23,8 +23,9 @@ from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable, S
 from shardline_common.job.messages import Position
 from shardline_common.memory.store import MemoryStore
 from shardline_common.ports.store import ObjectInfo
+from shardline_producer.sources.files.bucket_files import S3Files
 from shardline_producer.sources.files.file_documents import FileDocuments
-from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
+from shardline_producer.sources.files.local_files import LocalFiles
 from shardline_producer.sources.files.table_copies import TableCopies
 from shardline_producer.sources.source import SourceItem
 from tests.make import job, memory_pages

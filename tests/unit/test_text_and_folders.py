@@ -10,8 +10,9 @@ import pytest
 from shardline_common.errors import JobFailed
 from shardline_common.ports.store import ObjectInfo
 from shardline_producer.sources.documents import text_id
+from shardline_producer.sources.files.bucket_files import S3Files
 from shardline_producer.sources.files.file_documents import FileDocuments
-from shardline_producer.sources.files.file_locations import LocalFiles, S3Files
+from shardline_producer.sources.files.local_files import LocalFiles
 from shardline_producer.sources.files.text_files import TextSplitter
 from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
 from tests.make import job, memory_pages

@@ -8,9 +8,11 @@ from shardline.services.wiring import CLOCK
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.spec import JobSpec
 from shardline_common.settings.load import Settings
+from shardline_producer.sources.files.bucket_files import S3Files
 from shardline_producer.sources.files.decoder_memory import DecoderMemory
 from shardline_producer.sources.files.file_documents import FileDocuments
-from shardline_producer.sources.files.file_locations import BucketReader, LocalFiles, S3Files
+from shardline_producer.sources.files.file_locations import BucketReader
+from shardline_producer.sources.files.local_files import LocalFiles
 from shardline_producer.sources.files.table_copies import TableCopies
 from shardline_producer.sources.planned import PlannedSource, PlannedStore
 from shardline_producer.sources.source import OpenSource, PlanPages, Source
