@@ -34,8 +34,8 @@ async def health(context: Context) -> Health:
         port=context.port,
         environment=context.settings.environment,
         uds3_available=uds3.reason is None,
-        uds3_age_seconds=None if uds3.age is None else round(uds3.age, 1),
         jobs_available=context.jobs.unavailable_reason is None,
         datasets_count=context.jobs.count,
         timestamp=stamp(context.clock),
+        uds3_age_seconds=None if uds3.age is None else round(uds3.age, 1),
     )

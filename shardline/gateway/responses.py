@@ -101,10 +101,12 @@ class Health(BaseModel):
     port: int
     environment: str
     uds3_available: bool = Field(description="Whether UDS3 answered when it was last asked.")
-    uds3_age_seconds: float | None = Field(description="Seconds since then; null: it was not asked yet.")
     jobs_available: bool = Field(description="Whether Kafka can be read.")
     datasets_count: int
     timestamp: str
+    uds3_age_seconds: float | None = Field(
+        description="Seconds since UDS3 was asked; null: it was not asked yet."
+    )
 
 
 class Root(BaseModel):

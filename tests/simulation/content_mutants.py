@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from shardline_common.dataset.chain import ChainRecord
+from shardline_common.job.hashing import in_validation
 from shardline_common.job.segment_limits import SegmentLimits
+from shardline_common.job.spec import JobSpec
 from shardline_common.job.state import JobState
 from shardline_common.ports.broker import Record
 from shardline_consumer.attempt_consumer import AttemptConsumer
@@ -15,6 +17,7 @@ from shardline_consumer.filters.clara import Judge
 from shardline_consumer.partition import PartitionProcessor
 from shardline_consumer.segment import OpenSegment, TakeResult
 from shardline_consumer.spool.budget import SpoolBudget
+from shardline_producer import encoder
 from shardline_producer.attempt import AttemptRun
 from shardline_producer.backlog import Backlog
 from shardline_producer.encoder import Encoder
@@ -198,7 +201,11 @@ def verdicts_by_length(stack: ExitStack) -> None:
 
 def group_ignored(stack: ExitStack) -> None:
     """The split follows the document instead of its group."""
-    stack.enter_context(patch.object(Encoder, "_group", lambda _self, key, _content: key))
+
+    def ignores(spec: JobSpec, key: bytes, _content: object) -> bool:
+        return in_validation(key, spec.output.validation_fraction)
+
+    stack.enter_context(patch.object(encoder, "is_validation", ignores))
 
 
 def standing_record_accepted(stack: ExitStack) -> None:
