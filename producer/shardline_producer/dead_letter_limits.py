@@ -6,7 +6,7 @@ from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.spec import FilesSource, JobSpec
 from shardline_common.job.state import JobState
 from shardline_producer.sources.documents import DeadLetterReason
-from shardline_producer.sources.field_proposals import advice, describe
+from shardline_producer.sources.field_proposals import advice, describe, fields_of
 from shardline_producer.sources.source import Document, InvalidDocument
 
 EARLY = 10_000
@@ -48,14 +48,14 @@ def check_sample(spec: JobSpec, leading: Sequence[InvalidDocument], *, usable: b
     raise JobFailed(
         FailureCode.ALL_DEAD,
         f"{which.format(len(found))} dead letters; the first: {first.hint} ({first.reason}); "
-        f"the fields that there are: {describe([one.fields for one in wrong if one.fields])}",
+        f"the fields that there are: {describe(fields_of(wrong))}",
         hint=mapping_advice(spec, wrong) or "name the fields of id and text in source.fields of the job",
     )
 
 
 def mapping_advice(spec: JobSpec, contents: Iterable[Document | InvalidDocument]) -> str | None:
     """The mapping that would make documents of dead letters, as a hint; None when there is none."""
-    fields = [one.fields for one in contents if isinstance(one, InvalidDocument) and one.fields]
+    fields = fields_of(contents)
     if not fields or not isinstance(spec.source, FilesSource):
         return None
     return advice(spec.source, fields, spec.quality.min_score)

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,9 @@ from shardline_common.job.spec import FieldMapping, FilesSource, JobSpec, parse_
 from shardline_common.memory.store import MemoryStore
 from shardline_common.settings.load import Settings
 from shardline_producer.plan_pages import StoredPlanPages
-from shardline_producer.sources.field_proposals import propose
+from shardline_producer.sources.field_proposals import fields_of, propose
 from shardline_producer.sources.files.file_errors import OtherEncoding
-from shardline_producer.sources.source import InvalidDocument, OpenSource
+from shardline_producer.sources.source import OpenSource
 
 _DOCUMENTS = 1000
 _SECONDS = 20.0
@@ -211,11 +211,10 @@ async def _proposed_fields(spec: JobSpec, open_source: OpenSource) -> dict[str, 
     """The fields of the likeliest mapping, from the documents that lack those of the job."""
     source = open_source(spec, StoredPlanPages(MemoryStore(), ""))
     frozen = await source.freeze()
-    records: list[dict[str, Any]] = []
+    records = list[Mapping[str, Any]]()
     async with aclosing(source.sample(frozen)) as batches:
         async for batch in batches:
-            contents = [item.content for item in batch]
-            records += [one.fields for one in contents if isinstance(one, InvalidDocument) and one.fields]
+            records += fields_of(item.content for item in batch)
             if len(records) >= _RECORDS:
                 break
     if not records or not isinstance(spec.source, FilesSource):

@@ -159,6 +159,11 @@ def invalid_document(key: str, reason: DeadLetterReason, original: bytes = b"") 
     return _invalid(key, _NotADocument(reason), original, _DEFAULT_FIELDS)
 
 
+def too_large(key: str, start: bytes, digest: str, size: int) -> InvalidDocument:
+    """The InvalidDocument of an original over `max_document_bytes`; the arguments as in `dead_letter`."""
+    return InvalidDocument(key, dead_letter(DeadLetterReason.TOO_LARGE, key, start, digest, size))
+
+
 def _invalid(key: str, error: _NotADocument, original: bytes, names: FieldNames) -> InvalidDocument:
     if error.culprit:
         names = replace(names, text=(error.culprit,))
@@ -259,7 +264,7 @@ def _from_mapped(value: dict[str, Any], key: str, names: FieldNames, mapping: Ma
     text = _mapped_text(value, mapping)
     if mapping.generated:
         given = identity = _checked_id(text_id(text) if mapping.generated == HASH else names.line_id(key))
-    score = _number(value_at(value, mapping.score))
+    score = as_score(value_at(value, mapping.score))
     take(value, mapping, scored=score is not None)
     return Document(identity, text, value, score or 0.0, identity is not given)
 
@@ -313,14 +318,15 @@ def _check_surrogates(text: str) -> None:
 
 def own_score(metadata: dict[str, Any]) -> float:
     """Remove the field `score` from the metadata and return it; return 0.0 and keep it if it is no number."""
-    score = _number(metadata.get("score"))
+    score = as_score(metadata.get("score"))
     if score is None:
         return 0.0
     del metadata["score"]
     return score
 
 
-def _number(value: object) -> float | None:
+def as_score(value: object) -> float | None:
+    """A value as the score of a document; None if it is no number, or one that no score can be."""
     if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _MAX_SCORE:
         return None
     return float(value)

@@ -13,8 +13,9 @@ from shardline_common.job.clara_score import clara_score, present_fields
 from shardline_common.job.field_mapping import HASH, LINE, Path, is_template, parse_reference, reference
 from shardline_common.job.messages import Facts
 from shardline_common.job.spec import FieldMapping, FilesSource
-from shardline_producer.sources.documents import own_score
+from shardline_producer.sources.documents import as_score
 from shardline_producer.sources.field_values import MISSING, NotFinite, value_at
+from shardline_producer.sources.source import Document, InvalidDocument
 
 _DOCUMENTS = 500
 _DEPTH = 4
@@ -72,6 +73,11 @@ class _Profile:
         return [value for value in self.values if type(value) is str]
 
 
+def fields_of(contents: Iterable[Document | InvalidDocument]) -> list[Mapping[str, Any]]:
+    """The fields of those contents that cannot be documents because of their fields."""
+    return [one.fields for one in contents if isinstance(one, InvalidDocument) and one.fields]
+
+
 def advice(source: FilesSource, documents: Sequence[Mapping[str, Any]], min_score: float = 0.0) -> str | None:
     """What to write into the job, as a hint with JSON to paste; None when nothing looks like the text.
 
@@ -100,7 +106,7 @@ def _best_score(fields: FieldMapping, documents: Sequence[Mapping[str, Any]]) ->
     for document in documents[:_DOCUMENTS]:
         found = value_at(dict(document), text)
         if isinstance(found, str):
-            relevance = own_score({"score": value_at(dict(document), score)})
+            relevance = as_score(value_at(dict(document), score)) or 0.0
             facts = Facts(len(found), 0, len(present_fields(document)), blank=False, relevance=relevance)
             best = max(best, round(clara_score(facts), 4))
     return best

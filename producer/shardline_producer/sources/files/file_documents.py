@@ -18,7 +18,7 @@ from shardline_common.runtime.tasks import gather_limited
 from shardline_common.runtime.threads import run_in_thread
 from shardline_common.runtime.waits import log_wait
 from shardline_producer.sources.documents import field_names
-from shardline_producer.sources.field_proposals import advice
+from shardline_producer.sources.field_proposals import advice, fields_of
 from shardline_producer.sources.files.decoder_memory import DecoderMemory
 from shardline_producer.sources.files.decompress import named_compression
 from shardline_producer.sources.files.file_errors import OtherEncoding, source_invalid
@@ -143,9 +143,7 @@ class FileDocuments:
                     contents = [item.content for item in batch]
                     if not all(isinstance(one, InvalidDocument) for one in contents):
                         return None
-                    fields += [
-                        one.fields for one in contents if isinstance(one, InvalidDocument) and one.fields
-                    ]
+                    fields += fields_of(contents)
                     read += len(contents)
                     if read >= _MAPPED:
                         break

@@ -27,6 +27,7 @@ _TRANSIENT = {
     getattr(errno, "EHOSTDOWN", errno.EHOSTUNREACH),
 }
 
+REPLACE_DAMAGED = "replace the damaged or truncated file and submit a new job"
 SUBMIT_NEW_JOB = "submit a new job: this one may have rows of the bytes that were there before"
 
 

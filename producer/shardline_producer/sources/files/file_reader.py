@@ -10,12 +10,12 @@ from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable
 from shardline_common.job.messages import Position
 from shardline_common.runtime.paths import shown_path
 from shardline_common.runtime.threads import run_in_thread
-from shardline_producer.sources.documents import DeadLetterReason, FieldNames, dead_letter
+from shardline_producer.sources.documents import FieldNames, too_large
 from shardline_producer.sources.files.compressed_members import CorruptStream
 from shardline_producer.sources.files.decoder_memory import DecoderMemory, WindowsInUse, WindowTooLarge
 from shardline_producer.sources.files.decompress import EmptyStream, decompressor
 from shardline_producer.sources.files.encodings import decoder
-from shardline_producer.sources.files.file_errors import source_invalid
+from shardline_producer.sources.files.file_errors import REPLACE_DAMAGED, source_invalid
 from shardline_producer.sources.files.file_format import format_of
 from shardline_producer.sources.files.lines import BrokenText, Line
 from shardline_producer.sources.files.record_forms import FORMS
@@ -115,7 +115,7 @@ class FileReader:
                 raise JobFailed(
                     FailureCode.SOURCE_INVALID,
                     f"{self._file['path']} cannot be {how}: {error}",
-                    hint=hint or "replace the damaged or truncated file and submit a new job",
+                    hint=hint or REPLACE_DAMAGED,
                 ) from None
             except WindowTooLarge as error:
                 raise source_invalid(
@@ -166,9 +166,7 @@ class FileReader:
                 if filters and isinstance(content, Document) and not passes(content, filters):
                     continue
             else:
-                too_large = DeadLetterReason.TOO_LARGE
-                letter = dead_letter(too_large, key, record.text, record.digest, record.size)
-                content = InvalidDocument(key, letter)
+                content = too_large(key, record.text, record.digest, record.size)
             self._ordinal += 1
             position = (self._index, record.number, record.end, self._ordinal)
             yield SourceItem(position, content, record.size)

@@ -31,6 +31,8 @@ _TO_PDF = (
 )
 _PANDOC = "pandoc -t plain -o {stem}.txt {file}"
 _IMAGE = "tesseract {file} {stem}"
+_TRANSCRIBE = "whisper {file} --output_format txt"
+_NO_DOCUMENTS = "name the files with the documents"
 _OTHER = "export it as JSON lines, CSV or Parquet, and name that file"
 
 
@@ -83,14 +85,14 @@ _MAGICS: tuple[tuple[int, bytes, _Foreign], ...] = (
     (0, b"II*\x00", _Foreign("an image (TIFF)", _IMAGE)),
     (0, b"MM\x00*", _Foreign("an image (TIFF)", _IMAGE)),
     (8, b"WEBP", _Foreign("an image (WebP)", _IMAGE)),
-    (0, b"ID3", _Foreign("a sound (MP3)", "whisper {file} --output_format txt")),
-    (8, b"WAVE", _Foreign("a sound (WAV)", "whisper {file} --output_format txt")),
-    (0, b"OggS", _Foreign("a sound (Ogg)", "whisper {file} --output_format txt")),
-    (0, b"fLaC", _Foreign("a sound (FLAC)", "whisper {file} --output_format txt")),
-    (4, b"ftyp", _Foreign("a video or a sound (MP4)", "whisper {file} --output_format txt")),
-    (0, b"\x7fELF", _Foreign("a program (ELF)", "name the files with the documents")),
-    (0, b"\xca\xfe\xba\xbe", _Foreign("a program", "name the files with the documents")),
-    (0, b"MZ", _Foreign("a program (Windows)", "name the files with the documents")),
+    (0, b"ID3", _Foreign("a sound (MP3)", _TRANSCRIBE)),
+    (8, b"WAVE", _Foreign("a sound (WAV)", _TRANSCRIBE)),
+    (0, b"OggS", _Foreign("a sound (Ogg)", _TRANSCRIBE)),
+    (0, b"fLaC", _Foreign("a sound (FLAC)", _TRANSCRIBE)),
+    (4, b"ftyp", _Foreign("a video or a sound (MP4)", _TRANSCRIBE)),
+    (0, b"\x7fELF", _Foreign("a program (ELF)", _NO_DOCUMENTS)),
+    (0, b"\xca\xfe\xba\xbe", _Foreign("a program", _NO_DOCUMENTS)),
+    (0, b"MZ", _Foreign("a program (Windows)", _NO_DOCUMENTS)),
     (
         0,
         b"ORC",

@@ -10,9 +10,9 @@ from shardline_common.runtime.paths import shown_path
 from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.documents import (
     DeadLetterReason,
-    dead_letter,
     document_of,
     invalid_document,
+    too_large,
 )
 from shardline_producer.sources.field_values import NotFinite
 from shardline_producer.sources.files.arrow_values import (
@@ -142,9 +142,7 @@ class TableReader:
         original, broken = json_bytes(fields)
         size = len(original)
         if size > self._reading.max_record_bytes:
-            digest = sha256(original).hexdigest()
-            letter = dead_letter(DeadLetterReason.TOO_LARGE, key, original, digest, size)
-            return InvalidDocument(key, letter), size
+            return too_large(key, original, sha256(original).hexdigest(), size), size
         if broken:
             return invalid_document(key, DeadLetterReason.INVALID_UTF8, original), size
         content = document_of(fields, key, original, self._names)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from shardline_common.runtime.paths import shown_path
-from shardline_producer.sources.files.file_errors import source_invalid
+from shardline_producer.sources.files.file_errors import REPLACE_DAMAGED, source_invalid
 from shardline_producer.sources.files.file_format import Records
 from shardline_producer.sources.files.table_formats import encrypted
 
@@ -21,7 +21,6 @@ _VALIDATED_ROWS = 4096
 # An Arrow stream ends with so many bytes.
 _END_MARKER = 8
 _MAX_REASON = 300
-_DAMAGED = "replace the damaged or truncated file and submit a new job"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +110,7 @@ def table_errors(path: str) -> Iterator[None]:
     try:
         yield
     except TableDamaged as error:
-        raise source_invalid(f"{shown_path(path)} is damaged: {error}", _DAMAGED) from None
+        raise source_invalid(f"{shown_path(path)} is damaged: {error}", REPLACE_DAMAGED) from None
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:_MAX_REASON]
         lower = reason.lower()
@@ -122,7 +121,7 @@ def table_errors(path: str) -> Iterator[None]:
                 f"{shown_path(path)} has something that pyarrow {pa.__version__} does not read: {reason}",
                 "write it again with another compression or other types",
             ) from None
-        raise source_invalid(f"{shown_path(path)} is damaged: {reason}", _DAMAGED) from None
+        raise source_invalid(f"{shown_path(path)} is damaged: {reason}", REPLACE_DAMAGED) from None
 
 
 def _parquet(

@@ -8,9 +8,9 @@ from typing import Any
 
 from shardline_producer.sources.documents import (
     DeadLetterReason,
-    dead_letter,
     invalid_document,
     own_score,
+    too_large,
     validated,
 )
 from shardline_producer.sources.exact_json import parse_row
@@ -156,8 +156,7 @@ def _invalid_row(row: PostgresRow) -> InvalidDocument:
         letter = found.dead_letter
         return replace(found, dead_letter=replace(letter, hint=f"{letter.hint}: {row.fault}"))
     start = (row.body or "").encode()
-    too_large = dead_letter(DeadLetterReason.TOO_LARGE, row.id, start, row.digest or "", row.size or 0)
-    return InvalidDocument(row.id, too_large)
+    return too_large(row.id, start, row.digest or "", row.size or 0)
 
 
 def _document(identity: str, text: str, metadata: dict[str, Any]) -> Document | InvalidDocument:
