@@ -142,6 +142,21 @@ def test_validation_partitions_lie_behind_those_of_train() -> None:
     )
 
 
+def test_each_slice_has_partitions_of_its_own() -> None:
+    spec = job(partitions=3, slices=2, output={"validation_fraction": 0.5})
+    splits = [spec.split_of(number) for number in range(spec.total_partitions)]
+    assert splits == (["train"] * 3 + ["validation"] * 2) * 2
+    assert job(slices=1) == job()
+    assert job(slices=2).digest != job().digest
+
+
+def test_more_partitions_than_a_topic_may_have_are_refused_with_the_numbers() -> None:
+    body = orjson.dumps(MINIMAL | {"slices": 64, "partitions": 65})
+    with pytest.raises(JobInvalid, match="64 slices of 65 partitions are 4,160 partitions"):
+        parse_job(body)
+    assert parse_job(orjson.dumps(MINIMAL | {"slices": 64, "partitions": 64})).total_partitions == 4096
+
+
 @given(st.integers(0, 1 << 63), st.sampled_from(State), st.lists(st.integers(0, 9), max_size=3))
 def test_a_state_survives_its_checkpoint(number: int, state: State, position: list[int]) -> None:
     part = PartitionState(number, number, number, 1, tuple(position) or None)

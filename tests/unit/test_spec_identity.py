@@ -19,7 +19,7 @@ from tools.job_page import MODELS
 OLD = orjson.loads((Path(__file__).parent / "specs_of_0_1.json").read_bytes())
 JOBS = {entry["name"]: entry for entry in OLD["jobs"]}
 LATER: dict[str, dict[str, Any]] = {
-    "JobSpec": {"dead_letter_originals": False},
+    "JobSpec": {"dead_letter_originals": False, "slices": 3},
     "Format": {"max_columns": 3},
     "Quality": {"max_dead_letter_ratio": 0.5, "max_vanished": 3, "max_vanished_ratio": 0.5},
     "FilesSource": {

@@ -53,6 +53,7 @@ __all__ = [
 
 JOB_ID = r"^[a-z0-9][a-z0-9-]{0,62}$"
 SCHEMA_HINT = "`shardline job --schema` describes every field"
+_MAX_PARTITIONS = 4096
 M = TypeVar("M", bound=Model)
 
 
@@ -108,6 +109,16 @@ class JobSpec(Model):
             examples=[16],
         ),
     ] = 4
+    slices: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=64,
+            description="Into how many ranges the source is cut, which several producers read at the same "
+            "time. Each slice has `partitions` partitions of its own.",
+            examples=[4],
+        ),
+    ] = 1
     max_document_bytes: Annotated[
         int,
         Field(
@@ -151,6 +162,15 @@ class JobSpec(Model):
         if not value.strip() or any(ord(char) < 0x20 for char in value):  # noqa: PLR2004 - C0 controls
             raise ValueError("a name needs a visible character and no control characters")
         return value
+
+    @model_validator(mode="after")
+    def _check_partitions(self) -> Self:
+        if self.total_partitions > _MAX_PARTITIONS:
+            raise ValueError(
+                f"slices: {self.slices} slices of {self.slice_partitions} partitions are "
+                f"{self.total_partitions:,} partitions of one topic, at most {_MAX_PARTITIONS:,} are allowed"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_search(self) -> Self:
@@ -198,18 +218,23 @@ class JobSpec(Model):
 
     @property
     def validation_partitions(self) -> int:
-        """Partitions of the validation split, numbered behind those of train; 0 without one."""
+        """Partitions of the validation split in each slice, numbered behind those of train; 0 without one."""
         fraction = self.output.validation_fraction
         return max(1, round(self.partitions * fraction)) if fraction > 0 else 0
 
     @property
-    def total_partitions(self) -> int:
-        """Partitions of the job's topic: train, then validation."""
+    def slice_partitions(self) -> int:
+        """Partitions of one slice: train, then validation."""
         return self.partitions + self.validation_partitions
+
+    @property
+    def total_partitions(self) -> int:
+        """Partitions of the job's topic: those of the first slice, of the second, and so on."""
+        return self.slices * self.slice_partitions
 
     def split_of(self, partition: int) -> str:
         """The split whose rows a partition carries."""
-        return "train" if partition < self.partitions else "validation"
+        return "train" if partition % self.slice_partitions < self.partitions else "validation"
 
     def body(self) -> bytes:
         """The normalised message: defaults filled in (`Model`), keys sorted. Equal bodies are one job."""
