@@ -36,6 +36,7 @@ from shardline_producer.sources.source import (
     Document,
     Frozen,
     InvalidDocument,
+    Part,
     PlanPages,
     Source,
     SourceItem,
@@ -84,11 +85,14 @@ class PagedSource(MemorySource):
         await self._pages.create_or_get("000000000000.json", b"{}")
         return await super().freeze()
 
-    async def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[SourceItem], None]:
+    async def read(
+        self, frozen: Frozen, after: Position | None, part: Part | None = None
+    ) -> AsyncGenerator[list[SourceItem], None]:
         """Batches behind a position."""
         assert frozen[0]["items"] == len(self._items)
         for name in await self._pages.names(""):
             await self._pages.get(name)
+        assert part is None
         start = after[-1] if after else 0
         while start < len(self._items):
             await asyncio.sleep(self._pause)

@@ -2,12 +2,14 @@
 
 import random
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from shardline_common.errors import SourceUnavailable
 from shardline_common.job.findings import Findings, Level
 from shardline_common.job.messages import Position
-from shardline_producer.sources.source import DeclaredSource, Document, Frozen, SourceItem
+from shardline_producer.sources.source import Cuts, DeclaredSource, Document, Frozen, Part, SourceItem
 from tests.simulation.world import World
 
 
@@ -45,18 +47,35 @@ class MemorySource:
     def check_query(self, fields: Sequence[str]) -> None:
         """There is no query."""
 
-    async def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[SourceItem], None]:
+    async def cut(self, frozen: Frozen, slices: int) -> Cuts:
+        """Ranges of items, none of them empty."""
+        assert frozen[0]["items"] == len(self._items)
+        count = max(1, min(slices, len(self._items)))
+        starts = [len(self._items) * number // count for number in range(count + 1)]
+        ranges = [{"first": first, "end": end} for first, end in pairwise(starts)]
+        return Cuts(ranges, "there are no more items" if count < slices else "")
+
+    async def read(
+        self, frozen: Frozen, after: Position | None, part: Part | None = None
+    ) -> AsyncGenerator[list[SourceItem], None]:
         """Batches behind a position."""
         assert frozen[0]["items"] == len(self._items)
-        start = after[-1] if after else 0
-        while start < len(self._items):
+        first, end = self._range(part)
+        start = first + (after[-1] if after else 0)
+        while start < end:
             size = self._dice.randint(1, 12)
-            yield list(self._items[start : start + size])
+            items = self._items[start : min(start + size, end)]
+            yield [replace(one, position=(*one.position[:-1], one.position[-1] - first)) for one in items]
             start += size
 
-    def progress(self, frozen: Frozen, position: Position | None) -> float:
+    def progress(self, frozen: Frozen, position: Position | None, part: Part | None = None) -> float:
         """The fraction before a position."""
-        return position[-1] / frozen[0]["items"] if position else 0.0
+        assert frozen[0]["items"] == len(self._items)
+        first, end = self._range(part)
+        return position[-1] / (end - first) if position else 0.0
+
+    def _range(self, part: Part | None) -> tuple[int, int]:
+        return (part["first"], part["end"]) if part else (0, len(self._items))
 
     def findings(self, frozen: Frozen) -> Findings:
         """All items are in memory."""
@@ -72,9 +91,11 @@ class FaultySource(MemorySource):
         super().__init__(world.scenario.items, world.dice)
         self._world = world
 
-    async def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[SourceItem], None]:
+    async def read(
+        self, frozen: Frozen, after: Position | None, part: Part | None = None
+    ) -> AsyncGenerator[list[SourceItem], None]:
         """Batches behind a position."""
-        async for batch in super().read(frozen, after):
+        async for batch in super().read(frozen, after, part):
             if self._dice.random() < self._world.harm.refused / 4:
                 self._world.count("source unavailable")
                 raise SourceUnavailable("the source does not answer")

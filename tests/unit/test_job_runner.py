@@ -24,7 +24,7 @@ from shardline_common.telemetry.metrics import Metrics
 from shardline_producer.context import ProducerContext, ProducerPolicy
 from shardline_producer.job_runner import JobRunner
 from shardline_producer.notifications.outbox import Receiver
-from shardline_producer.sources.source import Frozen, SourceItem
+from shardline_producer.sources.source import Frozen, Part, SourceItem
 from shardline_producer.topics import ensure_system_topics
 from tests.make import job
 from tests.simulation.simulated_source import MemorySource, documents
@@ -38,10 +38,12 @@ RETRY = Request(job_id=SPEC.job_id, action="retry")
 class EndlessSource(MemorySource):
     """Gives its items and then nothing more, and takes a moment to close."""
 
-    async def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[SourceItem], None]:
+    async def read(
+        self, frozen: Frozen, after: Position | None, part: Part | None = None
+    ) -> AsyncGenerator[list[SourceItem], None]:
         """Batches without an end."""
         try:
-            async for batch in super().read(frozen, after):
+            async for batch in super().read(frozen, after, part):
                 yield batch
             await asyncio.Event().wait()
         finally:
@@ -55,9 +57,11 @@ class PausingSource(EndlessSource):
         super().__init__(documents(3), random.Random(1))
         self.go_on = asyncio.Event()
 
-    async def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[SourceItem], None]:
+    async def read(
+        self, frozen: Frozen, after: Position | None, part: Part | None = None
+    ) -> AsyncGenerator[list[SourceItem], None]:
         """Batches of one item."""
-        async for batch in super().read(frozen, after):
+        async for batch in super().read(frozen, after, part):
             for item in batch:
                 yield [item]
                 await self.go_on.wait()

@@ -1,7 +1,7 @@
 """A job's plan: the source and the columns, frozen before the first message."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any
 
@@ -26,7 +26,8 @@ class Plan:
 
     `notes` go into manifest and status: facts about the source, such as stores that were left out. `rules`:
     the version of the rules that make rows of documents; plans of version 0.1 have 1. `renamed` and
-    `without_column` as in `Columns`.
+    `without_column` as in `Columns`. `slices`: the ranges of the source (`Source.cut`) of a job with several
+    slices; empty for a job with one.
     """
 
     frozen: list[dict[str, Any]]
@@ -35,6 +36,7 @@ class Plan:
     rules: int = 1
     renamed: dict[str, str] = field(default_factory=dict)
     without_column: int = 0
+    slices: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def row_columns(self) -> Columns:
@@ -43,7 +45,11 @@ class Plan:
 
     def encode(self) -> bytes:
         """The plan as JSON."""
-        return orjson.dumps(self, option=orjson.OPT_INDENT_2)
+        value = {item.name: getattr(self, item.name) for item in fields(self)}
+        if not self.slices:
+            # The plan of a job with one slice is, to the byte, that of the versions without slices.
+            del value["slices"]
+        return orjson.dumps(value, option=orjson.OPT_INDENT_2)
 
     @classmethod
     def decode(cls, data: bytes, key: str = "the plan") -> "Plan":

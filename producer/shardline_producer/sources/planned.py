@@ -20,10 +20,12 @@ from shardline_common.job.messages import Position
 from shardline_common.job.spec import JobSpec
 from shardline_producer.sources.documents import DeadLetterReason, invalid_document
 from shardline_producer.sources.source import (
+    Cuts,
     DeclaredSource,
     Document,
     Frozen,
     InvalidDocument,
+    Part,
     PlanPages,
     SourceItem,
 )
@@ -271,7 +273,16 @@ class PlannedSource:
         """The first documents of the plan."""
         return self.read(frozen, None)
 
-    async def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[SourceItem], None]:
+    async def cut(self, frozen: Frozen, slices: int) -> Cuts:  # noqa: ARG002 - one range for all of them
+        """One range, which is the whole source."""
+        return Cuts([{}], "this source is read in one piece")
+
+    async def read(
+        self,
+        frozen: Frozen,
+        after: Position | None,
+        part: Part | None = None,  # noqa: ARG002 - there is one range
+    ) -> AsyncGenerator[list[SourceItem], None]:
         """Read the planned documents behind a position. A scan lists further pages when it reaches them."""
         done: int = after[-1] if after else 0
         # The first fetches are small, so that the first document does not wait for 500 others.
@@ -296,7 +307,12 @@ class PlannedSource:
                     ]
                     done += len(contents)
 
-    def progress(self, frozen: Frozen, position: Position | None) -> float:
+    def progress(
+        self,
+        frozen: Frozen,
+        position: Position | None,
+        part: Part | None = None,  # noqa: ARG002 - there is one range
+    ) -> float:
         """The share of the plan's length if it is known, else of the store's estimate."""
         done: int = position[-1] if position else 0
         count: int | None = self._count if self._count is not None else frozen[0]["count"]

@@ -11,6 +11,9 @@ from shardline_common.job.spec import JobSpec
 Frozen = Sequence[Mapping[str, Any]]
 """The result of `Source.freeze`: JSON objects that identify the job's input (names, sizes, versions)."""
 
+Part = Mapping[str, Any]
+"""A range of a source, as JSON. Only the source that made it in `Source.cut` can read it."""
+
 
 @dataclass(slots=True)
 class Document:
@@ -66,6 +69,17 @@ class DeclaredSource:
     without_column: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """The ranges of a source: at least one, in source order, which together are the whole source.
+
+    `reason` says as a sentence why there are fewer than asked for; "" otherwise.
+    """
+
+    ranges: Sequence[Part]
+    reason: str = ""
+
+
 class Source(Protocol):
     """The documents that one job reads.
 
@@ -91,6 +105,12 @@ class Source(Protocol):
     contents. The dataset is exact only if this holds. A source whose store can change either detects the
     change and raises JobFailed (`source_changed`), or stores the list of ids before it yields a document of
     it, as PlannedSource does.
+
+    Parts. With `part`, one of the ranges of `cut`, `read` yields the items of that range alone. The items of
+    all ranges, one range after another, are those of the whole source: same ids or keys, same contents, same
+    order. Positions are those of the whole source but for the ordinal, which counts from 1 in each range, and
+    `after` is a position in the same range. `progress` is the share of the range. The caller puts the number
+    of the range before the positions where there are several. None means the whole source.
 
     Batches. A batch holds at least one item, and at most about 1 MiB or 1,000 items; one item may be larger
     than that. The caller holds up to four batches in memory.
@@ -136,7 +156,16 @@ class Source(Protocol):
             JobFailed: a filter names another field (`source_invalid`); the message names the known ones.
         """
 
-    def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[SourceItem], None]:
+    async def cut(self, frozen: Frozen, slices: int) -> Cuts:
+        """Cut the source into up to `slices` ranges of about the same size. It runs once, at planning.
+
+        Raises:
+            JobFailed, SourceUnavailable, StoreUnavailable: as `read`.
+        """
+
+    def read(
+        self, frozen: Frozen, after: Position | None, part: Part | None = None
+    ) -> AsyncGenerator[list[SourceItem], None]:
         """Batches of the items behind `after`; None: from the start.
 
         Raises:
@@ -144,7 +173,7 @@ class Source(Protocol):
             SourceUnavailable: a later try may succeed.
         """
 
-    def progress(self, frozen: Frozen, position: Position | None) -> float:
+    def progress(self, frozen: Frozen, position: Position | None, part: Part | None = None) -> float:
         """The share of the source up to `position`, 0.0 to 1.0, or an estimate of it. Without I/O."""
 
     def findings(self, frozen: Frozen) -> Findings:

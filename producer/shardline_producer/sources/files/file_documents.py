@@ -34,9 +34,11 @@ from shardline_producer.sources.files.table_copies import TableCopies
 from shardline_producer.sources.files.table_reader import TableReader
 from shardline_producer.sources.query_filters import check_filters
 from shardline_producer.sources.source import (
+    Cuts,
     DeclaredSource,
     Frozen,
     InvalidDocument,
+    Part,
     PlanPages,
     SourceItem,
 )
@@ -189,7 +191,16 @@ class FileDocuments:
             async for batch in batches:
                 yield batch
 
-    async def read(self, frozen: Frozen, after: Position | None) -> AsyncGenerator[list[SourceItem], None]:
+    async def cut(self, frozen: Frozen, slices: int) -> Cuts:  # noqa: ARG002 - one range for all of them
+        """One range, which is the whole source."""
+        return Cuts([{}], "this source is read in one piece")
+
+    async def read(
+        self,
+        frozen: Frozen,
+        after: Position | None,
+        part: Part | None = None,  # noqa: ARG002 - there is one range
+    ) -> AsyncGenerator[list[SourceItem], None]:
         """The items behind a position that pass the filters, up to `query.top_k`."""
         query, start = self._spec.query, Cursor.after(after)
         blocks = FrozenBlocks(frozen, self._local, self._pages)
@@ -216,7 +227,12 @@ class FileDocuments:
         if not is_remote(frozen[index]["path"]):
             await blocks.end_file(index)
 
-    def progress(self, frozen: Frozen, position: Position | None) -> float:
+    def progress(
+        self,
+        frozen: Frozen,
+        position: Position | None,
+        part: Part | None = None,  # noqa: ARG002 - there is one range
+    ) -> float:
         """The share of the bytes of all files; in a compressed file estimated from its expansion so far."""
         cursor = Cursor.after(position)
         total: int = sum(file["size"] for file in frozen) or 1
