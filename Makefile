@@ -71,9 +71,8 @@ simulate: install ## Thousands of schedules, each a function of its seed; how so
 demo: install ## A sample of 20,000 documents becomes a verified dataset
 	$(RUN)/python -m tools.demo $(DEMO)
 
-bench: install ## The tables of figures: files, and PostgreSQL
+bench: install ## What each part costs, beside ceilings of the same run and what is aimed at
 	$(RUN)/python -m tests.benchmarks
-	$(RUN)/python -m tests.benchmarks.uds3
 
 bench-gateway: install ## The gateway under strangers and 200 streams, and the first line of a search
 	$(RUN)/python -m tests.benchmarks.gateway

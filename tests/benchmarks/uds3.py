@@ -1,4 +1,4 @@
-"""Measures PostgreSQL as a source: `python -m tests.benchmarks.uds3`, also run by `make bench`."""
+"""Measures PostgreSQL as a source: `python -m tests.benchmarks.uds3`."""
 
 import argparse
 import asyncio
