@@ -7,8 +7,8 @@ from typing import NamedTuple
 import orjson
 
 from shardline_common.job.blank import is_blank
-from shardline_common.job.clara_score import present_fields
-from shardline_common.job.columns import Columns, conform
+from shardline_common.job.clara_score import count_present
+from shardline_common.job.columns import Columns, Conformer
 from shardline_common.job.messages import MAX_ORIGINAL_BYTES, DeadLetter, Facts
 from shardline_common.job.plan import RULES
 from shardline_common.job.spec import JobSpec
@@ -16,7 +16,6 @@ from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.source import Document
 
 # Some readers split lines at these as well; inside JSON strings they are escaped.
-_LINE_BREAK_CHARS = ("\x85", "\u2028", "\u2029")
 _LINE_BREAKS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
 
 _WORD_MARKS = bytes(ord(" " if chr(code).isspace() else "x") for code in range(256))
@@ -37,25 +36,30 @@ class RowRenderer:
     """
 
     def __init__(self, spec: JobSpec, columns: Columns, rules: int = RULES) -> None:
-        self._columns = columns
+        self._conform = Conformer(columns)
         self._rules = rules
-        self._source = spec.source_label
+        self._behind_metadata = (
+            b',"source":' + escaped(orjson.dumps(spec.source_label)) + b',"quality_score":'
+        )
         self._decimals = spec.relevance_decimals
         self._max_bytes = spec.max_document_bytes
 
     def render(self, document: Document) -> RenderedRow:
         """The row of a document. It may be sent only if `check_size` returns None."""
-        text, metadata = document.text, document.metadata
-        columns = orjson.dumps({"metadata": conform(metadata, self._columns), "source": self._source})
-        relevance = round(document.relevance, self._decimals) + 0.0
-        end = orjson.dumps({"document_id": document.id, "relevance_score": relevance})
-        head = b"".join((b'{"text":', _text_json(text), b",", escaped(columns[1:-1]), b',"quality_score":'))
-        tail = escaped(b"," + end[1:] + b"\n")
-        present = len(present_fields(metadata))
+        text, metadata, relevance = document.text, document.metadata, document.relevance
+        columns = self._conform.to_json(metadata)
+        if not columns.isascii():
+            columns = escaped(columns)
+        name = orjson.dumps(document.id)
+        if not name.isascii():
+            name = escaped(name)
+        rounded = orjson.dumps(round(relevance, self._decimals) + 0.0)
+        head = b"".join((b'{"text":', _text_json(text), b',"metadata":', columns, self._behind_metadata))
+        tail = b"".join((b',"document_id":', name, b',"relevance_score":', rounded, b"}\n"))
         words = count_words(text)
         # A text without words is white space only.
         blank = words == 0 if self._rules == 1 else is_blank(text)
-        return RenderedRow(Facts(len(text), words, present, blank, document.relevance), head, tail)
+        return RenderedRow(Facts(len(text), words, count_present(metadata), blank, relevance), head, tail)
 
     def check_size(self, rendered: RenderedRow, key: str) -> DeadLetter | None:
         """The dead letter (`too_large`) of a row over max_document_bytes; None for any other row.
@@ -82,9 +86,9 @@ def count_words(text: str) -> int:
 
 def _text_json(text: str) -> bytes:
     # To look for a character in the text takes a hundredth of the time of a search in its bytes.
-    if text.isascii() or not any(char in text for char in _LINE_BREAK_CHARS):
-        return orjson.dumps(text)
-    return escaped(orjson.dumps(text))
+    if not text.isascii() and ("\x85" in text or "\u2028" in text or "\u2029" in text):
+        return escaped(orjson.dumps(text))
+    return orjson.dumps(text)
 
 
 def with_limit(dead_letter: DeadLetter, key: str, max_bytes: int) -> DeadLetter:

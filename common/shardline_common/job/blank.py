@@ -37,4 +37,5 @@ _VISIBLE = re.compile("[^" + "".join(f"{chr(first)}-{chr(last)}" for first, last
 
 def is_blank(text: str) -> bool:
     """Whether a text has no visible character."""
-    return _VISIBLE.search(text) is None
+    # Most texts begin with a visible character of ASCII.
+    return not "!" <= text[:1] <= "~" and _VISIBLE.search(text) is None

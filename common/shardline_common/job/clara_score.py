@@ -10,6 +10,7 @@ _LENGTH_STEPS = ((1000, 0.4), (500, 0.3), (200, 0.2))
 _SHORT = 0.1
 COUNTED_FIELDS = ("title", "domain", "document_type")
 """The fields that the score counts."""
+_ABSENT = (None, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,15 @@ class ScoreParts:
 
 def present_fields(metadata: Mapping[str, Any]) -> list[str]:
     """Those of the counted fields that have a value."""
-    return [name for name in COUNTED_FIELDS if metadata.get(name) not in (None, "")]
+    return [name for name in COUNTED_FIELDS if metadata.get(name) not in _ABSENT]
+
+
+def count_present(metadata: Mapping[str, Any]) -> int:
+    """The number of `present_fields`."""
+    get = metadata.get
+    return (
+        (get("title") not in _ABSENT) + (get("domain") not in _ABSENT) + (get("document_type") not in _ABSENT)
+    )
 
 
 def score_parts(facts: Facts) -> ScoreParts:

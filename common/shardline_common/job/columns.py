@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, get_args
 
+import orjson
+
 from shardline_common.job.spec import ColumnType
 
 EXTRA = "extra"
@@ -23,6 +25,7 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _INT64 = 1 << 63
 _EXACT = 1 << 53
 _DTYPES = {"string": "string", "int": "int64", "float": "float64", "bool": "bool"}
+_PYTHON_TYPES: dict[str, type] = {"string": str, "int": int, "float": float, "bool": bool}
 _KINDS: dict[type, str] = {str: "string", int: "int", float: "float", bool: "bool"}
 
 
@@ -147,6 +150,43 @@ def conform(metadata: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
             row[name] = float(value) if kind == "float" else value
     row[EXTRA] = _text(extra) if extra else None
     return row
+
+
+class Conformer:
+    """`conform` for the rows of one dataset, as JSON.
+
+    A row whose every field has a column of the same name, and a value of exactly its type, is made without
+    the rules for all others; these decide in doubt.
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._nulls: dict[str, Any] = {**dict.fromkeys(columns.types), EXTRA: None}
+        plain = not columns.renamed and EXTRA not in columns.types
+        self._kinds: dict[str, type] = {}
+        if plain:
+            self._kinds = {name: _PYTHON_TYPES[kind] for name, kind in columns.types.items()}
+
+    def to_json(self, metadata: Mapping[str, Any]) -> bytes:
+        """The metadata of a row."""
+        row, kinds = self._nulls.copy(), self._kinds
+        for name, value in metadata.items():
+            kind = kinds.get(name)
+            if type(value) is not kind:
+                if value is None and kind is not None:
+                    continue
+                break
+            # Also false for NaN, which orjson would write as null.
+            if kind is not str and not -_INT64 <= value < _INT64:  # type: ignore[operator]
+                break
+            row[name] = value
+        else:
+            try:
+                return orjson.dumps(row)
+            except orjson.JSONEncodeError:
+                # Half of a surrogate pair.
+                pass
+        return orjson.dumps(conform(metadata, self._columns))
 
 
 def _column_of(name: str, renamed: Mapping[str, str]) -> str:

@@ -19,7 +19,7 @@ hash sum.
 import struct
 from dataclasses import dataclass
 from struct import Struct
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import orjson
 
@@ -39,8 +39,7 @@ Position = tuple[Any, ...]
 """A place in a source: JSON scalars, totally ordered; the last one is the ordinal (1, 2, 3 …)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """The properties of a document that a filter decides by; its text is not among them.
 
     `chars` and `words` count the text. `present`: how many of title, domain and document_type the document
@@ -89,17 +88,10 @@ def decode_position(data: bytes) -> Position:
 
 def encode_document(sequence: int, position: bytes, facts: Facts, head: bytes, tail: bytes) -> bytes:
     """A document message: the row's bytes before and after the quality score, and its facts."""
-    flags = _FLAG_BLANK if facts.blank else 0
+    chars, words, present, blank, relevance = facts
+    flags = _FLAG_BLANK if blank else 0
     fixed = _DOCUMENT_HEAD.pack(
-        DOCUMENT,
-        sequence,
-        facts.chars,
-        facts.words,
-        facts.present,
-        flags,
-        facts.relevance,
-        len(position),
-        len(head),
+        DOCUMENT, sequence, chars, words, present, flags, relevance, len(position), len(head)
     )
     return b"".join((fixed, position, head, tail))
 

@@ -175,7 +175,8 @@ def _invalid(key: str, error: _NotADocument, original: bytes, names: FieldNames)
 def parse_document(raw: bytes, key: str, names: FieldNames = _DEFAULT_FIELDS) -> Document | InvalidDocument:
     """Parse a JSON object as a document; when it cannot be one, an InvalidDocument with the key `key`."""
     try:
-        return _from_fields(_parse(raw), key, names)
+        value, exactly = _parse(raw)
+        return _from_fields(value, key, names, surrogates=exactly)
     except _NotADocument as error:
         return _invalid(key, error, raw, names)
 
@@ -204,24 +205,26 @@ def validated(document: Document) -> Document | InvalidDocument:
     return document
 
 
-def _parse(raw: bytes) -> dict[str, Any]:
+def _parse(raw: bytes) -> tuple[dict[str, Any], bool]:
+    """The fields, and whether the exact parser made them: only then a text may hold half of a pair."""
     # orjson decides only the cases on which every JSON parser agrees. Input that it refuses or may have
     # rounded is parsed again by the exact parser, so no result depends on the limits of a library's version.
+    exactly = False
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:
-        value = _parse_exactly(raw)
+        value, exactly = _parse_exactly(raw), True
     if type(value) is not dict:
         raise _NotADocument(DeadLetterReason.NOT_AN_OBJECT)
     for item in value.values():
-        if _needs_exact_parse(item):
-            value = _parse_exactly(raw)
+        if type(item) is not str and _needs_exact_parse(item, raw):
+            value, exactly = _parse_exactly(raw), True
             break
-    fields: dict[str, Any] = value
-    return fields
+    return value, exactly
 
 
-def _from_fields(value: dict[str, Any], key: str, names: FieldNames) -> Document:
+def _from_fields(value: dict[str, Any], key: str, names: FieldNames, *, surrogates: bool = True) -> Document:
+    """`surrogates`: the values may hold half of a surrogate pair, which orjson never returns."""
     if names.mapped is not None:
         try:
             return _from_mapped(value, key, names, names.mapped)
@@ -231,12 +234,13 @@ def _from_fields(value: dict[str, Any], key: str, names: FieldNames) -> Document
     given = value.pop(names.identity, None)
     text = value.pop(names.text[0], None)
     try:
-        identity = _checked_id(given)
+        identity = given if _is_plain_id(given) else _checked_id(given)
         if text is None:
             for name in names.text[1:]:
                 if (text := value.pop(name, None)) is not None:
                     break
-        _check_text(text)
+        if surrogates or type(text) is not str:
+            _check_text(text)
     except _NotADocument as error:
         taken = {names.identity: given, names.text[0]: text}
         error.fields = {name: one for name, one in taken.items() if one is not None} | value
@@ -288,12 +292,33 @@ def text_id(text: str) -> str:
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _needs_exact_parse(item: object) -> bool:
-    if type(item) is str or item is None or type(item) is bool:
+def _needs_exact_parse(value: Any, raw: bytes) -> bool:
+    """Whether orjson may have changed this value of a document, or the document may be nested too deep."""
+    kind = type(value)
+    if kind is float or kind is int:
+        return not -_INT64 <= value < _INT64
+    if kind is not list and kind is not dict:
         return False
-    if isinstance(item, float | int):
-        return not -_INT64 <= item < _INT64
-    return True
+    if raw.count(b"[") + raw.count(b"{") > _MAX_DEPTH:
+        return True
+    return _has_long_number(value)
+
+
+def _has_long_number(container: Any) -> bool:
+    for value in container if type(container) is list else container.values():
+        kind = type(value)
+        if kind is str:
+            continue
+        if (kind is float or kind is int) and not -_INT64 <= value < _INT64:
+            return True
+        if (kind is list or kind is dict) and _has_long_number(value):
+            return True
+    return False
+
+
+def _is_plain_id(value: Any) -> bool:
+    """Whether a value is an id that all rules of `_checked_id` leave as it is: printable ASCII."""
+    return type(value) is str and 0 < len(value) <= _MAX_ID_BYTES and value.isascii() and value.isprintable()
 
 
 def _checked_id(value: object) -> str:
@@ -327,9 +352,9 @@ def own_score(metadata: dict[str, Any]) -> float:
 
 def as_score(value: object) -> float | None:
     """A value as the score of a document; None if it is no number, or one that no score can be."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _MAX_SCORE:
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, int | float)):
         return None
-    return float(value)
+    return None if value > _MAX_SCORE or value < -_MAX_SCORE else float(value)
 
 
 def _parse_exactly(raw: bytes) -> Any:
