@@ -7,18 +7,26 @@ from shardline_common.job.columns import Columns
 from shardline_common.job.hashing import add, document_hash, in_validation, partition_of
 from shardline_common.job.messages import (
     End,
+    Position,
     encode_dead_letter,
-    encode_document,
     encode_end,
+    encode_facts,
     encode_position,
+    encode_rendered,
 )
 from shardline_common.job.plan import RULES
 from shardline_common.job.spec import JobSpec
 from shardline_common.job.state import PartitionState
 from shardline_common.ports.broker import Message
-from shardline_producer.rows import RowRenderer, with_limit
+from shardline_producer.rows import RowRenderer, too_large_row, with_limit
 from shardline_producer.sources.documents import DeadLetterReason
-from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
+from shardline_producer.sources.source import (
+    AnyItem,
+    Document,
+    InvalidDocument,
+    RenderedDocument,
+    RenderedItem,
+)
 
 
 @dataclass(slots=True)
@@ -44,53 +52,89 @@ class Encoder:
     def __init__(
         self, spec: JobSpec, columns: Columns, partitions: list[PartitionState], rules: int = RULES
     ) -> None:
+        self.render = DocumentRenderer(spec, columns, rules)
         self._spec = spec
-        self._renderer = RowRenderer(spec, columns, rules)
         self._partitions = partitions
-        self._train = spec.partitions
-        self._validation = spec.validation_partitions
 
-    def encode(self, items: Iterable[SourceItem]) -> EncodedBatch:
+    def encode(self, items: Iterable[AnyItem]) -> EncodedBatch:
         """The messages of items, in source order. Items that an earlier attempt has sent are dropped."""
-        batch = EncodedBatch([])
+        batch, limit = EncodedBatch([]), self._spec.max_document_bytes
+        messages, partitions, render = batch.messages, self._partitions, self.render
         for item in items:
-            content = item.content
-            key = (content.id if isinstance(content, Document) else content.key).encode()
-            number = self._partition(key, content)
-            part = self._partitions[number]
-            if part.resume_after is not None and item.position <= part.resume_after:
+            position = item.position
+            content: RenderedDocument | InvalidDocument
+            if type(item) is RenderedItem:
+                content = item.content
+            elif isinstance(item.content, Document):
+                content = render(item.content)
+            else:
+                content = item.content
+            if isinstance(content, RenderedDocument):
+                key, number, key_hash, facts, head, row = content
+            else:
+                row, key = b"", content.key.encode()
+                number, key_hash = partition_in(self._spec, key, content), document_hash(key)
+            part = partitions[number]
+            if part.resume_after is not None and position <= part.resume_after:
                 batch.dropped += 1
                 continue
-            value = self._value(part, item, batch)
-            part.hash_sum = add(part.hash_sum, document_hash(key))
+            if row and len(row) <= limit:
+                part.bytes += len(row)
+                if batch.first_usable is None:
+                    batch.first_usable = position[-1]
+                value = encode_rendered(part.sequence, encode_position(position), facts, head, row)
+            else:
+                value = self._dead_letter(part, position, content, batch)
+            part.hash_sum = add(part.hash_sum, key_hash)
             part.sequence += 1
-            batch.messages.append(Message(key, value, number))
+            messages.append(Message(key, value, number))
         return batch
 
-    def _partition(self, key: bytes, content: Document | InvalidDocument) -> int:
-        if self._validation and is_validation(self._spec, key, content):
-            return self._train + partition_of(key, self._validation)
-        return partition_of(key, self._train)
-
-    def _value(self, part: PartitionState, item: SourceItem, batch: EncodedBatch) -> bytes:
-        position, content = encode_position(item.position), item.content
-        if isinstance(content, Document):
-            key, row = content.id, self._renderer.render(content)
-            dead_letter = self._renderer.check_size(row, key)
-            if dead_letter is None:
-                part.bytes += len(row.head) + len(row.tail)
-                if batch.first_usable is None:
-                    batch.first_usable = item.position[-1]
-                return encode_document(part.sequence, position, *row)
-        else:
+    def _dead_letter(
+        self,
+        part: PartitionState,
+        position: Position,
+        content: InvalidDocument | RenderedDocument,
+        batch: EncodedBatch,
+    ) -> bytes:
+        max_bytes = self._spec.max_document_bytes
+        if isinstance(content, InvalidDocument):
             key = content.key
-            dead_letter = with_limit(content.dead_letter, key, self._spec.max_document_bytes)
+            dead_letter = with_limit(content.dead_letter, key, max_bytes)
+        else:
+            key = content.key.decode()
+            dead_letter = too_large_row(content.row, key, max_bytes)
         part.bytes += len(dead_letter.original)
         part.dead += 1
         batch.vanished += dead_letter.reason == DeadLetterReason.VANISHED
         batch.first_dead_letter = batch.first_dead_letter or f"{dead_letter.hint} ({dead_letter.reason})"
         batch.last_dead_letter = f"{key}: {dead_letter.reason}"
-        return encode_dead_letter(part.sequence, position, dead_letter)
+        return encode_dead_letter(part.sequence, encode_position(position), dead_letter)
+
+
+class DocumentRenderer:
+    """Renders the documents of one job. It holds no state of the job, so any process can have one."""
+
+    def __init__(self, spec: JobSpec, columns: Columns, rules: int = RULES) -> None:
+        self._spec = spec
+        self._rows = RowRenderer(spec, columns, rules)
+        self._train = 0 if spec.validation_partitions else spec.partitions
+
+    def __call__(self, document: Document) -> RenderedDocument:
+        """The document as it is sent."""
+        facts, head, tail = self._rows.render(document)
+        key = document.id.encode()
+        number = partition_of(key, self._train) if self._train else partition_in(self._spec, key, document)
+        return RenderedDocument(key, number, document_hash(key), encode_facts(facts), len(head), head + tail)
+
+
+def partition_in(spec: JobSpec, key: bytes, content: Document | InvalidDocument) -> int:
+    """The partition of an item with this key: one of the validation split, or one of the others."""
+    train = spec.partitions
+    validation = spec.validation_partitions
+    if validation and is_validation(spec, key, content):
+        return train + partition_of(key, validation)
+    return partition_of(key, train)
 
 
 def is_validation(spec: JobSpec, key: bytes, content: Document | InvalidDocument) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from functools import partial
 
@@ -30,7 +30,7 @@ from shardline_producer.dead_letter_limits import (
     mapping_advice,
 )
 from shardline_producer.encoder import Encoder, end_markers
-from shardline_producer.sources.source import Source, SourceItem
+from shardline_producer.sources.source import AnyItem, RenderingSource, Source, SourceItem
 
 _READ_AHEAD = 2
 
@@ -69,13 +69,13 @@ class Pipeline:
         """
         # A producer that was killed behind the commit of a batch has not checked it, and none may follow.
         check_number(self._state, "")
-        batches: asyncio.Queue[list[SourceItem] | None] = asyncio.Queue(maxsize=_READ_AHEAD)
+        batches: asyncio.Queue[Sequence[AnyItem] | None] = asyncio.Queue(maxsize=_READ_AHEAD)
         with leaf_errors():
             async with TaskGroup() as tasks:
                 tasks.create_task(self._read(batches))
                 await self._send_all(batches)
 
-    async def _read(self, batches: asyncio.Queue[list[SourceItem] | None]) -> None:
+    async def _read(self, batches: asyncio.Queue[Sequence[AnyItem] | None]) -> None:
         job_id, metrics, size = (
             self._state.spec.job_id,
             self._context.metrics,
@@ -83,7 +83,7 @@ class Pipeline:
         )
         started = time.perf_counter()
         with measure_source_wait(metrics, job_id):
-            async with aclosing(self._source.read(self._plan.frozen, self._state.cursor)) as stream:
+            async with aclosing(self._open_source()) as stream:
                 async for batch in stream:
                     metrics.source_batch(job_id, time.perf_counter() - started)
                     for start in range(0, len(batch), size or len(batch)):
@@ -92,7 +92,13 @@ class Pipeline:
                     started = time.perf_counter()
         await batches.put(None)
 
-    async def _send_all(self, batches: asyncio.Queue[list[SourceItem] | None]) -> None:
+    def _open_source(self) -> AsyncGenerator[Sequence[AnyItem], None]:
+        source, frozen, cursor = self._source, self._plan.frozen, self._state.cursor
+        if isinstance(source, RenderingSource):
+            return source.read_rendered(frozen, cursor, None, self._encoder.render)
+        return source.read(frozen, cursor)
+
+    async def _send_all(self, batches: asyncio.Queue[Sequence[AnyItem] | None]) -> None:
         state, clock, rate = self._state, self._context.clock, self._context.policy.pace.rate
         due = clock.monotonic()
         while (batch := await self._next(batches)) is not None:
@@ -110,16 +116,17 @@ class Pipeline:
         with span("end"):
             await self._commit(end_markers(state.partitions, trace_headers(current_traceparent())))
 
-    async def _next(self, batches: asyncio.Queue[list[SourceItem] | None]) -> list[SourceItem] | None:
+    async def _next(self, batches: asyncio.Queue[Sequence[AnyItem] | None]) -> Sequence[AnyItem] | None:
         with log_wait(f"the source of {self._state.spec.job_id}"):
             return await batches.get()
 
-    async def _send(self, batch: list[SourceItem]) -> None:
+    async def _send(self, batch: Sequence[AnyItem]) -> None:
         """Send one batch: 1. encode, 2. update the state, 3. commit, 4. check the number of dead letters."""
         state, dead_before, read_before = self._state, self._state.dead, self._state.source_count
         all_dead = state.dead == state.produced
-        # 1. On a thread, because rendering a batch would block the event loop.
-        encoded = await run_in_thread(partial(self._encoder.encode, batch))
+        # 1. Rendering would block the event loop. To number what is rendered takes less than a thread.
+        encode, rendered = partial(self._encoder.encode, batch), isinstance(self._source, RenderingSource)
+        encoded = encode() if rendered else await run_in_thread(encode)
         # 2. The checkpoint in the same transaction covers the batch.
         state.cursor, state.vanished = batch[-1].position, state.vanished + encoded.vanished
         state.source_count = state.cursor[-1]
@@ -134,7 +141,7 @@ class Pipeline:
         check_number(state, encoded.last_dead_letter)
         if all_dead:
             if encoded.first_usable is None and self._mapping is None:
-                found = [item.content for item in batch]
+                found = [item.content for item in batch if isinstance(item, SourceItem)]
                 self._mapping = await run_in_thread(partial(mapping_advice, state.spec, found))
             check_beginning(state, read_before, encoded.first_usable, self._mapping)
 

@@ -68,10 +68,14 @@ class RowRenderer:
         """
         if len(rendered.head) + len(rendered.tail) <= self._max_bytes:
             return None
-        row = rendered.head + rendered.tail
-        hint = f"{key}: the row has {_over(len(row), self._max_bytes)}"
-        reason, digest = DeadLetterReason.TOO_LARGE.value, sha256(row).hexdigest()
-        return DeadLetter(reason, hint, digest, len(row), row[:MAX_ORIGINAL_BYTES])
+        return too_large_row(rendered.head + rendered.tail, key, self._max_bytes)
+
+
+def too_large_row(row: bytes, key: str, max_bytes: int) -> DeadLetter:
+    """The dead letter of a row, without its quality score, over max_document_bytes."""
+    hint = f"{key}: the row has {_over(len(row), max_bytes)}"
+    reason, digest = DeadLetterReason.TOO_LARGE.value, sha256(row).hexdigest()
+    return DeadLetter(reason, hint, digest, len(row), row[:MAX_ORIGINAL_BYTES])
 
 
 def count_words(text: str) -> int:

@@ -31,6 +31,9 @@ MALFORMED = (struct.error, ValueError, KeyError, TypeError, OverflowError)
 
 _FLAG_BLANK = 1
 _KIND_SEQUENCE = Struct(">BQ")
+_FACTS = Struct(">IIBBd")
+_LENGTHS = Struct(">HI")
+# Big-endian layouts have no padding, so this is the three before it, joined.
 _DOCUMENT_HEAD = Struct(">BQIIBBdHI")
 _DEAD_LETTER_HEAD = Struct(">BQH")
 _END = Struct(">BQQ")
@@ -86,14 +89,21 @@ def decode_position(data: bytes) -> Position:
     return tuple(orjson.loads(data))
 
 
+def encode_facts(facts: Facts) -> bytes:
+    """The facts of a document as in its message."""
+    chars, words, present, blank, relevance = facts
+    return _FACTS.pack(chars, words, present, _FLAG_BLANK if blank else 0, relevance)
+
+
 def encode_document(sequence: int, position: bytes, facts: Facts, head: bytes, tail: bytes) -> bytes:
     """A document message: the row's bytes before and after the quality score, and its facts."""
-    chars, words, present, blank, relevance = facts
-    flags = _FLAG_BLANK if blank else 0
-    fixed = _DOCUMENT_HEAD.pack(
-        DOCUMENT, sequence, chars, words, present, flags, relevance, len(position), len(head)
-    )
-    return b"".join((fixed, position, head, tail))
+    return encode_rendered(sequence, position, encode_facts(facts), len(head), head + tail)
+
+
+def encode_rendered(sequence: int, position: bytes, facts: bytes, head: int, row: bytes) -> bytes:
+    """The same of `encode_facts`, and of the whole row; `head` is the length of the part before the score."""
+    lengths = _LENGTHS.pack(len(position), head)
+    return b"".join((_KIND_SEQUENCE.pack(DOCUMENT, sequence), facts, lengths, position, row))
 
 
 def encode_dead_letter(sequence: int, position: bytes, dead_letter: DeadLetter) -> bytes:

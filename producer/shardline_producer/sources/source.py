@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from shardline_common.job.findings import Findings
 from shardline_common.job.messages import DeadLetter, Position
@@ -46,6 +46,25 @@ class InvalidDocument:
     fields: dict[str, Any] | None = field(default=None, compare=False, repr=False)
 
 
+class RenderedDocument(NamedTuple):
+    """A document as the producer sends it, without sequence and position.
+
+    `key`: the id in UTF-8. `partition` and `key_hash`: those of the document. `facts`: those of the message.
+    `row`: the row without its quality score, which belongs behind the first `head` bytes.
+    """
+
+    key: bytes
+    partition: int
+    key_hash: int
+    facts: bytes
+    head: int
+    row: bytes
+
+
+Render = Callable[[Document], RenderedDocument]
+"""Renders a document. It is called on threads, and can be pickled."""
+
+
 @dataclass(slots=True)
 class SourceItem:
     """An item that was read: its position, its content, and its size in the source, in bytes."""
@@ -53,6 +72,19 @@ class SourceItem:
     position: Position
     content: Document | InvalidDocument
     size: int
+
+
+@dataclass(slots=True)
+class RenderedItem:
+    """A document that was read and rendered; otherwise as SourceItem."""
+
+    position: Position
+    content: RenderedDocument
+    size: int
+
+
+AnyItem = SourceItem | RenderedItem
+"""An item of a source that may render its documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +210,16 @@ class Source(Protocol):
 
     def findings(self, frozen: Frozen) -> Findings:
         """How the count of the last `read`, which has ended, is proven. Without I/O."""
+
+
+@runtime_checkable
+class RenderingSource(Protocol):
+    """A source that can also render documents where it parses them, in the same call of a thread."""
+
+    def read_rendered(
+        self, frozen: Frozen, after: Position | None, part: Part | None, render: Render
+    ) -> AsyncGenerator[list[AnyItem], None]:
+        """As `Source.read`, with each document as `render` returns it."""
 
 
 class PlanPages(Protocol):

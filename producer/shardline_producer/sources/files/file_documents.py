@@ -6,7 +6,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from posixpath import basename
-from typing import Any
+from typing import Any, cast
 
 from shardline_common.errors import ShardlineError
 from shardline_common.job.field_mapping import LINE
@@ -34,12 +34,14 @@ from shardline_producer.sources.files.table_copies import TableCopies
 from shardline_producer.sources.files.table_reader import TableReader
 from shardline_producer.sources.query_filters import check_filters
 from shardline_producer.sources.source import (
+    AnyItem,
     Cuts,
     DeclaredSource,
     Frozen,
     InvalidDocument,
     Part,
     PlanPages,
+    Render,
     SourceItem,
 )
 
@@ -86,6 +88,7 @@ class FileDocuments:
         self._memory = memory or DecoderMemory()
         self._touched = 0
         self._ignored: IgnoredBytes | None = None
+        self._render: Render | None = None
         # Bytes of the text per byte of the file that is being read.
         self._expansion = 1.0
 
@@ -223,6 +226,19 @@ class FileDocuments:
         await blocks.end()
         self._touched = len(blocks.touched)
 
+    async def read_rendered(
+        self, frozen: Frozen, after: Position | None, part: Part | None, render: Render
+    ) -> AsyncGenerator[list[AnyItem], None]:
+        """Implements `RenderingSource`."""
+        self._render = render
+        try:
+            async with aclosing(self.read(frozen, after, part)) as batches:
+                async for batch in batches:
+                    # Without a renderer the items are SourceItems only, as the type of `read` says.
+                    yield cast("list[AnyItem]", batch)
+        finally:
+            self._render = None
+
     async def _end_file(self, frozen: Frozen, blocks: FrozenBlocks, index: int) -> None:
         if not is_remote(frozen[index]["path"]):
             await blocks.end_file(index)
@@ -269,6 +285,8 @@ class FileDocuments:
             self._source.allow_empty,
             field_names(self._source),
             self._memory,
+            # What is sampled is not rendered: its fields decide the columns.
+            self._render if blocks is not None else None,
         )
         for index in range(start.file, len(frozen)):
             file = dict(frozen[index])
@@ -291,7 +309,7 @@ class FileDocuments:
                 async for batch in batches:
                     self._expansion = reader.expansion
                     ordinal = batch[-1].position[-1]
-                    yield batch
+                    yield cast("list[SourceItem]", batch)
             if blocks is not None:
                 await self._end_file(frozen, blocks, index)
                 if self._ignored is not None:

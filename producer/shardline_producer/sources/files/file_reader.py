@@ -20,7 +20,14 @@ from shardline_producer.sources.files.file_format import format_of
 from shardline_producer.sources.files.lines import BrokenText, Line
 from shardline_producer.sources.files.record_forms import FORMS
 from shardline_producer.sources.query_filters import passes
-from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
+from shardline_producer.sources.source import (
+    AnyItem,
+    Document,
+    InvalidDocument,
+    Render,
+    RenderedItem,
+    SourceItem,
+)
 
 _BATCH_ITEMS = 1000
 _BATCH_BYTES = 1 << 20
@@ -49,7 +56,8 @@ class Cursor:
 class Reading:
     """How a job reads files: the largest record in bytes, the filters, `source.allow_empty`, the fields.
 
-    `memory` is that of all decompressors of the process.
+    `memory` is that of all decompressors of the process. `render`: what documents are rendered with, if they
+    are.
     """
 
     max_record_bytes: int
@@ -57,6 +65,7 @@ class Reading:
     allow_empty: bool
     names: FieldNames
     memory: DecoderMemory = field(default_factory=DecoderMemory)
+    render: Render | None = None
 
 
 class FileReader:
@@ -88,7 +97,7 @@ class FileReader:
         """Bytes behind the end of the compressed data, which belong to nothing, so far."""
         return self._decompressor.ignored
 
-    async def batches(self, stream: Stream) -> AsyncGenerator[list[SourceItem], None]:
+    async def batches(self, stream: Stream) -> AsyncGenerator[list[AnyItem], None]:
         """Batches of items; each is parsed on a thread. `stream` opens the file at an offset.
 
         Raises:
@@ -99,12 +108,12 @@ class FileReader:
         async with aclosing(stream(self._seek)) as chunks:
             try:
                 async for chunk in chunks:
-                    items = self._feed(chunk)
-                    while batch := await self._next_batch(items):
+                    async with aclosing(batches_of(self._feed(chunk))) as batches:
+                        async for batch in batches:
+                            yield batch
+                async with aclosing(batches_of(self._finish())) as batches:
+                    async for batch in batches:
                         yield batch
-                items = self._finish()
-                while batch := await self._next_batch(items):
-                    yield batch
             except (CorruptStream, BrokenText) as error:
                 # To its end: a store that sent other bytes than the planned ones raises its error there.
                 async for _ in chunks:
@@ -131,10 +140,7 @@ class FileReader:
             finally:
                 self._decompressor.close()
 
-    async def _next_batch(self, items: Iterator[SourceItem]) -> list[SourceItem]:
-        return await run_in_thread(partial(take_batch, items))
-
-    def _feed(self, chunk: bytes) -> Iterator[SourceItem]:
+    def _feed(self, chunk: bytes) -> Iterator[AnyItem]:
         for piece in self._decompressor.feed(chunk):
             text = self._decoder.feed(piece)
             self._text_bytes += len(text)
@@ -142,7 +148,7 @@ class FileReader:
             self._skip -= len(text) - len(rest)
             yield from self._parse(self._records.feed(rest))
 
-    def _finish(self) -> Iterator[SourceItem]:
+    def _finish(self) -> Iterator[AnyItem]:
         try:
             self._decompressor.finish()
         except EmptyStream as error:
@@ -156,20 +162,24 @@ class FileReader:
         yield from self._parse(self._records.feed(text[self._skip :]))
         yield from self._parse(self._records.finish())
 
-    def _parse(self, records: Iterator[Line]) -> Iterator[SourceItem]:
-        filters = self._reading.filters
+    def _parse(self, records: Iterator[Line]) -> Iterator[AnyItem]:
+        filters, render, parse = self._reading.filters, self._reading.render, self._parse_record
+        path = self._file["path"]
         for record in records:
-            key = f"{self._file['path']}:{record.number}"
+            key = f"{path}:{record.number}"
             content: Document | InvalidDocument
             if record.digest is None:
-                content = self._parse_record(record.text, key)
+                content = parse(record.text, key)
                 if filters and isinstance(content, Document) and not passes(content, filters):
                     continue
             else:
                 content = too_large(key, record.text, record.digest, record.size)
             self._ordinal += 1
             position = (self._index, record.number, record.end, self._ordinal)
-            yield SourceItem(position, content, record.size)
+            if render is not None and isinstance(content, Document):
+                yield RenderedItem(position, render(content), record.size)
+            else:
+                yield SourceItem(position, content, record.size)
 
 
 def first_byte(file: Mapping[str, Any], offset: int) -> int:
@@ -177,13 +187,24 @@ def first_byte(file: Mapping[str, Any], offset: int) -> int:
     return offset if format_of(file).is_plain else 0
 
 
-def take_batch(items: Iterator[SourceItem]) -> list[SourceItem]:
-    """The next items, up to the size of a batch."""
-    batch: list[SourceItem] = []
+async def batches_of(
+    items: Iterator[AnyItem],
+) -> AsyncGenerator[list[AnyItem], None]:
+    """The items in batches, each of them made by one call of a thread."""
+    more = True
+    while more:
+        batch, more = await run_in_thread(partial(_take_batch, items))
+        if batch:
+            yield batch
+
+
+def _take_batch(items: Iterator[AnyItem]) -> tuple[list[AnyItem], bool]:
+    """The next items, up to the size of a batch, and whether there may be more."""
+    batch: list[AnyItem] = []
     size = 0
     for item in items:
         batch.append(item)
         size += item.size
         if len(batch) >= _BATCH_ITEMS or size >= _BATCH_BYTES:
-            break
-    return batch
+            return batch, True
+    return batch, False

@@ -7,7 +7,6 @@ from hashlib import sha256
 from typing import Any, BinaryIO
 
 from shardline_common.runtime.paths import shown_path
-from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.documents import (
     DeadLetterReason,
     document_of,
@@ -25,7 +24,7 @@ from shardline_producer.sources.files.arrow_values import (
 )
 from shardline_producer.sources.files.file_errors import source_invalid
 from shardline_producer.sources.files.file_format import format_of
-from shardline_producer.sources.files.file_reader import Cursor, Reading, Stream, take_batch
+from shardline_producer.sources.files.file_reader import Cursor, Reading, Stream, batches_of
 from shardline_producer.sources.files.table_copies import TableCopies
 from shardline_producer.sources.files.table_formats import check_installed
 from shardline_producer.sources.files.table_rows import (
@@ -36,7 +35,7 @@ from shardline_producer.sources.files.table_rows import (
     table_errors,
 )
 from shardline_producer.sources.query_filters import passes
-from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
+from shardline_producer.sources.source import AnyItem, Document, InvalidDocument, RenderedItem, SourceItem
 
 # Rows are converted so many bytes at a time: as objects of Python they take several times the memory.
 _PIECE_BYTES = 1 << 22
@@ -61,7 +60,7 @@ class TableReader:
         check_installed(self._path, self._records)
         self._columns: tuple[Any, list[str], list[Convert]] | None = None
 
-    async def batches(self, stream: Stream) -> AsyncGenerator[list[SourceItem], None]:
+    async def batches(self, stream: Stream) -> AsyncGenerator[list[AnyItem], None]:
         """Batches of items; each is read and converted on a thread. `stream` opens the file at an offset.
 
         Raises:
@@ -73,12 +72,13 @@ class TableReader:
         # itself would read bytes that changed since.
         async with self._copies.copy(self._path, self._file["size"], stream(0)) as copy:
             items = self._items(partial(table_batches, self._records, copy, self._start.line))
-            while batch := await run_in_thread(partial(take_batch, items)):
-                yield batch
+            async with aclosing(batches_of(items)) as batches:
+                async for batch in batches:
+                    yield batch
 
     async def sample(
         self, stream: Stream, opened: Callable[[], Awaitable[BinaryIO | None]]
-    ) -> AsyncGenerator[list[SourceItem], None]:
+    ) -> AsyncGenerator[list[AnyItem], None]:
         """The same without a copy, where that is possible: the caller takes only the first of them.
 
         `opened` opens the file for random access. No change of it is noticed. Raises as `batches`.
@@ -91,10 +91,11 @@ class TableReader:
             return
         with file:
             items = self._items(partial(sample_batches, file))
-            while batch := await run_in_thread(partial(take_batch, items)):
-                yield batch
+            async with aclosing(batches_of(items)) as batches:
+                async for batch in batches:
+                    yield batch
 
-    def _items(self, batches: Callable[[], Iterator[TableBatch]]) -> Iterator[SourceItem]:
+    def _items(self, batches: Callable[[], Iterator[TableBatch]]) -> Iterator[AnyItem]:
         with table_errors(self._path):
             for found in batches():
                 number = found.first
@@ -129,14 +130,17 @@ class TableReader:
                 )
         return distinct_names(schema.names), [converter(column.type) for column in schema]
 
-    def _item(self, fields: dict[str, Any], number: int, offset: int) -> SourceItem | None:
+    def _item(self, fields: dict[str, Any], number: int, offset: int) -> AnyItem | None:
         key = f"{self._path}:{number}"
         content, size = self._content(fields, key)
-        filters = self._reading.filters
+        filters, render = self._reading.filters, self._reading.render
         if filters and isinstance(content, Document) and not passes(content, filters):
             return None
         self._ordinal += 1
-        return SourceItem((self._start.file, number, offset, self._ordinal), content, size)
+        position = (self._start.file, number, offset, self._ordinal)
+        if render is not None and isinstance(content, Document):
+            return RenderedItem(position, render(content), size)
+        return SourceItem(position, content, size)
 
     def _content(self, fields: dict[str, Any], key: str) -> tuple[Document | InvalidDocument, int]:
         original, broken = json_bytes(fields)
