@@ -72,12 +72,18 @@ class SimLoop(asyncio.SelectorEventLoop):
         func: Callable[..., T],
         *args: Any,
     ) -> asyncio.Future[T]:
-        """Blocking calls run at once."""
+        """Blocking calls run in a later step, as those of a thread end in one."""
         future: asyncio.Future[T] = self.create_future()
-        try:
-            future.set_result(func(*args))
-        except Exception as error:  # noqa: BLE001 - raised where the task is awaited
-            future.set_exception(error)
+
+        def run() -> None:
+            if future.cancelled():
+                return
+            try:
+                future.set_result(func(*args))
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - raised where it is awaited
+                future.set_exception(error)
+
+        self.call_soon(run)
         return future
 
     def _run_once(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -25,12 +26,15 @@ async def run_in_thread(call: Callable[[], T], undo: Callable[[T], object] = lam
         call: the call to run.
         undo: closes or removes the result; called when the caller was cancelled and cannot receive it.
     """
-    future = asyncio.ensure_future(asyncio.to_thread(call))
-    if not await await_uncancelled(future):
-        return future.result()
-    if not future.cancelled() and future.exception() is None:
-        undo(future.result())
-    raise asyncio.CancelledError
+    # As `asyncio.to_thread`, which needs a task to be shielded: the log context reaches the thread.
+    future = asyncio.get_running_loop().run_in_executor(None, copy_context().run, call)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        await await_uncancelled(future)
+        if not future.cancelled() and future.exception() is None:
+            undo(future.result())
+        raise
 
 
 async def open_to_read(path: Path) -> BinaryIO:

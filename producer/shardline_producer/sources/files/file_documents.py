@@ -29,6 +29,7 @@ from shardline_producer.sources.files.formats import HEAD_BYTES, detect
 from shardline_producer.sources.files.frozen_blocks import FrozenBlocks
 from shardline_producer.sources.files.ignored_bytes import IgnoredBytes
 from shardline_producer.sources.files.line_names import line_names
+from shardline_producer.sources.files.local_files import LocalFiles
 from shardline_producer.sources.files.path_schemes import plain_path, refuse_unknown_scheme
 from shardline_producer.sources.files.table_copies import TableCopies
 from shardline_producer.sources.files.table_reader import TableReader
@@ -71,7 +72,7 @@ class FileDocuments:
     def __init__(
         self,
         spec: JobSpec,
-        local: FileLocation,
+        local: LocalFiles,
         remote: FileLocation | None,
         pages: PlanPages,
         copies: TableCopies | None = None,

@@ -30,7 +30,8 @@ from shardline_producer.sources.source import (
 )
 
 _BATCH_ITEMS = 1000
-_BATCH_BYTES = 1 << 20
+# A block of a file with the start of a line that the block before it left: one batch, not a second small one.
+_BATCH_BYTES = (1 << 20) + (1 << 16)
 Stream = Callable[[int], AsyncGenerator[bytes, None]]
 
 

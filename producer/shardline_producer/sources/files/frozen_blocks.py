@@ -22,7 +22,8 @@ from shardline_common.job.stored_json import read_stored
 from shardline_common.runtime.threads import run_in_thread
 from shardline_common.runtime.waits import log_wait
 from shardline_producer.sources.files.file_errors import SUBMIT_NEW_JOB, source_changed
-from shardline_producer.sources.files.file_locations import FileLocation, is_remote
+from shardline_producer.sources.files.file_locations import is_remote
+from shardline_producer.sources.files.local_files import LocalFiles
 from shardline_producer.sources.source import Frozen, PlanPages
 from shardline_producer.sources.stored_pages import page_name, read_page
 
@@ -33,8 +34,6 @@ _FIRST_PAGE, _LARGEST_PAGE = 8, 256
 _MOST_DIGESTS = 4096
 # Small files are checked together, because each check takes a thread.
 _ENDED_BLOCKS = 64
-# Hashing less takes no longer than the change to a thread.
-_INLINE = 1 << 16
 _RESTORE = "restore this object below _plans/ and retry the job, or submit a new job"
 
 
@@ -81,7 +80,7 @@ class FrozenBlocks:
     `touched` are the files of the pages that were used so far, as in `DigestPage`.
     """
 
-    def __init__(self, frozen: Frozen, location: FileLocation, pages: PlanPages) -> None:
+    def __init__(self, frozen: Frozen, location: LocalFiles, pages: PlanPages) -> None:
         self._frozen = frozen
         self._location = location
         self._pages = pages
@@ -189,9 +188,14 @@ class FrozenBlocks:
 
     async def _blocks(self, index: int, offset: int) -> AsyncGenerator[tuple[bytes, str], None]:
         """The blocks of a file from the start of one on, with their digests as they are now."""
-        held = bytearray()
-        async with aclosing(self._location.stream(dict(self._frozen[index]), offset)) as chunks:
-            async for chunk in chunks:
+        file, held = dict(self._frozen[index]), bytearray()
+        async with aclosing(self._location.hashed(file, offset)) as chunks:
+            async for chunk, digest in chunks:
+                offset += len(chunk)
+                if not held and (len(chunk) == _BLOCK or (len(chunk) < _BLOCK and offset == file["size"])):
+                    yield chunk, digest
+                    continue
+                # A read that ended early: the rest of the block comes with the next ones.
                 held += chunk
                 while len(held) >= _BLOCK:
                     block = bytes(held[:_BLOCK])
@@ -199,8 +203,7 @@ class FrozenBlocks:
                     yield block, await run_in_thread(partial(_sha256, block))
         if held:
             last = bytes(held)
-            small = len(last) < _INLINE
-            yield last, _sha256(last) if small else await run_in_thread(partial(_sha256, last))
+            yield last, await run_in_thread(partial(_sha256, last))
 
     async def _digest(self, number: int) -> str:
         """The stored digest of a block. Where none is stored, further blocks are hashed and stored first."""

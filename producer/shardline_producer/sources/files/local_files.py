@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,9 +23,8 @@ from shardline_producer.sources.files.key_patterns import (
 from shardline_producer.sources.files.linked_folders import files_below, matching_paths
 
 _log = logging.getLogger(__name__)
-
-_log = logging.getLogger(__name__)
-_CHUNK = 1 << 18
+# That of the blocks with digests: a block is read and hashed by one call of a thread.
+_CHUNK = 1 << 20
 _MAX_SHORT_READS = 3
 _BACKOFF = Backoff(base=0.1, cap=5.0)
 
@@ -119,9 +119,20 @@ class LocalFiles:
 
     async def stream(self, file: dict[str, Any], offset: int) -> AsyncGenerator[bytes, None]:
         """The bytes of a file. Its size and time are checked before the first byte and after the last."""
+        async with aclosing(self._chunks(file, offset, hashed=False)) as chunks:
+            async for chunk, _ in chunks:
+                yield chunk
+
+    def hashed(self, file: dict[str, Any], offset: int) -> AsyncGenerator[tuple[bytes, str], None]:
+        """As `stream`, each chunk with its sha256 in hexadecimal. The thread that reads a chunk hashes it."""
+        return self._chunks(file, offset, hashed=True)
+
+    async def _chunks(
+        self, file: dict[str, Any], offset: int, *, hashed: bool
+    ) -> AsyncGenerator[tuple[bytes, str], None]:
         handle = await self.open(file)
         with handle:
-            async with aclosing(_planned_bytes(handle, file, offset)) as chunks:
+            async with aclosing(_planned_bytes(handle, file, offset, hashed)) as chunks:
                 try:
                     async for chunk in chunks:
                         yield chunk
@@ -166,8 +177,12 @@ class LocalFiles:
         return moved
 
 
-async def _planned_bytes(handle: BinaryIO, file: dict[str, Any], offset: int) -> AsyncGenerator[bytes, None]:
+async def _planned_bytes(
+    handle: BinaryIO, file: dict[str, Any], offset: int, hashed: bool
+) -> AsyncGenerator[tuple[bytes, str], None]:
     """The bytes of an open file up to its planned size. A file that ends before it is read again there.
+
+    With `hashed`, each chunk comes with its sha256, else with "".
 
     Raises:
         JobFailed: it has fewer bytes, or more, or another size or time (`source_changed`). A special file has
@@ -178,12 +193,12 @@ async def _planned_bytes(handle: BinaryIO, file: dict[str, Any], offset: int) ->
     handle.seek(offset)
     # A cancel awaits the thread: closing a file that the thread reads would block the event loop.
     while True:
-        chunk, more = await run_in_thread(partial(_read_on, handle, size - offset))
+        chunk, more, digest = await run_in_thread(partial(_read_on, handle, size - offset, hashed))
         offset += len(chunk) + len(more)
         if offset > size:
             break
         if chunk:
-            yield chunk
+            yield chunk, digest
         if offset == size:
             break
         if chunk:
@@ -220,10 +235,11 @@ def _checked_status(path: str) -> os.stat_result:
         raise unreadable(path, error) from None
 
 
-def _read_on(handle: BinaryIO, left: int) -> tuple[bytes, bytes]:
-    """The next bytes of a file, and when they are all that are left, what comes behind them."""
+def _read_on(handle: BinaryIO, left: int, hashed: bool) -> tuple[bytes, bytes, str]:
+    """The next bytes of a file; when they are all that are left, what comes behind them; and their sha256."""
     chunk = _read(handle)
-    return chunk, _read(handle) if chunk and len(chunk) == left else b""
+    more = _read(handle) if chunk and len(chunk) == left else b""
+    return chunk, more, sha256(chunk).hexdigest() if hashed else ""
 
 
 def _read(handle: BinaryIO) -> bytes:
