@@ -24,7 +24,6 @@ from shardline_producer.sources.source import (
     AnyItem,
     Document,
     InvalidDocument,
-    RenderedDocument,
     RenderedItem,
 )
 
@@ -62,15 +61,15 @@ class Encoder:
         messages, partitions, render = batch.messages, self._partitions, self.render
         for item in items:
             position = item.position
-            content: RenderedDocument | InvalidDocument
-            if type(item) is RenderedItem:
-                content = item.content
+            content: RenderedItem | InvalidDocument
+            if isinstance(item, RenderedItem):
+                content = item
             elif isinstance(item.content, Document):
-                content = render(item.content)
+                content = render(position, item.size, item.content)
             else:
                 content = item.content
-            if isinstance(content, RenderedDocument):
-                key, number, key_hash, facts, head, row = content
+            if isinstance(content, RenderedItem):
+                _, _, key, number, key_hash, facts, head, row = content
             else:
                 row, key = b"", content.key.encode()
                 number, key_hash = partition_in(self._spec, key, content), document_hash(key)
@@ -94,7 +93,7 @@ class Encoder:
         self,
         part: PartitionState,
         position: Position,
-        content: InvalidDocument | RenderedDocument,
+        content: InvalidDocument | RenderedItem,
         batch: EncodedBatch,
     ) -> bytes:
         max_bytes = self._spec.max_document_bytes
@@ -120,12 +119,14 @@ class DocumentRenderer:
         self._rows = RowRenderer(spec, columns, rules)
         self._train = 0 if spec.validation_partitions else spec.partitions
 
-    def __call__(self, document: Document) -> RenderedDocument:
+    def __call__(self, position: Position, size: int, document: Document) -> RenderedItem:
         """The document as it is sent."""
-        facts, head, tail = self._rows.render(document)
+        facts, head, tail = self._rows.parts(document)
         key = document.id.encode()
         number = partition_of(key, self._train) if self._train else partition_in(self._spec, key, document)
-        return RenderedDocument(key, number, document_hash(key), encode_facts(facts), len(head), head + tail)
+        return RenderedItem(
+            position, size, key, number, document_hash(key), encode_facts(*facts), len(head), head + tail
+        )
 
 
 def partition_in(spec: JobSpec, key: bytes, content: Document | InvalidDocument) -> int:

@@ -18,7 +18,9 @@ from shardline_producer.sources.source import Document
 # Some readers split lines at these as well; inside JSON strings they are escaped.
 _LINE_BREAKS = ((b"\xc2\x85", b"\\u0085"), (b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"))
 
-_WORD_MARKS = bytes(ord(" " if chr(code).isspace() else "x") for code in range(256))
+_WORD_MARKS = bytes(not chr(code).isspace() for code in range(256))
+# The white space that latin-1 does not have.
+_WIDE_SPACES = tuple(map(chr, (0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000)))
 
 
 class RenderedRow(NamedTuple):
@@ -43,9 +45,15 @@ class RowRenderer:
         )
         self._decimals = spec.relevance_decimals
         self._max_bytes = spec.max_document_bytes
+        self._relevance, self._rounded = 0.0, b"0.0"
 
     def render(self, document: Document) -> RenderedRow:
         """The row of a document. It may be sent only if `check_size` returns None."""
+        facts, head, tail = self.parts(document)
+        return RenderedRow(Facts(*facts), head, tail)
+
+    def parts(self, document: Document) -> tuple[tuple[int, int, int, bool, float], bytes, bytes]:
+        """As `render`, in plain tuples: to make the others takes a tenth of the time of a row."""
         text, metadata, relevance = document.text, document.metadata, document.relevance
         columns = self._conform.to_json(metadata)
         if not columns.isascii():
@@ -53,13 +61,16 @@ class RowRenderer:
         name = orjson.dumps(document.id)
         if not name.isascii():
             name = escaped(name)
-        rounded = orjson.dumps(round(relevance, self._decimals) + 0.0)
+        if relevance != self._relevance:
+            # Most documents of a source without a search have the same.
+            self._relevance = relevance
+            self._rounded = orjson.dumps(round(relevance, self._decimals) + 0.0)
         head = b"".join((b'{"text":', _text_json(text), b',"metadata":', columns, self._behind_metadata))
-        tail = b"".join((b',"document_id":', name, b',"relevance_score":', rounded, b"}\n"))
+        tail = b"".join((b',"document_id":', name, b',"relevance_score":', self._rounded, b"}\n"))
         words = count_words(text)
         # A text without words is white space only.
         blank = words == 0 if self._rules == 1 else is_blank(text)
-        return RenderedRow(Facts(len(text), words, count_present(metadata), blank, relevance), head, tail)
+        return (len(text), words, count_present(metadata), blank, relevance), head, tail
 
     def check_size(self, rendered: RenderedRow, key: str) -> DeadLetter | None:
         """The dead letter (`too_large`) of a row over max_document_bytes; None for any other row.
@@ -83,9 +94,13 @@ def count_words(text: str) -> int:
     try:
         latin = text.encode("latin-1")
     except UnicodeEncodeError:
-        return len(text.split())
-    marks = latin.translate(_WORD_MARKS)
-    return marks.count(b" x") + marks.startswith(b"x")
+        if any(space in text for space in _WIDE_SPACES):
+            return len(text.split())
+        latin = text.encode("latin-1", "replace")
+    # A byte for each character: 1 in words, 0 between them. Their neighbours differ twice for each word, once
+    # for one at the start. Without branches, which a processor cannot predict for words.
+    marks = int.from_bytes(latin.translate(_WORD_MARKS), "little")
+    return ((marks ^ marks >> 8).bit_count() + (marks & 1)) >> 1
 
 
 def _text_json(text: str) -> bytes:

@@ -89,15 +89,14 @@ def decode_position(data: bytes) -> Position:
     return tuple(orjson.loads(data))
 
 
-def encode_facts(facts: Facts) -> bytes:
+def encode_facts(chars: int, words: int, present: int, blank: bool, relevance: float) -> bytes:
     """The facts of a document as in its message."""
-    chars, words, present, blank, relevance = facts
     return _FACTS.pack(chars, words, present, _FLAG_BLANK if blank else 0, relevance)
 
 
 def encode_document(sequence: int, position: bytes, facts: Facts, head: bytes, tail: bytes) -> bytes:
     """A document message: the row's bytes before and after the quality score, and its facts."""
-    return encode_rendered(sequence, position, encode_facts(facts), len(head), head + tail)
+    return encode_rendered(sequence, position, encode_facts(*facts), len(head), head + tail)
 
 
 def encode_rendered(sequence: int, position: bytes, facts: bytes, head: int, row: bytes) -> bytes:

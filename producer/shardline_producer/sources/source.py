@@ -46,25 +46,6 @@ class InvalidDocument:
     fields: dict[str, Any] | None = field(default=None, compare=False, repr=False)
 
 
-class RenderedDocument(NamedTuple):
-    """A document as the producer sends it, without sequence and position.
-
-    `key`: the id in UTF-8. `partition` and `key_hash`: those of the document. `facts`: those of the message.
-    `row`: the row without its quality score, which belongs behind the first `head` bytes.
-    """
-
-    key: bytes
-    partition: int
-    key_hash: int
-    facts: bytes
-    head: int
-    row: bytes
-
-
-Render = Callable[[Document], RenderedDocument]
-"""Renders a document. It is called on threads, and can be pickled."""
-
-
 @dataclass(slots=True)
 class SourceItem:
     """An item that was read: its position, its content, and its size in the source, in bytes."""
@@ -74,14 +55,26 @@ class SourceItem:
     size: int
 
 
-@dataclass(slots=True)
-class RenderedItem:
-    """A document that was read and rendered; otherwise as SourceItem."""
+class RenderedItem(NamedTuple):
+    """An item with a document as the producer sends it, without the sequence.
+
+    `position` and `size`: as of SourceItem. `key`: the id in UTF-8. `partition` and `key_hash`: those of the
+    document. `facts`: those of the message. `row`: the row without its quality score, which belongs behind
+    the first `head` bytes.
+    """
 
     position: Position
-    content: RenderedDocument
     size: int
+    key: bytes
+    partition: int
+    key_hash: int
+    facts: bytes
+    head: int
+    row: bytes
 
+
+Render = Callable[[Position, int, Document], RenderedItem]
+"""Renders a document, which has this position and size. It is called on threads, and can be pickled."""
 
 AnyItem = SourceItem | RenderedItem
 """An item of a source that may render its documents."""

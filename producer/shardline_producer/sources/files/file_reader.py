@@ -25,7 +25,6 @@ from shardline_producer.sources.source import (
     Document,
     InvalidDocument,
     Render,
-    RenderedItem,
     SourceItem,
 )
 
@@ -178,7 +177,7 @@ class FileReader:
             self._ordinal += 1
             position = (self._index, record.number, record.end, self._ordinal)
             if render is not None and isinstance(content, Document):
-                yield RenderedItem(position, render(content), record.size)
+                yield render(position, record.size, content)
             else:
                 yield SourceItem(position, content, record.size)
 

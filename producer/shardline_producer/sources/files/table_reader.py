@@ -35,7 +35,7 @@ from shardline_producer.sources.files.table_rows import (
     table_errors,
 )
 from shardline_producer.sources.query_filters import passes
-from shardline_producer.sources.source import AnyItem, Document, InvalidDocument, RenderedItem, SourceItem
+from shardline_producer.sources.source import AnyItem, Document, InvalidDocument, SourceItem
 
 # Rows are converted so many bytes at a time: as objects of Python they take several times the memory.
 _PIECE_BYTES = 1 << 22
@@ -139,7 +139,7 @@ class TableReader:
         self._ordinal += 1
         position = (self._start.file, number, offset, self._ordinal)
         if render is not None and isinstance(content, Document):
-            return RenderedItem(position, render(content), size)
+            return render(position, size, content)
         return SourceItem(position, content, size)
 
     def _content(self, fields: dict[str, Any], key: str) -> tuple[Document | InvalidDocument, int]:
