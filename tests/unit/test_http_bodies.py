@@ -235,11 +235,9 @@ class Rows:
     def __init__(self, ids: str) -> None:
         self._ids = ids
 
-    async def fetch(self, *_: Any) -> list[dict[str, Any]]:
-        empty = dict.fromkeys(("size", "body", "digest", "refs"))
-        return [
-            {"id": name, "known": True, "deleted": False, "metadata": "{}", **empty} for name in self._ids
-        ]
+    async def fetch(self, *_: Any) -> list[tuple[Any, ...]]:
+        # Size, body, digest, references and metadata are null.
+        return [(name, True, False, None, None, None, None, None) for name in self._ids]
 
 
 @pytest.mark.parametrize("ids", ["", "b", "ac", "ba"])

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import asdict, dataclass, field
 from secrets import token_hex
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
@@ -40,8 +40,7 @@ _VANISHED_WAVE = 10
 _RESTORE = "restore this object and retry the job, or submit the job under a new id"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A document to be read. `foreign`: a search store has it and the main store does not."""
 
     id: str
@@ -169,8 +168,9 @@ class PlanPage:
             "last": self.last,
             "ids": [entry.id for entry in self.entries],
         }
-        if any(entry.score for entry in self.entries):
-            value["scores"] = [entry.score for entry in self.entries]
+        scores = [entry.score for entry in self.entries]
+        if any(scores):
+            value["scores"] = scores
         if foreign := [index for index, entry in enumerate(self.entries) if entry.foreign]:
             value["foreign"] = foreign
         if self.findings:
@@ -364,7 +364,7 @@ class PlannedSource:
         async with aclosing(self._store.entries(facts, after, limit, findings)) as batches:
             async for batch in batches:
                 entries += batch
-                size += sum(len(entry.id) for entry in batch)
+                size += sum([len(entry.id) for entry in batch])
                 if size >= _PAGE_BYTES:
                     break
         ended = size < _PAGE_BYTES and len(entries) < limit
@@ -388,5 +388,7 @@ def _item(ordinal: int, content: Document | InvalidDocument, score: float | None
         return SourceItem((ordinal,), content, content.dead_letter.size)
     if score is not None:
         content.relevance = score
-    text = content.text
-    return SourceItem((ordinal,), content, len(text) if text.isascii() else len(text.encode()))
+    if (size := content.text_bytes) is None:
+        text = content.text
+        size = len(text) if text.isascii() else len(text.encode())
+    return SourceItem((ordinal,), content, size)

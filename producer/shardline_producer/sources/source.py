@@ -22,7 +22,8 @@ class Document:
     `id` has 1 to 1,024 bytes of UTF-8 and no control characters; id and text hold no lone surrogates
     (`documents.validated` checks both). `metadata` maps names to JSON values, in the source's own order.
     `relevance` is the score of the search, else the document's own, else 0.0. `id_is_number`: the source has
-    the id as a number, which may be the text of another document's id.
+    the id as a number, which may be the text of another document's id. `text_bytes`: the length of the text
+    in UTF-8, if the source knows it.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Document:
     metadata: dict[str, Any]
     relevance: float = 0.0
     id_is_number: bool = field(default=False, compare=False)
+    text_bytes: int | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(slots=True)

@@ -29,6 +29,9 @@ from shardline_producer.sources.uds3.store_ports import (
     MarkedBodyStore,
 )
 
+# An id of printable ASCII up to this length is within all rules of ids.
+_ASCII_ID = 1024
+
 
 class ContentFetcher:
     """Implements `Fetcher` over one connection (None: without PostgreSQL) and the body stores."""
@@ -49,9 +52,11 @@ class ContentFetcher:
 
     async def fetch(self, entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
         """Read the contents of the first entries. Those that no row can have are dead letters."""
-        if unreadable := _without_rows(entries):
-            return unreadable
-        return await self._fetch(list(takewhile(lambda entry: is_storable(entry.id), entries)))
+        if not is_storable("".join([entry.id for entry in entries])):
+            if unreadable := _without_rows(entries):
+                return unreadable
+            entries = list(takewhile(lambda entry: is_storable(entry.id), entries))
+        return await self._fetch(entries)
 
     async def _fetch(self, entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
         """Read the contents of the first entries.
@@ -72,24 +77,25 @@ class ContentFetcher:
         requests: dict[str, BodyRequest] = {}
         taken: list[tuple[Entry, PostgresRow | None]] = []
         for entry, row in zip(entries, rows, strict=False):
-            if (request := _body_request(entry, row)) is not None:
+            if (row is None or row.body is None) and (request := _body_request(entry, row)) is not None:
                 if len(requests) == MAX_BODIES:
                     break
                 requests[entry.id] = request
             taken.append((entry, row))
 
         bodies: dict[str, DocumentBody | InvalidBody] = {}
-        live = [_request(entry, row) for entry, row in taken if row is None or not _is_deleted(entry, row)]
-        for marks in self._marked_stores:
-            if live:
+        if self._marked_stores:
+            live = [
+                _request(entry, row) for entry, row in taken if row is None or not _is_deleted(entry, row)
+            ]
+            for marks in self._marked_stores if live else ():
                 bodies |= dict.fromkeys(await marks.deleted(live), DELETED_BODY)
-        for store in self._body_stores:
+        for store in self._body_stores if requests else ():
             missing = [request for identity, request in requests.items() if identity not in bodies]
             if missing:
                 bodies |= await store.bodies(missing, self._max_bytes)
-
-        exact = self._selection is not None and self._selection.schema.exact
-        return [_content(entry, row, bodies, exact=exact) for entry, row in taken]
+        utf8 = self._session is not None and self._session.stores_utf8
+        return [_content(entry, row, bodies, utf8=utf8) for entry, row in taken]
 
 
 def _without_rows(entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
@@ -129,7 +135,7 @@ def body_request(identity: str, couchdb_refs: str | None) -> BodyRequest:
 
 
 def _content(
-    entry: Entry, row: PostgresRow | None, bodies: Mapping[str, DocumentBody | InvalidBody], *, exact: bool
+    entry: Entry, row: PostgresRow | None, bodies: Mapping[str, DocumentBody | InvalidBody], *, utf8: bool
 ) -> Document | InvalidDocument:
     metadata: dict[str, Any] = {}
     if row is not None:
@@ -138,9 +144,9 @@ def _content(
         if row.fault or row.digest is not None:
             return _invalid_row(row)
         if row.known:
-            metadata = row.metadata_values(exact=exact)
+            metadata = row.metadata_values()
         if row.body is not None:
-            return _document(entry.id, row.body, metadata)
+            return _document_of_row(entry.id, row.body, metadata, row.size if utf8 else None)
     body = bodies.get(entry.id)
     if body is None:
         return invalid_document(entry.id, DeadLetterReason.NO_CONTENT)
@@ -148,6 +154,19 @@ def _content(
         return invalid_document(entry.id, body.reason, body.original)
     # The tables take precedence. The store of the body adds the fields that they lack.
     return _document(entry.id, body.text, {**body.metadata, **metadata})
+
+
+def _document_of_row(
+    identity: str, text: str, metadata: dict[str, Any], size: int | None
+) -> Document | InvalidDocument:
+    """As `_document`, for a text that PostgreSQL returned: it is UTF-8, without halves of surrogate pairs.
+
+    `size`: the length of the text in UTF-8, if it is known.
+    """
+    if identity.isascii() and identity.isprintable() and 0 < len(identity) <= _ASCII_ID:
+        score = own_score(metadata) if "score" in metadata else 0.0
+        return Document(identity, text, metadata, score, text_bytes=size)
+    return _document(identity, text, metadata)
 
 
 def _invalid_row(row: PostgresRow) -> InvalidDocument:

@@ -12,6 +12,9 @@ from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.uds3.scratch import ScratchDatabase
 from shardline_producer.sources.uds3.store_ports import STORE_ORDER, MarksDeleted
 
+# SQLite allows 999 values of a statement at least.
+_LOOKED_UP = 500
+
 
 class MarkedIds:
     """Ids of deleted documents, each with the first store of `STORE_ORDER` that marks it. All calls block.
@@ -22,6 +25,7 @@ class MarkedIds:
     def __init__(self) -> None:
         # A scratch database takes one call at a time; the stores are read concurrently.
         self._lock = Lock()
+        self._any = False
         self._database = ScratchDatabase()
         weakref.finalize(self, self._database.close)
         self._database.execute(
@@ -32,6 +36,7 @@ class MarkedIds:
         """Add the ids of documents that the store marks deleted."""
         place = STORE_ORDER.index(store)
         with self._lock:
+            self._any = self._any or bool(ids)
             self._database.write(
                 "INSERT INTO marked VALUES (?, ?)"
                 " ON CONFLICT (id) DO UPDATE SET place = min(place, excluded.place)",
@@ -40,13 +45,16 @@ class MarkedIds:
 
     def stores_of(self, ids: Sequence[str]) -> dict[str, str]:
         """The store that marks each of these documents, by its id; a document without a mark is not in it."""
-        query = "SELECT place FROM marked WHERE id = ?"
         with self._lock:
-            return {
-                identity: STORE_ORDER[place]
-                for identity in ids
-                for (place,) in self._database.rows(query, (identity,))
-            }
+            if not self._any:
+                return {}
+            places = dict[str, int]()
+            for start in range(0, len(ids), _LOOKED_UP):
+                part = ids[start : start + _LOOKED_UP]
+                marks = ", ".join("?" * len(part))
+                query = f"SELECT id, place FROM marked WHERE id IN ({marks})"  # noqa: S608 - placeholders
+                places.update(self._database.rows(query, part))
+        return {identity: STORE_ORDER[places[identity]] for identity in ids if identity in places}
 
 
 async def read_marks(stores: Mapping[str, MarksDeleted]) -> MarkedIds:

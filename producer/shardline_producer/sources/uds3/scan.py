@@ -51,7 +51,8 @@ class MarkedScan:
                         waiting[marks[identity] if is_live else "postgresql"] += 1
                         continue
                     entries.append(Entry(identity))
-                    _leave_out(waiting, findings)
+                    if waiting:
+                        _leave_out(waiting, findings)
                     if len(entries) == limit:
                         break
                 limit -= len(entries)

@@ -2,15 +2,12 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 
 from shardline_common.errors import SourceUnavailable
 from shardline_common.job.findings import Findings, Level
-from shardline_producer.sources.documents import parse_metadata
-from shardline_producer.sources.exact_json import parse_row
 from shardline_producer.sources.uds3.postgres import sql
 from shardline_producer.sources.uds3.postgres.catalog import Catalog
 from shardline_producer.sources.uds3.postgres.keyless import is_storable, keyless_id, keyless_number
@@ -21,6 +18,7 @@ from shardline_producer.sources.uds3.postgres.relations import (
     redefined_views,
     rewritten_relations,
 )
+from shardline_producer.sources.uds3.postgres.row_fields import RowFields
 from shardline_producer.sources.uds3.postgres.schema import MANY_ROWS, PostgresSchema, PostgresTable
 from shardline_producer.sources.uds3.postgres.statement import SqlStatement
 from shardline_producer.sources.uds3.postgres.text_indexes import slow_searches
@@ -39,13 +37,13 @@ ROW_ERRORS = (
 _FETCH_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class PostgresRow:
+class PostgresRow(NamedTuple):
     """The values of one document in the tables.
 
-    `known`: a table has the document. `body` is None if no table has its text. `digest`: the sha256 of a text
-    over the limit; `body` is only its start then. `refs` and `metadata` are JSON. `fault`: why the server
-    cannot return the row, whose values are missing then.
+    `known`: a table has the document. `body` is None if no table has its text; `size` is in bytes of the
+    server's encoding. `digest`: the sha256 of a text over the limit; `body` is only its start then. `refs` is
+    JSON. `fields`, `json` and `decoded` are the metadata. `fault`: why the server cannot return the row,
+    whose values are missing then.
     """
 
     id: str
@@ -55,13 +53,14 @@ class PostgresRow:
     body: str | None
     digest: str | None
     refs: str | None
-    metadata: str
+    fields: RowFields
+    json: str | None
+    decoded: Sequence[Any]
     fault: str = ""
 
-    def metadata_values(self, *, exact: bool = True) -> dict[str, Any]:
-        """The metadata that is not null. `exact`: no number is rounded."""
-        found = parse_row(self.metadata) if exact else parse_metadata(self.metadata)
-        return {name: value for name, value in found.items() if value is not None}
+    def metadata_values(self) -> dict[str, Any]:
+        """The metadata that is not null."""
+        return self.fields.values(self.json, self.decoded)
 
 
 class PostgresSession:
@@ -70,6 +69,11 @@ class PostgresSession:
     def __init__(self, connection: Any, options: PostgresOptions) -> None:
         self._connection = connection
         self._options = options
+
+    @property
+    def stores_utf8(self) -> bool:
+        """Whether the server's sizes of texts are those in UTF-8."""
+        return bool(self._connection.get_settings().server_encoding == "UTF8")
 
     async def schema(self) -> PostgresSchema:
         """The tables in use, as `Catalog.schema`."""
@@ -112,12 +116,15 @@ class PostgresSession:
         while len(found) < limit and not ended:
             rows = await self._fetch(sql.page(selection, last, limit - len(found)))
             ended = len(rows) < limit - len(found)
-            for row in rows:
+            for identity, live, several in rows:
                 # Equal ids are neighbours in byte order, whatever an index says about them.
-                repeated = repeated or row["repeated"] or row["id"] == last
-                if row["id"] != last:
-                    found.append((row["id"], row["live"]))
-                    last = row["id"]
+                if identity == last:
+                    repeated = True
+                else:
+                    found.append((identity, live))
+                    last = identity
+                if several:
+                    repeated = True
         if repeated:
             how = f"some ids of {selection.schema.tables[0].name} are in several rows, of which one is read"
             findings.note("postgresql", Level.COUNTED, how)
@@ -231,15 +238,20 @@ class PostgresSession:
         self, selection: sql.DocumentSelection, ids: list[str], max_bytes: int
     ) -> list[PostgresRow]:
         """The rows of the first ids. One that the server cannot return is read alone, and has a fault."""
+        fields = RowFields.of(selection.schema)
         while True:
             try:
                 found = await self._fetch(sql.contents(selection, ids, max_bytes, _FETCH_BYTES))
             except ROW_ERRORS as error:
                 if len(ids) == 1:
-                    return [PostgresRow(ids[0], True, False, None, None, None, None, "{}", str(error))]
+                    values = (True, False, None, None, None, None, fields, "{}", ())
+                    return [PostgresRow(ids[0], *values, fault=str(error))]
                 ids = ids[: len(ids) // 2]
             else:
-                return [PostgresRow(**row) for row in found]
+                return [
+                    PostgresRow(identity, known, deleted, size, body, digest, refs, fields, json, decoded)
+                    for identity, known, deleted, size, body, digest, refs, json, *decoded in found
+                ]
 
     async def _fetch(self, statement: SqlStatement) -> list[Any]:
         rows: list[Any] = await self._connection.fetch(statement.text, *statement.values)

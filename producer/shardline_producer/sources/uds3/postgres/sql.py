@@ -21,6 +21,7 @@ from shardline_producer.sources.uds3.postgres.keys import (
     id_text,
     listed_id,
 )
+from shardline_producer.sources.uds3.postgres.row_fields import RowFields
 from shardline_producer.sources.uds3.postgres.schema import (
     CONTENT,
     KEY,
@@ -285,20 +286,19 @@ def references(selection: DocumentSelection, ids: list[str]) -> SqlStatement | N
 def contents(selection: DocumentSelection, ids: list[str], max_bytes: int, budget: int) -> SqlStatement:
     """Texts and metadata of the first ids, in their order: at least one row, up to `budget` bytes of rows.
 
-    Rows (id, known, deleted, size, body, digest, refs, metadata). For a text of more than `max_bytes` bytes,
-    `body` is only its start and `digest` its sha256. The server has the size of a large text without reading
-    the text.
+    Rows (id, known, deleted, size, body, digest, refs), then the columns of `RowFields`. For a text of more
+    than `max_bytes` bytes, `body` is only its start and `digest` its sha256. The server has the size of a
+    large text without reading the text.
     """
     schema, statement = selection.schema, SqlStatement()
     wanted, limit = statement.add(ids, "text[]"), statement.add(max_bytes, "int8")
     room = statement.add(budget, "int8")
     deleted, _ = _deleted(selection)
-    chosen = ", ".join(f"{item.shown} AS {item.label}" for item in metadata_fields(schema).values())
-    metadata = f"(SELECT row_to_json(m)::text FROM (SELECT {chosen}) m)" if chosen else "'{}'::text"
+    fields = RowFields.of(schema)
     inner = (
         f"SELECT w.n, w.id, {_is_known(schema)} AS known, ({deleted}) AS deleted,"
         f" {_first_value(schema, CONTENT)} AS body, {_first_value(schema, REFS)} AS refs,"
-        f" {metadata} AS metadata FROM unnest({wanted}) WITH ORDINALITY AS w (id, n)"
+        f" {fields.columns} FROM unnest({wanted}) WITH ORDINALITY AS w (id, n)"
         f"{_lookups(schema, range(len(schema.tables)), 'w.id')}"
     )
     sized = f"SELECT f.*, octet_length(f.body) AS size FROM ({inner}) f"
@@ -306,10 +306,10 @@ def contents(selection: DocumentSelection, ids: list[str], max_bytes: int, budge
         f"SELECT s.*, sum(least(coalesce(size, 0), {limit}) + 256) OVER (ORDER BY n) AS upto FROM ({sized}) s"
     )
     statement.text = (
-        f"SELECT id, known, deleted, size, refs, metadata,"
+        f"SELECT id, known, deleted, size,"
         f" CASE WHEN size > {limit} THEN left(body, {MAX_ORIGINAL_BYTES}) ELSE body END AS body,"
-        f" CASE WHEN size > {limit} THEN encode(sha256(convert_to(body, 'UTF8')), 'hex') END AS digest"
-        f" FROM ({summed}) r WHERE upto <= {room} OR n = 1 ORDER BY n"
+        f" CASE WHEN size > {limit} THEN encode(sha256(convert_to(body, 'UTF8')), 'hex') END AS digest,"
+        f" refs, {fields.labels} FROM ({summed}) r WHERE upto <= {room} OR n = 1 ORDER BY n"
     )
     return statement
 
