@@ -80,12 +80,19 @@ def verify(
     *,
     digest: str | None = None,
     key: str | os.PathLike[str] | None = None,
+    processes: int | None = None,
     settings: Mapping[str, object] | None = None,
     on_progress: Callable[[VerifyProgress], None] | None = None,
 ) -> VerifyResult:
     """Read every byte of a finished dataset and check its proof. See `shardline.verify`."""
     return _complete(
-        operations.verify, uri, digest=digest, key=key, settings=settings, on_progress=on_progress
+        operations.verify,
+        uri,
+        digest=digest,
+        key=key,
+        processes=processes,
+        settings=settings,
+        on_progress=on_progress,
     )
 
 

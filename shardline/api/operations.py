@@ -84,6 +84,7 @@ async def verify(
     *,
     digest: str | None = None,
     key: str | os.PathLike[str] | None = None,
+    processes: int | None = None,
     settings: Mapping[str, object] | None = None,
     on_progress: Callable[[VerifyProgress], None] | None = None,
 ) -> VerifyResult:
@@ -93,11 +94,13 @@ async def verify(
         uri: the dataset's folder: a directory, or `s3://bucket/prefix/…`.
         digest: the digest that the dataset must have.
         key: a file with the public Ed25519 key (PEM) that must have signed the dataset.
+        processes: the largest number of processes that check a large dataset; None takes the setting, else
+            one for each core.
         settings: settings by name, used before the environment, .env and shardline.toml.
         on_progress: called after each shard, in the event loop.
 
     Raises:
-        UsageError: a setting, the digest or the key is wrong.
+        UsageError: a setting, the digest, the key or the number of processes is wrong.
         ServiceUnavailable: the store cannot be reached.
     """
 
@@ -105,9 +108,14 @@ async def verify(
         if on_progress is not None:
             on_progress(VerifyProgress(shards=done, total=total))
 
+    if processes is not None and processes < 1:
+        raise UsageError(f"{processes} processes check nothing", hint="1 checks in this process alone")
     path = None if key is None else Path(key)
     found = settings_of(settings)
-    return verify_result(await verify_dataset(os.fspath(uri), found, on_shard, digest=digest, key=path))
+    report = await verify_dataset(
+        os.fspath(uri), found, on_shard, digest=digest, key=path, processes=processes
+    )
+    return verify_result(report)
 
 
 async def submit(

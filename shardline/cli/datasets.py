@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _SHOWN_DEAD_LETTERS = 10
 _KEPT_SECONDS = 10.0
+_VERIFY_AGAIN = "interrupted; nothing was changed, and nothing is proven"
 
 
 def register(app: typer.Typer) -> None:
@@ -163,6 +164,16 @@ def verify(
         Path | None,
         typer.Option(metavar="FILE", help="The public Ed25519 key (PEM) that must have signed the dataset."),
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1024,
+            metavar="N",
+            help="Check a large dataset with up to N processes. Default: SHARDLINE_PROCESSES, else one for "
+            "each core.",
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Read every byte of a finished dataset and check its proof. Prints what is broken and exits with 1.
@@ -170,13 +181,15 @@ def verify(
     Who can write to the store can make another dataset with a proof of its own. A digest that was kept
     elsewhere, or the key of a signature, excludes it.
     """
-    report = complete(_verify(uri, digest, key, quiet_settings()))
+    report = complete(_verify(uri, digest, key, processes, quiet_settings()), _VERIFY_AGAIN)
     _print_report(report, json=json)
     if not report.ok:
         raise typer.Exit(1)
 
 
-async def _verify(uri: str, digest: str | None, key: Path | None, settings: Settings) -> Report:
+async def _verify(
+    uri: str, digest: str | None, key: Path | None, processes: int | None, settings: Settings
+) -> Report:
     from rich.progress import Progress
 
     from shardline.cli.console import stderr_console
@@ -188,7 +201,7 @@ async def _verify(uri: str, digest: str | None, key: Path | None, settings: Sett
         def on_shard(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        return await verify_dataset(uri, settings, on_shard, digest=digest, key=key)
+        return await verify_dataset(uri, settings, on_shard, digest=digest, key=key, processes=processes)
 
 
 def _print_report(report: Report, *, json: bool) -> None:

@@ -12,6 +12,7 @@ from shardline.services.embedded import EmbeddedRun
 from shardline.services.finished import datasets_below, read_manifest
 from shardline.services.output_lock import locked_output
 from shardline.services.replace import delete_old_dataset, find_old_job
+from shardline.services.segment_processes import open_checks
 from shardline.services.splits import rows_of_splits, split_warnings
 from shardline.services.wiring import CLOCK
 from shardline.services.wiring.producer import producer_policy
@@ -33,6 +34,7 @@ from shardline_common.job.spec import JobSpec
 from shardline_common.job.spec_diff import differing_fields, own_id_advice
 from shardline_common.job.state import JobState, State
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.processes import available_cores
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.settings.load import Settings
 from shardline_common.storage.probe import probe_create_only, probe_once_a_day
@@ -227,8 +229,11 @@ async def verify_dataset(
     *,
     digest: str | None = None,
     key: Path | None = None,
+    processes: int | None = None,
 ) -> Report:
     """Read every byte of the dataset in the folder `uri` and check its proof.
+
+    The shards of a large dataset are checked by several processes.
 
     Args:
         uri: the dataset's folder: a directory or `s3://bucket/prefix`.
@@ -237,6 +242,7 @@ async def verify_dataset(
         digest: the digest that the dataset must have; None accepts any.
         key: a file with the public Ed25519 key (PEM) that must have signed the dataset; None accepts a
             dataset without a signature.
+        processes: the largest number of processes; None takes that of the settings, else one for each core.
 
     Raises:
         UsageError: a setting is wrong, the digest is none, or the key cannot be read.
@@ -247,7 +253,11 @@ async def verify_dataset(
         raise UsageError(f"'{digest[:100]}' is no digest: it has 64 digits of 0-9 and a-f", hint=hint)
     is_signed = None if key is None else signature_check(key)
     async with open_store_at(uri, settings) as store:
-        report = await Verifier(store, "", on_shard, digest=digest, is_signed=is_signed).run()
+        at_most = processes or settings.processes or available_cores()
+        checks = partial(open_checks, store, uri, settings, at_most)
+        report = await Verifier(
+            store, "", on_shard, digest=digest, is_signed=is_signed, open_checks=checks
+        ).run()
         if not report.digest and (below := await datasets_below(store)):
             report.notes.append(f"there are datasets in folders below this one: {', '.join(below)}")
         return report

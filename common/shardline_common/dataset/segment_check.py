@@ -1,7 +1,8 @@
 """The check of one segment: its shard, rejected documents and dead letters against its chain record."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import orjson
 
@@ -19,49 +20,56 @@ _MORE_BYTES = 1 << 20
 _MAX_PROBLEMS = 20
 
 
-class SegmentChecker:
-    """Reads the objects of segments, and passes each fault as a sentence to `add_problem`.
+@dataclass(frozen=True, slots=True)
+class SegmentRules:
+    """What the segments of a dataset are checked against.
 
     `shards_only`: of a segment whose chain record has no hashes check only the shard, as version 0.1 did.
     """
 
-    def __init__(
-        self,
-        store: ObjectStore,
-        layout: Layout,
-        columns: Columns,
-        add_problem: Callable[[str], None],
-        *,
-        max_document_bytes: int,
-        shards_only: bool,
-    ) -> None:
-        self._store = store
-        self._layout = layout
-        self._row_check = RowCheck(columns)
-        self._add_problem = add_problem
-        self._max_line = max_document_bytes + _MORE_BYTES
-        self._shards_only = shards_only
+    layout: Layout
+    columns: Columns
+    max_document_bytes: int
+    shards_only: bool
 
-    async def check(self, record: ChainRecord) -> dict[str, StoredBytes]:
-        """Read and check the objects of a segment. Returns their stored bytes by relative key.
+
+@dataclass(frozen=True, slots=True)
+class CheckedSegment:
+    """The stored bytes of a segment's objects by relative key, and the faults as sentences."""
+
+    objects: Mapping[str, StoredBytes]
+    problems: Sequence[str]
+
+
+class SegmentChecker:
+    """Reads the objects of segments in `store`, and checks them."""
+
+    def __init__(self, store: ObjectStore, rules: SegmentRules) -> None:
+        self._store = store
+        self._layout = rules.layout
+        self._row_check = RowCheck(rules.columns)
+        self._max_line = rules.max_document_bytes + _MORE_BYTES
+        self._shards_only = rules.shards_only
+
+    async def check(self, record: ChainRecord) -> CheckedSegment:
+        """Read and check the objects of a segment.
 
         Raises:
             StoreUnavailable: the store cannot be read.
         """
         found = dict[str, StoredBytes]()
-        self._check_keys(record)
+        problems = self._key_problems(record)
         for kind, key, item in segment_keys(record, self._layout):
             if self._shards_only and kind != "data" and record.objects is None:
                 continue
             if record.objects is not None and (item is None or item.key != key):
-                self._add_problem(f"{self._where(record)}: the chain does not name {key}")
+                problems.append(f"{_where(record)}: the chain does not name {key}")
                 continue
-            stored, problems = await self._check_until_steady(record, kind, key, item)
-            for problem in problems:
-                self._add_problem(problem)
+            stored, faults = await self._check_until_steady(record, kind, key, item)
+            problems += faults
             if stored is not None:
                 found[key] = stored
-        return found
+        return CheckedSegment(found, problems)
 
     async def _check_until_steady(
         self, record: ChainRecord, kind: str, key: str, item: SegmentObject | None
@@ -98,29 +106,31 @@ class SegmentChecker:
             problems.append(f"{item.key}: the stored bytes are not those that were put")
         return reader.stored, problems
 
-    def _where(self, record: ChainRecord) -> str:
-        return f"partition {record.partition}, sequence {record.first}"
-
-    def _check_keys(self, record: ChainRecord) -> None:
+    def _key_problems(self, record: ChainRecord) -> list[str]:
         # The keys begin with the root of the store that the dataset was written to; it may have moved since.
         expected = self._layout.data(record.split, record.partition, record.first)
         expected = expected.removeprefix(self._layout.root)
         has_rows = record.segment.rows > 0
-        if (record.key is not None) != has_rows or (record.key and not record.key.endswith(expected)):
-            self._add_problem(
-                f"{self._where(record)}: the chain names {record.key}, "
-                f"not {expected if has_rows else 'no shard'}"
-            )
+        if (record.key is not None) == has_rows and (not record.key or record.key.endswith(expected)):
+            return []
+        named = expected if has_rows else "no shard"
+        return [f"{_where(record)}: the chain names {record.key}, not {named}"]
 
     async def _check_rows(
         self, reader: ObjectReader, key: str, record: ChainRecord, problems: list[str]
     ) -> str:
         rows = size = 0
-        async for line in _lines(reader.plain(), self._max_line):
-            size += len(line)
+        cutter, row_problem = _LineCutter(self._max_line), self._row_problem
+        async for chunk in reader.plain():
+            size += len(chunk)
+            for line in cutter.cut(chunk):
+                rows += 1
+                if (problem := row_problem(line)) is not None:
+                    _add(problems, f"{key}, line {rows}: {problem}")
+            cutter.check_rest()
+        if cutter.rest:
             rows += 1
-            if (problem := self._row_problem(line)) is not None:
-                _add(problems, f"{key}, line {rows}: {problem}")
+            _add(problems, f"{key}, line {rows}: the last row is cut off")
         plain = reader.plain_sha256
         if plain != record.sha256:
             _add(problems, f"{key}: its sha256 is {plain}, the chain says {record.sha256}")
@@ -133,8 +143,6 @@ class SegmentChecker:
         return plain
 
     def _row_problem(self, line: bytes) -> str | None:
-        if not line.endswith(b"\n"):
-            return "the last row is cut off"
         try:
             row = orjson.loads(line)
         except orjson.JSONDecodeError as error:
@@ -145,11 +153,19 @@ class SegmentChecker:
         self, reader: ObjectReader, key: str, reasons: Mapping[str, int], problems: list[str]
     ) -> str:
         found = Counter[str]()
-        async for line in _lines(reader.plain(), self._max_line):
-            found[_reason(line)] += 1
+        cutter = _LineCutter(self._max_line)
+        async for chunk in reader.plain():
+            found.update(map(_reason, cutter.cut(chunk)))
+            cutter.check_rest()
+        if cutter.rest:
+            found[_reason(cutter.rest)] += 1
         if found != reasons:
             _add(problems, f"{key}: it has {dict(sorted(found.items()))}, the chain says {dict(reasons)}")
         return reader.plain_sha256
+
+
+def _where(record: ChainRecord) -> str:
+    return f"partition {record.partition}, sequence {record.first}"
 
 
 def _add(problems: list[str], problem: str) -> None:
@@ -171,17 +187,30 @@ def _reason(line: bytes) -> str:
     return reason if isinstance(reason, str) else "no reason"
 
 
-async def _lines(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
-    """The lines with their ends. Raises JobFailed for a line of more than `limit` bytes."""
-    parts, size = list[bytes](), 0
-    async for chunk in chunks:
-        *lines, rest = chunk.split(b"\n")
-        for line in lines:
-            yield b"".join((*parts, line, b"\n"))
-            parts, size = [], 0
-        parts.append(rest)
-        size += len(rest)
-        if size > limit:
-            raise JobFailed(FailureCode.CONSERVATION, f"a line has more than {limit} bytes")
-    if size:
-        yield b"".join(parts)
+class _LineCutter:
+    """Cuts chunks into lines without their ends. `rest` are the bytes behind the last end."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._parts = list[bytes]()
+        self._size = 0
+
+    @property
+    def rest(self) -> bytes:
+        return b"".join(self._parts)
+
+    def cut(self, chunk: bytes) -> list[bytes]:
+        """The lines that end in a chunk."""
+        lines = chunk.split(b"\n")
+        rest = lines.pop()
+        if lines:
+            lines[0] = b"".join((*self._parts, lines[0]))
+            self._parts, self._size = [], 0
+        self._parts.append(rest)
+        self._size += len(rest)
+        return lines
+
+    def check_rest(self) -> None:
+        """Raise JobFailed when the line that has not ended is longer than the limit."""
+        if self._size > self._limit:
+            raise JobFailed(FailureCode.CONSERVATION, f"a line has more than {self._limit} bytes")

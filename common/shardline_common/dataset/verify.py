@@ -1,12 +1,14 @@
 """`verify`: read every byte of a finished dataset again and check it against its manifest and chains."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import orjson
 
-from shardline_common.dataset.chain import Chain, Totals
+from shardline_common.dataset.chain import Chain, ChainRecord, Totals
 from shardline_common.dataset.conservation import partition_problem
 from shardline_common.dataset.contents import (
     PUBLISHED,
@@ -23,7 +25,8 @@ from shardline_common.dataset.manifest import (
     sums_json,
 )
 from shardline_common.dataset.read import StoredBytes
-from shardline_common.dataset.segment_check import SegmentChecker
+from shardline_common.dataset.segment_check import CheckedSegment, SegmentChecker, SegmentRules
+from shardline_common.dataset.segment_checks import ChecksInOrder, OpenChecks, SegmentChecks
 from shardline_common.dataset.success import SuccessMarker, hash_of
 from shardline_common.errors import JobFailed, ObjectMissing, explain
 from shardline_common.job.columns import Columns
@@ -79,6 +82,7 @@ class Verifier:
         on_shard: called after each shard with the number of shards read, and the number of all shards.
         digest: the digest that the dataset must have; None accepts any.
         is_signed: checks the signature of `_SUCCESS`; None accepts a dataset without one.
+        open_checks: opens what checks the segments; None checks one after the other here.
     """
 
     def __init__(
@@ -89,14 +93,17 @@ class Verifier:
         *,
         digest: str | None = None,
         is_signed: IsSigned | None = None,
+        open_checks: OpenChecks | None = None,
     ) -> None:
         self._store = store
         self._root = root
         self._on_shard = on_shard
         self._expected_digest = digest
         self._is_signed = is_signed
+        self._open_checks = open_checks or self._checks_here
         self._report = Report()
         self._contents = DatasetContents()
+        self._shards_read = 0
 
     async def run(self) -> Report:
         """Read and check the whole dataset. A fault is a problem in the report, not an error.
@@ -134,6 +141,9 @@ class Verifier:
         report.ok = not report.problems
         return report
 
+    def _checks_here(self, rules: SegmentRules, _: int) -> AbstractAsyncContextManager[SegmentChecks]:
+        return nullcontext(SegmentChecks(SegmentChecker(self._store, rules).check))
+
     def _add_problem(self, text: str) -> None:
         if len(self._report.problems) < _MAX_PROBLEMS:
             self._report.problems.append(text)
@@ -153,21 +163,29 @@ class Verifier:
             return None
 
     async def _check_chains(self, layout: Layout, manifest: Manifest, sizes: Mapping[str, int]) -> None:
-        listed = keys_by_chain(layout, sizes) if manifest.version > 1 else None
-        spec, contents = manifest.job, self._contents
-        columns, shards_only = Columns.from_json(manifest.rows_schema.columns), manifest.version == 1
-        checker = SegmentChecker(
-            self._store,
-            layout,
-            columns,
-            self._add_problem,
-            max_document_bytes=spec.max_document_bytes,
-            shards_only=shards_only,
-        )
+        spec, columns = manifest.job, Columns.from_json(manifest.rows_schema.columns)
+        rules = SegmentRules(layout, columns, spec.max_document_bytes, manifest.version == 1)
         if [part.partition for part in manifest.partitions] != list(range(spec.total_partitions)):
             self._add_problem("the manifest lists other partitions than the job has")
             return
-        shards = 0
+        row_bytes = manifest.totals.get("bytes")
+        async with self._open_checks(rules, row_bytes if isinstance(row_bytes, int) else 0) as checks:
+            segments = ChecksInOrder(checks, partial(self._on_segment, len(manifest.shards)))
+            try:
+                await self._check_segments(layout, manifest, sizes, segments)
+            except (JobFailed, ObjectMissing):
+                # A chain cannot be read further. The problems of the segments before it come first.
+                await segments.finish()
+                raise
+            finally:
+                await segments.stop()
+        self._check_totals(layout, manifest)
+
+    async def _check_segments(
+        self, layout: Layout, manifest: Manifest, sizes: Mapping[str, int], segments: ChecksInOrder
+    ) -> None:
+        listed = keys_by_chain(layout, sizes) if manifest.version > 1 else None
+        contents = self._contents
         for produced in manifest.partitions:
             committed = Totals()
             chain = Chain(self._store, layout, produced.partition, _PAUSES)
@@ -176,12 +194,17 @@ class Verifier:
                 contents.records.append(record)
                 contents.objects[key.removeprefix(layout.root)] = StoredBytes.of(body)
                 committed = record.upto
-                contents.objects.update(await checker.check(record))
-                if record.segment.rows:
-                    shards += 1
-                    self._on_shard(shards, len(manifest.shards))
-            self._check_partition(produced, committed)
-        self._check_totals(layout, manifest)
+                await segments.add(record)
+            segments.then(partial(self._check_partition, produced, committed))
+        await segments.finish()
+
+    def _on_segment(self, shards: int, record: ChainRecord, checked: CheckedSegment) -> None:
+        self._contents.objects.update(checked.objects)
+        for problem in checked.problems:
+            self._add_problem(problem)
+        if record.segment.rows:
+            self._shards_read += 1
+            self._on_shard(self._shards_read, shards)
 
     def _check_partition(self, produced: ProducedPartition, committed: Totals) -> None:
         problem = partition_problem(produced.partition, produced.messages, produced.hash_sum, committed)

@@ -13,7 +13,6 @@ _ROW_TYPES = {
     "relevance_score": float,
 }
 _KEYS = list(_ROW_TYPES)
-_TYPES = list(_ROW_TYPES.values())
 # A dataset has few combinations of types, but a damaged one may have any number.
 _MAX_KNOWN = 1000
 
@@ -30,17 +29,24 @@ class RowCheck:
 
     def problem(self, row: object) -> str | None:
         """The first difference between a row and the schema, as a sentence; None when there is none."""
-        if not isinstance(row, dict) or list(row) != _KEYS:
+        # Every row of a dataset passes here. Comparing each type is faster than a list of the types.
+        if type(row) is not dict or [*row] != _KEYS:
             return f"its keys are not {', '.join(_KEYS)}"
-        values = list(row.values())
-        if list(map(type, values)) != _TYPES:
+        text, metadata, source, quality, document_id, relevance = row.values()
+        if not (
+            type(text) is str
+            and type(metadata) is dict
+            and type(source) is str
+            and type(quality) is float
+            and type(document_id) is str
+            and type(relevance) is float
+        ):
             return _wrong_type(row)
-        metadata = row["metadata"]
-        if list(metadata) != self._names:
+        if [*metadata] != self._names:
             return "its metadata has other columns than the dataset"
         types = tuple(map(type, metadata.values()))
         if types in self._sound:
-            return self._wrong_value(metadata, self._with_integers)
+            return self._wrong_value(metadata, self._with_integers) if self._with_integers else None
         problem = self._wrong_value(metadata, self._names)
         if problem is None and len(self._sound) < _MAX_KNOWN:
             self._sound.add(types)

@@ -58,6 +58,13 @@ class CoreSettings(BaseModel):
     spool_reserve_bytes: int = setting(
         256 << 20, "bytes of free disk that the spool does not use", "SHARDLINE_SPOOL_RESERVE_BYTES", ge=0
     )
+    processes: int | None = setting(
+        None,
+        "processes among which `verify` divides a large dataset; none: one for each core",
+        "SHARDLINE_PROCESSES",
+        ge=1,
+        le=1024,
+    )
     max_jobs: int = setting(4, "jobs that one producer runs at once", "SHARDLINE_MAX_JOBS", ge=1)
     topic_limit_bytes: int = setting(
         1 << 30,

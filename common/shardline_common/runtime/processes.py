@@ -1,0 +1,116 @@
+"""Worker processes for CPU work: concurrent.futures, without its traps for a command and for a library.
+
+- The module that was started (`__main__`) is not imported again in the workers. A script without
+  `if __name__ == "__main__"` would run once more in each of them.
+- Ctrl-C interrupts only the parent, which ends the workers.
+- Workers end with their parent, also when it is killed. The queues of concurrent.futures keep them waiting
+  for ever, because each worker holds both ends.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from multiprocessing.connection import Connection
+from types import ModuleType
+from typing import Any
+
+from shardline_common.runtime.threads import run_in_thread
+
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def can_start_processes() -> bool:
+    """Whether this process may have children: a daemonic one of multiprocessing may not."""
+    return bool(sys.executable) and not multiprocessing.current_process().daemon
+
+
+@asynccontextmanager
+async def open_processes(
+    count: int, initialize: Callable[..., object], *args: Any
+) -> AsyncIterator[ProcessPoolExecutor]:
+    """Start `count` worker processes; they have ended when the context ends.
+
+    They are spawned, because a fork copies locks that other threads hold. When the context ends with an
+    error or is cancelled, running calls are stopped at once.
+
+    Args:
+        count: how many.
+        initialize: called first in each of them; a function of a module that imports little.
+        args: its arguments.
+    """
+    # Nothing is written to it. This end is closed to stop the workers, and when this process is killed.
+    watched, kept = _SPAWN.Pipe(duplex=False)
+    with watched, kept:
+        starting = partial(_start, count, watched, initialize, args)
+        executor = await run_in_thread(starting, lambda started: _stop(started, kept))
+        try:
+            yield executor
+        except BaseException:
+            kept.close()
+            raise
+        finally:
+            await run_in_thread(partial(executor.shutdown, cancel_futures=True))
+
+
+def _start(
+    count: int, watched: Connection, initialize: Callable[..., object], args: tuple[Any, ...]
+) -> ProcessPoolExecutor:
+    all_started, pending = _SPAWN.Pipe(duplex=False)
+    arguments = (watched, all_started, initialize, args)
+    executor = ProcessPoolExecutor(count, _SPAWN, _begin, arguments)
+    with all_started, pending, _main_hidden(), _interrupts_blocked():
+        # Each call starts a process, because none is idle before `pending` is closed.
+        for _ in range(count):
+            executor.submit(os.getpid)
+    return executor
+
+
+def _stop(executor: ProcessPoolExecutor, kept: Connection) -> None:
+    kept.close()
+    executor.shutdown(cancel_futures=True)
+
+
+def _begin(
+    watched: Connection, all_started: Connection, initialize: Callable[..., object], args: tuple[Any, ...]
+) -> None:
+    threading.Thread(target=_end_with, args=(watched,), name="parent", daemon=True).start()
+    all_started.poll(None)
+    initialize(*args)
+
+
+def _end_with(watched: Connection) -> None:
+    watched.poll(None)
+    os._exit(1)
+
+
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
