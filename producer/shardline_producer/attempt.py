@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
+from typing import TypeAlias
 
-from shardline_common.dataset.events import Event
-from shardline_common.dataset.publish import is_published, publish_dataset, unpublished_reason
+from shardline_common.dataset.events import Event, event_message
 from shardline_common.errors import (
     FailureCode,
     JobFailed,
@@ -15,10 +16,10 @@ from shardline_common.errors import (
     StoreUnavailable,
     UsageError,
 )
-from shardline_common.job.names import CHECKPOINTS, Layout, attempt_topic
+from shardline_common.job.names import CHECKPOINTS, EVENTS, Layout, attempt_topic
 from shardline_common.job.outcome import Outcome, cancelled, decide, failed, read_outcome
 from shardline_common.job.plan import read_plan
-from shardline_common.job.state import JobState, PartitionState, State, checkpoint
+from shardline_common.job.state import JobState, State, checkpoint
 from shardline_common.ports.broker import TransactionalWriter
 from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.retry import retry_forever
@@ -26,6 +27,7 @@ from shardline_common.runtime.task_group import no_foreign_cancel
 from shardline_common.runtime.waits import log_failure, log_wait
 from shardline_common.telemetry.logs import ENDS_JOB
 from shardline_common.telemetry.metrics import JobSnapshot
+from shardline_producer import resume
 from shardline_producer.backlog import Backlog
 from shardline_producer.context import ProducerContext
 from shardline_producer.job_state_store import JobStateStore
@@ -33,13 +35,14 @@ from shardline_producer.lag_age import LagAge
 from shardline_producer.pipeline import Pipeline, measure_source_wait
 from shardline_producer.plan import plan_job
 from shardline_producer.plan_pages import StoredPlanPages
+from shardline_producer.publication import Publication
 from shardline_producer.retry_policy import AttemptRetryPolicy
-from shardline_producer.sources.documents import DeadLetterReason
+from shardline_producer.slice_follower import SliceFollower
 from shardline_producer.topics import attempt_topic_spec, ensure_attempt_topic
 
 _log = logging.getLogger(__name__)
 _TOPIC_CHECK_SECONDS = 10.0
-_PUBLISH_AGAIN_SECONDS = 30.0
+_Step: TypeAlias = Callable[[TransactionalWriter, JobState], Awaitable[None]]
 
 
 class AttemptRun:
@@ -62,7 +65,9 @@ class AttemptRun:
         self._wake = asyncio.Event()
         self._topic_checked_at = self._progressed_at = context.clock.monotonic()
         self._last_progress = (0, 0)
-        self._publish_at: float | None = None
+        self._publication = Publication(context, state.spec, states)
+        # How many ranges the plan has, once that is known and they are more than one.
+        self._ranges = 0
 
     @property
     def empty(self) -> bool:
@@ -74,6 +79,15 @@ class AttemptRun:
         spec, at = self._state.spec, stamp(self._context.clock)
         heads = filter(None, self._backlog.heads)
         return [Event.of(spec.job_id, self._state.attempt, head, at) for head in heads]
+
+    async def publish_progress(self) -> None:
+        """Publish the progress of all partitions: a killed worker has not published its last events."""
+        try:
+            with no_foreign_cancel():
+                events = [event_message(event) for event in self.events()]
+                await self._context.broker.publish(EVENTS, events)
+        except Exception as error:  # noqa: BLE001 - events are hints: they must not delay the end
+            _log.warning("the last progress is not published: %s", error)
 
     async def run(self) -> Outcome | None:
         """Work until the attempt has an outcome, and if it is completed, until the dataset is published.
@@ -142,6 +156,7 @@ class AttemptRun:
     async def _work(self) -> None:
         """Produce in a slot. Failures of services are retried; a failure of the job becomes its outcome.
 
+        An attempt with slices plans in a slot, and follows its slices without one: each of them has its own.
         Any other error ends the attempt by the guard of the job.
         """
         context = self._context
@@ -149,36 +164,43 @@ class AttemptRun:
             context.broker, context.clock, context.policy.source_seconds, self._states.fence_and_load
         )
         async with context.slots:
-            try:
-                while not await self._try_to_produce(policy):
-                    pass
-            except JobFailed as error:
-                await self._fail(error)
-            except UsageError as error:
-                # Clients are made when a source is opened: a setting of this process is wrong.
-                await self._fail(JobFailed(FailureCode.SOURCE_INVALID, str(error), hint=error.hint))
-            # The attempt occupies its slot until it is decided.
-            await asyncio.Event().wait()
+            await self._run_step(policy, self._produce)
+            if not self._ranges:
+                # The attempt occupies its slot until it is decided.
+                await asyncio.Event().wait()
+        await self._run_step(policy, self._follow_slices)
+        await asyncio.Event().wait()
 
-    async def _try_to_produce(self, policy: AttemptRetryPolicy) -> bool:
+    async def _run_step(self, policy: AttemptRetryPolicy, step: _Step) -> None:
+        try:
+            while not await self._try_step(policy, step):
+                pass
+        except JobFailed as error:
+            await self._fail(error)
+        except UsageError as error:
+            # Clients are made when a source is opened: a setting of this process is wrong.
+            await self._fail(JobFailed(FailureCode.SOURCE_INVALID, str(error), hint=error.hint))
+
+    async def _try_step(self, policy: AttemptRetryPolicy, step: _Step) -> bool:
         try:
             async with self._states.fence_and_load() as (writer, state):
                 if self._check_current(state):
                     self._state = self._backlog.state = state
-                    await self._produce(writer, state)
+                    await step(writer, state)
                 return True
         except ServiceUnavailable as error:
             log_failure(_log, error, "%s; continuing from the last checkpoint", error)
             last = error
             with log_wait("the next try", lambda: last):
-                await policy.pause(error, self._state.cursor)
+                # A job with slices has no cursor of its own.
+                await policy.pause(error, self._state.cursor or (self._state.source_count,))
             return False
 
     async def _produce(self, writer: TransactionalWriter, state: JobState) -> None:
         """Produce the rest of the attempt, from its committed state on.
 
         1. Open the source. 2. Read or make the plan. 3. Create the topic and commit the job as running.
-        4. Send the documents.
+        4. Send the documents, unless producers send slices of them.
         """
         context, spec = self._context, state.spec
         if state.state not in (State.QUEUED, State.RUNNING):
@@ -204,7 +226,7 @@ class AttemptRun:
             await ensure_attempt_topic(context.broker, wanted)
             await self._backlog.refresh()
             state.columns, state.notes = plan.columns, plan.notes
-            self._continue_chains(state)
+            resume.continue_chains(state, self._backlog.heads)
             state.state, state.planned = State.RUNNING, True
             state.updated_at = stamp(context.clock)
             async with writer.transaction() as transaction:
@@ -212,7 +234,14 @@ class AttemptRun:
             context.metrics.checkpointed(spec.job_id, context.clock.now())
             self._topic_checked_at = context.clock.monotonic()
         # 4.
+        if len(plan.slices) > 1:
+            self._ranges = len(plan.slices)
+            return
         await Pipeline(context, writer, self._backlog, state, source, plan).run()
+
+    async def _follow_slices(self, writer: TransactionalWriter, state: JobState) -> None:
+        if state.state is State.RUNNING:
+            await SliceFollower(self._context, writer, state, self._ranges).run()
 
     def _topic_lost(self) -> JobFailed:
         return JobFailed(
@@ -220,28 +249,6 @@ class AttemptRun:
             f"the topic {self._topic} was deleted while the job ran",
             hint="retry the job: what the chain holds is kept, the rest is read again",
         )
-
-    def _continue_chains(self, state: JobState) -> None:
-        """Continue each partition where its chain ends, and the source at the lowest of these positions."""
-        heads = self._backlog.heads
-        state.partitions = [
-            PartitionState(
-                sequence=head.next,
-                hash_sum=head.upto.hash_sum,
-                bytes=head.upto.scanned_bytes,
-                dead=sum(head.upto.dead.values()),
-                resume_after=head.position,
-            )
-            if head
-            else PartitionState()
-            for head in heads
-        ]
-        # A partition without a chain starts at the beginning of the source.
-        positions = [head.position for head in heads if head is not None]
-        state.cursor = min(positions) if len(positions) == len(heads) else None
-        state.source_count = state.cursor[-1] if state.cursor else 0
-        vanished = DeadLetterReason.VANISHED.value
-        state.vanished = sum(head.upto.dead.get(vanished, 0) for head in heads if head)
 
     async def _wait_for_outcome(self) -> Outcome | None:
         while not self._superseded:
@@ -285,7 +292,7 @@ class AttemptRun:
                 self._report()
                 await self._check_topic_and_plan()
             return None
-        if outcome.ending == "completed" and not await self._published(outcome):
+        if outcome.ending == "completed" and not await self._publication.is_done(outcome, self.is_current):
             return None
         try:
             with no_foreign_cancel():
@@ -297,51 +304,6 @@ class AttemptRun:
             name = error.code if isinstance(error, JobFailed) else type(error).__name__
             _log.warning("the last progress is not known: %s: %s", name, error)
         return outcome
-
-    async def _published(self, outcome: Outcome) -> bool:
-        """Whether the dataset is published. Workers publish it; if none has done so in time, this does.
-
-        An error is committed to the job's state, where `status` shows it.
-        """
-        store, now = self._context.store, self._context.clock.monotonic()
-        missing = await unpublished_reason(store, self._layout, outcome.attempt)
-        if missing is None:
-            return True
-        if self._publish_at is None:
-            self._publish_at = now + self._context.policy.publish_seconds
-        if now < self._publish_at:
-            return False
-        self._publish_at = now + _PUBLISH_AGAIN_SECONDS
-        _log.warning("the dataset is not published, and this producer publishes it: %s", missing)
-        try:
-            clock, sign = self._context.clock, self._context.sign
-            later = await publish_dataset(store, self._state.spec, outcome, clock, sign)
-            if later is None:
-                return False
-            failure = JobFailed(
-                FailureCode.OUTPUT_NOT_EMPTY,
-                f"the dataset is not published, because {later} says that a later attempt is decided",
-                hint="retry the job; or move this object, if it is not of this job",
-            )
-        except JobFailed as error:
-            failure = error
-        except ObjectMissing as error:
-            failure = JobFailed(FailureCode.OBJECT_LOST, str(error), hint="submit a new job")
-        # Otherwise another producer has opened that attempt, or has deleted the dataset.
-        if await self.is_current():
-            await self._states.record_blocked(outcome.attempt, failure)
-        return False
-
-    async def _outcome_lost(self) -> bool:
-        """Whether `_SUCCESS` names this attempt, whose outcome is gone. Nobody would write it again."""
-        store, layout, attempt = self._context.store, self._layout, self._state.attempt
-        if not await is_published(store, layout, attempt):
-            return False
-        if await read_outcome(store, layout, attempt) is None:
-            message = f"{layout.outcome(attempt)} is not in the store, although {layout.success} names it"
-            error = JobFailed(FailureCode.OBJECT_LOST, message, hint="restore it, or submit a new job")
-            await self._states.record_blocked(attempt, error)
-        return True
 
     async def _check_topic_and_plan(self) -> None:
         now, partitions = self._context.clock.monotonic(), self._context.broker.partitions
@@ -355,10 +317,11 @@ class AttemptRun:
             if await self.is_current():
                 await self._fail(JobFailed(FailureCode.OBJECT_LOST, str(error), hint="submit a new job"))
             return
-        if self._state.state is State.COMPLETING and await self._outcome_lost():
+        completing = self._state.state is State.COMPLETING
+        if completing and await self._publication.outcome_lost(self._state.attempt):
             return
         # While nothing is sent, a deleted topic causes no error. Once all is committed, it is not needed.
-        if self._state.state is State.COMPLETING and self._backlog.chained >= self._state.produced:
+        if completing and self._backlog.chained >= self._state.produced:
             return
         if await partitions(self._topic):
             return

@@ -18,11 +18,12 @@ _MAX_READS = 32
 
 
 class Backlog:
-    """Follows the chains of one attempt.
+    """Follows the chains of one attempt, or of one slice of it.
 
-    `state` is the job's state, which the pipeline updates. `heads` are the last chain records that were
-    read, by partition; None for an empty chain. `limit`, in bytes, is raised to the size that all open
-    segments may need, because a segment closes only at its own limits.
+    `state` is the state of the job or slice, which the pipeline updates. `heads` are the last chain records
+    that were read, for each partition of the state; None for an empty chain. `limit`, in bytes, is raised to
+    the size that all open segments may need, because a segment closes only at its own limits. A slice has its
+    share of the limit.
     """
 
     def __init__(self, broker: Broker, store: ObjectStore, state: JobState, limit: int) -> None:
@@ -31,11 +32,13 @@ class Backlog:
         self._topic = attempt_topic(state.spec.job_id, state.attempt)
         self._store = store
         self._layout = layout = Layout.of(state.spec)
-        self._chains = [Chain(store, layout, number) for number in range(state.spec.total_partitions)]
+        self._chains = [Chain(store, layout, number) for number in state.numbers]
         self.heads: list[ChainRecord | None] = [None] * len(self._chains)
         self._trimmed: dict[int, int] | None = None
         self._next_read = 0
         self._limit = max(limit, max_topic_bytes(state.spec))
+        if state.slice is not None:
+            self._limit = max(1, self._limit // state.spec.slices)
         self._room = asyncio.Event()
         self._room.set()
         # The time of the last segment, and of the last log line since then.
@@ -132,7 +135,8 @@ class Backlog:
 
     async def _read(self, numbers: Sequence[int]) -> None:
         if len(numbers) == len(self._chains):
-            self.heads = await read_heads(self._store, self._layout, self.heads)
+            own = None if self.state.slice is None else self.state.numbers
+            self.heads = await read_heads(self._store, self._layout, self.heads, own)
             return
         calls = (self._chains[number].head(self.heads[number]) for number in numbers)
         found = await asyncio.gather(*calls)

@@ -37,6 +37,8 @@ class ProducerPolicy:
     `source_seconds`: how long a source may be unreachable before its job fails. `publish_seconds`: how long
     a completed dataset may stay unpublished before the producer publishes it. `single_job`: this process
     works on one job only, so an unexpected error that cannot be recorded in the job may end it.
+    `follow_slices`: this process runs slices of jobs; a process with one job without slices need not look
+    for them.
     """
 
     topic_bytes: int = 1 << 30
@@ -47,6 +49,7 @@ class ProducerPolicy:
     source_seconds: float = 900.0
     publish_seconds: float = 5.0
     single_job: bool = False
+    follow_slices: bool = True
     pace: Pace = field(default_factory=Pace)
 
 

@@ -30,6 +30,7 @@ from shardline_common.telemetry.logs import log_context
 from shardline_producer.context import ProducerContext
 from shardline_producer.job_guard import JobGuard
 from shardline_producer.job_runner import JobRunner
+from shardline_producer.slice_coordinator import SliceCoordinator
 from shardline_producer.topic_sweep import sweep_topics
 
 _log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class JobCoordinator:
         self._loading: dict[int, asyncio.Task[None]] = {}
         self._next_offsets: dict[int, int] = {}
         self._errors = context.errors
+        self._slices = SliceCoordinator(context, self._owns_active)
         self.ready = asyncio.Event()
         context.metrics.follow_jobs(self._states)
 
@@ -86,6 +88,8 @@ class JobCoordinator:
         async with TaskGroup() as tasks:
             self._group = tasks
             tasks.create_task(self._sweep(), name="sweep topics")
+            if self._context.policy.follow_slices:
+                tasks.create_task(self._slices.run(tasks), name="follow slices")
             listener = GroupListener(assigned=self._assigned, revoked=self._revoked)
             async with self._context.broker.group_reader(JOBS, PRODUCERS, listener) as reader:
                 self._reader = reader
@@ -93,6 +97,7 @@ class JobCoordinator:
                     await self._read_messages(reader)
                 finally:
                     self._drop_partitions(tuple(self._runners))
+                    self._slices.assign(())
 
     async def _sweep(self) -> None:
         context = self._context
@@ -102,6 +107,10 @@ class JobCoordinator:
     def _state_of(self, job_id: str) -> JobState | None:
         runners = (runners.get(job_id) for runners in self._runners.values())
         return next((runner.state for runner in runners if runner is not None), None)
+
+    def _owns_active(self, job_id: str) -> bool:
+        state = self._state_of(job_id)
+        return state is not None and state.active
 
     async def _read_messages(self, reader: GroupReader) -> None:
         while True:
@@ -124,6 +133,7 @@ class JobCoordinator:
 
     async def _assigned(self, partitions: Sequence[int]) -> None:
         self._drop_partitions([number for number in self._runners if number not in partitions])
+        self._slices.assign(partitions)
         for number in partitions:
             self._reader.seek(number, self._next_offsets.get(number, -1))
             if number not in self._runners:

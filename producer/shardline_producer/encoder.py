@@ -46,14 +46,23 @@ class EncodedBatch:
 
 
 class Encoder:
-    """Encodes the items of one job. `partitions` is the job's state; it is updated in place."""
+    """Encodes the items of one job or slice. `partitions` is its state; it is updated in place.
+
+    `first` is the number of its first partition.
+    """
 
     def __init__(
-        self, spec: JobSpec, columns: Columns, partitions: list[PartitionState], rules: int = RULES
+        self,
+        spec: JobSpec,
+        columns: Columns,
+        partitions: list[PartitionState],
+        rules: int = RULES,
+        first: int = 0,
     ) -> None:
         self.render = DocumentRenderer(spec, columns, rules)
         self._spec = spec
         self._partitions = partitions
+        self._first = first
 
     def encode(self, items: Iterable[AnyItem]) -> EncodedBatch:
         """The messages of items, in source order. Items that an earlier attempt has sent are dropped."""
@@ -86,7 +95,7 @@ class Encoder:
                 value = self._dead_letter(part, position, content, batch)
             part.hash_sum = add(part.hash_sum, key_hash)
             part.sequence += 1
-            messages.append(Message(key, value, number))
+            messages.append(Message(key, value, self._first + number))
         return batch
 
     def _dead_letter(
@@ -147,10 +156,10 @@ def is_validation(spec: JobSpec, key: bytes, content: Document | InvalidDocument
 
 
 def end_markers(
-    partitions: Sequence[PartitionState], headers: tuple[tuple[str, bytes], ...] = ()
+    partitions: Sequence[PartitionState], headers: tuple[tuple[str, bytes], ...] = (), first: int = 0
 ) -> list[Message]:
-    """The end marker of every partition."""
+    """The end marker of every partition. `first` is the number of the first one."""
     return [
         Message(b"end", encode_end(End(part.sequence, part.hash_sum)), number, headers)
-        for number, part in enumerate(partitions)
+        for number, part in enumerate(partitions, first)
     ]

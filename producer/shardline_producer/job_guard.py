@@ -1,6 +1,7 @@
 """The guard of one job: whatever its runner raises, the job goes on or ends with a reason."""
 
 import logging
+from typing import Protocol
 
 from shardline_common.errors import JobFailed, ServiceUnavailable, explain, leaf_of
 from shardline_common.ports.broker import Record
@@ -9,7 +10,6 @@ from shardline_common.runtime.unexpected import Restarts, contains_only, interna
 from shardline_common.runtime.waits import log_failure
 from shardline_common.telemetry.logs import ENDS_JOB
 from shardline_producer.context import ProducerContext
-from shardline_producer.job_runner import JobRunner
 
 _log = logging.getLogger(__name__)
 _RESTART_SECONDS = 30.0
@@ -17,8 +17,18 @@ _AGAIN_SECONDS = 1.0
 _TRIES = 3
 
 
+class Runner(Protocol):
+    """What a guard runs: a JobRunner, or the SliceRunner of a slice."""
+
+    async def run(self, submission: Record | None) -> None:
+        """Run until there is nothing to do."""
+
+    async def end_by(self, failure: JobFailed, submission: Record | None, *, last_try: bool) -> bool:
+        """End what an unexpected error has interrupted. False when there is nothing to go on with."""
+
+
 class JobGuard:
-    """Runs a JobRunner to its end, and handles every error that it raises.
+    """Runs a JobRunner or SliceRunner to its end, and handles every error that it raises.
 
     - An error that nobody has foreseen fails the attempt as `internal`. During a request, or before the job
       is accepted, the runner tries three times, then it refuses the message.
@@ -27,7 +37,7 @@ class JobGuard:
     - A service that is unavailable is waited for.
     """
 
-    def __init__(self, context: ProducerContext, runner: JobRunner) -> None:
+    def __init__(self, context: ProducerContext, runner: Runner) -> None:
         self._context = context
         self._runner = runner
         self._errors = context.errors

@@ -7,13 +7,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
-from shardline_common.dataset.events import event_message
 from shardline_common.errors import JobConflict, JobFailed, explain
 from shardline_common.job.dead_letters import message_dead_letter
 from shardline_common.job.names import (
     CHECKPOINTS,
     DEAD_LETTERS,
-    EVENTS,
     Layout,
     attempt_topic,
     transactional_id,
@@ -38,6 +36,7 @@ from shardline_producer.cleanup import DatasetDeletion, apply_deletion
 from shardline_producer.context import ProducerContext
 from shardline_producer.notifications.outbox import NotificationOutbox
 from shardline_producer.request_queue import QueuedRequest, RequestQueue
+from shardline_producer.slice_states import remove_slices
 
 _log = logging.getLogger(__name__)
 
@@ -172,7 +171,7 @@ class JobRunner:
             return
         with log_context(attempt=outcome.attempt):
             failpoint("webhook.before_checkpoint")
-            await self._publish_progress(attempt)
+            await attempt.publish_progress()
             await self._commit_outcome(outcome, empty=attempt.empty)
 
     async def _stop_attempt(self) -> None:
@@ -185,15 +184,6 @@ class JobRunner:
         finally:
             # Also when another producer takes over the job: otherwise both would report its metrics.
             self._context.metrics.remove_job(self.spec.job_id)
-
-    async def _publish_progress(self, attempt: AttemptRun) -> None:
-        """Publish the progress of all partitions: a killed worker has not published its last events."""
-        try:
-            with no_foreign_cancel():
-                events = [event_message(event) for event in attempt.events()]
-                await self._context.broker.publish(EVENTS, events)
-        except Exception as error:  # noqa: BLE001 - events are hints: they must not delay the end
-            _log.warning("the last progress is not published: %s", error)
 
     async def _handle_request(self, action: Action, queued: QueuedRequest) -> None:
         """Handle the oldest request by the action that `next_action` chose."""
@@ -208,6 +198,7 @@ class JobRunner:
             context, versions = self._context, request.versions
             deletion = DatasetDeletion(context.broker, context.store, state, versions=versions)
             kept = await retry_forever(deletion.run, context.clock, f"delete {self.spec.job_id}")
+            await self._remove_slices(state.attempt)
             await self._outbox.stop()
             change = partial(apply_deletion, kept, versions=versions)
             await self._update(change, handled=record.offset)
@@ -287,8 +278,14 @@ class JobRunner:
         try:
             with no_foreign_cancel():
                 await retry_forever(delete, self._context.clock, f"delete topic {topic}")
+                await self._remove_slices(attempt)
         except Exception as error:  # noqa: BLE001 - the sweep deletes the topics of ended attempts too
             _log.error("the topic %s is deleted later: %s: %s", topic, type(error).__name__, error)
+
+    async def _remove_slices(self, attempt: int) -> None:
+        if self.spec.slices > 1:
+            remove = partial(remove_slices, self._context, self.spec, self._partition, attempt)
+            await retry_forever(remove, self._context.clock, f"remove the slices of {self.spec.job_id}")
 
     async def _refuse(self, record: Record | None, reason: str, hint: str) -> None:
         # None: the job was submitted before, and is only taken over.

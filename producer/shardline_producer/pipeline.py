@@ -7,6 +7,7 @@ from contextlib import aclosing, contextmanager
 from functools import partial
 
 from shardline_common.errors import SourceUnavailable
+from shardline_common.job.messages import Position
 from shardline_common.job.names import CHECKPOINTS, attempt_topic
 from shardline_common.job.plan import Plan
 from shardline_common.job.state import JobState, State, checkpoint
@@ -36,7 +37,11 @@ _READ_AHEAD = 2
 
 
 class Pipeline:
-    """Sends the rest of one attempt. `state` is the last committed one; it is updated in place."""
+    """Sends the rest of one attempt, or of one slice of it. `state` is the last committed one.
+
+    It is updated in place. The shares of dead letters, and those at the beginning, are judged over the whole
+    job: the pipeline of a slice does not judge them.
+    """
 
     def __init__(
         self,
@@ -53,10 +58,12 @@ class Pipeline:
         self._state = state
         self._source = source
         self._plan = plan
+        self._part = None if state.slice is None else plan.slices[state.slice]
         self._topic = attempt_topic(state.spec.job_id, state.attempt)
         # What may help when all documents are dead letters.
         self._mapping: str | None = None
-        self._encoder = Encoder(state.spec, plan.row_columns, state.partitions, plan.rules)
+        first = state.numbers.start
+        self._encoder = Encoder(state.spec, plan.row_columns, state.partitions, plan.rules, first)
         # Before the task that reads is started, because the task takes it along.
         self._slowdown = open_slowdown()
 
@@ -81,11 +88,14 @@ class Pipeline:
             self._context.metrics,
             self._context.policy.pace.slice,
         )
-        started = time.perf_counter()
+        number, started = self._state.slice, time.perf_counter()
         with measure_source_wait(metrics, job_id):
             async with aclosing(self._open_source()) as stream:
                 async for batch in stream:
                     metrics.source_batch(job_id, time.perf_counter() - started)
+                    if number is not None:
+                        for item in batch:
+                            item.position = (number, *item.position)
                     for start in range(0, len(batch), size or len(batch)):
                         await batches.put(batch[start : start + size] if size else batch)
                     metrics.source_requested(job_id)
@@ -93,10 +103,15 @@ class Pipeline:
         await batches.put(None)
 
     def _open_source(self) -> AsyncGenerator[Sequence[AnyItem], None]:
-        source, frozen, cursor = self._source, self._plan.frozen, self._state.cursor
+        source, frozen, cursor = self._source, self._plan.frozen, self._position_in_part()
         if isinstance(source, RenderingSource):
-            return source.read_rendered(frozen, cursor, None, self._encoder.render)
-        return source.read(frozen, cursor)
+            return source.read_rendered(frozen, cursor, self._part, self._encoder.render)
+        return source.read(frozen, cursor, self._part)
+
+    def _position_in_part(self) -> Position | None:
+        """The cursor as the source knows it: the number of a slice leads the positions of its items."""
+        cursor = self._state.cursor
+        return cursor if cursor is None or self._state.slice is None else cursor[1:]
 
     async def _send_all(self, batches: asyncio.Queue[Sequence[AnyItem] | None]) -> None:
         state, clock, rate = self._state, self._context.clock, self._context.policy.pace.rate
@@ -109,12 +124,14 @@ class Pipeline:
                 now = clock.monotonic()
                 due = max(due, now) + len(batch) / rate
                 await clock.sleep(due - now)
-        check_end(state, self._mapping)
+        if state.slice is None:
+            check_end(state, self._mapping)
         state.state = State.COMPLETING
         state.progress, state.warning = 1.0, None
         state.findings = self._source.findings(self._plan.frozen).to_json()
         with span("end"):
-            await self._commit(end_markers(state.partitions, trace_headers(current_traceparent())))
+            headers = trace_headers(current_traceparent())
+            await self._commit(end_markers(state.partitions, headers, state.numbers.start))
 
     async def _next(self, batches: asyncio.Queue[Sequence[AnyItem] | None]) -> Sequence[AnyItem] | None:
         with log_wait(f"the source of {self._state.spec.job_id}"):
@@ -123,7 +140,7 @@ class Pipeline:
     async def _send(self, batch: Sequence[AnyItem]) -> None:
         """Send one batch: 1. encode, 2. update the state, 3. commit, 4. check the number of dead letters."""
         state, dead_before, read_before = self._state, self._state.dead, self._state.source_count
-        all_dead = state.dead == state.produced
+        all_dead = state.slice is None and state.dead == state.produced
         # 1. Rendering would block the event loop. To number what is rendered takes less than a thread.
         encode, rendered = partial(self._encoder.encode, batch), isinstance(self._source, RenderingSource)
         encoded = encode() if rendered else await run_in_thread(encode)
@@ -131,7 +148,7 @@ class Pipeline:
         state.cursor, state.vanished = batch[-1].position, state.vanished + encoded.vanished
         state.source_count = state.cursor[-1]
         state.first_dead_letter = state.first_dead_letter or encoded.first_dead_letter
-        state.progress = self._source.progress(self._plan.frozen, state.cursor)
+        state.progress = self._source.progress(self._plan.frozen, self._position_in_part(), self._part)
         state.warning = self._slowdown.reason
         # 3.
         await self._commit(encoded.messages)

@@ -9,7 +9,7 @@ from typing import Any
 from shardline_common.dataset.contents import list_sizes, not_empty
 from shardline_common.errors import ObjectMissing
 from shardline_common.job.columns import Columns, declared, distinct, infer
-from shardline_common.job.findings import MIXED_IDS
+from shardline_common.job.findings import MIXED_IDS, SLICES
 from shardline_common.job.names import Layout
 from shardline_common.job.plan import RULES, Plan, read_plan
 from shardline_common.job.spec import FilesSource, JobSpec
@@ -50,6 +50,8 @@ async def plan_job(spec: JobSpec, source: Source, store: ObjectStore, clock: Clo
                     raise not_empty(Layout.of(spec), foreign) from None
             with log_wait(f"the plan of {spec.job_id}: its source is listed and sampled"):
                 plan = await make_plan(spec, source)
+                if spec.slices > 1:
+                    await _cut(plan, spec, source)
         create = partial(store.create, key, plan.encode())
         read = partial(read_plan, store, Layout.of(spec))
         existing = await create_or_read(create, read, key, clock, confirm=True)
@@ -61,6 +63,17 @@ async def _foreign_keys(store: ObjectStore, layout: Layout) -> list[str]:
     # It has only plan pages of a killed planner, and outcomes of attempts that were cancelled in the queue.
     own = ("_state/plan/", layout.outcomes.removeprefix(layout.root))
     return sorted(key for key in await list_sizes(store, layout) if not key.startswith(own))
+
+
+async def _cut(plan: Plan, spec: JobSpec, source: Source) -> None:
+    """Add the ranges of the source to a plan, one for each slice of the job.
+
+    Raises: as `Source.cut`.
+    """
+    cuts = await source.cut(plan.frozen, spec.slices)
+    plan.slices = [dict(part) for part in cuts.ranges]
+    if cuts.reason:
+        plan.notes[SLICES] = f"{len(cuts.ranges)} of {spec.slices} slices have documents: {cuts.reason}"
 
 
 async def make_plan(spec: JobSpec, source: Source) -> Plan:

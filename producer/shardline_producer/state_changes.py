@@ -43,6 +43,7 @@ def apply_retry(offset: int, state: JobState) -> None:
     # Else everything is produced: the new attempt only proves and publishes it.
     state.topic_removed = False
     state.code = state.message = state.warning = None
+    state.slices = {}
 
 
 def apply_topic_removal(attempt: int, state: JobState) -> None:

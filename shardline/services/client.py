@@ -70,9 +70,13 @@ class JobView:
     def waiting(self) -> str | None:
         """What an active job waits for, when its last checkpoint is 30 seconds old; else None.
 
+        Slices that no producer has taken are named at once, because the rest of the job goes on.
         Only its producer knows the cause: /readyz and the log have it.
         """
         state = self.state
+        # In one process the slices run one after another.
+        if state.waiting_slices and not self.by_reading:
+            return state.waiting_slices
         if not state.active or not state.updated_at:
             return None
         seconds = (datetime.now(UTC) - datetime.fromisoformat(state.updated_at)).total_seconds()
@@ -131,6 +135,7 @@ class JobView:
             "message": state.message,
             "warning": state.warning,
             "waiting": self.waiting,
+            "slices": dict(state.slices) if state.active else {},
             "source": state.source_facts,
             "spec": state.spec.model_dump(mode="json"),
         }

@@ -119,7 +119,7 @@ class EmbeddedRun:
             limit = spool_limit(self.spool_dir, self.spool_bytes, self.spool_reserve)
             async with TaskGroup() as tasks:
                 running = [
-                    tasks.create_task(self._coordinator(broker).run(), name="producer"),
+                    tasks.create_task(self._coordinator(broker, spec).run(), name="producer"),
                     tasks.create_task(self._worker(broker, spool, limit).run(), name="worker"),
                 ]
                 follow = partial(_follow_to_end, broker, spec, ended_before, on_view)
@@ -130,9 +130,9 @@ class EmbeddedRun:
                     task.cancel()
         return EmbeddedResult(view, sorted(dead_letters.values(), key=lambda item: item.position))
 
-    def _coordinator(self, broker: MemoryBroker) -> JobCoordinator:
+    def _coordinator(self, broker: MemoryBroker, spec: JobSpec) -> JobCoordinator:
         # No grace time: no other process reads the topic.
-        policy = replace(self.policy, topic_grace=0.0, single_job=True)
+        policy = replace(self.policy, topic_grace=0.0, single_job=True, follow_slices=spec.slices > 1)
         return JobCoordinator(
             ProducerContext(
                 broker=broker,

@@ -17,8 +17,7 @@ from shardline_consumer.filters.clara import Judge
 from shardline_consumer.partition import PartitionProcessor
 from shardline_consumer.segment import OpenSegment, TakeResult
 from shardline_consumer.spool.budget import SpoolBudget
-from shardline_producer import encoder
-from shardline_producer.attempt import AttemptRun
+from shardline_producer import encoder, resume
 from shardline_producer.backlog import Backlog
 from shardline_producer.encoder import Encoder
 from shardline_producer.job_runner import JobRunner
@@ -177,15 +176,15 @@ def rejections_without_rows_lost(stack: ExitStack) -> None:
 
 def furthest_chain(stack: ExitStack) -> None:
     """A retry reads the source from the end of the furthest chain, not of the nearest."""
-    real = AttemptRun._continue_chains
+    real = resume.continue_chains
 
-    def resume(self: AttemptRun, state: JobState) -> None:
-        real(self, state)
-        positions = [head.position for head in self._backlog.heads if head is not None]
+    def furthest(state: JobState, heads: Sequence[ChainRecord | None]) -> None:
+        real(state, heads)
+        positions = [head.position for head in heads if head is not None]
         state.cursor = max(positions, default=None)
         state.source_count = state.cursor[-1] if state.cursor else 0
 
-    stack.enter_context(patch.object(AttemptRun, "_continue_chains", resume))
+    stack.enter_context(patch.object(resume, "continue_chains", furthest))
 
 
 def verdicts_by_length(stack: ExitStack) -> None:

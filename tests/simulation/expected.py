@@ -4,7 +4,7 @@ import base64
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b, sha256
 from itertools import accumulate
@@ -144,10 +144,26 @@ def expect(spec: JobSpec, items: Sequence[SourceItem], max_records: int) -> Expe
     columns = _columns(documents)
     validation = max(1, round(spec.partitions * spec.output.validation_fraction))
     total = spec.partitions + (validation if spec.output.validation_fraction else 0)
-    parts: list[list[Entry]] = [[] for _ in range(total)]
-    for item in items:
-        parts[partition_of(spec, item.content)].append(_entry(spec, item, columns))
+    parts: list[list[Entry]] = [[] for _ in range(spec.slices * total)]
+    for number, piece in enumerate(_ranges(items, spec.slices)):
+        for item in piece:
+            parts[number * total + partition_of(spec, item.content)].append(_entry(spec, item, columns))
     return Expected([_segments(spec, number, part, max_records) for number, part in enumerate(parts)])
+
+
+def _ranges(items: Sequence[SourceItem], slices: int) -> list[Sequence[SourceItem]]:
+    """The items of each slice, in ranges of the same size. With one range positions are those of items."""
+    count = max(1, min(slices, len(items)))
+    if count == 1:
+        return [items]
+    bounds = [len(items) * number // count for number in range(count + 1)]
+    return [
+        [
+            replace(item, position=(number, *item.position[:-1], item.position[-1] - bounds[number]))
+            for item in items[bounds[number] : bounds[number + 1]]
+        ]
+        for number in range(count)
+    ]
 
 
 def partition_of(spec: JobSpec, content: Document | InvalidDocument) -> int:
@@ -163,7 +179,9 @@ def partition_of(spec: JobSpec, content: Document | InvalidDocument) -> int:
 
 def _segments(spec: JobSpec, partition: int, entries: list[Entry], max_records: int) -> list[Segment]:
     found: list[Segment] = []
-    split, size = "train" if partition < spec.partitions else "validation", spec.output.shard_bytes
+    validation = max(1, round(spec.partitions * spec.output.validation_fraction))
+    total = spec.partitions + (validation if spec.output.validation_fraction else 0)
+    split, size = "train" if partition % total < spec.partitions else "validation", spec.output.shard_bytes
     originals = size if spec.dead_letter_originals else -1
     start = rows = scanned = 0
     for number, entry in enumerate(entries, 1):

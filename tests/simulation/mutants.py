@@ -19,7 +19,7 @@ from shardline_consumer.attempt_consumer import AttemptConsumer
 from shardline_consumer.commit import SegmentSink
 from shardline_consumer.segment import OpenSegment
 from shardline_consumer.spool.file import SpoolFile, compress, packed_path
-from shardline_producer.attempt import AttemptRun
+from shardline_producer import resume
 from shardline_producer.backlog import Backlog
 from shardline_producer.encoder import Encoder
 from shardline_producer.pipeline import Pipeline
@@ -122,24 +122,24 @@ def _trim_by_committed(stack: ExitStack) -> None:
 
 def _no_resume_after(stack: ExitStack) -> None:
     """A retry does not drop what earlier attempts had sent."""
-    real = AttemptRun._continue_chains
+    real = resume.continue_chains
 
-    def forget(self: AttemptRun, state: JobState) -> None:
-        real(self, state)
+    def forget(state: JobState, heads: Sequence[ChainRecord | None]) -> None:
+        real(state, heads)
         for part in state.partitions:
             part.resume_after = None
 
-    stack.enter_context(patch.object(AttemptRun, "_continue_chains", forget))
+    stack.enter_context(patch.object(resume, "continue_chains", forget))
 
 
 def _sequences_anew(stack: ExitStack) -> None:
     """A producer that takes over counts from zero."""
     real = Encoder.__init__
 
-    def init(self: Encoder, spec: Any, columns: Any, partitions: list[PartitionState]) -> None:
+    def init(self: Encoder, spec: Any, columns: Any, partitions: list[PartitionState], *more: Any) -> None:
         for part in partitions:
             part.sequence = 0
-        real(self, spec, columns, partitions)
+        real(self, spec, columns, partitions, *more)
 
     stack.enter_context(patch.object(Encoder, "__init__", init))
 

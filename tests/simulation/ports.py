@@ -216,7 +216,8 @@ class NetWriter:
         for topic, messages in transaction.writes:
             world.watch_messages(topic, messages)
             if topic == CHECKPOINTS:
-                world.watch_checkpoint(orjson.loads(messages[-1].value or b"{}"))
+                if b"/" not in messages[-1].key:
+                    world.watch_checkpoint(orjson.loads(messages[-1].value or b"{}"))
             else:
                 _add_markers(world, topic, messages)
 

@@ -115,8 +115,8 @@ class Scenario:
         return "cut by scanned bytes" if scanned >= 4 * self.spec.output.shard_bytes else "cut by records"
 
 
-def scenario(seed: int) -> Scenario:
-    """The scenario of a seed."""
+def scenario(seed: int, slices: int = 1) -> Scenario:
+    """The scenario of a seed, with its source cut into slices."""
     dice = random.Random(f"content of {seed}")
     spec = _spec(dice)
     items = _Writer(spec, dice).items()
@@ -130,6 +130,9 @@ def scenario(seed: int) -> Scenario:
             spec = _allowing(spec, dead)
     stays_cancelled = dice.random() < 0.5
     fate = dice.choices(list(FATES), list(FATES.values()))[0]
+    if slices > 1:
+        spec = spec.model_copy(update={"slices": slices})
+        expected = expect(spec, items, max_records)
     return Scenario(spec, items, expected, max_records, stays_cancelled, fate)
 
 

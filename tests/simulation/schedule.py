@@ -17,8 +17,8 @@ from shardline_common.errors import FailureCode
 from shardline_common.job.names import CHECKPOINTS, JOBS, Layout, parse_attempt_topic
 from shardline_common.job.segment_limits import SegmentLimits, max_spool_bytes
 from shardline_common.job.spec import JobSpec, Request
-from shardline_common.job.state import JobState, State, latest_states
-from shardline_common.ports.broker import Message
+from shardline_common.job.state import JobState, State, latest_slices, latest_states
+from shardline_common.ports.broker import Message, Record
 from shardline_common.telemetry.metrics import Metrics
 from shardline_consumer.context import WorkerContext
 from shardline_consumer.spool.budget import SpoolBudget
@@ -99,6 +99,7 @@ class Processes:
             sweep_seconds=4.0,
             publish_seconds=2.0,
             pace=Pace(self.world.dice.choice((0.0, 12.0, 5.0))),
+            follow_slices=self.world.scenario.spec.slices > 1,
         )
         source = FaultySource(self.world)
         slots = asyncio.Semaphore(2)
@@ -197,12 +198,13 @@ class FaultInjector:
         self._world.broker.commit([(JOBS, [message])])
 
 
-def run_schedule(seed: int, *, calm: bool = False, notifying: bool = False) -> Verdict:
+def run_schedule(seed: int, *, calm: bool = False, notifying: bool = False, slices: int = 1) -> Verdict:
     """Run the schedule of a seed and judge it.
 
-    `calm`: without faults. `notifying`: with a webhook, which makes it another schedule.
+    `calm`: without faults. `notifying`: with a webhook, which makes it another schedule. `slices`: into how
+    many slices its source is cut; then two producers start.
     """
-    content = scenario(seed)
+    content = scenario(seed, slices)
     if calm:
         content = replace(content, fate="")
     with (
@@ -230,6 +232,8 @@ async def _play(
     cast = start_processes(world)
     for kind in ("producer", "worker", *dice.choices(("producer", "worker"), (1, 3), k=dice.randint(0, 2))):
         cast.start(kind)
+    while len(cast.running("producer")) < min(2, spec.slices):
+        cast.start("producer")
     await world.broker.publish(JOBS, [Message(spec.job_id.encode(), spec.body())])
     if not calm:
         await FaultInjector(cast, spec).make()
@@ -244,8 +248,9 @@ async def _play(
         verdict.state = state.state.value
         verdict.digest = await Judge(world, state).run()
         left = [name for name in await world.broker.topics() if parse_attempt_topic(name)]
+        left += [f"slice {number}" for _, number in latest_slices(_checkpoints(world))]
         if left:
-            world.problems.append(f"topics left over: {left}")
+            world.problems.append(f"topics or slices left over: {left}")
         if cast.notifying:
             _judge_notifications(world, state)
     for process in cast.processes:
@@ -256,8 +261,11 @@ async def _play(
 
 
 def _states(world: World) -> dict[str, JobState]:
-    records = [record for log in world.broker.topic(CHECKPOINTS).logs for record in log.records]
-    return latest_states(records)
+    return latest_states(_checkpoints(world))
+
+
+def _checkpoints(world: World) -> list[Record]:
+    return [record for log in world.broker.topic(CHECKPOINTS).logs for record in log.records]
 
 
 async def _ended(world: World) -> JobState:

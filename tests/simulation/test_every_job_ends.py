@@ -49,8 +49,9 @@ _UNAVAILABLE: Mapping[str, type[ServiceUnavailable]] = {
     "SpoolFile": SpoolError,
     "Receiver": ServiceUnavailable,
 }
-# Health checks and the deletion of a dataset call them, and no run does.
+# Health checks, the deletion of a dataset, and jobs with slices call them, and no run here does.
 _NOT_CALLED = {
+    ("Source", "cut"),
     *(("Broker", "check"), ("Broker", "failing")),
     *(("ObjectStore", "delete"), ("ObjectStore", "purge")),
 }

@@ -130,8 +130,12 @@ class World:
 
     def _watch_room(self, topic: str, messages: Sequence[Message]) -> None:
         # The producer has checked the room before it encoded these messages: they do not count.
-        room, waiting = self.scenario.room, 0
+        spec, waiting = self.scenario.spec, 0
+        room = self.scenario.room // spec.slices
+        own = (messages[0].partition or 0) // spec.slice_partitions
         for number, scanned in enumerate(self.scenario.expected.scanned):
+            if number // spec.slice_partitions != own:
+                continue
             sent, chained = self._due.get((topic, number), 0), self._chained.get(number, 0)
             last = len(scanned) - 1
             waiting += max(0, scanned[min(sent, last)] - scanned[min(chained, last)])

@@ -13,7 +13,7 @@ _MAX_KEYS_PER_PARTITION = 20
 
 
 async def read_heads(
-    store: ObjectStore, layout: Layout, known: Sequence[ChainRecord | None]
+    store: ObjectStore, layout: Layout, known: Sequence[ChainRecord | None], numbers: range | None = None
 ) -> list[ChainRecord | None]:
     """The last record of each partition's chain; None for an empty one.
 
@@ -26,11 +26,18 @@ async def read_heads(
         store: the store of the dataset.
         layout: its keys.
         known: for each partition a record that was read before, or None.
+        numbers: the partitions, when they are not all of the dataset. They are listed one by one.
 
     Raises:
         StoreUnavailable: the store cannot be read now, or lists a record that it does not have.
         JobFailed: an object is not a chain record (`dataset_damaged`).
     """
+    if numbers is not None:
+        heads = [
+            partial(Chain(store, layout, number).head, record)
+            for number, record in zip(numbers, known, strict=True)
+        ]
+        return await gather_limited(heads, READS_AT_ONCE)
     numbers = range(len(known))
     last, listed = ({}, 0) if len(known) <= READS_AT_ONCE else await _last_keys(store, layout, len(known))
     chains = [Chain(store, layout, number) for number in numbers]

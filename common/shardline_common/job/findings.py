@@ -1,6 +1,6 @@
 """How a source proved its own count: per store the certainty, and the documents that were left out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -9,6 +9,8 @@ from shardline_common.runtime.paths import shown_path
 
 MIXED_IDS = "mixed_ids"
 """The note of a plan that counts the ids of its sample that came both as a number and as text."""
+SLICES = "slices"
+"""The note of a plan with fewer slices than its job asks for, as a sentence."""
 _MIXED = "ids of the first documents came both as a number and as text; each document is a row of its own"
 
 
@@ -87,6 +89,25 @@ class Findings:
         return cls(stores, dict(value.get("deleted", {})), dict(value.get("ignored", {})))
 
 
+def merged_findings(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The findings of a source, as JSON, of which each range was read by itself.
+
+    A store has its weakest level. Each range knows all documents that its store marks deleted, because the
+    list of the documents is one; the bytes that were ignored are those of its own files.
+    """
+    merged = Findings()
+    for part in map(Findings.of, parts):
+        for store, one in part.stores.items():
+            merged.note(store, one.level, one.how)
+        for store, count in part.deleted.items():
+            merged.deleted[store] = max(count, merged.deleted.get(store, 0))
+        if part.ignored:
+            known = merged.ignored or {"files": 0, "bytes": 0, "first": part.ignored["first"]}
+            files = known["files"] + part.ignored["files"]
+            merged.ignore(files, known["bytes"] + part.ignored["bytes"], known["first"])
+    return merged.to_json()
+
+
 def uncertain(source: Mapping[str, Any]) -> list[str]:
     """A sentence for each store of a `source` whose count is less than proven."""
     return [
@@ -102,7 +123,7 @@ def remarks(source: Mapping[str, Any]) -> list[str]:
     """What a user should know of a `source`.
 
     Files with another name than content, documents and bytes that were left out, ids that may be those of
-    different documents, and counts less than proven.
+    different documents, slices without documents, and counts less than proven.
     """
     found = Findings.of(source)
     left_out = [
@@ -117,4 +138,5 @@ def remarks(source: Mapping[str, Any]) -> list[str]:
             f"{found.ignored['bytes']:,} bytes behind the end of the compressed data of {names} were not read"
         )
     mixed = [f"{count:,} {_MIXED}"] if (count := source.get(MIXED_IDS, 0)) else []
-    return [*source.get("misnamed", ()), *left_out, *mixed, *uncertain(source)]
+    fewer = [source[SLICES]] if source.get(SLICES) else []
+    return [*source.get("misnamed", ()), *left_out, *mixed, *fewer, *uncertain(source)]

@@ -36,9 +36,14 @@ def attempt_group(job_id: str, attempt: int) -> str:
     return f"{ATTEMPT_GROUPS}{job_id}.{attempt}"
 
 
-def transactional_id(job_id: str) -> str:
-    """The transactional id of a job: opening a producer with it fences the job's earlier producers."""
-    return f"{TRANSACTIONAL_IDS}{job_id}"
+def checkpoint_key(job_id: str, number: int | None = None) -> str:
+    """The key of a job's checkpoint, or of one of its slices. A job id has no slash."""
+    return job_id if number is None else f"{job_id}/{number}"
+
+
+def transactional_id(job_id: str, number: int | None = None) -> str:
+    """The transactional id of a job or slice: opening a producer with it fences the earlier producers."""
+    return f"{TRANSACTIONAL_IDS}{checkpoint_key(job_id, number)}"
 
 
 def attempt_of_outcome(key: str) -> int:

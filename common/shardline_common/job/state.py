@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from shardline_common.job.messages import Position
+from shardline_common.job.names import checkpoint_key
 from shardline_common.job.spec import JobSpec
 from shardline_common.job.submission import Owner, Submission
 from shardline_common.job.trace_headers import trace_headers, traceparent_of
@@ -58,6 +59,10 @@ class JobState:
     vanished from the source. `first_dead_letter` names the first of all.
     `pending_notifications`: ended attempts whose notification is not delivered yet.
     `submitted_at`, `owner` and `owner_issuer`: those of the acceptance record.
+
+    `slice`: the number of the slice that this is the state of, with the partitions and the cursor of that
+    slice alone; None: the state of a whole job. `slices`: of a job that several producers read, how many of
+    its slices are in which state. `home`: the partition of the checkpoint that was read.
     """
 
     spec: JobSpec
@@ -85,6 +90,9 @@ class JobState:
     submitted_at: str = ""
     owner: str | None = None
     owner_issuer: str | None = None
+    slice: int | None = None
+    slices: dict[str, int] = field(default_factory=dict)
+    home: int | None = field(default=None, compare=False)
 
     @property
     def submission(self) -> Submission:
@@ -122,6 +130,22 @@ class JobState:
         return not self.active or self.blocked
 
     @property
+    def waiting_slices(self) -> str | None:
+        """How many slices no producer has taken, as a sentence; None for none, or when the job ended."""
+        queued = self.slices.get(State.QUEUED.value, 0)
+        if not queued or not self.active:
+            return None
+        return f"{queued} of {sum(self.slices.values())} slices wait for a producer"
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of `partitions` in the topic of the attempt."""
+        count = self.spec.slice_partitions
+        if self.slice is None:
+            return range(self.spec.total_partitions)
+        return range(self.slice * count, (self.slice + 1) * count)
+
+    @property
     def source_facts(self) -> dict[str, Any]:
         """What is known about the source: its type, the notes of the plan, and its findings."""
         return {"type": self.spec.source.type, **self.notes, **self.findings}
@@ -146,6 +170,8 @@ class JobState:
         for name in _LATER_FIELDS:
             if not values[name]:
                 del values[name]
+        if self.slice is None:
+            del values["slice"]
         return orjson.dumps(values, default=_json_default, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
 
     @classmethod
@@ -153,6 +179,7 @@ class JobState:
         """The state of a checkpoint that is not a tombstone."""
         state = cls.decode(record.value or b"")
         state.traceparent = traceparent_of(record.headers)
+        state.home = record.partition
         return state
 
     @classmethod
@@ -175,32 +202,58 @@ class JobState:
 _JSON_NAMES = {
     item.name: "owed" if item.name == "pending_notifications" else item.name
     for item in fields(JobState)
-    if item.name != "traceparent"
+    if item.name not in ("traceparent", "home")
 }
 
 
 _FIELDS = frozenset(item.name for item in fields(JobState))
 # Left out while they are empty: processes of the version before refuse a checkpoint with unknown fields.
-_LATER_FIELDS = ("findings", "vanished", "first_dead_letter", "submitted_at", "owner", "owner_issuer")
+_LATER_FIELDS = (
+    "findings",
+    "vanished",
+    "first_dead_letter",
+    "submitted_at",
+    "owner",
+    "owner_issuer",
+    "slices",
+)
 
 
 def checkpoint(state: JobState) -> Message:
     """The state as a message of the checkpoints topic."""
-    return Message(state.spec.job_id.encode(), state.encode(), headers=trace_headers(state.traceparent))
+    key = checkpoint_key(state.spec.job_id, state.slice).encode()
+    # The partition of a slice is chosen, so that consecutive slices belong to different producers.
+    partition = None if state.slice is None else state.home
+    return Message(key, state.encode(), partition, trace_headers(state.traceparent))
 
 
 def latest_states(records: Sequence[Record]) -> dict[str, JobState]:
     """The last state of each job among checkpoints. One that cannot be read is logged and left out."""
-    latest = {record.key: record for record in records if record.value is not None}
-    states = {}
-    for record in latest.values():
-        try:
-            state = JobState.of(record)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            _log.warning("the checkpoint at %d/%d cannot be read: %s", record.partition, record.offset, error)
-            continue
-        states[state.spec.job_id] = state
-    return states
+    latest = {
+        record.key: record
+        for record in records
+        if record.value is not None and b"/" not in (record.key or b"")
+    }
+    return {state.spec.job_id: state for state in map(_readable, latest.values()) if state is not None}
+
+
+def latest_slices(records: Sequence[Record]) -> dict[tuple[str, int], JobState]:
+    """The last state of each slice among checkpoints, by job id and number. As `latest_states`."""
+    latest = {record.key: record for record in records if b"/" in (record.key or b"")}
+    states = (_readable(record) for record in latest.values() if record.value is not None)
+    return {
+        (state.spec.job_id, state.slice): state
+        for state in states
+        if state is not None and state.slice is not None
+    }
+
+
+def _readable(record: Record) -> JobState | None:
+    try:
+        return JobState.of(record)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        _log.warning("the checkpoint at %d/%d cannot be read: %s", record.partition, record.offset, error)
+        return None
 
 
 def _position(value: list[Any] | None) -> Position | None:
