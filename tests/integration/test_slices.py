@@ -62,7 +62,7 @@ async def test_the_digest_does_not_depend_on_the_number_of_producers(
         assert view.state.source_count == COUNT
         assert await system.ids(spec) == IDS
         report = await system.verified(spec)
-        assert system.slices(spec) == {}
+        assert await system.slices(spec) == {}
     assert report.digest == await undisturbed(digests, spec, tmp_path)
 
 
@@ -134,7 +134,7 @@ async def test_a_slice_that_fails_fails_the_attempt_and_a_retry_goes_on(
         view = await system.finished(spec, "failed")
         assert view.state.code == "source_changed"
         assert view.state.message == "slice 1 of 3: a file changed; put it back"
-        assert system.slices(spec) == {}
+        assert await system.slices(spec) == {}
         source.broken = lambda _: None
         await system.client.request_action(spec.job_id, "retry")
         await system.finished(spec)
@@ -166,7 +166,7 @@ async def test_cancel_stops_every_slice_and_a_retry_gives_the_same_dataset(
         await system.until(spec, lambda view: view.state.slices == {"running": 3})
         await system.client.request_action(spec.job_id, "cancel")
         await system.finished(spec, "cancelled")
-        assert system.slices(spec) == {}
+        assert await system.slices(spec) == {}
         gate.set()
         await system.client.request_action(spec.job_id, "retry")
         await system.until(spec, lambda view: view.state.attempt == 2)
@@ -183,7 +183,7 @@ async def test_delete_of_a_running_job_leaves_no_slice_and_no_object(tmp_path: P
         await system.until(spec, lambda view: view.state.slices == {"running": 3})
         await system.client.request_action(spec.job_id, "delete")
         await system.until(spec, lambda view: view.state.state == "deleted")
-        assert system.slices(spec) == {}
+        assert await system.slices(spec) == {}
         left = [info.key async for info in system.store.list(Layout.of(spec).root)]
         assert left == []
 

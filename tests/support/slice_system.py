@@ -1,4 +1,4 @@
-"""Producers and a worker in the test's process, which share a broker and a store in memory."""
+"""Producers and a worker in the test's process, which share a broker, and a store in memory."""
 
 import asyncio
 import random
@@ -19,6 +19,7 @@ from shardline_common.job.spec import JobSpec
 from shardline_common.job.state import JobState, latest_slices
 from shardline_common.memory.broker import MemoryBroker
 from shardline_common.memory.store import MemoryStore
+from shardline_common.ports.broker import Broker
 from shardline_common.runtime.clock import SystemClock
 from shardline_common.telemetry.metrics import Metrics
 from shardline_consumer.context import WorkerContext
@@ -75,6 +76,11 @@ class Producer:
     task: asyncio.Task[None]
     metrics: Metrics
 
+    def metric(self, name: str) -> float:
+        """The sum of the series of one of its metrics."""
+        samples = (sample for family in self.metrics.registry.collect() for sample in family.samples)
+        return sum(sample.value for sample in samples if sample.name == f"shardline_{name}")
+
     async def stop(self) -> None:
         """Stop it."""
         self.task.cancel()
@@ -83,11 +89,15 @@ class Producer:
 
 @dataclass
 class SliceSystem:
-    """The system of one test. `client` is a user's."""
+    """The system of one test. `client` is a user's.
+
+    `brokers`: the connections of the producers, in turn; by default all share that of the client.
+    """
 
     source: MemorySource
     spool: Path
-    broker: MemoryBroker = field(default_factory=MemoryBroker)
+    broker: Broker = field(default_factory=MemoryBroker)
+    brokers: Sequence[Broker] = ()
     store: MemoryStore = field(default_factory=MemoryStore)
     producers: list[Producer] = field(default_factory=list)
     slots: int = 4
@@ -100,8 +110,9 @@ class SliceSystem:
     def start(self) -> Producer:
         """Start a producer."""
         metrics = Metrics()
+        number = len(self.producers)
         context = ProducerContext(
-            self.broker,
+            self.brokers[number % len(self.brokers)] if self.brokers else self.broker,
             self.store,
             SystemClock(),
             metrics,
@@ -109,7 +120,7 @@ class SliceSystem:
             ProducerPolicy(progress_seconds=0.05, topic_grace=0.0),
             asyncio.Semaphore(self.slots),
         )
-        name = f"producer {len(self.producers)}"
+        name = f"producer {number}"
         producer = Producer(name, asyncio.create_task(JobCoordinator(context).run(), name=name), metrics)
         self.producers.append(producer)
         return producer
@@ -148,9 +159,10 @@ class SliceSystem:
         assert view.state.state == state, view.to_json()
         return view
 
-    def slices(self, spec: JobSpec) -> dict[int, JobState]:
+    async def slices(self, spec: JobSpec) -> dict[int, JobState]:
         """The committed states of the job's slices."""
-        records = [record for log in self.broker.topic(CHECKPOINTS).logs for record in log.records]
+        async with self.broker.table_reader(CHECKPOINTS) as table:
+            records = await table.catch_up(deadline=60)
         return {
             number: state for (job, number), state in latest_slices(records).items() if job == spec.job_id
         }
@@ -172,10 +184,11 @@ class SliceSystem:
 
 @asynccontextmanager
 async def running(
-    source: MemorySource, spool: Path, producers: int, slots: int = 4
+    source: MemorySource, spool: Path, producers: int, slots: int = 4, brokers: Sequence[Broker] = ()
 ) -> AsyncIterator[SliceSystem]:
     """A system with some producers and one worker."""
-    system = SliceSystem(source, spool, slots=slots)
+    broker = brokers[0] if brokers else MemoryBroker()
+    system = SliceSystem(source, spool, broker, brokers, slots=slots)
     await ensure_system_topics(system.broker, PARTITIONS)
     for _ in range(producers):
         system.start()
