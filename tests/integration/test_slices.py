@@ -2,27 +2,50 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from shardline.services.embedded import EmbeddedRun
-from shardline_common.errors import FailureCode, JobFailed
-from shardline_common.job.names import Layout
+from shardline_common.errors import FailureCode, Fenced, JobFailed
+from shardline_common.job.names import CHECKPOINTS, Layout
 from shardline_common.job.spec import JobSpec
+from shardline_common.job.state import JobState, State, checkpoint
+from shardline_common.memory.broker import MemoryBroker
+from shardline_common.ports.broker import TransactionalWriter
 from shardline_common.runtime.clock import SystemClock
 from shardline_common.telemetry.metrics import Metrics
 from shardline_producer.context import ProducerPolicy
+from shardline_producer.slice_states import SliceStates, open_slices
 from shardline_producer.sources.documents import DeadLetterReason, dead_letter
 from shardline_producer.sources.source import InvalidDocument, SourceItem
+from shardline_producer.topics import ensure_system_topics
 from tests.simulation.simulated_source import documents
-from tests.support.slice_system import GatedSource, SliceSystem, running, sliced_job
+from tests.support.slice_system import PARTITIONS, GatedSource, SliceSystem, running, sliced_job
 
 COUNT = 240
 BROKEN = dead_letter(DeadLetterReason.INVALID_JSON, "in", b"{", sha256(b"{").hexdigest(), 1)
 ITEMS = documents(COUNT)
 IDS = Counter(f"doc-{number}" for number in range(1, COUNT + 1))
+
+
+class LateBroker(MemoryBroker):
+    """Commits `late` when the next transactional writer is opened, before it fences the others."""
+
+    late: JobState | None = None
+
+    @asynccontextmanager
+    async def transactional(self, transactional_id: str) -> AsyncIterator[TransactionalWriter]:
+        """A writer."""
+        if (late := self.late) is not None:
+            self.late = None
+            await self.publish(CHECKPOINTS, [checkpoint(late)])
+        async with super().transactional(transactional_id) as writer:
+            yield writer
 
 
 async def embedded_digest(spec: JobSpec, tmp_path: Path) -> str:
@@ -202,3 +225,30 @@ async def test_the_limits_of_dead_letters_count_over_all_slices(tmp_path: Path) 
             view = await system.finished(spec, state)
         assert (view.state.dead, view.state.code) == (12, None if allowed == 0.5 else "too_many_dead_letters")
         assert view.state.first_dead_letter
+
+
+async def test_the_older_producer_of_a_slice_is_fenced_before_its_state_is_read() -> None:
+    spec, broker = sliced_job(), LateBroker()
+    await ensure_system_topics(broker, PARTITIONS)
+    state = JobState(spec, home=0)
+    slices = SliceStates(broker, spec.job_id, 0, PARTITIONS, 20.0)
+    await open_slices(slices, state, 3, "")
+    opened = await slices.load(range(3))
+    assert {number: one.home for number, one in opened.items()} == {0: 0, 1: 1, 2: 2}
+    async with slices.fence_and_load(1) as (older, known):
+        assert known is not None
+        # It commits while the newer one opens the slice, which must continue from there.
+        broker.late = replace(known, state=State.RUNNING, source_count=7)
+        async with slices.fence_and_load(1) as (_, newer):
+            assert newer is not None
+            assert newer.source_count == 7
+            with pytest.raises(Fenced):
+                async with older.transaction() as transaction:
+                    await transaction.send(CHECKPOINTS, [checkpoint(known)])
+    # What is open stays as it is, and a later attempt opens it anew.
+    await open_slices(slices, state, 3, "")
+    assert (await slices.load([1]))[1].source_count == 7
+    await open_slices(slices, replace(state, attempt=2), 3, "")
+    assert {one.attempt for one in (await slices.load(range(3))).values()} == {2}
+    await open_slices(slices, state, 3, "")
+    assert {one.attempt for one in (await slices.load(range(3))).values()} == {2}

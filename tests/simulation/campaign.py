@@ -9,20 +9,23 @@ from multiprocessing import get_context
 
 from tests.simulation.mutants import CAUGHT, HARMLESS, planted
 from tests.simulation.schedule import Verdict, run_schedule
+from tests.simulation.slice_mutants import SLICED
 
 _CHUNK = 25
+SLICES = 3
+"""Into how many slices the schedules of two producers cut their source."""
 
 
-def run_many(seeds: Sequence[int]) -> Iterator[Verdict]:
-    """The verdicts of schedules, in the order of their seeds."""
+def run_many(seeds: Sequence[int], slices: int = 1) -> Iterator[Verdict]:
+    """The verdicts of schedules, in the order of their seeds. `slices` as in `run_schedule`."""
     chunks = [seeds[start : start + _CHUNK] for start in range(0, len(seeds), _CHUNK)]
     with _processes() as pool:
-        for verdicts in pool.map(_run_chunk, chunks):
+        for verdicts in pool.map(partial(_run_chunk, slices=slices), chunks):
             yield from verdicts
 
 
-def _run_chunk(seeds: Sequence[int]) -> list[Verdict]:
-    return [run_schedule(seed) for seed in seeds]
+def _run_chunk(seeds: Sequence[int], slices: int) -> list[Verdict]:
+    return [run_schedule(seed, slices=slices) for seed in seeds]
 
 
 def catch_all(names: Collection[str], most: int) -> Iterator[tuple[str, int, str]]:
@@ -35,9 +38,10 @@ def catch_all(names: Collection[str], most: int) -> Iterator[tuple[str, int, str
 
 def first_caught(mutant: str, most: int) -> tuple[int, str]:
     """How many schedules it takes to catch a bug, and by what; (0, "") when `most` do not."""
-    with planted((CAUGHT | HARMLESS)[mutant]):
+    slices = SLICES if mutant in SLICED else 1
+    with planted((CAUGHT | HARMLESS | SLICED)[mutant]):
         for seed in range(1, most + 1):
-            if problems := run_schedule(seed).problems:
+            if problems := run_schedule(seed, slices=slices).problems:
                 return seed, problems[0]
     return 0, ""
 

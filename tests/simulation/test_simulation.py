@@ -10,10 +10,11 @@ from unittest.mock import patch
 import pytest
 
 from shardline_producer.notifications.outbox import NotificationOutbox
-from tests.simulation.campaign import catch_all, first_caught, run_many, sums
+from tests.simulation.campaign import SLICES, catch_all, first_caught, run_many, sums
 from tests.simulation.mutants import CAUGHT, HARMLESS
 from tests.simulation.scenario import FATES, scenario
 from tests.simulation.schedule import logged_errors, run_schedule
+from tests.simulation.slice_mutants import SLICED
 
 NOTIFIED = 30
 SCHEDULES = int(os.environ.get("SHARDLINE_SIMULATION_SCHEDULES", "1000"))
@@ -36,6 +37,17 @@ def test_every_schedule_keeps_the_guarantees() -> None:
         assert happened[what] > SCHEDULES // 100, happened
     for what in filter(None, FATES):
         assert happened[what] > SCHEDULES // 200, happened
+
+
+@pytest.mark.timeout(600)
+def test_every_schedule_with_slices_and_two_producers_keeps_the_guarantees() -> None:
+    count = max(20, SCHEDULES // 50)
+    verdicts = [run_schedule(seed, slices=SLICES) for seed in range(1, count + 1)]
+    broken = {verdict.seed: verdict.problems for verdict in verdicts if verdict.problems}
+    assert not broken, f"replay with `python -m tests.simulation --slices {SLICES} --first SEED`: {broken}"
+    happened = sums(verdicts)
+    for what in ("kill", "stop", "lost broker", "cancel", "retry", "completed"):
+        assert happened[what] > count // 10, happened
 
 
 def test_a_calm_schedule_makes_the_expected_dataset() -> None:
@@ -88,11 +100,12 @@ def test_the_oracle_collects_logged_errors_only() -> None:
 @pytest.fixture(scope="module")
 def caught(request: pytest.FixtureRequest) -> dict[str, tuple[int, str]]:
     """When the planted bugs of the selected tests are caught, and by what; found on all cores."""
-    selected = [name for name in CAUGHT for item in request.session.items if item.name.endswith(f"[{name}]")]
+    bugs = [*CAUGHT, *SLICED]
+    selected = [name for name in bugs for item in request.session.items if item.name.endswith(f"[{name}]")]
     return {name: (schedules, problem) for name, schedules, problem in catch_all(selected, 200)}
 
 
-@pytest.mark.parametrize("name", CAUGHT)
+@pytest.mark.parametrize("name", [*CAUGHT, *SLICED])
 def test_a_planted_bug_is_caught(
     name: str, caught: dict[str, tuple[int, str]], record_property: Callable[[str, object], None]
 ) -> None:
