@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from shardline_common.errors import JobFailed
+from shardline_common.job.findings import Findings
 from shardline_common.job.messages import Position
 from shardline_common.job.spec import JobSpec, ThemisSource
 from shardline_common.memory.store import MemoryStore
@@ -23,7 +24,7 @@ from shardline_producer.sources.files.file_documents import FileDocuments
 from shardline_producer.sources.files.local_files import LocalFiles
 from shardline_producer.sources.memory_database import MemoryDatabase
 from shardline_producer.sources.planned import PlannedSource
-from shardline_producer.sources.source import Document, InvalidDocument, PlanPages, Source, SourceItem
+from shardline_producer.sources.source import Document, InvalidDocument, Part, PlanPages, Source, SourceItem
 from shardline_producer.sources.themis.client import ThemisOptions
 from shardline_producer.sources.themis.limiter import RateLimiter
 from shardline_producer.sources.themis.planned_store import ThemisTable
@@ -253,6 +254,10 @@ class PlannedJob:
         """All items behind a position."""
         return [item async for batch in self.source.read(self.frozen, after) for item in batch]
 
+    async def part(self, after: Position | None, part: Part) -> list[SourceItem]:
+        """The items of a part behind a position."""
+        return [item async for batch in self.source.read(self.frozen, after, part) for item in batch]
+
 
 async def plan(case: Case, pages: PlanPages | None = None, **query: Any) -> PlannedJob:
     spec = case.job(**query)
@@ -285,6 +290,71 @@ async def test_read_resumes_behind_any_position(case: Case, ordinal: int) -> Non
     found = await (await plan(case, pages)).items()
     again = await plan(case, pages)
     assert await again.items(found[ordinal - 1].position) == found[ordinal:]
+
+
+# What says why these have fewer parts than slices.
+FEWER = {
+    "tables": "cut inside of a file",
+    "hybrid": "the order of its ranking",
+    "themis": "limits the requests",
+}
+
+
+async def test_parts_are_the_whole_source(case: Case, request: pytest.FixtureRequest) -> None:
+    name = str(request.node.callspec.params["case"]).removesuffix("-lossy")
+    most = {"tables": 2, "hybrid": 1, "themis": 1}.get(name, 7)
+    await case.fill(make_documents(2_500 if most > 1 else 250))
+    opened = await plan(case)
+    whole = await opened.items()
+    for slices in (2, 7):
+        cuts = await opened.source.cut(opened.frozen, slices)
+        assert cuts.reason == "" if slices <= most else FEWER[name] in cuts.reason
+        assert len(cuts.ranges) == min(slices, most)
+        found, findings = list[SourceItem](), list[Findings]()
+        # The plan keeps the parts as JSON.
+        for part in orjson.loads(orjson.dumps(cuts.ranges)):
+            items = await opened.part(None, part)
+            assert [item.position[-1] for item in items] == list(range(1, len(items) + 1))
+            assert abs(len(items) - len(whole) / len(cuts.ranges)) < 100
+            assert opened.source.progress(opened.frozen, None, part) == 0
+            assert opened.source.progress(opened.frozen, items[-1].position, part) == 1
+            findings.append(opened.source.findings(opened.frozen))
+            # The ordinals of the whole source go on.
+            before = len(found)
+            found += [replace(one, position=(*one.position[:-1], before + one.position[-1])) for one in items]
+        assert found == whole
+        assert all(one.stores == findings[0].stores for one in findings)
+
+
+async def test_each_part_resumes_behind_any_position(case: Case) -> None:
+    await case.fill(make_documents(250))
+    store = MemoryStore()
+    opened = await plan(case, StoredPlanPages(store, ""))
+    for part in (await opened.source.cut(opened.frozen, 3)).ranges:
+        items = await opened.part(None, part)
+        for behind in (1, len(items) // 2, len(items) - 1, len(items)):
+            # In another process.
+            source = case.open(case.job(), StoredPlanPages(store, ""))
+            rest = await PlannedJob(source, opened.frozen).part(items[behind - 1].position, part)
+            assert rest == items[behind:]
+
+
+async def test_a_source_of_top_k_is_one_part(case: Case) -> None:
+    await case.fill(make_documents(250))
+    opened = await plan(case, top_k=100)
+    cuts = await opened.source.cut(opened.frozen, 3)
+    assert list(cuts.ranges) == [{}]
+    assert cuts.reason
+    assert await opened.part(None, cuts.ranges[0]) == await opened.items()
+
+
+async def test_an_empty_source_has_empty_parts(case: Case) -> None:
+    await case.fill([])
+    opened = await plan(case)
+    cuts = await opened.source.cut(opened.frozen, 3)
+    assert cuts.reason
+    for part in cuts.ranges:
+        assert await opened.part(None, part) == []
 
 
 async def test_empty_store_yields_nothing(case: Case) -> None:

@@ -68,6 +68,8 @@ def sample_documents(count: int) -> dict[str, Document]:
 class ScriptedStore:
     """Implements `PlannedStore` in memory, scripted by the words of the search."""
 
+    why_whole = None
+
     def __init__(self, spec: JobSpec, documents: dict[str, Document]) -> None:
         text = spec.query.text or ""
         self._words = set(text.split())

@@ -22,6 +22,8 @@ class MemoryDatabase:
     `connections` counts the open fetchers.
     """
 
+    why_whole = None
+
     def __init__(
         self, spec: JobSpec, documents: dict[str, Document], columns: Mapping[str, str] | None = None
     ) -> None:

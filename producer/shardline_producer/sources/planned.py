@@ -9,6 +9,7 @@ database, and any producer can continue from any ordinal.
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from secrets import token_hex
 from typing import Any, NamedTuple, Protocol
 
@@ -18,6 +19,7 @@ from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.findings import Findings
 from shardline_common.job.messages import Position
 from shardline_common.job.spec import JobSpec
+from shardline_common.runtime.waits import log_wait
 from shardline_producer.sources.documents import DeadLetterReason, invalid_document
 from shardline_producer.sources.source import (
     Cuts,
@@ -90,6 +92,10 @@ class PlannedStore(Protocol):
     all that they share. Each call opens its own connections and closes them when it ends, when its
     generator or context is closed, and when its task is cancelled.
     """
+
+    @property
+    def why_whole(self) -> str | None:
+        """Why one producer reads the whole list; None where several may read it, each a range of it."""
 
     async def describe(self) -> Description:
         """Inspect the database, and check the job's query against it. It may run more than once.
@@ -273,26 +279,54 @@ class PlannedSource:
         """The first documents of the plan."""
         return self.read(frozen, None)
 
-    async def cut(self, frozen: Frozen, slices: int) -> Cuts:  # noqa: ARG002 - one range for all of them
-        """One range, which is the whole source."""
-        return Cuts([{}], "this source is read in one piece")
+    async def cut(self, frozen: Frozen, slices: int) -> Cuts:
+        """Ranges of the list, which is completed first. Each has the findings that are its own.
+
+        A ranking is one range, and so is what `query.top_k` cuts off: both are counted from the start.
+        """
+        if (reason := self._why_whole(frozen)) is not None:
+            return Cuts([{}], reason)
+        count = 0
+        with log_wait("the list of documents, which is completed", lambda: f"{count:,} ids"):
+            async with aclosing(self._plan(frozen, 0)) as pages:
+                async for page in pages:
+                    count = page.next
+        many = max(1, min(slices, count))
+        reason = f"only {count:,} documents match" if many < slices else ""
+        if many == 1:
+            return Cuts([{}], reason)
+        edges = [count * number // many for number in range(many + 1)]
+        # What was left out is counted once, where the findings of all ranges are added up.
+        own = {name: value for name, value in self._findings.items() if name == "completeness"}
+        ranges = [{"first": first, "end": end, "findings": own} for first, end in pairwise(edges)]
+        ranges[-1]["findings"] = dict(self._findings)
+        return Cuts(ranges, reason)
+
+    def _why_whole(self, frozen: Frozen) -> str | None:
+        if frozen[0]["ranked"]:
+            return "a search is read in the order of its ranking"
+        if self._top is not None:
+            return "query.top_k counts documents from the start of the list"
+        return self._store.why_whole
 
     async def read(
         self,
         frozen: Frozen,
         after: Position | None,
-        part: Part | None = None,  # noqa: ARG002 - there is one range
+        part: Part | None = None,
     ) -> AsyncGenerator[list[SourceItem], None]:
         """Read the planned documents behind a position. A scan lists further pages when it reaches them."""
-        done: int = after[-1] if after else 0
+        before, end = (part["first"], part["end"]) if part else (0, None)
+        done: int = before + (after[-1] if after else 0)
         # The first fetches are small, so that the first document does not wait for 500 others.
         size = _FIRST_FETCH
         facts, ranked = frozen[0]["facts"], frozen[0]["ranked"]
-        async with aclosing(self._plan(frozen, done)) as pages, self._store.fetcher(facts) as fetcher:
+        async with aclosing(self._plan(frozen, done, end)) as pages, self._store.fetcher(facts) as fetcher:
             async for page in pages:
-                while done < page.next:
+                last = page.next if end is None else min(page.next, end)
+                while done < last:
                     start = done - page.first
-                    entries = page.entries[start : start + size]
+                    entries = page.entries[start : min(start + size, last - page.first)]
                     size = min(_LARGEST_FETCH, 2 * size)
                     contents = await fetcher.fetch(entries)
                     if not 0 < len(contents) <= len(entries):
@@ -302,19 +336,24 @@ class PlannedSource:
                     yield [
                         _item(ordinal, content, entry.score if ranked else None)
                         for ordinal, (content, entry) in enumerate(
-                            zip(contents, entries, strict=False), done + 1
+                            zip(contents, entries, strict=False), done - before + 1
                         )
                     ]
                     done += len(contents)
+        if part:
+            self._findings = part["findings"]
 
     def progress(
         self,
         frozen: Frozen,
         position: Position | None,
-        part: Part | None = None,  # noqa: ARG002 - there is one range
+        part: Part | None = None,
     ) -> float:
         """The share of the plan's length if it is known, else of the store's estimate."""
         done: int = position[-1] if position else 0
+        if part:
+            length: int = part["end"] - part["first"]
+            return min(1.0, done / length)
         count: int | None = self._count if self._count is not None else frozen[0]["count"]
         if count is None and frozen[0]["estimate"] is None:
             return 0.0
@@ -326,8 +365,13 @@ class PlannedSource:
         """What the store noted while the plan was listed."""
         return Findings.of(self._findings)
 
-    async def _plan(self, frozen: Frozen, done: int) -> AsyncGenerator[PlanPage, None]:
-        """The pages of the plan, from the one that holds entry done + 1 to the last."""
+    async def _plan(
+        self, frozen: Frozen, done: int, end: int | None = None
+    ) -> AsyncGenerator[PlanPage, None]:
+        """The pages of the plan, from the one that holds entry done + 1 to the one of entry `end`.
+
+        With `end`, all of them were stored at planning. None: to the last, and what is missing is listed.
+        """
         # 1. The stored pages. Pages differ in length: entry `done` is in the last page whose name is not
         #    behind that of `done`.
         folder, count = frozen[0]["folder"], frozen[0]["count"]
@@ -342,8 +386,13 @@ class PlannedSource:
                 raise _lost(page_name(page.next if page else 0), folder)
             page = found
             yield page
+            if end is not None and page.next >= end:
+                return
         reached = page.next if page else 0
-        if reached < done or (folder and (page is None or not page.last or reached != count)):
+        # Another list than that of the other slices would repeat documents or lose them.
+        if end is not None or reached < done:
+            raise _lost(page_name(reached), folder)
+        if folder and (page is None or not page.last or reached != count):
             raise _lost(page_name(reached), folder)
         # 2. While the last page is not stored, list and store the next page. If another producer has stored
         #    it first, that page is used.

@@ -136,8 +136,9 @@ class Source(Protocol):
     Parts. With `part`, one of the ranges of `cut`, `read` yields the items of that range alone. The items of
     all ranges, one range after another, are those of the whole source: same ids or keys, same contents, same
     order. Positions are those of the whole source but for the ordinal, which counts from 1 in each range, and
-    `after` is a position in the same range. `progress` is the share of the range. The caller puts the number
-    of the range before the positions where there are several. None means the whole source.
+    `after` is a position in the same range. `progress` is the share of the range. The counts in the findings
+    of all ranges add up to those of the source. The caller puts the number of the range before the positions
+    where there are several. None, or the only range, means the whole source.
 
     Batches. A batch holds at least one item, and at most about 1 MiB or 1,000 items; one item may be larger
     than that. The caller holds up to four batches in memory.
@@ -184,7 +185,7 @@ class Source(Protocol):
         """
 
     async def cut(self, frozen: Frozen, slices: int) -> Cuts:
-        """Cut the source into up to `slices` ranges of about the same size. It runs once, at planning.
+        """Cut the source into up to `slices` ranges, 2 or more, of about the same size. It runs at planning.
 
         Raises:
             JobFailed, SourceUnavailable, StoreUnavailable: as `read`.

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial
 from posixpath import basename
 from typing import Any, cast
@@ -21,9 +21,11 @@ from shardline_producer.sources.documents import field_names
 from shardline_producer.sources.field_proposals import advice, fields_of
 from shardline_producer.sources.files.decoder_memory import DecoderMemory
 from shardline_producer.sources.files.decompress import named_compression
+from shardline_producer.sources.files.file_cuts import cut_files
 from shardline_producer.sources.files.file_errors import OtherEncoding, source_invalid
 from shardline_producer.sources.files.file_format import TABLES, format_of, with_format
 from shardline_producer.sources.files.file_locations import FileLocation, is_remote
+from shardline_producer.sources.files.file_ranges import CutPoint, FileRange, FileSizes
 from shardline_producer.sources.files.file_reader import Cursor, FileReader, Reading, first_byte
 from shardline_producer.sources.files.formats import HEAD_BYTES, detect
 from shardline_producer.sources.files.frozen_blocks import FrozenBlocks
@@ -90,6 +92,7 @@ class FileDocuments:
         self._touched = 0
         self._ignored: IgnoredBytes | None = None
         self._render: Render | None = None
+        self._sizes: FileSizes | None = None
         # Bytes of the text per byte of the file that is being read.
         self._expansion = 1.0
 
@@ -191,32 +194,40 @@ class FileDocuments:
 
     async def sample(self, frozen: Frozen) -> AsyncGenerator[list[SourceItem], None]:
         """All items, including those that the filters exclude."""
-        async with aclosing(self._items(frozen, Cursor(), {}, None)) as batches:
+        async with aclosing(self._items(frozen, Cursor(), {}, None, FileRange.of(None, frozen))) as batches:
             async for batch in batches:
                 yield batch
 
-    async def cut(self, frozen: Frozen, slices: int) -> Cuts:  # noqa: ARG002 - one range for all of them
-        """One range, which is the whole source."""
-        return Cuts([{}], "this source is read in one piece")
+    async def cut(self, frozen: Frozen, slices: int) -> Cuts:
+        """Ranges of about as many bytes, between files and inside of plain JSONL."""
+        if self._spec.query.top_k is not None:
+            return Cuts([{}], "query.top_k counts documents from the start of the source")
+
+        def open_file(index: int) -> AsyncGenerator[bytes, None]:
+            file = dict(frozen[index])
+            return self._location(file["path"]).stream(file, 0)
+
+        return await cut_files(frozen, slices, open_file)
 
     async def read(
         self,
         frozen: Frozen,
         after: Position | None,
-        part: Part | None = None,  # noqa: ARG002 - there is one range
+        part: Part | None = None,
     ) -> AsyncGenerator[list[SourceItem], None]:
         """The items behind a position that pass the filters, up to `query.top_k`."""
-        query, start = self._spec.query, Cursor.after(after)
-        blocks = FrozenBlocks(frozen, self._local, self._pages)
+        query, within = self._spec.query, FileRange.of(part, frozen)
+        start = Cursor.after(after) if after else Cursor(*astuple(within.start))
+        blocks = FrozenBlocks(frozen, self._local, self._pages, within if part else None)
         left = None if query.top_k is None else query.top_k - start.ordinal
         ended = left is not None and left <= 0
         self._ignored = IgnoredBytes(frozen, self._pages)
-        await self._ignored.load(start.file)
+        await self._ignored.load(within.start.file, start.file)
         await blocks.verify(start.file, None if ended else first_byte(frozen[start.file], start.offset))
         if ended:
             self._touched = len(blocks.touched)
             return
-        async with aclosing(self._items(frozen, start, query.filters, blocks)) as batches:
+        async with aclosing(self._items(frozen, start, query.filters, blocks, within)) as batches:
             async for batch in batches:
                 if left is not None and len(batch) >= left:
                     yield batch[:left]
@@ -244,19 +255,15 @@ class FileDocuments:
         if not is_remote(frozen[index]["path"]):
             await blocks.end_file(index)
 
-    def progress(
-        self,
-        frozen: Frozen,
-        position: Position | None,
-        part: Part | None = None,  # noqa: ARG002 - there is one range
-    ) -> float:
-        """The share of the bytes of all files; in a compressed file estimated from its expansion so far."""
+    def progress(self, frozen: Frozen, position: Position | None, part: Part | None = None) -> float:
+        """The share of the bytes; in a compressed file it is estimated from its expansion so far."""
+        if position is None:
+            return 0.0
+        if self._sizes is None or self._sizes.frozen is not frozen:
+            self._sizes = FileSizes(frozen)
         cursor = Cursor.after(position)
-        total: int = sum(file["size"] for file in frozen) or 1
-        done: int = sum(file["size"] for file in frozen[: cursor.file])
-        if cursor.file < len(frozen):
-            done += min(frozen[cursor.file]["size"], int(cursor.offset / self._expansion))
-        return min(1.0, done / total)
+        point = CutPoint(cursor.file, 0, int(cursor.offset / self._expansion))
+        return self._sizes.share(FileRange.of(part, frozen), point)
 
     def findings(self, frozen: Frozen) -> Findings:
         """Local files are proven by their digests, objects by the ETag where the store gives one."""
@@ -276,9 +283,17 @@ class FileDocuments:
         return found
 
     async def _items(
-        self, frozen: Frozen, start: Cursor, filters: Mapping[str, Any], blocks: FrozenBlocks | None
+        self,
+        frozen: Frozen,
+        start: Cursor,
+        filters: Mapping[str, Any],
+        blocks: FrozenBlocks | None,
+        within: FileRange,
     ) -> AsyncGenerator[list[SourceItem], None]:
-        """The items behind a cursor. Local files are read from `blocks`, or as they are when it is None."""
+        """The items from a cursor to the end of a range.
+
+        Local files are read from `blocks`, or as they are when it is None.
+        """
         ordinal = start.ordinal
         reading = Reading(
             self._spec.max_document_bytes,
@@ -289,7 +304,7 @@ class FileDocuments:
             # What is sampled is not rendered: its fields decide the columns.
             self._render if blocks is not None else None,
         )
-        for index in range(start.file, len(frozen)):
+        for index in range(start.file, within.files):
             file = dict(frozen[index])
             begin = start if index == start.file else Cursor(index, ordinal=ordinal)
             reader: FileReader | TableReader
@@ -302,10 +317,11 @@ class FileDocuments:
                 stream = partial(location.stream, file)
             else:
                 stream = partial(blocks.stream, index)
+            bounded = within.bounded(stream, file["path"], index, begin.line)
             if blocks is None and isinstance(reader, TableReader):
                 found = reader.sample(stream, partial(location.open, file))
             else:
-                found = reader.batches(stream)
+                found = reader.batches(bounded)
             async with aclosing(found) as batches:
                 async for batch in batches:
                     self._expansion = reader.expansion

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from hashlib import sha256
 from itertools import accumulate
+from typing import Any
 
 import orjson
 from pydantic import TypeAdapter
@@ -23,6 +24,7 @@ from shardline_common.runtime.threads import run_in_thread
 from shardline_common.runtime.waits import log_wait
 from shardline_producer.sources.files.file_errors import SUBMIT_NEW_JOB, source_changed
 from shardline_producer.sources.files.file_locations import is_remote
+from shardline_producer.sources.files.file_ranges import FileRange
 from shardline_producer.sources.files.local_files import LocalFiles
 from shardline_producer.sources.source import Frozen, PlanPages
 from shardline_producer.sources.stored_pages import page_name, read_page
@@ -77,10 +79,15 @@ class DigestPage:
 class FrozenBlocks:
     """The blocks of the local files of a plan. Remote files have none: their version is that of the content.
 
+    Each range of the plan has pages of its own, which begin with its first block: no slice hashes what lies
+    before it. A block with a cut inside of it is in the pages of both. `within` is None for all files.
+
     `touched` are the files of the pages that were used so far, as in `DigestPage`.
     """
 
-    def __init__(self, frozen: Frozen, location: LocalFiles, pages: PlanPages) -> None:
+    def __init__(
+        self, frozen: Frozen, location: LocalFiles, pages: PlanPages, within: FileRange | None = None
+    ) -> None:
         self._frozen = frozen
         self._location = location
         self._pages = pages
@@ -89,10 +96,16 @@ class FrozenBlocks:
         self._first = [0, *accumulate(counts)]
         # A folder of pages is outside of the dataset, and remains when that is removed by hand. Each plan has
         # its own, or a new plan would be compared with the files of the old one.
-        plan = sha256(orjson.dumps([dict(file) for file in frozen], option=orjson.OPT_SORT_KEYS))
-        self._folder = f"digests-{plan.hexdigest()[:16]}"
+        plan: list[Any] = [dict(file) for file in frozen]
+        # The first block of the range, and the one behind its last.
+        self._start, self._end = 0, self._first[-1]
+        if within is not None:
+            plan.append(within.to_json())
+            self._start = self._first[within.start.file] + within.start.offset // _BLOCK
+            self._end = self._first[within.end.file] + -(-within.end.offset // _BLOCK)
+        self._folder = f"digests-{sha256(orjson.dumps(plan, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]}"
         self._names: list[str] | None = None
-        self._page = DigestPage(0, ())
+        self._page = DigestPage(self._start, ())
         self._compared = 0
         # File -> the end of its blocks that were read.
         self._ended: dict[int, int] = {}
@@ -108,7 +121,8 @@ class FrozenBlocks:
         if first < self._first[index + 1]:
             # Before the file is opened here: nothing was read of it if this fails.
             await self._digest(first)
-        async with aclosing(self._equal_blocks(index, first)) as blocks:
+        last = self._end if self._end < self._first[index + 1] else None
+        async with aclosing(self._equal_blocks(index, first, last)) as blocks:
             async for block in blocks:
                 self._compared = first = first + 1
                 if len(block) > skip:
@@ -133,7 +147,7 @@ class FrozenBlocks:
             "the files that were read before, which are compared", lambda: f"{done:,} of {end:,} MiB"
         ):
             for number in range(index + 1):
-                first, last = self._first[number], min(self._first[number + 1], end)
+                first, last = self._first_block(number), min(self._first[number + 1], end)
                 if first < last:
                     async with aclosing(self._equal_blocks(number, first, last)) as blocks:
                         async for _ in blocks:
@@ -144,8 +158,12 @@ class FrozenBlocks:
         """Check a file behind the last byte that is read of it, at the latest in `end`. Raises as `end`."""
         end = min(self._compared, self._first[index + 1])
         self._ended[index] = end
-        if sum(last - self._first[ended] for ended, last in self._ended.items()) >= _ENDED_BLOCKS:
+        if sum(last - self._first_block(ended) for ended, last in self._ended.items()) >= _ENDED_BLOCKS:
             await self.end()
+
+    def _first_block(self, index: int) -> int:
+        """The first block of a file that is in the range."""
+        return max(self._start, self._first[index])
 
     async def end(self) -> None:
         """Check the files that ended.
@@ -160,7 +178,7 @@ class FrozenBlocks:
             moved = {file["path"] for file in await self._location.check(files)} if files else ()
         for index, end in self._ended.items():
             if self._frozen[index]["path"] in moved:
-                async with aclosing(self._equal_blocks(index, self._first[index], end)) as blocks:
+                async with aclosing(self._equal_blocks(index, self._first_block(index), end)) as blocks:
                     async for _ in blocks:
                         pass
         self._ended.clear()
@@ -247,9 +265,9 @@ class FrozenBlocks:
 
         A file that cannot be read ends it: the job may end before it comes to that file.
         """
-        size = min(_LARGEST_PAGE, max(_FIRST_PAGE, first // 8)) * _BLOCK
+        size = min(_LARGEST_PAGE, max(_FIRST_PAGE, (first - self._start) // 8)) * _BLOCK
         digests, files, done = list[str](), list[int](), 0
-        while done < size and len(digests) < _MOST_DIGESTS and first + len(digests) < self._first[-1]:
+        while done < size and len(digests) < _MOST_DIGESTS and first + len(digests) < self._end:
             number = first + len(digests)
             index = bisect_right(self._first, number) - 1
             offset = (number - self._first[index]) * _BLOCK
@@ -258,7 +276,7 @@ class FrozenBlocks:
                     async for block, digest in blocks:
                         digests.append(digest)
                         done += len(block)
-                        if done >= size:
+                        if done >= size or first + len(digests) == self._end:
                             break
             except (JobFailed, SourceUnavailable) as error:
                 if not digests:

@@ -21,11 +21,11 @@ class IgnoredBytes:
         self._pages = pages
         self._counts = dict[int, int]()
 
-    async def load(self, end: int) -> None:
-        """Load the counts of the files before an index. Raises StoreUnavailable."""
-        for name in await self._pages.names(self._folder) if end else ():
+    async def load(self, first: int, end: int) -> None:
+        """Load the counts of the files from `first` to before `end`. Raises StoreUnavailable."""
+        for name in await self._pages.names(self._folder) if first < end else ():
             index, count = name.rpartition("/")[2].removesuffix(".json").split("-")
-            if int(index) < end:
+            if first <= int(index) < end:
                 self._counts[int(index)] = int(count)
 
     async def add(self, index: int, count: int) -> None:

@@ -24,6 +24,10 @@ class ThemisTable:
     All jobs of a process share one limiter, because ThemisDB limits the requests of a user.
     """
 
+    why_whole = (
+        "ThemisDB limits the requests of a user, and several producers would exceed the limit together"
+    )
+
     def __init__(
         self, spec: JobSpec, source: ThemisSource, options: ThemisOptions, limiter: RateLimiter, clock: Clock
     ) -> None:

@@ -74,6 +74,8 @@ class Uds3Store:
     its first page.
     """
 
+    why_whole = None
+
     def __init__(self, spec: JobSpec, stores: ConfiguredStores) -> None:
         if not isinstance(spec.source, Uds3Source):
             raise TypeError(spec.source.type)
