@@ -19,7 +19,7 @@ DIST ?= dist
 unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 
-.PHONY: help setup install check format quick test faults soak simulate demo bench bench-gateway stores up down docs site pictures dist sbom licences clean
+.PHONY: help setup install check format quick test faults soak simulate demo bench bench-peers bench-gateway stores up down docs site pictures dist sbom licences clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -73,6 +73,9 @@ demo: install ## A sample of 20,000 documents becomes a verified dataset
 
 bench: install ## What each part costs, beside ceilings of the same run and what is aimed at
 	$(RUN)/python -m tests.benchmarks
+
+bench-peers: install ## The same rows by other tools, each in an environment of its own below .run/peers
+	$(RUN)/python -m tests.benchmarks.peers
 
 bench-gateway: install ## The gateway under strangers and 200 streams, and the first line of a search
 	$(RUN)/python -m tests.benchmarks.gateway

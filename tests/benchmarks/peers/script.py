@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import orjson
-from task import encoded, row  # type: ignore[import-not-found, unused-ignore]
+from task import encoded, row
 
 
 def main() -> None:
