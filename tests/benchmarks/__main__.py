@@ -30,11 +30,12 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=100_000, help="of 2 KB each")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default=",".join(GROUPS), help=f"of {', '.join(GROUPS)}")
+    parser.add_argument("--before", help="python of an earlier version, measured in the same rounds")
     given = parser.parse_args()
     names = given.only.split(",")
     if unknown := set(names) - set(GROUPS):
         parser.error(f"--only: there is no {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
-    options = Options(given.documents, given.rounds, os.cpu_count() or 1)
+    options = Options(given.documents, given.rounds, os.cpu_count() or 1, given.before)
     found = []
     with tempfile.TemporaryDirectory(prefix="shardline-bench-") as folder:
         for name in names:

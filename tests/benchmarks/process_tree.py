@@ -39,7 +39,7 @@ class TreeUsage:
 
 
 def run_tree(command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> TreeUsage:
-    """Run a command to its end. Its output goes into `log`.
+    """Run a command to its end. Its output goes into `log`, whose folder is its working directory.
 
     Raises:
         RuntimeError: the command failed; the end of its output is in the message.
@@ -47,7 +47,10 @@ def run_tree(command: Sequence[str], log: Path, env: Mapping[str, str] | None = 
     report = log.with_suffix(".usage.json")
     watched = [sys.executable, __file__, str(report), *command]
     with log.open("wb") as out:
-        done = subprocess.run(watched, stdout=out, stderr=subprocess.STDOUT, env=env, check=False)
+        # Not in the working directory: `python -m` would import the packages that are there.
+        done = subprocess.run(
+            watched, stdout=out, stderr=subprocess.STDOUT, env=env, cwd=log.parent, check=False
+        )
     if done.returncode:
         said = log.read_text(errors="replace")[-3000:]
         raise RuntimeError(f"{' '.join(command)[:300]} exits with {done.returncode}:\n{said}")

@@ -46,6 +46,8 @@ class Options:
     documents: int
     rounds: int
     cores: int
+    before: str | None = None
+    """The Python of an environment with an earlier Shardline, to compare with."""
 
 
 class Group(Protocol):
@@ -77,7 +79,7 @@ class Measured:
 
     def rows(self) -> list[list[str]]:
         """The rows of the table."""
-        return [self._row(aim) for aim in self.aims]
+        return [self._row(aim) for aim in self.aims if aim.bound is not None or self.values(aim.figure)]
 
     def _row(self, aim: Aim) -> list[str]:
         values, ratios = self.values(aim.figure), self.ratios(aim)

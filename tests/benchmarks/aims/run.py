@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.benchmarks.aims.rounds import Aim, Figures, Options
 from tests.benchmarks.common import write_corpus
@@ -21,10 +22,14 @@ AIMS = (
     Aim("run, files → local shards, one core", "run", "CPU-s/M", "script", 2, note="naive script"),
     Aim("run --processes: speed-up on all cores", "speed-up", "times", "cores", 0.8, least=True),
     Aim("start of run: 100 documents", "start", "CPU-s", bound=0.6),
+    Aim("run before", "run before", "CPU-s/M", "script", note="naive script"),
+    Aim("start of run before", "start before", "CPU-s"),
+    Aim("first row before", "first row before", "s"),
     Aim("first row of 10,000 documents visible", "first row", "s", bound=0.5),
 )
 SCRIPT = Path(__file__).parent.parent / "peers" / "script.py"
 _POLL_SECONDS = 0.005
+_QUIET: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 
 
 class Run:
@@ -47,6 +52,11 @@ class Run:
             found["run"] = slope([one.cpu for one in single], sizes)
             found["start"] = single[0].cpu
             found["first row"] = first_row(folder)
+            if options.before:
+                earlier = [run_usage(folder, count, python=options.before) for count in sizes]
+                found["run before"] = slope([one.cpu for one in earlier], sizes)
+                found["start before"] = earlier[0].cpu
+                found["first row before"] = first_row(folder, options.before)
             if takes_processes():
                 several = [run_usage(folder, count, "--processes", str(options.cores)) for count in sizes]
                 one, most = (slope([each.busiest for each in both], sizes) for both in (single, several))
@@ -72,9 +82,10 @@ def script_usage(folder: Path, count: int) -> TreeUsage:
     return run_tree(command, folder / "script.log")
 
 
-def run_usage(folder: Path, count: int, *more: str) -> TreeUsage:
+def run_usage(folder: Path, count: int, *more: str, python: str = sys.executable) -> TreeUsage:
     """`shardline run` over a corpus, into an empty folder."""
-    return run_tree(run_command(folder, count, 8 << 20, *more), folder / "run.log", environment())
+    command = run_command(folder, count, 8 << 20, *more)
+    return run_tree([python, *command[1:]], folder / "run.log", environment())
 
 
 def run_command(folder: Path, count: int, shard_bytes: int, *more: str) -> list[str]:
@@ -98,11 +109,11 @@ def takes_processes() -> bool:
     return "--processes" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def first_row(folder: Path) -> float:
+def first_row(folder: Path, python: str = sys.executable) -> float:
     """Seconds from the start of the process to the first shard that a glob finds."""
-    command = run_command(folder, FIRST_ROW, 1 << 20)
+    command = [python, *run_command(folder, FIRST_ROW, 1 << 20)[1:]]
     started, first = time.perf_counter(), 0.0
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, env=environment(), cwd=folder, **_QUIET) as process:
         while process.poll() is None:
             if not first and any((folder / "output").glob("bench/*/data/train/*.jsonl")):
                 first = time.perf_counter() - started
