@@ -137,6 +137,7 @@ class System:
     files_root: Path
     environment: dict[str, str] = field(default_factory=dict)
     processes: list[Process] = field(default_factory=list)
+    python: str = sys.executable
 
     @property
     def client(self) -> Client:
@@ -170,7 +171,7 @@ class System:
     def start(self, kind: str, **more: str) -> Process:
         """Start a producer or a worker."""
         log = self.folder / f"{kind}-{len(self.processes)}.log"
-        command = [sys.executable, "-m", "shardline", kind, "--metrics-port", "0"]
+        command = [self.python, "-m", "shardline", kind, "--metrics-port", "0"]
         with log.open("wb") as out:
             popen = subprocess.Popen(
                 command, env=self.env(**more), stdout=out, stderr=subprocess.STDOUT, cwd=self.folder

@@ -1,6 +1,7 @@
 """Producer and worker on Kafka, beside what a client needs at least."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from tests.services import S3, kafka_address, s3_store
 
 AIMS = (
     Aim("producer, JSONL → Kafka", "producer", "CPU-s/M", "discard", 3, note="read and discard"),
+    Aim("producer before", "producer before", "CPU-s/M", "discard", note="read and discard"),
+    Aim("worker before", "worker before", "CPU-s/M", "discard", note="read and discard"),
     Aim("worker, Kafka → JSONL in S3", "worker", "CPU-s/M", "discard", 1.6, note="read and discard"),
 )
 # Longer than a benchmark runs: the topic is read again after the producer has finished.
@@ -41,14 +44,22 @@ class OnKafka:
             def once(number: int) -> Figures:
                 place = folder / str(number)
                 place.mkdir()
-                return asyncio.run(one_round(place, path, kafka, s3, options.documents))
+                found = asyncio.run(one_round(place, path, kafka, s3, options.documents))
+                if options.before is None:
+                    return found
+                (earlier := folder / f"{number}-before").mkdir()
+                made = asyncio.run(one_round(earlier, path, kafka, s3, options.documents, options.before))
+                return {**{f"{name} before": figure for name, figure in made.items()}, **found}
 
             yield once
 
 
-async def one_round(folder: Path, path: Path, kafka: str, s3: S3, count: int) -> Figures:
+async def one_round(
+    folder: Path, path: Path, kafka: str, s3: S3, count: int, python: str = sys.executable
+) -> Figures:
     """CPU-seconds per million documents of each step."""
     async with running_system(folder, kafka, s3, path.parent, **_ENVIRONMENT) as system:
+        system.python = python
         spec = job(
             job_id="bench",
             name="bench",

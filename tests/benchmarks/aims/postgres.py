@@ -1,6 +1,7 @@
 """The producer from a table of PostgreSQL to a topic."""
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,10 @@ from tests.databases import Database, local_postgres
 from tests.e2e.system import running_system
 from tests.services import S3, kafka_address, s3_store
 
-AIMS = (Aim("producer, PostgreSQL → Kafka", "producer", "CPU-s/M", bound=30),)
+AIMS = (
+    Aim("producer, PostgreSQL → Kafka", "producer", "CPU-s/M", bound=30),
+    Aim("producer before", "producer before", "CPU-s/M"),
+)
 
 
 class FromPostgres:
@@ -36,13 +40,21 @@ class FromPostgres:
             def once(number: int) -> Figures:
                 place = folder / str(number)
                 place.mkdir()
-                return asyncio.run(one_round(place, filled, kafka, s3, options.documents))
+                found = {"producer": asyncio.run(produced_from(place, filled, kafka, s3, options.documents))}
+                if options.before:
+                    (earlier := folder / f"{number}-before").mkdir()
+                    made = produced_from(earlier, filled, kafka, s3, options.documents, options.before)
+                    found["producer before"] = asyncio.run(made)
+                return found
 
             yield once
 
 
-async def one_round(folder: Path, database: Database, kafka: str, s3: S3, count: int) -> Figures:
+async def produced_from(
+    folder: Path, database: Database, kafka: str, s3: S3, count: int, python: str = sys.executable
+) -> float:
     """CPU-seconds per million documents, without the start of the process."""
     env = database.env | {"SHARDLINE_TOPIC_LIMIT_BYTES": str(8 << 30)}
     async with running_system(folder, kafka, s3, folder, **env) as system:
-        return {"producer": await produced(system, uds3_job("bench")) / count * 1e6}
+        system.python = python
+        return await produced(system, uds3_job("bench")) / count * 1e6
