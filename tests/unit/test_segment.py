@@ -1,7 +1,6 @@
 """Segments: where they are cut depends on the messages alone."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,7 +126,7 @@ def test_a_missing_sequence_fails_the_job(tmp_path: Path) -> None:
 def test_an_end_marker_of_other_documents_fails_the_job(tmp_path: Path) -> None:
     segment = OpenSegment(0, Totals(), Judge(0.5), LIMITS, tmp_path, rejected_lines=None)
     with pytest.raises(JobFailed) as caught:
-        segment.take([document(0), end([replace(document(0), key=b"another")])])
+        segment.take([document(0), end([document(0)._replace(key=b"another")])])
     assert caught.value.code is FailureCode.CONSERVATION
     segment.discard()
 

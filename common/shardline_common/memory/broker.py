@@ -78,10 +78,8 @@ class MemoryBroker:
 
     def commit(self, writes: Iterable[tuple[str, Sequence[Message]]]) -> None:
         """Make messages visible, all of them or none."""
-        checked = [(self.topic(name), messages) for name, messages in writes]
-        for topic, messages in checked:
-            for message in messages:
-                topic.partition_of(message)
+        topics = [(self.topic(name), messages) for name, messages in writes]
+        checked = [(topic, topic.by_partition(messages)) for topic, messages in topics]
         for topic, messages in checked:
             topic.append(messages)
         self.wake()

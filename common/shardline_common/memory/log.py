@@ -1,9 +1,9 @@
 """The logs of the in-memory broker: partitions with offsets, trimming, retention and compaction."""
 
-from collections import deque
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 
 from shardline_common.errors import BrokerUnavailable, OffsetOutOfRange
 from shardline_common.ports.broker import Message, Record, TopicSpec
@@ -32,19 +32,28 @@ def partition_for(key: bytes, partitions: int) -> int:
 
 @dataclass(slots=True)
 class PartitionLog:
-    """The log of one partition: offsets from `start` up to `end`. Compaction may leave gaps in them."""
+    """The log of one partition: offsets from `start` up to `end`. Compaction may leave gaps in them.
 
+    `retention`: the most bytes that it keeps; -1: without a limit. Only then is its `size` counted.
+    """
+
+    retention: int = -1
+    size: int = 0
     start: int = 0
     end: int = 0
-    records: deque[Record] = field(default_factory=deque)
-    size: int = 0
+    # A list, because a deque reads from its middle as slowly as it is long.
+    records: list[Record] = field(default_factory=list)
 
-    def append(self, number: int, message: Message) -> None:
-        """Add a committed message."""
-        record = Record(number, self.end, message.key, message.value, message.headers)
-        self.records.append(record)
-        self.size += _size(record)
-        self.end += 1
+    def append(self, number: int, messages: Iterable[Message]) -> None:
+        """Add committed messages, all of them of this partition."""
+        end = self.end
+        added = [
+            Record(number, offset, key, value, headers)
+            for offset, (key, value, _, headers) in enumerate(messages, end)
+        ]
+        self.records += added
+        self.end = end + len(added)
+        self.size += self._size(added)
 
     def read(self, offset: int, max_records: int) -> list[Record]:
         """Up to `max_records` records from `offset` on.
@@ -56,13 +65,18 @@ class PartitionLog:
             raise OffsetOutOfRange(
                 f"offset {offset} is not in the log [{self.start}, {self.end})", partitions=()
             )
+        first = self._index(offset)
+        return self.records[first : first + max_records]
+
+    def _index(self, offset: int) -> int:
+        """The index of the first record from an offset on."""
         if not self.records:
-            return []
-        # Without compaction offsets are dense, which gives the index. A compacted log is small.
-        skip = offset - self.records[0].offset
-        if len(self.records) == self.end - self.records[0].offset:
-            return list(islice(self.records, max(0, skip), max(0, skip) + max_records))
-        return list(islice((record for record in self.records if record.offset >= offset), max_records))
+            return 0
+        # Without compaction offsets are dense, which gives the index.
+        first = self.records[0].offset
+        if len(self.records) == self.end - first:
+            return max(0, offset - first)
+        return bisect_left(self.records, offset, key=_offset)
 
     def has_records(self, offset: int) -> bool:
         """Whether a read from `offset` on (-1: the start) would return records or raise."""
@@ -73,12 +87,13 @@ class PartitionLog:
     def trim(self, before: int) -> None:
         """Delete the records below `before`."""
         self.start = max(self.start, min(before, self.end))
-        while self.records and self.records[0].offset < self.start:
-            self.size -= _size(self.records.popleft())
+        index = self._index(self.start)
+        self.size -= self._size(self.records[:index])
+        del self.records[:index]
 
-    def retain(self, limit: int) -> None:
-        """Delete the oldest records until at most `limit` bytes are left."""
-        while self.size > limit and len(self.records) > 1:
+    def retain(self) -> None:
+        """Delete the oldest records until the log is within its limit, but never the last one."""
+        while self.size > self.retention >= 0 and len(self.records) > 1:
             self.trim(self.records[0].offset + 1)
 
     def compact(self) -> None:
@@ -86,12 +101,17 @@ class PartitionLog:
         if len(self.records) < _COMPACT_FROM:
             return
         latest = {record.key: record for record in self.records}
-        self.records = deque(record for record in self.records if latest[record.key] is record)
-        self.size = sum(map(_size, self.records))
+        self.records = [record for record in self.records if latest[record.key] is record]
+        self.size = self._size(self.records)
+
+    def _size(self, records: Iterable[Record]) -> int:
+        if self.retention < 0:
+            return 0
+        return sum(len(record.key or b"") + len(record.value or b"") for record in records)
 
 
-def _size(record: Record) -> int:
-    return len(record.key or b"") + len(record.value or b"")
+def _offset(record: Record) -> int:
+    return record.offset
 
 
 class MemoryTopic:
@@ -99,35 +119,30 @@ class MemoryTopic:
 
     def __init__(self, spec: TopicSpec) -> None:
         self.spec = spec
-        self.logs = [PartitionLog() for _ in range(spec.partitions)]
+        retention = int(spec.config.get("retention.bytes", -1))
+        self.logs = [PartitionLog(retention) for _ in range(spec.partitions)]
         self._max_message_bytes = int(spec.config.get("max.message.bytes", 1 << 30))
-        self._retention = int(spec.config.get("retention.bytes", -1))
         self._compacted = "compact" in spec.config.get("cleanup.policy", "delete")
 
-    def partition_of(self, message: Message) -> int:
-        """The partition of a message.
+    def by_partition(self, messages: Iterable[Message]) -> dict[int, list[Message]]:
+        """Messages by their partition, in their order.
 
         Raises:
-            BrokerUnavailable: the message is larger than the topic allows.
+            BrokerUnavailable: a message is larger than the topic allows.
         """
-        if len(message.value or b"") + len(message.key) > self._max_message_bytes:
-            raise BrokerUnavailable(
-                f"a message of {len(message.value or b'')} bytes is over max.message.bytes "
-                f"{self._max_message_bytes}"
-            )
-        if message.partition is not None:
-            return message.partition
-        return partition_for(message.key, self.spec.partitions)
-
-    def append(self, messages: Sequence[Message]) -> None:
-        """Add committed messages."""
-        touched = set()
+        limit, found = self._max_message_bytes, defaultdict[int, list[Message]](list)
         for message in messages:
-            number = self.partition_of(message)
-            self.logs[number].append(number, message)
-            touched.add(number)
-        for number in touched:
+            key, value, number, _ = message
+            if value is not None and len(value) + len(key) > limit:
+                raise BrokerUnavailable(f"a message of {len(value)} bytes is over max.message.bytes {limit}")
+            found[partition_for(key, self.spec.partitions) if number is None else number].append(message)
+        return found
+
+    def append(self, messages: Mapping[int, Iterable[Message]]) -> None:
+        """Add committed messages by their partition, as `by_partition` returns them."""
+        for number, added in messages.items():
+            log = self.logs[number]
+            log.append(number, added)
             if self._compacted:
-                self.logs[number].compact()
-            if self._retention >= 0:
-                self.logs[number].retain(self._retention)
+                log.compact()
+            log.retain()
