@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from functools import partial
 
 from shardline_common.errors import SourceUnavailable
@@ -31,7 +32,7 @@ from shardline_producer.dead_letter_limits import (
     mapping_advice,
 )
 from shardline_producer.encoder import Encoder, end_markers
-from shardline_producer.sources.source import AnyItem, RenderingSource, Source, SourceItem
+from shardline_producer.sources.source import AnyItem, RenderedItem, RenderingSource, Source, SourceItem
 
 _READ_AHEAD = 2
 
@@ -94,8 +95,7 @@ class Pipeline:
                 async for batch in stream:
                     metrics.source_batch(job_id, time.perf_counter() - started)
                     if number is not None:
-                        for item in batch:
-                            item.position = (number, *item.position)
+                        batch = [_in_slice(number, item) for item in batch]  # noqa: PLW2901 - the same items
                     for start in range(0, len(batch), size or len(batch)):
                         await batches.put(batch[start : start + size] if size else batch)
                     metrics.source_requested(job_id)
@@ -179,6 +179,13 @@ class Pipeline:
             metrics.checkpointed(state.spec.job_id, self._context.clock.now())
         else:
             metrics.all_sent(state.spec.job_id)
+
+
+def _in_slice(number: int, item: AnyItem) -> AnyItem:
+    position = (number, *item.position)
+    if isinstance(item, RenderedItem):
+        return item._replace(position=position)
+    return replace(item, position=position)
 
 
 @contextmanager
