@@ -157,3 +157,16 @@ class DictBodyStore:
 
     async def check(self) -> str:
         return "a dict"
+
+
+class FakeTransaction:
+    """A transaction of a connection without an effect."""
+
+    async def start(self) -> None:
+        """Begin."""
+
+    async def commit(self) -> None:
+        """End."""
+
+    async def rollback(self) -> None:
+        """End."""

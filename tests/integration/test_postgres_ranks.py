@@ -1,6 +1,7 @@
 """The first hits of a keyword search on PostgreSQL: read at once, in the order and the snapshot of all."""
 
 import asyncio
+from contextlib import aclosing
 
 import pytest
 
@@ -101,3 +102,22 @@ async def test_a_table_that_is_refilled_while_a_search_begins_is_read_as_it_is_t
 
 async def _hits(session: PostgresSession, selection: DocumentSelection) -> list[Hit]:
     return [hit async for page in session.rank(selection, "Bau", wanted=2) for hit in page]
+
+
+async def test_a_whole_list_has_odd_ids_and_ends_when_it_is_closed(database: Database) -> None:
+    await database.execute(*TABLES["unique ids and an index"])
+    odd = ["a\tb", "a\nb", "a\\b", "\\N", "\\n", "\\.", "a\rb\b\f\v", "ä\u2028", "'\"$1", "", " "]
+    await database.load("documents", ("document_id", "content"), [(one, "Bau's \\n $1") for one in odd])
+    async with database.postgres.connect() as session:
+        selection = DocumentSelection(await session.schema(), {"document_id": odd})
+        pages = session.rank(selection, "Bau's \\n $1")
+        assert [hit.id async for page in pages for hit in page] == sorted(odd, key=str.encode)
+        assert await session._connection.fetchval("SHOW statement_timeout") == "5min"
+        await database.execute(FILL.replace("20", "50000"))
+        selection = DocumentSelection(await session.schema(), {})
+        async with aclosing(session.rank(selection, "Bau")) as hits:
+            first = await anext(hits)
+        assert len(first) < 50_000
+    async with asyncio.timeout(60):
+        while await database.readers():
+            await asyncio.sleep(0.01)

@@ -2,8 +2,8 @@
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
@@ -30,8 +30,10 @@ from shardline_producer.sources.uds3.postgres.statement import SqlStatement
 from shardline_producer.sources.uds3.scratch import ScratchDatabase
 from shardline_producer.sources.uds3.spilled_lists import SortedIds
 from shardline_producer.sources.uds3.store_ports import BodyRequest, DocumentBody
+from tests.uds3_data import FakeTransaction
 
 VALUE = {"version": "1", "rows": [{"a": 1}, {"a": 2}]}
+
 Sent = bytes | Callable[[str, Any], bytes]
 """A whole response, or what makes it from the path and the JSON of the request."""
 
@@ -252,23 +254,29 @@ async def test_postgresqls_rows_are_those_of_the_plan(ids: str) -> None:
 
 
 class Ranked:
-    """A connection to PostgreSQL whose cursor ends before `left` rows."""
+    """A connection to PostgreSQL that sends one row of a list, and ends before `left` rows."""
 
     def __init__(self, left: int) -> None:
         self._left = left
-        self._pages = [[{"id": "a", "score": 1.0}], []]
 
-    def transaction(self, **_: Any) -> AbstractAsyncContextManager[None]:
-        return nullcontext()
+    def transaction(self, **_: Any) -> FakeTransaction:
+        return FakeTransaction()
 
-    async def cursor(self, *_: Any) -> "Ranked":
-        return self
+    def is_closed(self) -> bool:
+        return False
 
-    async def fetch(self, _: int) -> list[dict[str, Any]]:
-        return self._pages.pop(0)
+    async def fetch(self, *_: Any) -> list[Any]:
+        return []
 
-    async def forward(self, _: int) -> int:
-        return min(1, self._left)
+    async def fetchval(self, _: str) -> str:
+        return "5min"
+
+    async def execute(self, _: str) -> None:
+        """Take a setting."""
+
+    async def copy_from_query(self, *_: Any, output: Callable[[bytes], Awaitable[None]], **__: Any) -> str:
+        await output(b"a\t1\n")
+        return f"COPY {1 + self._left}"
 
 
 async def test_a_search_of_postgresql_ends_at_its_last_row(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,67 +1,70 @@
 """The first hits of a search come as one row: nothing between may cut them."""
 
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import pytest
 
 from shardline_common.errors import SourceUnavailable
 from shardline_producer.sources.uds3.postgres import ranked_hits, sql
+from shardline_producer.sources.uds3.postgres.copied_rows import copied_rows
 from shardline_producer.sources.uds3.postgres.options import PostgresOptions
 from shardline_producer.sources.uds3.postgres.schema import PostgresSchema, PostgresTable
 from shardline_producer.sources.uds3.postgres.session import PostgresSession
 from shardline_producer.sources.uds3.postgres.sql import DocumentSelection
 from shardline_producer.sources.uds3.postgres.statement import SqlStatement
+from tests.uds3_data import FakeTransaction
 
 
 class Server:
-    """A connection to PostgreSQL with these hits, of which its cursor has only the first `sent`."""
+    """A connection to PostgreSQL with these hits, of which COPY sends only the first `sent`."""
 
     def __init__(self, hits: str, sent: int | None = None, *, row: bool = True, stale: bool = False) -> None:
         self._hits = hits
         self._sent = hits if sent is None else hits[:sent]
         self._row = row
         self._stale = stale
-        self._at = 0
+        self.terminated = False
         self.calls: list[str] = []
 
-    def transaction(self, *, isolation: str | None = None, **_: Any) -> AbstractAsyncContextManager[None]:
-        self.calls.append(isolation or "read_committed")
-        return nullcontext()
+    def transaction(self, *, isolation: str, readonly: bool) -> FakeTransaction:
+        assert readonly
+        self.calls.append(isolation)
+        return FakeTransaction()
+
+    def is_closed(self) -> bool:
+        return self.terminated
+
+    def terminate(self) -> None:
+        self.terminated = True
 
     async def fetchrow(self, _: str, limit: int) -> dict[str, Sequence[Any]] | None:
         self.calls.append(f"first {limit}")
         found = self._hits[:limit]
         return {"ids": list(found), "scores": [1.0 for _ in found]} if self._row else None
 
-    async def fetchval(self, *_: Any) -> int:
-        return int(self._stale)
+    async def fetchval(self, statement: str, *_: Any) -> int | str:
+        return "5min" if "statement_timeout" in statement else int(self._stale)
 
     async def fetch(self, *_: Any) -> list[Any]:
         return []
 
     async def execute(self, statement: str) -> None:
-        assert statement == "SET LOCAL enable_seqscan = off"
+        assert statement.startswith("SET LOCAL ")
 
-    async def cursor(self, *_: Any) -> "_Cursor":
-        self.calls.append("cursor")
-        return _Cursor(self._sent, self._hits)
+    async def copy_from_query(self, *_: Any, output: Callable[[bytes], Awaitable[None]], **__: Any) -> str:
+        self.calls.append("copy")
+        # Two hits at a time, and cut where a row has not ended.
+        rows = "".join(f"{name}\t1\n" for name in self._sent).encode()
+        for start in range(0, len(rows), 8):
+            await output(rows[start : start + 8])
+        return f"COPY {len(self._hits)}"
 
 
-class _Cursor:
-    def __init__(self, sent: str, hits: str) -> None:
-        self._sent, self._hits, self._at = sent, hits, 0
-
-    async def forward(self, count: int) -> int:
-        moved = min(count, len(self._hits) - self._at)
-        self._at += moved
-        return moved
-
-    async def fetch(self, count: int) -> list[dict[str, Any]]:
-        found = self._sent[self._at : self._at + count]
-        self._at += len(found)
-        return [{"id": name, "score": 1.0} for name in found]
+async def _no_index(*_: Any) -> bool:
+    return False
 
 
 TABLE = PostgresTable("t", "t", "document_id", True, True, None, ())
@@ -70,38 +73,40 @@ TABLE = PostgresTable("t", "t", "document_id", True, True, None, ())
 @pytest.fixture(autouse=True)
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranked_hits, "PAGE", 2)
+    monkeypatch.setattr(ranked_hits, "have_exact_indexes", _no_index)
     monkeypatch.setattr(sql, "ranked", lambda *_, **__: SqlStatement())
 
 
-async def ranked(server: Server, wanted: int | None) -> list[str]:
-    session = PostgresSession(server, PostgresOptions("db", 5432, "u", None, "uds3"))
+async def ranked(server: Server, wanted: int | None, patience: float = 20.0) -> list[str]:
+    options = PostgresOptions("db", 5432, "u", None, "uds3", statement_seconds=patience)
+    session = PostgresSession(server, options)
     pages = session.rank(DocumentSelection(PostgresSchema((TABLE,)), {}), "law", wanted=wanted)
     return ["".join(hit.id for hit in page) async for page in pages]
 
 
-async def test_the_first_page_needs_no_cursor_when_it_is_the_last_one() -> None:
+async def test_the_first_page_needs_no_copy_when_it_is_the_last_one() -> None:
     server = Server("abcd")
     assert await ranked(server, 3) == ["abcd"]
     assert server.calls == ["repeatable_read", "first 5"]
 
 
-async def test_a_cursor_goes_on_behind_the_first_page() -> None:
+async def test_a_copy_goes_on_behind_the_first_page() -> None:
     server = Server("abcdefgh")
-    assert await ranked(server, 1) == ["abc", "de", "fg", "h"]
-    assert server.calls == ["repeatable_read", "first 3", "cursor"]
+    assert await ranked(server, 1) == ["abc", "d", "ef", "gh"]
+    assert server.calls == ["repeatable_read", "first 3", "copy"]
 
 
 @pytest.mark.parametrize("wanted", [None, ranked_hits.MAX_FIRST + 1])
-async def test_a_long_list_is_read_by_a_cursor_alone(wanted: int | None) -> None:
+async def test_a_long_list_is_read_by_a_copy_alone(wanted: int | None) -> None:
     server = Server("abc")
     assert await ranked(server, wanted) == ["ab", "c"]
-    assert server.calls == ["read_committed", "cursor"]
+    assert server.calls == ["read_committed", "copy"]
 
 
 async def test_a_snapshot_that_is_older_than_its_tables_is_given_up() -> None:
     server = Server("abcd", stale=True)
     assert await ranked(server, 1) == ["ab", "cd"]
-    assert server.calls == ["repeatable_read", "first 3", "read_committed", "cursor"]
+    assert server.calls == ["repeatable_read", "first 3", "read_committed", "copy"]
 
 
 @pytest.mark.parametrize("server", [Server("abcdefgh", 5), Server("abc", row=False)])
@@ -112,8 +117,56 @@ async def test_a_list_that_is_cut_is_not_the_whole(server: Server) -> None:
 
 async def test_a_server_that_loses_the_hits_of_the_first_page_is_refused() -> None:
     class Forgetful(Server):
-        async def cursor(self, *_: Any) -> _Cursor:
-            return _Cursor("a", "a")
+        async def fetchrow(self, *_: Any) -> dict[str, Sequence[Any]]:
+            return {"ids": ["a", "b", "c"], "scores": [1.0, 1.0, 1.0]}
 
     with pytest.raises(SourceUnavailable, match="before its last row"):
-        await ranked(Forgetful("abcdefgh"), 1)
+        await ranked(Forgetful("a"), 1)
+
+
+async def test_a_row_that_is_cut_is_not_read() -> None:
+    class Cut(Server):
+        async def copy_from_query(
+            self, *_: Any, output: Callable[[bytes], Awaitable[None]], **__: Any
+        ) -> str:
+            await output(b"a\t1\nb\t")
+            return "COPY 1"
+
+    with pytest.raises(SourceUnavailable, match="before its last row"):
+        await ranked(Cut(""), None)
+
+
+async def test_a_server_that_sends_nothing_is_given_up() -> None:
+    class Silent(Server):
+        ended = False
+
+        async def copy_from_query(self, *_: Any, **__: Any) -> str:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.ended = True
+            return ""
+
+    server = Silent("")
+    with pytest.raises(SourceUnavailable, match="sent no row of a search for 0 s"):
+        await ranked(server, None, patience=0.01)
+    assert server.ended
+
+
+async def test_closing_the_list_ends_the_copy() -> None:
+    class Endless(Server):
+        ended = False
+
+        async def copy_from_query(
+            self, *_: Any, output: Callable[[bytes], Awaitable[None]], **__: Any
+        ) -> str:
+            try:
+                while True:
+                    await output(b"a\t1\n")
+            finally:
+                self.ended = True
+
+    server = Endless("")
+    async with aclosing(copied_rows(server, "db", SqlStatement(), 20.0)) as rows:
+        assert await anext(rows) == [["a", "1"]]
+    assert (server.ended, server.terminated) == (True, True)

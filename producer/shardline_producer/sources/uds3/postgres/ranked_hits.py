@@ -6,7 +6,9 @@ from typing import Any
 
 from shardline_common.errors import SourceUnavailable
 from shardline_producer.sources.uds3.postgres import sql
+from shardline_producer.sources.uds3.postgres.copied_rows import copied_rows
 from shardline_producer.sources.uds3.postgres.keyless import keyless_id
+from shardline_producer.sources.uds3.postgres.options import PostgresOptions
 from shardline_producer.sources.uds3.postgres.text_indexes import have_exact_indexes
 from shardline_producer.sources.uds3.store_ports import Hit
 
@@ -27,15 +29,21 @@ WHERE oid = ANY ($1::int8[]::oid[]) AND relfilenode <> 0
 class RankedHits:
     """Reads the hits of one search over an open connection.
 
-    `address` is that of the server, for errors. `deleted`: only the documents that are marked deleted,
+    `deleted`: only the documents that are marked deleted,
     instead of those that are not.
     """
 
     def __init__(
-        self, connection: Any, address: str, selection: sql.DocumentSelection, text: str, *, deleted: bool
+        self,
+        connection: Any,
+        options: PostgresOptions,
+        selection: sql.DocumentSelection,
+        text: str,
+        *,
+        deleted: bool,
     ) -> None:
         self._connection = connection
-        self._address = address
+        self._options = options
         self._selection = selection
         self._text = text
         self._deleted = deleted
@@ -48,13 +56,18 @@ class RankedHits:
 
         Behind them come the rows that match and have no id (`keyless_id`).
         """
-        cursor = await self._connection.cursor(self._statement.text, *self._statement.values)
-        if skipped and await cursor.forward(skipped) != skipped:
-            raise self._short()
-        while page := await cursor.fetch(PAGE):
-            yield [Hit(row["id"], row["score"]) for row in page]
-        # asyncpg takes a page with fewer rows for the last one, also if the server only paused there.
-        if await cursor.forward(1):
+        await self._prefer_indexes()
+        left = skipped
+        copied = copied_rows(
+            self._connection, self._options.address, self._statement, self._options.statement_seconds
+        )
+        async with aclosing(copied) as pages:
+            async for rows in pages:
+                page = [Hit(identity, float(score)) for identity, score in rows[left:]]
+                left = max(0, left - len(rows))
+                if page:
+                    yield page
+        if left:
             raise self._short()
         async for page in self._keyless():
             yield page
@@ -62,8 +75,7 @@ class RankedHits:
     async def first_pages(self, wanted: int) -> AsyncGenerator[list[Hit], None]:
         """The same pages, of which the first has at least `wanted` hits, if there are so many.
 
-        PostgreSQL computes the first page with all its parallel workers and sorts no more than that. A cursor
-        has no workers, so the whole list would take longer to begin. The pages end without a first one if the
+        PostgreSQL sorts no more than the first page then. The pages end without a first one if the
         snapshot of the transaction is older than a file that it reads: then read `pages` in another one.
         """
         limit = wanted + PAGE
@@ -90,7 +102,9 @@ class RankedHits:
         schema = self._selection.schema
         searched = [schema.tables[number] for number in sql.searched_tables(schema)]
         # Joined tables are read as a whole for as many hits: their indexes would be slower.
-        if not sql.joins_tables(self._selection) and await have_exact_indexes(self._connection, searched):
+        if not searched or sql.joins_tables(self._selection):
+            return
+        if await have_exact_indexes(self._connection, searched):
             await self._connection.execute("SET LOCAL enable_seqscan = off")
 
     async def _is_stale(self) -> bool:
@@ -109,5 +123,5 @@ class RankedHits:
                 yield [Hit(keyless_id(name, one), 0.0) for one in numbers]
 
     def _short(self) -> SourceUnavailable:
-        message = f"{self._address} ended the list of a search before its last row"
+        message = f"{self._options.address} ended the list of a search before its last row"
         return SourceUnavailable(message, hint="look for a pooler or proxy that changes its answers")

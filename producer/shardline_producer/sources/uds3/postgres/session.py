@@ -1,7 +1,7 @@
 """One open connection to PostgreSQL."""
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -183,11 +183,11 @@ class PostgresSession:
         are marked deleted, instead of those that are not. `wanted`: how many hits are probably read; None:
         all. It changes how soon the first page comes, and not what the pages have.
         """
-        hits = RankedHits(self._connection, self._options.address, selection, text, deleted=deleted)
+        hits = RankedHits(self._connection, self._options, selection, text, deleted=deleted)
         if wanted is not None and wanted <= MAX_FIRST:
             begun = False
             async with (
-                self._connection.transaction(isolation="repeatable_read", readonly=True),
+                self._transaction("repeatable_read"),
                 aclosing(hits.first_pages(wanted)) as pages,
             ):
                 async for page in pages:
@@ -197,11 +197,24 @@ class PostgresSession:
                 # Within that transaction, the catalogue would be that of its snapshot.
                 await self._check_relations(selection.schema)
                 return
-        async with self._connection.transaction(readonly=True):
+        async with self._transaction("read_committed"):
             async with aclosing(hits.pages()) as pages:
                 async for page in pages:
                     yield page
             await self._check_relations(selection.schema)
+
+    @asynccontextmanager
+    async def _transaction(self, isolation: str) -> AsyncIterator[None]:
+        """A transaction for a list, which closes the connection if it is not read to its end."""
+        transaction = self._connection.transaction(isolation=isolation, readonly=True)
+        await transaction.start()
+        try:
+            yield
+        except BaseException:
+            if not self._connection.is_closed():
+                await transaction.rollback()
+            raise
+        await transaction.commit()
 
     async def check_hits(
         self, selection: sql.DocumentSelection, ids: Sequence[str]
