@@ -22,7 +22,7 @@ from typing import Any
 
 import orjson
 
-from shardline.services.row_stream import StreamCounts, StreamRow, row_batches
+from shardline.services.row_stream import StreamCounts, row_batches
 from shardline.services.search_job import search_body
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.uds3 import uds3_configured
@@ -109,9 +109,9 @@ class DatasetSearchAPI:
             SourceUnavailable: a store cannot be reached; this can happen after documents were yielded.
         """
         async with aclosing(self._batches(query, batch_size, StreamCounts())) as batches:
-            async for rows in batches:
-                for row in rows:
-                    yield _document(row)
+            async for lines in batches:
+                for line in lines:
+                    yield _document(line)
 
     async def search_datasets(self, query: DatasetSearchQuery) -> list[DatasetDocument]:
         """Return the documents of `stream_datasets` as a list, and raise as it does."""
@@ -135,14 +135,14 @@ class DatasetSearchAPI:
             aclosing(self._batches(query, batch_size, counts)) as batches,
             AsyncAtomicFile(Path(output_path)) as file,
         ):
-            async for rows in batches:
-                await file.write(b"".join(row.line for row in rows))
+            async for lines in batches:
+                await file.write(b"".join(lines))
         _log.info("%d documents were written to %s", counts.rows, output_path)
         return counts.rows
 
     def _batches(
         self, query: DatasetSearchQuery, batch_size: int, counts: StreamCounts
-    ) -> AsyncGenerator[list[StreamRow], None]:
+    ) -> AsyncGenerator[list[bytes], None]:
         if self.search_api is None:
             raise ServiceUnavailable(
                 "UDS3 is not configured", hint="set POSTGRES_HOST; UDS3_ENABLED must not be false"
@@ -194,8 +194,8 @@ def _counts(documents: Sequence[DatasetDocument], name: str) -> Mapping[str, int
     return dict(Counter(document.metadata.get(name) or "unknown" for document in documents))
 
 
-def _document(row: StreamRow) -> DatasetDocument:
-    value = orjson.loads(row.line)
+def _document(line: bytes) -> DatasetDocument:
+    value = orjson.loads(line)
     return DatasetDocument(
         document_id=value["document_id"],
         content=value["text"],

@@ -9,7 +9,7 @@ import orjson
 
 from shardline.api.inputs import JobLike, settings_of, spec_of
 from shardline.api.results import Row, RowCounts
-from shardline.services.row_stream import StreamCounts, StreamRow, row_batches
+from shardline.services.row_stream import StreamCounts, row_batches
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.stores import open_source_s3
 
@@ -86,7 +86,7 @@ def row_lists(
             source = source_factory(found, Path(), confined=False, remote=remote)
             async with aclosing(row_batches(spec, source, found.streaming_batch_size, counts)) as batches:
                 async for batch in batches:
-                    yield [_row(row) for row in batch]
+                    yield [Row(**orjson.loads(line)) for line in batch]
 
     def snapshot() -> RowCounts:
         return RowCounts(
@@ -97,7 +97,3 @@ def row_lists(
         )
 
     return lists(), snapshot
-
-
-def _row(row: StreamRow) -> Row:
-    return Row(**orjson.loads(row.line))

@@ -73,8 +73,8 @@ async def stream(
         async with aclosing(
             row_batches(spec, context.open_source, batch_size, counts, context.render_lock)
         ) as batches:
-            async for rows in batches:
-                yield b"".join(row.line for row in rows)
+            async for lines in batches:
+                yield b"".join(lines)
 
     # 3. Report the outcome to the metrics and the audit log.
     def on_end(outcome: StreamOutcome) -> None:

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 
-from shardline.services.judging import ContentJudge
+from shardline.services.judging import LineJudge
 from shardline.services.plan_scratch import ScratchPlanPages
 from shardline_common.job.spec import JobSpec
 from shardline_common.runtime.threads import run_in_thread
@@ -20,13 +20,6 @@ _log = logging.getLogger(__name__)
 _SHORT_BYTES = 1 << 18
 # A list is held twice while a slow client reads it: here, and in the buffer of its connection.
 _LIST_BYTES = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class StreamRow:
-    """The row of a kept document, as a line of JSON."""
-
-    line: bytes
 
 
 @dataclass(slots=True)
@@ -49,8 +42,10 @@ async def row_batches(
     batch_size: int,
     counts: StreamCounts,
     render_lock: asyncio.Lock | None = None,
-) -> AsyncGenerator[list[StreamRow], None]:
-    """Yield the rows of a job in source order: a list for each `batch_size` documents, or fewer large ones.
+) -> AsyncGenerator[list[bytes], None]:
+    """Yield the rows of a job in source order, each a line of JSON.
+
+    A list has those of `batch_size` documents, or of fewer large ones.
 
     A list may be empty. The first list is that of one document, so a reader sees it at once. Nothing is read
     ahead of the caller except by the source itself. Closing the generator closes the source. `counts` is
@@ -68,7 +63,7 @@ async def row_batches(
         source = open_source(spec, pages)
         plan = await make_plan(spec, source)
         counts.notes.update(plan.notes)
-        judge = ContentJudge(spec, plan)
+        judge = LineJudge(spec, plan)
         renderer = _Renderer(judge, counts, render_lock or asyncio.Lock())
         async with aclosing(source.read(plan.frozen, None)) as batches:
             async for batch in batches:
@@ -91,11 +86,11 @@ def _pieces(batch: Sequence[SourceItem], most: int) -> Iterator[Sequence[SourceI
 
 @dataclass(frozen=True, slots=True)
 class _Renderer:
-    judge: ContentJudge
+    judge: LineJudge
     counts: StreamCounts
     render_lock: asyncio.Lock
 
-    async def render_in_turn(self, items: Sequence[SourceItem]) -> list[StreamRow]:
+    async def render_in_turn(self, items: Sequence[SourceItem]) -> list[bytes]:
         # Tasks that wait for something else, or have just started, run first.
         await asyncio.sleep(0)
         async with self.render_lock:
@@ -107,18 +102,18 @@ class _Renderer:
             await asyncio.sleep(0)
             return rows
 
-    def render(self, items: Sequence[SourceItem]) -> list[StreamRow]:
-        counts, rows = self.counts, list[StreamRow]()
+    def render(self, items: Sequence[SourceItem]) -> list[bytes]:
+        counts, line_of, lines = self.counts, self.judge.line, list[bytes]()
         for item in items:
-            judged = self.judge.judge(item.content)
-            counts.read += 1
-            if judged.reason is None:
-                counts.rows += 1
-                rows.append(StreamRow(judged.line))
-            elif judged.dead:
-                counts.dead[judged.reason] += 1
+            line = line_of(item.content)
+            if isinstance(line, bytes):
+                lines.append(line)
+            elif line.dead:
+                counts.dead[line.reason] += 1
                 if isinstance(item.content, InvalidDocument):
                     _log.debug("left out: %s", item.content.dead_letter.hint)
             else:
-                counts.rejected[judged.reason] += 1
-        return rows
+                counts.rejected[line.reason] += 1
+        counts.read += len(items)
+        counts.rows += len(lines)
+        return lines

@@ -37,12 +37,11 @@ def judge(facts: Facts, min_score: float) -> Verdict:
 
 
 class Judge:
-    """`judge` for one threshold. Verdicts are cached: many documents have the same facts."""
+    """`judge` for one threshold. Up to `cached` verdicts are kept: many documents have the same facts."""
 
-    _MAX_CACHED = 65_536
-
-    def __init__(self, min_score: float) -> None:
+    def __init__(self, min_score: float, cached: int = 65_536) -> None:
         self._min_score = min_score
+        self._cached = cached
         self._cache: dict[tuple[int, int, int, float], Verdict] = {}
 
     def __call__(self, chars: int, present: int, flags: int, relevance: float) -> Verdict:
@@ -51,7 +50,7 @@ class Judge:
         facts = (min(chars, 1001), present, flags, relevance)
         verdict = self._cache.get(facts)
         if verdict is None:
-            if len(self._cache) >= self._MAX_CACHED:
+            if len(self._cache) >= self._cached:
                 self._cache.clear()
             verdict = judge(Facts(chars, 0, present, bool(flags), relevance), self._min_score)
             self._cache[facts] = verdict
