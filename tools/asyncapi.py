@@ -54,10 +54,11 @@ TOPICS = (
     Topic(
         CHECKPOINTS,
         "checkpoints",
-        "job_id",
+        "job_id; `<job_id>/<number>` for a slice",
         "Each job's state, written in one transaction with its documents. Compacted; as many partitions as "
-        "dataset.jobs, and the same partitioner. Read with isolation.level=read_committed.",
-        "the job's producer",
+        "dataset.jobs, and the same partitioner. Read with isolation.level=read_committed. The state of a "
+        "slice n is n partitions behind that of its job, and is removed when the attempt has ended.",
+        "the job's producer, and those of its slices",
         "producers, workers, `status`, the gateway; as a table, without a group",
         ("JobState",),
     ),
@@ -67,7 +68,7 @@ TOPICS = (
         "document_id; the place in the source for a dead letter without an id; `end` for an end marker",
         "The documents of one attempt, numbered without gaps in each partition. The topic is deleted after "
         "the attempt. Read with isolation.level=read_committed.",
-        "the job's producer, in transactions",
+        "the job's producer, or those of its slices, in transactions",
         "workers, as one consumer group for each attempt",
         ("Document", "Dead", "End"),
     ),
