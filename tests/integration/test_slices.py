@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from shardline.services.embedded import EmbeddedRun
+from shardline.services.sample import write_sample
 from shardline_common.errors import FailureCode, Fenced, JobFailed
 from shardline_common.job.names import CHECKPOINTS, Layout
 from shardline_common.job.spec import JobSpec
 from shardline_common.job.state import JobState, State, checkpoint
 from shardline_common.memory.broker import MemoryBroker
+from shardline_common.memory.store import MemoryStore
 from shardline_common.ports.broker import TransactionalWriter
 from shardline_common.runtime.clock import SystemClock
 from shardline_common.telemetry.metrics import Metrics
@@ -25,6 +27,7 @@ from shardline_producer.sources.documents import DeadLetterReason, dead_letter
 from shardline_producer.sources.source import InvalidDocument, SourceItem
 from shardline_producer.topics import ensure_system_topics
 from tests.simulation.simulated_source import documents
+from tests.support.embedded import DOCUMENTS, completed, small_job
 from tests.support.slice_system import PARTITIONS, GatedSource, SliceSystem, running, sliced_job
 
 COUNT = 240
@@ -225,6 +228,21 @@ async def test_the_limits_of_dead_letters_count_over_all_slices(tmp_path: Path) 
             view = await system.finished(spec, state)
         assert (view.state.dead, view.state.code) == (12, None if allowed == 0.5 else "too_many_dead_letters")
         assert view.state.first_dead_letter
+
+
+async def test_the_rows_of_a_file_are_those_of_a_job_without_slices(tmp_path: Path) -> None:
+    write_sample(tmp_path / "sample.jsonl", DOCUMENTS)
+    found = []
+    for slices in (1, 4):
+        store, spec = MemoryStore(), small_job(partitions=2, slices=slices)
+        report = await completed(spec, store, tmp_path)
+        rows = [
+            line
+            async for info in store.list(Layout.of(spec).root + "data/")
+            for line in (await store.get(info.key)).splitlines()
+        ]
+        found.append((sorted(rows), report.rejected))
+    assert found[0] == found[1]
 
 
 async def test_the_older_producer_of_a_slice_is_fenced_before_its_state_is_read() -> None:
