@@ -225,6 +225,9 @@ class FrozenBlocks:
 
     async def _digest(self, number: int) -> str:
         """The stored digest of a block. Where none is stored, further blocks are hashed and stored first."""
+        if not self._start <= number < self._end:
+            # No page would ever hold it.
+            raise AssertionError(f"block {number} is not one of {self._start} to {self._end}")
         while not self._page.first <= number < self._page.next:
             names = await self._load_names()
             known = bisect_right(names, self._name(number))
