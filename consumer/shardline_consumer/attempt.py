@@ -116,10 +116,11 @@ class WorkerAttempt:
         consume = asyncio.create_task(self._consume(), name=f"consume {job_id}")
         finish = asyncio.create_task(self._finish(), name=f"finish {job_id}")
         try:
-            await asyncio.wait((consume, finish), return_when=asyncio.FIRST_COMPLETED)
-            if consume.done():
-                await consume
-            await finish
+            with self._context.decisions.listening(job_id, self._progress.set):
+                await asyncio.wait((consume, finish), return_when=asyncio.FIRST_COMPLETED)
+                if consume.done():
+                    await consume
+                await finish
         finally:
             for task in (consume, finish):
                 task.cancel()
@@ -171,12 +172,16 @@ class WorkerAttempt:
                 raise error from gone
             _log.warning("the outcome is not written, because the dataset was deleted: %s", gone)
         self._progress.set()
+        self._context.decisions.notify(self.state.spec.job_id)
 
     async def _finish(self) -> None:
         missing = _MissingObject(self._context.clock)
         while True:
+            # Before the try: a segment that is committed during it leads to another one.
+            self._progress.clear()
             try:
                 if await self._finisher.try_finish(self.state):
+                    self._context.decisions.notify(self.state.spec.job_id)
                     return
             except ServiceUnavailable as error:
                 log_failure(_log, error, "not finished yet: %s", error)
@@ -189,7 +194,6 @@ class WorkerAttempt:
                     await self._fail(lost)
                     return
                 _log.info("not finished yet: %s", error)
-            self._progress.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._context.finish_seconds):
                     await self._progress.wait()

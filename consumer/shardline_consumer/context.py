@@ -8,6 +8,7 @@ from shardline_common.dataset.publish import Sign
 from shardline_common.ports.broker import Broker
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.decisions import Decisions
 from shardline_common.runtime.unexpected import UnexpectedErrors
 from shardline_common.telemetry.metrics import Metrics
 from shardline_consumer.spool.budget import SpoolBudget
@@ -22,7 +23,7 @@ class WorkerContext:
     `finish_seconds`: the interval between two checks whether an attempt can be finished. `sign` signs the
     datasets that are published; None: they have no signature. `single_job`: this process works on one job
     only, so an unexpected error that cannot be recorded in the job may end it. `errors` logs what nobody has
-    foreseen.
+    foreseen. `decisions` are those of attempts in this process.
     """
 
     broker: Broker
@@ -37,3 +38,4 @@ class WorkerContext:
     sign: Sign | None = None
     single_job: bool = False
     errors: UnexpectedErrors = field(default_factory=UnexpectedErrors)
+    decisions: Decisions = field(default_factory=Decisions)

@@ -99,10 +99,11 @@ class AttemptRun:
         work = asyncio.create_task(self._work(), name=f"produce {job_id}")
         watch = asyncio.create_task(self._wait_for_outcome(), name=f"watch {job_id}")
         try:
-            await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                await work
-            return await watch
+            with self._context.decisions.listening(job_id, self._wake.set):
+                await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
+                if work.done():
+                    await work
+                return await watch
         finally:
             for task in (work, watch):
                 task.cancel()
@@ -146,6 +147,7 @@ class AttemptRun:
             _log.error("the outcome is not recorded: %s", error)
             self._unrecorded = outcome
         self._wake.set()
+        self._context.decisions.notify(self._state.spec.job_id)
         return True
 
     async def _fail(self, error: JobFailed) -> None:
@@ -252,6 +254,8 @@ class AttemptRun:
 
     async def _wait_for_outcome(self) -> Outcome | None:
         while not self._superseded:
+            # Before the check: what happens during it is checked again.
+            self._wake.clear()
             try:
                 outcome = await self._check_outcome()
             except ServiceUnavailable as error:
@@ -269,7 +273,6 @@ class AttemptRun:
                     return outcome
             if self._unrecorded is not None:
                 return self._unrecorded
-            self._wake.clear()
             try:
                 async with asyncio.timeout(self._context.policy.progress_seconds):
                     await self._wake.wait()

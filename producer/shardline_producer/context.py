@@ -7,6 +7,7 @@ from shardline_common.dataset.publish import Sign
 from shardline_common.ports.broker import Broker
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.decisions import Decisions
 from shardline_common.runtime.unexpected import UnexpectedErrors
 from shardline_common.telemetry.metrics import Metrics
 from shardline_producer.notifications.outbox import Receiver
@@ -59,7 +60,8 @@ class ProducerContext:
 
     `slots` limits the jobs that run at once; further jobs are queued. `receiver` gets a notification of each
     attempt that ends; None: there are no notifications. `sign` signs the datasets that are published; None:
-    they have no signature. `errors` logs what nobody has foreseen.
+    they have no signature. `errors` logs what nobody has foreseen. `decisions` are those of attempts in this
+    process.
     """
 
     broker: Broker
@@ -72,3 +74,4 @@ class ProducerContext:
     receiver: Receiver | None = None
     sign: Sign | None = None
     errors: UnexpectedErrors = field(default_factory=UnexpectedErrors)
+    decisions: Decisions = field(default_factory=Decisions)

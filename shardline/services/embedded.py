@@ -2,19 +2,19 @@
 
 import asyncio
 import tempfile
-from collections.abc import Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from shardline.services.client import Client, JobView
+from shardline.services.client import Client, JobTable, JobView
 from shardline.services.refusals import Refusals
 from shardline_common.dataset.events import EventTotals
 from shardline_common.dataset.publish import Sign
 from shardline_common.errors import JobFailed, ShardlineError, explain
 from shardline_common.job.dead_letters import DeadLetterRecord
-from shardline_common.job.names import DEAD_LETTERS, EVENTS, Layout
+from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, EVENTS, Layout
 from shardline_common.job.outcome import latest_attempt
 from shardline_common.job.spec import JobSpec, Request
 from shardline_common.job.state import JobState, State
@@ -22,6 +22,7 @@ from shardline_common.memory.broker import MemoryBroker
 from shardline_common.ports.broker import TopicSpec
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.decisions import Decisions
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.task_group import TaskGroup, no_foreign_cancel
 from shardline_common.runtime.tasks import leaf_errors
@@ -78,7 +79,7 @@ class EmbeddedRun:
     errors: UnexpectedErrors = field(default_factory=UnexpectedErrors)
 
     async def run(self, spec: JobSpec, on_view: Callable[[JobView], None]) -> EmbeddedResult:
-        """Run the job to its end, and call `on_view` with its view about five times a second.
+        """Run the job to its end, and call `on_view` with each state and about five times a second.
 
         Segments that an earlier, killed run committed are kept, and the job continues behind them. A job
         that failed or was cancelled before is retried. When this call is cancelled, or `on_view` raises,
@@ -113,16 +114,16 @@ class EmbeddedRun:
             partial(accept, self.store, spec, self.clock), self.clock, f"accept {spec.job_id}"
         )
         on_view.started, on_view.ended_before = True, ended_before
-        broker = MemoryBroker()
+        broker, decisions = MemoryBroker(), Decisions()
         await retry_forever(partial(_create_topics, broker), self.clock, "create the topics")
         with spool_folder(self.spool_dir) as spool:
             limit = spool_limit(self.spool_dir, self.spool_bytes, self.spool_reserve)
             async with TaskGroup() as tasks:
                 running = [
-                    tasks.create_task(self._coordinator(broker, spec).run(), name="producer"),
-                    tasks.create_task(self._worker(broker, spool, limit).run(), name="worker"),
+                    tasks.create_task(self._coordinator(broker, decisions, spec).run(), name="producer"),
+                    tasks.create_task(self._worker(broker, decisions, spool, limit).run(), name="worker"),
                 ]
-                follow = partial(_follow_to_end, broker, spec, ended_before, on_view)
+                follow = partial(_follow_to_end, broker, decisions, spec, ended_before, on_view)
                 view = await retry_forever(follow, self.clock, f"follow {spec.job_id}", lasting=True)
                 read = Client(broker, _PARTITIONS).dead_letters
                 dead_letters = await retry_forever(read, self.clock, "read the dead letters")
@@ -130,7 +131,7 @@ class EmbeddedRun:
                     task.cancel()
         return EmbeddedResult(view, sorted(dead_letters.values(), key=lambda item: item.position))
 
-    def _coordinator(self, broker: MemoryBroker, spec: JobSpec) -> JobCoordinator:
+    def _coordinator(self, broker: MemoryBroker, decisions: Decisions, spec: JobSpec) -> JobCoordinator:
         # No grace time: no other process reads the topic.
         policy = replace(self.policy, topic_grace=0.0, single_job=True, follow_slices=spec.slices > 1)
         return JobCoordinator(
@@ -145,10 +146,11 @@ class EmbeddedRun:
                 receiver=self.receiver,
                 sign=self.sign,
                 errors=self.errors,
+                decisions=decisions,
             )
         )
 
-    def _worker(self, broker: MemoryBroker, spool: Path, limit: int) -> Worker:
+    def _worker(self, broker: MemoryBroker, decisions: Decisions, spool: Path, limit: int) -> Worker:
         return Worker(
             WorkerContext(
                 broker=broker,
@@ -159,10 +161,10 @@ class EmbeddedRun:
                 budget=SpoolBudget(limit),
                 uploads=LoggedSemaphore(self.uploads, "an upload to end (SHARDLINE_UPLOADS)"),
                 keep_originals=False,
-                finish_seconds=0.2,
                 sign=self.sign,
                 single_job=True,
                 errors=self.errors,
+                decisions=decisions,
             )
         )
 
@@ -204,17 +206,20 @@ class _Views:
 
 
 async def _follow_to_end(
-    broker: MemoryBroker, spec: JobSpec, ended_before: int, on_view: Callable[[JobView], None]
+    broker: MemoryBroker,
+    decisions: Decisions,
+    spec: JobSpec,
+    ended_before: int,
+    on_view: Callable[[JobView], None],
 ) -> JobView:
     client = Client(broker, _PARTITIONS)
     await client.submit(spec)
     retried = False
     async with (
         Refusals(broker, spec) as refusals,
-        aclosing(client.follow(_WATCH_SECONDS)) as tables,
+        aclosing(_views_of(broker, decisions, spec.job_id)) as views,
     ):
-        async for table in tables:
-            view = table.find(spec.job_id)
+        async for view in views:
             if view is None:
                 await refusals.check()
                 continue
@@ -226,3 +231,22 @@ async def _follow_to_end(
             elif view.state.settled and not (again or view.state.pending_notifications):
                 return view
     raise AssertionError("follow never ends")
+
+
+async def _views_of(
+    broker: MemoryBroker, decisions: Decisions, job_id: str
+) -> AsyncGenerator[JobView | None, None]:
+    """The view of a job at each change; while it runs, five times a second, until it is decided. No end."""
+    table, decided = JobTable(), asyncio.Event()
+    with decisions.listening(job_id, decided.set):
+        async with broker.table_reader(CHECKPOINTS) as checkpoints, broker.table_reader(EVENTS) as events:
+            while True:
+                # It returns at once when there are records, and else at the next change in the broker.
+                table.apply_checkpoints(await checkpoints.poll(timeout=_WATCH_SECONDS))
+                table.apply_events(await events.catch_up(deadline=_WATCH_SECONDS))
+                view = table.find(job_id)
+                yield view
+                if view is not None and view.state.state is State.RUNNING and not decided.is_set():
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_WATCH_SECONDS):
+                            await decided.wait()
