@@ -18,6 +18,7 @@ from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.task_group import TaskGroup
+from shardline_common.runtime.threads import SharedCalls
 from shardline_common.runtime.waits import log_failure
 from shardline_common.telemetry.logs import log_context, log_fields
 from shardline_consumer.commit import SegmentSink
@@ -53,6 +54,7 @@ class AttemptConsumer:
         self._processors: dict[int, PartitionProcessor] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._epoch = 0
+        self.takes = SharedCalls()
         self.reads = asyncio.Semaphore(_MAX_READS)
         self.upload_queue = asyncio.Lock()
         self._ready = asyncio.Event()

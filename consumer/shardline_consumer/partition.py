@@ -15,7 +15,7 @@ from shardline_common.ports.broker import Record
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.task_group import TaskGroup
-from shardline_common.runtime.threads import run_in_thread
+from shardline_common.runtime.threads import SharedCalls
 from shardline_common.telemetry.tracing import span
 from shardline_consumer.commit import SegmentSink
 from shardline_consumer.filters.clara import Judge
@@ -47,9 +47,11 @@ class PartitionListener(Protocol):
     """The consumer that feeds a processor, as the processor calls it.
 
     `reads` limits the chains of the attempt that are read at once. `upload_queue` is held by the partition of
-    the attempt that waits for an upload.
+    the attempt that waits for an upload. `takes` are the calls that fill segments: a poll has records of
+    several partitions.
     """
 
+    takes: SharedCalls
     reads: asyncio.Semaphore
     upload_queue: asyncio.Lock
 
@@ -220,7 +222,7 @@ class PartitionProcessor:
             return ()
         try:
             failpoint("worker.before_spool")
-            taken = await run_in_thread(partial(segment.take, records))
+            taken = await self._listener.takes.run(partial(segment.take, records))
             failpoint("worker.after_spool")
         except JobFailed as error:
             # The missing messages may be in the chain already, and may be trimmed from the topic therefore.
