@@ -116,11 +116,13 @@ async def _run(spec: JobSpec, output: str, settings: Settings, *, replace: bool,
     from shardline.cli.console import print_json
     from shardline.cli.progress import open_screen
     from shardline.services.local_run import run_job
+    from shardline_common.runtime.collector import collect_seldom
     from shardline_common.runtime.failpoints import arm
     from shardline_common.runtime.threads import set_thread_pool
 
     arm(os.environ)
     set_thread_pool()
+    collect_seldom()
     with open_screen(shows_failure=False) as screen:
         result = await run_job(spec, output, settings, screen.show, replace=replace)
     if json:

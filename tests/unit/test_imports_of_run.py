@@ -10,12 +10,12 @@ import pytest
 from shardline.services.sample import write_sample
 
 PROGRAM = """
-import sys
+import gc, sys
 from shardline.cli.app import main
 try:
     main()
 finally:
-    print(sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
+    print(sorted({name.partition(".")[0] for name in sys.modules}), gc.get_threshold(), file=sys.stderr)
 """
 CLIENTS = [
     "aioboto3",
@@ -54,3 +54,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_run_over_files_does_not_import(imported: str, client: str) -> None:
     assert "'shardline_producer'" in imported
     assert f"'{client}'" not in imported
+
+
+def test_a_run_seldom_searches_for_cycles(imported: str) -> None:
+    assert imported.endswith("(20000, 20, 20)")

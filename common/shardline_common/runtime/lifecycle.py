@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
+from shardline_common.runtime.collector import collect_seldom
 from shardline_common.runtime.threads import set_thread_pool
 
 _log = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ async def run_until_stopped(work: Callable[[], Awaitable[None]], grace: float) -
     with the code 128 + signal, the end of the grace period with the code 1. An error of the work is raised.
     """
     set_thread_pool()
+    collect_seldom()
     stop = asyncio.Event()
     with _signals(stop):
         task = asyncio.ensure_future(work())
