@@ -54,38 +54,42 @@ class SliceFollower:
         # 2.
         async with context.broker.table_reader(CHECKPOINTS, slices.homes(range(self._count))) as table:
             self._apply(slices, await table.catch_up(deadline=context.policy.catch_up_seconds))
-            due, offset = context.clock.monotonic(), state.request_offset
-            changed = merge(state, self._known, self._count)
+            changed, due, offset = True, context.clock.monotonic(), state.request_offset
             while not self._ended():
                 wait = due - context.clock.monotonic()
                 if wait <= 0 and (changed or state.request_offset != offset):
+                    merge(state, self._known, self._count)
                     await self._commit([])
                     changed, offset = False, state.request_offset
                     due = context.clock.monotonic() + context.policy.progress_seconds
                 timeout = wait if wait > 0 else context.policy.progress_seconds
-                self._apply(slices, await table.poll(timeout=timeout))
-                changed = merge(state, self._known, self._count) or changed
+                changed |= self._apply(slices, await table.poll(timeout=timeout))
         # 3.
+        merge(state, self._known, self._count)
         check_end(state)
         state.state, state.progress, state.warning = State.COMPLETING, 1.0, None
         state.slices = {}
         state.findings = merged_findings([self._known[number].findings for number in range(self._count)])
         await self._commit(self._unused_ends())
 
-    def _apply(self, slices: SliceStates, records: Sequence[Record]) -> None:
-        """Take over the states of this attempt.
+    def _apply(self, slices: SliceStates, records: Sequence[Record]) -> bool:
+        """Take over the states of this attempt. Returns whether there were any.
 
         Raises:
             JobFailed: a slice failed; the lowest of those that have.
         """
-        for number, state in slices.own(records).items():
-            if number < self._count and state.attempt == self._state.attempt:
-                self._known[number] = state
+        found = {
+            number: state
+            for number, state in slices.own(records).items()
+            if number < self._count and state.attempt == self._state.attempt
+        }
+        self._known |= found
         for number in sorted(self._known):
             state = self._known[number]
             if state.state is State.FAILED:
                 message = f"slice {number} of {self._count}: {state.message}"
                 raise JobFailed(FailureCode(state.code or FailureCode.INTERNAL), message)
+        return bool(found)
 
     def _ended(self) -> bool:
         ended = [state for state in self._known.values() if state.state is State.COMPLETING]
@@ -111,15 +115,14 @@ class SliceFollower:
             self._context.metrics.all_sent(state.spec.job_id)
 
 
-def merge(state: JobState, slices: Mapping[int, JobState], count: int) -> bool:
-    """Set the counts of a job to the sums of its slices. Returns whether a slice has changed since.
+def merge(state: JobState, slices: Mapping[int, JobState], count: int) -> None:
+    """Set the counts of a job to the sums of its slices.
 
     Args:
         state: the state of the job, changed in place.
         slices: the last states of its slices, by their numbers.
         count: how many slices there are; those that are not in `slices` are queued.
     """
-    before = (state.partitions, state.slices, state.progress, state.warning)
     spec = state.spec
     partitions = [PartitionState() for _ in range(spec.total_partitions)]
     known = [slices[number] for number in sorted(slices)]
@@ -133,4 +136,3 @@ def merge(state: JobState, slices: Mapping[int, JobState], count: int) -> bool:
     state.first_dead_letter = next((one.first_dead_letter for one in known if one.first_dead_letter), "")
     state.progress = sum(one.progress for one in known) / count
     state.warning = next((one.warning for one in known if one.warning), None)
-    return before != (state.partitions, state.slices, state.progress, state.warning)

@@ -49,11 +49,10 @@ def _end_counted_twice(stack: ExitStack) -> None:
     """The documents of a slice that has ended are counted a second time."""
     real = slice_follower.merge
 
-    def merge(state: JobState, slices: Mapping[int, JobState], ranges: int) -> bool:
-        changed = real(state, slices, ranges)
+    def merge(state: JobState, slices: Mapping[int, JobState], ranges: int) -> None:
+        real(state, slices, ranges)
         ended = [one.source_count for one in slices.values() if one.state is State.COMPLETING]
         state.source_count += ended[0] if ended else 0
-        return changed
 
     stack.enter_context(patch.object(slice_follower, "merge", merge))
 

@@ -9,7 +9,7 @@ import pytest
 from shardline.services.client import JobView
 from shardline.services.embedded import EmbeddedRun
 from shardline.services.local_run import run_warnings
-from shardline_common.job.findings import Certainty, Findings, Level, remarks, uncertain
+from shardline_common.job.findings import Certainty, Findings, Level, merged_findings, remarks, uncertain
 from shardline_common.job.names import Layout
 from shardline_common.job.outcome import Outcome
 from shardline_common.job.spec import JobSpec
@@ -68,6 +68,23 @@ async def run_source(spec: JobSpec, open_source: OpenSource, store: MemoryStore)
 def scan(**changes: Any) -> JobSpec:
     quality = {"min_score": 0, **changes.pop("quality", {})}
     return job(source={"type": "uds3"}, partitions=2, quality=quality, **changes)
+
+
+def test_the_findings_of_all_slices_are_those_of_the_source() -> None:
+    parts = [Findings() for _ in range(3)]
+    for part, level in zip(parts, (Level.PROVEN, Level.COUNTED, Level.PROVEN), strict=True):
+        part.note("files", level, f"files are {level}")
+        # The list that a store marks deleted documents in is that of the whole source.
+        part.leave_out("bodies", 5)
+    parts[1].ignore(1, 10, "b.gz")
+    parts[2].ignore(2, 7, "c.gz")
+    merged = merged_findings([part.to_json() for part in parts])
+    assert merged == {
+        "completeness": {"files": {"level": "counted", "how": "files are counted"}},
+        "deleted": {"bodies": 5},
+        "ignored": {"files": 3, "bytes": 17, "first": "b.gz"},
+    }
+    assert merged_findings([{}, {}]) == {}
 
 
 def test_the_weakest_level_of_a_store_stays_and_counts_add_up() -> None:
