@@ -56,6 +56,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
         "job.output.validation_fraction",
         "job.output.group_by",
         "job.partitions",
+        "job.slices",
         "job.max_document_bytes",
         "job.submitted_by",
         "job.purpose",
@@ -109,6 +110,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
         "rules",
         "renamed",
         "without_column",
+        *(f"slices[].{end}[]" for end in ("start", "end")),
     ),
     "_state/outcome-<attempt>.json": (
         "attempt",

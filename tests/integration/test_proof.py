@@ -24,12 +24,19 @@ from tools.proof_fields import FIELDS, WHOLE
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 COMPRESSIONS = ("none", "gzip", "zstd")
+SLICED = "sliced"
+"""A dataset without compression whose job has two slices."""
 
 
 def spec_of(compression: str) -> JobSpec:
     return small_job(
         partitions=2,
-        output={"shard_bytes": 16_384, "compression": compression, "validation_fraction": 0.2},
+        slices=2 if compression == SLICED else 1,
+        output={
+            "shard_bytes": 16_384,
+            "compression": "none" if compression == SLICED else compression,
+            "validation_fraction": 0.2,
+        },
         quality={"min_score": 0.5, "keep_rejected": True},
         labels={"team": "legal"},
         submitted_by="m.huber",
@@ -39,7 +46,7 @@ def spec_of(compression: str) -> JobSpec:
 
 @pytest.fixture(scope="module")
 def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, MemoryStore]:
-    """A finished dataset of each compression, with objects of every kind."""
+    """A finished dataset of each compression and one with slices, with objects of every kind."""
     folder = tmp_path_factory.mktemp("proof")
     write_sample(folder / "sample.jsonl", 60, broken=True)
     return asyncio.run(finished(folder))
@@ -47,7 +54,7 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, MemoryStore]
 
 async def finished(folder: Path) -> dict[str, MemoryStore]:
     found = {}
-    for compression in COMPRESSIONS:
+    for compression in (*COMPRESSIONS, SLICED):
         store, spec = MemoryStore(), spec_of(compression)
         await accept(store, spec, SystemClock())
         await store.create(Layout.of(spec).plan_pages + "000000000000.json", b'{"ids":[]}')
@@ -152,11 +159,15 @@ async def test_verify_fails_when_any_object_is_changed_removed_or_added(
 
 
 async def test_verify_fails_when_any_field_is_changed(datasets: dict[str, MemoryStore]) -> None:
-    store, spec = datasets["none"], spec_of("none")
-    root = Layout.of(spec).root
     objects_of_a_segment = ("data", "rejected", "dead_letters")
     seen: dict[str, set[str]] = {}
-    for key in await keys(store, root):
+    found = [
+        (datasets[name], spec_of(name), key)
+        for name in ("none", SLICED)
+        for key in await keys(datasets[name], Layout.of(spec_of(name)).root)
+    ]
+    for store, spec, key in found:
+        root = Layout.of(spec).root
         kind = kind_of(key.removeprefix(root))
         if kind not in FIELDS:
             continue

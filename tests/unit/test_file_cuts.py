@@ -2,7 +2,7 @@
 
 import gzip
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +18,13 @@ from shardline_common.job.messages import Position
 from shardline_common.memory.store import MemoryStore
 from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.sources.files import frozen_blocks, local_files
+from shardline_producer.sources.files.bucket_files import S3Files
 from shardline_producer.sources.files.file_documents import FileDocuments
 from shardline_producer.sources.files.local_files import LocalFiles
 from shardline_producer.sources.source import Cuts, Document, Part, SourceItem
-from tests.make import job
+from tests.make import job, memory_pages
 from tests.source_items import dead_letter_reasons, item_ids
+from tests.unit.test_tables import Bucket as OneObject
 
 
 class Slices:
@@ -58,6 +60,20 @@ class Slices:
 
 def row(number: int, size: int = 0) -> bytes:
     return orjson.dumps({"document_id": f"d{number}", "content": "x" * size}) + b"\n"
+
+
+class Bucket(OneObject):
+    """A bucket with one object, which remembers where each read of it began."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(body)
+        self.offsets: list[int] = []
+
+    def stream_object(
+        self, bucket: str, key: str, *, offset: int, etag: str, size: int
+    ) -> AsyncGenerator[bytes, None]:
+        self.offsets.append(offset)
+        return super().stream_object(bucket, key, offset=offset, etag=etag, size=size)
 
 
 def rows(count: int) -> bytes:
@@ -164,6 +180,22 @@ async def test_other_files_are_cut_between_files_only(
     assert cuts.reason == ""
     assert await several.joined(cuts.ranges) == await several.read(None)
     assert (await several.cut(6)).reason.startswith("there are 5 files, and only uncompressed JSONL")
+
+
+async def test_slices_of_an_object_are_ranges_of_it(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(rows(1_000))
+    local = Slices(tmp_path, "a", format="jsonl")
+    parts = (await local.cut(3)).ranges
+    bucket = Bucket(rows(1_000))
+    spec = job(source={"type": "files", "paths": ["s3://b/in/a"], "format": "jsonl"})
+    source = FileDocuments(spec, LocalFiles(tmp_path), S3Files(bucket), memory_pages())
+    frozen = await source.freeze()
+    assert (await source.cut(frozen, 3)).ranges == parts
+    for part in parts:
+        bucket.offsets.clear()
+        found = [item async for batch in source.read(frozen, None, part) for item in batch]
+        assert found == await local.read(part)
+        assert bucket.offsets == [part["start"][2]]
 
 
 async def test_a_large_file_that_cannot_be_cut_leaves_no_slice_empty(tmp_path: Path) -> None:
