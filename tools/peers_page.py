@@ -72,6 +72,15 @@ def _short(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= _TWO_DIGITS else f"{value:.1f}"
 
 
+def readme_cells(result: Mapping[str, Any], name: str) -> str:
+    """The last cells of a tool's row in the README: the best of the rounds."""
+    measured = cost(result["files"][name])
+    if measured is None:
+        return "| not compared | | |"
+    figures = _short(min(measured.per_million)), _short(min(measured.start))
+    return f"| {figures[0]} | {figures[1]} | {measured.peak_mib:,.0f} MiB |"
+
+
 _TWO_DIGITS = 10
 _HEAD = ["tool", "version", "CPU-s per million", "start, CPU-s", "peak memory", "guarantee"]
 
@@ -94,15 +103,16 @@ def peers_page(result: Mapping[str, Any]) -> str:
     small, large = result["documents"]
     licences = [[tool["title"], tool["version"], tool["licence"]] for tool in result["tools"].values()]
     listed = "".join(f"| {' | '.join(cells)} |\n" for cells in licences)
-    return f"""Measured on {result["date"]} on a machine with {result["cores"]} cores, Python
-{result["python"]}, in {result["rounds"]} interleaved rounds: the best of the rounds, and the median
-in brackets. `make bench-peers` measures your machine.
+    rounds = "one round" if result["rounds"] == 1 else f"{result['rounds']} interleaved rounds"
+    return f"""Measured on {result["date"]} on a machine with {result["cores"]} cores, which other
+programs used too, with Python {result["python"]}, in {rounds}:
+the best of the rounds, and the median in brackets. `make bench-peers` measures your machine.
 
-- **The same rows.** Each tool reads the same documents of 2 KB, drops the one in ten whose score is
-  too low, and writes JSONL. The rows of every run are compared as a multiset of hashes.
-- **CPU** is that of the whole tree of processes. Each tool runs with {small:,} and with {large:,}
-  documents: the difference is the cost per million documents, the rest is the start. On the JVM
-  the start includes the time until the code is compiled.
+- **The same rows.** Each tool reads the same documents of 2 KB, drops the one in ten whose score
+  is too low, and writes JSONL. The rows of every run are compared as a multiset of hashes.
+- **CPU** is that of the whole tree of processes. Each tool runs with {small:,} and with
+  {large:,} documents: the difference is the cost per million documents, the rest is the start.
+  On the JVM the start includes the time until the code is compiled.
 - **Peak memory** is that of the tree of processes, with the larger number of documents.
 - Each tool is used as its documentation recommends; the programs are in
   `tests/benchmarks/peers/`. Only guarantees of Shardline are tested by us.
