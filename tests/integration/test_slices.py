@@ -136,7 +136,9 @@ async def test_status_says_how_many_slices_wait_for_a_producer(tmp_path: Path) -
     spec, gate = sliced_job(), asyncio.Event()
     async with running(GatedSource(ITEMS, gate), tmp_path, 1, slots=1) as system:
         await system.client.submit(spec)
-        view = await system.until(spec, lambda view: view.state.slices.get("running") == 1)
+        view = await system.until(
+            spec, lambda view: view.state.slices.get("running") == 1 and view.state.progress > 0
+        )
         assert view.to_json()["slices"] == {"queued": 2, "running": 1}
         assert view.waiting == "2 of 3 slices wait for a producer"
         assert 0 < view.state.progress < 1
