@@ -54,6 +54,12 @@ def run(  # noqa: PLR0913, PLR0917 - each is an option of the command line
         bool, typer.Option("--replace", help="Delete the dataset of another job under the same id first.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before --replace deletes.")] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=256, help="Processes in which large files are read. Default: the cores, up to 4."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Run a whole job in this process, without Kafka. To continue after a stop or a kill, run it again."""
@@ -62,6 +68,8 @@ def run(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     from shardline_common.errors import JobConflict
 
     settings = quiet_settings()
+    if processes is not None:
+        settings = settings.model_copy(update={"processes": processes})
     spec = read_job(job, window, sets, settings, validation_fraction)
     if replace and not yes:
         _confirm_replace(spec, output, settings)

@@ -43,6 +43,8 @@ from shardline_common.telemetry.metrics import Metrics
 _log = logging.getLogger(__name__)
 # The caller waits for the end of the run, which a webhook that is down must not delay for a day.
 _NOTIFY_SECONDS = 60.0
+# One process numbers what the others read: more of them would wait for it.
+_MOST_PROCESSES = 4
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -112,7 +114,9 @@ async def run_job(
                 store=store,
                 clock=CLOCK,
                 metrics=metrics,
-                open_source=source_factory(settings, Path(), confined=False, remote=remote),
+                open_source=source_factory(
+                    settings, Path(), confined=False, remote=remote, processes=_processes(settings)
+                ),
                 policy=producer_policy(settings),
                 spool_bytes=settings.spool_bytes,
                 uploads=settings.uploads,
@@ -130,6 +134,10 @@ async def run_job(
             )
         dataset = f"{store.uri}/{layout.root}".rstrip("/")
         return LocalRun(result.view, result.dead_letters, dataset, manifest)
+
+
+def _processes(settings: Settings) -> int:
+    return settings.processes or min(available_cores(), _MOST_PROCESSES)
 
 
 async def _remove_leftovers(store: ObjectStore, spec: JobSpec) -> None:

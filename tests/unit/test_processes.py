@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from shardline_common.runtime.processes import available_cores, open_processes
+from shardline_common.runtime.processes import available_cores, open_processes, result_of
+from tests.support.dying import die_while_sending
 
 _SECONDS = 60
 # It has no `if __name__ == "__main__"`, and its workers never end by themselves.
@@ -82,6 +83,13 @@ async def test_an_error_stops_calls_that_run() -> None:
     # It was stopped, or had not begun: it never returns.
     with pytest.raises((BrokenProcessPool, asyncio.CancelledError)):
         await sleeping
+
+
+async def test_a_process_that_is_killed_while_it_sends_breaks_the_pool() -> None:
+    async with asyncio.timeout(_SECONDS), open_processes(2, os.getpid) as executor:
+        assert await result_of(executor, executor.submit(abs, -21)) == 21
+        with pytest.raises(BrokenProcessPool):
+            await result_of(executor, executor.submit(die_while_sending))
 
 
 def test_cores() -> None:

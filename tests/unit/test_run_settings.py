@@ -21,7 +21,6 @@ WITHOUT_MEANING = {
     "s3_prefix": "--output names the prefix",
     "files_root": "relative paths start at the working directory",
     "max_jobs": "there is one job",
-    "processes": "`verify` uses it",
     "stuck_seconds": "there is no /readyz",
     "metrics_port": "there is no /metrics",
     "metrics_host": "there is no /metrics",

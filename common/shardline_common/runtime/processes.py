@@ -7,21 +7,24 @@
   for ever, because each worker holds both ends.
 """
 
+import asyncio
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from shardline_common.runtime.threads import run_in_thread
 
+T = TypeVar("T")
+_LOOK_SECONDS = 0.5
 _SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -60,7 +63,50 @@ async def open_processes(
             kept.close()
             raise
         finally:
-            await run_in_thread(partial(executor.shutdown, cancel_futures=True))
+            await run_in_thread(partial(_end, executor))
+
+
+async def result_of(executor: ProcessPoolExecutor, future: Future[T]) -> T:
+    """The result of a call, of whatever size.
+
+    A process that is killed while it sends a result leaves half of it. The executor waits for the other half
+    as long as a process may write to the queue, this one too, and never learns of the death.
+
+    Raises:
+        BrokenProcessPool: a process was killed.
+        Exception: what the call raises.
+    """
+    waiting = asyncio.wrap_future(future)
+    try:
+        while not (await asyncio.wait({waiting}, timeout=_LOOK_SECONDS))[0]:
+            _end_if_broken(executor)
+        return waiting.result()
+    finally:
+        waiting.cancel()
+
+
+def _end_if_broken(executor: ProcessPoolExecutor) -> None:
+    started = list((executor._processes or {}).values())  # noqa: SLF001 - no other way to see them
+    if any(one.exitcode for one in started):
+        for one in started:
+            one.kill()
+        _close_results(executor._result_queue)  # noqa: SLF001 - as above
+
+
+def _close_results(queue: Any) -> None:
+    # Its own close would close the other end as well, at which the executor waits.
+    queue._writer.close()  # noqa: SLF001
+
+
+def _end(executor: ProcessPoolExecutor) -> None:
+    started, results = list((executor._processes or {}).values()), executor._result_queue  # noqa: SLF001 - as above
+    executor.shutdown(wait=False, cancel_futures=True)
+    while running := [one.sentinel for one in started if one.exitcode is None]:
+        if any(one.exitcode for one in started):
+            for one in started:
+                one.kill()
+        wait(running, _LOOK_SECONDS)
+    _close_results(results)
 
 
 def _start(
@@ -78,7 +124,7 @@ def _start(
 
 def _stop(executor: ProcessPoolExecutor, kept: Connection) -> None:
     kept.close()
-    executor.shutdown(cancel_futures=True)
+    _end(executor)
 
 
 def _begin(

@@ -60,7 +60,8 @@ class CoreSettings(BaseModel):
     )
     processes: int | None = setting(
         None,
-        "processes among which `verify` divides a large dataset; none: one for each core",
+        "processes among which `run` divides large files of lines, and `verify` a large dataset; none: one "
+        "for each core, for `run` up to 4",
         "SHARDLINE_PROCESSES",
         ge=1,
         le=1024,

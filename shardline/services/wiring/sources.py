@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def source_factory(
-    settings: Settings, root: Path, *, confined: bool, remote: BucketReader | None
+    settings: Settings, root: Path, *, confined: bool, remote: BucketReader | None, processes: int = 1
 ) -> OpenSource:
     """Return a function that makes the source of a job.
 
@@ -34,6 +34,7 @@ def source_factory(
         root: the folder from which relative paths of files start.
         confined: refuse files outside of `root`.
         remote: the client for `s3://` paths; None refuses them.
+        processes: how many read a large file of lines.
     """
     local = LocalFiles(root.absolute(), confined)
     remote_files = S3Files(remote) if remote is not None else None
@@ -45,7 +46,7 @@ def source_factory(
 
     def open_source(spec: JobSpec, pages: PlanPages) -> Source:
         if spec.source.type == "files":
-            return FileDocuments(spec, local, remote_files, pages, copies, memory)
+            return FileDocuments(spec, local, remote_files, pages, copies, memory, processes)
         store: PlannedStore
         if spec.source.type == "themis":
             from shardline_producer.sources.themis.planned_store import ThemisTable

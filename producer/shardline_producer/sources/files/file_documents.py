@@ -26,13 +26,14 @@ from shardline_producer.sources.files.file_errors import OtherEncoding, source_i
 from shardline_producer.sources.files.file_format import TABLES, format_of, with_format
 from shardline_producer.sources.files.file_locations import FileLocation, is_remote
 from shardline_producer.sources.files.file_ranges import CutPoint, FileRange, FileSizes
-from shardline_producer.sources.files.file_reader import Cursor, FileReader, Reading, first_byte
+from shardline_producer.sources.files.file_reader import Cursor, FileReader, Reading, ReadPieces, first_byte
 from shardline_producer.sources.files.formats import HEAD_BYTES, detect
 from shardline_producer.sources.files.frozen_blocks import FrozenBlocks
 from shardline_producer.sources.files.ignored_bytes import IgnoredBytes
 from shardline_producer.sources.files.line_names import line_names
 from shardline_producer.sources.files.local_files import LocalFiles
 from shardline_producer.sources.files.path_schemes import plain_path, refuse_unknown_scheme
+from shardline_producer.sources.files.reading_processes import open_reading
 from shardline_producer.sources.files.table_copies import TableCopies
 from shardline_producer.sources.files.table_reader import TableReader
 from shardline_producer.sources.query_filters import check_filters
@@ -68,7 +69,8 @@ class FileDocuments:
 
     The frozen part is the list of files, as `FileLocation` describes them. `remote` is None when S3 is not
     configured. `pages` hold the digests of what is read. `copies` are those of files that need random access,
-    `memory` bounds the decompressors of the process.
+    `memory` bounds the decompressors of the process. Up to `processes` read the lines of large files for
+    `read_rendered`.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class FileDocuments:
         pages: PlanPages,
         copies: TableCopies | None = None,
         memory: DecoderMemory | None = None,
+        processes: int = 1,
     ) -> None:
         if not isinstance(spec.source, FilesSource):
             raise TypeError(spec.source.type)
@@ -89,6 +92,7 @@ class FileDocuments:
         self._pages = pages
         self._copies = copies or TableCopies()
         self._memory = memory or DecoderMemory()
+        self._processes = processes
         self._touched = 0
         self._ignored: IgnoredBytes | None = None
         self._render: Render | None = None
@@ -294,7 +298,6 @@ class FileDocuments:
 
         Local files are read from `blocks`, or as they are when it is None.
         """
-        ordinal = start.ordinal
         reading = Reading(
             self._spec.max_document_bytes,
             filters,
@@ -304,6 +307,24 @@ class FileDocuments:
             # What is sampled is not rendered: its fields decide the columns.
             self._render if blocks is not None else None,
         )
+        files, top_k = frozen[start.file : within.files], self._spec.query.top_k
+        async with (
+            open_reading(files, reading, top_k, self._processes) as read_pieces,
+            aclosing(self._read_files(frozen, start, reading, blocks, within, read_pieces)) as batches,
+        ):
+            async for batch in batches:
+                yield batch
+
+    async def _read_files(
+        self,
+        frozen: Frozen,
+        start: Cursor,
+        reading: Reading,
+        blocks: FrozenBlocks | None,
+        within: FileRange,
+        read_pieces: ReadPieces | None,
+    ) -> AsyncGenerator[list[SourceItem], None]:
+        ordinal = start.ordinal
         for index in range(start.file, within.files):
             file = dict(frozen[index])
             begin = start if index == start.file else Cursor(index, ordinal=ordinal)
@@ -320,8 +341,10 @@ class FileDocuments:
             bounded = within.bounded(stream, file["path"], index, begin.line)
             if blocks is None and isinstance(reader, TableReader):
                 found = reader.sample(stream, partial(location.open, file))
-            else:
+            elif isinstance(reader, TableReader):
                 found = reader.batches(bounded)
+            else:
+                found = reader.batches(bounded, read_pieces)
             async with aclosing(found) as batches:
                 async for batch in batches:
                     self._expansion = reader.expansion

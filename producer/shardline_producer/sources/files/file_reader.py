@@ -1,6 +1,6 @@
 """Reads the items of one file: its bytes are decompressed, decoded, cut into records, and parsed."""
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +17,8 @@ from shardline_producer.sources.files.decompress import EmptyStream, decompresso
 from shardline_producer.sources.files.encodings import decoder
 from shardline_producer.sources.files.file_errors import REPLACE_DAMAGED, source_invalid
 from shardline_producer.sources.files.file_format import format_of
-from shardline_producer.sources.files.lines import BrokenText, Line
+from shardline_producer.sources.files.line_pieces import Piece, PieceCutter
+from shardline_producer.sources.files.lines import BrokenText, Line, LineSplitter
 from shardline_producer.sources.files.record_forms import FORMS
 from shardline_producer.sources.query_filters import passes
 from shardline_producer.sources.source import (
@@ -32,6 +33,10 @@ _BATCH_ITEMS = 1000
 # A block of a file with the start of a line that the block before it left: one batch, not a second small one.
 _BATCH_BYTES = (1 << 20) + (1 << 16)
 Stream = Callable[[int], AsyncGenerator[bytes, None]]
+ReadPieces = Callable[
+    [Mapping[str, Any], "Cursor", AsyncGenerator[Piece | Line, None]], AsyncGenerator[list[AnyItem], None]
+]
+"""Reads the items of pieces of a file behind a cursor, in batches and in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,7 @@ class FileReader:
     def __init__(self, file: Mapping[str, Any], start: Cursor, reading: Reading) -> None:
         self._file = file
         self._reading = reading
+        self._start = start
         self._index = start.file
         self._ordinal = start.ordinal
         found = format_of(file)
@@ -97,8 +103,12 @@ class FileReader:
         """Bytes behind the end of the compressed data, which belong to nothing, so far."""
         return self._decompressor.ignored
 
-    async def batches(self, stream: Stream) -> AsyncGenerator[list[AnyItem], None]:
-        """Batches of items; each is parsed on a thread. `stream` opens the file at an offset.
+    async def batches(
+        self, stream: Stream, read_pieces: ReadPieces | None = None
+    ) -> AsyncGenerator[list[AnyItem], None]:
+        """Batches of items; each is parsed on a thread, or lines by `read_pieces`, where that is given.
+
+        `stream` opens the file at an offset.
 
         Raises:
             JobFailed: the planned file is damaged or needs too much memory (`source_invalid`), or as
@@ -107,11 +117,11 @@ class FileReader:
         """
         async with aclosing(stream(self._seek)) as chunks:
             try:
-                async for chunk in chunks:
-                    async with aclosing(batches_of(self._feed(chunk))) as batches:
-                        async for batch in batches:
-                            yield batch
-                async with aclosing(batches_of(self._finish())) as batches:
+                if read_pieces is not None and isinstance(self._records, LineSplitter):
+                    found = read_pieces(self._file, self._start, self._pieces(chunks))
+                else:
+                    found = self._batches(chunks)
+                async with aclosing(found) as batches:
                     async for batch in batches:
                         yield batch
             except (CorruptStream, BrokenText) as error:
@@ -140,15 +150,43 @@ class FileReader:
             finally:
                 self._decompressor.close()
 
-    def _feed(self, chunk: bytes) -> Iterator[AnyItem]:
+    async def _batches(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[list[AnyItem], None]:
+        async for chunk in chunks:
+            async with aclosing(batches_of(self._feed(chunk))) as batches:
+                async for batch in batches:
+                    yield batch
+        async with aclosing(batches_of(self._finish())) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def _pieces(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[Piece | Line, None]:
+        plain = format_of(self._file).is_plain
+        cutter = PieceCutter(self._reading.max_record_bytes, self._start.line, self._start.offset)
+        async for chunk in chunks:
+            texts = self._texts(chunk)
+            following = partial(next, texts, None)
+            # To decompress takes a thread; a plain text is there.
+            while (text := following() if plain else await run_in_thread(following)) is not None:
+                for piece in cutter.feed(text):
+                    yield piece
+        for piece in cutter.feed(self._last_text()):
+            yield piece
+        for piece in cutter.finish():
+            yield piece
+
+    def _texts(self, chunk: bytes) -> Iterator[bytes]:
         for piece in self._decompressor.feed(chunk):
             text = self._decoder.feed(piece)
             self._text_bytes += len(text)
             rest = text[self._skip :]
             self._skip -= len(text) - len(rest)
-            yield from self._parse(self._records.feed(rest))
+            yield rest
 
-    def _finish(self) -> Iterator[AnyItem]:
+    def _feed(self, chunk: bytes) -> Iterator[AnyItem]:
+        for text in self._texts(chunk):
+            yield from self.parse(self._records.feed(text))
+
+    def _last_text(self) -> bytes:
         try:
             self._decompressor.finish()
         except EmptyStream as error:
@@ -159,10 +197,18 @@ class FileReader:
                 ) from None
         text = self._decoder.finish()
         self._text_bytes += len(text)
-        yield from self._parse(self._records.feed(text[self._skip :]))
-        yield from self._parse(self._records.finish())
+        return text[self._skip :]
 
-    def _parse(self, records: Iterator[Line]) -> Iterator[AnyItem]:
+    def _finish(self) -> Iterator[AnyItem]:
+        return self.parse_text(self._last_text())
+
+    def parse_text(self, text: bytes) -> Iterator[AnyItem]:
+        """The items of the rest of the records, in UTF-8."""
+        yield from self.parse(self._records.feed(text))
+        yield from self.parse(self._records.finish())
+
+    def parse(self, records: Iterable[Line]) -> Iterator[AnyItem]:
+        """The items of records."""
         filters, render, parse = self._reading.filters, self._reading.render, self._parse_record
         path = self._file["path"]
         for record in records:
