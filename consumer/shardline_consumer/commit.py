@@ -9,9 +9,10 @@ from typing import TypeVar
 
 from shardline_common.dataset.chain import EMPTY_SHA256, Chain, ChainRecord, SegmentObject, SegmentObjects
 from shardline_common.dataset.read import StoredBytes, read_hashes
-from shardline_common.errors import FailureCode, JobFailed, ShardlineError
+from shardline_common.errors import FailureCode, JobFailed, ShardlineError, StoreUnavailable
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
+from shardline_common.ports.store import HashedFile
 from shardline_common.runtime.create_or_read import create_or_read
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.retry import retry_forever
@@ -19,7 +20,7 @@ from shardline_common.runtime.threads import run_in_thread
 from shardline_common.telemetry.tracing import span
 from shardline_consumer.context import WorkerContext
 from shardline_consumer.segment import OpenSegment
-from shardline_consumer.spool.file import SpoolFile, compress, packed_path
+from shardline_consumer.spool.file import SpoolDamaged, SpoolFile, compress, is_damaged, packed_path
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class SegmentSink:
             JobFailed: one of the keys exists with other content (`not_reproducible`), or the store refuses it
                 and has no such object (`store_inconsistent`).
             SpoolError: the compressed copy cannot be written.
+            SpoolDamaged: a spool file has other bytes than were written to it.
         """
         layout, split, first = self.layout, self.spec.split_of(partition), segment.first
         data = rejected = dead_letters = None
@@ -112,12 +114,25 @@ class SegmentSink:
             JobFailed: the key exists with other content (`not_reproducible`), or the store refuses it and has
                 no such object (`store_inconsistent`).
             SpoolError: the compressed copy cannot be written.
+            SpoolDamaged: the file has other bytes than were written to it.
         """
         compression, metrics, job_id = self.spec.output.compression, self.context.metrics, self.spec.job_id
         plain = compression == "none"
         path = file.path if plain else packed_path(file.path, compression)
-        create = partial(self.context.store.create, key, path, content_type=_CONTENT_TYPES[compression])
-        stored = StoredBytes(file.size, file.sha256)
+        stored, checked = StoredBytes(file.size, file.sha256), False
+
+        async def create() -> None:
+            nonlocal checked
+            body = HashedFile(path, stored.sha256)
+            try:
+                await self.context.store.create(key, body, content_type=_CONTENT_TYPES[compression])
+            except StoreUnavailable:
+                # It may have refused the bytes, because they are not those of the hash. No retry would help.
+                if not checked and await run_in_thread(partial(is_damaged, path, stored.sha256)):
+                    raise SpoolDamaged(f"the bytes of {path} are not those that were written") from None
+                checked = True
+                raise
+
         with span("put", object=key, bytes=file.size):
             try:
                 if not plain:

@@ -21,6 +21,7 @@ from shardline_consumer.commit import SegmentSink
 from shardline_consumer.filters.clara import Judge
 from shardline_consumer.rejected_lines import RejectedLines
 from shardline_consumer.segment import OpenSegment, SequencedDeadLetter
+from shardline_consumer.spool.file import SpoolDamaged
 
 _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 5.0
@@ -259,9 +260,7 @@ class PartitionProcessor:
             segment = await self._closed.get()
             async with self._upload_slot():
                 with span("segment", first=segment.first, records=segment.next - segment.first):
-                    record, created = await self._sink.commit_segment(
-                        self._partition, segment, self._check_assigned
-                    )
+                    record, created = await self._commit(segment)
             self._next = record.next
             self._release(segment)
             if created:
@@ -270,6 +269,13 @@ class PartitionProcessor:
             await self._listener.segment_committed(record)
             if not created:
                 raise ChainAdvanced
+
+    async def _commit(self, segment: OpenSegment) -> tuple[ChainRecord, bool]:
+        try:
+            return await self._sink.commit_segment(self._partition, segment, self._check_assigned)
+        except SpoolDamaged as error:
+            _log.error("%s; the segment is read again", error)
+            raise ChainAdvanced from error
 
     @asynccontextmanager
     async def _upload_slot(self) -> AsyncIterator[None]:

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from shardline_common.errors import (
     UsageError,
 )
 from shardline_common.memory.store import MemoryStore
-from shardline_common.ports.store import ObjectStore
+from shardline_common.ports.store import HashedFile, ObjectStore
 from shardline_common.runtime.clock import SystemClock
 from shardline_common.runtime.retry import longest_failing
 from shardline_common.storage.directory import DirectoryStore
@@ -213,3 +214,15 @@ async def test_tables_of_a_bucket_are_read_whole_and_from_any_row(seaweed: S3, t
         assert item_ids(items) == [f"d{n}" for n in range(500)]
         behind = [item async for batch in source.read(frozen, items[250].position) for item in batch]
         assert behind == items[251:]
+
+
+async def test_bytes_that_are_not_those_of_their_sha256_are_not_stored(seaweed: S3, tmp_path: Path) -> None:
+    (tmp_path / "rows").write_bytes(b"rows")
+    async with open_s3(options(seaweed, attempts=1)) as client:
+        store = S3Store(client, seaweed.bucket, f"hashed-{secrets.token_hex(4)}")
+        with pytest.raises(StoreUnavailable):
+            await store.create("a", HashedFile(tmp_path / "rows", sha256(b"other").hexdigest()))
+        with pytest.raises(ObjectMissing):
+            await store.get("a")
+        await store.create("a", HashedFile(tmp_path / "rows", sha256(b"rows").hexdigest()))
+        assert await store.get("a") == b"rows"

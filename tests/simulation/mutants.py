@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -15,6 +14,7 @@ from shardline_common.job.state import JobState, PartitionState, checkpoint
 from shardline_common.memory.store import MemoryStore
 from shardline_common.ports.broker import Message, Record
 from shardline_common.ports.clock import Clock
+from shardline_common.ports.store import Body
 from shardline_consumer.attempt_consumer import AttemptConsumer
 from shardline_consumer.commit import SegmentSink
 from shardline_consumer.segment import OpenSegment
@@ -42,7 +42,7 @@ def planted(mutant: Mutant) -> Iterator[None]:
 def _overwrite(stack: ExitStack) -> None:
     """A put replaces an existing object."""
 
-    async def create(self: MemoryStore, key: str, body: bytes | Path, **_: object) -> None:
+    async def create(self: MemoryStore, key: str, body: Body, **_: object) -> None:
         self._objects[key] = body if isinstance(body, bytes) else body.read_bytes()
 
     stack.enter_context(patch.object(MemoryStore, "create", create))

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from pathlib import Path
 
 import orjson
 
@@ -20,7 +19,7 @@ from shardline_common.ports.broker import (
     Transaction,
     TransactionalWriter,
 )
-from shardline_common.ports.store import KeptVersions, ObjectInfo
+from shardline_common.ports.store import Body, KeptVersions, ObjectInfo
 from shardline_common.runtime.purge import delete_listed
 from tests.simulation.group import Group, Reader
 from tests.simulation.world import Process, World
@@ -38,7 +37,7 @@ class NetStore:
         """Where it is."""
         return self._store.uri
 
-    async def create(self, key: str, body: bytes | Path, *, content_type: str = "application/json") -> None:
+    async def create(self, key: str, body: Body, *, content_type: str = "application/json") -> None:
         """Create; the bytes have left the process with the request."""
         data = body if isinstance(body, bytes) else body.read_bytes()
 

@@ -4,12 +4,12 @@ import asyncio
 import random
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from shardline_common.errors import ObjectExists, StoreRefused, StoreUnavailable, UsageError
 from shardline_common.memory.store import MemoryStore
+from shardline_common.ports.store import Body
 from shardline_common.runtime.clock import SystemClock
 from shardline_common.runtime.retry import Backoff
 from shardline_common.storage import probe
@@ -37,7 +37,7 @@ class Counting(MemoryStore):
         self.puts: Counter[str] = Counter()
         self.sizes: list[int] = []
 
-    async def create(self, key: str, body: bytes | Path, *, content_type: str = "application/json") -> None:
+    async def create(self, key: str, body: Body, *, content_type: str = "application/json") -> None:
         self.puts[key] += 1
         self.sizes.append(len(body) if isinstance(body, bytes) else 0)
         await super().create(key, body, content_type=content_type)
@@ -49,7 +49,7 @@ class Counting(MemoryStore):
 class AnswersLost(Counting):
     """Every put is applied, and what its sender hears is the answer to his second try."""
 
-    async def create(self, key: str, body: bytes | Path, *, content_type: str = "application/json") -> None:
+    async def create(self, key: str, body: Body, *, content_type: str = "application/json") -> None:
         await super().create(key, body, content_type=content_type)
         raise ObjectExists(key)
 
@@ -57,7 +57,7 @@ class AnswersLost(Counting):
 class Overwrites(MemoryStore):
     """Whoever comes last wins."""
 
-    async def create(self, key: str, body: bytes | Path, **_: object) -> None:
+    async def create(self, key: str, body: Body, **_: object) -> None:
         self._objects[key] = body if isinstance(body, bytes) else body.read_bytes()
 
 
@@ -69,7 +69,7 @@ class ChecksFirst(MemoryStore):
         self._loses, self._dice = loses, random.Random(seed)
         self._lost: dict[str, bool] = {}
 
-    async def create(self, key: str, body: bytes | Path, **_: object) -> None:
+    async def create(self, key: str, body: Body, **_: object) -> None:
         lost = self._lost.setdefault(key, self._dice.random() < self._loses)
         if key in self._objects:
             raise ObjectExists(key)
@@ -88,7 +88,7 @@ class Inverted(MemoryStore):
 class RefusesAndReplaces(MemoryStore):
     """Says that the object exists, and replaces it all the same."""
 
-    async def create(self, key: str, body: bytes | Path, **_: object) -> None:
+    async def create(self, key: str, body: Body, **_: object) -> None:
         exists = key in self._objects
         self._objects[key] = body if isinstance(body, bytes) else body.read_bytes()
         if exists:
@@ -103,7 +103,7 @@ class Busy(Counting):
         self._left: dict[tuple[str, bytes], int] = {}
         self._times, self._error = times, error
 
-    async def create(self, key: str, body: bytes | Path, *, content_type: str = "application/json") -> None:
+    async def create(self, key: str, body: Body, *, content_type: str = "application/json") -> None:
         assert isinstance(body, bytes)
         if body != b"alone" and self._left.setdefault((key, body), self._times):
             self._left[key, body] -= 1
@@ -121,7 +121,7 @@ async def test_a_lost_answer_is_asked_again() -> None:
 
 async def test_a_lost_answer_among_others_does_not_end_the_probe() -> None:
     class Sometimes(Counting):
-        async def create(self, key: str, body: bytes | Path, **_: object) -> None:
+        async def create(self, key: str, body: Body, **_: object) -> None:
             await super().create(key, body)
             if self.races() % 3 == 2:
                 raise ObjectExists(key)
@@ -227,7 +227,7 @@ async def test_a_record_that_is_none_is_not_trusted(body: bytes) -> None:
 
 async def test_a_process_that_may_not_record_probes_each_time() -> None:
     class Forbidden(Counting):
-        async def create(self, key: str, body: bytes | Path, **_: object) -> None:
+        async def create(self, key: str, body: Body, **_: object) -> None:
             if "passed" in key:
                 raise StoreRefused("AccessDenied")
             await super().create(key, body)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from shardline_common.errors import ObjectExists, StoreRefused
+from shardline_common.errors import ObjectExists, StoreRefused, StoreUnavailable
+from shardline_common.ports.store import HashedFile
 from shardline_common.storage.s3 import S3Options, S3Store, open_s3
 
 SHA256, MD5 = "x-amz-checksum-sha256", "content-md5"
@@ -159,3 +160,30 @@ async def test_checksums_are_chosen_for_each_bucket() -> None:
         server._refused = set()
         await other.create("a", b"1")
         assert SHA256 in server.headers[-1]
+
+
+async def test_a_known_sha256_is_sent_and_signed(tmp_path: Path) -> None:
+    (tmp_path / "body").write_bytes(b"rows")
+    body = HashedFile(tmp_path / "body", sha256(b"rows").hexdigest())
+    async with choosy() as (store, server):
+        await store.create("a", body)
+        assert server.headers[-1]["x-amz-content-sha256"] == body.sha256
+        assert server.headers[-1][SHA256] == b64encode(bytes.fromhex(body.sha256)).decode()
+
+
+async def test_a_file_of_other_bytes_than_its_known_sha256_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "body").write_bytes(b"rows")
+    other = sha256(b"other")
+    async with choosy() as (store, server):
+        with pytest.raises(StoreUnavailable, match="BadDigest"):
+            await store.create("a", HashedFile(tmp_path / "body", other.hexdigest()))
+        # Neither is computed from the file.
+        assert {line[SHA256] for line in server.headers} == {b64encode(other.digest()).decode()}
+        assert {line["x-amz-content-sha256"] for line in server.headers} == {other.hexdigest()}
+
+
+async def test_a_store_without_sha256_gets_the_md5_of_a_file_whose_sha256_is_known(tmp_path: Path) -> None:
+    (tmp_path / "body").write_bytes(b"rows")
+    async with choosy(refused={SHA256}) as (store, server):
+        await store.create("a", HashedFile(tmp_path / "body", sha256(b"rows").hexdigest()))
+        assert server.headers[-1][MD5] == b64encode(md5(b"rows", usedforsecurity=False).digest()).decode()

@@ -3,10 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from hashlib import sha256
-from pathlib import Path
 
 from shardline_common.errors import ObjectExists, ObjectMissing
-from shardline_common.ports.store import KeptVersions, ObjectInfo
+from shardline_common.ports.store import Body, KeptVersions, ObjectInfo
 from shardline_common.runtime.purge import delete_listed
 from shardline_common.storage.object_keys import checked_key
 
@@ -38,7 +37,7 @@ class MemoryStore:
         """A fixed name, for messages."""
         return "memory://"
 
-    async def create(self, key: str, body: bytes | Path, *, content_type: str = "application/json") -> None:  # noqa: ARG002 - nothing serves it
+    async def create(self, key: str, body: Body, *, content_type: str = "application/json") -> None:  # noqa: ARG002 - nothing serves it
         """Create the object, or raise ObjectExists."""
         checked_key(key)
         self._fault("before", "create", key)

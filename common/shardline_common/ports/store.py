@@ -20,6 +20,25 @@ class ObjectInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class HashedFile:
+    """A file with the sha256 of its bytes (hexadecimal), which its writer has computed.
+
+    A store that sends a hash sends this one, instead of reading the file once more. So it refuses the file
+    when its bytes have changed since they were written.
+    """
+
+    path: Path
+    sha256: str
+
+    def read_bytes(self) -> bytes:
+        """The bytes of the file, as they are now."""
+        return self.path.read_bytes()
+
+
+Body = bytes | Path | HashedFile
+
+
+@dataclass(frozen=True, slots=True)
 class KeptVersions:
     """Versions of deleted objects that a store keeps: their bytes are still stored.
 
@@ -44,7 +63,7 @@ class ObjectStore(Protocol):
     def uri(self) -> str:
         """The root as users write it: `s3://bucket/prefix`, or a directory."""
 
-    async def create(self, key: str, body: bytes | Path, *, content_type: str = "application/json") -> None:
+    async def create(self, key: str, body: Body, *, content_type: str = "application/json") -> None:
         """Create the object completely or not at all. Of many writers of one key exactly one succeeds.
 
         A writer whose first response was lost may get ObjectExists for its own object.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from shardline_common.errors import ObjectExists, ObjectMissing, StoreUnavailable
-from shardline_common.ports.store import KeptVersions, ObjectInfo
+from shardline_common.ports.store import Body, HashedFile, KeptVersions, ObjectInfo
 from shardline_common.runtime.paths import NotRegularFile, open_regular, os_reason, shown_path
 from shardline_common.runtime.purge import delete_listed
 from shardline_common.runtime.threads import open_to_read, run_in_thread
@@ -37,12 +37,12 @@ class DirectoryStore:
         """The directory."""
         return str(self._root)
 
-    async def create(self, key: str, body: bytes | Path, *, content_type: str = "application/json") -> None:  # noqa: ARG002 - files have no type
+    async def create(self, key: str, body: Body, *, content_type: str = "application/json") -> None:  # noqa: ARG002 - files have no type
         """Create the complete file, or raise ObjectExists."""
         target = self._path(key)
         await run_in_thread(lambda: self._create(key, target, body))
 
-    def _create(self, key: str, target: Path, body: bytes | Path) -> None:
+    def _create(self, key: str, target: Path, body: Body) -> None:
         try:
             temporary = self._write(body)
         except (OSError, ValueError) as error:
@@ -58,7 +58,7 @@ class DirectoryStore:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def _write(self, body: bytes | Path) -> Path:
+    def _write(self, body: Body) -> Path:
         folder = self._root / HIDDEN
         folder.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=folder)
@@ -67,7 +67,8 @@ class DirectoryStore:
                 if isinstance(body, bytes):
                     file.write(body)
                 else:
-                    with body.open("rb") as source:
+                    path = body.path if isinstance(body, HashedFile) else body
+                    with path.open("rb") as source:
                         shutil.copyfileobj(source, file, CHUNK)
                 file.flush()
                 os.fsync(file.fileno())

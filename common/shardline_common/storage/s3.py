@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from aiobotocore.config import AioConfig
@@ -19,7 +18,7 @@ from shardline_common.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from shardline_common.ports.store import KeptVersions, ObjectInfo
+from shardline_common.ports.store import Body, HashedFile, KeptVersions, ObjectInfo
 from shardline_common.runtime.retry import Backoff, TransientError, retry_attempts
 from shardline_common.runtime.threads import open_to_read
 from shardline_common.runtime.waits import log_wait
@@ -39,6 +38,7 @@ from shardline_common.storage.s3_pages import check_answer
 from shardline_common.storage.s3_purge import purge
 from shardline_common.storage.s3_reads import TRANSIENT, S3Reads
 from shardline_common.storage.s3_session import client_config, load_chain, make_session, quiet_client_logs
+from shardline_common.storage.s3_signing import known_sha256, register_known_sha256
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client as Client
@@ -108,6 +108,7 @@ class S3Client:
         self._down = False
         self._reads = S3Reads(client, self._errors, endpoint or "AWS", options.attempts, self._try)
         register_content_md5(client.meta.events)
+        register_known_sha256(client.meta.events)
 
     @property
     def bucket(self) -> str:
@@ -118,7 +119,7 @@ class S3Client:
         """Send another request, named `what` in messages. Raises StoreUnavailable."""
         return await self._try(bucket, what, lambda: request(self._client))
 
-    async def put_new(self, bucket: str, key: str, body: bytes | Path, content_type: str) -> None:
+    async def put_new(self, bucket: str, key: str, body: Body, content_type: str) -> None:
         """Create-only put. A retry after a lost response raises ObjectExists for its own object."""
         extra: dict[str, Any] = {"ContentType": content_type}
         if self._options.encryption:
@@ -132,11 +133,13 @@ class S3Client:
 
         await self._try(bucket, f"put {key}", lambda: self._put_checksum.send(bucket, put))
 
-    async def _put(self, bucket: str, key: str, body: bytes | Path, extra: dict[str, Any]) -> None:
+    async def _put(self, bucket: str, key: str, body: Body, extra: dict[str, Any]) -> None:
         if isinstance(body, bytes):
             await self._client.put_object(Bucket=bucket, Key=key, Body=body, IfNoneMatch="*", **extra)
             return
-        file = await open_to_read(body)
+        file = await open_to_read(body.path if isinstance(body, HashedFile) else body)
+        if isinstance(body, HashedFile):
+            extra = extra | known_sha256(body.sha256)
         with file:
             await self._client.put_object(
                 Bucket=bucket,
@@ -265,7 +268,7 @@ class S3Store:
         """s3://bucket/prefix."""
         return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
 
-    async def create(self, key: str, body: bytes | Path, *, content_type: str = "application/json") -> None:
+    async def create(self, key: str, body: Body, *, content_type: str = "application/json") -> None:
         """Create the object, or raise ObjectExists."""
         await self._client.put_new(self._bucket, self._prefix + checked_key(key), body, content_type)
 

@@ -10,11 +10,11 @@ from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError
 
+from shardline_common.ports.store import Body, HashedFile
 from shardline_common.runtime.paths import open_regular
 from shardline_common.runtime.threads import run_in_thread
 from shardline_common.storage.s3_codes import EXISTS
@@ -55,14 +55,15 @@ class Checksum(StrEnum):
 class BodyChecksums:
     """The checksums of one body, each computed once; on a thread, unless the body is small."""
 
-    def __init__(self, body: bytes | Path) -> None:
+    def __init__(self, body: Body) -> None:
         self._body = body
         self._known: dict[Checksum, dict[str, Any]] = {Checksum.NONE: {}}
 
     async def arguments(self, checksum: Checksum) -> dict[str, Any]:
         """The arguments of `put_object` that send the checksum."""
         if checksum not in self._known:
-            small = isinstance(self._body, bytes) and len(self._body) <= _SMALL
+            known = isinstance(self._body, HashedFile) and checksum is Checksum.SHA256
+            small = known or (isinstance(self._body, bytes) and len(self._body) <= _SMALL)
             digest = partial(self._digest, checksum)
             value = b64encode(digest() if small else await run_in_thread(digest)).decode()
             if checksum is Checksum.MD5:
@@ -73,11 +74,16 @@ class BodyChecksums:
         return self._known[checksum]
 
     def _digest(self, checksum: Checksum) -> bytes:
+        body = self._body
+        if isinstance(body, HashedFile):
+            if checksum is Checksum.SHA256:
+                return bytes.fromhex(body.sha256)
+            body = body.path
         digest = hashlib.sha256() if checksum is Checksum.SHA256 else _md5()
-        if isinstance(self._body, bytes):
-            digest.update(self._body)
+        if isinstance(body, bytes):
+            digest.update(body)
             return digest.digest()
-        with open_regular(self._body) as file:
+        with open_regular(body) as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
         return digest.digest()

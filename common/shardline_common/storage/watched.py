@@ -2,11 +2,10 @@
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from shardline_common.errors import ShardlineError, StoreUnavailable, explain
 from shardline_common.ports.clock import Clock
-from shardline_common.ports.store import KeptVersions, ObjectInfo, ObjectStore
+from shardline_common.ports.store import Body, KeptVersions, ObjectInfo, ObjectStore
 from shardline_common.runtime.retry import call_failed, call_succeeded
 
 # Longer than every pause between two tries: a failure that nobody repeats is forgotten.
@@ -28,7 +27,7 @@ class WatchedStore:
         """The root of the other store."""
         return self._store.uri
 
-    async def create(self, key: str, body: bytes | Path, *, content_type: str = "application/json") -> None:
+    async def create(self, key: str, body: Body, *, content_type: str = "application/json") -> None:
         """Create the object, or raise ObjectExists."""
         with self._watched():
             await self._store.create(key, body, content_type=content_type)

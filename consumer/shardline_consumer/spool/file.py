@@ -15,6 +15,10 @@ from shardline_common.errors import SpoolError
 _COPY = 1 << 20
 
 
+class SpoolDamaged(Exception):
+    """The bytes of a spool file are not those that were written to it."""
+
+
 def spool_error(folder: Path, error: OSError) -> SpoolError:
     """The SpoolError for an OSError in the spool folder, with a hint."""
     return SpoolError(
@@ -62,6 +66,15 @@ class SpoolFile:
         """Close and remove the file. May be repeated."""
         self._file.close()
         self.path.unlink(missing_ok=True)
+
+
+def is_damaged(path: Path, sha256: str) -> bool:
+    """Whether a file has other bytes than those that were written. Blocks. Raises SpoolError."""
+    try:
+        with path.open("rb") as file:
+            return file_digest(file, "sha256").hexdigest() != sha256
+    except OSError as error:
+        raise spool_error(path.parent, error) from error
 
 
 def packed_path(source: Path, compression: str) -> Path:
