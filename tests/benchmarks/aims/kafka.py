@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from shardline_common.job.names import attempt_topic
 from shardline_common.job.spec import JobSpec
 from shardline_common.kafka.broker import open_kafka
 from shardline_common.kafka.options import KafkaOptions
-from shardline_common.ports.broker import GroupListener
+from shardline_common.ports.broker import GroupListener, Record
+from tests.benchmarks.aims.bare_kafka import send_batches, send_each, transactions
 from tests.benchmarks.aims.rounds import Aim, Figures, Options
 from tests.benchmarks.common import usage, write_corpus
 from tests.e2e.system import System, running_system
@@ -20,6 +21,8 @@ from tests.services import S3, kafka_address, s3_store
 
 AIMS = (
     Aim("producer, JSONL → Kafka", "producer", "CPU-s/M", "discard", 3, note="read and discard"),
+    Aim("producer, JSONL → Kafka", "producer", "CPU-s/M", "sends", 1.5, note="bare aiokafka: `send`"),
+    Aim("producer, JSONL → Kafka", "producer", "CPU-s/M", "batches", note="bare aiokafka: `send_batch`"),
     Aim("producer before", "producer before", "CPU-s/M", "discard", note="read and discard"),
     Aim("worker before", "worker before", "CPU-s/M", "discard", note="read and discard"),
     Aim("worker, Kafka → JSONL in S3", "worker", "CPU-s/M", "discard", 1.6, note="read and discard"),
@@ -27,6 +30,7 @@ AIMS = (
 # Longer than a benchmark runs: the topic is read again after the producer has finished.
 _ENVIRONMENT = {"SHARDLINE_TOPIC_GRACE_SECONDS": "600", "SHARDLINE_TOPIC_LIMIT_BYTES": str(8 << 30)}
 _SECONDS = 900
+_SENT_AGAIN = 8_000
 
 
 class OnKafka:
@@ -70,6 +74,9 @@ async def one_round(
         found = {"producer": await produced(system, spec)}
         topic = attempt_topic("bench", 1)
         found["discard"] = await measured(discard(system, topic, count))
+        records = await first_records(system, topic, min(count, _SENT_AGAIN))
+        for name, send in (("sends", send_each), ("batches", send_batches)):
+            found[name] = await transactions(system, records, count, send)
         found["worker"] = await consumed(system, spec) - start
     return {name: cpu / count * 1e6 for name, cpu in found.items()}
 
@@ -81,8 +88,10 @@ async def measured(work: Callable[[], Awaitable[None]]) -> float:
     return time.process_time() - cpu
 
 
-def discard(system: System, topic: str, count: int) -> Callable[[], Awaitable[None]]:
-    """Poll everything and do nothing with it."""
+def discard(
+    system: System, topic: str, count: int, use: Callable[[Sequence[Record]], object] = len
+) -> Callable[[], Awaitable[None]]:
+    """Poll so many records and do nothing with them, or `use` them."""
 
     async def work() -> None:
         async with open_kafka(KafkaOptions(system.kafka, prefix=system.prefix + ".")) as broker:
@@ -99,8 +108,17 @@ def discard(system: System, topic: str, count: int) -> Callable[[], Awaitable[No
                 while seen < count:
                     found = await reader.poll(None, timeout=1.0, max_records=4000)
                     seen += sum(map(len, found.values()))
+                    for records in found.values():
+                        use(records)
 
     return work
+
+
+async def first_records(system: System, topic: str, count: int) -> list[Record]:
+    """So many records of a topic, or some more."""
+    records: list[Record] = []
+    await discard(system, topic, count, records.extend)()
+    return records
 
 
 async def started_worker(system: System) -> float:
