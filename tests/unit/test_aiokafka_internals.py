@@ -21,7 +21,11 @@ from aiokafka.producer.message_accumulator import MessageAccumulator
 from aiokafka.producer.sender import Sender
 from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.protocol.produce import ProduceRequest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from shardline_common.kafka.client_internals import JoinedProduceRequest
 from shardline_common.kafka.patient_admin import PatientAdmin
 from shardline_common.kafka.patient_client import PatientClient
 
@@ -105,3 +109,23 @@ def test_later_minor_versions_are_excluded() -> None:
     (requirement,) = (one for one in wanted if one.startswith("aiokafka"))
     major, minor = version("aiokafka").split(".")[:2]
     assert requirement == f"aiokafka[zstd,lz4]>={major}.{minor},<{major}.{int(minor) + 1}"
+
+
+_batches = st.lists(st.tuples(st.integers(0, 2**31 - 1), st.binary(max_size=50).map(bytearray)), max_size=4)
+
+
+@settings(max_examples=30)
+@given(
+    name=st.none() | st.text(max_size=10),
+    acks=st.sampled_from([-1, 0, 1]),
+    topics=st.lists(st.tuples(st.text(max_size=10), _batches), max_size=4),
+    newest=st.integers(3, 9),
+)
+def test_a_joined_produce_request_has_the_bytes_of_the_client(
+    name: str | None, acks: int, topics: list[Any], newest: int
+) -> None:
+    plain = ProduceRequest(name, acks, 30_000, topics)
+    versions = {ProduceRequest.API_KEY: (0, newest)}
+    joined = JoinedProduceRequest(plain).prepare(versions)
+    assert joined.encode() == plain.prepare(versions).encode()
+    assert type(joined) is type(plain.prepare(versions))

@@ -30,6 +30,7 @@ from aiokafka.protocol.produce import ProduceRequest
 
 from shardline_common.kafka.answers import Answers, walk_error_codes
 from shardline_common.kafka.asking import UNREACHED, Answered, SilentBrokers, ask_in_turn
+from shardline_common.kafka.client_internals import JoinedProduceRequest
 
 _log = logging.getLogger(__name__)
 _CONNECT_SECONDS = 10.0
@@ -288,6 +289,8 @@ class PatientClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untype
     async def send(self, node_id: Any, request: Any, *, group: Any = ConnectionGroup.DEFAULT) -> Any:
         """Send a request to a node, and record a refusal."""
         kind = type(request).__name__.removesuffix("Request")
+        if isinstance(request, ProduceRequest):
+            request = JoinedProduceRequest(request)
         try:
             with self._watch_silence(node_id):
                 response = await self._send_in_time(kind, node_id, request, group)
