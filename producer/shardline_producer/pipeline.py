@@ -1,11 +1,11 @@
 """From the source to the topic: documents and checkpoint in one transaction, from the cursor on."""
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 
 from shardline_common.errors import SourceUnavailable
 from shardline_common.job.messages import Position
@@ -24,6 +24,7 @@ from shardline_common.runtime.waits import log_wait
 from shardline_common.telemetry.metrics import Metrics
 from shardline_common.telemetry.tracing import current_traceparent, span
 from shardline_producer.backlog import Backlog
+from shardline_producer.byte_queue import ByteQueue
 from shardline_producer.context import ProducerContext
 from shardline_producer.dead_letter_limits import (
     check_beginning,
@@ -34,7 +35,10 @@ from shardline_producer.dead_letter_limits import (
 from shardline_producer.encoder import Encoder, end_markers
 from shardline_producer.sources.source import AnyItem, RenderedItem, RenderingSource, Source, SourceItem
 
-_READ_AHEAD = 2
+# What waits to be sent is the next transaction.
+_READ_AHEAD_BYTES = 4 << 20
+# What an item occupies beside its text, about.
+_ITEM_BYTES = 1 << 10
 
 
 class Pipeline:
@@ -42,6 +46,9 @@ class Pipeline:
 
     It is updated in place. The shares of dead letters, and those at the beginning, are judged over the whole
     job: the pipeline of a slice does not judge them.
+
+    A transaction holds all that was read while the one before was sent. So a slow source is not held up, and
+    a fast one needs few transactions, each of which costs several requests.
     """
 
     def __init__(
@@ -77,13 +84,13 @@ class Pipeline:
         """
         # A producer that was killed behind the commit of a batch has not checked it, and none may follow.
         check_number(self._state, "")
-        batches: asyncio.Queue[Sequence[AnyItem] | None] = asyncio.Queue(maxsize=_READ_AHEAD)
+        batches: ByteQueue[Sequence[AnyItem]] = ByteQueue(_READ_AHEAD_BYTES)
         with leaf_errors():
             async with TaskGroup() as tasks:
                 tasks.create_task(self._read(batches))
                 await self._send_all(batches)
 
-    async def _read(self, batches: asyncio.Queue[Sequence[AnyItem] | None]) -> None:
+    async def _read(self, batches: ByteQueue[Sequence[AnyItem]]) -> None:
         job_id, metrics, size = (
             self._state.spec.job_id,
             self._context.metrics,
@@ -97,10 +104,11 @@ class Pipeline:
                     if number is not None:
                         batch = [_in_slice(number, item) for item in batch]  # noqa: PLW2901 - the same items
                     for start in range(0, len(batch), size or len(batch)):
-                        await batches.put(batch[start : start + size] if size else batch)
+                        part = batch[start : start + size] if size else batch
+                        await batches.put(part, sum(item.size for item in part) + _ITEM_BYTES * len(part))
                     metrics.source_requested(job_id)
                     started = time.perf_counter()
-        await batches.put(None)
+        batches.end()
 
     def _open_source(self) -> AsyncGenerator[Sequence[AnyItem], None]:
         source, frozen, cursor = self._source, self._plan.frozen, self._position_in_part()
@@ -113,10 +121,10 @@ class Pipeline:
         cursor = self._state.cursor
         return cursor if cursor is None or self._state.slice is None else cursor[1:]
 
-    async def _send_all(self, batches: asyncio.Queue[Sequence[AnyItem] | None]) -> None:
+    async def _send_all(self, batches: ByteQueue[Sequence[AnyItem]]) -> None:
         state, clock, rate = self._state, self._context.clock, self._context.policy.pace.rate
         due = clock.monotonic()
-        while (batch := await self._next(batches)) is not None:
+        while batch := await self._next(batches):
             await self._backlog.wait_for_room()
             with span("batch", documents=len(batch), first=batch[0].position[-1]):
                 await self._send(batch)
@@ -133,9 +141,12 @@ class Pipeline:
             headers = trace_headers(current_traceparent())
             await self._commit(end_markers(state.partitions, headers, state.numbers.start))
 
-    async def _next(self, batches: asyncio.Queue[Sequence[AnyItem] | None]) -> Sequence[AnyItem] | None:
+    async def _next(self, batches: ByteQueue[Sequence[AnyItem]]) -> Sequence[AnyItem]:
+        """The items that wait; those of a quarter of a second under a limit on the rate. Empty at the end."""
+        most = 1 if self._context.policy.pace.rate else None
         with log_wait(f"the source of {self._state.spec.job_id}"):
-            return await batches.get()
+            found = await batches.take(most)
+        return found[0] if len(found) == 1 else list(chain.from_iterable(found))
 
     async def _send(self, batch: Sequence[AnyItem]) -> None:
         """Send one batch: 1. encode, 2. update the state, 3. commit, 4. check the number of dead letters."""
