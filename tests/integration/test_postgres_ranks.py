@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 import pytest
 
-from shardline_producer.sources.uds3.postgres import ranked_hits
+from shardline_producer.sources.uds3.postgres import ranked_hits, sql
 from shardline_producer.sources.uds3.postgres.session import PostgresSession
 from shardline_producer.sources.uds3.postgres.sql import DocumentSelection
 from shardline_producer.sources.uds3.store_ports import Hit
@@ -121,3 +121,29 @@ async def test_a_whole_list_has_odd_ids_and_ends_when_it_is_closed(database: Dat
     async with asyncio.timeout(60):
         while await database.readers():
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("filters", [{}, {"title": ["T1", "T2"]}])
+async def test_marks_of_the_hits_themselves_count_as_those_of_joined_rows(
+    database: Database, filters: dict[str, list[str]]
+) -> None:
+    await database.execute(
+        "CREATE TABLE documents"
+        f" (document_id text PRIMARY KEY, content text, title text, deleted text, {VECTOR})",
+        "INSERT INTO documents (document_id, content, title, deleted) SELECT 'd' || n, repeat('Bau ', n % 4),"
+        " 'T' || n % 5, CASE n % 3 WHEN 0 THEN 'yes' WHEN 1 THEN 'no' END FROM generate_series(1, 60) n",
+    )
+    async with database.postgres.connect() as session:
+        found = []
+        for change in ("SELECT", "ALTER TABLE documents DROP CONSTRAINT documents_pkey"):
+            await database.execute(change)
+            selection = DocumentSelection(await session.schema(), filters)
+            pages = session.rank(selection, "Bau", deleted=True)
+            marked = sorted([hit.id async for page in pages for hit in page])
+            hits = [hit async for page in session.rank(selection, "Bau") for hit in page]
+            found.append((hits, marked))
+            assert sql.joins_tables(selection) == (len(found) > 1)
+    alone, joined = found
+    assert alone == joined
+    # Of the numbers up to 60, those that are no multiple of 4 have the word; one in three of them is marked.
+    assert (len(alone[0]), len(alone[1])) == ((30, 15) if not filters else (12, 6))

@@ -47,9 +47,7 @@ class RankedHits:
         self._selection = selection
         self._text = text
         self._deleted = deleted
-        self._statement = (
-            sql.ranked(selection, text, deleted=True) if deleted else sql.ranked(selection, text)
-        )
+        self._statement = sql.marked_hits(selection, text) if deleted else sql.ranked(selection, text)
 
     async def pages(self, skipped: int = 0) -> AsyncGenerator[list[Hit], None]:
         """All pages behind the first `skipped` hits, in the snapshot of the caller's transaction.

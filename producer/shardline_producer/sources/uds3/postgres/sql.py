@@ -10,7 +10,6 @@ from shardline_producer.sources.uds3.postgres.fields import (
     FieldExpression,
     ValueExpression,
     alias,
-    json_column,
     metadata_fields,
 )
 from shardline_producer.sources.uds3.postgres.keys import (
@@ -33,19 +32,7 @@ from shardline_producer.sources.uds3.postgres.schema import (
 )
 from shardline_producer.sources.uds3.postgres.search_configs import COMPUTED
 from shardline_producer.sources.uds3.postgres.statement import SqlStatement
-from shardline_producer.sources.uds3.tombstones import (
-    ARCHIVED,
-    ARCHIVED_AT,
-    FLAG_PATTERN,
-    FLAGS,
-    NO_TIME_PATTERN,
-    NO_VALUE_PATTERN,
-    STATUS,
-    TIME,
-    TOMBSTONE_FIELDS,
-    deleted_statuses,
-    status_pattern,
-)
+from shardline_producer.sources.uds3.postgres.tombstone_sql import is_deleted
 
 _NO_ID = "NULL::text"
 
@@ -117,7 +104,7 @@ def _unfiltered_page(selection: DocumentSelection, after: str | None, limit: int
         f"SELECT {listed_id(main, 't0')} AS id, {_repeated(main)} FROM {main.quoted} t0{behind}"
         f"{_group_by_id(main)} ORDER BY {id_bytes(main, 't0')} LIMIT {statement.add(limit, 'int8')}"
     )
-    deleted, tables = _deleted(selection)
+    deleted, tables = is_deleted(selection.schema, include_archived=selection.include_archived)
     statement.text = (
         f"SELECT k.id, NOT ({deleted}) AS live, k.repeated FROM ({inner}) k"
         f'{_lookups(selection.schema, tables, "k.id")} ORDER BY k.id COLLATE "C"'
@@ -157,33 +144,61 @@ def _repeated(main: PostgresTable) -> str:
     return f"{'FALSE' if main.unique else 'count(*) > 1'} AS repeated"
 
 
-def ranked(selection: DocumentSelection, text: str, *, deleted: bool = False) -> SqlStatement:
-    """Documents that match a text, the best first: rows (id, score). `deleted`: only those marked deleted.
+def ranked(selection: DocumentSelection, text: str) -> SqlStatement:
+    """Documents that match a text, the best first: rows (id, score).
 
     A table scores by ts_rank_cd(…, 32). A document has the best of its scores in all searchable tables.
     """
     statement = SqlStatement()
-    words = statement.add(text, "text")
-    searched = [selection.schema.tables[number] for number in searched_tables(selection.schema)]
-    searches = [f"{_search(table, words, statement)} AND s.{table.key} IS NOT NULL" for table in searched]
-    (live, *conditions), tables = _conditions(selection, statement)
-    conditions = [f"NOT ({live})" if deleted else live, *conditions]
-    # One table with unique ids has one score of each document. To group them, the leader would need every hit
-    # of the parallel workers, and not only the best ones.
-    alone = len(searched) == 1 and searched[0].unique
+    found, alone = _hits(selection, text, statement)
+    # To group the hits, the leader would need every hit of the parallel workers, and not only the best ones.
     score, grouped = ("h.score", "") if alone else ("max(h.score)", " GROUP BY h.id")
     statement.text = (
-        f"SELECT h.id, {score}::float8 AS score FROM ({' UNION ALL '.join(searches)}) h"
-        f"{_joins(selection.schema, tables, 'h.id')} WHERE {' AND '.join(conditions)}"
-        f'{grouped} ORDER BY 2 DESC, h.id COLLATE "C"'
+        f'SELECT h.id, {score}::float8 AS score{found}{grouped} ORDER BY 2 DESC, h.id COLLATE "C"'
     )
     return statement
 
 
+def marked_hits(selection: DocumentSelection, text: str) -> SqlStatement:
+    """Documents that match a text and are marked deleted, in no order and without scores: rows (id, 0)."""
+    statement = SqlStatement()
+    found, _ = _hits(selection, text, statement, deleted=True)
+    statement.text = f"SELECT DISTINCT h.id, 0::float8 AS score{found}"
+    return statement
+
+
+def _hits(
+    selection: DocumentSelection, text: str, statement: SqlStatement, *, deleted: bool = False
+) -> tuple[str, bool]:
+    """FROM and WHERE of hits (h.id, h.score), and whether each document is one hit.
+
+    `deleted`: those that are marked deleted, whose scores are 0, instead of those that are not.
+    """
+    words, schema = statement.add(text, "text"), selection.schema
+    numbers = searched_tables(schema)
+    (live, *conditions), tables = _conditions(selection, statement)
+    passing = " AND ".join([f"NOT ({live})" if deleted else live, *conditions])
+    searches = []
+    for number in numbers:
+        table, name = schema.tables[number], alias(number)
+        chosen = f'{id_text(table, name)} COLLATE "C" AS id, 0 AS score' if deleted else ""
+        search = _search(table, words, statement, name, chosen)
+        searches.append(f"{search} AND {name}.{table.key} IS NOT NULL")
+    # One table with unique ids has one row of each document.
+    alone = len(numbers) == 1 and schema.tables[numbers[0]].unique
+    if alone and not joins_tables(selection):
+        return f" FROM ({searches[0]} AND {passing}) h", alone
+    joins = _joins(schema, tables, "h.id")
+    return f" FROM ({' UNION ALL '.join(searches)}) h{joins} WHERE {passing}", alone
+
+
 def joins_tables(selection: DocumentSelection) -> bool:
-    """Whether `ranked` joins tables, for marks and filters, to those that it searches."""
+    """Whether a search joins tables, for marks and filters, to those that it searches."""
     _, tables = _conditions(selection, SqlStatement())
-    return bool(tables)
+    numbers, schema = searched_tables(selection.schema), selection.schema
+    # The marks and fields of a document are those of its hit, if each is one row.
+    own = set(numbers) if len(numbers) == 1 and schema.tables[numbers[0]].unique else set[int]()
+    return bool(tables - own)
 
 
 def best_hits(hits: SqlStatement, limit: int) -> SqlStatement:
@@ -216,7 +231,7 @@ def _search(
     table: PostgresTable,
     words: str,
     statement: SqlStatement,
-    name: str = "s",
+    name: str,
     chosen: str = "",
     joins: str = "",
 ) -> str:
@@ -293,7 +308,7 @@ def contents(selection: DocumentSelection, ids: list[str], max_bytes: int, budge
     schema, statement = selection.schema, SqlStatement()
     wanted, limit = statement.add(ids, "text[]"), statement.add(max_bytes, "int8")
     room = statement.add(budget, "int8")
-    deleted, _ = _deleted(selection)
+    deleted, _ = is_deleted(selection.schema, include_archived=selection.include_archived)
     fields = RowFields.of(schema)
     inner = (
         f"SELECT w.n, w.id, {_is_known(schema)} AS known, ({deleted}) AS deleted,"
@@ -352,48 +367,10 @@ def _lookup(table: PostgresTable, name: str, key: str) -> str:
 
 
 def _conditions(selection: DocumentSelection, statement: SqlStatement) -> tuple[list[str], set[int]]:
-    deleted, tables = _deleted(selection)
+    deleted, tables = is_deleted(selection.schema, include_archived=selection.include_archived)
     conditions = [f"NOT ({deleted})"]
     known = selection.known_fields()
     for name, wanted in selection.filters.items():
         conditions.append(condition(known[name], wanted, statement))
         tables |= known[name].tables
     return conditions, tables
-
-
-def _deleted(selection: DocumentSelection) -> tuple[str, set[int]]:
-    """Whether a row of any table marks a document as deleted, in its columns or in `metadata_json`."""
-    found: list[str] = []
-    tables: set[int] = set()
-    for number, table in enumerate(selection.schema.tables):
-        columns = {column.name: f"{alias(number)}.{column.quoted}::text" for column in table.columns}
-        marks = _marks(columns, include_archived=selection.include_archived)
-        if (whole := json_column(number, table)) is not None:
-            keys = {name: f"({whole} ->> '{name}')" for name in TOMBSTONE_FIELDS}
-            marks += _marks(keys, include_archived=selection.include_archived)
-        if marks:
-            found += marks
-            tables.add(number)
-    return " OR ".join(found) or "FALSE", tables
-
-
-def _marks(texts: Mapping[str, str], *, include_archived: bool) -> list[str]:
-    """The conditions of `tombstones.is_deleted` over the texts of fields."""
-    statuses = status_pattern(deleted_statuses(include_archived=include_archived))
-    marks = [_matches(texts[name], FLAG_PATTERN) for name in FLAGS if name in texts]
-    if TIME in texts:
-        marks.append(_matches(texts[TIME], NO_TIME_PATTERN, "!~*"))
-    if STATUS in texts:
-        marks.append(_matches(texts[STATUS], statuses))
-    if not include_archived and (ARCHIVED in texts or ARCHIVED_AT in texts):
-        flag, time = texts.get(ARCHIVED, "NULL"), texts.get(ARCHIVED_AT, "NULL")
-        marks.append(
-            f"CASE WHEN {_matches(flag, NO_VALUE_PATTERN, '!~*')} THEN {_matches(flag, FLAG_PATTERN)}"
-            f" ELSE {_matches(time, NO_TIME_PATTERN, '!~*')} END"
-        )
-    return marks
-
-
-def _matches(text: str, pattern: str, operator: str = "~*") -> str:
-    # A pattern needs a collation that is deterministic; by a Turkish one, I and i are two letters.
-    return f"coalesce({text} COLLATE \"C\" {operator} '^({pattern})$', FALSE)"
