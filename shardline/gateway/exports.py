@@ -78,21 +78,25 @@ class DatasetExports:
             for shard in manifest["shards"]:
                 key, expected = layout.root + shard["key"], shard["sha256"]
                 chunks = plain_bytes(self._store, key, layout.compression, expected)
-                async with aclosing(_line_batches(chunks)) as batches:
+                async with aclosing(line_batches(chunks)) as batches:
                     async for lines in batches:
                         await run_in_thread(partial(writer.add, lines))
         finally:
             await run_in_thread(writer.close)
 
 
-async def _line_batches(chunks: AsyncIterator[bytes]) -> AsyncGenerator[list[bytes], None]:
-    """Cut chunks into whole lines, in batches of about 4 MiB."""
-    rest = b""
+async def line_batches(
+    chunks: AsyncIterator[bytes], at_least: int = _BATCH_BYTES
+) -> AsyncGenerator[list[bytes], None]:
+    """Cut chunks into whole lines with their ends, in batches of about `at_least` bytes."""
+    parts, size = list[bytes](), 0
     async for chunk in chunks:
-        rest += chunk
-        if len(rest) >= _BATCH_BYTES:
-            lines, _, rest = rest.rpartition(b"\n")
+        parts.append(chunk)
+        size += len(chunk)
+        if size >= at_least:
+            *lines, rest = b"".join(parts).splitlines(keepends=True)
+            parts, size = [rest], len(rest)
             if lines:
-                yield (lines + b"\n").splitlines(keepends=True)
-    if rest:
-        yield rest.splitlines(keepends=True)
+                yield lines
+    if parts:
+        yield b"".join(parts).splitlines(keepends=True)
