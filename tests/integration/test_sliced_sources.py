@@ -1,4 +1,4 @@
-"""Whole jobs over files in slices: the rows are those of one slice, through restarts too."""
+"""Whole jobs in slices over files and lists: the rows are those of one slice, through restarts too."""
 
 import asyncio
 from collections import Counter
@@ -7,11 +7,19 @@ from pathlib import Path
 import orjson
 import pytest
 
+from shardline.services.embedded import EmbeddedRun
 from shardline.services.local_run import run_warnings
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
 from shardline_common.memory.store import MemoryStore
+from shardline_common.runtime.clock import SystemClock
+from shardline_common.telemetry.metrics import Metrics
+from shardline_producer.context import ProducerPolicy
+from shardline_producer.sources import planned
+from shardline_producer.sources.planned import PlannedSource
+from shardline_producer.sources.source import Document
 from tests.support.embedded import run_embedded, small_job, verify
+from tests.unit.test_planned_cuts import MarkedDatabase
 
 ROWS = 900
 
@@ -103,3 +111,34 @@ async def test_what_is_one_range_says_why_and_has_the_digest_of_one_slice(folder
     )
     assert sentence in run_warnings(view.state)
     assert sentence in (await store.get(Layout.of(spec).card)).decode()
+
+
+async def test_a_list_of_documents_in_slices_has_the_rows_and_findings_of_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(planned, "_FIRST_PAGE", 50)
+    content = {f"d{number}": Document(f"d{number}", f"text {number}", {}) for number in range(300)}
+    found = []
+    for slices in (1, 3):
+        store = MemoryStore()
+        spec = small_job(
+            source={"type": "uds3"}, slices=slices, partitions=2, quality={"min_score": 0.0}, output={}
+        )
+        embedded = EmbeddedRun(
+            store,
+            SystemClock(),
+            Metrics(),
+            lambda spec, pages: PlannedSource(spec, MarkedDatabase(spec, content), pages),
+            ProducerPolicy(progress_seconds=0.05),
+            1 << 28,
+        )
+        view = (await embedded.run(spec, lambda _: None)).view
+        assert view.state.state == "completed", view.to_json()
+        assert (await verify(spec, store)).ok
+        manifest = orjson.loads(await store.get(Layout.of(spec).manifest))
+        rows = b"".join(await objects(store, spec, "data/")).splitlines()
+        found.append((Counter(rows), manifest["source"], len(await objects(store, spec, "_state/plan/"))))
+    assert found[0] == found[1]
+    assert sum(found[0][0].values()) == found[0][1]["count"] == len(content)
+    # Two documents are left out of each page.
+    assert found[0][1]["deleted"] == {"memory": 2 * found[0][2]}
