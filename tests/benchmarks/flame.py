@@ -137,7 +137,7 @@ def main() -> None:
         arguments = ["--format", "raw", "--output", str(folded), "--", *command]
         subprocess.run([*spy, *arguments], check=True, capture_output=True, env=environment(), cwd=folder)
         root = read_folded(folded.read_text().splitlines())
-    title = f"{given.title}: {given.documents:,} documents of 2 KB, {root.samples:,} samples"
+    title = f"{given.title}: {given.documents:,} documents of 2 KB"
     given.picture.write_text(picture(title, root))
 
 
