@@ -38,6 +38,7 @@ class ProducerPolicy:
     `source_seconds`: how long a source may be unreachable before its job fails. `publish_seconds`: how long
     a completed dataset may stay unpublished before the producer publishes it. `single_job`: this process
     works on one job only, so an unexpected error that cannot be recorded in the job may end it.
+    `transaction_bytes`: how much is read while a transaction is sent; it is the next transaction.
     `follow_slices`: this process runs slices of jobs; a process with one job without slices need not look
     for them.
     """
@@ -50,6 +51,7 @@ class ProducerPolicy:
     source_seconds: float = 900.0
     publish_seconds: float = 5.0
     single_job: bool = False
+    transaction_bytes: int = 4 << 20
     follow_slices: bool = True
     pace: Pace = field(default_factory=Pace)
 

@@ -35,8 +35,6 @@ from shardline_producer.dead_letter_limits import (
 from shardline_producer.encoder import Encoder, end_markers
 from shardline_producer.sources.source import AnyItem, RenderedItem, RenderingSource, Source, SourceItem
 
-# What waits to be sent is the next transaction.
-_READ_AHEAD_BYTES = 4 << 20
 # What an item occupies beside its text, about.
 _ITEM_BYTES = 1 << 10
 
@@ -84,7 +82,7 @@ class Pipeline:
         """
         # A producer that was killed behind the commit of a batch has not checked it, and none may follow.
         check_number(self._state, "")
-        batches: ByteQueue[Sequence[AnyItem]] = ByteQueue(_READ_AHEAD_BYTES)
+        batches: ByteQueue[Sequence[AnyItem]] = ByteQueue(self._context.policy.transaction_bytes)
         with leaf_errors():
             async with TaskGroup() as tasks:
                 tasks.create_task(self._read(batches))

@@ -98,6 +98,8 @@ class Processes:
             catch_up_seconds=5.0,
             sweep_seconds=4.0,
             publish_seconds=2.0,
+            # About a batch of the source, so that faults come between many transactions.
+            transaction_bytes=1 << 13,
             pace=Pace(self.world.dice.choice((0.0, 12.0, 5.0))),
             follow_slices=self.world.scenario.spec.slices > 1,
         )
