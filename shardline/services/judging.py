@@ -66,7 +66,7 @@ class LineJudge:
     """Gives the lines of `ContentJudge`, faster, and nothing else."""
 
     # A ranked search has another relevance for each document. A stream keeps the verdicts of others.
-    _CACHED = 512
+    _CACHED = 128
 
     def __init__(self, spec: JobSpec, plan: Plan) -> None:
         self._parts = RowRenderer(spec, plan.row_columns, plan.rules, words=False).parts

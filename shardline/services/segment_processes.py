@@ -15,8 +15,8 @@ from shardline_common.runtime.processes import can_start_processes, open_process
 from shardline_common.settings.load import Settings
 
 _log = logging.getLogger(__name__)
-# Starting a process takes about the CPU time of checking half of these bytes.
-_BYTES_OF_PROCESS = 128 << 20
+# Starting a process takes about the CPU time of checking a quarter of these bytes.
+_BYTES_OF_PROCESS = 256 << 20
 # While a process waits for its next segment, it does nothing: one more is in the queue for each of them.
 _SEGMENTS_OF_PROCESS = 2
 _FEWEST = 2

@@ -219,7 +219,7 @@ async def test_segments_of_killed_processes_are_checked_here(
     assert not set(multiprocessing.active_children()) & workers
 
 
-@pytest.mark.parametrize(("processes", "row_bytes"), [(1, 1 << 40), (64, (1 << 28) - 1)])
+@pytest.mark.parametrize(("processes", "row_bytes"), [(1, 1 << 40), (64, (1 << 29) - 1)])
 async def test_no_process_is_started_where_it_does_not_pay(
     dataset: Path, monkeypatch: pytest.MonkeyPatch, processes: int, row_bytes: int
 ) -> None:
