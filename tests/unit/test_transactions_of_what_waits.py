@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -119,23 +120,29 @@ async def test_a_limit_on_the_rate_is_a_limit_on_the_documents_of_a_transaction(
     assert await transactions(30, rate=16.0) == [4, 4, 2, 4, 4, 2, 4, 4, 2, 2]
 
 
-@given(st.lists(st.integers(0, 30), max_size=40), st.integers(1, 50), st.randoms())
-async def test_a_byte_queue_keeps_order_and_limit(sizes: list[int], limit: int, dice: random.Random) -> None:
+@given(
+    st.lists(st.integers(0, 30), max_size=40),
+    st.integers(1, 50),
+    st.lists(st.booleans(), min_size=1, max_size=20),
+)
+async def test_a_byte_queue_keeps_order_and_limit(sizes: list[int], limit: int, pauses: list[bool]) -> None:
     queue: ByteQueue[tuple[int, int]] = ByteQueue(limit)
+    found: list[list[tuple[int, int]]] = []
+    pause = cycle(pauses)
 
     async def put() -> None:
         for number, size in enumerate(sizes):
             await queue.put((number, size), size)
-            if dice.random() < 0.5:
+            if next(pause):
                 await asyncio.sleep(0)
         queue.end()
 
-    putting, found = asyncio.ensure_future(put()), []
-    while taken := await queue.take():
-        assert len(taken) == 1 or sum(size for _, size in taken) <= limit
-        found += taken
-        if dice.random() < 0.5:
-            await asyncio.sleep(0)
-    await putting
-    assert found == list(enumerate(sizes))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(put())
+        while taken := await queue.take():
+            found.append(taken)
+            if next(pause):
+                await asyncio.sleep(0)
+    assert all(len(taken) == 1 or sum(size for _, size in taken) <= limit for taken in found)
+    assert [value for taken in found for value in taken] == list(enumerate(sizes))
     assert await queue.take() == []
