@@ -19,6 +19,7 @@ from shardline_common.job.names import attempt_topic
 from shardline_common.job.spec import JobSpec
 from shardline_common.kafka.options import KafkaOptions
 from shardline_common.ports.broker import Message, TopicSpec
+from shardline_common.runtime.collector import collect_seldom
 from shardline_common.storage.directory import DirectoryStore
 from shardline_producer.plan import make_plan
 from shardline_producer.plan_pages import StoredPlanPages
@@ -254,6 +255,8 @@ def main() -> None:
         if found := options.scan or options.ceilings:
             database = Database("127.0.0.1", int(found[0]), USER, PASSWORD, found[1])
             figures: dict[str, float] = asyncio.run(ceilings(database)) if options.ceilings else {}
+            # As the processes do.
+            collect_seldom()
             if options.scan:
                 figures = asdict(asyncio.run(scan(database, folder, uds3_job("scan"))))
             sys.stdout.write(json.dumps(figures))

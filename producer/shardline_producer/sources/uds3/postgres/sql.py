@@ -306,7 +306,7 @@ def contents(selection: DocumentSelection, ids: list[str], max_bytes: int, budge
     large text without reading the text.
     """
     schema, statement = selection.schema, SqlStatement()
-    wanted, limit = statement.add(ids, "text[]"), statement.add(max_bytes, "int8")
+    wanted, limit = f"{statement.add(_array(ids), 'text')}::text[]", statement.add(max_bytes, "int8")
     room = statement.add(budget, "int8")
     deleted, _ = is_deleted(selection.schema, include_archived=selection.include_archived)
     fields = RowFields.of(schema)
@@ -327,6 +327,14 @@ def contents(selection: DocumentSelection, ids: list[str], max_bytes: int, budge
         f" refs, {fields.labels} FROM ({summed}) r WHERE upto <= {room} OR n = 1 ORDER BY n"
     )
     return statement
+
+
+def _array(ids: list[str]) -> str:
+    """An array of texts as PostgreSQL writes it: the driver takes longer to encode a list."""
+    joined = '","'.join(ids)
+    if "\\" in joined or joined.count('"') != 2 * (len(ids) - 1):
+        joined = '","'.join([one.replace("\\", "\\\\").replace('"', '\\"') for one in ids])
+    return f'{{"{joined}"}}'
 
 
 def _first_value(schema: PostgresSchema, name: str) -> str:
