@@ -42,6 +42,8 @@ from shardline_producer.topics import attempt_topic_spec, ensure_attempt_topic
 
 _log = logging.getLogger(__name__)
 _TOPIC_CHECK_SECONDS = 10.0
+# Each head costs a request, and the producer of a slice reads its own every `progress_seconds`.
+_FOLLOWED = 5
 _Step: TypeAlias = Callable[[TransactionalWriter, JobState], Awaitable[None]]
 
 
@@ -68,6 +70,7 @@ class AttemptRun:
         self._publication = Publication(context, state.spec, states)
         # How many ranges the plan has, once that is known and they are more than one.
         self._ranges = 0
+        self._refresh_at = 0.0
 
     @property
     def empty(self) -> bool:
@@ -291,7 +294,8 @@ class AttemptRun:
             return None
         if outcome is None:
             if self._state.planned:
-                await self._backlog.refresh()
+                if self._refresh_is_due():
+                    await self._backlog.refresh()
                 self._report()
                 await self._check_topic_and_plan()
             return None
@@ -307,6 +311,14 @@ class AttemptRun:
             name = error.code if isinstance(error, JobFailed) else type(error).__name__
             _log.warning("the last progress is not known: %s: %s", name, error)
         return outcome
+
+    def _refresh_is_due(self) -> bool:
+        """Whether to read the chains now: each time, but rarely while slices read theirs."""
+        now, following = self._context.clock.monotonic(), self._ranges and self._state.state is State.RUNNING
+        if following and now < self._refresh_at:
+            return False
+        self._refresh_at = now + _FOLLOWED * self._context.policy.progress_seconds
+        return True
 
     async def _check_topic_and_plan(self) -> None:
         now, partitions = self._context.clock.monotonic(), self._context.broker.partitions

@@ -8,7 +8,7 @@ from functools import partial
 
 from shardline_common.job.names import CHECKPOINTS, checkpoint_key, transactional_id
 from shardline_common.job.spec import JobSpec
-from shardline_common.job.state import JobState, checkpoint, latest_slices
+from shardline_common.job.state import JobState, checkpoint, latest_slices, latest_states
 from shardline_common.ports.broker import Broker, Message, Record, TransactionalWriter
 from shardline_common.runtime.tasks import gather_limited
 from shardline_producer.context import ProducerContext
@@ -62,6 +62,12 @@ class SliceStates:
         async with self.broker.table_reader(CHECKPOINTS, self.homes(numbers)) as table:
             return self.own(await table.catch_up(deadline=self.seconds))
 
+    async def is_active(self, attempt: int) -> bool:
+        """Whether this attempt of the job is undecided, by its last committed state."""
+        async with self.broker.table_reader(CHECKPOINTS, [self.home]) as table:
+            job = latest_states(await table.catch_up(deadline=self.seconds)).get(self.job_id)
+        return job is not None and job.active and job.attempt == attempt
+
     def fence_and_load(
         self, number: int
     ) -> AbstractAsyncContextManager[tuple[TransactionalWriter, JobState | None]]:
@@ -105,6 +111,10 @@ async def open_slices(slices: SliceStates, state: JobState, count: int, at: str)
             # Another owner of the job may have opened it meanwhile, for this attempt or for a later one.
             if found is not None and found.attempt >= state.attempt:
                 return
+            # After a pause, the attempt may have ended and its slices be removed. Read behind the fence: who
+            # removes them later fences this writer.
+            if not await slices.is_active(state.attempt):
+                return
             first = JobState(
                 state.spec,
                 attempt=state.attempt,
@@ -144,6 +154,5 @@ async def remove_slices(context: ProducerContext, spec: JobSpec, home: int, atte
             async with writer.transaction() as transaction:
                 await transaction.send(CHECKPOINTS, [Message(key, None, slices.home_of(number))])
 
-    known = await slices.load(range(spec.slices))
-    present = [number for number, state in known.items() if state.attempt <= attempt]
-    await gather_limited([partial(remove_one, number) for number in present], _AT_ONCE)
+    # Also those that have none now: what a killed producer has sent may still arrive, unless it is fenced.
+    await gather_limited([partial(remove_one, number) for number in range(spec.slices)], _AT_ONCE)

@@ -165,6 +165,7 @@ async def test_a_slice_that_fails_fails_the_attempt_and_a_retry_goes_on(
         assert await system.slices(spec) == {}
         source.broken = lambda _: None
         await system.client.request_action(spec.job_id, "retry")
+        await system.until(spec, lambda view: view.state.attempt == 2)
         await system.finished(spec)
         assert await system.ids(spec) == IDS
         report = await system.verified(spec)
@@ -251,6 +252,7 @@ async def test_the_older_producer_of_a_slice_is_fenced_before_its_state_is_read(
     spec, broker = sliced_job(), LateBroker()
     await ensure_system_topics(broker, PARTITIONS)
     state = JobState(spec, home=0)
+    await commit_job(broker, state)
     slices = SliceStates(broker, spec.job_id, 0, PARTITIONS, 20.0)
     await open_slices(slices, state, 3, "")
     opened = await slices.load(range(3))
@@ -268,7 +270,16 @@ async def test_the_older_producer_of_a_slice_is_fenced_before_its_state_is_read(
     # What is open stays as it is, and a later attempt opens it anew.
     await open_slices(slices, state, 3, "")
     assert (await slices.load([1]))[1].source_count == 7
+    await commit_job(broker, replace(state, attempt=2))
     await open_slices(slices, replace(state, attempt=2), 3, "")
     assert {one.attempt for one in (await slices.load(range(3))).values()} == {2}
+    # An owner that was paused opens no slice of an attempt that has ended.
     await open_slices(slices, state, 3, "")
+    await commit_job(broker, replace(state, attempt=3, state=State.FAILED))
+    await open_slices(slices, replace(state, attempt=3), 3, "")
     assert {one.attempt for one in (await slices.load(range(3))).values()} == {2}
+
+
+async def commit_job(broker: MemoryBroker, state: JobState) -> None:
+    """Commit the state of a job whose checkpoint is in partition 0."""
+    await broker.publish(CHECKPOINTS, [checkpoint(state)._replace(partition=0)])
