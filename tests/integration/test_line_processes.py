@@ -96,6 +96,22 @@ async def test_items_are_those_of_one_process(folder: Path, processes: int) -> N
     assert not psutil.Process().children(recursive=False) or _ended()
 
 
+async def test_parts_of_a_source_are_those_of_one_process(folder: Path) -> None:
+    one, several = _source(folder, 1), _source(folder, 2)
+    frozen = await one[0].freeze()
+    cuts = await one[0].cut(frozen, 3)
+    assert len(cuts.ranges) == 3
+    count = 0
+    for part in cuts.ranges:
+        found = [
+            [item async for batch in source.read_rendered(frozen, None, part, render) for item in batch]
+            for source, render in (one, several)
+        ]
+        assert found[0] == found[1]
+        count += len(found[0])
+    assert count == len(await _items(folder, 1))
+
+
 async def test_a_read_continues_behind_an_item_and_ends_at_top_k(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

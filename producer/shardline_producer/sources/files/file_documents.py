@@ -1,38 +1,30 @@
 """The source `files`: files in local folders or S3 buckets."""
 
-import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import astuple, replace
+from dataclasses import astuple
 from functools import partial
-from posixpath import basename
 from typing import Any, cast
 
 from shardline_common.errors import ShardlineError
-from shardline_common.job.field_mapping import LINE
 from shardline_common.job.findings import Findings, Level
 from shardline_common.job.messages import Position
 from shardline_common.job.spec import FilesSource, JobSpec
 from shardline_common.runtime.paths import shown_path
-from shardline_common.runtime.tasks import gather_limited
-from shardline_common.runtime.threads import run_in_thread
-from shardline_common.runtime.waits import log_wait
 from shardline_producer.sources.documents import field_names
 from shardline_producer.sources.field_proposals import advice, fields_of
 from shardline_producer.sources.files.decoder_memory import DecoderMemory
-from shardline_producer.sources.files.decompress import named_compression
 from shardline_producer.sources.files.file_cuts import cut_files
 from shardline_producer.sources.files.file_errors import OtherEncoding, source_invalid
-from shardline_producer.sources.files.file_format import TABLES, format_of, with_format
+from shardline_producer.sources.files.file_format import TABLES, format_of
 from shardline_producer.sources.files.file_locations import FileLocation, is_remote
+from shardline_producer.sources.files.file_planning import plan_files, plan_notes
 from shardline_producer.sources.files.file_ranges import CutPoint, FileRange, FileSizes
 from shardline_producer.sources.files.file_reader import Cursor, FileReader, Reading, ReadPieces, first_byte
-from shardline_producer.sources.files.formats import HEAD_BYTES, detect
 from shardline_producer.sources.files.frozen_blocks import FrozenBlocks
 from shardline_producer.sources.files.ignored_bytes import IgnoredBytes
-from shardline_producer.sources.files.line_names import line_names
 from shardline_producer.sources.files.local_files import LocalFiles
-from shardline_producer.sources.files.path_schemes import plain_path, refuse_unknown_scheme
+from shardline_producer.sources.files.path_schemes import refuse_unknown_scheme
 from shardline_producer.sources.files.reading_processes import open_reading
 from shardline_producer.sources.files.table_copies import TableCopies
 from shardline_producer.sources.files.table_reader import TableReader
@@ -49,12 +41,7 @@ from shardline_producer.sources.source import (
     SourceItem,
 )
 
-_SHOWN_NAMES = 20
-# Each holds up to 256 KiB, and as much again that was decompressed.
-_HEADS_AT_ONCE = 16
-_SMALL = 1 << 12
 _MAPPED = 500
-_log = logging.getLogger(__name__)
 _DIGESTS = "size and time of each file, and the sha256 of each block, were compared in every read"
 _TOUCHED = (
     "the change time of {} of the files moved between planning and reading, so only size and time show "
@@ -101,44 +88,9 @@ class FileDocuments:
         self._expansion = 1.0
 
     async def freeze(self) -> list[dict[str, Any]]:
-        """The files in the order of the job's paths, those of a pattern by name, each file once.
-
-        A file with several names has the first of them; the others are in `also`.
-        """
-        files: dict[str, dict[str, Any]] = {}
-        patterns: dict[str, str] = {}
-        for pattern in map(plain_path, self._source.paths):
-            location = self._location(pattern)
-            found = await location.find(pattern)
-            if not found:
-                raise source_invalid(f"no file matches '{shown_path(pattern)}'", location.not_found_hint)
-            for file in found:
-                identity = [file["path"], *file.pop("identity", ())]
-                known = next((files[name] for name in identity if name in files), file)
-                files |= dict.fromkeys(identity, known)
-                patterns.setdefault(known["path"], pattern)
-                # A pattern or a folder may well have what another path names.
-                named = len(found) == 1 and basename(pattern) == basename(file["path"])
-                name = pattern if named else file["path"]
-                if known is not file and name not in (known["path"], *known.get("also", ())):
-                    known.setdefault("also", []).append(name)
-        unique = list({id(file): file for file in files.values()}.values())
-        for sentence in _same_files(unique):
-            _log.warning("%s: it is read once", sentence)
-        done = 0
-
-        async def planned(file: dict[str, Any], name: str) -> dict[str, Any]:
-            nonlocal done
-            found = await self._with_format(file, name)
-            done += 1
-            return found
-
-        calls = [
-            partial(planned, file, name) for file, name in zip(unique, line_names(patterns), strict=True)
-        ]
+        """The files in the order of the job's paths, with their formats."""
         try:
-            with log_wait("the first bytes of each file", lambda: f"{done:,} of {len(unique):,} files"):
-                return await gather_limited(calls, _HEADS_AT_ONCE)
+            return await plan_files(self._source, self._location)
         except OtherEncoding as error:
             # With the encoding alone, a job whose fields have other names would fail once more.
             error.hint = await self._mapping_in(error.encoding) or error.hint
@@ -165,17 +117,6 @@ class FileDocuments:
             return None
         return advice(source, fields, self._spec.quality.min_score) if fields else None
 
-    async def _with_format(self, file: dict[str, Any], name: str) -> dict[str, Any]:
-        head = await self._location(file["path"]).head(file, HEAD_BYTES)
-        look = partial(detect, file["path"], head, self._source)
-        # Of a small file, this takes less time than the change to a thread.
-        found = look() if len(head) < _SMALL else await run_in_thread(look)
-        if self._source.fields.id == LINE:
-            file["name"] = name
-        if found.records == "text":
-            found = replace(found, options={"id": name})
-        return with_format(file, found)
-
     def _location(self, path: str) -> FileLocation:
         refuse_unknown_scheme(path)
         if not is_remote(path):
@@ -189,8 +130,7 @@ class FileDocuments:
 
     def declared(self, frozen: Frozen) -> DeclaredSource:
         """Notes on the files. Columns are known only when the files are read."""
-        notes = {"same_files": _same_files(frozen), "misnamed": _misnamed(frozen)}
-        return DeclaredSource(notes={name: sentences for name, sentences in notes.items() if sentences})
+        return DeclaredSource(notes=plan_notes(frozen))
 
     def check_query(self, fields: Sequence[str]) -> None:
         """Check the filters against the sampled fields."""
@@ -354,32 +294,3 @@ class FileDocuments:
                 await self._end_file(frozen, blocks, index)
                 if self._ignored is not None:
                     await self._ignored.add(index, reader.ignored)
-
-
-def _same_files(frozen: Frozen) -> list[str]:
-    """A sentence for each further name of a file."""
-    return _shown(
-        [
-            f"{shown_path(name)} is {shown_path(file['path'])}"
-            for file in frozen
-            for name in file.get("also", ())
-        ],
-        "{:,} more names are those of other files",
-    )
-
-
-def _misnamed(frozen: Frozen) -> list[str]:
-    """A sentence for each file that is compressed otherwise than its name says."""
-    sentences = []
-    for file in frozen:
-        found, named = format_of(file).compression, named_compression(file["path"])
-        if found != named:
-            how = "is not compressed" if found == "none" else f"is compressed by {found}"
-            sentences.append(f"{shown_path(file['path'])} {how}, other than its name says")
-    return _shown(sentences, "{:,} more files are compressed otherwise than their names say")
-
-
-def _shown(sentences: list[str], rest: str) -> list[str]:
-    """The first sentences, and one for what is more than a person reads."""
-    more = len(sentences) - _SHOWN_NAMES
-    return sentences[:_SHOWN_NAMES] + ([rest.format(more)] if more > 0 else [])
