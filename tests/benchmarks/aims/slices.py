@@ -1,4 +1,4 @@
-"""Two producers that share a job of two slices, beside one producer with all of it."""
+"""Two producers that share a job of two slices, beside one producer of the job without slices."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -44,7 +44,7 @@ class Slices:
 
 
 async def busiest(folder: Path, path: Path, kafka: str, s3: S3, producers: int) -> float:
-    """CPU-seconds of the busiest producer of a job with two slices."""
+    """CPU-seconds of the busiest of the producers of a job with a slice for each."""
     env = {"SHARDLINE_TOPIC_LIMIT_BYTES": str(8 << 30)}
     async with running_system(folder, kafka, s3, path.parent, **env) as system:
         processes = [system.start("producer") for _ in range(producers)]
@@ -52,7 +52,7 @@ async def busiest(folder: Path, path: Path, kafka: str, s3: S3, producers: int) 
             await process.until_ready()
         before = [usage(process.popen.pid)[0] for process in processes]
         source = {"type": "files", "paths": [path.name]}
-        await system.submit(job(job_id="bench", name="bench", source=source, slices=PRODUCERS))
+        await system.submit(job(job_id="bench", name="bench", source=source, slices=producers))
         await system.until("bench", lambda view: view.state.state == "completing", _SECONDS)
         after = [usage(process.popen.pid)[0] for process in processes]
     return max(end - begin for begin, end in zip(before, after, strict=True))
