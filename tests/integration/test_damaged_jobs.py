@@ -115,7 +115,7 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
         "shardline_consumer.attempt._AGAIN_SECONDS": 0.5,
         "shardline_consumer.attempt._REJOIN_SECONDS": 0.1,
         "shardline_consumer.partition._IDLE_SECONDS": 0.1,
-        "shardline_producer.attempt._PUBLISH_AGAIN_SECONDS": 0.3,
+        "shardline_producer.publication._PUBLISH_AGAIN_SECONDS": 0.3,
         "shardline_producer.attempt._TOPIC_CHECK_SECONDS": 0.1,
     }.items():
         monkeypatch.setattr(name, seconds)

@@ -1,6 +1,8 @@
 """How often `run` changes between the event loop and its threads. Each change costs as much as ten rows."""
 
 import asyncio
+import errno
+import gc
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -113,6 +115,27 @@ async def test_calls_that_come_while_others_run_are_the_next_group(calls: Counte
     assert await asyncio.gather(*more, return_exceptions=True) == [0, ANY, 2]
     assert more[1].cancelled()
     assert calls.total() == 1
+
+
+async def test_the_error_of_a_call_whose_caller_is_cancelled_is_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    shared, begun, go_on = SharedCalls(), threading.Event(), threading.Event()
+
+    def fail() -> None:
+        begun.set()
+        go_on.wait(60)
+        raise OSError(errno.ENOSPC, "no space")
+
+    caller = asyncio.create_task(shared.run(fail))
+    assert await asyncio.to_thread(begun.wait, 60)
+    caller.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    del caller
+    gc.collect()
+    assert not caplog.records
 
 
 async def test_a_run_fills_the_segments_of_all_partitions_by_one_call(

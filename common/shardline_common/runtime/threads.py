@@ -63,6 +63,8 @@ class SharedCalls:
             return await asyncio.shield(shared.ended)
         except asyncio.CancelledError:
             await await_uncancelled(shared.ended)
+            # asyncio logs an error that nobody has looked at, with its traceback.
+            shared.ended.exception()
             raise
 
     def _start(self) -> None:

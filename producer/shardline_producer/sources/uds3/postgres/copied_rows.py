@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from shardline_common.errors import SourceUnavailable
+from shardline_common.runtime.durations import seconds_text
 from shardline_common.runtime.tasks import await_uncancelled
 from shardline_producer.sources.uds3.postgres.statement import SqlStatement
 
@@ -77,7 +78,7 @@ async def _next(
             chunk.cancel()
         if not copying.done():
             raise SourceUnavailable(
-                f"{address} sent no row of a search for {patience:.0f} s",
+                f"{address} sent no row of a search for {seconds_text(patience)}",
                 hint="raise POSTGRES_TIMEOUT_SECONDS, or add an index for the search (shardline doctor)",
             )
     if not chunks.empty():
