@@ -42,6 +42,10 @@ from shardline_producer.topics import ensure_system_topics
 
 _PARTITIONS = 1
 _WATCH_SECONDS = 0.2
+# The topic is in memory. What is in the chains is trimmed from it so often: in a second it grows by 60 MB.
+_TRIM_SECONDS = 0.2
+# Larger ones save round trips to a broker, of which there is none.
+_TRANSACTION_BYTES = 1 << 20
 # These topics are in memory: their size must not grow with the dataset.
 _BOUNDED = (
     TopicSpec(EVENTS, _PARTITIONS, {"retention.bytes": str(1 << 20)}),
@@ -133,7 +137,14 @@ class EmbeddedRun:
 
     def _coordinator(self, broker: MemoryBroker, decisions: Decisions, spec: JobSpec) -> JobCoordinator:
         # No grace time: no other process reads the topic.
-        policy = replace(self.policy, topic_grace=0.0, single_job=True, follow_slices=spec.slices > 1)
+        policy = replace(
+            self.policy,
+            topic_grace=0.0,
+            single_job=True,
+            follow_slices=spec.slices > 1,
+            progress_seconds=min(self.policy.progress_seconds, _TRIM_SECONDS),
+            transaction_bytes=min(self.policy.transaction_bytes, _TRANSACTION_BYTES),
+        )
         return JobCoordinator(
             ProducerContext(
                 broker=broker,

@@ -232,6 +232,8 @@ async def test_a_job_stands_still_without_each_of_the_rights(
 ) -> None:
     # Of many tries in vain only the first is a warning.
     caplog.set_level(logging.DEBUG, "shardline_common.runtime.tasks")
+    # Who follows slices has met some of the refusals before.
+    caplog.set_level(logging.DEBUG, "shardline_producer.attempt")
     async with open_secured_system(tmp_path, secure, tokens) as system:
         ladder, client = Ladder(system, caplog), Client(system.everyone, 1)
         await ladder.pull_up()
