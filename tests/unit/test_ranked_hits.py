@@ -148,7 +148,7 @@ async def test_a_server_that_sends_nothing_is_given_up() -> None:
             return ""
 
     server = Silent("")
-    with pytest.raises(SourceUnavailable, match="sent no row of a search for less than 0.1 s"):
+    with pytest.raises(SourceUnavailable, match=r"sent no row of a search for less than 0\.1 s"):
         await ranked(server, None, patience=0.01)
     assert server.ended
 
