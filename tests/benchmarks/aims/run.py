@@ -99,8 +99,10 @@ def run_command(folder: Path, count: int, shard_bytes: int, *more: str) -> list[
 
 
 def environment() -> dict[str, str]:
-    """Bytecode is written: without it, each start would compile all that it imports."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    """One process, unless an option says otherwise, and bytecode: each start would compile its imports."""
+    found = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    # The option --processes is stronger. An earlier version does not know the setting, and takes no notice.
+    return found | {"SHARDLINE_PROCESSES": "1"}
 
 
 def takes_processes() -> bool:
