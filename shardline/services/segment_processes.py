@@ -1,6 +1,5 @@
 """Checks of segments in worker processes: `verify` on all cores."""
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from concurrent.futures.process import BrokenProcessPool
@@ -11,7 +10,7 @@ from shardline_common.dataset.chain import ChainRecord
 from shardline_common.dataset.segment_check import CheckedSegment, SegmentChecker, SegmentRules
 from shardline_common.dataset.segment_checks import SegmentChecks
 from shardline_common.ports.store import ObjectStore
-from shardline_common.runtime.processes import can_start_processes, open_processes
+from shardline_common.runtime.processes import can_start_processes, open_processes, result_of
 from shardline_common.settings.load import Settings
 
 _log = logging.getLogger(__name__)
@@ -42,12 +41,12 @@ async def open_checks(
         yield SegmentChecks(here.check)
         return
     async with open_processes(count, segment_worker.start, uri, settings, rules) as executor:
-        loop, broken = asyncio.get_running_loop(), False
+        broken = False
 
         async def check(record: ChainRecord) -> CheckedSegment:
             nonlocal broken
             try:
-                return await loop.run_in_executor(executor, segment_worker.check, record)
+                return await result_of(executor, executor.submit(segment_worker.check, record))
             except BrokenProcessPool:
                 if not broken:
                     _log.warning("a process of `verify` was killed; the rest is checked by one process")

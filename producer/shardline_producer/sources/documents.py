@@ -234,7 +234,7 @@ def _from_fields(value: dict[str, Any], key: str, names: FieldNames, *, surrogat
     given = value.pop(names.identity, None)
     text = value.pop(names.text[0], None)
     try:
-        identity = given if _is_plain_id(given) else _checked_id(given)
+        identity = given if is_plain_id(given) else _checked_id(given)
         if text is None:
             for name in names.text[1:]:
                 if (text := value.pop(name, None)) is not None:
@@ -316,7 +316,7 @@ def _has_long_number(container: Any) -> bool:
     return False
 
 
-def _is_plain_id(value: Any) -> bool:
+def is_plain_id(value: Any) -> bool:
     """Whether a value is an id that all rules of `_checked_id` leave as it is: printable ASCII."""
     return type(value) is str and 0 < len(value) <= _MAX_ID_BYTES and value.isascii() and value.isprintable()
 

@@ -9,6 +9,7 @@ from typing import Any
 from shardline_producer.sources.documents import (
     DeadLetterReason,
     invalid_document,
+    is_plain_id,
     own_score,
     too_large,
     validated,
@@ -28,9 +29,6 @@ from shardline_producer.sources.uds3.store_ports import (
     InvalidBody,
     MarkedBodyStore,
 )
-
-# An id of printable ASCII up to this length is within all rules of ids.
-_ASCII_ID = 1024
 
 
 class ContentFetcher:
@@ -163,7 +161,7 @@ def _document_of_row(
 
     `size`: the length of the text in UTF-8, if it is known.
     """
-    if identity.isascii() and identity.isprintable() and 0 < len(identity) <= _ASCII_ID:
+    if is_plain_id(identity):
         score = own_score(metadata) if "score" in metadata else 0.0
         return Document(identity, text, metadata, score, text_bytes=size)
     return _document(identity, text, metadata)
