@@ -147,6 +147,15 @@ async def test_status_says_how_many_slices_wait_for_a_producer(tmp_path: Path) -
         assert (view.waiting, view.state.slices) == (None, {})
 
 
+async def retried(system: SliceSystem, spec: JobSpec) -> str:
+    """The digest after a retry, which reads each document once."""
+    await system.client.request_action(spec.job_id, "retry")
+    await system.until(spec, lambda view: view.state.attempt == 2)
+    await system.finished(spec)
+    assert await system.ids(spec) == IDS
+    return (await system.verified(spec)).digest
+
+
 async def test_a_slice_that_fails_fails_the_attempt_and_a_retry_goes_on(
     tmp_path: Path, digests: dict[int, str]
 ) -> None:
@@ -164,12 +173,8 @@ async def test_a_slice_that_fails_fails_the_attempt_and_a_retry_goes_on(
         assert view.state.message == "slice 1 of 3: a file changed; put it back"
         assert await system.slices(spec) == {}
         source.broken = lambda _: None
-        await system.client.request_action(spec.job_id, "retry")
-        await system.until(spec, lambda view: view.state.attempt == 2)
-        await system.finished(spec)
-        assert await system.ids(spec) == IDS
-        report = await system.verified(spec)
-    assert report.digest == await undisturbed(digests, spec, tmp_path)
+        digest = await retried(system, spec)
+    assert digest == await undisturbed(digests, spec, tmp_path)
 
 
 async def test_an_error_nobody_has_foreseen_in_a_slice_fails_the_attempt(tmp_path: Path) -> None:
@@ -197,12 +202,8 @@ async def test_cancel_stops_every_slice_and_a_retry_gives_the_same_dataset(
         await system.finished(spec, "cancelled")
         assert await system.slices(spec) == {}
         gate.set()
-        await system.client.request_action(spec.job_id, "retry")
-        await system.until(spec, lambda view: view.state.attempt == 2)
-        await system.finished(spec)
-        assert await system.ids(spec) == IDS
-        report = await system.verified(spec)
-    assert report.digest == await undisturbed(digests, spec, tmp_path)
+        digest = await retried(system, spec)
+    assert digest == await undisturbed(digests, spec, tmp_path)
 
 
 async def test_delete_of_a_running_job_leaves_no_slice_and_no_object(tmp_path: Path) -> None:
