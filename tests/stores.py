@@ -102,7 +102,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neo4jOptions]:
 
 @pytest.fixture
 def emptied(graph: Neo4jOptions) -> Iterator[Neo4jOptions]:
-    """The shared Neo4j, without nodes and full-text indexes before and after the test."""
+    """The shared Neo4j, without nodes, constraints and full-text indexes before and after the test."""
     _empty(graph)
     yield graph
     _empty(graph)
@@ -126,6 +126,8 @@ async def cypher_async(options: Neo4jOptions, statement: Any, **parameters: Any)
 
 def _empty(options: Neo4jOptions) -> None:
     cypher(options, "MATCH (n) DETACH DELETE n")
+    for row in cypher(options, "SHOW CONSTRAINTS YIELD name"):
+        cypher(options, f"DROP CONSTRAINT `{row['name']}`")
     for row in cypher(options, "SHOW FULLTEXT INDEXES YIELD name"):
         cypher(options, f"DROP INDEX `{row['name']}`")
 

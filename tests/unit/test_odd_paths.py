@@ -114,10 +114,14 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
 async def test_a_name_that_no_file_has_is_a_sentence(tmp_path: Path, name: str) -> None:
+    # Its parent is a folder of this test alone: ".." must not walk the files of all other tests.
+    root = tmp_path / "root"
+    root.mkdir()
+
     async def find_and_read() -> None:
         async with asyncio.timeout(10):
-            found = await LocalFiles(tmp_path, confined=False).find(name)
-        await read(tmp_path, name, found or await planned(tmp_path, name))
+            found = await LocalFiles(root, confined=False).find(name)
+        await read(root, name, found or await planned(root, name))
 
     with pytest.raises(JobFailed) as failed:
         await find_and_read()
