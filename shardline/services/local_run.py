@@ -34,7 +34,7 @@ from shardline_common.job.spec import JobSpec
 from shardline_common.job.spec_diff import differing_fields, own_id_advice
 from shardline_common.job.state import JobState, State
 from shardline_common.ports.store import ObjectStore
-from shardline_common.runtime.processes import available_cores
+from shardline_common.runtime.cores import available_cores
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.settings.load import Settings
 from shardline_common.storage.probe import probe_create_only, probe_once_a_day

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from shardline_common.runtime.processes import available_cores, open_processes, result_of
+from shardline_common.runtime.processes import open_processes, result_of
 from tests.support.dying import die_while_sending
 
 _SECONDS = 60
@@ -90,7 +90,3 @@ async def test_a_process_that_is_killed_while_it_sends_breaks_the_pool() -> None
         assert await result_of(executor, executor.submit(abs, -21)) == 21
         with pytest.raises(BrokenProcessPool):
             await result_of(executor, executor.submit(die_while_sending))
-
-
-def test_cores() -> None:
-    assert 1 <= available_cores() <= (os.cpu_count() or 1)

@@ -28,11 +28,6 @@ _LOOK_SECONDS = 0.5
 _SPAWN = multiprocessing.get_context("spawn")
 
 
-def available_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def can_start_processes() -> bool:
     """Whether this process may have children: a daemonic one of multiprocessing may not."""
     return bool(sys.executable) and not multiprocessing.current_process().daemon
