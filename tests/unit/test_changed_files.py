@@ -2,7 +2,7 @@
 
 import gzip
 import os
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -337,3 +337,50 @@ def test_objects_are_proven_by_their_etag() -> None:
     for version, level in (('"1"', Level.PROVEN), ("", Level.COUNTED)):
         frozen = [{"path": "s3://b/a", "size": 1, "version": version}]
         assert {name: one.level for name, one in source.findings(frozen).stores.items()} == {"s3": level}
+
+
+async def test_a_block_is_read_once_and_only_some_of_them_are_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frozen_blocks, "_FIRST_PAGE", 3)
+    monkeypatch.setattr(frozen_blocks, "_HELD_BLOCKS", 2)
+    (tmp_path / "a.jsonl").write_bytes(rows())
+    reader = await Reader(tmp_path, "a.jsonl").plan()
+    blocks = frozen_blocks.FrozenBlocks(
+        reader.frozen, LocalFiles(tmp_path), StoredPlanPages(reader.store, "")
+    )
+    hashed, held = list[str](), list[int]()
+    found, real = b"", blocks._blocks
+
+    async def count(index: int, offset: int) -> AsyncGenerator[tuple[bytes, str], None]:
+        async for block, digest in real(index, offset):
+            hashed.append(digest)
+            yield block, digest
+
+    monkeypatch.setattr(blocks, "_blocks", count)
+    async with aclosing(blocks.stream(0, 0)) as chunks:
+        async for chunk in chunks:
+            found += chunk
+            held.append(len(blocks._held))
+    assert found == rows()
+    assert max(held) == 1
+    # Pages of 3 blocks, of which 2 are held: the third one is read again.
+    total = -(-len(rows()) // 4096)
+    assert len(set(hashed)) == total
+    assert len(hashed) - total == total // 3
+
+
+async def test_blocks_that_another_producer_has_hashed_otherwise_are_not_used(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(rows())
+    reader = await Reader(tmp_path, "a.jsonl").plan()
+    pages = StoredPlanPages(reader.store, "")
+    first, second = (frozen_blocks.FrozenBlocks(reader.frozen, LocalFiles(tmp_path), pages) for _ in range(2))
+    # Both find no page, and the first one stores its own.
+    await second._load_names()
+    async with aclosing(first.stream(0, 0)) as chunks:
+        await anext(chunks)
+    keep_time(tmp_path / "a.jsonl", overwrite(60, b"X"))
+    with pytest.raises(JobFailed) as failed:
+        async with aclosing(second.stream(0, 0)) as chunks:
+            await anext(chunks)
+    assert_changed(failed)

@@ -1,12 +1,12 @@
 """The source `files`: files in local folders or S3 buckets."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import astuple
 from functools import partial
 from typing import Any, cast
 
-from shardline_common.errors import ShardlineError
+from shardline_common.errors import FailureCode, JobFailed, ShardlineError
 from shardline_common.job.findings import Findings, Level
 from shardline_common.job.messages import Position
 from shardline_common.job.spec import FilesSource, JobSpec
@@ -199,6 +199,19 @@ class FileDocuments:
         if not is_remote(frozen[index]["path"]):
             await blocks.end_file(index)
 
+    @asynccontextmanager
+    async def _unchanged(
+        self, frozen: Frozen, blocks: FrozenBlocks | None, index: int
+    ) -> AsyncIterator[None]:
+        """A file that changed behind the reader may look damaged: that it changed is the reason then."""
+        try:
+            yield
+        except JobFailed as error:
+            if blocks is not None and error.code is FailureCode.SOURCE_INVALID:
+                await self._end_file(frozen, blocks, index)
+                await blocks.end()
+            raise
+
     def progress(self, frozen: Frozen, position: Position | None, part: Part | None = None) -> float:
         """The share of the bytes; in a compressed file it is estimated from its expansion so far."""
         if position is None:
@@ -285,7 +298,7 @@ class FileDocuments:
                 found = reader.batches(bounded)
             else:
                 found = reader.batches(bounded, read_pieces)
-            async with aclosing(found) as batches:
+            async with self._unchanged(frozen, blocks, index), aclosing(found) as batches:
                 async for batch in batches:
                     self._expansion = reader.expansion
                     ordinal = batch[-1].position[-1]

@@ -4,6 +4,9 @@ Size and time of a file do not show that its bytes are those of an earlier read:
 put back may have both. So the sha256 of each block is stored before a row of the block is parsed, and each
 block is compared with it before it is parsed. A read that continues, in whatever process, reads the same
 bytes or fails. The checkpoint cannot hold the digests: a `run` that was killed has none.
+
+The first blocks that were hashed for a page are held until they are parsed: half of a file of up to 200 MiB
+is read and hashed once.
 """
 
 from bisect import bisect_right
@@ -29,9 +32,14 @@ from shardline_producer.sources.files.local_files import LocalFiles
 from shardline_producer.sources.source import Frozen, PlanPages
 from shardline_producer.sources.stored_pages import page_name, read_page
 
-# The size of what is held in memory. The page of a terabyte has 17 KB then, and there are 4,000 of them.
+# The page of a terabyte has 17 KB, and there are 4,000 of them.
 _BLOCK = 1 << 20
-_FIRST_PAGE, _LARGEST_PAGE = 8, 256
+_FIRST_PAGE, _LARGEST_PAGE = 6, 256
+# A page is stored before its blocks are parsed, which takes a request. So pages grow with the file, by this
+# share of it.
+_GROWTH = 32
+# Blocks of a page that are held in memory. The rest of the page is read and hashed once more.
+_HELD_BLOCKS = 3
 # Small files have a block each.
 _MOST_DIGESTS = 4096
 # Small files are checked together, because each check takes a thread.
@@ -107,6 +115,8 @@ class FrozenBlocks:
         self._names: list[str] | None = None
         self._page = DigestPage(self._start, ())
         self._compared = 0
+        # The first blocks of the page that was hashed last, by number, which equal their stored digests.
+        self._held: dict[int, bytes] = {}
         # File -> the end of its blocks that were read.
         self._ended: dict[int, int] = {}
         self.touched: set[int] = set()
@@ -118,9 +128,6 @@ class FrozenBlocks:
             JobFailed, SourceUnavailable: as `FileLocation.stream`, and `source_changed` for other bytes.
         """
         first, skip = self._first[index] + offset // _BLOCK, offset % _BLOCK
-        if first < self._first[index + 1]:
-            # Before the file is opened here: nothing was read of it if this fails.
-            await self._digest(first)
         last = self._end if self._end < self._first[index + 1] else None
         async with aclosing(self._equal_blocks(index, first, last)) as blocks:
             async for block in blocks:
@@ -187,10 +194,29 @@ class FrozenBlocks:
         self, index: int, first: int, last: int | None = None
     ) -> AsyncGenerator[bytes, None]:
         """The blocks of a file that begin with `first`, up to `last`, while they have their digests."""
-        number, begin = first, (first - self._first[index]) * _BLOCK
-        if last is not None and first >= last:
-            return
-        async with aclosing(self._blocks(index, begin)) as blocks:
+        number, end = first, self._first[index + 1] if last is None else last
+        if number == end and last is None:
+            # Without a block to read, it may still have more bytes than planned.
+            async with aclosing(self._blocks(index, self._frozen[index]["size"])) as blocks:
+                async for _ in blocks:
+                    pass
+        while number < end:
+            await self._digest(number)
+            if (held := self._held.pop(number, None)) is not None:
+                yield held
+                number += 1
+                continue
+            # Not to the end of the file: behind this page, the next one may be hashed and held.
+            known = min(end, self._page.next)
+            async with aclosing(self._read_equal(index, number, known)) as blocks:
+                async for block in blocks:
+                    yield block
+            number = known
+
+    async def _read_equal(self, index: int, first: int, last: int) -> AsyncGenerator[bytes, None]:
+        """The blocks of a file from `first` up to `last`, read now, and compared with the page in use."""
+        number = first
+        async with aclosing(self._blocks(index, (first - self._first[index]) * _BLOCK)) as blocks:
             with _was_read():
                 async for block, found in blocks:
                     if found != await self._digest(number):
@@ -237,11 +263,16 @@ class FrozenBlocks:
                 continue
             if known < len(names):
                 raise _lost(self._name(self._page.next))
-            page = await self._hash_page(self._page.next)
+            page, hashed = await self._hash_page(self._page.next)
             name = self._name(page.first)
             body = await self._pages.create_or_get(name, page.encode())
             names.append(name)
-            self._use(page if body == page.encode() else await self._stored(name))
+            if body == page.encode():
+                self._held = hashed
+                self._use(page)
+            else:
+                # Of another process that reads the job: what it has hashed decides.
+                self._use(await self._stored(name))
         return self._page.digests[number - self._page.first]
 
     def _use(self, page: DigestPage) -> None:
@@ -263,13 +294,13 @@ class FrozenBlocks:
     async def _stored(self, name: str) -> DigestPage:
         return await read_page(self._pages, name, DigestPage.decode, _lost)
 
-    async def _hash_page(self, first: int) -> DigestPage:
-        """A page of digests from a block on, of files as they are now. It grows with the number of blocks.
+    async def _hash_page(self, first: int) -> tuple[DigestPage, dict[int, bytes]]:
+        """A page of digests from a block on, of files as they are now, and its first blocks by number.
 
         A file that cannot be read ends it: the job may end before it comes to that file.
         """
-        size = min(_LARGEST_PAGE, max(_FIRST_PAGE, (first - self._start) // 8)) * _BLOCK
-        digests, files, done = list[str](), list[int](), 0
+        size = min(_LARGEST_PAGE, max(_FIRST_PAGE, (first - self._start) // _GROWTH)) * _BLOCK
+        digests, files, done, held = list[str](), list[int](), 0, dict[int, bytes]()
         while done < size and len(digests) < _MOST_DIGESTS and first + len(digests) < self._end:
             number = first + len(digests)
             index = bisect_right(self._first, number) - 1
@@ -277,6 +308,8 @@ class FrozenBlocks:
             try:
                 async with aclosing(self._blocks(index, offset)) as blocks:
                     async for block, digest in blocks:
+                        if done < _HELD_BLOCKS * _BLOCK:
+                            held[first + len(digests)] = block
                         digests.append(digest)
                         done += len(block)
                         if done >= size or first + len(digests) == self._end:
@@ -291,7 +324,8 @@ class FrozenBlocks:
         with _was_read():
             moved = await self._location.check([self._frozen[index] for index in files])
         paths = {file["path"] for file in moved}
-        return DigestPage(first, digests, [index for index in files if self._frozen[index]["path"] in paths])
+        touched = [index for index in files if self._frozen[index]["path"] in paths]
+        return DigestPage(first, digests, touched), held
 
 
 def _lost(name: str) -> JobFailed:
