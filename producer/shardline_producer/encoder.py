@@ -1,9 +1,13 @@
 """From source items to messages: partition, sequence, hash sum. The producer's hot path."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from shardline_common.job.columns import Columns
+import orjson
+
+from shardline_common.job.clara_score import count_present
+from shardline_common.job.columns import EXTRA, Columns
 from shardline_common.job.hashing import add, document_hash, in_validation, partition_of
 from shardline_common.job.messages import (
     End,
@@ -121,18 +125,43 @@ class Encoder:
 
 
 class DocumentRenderer:
-    """Renders the documents of one job. It holds no state of the job, so any process can have one."""
+    """Implements `Renderer` for one job. It holds no state of the job, so any process can have one."""
 
     def __init__(self, spec: JobSpec, columns: Columns, rules: int = RULES) -> None:
         self._spec = spec
         self._rows = RowRenderer(spec, columns, rules)
         self._train = 0 if spec.validation_partitions else spec.partitions
+        # The field that documents are grouped by may be another one than the columns.
+        grouped = spec.validation_partitions and spec.output.group_by
+        self._columns = None if columns.renamed or EXTRA in columns.types or grouped else columns.types
+
+    @property
+    def columns(self) -> Mapping[str, str] | None:
+        """Implements `Renderer`."""
+        return self._columns
 
     def __call__(self, position: Position, size: int, document: Document) -> RenderedItem:
         """The document as it is sent."""
         facts, head, tail = self._rows.parts(document)
         key = document.id.encode()
         number = partition_of(key, self._train) if self._train else partition_in(self._spec, key, document)
+        return RenderedItem(
+            position, size, key, number, document_hash(key), encode_facts(*facts), len(head), head + tail
+        )
+
+    def row(
+        self, position: Position, size: int, identity: str, text: str, row: dict[str, Any], relevance: float
+    ) -> RenderedItem:
+        """Implements `Renderer`."""
+        row[EXTRA] = None
+        facts, head, tail = self._rows.parts_of(
+            identity, text, orjson.dumps(row), count_present(row), relevance
+        )
+        key = identity.encode()
+        if self._train:
+            number = partition_of(key, self._train)
+        else:
+            number = partition_in(self._spec, key, Document(identity, text, row))
         return RenderedItem(
             position, size, key, number, document_hash(key), encode_facts(*facts), len(head), head + tail
         )

@@ -8,13 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shardline_common.job.columns import Columns
+from shardline_producer.encoder import DocumentRenderer
 from shardline_producer.sources.planned import Entry
-from shardline_producer.sources.source import Document
+from shardline_producer.sources.source import Document, RenderedItem
 from shardline_producer.sources.uds3 import contents
 from shardline_producer.sources.uds3.contents import ContentFetcher
 from shardline_producer.sources.uds3.postgres import row_fields
+from shardline_producer.sources.uds3.postgres.fields import metadata_columns
 from shardline_producer.sources.uds3.postgres.sql import DocumentSelection
 from tests.databases import Database
+from tests.make import job
 
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
@@ -95,6 +99,38 @@ async def test_decoded_values_are_those_of_the_json_of_the_rows(
         assert orjson.dumps(one.metadata) == orjson.dumps(other.metadata)
         # JSON of Python does not tell 5 from 5.0 in every writer, and rows do.
         assert repr(one.metadata) == repr(other.metadata)
+
+
+PLAIN = ("title", "classification", "small", "pages", "large", "share", "flag")
+
+
+async def test_rows_rendered_at_once_are_those_of_their_documents(database: Database) -> None:
+    numbers = [list(COLUMNS).index(name) + 1 for name in PLAIN]
+    columns = ", ".join(f"{name} {COLUMNS[name][0]}" for name in PLAIN)
+    await database.execute(
+        f"CREATE TABLE documents (document_id text PRIMARY KEY, content text, deleted bool, {columns})"
+    )
+    rows = [
+        (f"d{number:03}", None if number % 50 == 1 else row[0], number % 50 == 2, *(row[n] for n in numbers))
+        for number, row in enumerate(examples())
+    ]
+    await database.load("documents", ("document_id", "content", "deleted", *PLAIN), rows)
+    async with database.postgres.connect() as session:
+        schema = await session.schema()
+        fetcher = ContentFetcher(session, DocumentSelection(schema, {}), [], 4000)
+        entries = [Entry(identity) for identity, *_ in rows]
+        render = DocumentRenderer(job(source={"type": "uds3"}), Columns(metadata_columns(schema)))
+        documents = await fetcher.fetch(entries)
+        items = await fetcher.fetch_rendered(entries, 1, render, ranked=False)
+    at_once = [item for item in items if isinstance(item, RenderedItem)]
+    assert len(rows) * 0.8 < len(at_once) < len(rows)
+    assert len(items) == len(documents) == len(rows)
+    for number, (item, content) in enumerate(zip(items, documents, strict=True), 1):
+        if isinstance(item, RenderedItem):
+            assert isinstance(content, Document)
+            assert item == render((number,), len(content.text.encode()), content)
+        else:
+            assert repr(item) == repr(content)
 
 
 ODD_IDS = st.text(st.sampled_from("a\x1f\x7f\xe4\u2028\ud800 "), max_size=5) | st.sampled_from(

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import blake2b, sha256
@@ -319,6 +320,17 @@ def _has_long_number(container: Any) -> bool:
 def is_plain_id(value: Any) -> bool:
     """Whether a value is an id that all rules of `_checked_id` leave as it is: printable ASCII."""
     return type(value) is str and 0 < len(value) <= _MAX_ID_BYTES and value.isascii() and value.isprintable()
+
+
+def are_plain_ids(values: Sequence[str]) -> bool:
+    """Whether `is_plain_id` is true for all of some texts."""
+    joined = "".join(values)
+    return (
+        joined.isascii()
+        and joined.isprintable()
+        and all(values)
+        and max(map(len, values), default=0) <= _MAX_ID_BYTES
+    )
 
 
 def _checked_id(value: object) -> str:

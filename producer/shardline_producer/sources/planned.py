@@ -6,12 +6,13 @@ yielded. So every planned document is read exactly once, whatever is inserted, c
 database, and any producer can continue from any ordinal.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import pairwise
 from secrets import token_hex
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 import orjson
 
@@ -19,9 +20,12 @@ from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.findings import Findings
 from shardline_common.job.messages import Position
 from shardline_common.job.spec import JobSpec
+from shardline_common.runtime.threads import run_in_thread
 from shardline_common.runtime.waits import log_wait
 from shardline_producer.sources.documents import DeadLetterReason, invalid_document
+from shardline_producer.sources.planned_items import is_vanished, item_of, rendered_items
 from shardline_producer.sources.source import (
+    AnyItem,
     Cuts,
     DeclaredSource,
     Document,
@@ -29,6 +33,8 @@ from shardline_producer.sources.source import (
     InvalidDocument,
     Part,
     PlanPages,
+    RenderedItem,
+    Renderer,
     SourceItem,
 )
 from shardline_producer.sources.stored_pages import page_name, read_page
@@ -39,6 +45,7 @@ _PAGE_BYTES = 4 << 20
 _FIRST_FETCH, _LARGEST_FETCH = 64, 500
 # So many planned documents that vanish at once are a reason to ask whether the store itself still stands.
 _VANISHED_WAVE = 10
+Item = TypeVar("Item", SourceItem, AnyItem)
 _RESTORE = "restore this object and retry the job, or submit the job under a new id"
 
 
@@ -82,6 +89,19 @@ class Fetcher(Protocol):
         Raises:
             SourceUnavailable: a later try may succeed.
             JobFailed: no retry helps.
+        """
+
+
+@runtime_checkable
+class RenderingFetcher(Protocol):
+    """A fetcher that can also render documents where it reads them."""
+
+    async def fetch_rendered(
+        self, entries: Sequence[Entry], first: int, render: Renderer, *, ranked: bool
+    ) -> list[RenderedItem | Document | InvalidDocument]:
+        """As `Fetcher.fetch`. Documents may be rendered, each at its position.
+
+        `first` is the ordinal of the first entry. `ranked`: the relevance is the score of the entry.
         """
 
 
@@ -316,11 +336,51 @@ class PlannedSource:
         part: Part | None = None,
     ) -> AsyncGenerator[list[SourceItem], None]:
         """Read the planned documents behind a position. A scan lists further pages when it reaches them."""
+        ranked = frozen[0]["ranked"]
+
+        async def fetch(fetcher: Fetcher, entries: Sequence[Entry], first: int) -> list[SourceItem]:
+            contents = await fetcher.fetch(entries)
+            return [
+                item_of(ordinal, content, entry.score if ranked else None)
+                for ordinal, (content, entry) in enumerate(zip(contents, entries, strict=False), first)
+            ]
+
+        async with aclosing(self._read(frozen, after, part, fetch)) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def read_rendered(
+        self, frozen: Frozen, after: Position | None, part: Part | None, render: Renderer
+    ) -> AsyncGenerator[list[AnyItem], None]:
+        """Implements `RenderingSource`."""
+        ranked = frozen[0]["ranked"]
+
+        async def fetch(fetcher: Fetcher, entries: Sequence[Entry], first: int) -> list[AnyItem]:
+            if isinstance(fetcher, RenderingFetcher):
+                contents = await fetcher.fetch_rendered(entries, first, render, ranked=ranked)
+            else:
+                contents = [*await fetcher.fetch(entries)]
+            scores = [entry.score if ranked else None for entry in entries]
+            if all(isinstance(content, RenderedItem) for content in contents):
+                return cast("list[AnyItem]", contents)
+            return await run_in_thread(partial(rendered_items, contents, scores, first, render))
+
+        async with aclosing(self._read(frozen, after, part, fetch)) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def _read(
+        self,
+        frozen: Frozen,
+        after: Position | None,
+        part: Part | None,
+        fetch: "Callable[[Fetcher, Sequence[Entry], int], Awaitable[list[Item]]]",
+    ) -> AsyncGenerator[list[Item], None]:
         before, end = (part["first"], part["end"]) if part else (0, None)
         done: int = before + (after[-1] if after else 0)
         # The first fetches are small, so that the first document does not wait for 500 others.
         size = _FIRST_FETCH
-        facts, ranked = frozen[0]["facts"], frozen[0]["ranked"]
+        facts = frozen[0]["facts"]
         async with aclosing(self._plan(frozen, done, end)) as pages, self._store.fetcher(facts) as fetcher:
             async for page in pages:
                 last = page.next if end is None else min(page.next, end)
@@ -328,18 +388,13 @@ class PlannedSource:
                     start = done - page.first
                     entries = page.entries[start : min(start + size, last - page.first)]
                     size = min(_LARGEST_FETCH, 2 * size)
-                    contents = await fetcher.fetch(entries)
-                    if not 0 < len(contents) <= len(entries):
-                        raise AssertionError(f"{len(contents)} contents of {len(entries)} entries")
-                    if len(contents) >= _VANISHED_WAVE and all(map(_is_vanished, contents)):
+                    items = await fetch(fetcher, entries, done - before + 1)
+                    if not 0 < len(items) <= len(entries):
+                        raise AssertionError(f"{len(items)} contents of {len(entries)} entries")
+                    if len(items) >= _VANISHED_WAVE and all(map(is_vanished, items)):
                         await self._store.check_standing(facts)
-                    yield [
-                        _item(ordinal, content, entry.score if ranked else None)
-                        for ordinal, (content, entry) in enumerate(
-                            zip(contents, entries, strict=False), done - before + 1
-                        )
-                    ]
-                    done += len(contents)
+                    yield items
+                    done += len(items)
         if part:
             self._findings = part["findings"]
 
@@ -426,18 +481,3 @@ def _lost(name: str, folder: str = "") -> JobFailed:
     return JobFailed(
         FailureCode.OBJECT_LOST, f"the plan page {where} was stored and is not in the store", hint=_RESTORE
     )
-
-
-def _is_vanished(content: Document | InvalidDocument) -> bool:
-    return isinstance(content, InvalidDocument) and content.dead_letter.reason == DeadLetterReason.VANISHED
-
-
-def _item(ordinal: int, content: Document | InvalidDocument, score: float | None) -> SourceItem:
-    if isinstance(content, InvalidDocument):
-        return SourceItem((ordinal,), content, content.dead_letter.size)
-    if score is not None:
-        content.relevance = score
-    if (size := content.text_bytes) is None:
-        text = content.text
-        size = len(text) if text.isascii() else len(text.encode())
-    return SourceItem((ordinal,), content, size)

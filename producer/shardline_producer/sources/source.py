@@ -78,6 +78,26 @@ class RenderedItem(NamedTuple):
 Render = Callable[[Position, int, Document], RenderedItem]
 """Renders a document, which has this position and size. It is called on threads, and can be pickled."""
 
+
+class Renderer(Protocol):
+    """Renders documents from their fields or, with the same bytes, from the columns of their rows."""
+
+    @property
+    def columns(self) -> Mapping[str, str] | None:
+        """The columns of the rows with their types, in order; None if `row` may not be called."""
+
+    def __call__(self, position: Position, size: int, document: Document) -> RenderedItem:
+        """As `Render`."""
+
+    def row(
+        self, position: Position, size: int, identity: str, text: str, row: dict[str, Any], relevance: float
+    ) -> RenderedItem:
+        """Render the document whose metadata are all `columns`, in their order. The dict is changed.
+
+        A value is None or of exactly the type of its column: Unicode, 64 bits, a finite number and not -0.0.
+        """
+
+
 AnyItem = SourceItem | RenderedItem
 """An item of a source that may render its documents."""
 
@@ -213,7 +233,7 @@ class RenderingSource(Protocol):
     """A source that can also render documents where it parses them, in the same call of a thread."""
 
     def read_rendered(
-        self, frozen: Frozen, after: Position | None, part: Part | None, render: Render
+        self, frozen: Frozen, after: Position | None, part: Part | None, render: Renderer
     ) -> AsyncGenerator[list[AnyItem], None]:
         """As `Source.read`, with each document as `render` returns it."""
 

@@ -16,10 +16,11 @@ from shardline_producer.sources.documents import (
 )
 from shardline_producer.sources.exact_json import parse_row
 from shardline_producer.sources.planned import Entry, vanished
-from shardline_producer.sources.source import Document, InvalidDocument
+from shardline_producer.sources.source import Document, InvalidDocument, RenderedItem, Renderer
 from shardline_producer.sources.uds3.postgres.keyless import is_storable, keyless_key
-from shardline_producer.sources.uds3.postgres.session import PostgresRow, PostgresSession
+from shardline_producer.sources.uds3.postgres.session import PostgresRow, PostgresRows, PostgresSession
 from shardline_producer.sources.uds3.postgres.sql import DocumentSelection
+from shardline_producer.sources.uds3.rendered_rows import rendered_rows
 from shardline_producer.sources.uds3.store_ports import (
     DELETED_BODY,
     MAX_BODIES,
@@ -32,7 +33,7 @@ from shardline_producer.sources.uds3.store_ports import (
 
 
 class ContentFetcher:
-    """Implements `Fetcher` over one connection (None: without PostgreSQL) and the body stores."""
+    """Implements `RenderingFetcher` over one connection (None: without PostgreSQL) and the body stores."""
 
     def __init__(
         self,
@@ -50,31 +51,57 @@ class ContentFetcher:
 
     async def fetch(self, entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
         """Read the contents of the first entries. Those that no row can have are dead letters."""
-        if not is_storable("".join([entry.id for entry in entries])):
-            if unreadable := _without_rows(entries):
-                return unreadable
-            entries = list(takewhile(lambda entry: is_storable(entry.id), entries))
-        return await self._fetch(entries)
+        unreadable, entries = _without_rows(entries)
+        if unreadable:
+            return unreadable
+        entries, rows = await self._read_rows(entries)
+        return await self._contents(
+            [(entry, rows.row(number) if rows else None) for number, entry in enumerate(entries)]
+        )
 
-    async def _fetch(self, entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
-        """Read the contents of the first entries.
+    async def fetch_rendered(
+        self, entries: Sequence[Entry], first: int, render: Renderer, *, ranked: bool
+    ) -> list[RenderedItem | Document | InvalidDocument]:
+        """Implements `RenderingFetcher`: rows that are documents as they are, are rendered at once."""
+        unreadable, entries = _without_rows(entries)
+        if unreadable:
+            return [*unreadable]
+        entries, rows = await self._read_rows(entries)
+        rendered: list[RenderedItem | None] = [None] * len(entries)
+        if rows and self._session is not None and self._session.stores_utf8 and not self._marked_stores:
+            rendered = rendered_rows(rows, entries, first, render, ranked=ranked)
+        others = [number for number, item in enumerate(rendered) if item is None]
+        contents = await self._contents(
+            [(entries[number], rows.row(number) if rows else None) for number in others]
+        )
+        # Nothing is returned that is behind an entry that was not read.
+        read = others[len(contents)] if len(contents) < len(others) else len(entries)
+        left = iter(contents)
+        return [next(left) if item is None else item for item in rendered[:read]]
 
-        1. Read their rows, about 1 MiB of them.
-        2. Take the first entries, until MAX_BODIES of them have no text in their row.
-        3. Ask the stores of bodies which of them they mark deleted, wherever the text is.
-        4. Request the missing bodies from each body store in turn.
-        5. Make a document or a dead letter of each entry.
-        """
+    async def _read_rows(self, entries: Sequence[Entry]) -> tuple[Sequence[Entry], PostgresRows | None]:
+        """The rows of the first entries, about 1 MiB of them; None without PostgreSQL."""
         if self._selection is None or not self._selection.schema.has_content:
             entries = entries[:MAX_BODIES]
-        rows: Sequence[PostgresRow | None] = [None] * len(entries)
-        if self._session is not None and self._selection is not None:
-            ids = [entry.id for entry in entries]
-            rows = await self._session.contents(self._selection, ids, self._max_bytes)
+        if self._session is None or self._selection is None:
+            return entries, None
+        ids = [entry.id for entry in entries]
+        rows = await self._session.contents(self._selection, ids, self._max_bytes)
+        return entries[: len(rows)], rows
 
+    async def _contents(
+        self, rows: Sequence[tuple[Entry, PostgresRow | None]]
+    ) -> list[Document | InvalidDocument]:
+        """The contents of the first of these entries, with their rows.
+
+        1. Take the first entries, until MAX_BODIES of them have no text in their row.
+        2. Ask the stores of bodies which of them they mark deleted, wherever the text is.
+        3. Request the missing bodies from each body store in turn.
+        4. Make a document or a dead letter of each entry.
+        """
         requests: dict[str, BodyRequest] = {}
         taken: list[tuple[Entry, PostgresRow | None]] = []
-        for entry, row in zip(entries, rows, strict=False):
+        for entry, row in rows:
             if (row is None or row.body is None) and (request := _body_request(entry, row)) is not None:
                 if len(requests) == MAX_BODIES:
                     break
@@ -96,15 +123,22 @@ class ContentFetcher:
         return [_content(entry, row, bodies, utf8=utf8) for entry, row in taken]
 
 
-def _without_rows(entries: Sequence[Entry]) -> list[Document | InvalidDocument]:
-    """The dead letters of the first entries, as long as PostgreSQL cannot hold their ids."""
+def _without_rows(
+    entries: Sequence[Entry],
+) -> tuple[list[Document | InvalidDocument], Sequence[Entry]]:
+    """The dead letters of the first entries, as long as PostgreSQL cannot hold their ids.
+
+    If there are none: the first entries, as long as it can.
+    """
+    if is_storable("".join([entry.id for entry in entries])):
+        return [], entries
     found: list[Document | InvalidDocument] = []
     for entry in takewhile(lambda entry: not is_storable(entry.id), entries):
         if (key := keyless_key(entry.id)) is not None:
             found.append(invalid_document(key, DeadLetterReason.MISSING_ID))
         else:
             found.append(validated(Document(entry.id, "", {})))
-    return found
+    return found, list(takewhile(lambda entry: is_storable(entry.id), entries))
 
 
 def _is_deleted(entry: Entry, row: PostgresRow) -> bool:

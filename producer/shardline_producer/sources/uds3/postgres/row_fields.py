@@ -1,14 +1,14 @@
 """The metadata of a row: values of the common types as the driver decodes them, the others as JSON. Pure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from shardline_producer.sources.documents import parse_metadata
 from shardline_producer.sources.exact_json import parse_row
 from shardline_producer.sources.uds3.postgres.fields import FieldExpression, metadata_fields
-from shardline_producer.sources.uds3.postgres.schema import PostgresSchema
+from shardline_producer.sources.uds3.postgres.schema import SCORE, PostgresSchema
 
 # By type and kind, the type that the driver decodes. Its values are those that JSON shows, except floats.
 _DECODED = {
@@ -27,6 +27,26 @@ _LEAST_EXPONENT = 1e15
 
 
 @dataclass(frozen=True, slots=True)
+class PlainColumns:
+    """The columns of rows whose metadata are the decoded values, in this order. `floats`: those of floats."""
+
+    names: tuple[str, ...]
+    floats: tuple[str, ...]
+
+    def row(self, decoded: Sequence[Any]) -> dict[str, Any] | None:
+        """The metadata of a row, as `Renderer.row` takes it; None if a value is not of its column."""
+        row = dict(zip(self.names, decoded, strict=True))
+        for name in self.floats:
+            value = row[name]
+            if value is not None:
+                if not math.isfinite(value):
+                    return None
+                # JSON that was read has no -0.0.
+                row[name] = value + 0.0
+        return row
+
+
+@dataclass(frozen=True, slots=True)
 class RowFields:
     """The metadata fields of a row, in the order of `names`.
 
@@ -38,6 +58,7 @@ class RowFields:
     labels: str
     decoded: tuple[str, ...]
     floats: tuple[int, ...]
+    kinds: tuple[str, ...]
     exact: bool
 
     @classmethod
@@ -57,8 +78,16 @@ class RowFields:
             ", ".join(["metadata", *(f"v{number}" for number in range(len(decoded)))]),
             decoded,
             tuple(number for number, name in enumerate(decoded) if types[name] == "float8"),
+            tuple(fields[name].kind for name in decoded),
             schema.exact,
         )
+
+    def plain(self, columns: Mapping[str, str] | None) -> "PlainColumns | None":
+        """How rows are made of the decoded values alone; None if the columns of rows are others."""
+        if columns is None or self.names != self.decoded or SCORE in self.names:
+            return None
+        same = tuple(columns) == self.names and tuple(columns.values()) == self.kinds
+        return PlainColumns(self.names, tuple(self.names[number] for number in self.floats)) if same else None
 
     def values(self, json: str | None, decoded: Sequence[Any]) -> dict[str, Any]:
         """The metadata of a row that is not null. `json` is None if all fields are decoded."""

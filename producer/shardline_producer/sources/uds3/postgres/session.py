@@ -1,7 +1,8 @@
 """One open connection to PostgreSQL."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -61,6 +62,28 @@ class PostgresRow(NamedTuple):
     def metadata_values(self) -> dict[str, Any]:
         """The metadata that is not null."""
         return self.fields.values(self.json, self.decoded)
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresRows:
+    """Rows of documents. `records` are the values of each; `fault`: that of the only one."""
+
+    fields: RowFields
+    records: Sequence[Sequence[Any]]
+    fault: str = ""
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[PostgresRow]:
+        return map(self.row, range(len(self.records)))
+
+    def row(self, number: int) -> PostgresRow:
+        """The row `number`, from 0 on."""
+        identity, known, deleted, size, body, digest, refs, json, *decoded = self.records[number]
+        return PostgresRow(
+            identity, known, deleted, size, body, digest, refs, self.fields, json, decoded, self.fault
+        )
 
 
 class PostgresSession:
@@ -236,11 +259,11 @@ class PostgresSession:
 
     async def contents(
         self, selection: sql.DocumentSelection, ids: Sequence[str], max_bytes: int
-    ) -> list[PostgresRow]:
+    ) -> "PostgresRows":
         """The rows of the first of these documents: at least one, up to about 1 MiB."""
         rows = await self._readable_rows(selection, list(ids), max_bytes)
         # The statement has a row for each id, also of a document that is gone.
-        if not rows or [row.id for row in rows] != list(ids[: len(rows)]):
+        if not rows.records or [record[0] for record in rows.records] != list(ids[: len(rows.records)]):
             message = f"{self._options.address} answered rows of other documents than the first of {len(ids)}"
             raise SourceUnavailable(message, hint="look for a pooler or proxy that changes its answers")
         # A mark in a column that the plan does not know would not be seen.
@@ -249,7 +272,7 @@ class PostgresSession:
 
     async def _readable_rows(
         self, selection: sql.DocumentSelection, ids: list[str], max_bytes: int
-    ) -> list[PostgresRow]:
+    ) -> "PostgresRows":
         """The rows of the first ids. One that the server cannot return is read alone, and has a fault."""
         fields = RowFields.of(selection.schema)
         while True:
@@ -257,14 +280,11 @@ class PostgresSession:
                 found = await self._fetch(sql.contents(selection, ids, max_bytes, _FETCH_BYTES))
             except ROW_ERRORS as error:
                 if len(ids) == 1:
-                    values = (True, False, None, None, None, None, fields, "{}", ())
-                    return [PostgresRow(ids[0], *values, fault=str(error))]
+                    values = (ids[0], True, False, None, None, None, None, "{}")
+                    return PostgresRows(fields, [values], str(error))
                 ids = ids[: len(ids) // 2]
             else:
-                return [
-                    PostgresRow(identity, known, deleted, size, body, digest, refs, fields, json, decoded)
-                    for identity, known, deleted, size, body, digest, refs, json, *decoded in found
-                ]
+                return PostgresRows(fields, found)
 
     async def _fetch(self, statement: SqlStatement) -> list[Any]:
         rows: list[Any] = await self._connection.fetch(statement.text, *statement.values)
