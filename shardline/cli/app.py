@@ -1,5 +1,6 @@
 """The command line. A command imports its dependencies when it runs, so that --help is quick."""
 
+import os
 import sys
 
 import typer
@@ -46,7 +47,11 @@ def root(
 def main() -> None:
     """Run the command line. Errors of the user are printed as a sentence, and set the exit code."""
     from shardline_common.errors import ShardlineError
+    from shardline_common.runtime.collector import collect_seldom
 
+    collect_seldom()
+    # pydantic would read the metadata of all installed packages to find plugins, of which none is used here.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         app(prog_name="shardline")
     except (KeyboardInterrupt, Interrupted) as error:

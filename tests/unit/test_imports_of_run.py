@@ -30,6 +30,7 @@ CLIENTS = [
     "httpx",
     "neo4j",
     "pyarrow",
+    "structlog",
 ]
 
 
