@@ -24,7 +24,8 @@ class HashedFile:
     """A file with the sha256 of its bytes (hexadecimal), which its writer has computed.
 
     A store that sends a hash sends this one, instead of reading the file once more. So it refuses the file
-    when its bytes have changed since they were written.
+    when its bytes have changed since they were written. A store on the same disk takes the file itself: after
+    the call it may be removed, and is not written to.
     """
 
     path: Path

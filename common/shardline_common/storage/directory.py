@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -61,6 +62,8 @@ class DirectoryStore:
     def _write(self, body: Body) -> Path:
         folder = self._root / HIDDEN
         folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(body, HashedFile) and (linked := _linked(body.path, folder)) is not None:
+            return linked
         handle, name = tempfile.mkstemp(dir=folder)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -196,6 +199,28 @@ class DirectoryStore:
         return StoreUnavailable(f"{shown_path(self._root)} cannot be used: {os_reason(error)}", hint=hint)
 
 
+def _linked(source: Path, folder: Path) -> Path | None:
+    """A second name of a file, whose bytes are durable; None where it cannot have one.
+
+    Nobody writes to a HashedFile any more. To copy a shard takes as long as to hash it.
+    """
+    if os.name != "posix":
+        return None
+    linked = folder / f"tmp{secrets.token_hex(8)}"
+    try:
+        os.link(source, linked)
+    except OSError:
+        # Such as a spool folder on another file system, or one without links.
+        return None
+    try:
+        _sync(source)
+        linked.chmod(0o666 & ~_umask())
+    except OSError:
+        linked.unlink(missing_ok=True)
+        raise
+    return linked
+
+
 def _link(temporary: Path, target: Path) -> None:
     """Link a file into a folder that another process may remove, because it was empty, until the link is."""
     for left in reversed(range(_LINK_TRIES)):
@@ -252,8 +277,12 @@ def _umask() -> int:
 def _sync_directory(folder: Path) -> None:
     # Windows cannot open a directory; there a link is as durable as its file.
     if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
