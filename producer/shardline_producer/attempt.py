@@ -102,7 +102,7 @@ class AttemptRun:
         work = asyncio.create_task(self._work(), name=f"produce {job_id}")
         watch = asyncio.create_task(self._wait_for_outcome(), name=f"watch {job_id}")
         try:
-            with self._context.decisions.listening(job_id, self._wake.set):
+            with self._context.decisions.listening(job_id, self._wake.set), self._context.watches.added(self):
                 await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
                 if work.done():
                     await work
@@ -277,11 +277,21 @@ class AttemptRun:
             if self._unrecorded is not None:
                 return self._unrecorded
             try:
-                async with asyncio.timeout(self._context.policy.progress_seconds):
+                async with asyncio.timeout(self._watch_seconds()):
                     await self._wake.wait()
             except TimeoutError:
                 continue
         return None
+
+    @property
+    def sends(self) -> bool:
+        """Whether the attempt has been planned, so that what its workers do is of interest."""
+        return self._state.planned
+
+    def _watch_seconds(self) -> float:
+        """How long to wait for the next look. The pipeline may wait for room, which a look makes."""
+        seconds = self._context.policy.progress_seconds
+        return seconds if self._backlog.filled >= 1 else seconds * self._context.watches.factor(self)
 
     async def _check_outcome(self) -> Outcome | None:
         """The outcome, if it is decided and published. Otherwise refresh and report the progress."""

@@ -10,6 +10,7 @@ from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.decisions import Decisions
 from shardline_common.runtime.unexpected import UnexpectedErrors
 from shardline_common.telemetry.metrics import Metrics
+from shardline_producer.attempt_watches import AttemptWatches
 from shardline_producer.notifications.outbox import Receiver
 from shardline_producer.sources.source import OpenSource
 
@@ -63,7 +64,7 @@ class ProducerContext:
     `slots` limits the jobs that run at once; further jobs are queued. `receiver` gets a notification of each
     attempt that ends; None: there are no notifications. `sign` signs the datasets that are published; None:
     they have no signature. `errors` logs what nobody has foreseen. `decisions` are those of attempts in this
-    process.
+    process. `watches` are its attempts, which share the requests by which they follow their jobs.
     """
 
     broker: Broker
@@ -77,3 +78,4 @@ class ProducerContext:
     sign: Sign | None = None
     errors: UnexpectedErrors = field(default_factory=UnexpectedErrors)
     decisions: Decisions = field(default_factory=Decisions)
+    watches: AttemptWatches = field(default_factory=AttemptWatches)

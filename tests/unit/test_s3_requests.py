@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from botocore.endpoint_provider import RuleSet
 
 from shardline.services.wiring.stores import s3_options
 from shardline_common.errors import StoreUnavailable, UsageError
@@ -62,6 +63,22 @@ async def recorded(**fields: Any) -> AsyncIterator[tuple[S3Store, Recorder]]:
             yield S3Store(client, "bucket", "prefix"), recorder
     finally:
         await runner.cleanup()
+
+
+async def test_the_endpoint_of_a_bucket_is_found_once_for_all_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = list[dict[str, Any]]()
+
+    def evaluate(rules: RuleSet, given: dict[str, Any]) -> Any:
+        found.append(given)
+        return original(rules, given)
+
+    original = RuleSet.evaluate
+    monkeypatch.setattr(RuleSet, "evaluate", evaluate)
+    async with recorded() as (store, _):
+        for key in ("a", "b", "c"):
+            await store.create(key, key.encode())
+            assert await store.get(key) == key.encode()
+    assert [given["Bucket"] for given in found] == ["bucket"]
 
 
 async def test_each_put_asks_for_encryption() -> None:
