@@ -14,7 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
-from aiokafka.consumer.fetcher import Fetcher, OffsetResetStrategy
+from aiokafka.consumer.fetcher import Fetcher, FetchResult, OffsetResetStrategy, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import Assignment, Subscription, TopicPartitionState
 from aiokafka.producer.message_accumulator import MessageAccumulator
@@ -26,6 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardline_common.kafka.client_internals import JoinedProduceRequest
+from shardline_common.kafka.listed_records import ListedRecords
 from shardline_common.kafka.patient_admin import PatientAdmin
 from shardline_common.kafka.patient_client import PatientClient
 
@@ -35,6 +36,7 @@ OVERRIDDEN: dict[type, set[str]] = {
         *("_get_conn", "_metadata_update"),
     },
     PatientAdmin: {"_send_request", "_send_to_controller"},
+    ListedRecords: {"__next__", "_consumer_record"},
 }
 PYPROJECT = Path(__file__).parent.parent.parent / "pyproject.toml"
 
@@ -47,6 +49,8 @@ PYPROJECT = Path(__file__).parent.parent.parent / "pyproject.toml"
         (AIOKafkaProducer, {"client", "_closed", "_sender", "_message_accumulator", "_txn_manager"}),
         (AIOKafkaClient, {"cluster", "_request_timeout_ms"}),
         (Fetcher, {"_records"}),
+        (FetchResult, {"_partition_records"}),
+        (PartitionRecords, {"_tp", "_records", "_records_iterator", "next_fetch_offset"}),
         (AIOKafkaConnection, {"_requests", "_writer"}),
         (ClusterMetadata, {"_partitions"}),
         (GroupCoordinator, {"coordinator_id", "generation", "group_id"}),
@@ -64,6 +68,8 @@ def test_attributes_are_set_by_the_constructor(kind: type, attributes: set[str])
         (GroupCoordinator._do_commit_offsets, ["self", "assignment", "offsets"]),
         (GroupCoordinator.check_errors, ["self"]),
         (Assignment.state_value, ["self", "tp"]),
+        (PartitionRecords._unpack_records, ["self"]),
+        (PartitionRecords._consumer_record, ["self", "tp", "record"]),
         (TopicPartitionState.await_reset, ["self", "strategy"]),
         (AIOKafkaClient._md_synchronizer, ["self"]),
         (AIOKafkaClient._on_connection_closed, ["self", "conn", "reason"]),
@@ -78,7 +84,7 @@ def test_calls_have_these_parameters(call: Callable[..., Any], parameters: list[
     assert list(inspect.signature(call).parameters) == parameters
 
 
-@pytest.mark.parametrize("kind", [PatientClient, PatientAdmin])
+@pytest.mark.parametrize("kind", [PatientClient, PatientAdmin, ListedRecords])
 def test_a_subclass_overrides_what_is_there(kind: type) -> None:
     own, base = vars(kind), vars(kind.__mro__[1])
     for name in own.keys() & base.keys() - {"__doc__", "__module__"}:
@@ -102,6 +108,14 @@ def test_other_names_are_there() -> None:
     assert "assignment" in dir(Subscription)
     assert OffsetResetStrategy.EARLIEST
     assert "allow_auto_topic_creation" in inspect.signature(MetadataRequest).parameters
+
+
+def test_fetched_records_are_kept_in_a_dict_of_one_type() -> None:
+    # The results of a consumer are turned into lists as they are kept.
+    source = inspect.getsource(Fetcher)
+    assert "self._records[tp] = FetchResult(" in source
+    assert "type(res_or_error) is FetchResult" in source
+    assert "for msg in self._partition_records:" in inspect.getsource(FetchResult.getall)
 
 
 def test_later_minor_versions_are_excluded() -> None:

@@ -28,7 +28,8 @@ from shardline_common.kafka.client_internals import (
     generation,
     seek_to_beginning,
 )
-from shardline_common.kafka.consumers import ReadWatch, make_consumer, stop_consumer, to_record
+from shardline_common.kafka.consumers import ReadWatch, make_consumer, stop_consumer
+from shardline_common.kafka.listed_records import ListingConsumer
 from shardline_common.kafka.operations import Operations, OperationWait
 from shardline_common.ports.broker import GroupListener, GroupReader, Record
 from shardline_common.runtime.tasks import start_shielded
@@ -121,11 +122,11 @@ async def open_group_reader(
     joining = operations.wait(requests.joining)
     watch = ReadWatch(operations, consumer, answers, requests.reading)
     rebalances = _RebalanceListener(listener, joining)
-    reader = _KafkaGroupReader(consumer, topic, operations, requests, rebalances, watch)
     try:
         joining.begin()
         with operations.translated(requests.joining):
             await start_shielded(consumer.start)
+        reader = _KafkaGroupReader(consumer, topic, operations, requests, rebalances, watch)
         reader.guard_commits()
         reader.subscribe()
         yield reader
@@ -160,6 +161,7 @@ class _KafkaGroupReader:
         self._requests = requests
         self._listener = listener
         self._watch = watch
+        self._lists = ListingConsumer(consumer)
 
     def guard_commits(self) -> None:
         """Refuse commits of another generation than that of the assignment."""
@@ -218,22 +220,18 @@ class _KafkaGroupReader:
                 numbers = tuple(where.partition for where in error.args[0])
                 raise OffsetOutOfRange(f"{self._topic}: no such offset", partitions=numbers) from None
         self._watch.check()
-        return {
-            where.partition: [to_record(item) for item in items] for where, items in found.items() if items
-        }
+        return {where.partition: records for where, records in found.items() if records}
 
     async def _fetch(
         self,
         numbers: Sequence[int],
         timeout: float,
         max_records: int,
-    ) -> Mapping[TopicPartition, Sequence[Any]]:
+    ) -> Mapping[TopicPartition, Sequence[Record]]:
         epoch, seeks = self._listener.epoch, dict(self._listener.seeks)
         wanted = [TopicPartition(self._topic, number) for number in numbers]
         try:
-            found: Mapping[TopicPartition, Sequence[Any]] = await self._consumer.getmany(
-                *wanted, timeout_ms=int(timeout * 1000), max_records=max_records
-            )
+            found = await self._lists.fetch(wanted, timeout, max_records)
         except KafkaError:
             if self._listener.epoch == epoch:
                 raise
