@@ -22,6 +22,7 @@ from shardline_common.job.plan import RULES
 from shardline_common.job.spec import JobSpec
 from shardline_common.job.state import PartitionState
 from shardline_common.ports.broker import Message
+from shardline_producer.plain_lines import line_renderer
 from shardline_producer.rows import RowRenderer, too_large_row, with_limit
 from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.source import (
@@ -29,6 +30,7 @@ from shardline_producer.sources.source import (
     Document,
     InvalidDocument,
     RenderedItem,
+    RenderLine,
 )
 
 
@@ -128,7 +130,7 @@ class DocumentRenderer:
     """Implements `Renderer` for one job. It holds no state of the job, so any process can have one."""
 
     def __init__(self, spec: JobSpec, columns: Columns, rules: int = RULES) -> None:
-        self._spec = spec
+        self._spec, self._all_columns, self._rules = spec, columns, rules
         self._rows = RowRenderer(spec, columns, rules)
         self._train = 0 if spec.validation_partitions else spec.partitions
         # The field that documents are grouped by may be another one than the columns.
@@ -139,6 +141,10 @@ class DocumentRenderer:
     def columns(self) -> Mapping[str, str] | None:
         """Implements `Renderer`."""
         return self._columns
+
+    def of_lines(self, identity: str, text: str) -> RenderLine | None:
+        """Implements `LineRendering`."""
+        return line_renderer(self._spec, self._all_columns, self._rules, identity, text)
 
     def __call__(self, position: Position, size: int, document: Document) -> RenderedItem:
         """The document as it is sent."""

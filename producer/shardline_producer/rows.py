@@ -42,9 +42,7 @@ class RowRenderer:
         self._conform = Conformer(columns)
         self._rules = rules
         self._words = words
-        self._behind_metadata = (
-            b',"source":' + escaped(orjson.dumps(spec.source_label)) + b',"quality_score":'
-        )
+        self._behind_metadata = behind_metadata(spec)
         self._decimals = spec.relevance_decimals
         self._max_bytes = spec.max_document_bytes
         self._relevance, self._rounded = 0.0, b"0.0"
@@ -73,7 +71,7 @@ class RowRenderer:
             # Most documents of a source without a search have the same.
             self._relevance = relevance
             self._rounded = orjson.dumps(round(relevance, self._decimals) + 0.0)
-        head = b"".join((b'{"text":', _text_json(text), b',"metadata":', columns, self._behind_metadata))
+        head = b"".join((b'{"text":', text_json(text), b',"metadata":', columns, self._behind_metadata))
         tail = b"".join((b',"document_id":', name, b',"relevance_score":', self._rounded, b"}\n"))
         words = count_words(text) if self._words else 0
         # For version 1 of the rules, a text is blank that has no words.
@@ -111,7 +109,13 @@ def count_words(text: str) -> int:
     return ((marks ^ marks >> 8).bit_count() + (marks & 1)) >> 1
 
 
-def _text_json(text: str) -> bytes:
+def behind_metadata(spec: JobSpec) -> bytes:
+    """The bytes of a row between its metadata and its score."""
+    return b',"source":' + escaped(orjson.dumps(spec.source_label)) + b',"quality_score":'
+
+
+def text_json(text: str) -> bytes:
+    """The text as in a row."""
     # To look for a character in the text takes a hundredth of the time of a search in its bytes.
     if not text.isascii() and ("\x85" in text or "\u2028" in text or "\u2029" in text):
         return escaped(orjson.dumps(text))

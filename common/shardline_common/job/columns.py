@@ -152,6 +152,13 @@ def conform(metadata: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
     return row
 
 
+def plain_types(columns: Columns) -> dict[str, type] | None:
+    """The Python type of each column, in row order; None when a field may have another name."""
+    if columns.renamed or EXTRA in columns.types:
+        return None
+    return {name: _PYTHON_TYPES[kind] for name, kind in columns.types.items()}
+
+
 class Conformer:
     """`conform` for the rows of one dataset, as JSON.
 
@@ -162,10 +169,7 @@ class Conformer:
     def __init__(self, columns: Columns) -> None:
         self._columns = columns
         self._nulls: dict[str, Any] = {**dict.fromkeys(columns.types), EXTRA: None}
-        plain = not columns.renamed and EXTRA not in columns.types
-        self._kinds: dict[str, type] = {}
-        if plain:
-            self._kinds = {name: _PYTHON_TYPES[kind] for name, kind in columns.types.items()}
+        self._kinds = plain_types(columns) or {}
 
     def to_json(self, metadata: Mapping[str, Any]) -> bytes:
         """The metadata of a row."""

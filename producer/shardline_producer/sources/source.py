@@ -98,6 +98,21 @@ class Renderer(Protocol):
         """
 
 
+RenderLine = Callable[[bytes, Position, int], RenderedItem | None]
+"""Renders the document of a line of JSON, which has this position and size, as `Render` would render it.
+
+None: the document must be parsed and rendered by the rules for all documents.
+"""
+
+
+@runtime_checkable
+class LineRendering(Protocol):
+    """What renders documents, and for lines of JSON has a shorter way."""
+
+    def of_lines(self, identity: str, text: str) -> RenderLine | None:
+        """The shorter way, for documents whose id and text are these fields; None where there is none."""
+
+
 AnyItem = SourceItem | RenderedItem
 """An item of a source that may render its documents."""
 

@@ -25,7 +25,9 @@ from shardline_producer.sources.source import (
     AnyItem,
     Document,
     InvalidDocument,
+    LineRendering,
     Render,
+    RenderLine,
     SourceItem,
 )
 
@@ -89,6 +91,11 @@ class FileReader:
         self._records = form.splitter(reading.max_record_bytes, start.line, start.offset, found.options)
         names = reading.names.in_file(file["path"], file.get("name", file["path"]))
         self._parse_record = form.parser(found.options, names)
+        self._render_line: RenderLine | None = None
+        plain = found.records == "jsonl" and names.mapped is None and len(names.text) == 1
+        rendering: object = reading.render
+        if plain and not reading.filters and isinstance(rendering, LineRendering):
+            self._render_line = rendering.of_lines(names.identity, names.text[0])
         self._seek = first_byte(file, start.offset)
         self._skip = start.offset - self._seek
         self._text_bytes = 0
@@ -210,8 +217,15 @@ class FileReader:
     def parse(self, records: Iterable[Line]) -> Iterator[AnyItem]:
         """The items of records."""
         filters, render, parse = self._reading.filters, self._reading.render, self._parse_record
-        path = self._file["path"]
+        path, index, render_line = self._file["path"], self._index, self._render_line
         for record in records:
+            if render_line is not None and record.digest is None:
+                position = (index, record.number, record.end, self._ordinal + 1)
+                item = render_line(record.text, position, record.size)
+                if item is not None:
+                    self._ordinal += 1
+                    yield item
+                    continue
             key = f"{path}:{record.number}"
             content: Document | InvalidDocument
             if record.digest is None:
@@ -221,7 +235,7 @@ class FileReader:
             else:
                 content = too_large(key, record.text, record.digest, record.size)
             self._ordinal += 1
-            position = (self._index, record.number, record.end, self._ordinal)
+            position = (index, record.number, record.end, self._ordinal)
             if render is not None and isinstance(content, Document):
                 yield render(position, record.size, content)
             else:

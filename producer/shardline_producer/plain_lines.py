@@ -1,0 +1,91 @@
+"""The hot path of JSONL files: from a line to its message in one function, for documents without odd cases.
+
+It returns None for what it cannot render: the rules for all documents (`documents.parse_document`, then
+`rows`) decide then. Where it returns an item, it is the one that they make, byte for byte.
+"""
+
+import orjson
+
+from shardline_common.job.blank import is_blank
+from shardline_common.job.clara_score import COUNTED_FIELDS
+from shardline_common.job.columns import EXTRA, Columns, plain_types
+from shardline_common.job.hashing import key_hashes
+from shardline_common.job.messages import Position, encode_facts
+from shardline_common.job.plan import RULES
+from shardline_common.job.spec import JobSpec
+from shardline_producer.rows import behind_metadata, count_words, escaped, text_json
+from shardline_producer.sources.documents import as_score
+from shardline_producer.sources.source import RenderedItem, RenderLine
+
+_MAX_ID_CHARS = 1024
+_INT64 = 1 << 63
+
+
+def line_renderer(  # noqa: C901 - of the function in it
+    spec: JobSpec, columns: Columns, rules: int, identity: str, content: str
+) -> RenderLine | None:
+    """What renders the plain lines of a job whose id and text are the fields `identity` and `content`.
+
+    None: no line is plain, because of the job's columns, its rules or its validation split.
+    """
+    kinds = plain_types(columns)
+    counted = [name for name in COUNTED_FIELDS if name in columns.types]
+    if kinds is None or rules != RULES or spec.validation_partitions:
+        return None
+    if any(kinds[name] is not str for name in counted):
+        # Of text alone, "is not empty" is what the score counts.
+        return None
+    kind_of, nulls = kinds.get, {**dict.fromkeys(kinds), EXTRA: None}
+    loads, dumps, partitions, decimals = orjson.loads, orjson.dumps, spec.partitions, spec.relevance_decimals
+    behind, new = behind_metadata(spec), tuple.__new__
+
+    # One function, because a call takes as long as to hash an id.
+    def render(line: bytes, position: Position, size: int) -> RenderedItem | None:  # noqa: C901, PLR0911 - steps
+        # 1. Parse. orjson is exact but for numbers beyond 64 bits, which step 2 sees.
+        try:
+            fields = loads(line)
+        except orjson.JSONDecodeError:
+            return None
+        if type(fields) is not dict:
+            return None
+        given, text = fields.pop(identity, None), fields.pop(content, None)
+        if type(given) is not str or type(text) is not str:
+            return None
+        if not (given.isascii() and given.isprintable() and 0 < len(given) <= _MAX_ID_CHARS):
+            return None
+        # 2. The columns: each field has one of the same name, and a value of exactly its type, or none.
+        relevance = 0.0
+        row = nulls.copy()
+        for name, value in fields.items():
+            kind = type(value)
+            if kind is kind_of(name) and name != "score":
+                if kind is not str and not -_INT64 <= value < _INT64:
+                    return None
+                row[name] = value
+            elif name == "score" and kind is float and (score := as_score(value)) is not None:
+                relevance = score
+            elif value is not None or kind_of(name) is None:
+                return None
+        # 3. Render. A text that begins with a visible character is not blank, and most do.
+        metadata, shown_id, body = dumps(row), dumps(given), text_json(text)
+        if not metadata.isascii():
+            metadata = escaped(metadata)
+        present = 0
+        for column in counted:
+            if row[column]:
+                present += 1
+        blank = not "!" <= text[:1] <= "~" and is_blank(text)
+        facts = encode_facts(len(text), count_words(text), present, blank, relevance)
+        rounded = dumps(round(relevance, decimals) + 0.0) if relevance else b"0.0"
+        parts = (
+            b'{"text":', body, b',"metadata":', metadata, behind,
+            b',"document_id":', shown_id, b',"relevance_score":', rounded, b"}\n",
+        )  # fmt: skip
+        head = 20 + len(body) + len(metadata) + len(behind)
+        # 4. The partition and the part of the proof. A NamedTuple's own constructor takes twice as long.
+        key = given.encode()
+        placing, key_hash = key_hashes(key)
+        values = (position, size, key, placing % partitions, key_hash, facts, head, b"".join(parts))
+        return new(RenderedItem, values)
+
+    return render
