@@ -21,6 +21,8 @@ from tests.make import job
 
 SPEC = job(partitions=3)
 COLUMNS = Columns({"title": "string", "domain": "string", "year": "int", "rank": "float", "ok": "bool"})
+# A score that is text in one document is a column of text, or of numbers if a job says so.
+SCORED = Columns({"title": "string", "score": "float", "document_type": "string"})
 FILE = {"path": "a.jsonl", "size": 1, "version": "1"}
 TEXTS = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
     [
@@ -98,7 +100,9 @@ def json_lines(draw: st.DrawFn) -> bytes:
 @example([b'{"document_id":"a","title":{"content":"T"},"content" : ""}'], [])
 @example([b'{"document_id":"a","content":"\x01"}', b'{"document_id":"a","content":"\xed\xa0\x80"}'], [])
 def test_the_shorter_way_gives_the_same_items(lines: list[bytes], cuts: list[int]) -> None:
-    assert items(lines, short=True, cuts=tuple(cuts)) == items(lines, short=False, cuts=tuple(cuts))
+    for columns in (COLUMNS, SCORED):
+        found = [items(lines, short=short, columns=columns, cuts=tuple(cuts)) for short in (True, False)]
+        assert found[0] == found[1]
 
 
 def test_an_ordinary_document_takes_the_shorter_way() -> None:
