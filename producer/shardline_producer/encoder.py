@@ -2,12 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import orjson
-
-from shardline_common.job.clara_score import count_present
-from shardline_common.job.columns import EXTRA, Columns
+from shardline_common.job.columns import Columns
 from shardline_common.job.hashing import add, document_hash, in_validation, partition_of
 from shardline_common.job.messages import (
     End,
@@ -23,6 +19,7 @@ from shardline_common.job.spec import JobSpec
 from shardline_common.job.state import PartitionState
 from shardline_common.ports.broker import Message
 from shardline_producer.plain_lines import line_renderer
+from shardline_producer.plain_rows import row_renderer
 from shardline_producer.rows import RowRenderer, too_large_row, with_limit
 from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.source import (
@@ -31,6 +28,7 @@ from shardline_producer.sources.source import (
     InvalidDocument,
     RenderedItem,
     RenderLine,
+    RenderRow,
 )
 
 
@@ -127,47 +125,26 @@ class Encoder:
 
 
 class DocumentRenderer:
-    """Implements `Renderer` for one job. It holds no state of the job, so any process can have one."""
+    """Renders the documents of one job. It holds no state of the job, so any process can have one."""
 
     def __init__(self, spec: JobSpec, columns: Columns, rules: int = RULES) -> None:
-        self._spec, self._all_columns, self._rules = spec, columns, rules
+        self._spec, self._columns, self._rules = spec, columns, rules
         self._rows = RowRenderer(spec, columns, rules)
         self._train = 0 if spec.validation_partitions else spec.partitions
-        # The field that documents are grouped by may be another one than the columns.
-        grouped = spec.validation_partitions and spec.output.group_by
-        self._columns = None if columns.renamed or EXTRA in columns.types or grouped else columns.types
 
-    @property
-    def columns(self) -> Mapping[str, str] | None:
-        """Implements `Renderer`."""
-        return self._columns
+    def of_rows(self, fields: Mapping[str, str]) -> RenderRow | None:
+        """Implements `RowRendering`."""
+        return row_renderer(self._spec, self._columns, self._rules, fields)
 
     def of_lines(self, identity: str, text: str) -> RenderLine | None:
         """Implements `LineRendering`."""
-        return line_renderer(self._spec, self._all_columns, self._rules, identity, text)
+        return line_renderer(self._spec, self._columns, self._rules, identity, text)
 
     def __call__(self, position: Position, size: int, document: Document) -> RenderedItem:
         """The document as it is sent."""
         facts, head, tail = self._rows.parts(document)
         key = document.id.encode()
         number = partition_of(key, self._train) if self._train else partition_in(self._spec, key, document)
-        return RenderedItem(
-            position, size, key, number, document_hash(key), encode_facts(*facts), len(head), head + tail
-        )
-
-    def row(
-        self, position: Position, size: int, identity: str, text: str, row: dict[str, Any], relevance: float
-    ) -> RenderedItem:
-        """Implements `Renderer`."""
-        row[EXTRA] = None
-        facts, head, tail = self._rows.parts_of(
-            identity, text, orjson.dumps(row), count_present(row), relevance
-        )
-        key = identity.encode()
-        if self._train:
-            number = partition_of(key, self._train)
-        else:
-            number = partition_in(self._spec, key, Document(identity, text, row))
         return RenderedItem(
             position, size, key, number, document_hash(key), encode_facts(*facts), len(head), head + tail
         )

@@ -1,7 +1,7 @@
 """Rows of PostgreSQL that are rendered at once have the bytes that their documents have."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import pytest
@@ -12,7 +12,7 @@ from shardline_common.job.columns import Columns
 from shardline_common.job.spec import JobSpec
 from shardline_producer.encoder import DocumentRenderer
 from shardline_producer.sources.planned import Entry, RenderingFetcher
-from shardline_producer.sources.source import Document, InvalidDocument, RenderedItem
+from shardline_producer.sources.source import Document, InvalidDocument, RenderedItem, RenderRow
 from shardline_producer.sources.uds3.contents import ContentFetcher
 from shardline_producer.sources.uds3.postgres.fields import metadata_columns
 from shardline_producer.sources.uds3.postgres.row_fields import RowFields
@@ -89,9 +89,17 @@ class CountingRenderer(DocumentRenderer):
 
     rows = 0
 
-    def row(self, *values: Any) -> RenderedItem:
-        self.rows += 1
-        return super().row(*values)
+    def of_rows(self, fields: Mapping[str, str]) -> RenderRow | None:
+        shorter = super().of_rows(fields)
+        if shorter is None:
+            return None
+
+        def counted(*values: Any) -> RenderedItem | None:
+            found = shorter(*values)
+            self.rows += found is not None
+            return found
+
+        return counted
 
 
 def fetch_both(

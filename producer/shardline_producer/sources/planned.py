@@ -33,8 +33,8 @@ from shardline_producer.sources.source import (
     InvalidDocument,
     Part,
     PlanPages,
+    Render,
     RenderedItem,
-    Renderer,
     SourceItem,
 )
 from shardline_producer.sources.stored_pages import page_name, read_page
@@ -97,7 +97,7 @@ class RenderingFetcher(Protocol):
     """A fetcher that can also render documents where it reads them."""
 
     async def fetch_rendered(
-        self, entries: Sequence[Entry], first: int, render: Renderer, *, ranked: bool
+        self, entries: Sequence[Entry], first: int, render: Render, *, ranked: bool
     ) -> list[RenderedItem | Document | InvalidDocument]:
         """As `Fetcher.fetch`. Documents may be rendered, each at its position.
 
@@ -350,7 +350,7 @@ class PlannedSource:
                 yield batch
 
     async def read_rendered(
-        self, frozen: Frozen, after: Position | None, part: Part | None, render: Renderer
+        self, frozen: Frozen, after: Position | None, part: Part | None, render: Render
     ) -> AsyncGenerator[list[AnyItem], None]:
         """Implements `RenderingSource`."""
         ranked = frozen[0]["ranked"]

@@ -7,8 +7,8 @@ from shardline_producer.sources.source import (
     AnyItem,
     Document,
     InvalidDocument,
+    Render,
     RenderedItem,
-    Renderer,
     SourceItem,
 )
 
@@ -24,7 +24,7 @@ def rendered_items(
     contents: Sequence[RenderedItem | Document | InvalidDocument],
     scores: Sequence[float | None],
     first: int,
-    render: Renderer,
+    render: Render,
 ) -> list[AnyItem]:
     """Items of contents, of which some are rendered; the ordinal of the first is `first`."""
     found: list[AnyItem] = []

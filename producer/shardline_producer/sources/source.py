@@ -78,24 +78,20 @@ class RenderedItem(NamedTuple):
 Render = Callable[[Position, int, Document], RenderedItem]
 """Renders a document, which has this position and size. It is called on threads, and can be pickled."""
 
+RenderRow = Callable[[Position, int, str, str, Sequence[Any], float], RenderedItem | None]
+"""Renders the document of a row of a database, as `Render` would render it.
 
-class Renderer(Protocol):
-    """Renders documents from their fields or, with the same bytes, from the columns of their rows."""
+The arguments are position, size, id, text, the values of the fields, and the relevance. The id is printable
+ASCII, texts are Unicode, integers have 64 bits. None: the document must be rendered by the rules for all.
+"""
 
-    @property
-    def columns(self) -> Mapping[str, str] | None:
-        """The columns of the rows with their types, in order; None if `row` may not be called."""
 
-    def __call__(self, position: Position, size: int, document: Document) -> RenderedItem:
-        """As `Render`."""
+@runtime_checkable
+class RowRendering(Protocol):
+    """What renders documents, and for rows of a database has a shorter way."""
 
-    def row(
-        self, position: Position, size: int, identity: str, text: str, row: dict[str, Any], relevance: float
-    ) -> RenderedItem:
-        """Render the document whose metadata are all `columns`, in their order. The dict is changed.
-
-        A value is None or of exactly the type of its column: Unicode, 64 bits, a finite number and not -0.0.
-        """
+    def of_rows(self, fields: Mapping[str, str]) -> RenderRow | None:
+        """The shorter way, for rows of these fields with their column types; None where there is none."""
 
 
 RenderLine = Callable[[bytes, Position, int], RenderedItem | None]
@@ -248,7 +244,7 @@ class RenderingSource(Protocol):
     """A source that can also render documents where it parses them, in the same call of a thread."""
 
     def read_rendered(
-        self, frozen: Frozen, after: Position | None, part: Part | None, render: Renderer
+        self, frozen: Frozen, after: Position | None, part: Part | None, render: Render
     ) -> AsyncGenerator[list[AnyItem], None]:
         """As `Source.read`, with each document as `render` returns it."""
 

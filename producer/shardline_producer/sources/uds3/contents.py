@@ -16,7 +16,7 @@ from shardline_producer.sources.documents import (
 )
 from shardline_producer.sources.exact_json import parse_row
 from shardline_producer.sources.planned import Entry, vanished
-from shardline_producer.sources.source import Document, InvalidDocument, RenderedItem, Renderer
+from shardline_producer.sources.source import Document, InvalidDocument, Render, RenderedItem
 from shardline_producer.sources.uds3.postgres.keyless import is_storable, keyless_key
 from shardline_producer.sources.uds3.postgres.session import PostgresRow, PostgresRows, PostgresSession
 from shardline_producer.sources.uds3.postgres.sql import DocumentSelection
@@ -60,7 +60,7 @@ class ContentFetcher:
         )
 
     async def fetch_rendered(
-        self, entries: Sequence[Entry], first: int, render: Renderer, *, ranked: bool
+        self, entries: Sequence[Entry], first: int, render: Render, *, ranked: bool
     ) -> list[RenderedItem | Document | InvalidDocument]:
         """Implements `RenderingFetcher`: rows that are documents as they are, are rendered at once."""
         unreadable, entries = _without_rows(entries)

@@ -45,16 +45,7 @@ class MarkedScan:
                 requested = max(limit, _LEAST_PAGE)
                 page = await session.page(self.selection, last, requested, findings)
                 marks = await self._marks(session, [identity for identity, is_live in page if is_live])
-                entries = list[Entry]()
-                for identity, is_live in page:
-                    if not is_live or identity in marks:
-                        waiting[marks[identity] if is_live else "postgresql"] += 1
-                        continue
-                    entries.append(Entry(identity))
-                    if waiting:
-                        _leave_out(waiting, findings)
-                    if len(entries) == limit:
-                        break
+                entries = _live(page, marks, limit, waiting, findings)
                 limit -= len(entries)
                 if len(page) < requested:
                     _leave_out(waiting, findings)
@@ -74,6 +65,29 @@ class MarkedScan:
         for name, store in self.references.items():
             found |= dict.fromkeys(await store.deleted(requests) if requests else (), name)
         return found
+
+
+def _live(
+    page: Sequence[tuple[str, bool]],
+    marks: Mapping[str, str],
+    limit: int,
+    waiting: Counter[str],
+    findings: Findings,
+) -> list[Entry]:
+    """The first entries of a page that nothing marks, up to `limit`; the others are counted."""
+    if not marks and not waiting and all(is_live for _, is_live in page):
+        return [Entry(identity) for identity, _ in page[:limit]]
+    entries = list[Entry]()
+    for identity, is_live in page:
+        if not is_live or identity in marks:
+            waiting[marks[identity] if is_live else "postgresql"] += 1
+            continue
+        entries.append(Entry(identity))
+        if waiting:
+            _leave_out(waiting, findings)
+        if len(entries) == limit:
+            break
+    return entries
 
 
 def _leave_out(waiting: Counter[str], findings: Findings) -> None:

@@ -110,6 +110,8 @@ class Catalog:
     def __init__(self, connection: Any, options: PostgresOptions) -> None:
         self._connection = connection
         self._options = options
+        # The states that `verify` accepted last: they are read for each batch of documents.
+        self._verified: tuple[PostgresSchema, Sequence[Any]] | None = None
 
     async def schema(self) -> PostgresSchema:
         """Read the tables in use.
@@ -163,20 +165,32 @@ class Catalog:
             JobFailed: they are not (`source_changed`).
             SourceUnavailable: the session is another one, which may hide rows.
         """
-        planned = {
-            table.name: TableState(table.oid, {column.name: column.type for column in table.columns})
-            for table in schema.tables
-            if table.oid
-        }
-        if not planned:
+        names = [table.name for table in schema.tables if table.oid]
+        if not names:
             return
-        names = list(dict.fromkeys([*planned, *KNOWN_TABLES]))
+        names = list(dict.fromkeys([*names, *KNOWN_TABLES]))
         rows = await self._connection.fetch(_STATES_QUERY, self._options.schema, names)
+        if self._verified is None or self._verified[0] is not schema or self._verified[1] != rows:
+            self._check_states(schema, rows)
+            self._verified = (schema, rows)
+        kinds = {relation.oid: relation.kind for relation in schema.relations}
+        stored = [table for table in schema.tables if kinds.get(table.oid) in _STORED]
+        filled = [table for table in stored if table.rows >= MANY_ROWS]
+        for table, rows in zip(filled, await self._rows(filled, 1), strict=True):
+            if not rows:
+                raise self.changed(f"table {table.name} was emptied")
+
+    def _check_states(self, schema: PostgresSchema, rows: Sequence[Any]) -> None:
         if any(row["row_security"] != "off" for row in rows):
             raise SourceUnavailable(
                 f"{self._options.address} forgot the settings of the session, as a pooler makes it do",
                 hint="set pool_mode = session in the pooler, or connect to the server itself",
             )
+        planned = {
+            table.name: TableState(table.oid, {column.name: column.type for column in table.columns})
+            for table in schema.tables
+            if table.oid
+        }
         # A table below a view is not joined again: the view decides which of its rows and marks count.
         below = {relation.oid for relation in schema.relations}
         found = {
@@ -186,12 +200,6 @@ class Catalog:
         }
         if (change := table_change(planned, found, TOMBSTONE_FIELDS)) is not None:
             raise self.changed(change)
-        kinds = {relation.oid: relation.kind for relation in schema.relations}
-        stored = [table for table in schema.tables if kinds.get(table.oid) in _STORED]
-        filled = [table for table in stored if table.rows >= MANY_ROWS]
-        for table, rows in zip(filled, await self._rows(filled, 1), strict=True):
-            if not rows:
-                raise self.changed(f"table {table.name} was emptied")
 
     async def _rows(self, tables: Sequence[PostgresTable], most: int) -> list[int]:
         """The number of rows of each table, `most` at most."""

@@ -27,26 +27,6 @@ _LEAST_EXPONENT = 1e15
 
 
 @dataclass(frozen=True, slots=True)
-class PlainColumns:
-    """The columns of rows whose metadata are the decoded values, in this order. `floats`: those of floats."""
-
-    names: tuple[str, ...]
-    floats: tuple[str, ...]
-
-    def row(self, decoded: Sequence[Any]) -> dict[str, Any] | None:
-        """The metadata of a row, as `Renderer.row` takes it; None if a value is not of its column."""
-        row = dict(zip(self.names, decoded, strict=True))
-        for name in self.floats:
-            value = row[name]
-            if value is not None:
-                if not math.isfinite(value):
-                    return None
-                # JSON that was read has no -0.0.
-                row[name] = value + 0.0
-        return row
-
-
-@dataclass(frozen=True, slots=True)
 class RowFields:
     """The metadata fields of a row, in the order of `names`.
 
@@ -82,12 +62,12 @@ class RowFields:
             schema.exact,
         )
 
-    def plain(self, columns: Mapping[str, str] | None) -> "PlainColumns | None":
-        """How rows are made of the decoded values alone; None if the columns of rows are others."""
-        if columns is None or self.names != self.decoded or SCORE in self.names:
+    @property
+    def plain(self) -> Mapping[str, str] | None:
+        """The names and types of all fields, if each is decoded; None if a row has others."""
+        if self.names != self.decoded or SCORE in self.names:
             return None
-        same = tuple(columns) == self.names and tuple(columns.values()) == self.kinds
-        return PlainColumns(self.names, tuple(self.names[number] for number in self.floats)) if same else None
+        return dict(zip(self.names, self.kinds, strict=True))
 
     def values(self, json: str | None, decoded: Sequence[Any]) -> dict[str, Any]:
         """The metadata of a row that is not null. `json` is None if all fields are decoded."""

@@ -86,12 +86,22 @@ class PostgresRows:
         )
 
 
+class _ContentsStatement(NamedTuple):
+    """The text of `sql.contents` for a selection, and the fields that it selects."""
+
+    selection: sql.DocumentSelection
+    text: str
+    fields: RowFields
+
+
 class PostgresSession:
     """One open connection."""
 
     def __init__(self, connection: Any, options: PostgresOptions) -> None:
         self._connection = connection
         self._options = options
+        self._catalog = Catalog(connection, options)
+        self._reading: _ContentsStatement | None = None
 
     @property
     def stores_utf8(self) -> bool:
@@ -100,7 +110,7 @@ class PostgresSession:
 
     async def schema(self) -> PostgresSchema:
         """The tables in use, as `Catalog.schema`."""
-        return await Catalog(self._connection, self._options).schema()
+        return await self._catalog.schema()
 
     async def estimate(self, schema: PostgresSchema) -> int | None:
         """The approximate number of rows of the main table; None if the server has no statistics."""
@@ -139,15 +149,17 @@ class PostgresSession:
         while len(found) < limit and not ended:
             rows = await self._fetch(sql.page(selection, last, limit - len(found)))
             ended = len(rows) < limit - len(found)
-            for identity, live, several in rows:
-                # Equal ids are neighbours in byte order, whatever an index says about them.
-                if identity == last:
-                    repeated = True
-                else:
+            ids = [row[0] for row in rows]
+            # Equal ids are neighbours in byte order, whatever an index says about them.
+            if len({last, *ids}) == len(ids) + 1 and not any(row[2] for row in rows):
+                found += [(row[0], row[1]) for row in rows]
+                last = ids[-1] if ids else last
+                continue
+            repeated = True
+            for identity, live, _ in rows:
+                if identity != last:
                     found.append((identity, live))
                     last = identity
-                if several:
-                    repeated = True
         if repeated:
             how = f"some ids of {selection.schema.tables[0].name} are in several rows, of which one is read"
             findings.note("postgresql", Level.COUNTED, how)
@@ -159,7 +171,7 @@ class PostgresSession:
 
     async def _check_listing(self, schema: PostgresSchema, after: str | None, *, ended: bool) -> None:
         """Check that the rows up to `after`, which were listed before, were not taken away as a whole."""
-        catalog = Catalog(self._connection, self._options)
+        catalog = self._catalog
         main, rewritten = schema.tables[0], await self._check_relations(schema)
         known = None if keyless_number(after) else after
         if rewritten and not await self._has_rows(main, known):
@@ -174,7 +186,7 @@ class PostgresSession:
             JobFailed: a table was dropped, made again, truncated, rewritten or emptied, or lost a partition
                 (`source_changed`).
         """
-        catalog, main = Catalog(self._connection, self._options), schema.tables[0]
+        catalog, main = self._catalog, schema.tables[0]
         if rewritten := await self._check_relations(schema):
             raise catalog.changed(f"table {rewritten[0]} was truncated or rewritten")
         if not await self._has_rows(main, None):
@@ -182,7 +194,7 @@ class PostgresSession:
 
     async def _check_relations(self, schema: PostgresSchema) -> list[str]:
         """Check that tables and partitions are those of the plan. Returns those whose file is another one."""
-        catalog = Catalog(self._connection, self._options)
+        catalog = self._catalog
         await catalog.verify(schema)
         if not schema.relations:
             return []
@@ -267,21 +279,25 @@ class PostgresSession:
             message = f"{self._options.address} answered rows of other documents than the first of {len(ids)}"
             raise SourceUnavailable(message, hint="look for a pooler or proxy that changes its answers")
         # A mark in a column that the plan does not know would not be seen.
-        await Catalog(self._connection, self._options).verify(selection.schema)
+        await self._catalog.verify(selection.schema)
         return rows
 
     async def _readable_rows(
         self, selection: sql.DocumentSelection, ids: list[str], max_bytes: int
     ) -> "PostgresRows":
         """The rows of the first ids. One that the server cannot return is read alone, and has a fault."""
-        fields = RowFields.of(selection.schema)
+        if self._reading is None or self._reading.selection is not selection:
+            text = sql.contents(selection, ids, max_bytes, _FETCH_BYTES).text
+            self._reading = _ContentsStatement(selection, text, RowFields.of(selection.schema))
+        text, fields = self._reading.text, self._reading.fields
         while True:
             try:
-                found = await self._fetch(sql.contents(selection, ids, max_bytes, _FETCH_BYTES))
+                values = sql.contents_values(ids, max_bytes, _FETCH_BYTES)
+                found = await self._fetch(SqlStatement(text, values))
             except ROW_ERRORS as error:
                 if len(ids) == 1:
-                    values = (ids[0], True, False, None, None, None, None, "{}")
-                    return PostgresRows(fields, [values], str(error))
+                    row = (ids[0], True, False, None, None, None, None, "{}")
+                    return PostgresRows(fields, [row], str(error))
                 ids = ids[: len(ids) // 2]
             else:
                 return PostgresRows(fields, found)

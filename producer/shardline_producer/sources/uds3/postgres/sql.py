@@ -305,9 +305,8 @@ def contents(selection: DocumentSelection, ids: list[str], max_bytes: int, budge
     than `max_bytes` bytes, `body` is only its start and `digest` its sha256. The server has the size of a
     large text without reading the text.
     """
-    schema, statement = selection.schema, SqlStatement()
-    wanted, limit = f"{statement.add(_array(ids), 'text')}::text[]", statement.add(max_bytes, "int8")
-    room = statement.add(budget, "int8")
+    schema, statement = selection.schema, SqlStatement(values=contents_values(ids, max_bytes, budget))
+    wanted, limit, room = "$1::text::text[]", "$2::int8", "$3::int8"
     deleted, _ = is_deleted(selection.schema, include_archived=selection.include_archived)
     fields = RowFields.of(schema)
     inner = (
@@ -327,6 +326,11 @@ def contents(selection: DocumentSelection, ids: list[str], max_bytes: int, budge
         f" refs, {fields.labels} FROM ({summed}) r WHERE upto <= {room} OR n = 1 ORDER BY n"
     )
     return statement
+
+
+def contents_values(ids: list[str], max_bytes: int, budget: int) -> list[Any]:
+    """The values of `contents`, whose text is the same for all documents of a selection."""
+    return [_array(ids), max_bytes, budget]
 
 
 def _array(ids: list[str]) -> str:
