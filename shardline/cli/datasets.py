@@ -124,6 +124,7 @@ async def _run(spec: JobSpec, output: str, settings: Settings, *, replace: bool,
     from shardline.cli.console import print_json
     from shardline.cli.progress import open_screen
     from shardline.services.local_run import run_job
+    from shardline_common.runtime.allocator import keep_freed_memory
     from shardline_common.runtime.collector import collect_seldom
     from shardline_common.runtime.failpoints import arm
     from shardline_common.runtime.threads import set_thread_pool
@@ -131,6 +132,7 @@ async def _run(spec: JobSpec, output: str, settings: Settings, *, replace: bool,
     arm(os.environ)
     set_thread_pool()
     collect_seldom()
+    keep_freed_memory()
     with open_screen(shows_failure=False) as screen:
         result = await run_job(spec, output, settings, screen.show, replace=replace)
     if json:

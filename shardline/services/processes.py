@@ -17,6 +17,7 @@ from shardline_common.errors import BrokerRefused, BrokerUnavailable, explain
 from shardline_common.kafka.broker import KafkaBroker
 from shardline_common.ports.broker import Broker
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.allocator import keep_freed_memory
 from shardline_common.runtime.durations import seconds_text
 from shardline_common.runtime.retry import longest_failing, retry_forever
 from shardline_common.runtime.tasks import leaf_errors
@@ -106,6 +107,7 @@ async def _serve(
     writes: bool = False,
 ) -> None:
     """Serve metrics and health, wait for the store and the topics, then run `work` until it is cancelled."""
+    keep_freed_memory()
     probed = asyncio.Event()
     metrics.follow_failing(broker.failing_seconds)
 

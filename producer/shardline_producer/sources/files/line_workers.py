@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from shardline_common.runtime.allocator import keep_freed_memory
 from shardline_common.runtime.processes import can_start_processes, open_processes, result_of
 from shardline_common.runtime.threads import run_in_thread
 from shardline_producer.sources.documents import FieldNames
@@ -138,6 +139,7 @@ _readings: list[Reading] = []
 
 def _start(max_record_bytes: int, filters: dict[str, Any], names: FieldNames, render: Render) -> None:
     """The start of a process: the rules of the job are sent once. What it reads is decompressed."""
+    keep_freed_memory()
     _readings[:] = [Reading(max_record_bytes, filters, allow_empty=True, names=names, render=render)]
 
 
