@@ -83,8 +83,11 @@ async def test_decoded_values_are_those_of_the_json_of_the_rows(
         decoded = await fetcher.fetch(entries)
         one_by_one = [content for entry in entries[: len(ODD)] for content in await fetcher.fetch([entry])]
         assert repr(one_by_one) == repr(decoded[: len(ODD)])
-        monkeypatch.setattr(row_fields, "_MOST_DECODED", 0)
-        shown = await fetcher.fetch(entries)
+    monkeypatch.setattr(row_fields, "_MOST_DECODED", 0)
+    # A session keeps the statement that it made.
+    async with database.postgres.connect() as session:
+        assert not row_fields.RowFields.of(schema).decoded
+        shown = await ContentFetcher(session, selection, [], 1 << 20).fetch(entries)
     assert len(decoded) == len(shown) == len(rows)
     for identity, one, other, (text, *_) in zip(ids, decoded, shown, rows, strict=True):
         if "\n" in identity or "\t" in identity:

@@ -43,5 +43,16 @@ def score_parts(facts: Facts) -> ScoreParts:
 
 def clara_score(facts: Facts) -> float:
     """Clara's quality score: the sum of its parts, 0 to 1."""
+    return with_relevance(score_without_relevance(facts), facts.relevance)
+
+
+def score_without_relevance(facts: Facts) -> float:
+    """The sum of the other parts."""
     parts = score_parts(facts)
-    return min(1.0, parts.length + parts.metadata + parts.relevance)
+    return parts.length + parts.metadata
+
+
+def with_relevance(others: float, relevance: float) -> float:
+    """Clara's quality score, of the sum of its other parts."""
+    # In this order, because a sum of floats depends on it.
+    return min(1.0, others + 0.3 * relevance)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import takewhile
-from typing import Any
+from typing import Any, TypeVar
 
 from shardline_producer.sources.documents import (
     DeadLetterReason,
@@ -20,7 +20,7 @@ from shardline_producer.sources.source import Document, InvalidDocument, Render,
 from shardline_producer.sources.uds3.postgres.keyless import is_storable, keyless_key
 from shardline_producer.sources.uds3.postgres.session import PostgresRow, PostgresRows, PostgresSession
 from shardline_producer.sources.uds3.postgres.sql import DocumentSelection
-from shardline_producer.sources.uds3.rendered_rows import rendered_rows
+from shardline_producer.sources.uds3.rendered_rows import plain_documents, rendered_rows
 from shardline_producer.sources.uds3.store_ports import (
     DELETED_BODY,
     MAX_BODIES,
@@ -30,6 +30,8 @@ from shardline_producer.sources.uds3.store_ports import (
     InvalidBody,
     MarkedBodyStore,
 )
+
+Item = TypeVar("Item", Document, RenderedItem)
 
 
 class ContentFetcher:
@@ -55,9 +57,10 @@ class ContentFetcher:
         if unreadable:
             return unreadable
         entries, rows = await self._read_rows(entries)
-        return await self._contents(
-            [(entry, rows.row(number) if rows else None) for number, entry in enumerate(entries)]
-        )
+        plain: Sequence[Document | None] = [None] * len(entries)
+        if rows and self._may_be_plain:
+            plain = plain_documents(rows, entries)
+        return await self._completed(entries, rows, plain)
 
     async def fetch_rendered(
         self, entries: Sequence[Entry], first: int, render: Render, *, ranked: bool
@@ -67,17 +70,28 @@ class ContentFetcher:
         if unreadable:
             return [*unreadable]
         entries, rows = await self._read_rows(entries)
-        rendered: list[RenderedItem | None] = [None] * len(entries)
-        if rows and self._session is not None and self._session.stores_utf8 and not self._marked_stores:
+        rendered: Sequence[RenderedItem | None] = [None] * len(entries)
+        if rows and self._may_be_plain:
             rendered = rendered_rows(rows, entries, first, render, ranked=ranked)
-        others = [number for number, item in enumerate(rendered) if item is None]
+        return await self._completed(entries, rows, rendered)
+
+    @property
+    def _may_be_plain(self) -> bool:
+        """Whether rows may be documents as they are: sizes are those of UTF-8, no other store marks them."""
+        return self._session is not None and self._session.stores_utf8 and not self._marked_stores
+
+    async def _completed(
+        self, entries: Sequence[Entry], rows: PostgresRows | None, found: Sequence[Item | None]
+    ) -> list[Item | Document | InvalidDocument]:
+        """What was found, and the contents of the first entries of which nothing was found."""
+        others = [number for number, item in enumerate(found) if item is None]
         contents = await self._contents(
             [(entries[number], rows.row(number) if rows else None) for number in others]
         )
         # Nothing is returned that is behind an entry that was not read.
         read = others[len(contents)] if len(contents) < len(others) else len(entries)
         left = iter(contents)
-        return [next(left) if item is None else item for item in rendered[:read]]
+        return [next(left) if item is None else item for item in found[:read]]
 
     async def _read_rows(self, entries: Sequence[Entry]) -> tuple[Sequence[Entry], PostgresRows | None]:
         """The rows of the first entries, about 1 MiB of them; None without PostgreSQL."""

@@ -43,6 +43,7 @@ class Fusion:
         self._weights = tuple(weights)
         self._added = [0] * len(self._weights)
         self._counts: list[int | None] = [0] * len(self._weights)
+        self._excludes = False
         self._lock = Lock()
         self._database = ScratchDatabase(_CACHE_KIB)
         columns = ", ".join(f"place{number} INTEGER" for number in range(len(self._weights)))
@@ -78,6 +79,7 @@ class Fusion:
         """
         with self._lock:
             self._counts = [None] * len(self._counts)
+            self._excludes = self._excludes or bool(ids)
             rows = [(place, are_hits, identity) for identity in ids]
             new = self._database.write(
                 "INSERT OR IGNORE INTO excluded_ids (place, is_hit, id) VALUES (?, ?, ?)", rows
@@ -104,16 +106,20 @@ class Fusion:
             rows = [(item.id, item.foreign, place) for place, item in enumerate(page, self._added[number])]
             self._added[number] += len(page)
             if (known := self._counts[number]) is not None:
-                excluded = "SELECT 1 FROM excluded_ids WHERE id = ?"
-                self._counts[number] = known + sum(
-                    not self._database.rows(excluded, (item.id,)) for item in page
-                )
+                self._counts[number] = known + len(page) - self._excluded(page)
             self._database.write(
                 f"INSERT INTO ranked (id, is_foreign, {column}) VALUES (?, ?, ?)"  # noqa: S608 - a fixed name
                 f" ON CONFLICT (id) DO UPDATE SET {column} = coalesce({column}, excluded.{column}),"
                 " is_foreign = min(is_foreign, excluded.is_foreign)",
                 rows,
             )
+
+    def _excluded(self, page: Sequence[RankedDocument]) -> int:
+        """How many documents of a page are excluded."""
+        if not self._excludes:
+            return 0
+        query = "SELECT 1 FROM excluded_ids WHERE id = ?"
+        return sum(bool(self._database.rows(query, (item.id,))) for item in page)
 
     def pages(self, limit: int | None) -> Iterator[list[Entry]]:
         """The fused list, the highest score first, ties by id in byte order, up to `limit` entries.
