@@ -25,6 +25,8 @@ def make_consumer(options: KafkaOptions, *topics: str, **more: Any) -> AIOKafkaC
         *topics,
         **options.client(),
         enable_auto_commit=False,
+        # The client that is watched checks them.
+        check_crcs=False,
         max_partition_fetch_bytes=options.fetch_bytes,
         **{"isolation_level": "read_committed", "auto_offset_reset": "none"} | more,
     )
