@@ -45,6 +45,7 @@ class KafkaOptions:
     transaction_timeout_ms: int = 60_000
     max_request_bytes: int = 1 << 28
     fetch_bytes: int = 1 << 21
+    batch_bytes: int = 1 << 20
 
     def check(self) -> None:
         """Check the options before a client is made.
@@ -117,7 +118,7 @@ class KafkaOptions:
             acks="all",
             enable_idempotence=True,
             compression_type=self.compression,
-            max_batch_size=1 << 20,
+            max_batch_size=self.batch_bytes,
             max_request_size=self.max_request_bytes,
             linger_ms=0,
             **more,

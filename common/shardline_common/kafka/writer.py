@@ -15,6 +15,7 @@ from shardline_common.errors import BrokerUnavailable
 from shardline_common.kafka.acls import Right
 from shardline_common.kafka.client_errors import Request
 from shardline_common.kafka.client_internals import abandon, retrieve_transaction_error
+from shardline_common.kafka.joined_batch import joined_batches
 from shardline_common.kafka.operations import Operations
 from shardline_common.ports.broker import Message, Transaction, TransactionalWriter
 from shardline_common.runtime.tasks import close_shielded, start_shielded
@@ -142,8 +143,13 @@ class _KafkaTransaction:
                 self._deliveries.append(sent)
             else:
                 by_partition.setdefault(message.partition, []).append(message)
+        options = self._operations.options
         for number, items in by_partition.items():
-            await self._send_batches(name, number, items)
+            if options.compression is None:
+                for batch in joined_batches(items, options.batch_bytes):
+                    await self._send_batch(batch, name, number)
+            else:
+                await self._send_batches(name, number, items)
 
     async def _send_batches(self, topic: str, partition: int, messages: Iterable[Message]) -> None:
         batch = self._producer.create_batch()

@@ -1,0 +1,51 @@
+"""A joined batch has the bytes of the builder of aiokafka."""
+
+from collections.abc import Sequence
+
+from aiokafka.producer.message_accumulator import BatchBuilder
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from shardline_common.kafka.joined_batch import joined_batches
+from shardline_common.ports.broker import Message
+
+TIME = 1_790_000_000_123
+STATE = (1 << 40, 7, 1 << 20)
+_headers = st.lists(st.tuples(st.text(max_size=3), st.none() | st.binary(max_size=70)), max_size=2)
+_message = st.builds(
+    Message,
+    st.binary(max_size=80),
+    st.none() | st.binary(max_size=200),
+    st.just(0),
+    _headers.map(tuple),
+)
+
+
+def built(messages: Sequence[Message], max_bytes: int) -> list[tuple[bytes, int, int]]:
+    batches = [BatchBuilder(max_bytes, 0, is_transactional=1)]
+    for one in messages:
+        added = {"timestamp": TIME, "key": one.key, "value": one.value, "headers": list(one.headers)}
+        if batches[-1].append(**added) is None:
+            batches.append(BatchBuilder(max_bytes, 0, is_transactional=1))
+            assert batches[-1].append(**added) is not None
+    return [finished(batch) for batch in batches if messages]
+
+
+def finished(batch: BatchBuilder) -> tuple[bytes, int, int]:
+    size = batch.size()
+    batch._set_producer_state(*STATE)
+    found = bytes(batch._build())
+    assert batch.closed()
+    # As for a batch that is sent again.
+    assert bytes(batch._build()) == found
+    assert size == len(found) == batch.size()
+    return found, size, batch.record_count()
+
+
+@settings(max_examples=100)
+@given(messages=st.lists(_message, max_size=150), max_bytes=st.sampled_from([1, 300, 2000, 1 << 20]))
+@example(messages=[Message(b"k" * number, bytes(number), 0) for number in (63, 64, 8191, 8192)], max_bytes=1)
+@example(messages=[Message(b"k", bytes(1 << 21), 0)] * 2, max_bytes=1 << 20)
+def test_a_joined_batch_has_the_bytes_of_the_client(messages: Sequence[Message], max_bytes: int) -> None:
+    found = [finished(batch) for batch in joined_batches(messages, max_bytes, TIME)]
+    assert found == built(messages, max_bytes)
