@@ -3,6 +3,7 @@
 import contextlib
 import json
 from hashlib import sha256
+from typing import Any
 
 import orjson
 import pytest
@@ -171,3 +172,21 @@ def test_keys_are_usage_errors() -> None:
 
 def test_the_spec_is_frozen() -> None:
     assert JobSpec.model_config["frozen"]
+
+
+def test_a_checkpoint_encodes_the_spec_of_its_job_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    dumped: list[JobSpec] = []
+    dump = JobSpec.model_dump
+
+    def counted(self: JobSpec, **options: Any) -> dict[str, Any]:
+        dumped.append(self)
+        return dump(self, **options)
+
+    monkeypatch.setattr(JobSpec, "model_dump", counted)
+    state = JobState(job(job_id="one"))
+    for attempt in (1, 2, 3):
+        state.attempt = attempt
+        assert JobState.decode(state.encode()) == state
+    assert dumped == [state.spec]
+    state.spec = job(job_id="two")
+    assert orjson.loads(state.encode())["spec"] == dump(state.spec, mode="json")
