@@ -93,9 +93,8 @@ class JobState:
     slice: int | None = None
     slices: dict[str, int] = field(default_factory=dict)
     home: int | None = field(default=None, compare=False)
-    _encoded_spec: tuple[JobSpec, orjson.Fragment] | None = field(
-        default=None, init=False, repr=False, compare=False
-    )
+    # Any: a schema of this class is made for docs/asyncapi.json, and has no type for a fragment.
+    _encoded_spec: Any = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def submission(self) -> Submission:
@@ -178,7 +177,7 @@ class JobState:
         values["spec"] = self._spec_as_json()
         return _dumps(values)
 
-    def _spec_as_json(self) -> orjson.Fragment:
+    def _spec_as_json(self) -> Any:
         # Each transaction has a checkpoint, and pydantic takes 0.2 ms for the spec.
         if self._encoded_spec is None or self._encoded_spec[0] is not self.spec:
             self._encoded_spec = self.spec, orjson.Fragment(_dumps(self.spec.model_dump(mode="json")))
