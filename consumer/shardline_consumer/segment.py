@@ -2,7 +2,7 @@
 
 import base64
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from shardline_common.job.messages import (
     decode_kind_and_sequence,
     decode_position,
     is_message,
+    next_document,
 )
 from shardline_common.job.segment_limits import SegmentLimits
 from shardline_common.ports.broker import Record
@@ -133,42 +134,103 @@ class OpenSegment:
         rows: list[bytes] = []
         rejected: list[bytes] = []
         dead: list[bytes] = []
-        for record in records:
+        rest = iter(records)
+        while (record := self._take_documents(rest, result, rows)) is not None:
             result.used += 1
-            value = record.value
-            if not is_message(value) or record.key is None:
-                result.foreign += 1
-                continue
-            kind, sequence = decode_kind_and_sequence(value)
-            if sequence < self.next:
-                result.replayed += 1
-                continue
-            if sequence > self.next:
-                raise self._gap(record, sequence)
-            try:
-                if kind == DOCUMENT:
-                    self._take_document(record.key, value, rows, rejected)
-                elif kind == DEAD:
-                    result.dead_letters.append(self._take_dead_letter(record.key, value, dead))
-                else:
-                    self._take_end(value)
-            except MALFORMED:
-                # No producer of Shardline wrote it. If it is a damaged message of a producer, it leaves a
-                # gap, which the next sequence shows.
-                result.foreign += 1
-                continue
-            self.offset = record.offset + 1
-            if self.ended:
-                break
-            self.next += 1
-            if self._limits.reached(self._row_bytes, self._scanned, self.next - self.first):
-                self.closed = True
+            if not self._take_message(record, result, rows, rejected, dead):
                 break
         self._write(rows, rejected, dead)
         return result
 
+    def _take_documents(
+        self, records: Iterator[Record], result: TakeResult, rows: list[bytes]
+    ) -> Record | None:
+        """Take the documents at the start of the records. Returns the record behind them, which is not taken.
+
+        `_take_message` must look at that one: it is no document, not the next one or damaged, or its line is
+        kept elsewhere. None: there is no such record, or a document has closed the segment.
+        """
+        # The hot path: a row is never decoded, only joined with its score. The sums are local until its end.
+        first, number, keeps_rejected = self.first, self.next, self._rejected_lines is not None
+        kept, row_bytes, scanned, hash_sum = self._kept, self._row_bytes, self._scanned, self._hash_sum
+        word_sum, quality, judge, reached = self._words, self._quality, self._judge, self._limits.reached
+        value, start, head, behind, other = b"", 0, 0, self.offset, None
+        for record in records:
+            _, offset, key, found, _ = record
+            fields = next_document(found, number)
+            if fields is None or found is None or key is None:
+                other = record
+                break
+            chars, words, present, flags, relevance, position, row, tail = fields
+            try:
+                verdict = judge(chars, present, flags, relevance)
+            except MALFORMED:
+                other = record
+                break
+            if verdict.reason is None:
+                rows += (found[row:tail], verdict.text, found[tail:])
+                kept += 1
+                row_bytes += len(found) - row + len(verdict.text)
+                word_sum += words
+                quality += verdict.score
+            elif keeps_rejected:
+                other = record
+                break
+            else:
+                self._rejected_by_reason[verdict.reason.value] += 1
+            value, start, head, behind = found, position, row, offset + 1
+            hash_sum += document_hash(key)
+            scanned += len(found) - row
+            number += 1
+            if reached(row_bytes, scanned, number - first):
+                self.closed = True
+                break
+        result.used += number - self.next
+        if number > self.next:
+            self._position = value[start:head]
+        self.next, self.offset, self._kept, self._row_bytes = number, behind, kept, row_bytes
+        self._scanned, self._hash_sum, self._words, self._quality = scanned, hash_sum, word_sum, quality
+        return other
+
+    def _take_message(
+        self,
+        record: Record,
+        result: TakeResult,
+        rows: list[bytes],
+        rejected: list[bytes],
+        dead: list[bytes],
+    ) -> bool:
+        """Take any record. False when it has closed or ended the segment."""
+        value = record.value
+        if not is_message(value) or record.key is None:
+            result.foreign += 1
+            return True
+        kind, sequence = decode_kind_and_sequence(value)
+        if sequence < self.next:
+            result.replayed += 1
+            return True
+        if sequence > self.next:
+            raise self._gap(record, sequence)
+        try:
+            if kind == DOCUMENT:
+                self._take_document(record.key, value, rows, rejected)
+            elif kind == DEAD:
+                result.dead_letters.append(self._take_dead_letter(record.key, value, dead))
+            else:
+                self._take_end(value)
+        except MALFORMED:
+            # No producer of Shardline wrote it. If it is a damaged message of a producer, it leaves a gap,
+            # which the next sequence shows.
+            result.foreign += 1
+            return True
+        self.offset = record.offset + 1
+        if self.ended:
+            return False
+        self.next += 1
+        self.closed = self._limits.reached(self._row_bytes, self._scanned, self.next - self.first)
+        return not self.closed
+
     def _take_document(self, key: bytes, value: bytes, rows: list[bytes], rejected: list[bytes]) -> None:
-        # The hot path: a row is never decoded, only joined with its score.
         chars, words, present, flags, relevance, start, head, tail = decode_document(value)
         verdict = self._judge(chars, present, flags, relevance)
         self._position = value[start:head]

@@ -1,7 +1,9 @@
 """Segments: where they are cut depends on the messages alone."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from shardline_common.dataset.chain import Totals, total
 from shardline_common.errors import FailureCode, JobFailed, SpoolError
 from shardline_common.job.segment_limits import SegmentLimits
 from shardline_common.ports.broker import Record
+from shardline_consumer import segment as segment_module
 from shardline_consumer.filters.clara import Judge
 from shardline_consumer.rejected_lines import RejectedLines
 from shardline_consumer.segment import OpenSegment
@@ -100,6 +103,43 @@ def test_replayed_messages_change_nothing(
     replayed = records[:again] + records[back:]
     spool = tmp_path_factory.mktemp("spool")
     assert segments(replayed, iter(()), spool) == segments(records, iter(()), spool)
+
+
+ODD = {
+    "foreign": lambda number: document(number)._replace(value=b"{}"),
+    "without a key": lambda number: document(number)._replace(key=None),
+    "damaged": lambda number: document(number)._replace(value=(document(number).value or b"")[:60]),
+    "no score": lambda number: document(number, relevance=math.nan),
+    "again": lambda number: document(max(0, number - 1)),
+}
+
+
+@given(
+    st.lists(st.sampled_from(["kept", "dropped", "blank", "dead", "long", *ODD]), max_size=40), st.booleans()
+)
+def test_documents_are_taken_together_as_one_by_one(
+    tmp_path_factory: pytest.TempPathFactory,
+    kinds: list[str],
+    keeps: bool,
+) -> None:
+    records, number = list[Record](), 0
+    for kind in kinds:
+        records.append(ODD[kind](number) if kind in ODD else message(kind, number))
+        number += kind not in ODD
+    spool, found = tmp_path_factory.mktemp("spool"), list[list[Any]]()
+    for together in (True, False):
+        segment = OpenSegment(
+            0, Totals(), Judge(0.5), LIMITS, spool, rejected_lines=RejectedLines(4) if keeps else None
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            if not together:
+                patch.setattr(segment_module, "next_document", lambda *_: None)
+            taken = segment.take(records)
+        files = [file.path.read_bytes() if file else b"" for file in (segment.rows, segment.rejected)]
+        state = [segment.next, segment.offset, segment.position, segment.closed, segment.ended]
+        found.append([taken, files, state, segment.totals])
+        segment.discard()
+    assert found[0] == found[1]
 
 
 def test_each_bound_closes_a_segment(tmp_path: Path) -> None:

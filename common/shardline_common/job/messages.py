@@ -163,3 +163,17 @@ def decode_end(value: bytes) -> End:
     """An end marker. Raises one of MALFORMED."""
     _, count, hash_sum = _END.unpack(value)
     return End(count, hash_sum)
+
+
+def next_document(
+    value: bytes | None, sequence: int
+) -> tuple[int, int, int, int, float, int, int, int] | None:
+    """As `decode_document`, of the document that has this sequence; None for all other messages."""
+    if value is None or len(value) < _DOCUMENT_HEAD.size:
+        return None
+    kind, found, chars, words, present, flags, relevance, position, head = _DOCUMENT_HEAD.unpack_from(value)
+    head_start = _DOCUMENT_HEAD.size + position
+    tail_start = head_start + head
+    if kind != DOCUMENT or found != sequence or tail_start > len(value):
+        return None
+    return chars, words, present, flags, relevance, _DOCUMENT_HEAD.size, head_start, tail_start
