@@ -52,7 +52,7 @@ class EncodedBatch:
 class Encoder:
     """Encodes the items of one job or slice. `partitions` is its state; it is updated in place.
 
-    `first` is the number of its first partition.
+    `first` is the number of its first partition. The number of a slice leads the positions that are sent.
     """
 
     def __init__(
@@ -62,18 +62,25 @@ class Encoder:
         partitions: list[PartitionState],
         rules: int = RULES,
         first: int = 0,
+        slice_number: int | None = None,
     ) -> None:
         self.render = DocumentRenderer(spec, columns, rules)
         self._spec = spec
         self._partitions = partitions
         self._first = first
+        self._leading: Position = () if slice_number is None else (slice_number,)
+
+    def sent_position(self, item: AnyItem) -> Position:
+        """The position of an item as it is sent, and as the cursor of the job or slice."""
+        return self._leading + item.position
 
     def encode(self, items: Iterable[AnyItem]) -> EncodedBatch:
         """The messages of items, in source order. Items that an earlier attempt has sent are dropped."""
         batch, limit = EncodedBatch([]), self._spec.max_document_bytes
-        messages, partitions, render = batch.messages, self._partitions, self.render
+        messages, partitions, render, leading = batch.messages, self._partitions, self.render, self._leading
         for item in items:
-            position = item.position
+            # Without a slice, nothing is added: Python returns the same tuple.
+            position = leading + item.position
             content: RenderedItem | InvalidDocument
             if isinstance(item, RenderedItem):
                 content = item

@@ -3,7 +3,6 @@
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import replace
 from functools import partial
 from itertools import chain
 
@@ -33,7 +32,7 @@ from shardline_producer.dead_letter_limits import (
     mapping_advice,
 )
 from shardline_producer.encoder import Encoder, end_markers
-from shardline_producer.sources.source import AnyItem, RenderedItem, RenderingSource, Source, SourceItem
+from shardline_producer.sources.source import AnyItem, RenderingSource, Source, SourceItem
 
 # What an item occupies beside its text, about.
 _ITEM_BYTES = 1 << 10
@@ -69,7 +68,9 @@ class Pipeline:
         # What may help when all documents are dead letters.
         self._mapping: str | None = None
         first = state.numbers.start
-        self._encoder = Encoder(state.spec, plan.row_columns, state.partitions, plan.rules, first)
+        self._encoder = Encoder(
+            state.spec, plan.row_columns, state.partitions, plan.rules, first, state.slice
+        )
         # Before the task that reads is started, because the task takes it along.
         self._slowdown = open_slowdown()
 
@@ -94,13 +95,11 @@ class Pipeline:
             self._context.metrics,
             self._context.policy.pace.slice,
         )
-        number, started = self._state.slice, time.perf_counter()
+        started = time.perf_counter()
         with measure_source_wait(metrics, job_id):
             async with aclosing(self._open_source()) as stream:
                 async for batch in stream:
                     metrics.source_batch(job_id, time.perf_counter() - started)
-                    if number is not None:
-                        batch = [_in_slice(number, item) for item in batch]  # noqa: PLW2901 - the same items
                     for start in range(0, len(batch), size or len(batch)):
                         part = batch[start : start + size] if size else batch
                         await batches.put(part, sum(item.size for item in part) + _ITEM_BYTES * len(part))
@@ -154,7 +153,8 @@ class Pipeline:
         encode, rendered = partial(self._encoder.encode, batch), isinstance(self._source, RenderingSource)
         encoded = encode() if rendered else await run_in_thread(encode)
         # 2. The checkpoint in the same transaction covers the batch.
-        state.cursor, state.vanished = batch[-1].position, state.vanished + encoded.vanished
+        state.cursor = self._encoder.sent_position(batch[-1])
+        state.vanished += encoded.vanished
         state.source_count = state.cursor[-1]
         state.first_dead_letter = state.first_dead_letter or encoded.first_dead_letter
         state.progress = self._source.progress(self._plan.frozen, self._position_in_part(), self._part)
@@ -188,13 +188,6 @@ class Pipeline:
             metrics.checkpointed(state.spec.job_id, self._context.clock.now())
         else:
             metrics.all_sent(state.spec.job_id)
-
-
-def _in_slice(number: int, item: AnyItem) -> AnyItem:
-    position = (number, *item.position)
-    if isinstance(item, RenderedItem):
-        return item._replace(position=position)
-    return replace(item, position=position)
 
 
 @contextmanager

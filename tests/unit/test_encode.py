@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from shardline_common.job.columns import Columns
 from shardline_common.job.hashing import document_hash
-from shardline_common.job.messages import DEAD, DeadLetter, decode_dead_letter, decode_kind_and_sequence
+from shardline_common.job.messages import (
+    DEAD,
+    DeadLetter,
+    decode_dead_letter,
+    decode_document,
+    decode_kind_and_sequence,
+    decode_position,
+)
 from shardline_common.job.spec import JobSpec
 from shardline_common.job.state import PartitionState
 from shardline_common.ports.broker import Message
@@ -74,6 +81,19 @@ def test_a_restart_sends_the_rest_and_only_the_rest(found: list[str], data: st.D
     rest = encode(SPEC, items, parts, 7)
     for number, count in enumerate(kept):
         assert [m for m in rest if m.partition == number] == own[number][count:]
+
+
+def test_the_number_of_a_slice_leads_the_positions_that_are_sent() -> None:
+    items = [item(1, "good"), item(2, "broken"), item(3, "good")]
+    spec, part = job(partitions=1), PartitionState(resume_after=(4, *items[0].position))
+    encoder = Encoder(spec, Columns({}), [part], slice_number=4)
+    batch = encoder.encode(items)
+    assert batch.dropped == 1
+    dead, good = (message.value or b"" for message in batch.messages)
+    start, end = decode_document(good)[5:7]
+    assert decode_position(decode_dead_letter(dead)[0]) == (4, 0, 2, 20, 2)
+    assert decode_position(good[start:end]) == (4, 0, 3, 30, 3)
+    assert encoder.sent_position(items[-1]) == (4, 0, 3, 30, 3)
 
 
 def place(entry: SourceItem) -> int:
