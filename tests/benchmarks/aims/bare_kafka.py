@@ -1,10 +1,10 @@
-"""What a program without Shardline needs to send the same messages in transactions."""
+"""What a program without Shardline needs to send the same messages in transactions, and to read them."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from shardline_common.ports.broker import Record, TopicSpec
 from tests.e2e.system import System
@@ -37,6 +37,27 @@ async def transactions(system: System, records: Sequence[Record], count: int, se
         await producer.stop()
     await system.broker.delete_topic(topic)
     return cpu
+
+
+async def polls(system: System, topic: str, count: int) -> float:
+    """CPU-seconds of a bare client that polls so many committed messages and does nothing with them."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=system.kafka,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        max_partition_fetch_bytes=1 << 21,
+    )
+    await consumer.start()
+    try:
+        consumer.assign([TopicPartition(f"{system.prefix}.{topic}", number) for number in range(4)])
+        cpu, seen = time.process_time(), 0
+        while seen < count:
+            found = await consumer.getmany(timeout_ms=1000, max_records=4000)
+            seen += sum(map(len, found.values()))
+        return time.process_time() - cpu
+    finally:
+        await consumer.stop()
 
 
 async def send_each(producer: AIOKafkaProducer, topic: str, records: Sequence[Record]) -> None:
