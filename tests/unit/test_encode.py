@@ -18,7 +18,7 @@ from shardline_common.job.messages import (
 from shardline_common.job.spec import JobSpec
 from shardline_common.job.state import PartitionState
 from shardline_common.ports.broker import Message
-from shardline_producer.encoder import Encoder, end_markers
+from shardline_producer.encoder import DocumentRenderer, Encoder, end_markers
 from shardline_producer.sources.documents import DeadLetterReason, dead_letter, invalid_document
 from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
 from tests.make import job
@@ -94,6 +94,25 @@ def test_the_number_of_a_slice_leads_the_positions_that_are_sent() -> None:
     assert decode_position(decode_dead_letter(dead)[0]) == (4, 0, 2, 20, 2)
     assert decode_position(good[start:end]) == (4, 0, 3, 30, 3)
     assert encoder.sent_position(items[-1]) == (4, 0, 3, 30, 3)
+
+
+@given(kinds, st.integers(0, 40))
+def test_rendered_items_are_sent_as_their_documents(found: list[str], sent: int) -> None:
+    items = [item(number + 1, kind) for number, kind in enumerate(found)]
+    render, results = DocumentRenderer(SPEC, Columns({})), []
+    rendered = [
+        render(entry.position, entry.size, entry.content) if isinstance(entry.content, Document) else entry
+        for entry in items
+    ]
+    for number, entries in ((0, items), (0, rendered), (1, items), (1, rendered)):
+        parts = [PartitionState() for _ in range(SPEC.total_partitions)]
+        # An earlier attempt has sent some of the first partition.
+        position = items[sent].position if sent < len(items) else None
+        parts[0].resume_after = (7, *position) if number and position else position
+        encoder = Encoder(SPEC, Columns({}), parts, first=5, slice_number=7 if number else None)
+        results.append((encoder.encode(entries), parts))
+    assert results[0] == results[1]
+    assert results[2] == results[3]
 
 
 def place(entry: SourceItem) -> int:
