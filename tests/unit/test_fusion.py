@@ -97,6 +97,17 @@ def test_excluded_documents_take_no_rank(
     assert fused(lists, weights, excluded=excluded, exclude_last=True) == fused(live, weights)
 
 
+def test_hits_that_were_excluded_before_are_not_counted() -> None:
+    fusion = Fusion([1.0])
+    try:
+        fusion.exclude(["b"])
+        assert fusion.count(0) == 0
+        fusion.add(0, [RankedDocument(name, foreign=False) for name in "abc"])
+        assert fusion.count(0) == 2
+    finally:
+        fusion.close()
+
+
 def test_a_document_listed_twice_keeps_its_better_rank() -> None:
     found = fused([["a", "b", "a"]], [1.0])
     assert [(entry.id, entry.score) for entry in found] == [("a", 1 / 61), ("b", 1 / 62)]
