@@ -52,7 +52,7 @@ format: install ## Put the code into its format
 
 quick: install ## Unit and contract tests in memory, without any server: under a minute
 	SHARDLINE_NO_SERVERS=1 $(RUN)/pytest tests/unit tests/contract -m "not server and not slow" \
-	  --hypothesis-profile quick -n $(QUICK_WORKERS) --dist worksteal
+	  -p no:schemathesis --hypothesis-profile quick -n $(QUICK_WORKERS) --dist worksteal
 
 test: setup install ## All tests, against real servers, in TEST_WORKERS processes
 	$(RUN)/pytest $(TESTS) -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder \
