@@ -1,9 +1,11 @@
 """Records in lists are those that aiokafka gives one by one."""
 
+import gc
 from collections.abc import Sequence
 from itertools import accumulate
 from struct import Struct, pack, pack_into
 from typing import Any
+from weakref import ref
 
 from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
@@ -115,3 +117,17 @@ def test_a_damaged_batch_raises_as_before() -> None:
                 kinds.append(type(error))
         assert len(kinds) == 2
         assert kinds[0] is kinds[1]
+
+
+def test_what_was_fetched_is_freed_once_it_is_read() -> None:
+    records = fetched(encoded(0, 1, [(b"k", b"value", [])] * 3, 0, b""), [], 0)
+    records.__class__ = ListedRecords
+    records.prepare(ListLimit())
+    kept = ref(records)
+    gc.disable()
+    try:
+        assert len(list(records)) == 3
+        del records
+        assert kept() is None
+    finally:
+        gc.enable()

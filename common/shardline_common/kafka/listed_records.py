@@ -25,12 +25,19 @@ class _Listed(NamedTuple):
     records: list[Record]
 
 
+class _Room:
+    """How many records the list that is being made still takes."""
+
+    left = 0
+
+
 class _ListingBatch:
     """A batch whose items are lists of as many records as there is room for."""
 
-    def __init__(self, batch: Any, records: "ListedRecords") -> None:
+    def __init__(self, batch: Any, partition: int, room: _Room) -> None:
         self._batch = batch
-        self._records = records
+        self._partition = partition
+        self._room = room
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._batch, name)
@@ -40,24 +47,27 @@ class _ListingBatch:
         return next(self._batch)
 
     def __iter__(self) -> Iterator[_Listed]:
-        number = self._records._tp.partition
+        number = self._partition
         records = (Record(number, one.offset, one.key, one.value, tuple(one.headers)) for one in self._batch)
-        while found := list(islice(records, self._records.room)):
+        while found := list(islice(records, self._room.left)):
             yield _Listed(found[-1].offset, found)
 
 
 class _ListingBatches:
     """Batches that give lists."""
 
-    def __init__(self, batches: Any, records: "ListedRecords") -> None:
+    # They do not refer to the ListedRecords that they are of: the bytes of a fetch would wait for the
+    # collector of cyclic garbage, which seldom runs.
+    def __init__(self, batches: Any, partition: int, room: _Room) -> None:
         self._batches = batches
-        self._records = records
+        self._partition = partition
+        self._room = room
 
     def has_next(self) -> bool:
         return bool(self._batches.has_next())
 
     def next_batch(self) -> _ListingBatch:
-        return _ListingBatch(self._batches.next_batch(), self._records)
+        return _ListingBatch(self._batches.next_batch(), self._partition, self._room)
 
 
 class ListedRecords(PartitionRecords):  # type: ignore[misc]  # aiokafka is untyped
@@ -66,22 +76,22 @@ class ListedRecords(PartitionRecords):  # type: ignore[misc]  # aiokafka is unty
     def prepare(self, limit: "ListLimit") -> None:
         """Set what a constructor would set. No record has been taken yet."""
         self._limit = limit
-        self.room = 0
-        self._records: Any = _ListingBatches(self._records, self)
+        self._room = _Room()
+        self._records: Any = _ListingBatches(self._records, self._tp.partition, self._room)
         self._records_iterator = self._unpack_records()
 
     def __next__(self) -> list[Record]:
         """The next list: full, unless no more are fetched."""
-        self.room = self._limit.records
+        self._room.left = self._limit.records
         found: list[Record] = []
         # The base class forgets its iterator at the end.
-        while self.room and self._records_iterator is not None:
+        while self._room.left and self._records_iterator is not None:
             try:
                 some = super().__next__()
             except StopIteration:
                 break
             found += some
-            self.room -= len(some)
+            self._room.left -= len(some)
         if not found:
             raise StopIteration
         return found
