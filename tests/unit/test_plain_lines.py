@@ -96,6 +96,9 @@ def json_lines(draw: st.DrawFn) -> bytes:
 
 @given(st.lists(json_lines(), max_size=8), st.lists(st.integers(0, 5000), max_size=3))
 @example([b'{"document_id":"a","content":"T","content":""}'], [])
+@example(
+    [b'{"document_id":"a","content":"T","score":0.25}', b'{"document_id":"b","content":"T","score":-0.0}'], []
+)
 @example([b'{"document_id":"a","x\\"content":"T","content" : ""}'], [])
 @example([b'{"document_id":"a","title":{"content":"T"},"content" : ""}'], [])
 @example([b'{"document_id":"a","content":"\x01"}', b'{"document_id":"a","content":"\xed\xa0\x80"}'], [])
