@@ -26,7 +26,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardline_common.kafka.client_internals import JoinedProduceRequest
-from shardline_common.kafka.direct_connection import DirectConnection
 from shardline_common.kafka.listed_records import ListedRecords
 from shardline_common.kafka.patient_admin import PatientAdmin
 from shardline_common.kafka.patient_client import PatientClient
@@ -38,7 +37,6 @@ OVERRIDDEN: dict[type, set[str]] = {
     },
     PatientAdmin: {"_send_request", "_send_to_controller"},
     ListedRecords: {"__next__", "_consumer_record"},
-    DirectConnection: {"_handle_frame", "send"},
 }
 PYPROJECT = Path(__file__).parent.parent.parent / "pyproject.toml"
 
@@ -53,8 +51,7 @@ PYPROJECT = Path(__file__).parent.parent.parent / "pyproject.toml"
         (Fetcher, {"_records"}),
         (FetchResult, {"_partition_records"}),
         (PartitionRecords, {"_tp", "_records", "_records_iterator", "next_fetch_offset"}),
-        (AIOKafkaConnection, {"_requests", "_writer", "_reader", "_protocol", "_read_task", "_versions"}),
-        (AIOKafkaConnection, {"_last_action", "_client_id", "_request_timeout", "_loop"}),
+        (AIOKafkaConnection, {"_requests", "_writer"}),
         (ClusterMetadata, {"_partitions"}),
         (GroupCoordinator, {"coordinator_id", "generation", "group_id"}),
     ],
@@ -81,15 +78,13 @@ def test_attributes_are_set_by_the_constructor(kind: type, attributes: set[str])
         (ClusterMetadata.leader_for_partition, ["self", "partition"]),
         (ClusterMetadata.brokers, ["self"]),
         (collect_hosts, ["hosts", "randomize"]),
-        (AIOKafkaConnection._create_reader_task, ["self"]),
-        (AIOKafkaConnection._next_correlation_id, ["self"]),
     ],
 )
 def test_calls_have_these_parameters(call: Callable[..., Any], parameters: list[str]) -> None:
     assert list(inspect.signature(call).parameters) == parameters
 
 
-@pytest.mark.parametrize("kind", [PatientClient, PatientAdmin, ListedRecords, DirectConnection])
+@pytest.mark.parametrize("kind", [PatientClient, PatientAdmin, ListedRecords])
 def test_a_subclass_overrides_what_is_there(kind: type) -> None:
     own, base = vars(kind), vars(kind.__mro__[1])
     for name in own.keys() & base.keys() - {"__doc__", "__module__"}:

@@ -126,15 +126,10 @@ class JoinedProduceRequest(ProduceRequest):  # type: ignore[misc]  # aiokafka is
         found = super().prepare(versions)
         # The versions of this layout; aiokafka 0.14 sends version 7.
         if 3 <= found.API_VERSION <= 8:  # noqa: PLR2004 - the first and the last one
-            found.encode = self.joined
+            found.encode = self._joined
         return found
 
-    def joined(self) -> bytes:
-        """The request of these versions."""
-        return b"".join(self.parts())
-
-    def parts(self) -> list[bytes]:
-        """Its parts, of which the batches are not copied."""
+    def _joined(self) -> bytes:
         parts: list[bytes] = [
             String("utf-8").encode(self._transactional_id),
             _PRODUCE_HEAD.pack(self._required_acks, self._timeout, len(self._topics)),
@@ -143,7 +138,7 @@ class JoinedProduceRequest(ProduceRequest):  # type: ignore[misc]  # aiokafka is
             parts += (String("utf-8").encode(topic), _COUNT.pack(len(batches)))
             for partition, data in batches:
                 parts += (_BATCH_HEAD.pack(partition, len(data)), data)
-        return parts
+        return b"".join(parts)
 
 
 def retrieve_transaction_error(producer: AIOKafkaProducer) -> None:

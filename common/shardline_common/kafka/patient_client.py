@@ -32,7 +32,6 @@ from shardline_common.kafka.answers import Answers, walk_error_codes
 from shardline_common.kafka.asking import UNREACHED, Answered, SilentBrokers, ask_in_turn
 from shardline_common.kafka.checksums import check_fetched
 from shardline_common.kafka.client_internals import JoinedProduceRequest
-from shardline_common.kafka.direct_connection import copy_less
 
 _log = logging.getLogger(__name__)
 _CONNECT_SECONDS = 10.0
@@ -209,7 +208,7 @@ class PatientClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untype
         return max(whole / 3, min(seconds, whole))
 
     async def _connect(self, host: str, port: int, **more: Any) -> Any:
-        connection = await create_conn(
+        return await create_conn(
             host,
             port,
             client_id=self._client_id,
@@ -223,8 +222,6 @@ class PatientClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untype
             sasl_oauth_token_provider=self._sasl_oauth_token_provider,
             **more,
         )
-        copy_less(connection)
-        return connection
 
     async def _get_conn(
         self,
