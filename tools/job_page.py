@@ -9,15 +9,21 @@ from pydantic_core import PydanticUndefined, to_json
 
 from shardline_common.job.spec import (
     CsvOptions,
+    Dedup,
     FieldMapping,
     FilesSource,
     Format,
     JobSpec,
+    Near,
     Output,
     Quality,
     Query,
     Range,
     Request,
+    Sample,
+    SeededOrder,
+    Shards,
+    Splits,
     ThemisSource,
     Uds3Source,
 )
@@ -34,7 +40,13 @@ MODELS: tuple[type[BaseModel], ...] = (
     Range,
     Quality,
     Format,
+    Dedup,
+    Near,
+    Sample,
     Output,
+    SeededOrder,
+    Shards,
+    Splits,
     Request,
 )
 _WORDS = {

@@ -18,7 +18,13 @@ JOB_PARTS = {
     "Range": "Range",
     "Quality": "quality",
     "Format": "format",
+    "Dedup": "dedup",
+    "Near": "dedup.near",
+    "Sample": "sample",
     "Output": "output",
+    "SeededOrder": "output.order",
+    "Shards": "output.shards",
+    "Splits": "output.splits",
     "Request": "A request about a job",
 }
 

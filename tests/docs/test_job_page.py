@@ -19,6 +19,10 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "Uds3Source": {"type": "uds3"},
     "ThemisSource": {"type": "themis"},
     "Range": {"gte": 0},
+    "Dedup": {"exact": True},
+    "Shards": {},
+    "Sample.seed": {"rows": 1},
+    "Splits": {"train": 1.0},
     "Request": {"job_id": "a", "action": "cancel"},
 }
 
@@ -37,7 +41,8 @@ def test_every_field_has_a_sentence_and_a_valid_example(model: type[BaseModel], 
     assert field.description
     assert re.fullmatch(r"[A-Z`].*\.", field.description)
     assert field.examples
-    given = REQUIRED.get(model.__name__, {}) | {name: field.examples[0]}
+    given = REQUIRED.get(f"{model.__name__}.{name}", REQUIRED.get(model.__name__, {}))
+    given = given | {name: field.examples[0]}
     assert name in model.model_validate(given).model_fields_set
 
 

@@ -19,9 +19,37 @@ from tools.job_page import MODELS
 OLD = orjson.loads((Path(__file__).parent / "specs_of_0_1.json").read_bytes())
 JOBS = {entry["name"]: entry for entry in OLD["jobs"]}
 LATER: dict[str, dict[str, Any]] = {
-    "JobSpec": {"dead_letter_originals": False, "slices": 3},
+    "JobSpec": {
+        "dead_letter_originals": False,
+        "slices": 3,
+        "dedup": {"exact": True},
+        "sample": {"fraction": 0.5},
+    },
     "Format": {"max_columns": 3},
-    "Quality": {"max_dead_letter_ratio": 0.5, "max_vanished": 3, "max_vanished_ratio": 0.5},
+    "Quality": {
+        "max_dead_letter_ratio": 0.5,
+        "max_vanished": 3,
+        "max_vanished_ratio": 0.5,
+        "duplicate_ids": "first",
+    },
+    "Output": {
+        "layout": "assembled",
+        "order": {"seed": 0},
+        "shards": {"count": 3},
+        "splits": {"train": 0.5, "test": 0.5},
+        "keep_staged": True,
+    },
+    "Dedup": {
+        "exact": True,
+        "ignore_case": True,
+        "against": ["s3://bucket/laws"],
+        "near": {"verify": 0.5},
+    },
+    "Near": {"bands": 3, "rows": 3, "seed": 3, "verify": 0.5},
+    "Sample": {"rows": 3, "fraction": 0.5, "seed": 3},
+    "SeededOrder": {"seed": 3},
+    "Shards": {"bytes": 4096, "count": 3, "multiple_of": 3, "equal": True},
+    "Splits": {"exact": True, "leak": "near"},
     "FilesSource": {
         "allow_empty": True,
         "format": "json",
@@ -94,13 +122,13 @@ class LaterQuality(Quality):
 
 
 class LaterOutput(Output):
-    layout: Annotated[Literal["plain", "assembled"], Field(serialization_alias="lay-out")] = "plain"
+    device: Annotated[Literal["disk", "tape"], Field(serialization_alias="de-vice")] = "disk"
 
 
 class LaterSpec(JobSpec):
     quality: LaterQuality = Field(default_factory=LaterQuality)
     output: LaterOutput = Field(default_factory=LaterOutput)
-    dedup: Step | None = None
+    step: Step | None = None
     marker: bool | int = 1
 
 
@@ -113,8 +141,8 @@ def later(**changes: Any) -> LaterSpec:
     "at_default",
     [
         {},
-        {"dead_letter_originals": True, "dedup": None, "marker": 1},
-        {"quality": {"steps": [], "ratio": None, "flags": {"b": 2, "a": 1}}, "output": {"layout": "plain"}},
+        {"dead_letter_originals": True, "step": None, "marker": 1},
+        {"quality": {"steps": [], "ratio": None, "flags": {"b": 2, "a": 1}}, "output": {"device": "disk"}},
     ],
 )
 def test_a_later_field_at_its_default_is_in_no_digest_body_or_dump(at_default: dict[str, Any]) -> None:
@@ -132,7 +160,7 @@ def test_a_later_field_at_its_default_is_in_no_digest_body_or_dump(at_default: d
     "used",
     [
         {"dead_letter_originals": False},
-        {"dedup": {"kind": "exact"}},
+        {"step": {"kind": "exact"}},
         {"marker": True},
         {"marker": 2},
         {"quality": {"ratio": 0.0}},
@@ -142,7 +170,7 @@ def test_a_later_field_at_its_default_is_in_no_digest_body_or_dump(at_default: d
         {"quality": {"steps": [{"kind": "a"}, {"kind": "a"}]}},
         {"quality": {"flags": {}}},
         {"quality": {"flags": {"a": 1}}},
-        {"output": {"layout": "assembled"}},
+        {"output": {"device": "tape"}},
     ],
 )
 def test_a_later_field_that_is_used_is_in_digest_and_body(used: dict[str, Any]) -> None:
@@ -178,10 +206,16 @@ def test_each_later_field_of_a_job_has_a_value_in_this_test() -> None:
     for name, value in LATER["JobSpec"].items():
         assert job(**{name: value}).digest != job().digest
         assert orjson.loads(job(**{name: value}).body())[name] == value
-    for part in ("quality", "format"):
+    needed: dict[str, dict[str, Any]] = {
+        "keep_staged": {"layout": "assembled"},
+        "ignore_case": {"exact": True},
+    }
+    for part in ("quality", "format", "output", "dedup"):
         for name, value in LATER[part.capitalize()].items():
-            assert job(**{part: {name: value}}).digest != job().digest
-            assert orjson.loads(job(**{part: {name: value}}).body())[part][name] == value
+            without = needed.get(name, {})
+            used = job(**{part: without | {name: value}})
+            assert used.digest != job(**{part: without}).digest
+            assert orjson.loads(used.body())[part][name] == value
 
 
 def test_the_type_of_a_source_has_no_default() -> None:

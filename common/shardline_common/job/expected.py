@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import BaseModel, SecretStr
@@ -81,6 +81,14 @@ class Place:
             info.alias or name: _place(info.annotation, self.root, (info,))
             for name, info in self.model.model_fields.items()
         }
+
+    @property
+    def extra(self) -> "Place | None":
+        """The place of the values whose names the message chooses; None where the model has no such names."""
+        if self.model is None or self.model.model_config.get("extra") != "allow":
+            return None
+        hints = get_type_hints(self.model, include_extras=True)
+        return _place(get_args(hints["__pydantic_extra__"])[1], self.root)
 
     @property
     def is_union(self) -> bool:

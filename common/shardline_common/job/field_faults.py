@@ -152,7 +152,7 @@ def _follow_part(
     kind = errors[0].details["type"]
     below = (*path, part)
     if place.model is not None:
-        if (field := place.fields.get(str(part))) is None:
+        if (field := place.fields.get(str(part)) or place.extra) is None:
             yield _unknown_field(place, below, value, kind)
         elif any(not one.rest and one.details["type"] == "missing" for one in errors):
             yield Fault(below, "missing", f"the field is missing; expected {field.text}")

@@ -3,6 +3,7 @@
 All are BLAKE2b (RFC 7693) with 8 bytes of digest, each with its own `person` parameter.
 """
 
+from functools import lru_cache
 from hashlib import blake2b
 
 MODULUS = 1 << 64
@@ -13,6 +14,8 @@ _MASK = MODULUS - 1
 _DOCUMENT = blake2b(digest_size=8, person=b"document")
 _PARTITION = blake2b(digest_size=8, person=b"partition")
 _SPLIT = blake2b(digest_size=8, person=b"split")
+_ORDER = blake2b(digest_size=8, person=b"order")
+_SAMPLE = blake2b(digest_size=8, person=b"sample")
 
 
 def _hash64(data: bytes, started: blake2b) -> int:
@@ -47,6 +50,42 @@ def partition_of(key: bytes, partitions: int) -> int:
     return _hash64(key, _PARTITION) % partitions
 
 
+def group_hash(group: bytes) -> int:
+    """64-bit hash of a group or a document id. Its place in the range 0 to 2^64 - 1 decides the split."""
+    return _hash64(group, _SPLIT)
+
+
 def in_validation(group: bytes, fraction: float) -> bool:
     """Whether a group or a document id belongs to a validation split that has this share (0 to 1)."""
-    return _hash64(group, _SPLIT) < int(fraction * MODULUS)
+    return group_hash(group) < int(fraction * MODULUS)
+
+
+def order_key(seed: int, key: bytes) -> int:
+    """64-bit key of a document in the global order of a seed: the hash of the seed (8 bytes) and its id."""
+    return _hash64(key, _seeded_order(seed))
+
+
+def sample_key(seed: int, key: bytes) -> int:
+    """64-bit key of a document in the sample of this seed. It is independent of `order_key`."""
+    return _hash64(key, _seeded_sample(seed))
+
+
+def order_partition(order: int, partitions: int) -> int:
+    """The partition of an order key. The order keys of a partition are smaller than those of the next one."""
+    return order * partitions >> 64
+
+
+@lru_cache(maxsize=64)
+def _seeded_order(seed: int) -> blake2b:
+    return _with_seed(_ORDER, seed)
+
+
+@lru_cache(maxsize=64)
+def _seeded_sample(seed: int) -> blake2b:
+    return _with_seed(_SAMPLE, seed)
+
+
+def _with_seed(started: blake2b, seed: int) -> blake2b:
+    copied = started.copy()
+    copied.update(seed.to_bytes(8, "big"))
+    return copied

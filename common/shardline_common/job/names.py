@@ -81,6 +81,51 @@ class Layout:
         """The dead letters of that segment."""
         return f"{self.root}dead-letters/part-{partition:05d}-{first:012d}{_SUFFIX[self.compression]}"
 
+    def staged(self, partition: int, first: int) -> str:
+        """The staged rows of the segment that begins at `first`, sorted, never compressed.
+
+        Outside the dataset: they are of no use once the shards are assembled, and are then removed.
+        """
+        return f"{self.staged_root}rows/part-{partition:05d}-{first:012d}.jsonl"
+
+    @property
+    def staged_root(self) -> str:
+        """The prefix of everything that an assembled dataset does not keep: staged rows, steps."""
+        return f"_staged/{self.root}"
+
+    def step(self, name: str) -> str:
+        """The result of a step of the decision."""
+        return f"{self.staged_root}decision/{name}.jsonl"
+
+    def records(self, partition: int, first: int) -> str:
+        """The sidecar of the segment that begins at `first`: a line for each of its records."""
+        return f"{self.root}_state/records/part-{partition:05d}-{first:012d}.parquet"
+
+    def bands(self, partition: int, first: int) -> str:
+        """The band hashes of the signatures of that segment."""
+        return f"{self.root}_state/bands/part-{partition:05d}-{first:012d}.parquet"
+
+    def signatures(self, partition: int, first: int) -> str:
+        """The signatures of that segment."""
+        return f"{self.root}_state/signatures/part-{partition:05d}-{first:012d}.parquet"
+
+    @property
+    def decision(self) -> str:
+        """The head of the decision: parameters, counts and cuts."""
+        return f"{self.root}_state/decision/head.json"
+
+    def drops(self, split: str, number: int) -> str:
+        """The records that the decision drops in the range of a shard."""
+        return f"{self.root}_state/decision/drops/{split}/{number:05d}.jsonl"
+
+    def shard_record(self, split: str, number: int) -> str:
+        """The record of an assembled shard."""
+        return f"{self.root}_state/shards/{split}/{number:05d}.json"
+
+    def shard(self, split: str, number: int, count: int) -> str:
+        """An assembled shard: number `number` (0, 1, 2 …) of `count` in its split."""
+        return f"{self.root}data/{split}/part-{number:05d}-of-{count:05d}{_SUFFIX[self.compression]}"
+
     @property
     def chains(self) -> str:
         """The prefix of all chains."""

@@ -10,6 +10,16 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from shardline_common.errors import JobInvalid
 from shardline_common.job.field_faults import find_faults
+from shardline_common.job.spec_assembly import (
+    Dedup,
+    Near,
+    Sample,
+    SeededOrder,
+    Shards,
+    Splits,
+    assembly_faults,
+    assembly_fields,
+)
 from shardline_common.job.spec_csv import CsvOptions
 from shardline_common.job.spec_fields import (
     SCALAR,
@@ -23,6 +33,7 @@ from shardline_common.job.spec_fields import (
 )
 from shardline_common.job.spec_mapping import FieldMapping
 from shardline_common.job.spec_model import Model
+from shardline_common.job.spec_request import JOB_ID, Request
 from shardline_common.job.spec_sources import AnySource, FilesSource, ThemisSource, Uds3Source
 
 __all__ = [
@@ -32,17 +43,23 @@ __all__ = [
     "AnySource",
     "ColumnType",
     "CsvOptions",
+    "Dedup",
     "FieldMapping",
     "FilesSource",
     "Format",
     "JobSpec",
     "Model",
+    "Near",
     "Output",
     "Quality",
     "Query",
     "Range",
     "Request",
+    "Sample",
     "SearchType",
+    "SeededOrder",
+    "Shards",
+    "Splits",
     "ThemisSource",
     "Uds3Source",
     "default_job_id",
@@ -51,7 +68,6 @@ __all__ = [
     "slugify",
 ]
 
-JOB_ID = r"^[a-z0-9][a-z0-9-]{0,62}$"
 SCHEMA_HINT = "`shardline job --schema` describes every field"
 _MAX_PARTITIONS = 4096
 M = TypeVar("M", bound=Model)
@@ -99,6 +115,19 @@ class JobSpec(Model):
             description="How the shards are cut, compressed and split.", examples=[{"compression": "zstd"}]
         ),
     ] = Field(default_factory=Output)
+    dedup: Annotated[
+        Dedup | None,
+        Field(
+            description="Which documents are dropped as duplicates of others. Null drops none.",
+            examples=[{"exact": True}],
+        ),
+    ] = None
+    sample: Annotated[
+        Sample | None,
+        Field(
+            description="Keeps a part of the rows. Null keeps all.", examples=[{"rows": 10_000, "seed": 7}]
+        ),
+    ] = None
     partitions: Annotated[
         int,
         Field(
@@ -163,6 +192,18 @@ class JobSpec(Model):
             raise ValueError("a name needs a visible character and no control characters")
         return value
 
+    @field_validator("dedup")
+    @classmethod
+    def _dedup_of_nothing_is_null(cls, value: Dedup | None) -> Dedup | None:
+        # One body and one digest for one job.
+        return None if value == Dedup() else value
+
+    @model_validator(mode="after")
+    def _check_assembly(self) -> Self:
+        if faults := list(assembly_faults(self)):
+            raise ValueError("; ".join(faults))
+        return self
+
     @model_validator(mode="after")
     def _check_partitions(self) -> Self:
         if self.total_partitions > _MAX_PARTITIONS:
@@ -217,9 +258,41 @@ class JobSpec(Model):
         return slugify(self.name)
 
     @property
+    def assembled(self) -> bool:
+        """Whether the dataset is assembled when all documents have landed."""
+        return self.output.layout == "assembled" or (
+            self.output.layout is None and bool(assembly_fields(self))
+        )
+
+    @property
+    def splits(self) -> tuple[tuple[str, float], ...]:
+        """The splits of an assembled dataset with their shares, as they divide the range of the hash."""
+        share = self.output.validation_fraction
+        if self.output.splits is not None:
+            return self.output.splits.fractions
+        return (("validation", share), ("train", 1 - share)) if share > 0 else (("train", 1.0),)
+
+    @property
+    def order_seed(self) -> int | None:
+        """The seed of the global order of an assembled dataset; None: the order of the source."""
+        order = self.output.order
+        return None if order == "source" else order.seed if order is not None else 0
+
+    @property
+    def near(self) -> Near | None:
+        """How near duplicates are found, to remove them or to keep them in one split; None: they are not."""
+        if self.dedup is not None and self.dedup.near:
+            return Near() if self.dedup.near is True else self.dedup.near
+        splits = self.output.splits
+        return Near() if splits is not None and splits.leak == "near" else None
+
+    @property
     def validation_partitions(self) -> int:
-        """Partitions of the validation split in each slice, numbered behind those of train; 0 without one."""
-        fraction = self.output.validation_fraction
+        """Partitions of the validation split in each slice, numbered behind those of train; 0 without one.
+
+        An assembled job has none: its splits are made when all documents have landed.
+        """
+        fraction = 0.0 if self.assembled else self.output.validation_fraction
         return max(1, round(self.partitions * fraction)) if fraction > 0 else 0
 
     @property
@@ -238,39 +311,6 @@ class JobSpec(Model):
 
     def body(self) -> bytes:
         """The normalised message: defaults filled in (`Model`), keys sorted. Equal bodies are one job."""
-        return orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
-
-
-class Request(Model):
-    """A request about a job that was submitted before, on the same topic and with the same key."""
-
-    version: Annotated[Literal[1], Field(description="The version of this message format.", examples=[1])] = 1
-    job_id: Annotated[
-        str, Field(pattern=JOB_ID, description="The job that is meant.", examples=["baurecht-2026-11"])
-    ]
-    action: Annotated[
-        Literal["cancel", "retry", "delete"],
-        Field(
-            description="`cancel` stops the job, `retry` starts a new attempt of a failed or cancelled one, "
-            "`delete` removes its dataset, topics and dead letters.",
-            examples=["retry"],
-        ),
-    ]
-    requested_by: Annotated[
-        Annotated[str, Field(max_length=200)] | None,
-        Field(description="Who asks; the message of a cancelled job names them.", examples=["m.huber"]),
-    ] = None
-    versions: Annotated[
-        bool,
-        Field(
-            description="`delete` also removes the versions that a bucket with versioning keeps, where the "
-            "store allows it.",
-            examples=[True],
-        ),
-    ] = False
-
-    def body(self) -> bytes:
-        """The message's bytes."""
         return orjson.dumps(self.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from shardline_common.job.spec_assembly import SeededOrder, Shards, Splits
 from shardline_common.job.spec_model import Model
 
 MAX_COUNT = 1 << 53
@@ -170,6 +171,14 @@ class Quality(Model):
             examples=[0.01],
         ),
     ] = 0.1
+    duplicate_ids: Annotated[
+        Literal["keep", "first", "fail"],
+        Field(
+            description="What happens to documents with the same id: `keep` makes a row of each, `first` of "
+            "the first in source order, and rejects the others as `duplicate_id`; `fail` fails the job.",
+            examples=["first"],
+        ),
+    ] = "keep"
 
     @field_validator("keep_rejected", mode="before")
     @classmethod
@@ -252,3 +261,42 @@ class Output(Model):
             examples=["case_number"],
         ),
     ] = None
+    layout: Annotated[
+        Literal["stream", "assembled"] | None,
+        Field(
+            description="`stream` writes shards while documents arrive, `assembled` when all have arrived: "
+            "in a global order, without duplicates, in equal shards. Null is `assembled` where `dedup`, "
+            "`sample`, `order`, `shards`, `splits` or `quality.duplicate_ids` asks for it, else `stream`.",
+            examples=["assembled"],
+        ),
+    ] = None
+    order: Annotated[
+        Literal["source"] | SeededOrder | None,
+        Field(
+            description="The order of the rows of an assembled dataset: shuffled by a seed, or `source`. "
+            "Null is the seed 0.",
+            examples=[{"seed": 7}],
+        ),
+    ] = None
+    shards: Annotated[
+        Shards | None,
+        Field(
+            description="How each split of an assembled dataset is cut. Null is `bytes` of `shard_bytes`.",
+            examples=[{"multiple_of": 8, "equal": True}],
+        ),
+    ] = None
+    splits: Annotated[
+        Splits | None,
+        Field(
+            description="The splits of an assembled dataset with their shares. Null is `train`, and "
+            "`validation` with the share of `validation_fraction`.",
+            examples=[{"train": 0.9, "validation": 0.05, "test": 0.05}],
+        ),
+    ] = None
+    keep_staged: Annotated[
+        bool,
+        Field(
+            description="Whether the staged rows of an assembled dataset stay when it is complete.",
+            examples=[True],
+        ),
+    ] = False
