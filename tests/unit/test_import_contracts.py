@@ -71,7 +71,8 @@ BREACHES = {
         "shardline/services/wiring/sources.py",
         "import jwt",
     ),
-    "Only sources/files and the gateway's exports use pyarrow": (
+    "Only common/assembly uses DuckDB": ("common/shardline_common/dataset/verify.py", "import duckdb"),
+    "Only sources/files, common/assembly and the gateway's exports use pyarrow": (
         "producer/shardline_producer/sources/uds3/scan.py",
         "import pyarrow",
     ),

@@ -1,0 +1,1 @@
+"""Assembled datasets: what each record looks like, which stay, in which order, and in which shard."""
