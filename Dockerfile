@@ -8,7 +8,8 @@ ENV UV_PROJECT_ENVIRONMENT=/opt/shardline \
     UV_PYTHON_DOWNLOADS=never \
     UV_COMPILE_BYTECODE=1 \
     UV_LINK_MODE=copy
-# More than what every process needs: "--extra parquet" for Parquet files and exports, "--extra onnx" for an embedder.
+# More than what every process needs: "--extra assembly" for assembled datasets, "--extra parquet" for Parquet files and
+# exports, "--extra onnx" for an embedder.
 ARG EXTRAS=""
 WORKDIR /src
 # Dependencies first: this layer stays while only our own code changes.

@@ -63,7 +63,7 @@ BREACHES = {
         "producer/shardline_producer/sources/uds3/search.py",
         "import neo4j",
     ),
-    "Only sources/uds3/embedding runs models": (
+    "Only sources/uds3/embedding runs models, and only assembly makes signatures": (
         "producer/shardline_producer/sources/uds3/chroma/ranker.py",
         "import numpy",
     ),
