@@ -70,7 +70,7 @@ TOPICS = (
         "the attempt. Read with isolation.level=read_committed.",
         "the job's producer, or those of its slices, in transactions",
         "workers, as one consumer group for each attempt",
-        ("Document", "Dead", "End"),
+        ("Document", "Dead", "End", "Grouped"),
     ),
     Topic(
         EVENTS,
@@ -97,6 +97,7 @@ _BINARY = {
     "Document": "kind 1: a document, as its finished row without the quality score",
     "Dead": "kind 2: input that could not become a document",
     "End": "kind 3: the end marker of a partition",
+    "Grouped": "kind 4: a document as of kind 1, with the hash of its group",
 }
 _TRACED = ("JobState", "End")
 _HEADERS: Json = {

@@ -14,7 +14,7 @@ from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.hashing import MODULUS, document_hash
 from shardline_common.job.messages import (
     DEAD,
-    DOCUMENT,
+    DOCUMENT_KINDS,
     MALFORMED,
     DeadLetter,
     Position,
@@ -212,7 +212,7 @@ class OpenSegment:
         if sequence > self.next:
             raise self._gap(record, sequence)
         try:
-            if kind == DOCUMENT:
+            if kind in DOCUMENT_KINDS:
                 self._take_document(record.key, value, rows, rejected)
             elif kind == DEAD:
                 result.dead_letters.append(self._take_dead_letter(record.key, value, dead))

@@ -4,13 +4,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shardline_common.job.columns import Columns
-from shardline_common.job.hashing import MODULUS, add, document_hash, in_validation, partition_of
+from shardline_common.job.hashing import (
+    MODULUS,
+    add,
+    document_hash,
+    group_hash,
+    in_validation,
+    order_key,
+    order_partition,
+    partition_of,
+)
 from shardline_common.job.messages import (
     End,
     Position,
     encode_dead_letter,
     encode_end,
     encode_facts,
+    encode_group,
     encode_position,
     encode_rendered,
 )
@@ -106,7 +116,7 @@ class Encoder:
                 _, _, key, number, key_hash, facts, head, row = content
             else:
                 row, key = b"", content.key.encode()
-                number, key_hash = partition_in(self._spec, key, content), document_hash(key)
+                number, key_hash = self.render.place(key, content), document_hash(key)
             part = partitions[number]
             if part.resume_after is not None and position <= part.resume_after:
                 batch.dropped += 1
@@ -151,7 +161,9 @@ class DocumentRenderer:
     def __init__(self, spec: JobSpec, columns: Columns, rules: int = RULES) -> None:
         self._spec, self._columns, self._rules = spec, columns, rules
         self._rows = RowRenderer(spec, columns, rules)
-        self._train = 0 if spec.validation_partitions else spec.partitions
+        self.place = Placement(spec)
+        self._by_id = self.place.by_id
+        self._sends_groups = spec.sends_groups
 
     def of_rows(self, fields: Mapping[str, str]) -> RenderRow | None:
         """Implements `RowRendering`."""
@@ -165,27 +177,48 @@ class DocumentRenderer:
         """The document as it is sent."""
         facts, head, tail = self._rows.parts(document)
         key = document.id.encode()
-        number = partition_of(key, self._train) if self._train else partition_in(self._spec, key, document)
-        return RenderedItem(
-            position, size, key, number, document_hash(key), encode_facts(*facts), len(head), head + tail
-        )
+        number = partition_of(key, self._by_id) if self._by_id else self.place(key, document)
+        sent = encode_facts(*facts)
+        if self._sends_groups:
+            sent += encode_group(group_hash(group_of(self._spec, key, document)))
+        return RenderedItem(position, size, key, number, document_hash(key), sent, len(head), head + tail)
 
 
-def partition_in(spec: JobSpec, key: bytes, content: Document | InvalidDocument) -> int:
-    """The partition of an item with this key: one of the validation split, or one of the others."""
-    train = spec.partitions
-    validation = spec.validation_partitions
-    if validation and is_validation(spec, key, content):
-        return train + partition_of(key, validation)
-    return partition_of(key, train)
+class Placement:
+    """Chooses the partitions of the items of one job or slice.
+
+    `by_id` is the number of partitions where the id alone decides (`partition_of`), else 0.
+    """
+
+    def __init__(self, spec: JobSpec) -> None:
+        self._spec = spec
+        self._train = spec.partitions
+        self._validation = spec.validation_partitions
+        self._seed = spec.order_seed if spec.assembled else None
+        self.by_id = self._train if self._seed is None and not self._validation else 0
+
+    def __call__(self, key: bytes, content: Document | InvalidDocument) -> int:
+        """The partition of an item with this key.
+
+        In a seeded order, a range of the order; else one of the validation split, or one of the others.
+        """
+        if self._seed is not None:
+            return order_partition(order_key(self._seed, key), self._train)
+        if self._validation and is_validation(self._spec, key, content):
+            return self._train + partition_of(key, self._validation)
+        return partition_of(key, self._train)
 
 
 def is_validation(spec: JobSpec, key: bytes, content: Document | InvalidDocument) -> bool:
     """Whether a job has a validation split, and the item with this key belongs to it."""
-    name, fraction = spec.output.group_by, spec.output.validation_fraction
+    return in_validation(group_of(spec, key, content), spec.output.validation_fraction)
+
+
+def group_of(spec: JobSpec, key: bytes, content: Document | InvalidDocument) -> bytes:
+    """The group of an item with this key: the value of `output.group_by`, else the key."""
+    name = spec.output.group_by
     value = content.metadata.get(name) if name and isinstance(content, Document) else None
-    group = key if value is None else str(value).encode("utf-8", "surrogatepass")
-    return in_validation(group, fraction)
+    return key if value is None else str(value).encode("utf-8", "surrogatepass")
 
 
 def end_markers(

@@ -8,11 +8,15 @@ document  B kind=1 | Q sequence | I chars | I words | B present | B flags | d re
           | H position length | I head length | position | head | tail
 dead      B kind=2 | Q sequence | H position length | position | JSON {reason, …, size} \n original
 end       B kind=3 | Q count    | Q hash sum
+grouped   B kind=4 | Q sequence | I chars | I words | B present | B flags | d relevance | Q group
+          | H position length | I head length | position | head | tail
 ```
 
 Integers are big-endian. The row is `head + quality score + tail`; `position` is a JSON array. The
 Kafka key is the document's id (for a dead letter without an id, its place in the source) and feeds the
-hash sum.
+hash sum. `grouped` is a document with the hash of its group, of a job with `output.group_by` whose splits
+are made when all documents have landed. A worker of a version that does not know this kind cannot read
+such a job either, so it takes none of its messages.
 """
 # Only this module knows the layout: the worker reads messages through its functions.
 
@@ -23,7 +27,8 @@ from typing import Any, NamedTuple, TypeGuard
 
 import orjson
 
-DOCUMENT, DEAD, END = 1, 2, 3
+DOCUMENT, DEAD, END, GROUPED = 1, 2, 3, 4
+DOCUMENT_KINDS = (DOCUMENT, GROUPED)
 MAX_ORIGINAL_BYTES = 65_536
 """How many bytes of the original a dead letter keeps."""
 MALFORMED = (struct.error, ValueError, KeyError, TypeError, OverflowError)
@@ -35,6 +40,9 @@ _FACTS = Struct(">IIBBd")
 _LENGTHS = Struct(">HI")
 # Big-endian layouts have no padding, so this is the three before it, joined.
 _DOCUMENT_HEAD = Struct(">BQIIBBdHI")
+_GROUPED_HEAD = Struct(">BQIIBBdQHI")
+_GROUP = Struct(">Q")
+_GROUP_START = _KIND_SEQUENCE.size + _FACTS.size
 _DEAD_LETTER_HEAD = Struct(">BQH")
 _END = Struct(">BQQ")
 
@@ -94,6 +102,11 @@ def encode_facts(chars: int, words: int, present: int, blank: bool, relevance: f
     return _FACTS.pack(chars, words, present, _FLAG_BLANK if blank else 0, relevance)
 
 
+def encode_group(group: int) -> bytes:
+    """The hash of a group. Behind the facts of a document, it makes its message a `grouped` one."""
+    return _GROUP.pack(group)
+
+
 def encode_document(sequence: int, position: bytes, facts: Facts, head: bytes, tail: bytes) -> bytes:
     """A document message: the row's bytes before and after the quality score, and its facts."""
     return encode_rendered(sequence, position, encode_facts(*facts), len(head), head + tail)
@@ -101,8 +114,9 @@ def encode_document(sequence: int, position: bytes, facts: Facts, head: bytes, t
 
 def encode_rendered(sequence: int, position: bytes, facts: bytes, head: int, row: bytes) -> bytes:
     """The same of `encode_facts`, and of the whole row; `head` is the length of the part before the score."""
+    kind = DOCUMENT if len(facts) == _FACTS.size else GROUPED
     lengths = _LENGTHS.pack(len(position), head)
-    return b"".join((_KIND_SEQUENCE.pack(DOCUMENT, sequence), facts, lengths, position, row))
+    return b"".join((_KIND_SEQUENCE.pack(kind, sequence), facts, lengths, position, row))
 
 
 def encode_dead_letter(sequence: int, position: bytes, dead_letter: DeadLetter) -> bytes:
@@ -121,7 +135,7 @@ def encode_dead_letter(sequence: int, position: bytes, dead_letter: DeadLetter) 
 
 def is_message(value: bytes | None) -> TypeGuard[bytes]:
     """Whether the value can be one of these messages, by its first byte and its size."""
-    return value is not None and len(value) >= _KIND_SEQUENCE.size and DOCUMENT <= value[0] <= END
+    return value is not None and len(value) >= _KIND_SEQUENCE.size and DOCUMENT <= value[0] <= GROUPED
 
 
 def decode_kind_and_sequence(value: bytes) -> tuple[int, int]:
@@ -135,12 +149,22 @@ def decode_document(value: bytes) -> tuple[int, int, int, int, float, int, int, 
     The position is `value[position start:head start]`, the row's head `value[head start:tail start]`, its
     tail the rest. `flags` is not 0 where the text is only white space. Raises one of MALFORMED.
     """
-    _, _, chars, words, present, flags, relevance, position, head = _DOCUMENT_HEAD.unpack_from(value)
-    head_start = _DOCUMENT_HEAD.size + position
+    kind, _, chars, words, present, flags, relevance, position, head = _DOCUMENT_HEAD.unpack_from(value)
+    start = _DOCUMENT_HEAD.size
+    if kind == GROUPED:
+        position, head = _LENGTHS.unpack_from(value, _GROUP_START + _GROUP.size)
+        start = _GROUPED_HEAD.size
+    head_start = start + position
     tail_start = head_start + head
     if tail_start > len(value):
         raise ValueError("shorter than its head says")
-    return chars, words, present, flags, relevance, _DOCUMENT_HEAD.size, head_start, tail_start
+    return chars, words, present, flags, relevance, start, head_start, tail_start
+
+
+def decode_group(value: bytes) -> int | None:
+    """The hash of the group of a document; None where its message has none. Raises one of MALFORMED."""
+    group: int | None = _GROUP.unpack_from(value, _GROUP_START)[0] if value[0] == GROUPED else None
+    return group
 
 
 def decode_dead_letter(value: bytes) -> tuple[bytes, DeadLetter]:
@@ -161,7 +185,9 @@ def encode_end(end: End) -> bytes:
 
 def decode_end(value: bytes) -> End:
     """An end marker. Raises one of MALFORMED."""
-    _, count, hash_sum = _END.unpack(value)
+    kind, count, hash_sum = _END.unpack(value)
+    if kind != END:
+        raise ValueError("no end marker")
     return End(count, hash_sum)
 
 

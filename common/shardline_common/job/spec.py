@@ -273,6 +273,11 @@ class JobSpec(Model):
         return (("validation", share), ("train", 1 - share)) if share > 0 else (("train", 1.0),)
 
     @property
+    def sends_groups(self) -> bool:
+        """Whether documents travel with the hash of their group, which decides their split."""
+        return self.assembled and self.output.group_by is not None and len(self.splits) > 1
+
+    @property
     def order_seed(self) -> int | None:
         """The seed of the global order of an assembled dataset; None: the order of the source."""
         order = self.output.order
