@@ -27,8 +27,8 @@ _SUM_TOLERANCE = 1e-9
 class Near(Model):
     """How near duplicates are found: MinHash signatures in bands, as `minhash-v1` describes.
 
-    Two texts are near duplicates when one of their bands is equal. With 14 bands of 8 rows, half of the
-    pairs that share 69 % of their word 5-grams are found, and 99 % of those that share 85 %.
+    Two texts are near duplicates when one of their bands is equal. With 14 bands of 8 rows, half of
+    the pairs that share 69 % of their word 5-grams are found, and 99 % of those that share 85 %.
     """
 
     bands: Annotated[
@@ -195,9 +195,9 @@ class Shards(Model):
 class Splits(Model):
     """The splits: each other name is a split and its share of the rows. The shares sum to 1.
 
-    A name has a-z, 0-9 and underscores. A hash of the value of `output.group_by`, else of the document id,
-    decides the split. The splits divide the range of the hash in descending order of their names, so
-    `validation` has the same documents as with `output.validation_fraction`.
+    A name has a-z, 0-9 and underscores. A hash of the value of `output.group_by`, else of the
+    document id, decides the split. The splits divide the range of the hash in descending order of
+    their names, so `validation` has the same documents as with `output.validation_fraction`.
     """
 
     model_config = ConfigDict(extra="allow")
