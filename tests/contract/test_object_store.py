@@ -62,8 +62,8 @@ async def keys(store: ObjectStore, prefix: str, start_after: str = "") -> list[s
     return [info.key async for info in store.list(prefix, start_after=start_after)]
 
 
-async def read(store: ObjectStore, key: str, offset: int = 0) -> bytes:
-    return b"".join([chunk async for chunk in store.stream(key, offset=offset)])
+async def read(store: ObjectStore, key: str, offset: int = 0, size: int | None = None) -> bytes:
+    return b"".join([chunk async for chunk in store.stream(key, offset=offset, size=size)])
 
 
 async def test_exactly_one_of_many_creators_wins(store: ObjectStore) -> None:
@@ -95,6 +95,24 @@ async def test_bytes_and_files_come_back_as_they_were(store: ObjectStore, tmp_pa
         ("from/bytes", 0),
         ("from/file", len(body)),
     ]
+
+
+async def test_a_range_of_an_object_is_read(store: ObjectStore) -> None:
+    body = secrets.token_bytes(3 << 20)
+    await store.create("a", body)
+    await store.create("empty", b"")
+    watched = WatchedStore(store, SystemClock())
+    for offset, size in (
+        *((0, 1), (0, len(body)), (5, 100), (1 << 20, 1 << 20), (len(body) - 1, 1), (1, (2 << 20) + 7)),
+        *((0, len(body) + 1), (len(body) - 3, 1 << 40), (len(body), 1), (len(body) + 9, 5)),
+    ):
+        chunks = [chunk async for chunk in store.stream("a", offset=offset, size=size)]
+        assert b"".join(chunks) == body[offset : offset + size], (offset, size)
+        assert all(0 < len(chunk) <= 1 << 20 for chunk in chunks)
+        assert await read(watched, "a", offset, size) == body[offset : offset + size]
+    assert await read(store, "empty", 0, 5) == b""
+    with pytest.raises(ObjectMissing):
+        await read(store, "no/such", 3, 5)
 
 
 async def test_missing_objects(store: ObjectStore) -> None:

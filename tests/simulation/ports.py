@@ -51,9 +51,9 @@ class NetStore:
         """An object's bytes."""
         return await self._process.request("store", partial(self._store.get, key), StoreUnavailable)
 
-    async def stream(self, key: str, *, offset: int = 0) -> AsyncIterator[bytes]:
-        """An object's bytes from `offset` on."""
-        yield (await self.get(key))[offset:]
+    async def stream(self, key: str, *, offset: int = 0, size: int | None = None) -> AsyncIterator[bytes]:
+        """An object's bytes from `offset` on, at most `size`."""
+        yield (await self.get(key))[offset:][:size]
 
     async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         """Objects by key."""

@@ -48,9 +48,9 @@ class DamagingStore(MemoryStore):
         self.damaged.add(key)
         return self._damage(body)
 
-    async def stream(self, key: str, *, offset: int = 0) -> AsyncIterator[bytes]:
+    async def stream(self, key: str, *, offset: int = 0, size: int | None = None) -> AsyncIterator[bytes]:
         """The object's bytes, damaged once."""
-        yield (await self.get(key))[offset:]
+        yield (await self.get(key))[offset:][:size]
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])

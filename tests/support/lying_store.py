@@ -130,7 +130,7 @@ class LyingStore:
         etag = f'"{self.etag_of(body)}"'
         if asked.headers.get("if-match", etag) != etag:
             return Answer(412, {}, b"<Error><Code>PreconditionFailed</Code></Error>")
-        first = re.fullmatch(r"bytes=(\d+)-", asked.headers.get("range", ""))
+        first = re.fullmatch(r"bytes=(\d+)-(\d*)", asked.headers.get("range", ""))
         if first is None:
             return Answer(200, {"ETag": etag}, body)
         start = int(first[1])
@@ -138,8 +138,9 @@ class LyingStore:
             return Answer(
                 416, {"Content-Range": f"bytes */{len(body)}"}, b"<Error><Code>InvalidRange</Code></Error>"
             )
-        found = {"ETag": etag, "Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"}
-        return Answer(206, found, body[start:])
+        end = min(len(body), int(first[2]) + 1) if first[2] else len(body)
+        found = {"ETag": etag, "Content-Range": f"bytes {start}-{end - 1}/{len(body)}"}
+        return Answer(206, found, body[start:end])
 
     def _page(self, query: dict[str, str]) -> Answer:
         after = query.get("continuation-token") or query.get("start-after", "")

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from hashlib import md5
 from itertools import product
 
 import pytest
@@ -212,6 +213,124 @@ async def test_etags_that_are_no_md5_are_compared_by_length() -> None:
         half.lies = [lying.halved] * 1000
         with pytest.raises(StoreUnavailable, match="MD5"):
             await S3Store(client, "b", "").get("k")
+
+
+RANGES = ((0, 100), (70_000, 150_000), (200_000, 100_000), (299_999, 1), (280_000, 999_999))
+
+
+# These give the right bytes: no version is known before the first answer.
+RIGHT_RANGES = (lying.unframed, lying.other_etag)
+
+
+async def part_of(store: S3Store, offset: int, size: int) -> bytes:
+    return b"".join([chunk async for chunk in store.stream("k", offset=offset, size=size)])
+
+
+async def test_a_range_is_whole_after_wrong_answers() -> None:
+    store = LyingStore({"k": BODY})
+    async with reading(store) as client:
+        own = S3Store(client, "b", "")
+        for lie, (offset, size) in product(READ_LIES, RANGES):
+            times = ATTEMPTS - 1 if size == 1 else 1
+            store.asked, store.lies = [], [lie] * times
+            assert await part_of(own, offset, size) == BODY[offset : offset + size], (lie, offset)
+            assert len(store.gets) == (1 if lie in RIGHT_RANGES else times + 1), (lie, offset)
+            assert store.gets[0].headers["range"] == f"bytes={offset}-{offset + size - 1}"
+
+
+async def test_a_range_that_stays_wrong_is_never_returned() -> None:
+    store = LyingStore({"k": BODY})
+    async with reading(store) as client:
+        own = S3Store(client, "b", "")
+        for (offset, size), lie in product(RANGES[::4], READ_LIES):
+            store.asked, store.lies = [], [lie] * 1000
+            if lie in RIGHT_RANGES:
+                assert await part_of(own, offset, size) == BODY[offset : offset + size]
+            else:
+                with pytest.raises(StoreUnavailable, match=r"read k: "):
+                    await part_of(own, offset, size)
+            assert len(store.gets) < 100, lie
+
+
+def whole_object(_: Answer) -> Answer:
+    """200 to a request of a range."""
+    return Answer(200, {"ETag": f'"{md5(BODY, usedforsecurity=False).hexdigest()}"'}, BODY)
+
+
+def part_to(end: int) -> Lie:
+    """A part that begins where it should, and ends elsewhere."""
+
+    def lie(answer: Answer) -> Answer:
+        start = int(re.fullmatch(r"bytes (\d+)-.*", answer.headers["Content-Range"])[1])  # type: ignore[index]
+        return replace(
+            answer.having(Content_Range=f"bytes {start}-{end - 1}/{len(BODY)}"), body=BODY[start:end]
+        )
+
+    return lie
+
+
+async def test_a_store_that_ignores_a_range_is_read_to_its_end() -> None:
+    store = LyingStore({"k": BODY})
+    async with reading(store) as client:
+        own = S3Store(client, "b", "")
+        for offset, size in RANGES:
+            expected = BODY[offset : offset + size]
+            store.asked, store.lies = [], [whole_object] * 1000
+            assert await part_of(own, offset, size) == expected
+            assert len(store.gets) == 1
+            # It breaks within the range, or has an error message at its end.
+            for broken in (lying.endless, lying.padded, lying.short):
+                store.lies = [lambda answer, broken=broken: broken(whole_object(answer))]  # type: ignore[misc]  # bound now
+                assert await part_of(own, offset, size) == expected, (broken, offset)
+
+
+async def test_an_error_behind_the_range_in_a_whole_body_is_never_a_part_of_it() -> None:
+    # The body has the bytes of the range, but the last of them are an error message of a gateway.
+    def broken(answer: Answer) -> Answer:
+        promised = whole_object(answer).having(Content_Length=str(len(BODY)))
+        return replace(promised, body=BODY[:99_900] + lying.ERROR + b" " * 200)
+
+    store = LyingStore({"k": BODY})
+    async with reading(store) as client:
+        store.lies = [broken]
+        assert await part_of(S3Store(client, "b", ""), 50_000, 50_000) == BODY[50_000:100_000]
+    assert len(store.gets) == 2
+
+
+async def test_a_part_that_is_longer_than_the_range_is_asked_for_again() -> None:
+    store = LyingStore({"k": BODY})
+    async with reading(store) as client:
+        own = S3Store(client, "b", "")
+        store.lies = [part_to(200_000)]
+        assert await part_of(own, 50_000, 50_000) == BODY[50_000:100_000]
+        assert len(store.gets) == 2
+        store.lies = [part_to(200_000)] * 1000
+        with pytest.raises(StoreUnavailable, match="goes on to byte 200000, 100000 is where it must end"):
+            await part_of(own, 50_000, 50_000)
+
+
+async def test_a_part_that_is_shorter_than_the_range_is_read_on() -> None:
+    store = LyingStore({"k": BODY})
+    async with reading(store) as client:
+        store.lies = [part_to(90_000)]
+        assert await part_of(S3Store(client, "b", ""), 50_000, 50_000) == BODY[50_000:100_000]
+    ranges = [asked.headers["range"] for asked in store.gets]
+    assert ranges[0] == "bytes=50000-99999"
+    # What is passed on has more bytes of the same answer behind it.
+    assert re.fullmatch(r"bytes=7\d{4}-99999", ranges[1])
+
+
+async def test_an_object_that_is_replaced_while_a_range_is_read_is_an_error() -> None:
+    store = LyingStore({"k": BODY})
+
+    def replacing(answer: Answer) -> Answer:
+        store.objects["k"] = BODY[::-1]
+        return lying.endless(answer)
+
+    async with reading(store) as client:
+        store.lies = [replacing]
+        with pytest.raises(StoreUnavailable, match="the object was replaced while it was read"):
+            await part_of(S3Store(client, "b", ""), 50_000, 200_000)
 
 
 def keys(found: list[ObjectInfo]) -> list[str]:

@@ -57,11 +57,12 @@ class MemoryStore:
         except KeyError:
             raise ObjectMissing(f"there is no {key}") from None
 
-    async def stream(self, key: str, *, offset: int = 0) -> AsyncIterator[bytes]:
-        """The object's bytes from `offset` on."""
+    async def stream(self, key: str, *, offset: int = 0, size: int | None = None) -> AsyncIterator[bytes]:
+        """The object's bytes from `offset` on, at most `size`."""
         data = await self.get(key)
-        for start in range(offset, len(data), CHUNK):
-            yield data[start : start + CHUNK]
+        end = len(data) if size is None else min(len(data), offset + size)
+        for start in range(offset, end, CHUNK):
+            yield data[start : min(start + CHUNK, end)]
 
     async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         """Objects by key in byte order."""

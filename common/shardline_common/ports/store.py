@@ -80,11 +80,12 @@ class ObjectStore(Protocol):
         A store that is wrong about the length too is found only where the caller compares a hash.
         """
 
-    def stream(self, key: str, *, offset: int = 0) -> AsyncIterator[bytes]:
+    def stream(self, key: str, *, offset: int = 0, size: int | None = None) -> AsyncIterator[bytes]:
         """The bytes from `offset` on, in chunks of at most 1 MiB. Raises ObjectMissing.
 
-        A body that ends early is read on where it broke; then StoreUnavailable is raised. The iterator ends
-        only at the end of the object.
+        With `size`, 1 or more, only so many of them are requested. A body that ends early is read on where
+        it broke; then StoreUnavailable is raised. The iterator ends only at the end of the object, or when
+        it has returned `size` bytes.
         """
 
     def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:

@@ -5,6 +5,7 @@ import errno
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import cache
@@ -92,8 +93,8 @@ class DirectoryStore:
         except (OSError, ValueError) as error:
             raise self._unavailable(error) from error
 
-    async def stream(self, key: str, *, offset: int = 0) -> AsyncIterator[bytes]:
-        """The file's bytes from `offset` on."""
+    async def stream(self, key: str, *, offset: int = 0, size: int | None = None) -> AsyncIterator[bytes]:
+        """The file's bytes from `offset` on, at most `size`."""
         try:
             file = await open_to_read(self._path(key))
         except _NO_OBJECT:
@@ -102,12 +103,14 @@ class DirectoryStore:
             raise self._unavailable(error) from error
         with file:
             file.seek(offset)
-            while chunk := await self._read_chunk(file):
+            left = sys.maxsize if size is None else size
+            while left and (chunk := await self._read_chunk(file, min(left, CHUNK))):
+                left -= len(chunk)
                 yield chunk
 
-    async def _read_chunk(self, file: BinaryIO) -> bytes:
+    async def _read_chunk(self, file: BinaryIO, size: int) -> bytes:
         try:
-            return await asyncio.to_thread(_read_whole, file, CHUNK)
+            return await asyncio.to_thread(_read_whole, file, size)
         except OSError as error:
             raise self._unavailable(error) from error
 

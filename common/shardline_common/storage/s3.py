@@ -155,9 +155,16 @@ class S3Client:
         return await self._reads.get(bucket, key)
 
     def stream_object(
-        self, bucket: str, key: str, *, offset: int = 0, etag: str = "", size: int | None = None
+        self,
+        bucket: str,
+        key: str,
+        *,
+        offset: int = 0,
+        end: int | None = None,
+        etag: str = "",
+        size: int | None = None,
     ) -> AsyncGenerator[bytes, None]:
-        """The bytes from `offset` on, to the end. A body that breaks is read on where it broke.
+        """The bytes from `offset` to before `end`, or to the end. A body that breaks is read on from there.
 
         `etag` and `size` are those of the object in a plan; without them, those of the first answer hold.
 
@@ -166,7 +173,7 @@ class S3Client:
             ObjectMissing: there is no such object.
         """
         is_frozen = bool(etag) or size is not None
-        reading = Reading(bucket, key, f"read {key}", offset, size, etag, is_frozen)
+        reading = Reading(bucket, key, f"read {key}", offset, size, etag, is_frozen, end=end)
         return self._reads.stream(reading)
 
     def list_bucket(
@@ -276,9 +283,10 @@ class S3Store:
         """The object's bytes."""
         return await self._client.get(self._bucket, self._prefix + checked_key(key))
 
-    def stream(self, key: str, *, offset: int = 0) -> AsyncIterator[bytes]:
-        """The object's bytes from `offset` on."""
-        return self._client.stream_object(self._bucket, self._prefix + checked_key(key), offset=offset)
+    def stream(self, key: str, *, offset: int = 0, size: int | None = None) -> AsyncIterator[bytes]:
+        """The object's bytes from `offset` on, at most `size`."""
+        key, end = self._prefix + checked_key(key), None if size is None else offset + size
+        return self._client.stream_object(self._bucket, key, offset=offset, end=end)
 
     async def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         """Objects by key."""

@@ -29,10 +29,11 @@ class WrongAnswer(Exception):
 
 @dataclass(slots=True)
 class Reading:
-    """An object that is read to its end, and how far the read has come.
+    """An object that is read to its end or to before `end`, and how far the read has come.
 
     `size` is the number of its bytes and `etag` its version; None and "" are not known yet, and are taken
     from the first answer. `offset` is the next byte to read. `frozen`: a plan holds size and ETag.
+    `body_end` is the byte behind the last one of the accepted answer.
     """
 
     bucket: str
@@ -43,6 +44,8 @@ class Reading:
     etag: str = ""
     frozen: bool = False
     needs_length: bool = False
+    end: int | None = None
+    body_end: int = 0
 
     @property
     def first(self) -> int:
@@ -55,6 +58,12 @@ class Reading:
             return self.offset
         return max(0, self.size - 1)
 
+    @property
+    def goal(self) -> int:
+        """The byte behind the last one to read. Call it when the size is known."""
+        size = self.size or 0
+        return size if self.end is None else min(size, self.end)
+
     def unpacked(self, length: int) -> str:
         """What a length over that of the same version may mean, as the end of a sentence."""
         is_longer = self.size is not None and length > self.size
@@ -64,7 +73,9 @@ class Reading:
     def parameters(self) -> dict[str, str]:
         """The condition and the range of the next request."""
         found = {"IfMatch": self.etag} if self.etag else {}
-        if self.first or self.needs_length:
+        if self.end is not None:
+            found["Range"] = f"bytes={self.first}-{self.end - 1}"
+        elif self.first or self.needs_length:
             found["Range"] = f"bytes={self.first}-"
         return found
 
@@ -79,8 +90,9 @@ class Reading:
         etag = response.get("ETag") or ""
         self._check_etag(etag, status)
         sent = response.get("ContentLength")
+        behind = 0
         if status == _PARTIAL:
-            start, length = self._partial(response.get("ContentRange") or "", sent)
+            start, behind, length = self._partial(response.get("ContentRange") or "", sent)
         elif status == _OK:
             # A store may ignore the range, and send the whole object.
             start, length = 0, sent
@@ -101,6 +113,9 @@ class Reading:
                 changed=length > self.size and not encoding,
             )
         self.etag, self.size = self.etag or etag, length if self.size is None else self.size
+        if behind > self.goal:
+            raise WrongAnswer(f"the answer goes on to byte {behind}, {self.goal} is where it must end")
+        self.body_end = self.size or 0 if status == _OK else self.goal
         return self.offset - start
 
     def _check_etag(self, found: str, status: int) -> None:
@@ -110,8 +125,8 @@ class Reading:
         if self.etag and plain_etag(found) != plain_etag(self.etag):
             raise WrongAnswer(f"the answer has the ETag {found}, not {self.etag}", changed=True)
 
-    def _partial(self, content_range: str, sent: int | None) -> tuple[int, int | None]:
-        """The first byte of a part of the object, and the length of the object if it is known."""
+    def _partial(self, content_range: str, sent: int | None) -> tuple[int, int, int | None]:
+        """The first byte of a part of the object, the byte behind it, and the object's length if known."""
         match = _RANGE.fullmatch(content_range)
         if match is None:
             raise WrongAnswer(f"a part of the object came with the Content-Range {content_range!r}")
@@ -122,7 +137,7 @@ class Reading:
             raise WrongAnswer(
                 f"{sent} bytes were sent as the {length} of the Content-Range {content_range!r}"
             )
-        return start, None if match[3] == "*" else int(match[3])
+        return start, start + length, None if match[3] == "*" else int(match[3])
 
     def is_at_end(self, headers: Mapping[str, str]) -> bool:
         """Whether the answer 416 means that no byte is left.

@@ -93,7 +93,7 @@ class S3Reads:
         return bool(found.get("ContentLength") == length and found.get("ETag") == reading.etag)
 
     def stream(self, reading: Reading) -> AsyncGenerator[bytes, None]:
-        """The bytes of an object from `offset` on, to its end, in pieces of at most 1 MiB.
+        """The bytes of an object from `offset` on, to the end of the read, in pieces of at most 1 MiB.
 
         Raises:
             JobFailed: `source_changed`: the object is not the frozen one.
@@ -198,28 +198,33 @@ class S3Reads:
 
 
 async def _whole(body: Any, reading: Reading, skipped: int) -> AsyncGenerator[bytes, None]:
-    """The bytes of a body behind the skipped ones, in pieces of at most 1 MiB, if they end the object.
+    """The bytes of a body behind the skipped ones, in pieces of at most 1 MiB, if it ends where it must.
+
+    A body that goes on behind the goal of the read is left there.
 
     Raises:
         WrongAnswer: the body is shorter or longer. What was returned so far begins the object.
     """
-    held, offset, size = b"", reading.offset, reading.size
+    held, offset, end, goal = b"", reading.offset, reading.body_end, reading.goal
     while chunk := await body.content.read(CHUNK - _HELD):
         rest = chunk[skipped:]
         skipped -= len(chunk) - len(rest)
         offset += len(rest)
-        if size is not None and offset > size:
-            raise WrongAnswer(
-                f"the body goes on behind the object's {size} bytes{reading.unpacked(offset)}", changed=True
-            )
+        if offset > end:
+            is_whole = end == reading.size
+            where = f"the object's {end} bytes" if is_whole else f"byte {end}, where it must end"
+            raise WrongAnswer(f"the body goes on behind {where}{reading.unpacked(offset)}", changed=is_whole)
         held += rest
+        if offset >= goal + _HELD:
+            end = offset
+            break
         if len(held) > _HELD:
             yield held[:-_HELD]
             held = held[-_HELD:]
-    if offset != size:
-        raise WrongAnswer(f"the body ended at byte {offset} of {size}")
-    if held:
-        yield held
+    if offset != end:
+        raise WrongAnswer(f"the body ended at byte {offset} of {end}")
+    if last := held[: len(held) - (offset - goal)]:
+        yield last
 
 
 async def _parsed(request: Callable[[], Awaitable[Mapping[str, Any]]]) -> Mapping[str, Any]:

@@ -37,9 +37,9 @@ class WatchedStore:
         with self._watched():
             return await self._store.get(key)
 
-    async def stream(self, key: str, *, offset: int = 0) -> AsyncIterator[bytes]:
-        """The object's bytes from `offset` on."""
-        chunks = self._store.stream(key, offset=offset)
+    async def stream(self, key: str, *, offset: int = 0, size: int | None = None) -> AsyncIterator[bytes]:
+        """The object's bytes from `offset` on, at most `size`."""
+        chunks = self._store.stream(key, offset=offset, size=size)
         while True:
             with self._watched():
                 chunk = await anext(chunks, None)
