@@ -140,7 +140,7 @@ def prove_sidecar(path: Path, kind: SidecarKind, expected: Sidecar) -> None:
     """
     found = read_sidecar(path, kind)
     if found != expected:
-        raise _damaged(path, kind, f"it holds {_shown(found)}, and {_shown(expected)} were written")
+        raise damaged_sidecar(path, kind, f"it holds {_shown(found)}, and {_shown(expected)} were written")
 
 
 def sidecar_batches(path: Path, kind: SidecarKind) -> Iterator[Any]:
@@ -157,10 +157,10 @@ def sidecar_batches(path: Path, kind: SidecarKind) -> Iterator[Any]:
         # Not pre-buffered: memory would hold the whole file.
         with ParquetFile(path, pre_buffer=False) as file:
             if not file.schema_arrow.equals(_schema(kind), check_metadata=False):
-                raise _damaged(path, kind, f"its columns are {', '.join(file.schema_arrow.names)}")
+                raise damaged_sidecar(path, kind, f"its columns are {', '.join(file.schema_arrow.names)}")
             yield from file.iter_batches(_GROUP_ROWS)
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(path, kind, str(error)) from None
+        raise damaged_sidecar(path, kind, str(error)) from None
 
 
 class _Content:
@@ -238,7 +238,8 @@ def _array(values: Sequence[Any], of_type: Any) -> Any:
     return pa.array(values, of_type)
 
 
-def _damaged(path: Path, kind: SidecarKind, what: str) -> JobFailed:
+def damaged_sidecar(path: Path, kind: SidecarKind, what: str) -> JobFailed:
+    """The error of a file that is not the sidecar that was written."""
     return JobFailed(
         FailureCode.DATASET_DAMAGED,
         f"{path.name} is not the sidecar `{kind.name}` that was written: {what}",
