@@ -143,7 +143,7 @@ def _processes(settings: Settings) -> int:
 async def _remove_leftovers(store: ObjectStore, spec: JobSpec) -> None:
     layout = Layout.of(spec)
     try:
-        removed = await remove_leftovers(store, layout)
+        removed = await remove_leftovers(store, layout, assembled=spec.assembled)
     except JobFailed:
         # The run itself meets what cannot be read, and ends with it.
         return

@@ -4,8 +4,10 @@ import logging
 from collections.abc import AsyncIterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from shardline.services import segment_worker
+from shardline_common.assembly.stored_sidecars import sidecar_facts
 from shardline_common.dataset.chain import ChainRecord
 from shardline_common.dataset.segment_check import CheckedSegment, SegmentChecker, SegmentRules
 from shardline_common.dataset.segment_checks import SegmentChecks
@@ -35,6 +37,7 @@ async def open_checks(
         rules: what the segments are checked against.
         row_bytes: the bytes of all rows; a wrong number only makes it slower.
     """
+    rules = replace(rules, read_sidecar=sidecar_facts)
     here = SegmentChecker(store, rules)
     count = min(processes, row_bytes // _BYTES_OF_PROCESS)
     if count < _FEWEST or not can_start_processes():

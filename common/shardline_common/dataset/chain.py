@@ -103,11 +103,24 @@ class SegmentObject:
 
 @dataclass(frozen=True, slots=True)
 class SegmentObjects:
-    """The objects of a segment, by kind; None where the segment has none."""
+    """The objects of a segment, by kind; None where the segment has none.
+
+    A staged segment, which is one of an assembled job, has `records`: the sidecar with a line for each of its
+    records. `bands` and `signatures` are there where the job looks for near duplicates. The `plain_sha256` of
+    a sidecar is that of its values. The key of its `data` begins at the root of the store, because
+    staged rows lie outside the dataset.
+    """
 
     data: SegmentObject | None = None
     rejected: SegmentObject | None = None
     dead_letters: SegmentObject | None = None
+    records: SegmentObject | None = None
+    bands: SegmentObject | None = None
+    signatures: SegmentObject | None = None
+
+
+# The record of a segment without them is, to the byte, that of the versions before assembled datasets.
+_SIDECARS = ("records", "bands", "signatures")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +147,19 @@ class ChainRecord:
     offset: Count
     objects: SegmentObjects | None = None
 
+    @property
+    def is_staged(self) -> bool:
+        """Whether the segment is one of an assembled job: its rows are staged, and it has sidecars."""
+        return self.objects is not None and self.objects.records is not None
+
     def encode(self) -> bytes:
         """The record as JSON."""
-        return orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2)
+        value = asdict(self)
+        if self.objects is not None:
+            for name in _SIDECARS:
+                if value["objects"][name] is None:
+                    del value["objects"][name]
+        return orjson.dumps(value, option=orjson.OPT_INDENT_2)
 
     @classmethod
     def decode(cls, data: bytes) -> "ChainRecord":

@@ -4,7 +4,7 @@ Each object is named, with the sha256 of its stored bytes, in one of two places:
 
 | object | named in |
 |---|---|
-| shards, rejected documents, dead letters, chain records, plan and plan pages | `objects` of the manifest |
+| shards, rejected documents, dead letters, chain records, sidecars, plan, pages | `objects` of the manifest |
 | manifest, card and outcome records | `_SUCCESS` |
 """
 
@@ -30,6 +30,7 @@ from shardline_common.runtime.listing import ListsDiffer, proven_list
 from shardline_common.runtime.read_again import read_again, read_until_equal
 from shardline_common.runtime.tasks import gather_limited
 
+SIDECARS = frozenset({"records", "bands", "signatures"})
 PUBLISHED = frozenset({"manifest.json", "README.md", "_SUCCESS"})
 _SHOWN_KEYS = 5
 # Times the records of a chain that are read at once: a process keeps a connection to the store for each read.
@@ -78,12 +79,14 @@ class DatasetContents:
 
 
 def segment_keys(record: ChainRecord, layout: Layout) -> Iterator[tuple[str, str, SegmentObject | None]]:
-    """Kind, relative key and hashes of each object that a segment has by its counts.
+    """Kind, relative key and hashes of each object that a segment has in the dataset by its counts.
 
-    The kinds are `data`, `rejected` and `dead_letters`. The hashes are None where the record has none.
+    The kinds are `data`, `rejected` and `dead_letters`; of a staged segment `records`, `bands` and
+    `signatures` instead of `data`, because its rows lie outside the dataset. The hashes are None where the
+    record has none.
     """
     objects, segment = record.objects, record.segment
-    if segment.rows:
+    if segment.rows and not record.is_staged:
         key = layout.data(record.split, record.partition, record.first)
         yield "data", key.removeprefix(layout.root), objects.data if objects else None
     if record.rejected_key is not None:
@@ -92,6 +95,15 @@ def segment_keys(record: ChainRecord, layout: Layout) -> Iterator[tuple[str, str
     if segment.dead and objects is not None:
         key = layout.dead_letters(record.partition, record.first)
         yield "dead_letters", key.removeprefix(layout.root), objects.dead_letters
+    if objects is not None:
+        sidecars = (
+            ("records", layout.records, objects.records),
+            ("bands", layout.bands, objects.bands),
+            ("signatures", layout.signatures, objects.signatures),
+        )
+        for kind, key_of, item in sidecars:
+            if item is not None:
+                yield kind, key_of(record.partition, record.first).removeprefix(layout.root), item
 
 
 async def list_sizes(store: ObjectStore, layout: Layout) -> dict[str, int]:
@@ -134,6 +146,27 @@ async def read_contents(
         StoreUnavailable: the store cannot be read now.
     """
     sizes = await list_sizes(store, layout)
+    found = await read_segments(store, spec, layout, produced, sizes)
+    check_sizes(found, sizes, layout)
+    return found
+
+
+async def read_segments(
+    store: ObjectStore,
+    spec: JobSpec,
+    layout: Layout,
+    produced: Sequence[tuple[int, int]],
+    sizes: Mapping[str, int],
+) -> DatasetContents:
+    """Walk all chains of a folder with these keys, and find the objects of their segments, and the plan's.
+
+    `sizes` are those of `list_sizes`; they are not compared with the chains, as `check_sizes` does.
+
+    Raises:
+        JobFailed: a chain is broken, does not end with the last message, or has segments of another layout
+            than the job (`conservation`).
+        StoreUnavailable: the store cannot be read now.
+    """
     found, keys = DatasetContents(), keys_by_chain(layout, sizes)
     reads = [
         partial(_read_partition, store, layout, number, keys.get(layout.chain(number), []), sizes)
@@ -146,10 +179,11 @@ async def read_contents(
         problem = partition_problem(number, messages, f"{hash_sum:016x}", upto)
         if problem is not None:
             raise JobFailed(FailureCode.CONSERVATION, problem)
+        for record in part.records:
+            _check_layout(record, spec)
         found.records += part.records
         found.objects |= part.objects
     found.objects |= await read_plan_objects(store, layout, sizes)
-    check_sizes(found, sizes, layout)
     return found
 
 
@@ -236,8 +270,22 @@ async def _add_segment(
         found.objects[late] = await _read(store, layout, late, layout.compression, sizes[late])
 
 
+def _check_layout(record: ChainRecord, spec: JobSpec) -> None:
+    # A worker of a version before assembled datasets commits a shard, which nothing would assemble.
+    if record.is_staged != spec.assembled:
+        found, expected = ("staged rows", "a shard") if record.is_staged else ("a shard", "staged rows")
+        raise JobFailed(
+            FailureCode.CONSERVATION,
+            f"partition {record.partition}, sequence {record.first}: the segment has {found}, by its job it "
+            f"should have {expected}",
+            hint="run workers of one version, and submit the job under a new id",
+        )
+
+
 def _check_item(record: ChainRecord, kind: str, item: SegmentObject, layout: Layout) -> None:
     # Only `verify` reads the object. A record that was changed is found here where it holds a fact twice.
+    if kind in SIDECARS:
+        return
     is_plain = layout.compression == "none"
     same = item.stored_sha256 == item.plain_sha256 or not is_plain
     if kind == "data":

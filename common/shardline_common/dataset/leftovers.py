@@ -7,14 +7,16 @@ paused, and might still append its record. Who knows that nobody else writes may
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from shardline_common.dataset.contents import PUBLISHED, list_sizes
 from shardline_common.job.names import Layout
 from shardline_common.job.outcome import latest_attempt
 from shardline_common.ports.store import ObjectStore
 
-_SEGMENT = re.compile(r"(?:data/([a-z]+)|rejected|dead-letters)/part-(\d{5,})-(\d{12,})\.")
+_SIDECARS = r"_state/(?:records|bands|signatures)"
+_SEGMENT = re.compile(rf"(?:data/([a-z]+)|rejected|dead-letters|{_SIDECARS})/part-(\d{{5,}})-(\d{{12,}})\.")
+_STAGED = re.compile(r"part-(\d{5,})-(\d{12,})\.jsonl")
 
 
 def leftover_keys(layout: Layout, keys: Iterable[str]) -> list[str]:
@@ -32,16 +34,20 @@ def _is_leftover(layout: Layout, key: str, names: set[str]) -> bool:
         layout.data(match[1] or "", partition, first),
         layout.rejected(partition, first),
         layout.dead_letters(partition, first),
+        layout.records(partition, first),
+        layout.bands(partition, first),
+        layout.signatures(partition, first),
     )
     if layout.root + key not in own:
         return False
     return layout.chain_record(partition, first).removeprefix(layout.root) not in names
 
 
-async def remove_leftovers(store: ObjectStore, layout: Layout) -> list[str]:
+async def remove_leftovers(store: ObjectStore, layout: Layout, *, assembled: bool = False) -> list[str]:
     """Delete the leftovers of a dataset that is not completed. Returns their relative keys.
 
-    The caller must know that no other process writes to the dataset.
+    The caller must know that no other process writes to the dataset. With `assembled`, staged rows are
+    removed too; they lie outside the dataset, and their keys are those of the store.
 
     Raises:
         JobFailed: an outcome record cannot be read.
@@ -56,6 +62,21 @@ async def remove_leftovers(store: ObjectStore, layout: Layout) -> list[str]:
         # It was completed, or without a plan the objects are not of this job.
         return []
     found = leftover_keys(layout, keys)
-    if found:
-        await store.delete([layout.root + key for key in found])
-    return found
+    staged = await _staged_leftovers(store, layout, keys.keys()) if assembled else []
+    if found or staged:
+        await store.delete([*staged, *(layout.root + key for key in found)])
+    return staged + found
+
+
+async def _staged_leftovers(store: ObjectStore, layout: Layout, names: Collection[str]) -> list[str]:
+    """The keys of staged rows without a chain record, sorted."""
+    found = []
+    async for info in store.list(layout.staged_rows):
+        match = _STAGED.fullmatch(info.key.removeprefix(layout.staged_rows))
+        if match is None:
+            continue
+        partition, first = int(match[1]), int(match[2])
+        record = layout.chain_record(partition, first).removeprefix(layout.root)
+        if info.key == layout.staged(partition, first) and record not in names:
+            found.append(info.key)
+    return sorted(found)

@@ -4,13 +4,17 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
+from operator import methodcaller
+from pathlib import Path
 
 import zstandard
 
 from shardline_common.errors import FailureCode, JobFailed, StoreUnavailable
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.retry import Backoff
+from shardline_common.runtime.threads import run_in_thread
 
 # A step of a hostile stream becomes at most 128 MiB: a zstd block of 4 bytes is up to 128 KiB.
 _STEP = 1 << 12
@@ -83,6 +87,15 @@ class ObjectReader:
         """Read the object for its hashes. Raises as `plain`."""
         async for _ in self.plain():
             pass
+
+    async def save(self, path: Path) -> None:
+        """Write the uncompressed bytes to a file. Raises as `plain`, and OSError."""
+        file = await run_in_thread(partial(path.open, "wb"), methodcaller("close"))
+        try:
+            async for piece in self.plain():
+                await run_in_thread(partial(file.write, piece))
+        finally:
+            file.close()
 
     async def _decoded(self) -> AsyncIterator[bytes]:
         decoder = None if self._compression == "none" else _Decoder(self._compression)

@@ -1,19 +1,23 @@
-"""The check of one segment: its shard, rejected documents and dead letters against its chain record."""
+"""The check of one segment: its objects in the dataset against its chain record."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import orjson
 
 from shardline_common.dataset.chain import ChainRecord, SegmentObject
-from shardline_common.dataset.contents import segment_keys
+from shardline_common.dataset.contents import SIDECARS, segment_keys
 from shardline_common.dataset.read import ObjectReader, StoredBytes, reads, unsteady
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
 from shardline_common.job.columns import Columns
 from shardline_common.job.names import Layout
 from shardline_common.job.row_check import RowCheck
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.threads import run_in_thread
 
 # The limit of a document holds without the score, and for no line of a dead letter with its original.
 _MORE_BYTES = 1 << 20
@@ -21,16 +25,37 @@ _MAX_PROBLEMS = 20
 
 
 @dataclass(frozen=True, slots=True)
+class SidecarFacts:
+    """What a sidecar holds: the sha256 of its values, and of `records` the sums of the segment.
+
+    `bytes` are those of all rows, `hash_sum` is the sum of the document hashes mod 2^64.
+    """
+
+    values_sha256: str
+    rows: int = 0
+    bytes: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    dead: Mapping[str, int] = field(default_factory=dict)
+    hash_sum: int = 0
+
+
+ReadSidecar = Callable[[str, Path], SidecarFacts]
+"""Reads a file as a sidecar of the kind with this name. Raises JobFailed for one that is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentRules:
     """What the segments of a dataset are checked against.
 
     `shards_only`: of a segment whose chain record has no hashes check only the shard, as version 0.1 did.
+    `read_sidecar`: reads the lines of sidecars; None: only their stored bytes are checked.
     """
 
     layout: Layout
     columns: Columns
     max_document_bytes: int
     shards_only: bool
+    read_sidecar: ReadSidecar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +75,7 @@ class SegmentChecker:
         self._row_check = RowCheck(rules.columns)
         self._max_line = rules.max_document_bytes + _MORE_BYTES
         self._shards_only = rules.shards_only
+        self._read_sidecar = rules.read_sidecar
 
     async def check(self, record: ChainRecord) -> CheckedSegment:
         """Read and check the objects of a segment.
@@ -81,7 +107,8 @@ class SegmentChecker:
         """
         before: StoredBytes | None = None
         async for number in reads():
-            reader = ObjectReader(self._store, self._layout.root + key, self._layout.compression)
+            compression = "none" if kind in SIDECARS else self._layout.compression
+            reader = ObjectReader(self._store, self._layout.root + key, compression)
             stored, problems = await self._check_object(reader, record, kind, key, item)
             if not problems or (number and reader.stored == before):
                 return stored, problems
@@ -92,15 +119,17 @@ class SegmentChecker:
         self, reader: ObjectReader, record: ChainRecord, kind: str, key: str, item: SegmentObject | None
     ) -> tuple[StoredBytes | None, list[str]]:
         problems: list[str] = []
+        plain: str | None
         try:
-            plain = await (
-                self._check_rows(reader, key, record, problems)
-                if kind == "data"
-                else self._check_reasons(reader, key, _reasons(record, kind), problems)
-            )
+            if kind == "data":
+                plain = await self._check_rows(reader, key, record, problems)
+            elif kind in SIDECARS:
+                plain = await self._check_sidecar(reader, kind, key, record, problems)
+            else:
+                plain = await self._check_reasons(reader, key, _reasons(record, kind), problems)
         except (ObjectMissing, JobFailed) as error:
             return None, [*problems, f"{key}: {error}"]
-        if item is not None and plain != item.plain_sha256:
+        if item is not None and plain is not None and plain != item.plain_sha256:
             problems.append(f"{item.key}: its sha256 is {plain}, the chain says {item.plain_sha256}")
         elif item is not None and reader.stored != StoredBytes(item.stored_bytes, item.stored_sha256):
             problems.append(f"{item.key}: the stored bytes are not those that were put")
@@ -108,6 +137,8 @@ class SegmentChecker:
 
     def _key_problems(self, record: ChainRecord) -> list[str]:
         # The keys begin with the root of the store that the dataset was written to; it may have moved since.
+        if record.is_staged:
+            return self._staged_key_problems(record)
         expected = self._layout.data(record.split, record.partition, record.first)
         expected = expected.removeprefix(self._layout.root)
         has_rows = record.segment.rows > 0
@@ -115,6 +146,38 @@ class SegmentChecker:
             return []
         named = expected if has_rows else "no shard"
         return [f"{_where(record)}: the chain names {record.key}, not {named}"]
+
+    def _staged_key_problems(self, record: ChainRecord) -> list[str]:
+        # Staged rows are removed once the dataset is assembled: only what the record says is checked.
+        item = record.objects.data if record.objects else None
+        if record.segment.rows:
+            expected = f"/rows/part-{record.partition:05d}-{record.first:012d}.jsonl"
+            named = item.key if item and item.plain_sha256 == record.sha256 else None
+            if named is not None and named == record.key and f"/{named}".endswith(expected):
+                return []
+        elif record.key is None and item is None:
+            return []
+        wanted = f"staged rows with the sha256 {record.sha256}" if record.segment.rows else "no staged rows"
+        return [f"{_where(record)}: the chain names {record.key} and {item}, not {wanted}"]
+
+    async def _check_sidecar(
+        self, reader: ObjectReader, kind: str, key: str, record: ChainRecord, problems: list[str]
+    ) -> str | None:
+        """The sha256 of its values; None: they are not read."""
+        if self._read_sidecar is None:
+            await reader.read_to_end()
+            return None
+        with TemporaryDirectory(prefix="shardline-") as folder:
+            path = Path(folder, key.rpartition("/")[2])
+            await reader.save(path)
+            facts = await run_in_thread(partial(self._read_sidecar, kind, path))
+        if kind == "records":
+            segment = record.segment
+            found = (facts.rows, facts.bytes, facts.rejected, facts.dead, facts.hash_sum)
+            expected = (segment.rows, segment.bytes, segment.rejected, segment.dead, segment.hash_sum)
+            if found != expected:
+                _add(problems, f"{key}: its records sum to {facts}, the chain says {segment}")
+        return facts.values_sha256
 
     async def _check_rows(
         self, reader: ObjectReader, key: str, record: ChainRecord, problems: list[str]

@@ -86,7 +86,12 @@ class Layout:
 
         Outside the dataset: they are of no use once the shards are assembled, and are then removed.
         """
-        return f"{self.staged_root}rows/part-{partition:05d}-{first:012d}.jsonl"
+        return f"{self.staged_rows}part-{partition:05d}-{first:012d}.jsonl"
+
+    @property
+    def staged_rows(self) -> str:
+        """The prefix of the staged rows of all segments."""
+        return f"{self.staged_root}rows/"
 
     @property
     def staged_root(self) -> str:
