@@ -22,6 +22,7 @@ from shardline_consumer.filters.clara import Judge
 from shardline_consumer.rejected_lines import RejectedLines
 from shardline_consumer.segment import OpenSegment, SequencedDeadLetter
 from shardline_consumer.spool.file import SpoolDamaged
+from shardline_consumer.staging.segment import StagedSegment
 
 _log = logging.getLogger(__name__)
 _IDLE_SECONDS = 5.0
@@ -165,15 +166,13 @@ class PartitionProcessor:
         await self._context.budget.reserve(self._spool_bytes, self._sink.spec.job_id)
         self._context.metrics.spool(self._context.budget.used)
         spec = self._sink.spec
-        self._segment = OpenSegment(
-            first,
-            before,
-            self._judge,
-            self._limits,
-            self._context.spool,
-            rejected_lines=RejectedLines.of(spec),
-            original_bytes=max_original_bytes(spec),
-        )
+        parts = (first, before, self._judge, self._limits, self._context.spool)
+        if spec.assembled:
+            self._segment = StagedSegment(*parts, spec=spec, partition=self._partition)
+        else:
+            self._segment = OpenSegment(
+                *parts, rejected_lines=RejectedLines.of(spec), original_bytes=max_original_bytes(spec)
+            )
         self._reserved.add(self._segment)
         self._listener.records_wanted()
 

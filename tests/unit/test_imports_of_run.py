@@ -29,6 +29,7 @@ CLIENTS = [
     "fastapi",
     "httpx",
     "neo4j",
+    "numpy",
     "pyarrow",
     "structlog",
 ]

@@ -6,6 +6,11 @@ from shardline_common.job.spec import JobSpec
 
 _SCAN_FACTOR = 4
 _MAX_RECORDS = 1_000_000
+# A staged segment has at most a record for so many bytes of rows: that bounds its index.
+_STAGED_RECORD_BYTES = 256
+_FEWEST_STAGED_RECORDS = 1024
+# 77 bytes, and an id. Ids of more than 64 bytes need more than is reserved: the disk has a reserve for it.
+_INDEX_ENTRY_BYTES = 141
 _MAX_ORIGINAL_BYTES = 16 * 1024 * 1024
 
 
@@ -24,7 +29,10 @@ class SegmentLimits:
     @classmethod
     def of(cls, spec: JobSpec) -> "SegmentLimits":
         """The limits of a job."""
-        return cls(spec.output.shard_bytes, _SCAN_FACTOR * spec.output.shard_bytes)
+        row_bytes, records = spec.output.shard_bytes, _MAX_RECORDS
+        if spec.assembled:
+            records = min(records, max(row_bytes // _STAGED_RECORD_BYTES, _FEWEST_STAGED_RECORDS))
+        return cls(row_bytes, _SCAN_FACTOR * row_bytes, records)
 
     def reached(self, row_bytes: int, scanned_bytes: int, records: int) -> bool:
         """Whether a segment with these sums is closed."""
@@ -42,7 +50,8 @@ def max_topic_bytes(spec: JobSpec) -> int:
 def max_spool_bytes(spec: JobSpec) -> int:
     """Bytes of spool that one open segment may need.
 
-    These are its rows, rejected documents, originals of dead letters, and compressed copies.
+    These are its rows, rejected documents, originals of dead letters, and compressed copies. A staged segment
+    has sorted rows instead of compressed ones, and an index and sidecars.
     """
     limits = SegmentLimits.of(spec)
     rejected = limits.scanned_bytes if spec.quality.keep_rejected else 0
@@ -51,7 +60,22 @@ def max_spool_bytes(spec: JobSpec) -> int:
         rejected += limits.scanned_bytes // 4 + spec.max_document_bytes
     copies = 1 if spec.output.compression == "none" else 2
     originals = max(0, max_original_bytes(spec)) * 4 // 3
-    return copies * (limits.row_bytes + spec.max_document_bytes + rejected + originals)
+    rows = limits.row_bytes + spec.max_document_bytes
+    if spec.assembled:
+        index = limits.records * _staged_record_bytes(spec)
+        return 2 * rows + index + copies * (rejected + originals)
+    return copies * (rows + rejected + originals)
+
+
+def _staged_record_bytes(spec: JobSpec) -> int:
+    """Bytes of spool that the index and the sidecars of a staged segment may need for a record."""
+    index, sidecars, near = _INDEX_ENTRY_BYTES, _INDEX_ENTRY_BYTES, spec.near
+    if near is not None:
+        signature = 4 * near.bands * near.rows if near.verify is not None else 0
+        index += 8 + 8 * near.bands + signature
+        sidecars += 8 + 18 * near.bands + signature
+    # A sidecar that is in the store already is read into the spool.
+    return index + 2 * sidecars
 
 
 def max_original_bytes(spec: JobSpec) -> int:

@@ -22,6 +22,7 @@ POINTS = (
     "worker.after_spool",
     "worker.before_data",
     "worker.after_data",
+    "staging.before_sidecar",
     "worker.before_chain",
     "worker.after_chain",
     "worker.after_commit",
