@@ -45,6 +45,7 @@ class FailureCode(StrEnum):
     SPOOL = "spool"
     BROKER_REFUSED = "broker_refused"
     STORE_INCONSISTENT = "store_inconsistent"
+    EXTRA_MISSING = "extra_missing"
     INTERNAL = "internal"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from shardline_common.assembly import extra
 from shardline_common.assembly import sidecar as sidecars
 from shardline_common.assembly.stored_sidecars import sidecar_facts
 from shardline_common.dataset.chain import ChainRecord, SegmentObjects
@@ -286,3 +287,12 @@ def test_a_staged_segment_needs_its_rows_twice_and_an_index() -> None:
     limits = [SegmentLimits.of(one).records for one in (plain, stream)]
     assert limits == [stream.output.shard_bytes // 256, 1_000_000]
     assert SegmentLimits.of(job(output={"layout": "assembled", "shard_bytes": 1024})).records == 1024
+
+
+def test_a_worker_without_the_extra_fails_the_job_and_not_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extra, "find_spec", lambda name: None if name == "pyarrow" else name)
+    with pytest.raises(JobFailed, match="needs pyarrow on every worker") as caught:
+        open_segment(SPEC, tmp_path, None)
+    assert caught.value.code is FailureCode.EXTRA_MISSING

@@ -64,7 +64,6 @@ def stage(rows: SpoolFile | None, index: SegmentIndex, totals: Totals, spool: Pa
         JobFailed: the entries are not those of its messages (`internal`).
         SpoolDamaged: a spool file has other bytes than were written to it.
         SpoolError: the spool cannot be written.
-        UsageError: a package of the extra `assembly` is not installed.
     """
     entries = IndexEntries.read(index)
     entries.check(totals, index.reasons)

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shardline_common.assembly.extra import assembly_extra
+from shardline_common.assembly.extra import require_extra_on_worker
 from shardline_common.dataset.chain import Totals
 from shardline_common.job.segment_limits import SegmentLimits, max_original_bytes
 from shardline_common.job.spec import JobSpec
@@ -30,6 +30,9 @@ class StagedSegment(OpenSegment):
         spool: folder of the spool files.
         spec: the job.
         partition: the partition of the messages.
+
+    Raises:
+        JobFailed: a package of the extra `assembly` is not installed (`extra_missing`).
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class StagedSegment(OpenSegment):
         spec: JobSpec,
         partition: int,
     ) -> None:
+        require_extra_on_worker()
         lines, originals = RejectedLines.of(spec), max_original_bytes(spec)
         super().__init__(first, before, judge, limits, spool, rejected_lines=lines, original_bytes=originals)
         slice_number = partition // spec.slice_partitions
@@ -59,8 +63,8 @@ class StagedSegment(OpenSegment):
 
     def stage(self) -> "StagedFiles":
         """Sort the rows of the closed segment, and write its sidecars. Blocks. Raises as `stage`."""
-        with assembly_extra():
-            from shardline_consumer.staging.files import stage  # noqa: PLC0415 - NumPy is of an extra, and slow
+        from shardline_consumer.staging.files import stage  # noqa: PLC0415 - NumPy is of an extra, and slow
+
         self._files = stage(self.rows, self._index, self.totals, self._spool)
         return self._files
 
