@@ -7,7 +7,7 @@ from itertools import combinations, groupby
 from math import floor
 from typing import Any
 
-from shardline_common.assembly.rules import NearRules, Rules
+from shardline_common.dataset.decision_rules import NearRules, Rules
 
 Drop = tuple[str, int | str | None]
 

@@ -7,12 +7,12 @@ from typing import Any, Literal
 from hypothesis import strategies as st
 
 from shardline_common.assembly.decider import Decider, Decision
-from shardline_common.assembly.decision import DecisionHead, decode_drops
 from shardline_common.assembly.inputs import CONTENTS, Input, Inputs
-from shardline_common.assembly.rules import NearRules, Rules, SampleRules, ShardRules
 from shardline_common.assembly.shard_rows import ShardReader, key_range, overlaps
 from shardline_common.assembly.sidecar import BANDS, RECORDS, SIGNATURES, SidecarKind, write_sidecar
 from shardline_common.dataset.chain import Totals
+from shardline_common.dataset.decision import DecisionHead, decode_drops
+from shardline_common.dataset.decision_rules import NearRules, Rules, SampleRules, ShardRules
 from tests.decided_by_hand import ByHand, Record, band_hash
 
 SPLITS: tuple[tuple[tuple[str, float], ...], ...] = (
@@ -134,7 +134,7 @@ def landed(
     def put(kind: SidecarKind, number: int, rows: Sequence[Sequence[Any]]) -> None:
         path = folder / f"{kind.name}-{number}.parquet"
         columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in kind.columns]
-        files[kind.name].append(Input(path.name, path, write_sidecar(path, kind, [columns])))
+        files[kind.name].append(Input(path.name, path, write_sidecar(path, kind, [columns]).sha256))
 
     for number, segment in enumerate(segments):
         rows, offset = [], 0
@@ -154,7 +154,10 @@ def landed(
                     one.group,
                     one.sample,
                     one.id_hash,
+                    1 if is_row else None,
+                    5000 if is_row else None,
                     *place,
+                    one.id_hash if is_row else None,
                 )
             )
             offset += one.size if is_row else 0

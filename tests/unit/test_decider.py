@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from shardline_common.assembly.rules import Rules
+from shardline_common.dataset.decision_rules import Rules
 from shardline_common.errors import JobFailed
 from tests.decided_by_hand import Record, decide_by_hand
 from tests.sidecar_inputs import AGAINST, compare, decide, landed, some_records, some_rules

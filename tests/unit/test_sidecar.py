@@ -40,6 +40,9 @@ RECORD = st.tuples(
     UINT64,
     st.none() | INT64,
     st.none() | INT64,
+    st.none() | INT64,
+    st.none() | INT64,
+    st.none() | UINT64,
 )
 FIXTURE = settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -113,8 +116,8 @@ def test_signatures_of_arrays_lists_and_numpy_are_the_same(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("place", range(len(RECORDS.columns)))
 def test_any_changed_value_is_found(tmp_path: Path, place: int) -> None:
-    row = (1, "a", 0, "empty", 0.5, 0.5, 2, b"x" * 16, 3, 4, 5, 6, 7)
-    other = (2, "b", 1, None, 0.0, None, 3, None, 4, None, 6, None, 8)
+    row = (1, "a", 0, "empty", 0.5, 0.5, 2, b"x" * 16, 3, 4, 5, 6, 7, 8, 9, 10)
+    other = (2, "b", 1, None, 0.0, None, 3, None, 4, None, 6, None, 8, None, 10, 11)
     path = tmp_path / "records.parquet"
     written = write_sidecar(path, RECORDS, [columns_of([row, row], RECORDS)])
     changed = (*row[:place], other[place], *row[place + 1 :])

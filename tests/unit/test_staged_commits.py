@@ -11,7 +11,7 @@ from shardline_common.assembly import extra
 from shardline_common.assembly import sidecar as sidecars
 from shardline_common.assembly.stored_sidecars import sidecar_facts
 from shardline_common.dataset.chain import ChainRecord, SegmentObjects
-from shardline_common.dataset.contents import read_contents
+from shardline_common.dataset.contents import list_sizes, read_segments
 from shardline_common.dataset.leftovers import remove_leftovers
 from shardline_common.dataset.segment_check import SegmentChecker
 from shardline_common.dataset.staged import prove_staged, staged_rows
@@ -168,7 +168,8 @@ async def produced(store: MemoryStore) -> list[tuple[int, int]]:
 async def test_the_contents_of_a_dataset_are_its_sidecars(tmp_path: Path) -> None:
     store = await landed(tmp_path)
     await store.create(LAYOUT.plan, Plan([], {}).encode())
-    contents = await read_contents(store, SPEC, LAYOUT, await produced(store))
+    sizes = await list_sizes(store, LAYOUT)
+    contents = await read_segments(store, SPEC, LAYOUT, await produced(store), sizes)
     keys = {LAYOUT.root + key for key in contents.objects}
     assert keys == {key for key in await etags(store) if key.startswith(LAYOUT.root)}
     assert not any(key.startswith(f"{LAYOUT.root}data/") for key in keys)
@@ -177,7 +178,7 @@ async def test_the_contents_of_a_dataset_are_its_sidecars(tmp_path: Path) -> Non
     # Segments of another layout than the job's are of workers that do not know it.
     stream = job(quality=SPEC.quality.model_dump(), partitions=1)
     with pytest.raises(JobFailed, match="staged rows"):
-        await read_contents(store, stream, LAYOUT, await produced(store))
+        await read_segments(store, stream, LAYOUT, await produced(store), sizes)
 
 
 async def test_staged_rows_that_are_lost_or_changed_are_named(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shardline_common.assembly.rules import ShardRules
+from shardline_common.dataset.decision_rules import ShardRules
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.hashing import MODULUS
 

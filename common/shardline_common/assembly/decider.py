@@ -14,15 +14,6 @@ from pathlib import Path
 
 import orjson
 
-from shardline_common.assembly.decision import (
-    Counted,
-    DecisionHead,
-    DropList,
-    Reason,
-    ShardCut,
-    SplitCut,
-    total,
-)
 from shardline_common.assembly.drop_lists import write_drops
 from shardline_common.assembly.engine import Engine
 from shardline_common.assembly.inputs import Inputs, Landed, check_inputs, define_inputs
@@ -34,8 +25,17 @@ from shardline_common.assembly.rule_steps import (
     move_groups,
     take_sample,
 )
-from shardline_common.assembly.rules import Rules
 from shardline_common.assembly.steps import Progress, Steps, StepStore
+from shardline_common.dataset.decision import (
+    Counted,
+    DecisionHead,
+    DropList,
+    Reason,
+    ShardCut,
+    SplitCut,
+    total,
+)
+from shardline_common.dataset.decision_rules import Rules
 from shardline_common.errors import FailureCode, JobFailed
 
 

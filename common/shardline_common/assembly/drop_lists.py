@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from shardline_common.assembly.cuts import runs
-from shardline_common.assembly.decision import Counted, DropList, Reason
 from shardline_common.assembly.steps import text_of
+from shardline_common.dataset.decision import Counted, DropList, Reason
 from shardline_common.errors import FailureCode, JobFailed
 
 _REASONS = tuple(Reason)

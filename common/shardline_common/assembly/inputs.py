@@ -2,16 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
-import orjson
-
-from shardline_common.assembly.decision import Counted, total
 from shardline_common.assembly.engine import Engine
-from shardline_common.assembly.rules import Rules
-from shardline_common.assembly.sidecar import BANDS, RECORDS, SIGNATURES, Sidecar, SidecarKind, Status
+from shardline_common.assembly.sidecar import BANDS, RECORDS, SIGNATURES, SidecarKind, Status
 from shardline_common.dataset.chain import Totals
+from shardline_common.dataset.decision import Counted, inputs_sha256, total
+from shardline_common.dataset.decision_rules import Rules
 from shardline_common.errors import FailureCode, JobFailed
 
 # The contents that another dataset holds: of rows that it kept, each once or several times, in any order.
@@ -31,11 +28,11 @@ _SQL_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A sidecar: its key in the dataset, a local file of it, and its content, which the caller has proven."""
+    """A sidecar: its key in the dataset, a local file, and the sha256 of its values, proven by the caller."""
 
     key: str
     path: Path
-    content: Sidecar
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +51,8 @@ class Inputs:
 
     @property
     def sha256(self) -> str:
-        """The sha256 over keys and contents of all sidecars, sorted by key. Datasets are in the rules."""
-        digest, sidecars = sha256(), (*self.records, *self.bands, *self.signatures)
-        for key, content in sorted((one.key, one.content) for one in sidecars):
-            digest.update(orjson.dumps([key, content.lines, content.sha256]) + b"\n")
-        return digest.hexdigest()
+        """That of `inputs_sha256`. Datasets are in the rules."""
+        return inputs_sha256({one.key: one.sha256 for one in (*self.records, *self.bands, *self.signatures)})
 
 
 def define_inputs(engine: Engine, inputs: Inputs) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from shardline_common.assembly.engine import Engine
-from shardline_common.assembly.rules import NearRules
+from shardline_common.dataset.decision_rules import NearRules
 
 _SIGNED_ROWS = 4_096
 

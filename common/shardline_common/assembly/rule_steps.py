@@ -9,12 +9,12 @@ from typing import Any
 import orjson
 
 from shardline_common.assembly.cuts import Cuts, SplitRows, cut_split, read_rows
-from shardline_common.assembly.decision import Cluster, Clusters, DropList, Reason, ShardCut
 from shardline_common.assembly.engine import Engine
 from shardline_common.assembly.near import find_components, find_pairs
 from shardline_common.assembly.places import define_places
-from shardline_common.assembly.rules import NearRules, Rules
 from shardline_common.assembly.steps import StepResult, Steps
+from shardline_common.dataset.decision import Cluster, Clusters, DropList, Reason, ShardCut
+from shardline_common.dataset.decision_rules import NearRules, Rules
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.hashing import MODULUS
 

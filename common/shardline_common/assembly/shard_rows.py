@@ -5,11 +5,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from shardline_common.assembly.decision import Counted, DecisionHead, DropList, Key, ShardCut
 from shardline_common.assembly.engine import Engine
 from shardline_common.assembly.extra import assembly_extra
 from shardline_common.assembly.places import define_places
 from shardline_common.assembly.sidecar import RECORDS, damaged_sidecar
+from shardline_common.dataset.decision import Counted, DecisionHead, DropList, Key, ShardCut
 from shardline_common.errors import FailureCode, JobFailed
 
 _CHUNK = 1 << 20

@@ -61,8 +61,11 @@ RECORDS = SidecarKind(
         ("group", "uint64"),
         ("sample", "uint64?"),
         ("id_hash", "uint64"),
+        ("words", "int64?"),
+        ("score", "int64?"),
         ("offset", "int64?"),
         ("size", "int64?"),
+        ("row_hash", "uint64?"),
     ),
 )
 # Lines rise by (band, hash, position).

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
+from shardline_common.dataset.assembled import AssembledContents, read_assembled
 from shardline_common.dataset.chain import Chain, ChainRecord, Digest, SegmentObject, Totals, total
 from shardline_common.dataset.conservation import partition_problem
 from shardline_common.dataset.read import ObjectReader, StoredBytes
@@ -42,15 +43,24 @@ class DatasetContents:
     """The contents of a dataset. Keys are relative to the dataset.
 
     `records` are those of all chains, in the order of the digest. `objects` are the stored bytes of every
-    object that the manifest names.
+    object that the manifest names. `assembled` is what an assembled dataset holds beside its chains; None for
+    any other.
     """
 
     records: list[ChainRecord] = field(default_factory=list)
     objects: dict[str, StoredBytes] = field(default_factory=dict)
+    assembled: AssembledContents | None = None
+
+    @property
+    def landed(self) -> Totals:
+        """The totals of all chains."""
+        return total(record.segment for record in self.records)
 
     @property
     def digest(self) -> str:
         """The digest of the dataset."""
+        if self.assembled is not None:
+            return self.assembled.digest(self.landed)
         digest = Digest()
         for record in self.records:
             digest.add(record)
@@ -59,6 +69,8 @@ class DatasetContents:
     @property
     def splits(self) -> dict[str, Totals]:
         """The totals of each split, sorted by name."""
+        if self.assembled is not None:
+            return self.assembled.splits()
         found = dict[str, Totals]()
         for record in self.records:
             found[record.split] = found.get(record.split, Totals()).plus(record.segment)
@@ -67,6 +79,8 @@ class DatasetContents:
     @property
     def totals(self) -> Totals:
         """The totals of the dataset."""
+        if self.assembled is not None:
+            return self.assembled.totals(self.landed)
         return total(self.splits.values())
 
     def foreign_keys(self, sizes: Mapping[str, int]) -> list[str]:
@@ -147,6 +161,11 @@ async def read_contents(
     """
     sizes = await list_sizes(store, layout)
     found = await read_segments(store, spec, layout, produced, sizes)
+    if spec.assembled:
+        found.assembled, objects = await read_assembled(store, layout, sizes)
+        for problem in found.assembled.problems(found.records):
+            raise JobFailed(FailureCode.CONSERVATION, problem)
+        found.objects |= objects
     check_sizes(found, sizes, layout)
     return found
 

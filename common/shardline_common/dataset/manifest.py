@@ -1,6 +1,8 @@
 """The manifest: built from job, plan, outcome and contents of a dataset; `verify` compares it with them.
 
-Version 2 lists the stored bytes of every object under `objects`. Version 1 has no such list.
+Version 3 is that of assembled datasets: its shards are numbered in their split, and `assembly` names the
+decision by which they were made. Version 2 lists the stored bytes of every object under `objects`. Version 1
+has no such list.
 """
 
 from collections.abc import Mapping
@@ -10,7 +12,8 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
-from shardline_common.dataset.chain import ChainRecord, Count, Totals, total
+from shardline_common.dataset.assembled import assembled_shard
+from shardline_common.dataset.chain import ChainRecord, Count, Totals
 from shardline_common.dataset.contents import DatasetContents
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.columns import Columns
@@ -21,6 +24,7 @@ from shardline_common.job.spec import JobSpec
 from shardline_common.job.stored_json import read_stored
 
 VERSION = 2
+ASSEMBLED_VERSION = 3
 _QUALITY_UNITS = 10_000
 
 
@@ -30,9 +34,9 @@ def build_manifest(spec: JobSpec, outcome: Outcome, plan: Plan, contents: Datase
     A pure function of job, outcome, plan and contents: every worker builds the same.
     """
     layout, columns, splits = Layout.of(spec), Columns.from_json(plan.columns), contents.splits
-    sums = total(splits.values())
+    sums, assembled = contents.totals, contents.assembled
     return {
-        "version": VERSION,
+        "version": VERSION if assembled is None else ASSEMBLED_VERSION,
         "job": spec.model_dump(mode="json"),
         "spec_digest": spec.digest,
         "digest": contents.digest,
@@ -57,7 +61,8 @@ def build_manifest(spec: JobSpec, outcome: Outcome, plan: Plan, contents: Datase
         ],
         "schema": {"columns": columns.to_json(), "features": columns.features(), **_schema_notes(plan)},
         **({"rules": plan.rules} if plan.rules > 1 else {}),
-        "shards": [manifest_shard(record, layout) for record in contents.records if record.segment.rows],
+        "shards": manifest_shards(contents, layout),
+        **({} if assembled is None else {"assembly": assembled.notes()}),
         "objects": [
             {"key": key, "bytes": stored.size, "sha256": stored.sha256}
             for key, stored in sorted(contents.objects.items())
@@ -83,7 +88,14 @@ def _warnings(sums: Totals, plan: Plan) -> list[str]:
     return found + [name for name in ("left_out", "degraded") if plan.notes.get(name)]
 
 
-def manifest_shard(record: ChainRecord, layout: Layout) -> dict[str, Any]:
+def manifest_shards(contents: DatasetContents, layout: Layout) -> list[dict[str, Any]]:
+    """The shards of a dataset as the manifest lists them."""
+    if contents.assembled is not None:
+        return [assembled_shard(record) for record in contents.assembled.shards]
+    return [_manifest_shard(record, layout) for record in contents.records if record.segment.rows]
+
+
+def _manifest_shard(record: ChainRecord, layout: Layout) -> dict[str, Any]:
     """A segment with rows as the manifest lists it; its key is relative to the dataset."""
     key = layout.data(record.split, record.partition, record.first)
     return {
@@ -168,10 +180,11 @@ class Manifest(_ManifestModel):
                 (`conservation`); the message names the first wrong field.
         """
         manifest = read_stored(_reader(), data, "manifest.json")
-        if manifest.version > VERSION:
+        if manifest.version > ASSEMBLED_VERSION:
             raise JobFailed(
                 FailureCode.CONSERVATION,
-                f"manifest.json has version {manifest.version}; this Shardline reads up to {VERSION}",
+                f"manifest.json has version {manifest.version}; this Shardline reads up to "
+                f"{ASSEMBLED_VERSION}",
                 hint="install a newer version",
             )
         return manifest

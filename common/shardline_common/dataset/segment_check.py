@@ -12,8 +12,10 @@ import orjson
 from shardline_common.dataset.chain import ChainRecord, SegmentObject
 from shardline_common.dataset.contents import SIDECARS, segment_keys
 from shardline_common.dataset.read import ObjectReader, StoredBytes, reads, unsteady
+from shardline_common.dataset.shard_record import ShardRecord
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
 from shardline_common.job.columns import Columns
+from shardline_common.job.hashing import MODULUS, document_hash
 from shardline_common.job.names import Layout
 from shardline_common.job.row_check import RowCheck
 from shardline_common.ports.store import ObjectStore
@@ -77,12 +79,14 @@ class SegmentChecker:
         self._shards_only = rules.shards_only
         self._read_sidecar = rules.read_sidecar
 
-    async def check(self, record: ChainRecord) -> CheckedSegment:
-        """Read and check the objects of a segment.
+    async def check(self, record: ChainRecord | ShardRecord) -> CheckedSegment:
+        """Read and check the objects of a segment, or an assembled shard.
 
         Raises:
             StoreUnavailable: the store cannot be read.
         """
+        if isinstance(record, ShardRecord):
+            return await self._check_shard(record)
         found = dict[str, StoredBytes]()
         problems = self._key_problems(record)
         for kind, key, item in segment_keys(record, self._layout):
@@ -97,8 +101,15 @@ class SegmentChecker:
                 found[key] = stored
         return CheckedSegment(found, problems)
 
+    async def _check_shard(self, record: ShardRecord) -> CheckedSegment:
+        key = self._layout.shard(record.split, record.number, record.count).removeprefix(self._layout.root)
+        if record.object.key != key:
+            return CheckedSegment({}, [f"a record of a shard names {record.object.key}, not {key}"])
+        stored, problems = await self._check_until_steady(record, "data", key, record.object)
+        return CheckedSegment({key: stored} if stored is not None else {}, problems)
+
     async def _check_until_steady(
-        self, record: ChainRecord, kind: str, key: str, item: SegmentObject | None
+        self, record: ChainRecord | ShardRecord, kind: str, key: str, item: SegmentObject | None
     ) -> tuple[StoredBytes | None, list[str]]:
         """The stored bytes of an object, and its faults. None: it is missing, or cannot be decompressed.
 
@@ -116,13 +127,20 @@ class SegmentChecker:
         raise unsteady(key)
 
     async def _check_object(
-        self, reader: ObjectReader, record: ChainRecord, kind: str, key: str, item: SegmentObject | None
+        self,
+        reader: ObjectReader,
+        record: ChainRecord | ShardRecord,
+        kind: str,
+        key: str,
+        item: SegmentObject | None,
     ) -> tuple[StoredBytes | None, list[str]]:
         problems: list[str] = []
         plain: str | None
         try:
-            if kind == "data":
-                plain = await self._check_rows(reader, key, record, problems)
+            if isinstance(record, ShardRecord):
+                plain = await self._check_rows(reader, key, _ExpectedRows.of_shard(record), problems)
+            elif kind == "data":
+                plain = await self._check_rows(reader, key, _ExpectedRows.of_segment(record), problems)
             elif kind in SIDECARS:
                 plain = await self._check_sidecar(reader, kind, key, record, problems)
             else:
@@ -180,37 +198,38 @@ class SegmentChecker:
         return facts.values_sha256
 
     async def _check_rows(
-        self, reader: ObjectReader, key: str, record: ChainRecord, problems: list[str]
+        self, reader: ObjectReader, key: str, expected: "_ExpectedRows", problems: list[str]
     ) -> str:
-        rows = size = 0
-        cutter, row_problem = _LineCutter(self._max_line), self._row_problem
+        rows = size = hash_sum = 0
+        cutter, row_check, ids = _LineCutter(self._max_line), self._row_check, expected.hash_sum is not None
         async for chunk in reader.plain():
             size += len(chunk)
             for line in cutter.cut(chunk):
                 rows += 1
-                if (problem := row_problem(line)) is not None:
+                try:
+                    row = orjson.loads(line)
+                except orjson.JSONDecodeError as error:
+                    _add(problems, f"{key}, line {rows}: no valid JSON: {error}")
+                    continue
+                if (problem := row_check.problem(row)) is not None:
                     _add(problems, f"{key}, line {rows}: {problem}")
+                elif ids:
+                    hash_sum += document_hash(row["document_id"].encode())
             cutter.check_rest()
         if cutter.rest:
             rows += 1
             _add(problems, f"{key}, line {rows}: the last row is cut off")
-        plain = reader.plain_sha256
-        if plain != record.sha256:
-            _add(problems, f"{key}: its sha256 is {plain}, the chain says {record.sha256}")
-        if (rows, size) != (record.segment.rows, record.segment.bytes):
+        plain, where = reader.plain_sha256, expected.where
+        if plain != expected.sha256:
+            _add(problems, f"{key}: its sha256 is {plain}, {where} says {expected.sha256}")
+        if (rows, size) != (expected.rows, expected.bytes):
             _add(
                 problems,
-                f"{key}: {rows} rows and {size} bytes, the chain says {record.segment.rows} and "
-                f"{record.segment.bytes}",
+                f"{key}: {rows} rows and {size} bytes, {where} says {expected.rows} and {expected.bytes}",
             )
+        if ids and hash_sum % MODULUS != expected.hash_sum:
+            _add(problems, f"{key}: the hash sum of its document ids is not the one that {where} says")
         return plain
-
-    def _row_problem(self, line: bytes) -> str | None:
-        try:
-            row = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            return f"no valid JSON: {error}"
-        return self._row_check.problem(row)
 
     async def _check_reasons(
         self, reader: ObjectReader, key: str, reasons: Mapping[str, int], problems: list[str]
@@ -225,6 +244,26 @@ class SegmentChecker:
         if found != reasons:
             _add(problems, f"{key}: it has {dict(sorted(found.items()))}, the chain says {dict(reasons)}")
         return reader.plain_sha256
+
+
+@dataclass(frozen=True, slots=True)
+class _ExpectedRows:
+    """What a shard should hold, as `where` says. `hash_sum` is that of its ids; None: it is not compared."""
+
+    where: str
+    rows: int
+    bytes: int
+    sha256: str
+    hash_sum: int | None
+
+    @classmethod
+    def of_segment(cls, record: ChainRecord) -> "_ExpectedRows":
+        # The sum of a segment counts rejected documents as well.
+        return cls("the chain", record.segment.rows, record.segment.bytes, record.sha256, None)
+
+    @classmethod
+    def of_shard(cls, record: ShardRecord) -> "_ExpectedRows":
+        return cls("its record", record.rows, record.bytes, record.sha256, record.hash_sum)
 
 
 def _where(record: ChainRecord) -> str:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from shardline_common.dataset.chain import ChainRecord
 from shardline_common.dataset.segment_check import CheckedSegment, SegmentRules
+from shardline_common.dataset.shard_record import ShardRecord
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentChecks:
     """How segments are checked: `check` checks one of them, and up to `at_once` run at the same time."""
 
-    check: Callable[[ChainRecord], Awaitable[CheckedSegment]]
+    check: Callable[[ChainRecord | ShardRecord], Awaitable[CheckedSegment]]
     at_once: int = 1
 
 
@@ -26,14 +27,16 @@ class ChecksInOrder:
     """Checks segments, and calls `on_checked` with each result in the order in which they were added."""
 
     def __init__(
-        self, checks: SegmentChecks, on_checked: Callable[[ChainRecord, CheckedSegment], None]
+        self, checks: SegmentChecks, on_checked: Callable[[ChainRecord | ShardRecord, CheckedSegment], None]
     ) -> None:
         self._checks = checks
         self._on_checked = on_checked
-        self._waiting = deque[tuple[ChainRecord, asyncio.Future[CheckedSegment]] | Callable[[], None]]()
+        self._waiting = deque[
+            tuple[ChainRecord | ShardRecord, asyncio.Future[CheckedSegment]] | Callable[[], None]
+        ]()
         self._running = 0
 
-    async def add(self, record: ChainRecord) -> None:
+    async def add(self, record: ChainRecord | ShardRecord) -> None:
         """Check a segment. Returns when it may run, or with `at_once` of 1 when it is checked.
 
         Raises:

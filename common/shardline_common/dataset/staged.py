@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from shardline_common.dataset.chain import ChainRecord, SegmentObject
 from shardline_common.errors import FailureCode, JobFailed, StoreUnavailable
 from shardline_common.job.names import Layout
+from shardline_common.job.spec import JobSpec
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.listing import ListsDiffer, proven_list
 
@@ -79,6 +80,18 @@ async def prove_staged(
                 hint="find out why the store loses objects; then submit the job under a new id",
             )
     return found
+
+
+async def remove_staged(store: ObjectStore, spec: JobSpec) -> None:
+    """Remove the staged rows and decision steps of a completed dataset, unless the job keeps them.
+
+    Those of any other job are for its retry.
+
+    Raises:
+        StoreUnavailable: call again.
+    """
+    if spec.assembled and not spec.output.keep_staged:
+        await store.purge(Layout.of(spec).staged_root)
 
 
 def _contradiction(record: ChainRecord, what: str) -> JobFailed:

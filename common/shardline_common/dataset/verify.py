@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from shardline_common.dataset.assembled import read_assembled
 from shardline_common.dataset.chain import Chain, ChainRecord, Totals
 from shardline_common.dataset.conservation import partition_problem
 from shardline_common.dataset.contents import (
@@ -21,12 +22,13 @@ from shardline_common.dataset.manifest import (
     Manifest,
     ProducedPartition,
     differing_fields,
-    manifest_shard,
+    manifest_shards,
     sums_json,
 )
 from shardline_common.dataset.read import StoredBytes
 from shardline_common.dataset.segment_check import CheckedSegment, SegmentChecker, SegmentRules
 from shardline_common.dataset.segment_checks import ChecksInOrder, OpenChecks, SegmentChecks
+from shardline_common.dataset.shard_record import ShardRecord
 from shardline_common.dataset.success import SuccessMarker, hash_of
 from shardline_common.errors import JobFailed, ObjectMissing, explain
 from shardline_common.job.columns import Columns
@@ -196,13 +198,22 @@ class Verifier:
                 committed = record.upto
                 await segments.add(record)
             segments.then(partial(self._check_partition, produced, committed))
+        if manifest.job.assembled:
+            # A segment that cannot be read comes first.
+            await segments.finish()
+            contents.assembled, objects = await read_assembled(self._store, layout, sizes, _PAUSES)
+            contents.objects |= objects
+            for problem in contents.assembled.problems(contents.records):
+                self._add_problem(problem)
+            for shard in contents.assembled.shards:
+                await segments.add(shard)
         await segments.finish()
 
-    def _on_segment(self, shards: int, record: ChainRecord, checked: CheckedSegment) -> None:
+    def _on_segment(self, shards: int, record: ChainRecord | ShardRecord, checked: CheckedSegment) -> None:
         self._contents.objects.update(checked.objects)
         for problem in checked.problems:
             self._add_problem(problem)
-        if record.segment.rows:
+        if isinstance(record, ShardRecord) or (record.segment.rows and not record.is_staged):
             self._shards_read += 1
             self._on_shard(self._shards_read, shards)
 
@@ -214,7 +225,7 @@ class Verifier:
     def _check_totals(self, layout: Layout, manifest: Manifest) -> None:
         report, contents = self._report, self._contents
         sums, digest = contents.totals, contents.digest
-        shards = [manifest_shard(record, layout) for record in contents.records if record.segment.rows]
+        shards = manifest_shards(contents, layout)
         report.digest, report.rows, report.shards = digest, sums.rows, len(shards)
         report.rejected, report.dead_letters = sums.rejected, sums.dead
         if sums.records != manifest.source.count:

@@ -75,6 +75,11 @@ def order_partition(order: int, partitions: int) -> int:
     return order * partitions >> 64
 
 
+def order_range(partition: int, partitions: int) -> range:
+    """The order keys of a partition: the inverse of `order_partition`."""
+    return range(-(-partition * MODULUS // partitions), -(-(partition + 1) * MODULUS // partitions))
+
+
 @lru_cache(maxsize=64)
 def _seeded_order(seed: int) -> blake2b:
     return _with_seed(_ORDER, seed)

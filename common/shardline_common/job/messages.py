@@ -50,6 +50,14 @@ Position = tuple[Any, ...]
 """A place in a source: JSON scalars, totally ordered; the last one is the ordinal (1, 2, 3 …)."""
 
 
+_ORDINAL_BITS = 48
+
+
+def position_number(number: int, ordinal: int) -> int:
+    """A place in the source as one integer, in the order of the source: the slice, then the ordinal in it."""
+    return number << _ORDINAL_BITS | ordinal
+
+
 class Facts(NamedTuple):
     """The properties of a document that a filter decides by; its text is not among them.
 

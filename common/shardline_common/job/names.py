@@ -119,9 +119,19 @@ class Layout:
         """The head of the decision: parameters, counts and cuts."""
         return f"{self.root}_state/decision/head.json"
 
+    @property
+    def moved(self) -> str:
+        """The groups that the decision has moved into the split of another group."""
+        return f"{self.root}_state/decision/moved.jsonl"
+
     def drops(self, split: str, number: int) -> str:
         """The records that the decision drops in the range of a shard."""
         return f"{self.root}_state/decision/drops/{split}/{number:05d}.jsonl"
+
+    @property
+    def shard_records(self) -> str:
+        """The prefix of the records of assembled shards."""
+        return f"{self.root}_state/shards/"
 
     def shard_record(self, split: str, number: int) -> str:
         """The record of an assembled shard."""

@@ -9,8 +9,8 @@ _MAX_RECORDS = 1_000_000
 # A staged segment has at most a record for so many bytes of rows: that bounds its index.
 _STAGED_RECORD_BYTES = 256
 _FEWEST_STAGED_RECORDS = 1024
-# 77 bytes, and an id. Ids of more than 64 bytes need more than is reserved: the disk has a reserve for it.
-_INDEX_ENTRY_BYTES = 141
+# 93 bytes, and an id. Ids of more than 64 bytes need more than is reserved: the disk has a reserve for it.
+_INDEX_ENTRY_BYTES = 157
 _MAX_ORIGINAL_BYTES = 16 * 1024 * 1024
 
 

@@ -145,8 +145,11 @@ def _records(entries: IndexEntries, order: Numbers, index: SegmentIndex) -> Iter
             part["group"].copy(),
             nothing if rules.sample_seed is None else part["sample"].copy(),
             part["id_hash"].copy(),
+            _where(is_row, part["words"]),
+            _where(is_row, part["score"]),
             _where(is_row, offsets[start : start + len(chosen)]),
             _where(is_row, sizes[start : start + len(chosen)]),
+            _where(is_row, part["row_hash"]),
         )
 
 

@@ -4,6 +4,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from shardline_common.job.messages import (
     decode_group,
     decode_kind_and_sequence,
     is_message,
+    position_number,
 )
 from shardline_common.job.spec import JobSpec, Near
 from shardline_common.ports.broker import Record
@@ -32,12 +34,13 @@ ROW, REJECTED, DEAD_LETTER = 0, 1, 2
 """The status of a record."""
 NO_VALUE = float("nan")
 """The value of an entry that has none: a filter never gives it."""
-# position, order, group, sample, id hash, value, size of the row, size of the id, reason, status, content
-ENTRY = struct.Struct("<qQQQQdIIIB16s")
+# position, order, group, sample, id hash, row hash, value, words, score, size of the row, size of the id,
+# reason, status, content
+ENTRY = struct.Struct("<qQQQQQdIIIIIB16s")
 # Entries, bytes of their ids, bytes of their signatures.
 CHUNK = struct.Struct("<III")
-_SLICE_BITS = 48
 _SCORE_UNITS = 10_000
+_ROW_HASH_BYTES = 8
 _NO_CONTENT = bytes(16)
 
 
@@ -90,7 +93,7 @@ class IndexRules:
 class SegmentIndex:
     """Writes the entries of one segment. `number` is that of the slice whose messages the segment has.
 
-    An entry has 77 bytes and its id, with signatures 8 bytes for each band and 4 for each stored value more.
+    An entry has 93 bytes and its id, with signatures 8 bytes for each band and 4 for each stored value more.
     They are on disk, because a worker may have hundreds of open segments. `add` writes: call it on a thread.
     """
 
@@ -99,7 +102,7 @@ class SegmentIndex:
         self.file: SpoolFile | None = None
         self.reasons: list[str] = []
         self._judge = judge
-        self._base = number << _SLICE_BITS
+        self._slice = number
         self._spool = spool
         near = rules.near
         self._signer = None if near is None else Signer(near.bands, near.rows, near.seed)
@@ -148,15 +151,19 @@ class SegmentIndex:
             self.file.discard()
 
     def _add_document(self, key: bytes, value: bytes) -> None:
-        chars, _, present, flags, relevance, start, head, tail = decode_document(value)
+        chars, words, present, flags, relevance, start, head, tail = decode_document(value)
         verdict = self._judge(chars, present, flags, relevance)
         position, group = self._position(value[start:head]), decode_group(value)
         if group is None:
             group = group_hash(key)
         if verdict.reason is None:
-            size = len(value) - head + len(verdict.text)
-            content = self._content(position, value[head:tail] + verdict.text + value[tail:])
-            self._add(key, position, group, _Landed(ROW, size=size, content=content))
+            row = value[head:tail] + verdict.text + value[tail:]
+            content, digest = self._content(position, row), sha256(row).digest()
+            row_hash = int.from_bytes(digest[:_ROW_HASH_BYTES], "big")
+            landed = _Landed(
+                ROW, size=len(row), content=content, words=words, score=verdict.score, row_hash=row_hash
+            )
+            self._add(key, position, group, landed)
         elif verdict.reason is Rejection.BELOW_MIN_SCORE:
             measured = verdict.score / _SCORE_UNITS
             self._add(key, position, group, _Landed(REJECTED, verdict.reason.value, measured))
@@ -168,7 +175,7 @@ class SegmentIndex:
         self._add(key, self._position(position), group_hash(key), _Landed(DEAD_LETTER, dead_letter.reason))
 
     def _position(self, position: bytes) -> int:
-        return self._base | int(orjson.loads(position)[-1])
+        return position_number(self._slice, orjson.loads(position)[-1])
 
     def _content(self, position: int, row: bytes) -> bytes:
         """The hash of the text of a row. Its signature is added too."""
@@ -184,15 +191,31 @@ class SegmentIndex:
         return rules.content(text)
 
     def _add(self, key: bytes, position: int, group: int, landed: "_Landed") -> None:
-        rules, (status, reason, value, size, content) = self.rules, landed
+        rules, reason = self.rules, landed.reason
         code = self._codes.setdefault(reason, len(self._codes))
         if code == len(self.reasons):
             self.reasons.append(reason)
         order = 0 if rules.order_seed is None else order_key(rules.order_seed, key)
         sample = 0 if rules.sample_seed is None else sample_key(rules.sample_seed, key)
         name = key if key.isascii() else key.decode("utf-8", "backslashreplace").encode()
-        hashes = (order, group, sample, document_hash(key))
-        self._entries.append(ENTRY.pack(position, *hashes, value, size, len(name), code, status, content))
+        self._entries.append(
+            ENTRY.pack(
+                position,
+                order,
+                group,
+                sample,
+                document_hash(key),
+                landed.row_hash,
+                landed.value,
+                landed.words,
+                landed.score,
+                landed.size,
+                len(name),
+                code,
+                landed.status,
+                landed.content,
+            )
+        )
         self._ids.append(name)
 
     def _write(self) -> None:
@@ -207,10 +230,17 @@ class SegmentIndex:
 
 
 class _Landed(NamedTuple):
-    """How a record landed. `value` is what a filter measured, `size` that of the row with its line end."""
+    """How a record landed. `value` is what a filter measured, `size` that of the row with its line end.
+
+    `words` and `score` are those of a row, the score in units of 0.0001; `row_hash` are the first 8 bytes of
+    its sha256.
+    """
 
     status: int
     reason: str = ""
     value: float = NO_VALUE
     size: int = 0
     content: bytes = _NO_CONTENT
+    words: int = 0
+    score: int = 0
+    row_hash: int = 0

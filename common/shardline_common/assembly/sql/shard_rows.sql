@@ -1,6 +1,6 @@
 -- The rows of one shard in their order: those of its range and its split that are in no drop list. The comparison of
 -- `order` alone lets row groups be skipped.
-SELECT file_index AS segment, "offset", size, id_hash, "order", position
+SELECT file_index AS segment, "offset", size, row_hash, id_hash, words, score, "order", position
 FROM records
 LEFT JOIN moved USING ("group")
 ANTI JOIN drops USING (position)

@@ -18,8 +18,8 @@ from typing import Annotated, Literal
 import orjson
 from pydantic import Field, TypeAdapter
 
-from shardline_common.assembly.rules import Rules
 from shardline_common.dataset.chain import EMPTY_SHA256, Count, HashSum
+from shardline_common.dataset.decision_rules import Rules
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.hashing import add
 from shardline_common.job.stored_json import read_stored
@@ -179,17 +179,35 @@ class Drop:
     of: int | str | None
 
 
-def decode_drops(body: bytes, expected: DropList) -> list[Drop]:
+def check_list(body: bytes, expected: DropList, key: str) -> None:
+    """Check that the bytes are those of a list of the decision.
+
+    Raises:
+        JobFailed: they are not (`dataset_damaged`).
+    """
+    found = DropList(body.count(b"\n"), sha256(body).hexdigest())
+    if found != expected:
+        raise JobFailed(
+            FailureCode.DATASET_DAMAGED,
+            f"{key} has {found.count} lines with another sha256 than the {expected.count} of the decision",
+            hint="restore this object from a backup",
+        )
+
+
+def decode_drops(body: bytes, expected: DropList, key: str = "a drop list") -> list[Drop]:
     """The lines of a drop list.
 
     Raises:
         JobFailed: the bytes are not those of `expected` (`dataset_damaged`).
     """
-    lines = body.splitlines()
-    if DropList(len(lines), sha256(body).hexdigest()) != expected:
-        raise JobFailed(
-            FailureCode.DATASET_DAMAGED,
-            f"a drop list has {len(lines)} lines, and not the {expected.count} that were written",
-            hint="restore the objects below _state/decision/ from a backup",
-        )
-    return [Drop(position, Reason(reason), of) for position, reason, of in map(orjson.loads, lines)]
+    check_list(body, expected, key)
+    lines = map(orjson.loads, body.splitlines())
+    return [Drop(position, Reason(reason), of) for position, reason, of in lines]
+
+
+def inputs_sha256(sidecars: Mapping[str, str]) -> str:
+    """The sha256 over all sidecars of a dataset; `sidecars` has the sha256 of the values of each, by key."""
+    digest = sha256()
+    for key, values in sorted(sidecars.items()):
+        digest.update(orjson.dumps([key, values]) + b"\n")
+    return digest.hexdigest()
