@@ -26,6 +26,7 @@ from shardline_common.runtime.unexpected import Restarts, contains_only, interna
 from shardline_common.runtime.waits import log_failure
 from shardline_common.telemetry.logs import ENDS_JOB, log_context
 from shardline_common.telemetry.tracing import continue_trace
+from shardline_consumer.assembly.stages import Assembly
 from shardline_consumer.attempt_consumer import AttemptConsumer
 from shardline_consumer.commit import SegmentSink
 from shardline_consumer.context import WorkerContext
@@ -49,7 +50,9 @@ class WorkerAttempt:
         self._errors = context.errors
         self._restarts = Restarts(context.clock)
         self._sink = SegmentSink(context, state.spec, state.attempt)
-        self._finisher = Finisher(context.store, context.clock, state, context.sign)
+        self._owned = set[int]()
+        self._assembly = Assembly(self._sink, self._owned) if state.spec.assembled else None
+        self._finisher = Finisher(context.store, context.clock, state, context.sign, self._assembly)
 
     def update(self, state: JobState) -> None:
         """Replace the state by a newer one of the same attempt."""
@@ -129,13 +132,15 @@ class WorkerAttempt:
             finally:
                 # Even after a second cancel: otherwise the job's series stay in /metrics after its work.
                 metrics.remove_job(job_id)
+                if self._assembly is not None:
+                    await self._assembly.close()
 
     async def _consume(self) -> None:
         missing = _MissingObject(self._context.clock)
         while True:
             failure: JobFailed | None = None
             try:
-                await AttemptConsumer(self._sink, self._progress).run()
+                await AttemptConsumer(self._sink, self._progress, self._owned).run()
             except* JobFailed as group:
                 failure = first_of(group, JobFailed)
             except* SpoolError:

@@ -42,12 +42,14 @@ _MAX_LOSSES = 3
 class AttemptConsumer:
     """Consumes one attempt until cancelled. Implements `PartitionListener`.
 
-    `progress` is set when a segment is committed or partitions are assigned. Each assignment has a number,
-    its epoch. A processor of an earlier epoch puts and commits nothing.
+    `progress` is set when a segment is committed or partitions are assigned; `owned` holds the partitions
+    that are assigned. Each assignment has a number, its epoch. A processor of an earlier epoch puts and
+    commits nothing.
     """
 
-    def __init__(self, sink: SegmentSink, progress: asyncio.Event) -> None:
+    def __init__(self, sink: SegmentSink, progress: asyncio.Event, owned: set[int]) -> None:
         self._sink = sink
+        self._owned = owned
         self._context = sink.context
         self._progress = progress
         self._topic = attempt_topic(sink.spec.job_id, sink.attempt)
@@ -84,6 +86,7 @@ class AttemptConsumer:
     async def _assigned(self, partitions: Sequence[int]) -> None:
         # Only starts tasks, which read their chains themselves: a rebalance must not wait for S3.
         self._epoch += 1
+        self._owned.update(partitions)
         self._progress.set()
         heads: Heads | None = None
         if len(partitions) > READS_AT_ONCE:
@@ -98,6 +101,7 @@ class AttemptConsumer:
 
     async def _revoked(self, partitions: Sequence[int]) -> None:
         self._epoch += 1
+        self._owned.difference_update(partitions)
         tasks = [self._tasks.pop(partition) for partition in partitions if partition in self._tasks]
         for partition in partitions:
             self._processors.pop(partition, None)

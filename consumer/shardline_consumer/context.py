@@ -23,7 +23,8 @@ class WorkerContext:
     `finish_seconds`: the interval between two checks whether an attempt can be finished. `sign` signs the
     datasets that are published; None: they have no signature. `single_job`: this process works on one job
     only, so an unexpected error that cannot be recorded in the job may end it. `errors` logs what nobody has
-    foreseen. `decisions` are those of attempts in this process.
+    foreseen. `decisions` are those of attempts in this process. `decide_memory` and
+    `decide_threads`: the bytes and threads that the decision about an assembled dataset may take.
     """
 
     broker: Broker
@@ -39,3 +40,5 @@ class WorkerContext:
     single_job: bool = False
     errors: UnexpectedErrors = field(default_factory=UnexpectedErrors)
     decisions: Decisions = field(default_factory=Decisions)
+    decide_memory: int = 512 << 20
+    decide_threads: int = 1

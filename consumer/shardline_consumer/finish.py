@@ -15,12 +15,24 @@ from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.telemetry.tracing import span
+from shardline_consumer.assembly.stages import Assembly
 
 
 class Finisher:
-    """Decides and publishes one attempt when the chains hold everything that was produced."""
+    """Decides and publishes one attempt when the chains hold everything that was produced.
 
-    def __init__(self, store: ObjectStore, clock: Clock, state: JobState, sign: Sign | None = None) -> None:
+    `assembly` makes the shards of an assembled dataset before that; None for any other.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        clock: Clock,
+        state: JobState,
+        sign: Sign | None = None,
+        assembly: Assembly | None = None,
+    ) -> None:
+        self._assembly = assembly
         self._store = store
         self._clock = clock
         self._sign = sign
@@ -31,8 +43,8 @@ class Finisher:
     async def try_finish(self, state: JobState) -> bool:
         """Finish the attempt if possible. Returns True when it is decided and, if completed, published.
 
-        1. Read the outcome. 2. Without one, check that the chains are complete, and prove the dataset.
-        3. Decide. 4. Publish a completed dataset.
+        1. Read the outcome. 2. Without one, check that the chains are complete, assemble what is left to this
+        worker, and prove the dataset. 3. Decide. 4. Publish a completed dataset.
 
         Raises:
             StoreUnavailable: try again later.
@@ -49,6 +61,8 @@ class Finisher:
                 # A worker that was paused while the dataset was deleted finds no outcome either. Raises
                 # ObjectMissing then: without a plan there is no dataset, and nothing may be decided.
                 await read_plan(self._store, self._layout)
+                if self._assembly is not None and not await self._assembly.advance():
+                    return False
                 decision = await self._prove(state)
                 # 3. The create decides. If another outcome exists, that one is returned.
                 failpoint("worker.before_outcome")

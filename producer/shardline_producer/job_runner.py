@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
+from shardline_common.dataset.staged import remove_staged
 from shardline_common.errors import JobConflict, JobFailed, explain
 from shardline_common.job.dead_letters import message_dead_letter
 from shardline_common.job.names import (
@@ -18,7 +19,7 @@ from shardline_common.job.names import (
 )
 from shardline_common.job.outcome import Outcome, cancelled, decide, failed
 from shardline_common.job.spec import JobSpec, Request
-from shardline_common.job.state import JobState, checkpoint
+from shardline_common.job.state import JobState, State, checkpoint
 from shardline_common.job.submission import submission_of
 from shardline_common.job.trace_headers import traceparent_of
 from shardline_common.ports.broker import Record, TransactionalWriter
@@ -261,6 +262,7 @@ class JobRunner:
             if not self._outbox.delivered.isdisjoint(self._current_state().pending_notifications):
                 await self._update(lambda _: None)
         await self._delete_topic(attempt)
+        await self._remove_staged()
         await self._update(partial(state_changes.apply_topic_removal, attempt))
 
     async def _wait(self, seconds: float | None = None) -> None:
@@ -281,6 +283,17 @@ class JobRunner:
                 await self._remove_slices(attempt)
         except Exception as error:  # noqa: BLE001 - the sweep deletes the topics of ended attempts too
             _log.error("the topic %s is deleted later: %s: %s", topic, type(error).__name__, error)
+
+    async def _remove_staged(self) -> None:
+        context = self._context
+        if self._current_state().state is not State.COMPLETED:
+            return
+        remove = partial(remove_staged, context.store, self.spec)
+        try:
+            with no_foreign_cancel():
+                await retry_forever(remove, context.clock, "remove the staged rows")
+        except Exception as error:  # noqa: BLE001 - the dataset is complete without it
+            _log.error("the staged rows are not removed: %s: %s", type(error).__name__, error)
 
     async def _remove_slices(self, attempt: int) -> None:
         if self.spec.slices > 1:

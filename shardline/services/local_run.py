@@ -24,6 +24,7 @@ from shardline_common.dataset.card import why_empty
 from shardline_common.dataset.heads import read_heads
 from shardline_common.dataset.leftovers import remove_leftovers
 from shardline_common.dataset.manifest import Manifest
+from shardline_common.dataset.staged import remove_staged
 from shardline_common.dataset.verify import Report, Verifier
 from shardline_common.errors import JobConflict, JobFailed, UsageError
 from shardline_common.job.dead_letters import DeadLetterRecord
@@ -132,6 +133,7 @@ async def run_job(
             manifest = await retry_forever(
                 partial(read_manifest, store, layout.manifest), CLOCK, "read the manifest"
             )
+            await retry_forever(partial(remove_staged, store, spec), CLOCK, "remove the staged rows")
         dataset = f"{store.uri}/{layout.root}".rstrip("/")
         return LocalRun(result.view, result.dead_letters, dataset, manifest)
 

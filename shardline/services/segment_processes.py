@@ -11,6 +11,7 @@ from shardline_common.assembly.stored_sidecars import sidecar_facts
 from shardline_common.dataset.chain import ChainRecord
 from shardline_common.dataset.segment_check import CheckedSegment, SegmentChecker, SegmentRules
 from shardline_common.dataset.segment_checks import SegmentChecks
+from shardline_common.dataset.shard_record import ShardRecord
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.processes import can_start_processes, open_processes, result_of
 from shardline_common.settings.load import Settings
@@ -46,7 +47,7 @@ async def open_checks(
     async with open_processes(count, segment_worker.start, uri, settings, rules) as executor:
         broken = False
 
-        async def check(record: ChainRecord) -> CheckedSegment:
+        async def check(record: ChainRecord | ShardRecord) -> CheckedSegment:
             nonlocal broken
             try:
                 return await result_of(executor, executor.submit(segment_worker.check, record))

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from shardline.services.wiring.stores import open_store_at
 from shardline_common.dataset.chain import ChainRecord
 from shardline_common.dataset.segment_check import CheckedSegment, SegmentChecker, SegmentRules
+from shardline_common.dataset.shard_record import ShardRecord
 from shardline_common.settings.load import Settings
 
 # The one runner of this process, and the checker whose store is open in it until the process ends.
@@ -19,7 +20,7 @@ def start(uri: str, settings: Settings, rules: SegmentRules) -> None:
     _opened.append((runner, SegmentChecker(store, rules)))
 
 
-def check(record: ChainRecord) -> CheckedSegment:
+def check(record: ChainRecord | ShardRecord) -> CheckedSegment:
     """Check a segment. Raises as `SegmentChecker.check`."""
     runner, checker = _opened[0]
     return runner.run(checker.check(record))

@@ -12,7 +12,7 @@ def rows_of_splits(shards: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """The rows of each split, from the shards of a manifest."""
     rows = {"train": 0, "validation": 0}
     for shard in shards:
-        rows[shard["split"]] += shard["rows"]
+        rows[shard["split"]] = rows.get(shard["split"], 0) + shard["rows"]
     return rows
 
 

@@ -20,6 +20,7 @@ from shardline_common.dataset.chain import Chain, ChainRecord
 from shardline_common.dataset.manifest import Manifest
 from shardline_common.dataset.segment_check import CheckedSegment, SegmentChecker, SegmentRules
 from shardline_common.dataset.segment_checks import SegmentChecks
+from shardline_common.dataset.shard_record import ShardRecord
 from shardline_common.dataset.verify import Report, Verifier
 from shardline_common.errors import StoreUnavailable
 from shardline_common.job.columns import Columns
@@ -89,14 +90,15 @@ class SegmentsShuffled:
     async def __aexit__(self, *_: object) -> None:
         self.shuffled = self._order != sorted(self._order)
 
-    async def _check(self, record: ChainRecord) -> CheckedSegment:
+    async def _check(self, record: ChainRecord | ShardRecord) -> CheckedSegment:
         self._running += 1
         self.most = max(self.most, self._running)
         for _ in range(self._random.randrange(60)):
             await asyncio.sleep(0)
         checked = await self._checker.check(record)
         self._running -= 1
-        self._order.append((record.partition, record.first))
+        if isinstance(record, ChainRecord):
+            self._order.append((record.partition, record.first))
         return checked
 
 

@@ -1,0 +1,207 @@
+"""One final shard: its rows are read from the staged segments, proven one by one, and put create-only."""
+
+import asyncio
+import mmap
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+from shardline_common.assembly.shard_rows import ShardReader
+from shardline_common.dataset.decision import DecisionHead, DropList, ShardCut
+from shardline_common.dataset.shard_record import ShardRecord, append_shard_record
+from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
+from shardline_common.job.hashing import MODULUS
+from shardline_common.runtime.failpoints import failpoint
+from shardline_common.runtime.read_again import read_again
+from shardline_common.runtime.tasks import gather_limited
+from shardline_common.runtime.threads import run_in_thread
+from shardline_common.telemetry.tracing import span
+from shardline_consumer.assembly.landed import LandedSegment, SidecarFolder
+from shardline_consumer.assembly.ranges import Range, Row, plan_ranges
+from shardline_consumer.commit import SegmentSink
+from shardline_consumer.spool.file import SpoolFile, spool_error
+
+_READS_AT_ONCE = 4
+_BATCH_BYTES = 1 << 20
+_HASH_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSource:
+    """What final shards are made from: the decision with its sha256, the landed segments, their sidecars.
+
+    `reader` finds the rows of one shard at a time: hold `reading` meanwhile.
+    """
+
+    sink: SegmentSink
+    head: DecisionHead
+    head_sha256: str
+    segments: Sequence[LandedSegment]
+    sidecars: SidecarFolder
+    reader: ShardReader
+    reading: asyncio.Lock
+
+
+async def build_shard(source: ShardSource, split: str, cut: ShardCut, count: int) -> ShardRecord:
+    """Make a final shard and its record. What exists with the same content is a success.
+
+    1. Find its rows. 2. Read the ranges that hold them. 3. Write them in order. 4. Put shard and record.
+
+    Raises:
+        JobFailed: staged rows are missing or damaged, or a key exists with other content.
+        StoreUnavailable: the store cannot be read now.
+        SpoolError: the spool cannot be written.
+    """
+    sink, context = source.sink, source.sink.context
+    copies = 2 if sink.spec.output.compression == "none" else 3
+    reserved = copies * cut.bytes
+    await context.budget.reserve(reserved, sink.spec.job_id)
+    file: SpoolFile | None = None
+    try:
+        with span("assemble", split=split, number=cut.number, rows=cut.rows):
+            # 1.
+            used = [item for item in source.segments if item.rows_key is not None and item.may_have(cut)]
+            paths = await source.sidecars.fetch([item.records for item in used])
+            drops = await fetch_list(
+                sink, sink.layout.drops(split, cut.number), cut.drops, source.sidecars.path
+            )
+            find = partial(_find_rows, source.reader, split, cut.number, paths, drops)
+            async with source.reading:
+                rows, sums = await run_in_thread(find)
+            # 2. and 3. Once more after a damaged answer of the store.
+            file = await read_again(partial(_write_rows, sink, used, rows))
+            # 4.
+            failpoint("worker.before_shard")
+            key = sink.layout.shard(split, cut.number, count)
+            stored = await sink.put(key, file)
+            failpoint("worker.after_shard")
+            record = ShardRecord(
+                split=split,
+                number=cut.number,
+                count=count,
+                rows=len(rows),
+                bytes=file.size,
+                sha256=file.sha256,
+                hash_sum=sums.hash_sum,
+                words=sums.words,
+                quality=sums.quality,
+                decision=source.head_sha256,
+                object=stored,
+            )
+            return await append_shard_record(context.store, sink.layout, record, context.clock)
+    finally:
+        if file is not None:
+            file.discard()
+        context.budget.release(reserved, sink.spec.job_id)
+
+
+@dataclass(slots=True)
+class _Sums:
+    hash_sum: int = 0
+    words: int = 0
+    quality: int = 0
+
+
+def _find_rows(
+    reader: ShardReader, split: str, number: int, sidecars: Sequence[Path], drops: Path | None
+) -> tuple[list[Row], _Sums]:
+    """The rows of a shard in their order. Blocks."""
+    rows, sums = list[Row](), _Sums()
+    for batch in reader.rows(split, number, sidecars, drops):
+        columns = [batch.column(name).to_pylist() for name in ("segment", "offset", "size", "row_hash")]
+        rows += map(Row, *columns)
+        sums.hash_sum = (sums.hash_sum + sum(batch.column("id_hash").to_pylist())) % MODULUS
+        sums.words += sum(batch.column("words").to_pylist())
+        sums.quality += sum(batch.column("score").to_pylist())
+    return rows, sums
+
+
+async def fetch_list(sink: SegmentSink, key: str, listed: DropList, folder: Path) -> Path | None:
+    """A list of the decision as a local file, which its reader proves; None for an empty one.
+
+    Raises:
+        JobFailed: it is not in the store (`object_lost`).
+        StoreUnavailable: the store cannot be read now.
+    """
+    if not listed.count:
+        return None
+    try:
+        body = await sink.context.store.get(key)
+    except ObjectMissing:
+        raise JobFailed(
+            FailureCode.OBJECT_LOST,
+            f"{key} is not in the store, and the decision names it",
+            hint="restore it, then retry the job",
+        ) from None
+    path = folder / key.removeprefix(sink.layout.root).replace("/", "-")
+    await run_in_thread(partial(path.write_bytes, body))
+    return path
+
+
+async def _write_rows(sink: SegmentSink, segments: Sequence[LandedSegment], rows: Sequence[Row]) -> SpoolFile:
+    """Read the ranges that hold the rows, prove each row, and write them in order."""
+    spool = sink.context.spool
+    ranges, places = plan_ranges(rows)
+    with tempfile.TemporaryFile(prefix="ranges-", dir=spool) as raw:
+        reads = [partial(_read_range, sink, segments[item.segment], item, raw.fileno()) for item in ranges]
+        await gather_limited(reads, _READS_AT_ONCE)
+        return await run_in_thread(
+            partial(_write_in_order, spool, raw.fileno(), rows, places), lambda file: file.discard()
+        )
+
+
+async def _read_range(sink: SegmentSink, segment: LandedSegment, wanted: Range, raw: int) -> None:
+    store, key, place = sink.context.store, segment.rows_key or "", wanted.start
+    try:
+        async for chunk in store.stream(key, offset=wanted.offset, size=wanted.size):
+            await run_in_thread(partial(_write_at, raw, chunk, place, sink.context.spool))
+            place += len(chunk)
+    except ObjectMissing:
+        raise JobFailed(
+            FailureCode.OBJECT_LOST,
+            f"{key} is not in the store, and the chain names it",
+            hint="submit a new job",
+        ) from None
+
+
+def _write_at(file: int, data: bytes, place: int, spool: Path) -> None:
+    try:
+        while data:
+            written = os.pwrite(file, data, place)
+            data, place = data[written:], place + written
+    except OSError as error:
+        raise spool_error(spool, error) from error
+
+
+def _write_in_order(spool: Path, raw: int, rows: Sequence[Row], places: Sequence[int]) -> SpoolFile:
+    """Write the rows to a new spool file in their order, each compared with its hash. Blocks."""
+    target = SpoolFile(spool)
+    try:
+        with mmap.mmap(raw, 0, access=mmap.ACCESS_READ) as found:
+            batch, size = list[bytes](), 0
+            for row, place in zip(rows, places, strict=True):
+                line = found[place : place + row.size]
+                _check_row(line, row)
+                batch.append(line)
+                size += row.size
+                if size >= _BATCH_BYTES:
+                    target.write(batch)
+                    batch, size = [], 0
+            target.write(batch)
+    except BaseException:
+        target.discard()
+        raise
+    return target
+
+
+def _check_row(line: bytes, row: Row) -> None:
+    if int.from_bytes(sha256(line).digest()[:_HASH_BYTES], "big") != row.hash:
+        raise JobFailed(
+            FailureCode.DATASET_DAMAGED,
+            f"a staged row of {row.size} bytes has other bytes than its sidecar says",
+            hint="submit a new job",
+        )
