@@ -26,11 +26,12 @@ def line_renderer(  # noqa: C901 - of the function in it
 ) -> RenderLine | None:
     """What renders the plain lines of a job whose id and text are the fields `identity` and `content`.
 
-    None: no line is plain, because of the job's columns, its rules or its validation split.
+    None: no line is plain, because of the job's columns, its rules or its splits, or because its order
+    decides the partitions.
     """
     kinds = plain_types(columns)
     counted = [name for name in COUNTED_FIELDS if name in columns.types]
-    if kinds is None or rules != RULES or spec.validation_partitions:
+    if kinds is None or rules != RULES or spec.validation_partitions or spec.assembled:
         return None
     if any(kinds[name] is not str for name in counted):
         # Of text alone, "is not empty" is what the score counts.

@@ -25,9 +25,10 @@ _LARGEST = 1.7976931348623157e308
 def row_renderer(spec: JobSpec, columns: Columns, rules: int, fields: Mapping[str, str]) -> RenderRow | None:
     """What renders rows of these fields, each with its type; None where their columns are others.
 
-    None also for a split by a field: a null is another group than no field.
+    None also for a split by a field, because a null is another group than no field, and for a job whose order
+    decides the partitions.
     """
-    plain = not columns.renamed and EXTRA not in columns.types and rules == RULES
+    plain = not columns.renamed and EXTRA not in columns.types and rules == RULES and not spec.assembled
     if not plain or list(fields.items()) != list(columns.types.items()) or spec.output.group_by:
         return None
     names = tuple(fields)

@@ -132,6 +132,7 @@ def test_an_ordinary_document_takes_the_shorter_way() -> None:
         ({}, Columns({EXTRA: "string"})),
         ({}, Columns({"title": "int"})),
         ({"output": {"validation_fraction": 0.5}}, COLUMNS),
+        ({"output": {"layout": "assembled"}}, COLUMNS),
     ],
 )
 def test_jobs_with_other_rules_have_no_shorter_way(changes: dict[str, Any], columns: Columns) -> None:

@@ -149,7 +149,13 @@ def fetch_both(
     st.lists(st.tuples(IDS, ROWS), min_size=1, max_size=8),
     st.booleans(),
     st.sampled_from(
-        [{}, {"validation_fraction": 0.4}, {"validation_fraction": 0.4, "group_by": "classification"}]
+        [
+            {},
+            {"validation_fraction": 0.4},
+            {"validation_fraction": 0.4, "group_by": "classification"},
+            {"order": {"seed": 0}},
+            {"splits": {"a": 0.5, "b": 0.5}, "group_by": "classification"},
+        ]
     ),
 )
 def test_rows_are_rendered_as_their_documents(
