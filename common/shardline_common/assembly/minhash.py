@@ -6,7 +6,7 @@ The values are a function of text, bands, rows and seed, for ever: not of a libr
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from shardline_common.assembly.extra import assembly_extra
 from shardline_common.assembly.words import words_of
@@ -86,14 +86,18 @@ class Signer:
             return None
         hashes = np.fromiter(map(_WORD_HASHES.__getitem__, words), np.uint64, len(words))
         shingles = _shingle_hashes(hashes)
-        halves = np.array((shingles, shingles >> np.uint64(_HALF))).astype(np.uint32)
-        minima = np.full(self._factors.shape[:2], np.iinfo(np.uint32).max, np.uint32)
+        halves = np.ascontiguousarray(shingles.astype("<u8", copy=False).view("<u4").reshape(-1, 2).T)
         # By blocks that fit into a core's cache, whatever the length of the text.
-        for start in range(0, halves.shape[1], self._block):
-            values = halves[:, np.newaxis, start : start + self._block] * self._factors
-            values += self._summands
-            np.minimum(minima, values.min(axis=2), out=minima)
+        starts = range(0, len(shingles), self._block)
+        minima = self._minima(halves[:, : self._block])
+        for start in starts[1:]:
+            np.minimum(minima, self._minima(halves[:, start : start + self._block]), out=minima)
         return minima.T.ravel()[: self.permutations].astype("<u4").tobytes()
+
+    def _minima(self, halves: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        values = halves[:, None, :] * self._factors
+        values += self._summands
+        return cast("NDArray[np.uint32]", values.min(axis=2))
 
     def band_hashes(self, signature: bytes) -> bytes:
         """The hash of each band, as little-endian uint64."""

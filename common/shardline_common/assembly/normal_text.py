@@ -24,12 +24,15 @@ def normal_text(text: str, *, ignore_case: bool = False) -> str:
     Case and composition change only the characters of Unicode 3.2 (and ẞ), which have the same in every later
     version. All others stay as they are.
     """
-    normal = _composed(text)
-    if ignore_case:
-        # The fold of a composed character may be decomposed: ǰ becomes j and a caron.
-        normal = _composed(_folded(normal))
+    normal = folded_text(text) if ignore_case else _composed(text)
     words = normal.split() if _SPLIT_IS_FROZEN else _split(normal)
     return " ".join(words)
+
+
+def folded_text(text: str) -> str:
+    """The normal form without case, but with its white space."""
+    # The fold of a composed character may be decomposed: ǰ becomes j and a caron.
+    return _composed(_folded(_composed(text)))
 
 
 def _split(text: str) -> list[str]:

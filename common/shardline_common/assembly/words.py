@@ -2,13 +2,13 @@
 
 import re
 
-from shardline_common.assembly.normal_text import normal_text
+from shardline_common.assembly.normal_text import folded_text
 
 # Tables of minhash-v1, as ranges of a regular expression's class. Other characters belong to words.
 REMOVED = "\xad\u200b-\u200d\u2060\ufeff"  # soft hyphen, zero width, byte order mark: inside of words
-SEPARATORS = (  # punctuation and signs; those of ASCII are all but its letters and digits
+SEPARATORS = (  # white space, punctuation and signs; those of ASCII are all but its letters and digits
     "\x80-\xa9\xab\xac\xae-\xb1\xb4\xb6-\xb8\xbb\xbf"
-    "\u060c\u061b\u061f\u06d4\u0964\u0965"
+    "\u060c\u061b\u061f\u06d4\u0964\u0965\u1680"
     "\u2000-\u200a\u200e-\u205f\u2061-\u206f"
     "\u3000-\u3004\u3008-\u3020\u3030\u3036\u3037\u303d-\u303f\ufe30-\ufe4f\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
 )
@@ -47,7 +47,7 @@ _REPLACEMENTS = _Replacements()
 
 def words_of(text: str) -> list[bytes]:
     """The words in UTF-8, in order, case folded, without punctuation."""
-    plain = normal_text(text, ignore_case=True)
+    plain = folded_text(text)
     if not plain.isascii():
         plain = _RUN.sub(_replaced, plain)
     return plain.encode("utf-8", "surrogatepass").translate(_ASCII).split()
