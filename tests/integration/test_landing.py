@@ -1,5 +1,10 @@
 """Whole jobs land: every document of the source is in one sidecar, at its place in source and order."""
 
+import asyncio
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,9 @@ from shardline_common.job.hashing import group_hash, order_key, order_partition
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
 from shardline_common.memory.store import MemoryStore
+from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.failpoints import VARIABLE
+from shardline_common.storage.directory import DirectoryStore
 from tests.make import job
 from tests.staged import lines, sidecar
 from tests.support.embedded import run_embedded
@@ -83,3 +91,29 @@ async def test_the_group_is_that_of_the_field(folder: Path) -> None:
         group = str(document["court"] or document["document_id"])
         assert line["group"] == group_hash(group.encode())
         assert line["order"] == 0
+
+
+def run(spec: JobSpec, folder: Path, failpoint: str) -> int:
+    path = folder / "job.json"
+    path.write_bytes(spec.body())
+    command = [sys.executable, "-m", "shardline", "run", str(path), "--output", str(folder / "out")]
+    env = os.environ | {VARIABLE: failpoint}
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, check=False).returncode
+
+
+async def landed_bytes(spec: JobSpec, store: ObjectStore) -> dict[str, bytes]:
+    """The staged rows and the sidecars."""
+    layout = Layout.of(spec)
+    kept = (layout.staged_rows, f"{layout.state}records/")
+    return {info.key: await store.get(info.key) for prefix in kept async for info in store.list(prefix)}
+
+
+async def test_a_run_that_is_killed_while_it_lands_leaves_what_one_run_leaves(folder: Path) -> None:
+    spec, undisturbed, store = sliced(2, 1, {}), MemoryStore(), DirectoryStore(folder / "out")
+    await run_embedded(spec, undisturbed, folder)
+    assert await asyncio.to_thread(run, spec, folder, "staging.before_sidecar=kill@4") == -signal.SIGKILL
+    before = await landed_bytes(spec, store)
+    assert await asyncio.to_thread(run, spec, folder, "") == 0
+    found = await landed_bytes(spec, store)
+    assert found == await landed_bytes(spec, undisturbed)
+    assert 0 < len(before) < len(found)
