@@ -8,7 +8,7 @@ import pytest
 
 from shardline.services.wiring.stores import s3_options
 from shardline_common.assembly.stored_sidecars import sidecar_facts
-from shardline_common.dataset.contents import read_contents
+from shardline_common.dataset.contents import check_sizes, list_sizes, read_segments
 from shardline_common.dataset.segment_check import SegmentChecker
 from shardline_common.dataset.staged import prove_staged
 from shardline_common.job.names import Layout
@@ -66,7 +66,9 @@ async def test_what_is_stored_is_proven_and_checked(tmp_path: Path, store: S3Sto
     await store.create(LAYOUT.plan, Plan([], {}).encode())
     records = await chain(store, SPEC)
     upto = records[-1].upto
-    contents = await read_contents(store, SPEC, LAYOUT, [(upto.records, upto.hash_sum)])
+    sizes = await list_sizes(store, LAYOUT)
+    contents = await read_segments(store, SPEC, LAYOUT, [(upto.records, upto.hash_sum)], sizes)
+    check_sizes(contents, sizes, LAYOUT)
     assert len(await prove_staged(store, LAYOUT, contents.records)) == sum(
         one.segment.rows > 0 for one in records
     )

@@ -53,8 +53,11 @@ def _chain_before_data(stack: ExitStack) -> None:
     real = Chain.append
     late: list[Callable[[], Awaitable[None]]] = []
 
-    async def put_later(sink: SegmentSink, key: str, file: SpoolFile) -> SegmentObject:
-        path, stored, compression = file.path, (file.size, file.sha256), sink.spec.output.compression
+    async def put_later(
+        sink: SegmentSink, key: str, file: SpoolFile, compression: str | None = None
+    ) -> SegmentObject:
+        path, stored = file.path, (file.size, file.sha256)
+        compression = compression or sink.spec.output.compression
         if compression != "none":
             path = packed_path(file.path, compression)
             stored = compress(file.path, path, file.size, compression)
