@@ -66,7 +66,8 @@ class EmbeddedRun:
     """Runs jobs into one store.
 
     `spool_bytes` limits the open segments, which leave `spool_reserve` bytes of the disk of `spool_dir` free.
-    `uploads` limits the puts at once.
+    `uploads` limits the puts at once. `decide_memory` and `decide_threads`: the bytes and threads that the
+    decision about an assembled dataset may take.
     """
 
     store: ObjectStore
@@ -78,6 +79,8 @@ class EmbeddedRun:
     uploads: int = 4
     spool_dir: Path = Path(tempfile.gettempdir())
     spool_reserve: int = 0
+    decide_memory: int = 512 << 20
+    decide_threads: int = 1
     receiver: Receiver | None = None
     sign: Sign | None = None
     errors: UnexpectedErrors = field(default_factory=UnexpectedErrors)
@@ -171,6 +174,8 @@ class EmbeddedRun:
                 spool=spool,
                 budget=SpoolBudget(limit),
                 uploads=LoggedSemaphore(self.uploads, "an upload to end (SHARDLINE_UPLOADS)"),
+                decide_memory=self.decide_memory,
+                decide_threads=self.decide_threads,
                 keep_originals=False,
                 sign=self.sign,
                 single_job=True,

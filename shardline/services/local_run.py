@@ -123,6 +123,8 @@ async def run_job(
                 uploads=settings.uploads,
                 spool_dir=settings.spool_dir,
                 spool_reserve=settings.spool_reserve_bytes,
+                decide_memory=settings.decide_memory_bytes,
+                decide_threads=settings.processes or available_cores(),
                 receiver=receiver,
                 sign=dataset_signer(settings),
             )

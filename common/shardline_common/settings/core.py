@@ -55,6 +55,12 @@ class CoreSettings(BaseModel):
         8 << 30, "bytes of spool of one worker, over all jobs", "SHARDLINE_SPOOL_BYTES", ge=1 << 20
     )
     uploads: int = setting(4, "shards that one worker uploads at once", "SHARDLINE_UPLOADS", ge=1, le=64)
+    decide_memory_bytes: int = setting(
+        512 << 20,
+        "memory that the decision about an assembled dataset may take; what does not fit goes to the spool",
+        "SHARDLINE_DECIDE_MEMORY_BYTES",
+        ge=64 << 20,
+    )
     spool_reserve_bytes: int = setting(
         256 << 20, "bytes of free disk that the spool does not use", "SHARDLINE_SPOOL_RESERVE_BYTES", ge=0
     )
