@@ -1,4 +1,4 @@
-"""docs/job.md: three complete jobs, then each field of a job message with a sentence and an example."""
+"""docs/job.md: four complete jobs, then each field of a job message with a sentence and an example."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -117,6 +117,26 @@ to eight workers share the job.""",
   },
   "query": {"filters": {"court": ["VG", "OVG", "BVerwG"]}},
   "output": {"compression": "zstd"},
+  "partitions": 8
+}""",
+    ),
+    (
+        "An assembled dataset",
+        """Of documents with the same text, or nearly the same, the first stays. The rows are shuffled by a
+seed and cut into equal shards, a multiple of 8 in each split: as many for each of 8 ranks. The judgments of
+one case are in one split. It needs the extra `assembly` (`pip install 'shardline[assembly]'`).""",
+        """{
+  "job_id": "judgments-train-2026",
+  "name": "judgments",
+  "source": {"type": "files", "paths": ["judgments/*.parquet"]},
+  "quality": {"min_score": 0.5, "duplicate_ids": "first"},
+  "dedup": {"exact": true, "near": {"verify": 0.8}},
+  "output": {
+    "order": {"seed": 7},
+    "shards": {"multiple_of": 8, "equal": true},
+    "splits": {"train": 0.9, "validation": 0.05, "test": 0.05},
+    "group_by": "case_number"
+  },
   "partitions": 8
 }""",
     ),

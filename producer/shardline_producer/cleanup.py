@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 class DatasetDeletion:
-    """Removes the topics of all attempts, every object of the dataset, and the job's dead letters.
+    """Removes the topics of all attempts, every object of the dataset, staged rows and dead letters.
 
     With `versions`, also what a bucket with versioning keeps of the objects. What is found about that is kept
     over the calls: a call after a failure finds no object that could tell.
@@ -40,7 +40,8 @@ class DatasetDeletion:
         for attempt in range(1, self._state.attempt + 1):
             await self._broker.delete_topic(attempt_topic(job_id, attempt))
         layout = Layout.of(self._state.spec)
-        for prefix in (layout.root, layout.exports, layout.rankings):
+        staged = (layout.staged_root,) if self._state.spec.assembled else ()
+        for prefix in (layout.root, layout.exports, layout.rankings, *staged):
             kept = await self._store.purge(prefix, versions=self._versions)
             self._kept[prefix] = kept or (None if self._versions else self._kept.get(prefix))
         await _delete_dead_letters(self._broker, job_id)

@@ -35,7 +35,8 @@ class ProducerPolicy:
 
     `topic_bytes`: the limit of the backlog of a topic. `topic_grace`: the time from the end of an attempt to
     the deletion of its topic. `progress_seconds`: the interval of reading the chains. `catch_up_seconds`: the
-    longest time to read the checkpoints. `sweep_seconds`: the interval of the sweep of orphan topics.
+    longest time to read the checkpoints. `sweep_seconds`: the interval of the sweep of orphan topics and
+    staged rows.
     `source_seconds`: how long a source may be unreachable before its job fails. `publish_seconds`: how long
     a completed dataset may stay unpublished before the producer publishes it. `single_job`: this process
     works on one job only, so an unexpected error that cannot be recorded in the job may end it.

@@ -31,6 +31,7 @@ from shardline_producer.context import ProducerContext
 from shardline_producer.job_guard import JobGuard
 from shardline_producer.job_runner import JobRunner
 from shardline_producer.slice_coordinator import SliceCoordinator
+from shardline_producer.staged_sweep import sweep_staged
 from shardline_producer.topic_sweep import sweep_topics
 
 _log = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class JobCoordinator:
         async with TaskGroup() as tasks:
             self._group = tasks
             tasks.create_task(self._sweep(), name="sweep topics")
+            tasks.create_task(self._sweep_staged(), name="sweep staged rows")
             if self._context.policy.follow_slices:
                 tasks.create_task(self._slices.run(tasks), name="follow slices")
             listener = GroupListener(assigned=self._assigned, revoked=self._revoked)
@@ -103,6 +105,11 @@ class JobCoordinator:
         context = self._context
         seconds = context.policy.sweep_seconds
         await sweep_topics(context.broker, context.clock, seconds, self._state_of, self._errors)
+
+    async def _sweep_staged(self) -> None:
+        context = self._context
+        seconds = context.policy.sweep_seconds
+        await sweep_staged(context.store, context.clock, seconds, self._state_of, self._errors)
 
     def _state_of(self, job_id: str) -> JobState | None:
         runners = (runners.get(job_id) for runners in self._runners.values())

@@ -21,14 +21,23 @@ from shardline_common.settings.load import Settings
 _S3 = "s3://"
 _WILDCARD = re.compile(r"[*?\[]")
 _MAX_SHOWN = 200
+_ELSEWHERE = "'{}' is in no bucket and prefix that jobs of the gateway may read (GATEWAY_S3_SOURCES)"
 # A bucket, and behind it a key without the empty and the dot segments that a proxy could resolve.
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,62}")
-# The fields of a job that name nothing to read besides the source. A later field is refused until somebody
-# has decided what it may name.
+# The fields of a job that name nothing to read besides the source and the datasets of `dedup.against`, which
+# are checked. A later field is refused until somebody has decided what it may name.
 _FIELDS = frozenset(
     {
         *("version", "job_id", "name", "source", "query", "quality", "format", "output", "partitions"),
-        *("max_document_bytes", "dead_letter_originals", "submitted_by", "purpose", "labels"),
+        *(
+            "max_document_bytes",
+            "dead_letter_originals",
+            "submitted_by",
+            "purpose",
+            "labels",
+            "dedup",
+            "sample",
+        ),
     }
 )
 
@@ -112,6 +121,8 @@ class JobPolicy:
         for name in fields.keys() - _FIELDS:
             if getattr(spec, name) != fields[name].get_default(call_default_factory=True):
                 raise _refused(f"the field '{name}' cannot be set through the gateway")
+        for address in spec.dedup.against if spec.dedup is not None else ():
+            self._check_against(address, user, known)
         source = spec.source
         if isinstance(source, Uds3Source | ThemisSource):
             # Where the store is, the settings of the producer say.
@@ -121,8 +132,25 @@ class JobPolicy:
         for path in source.paths:
             self._check_path(path, user, known)
 
+    def _check_against(self, address: str, user: User, known: Callable[[], Iterable[JobSpec]]) -> None:
+        """Check the address of a dataset whose texts are compared with those of the job."""
+        shown = _shown(address)
+        bucket, _, key = address.removeprefix(_S3).partition("/")
+        key = key.removesuffix("/")
+        if not address.startswith(_S3) or not _plain(key) or _WILDCARD.search(address):
+            raise _refused(f"'{shown}' is not s3://bucket/prefix/NAME/ID, the address of a dataset")
+        datasets = self.datasets
+        if datasets is not None and datasets.touches(bucket, key):
+            root = key.removeprefix(datasets.prefix) + "/"
+            found = [spec for spec in known() if Layout.of(spec).root == root]
+            if not found:
+                raise _refused(f"'{shown}' is no dataset that the gateway knows")
+            _check_reader(shown, user, found)
+        elif not any(place.covers(bucket, f"{key}/") for place in self.sources):
+            raise _refused(_ELSEWHERE.format(shown))
+
     def _check_path(self, path: str, user: User, known: Callable[[], Iterable[JobSpec]]) -> None:
-        shown = path[:_MAX_SHOWN] if path.isprintable() else repr(path[:_MAX_SHOWN])
+        shown = _shown(path)
         bucket, _, key = path.removeprefix(_S3).partition("/")
         if not path.startswith(_S3):
             raise _refused(f"'{shown}' is not s3://bucket/key: a job of the gateway reads no local files")
@@ -137,17 +165,23 @@ class JobPolicy:
                 _check_dataset(shown, own, user, found)
                 return
         if not any(place.covers(bucket, key) for place in self.sources):
-            raise _refused(
-                f"'{shown}' is in no bucket and prefix that jobs of the gateway may read (GATEWAY_S3_SOURCES)"
-            )
+            raise _refused(_ELSEWHERE.format(shown))
 
 
 def _check_dataset(shown: str, pattern: Sequence[str], user: User, found: Sequence[JobSpec]) -> None:
     """Check a path that may match objects of these datasets."""
-    if not user.has(Permission.READ):
-        raise _refused(f"'{shown}' is in the dataset '{found[0].job_id}', which {user.name} may not read")
+    _check_reader(shown, user, found)
     if len(pattern) < 4 or pattern[2] != "data" or _WILDCARD.search("".join(pattern[:3])):  # noqa: PLR2004
         raise _refused(f"'{shown}' may match more than the rows of one dataset: name NAME/ID/data/…")
+
+
+def _check_reader(shown: str, user: User, found: Sequence[JobSpec]) -> None:
+    if not user.has(Permission.READ):
+        raise _refused(f"'{shown}' is in the dataset '{found[0].job_id}', which {user.name} may not read")
+
+
+def _shown(address: str) -> str:
+    return address[:_MAX_SHOWN] if address.isprintable() else repr(address[:_MAX_SHOWN])
 
 
 def _is_bookkeeping(pattern: Sequence[str]) -> bool:

@@ -82,7 +82,8 @@ DATA_LOCATIONS = (
     ),
     DataLocation(
         "NAME/ID/_state/",
-        "chain: counts and positions; plan pages: ids of documents",
+        "chain: counts and positions; plan pages: ids of documents; of an assembled dataset the ids of all "
+        "documents, with reasons, and hashes of their texts and groups, which show what is alike",
         "until deleted",
         "removed",
     ),
@@ -90,6 +91,12 @@ DATA_LOCATIONS = (
         "NAME/ID/manifest.json, README.md",
         "the job, counts, columns, the card's submitted_by and purpose",
         "until deleted",
+        "removed",
+    ),
+    DataLocation(
+        "_staged/NAME/ID/",
+        "rows of an assembled dataset that is not complete",
+        "until its shards are assembled (with output.keep_staged until deleted)",
         "removed",
     ),
     DataLocation("_exports/NAME/ID/", "rows, as one file", "until deleted", "removed"),
@@ -153,7 +160,7 @@ async def find_data(settings: Settings, job_id: str) -> list[DataFinding]:
     if settings.s3_bucket is not None:
         layout = Layout.of(state.spec)
         inside = ("data/", "rejected/", "dead-letters/", "_state/", "manifest.json", "README.md")
-        outside = (layout.exports, layout.rankings)
+        outside = (layout.staged_root, layout.exports, layout.rankings)
         prefixes = [job_key(job_id), *(layout.root + name for name in inside), *outside]
         async with open_store(settings) as (store, _):
             found += [

@@ -1,9 +1,10 @@
 """`run --replace`: delete the dataset of another job under the same id.
 
 The objects are deleted in an order that leaves, wherever it stops, what a killed run could have left: first
-what says that the dataset is complete, then each chain from its end, then the shards, then the plan, and last
-the acceptance record. So the next `--replace` finds the old job's folder by its record and goes on, and the
-old job itself would continue to a complete dataset.
+what says that the dataset is complete, then what an assembled one has made of the landed segments, then each
+chain from its end, then shards, staged rows and sidecars, then the plan, and last the acceptance record. So
+the next `--replace` finds the old job's folder by its record and goes on, and the old job itself would
+continue to a complete dataset.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -29,7 +30,7 @@ async def find_old_job(store: ObjectStore, spec: JobSpec) -> JobSpec | None:
 
 
 async def delete_old_dataset(store: ObjectStore, old: JobSpec) -> None:
-    """Delete the exports, the dataset, the rankings and the acceptance record of a job, in the order above.
+    """Delete exports, dataset, staged rows, rankings and acceptance record of a job, in the order above.
 
     Raises:
         JobConflict: another process has deleted the record, or has replaced the dataset.
@@ -40,8 +41,14 @@ async def delete_old_dataset(store: ObjectStore, old: JobSpec) -> None:
     for key in (layout.success, layout.manifest, layout.card):
         await deletion.delete([key])
     await deletion.delete_all(layout.outcomes)
-    await deletion.delete_backwards(f"{layout.state}chain/")
+    # The record of an assembled shard says that the shard is there, and the head that its drop lists are.
+    await deletion.delete_all(layout.shard_records)
+    await deletion.delete([layout.decision])
+    await deletion.delete_all(layout.decisions)
+    await deletion.delete_backwards(layout.chains)
     await deletion.delete_all(layout.root, but=layout.state)
+    for prefix in (layout.staged_root, *layout.sidecars):
+        await deletion.delete_all(prefix)
     # A scan lists on behind the last page that is left. A ranking is whole or is made again with a new plan.
     await deletion.delete_backwards(layout.plan_pages, folders=False)
     await deletion.delete([layout.plan])

@@ -29,7 +29,8 @@ REQUIRED: dict[str, dict[str, Any]] = {
 
 def test_the_whole_jobs_are_valid() -> None:
     found = [parse_job(block.text) for block in blocks(PAGE) if block.language == "json"]
-    assert [spec.source.type for spec in found] == ["files", "uds3", "themis"]
+    assert [spec.source.type for spec in found] == ["files", "uds3", "themis", "files"]
+    assert [spec.assembled for spec in found] == [False, False, False, True]
     assert found[0].output.validation_fraction > 0
     assert found[1].query.text
     assert found[2].query.filters

@@ -97,6 +97,48 @@ def test_a_dataset_is_read_only_by_those_who_may_read_it() -> None:
         check(spec, user=User("user-9", "vera@example.org", frozenset({"viewer"})))
 
 
+def against(*addresses: str) -> JobSpec:
+    return job(source={"type": "uds3"}, dedup={"exact": True, "against": list(addresses)})
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "s3://datasets/sets/live/baurecht/baurecht-1",
+        "s3://datasets/sets/live/baurecht/baurecht-1/",
+        "s3://laws/in/old/old-1",
+        "s3://archive/old/old-1/",
+    ],
+)
+def test_texts_are_compared_with_datasets_that_the_user_may_read(address: str) -> None:
+    check(against(address))
+    viewer = User("user-9", "vera@example.org", frozenset({"viewer"}))
+    if "baurecht-1" in address:
+        with pytest.raises(Problem, match=r"which .* may not read"):
+            check(against(address), user=viewer)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "out/laws/laws-1", "/data/laws/laws-1", "file:///data/x", "s3://", "s3://other/laws/laws-1",
+        "s3://laws/in/../secret/a/b", "s3://laws/in/*/x", "s3://laws/other/a", "s3://laws/inner/a/b",
+        "s3://datasets/sets/live/baurecht", "s3://datasets/sets/live/unknown/unknown-1",
+        "s3://datasets/sets/live/_jobs", "s3://datasets/sets/live/_staged/baurecht/baurecht-1",
+        "s3://datasets/sets/live/baurecht/baurecht-1/data", "s3://datasets/sets/live", "s3://archive//a",
+    ],
+)  # fmt: skip
+def test_texts_are_compared_with_no_other_place(address: str) -> None:
+    for addresses in ([address], ["s3://archive/old/old-1", address]):
+        with pytest.raises(Problem) as refused:
+            check(against(*addresses))
+        assert refused.value.status_code == 403
+
+
+def test_the_fields_of_assembled_datasets_can_be_set() -> None:
+    check(job(source={"type": "uds3"}, sample={"rows": 3}, dedup={"near": True}, output={"order": "source"}))
+
+
 @pytest.mark.parametrize("source", [{"type": "uds3"}, {"type": "themis"}])
 def test_the_stores_of_the_settings_can_be_read(source: dict[str, Any]) -> None:
     check(job(source=source), Settings())

@@ -15,7 +15,11 @@ ATTEMPT_TOPICS = "dataset.job."
 ATTEMPT_GROUPS = "dataset.workers."
 TRANSACTIONAL_IDS = "dataset.producer."
 
+# The prefix of the keys of everything that is staged.
+STAGED = "_staged/"
+
 _ATTEMPT_TOPIC = re.compile(r"dataset\.job\.([a-z0-9][a-z0-9-]*)\.([0-9]+)")
+_STAGED = re.compile(r"_staged/[^/]+/([a-z0-9][a-z0-9-]*)/")
 _OUTCOME = re.compile(r"_state/outcome-([1-9][0-9]*)\.json")
 _SUFFIX = {"none": ".jsonl", "gzip": ".jsonl.gz", "zstd": ".jsonl.zst"}
 
@@ -50,6 +54,12 @@ def attempt_of_outcome(key: str) -> int:
     """The attempt of an outcome record by its key in the dataset; 0 for the key of another object."""
     found = _OUTCOME.fullmatch(key)
     return int(found[1]) if found else 0
+
+
+def job_of_staged(key: str) -> str | None:
+    """The id of the job that has staged this object; None for the key of another object."""
+    found = _STAGED.match(key)
+    return found[1] if found else None
 
 
 def job_key(job_id: str) -> str:
@@ -96,7 +106,7 @@ class Layout:
     @property
     def staged_root(self) -> str:
         """The prefix of everything that an assembled dataset does not keep: staged rows, steps."""
-        return f"_staged/{self.root}"
+        return f"{STAGED}{self.root}"
 
     def step(self, name: str) -> str:
         """The result of a step of the decision."""
@@ -113,6 +123,16 @@ class Layout:
     def signatures(self, partition: int, first: int) -> str:
         """The signatures of that segment."""
         return f"{self.root}_state/signatures/part-{partition:05d}-{first:012d}.parquet"
+
+    @property
+    def sidecars(self) -> tuple[str, ...]:
+        """The prefixes of the sidecars: of records, bands and signatures."""
+        return tuple(f"{self.root}_state/{kind}/" for kind in ("records", "bands", "signatures"))
+
+    @property
+    def decisions(self) -> str:
+        """The prefix of the decision: its head and its drop lists."""
+        return f"{self.root}_state/decision/"
 
     @property
     def decision(self) -> str:

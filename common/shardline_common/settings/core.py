@@ -99,7 +99,7 @@ class CoreSettings(BaseModel):
     )
     sweep_seconds: float = setting(
         300.0,
-        "seconds between two sweeps of orphan topics",
+        "seconds between two sweeps of orphan topics and staged rows",
         "SHARDLINE_SWEEP_SECONDS",
         gt=0,
     )

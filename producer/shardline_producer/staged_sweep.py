@@ -1,0 +1,73 @@
+"""The sweep of staged rows: those of jobs that need them no more.
+
+Staged rows are removed when their job is completed or deleted. A worker that was paused or disconnected may
+store some after that, under keys that nothing else looks at.
+"""
+
+import logging
+from collections.abc import Callable
+
+from shardline_common.errors import StoreUnavailable
+from shardline_common.job.names import STAGED, Layout, job_of_staged
+from shardline_common.job.state import JobState, State
+from shardline_common.ports.clock import Clock
+from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.task_group import no_foreign_cancel
+from shardline_common.runtime.unexpected import UnexpectedErrors
+
+_log = logging.getLogger(__name__)
+
+
+def needs_staged(state: JobState) -> bool:
+    """Whether a job keeps its staged rows: those of failed and cancelled jobs stay for a retry."""
+    if state.state is State.DELETED:
+        return False
+    return state.state is not State.COMPLETED or state.spec.output.keep_staged
+
+
+async def sweep_staged(
+    store: ObjectStore,
+    clock: Clock,
+    seconds: float,
+    state_of: Callable[[str], JobState | None],
+    errors: UnexpectedErrors,
+) -> None:
+    """Delete staged rows that no job needs every `seconds`, until cancelled.
+
+    Args:
+        store: the store of the datasets.
+        clock: sleeps between sweeps.
+        seconds: the interval.
+        state_of: returns the state of a job that this producer owns, else None. Rows of other jobs are kept.
+            With an old state rows may be kept, but none in use is deleted: a completed job stays completed.
+        errors: logs what nobody has foreseen; the next sweep follows.
+    """
+    while True:
+        await clock.sleep(seconds)
+        try:
+            with no_foreign_cancel():
+                await remove_unneeded(store, state_of)
+        except StoreUnavailable as error:
+            _log.info("staged rows are swept later: %s", error)
+        except Exception as error:  # noqa: BLE001 - housekeeping must not end the jobs
+            errors.log(error, "staged rows are swept later")
+
+
+async def remove_unneeded(store: ObjectStore, state_of: Callable[[str], JobState | None]) -> None:
+    """Delete the staged rows of the jobs that need them no more.
+
+    Raises:
+        StoreUnavailable: call again.
+    """
+    found: dict[str, str] = {}
+    async for info in store.list(STAGED):
+        if (job_id := job_of_staged(info.key)) is not None:
+            found.setdefault(job_id, info.key)
+    for job_id, key in found.items():
+        state = state_of(job_id)
+        if state is None or needs_staged(state):
+            continue
+        # The name in the key is that of the job, or somebody else has put the object.
+        if key.startswith(prefix := Layout.of(state.spec).staged_root):
+            await store.purge(prefix)
+            _log.warning("the staged rows below %s of a job that is %s were deleted", prefix, state.state)
