@@ -21,6 +21,7 @@ from shardline_common.job.plan import Plan
 from shardline_common.job.segment_limits import SegmentLimits, max_spool_bytes
 from shardline_common.memory.store import MemoryStore
 from shardline_consumer.spool.file import SpoolDamaged
+from tests.docs.blocks import ROOT
 from tests.make import job
 from tests.staged import (
     EVERYTHING,
@@ -288,6 +289,13 @@ def test_a_staged_segment_needs_its_rows_twice_and_an_index() -> None:
     limits = [SegmentLimits.of(one).records for one in (plain, stream)]
     assert limits == [stream.output.shard_bytes // 256, 1_000_000]
     assert SegmentLimits.of(job(output={"layout": "assembled", "shard_bytes": 1024})).records == 1024
+
+
+@pytest.mark.parametrize("dedup", [None, {"near": True}, {"near": {"verify": 0.8}}])
+def test_the_spool_of_a_staged_segment_is_the_documented_one(dedup: dict[str, object] | None) -> None:
+    page = " ".join((ROOT / "docs" / "deployment.md").read_text().split())
+    spec = job(output={"layout": "assembled"}, dedup=dedup)
+    assert f"{max_spool_bytes(spec) >> 20} MiB" in page
 
 
 def test_a_worker_without_the_extra_fails_the_job_and_not_itself(
