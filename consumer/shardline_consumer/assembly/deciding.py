@@ -58,9 +58,9 @@ async def decide(sink: SegmentSink, segments: list[LandedSegment], sidecars: Sid
         await _create(sink, layout.drops(split, number), path.read_bytes())
     if decision.moved is not None:
         await _create(sink, layout.moved, decision.moved.read_bytes())
-    failpoint("worker.before_decision")
+    failpoint("assembly.before_decision")
     await _create(sink, layout.decision, decision.head.encode())
-    failpoint("worker.after_decision")
+    failpoint("assembly.after_decision")
     return decision.head
 
 

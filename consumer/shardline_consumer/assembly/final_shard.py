@@ -75,10 +75,10 @@ async def build_shard(source: ShardSource, split: str, cut: ShardCut, count: int
             # 2. and 3. Once more after a damaged answer of the store.
             file = await read_again(partial(_write_rows, sink, used, rows))
             # 4.
-            failpoint("worker.before_shard")
+            failpoint("assembly.before_shard")
             key = sink.layout.shard(split, cut.number, count)
             stored = await sink.put(key, file)
-            failpoint("worker.after_shard")
+            failpoint("assembly.after_shard")
             record = ShardRecord(
                 split=split,
                 number=cut.number,
