@@ -1,6 +1,6 @@
 """Committing a staged segment: killed anywhere and tried again, by a zombie, by another version."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +9,11 @@ import pytest
 
 from shardline_common.assembly import extra
 from shardline_common.assembly import sidecar as sidecars
-from shardline_common.assembly.stored_sidecars import sidecar_facts
+from shardline_common.assembly.stored_sidecars import read_stored_sidecar, sidecar_facts
 from shardline_common.dataset.chain import ChainRecord, SegmentObjects
 from shardline_common.dataset.contents import list_sizes, read_segments
 from shardline_common.dataset.leftovers import remove_leftovers
+from shardline_common.dataset.read import StoredBytes
 from shardline_common.dataset.segment_check import SegmentChecker
 from shardline_common.dataset.staged import prove_staged, staged_rows
 from shardline_common.errors import FailureCode, JobFailed
@@ -305,3 +306,33 @@ def test_a_worker_without_the_extra_fails_the_job_and_not_itself(
     with pytest.raises(JobFailed, match="needs pyarrow on every worker") as caught:
         open_segment(SPEC, tmp_path, None)
     assert caught.value.code is FailureCode.EXTRA_MISSING
+
+
+class DamagingStore(MemoryStore):
+    """Damages the first `left` reads of sidecars."""
+
+    left = 0
+
+    async def stream(self, key: str, *, offset: int = 0, size: int | None = None) -> AsyncIterator[bytes]:
+        async for chunk in super().stream(key, offset=offset, size=size):
+            if key.endswith(".parquet") and self.left:
+                self.left -= 1
+                yield chunk[:-30]
+            else:
+                yield chunk
+
+
+@pytest.mark.parametrize("left", [1, 100])
+async def test_a_damaged_read_of_a_sidecar_is_no_fact_about_it(tmp_path: Path, left: int) -> None:
+    store = DamagingStore()
+    await land(sink_of(store, tmp_path, SPEC), messages(ITEMS), iter(()))
+    record = (await chain(store, SPEC))[0]
+    key, item = LAYOUT.records(0, 0), sidecar(record, "records")
+    store.left = left
+    read = read_stored_sidecar(store, key, sidecars.RECORDS, tmp_path / "read.parquet", item.plain_sha256)
+    if left == 1:
+        assert await read == (item.plain_sha256, StoredBytes(item.stored_bytes, item.stored_sha256))
+        return
+    with pytest.raises(JobFailed) as caught:
+        await read
+    assert caught.value.code is FailureCode.DATASET_DAMAGED
