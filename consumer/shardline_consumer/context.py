@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shardline_common.dataset.finished import OpenDataset
 from shardline_common.dataset.publish import Sign
 from shardline_common.ports.broker import Broker
 from shardline_common.ports.clock import Clock
@@ -25,6 +26,7 @@ class WorkerContext:
     only, so an unexpected error that cannot be recorded in the job may end it. `errors` logs what nobody has
     foreseen. `decisions` are those of attempts in this process. `decide_memory` and
     `decide_threads`: the bytes and threads that the decision about an assembled dataset may take.
+    `open_dataset` opens the datasets that a job compares with; None: it reads none.
     """
 
     broker: Broker
@@ -42,3 +44,4 @@ class WorkerContext:
     decisions: Decisions = field(default_factory=Decisions)
     decide_memory: int = 512 << 20
     decide_threads: int = 1
+    open_dataset: OpenDataset | None = None

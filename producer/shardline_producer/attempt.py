@@ -218,10 +218,10 @@ class AttemptRun:
         if state.planned:
             if state.state is State.RUNNING:
                 context.metrics.checkpointed(spec.job_id, datetime.fromisoformat(state.updated_at))
-            plan = await plan_job(spec, source, context.store, context.clock)
+            plan = await plan_job(spec, source, context.store, context.clock, context.open_dataset)
         else:
             with measure_source_wait(context.metrics, spec.job_id):
-                plan = await plan_job(spec, source, context.store, context.clock)
+                plan = await plan_job(spec, source, context.store, context.clock, context.open_dataset)
         # 3.
         if state.planned:
             if not await context.broker.partitions(self._topic):

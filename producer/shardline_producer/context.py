@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
+from shardline_common.dataset.finished import OpenDataset
 from shardline_common.dataset.publish import Sign
 from shardline_common.ports.broker import Broker
 from shardline_common.ports.clock import Clock
@@ -66,6 +67,7 @@ class ProducerContext:
     attempt that ends; None: there are no notifications. `sign` signs the datasets that are published; None:
     they have no signature. `errors` logs what nobody has foreseen. `decisions` are those of attempts in this
     process. `watches` are its attempts, which share the requests by which they follow their jobs.
+    `open_dataset` opens the datasets that a job compares with; None: it reads none.
     """
 
     broker: Broker
@@ -80,3 +82,4 @@ class ProducerContext:
     errors: UnexpectedErrors = field(default_factory=UnexpectedErrors)
     decisions: Decisions = field(default_factory=Decisions)
     watches: AttemptWatches = field(default_factory=AttemptWatches)
+    open_dataset: OpenDataset | None = None

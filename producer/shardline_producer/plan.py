@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 from shardline_common.dataset.contents import list_sizes, not_empty
-from shardline_common.errors import ObjectMissing
+from shardline_common.dataset.finished import OpenDataset, read_finished
+from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
 from shardline_common.job.columns import Columns, declared, distinct, infer
 from shardline_common.job.findings import MIXED_IDS, SLICES
 from shardline_common.job.names import Layout
@@ -27,12 +28,21 @@ _SAMPLE_DOCUMENTS = 10_000
 _SAMPLE_BYTES = 16 * 1024 * 1024
 
 
-async def plan_job(spec: JobSpec, source: Source, store: ObjectStore, clock: Clock = SYSTEM_CLOCK) -> Plan:
+async def plan_job(
+    spec: JobSpec,
+    source: Source,
+    store: ObjectStore,
+    clock: Clock = SYSTEM_CLOCK,
+    open_dataset: OpenDataset | None = None,
+) -> Plan:
     """The job's plan: the one in the store, else a new one, which is created in the store.
 
+    `open_dataset` opens the datasets of `dedup.against`; None: this process reads none.
+
     Raises:
-        JobFailed: the source cannot be read, a filter names a field that it does not have, the folder of the
-            dataset is not empty, or the store refuses the plan and has none (`store_inconsistent`).
+        JobFailed: the source cannot be read, a filter names a field that it does not have, a dataset to
+            compare with is not finished, the folder of the dataset is not empty, or the store refuses the
+            plan and has none (`store_inconsistent`).
         SourceUnavailable, StoreUnavailable: try again later.
     """
     key = Layout.of(spec).plan
@@ -52,6 +62,7 @@ async def plan_job(spec: JobSpec, source: Source, store: ObjectStore, clock: Clo
                 plan = await make_plan(spec, source)
                 if spec.slices > 1:
                     await _cut(plan, spec, source)
+                plan.against = await _frozen_datasets(spec, open_dataset)
         create = partial(store.create, key, plan.encode())
         read = partial(read_plan, store, Layout.of(spec))
         existing = await create_or_read(create, read, key, clock, confirm=True)
@@ -63,6 +74,18 @@ async def _foreign_keys(store: ObjectStore, layout: Layout) -> list[str]:
     # It has only plan pages of a killed planner, and outcomes of attempts that were cancelled in the queue.
     own = ("_state/plan/", layout.outcomes.removeprefix(layout.root))
     return sorted(key for key in await list_sizes(store, layout) if not key.startswith(own))
+
+
+async def _frozen_datasets(spec: JobSpec, open_dataset: OpenDataset | None) -> list[dict[str, str]]:
+    """Address and digest of each dataset of `dedup.against`. Raises as `read_finished`."""
+    found = []
+    for address in spec.dedup.against if spec.dedup is not None else ():
+        if open_dataset is None:
+            raise JobFailed(FailureCode.SOURCE_INVALID, f"dedup.against: this process cannot read {address}")
+        async with open_dataset(address) as other:
+            manifest = await read_finished(other, address)
+        found.append({"address": address, "digest": manifest.digest})
+    return found
 
 
 async def _cut(plan: Plan, spec: JobSpec, source: Source) -> None:

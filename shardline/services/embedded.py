@@ -11,6 +11,7 @@ from pathlib import Path
 from shardline.services.client import Client, JobTable, JobView
 from shardline.services.refusals import Refusals
 from shardline_common.dataset.events import EventTotals
+from shardline_common.dataset.finished import OpenDataset
 from shardline_common.dataset.publish import Sign
 from shardline_common.errors import JobFailed, ShardlineError, explain
 from shardline_common.job.dead_letters import DeadLetterRecord
@@ -67,7 +68,8 @@ class EmbeddedRun:
 
     `spool_bytes` limits the open segments, which leave `spool_reserve` bytes of the disk of `spool_dir` free.
     `uploads` limits the puts at once. `decide_memory` and `decide_threads`: the bytes and threads that the
-    decision about an assembled dataset may take.
+    decision about an assembled dataset may take. `open_dataset` opens the datasets that a job compares with;
+    None: it reads none.
     """
 
     store: ObjectStore
@@ -81,6 +83,7 @@ class EmbeddedRun:
     spool_reserve: int = 0
     decide_memory: int = 512 << 20
     decide_threads: int = 1
+    open_dataset: OpenDataset | None = None
     receiver: Receiver | None = None
     sign: Sign | None = None
     errors: UnexpectedErrors = field(default_factory=UnexpectedErrors)
@@ -161,6 +164,7 @@ class EmbeddedRun:
                 sign=self.sign,
                 errors=self.errors,
                 decisions=decisions,
+                open_dataset=self.open_dataset,
             )
         )
 
@@ -176,6 +180,7 @@ class EmbeddedRun:
                 uploads=LoggedSemaphore(self.uploads, "an upload to end (SHARDLINE_UPLOADS)"),
                 decide_memory=self.decide_memory,
                 decide_threads=self.decide_threads,
+                open_dataset=self.open_dataset,
                 keep_originals=False,
                 sign=self.sign,
                 single_job=True,

@@ -18,7 +18,12 @@ from shardline.services.wiring import CLOCK
 from shardline.services.wiring.producer import producer_policy
 from shardline.services.wiring.signing import dataset_signer, signature_check
 from shardline.services.wiring.sources import source_factory
-from shardline.services.wiring.stores import checked_address, open_source_s3, open_store_at
+from shardline.services.wiring.stores import (
+    checked_address,
+    dataset_opener,
+    open_source_s3,
+    open_store_at,
+)
 from shardline.services.wiring.webhook import open_receiver
 from shardline_common.dataset.card import why_empty
 from shardline_common.dataset.heads import read_heads
@@ -125,6 +130,7 @@ async def run_job(
                 spool_reserve=settings.spool_reserve_bytes,
                 decide_memory=settings.decide_memory_bytes,
                 decide_threads=settings.processes or available_cores(),
+                open_dataset=dataset_opener(settings, folders=True),
                 receiver=receiver,
                 sign=dataset_signer(settings),
             )

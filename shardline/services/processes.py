@@ -11,7 +11,7 @@ from shardline.services.wiring.broker import open_broker
 from shardline.services.wiring.producer import job_slots, producer_policy
 from shardline.services.wiring.signing import dataset_signer
 from shardline.services.wiring.sources import source_factory
-from shardline.services.wiring.stores import open_store
+from shardline.services.wiring.stores import dataset_opener, open_store
 from shardline.services.wiring.webhook import open_receiver
 from shardline_common.errors import BrokerRefused, BrokerUnavailable, explain
 from shardline_common.kafka.broker import KafkaBroker
@@ -65,6 +65,7 @@ async def serve_producer(settings: Settings) -> None:
             slots=job_slots(settings),
             receiver=receiver,
             sign=dataset_signer(settings),
+            open_dataset=dataset_opener(settings, folders=False),
         )
         coordinator = JobCoordinator(context)
         await _serve(settings, metrics, broker, store, coordinator.run, coordinator.ready, writes=True)
@@ -94,6 +95,7 @@ async def serve_worker(settings: Settings) -> None:
                 decide_threads=settings.processes or available_cores(),
                 keep_originals=settings.dead_letter_originals,
                 sign=dataset_signer(settings),
+                open_dataset=dataset_opener(settings, folders=False),
             )
             worker = Worker(context)
             await _serve(settings, metrics, broker, store, worker.run, worker.ready)

@@ -226,3 +226,35 @@ async def test_a_run_that_is_killed_in_every_stage_ends_as_one_that_is_not(
     found = orjson.loads(await store.get(Layout.of(spec).manifest))
     assert found["digest"] == expected.digest
     assert [info.key async for info in store.list(Layout.of(spec).staged_root)] == []
+
+
+@pytest.mark.parametrize("layout", ["stream", "assembled"])
+async def test_texts_of_another_dataset_are_dropped(
+    folder: Path, rows: list[bytes], tmp_path: Path, layout: str
+) -> None:
+    older = job(
+        job_id="older",
+        source={"type": "files", "paths": ["older.jsonl"]},
+        quality={"min_score": 0},
+        output={"layout": layout, "compression": "zstd", "shard_bytes": 4096},
+    )
+    half = [document | {"document_id": f"old {n}"} for n, document in enumerate(DOCUMENTS[::2])]
+    lines = [orjson.dumps(document) for document in half]
+    (folder / "older.jsonl").write_bytes(b"\n".join(lines))
+    store, output = MemoryStore(), tmp_path / "older"
+    await run_embedded(older, DirectoryStore(output), folder)
+    address = str(output / Layout.of(older).root)
+    spec = assembled({"dedup": {"against": [address]}, "output": {"order": "source", "shard_bytes": 4096}})
+    report = await finished(spec, store, folder)
+    held = {normal_text(str(document["content"])) for document in half}
+    expected = [row for row in rows if normal_text(orjson.loads(row)["text"]) not in held]
+    assert b"".join((await shards_of(spec, store)).values()) == b"".join(expected)
+    assert report.rejected == {"duplicate_of_dataset": len(rows) - len(expected)}
+    assert 0 < len(expected) < len(rows)
+
+
+async def test_a_dataset_to_compare_with_is_finished(folder: Path, tmp_path: Path) -> None:
+    changes = {"dedup": {"against": [str(tmp_path)]}, "output": {"shard_bytes": 4096}}
+    view = await run_embedded(assembled(changes), MemoryStore(), folder)
+    assert (view.state.state, view.state.code) == ("failed", "source_invalid")
+    assert "is no finished dataset" in str(view.state.message)

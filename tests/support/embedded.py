@@ -6,6 +6,7 @@ from typing import Any
 from shardline.services.client import JobView
 from shardline.services.embedded import EmbeddedRun
 from shardline.services.wiring.sources import source_factory
+from shardline.services.wiring.stores import dataset_opener
 from shardline_common.dataset.verify import Report, Verifier
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
@@ -43,7 +44,10 @@ async def run_embedded(
     """Run a job in this process; returns its view at the end."""
     source = source_factory(settings or Settings(), folder, confined=True, remote=remote)
     limits = ProducerPolicy(progress_seconds=0.05, source_seconds=source_seconds)
-    embedded = EmbeddedRun(store, SystemClock(), metrics or Metrics(), source, limits, 1 << 28)
+    opener = dataset_opener(settings or Settings(), folders=True)
+    embedded = EmbeddedRun(
+        store, SystemClock(), metrics or Metrics(), source, limits, 1 << 28, open_dataset=opener
+    )
     return (await embedded.run(spec, lambda _: None)).view
 
 

@@ -27,7 +27,7 @@ class Plan:
     `notes` go into manifest and status: facts about the source, such as stores that were left out. `rules`:
     the version of the rules that make rows of documents; plans of version 0.1 have 1. `renamed` and
     `without_column` as in `Columns`. `slices`: the ranges of the source (`Source.cut`) of a job with several
-    slices; empty for a job with one.
+    slices; empty for a job with one. `against`: address and digest of each dataset of `dedup.against`.
     """
 
     frozen: list[dict[str, Any]]
@@ -37,6 +37,7 @@ class Plan:
     renamed: dict[str, str] = field(default_factory=dict)
     without_column: int = 0
     slices: list[dict[str, Any]] = field(default_factory=list)
+    against: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def row_columns(self) -> Columns:
@@ -46,9 +47,10 @@ class Plan:
     def encode(self) -> bytes:
         """The plan as JSON."""
         value = {item.name: getattr(self, item.name) for item in fields(self)}
-        if not self.slices:
-            # The plan of a job with one slice is, to the byte, that of the versions without slices.
-            del value["slices"]
+        for name in ("slices", "against"):
+            # The plan of a job without them is, to the byte, that of the versions that knew none.
+            if not value[name]:
+                del value[name]
         return orjson.dumps(value, option=orjson.OPT_INDENT_2)
 
     @classmethod

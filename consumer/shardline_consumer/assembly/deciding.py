@@ -13,6 +13,7 @@ from shardline_common.dataset.chain import SegmentObject, total
 from shardline_common.dataset.decision import DecisionHead
 from shardline_common.dataset.decision_rules import Rules
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
+from shardline_common.job.plan import read_plan
 from shardline_common.runtime.create_or_read import create_or_get
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.retry import retry_forever
@@ -20,6 +21,7 @@ from shardline_common.runtime.tasks import await_uncancelled
 from shardline_common.runtime.threads import run_in_thread
 from shardline_common.telemetry.tracing import span
 from shardline_consumer.assembly.landed import LandedSegment, SidecarFolder
+from shardline_consumer.assembly.other_datasets import read_against
 from shardline_consumer.commit import SegmentSink
 
 T = TypeVar("T")
@@ -40,14 +42,16 @@ async def decide(sink: SegmentSink, segments: list[LandedSegment], sidecars: Sid
     """
     context, layout = sink.context, sink.layout
     # 1.
+    plan = await read_plan(context.store, layout)
     inputs = Inputs(
         totals=total(segment.totals for segment in segments),
         records=await _fetched(sidecars, [segment.records for segment in segments]),
         bands=await _fetched(sidecars, [segment.bands for segment in segments]),
         signatures=await _fetched(sidecars, [segment.signatures for segment in segments]),
+        against=await read_against(sink, plan, sidecars.path),
     )
     # 2.
-    folder, rules = sidecars.path / "decision", Rules.of(sink.spec, ())
+    folder, rules = sidecars.path / "decision", Rules.of(sink.spec, [one["digest"] for one in plan.against])
     make = partial(Decider, folder, inputs, rules, context.decide_memory, context.decide_threads)
     decider = await run_in_thread(make)
     steps = StoredSteps(sink, sidecars.path, asyncio.get_running_loop())

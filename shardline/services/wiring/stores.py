@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shardline.services.wiring import CLOCK
-from shardline_common.errors import JobFailed, StoreRefused, UsageError
+from shardline_common.dataset.finished import OpenDataset
+from shardline_common.errors import FailureCode, JobFailed, StoreRefused, UsageError
 from shardline_common.job.spec import JobSpec
 from shardline_common.ports.store import ObjectInfo, ObjectStore
 from shardline_common.runtime.paths import path_fault, shown_path
@@ -66,6 +67,33 @@ async def open_store_at(uri: str, settings: Settings) -> AsyncIterator[ObjectSto
     options = replace(s3_options(settings, bucket), prefix=prefix)
     async with open_s3(options) as client:
         yield S3Store(client, bucket, prefix)
+
+
+def dataset_opener(settings: Settings, *, folders: bool) -> OpenDataset:
+    """What opens the finished datasets that jobs compare with.
+
+    Args:
+        settings: the settings of the stores.
+        folders: whether folders of this machine may be read too: in `run`, whose user names them. A job of
+            Kafka comes from somebody else.
+    """
+
+    @asynccontextmanager
+    async def opened(address: str) -> AsyncIterator[ObjectStore]:
+        try:
+            if not folders and not checked_address(address).startswith("s3://"):
+                raise JobFailed(
+                    FailureCode.SOURCE_INVALID,
+                    f"dedup.against: '{shown_path(address)}' is no s3:// address",
+                    hint="only `shardline run` compares with datasets in folders; copy the dataset to S3",
+                )
+            async with open_store_at(address, settings) as store:
+                yield store
+        except UsageError as error:
+            # A wrong address ends the job, not the process.
+            raise JobFailed(FailureCode.SOURCE_INVALID, f"dedup.against: {error}", hint=error.hint) from None
+
+    return opened
 
 
 def checked_address(uri: str, *, written: bool = False) -> str:
