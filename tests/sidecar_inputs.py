@@ -1,7 +1,9 @@
 """Sidecars of generated records, decisions of them, and the comparison with what was decided by hand."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any, Literal
 
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from shardline_common.assembly.sidecar import BANDS, RECORDS, SIGNATURES, Sideca
 from shardline_common.dataset.chain import Totals
 from shardline_common.dataset.decision import DecisionHead, decode_drops
 from shardline_common.dataset.decision_rules import NearRules, Rules, SampleRules, ShardRules
+from shardline_common.job.hashing import document_hash
 from tests.decided_by_hand import ByHand, Record, band_hash
 
 SPLITS: tuple[tuple[tuple[str, float], ...], ...] = (
@@ -38,6 +41,64 @@ class FolderSteps:
     def save(self, name: str, path: Path) -> None:
         self.saved.append(name)
         (self.folder / f"{name}.jsonl").write_bytes(path.read_bytes())
+
+
+def seeded_records(count: int, seed: int = 1) -> list[Record]:
+    """Records with some of every kind of duplicate."""
+    random = Random(seed)
+    records = []
+    for position in random.sample(range(10 * count), count):
+        status = random.choice([0] * 8 + [1, 2])
+        name = f"id-{random.randrange(2 * count)}"
+        alike = random.randrange(count)
+        signature = tuple((alike if random.random() < 0.9 else random.randrange(99)) + at for at in range(6))
+        records.append(
+            Record(
+                position=position,
+                id=name,
+                status=status,
+                reason=None if status == 0 else random.choice(["empty", "below_min_score"]),
+                order=random.choice([0, 2**63, random.getrandbits(64)]),
+                content=random.randrange(count).to_bytes(16, "big"),
+                group=random.randrange(count // 2) * (TOP // count),
+                sample=random.getrandbits(64),
+                id_hash=document_hash(name.encode()),
+                size=random.randrange(1, 200),
+                signature=signature if status == 0 and random.random() < 0.9 else None,
+            )
+        )
+    return records
+
+
+def every_rule(**changes: Any) -> Rules:
+    """Rules that all drop something from seeded records."""
+    rules = Rules(
+        duplicate_ids="first",
+        exact=True,
+        ignore_case=False,
+        against=("d1", "d2"),
+        near=NearRules(bands=3, rows=2, seed=0, verify=0.8, remove=True),
+        sample=SampleRules(rows=98, fraction=None, seed=0),
+        splits=SPLITS[2],
+        exact_splits=True,
+        order_seed=0,
+        shards=ShardRules(count=None, multiple=4, limit=1000, equal=True),
+    )
+    return replace(rules, **changes)
+
+
+def seeded_contents(records: Sequence[Record]) -> list[set[bytes]]:
+    """Contents of two other datasets, which some of the records have."""
+    return [{one.content for one in records[::9]}, {one.content for one in records[::7]}]
+
+
+def dealt(records: Sequence[Record], segments: int, seed: int = 0) -> list[list[Record]]:
+    """The records in so many segments."""
+    random = Random(seed)
+    result: list[list[Record]] = [[] for _ in range(segments)]
+    for one in records:
+        random.choice(result).append(one)
+    return result
 
 
 @st.composite

@@ -36,7 +36,7 @@ from shardline_common.dataset.decision import (
     total,
 )
 from shardline_common.dataset.decision_rules import Rules
-from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.errors import FailureCode, JobFailed, SpoolError
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,11 @@ class Decider:
         """
         try:
             return self._decide(Steps(self._engine, self._folder, self._made_from, steps, on_progress))
+        except OSError as error:
+            raise SpoolError(
+                f"the files of the decision cannot be written: {error}",
+                hint="free space on the disk of the spool folder",
+            ) from error
         finally:
             self._engine.close()
 

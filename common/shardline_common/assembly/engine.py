@@ -2,17 +2,18 @@
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 from shardline_common.assembly.extra import assembly_extra
 from shardline_common.errors import FailureCode, JobFailed, ShardlineError, SpoolError
 
 _BATCH_ROWS = 65_536
-_SMALLEST_LIMIT = 64 << 20
+_SMALLEST_LIMIT = 32 << 20
+_INTERRUPT_SECONDS = 0.01
 
 
 class DecisionInterrupted(ShardlineError):
@@ -24,7 +25,7 @@ class Engine:
 
     Args:
         folder: where the database and what does not fit into memory are; removed by `close`.
-        memory_bytes: how much memory DuckDB may take, 64 MiB at least.
+        memory_bytes: how much memory DuckDB may take, 32 MiB at least.
         threads: how many threads it may use.
 
     Raises:
@@ -36,7 +37,8 @@ class Engine:
             import duckdb
         self._duckdb = duckdb
         self._folder = folder
-        self._interrupted = Event()
+        self._interrupted, self._idle = Event(), Event()
+        self._idle.set()
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         # The order of rows between statements decides nothing, and to keep it costs memory. Names of tables
@@ -56,7 +58,7 @@ class Engine:
     def interrupt(self) -> None:
         """Stop the running statement, and refuse every later one."""
         self._interrupted.set()
-        self._connection.interrupt()
+        Thread(target=self._interrupt_until_idle, name="interrupt", daemon=True).start()
 
     def check(self) -> None:
         """Raise DecisionInterrupted after `interrupt`."""
@@ -103,39 +105,50 @@ class Engine:
     def rows(self, name_or_query: str) -> list[tuple[Any, ...]]:
         """All rows of a small result, of a query or of `sql/<name>.sql`."""
         text = name_or_query if " " in name_or_query else _text(name_or_query)
-        with self._translated():
+        with self._running():
             return self._connection.sql(text).fetchall()
 
     def stream(self, name: str, batch_rows: int = _BATCH_ROWS) -> Iterator[Any]:
         """The result of `sql/<name>.sql` as Arrow batches. Run no other statement before its end."""
-        with self._translated():
+        with self._running():
             for batch in self._connection.sql(_text(name)).to_arrow_reader(batch_rows):
                 self.check()
                 yield batch
 
     def _execute(self, text: str, parameters: Mapping[str, object] | list[object] | None = None) -> None:
-        with self._translated():
+        with self._running():
             self._connection.execute(text, parameters)
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
-        self.check()
+    def _running(self) -> Iterator[None]:
+        """Around a statement: makes it possible to interrupt it, and translates its errors."""
+        self._idle.clear()
         try:
-            yield
-        except self._duckdb.InterruptException:
             self.check()
+            yield
+        # Behind the first batch of a stream, the errors of DuckDB come as an OSError of Arrow.
+        except (self._duckdb.Error, OSError) as error:
+            self.check()
+            if str(error).startswith("Out of Memory Error"):
+                raise JobFailed(
+                    FailureCode.SPOOL,
+                    f"the decision does not fit: {_first_line(error)}",
+                    hint="give it more memory, or more space for its temporary files, then retry the job",
+                ) from error
+            if isinstance(error, (self._duckdb.IOException, OSError)):
+                raise SpoolError(
+                    f"the files of the decision cannot be read or written: {_first_line(error)}",
+                    hint="free space on the disk of the spool folder",
+                ) from error
             raise
-        except self._duckdb.OutOfMemoryException as error:
-            raise JobFailed(
-                FailureCode.SPOOL,
-                f"the decision does not fit: {_first_line(error)}",
-                hint="give it more memory or more space for its temporary files, then retry the job",
-            ) from error
-        except self._duckdb.IOException as error:
-            raise SpoolError(
-                f"the files of the decision cannot be read or written: {_first_line(error)}",
-                hint="free space on the disk of the spool folder",
-            ) from error
+        finally:
+            self._idle.set()
+
+    def _interrupt_until_idle(self) -> None:
+        # DuckDB forgets an interrupt that comes before the statement begins.
+        while not self._idle.wait(_INTERRUPT_SECONDS):
+            with suppress(self._duckdb.Error):  # it was closed in the meantime
+                self._connection.interrupt()
 
 
 def _text(name: str) -> str:

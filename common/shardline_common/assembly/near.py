@@ -6,6 +6,7 @@ from typing import Any
 
 from shardline_common.assembly.engine import Engine
 from shardline_common.dataset.decision_rules import NearRules
+from shardline_common.errors import FailureCode, JobFailed
 
 _SIGNED_ROWS = 4_096
 
@@ -26,7 +27,7 @@ def find_pairs(
         engine.run("band")
         on_band(band + 1)
     if near.needed is not None:
-        engine.set(similar_file=[str(_write_similar(engine, near.needed, folder / "similar.parquet"))])
+        engine.set(similar_file=[str(_write_similar(engine, near, near.needed, folder / "similar.parquet"))])
         engine.run("similar_edges")
     yield from engine.stream("edges")
 
@@ -40,23 +41,47 @@ def find_components(engine: Engine) -> None:
             return
 
 
-def _write_similar(engine: Engine, needed: int, path: Path) -> Path:
+def check_clusters(engine: Engine) -> None:
+    """Check that all records of clusters are kept rows.
+
+    Raises:
+        JobFailed: the bands name others (`dataset_damaged`).
+    """
+    if others := engine.rows("others_in_clusters")[0][0]:
+        raise _damaged(f"{others} records with bands are no rows")
+
+
+def _write_similar(engine: Engine, near: NearRules, needed: int, path: Path) -> Path:
     """Write the pairs whose signatures have enough equal values. In SQL, this takes 20 times as long."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
+    values = near.bands * near.rows
+    pairs = engine.value("SELECT count(*) FROM (SELECT DISTINCT position, stays FROM edges)")
     schema = pa.schema([("position", pa.int64()), ("stays", pa.int64())])
     with ParquetWriter(path, schema) as writer:
         for batch in engine.stream("signed_edges", _SIGNED_ROWS):
-            equal = (_values(batch.column("one")) == _values(batch.column("other"))).sum(axis=1)
-            writer.write_batch(batch.select(["position", "stays"]).filter(pa.array(equal >= needed)))
+            pairs -= batch.num_rows
+            equal = _values(batch.column("one"), values) == _values(batch.column("other"), values)
+            is_similar = pa.array(equal.sum(axis=1) >= needed)
+            writer.write_batch(batch.select(["position", "stays"]).filter(is_similar))
+    if pairs:
+        raise _damaged(f"{pairs} pairs of near duplicates do not have one signature for each record")
     return path
 
 
-def _values(signatures: Any) -> Any:
-    """The values of signatures of one length, a row for each."""
+def _values(signatures: Any, values: int) -> Any:
+    """The values of signatures, a row for each."""
     import numpy as np
 
     offsets = np.frombuffer(signatures.buffers()[1], np.int32)[signatures.offset :][: len(signatures) + 1]
     data = np.frombuffer(signatures.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
-    return data.view("<u4").reshape(len(signatures), -1)
+    if (np.diff(offsets) != 4 * values).any():
+        raise _damaged(f"a signature does not have {values} values")
+    return data.view("<u4").reshape(len(signatures), values)
+
+
+def _damaged(what: str) -> JobFailed:
+    return JobFailed(
+        FailureCode.DATASET_DAMAGED, f"the sidecars do not fit each other: {what}", hint="submit a new job"
+    )

@@ -10,7 +10,7 @@ import orjson
 
 from shardline_common.assembly.cuts import Cuts, SplitRows, cut_split, read_rows
 from shardline_common.assembly.engine import Engine
-from shardline_common.assembly.near import find_components, find_pairs
+from shardline_common.assembly.near import check_clusters, find_components, find_pairs
 from shardline_common.assembly.places import define_places
 from shardline_common.assembly.steps import StepResult, Steps
 from shardline_common.dataset.decision import Cluster, Clusters, DropList, Reason, ShardCut
@@ -61,6 +61,7 @@ def find_clusters(engine: Engine, near: NearRules, steps: Steps, folder: Path) -
 
     members = steps.take("components", components)
     engine.run("load_clusters")
+    check_clusters(engine)
     if near.remove:
         _drop(engine, Reason.NEAR_DUPLICATE)
     count = engine.value("SELECT count(DISTINCT stays) FROM clusters")
