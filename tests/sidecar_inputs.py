@@ -16,7 +16,7 @@ from shardline_common.dataset.chain import Totals
 from shardline_common.dataset.decision import DecisionHead, decode_drops
 from shardline_common.dataset.decision_rules import NearRules, Rules, SampleRules, ShardRules
 from shardline_common.job.hashing import document_hash
-from tests.decided_by_hand import ByHand, Record, band_hash
+from tests.decided_by_hand import ByHand, Drop, Record, band_hash
 
 SPLITS: tuple[tuple[tuple[str, float], ...], ...] = (
     (("train", 1.0),),
@@ -260,17 +260,21 @@ def compare(folder: Path, decision: Decision, inputs: Inputs, expected: ByHand) 
     """Compare all that a decision says with what was decided by hand."""
     head = DecisionHead.decode(decision.head.encode())
     assert head == decision.head
-    drops = {}
+    drops: dict[int, Drop] = {}
+    key_of = {one.position: one.key for one in expected.rows}
     for split in head.splits:
+        starts = [key_of[shard[0]] for shard in expected.shards[split.name]]
         lists = [(shard.number, shard.drops) for shard in split.shards] or [(0, split.drops)]
         for number, of_list in lists:
             path = decision.drops.get((split.name, number))
             assert (path is None) == (of_list.count == 0)
             lines = decode_drops(path.read_bytes() if path else b"", of_list)
-            assert [one.position for one in lines] == sorted({one.position for one in lines})
+            assert [one.position for one in lines] == sorted({one.position for one in lines}, key=key_of.get)  # type: ignore[arg-type]
             for one in lines:
                 assert one.position not in drops, "in two drop lists"
                 assert expected.split_of[one.position] == split.name
+                behind = [at for at, start in enumerate(starts) if start <= key_of[one.position]]
+                assert number == max(behind, default=0)
                 drops[one.position] = (str(one.reason), one.of)
     assert drops == expected.drops
     assert {str(reason): counted.records for reason, counted in head.dropped.items()} == {

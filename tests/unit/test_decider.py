@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from shardline_common.assembly import engine as engine_module
 from shardline_common.assembly.decider import Decider, Decision
-from shardline_common.dataset.decision import DecisionHead
 from shardline_common.assembly.engine import DecisionInterrupted, Engine
 from shardline_common.assembly.inputs import Inputs
+from shardline_common.dataset.decision import DecisionHead
 from shardline_common.dataset.decision_rules import Rules
 from shardline_common.errors import FailureCode, JobFailed, SpoolError
 from tests.decided_by_hand import Record, decide_by_hand
@@ -59,7 +59,7 @@ def decided(tmp_path_factory: pytest.TempPathFactory) -> tuple[Inputs, Any]:
 
 # No shrinking: an example takes a tenth of a second, so it would take minutes.
 FIXTURE = settings(
-    max_examples=15,
+    max_examples=12,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

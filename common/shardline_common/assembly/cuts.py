@@ -94,7 +94,7 @@ def read_rows(batches: Iterable[Any], folder: Path, splits: int) -> list[SplitRo
         if not batch.num_rows:
             continue
         split, order, position, size, id_hash = (column.to_numpy() for column in batch.columns)
-        previous = _check_rises((split, order, position), previous)
+        previous = check_rises((split, order, position), previous)
         for start, end in runs(split):
             part = slice(start, end)
             rows[split[start]].add(order[part], position[part], size[part], id_hash[part])
@@ -112,7 +112,15 @@ def runs(*columns: Any) -> Iterator[tuple[int, int]]:
     return zip([0, *ends], ends, strict=False)
 
 
-def _check_rises(columns: tuple[Any, Any, Any], previous: tuple[Any, ...] | None) -> tuple[Any, ...]:
+def check_rises(columns: tuple[Any, Any, Any], previous: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    """Check that the lines of a batch rise by three columns, from the last line of the batch before on.
+
+    Returns:
+        The values of the last line.
+
+    Raises:
+        JobFailed: they do not, or two are equal (`conservation`).
+    """
     rises = columns[2][1:] > columns[2][:-1]
     for column in (columns[1], columns[0]):
         rises = (column[1:] > column[:-1]) | ((column[1:] == column[:-1]) & rises)

@@ -110,7 +110,9 @@ class Decider:
         bounds = bound_splits(engine, rules, steps)
         cuts = cut_splits(engine, rules, steps, folder)
         steps.begin("drops")
-        drops = write_drops(engine.stream("drops"), folder / "drops", names)
+        drops = write_drops(
+            engine.stream("drops"), folder / "drops", dict(zip(names, cuts.splits, strict=True))
+        )
         shards = (shard for split in cuts.splits for shard in split)
         head = DecisionHead(
             inputs_sha256=self._inputs.sha256,

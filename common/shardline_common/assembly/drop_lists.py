@@ -1,15 +1,15 @@
 """The drop lists of a decision, as files."""
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-from shardline_common.assembly.cuts import runs
+from shardline_common.assembly.cuts import check_rises, runs
 from shardline_common.assembly.steps import text_of
-from shardline_common.dataset.decision import Counted, DropList, Reason
-from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.dataset.decision import Counted, DropList, Key, Reason, ShardCut
 
 _REASONS = tuple(Reason)
 
@@ -23,27 +23,54 @@ class WrittenDrops:
     dropped: dict[Reason, Counted] = field(default_factory=dict)
 
 
-def write_drops(batches: Iterable[Any], folder: Path, splits: Sequence[str]) -> WrittenDrops:
+def write_drops(
+    batches: Iterable[Any], folder: Path, splits: Mapping[str, Sequence[ShardCut]]
+) -> WrittenDrops:
     """Write each drop list to `<split>/<number>.jsonl` in a folder.
 
+    A dropped row is in the list of the last shard of its split that begins before its place in the order,
+    else in that of the first one.
+
     Args:
-        batches: Arrow batches with split, number, position, reason, id_hash and line, sorted by the first
+        batches: Arrow batches with split, order, position, reason, id_hash and line, sorted by the first
             three.
         folder: where the files go.
-        splits: the names of the splits.
+        splits: the shards of each split.
 
     Raises:
         JobFailed: the drops are not sorted, or one comes twice (`conservation`).
     """
     written = WrittenDrops()
+    names, starts = list(splits), [[shard.first for shard in shards] for shards in splits.values()]
+    previous: Any = None
     with _ListWriter(folder, written) as writer:
         for batch in batches:
-            split, number, position, reason, id_hash = (batch.column(place).to_numpy() for place in range(5))
+            if not batch.num_rows:
+                continue
+            split, order, position, reason, id_hash = (batch.column(at).to_numpy() for at in range(5))
+            previous = check_rises((split, order, position), previous)
             _count(written.dropped, reason, id_hash)
-            for start, end in runs(split, number):
-                writer.begin(splits[split[start]], int(number[start]))
-                writer.add(position[start:end], batch.column("line").slice(start, end - start))
+            for begin, end in runs(split):
+                keys = order[begin:end], position[begin:end]
+                for number, first, next_first in _by_shard(starts[split[begin]], *keys):
+                    writer.begin(names[split[begin]], number)
+                    writer.add(batch.column("line").slice(begin + first, next_first - first))
     return written
+
+
+def _by_shard(starts: Sequence[Key], order: Any, position: Any) -> Iterator[tuple[int, int, int]]:
+    """The ranges of sorted keys by the shards whose lists they belong to: number, begin, end."""
+    begin = 0
+    while begin < len(order):
+        key = (int(order[begin]), int(position[begin]))
+        number = max(bisect_right(starts, key) - 1, 0)
+        end = len(order)
+        if number + 1 < len(starts):
+            next_order, next_position = starts[number + 1]
+            same = slice(order.searchsorted(next_order), order.searchsorted(next_order, "right"))
+            end = int(same.start + position[same].searchsorted(next_position))
+        yield number, begin, end
+        begin = end
 
 
 def _count(dropped: dict[Reason, Counted], reasons: Any, id_hashes: Any) -> None:
@@ -62,7 +89,7 @@ class _ListWriter:
         self._folder, self._written = folder, written
         self._key: tuple[str, int] | None = None
         self._file: BinaryIO | None = None
-        self._digest, self._count, self._last = sha256(), 0, -1
+        self._digest, self._count = sha256(), 0
 
     def __enter__(self) -> Self:
         return self
@@ -76,20 +103,17 @@ class _ListWriter:
             return
         self._end()
         self._key = (split, number)
-        self._digest, self._count, self._last = sha256(), 0, -1
+        self._digest, self._count = sha256(), 0
         path = self._folder / split / f"{number:05d}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("wb")
         self._written.files[self._key] = path
 
-    def add(self, positions: Any, lines: Any) -> None:
+    def add(self, lines: Any) -> None:
         """Add lines to the list."""
-        if positions[0] <= self._last or (positions[1:] <= positions[:-1]).any():
-            raise JobFailed(FailureCode.CONSERVATION, f"a record is in the drop list of {self._key} twice")
-        self._last = positions[-1]
         text = text_of(lines)
         self._digest.update(text)
-        self._count += len(positions)
+        self._count += len(lines)
         if self._file is not None:
             self._file.write(text)
 

@@ -1,7 +1,7 @@
 """DuckDB: runs the SQL files of this package over Parquet, out of core, in a bounded amount of memory."""
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
@@ -54,6 +54,8 @@ class Engine:
             "autoload_known_extensions": False,
         }
         self._connection = duckdb.connect(":memory:", config=options)
+        # It would be printed to stdout.
+        self._connection.execute("SET enable_progress_bar = false")
 
     def interrupt(self) -> None:
         """Stop the running statement, and refuse every later one."""
@@ -83,12 +85,6 @@ class Engine:
     def macro(self, name: str, parameters: str, expression: str) -> None:
         """Define a macro for SQL files, of an expression that is made of numbers and names of columns."""
         self._execute(f"CREATE OR REPLACE MACRO {name}({parameters}) AS {expression}")
-
-    def fill(self, table: str, rows: Iterable[Sequence[object]]) -> None:
-        """Insert a few rows into a table."""
-        for row in rows:
-            places = ", ".join("?" * len(row))
-            self._execute(f"INSERT INTO {table} VALUES ({places})", list(row))
 
     def clear(self, table: str) -> None:
         """Remove all rows of a table."""

@@ -25,9 +25,7 @@ _LINES = 4096
 def drop_duplicates(engine: Engine, rules: Rules, steps: Steps) -> None:
     """Drop rows with an id or a content that an earlier row or another dataset has."""
     engine.run("setup")
-    engine.fill("reasons", enumerate(_REASONS))
-    against = _REASONS.index(Reason.DUPLICATE_OF_DATASET)
-    engine.fill("datasets", ((against, number, digest) for number, digest in enumerate(rules.against)))
+    engine.set(reasons=list(map(str, _REASONS)), datasets=list(rules.against))
     wanted = {
         "ids": (rules.duplicate_ids != "keep", Reason.DUPLICATE_ID),
         "exact": (rules.exact, Reason.DUPLICATE),
@@ -146,7 +144,7 @@ class SplitCuts:
 
 
 def cut_splits(engine: Engine, rules: Rules, steps: Steps, folder: Path) -> SplitCuts:
-    """Cut each split into shards. Defines the table `cuts` and the macro `is_remainder`."""
+    """Cut each split into shards. Defines the macro `is_remainder`."""
 
     def cuts(facts: dict[str, Any]) -> Iterator[Any]:
         names = [name for name, _ in rules.splits]
@@ -163,7 +161,6 @@ def cut_splits(engine: Engine, rules: Rules, steps: Steps, folder: Path) -> Spli
             own.close()
 
     step = steps.take("cuts", cuts)
-    engine.run("load_cuts")
     conditions = [
         f"(split_number = {split} AND key_of(sort_key, place) >= key_of({order}::UBIGINT, {position}))"
         for split, (order, position) in step.facts["remainders"]

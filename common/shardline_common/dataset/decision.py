@@ -61,10 +61,10 @@ def total(parts: Iterable[Counted]) -> Counted:
 
 @dataclass(frozen=True, slots=True)
 class DropList:
-    """A drop list: JSON lines `[position, reason, of]`, sorted by position. An empty one has no object.
+    """A drop list: JSON lines `[position, reason, of]` in the order of the dataset.
 
     `of` is the position of the record that stays instead, or the digest of the dataset that has the text, or
-    null.
+    null. An empty list has no object.
     """
 
     count: Count = 0

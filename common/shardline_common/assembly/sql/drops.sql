@@ -1,9 +1,8 @@
--- Every dropped row, once, with the shard whose drop list names it: the last one of its split that begins at or
--- before the row's place in the order. `is_remainder` and `key_of` are macros; the first shard begins at key 0. In a
--- split without shards the number is 0.
+-- Every dropped row, once, in the order of the dataset. `is_remainder` is a macro of the cuts. Lines are made of the
+-- sorted numbers: to sort the lines takes twice the memory.
 WITH by_rules AS (
-    SELECT "group", "order", position, id_hash, dropped.reason, stays
-    FROM dropped JOIN records USING (position)
+    SELECT "group", "order", position, id_hash, reason, stays
+    FROM dropped JOIN (SELECT position, "group", "order", id_hash FROM records) USING (position)
     UNION ALL
     SELECT "group", "order", position, id_hash, 4 AS reason, NULL AS stays
     FROM kept WHERE NOT in_sample(sample, position)
@@ -11,21 +10,18 @@ WITH by_rules AS (
     SELECT "group", "order", position, id_hash, 5 AS reason, NULL AS stays
     FROM chosen WHERE is_remainder(split_of(placed_group), "order", position)
 ),
-placed AS (
-    SELECT split_of(coalesce(other, "group")) AS split, key_of("order", position) AS key, by_rules.*
+sorted AS (
+    SELECT split_of(coalesce(other, "group")) AS split, "order", position, reason, id_hash, stays
     FROM by_rules LEFT JOIN moved USING ("group")
+    ORDER BY split, "order", position
 )
 SELECT
-    placed.split AS split,
-    coalesce(number, 0) AS number,
-    position,
-    placed.reason AS reason,
-    id_hash,
-    '[' || position || ',"' || name || '",'
-    || CASE WHEN stays IS NULL THEN 'null' ELSE coalesce('"' || digest || '"', stays::VARCHAR) END
+    split, "order", position, reason, id_hash,
+    '[' || position || ',"' || getvariable('reasons')[reason + 1] || '",'
+    || CASE
+        WHEN stays IS NULL THEN 'null'
+        WHEN reason = 2 THEN '"' || getvariable('datasets')[stays + 1] || '"'
+        ELSE stays::VARCHAR
+    END
     || E']\n' AS line
-FROM placed
-ASOF LEFT JOIN cuts ON placed.split = cuts.split AND placed.key >= cuts.first_key
-JOIN reasons ON reasons.reason = placed.reason
-LEFT JOIN datasets ON datasets.reason = placed.reason AND datasets.dataset = placed.stays
-ORDER BY 1, 2, 3
+FROM sorted

@@ -13,7 +13,3 @@ CREATE TABLE clusters (position BIGINT, stays BIGINT);
 
 -- Groups that are in the split of another group.
 CREATE TABLE moved ("group" UBIGINT, other UBIGINT);
-
--- The reasons by their codes, and the datasets of which a row may be a duplicate.
-CREATE TABLE reasons (reason UTINYINT, name VARCHAR);
-CREATE TABLE datasets (reason UTINYINT, dataset BIGINT, digest VARCHAR);
