@@ -46,6 +46,8 @@ class FailureCode(StrEnum):
     BROKER_REFUSED = "broker_refused"
     STORE_INCONSISTENT = "store_inconsistent"
     EXTRA_MISSING = "extra_missing"
+    DUPLICATE_IDS = "duplicate_ids"
+    TOO_FEW_ROWS = "too_few_rows"
     INTERNAL = "internal"
 
 

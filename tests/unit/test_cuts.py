@@ -50,7 +50,7 @@ def test_fewest_shards_within_the_limit(
         if equal:
             with pytest.raises(JobFailed) as raised:
                 cut_split("train", split_of(tmp_path, sizes), rules)
-            assert raised.value.code == FailureCode.SOURCE_INVALID
+            assert raised.value.code == FailureCode.TOO_FEW_ROWS
             return
         assert cut_split("train", split_of(tmp_path, sizes), rules).shards == len(sizes)
         return

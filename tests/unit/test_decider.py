@@ -186,7 +186,7 @@ def test_a_folder_that_cannot_be_written_is_a_spool_error(
 def test_ids_that_may_not_come_twice_fail_the_job(tmp_path: Path, decided: tuple[Inputs, Any]) -> None:
     with pytest.raises(JobFailed, match=r"have the id of an earlier one.*'id-") as raised:
         decide(tmp_path, decided[0], every_rule(duplicate_ids="fail"))
-    assert raised.value.code == FailureCode.SOURCE_INVALID
+    assert raised.value.code == FailureCode.DUPLICATE_IDS
     unique = [replace(one, id=f"id-{number}") for number, one in enumerate(RECORDS)]
     rules = every_rule(duplicate_ids="fail", against=())
     inputs = landed(tmp_path / "in", [unique], rules, ())

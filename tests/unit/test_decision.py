@@ -104,7 +104,7 @@ def test_a_record_in_two_sidecars_fails_although_the_sums_fit(tmp_path: Path) ->
 )
 def test_rows_that_lack_what_a_rule_needs_fail(tmp_path: Path, place: str, rules: Rules) -> None:
     names = [name for name, _ in RECORDS.columns]
-    row: list[Any] = [1, "a", 0, None, None, None, 5, bytes(16), 6, 7, 8, 0, 9]
+    row: list[Any] = [1, "a", 0, None, None, None, 5, bytes(16), 6, 7, 8, 1, 5000, 0, 9, 8]
     row[names.index(place)] = None
     inputs = landed(tmp_path / "in", [[]], rules, ())
     write_sidecar(inputs.records[0].path, RECORDS, [[[value] for value in row]])
@@ -168,6 +168,9 @@ def test_a_decision_that_spills_is_the_same(tmp_path: Path, monkeypatch: pytest.
         (numbers % 140_000).astype("uint64"),
         numbers,
         numbers,
+        numbers,
+        numbers,
+        hashes[3],
     ]
     by_key = np.argsort(hashes[0], kind="stable")
     records = [

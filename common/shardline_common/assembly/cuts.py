@@ -161,7 +161,7 @@ def cut_split(name: str, rows: SplitRows, rules: ShardRules) -> Cuts:
     is, the rows are too uneven, and the first number is taken, with a warning.
 
     Raises:
-        JobFailed: equal shards are asked for, and there are fewer rows than shards (`source_invalid`).
+        JobFailed: equal shards are asked for, and there are fewer rows than shards (`too_few_rows`).
     """
     least = rules.multiple if rules.count is None and rules.multiple > 1 else rules.count or 0
     if rows.count < least:
@@ -193,7 +193,7 @@ def _too_few_rows(name: str, rows: SplitRows, rules: ShardRules, least: int) -> 
     text = f"split {name} has {rows.count:,} rows, fewer than the {least:,} shards that the job asks for"
     if rules.equal:
         raise JobFailed(
-            FailureCode.SOURCE_INVALID,
+            FailureCode.TOO_FEW_ROWS,
             text,
             hint="ask for fewer shards in output.shards, or leave out `equal`; submit it under a new id",
         )

@@ -207,7 +207,7 @@ def _drop(engine: Engine, reason: Reason) -> None:
 def _ids_twice(engine: Engine, count: int) -> JobFailed:
     shown = ", ".join(repr(document_id) for (document_id,) in engine.rows("ids_twice"))
     return JobFailed(
-        FailureCode.SOURCE_INVALID,
+        FailureCode.DUPLICATE_IDS,
         f"{count:,} documents have the id of an earlier one, which quality.duplicate_ids forbids: {shown}",
         hint="mend the source, or set quality.duplicate_ids to `first`; submit it under a new id",
     )
