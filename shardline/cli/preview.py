@@ -137,7 +137,7 @@ def _splits(found: Preview, about: str) -> list[tuple[str, str]]:
     """The rows of each split, if the job has a validation split."""
     from shardline.services.splits import format_splits
 
-    if not found.has_validation:
+    if not found.has_splits:
         return []
     return [("splits", "unknown" if found.splits is None else format_splits(found.splits, about))]
 

@@ -68,10 +68,11 @@ class LocalRun:
 
     @property
     def splits(self) -> dict[str, int] | None:
-        """The rows of each split of a completed job that has a validation split; else None."""
-        if self.manifest is None or not self.view.state.spec.validation_partitions:
+        """The rows of each split of a completed job that has several; else None."""
+        spec = self.view.state.spec
+        if self.manifest is None or len(spec.splits) == 1:
             return None
-        return rows_of_splits(self.manifest.shards)
+        return rows_of_splits(spec, self.manifest.shards)
 
     @property
     def warnings(self) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shardline.services.judging import ContentJudge, explain_score
-from shardline.services.splits import split_warnings
+from shardline.services.splits import split_names, split_of, split_warnings
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.stores import open_source_s3
 from shardline_common.job.clara_score import COUNTED_FIELDS
@@ -22,7 +22,6 @@ from shardline_common.job.spec import JobSpec
 from shardline_common.memory.store import MemoryStore
 from shardline_common.runtime.threads import run_in_thread
 from shardline_common.settings.load import Settings
-from shardline_producer.encoder import is_validation
 from shardline_producer.plan import make_plan
 from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.sources.source import Document, InvalidDocument, OpenSource, Source, SourceItem
@@ -88,11 +87,10 @@ class PreviewSample:
         """The documents that become rows."""
         return [one for one in self.documents if one.reason is None]
 
-    @property
-    def splits(self) -> dict[str, int]:
+    def splits(self, spec: JobSpec) -> dict[str, int]:
         """The number of rows of each split."""
         found = Counter(one.split for one in self.rows)
-        return {name: found[name] for name in ("train", "validation")}
+        return {name: found[name] for name in split_names(spec)}
 
     @property
     def mean_quality_score(self) -> float | None:
@@ -108,7 +106,7 @@ class Preview:
     `documents`, `rows`, `bytes` and `splits` are estimates unless the sample is complete. They are None when
     the share of the source that the sample covers is not known. `renamed` maps fields to columns of another
     name; `fields_without_column` counts the fields that have none because there are too many.
-    `has_validation`: the job has a validation split.
+    `has_splits`: the job has several splits.
     """
 
     source: dict[str, Any]
@@ -121,7 +119,7 @@ class Preview:
     fields_without_column: int = 0
     splits: dict[str, int] | None = None
     split_warnings: Sequence[str] = ()
-    has_validation: bool = False
+    has_splits: bool = False
     unknown_fields: Sequence[str] = ()
     score_warnings: Sequence[str] = ()
 
@@ -198,7 +196,7 @@ async def preview(spec: JobSpec, open_source: OpenSource, *, documents: int, sec
     count = _count(source, plan, sample)
     scale = count / len(sample.documents) if count is not None and sample.documents else None
     empty = 0 if sample.complete else None
-    splits = sample.splits
+    splits = sample.splits(spec)
     if not sample.complete and scale is not None:
         splits = {name: round(rows * scale) for name, rows in splits.items()}
     return Preview(
@@ -213,7 +211,7 @@ async def preview(spec: JobSpec, open_source: OpenSource, *, documents: int, sec
         splits if sample.complete or scale is not None else None,
         # A sample of a large source says nothing about the share of all of it.
         split_warnings(spec, splits) if sample.complete else (),
-        spec.validation_partitions > 0,
+        len(spec.splits) > 1,
         unknown_fields=_unknown_fields(spec, list(sample.fields)),
         score_warnings=_score_warnings(spec, sample),
     )
@@ -295,5 +293,5 @@ def _judged(spec: JobSpec, judge: ContentJudge, item: SourceItem) -> JudgedDocum
         bytes=len(judged.line),
         score_parts={name: round(part, 4) for name, part in asdict(parts).items()},
         present=tuple(present),
-        split="validation" if is_validation(spec, content.id.encode(), content) else "train",
+        split=split_of(spec, content),
     )

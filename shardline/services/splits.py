@@ -1,25 +1,43 @@
-"""The sizes of the train and the validation split, and what a user should know about them. Pure."""
+"""The sizes of the splits, and what a user should know about them. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from shardline_common.dataset.decision_rules import Rules
+from shardline_common.job.hashing import group_hash
 from shardline_common.job.spec import JobSpec
+from shardline_producer.encoder import group_of
+from shardline_producer.sources.source import Document
 
 _FAR = 2.0
 
 
-def rows_of_splits(shards: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """The rows of each split, from the shards of a manifest."""
-    rows = {"train": 0, "validation": 0}
+def split_names(spec: JobSpec) -> list[str]:
+    """The splits of a job: train first, then the others by name."""
+    return sorted((name for name, _ in spec.splits), key=lambda name: (name != "train", name))
+
+
+def split_of(spec: JobSpec, document: Document) -> str:
+    """The split of a document by its hash; the splits of a job with `exact` are cut otherwise."""
+    group = group_hash(group_of(spec, document.id.encode(), document))
+    bounds = zip(spec.splits, Rules.of(spec, ()).bounds(), strict=True)
+    return next(name for (name, _), below in bounds if below is None or group < below)
+
+
+def rows_of_splits(spec: JobSpec, shards: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """The rows of each split of a job, from the shards of a manifest."""
+    rows = dict.fromkeys(split_names(spec), 0)
     for shard in shards:
-        rows[shard["split"]] = rows.get(shard["split"], 0) + shard["rows"]
+        rows[shard["split"]] += shard["rows"]
     return rows
 
 
 def format_splits(rows: Mapping[str, int], about: str = "") -> str:
     """Format the rows of each split in one line: `train 1,440, validation 76 (5.0%)`."""
-    share = rows["validation"] / (sum(rows.values()) or 1)
-    return f"{about}train {rows['train']:,}, {about}validation {rows['validation']:,} ({share:.1%})"
+    total = sum(rows.values()) or 1
+    (first, most), *others = rows.items()
+    parts = [f"{about}{name} {count:,} ({count / total:.1%})" for name, count in others]
+    return ", ".join([f"{about}{first} {most:,}", *parts])
 
 
 def split_warnings(spec: JobSpec, rows: Mapping[str, int]) -> list[str]:
@@ -29,6 +47,8 @@ def split_warnings(spec: JobSpec, rows: Mapping[str, int]) -> list[str]:
     The share is exact only on average: of 50 documents, 0.05 may be none or 7.
     """
     asked, total = spec.output.validation_fraction, sum(rows.values())
+    if spec.output.splits is not None and total:
+        return [f"no row is in the split {name}" for name, count in rows.items() if not count]
     if not asked or not total:
         return []
     by = f"the field '{spec.output.group_by}'" if spec.output.group_by else "each document id"

@@ -129,5 +129,5 @@ def test_shards_are_counted_by_split() -> None:
         {"split": "validation", "rows": 1},
         {"split": "train", "rows": 2},
     ]
-    assert rows_of_splits(shards) == {"train": 5, "validation": 1}
+    assert rows_of_splits(job(output={"validation_fraction": 0.5}), shards) == {"train": 5, "validation": 1}
     assert format_splits({"train": 0, "validation": 0}) == "train 0, validation 0 (0.0%)"
