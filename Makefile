@@ -19,7 +19,7 @@ DIST ?= dist
 unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 
-.PHONY: help setup install check format quick test faults soak simulate demo bench bench-peers bench-gateway stores up down docs site pictures dist sbom licences clean
+.PHONY: help setup install check format quick test faults soak simulate demo bench bench-peers bench-assembly bench-gateway stores up down docs site pictures dist sbom licences clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -76,6 +76,9 @@ bench: install ## What each part costs, beside ceilings of the same run and what
 
 bench-peers: install ## The same rows by other tools, each in an environment of its own below .run/peers
 	$(RUN)/python -m tests.benchmarks.peers
+
+bench-assembly: install ## What a decision costs by sidecars of 10^5 and 10^6 records, beside a script
+	$(RUN)/python -m tests.benchmarks.assembly
 
 bench-gateway: install ## The gateway under strangers and 200 streams, and the first line of a search
 	$(RUN)/python -m tests.benchmarks.gateway
