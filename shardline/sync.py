@@ -81,6 +81,7 @@ def verify(
     digest: str | None = None,
     key: str | os.PathLike[str] | None = None,
     processes: int | None = None,
+    decision: bool = False,
     settings: Mapping[str, object] | None = None,
     on_progress: Callable[[VerifyProgress], None] | None = None,
 ) -> VerifyResult:
@@ -91,6 +92,7 @@ def verify(
         digest=digest,
         key=key,
         processes=processes,
+        decision=decision,
         settings=settings,
         on_progress=on_progress,
     )

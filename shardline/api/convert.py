@@ -65,6 +65,7 @@ def verify_result(report: Report) -> VerifyResult:
         problems=tuple(report.problems),
         notes=tuple(report.notes),
         signed=report.signed,
+        decision=report.decision,
         source=report.source,
     )
 

@@ -85,6 +85,7 @@ async def verify(
     digest: str | None = None,
     key: str | os.PathLike[str] | None = None,
     processes: int | None = None,
+    decision: bool = False,
     settings: Mapping[str, object] | None = None,
     on_progress: Callable[[VerifyProgress], None] | None = None,
 ) -> VerifyResult:
@@ -96,11 +97,13 @@ async def verify(
         key: a file with the public Ed25519 key (PEM) that must have signed the dataset.
         processes: the largest number of processes that check a large dataset; None takes the setting, else
             one for each core.
+        decision: decide an assembled dataset again from its sidecars, and compare to the byte.
         settings: settings by name, used before the environment, .env and shardline.toml.
         on_progress: called after each shard, in the event loop.
 
     Raises:
-        UsageError: a setting, the digest, the key or the number of processes is wrong.
+        UsageError: a setting, the digest, the key or the number of processes is wrong, or `decision` needs
+            the extra `assembly`.
         ServiceUnavailable: the store cannot be reached.
     """
 
@@ -113,7 +116,7 @@ async def verify(
     path = None if key is None else Path(key)
     found = settings_of(settings)
     report = await verify_dataset(
-        os.fspath(uri), found, on_shard, digest=digest, key=path, processes=processes
+        os.fspath(uri), found, on_shard, digest=digest, key=path, processes=processes, decision=decision
     )
     return verify_result(report)
 

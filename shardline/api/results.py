@@ -152,6 +152,7 @@ class VerifyResult:
 
     `source` is that of the manifest: type, count, and how each store's count is proven. `notes` say what the
     proof does not cover. `signed`: the dataset has a signature, which only the argument `key` checks.
+    `decision`: the decision of an assembled dataset was recomputed, as the argument `decision` asks.
     """
 
     ok: bool
@@ -163,6 +164,7 @@ class VerifyResult:
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
     signed: bool = False
+    decision: bool = False
     source: Mapping[str, JsonValue] = field(default_factory=dict)
 
 

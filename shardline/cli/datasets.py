@@ -24,6 +24,8 @@ from shardline.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from shardline.services.local_run import LocalRun
     from shardline_common.dataset.verify import Report
     from shardline_common.job.spec import JobSpec
@@ -186,6 +188,10 @@ def verify(
             "each core.",
         ),
     ] = None,
+    decision: Annotated[
+        bool,
+        typer.Option("--decision", help="Decide an assembled dataset again from its sidecars, and compare."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Read every byte of a finished dataset and check its proof. Prints what is broken and exits with 1.
@@ -193,19 +199,27 @@ def verify(
     Who can write to the store can make another dataset with a proof of its own. A digest that was kept
     elsewhere, or the key of a signature, excludes it.
     """
-    report = complete(_verify(uri, digest, key, processes, quiet_settings()), _VERIFY_AGAIN)
+    from shardline.services.local_run import verify_dataset
+
+    check = partial(
+        verify_dataset,
+        uri,
+        quiet_settings(),
+        digest=digest,
+        key=key,
+        processes=processes,
+        decision=decision,
+    )
+    report = complete(_verify(check), _VERIFY_AGAIN)
     _print_report(report, json=json)
     if not report.ok:
         raise typer.Exit(1)
 
 
-async def _verify(
-    uri: str, digest: str | None, key: Path | None, processes: int | None, settings: Settings
-) -> Report:
+async def _verify(check: Callable[..., Awaitable[Report]]) -> Report:
     from rich.progress import Progress
 
     from shardline.cli.console import stderr_console
-    from shardline.services.local_run import verify_dataset
 
     with Progress(console=stderr_console(), transient=True, disable=not stderr_console().is_terminal) as bar:
         task = bar.add_task("verifying", total=None)
@@ -213,7 +227,7 @@ async def _verify(
         def on_shard(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        return await verify_dataset(uri, settings, on_shard, digest=digest, key=key, processes=processes)
+        return await check(on_shard=on_shard)
 
 
 def _print_report(report: Report, *, json: bool) -> None:
@@ -233,6 +247,8 @@ def _print_report(report: Report, *, json: bool) -> None:
             f"proven: {report.rows:,} rows in {report.shards} shards, rejected {rejected}, "
             f"dead letters {dead}, digest {report.digest}"
         )
+        if report.decision:
+            print_message("the decision was recomputed, and is the same to the byte")
 
 
 def sample(

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from shardline.services.client import JobView
+from shardline.services.decision_check import NOT_RECOMPUTED, decision_checker
 from shardline.services.embedded import EmbeddedRun
 from shardline.services.finished import datasets_below, read_manifest
 from shardline.services.output_lock import locked_output
@@ -249,6 +250,7 @@ async def verify_dataset(
     digest: str | None = None,
     key: Path | None = None,
     processes: int | None = None,
+    decision: bool = False,
 ) -> Report:
     """Read every byte of the dataset in the folder `uri` and check its proof.
 
@@ -262,9 +264,12 @@ async def verify_dataset(
         key: a file with the public Ed25519 key (PEM) that must have signed the dataset; None accepts a
             dataset without a signature.
         processes: the largest number of processes; None takes that of the settings, else one for each core.
+        decision: decide an assembled dataset again, from its sidecars.
 
     Raises:
-        UsageError: a setting is wrong, the digest is none, or the key cannot be read.
+        UsageError: a setting is wrong, the digest is none, the key cannot be read, or `decision` needs a
+            package that is not installed.
+        SpoolError: the folder for temporary files cannot be written.
         StoreUnavailable: the store cannot be reached.
     """
     if digest is not None and not _DIGEST.fullmatch(digest):
@@ -275,8 +280,17 @@ async def verify_dataset(
         at_most = processes or settings.processes or available_cores()
         checks = partial(open_checks, store, uri, settings, at_most)
         report = await Verifier(
-            store, "", on_shard, digest=digest, is_signed=is_signed, open_checks=checks
+            store,
+            "",
+            on_shard,
+            digest=digest,
+            is_signed=is_signed,
+            open_checks=checks,
+            check_decision=decision_checker(settings, recompute=decision),
         ).run()
         if not report.digest and (below := await datasets_below(store)):
             report.notes.append(f"there are datasets in folders below this one: {', '.join(below)}")
+        said = any(note.startswith(NOT_RECOMPUTED) for note in report.notes)
+        if decision and report.ok and not report.decision and not said:
+            report.notes.append(f"{NOT_RECOMPUTED}: the dataset is not assembled")
         return report

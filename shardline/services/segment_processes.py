@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from shardline.services import segment_worker
+from shardline_common.assembly.extra import missing_packages
 from shardline_common.assembly.stored_sidecars import sidecar_facts
 from shardline_common.dataset.chain import ChainRecord
 from shardline_common.dataset.segment_check import CheckedSegment, SegmentChecker, SegmentRules
@@ -38,7 +39,8 @@ async def open_checks(
         rules: what the segments are checked against.
         row_bytes: the bytes of all rows; a wrong number only makes it slower.
     """
-    rules = replace(rules, read_sidecar=sidecar_facts)
+    # Without the extra, only the stored bytes of sidecars are checked.
+    rules = replace(rules, read_sidecar=None if missing_packages() else sidecar_facts)
     here = SegmentChecker(store, rules)
     count = min(processes, row_bytes // _BYTES_OF_PROCESS)
     if count < _FEWEST or not can_start_processes():

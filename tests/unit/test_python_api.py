@@ -399,13 +399,14 @@ def test_public_signatures_name_public_types_only() -> None:
 def test_every_error_can_be_imported() -> None:
     import shardline.gateway.jwks
     import shardline_common.errors as tree
+    from shardline_common.assembly.engine import DecisionInterrupted
     from shardline_producer.sources.files import file_errors
 
     def below(one: type[Exception]) -> set[type[Exception]]:
         return {one}.union(*map(below, one.__subclasses__()))
 
     # Told apart only inside: a user catches JobFailed.
-    inside = {shardline.gateway.jwks.JwksUnavailable, file_errors.OtherEncoding}
+    inside = {shardline.gateway.jwks.JwksUnavailable, file_errors.OtherEncoding, DecisionInterrupted}
     ours = below(errors.ShardlineError) - inside
     raised = {one for one in ours if one.__module__.startswith("shardline")}
     assert {one.__name__ for one in raised} | {"FailureCode"} == set(errors.__all__)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,6 +25,7 @@ from shardline_common.runtime.threads import run_in_thread
 # The limit of a document holds without the score, and for no line of a dead letter with its original.
 _MORE_BYTES = 1 << 20
 _MAX_PROBLEMS = 20
+_ROW_HASH_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +64,14 @@ class SegmentRules:
 
 @dataclass(frozen=True, slots=True)
 class CheckedSegment:
-    """The stored bytes of a segment's objects by relative key, and the faults as sentences."""
+    """The stored bytes of a segment's objects by relative key, and the faults as sentences.
+
+    `row_hashes` of an assembled shard: the sha256 over the row hashes of its rows (`row_hash` of sidecars).
+    """
 
     objects: Mapping[str, StoredBytes]
     problems: Sequence[str]
+    row_hashes: str | None = None
 
 
 class SegmentChecker:
@@ -95,7 +101,7 @@ class SegmentChecker:
             if record.objects is not None and (item is None or item.key != key):
                 problems.append(f"{_where(record)}: the chain does not name {key}")
                 continue
-            stored, faults = await self._check_until_steady(record, kind, key, item)
+            stored, faults = await self._check_until_steady(record, kind, key, item, _RowHashes())
             problems += faults
             if stored is not None:
                 found[key] = stored
@@ -105,11 +111,18 @@ class SegmentChecker:
         key = self._layout.shard(record.split, record.number, record.count).removeprefix(self._layout.root)
         if record.object.key != key:
             return CheckedSegment({}, [f"a record of a shard names {record.object.key}, not {key}"])
-        stored, problems = await self._check_until_steady(record, "data", key, record.object)
-        return CheckedSegment({key: stored} if stored is not None else {}, problems)
+        hashes = _RowHashes()
+        stored, problems = await self._check_until_steady(record, "data", key, record.object, hashes)
+        found = {key: stored} if stored is not None else {}
+        return CheckedSegment(found, problems, hashes.digest)
 
     async def _check_until_steady(
-        self, record: ChainRecord | ShardRecord, kind: str, key: str, item: SegmentObject | None
+        self,
+        record: ChainRecord | ShardRecord,
+        kind: str,
+        key: str,
+        item: SegmentObject | None,
+        hashes: "_RowHashes",
     ) -> tuple[StoredBytes | None, list[str]]:
         """The stored bytes of an object, and its faults. None: it is missing, or cannot be decompressed.
 
@@ -120,7 +133,8 @@ class SegmentChecker:
         async for number in reads():
             compression = "none" if kind in SIDECARS else self._layout.compression
             reader = ObjectReader(self._store, self._layout.root + key, compression)
-            stored, problems = await self._check_object(reader, record, kind, key, item)
+            hashes.restart()
+            stored, problems = await self._check_object(reader, record, kind, key, item, hashes)
             if not problems or (number and reader.stored == before):
                 return stored, problems
             before = reader.stored
@@ -133,14 +147,17 @@ class SegmentChecker:
         kind: str,
         key: str,
         item: SegmentObject | None,
+        hashes: "_RowHashes",
     ) -> tuple[StoredBytes | None, list[str]]:
         problems: list[str] = []
         plain: str | None
         try:
             if isinstance(record, ShardRecord):
-                plain = await self._check_rows(reader, key, _ExpectedRows.of_shard(record), problems)
+                shard = _ExpectedRows.of_shard(record)
+                plain = await self._check_rows(reader, key, shard, problems, hashes.add)
             elif kind == "data":
-                plain = await self._check_rows(reader, key, _ExpectedRows.of_segment(record), problems)
+                segment = _ExpectedRows.of_segment(record)
+                plain = await self._check_rows(reader, key, segment, problems, lambda _: None)
             elif kind in SIDECARS:
                 plain = await self._check_sidecar(reader, kind, key, record, problems)
             else:
@@ -198,13 +215,20 @@ class SegmentChecker:
         return facts.values_sha256
 
     async def _check_rows(
-        self, reader: ObjectReader, key: str, expected: "_ExpectedRows", problems: list[str]
+        self,
+        reader: ObjectReader,
+        key: str,
+        expected: "_ExpectedRows",
+        problems: list[str],
+        hash_rows: Callable[[list[bytes]], None],
     ) -> str:
         rows = size = hash_sum = 0
         cutter, row_check, ids = _LineCutter(self._max_line), self._row_check, expected.hash_sum is not None
         async for chunk in reader.plain():
             size += len(chunk)
-            for line in cutter.cut(chunk):
+            lines = cutter.cut(chunk)
+            hash_rows(lines)
+            for line in lines:
                 rows += 1
                 try:
                     row = orjson.loads(line)
@@ -244,6 +268,25 @@ class SegmentChecker:
         if found != reasons:
             _add(problems, f"{key}: it has {dict(sorted(found.items()))}, the chain says {dict(reasons)}")
         return reader.plain_sha256
+
+
+class _RowHashes:
+    """Hashes the rows of a shard. `digest` is `CheckedSegment.row_hashes`."""
+
+    def __init__(self) -> None:
+        self._digest = sha256()
+
+    def restart(self) -> None:
+        """Forget the rows: the shard is read from its start."""
+        self._digest = sha256()
+
+    def add(self, lines: list[bytes]) -> None:
+        """Add rows, given without their line ends."""
+        self._digest.update(b"".join(sha256(line + b"\n").digest()[:_ROW_HASH_BYTES] for line in lines))
+
+    @property
+    def digest(self) -> str:
+        return self._digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

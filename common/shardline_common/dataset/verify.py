@@ -1,6 +1,6 @@
 """`verify`: read every byte of a finished dataset again and check it against its manifest and chains."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -51,12 +51,31 @@ IsSigned = Callable[[bytes | None, bytes], bool]
 """Called with a signature and the signed bytes: whether the signature is that of the expected key."""
 
 
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What the check of a decision found: sentences, and whether the decision was recomputed."""
+
+    problems: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    recomputed: bool = False
+
+
+CheckDecision = Callable[
+    [ObjectStore, Layout, Manifest, DatasetContents, Mapping[tuple[str, int], str]], Awaitable[Findings]
+]
+"""Checks the decision of an assembled dataset against its sidecars; the last is `CheckedSegment.row_hashes`.
+
+Raises StoreUnavailable.
+"""
+
+
 @dataclass(slots=True)
 class Report:
     """The result of `verify`. `problems` are up to 20 sentences in reading order; `ok` when there is none.
 
     `source` is that of the manifest: type, count, and how each store's count is proven. `notes` say what the
-    proof does not cover. `signed`: `_SUCCESS` has a signature.
+    proof does not cover. `signed`: `_SUCCESS` has a signature. `decision`: the decision of an assembled
+    dataset was recomputed.
     """
 
     ok: bool = False
@@ -69,6 +88,7 @@ class Report:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     signed: bool = False
+    decision: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The report as `verify --json` prints it."""
@@ -85,6 +105,7 @@ class Verifier:
         digest: the digest that the dataset must have; None accepts any.
         is_signed: checks the signature of `_SUCCESS`; None accepts a dataset without one.
         open_checks: opens what checks the segments; None checks one after the other here.
+        check_decision: checks the decision of an assembled dataset; None leaves it out.
     """
 
     def __init__(
@@ -96,6 +117,7 @@ class Verifier:
         digest: str | None = None,
         is_signed: IsSigned | None = None,
         open_checks: OpenChecks | None = None,
+        check_decision: CheckDecision | None = None,
     ) -> None:
         self._store = store
         self._root = root
@@ -103,6 +125,8 @@ class Verifier:
         self._expected_digest = digest
         self._is_signed = is_signed
         self._open_checks = open_checks or self._checks_here
+        self._check_decision = check_decision
+        self._row_hashes = dict[tuple[str, int], str]()
         self._report = Report()
         self._contents = DatasetContents()
         self._shards_read = 0
@@ -111,7 +135,8 @@ class Verifier:
         """Read and check the whole dataset. A fault is a problem in the report, not an error.
 
         1. Read the manifest. 2. Read the chains, and every object that they name. 3. Compare the manifest
-        with them. 4. Check `_SUCCESS`, and what it names. 5. Look for other objects in the folder.
+        with them. 4. Check the decision of an assembled dataset against its sidecars. 5. Check `_SUCCESS`,
+        and what it names. 6. Look for other objects in the folder.
 
         Raises:
             StoreUnavailable: the store cannot be read.
@@ -133,8 +158,10 @@ class Verifier:
         except (JobFailed, ObjectMissing) as error:
             self._add_problem(str(error))
         # 4.
-        marker = await self._check_success(manifest, body)
+        await self._check_assembly(layout, manifest)
         # 5.
+        marker = await self._check_success(manifest, body)
+        # 6.
         if manifest.version == 1:
             report.source = orjson.loads(body)["source"]
             report.notes.append(NOT_COVERED)
@@ -213,9 +240,21 @@ class Verifier:
         self._contents.objects.update(checked.objects)
         for problem in checked.problems:
             self._add_problem(problem)
+        if isinstance(record, ShardRecord) and checked.row_hashes is not None:
+            self._row_hashes[record.split, record.number] = checked.row_hashes
         if isinstance(record, ShardRecord) or (record.segment.rows and not record.is_staged):
             self._shards_read += 1
             self._on_shard(self._shards_read, shards)
+
+    async def _check_assembly(self, layout: Layout, manifest: Manifest) -> None:
+        contents, report = self._contents, self._report
+        if self._check_decision is None or contents.assembled is None:
+            return
+        found = await self._check_decision(self._store, layout, manifest, contents, self._row_hashes)
+        for problem in found.problems:
+            self._add_problem(problem)
+        report.notes += found.notes
+        report.decision = found.recomputed
 
     def _check_partition(self, produced: ProducedPartition, committed: Totals) -> None:
         problem = partition_problem(produced.partition, produced.messages, produced.hash_sum, committed)

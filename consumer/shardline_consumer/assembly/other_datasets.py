@@ -1,6 +1,6 @@
 """What the datasets of `dedup.against` hold: the hashes of their texts, in a file for the decision."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ import orjson
 from shardline_common.assembly.content_hash import content_hash
 from shardline_common.assembly.inputs import CONTENTS, Input
 from shardline_common.assembly.sidecar import write_sidecar
-from shardline_common.dataset.finished import finished_lines, read_finished
+from shardline_common.dataset.finished import OpenDataset, finished_lines, read_finished
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
 from shardline_common.job.plan import Plan
 from shardline_common.runtime.threads import run_in_thread
@@ -28,17 +28,30 @@ async def read_against(sink: SegmentSink, plan: Plan, folder: Path) -> list[list
         StoreUnavailable: a store cannot be read now.
         UsageError: this worker may not read an address.
     """
+    dedup, open_dataset = sink.spec.dedup, sink.context.open_dataset
+    if open_dataset is None and plan.against:
+        address = plan.against[0]["address"]
+        raise JobFailed(FailureCode.SOURCE_INVALID, f"dedup.against: this process cannot read {address}")
+    if open_dataset is None:
+        return []
+    ignore_case = dedup is not None and dedup.ignore_case
+    return await read_contents(open_dataset, plan, folder, ignore_case=ignore_case)
+
+
+async def read_contents(
+    open_dataset: OpenDataset, plan: Plan, folder: Path, *, ignore_case: bool
+) -> list[list[Input]]:
+    """`read_against` of any process. `ignore_case` is that of the job."""
     return [
-        [await _read_contents(sink, one["address"], one["digest"], folder / f"against-{number}")]
+        [await _read_contents(open_dataset, one, folder / f"against-{number}", ignore_case)]
         for number, one in enumerate(plan.against)
     ]
 
 
-async def _read_contents(sink: SegmentSink, address: str, digest: str, path: Path) -> Input:
-    dedup, hashes = sink.spec.dedup, path.with_suffix(".hashes")
-    ignore_case, open_dataset = dedup is not None and dedup.ignore_case, sink.context.open_dataset
-    if open_dataset is None:
-        raise JobFailed(FailureCode.SOURCE_INVALID, f"dedup.against: this process cannot read {address}")
+async def _read_contents(
+    open_dataset: OpenDataset, against: Mapping[str, str], path: Path, ignore_case: bool
+) -> Input:
+    address, digest, hashes = against["address"], against["digest"], path.with_suffix(".hashes")
     try:
         async with open_dataset(address) as store:
             manifest = await read_finished(store, address, digest)
