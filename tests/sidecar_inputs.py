@@ -280,6 +280,7 @@ def compare(folder: Path, decision: Decision, inputs: Inputs, expected: ByHand) 
     assert {str(reason): counted.records for reason, counted in head.dropped.items()} == {
         reason: [drop[0] for drop in drops.values()].count(reason) for reason, _ in drops.values()
     }
+    assert (decision.moved is None) == (head.moved is None)
     reader = ShardReader(folder / "reader", head, decision.moved, 64 << 20, 1)
     shards: dict[str, list[list[int]]] = {}
     for split in head.splits:

@@ -90,7 +90,7 @@ def take_sample(engine: Engine, rules: Rules, steps: Steps) -> None:
 
 
 def move_groups(engine: Engine, rules: Rules, steps: Steps) -> StepResult | None:
-    """Where near duplicates stay: move groups that they connect into one split."""
+    """Where near duplicates stay: move groups that they connect into one split. None: there are none."""
     if rules.near is None or rules.near.remove:
         return None
 
@@ -101,7 +101,7 @@ def move_groups(engine: Engine, rules: Rules, steps: Steps) -> StepResult | None
 
     moved = steps.take("groups", groups)
     engine.run("load_moved")
-    return moved
+    return moved if moved.lines else None
 
 
 def bound_splits(engine: Engine, rules: Rules, steps: Steps) -> tuple[int | None, ...]:
@@ -180,10 +180,10 @@ def _shard_lines(split: int, rows: SplitRows, cuts: Cuts) -> Iterator[Any]:
     for start in range(0, cuts.shards, _LINES):
         lines = []
         for number in range(start, min(start + _LINES, cuts.shards)):
-            shard = rows.cut(int(cuts.ends[number]), int(cuts.ends[number + 1]))
-            size, hash_sum, first, last = shard
-            count = int(cuts.ends[number + 1] - cuts.ends[number])
-            lines.append(orjson.dumps([split, number, count, size, hash_sum, *first, *last]).decode() + "\n")
+            begin, end = int(cuts.ends[number]), int(cuts.ends[number + 1])
+            size, hash_sum, first, last = rows.cut(begin, end)
+            values = [split, number, end - begin, size, hash_sum, *first, *last]
+            lines.append(orjson.dumps(values).decode() + "\n")
         splits = pa.array([split] * len(lines), pa.int64())
         yield pa.RecordBatch.from_arrays([splits, pa.array(lines, pa.string())], ["split", "line"])
 

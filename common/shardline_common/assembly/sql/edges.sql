@@ -1,4 +1,4 @@
 -- The pairs of all bands, each once.
-SELECT DISTINCT position, '[' || position || ',' || stays || E']\n' AS line
-FROM edges
-ORDER BY position, line
+SELECT position, '[' || position || ',' || stays || E']\n' AS line
+FROM (SELECT DISTINCT position, stays FROM edges)
+ORDER BY position, stays
