@@ -9,6 +9,7 @@ from pydantic.json_schema import JsonSchemaMode
 
 from shardline_common import __version__
 from shardline_common.dataset.events import Event
+from shardline_common.dataset.stage_events import STAGE_HEADER, StageEvent
 from shardline_common.job import messages as wire
 from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, EVENTS, JOBS, attempt_topic
@@ -76,8 +77,10 @@ TOPICS = (
         EVENTS,
         "events",
         "job_id",
-        "Progress, cumulative for each attempt and partition. Only a hint: the chain decides.",
-        "workers; the job's producer at the attempt's end",
+        "Progress, cumulative for each attempt and partition. Only a hint: the chain decides. How far an "
+        "assembled job is behind its landing is in the header `stage`, a StageEvent as JSON, of an event of "
+        "the partition -1, which has no counts of its own.",
+        "workers; the job's producer, of its stages and at the attempt's end",
         "`status`, the gateway, any Kafka client",
         ("Event",),
     ),
@@ -121,9 +124,20 @@ _SUBMITTED: Json = {
         }
     },
 }
+_STAGED: Json = {
+    "type": "object",
+    "properties": {
+        STAGE_HEADER: {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": "#/components/schemas/StageEvent"},
+            "description": "JSON: how far an assembled job is. Only in events of the partition -1.",
+        }
+    },
+}
 _TABLES = {
     CHECKPOINTS: ("JobState", "PartitionState"),
-    EVENTS: ("Event",),
+    EVENTS: ("Event", "StageEvent", "Counts"),
     DEAD_LETTERS: ("DeadLetterRecord",),
 }
 _ELSEWHERE = {
@@ -141,7 +155,7 @@ def topic_specs() -> dict[str, TopicSpec]:
 
 def schemas() -> dict[str, Json]:
     """Return the schemas of messages and of the types in them; references are to #/components/schemas."""
-    models = (JobSpec, Request, JobState, Event, DeadLetterRecord)
+    models = (JobSpec, Request, JobState, Event, StageEvent, DeadLetterRecord)
     wanted = [(model, _READ, TypeAdapter(model)) for model in models]
     _, shared = TypeAdapter.json_schemas(wanted, ref_template="#/components/schemas/{model}")
     found = {name: _plain(schema) for name, schema in shared["$defs"].items()}
@@ -227,6 +241,8 @@ def _message(name: str, key: str) -> Json:
         }
     if name == "JobSpec":
         return message | {"headers": _SUBMITTED}
+    if name == "Event":
+        return message | {"headers": _STAGED}
     return message | ({"headers": _HEADERS} if name in _TRACED else {})
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TypeAlias
 
 from shardline_common.dataset.events import Event, event_message
+from shardline_common.dataset.stage_events import StageEvent, stage_message
 from shardline_common.errors import (
     FailureCode,
     JobFailed,
@@ -38,6 +39,7 @@ from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.publication import Publication
 from shardline_producer.retry_policy import AttemptRetryPolicy
 from shardline_producer.slice_follower import SliceFollower
+from shardline_producer.stage_watch import StageWatch
 from shardline_producer.topics import attempt_topic_spec, ensure_attempt_topic
 
 _log = logging.getLogger(__name__)
@@ -66,7 +68,8 @@ class AttemptRun:
         self._lag_age = LagAge()
         self._wake = asyncio.Event()
         self._topic_checked_at = self._progressed_at = context.clock.monotonic()
-        self._last_progress = (0, 0)
+        self._last_progress: tuple[int, int, StageEvent | None] = (0, 0, None)
+        self._stages = StageWatch(context, state)
         self._publication = Publication(context, state.spec, states)
         # How many ranges the plan has, once that is known and they are more than one.
         self._ranges = 0
@@ -74,8 +77,10 @@ class AttemptRun:
 
     @property
     def empty(self) -> bool:
-        """Whether the chains have no row."""
-        return self._backlog.committed.rows == 0
+        """Whether the dataset has no row, as far as it is known."""
+        stage = self._stages.latest
+        rows = stage.counts.rows if stage and stage.counts else self._backlog.committed.rows
+        return rows == 0
 
     def events(self) -> list[Event]:
         """The progress of each partition, as last read from the chains."""
@@ -84,10 +89,12 @@ class AttemptRun:
         return [Event.of(spec.job_id, self._state.attempt, head, at) for head in heads]
 
     async def publish_progress(self) -> None:
-        """Publish the progress of all partitions: a killed worker has not published its last events."""
+        """Publish the last progress and stage: a killed worker has not published its last events."""
         try:
             with no_foreign_cancel():
                 events = [event_message(event) for event in self.events()]
+                if self._stages.latest is not None:
+                    events.append(stage_message(self._stages.latest))
                 await self._context.broker.publish(EVENTS, events)
         except Exception as error:  # noqa: BLE001 - events are hints: they must not delay the end
             _log.warning("the last progress is not published: %s", error)
@@ -306,6 +313,8 @@ class AttemptRun:
             if self._state.planned:
                 if self._refresh_is_due():
                     await self._backlog.refresh()
+                if self._landed:
+                    await self._stages.look()
                 self._report()
                 await self._check_topic_and_plan()
             return None
@@ -314,6 +323,8 @@ class AttemptRun:
         try:
             with no_foreign_cancel():
                 await self._backlog.refresh_all()
+                if outcome.ending == "completed":
+                    await self._stages.look(last=True)
             self._report()
         except ServiceUnavailable:
             raise
@@ -346,7 +357,7 @@ class AttemptRun:
         if completing and await self._publication.outcome_lost(self._state.attempt):
             return
         # While nothing is sent, a deleted topic causes no error. Once all is committed, it is not needed.
-        if completing and self._backlog.chained >= self._state.produced:
+        if self._landed:
             return
         if await partitions(self._topic):
             return
@@ -354,11 +365,18 @@ class AttemptRun:
         if await self.is_current() and not await partitions(self._topic):
             await self._fail(self._topic_lost())
 
+    @property
+    def _landed(self) -> bool:
+        """Whether all messages have been sent and are in the chains."""
+        completing = self._state.state is State.COMPLETING
+        return completing and self._backlog.chained >= self._state.produced
+
     def _report(self) -> None:
         state, backlog, now = self._state, self._backlog, self._context.clock.monotonic()
         produced, committed, chained = state.produced, backlog.committed, backlog.chained
-        if (produced, chained) != self._last_progress:
-            self._last_progress, self._progressed_at = (produced, chained), now
+        progress = (produced, chained, self._stages.latest)
+        if progress != self._last_progress:
+            self._last_progress, self._progressed_at = progress, now
         snapshot = JobSnapshot(
             lag=backlog.lag,
             lag_seconds=self._lag_age.update(now, produced, chained),
@@ -373,4 +391,4 @@ class AttemptRun:
             ratio=state.progress * min(1.0, chained / produced if produced else 1.0),
         )
         self._context.metrics.stalled(state.spec.job_id, now - self._progressed_at)
-        self._context.metrics.progress(state.spec.job_id, snapshot)
+        self._context.metrics.progress(state.spec.job_id, self._stages.measure(snapshot))

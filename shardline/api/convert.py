@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 from shardline.api.inputs import Job
 from shardline.api.results import JobStatus, PreviewDocument, PreviewResult, Progress, RunResult, VerifyResult
-from shardline.services.client import JobView
 from shardline.services.job_rates import RateEstimator
+from shardline.services.job_view import JobView
 from shardline.services.local_run import LocalRun
 from shardline.services.preview import Preview
 from shardline_common.dataset.verify import Report

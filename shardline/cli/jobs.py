@@ -20,7 +20,8 @@ from shardline.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from shardline.services.client import Action, JobView
+    from shardline.services.client import Action
+    from shardline.services.job_view import JobView
     from shardline_common.job.spec import JobSpec
     from shardline_common.settings.load import Settings
 

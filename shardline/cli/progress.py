@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from shardline.cli.console import print_message, stderr_console
-from shardline.services.client import JobView
 from shardline.services.job_rates import JobRates, RateEstimator
+from shardline.services.job_view import JobView
 from shardline.services.units import format_counts, format_duration, format_size
 from shardline_common.job.state import State
 
@@ -47,6 +47,13 @@ class _Head:
         yield row
 
 
+def _rows(view: JobView) -> str:
+    """The rows of a job. Until a dataset is decided, they have landed, and none of them is kept for sure."""
+    progress, event = view.progress, view.stage_event
+    landed = view.stage is not None and (event is None or event.counts is None)
+    return f"{'landed' if landed else 'kept'} {progress.rows:,} ({format_size(progress.bytes)})"
+
+
 def job_panel(view: JobView, rates: JobRates, *, shows_failure: bool = True) -> RenderableType:
     """Render a job: state, bar, percent, rate, time left, lag, and the counts of its documents.
 
@@ -68,7 +75,7 @@ def job_panel(view: JobView, rates: JobRates, *, shows_failure: bool = True) -> 
     lines: list[RenderableType] = [head]
     # Before the first segment is committed, only the number of documents read shows progress.
     rate = f" ({rates.read:,.0f}/s)" if rates.read and not view.by_reading else ""
-    counts = f"  read {state.source_count:,}{rate} · kept {progress.rows:,} ({format_size(progress.bytes)})"
+    counts = f"  read {state.source_count:,}{rate} · {_rows(view)}"
     counts += f" · rejected: {format_counts(progress.rejected)}"
     counts += f" · dead letters: {format_counts(progress.dead)}"
     lines.append(Text(counts, style="dim"))
@@ -86,7 +93,7 @@ def job_line(view: JobView, rates: JobRates) -> str:
     parts = [
         f"{state.spec.job_id}: {view.phase}, {view.ratio:.1%}",
         f"read {state.source_count:,}",
-        f"kept {view.progress.rows:,} ({format_size(view.progress.bytes)})",
+        _rows(view),
         f"{speed:,.0f} documents/s" if speed is not None else "",
         f"ETA {format_duration(rates.left)}" if rates.left is not None else "",
         view.waiting or "",
@@ -97,7 +104,7 @@ def job_line(view: JobView, rates: JobRates) -> str:
 class Screen:
     """Shows a job's progress: a live panel on a terminal, else lines.
 
-    There is a line for each change of the job's state, and one every 10 seconds, after a minute every 30.
+    There is a line for each change of the state or stage, and one every 10 seconds, after a minute every 30.
     """
 
     def __init__(
@@ -111,7 +118,7 @@ class Screen:
         self._shows_failure = shows_failure
         self._monotonic = monotonic
         self._estimator = RateEstimator()
-        self._printed: State | None = None
+        self._printed: str | None = None
         self._started = self._due = monotonic()
 
     def show(self, view: JobView) -> None:
@@ -120,8 +127,8 @@ class Screen:
         rates = self._estimator.add(view, now)
         if self._live is not None:
             self._live.update(job_panel(view, rates, shows_failure=self._shows_failure))
-        elif view.state.state is not self._printed:
-            self._printed = view.state.state
+        elif self._printed != (changed := (view.state.active and view.stage) or view.state.state):
+            self._printed = changed
             print_message(f"{view.state.spec.job_id}: {view.phase}")
             self._due = now + _LINE_SECONDS
         elif view.state.active and now >= self._due:

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from shardline.gateway.exports import DatasetExports
-from shardline.services.client import JobView
+from shardline.services.job_view import JobView
 from shardline_common.dataset.read import plain_bytes
 from shardline_common.errors import JobFailed, ObjectMissing
 from shardline_common.job.names import Layout

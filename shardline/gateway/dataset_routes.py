@@ -26,8 +26,8 @@ from shardline.gateway.responses import (
     status_from_view,
 )
 from shardline.gateway.users import Permission, User
-from shardline.services.client import JobView
 from shardline.services.job_defaults import job_defaults
+from shardline.services.job_view import JobView
 from shardline.services.query_check import check_query
 from shardline.services.row_stream import StreamCounts, row_batches
 from shardline_common.job.names import Layout

@@ -7,8 +7,9 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Literal
 
-from shardline.services.client import Client, JobTable, JobView, drain, submission
+from shardline.services.client import Client, JobTable, drain, submission
 from shardline.services.job_rates import JobRates, RateEstimator
+from shardline.services.job_view import JobView
 from shardline_common.dataset.events import EventTotals
 from shardline_common.errors import BrokerUnavailable, JobConflict, JobInvalid, JobUnknown, ServiceUnavailable
 from shardline_common.job.names import JOBS

@@ -28,7 +28,7 @@ from shardline.gateway.problems import Problem
 from shardline.gateway.proxies import uses_https
 from shardline.gateway.responses import Root
 from shardline.gateway.users import Permission, User
-from shardline.services.client import JobView
+from shardline.services.job_view import JobView
 from shardline.services.units import format_duration
 from shardline_common import __version__
 

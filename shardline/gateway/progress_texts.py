@@ -5,8 +5,8 @@ from collections.abc import Callable
 import orjson
 
 from shardline.gateway.responses import public_json
-from shardline.services.client import JobView
 from shardline.services.job_rates import JobRates
+from shardline.services.job_view import JobView
 
 _MAX_JOBS = 10_000
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from shardline.services.client import JobView
+from shardline.services.job_view import JobView
 from shardline_common.job.state import State
 
 Status = Literal["pending", "processing", "completed", "failed"]

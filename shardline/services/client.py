@@ -3,14 +3,15 @@
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
+from shardline.services.job_view import JobView
 from shardline.services.refusals import Refusals
 from shardline.services.wiring.broker import open_broker
-from shardline_common.dataset.events import Event, EventTotals, fold
-from shardline_common.errors import FailureCode, JobConflict, JobFailed, JobUnknown, UsageError
+from shardline_common.dataset.events import Event, fold
+from shardline_common.dataset.stage_events import StageEvent, further, stage_of
+from shardline_common.errors import JobConflict, JobUnknown, UsageError
 from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.field_faults import did_you_mean
 from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, EVENTS, JOBS
@@ -31,114 +32,9 @@ _WATCH_SECONDS = 0.5
 # If no producer has accepted a submitted job after this time, its refusal is looked for, a message is shown.
 _REFUSE_SECONDS = 1.0
 _ACCEPT_SECONDS = 5.0
-_QUIET_SECONDS = 30.0
-# What is read is not yet written.
-_READ_ALL = 0.999
 UNKNOWN_HINT = (
     "`shardline jobs` lists them; a job that was just submitted is known once a producer has accepted it"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class JobView:
-    """A job as `status` shows it: the state of its checkpoint, and the sum of its events.
-
-    `by_reading`: the ratio counts what is read. A run in one process writes as fast as it reads, and a job
-    of a few segments would show nothing until its end.
-    """
-
-    state: JobState
-    progress: EventTotals
-    by_reading: bool = False
-
-    @property
-    def lag(self) -> int:
-        """Messages produced that are in no chain, according to the last events."""
-        return max(0, self.state.produced - self.progress.chained)
-
-    @property
-    def ratio(self) -> float:
-        """Share of the job that is done, 0 to 1."""
-        if self.state.state is State.COMPLETED:
-            return 1.0
-        if self.by_reading:
-            return min(self.state.progress, _READ_ALL)
-        done = self.progress.chained / self.state.produced if self.state.produced else 0.0
-        return self.state.progress * min(1.0, done)
-
-    @property
-    def waiting(self) -> str | None:
-        """What an active job waits for, when its last checkpoint is 30 seconds old; else None.
-
-        Slices that no producer has taken are named at once, because the rest of the job goes on.
-        Only its producer knows the cause: /readyz and the log have it.
-        """
-        state = self.state
-        # In one process the slices run one after another.
-        if state.waiting_slices and not self.by_reading:
-            return state.waiting_slices
-        if not state.active or not state.updated_at:
-            return None
-        seconds = (datetime.now(UTC) - datetime.fromisoformat(state.updated_at)).total_seconds()
-        if seconds < _QUIET_SECONDS:
-            return None
-        return f"waiting for {seconds:.0f} s for {self._cause()}"
-
-    def _cause(self) -> str:
-        state, alone = self.state.state, self.by_reading
-        if state is State.QUEUED:
-            return (
-                "the plan of the source" if alone else "a producer: a slot, the plan of the source, or Kafka"
-            )
-        if state is State.RUNNING:
-            what = "the source, or the store of the dataset" if alone else "the source, Kafka or workers"
-            return f"{what} ({self.lag} messages are in no segment)"
-        if self.lag:
-            what = "the store of the dataset" if alone else "workers"
-            return f"{what}: {self.lag} messages are in no segment"
-        return "the store of the dataset" if alone else "a worker, which publishes the dataset"
-
-    @property
-    def phase(self) -> str:
-        """The state, in the word for a person: a run in one process does not queue, it plans."""
-        planning = self.by_reading and self.state.state is State.QUEUED
-        return "planning" if planning else self.state.state.value
-
-    def check_completed(self) -> None:
-        """Raise JobFailed, with the code and the message of the outcome, unless the job is completed."""
-        if self.state.state is not State.COMPLETED:
-            code = FailureCode(self.state.code) if self.state.code else FailureCode.INTERNAL
-            raise JobFailed(code, self.state.message or self.state.state.value)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the view as `status --json` prints it."""
-        state, progress = self.state, self.progress
-        return {
-            "job_id": state.spec.job_id,
-            "name": state.spec.name,
-            "state": state.state.value,
-            "attempt": state.attempt,
-            "submitted_at": state.submission.submitted_at,
-            "accepted_at": state.accepted_at,
-            "owner": state.owner,
-            "updated_at": state.updated_at,
-            "progress": round(self.ratio, 4),
-            "source_documents": state.source_count,
-            "produced": state.produced,
-            "chained": progress.chained,
-            "lag": self.lag,
-            "rows": progress.rows,
-            "bytes": progress.bytes,
-            "rejected": dict(progress.rejected),
-            "dead_letters": dict(progress.dead),
-            "code": state.code,
-            "message": state.message,
-            "warning": state.warning,
-            "waiting": self.waiting,
-            "slices": dict(state.slices) if state.active else {},
-            "source": state.source_facts,
-            "spec": state.spec.model_dump(mode="json"),
-        }
 
 
 class JobTable:
@@ -147,6 +43,7 @@ class JobTable:
     def __init__(self) -> None:
         self._states: dict[str, JobState] = {}
         self._events: dict[str, dict[int, Event]] = {}
+        self._stages: dict[str, StageEvent] = {}
 
     def apply_checkpoints(self, records: Sequence[Record]) -> None:
         """Apply checkpoints; the last one of a job is its state."""
@@ -156,6 +53,9 @@ class JobTable:
         """Apply events, in any order."""
         for record in records:
             if record.value is None:
+                continue
+            if (stage := stage_of(record)) is not None:
+                self._stages[stage.job_id] = further(self._stages.get(stage.job_id), stage)
                 continue
             event = Event.decode(record.value)
             known = self._events.setdefault(event.job_id, {})
@@ -185,7 +85,14 @@ class JobTable:
         return view
 
     def _view(self, state: JobState) -> JobView:
-        return JobView(state, fold(self._events.get(state.spec.job_id, {}).values()))
+        job_id = state.spec.job_id
+        progress, stage = fold(self._events.get(job_id, {}).values()), self._stages.get(job_id)
+        if stage is not None and (counts := stage.counts) is not None:
+            # Else a completed job would show the rows that landed, with those that were dropped.
+            progress = replace(
+                progress, rows=counts.rows, bytes=counts.bytes, rejected=counts.rejected, dead=counts.dead
+            )
+        return JobView(state, progress, stage_event=stage)
 
 
 class Client:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from shardline.services.client import Client, JobTable, JobView
+from shardline.services.client import Client, JobTable
+from shardline.services.job_view import JobView
 from shardline.services.refusals import Refusals
 from shardline_common.dataset.events import EventTotals
 from shardline_common.dataset.finished import OpenDataset

@@ -3,7 +3,8 @@
 from collections import deque
 from dataclasses import dataclass
 
-from shardline.services.client import JobView
+from shardline.services.job_view import JobView
+from shardline_common.dataset.stage_events import Stage
 from shardline_common.job.state import State
 
 _WINDOW_SECONDS = 15.0
@@ -37,6 +38,9 @@ class RateEstimator:
         if self._views and not self._views[-1][1].ratio and view.ratio:
             # A job that continues begins with what was done before, which is no work of these seconds.
             self._views.clear()
+        if self._views and self._views[-1][1].stage is not view.stage:
+            # The rate of a stage says nothing about that of the next one.
+            self._views.clear()
         self._views.append((now, view))
         while len(self._views) > 2 and now - self._views[0][0] > _WINDOW_SECONDS:  # noqa: PLR2004 - first and last
             self._views.popleft()
@@ -47,8 +51,12 @@ class RateEstimator:
         documents = max(0, view.progress.chained - first.progress.chained) / elapsed
         done = view.ratio - first.ratio
         left = (1.0 - view.ratio) / (done / elapsed) if done > 0 else None
-        if view.by_reading and view.state.state is State.COMPLETING:
+        assembling = view.stage is Stage.ASSEMBLING
+        if view.by_reading and view.state.state is State.COMPLETING and not assembling:
             # All is read, and how long the rest takes to be written is not known.
+            left = None
+        if view.stage is Stage.DECIDING:
+            # Its steps differ too much.
             left = None
         read = max(0, view.state.source_count - first.state.source_count) / elapsed
         return JobRates(documents, max(0, view.progress.bytes - first.progress.bytes) / elapsed, left, read)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from shardline.services.client import JobView
 from shardline.services.decision_check import NOT_RECOMPUTED, decision_checker
 from shardline.services.embedded import EmbeddedRun
 from shardline.services.finished import datasets_below, read_manifest
+from shardline.services.job_view import JobView
 from shardline.services.output_lock import locked_output
 from shardline.services.replace import delete_old_dataset, find_old_job
 from shardline.services.segment_processes import open_checks

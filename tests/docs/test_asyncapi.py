@@ -12,6 +12,7 @@ import pytest
 
 from deploy.dev.service import ServiceError, cached, run_command
 from shardline_common.dataset.events import Event
+from shardline_common.dataset.stage_events import Counts, Stage, StageEvent, stage_message
 from shardline_common.job.dead_letters import document_dead_letter, message_dead_letter
 from shardline_common.job.messages import DeadLetter
 from shardline_common.job.names import attempt_topic
@@ -80,6 +81,9 @@ def test_sent_messages_match_their_schemas() -> None:
     state.partitions = [PartitionState(3, 4, 5, 1, ("file", 1, 1)), PartitionState()]
     valid("JobState", state.encode())
     valid("Event", orjson.dumps(Event("a", 1, 0, 5, 3, 10, "2026-11-26T00:00:00Z", {"empty": 2})))
+    staged = StageEvent("a", 1, Stage.ASSEMBLING, 3, 64, "2026-11-26T00:00:00Z", Counts(3, 10, {"empty": 2}))
+    valid("StageEvent", staged.encode())
+    valid("Event", stage_message(staged).value)
     valid("DeadLetterRecord", document_dead_letter("a", 0, 1, b'["file",1]', DEAD, keep_original=True).value)
     valid("DeadLetterRecord", document_dead_letter("a", 0, 1, b'["file",1]', DEAD, keep_original=False).value)
     valid(

@@ -20,7 +20,8 @@ from urllib.request import urlopen
 
 import orjson
 
-from shardline.services.client import Client, JobView
+from shardline.services.client import Client
+from shardline.services.job_view import JobView
 from shardline_common.dataset.chain import Chain
 from shardline_common.dataset.verify import Report, Verifier
 from shardline_common.errors import BrokerUnavailable

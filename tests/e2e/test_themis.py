@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from shardline.services.client import JobView
 from shardline.services.embedded import EmbeddedRun
+from shardline.services.job_view import JobView
 from shardline.services.wiring.sources import source_factory
 from shardline_common.dataset.verify import Verifier
 from shardline_common.job.names import Layout

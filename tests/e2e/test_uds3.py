@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from shardline.services.client import JobView
+from shardline.services.job_view import JobView
 from shardline_common.job.names import Layout
 from tests.databases import Database
 from tests.e2e.system import multiset, running_system

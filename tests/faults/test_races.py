@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shardline.services.client import JobView
+from shardline.services.job_view import JobView
 from shardline_common.errors import ObjectMissing
 from shardline_common.job.names import Layout, attempt_topic
 from shardline_common.job.outcome import read_outcome

@@ -7,8 +7,8 @@ from typing import BinaryIO
 
 import pytest
 
-from shardline.services.client import JobView
 from shardline.services.embedded import EmbeddedRun
+from shardline.services.job_view import JobView
 from shardline.services.wiring.sources import source_factory
 from shardline_common.job.names import Layout
 from shardline_common.memory.store import MemoryStore

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from shardline.services.client import JobView
 from shardline.services.embedded import EmbeddedRun
+from shardline.services.job_view import JobView
 from shardline.services.sample import write_sample
 from shardline.services.wiring.sources import source_factory
 from shardline_common.errors import JobConflict, JobFailed, JobInvalid, explain

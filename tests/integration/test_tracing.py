@@ -15,7 +15,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from shardline.services.client import Client, JobView
+from shardline.services.client import Client
+from shardline.services.job_view import JobView
 from shardline.services.wiring.sources import source_factory
 from shardline_common.job.messages import END
 from shardline_common.job.names import CHECKPOINTS, JOBS, attempt_topic

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from shardline.services.client import JobView
 from shardline.services.embedded import EmbeddedRun
+from shardline.services.job_view import JobView
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.stores import dataset_opener
 from shardline_common.dataset.verify import Report, Verifier

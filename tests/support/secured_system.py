@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shardline.services.client import Client, JobView
+from shardline.services.client import Client
+from shardline.services.job_view import JobView
 from shardline.services.kafka_admin import acls_json
 from shardline.services.sample import write_sample
 from shardline.services.wiring.broker import kafka_options

@@ -11,7 +11,8 @@ from typing import Any
 
 import orjson
 
-from shardline.services.client import Client, JobView
+from shardline.services.client import Client
+from shardline.services.job_view import JobView
 from shardline_common.dataset.verify import Report, Verifier
 from shardline_common.job.messages import Position
 from shardline_common.job.names import CHECKPOINTS, Layout

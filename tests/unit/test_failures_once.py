@@ -12,8 +12,8 @@ from rich.console import Console
 
 from deploy.dev.service import free_ports
 from shardline.cli.progress import job_panel
-from shardline.services.client import JobView
 from shardline.services.job_rates import JobRates
+from shardline.services.job_view import JobView
 from shardline_common.dataset.events import EventTotals
 from shardline_common.job.state import JobState, State
 from tests.make import job

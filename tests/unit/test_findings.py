@@ -6,8 +6,8 @@ from typing import Any
 import orjson
 import pytest
 
-from shardline.services.client import JobView
 from shardline.services.embedded import EmbeddedRun
+from shardline.services.job_view import JobView
 from shardline.services.local_run import run_warnings
 from shardline_common.job.findings import Certainty, Findings, Level, merged_findings, remarks, uncertain
 from shardline_common.job.names import Layout

@@ -9,8 +9,8 @@ from rich.console import Console
 
 import shardline
 from shardline.cli.progress import Screen, job_line, job_panel
-from shardline.services.client import JobView
 from shardline.services.job_rates import JobRates, RateEstimator
+from shardline.services.job_view import JobView
 from shardline.services.sample import write_sample
 from shardline_common.dataset.events import EventTotals
 from shardline_common.job.state import JobState, State

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import pytest
 
-from shardline.services.client import JobView
+from shardline.services.job_view import JobView
 from shardline_common.dataset.events import EventTotals
 from shardline_common.errors import BrokerUnavailable, StoreRefused, StoreUnavailable
 from shardline_common.job.state import JobState, PartitionState, State

@@ -107,6 +107,23 @@ class Rules:
         """Whether the sidecars need content hashes."""
         return self.exact or bool(self.against)
 
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The names of the steps of the decision that leave a result in the store, in their order."""
+        sample, near = self.sample, self.near
+        wanted = {
+            "ids": self.duplicate_ids != "keep",
+            "exact": self.exact,
+            "against": bool(self.against),
+            "pairs": near is not None,
+            "components": near is not None,
+            "sample": sample is not None and sample.rows is not None,
+            "groups": near is not None and not near.remove,
+            "splits": self.exact_splits,
+            "cuts": True,
+        }
+        return tuple(name for name, is_wanted in wanted.items() if is_wanted)
+
     def bounds(self) -> tuple[int | None, ...]:
         """For each split the group hash below which a record is in it, unless an earlier split has it.
 

@@ -110,7 +110,12 @@ class Layout:
 
     def step(self, name: str) -> str:
         """The result of a step of the decision."""
-        return f"{self.staged_root}decision/{name}.jsonl"
+        return f"{self.steps}{name}.jsonl"
+
+    @property
+    def steps(self) -> str:
+        """The prefix of the results of the steps of the decision."""
+        return f"{self.staged_root}decision/"
 
     def records(self, partition: int, first: int) -> str:
         """The sidecar of the segment that begins at `first`: a line for each of its records."""

@@ -18,6 +18,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from shardline_common import __version__
 from shardline_common.dataset.chain import Totals
+from shardline_common.dataset.stage_events import Stage
 from shardline_common.job.state import State
 from shardline_common.runtime.clock import SystemClock
 from shardline_common.runtime.retry import longest_failing
@@ -66,6 +67,9 @@ CATALOGUE: dict[str, Definition] = {
     ),
     "job_documents": Definition(Gauge, "Messages of a job by stage, over all attempts", ("stage",)),
     "job_progress_ratio": Definition(Gauge, "Share of the job that is done, 0 to 1"),
+    "stage_progress_ratio": Definition(
+        Gauge, "Share of a stage of an assembled job that is done, 0 to 1", ("stage",)
+    ),
     "job_eta_seconds": Definition(Gauge, "Seconds left at the rate since this producer owns the job"),
     "checkpoint_timestamp_seconds": Definition(
         Gauge, "When the last checkpoint was committed; only while documents are still being sent"
@@ -303,8 +307,15 @@ class Metrics:
             left = (1.0 - snapshot.ratio) * (now - started) / (snapshot.ratio - first)
             self._gauge("job_eta_seconds", job).set(left)
 
+    def stage(self, job: str, stage: Stage, share: float) -> None:
+        """An assembled job is in this stage, of which `share` is done. Those before it are done."""
+        stages = list(Stage)
+        for number, one in enumerate(stages):
+            before = 1.0 if number < stages.index(stage) else 0.0
+            self._gauge("stage_progress_ratio", job, one.value).set(share if one is stage else before)
+
     def stalled(self, job: str, seconds: float) -> None:
-        """Nothing of an unfinished job was sent or committed for `seconds`."""
+        """Nothing of an unfinished job was sent, committed, decided or assembled for `seconds`."""
         self._gauge("job_stalled_seconds", job).set(seconds)
 
     def follow_jobs(self, states: Callable[[], Sequence[str]]) -> None:
