@@ -28,16 +28,9 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,62}")
 # are checked. A later field is refused until somebody has decided what it may name.
 _FIELDS = frozenset(
     {
-        *("version", "job_id", "name", "source", "query", "quality", "format", "output", "partitions"),
-        *(
-            "max_document_bytes",
-            "dead_letter_originals",
-            "submitted_by",
-            "purpose",
-            "labels",
-            "dedup",
-            "sample",
-        ),
+        *("version", "job_id", "name", "source", "query", "quality", "format", "output", "dedup", "sample"),
+        *("partitions", "slices", "max_document_bytes", "dead_letter_originals"),
+        *("submitted_by", "purpose", "labels"),
     }
 )
 
