@@ -17,7 +17,8 @@ _JOB = '{dataset_job="$dataset_job"}'
 _STATUS = (
     PanelSpec(
         "Progress",
-        "Share of the job that is done: read from the source and held by the chains.",
+        "Share of the job that is done: read from the source and held by the chains, and if it is assembled "
+        "also decided and assembled.",
         {"done": f"max (shardline_job_progress_ratio{_JOB})"},
         SHARE,
         PanelKind.FIGURES,
@@ -76,13 +77,24 @@ _FUNNEL = (
         "Messages produced, kept, rejected and dead, over all attempts, as counted by the chains.",
         {"{{stage}}": f"sort_desc (max by (stage) (shardline_job_documents{_JOB}))"},
         kind=PanelKind.BARS,
+        width=6,
     ),
     PanelSpec(
         "Progress over time",
         "Share of the job that is done.",
         {"done": f"max (shardline_job_progress_ratio{_JOB})"},
         SHARE,
+        width=6,
         ceiling=1,
+    ),
+    PanelSpec(
+        "Stages",
+        "Share of each stage of an assembled job that is done; a stream has none.",
+        {"{{stage}}": f"max by (stage) (shardline_stage_progress_ratio{_JOB})"},
+        SHARE,
+        width=6,
+        ceiling=1,
+        alert="ShardlineStageStalled",
     ),
     PanelSpec(
         "Documents",
@@ -93,6 +105,7 @@ _FUNNEL = (
             "rows committed": rate("shardline_documents_written_total", where=_JOB),
         },
         DOCUMENTS,
+        width=6,
     ),
 )
 _PARTITIONS = (

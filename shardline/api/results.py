@@ -12,6 +12,8 @@ StateName: TypeAlias = Literal[
     "queued", "running", "completing", "completed", "failed", "cancelled", "deleted"
 ]
 
+StageName: TypeAlias = Literal["landing", "deciding", "assembling"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
@@ -23,6 +25,7 @@ class Progress:
         attempt: the number of its attempt, from 1.
         ratio: the share of the job that is done, 0 to 1. `run` counts what is read, the others what is in
             finished segments.
+        stage: `landing`, `deciding` or `assembling`, of an assembled job; else None.
         source_documents: documents read from the source.
         rows: rows in finished shards.
         bytes: bytes of these rows, uncompressed.
@@ -47,6 +50,7 @@ class Progress:
     documents_per_second: float | None
     bytes_per_second: float | None
     seconds_left: float | None
+    stage: StageName | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +183,7 @@ class JobStatus:
         accepted_at: when it was accepted, as RFC 3339.
         updated_at: when its state was last written, as RFC 3339.
         ratio: the share of the job that is done, 0 to 1 (`progress` of `status --json`).
+        stage: `landing`, `deciding` or `assembling`, of an assembled job that is not completed; else None.
         source_documents: documents read from the source.
         produced: messages sent to the job's topic.
         chained: messages that finished segments hold.
@@ -211,6 +216,7 @@ class JobStatus:
     message: str | None
     warning: str | None
     source: Mapping[str, JsonValue]
+    stage: StageName | None = None
 
     @property
     def job_id(self) -> str:

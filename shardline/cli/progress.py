@@ -16,6 +16,7 @@ from shardline.cli.console import print_message, stderr_console
 from shardline.services.job_rates import JobRates, RateEstimator
 from shardline.services.job_view import JobView
 from shardline.services.units import format_counts, format_duration, format_size
+from shardline_common.dataset.stage_events import Stage
 from shardline_common.job.state import State
 
 _LINE_SECONDS, _SELDOM_SECONDS = 10.0, 30.0
@@ -47,6 +48,13 @@ class _Head:
         yield row
 
 
+def _speed(view: JobView, rates: JobRates) -> float | None:
+    """Documents per second; None where no documents arrive any more, because all have landed."""
+    if view.stage in (Stage.DECIDING, Stage.ASSEMBLING):
+        return None
+    return rates.read if view.by_reading else rates.documents
+
+
 def _rows(view: JobView) -> str:
     """The rows of a job. Until a dataset is decided, they have landed, and none of them is kept for sure."""
     progress, event = view.progress, view.stage_event
@@ -63,13 +71,13 @@ def job_panel(view: JobView, rates: JobRates, *, shows_failure: bool = True) -> 
     if not state.active:
         # An ended job has no rates: the views of the last seconds may span its end.
         rates = JobRates()
-    speed = rates.read if view.by_reading else rates.documents
+    speed, landed = _speed(view, rates), view.stage in (Stage.DECIDING, Stage.ASSEMBLING)
     style = _STYLE.get(state.state, "cyan")
     facts = (
         f"{speed:,.0f} documents/s" if speed is not None else "",
         f"{format_size(rates.bytes)}/s" if rates.bytes else "",
         f"ETA {format_duration(rates.left)}" if rates.left is not None else "",
-        f"lag {view.lag:,}",
+        f"lag {view.lag:,}" if not landed else "",
     )
     head = _Head(Text(state.spec.job_id, style="bold"), Text(view.phase, style=style), view.ratio, facts)
     lines: list[RenderableType] = [head]
@@ -89,7 +97,7 @@ def job_panel(view: JobView, rates: JobRates, *, shows_failure: bool = True) -> 
 
 def job_line(view: JobView, rates: JobRates) -> str:
     """Render the progress of an active job as one line of a log."""
-    state, speed = view.state, rates.read if view.by_reading else rates.documents
+    state, speed = view.state, _speed(view, rates)
     parts = [
         f"{state.spec.job_id}: {view.phase}, {view.ratio:.1%}",
         f"read {state.source_count:,}",

@@ -40,6 +40,11 @@ class Dataset(BaseModel):
     quality_score_avg: float = Field(description="Mean score of all rows; 0 until the dataset is complete.")
     export_paths: dict[str, str]
     progress: float = Field(description="Share of the job that is done, 0 to 1.")
+    stage: str | None = Field(
+        default=None,
+        description="`landing`, `deciding` or `assembling`: the stage of an assembled dataset that is not "
+        "complete.",
+    )
     rejected: dict[str, int] = Field(description="Documents that the filters rejected, by reason.")
     dead_letters: dict[str, int] = Field(description="Records that could not be documents, by reason.")
     message: str | None = Field(description="Why the job failed, or a warning.")
@@ -160,6 +165,7 @@ def dataset_from_view(
         quality_score_avg=totals.get("mean_quality") or 0.0,
         export_paths=dict(exports),
         progress=round(view.ratio, 4),
+        stage=view.stage,
         rejected=dict(manifest["rejected"] if manifest else progress.rejected),
         dead_letters=dict(manifest["dead_letters"] if manifest else progress.dead),
         message=public(message) if (message := state.message or state.warning) else None,

@@ -73,7 +73,8 @@ async def _run(folder: Path, kafka: str, s3: S3, gateway: Server, stack: ExitSta
 
 async def _work(system: System, gateway: Server, prometheus: Prometheus, store: S3Proxy) -> None:
     await system.submit(_job("broken", source={"type": "files", "paths": ["not-there.jsonl"]}))
-    await system.submit(_job(JOB, output={"shard_bytes": SEGMENT_BYTES}))
+    # Assembled: the stages have gauges of their own.
+    await system.submit(_job(JOB, output={"layout": "assembled", "shard_bytes": SEGMENT_BYTES}))
     await asyncio.to_thread(_clients, gateway, prometheus)
     # The series end with the job: it may end once Prometheus has scraped the totals.
     produced = f'shardline_job_documents{{dataset_job="{JOB}", stage="produced"}} == {DOCUMENTS + DEAD}'

@@ -11,6 +11,13 @@ function formatDuration(seconds) {
   return minutes < 60 ? `${minutes}m ${whole % 60}s` : `${Math.floor(minutes / 60)}h ${minutes % 60}m`;
 }
 
+function stageText(job) {
+  if (!job.stage || !isActive(job)) return "";
+  return job.stage === "assembling"
+    ? `assembling ${numberFormat.format(job.stage_done)} of ${numberFormat.format(job.stage_parts)} shards`
+    : job.stage;
+}
+
 const isActive = (job) => ["queued", "running", "completing"].includes(job.state);
 
 function show(card, job) {
@@ -25,6 +32,7 @@ function show(card, job) {
   }
   field("ratio").value = job.progress;
   set("percent", `${Math.round(job.progress * 100)}%`);
+  set("stage", stageText(job));
   set("read", numberFormat.format(job.source_documents));
   set("rows", numberFormat.format(job.rows));
   set("rejected", numberFormat.format(sum(job.rejected)));
