@@ -20,10 +20,13 @@ from shardline_common import __version__
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from shardline import errors, sync
+    from shardline.api.explain import explain
     from shardline.api.features import features
     from shardline.api.inputs import Job
     from shardline.api.operations import cancel, preview, retry, run, status, submit, verify
     from shardline.api.results import (
+        ExplainRecord,
+        ExplainResult,
         JobStatus,
         PreviewDocument,
         PreviewResult,
@@ -58,6 +61,8 @@ if TYPE_CHECKING:
 __all__ = [
     "CsvOptions",
     "Dedup",
+    "ExplainRecord",
+    "ExplainResult",
     "FieldMapping",
     "FilesSource",
     "Format",
@@ -87,6 +92,7 @@ __all__ = [
     "__version__",
     "cancel",
     "errors",
+    "explain",
     "features",
     "preview",
     "retry",
@@ -99,10 +105,13 @@ __all__ = [
 ]
 
 _MODULES = {
+    "shardline.api.explain": ("explain",),
     "shardline.api.features": ("features",),
     "shardline.api.inputs": ("Job",),
     "shardline.api.operations": ("cancel", "preview", "retry", "run", "status", "submit", "verify"),
     "shardline.api.results": (
+        "ExplainRecord",
+        "ExplainResult",
         "JobStatus",
         "PreviewDocument",
         "PreviewResult",

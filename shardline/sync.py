@@ -15,9 +15,11 @@ from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 from shardline.api import operations
+from shardline.api.explain import explain as explain_one
 from shardline.api.features import features as read_features
 from shardline.api.inputs import JobLike
 from shardline.api.results import (
+    ExplainResult,
     JobStatus,
     PreviewResult,
     Progress,
@@ -35,6 +37,7 @@ from shardline_common.runtime.threads import set_thread_pool
 __all__ = [
     "SyncRowStream",
     "cancel",
+    "explain",
     "features",
     "preview",
     "retry",
@@ -96,6 +99,13 @@ def verify(
         settings=settings,
         on_progress=on_progress,
     )
+
+
+def explain(
+    uri: str | os.PathLike[str], document_id: str, *, settings: Mapping[str, object] | None = None
+) -> ExplainResult:
+    """Find what became of a document of a finished dataset. See `shardline.explain`."""
+    return _complete(explain_one, uri, document_id, settings=settings)
 
 
 def features(uri: str | os.PathLike[str], *, settings: Mapping[str, object] | None = None) -> RowFeatures:

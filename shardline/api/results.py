@@ -142,6 +142,45 @@ class PreviewResult:
     mean_quality_score: float | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainRecord:
+    """What became of one record of the source.
+
+    Attributes:
+        document_id: its id.
+        outcome: what it became.
+        shard: of a row: the key of its shard in the dataset.
+        line: of a row: its line in the shard, from 1.
+        reason: of any other: why.
+        value: the value that a filter compared; None where it is not known.
+        threshold: what it was compared with.
+        instead: the record of which this one is a duplicate.
+        dataset: the address of the dataset that has its text.
+    """
+
+    document_id: str
+    outcome: Literal["row", "rejected", "dead_letter"]
+    shard: str | None = None
+    line: int | None = None
+    reason: str | None = None
+    value: float | None = None
+    threshold: float | None = None
+    instead: "ExplainRecord | None" = None
+    dataset: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainResult:
+    """The result of `explain`: all records with the id, in the order of the source; none: it had none.
+
+    `notes` say what a dataset that is not assembled does not keep.
+    """
+
+    document_id: str
+    records: tuple[ExplainRecord, ...]
+    notes: tuple[str, ...] = ()
+
+
 class RowFeatures(Protocol):
     """The `datasets.Features` of a dataset's rows. The package datasets has no types of its own."""
 

@@ -5,7 +5,18 @@ import sys
 
 import typer
 
-from shardline.cli import audit, datasets, dead_letters, doctor, export, first_job, jobs, preview, processes
+from shardline.cli import (
+    audit,
+    datasets,
+    dead_letters,
+    doctor,
+    explain,
+    export,
+    first_job,
+    jobs,
+    preview,
+    processes,
+)
 from shardline.cli.help import HelpTyper
 from shardline.cli.options import Interrupted
 
@@ -21,7 +32,7 @@ app = HelpTyper(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (first_job, datasets, doctor, preview, export, jobs, processes, audit):
+for module in (first_job, datasets, doctor, explain, preview, export, jobs, processes, audit):
     module.register(app)
 app.add_typer(dead_letters.app, name="dead-letters")
 

@@ -28,7 +28,18 @@ from shardline_common.storage.directory import HIDDEN, DirectoryStore
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = 600
-FUNCTIONS = ("cancel", "features", "preview", "retry", "run", "status", "stream", "submit", "verify")
+FUNCTIONS = (
+    "cancel",
+    "explain",
+    "features",
+    "preview",
+    "retry",
+    "run",
+    "status",
+    "stream",
+    "submit",
+    "verify",
+)
 ROOMS = ("shardline_common", "shardline_producer", "shardline_consumer", "shardline.")
 
 
@@ -119,6 +130,7 @@ async def test_a_sync_twin_refuses_a_running_loop() -> None:
     calls: dict[str, typing.Callable[[], object]] = {
         "run": lambda: sync.run(job()),
         "preview": lambda: sync.preview(job()),
+        "explain": lambda: sync.explain("out", "x"),
         "features": lambda: sync.features("out"),
         "verify": lambda: sync.verify("out"),
         "submit": lambda: sync.submit(job()),
