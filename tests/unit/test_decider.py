@@ -201,17 +201,17 @@ PLANTED = {
     "a shard with dropped rows": ("shard_rows", "ANTI JOIN drops USING (position)", ""),
     "a shard of all splits": ("shard_rows", "= getvariable('split')", "<> 9"),
     "a drop twice": (
-        "drops",
+        "place_drops",
         "FROM dropped JOIN",
         "FROM (SELECT * FROM dropped UNION ALL SELECT * FROM dropped) AS dropped JOIN",
     ),
-    "the last duplicate stays": ("exact", "min(position)", "max(position)"),
-    "duplicates of dropped rows": ("exact", "FROM kept GROUP BY", "FROM records GROUP BY"),
-    "ties in another order": ("rows", '"order", position\n', '"order", position DESC\n'),
+    "the last duplicate stays": ("find_exact", "min(position)", "max(position)"),
+    "duplicates of dropped rows": ("find_exact", "FROM kept GROUP BY", "FROM records GROUP BY"),
+    "ties in another order": ("rows", 'BY split, "order", position', 'BY split, "order", position DESC'),
     "rejections in the shards": ("setup", "WHERE status = 0", "WHERE status < 2"),
     "the sample by position": ("sample", "BY sample, position", "BY position"),
     "pairs that are not found": ("band", "count(*) > 1", "count(*) > 2"),
-    "groups in another order": ("group_counts", "ORDER BY placed_group", "ORDER BY members"),
+    "groups in another order": ("group_counts", 'ORDER BY "group"', "ORDER BY members"),
 }
 
 

@@ -110,6 +110,7 @@ class Decider:
         bounds = bound_splits(engine, rules, steps)
         cuts = cut_splits(engine, rules, steps, folder)
         steps.begin("drops")
+        engine.run("place_drops")
         drops = write_drops(
             engine.stream("drops"), folder / "drops", dict(zip(names, cuts.splits, strict=True))
         )

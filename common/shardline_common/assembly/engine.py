@@ -90,6 +90,10 @@ class Engine:
         """Remove all rows of a table."""
         self._execute(f"DELETE FROM {table}")
 
+    def drop(self, table: str) -> None:
+        """Remove a table."""
+        self._execute(f"DROP TABLE {table}")
+
     def run(self, name: str) -> None:
         """Run the statements of `sql/<name>.sql`."""
         self._execute(_text(name))

@@ -34,14 +34,15 @@ def drop_duplicates(engine: Engine, rules: Rules, steps: Steps) -> None:
     for name, (is_wanted, reason) in wanted.items():
         if not is_wanted:
             continue
-        found = steps.take(name, partial(_stream, engine, name))
+        found = steps.take(name, partial(_repeats, engine, name))
         if name == "ids" and found.lines and rules.duplicate_ids == "fail":
             raise _ids_twice(engine, found.lines)
         _drop(engine, reason)
 
 
-def _stream(engine: Engine, name: str, _: dict[str, Any]) -> Iterable[Any]:
-    return engine.stream(name)
+def _repeats(engine: Engine, name: str, _: dict[str, Any]) -> Iterable[Any]:
+    engine.run(f"find_{name}")
+    return engine.stream("repeats")
 
 
 def find_clusters(engine: Engine, near: NearRules, steps: Steps, folder: Path) -> Clusters:
@@ -77,6 +78,7 @@ def take_sample(engine: Engine, rules: Rules, steps: Steps) -> None:
 
         def last_row(facts: dict[str, Any]) -> Iterable[Any]:
             engine.set(sample_rows=rows)
+            engine.run("sample_keys")
             facts["last"] = next(iter(engine.rows("sample")), None)
             return ()
 
@@ -120,7 +122,8 @@ def bound_splits(engine: Engine, rules: Rules, steps: Steps) -> tuple[int | None
 
 def _bounds_by_rank(engine: Engine, rules: Rules) -> list[int | None]:
     """The bounds at which the rows of groups, in the order of their hashes, reach the share of each split."""
-    targets = rules.row_targets(engine.value("SELECT count(*) FROM chosen"))
+    engine.run("count_groups")
+    targets = rules.row_targets(engine.value("SELECT coalesce(sum(members), 0)::BIGINT FROM group_sizes"))
     bounds: list[int | None] = []
     upto = 0
     for batch in engine.stream("group_counts"):
@@ -131,6 +134,7 @@ def _bounds_by_rank(engine: Engine, rules: Rules) -> list[int | None]:
             # The bound is behind the group with which the share is reached: a group is whole.
             below = int(groups[sums.searchsorted(target)]) + 1 if target else 0
             bounds.append(below if below < MODULUS else None)
+    engine.drop("group_sizes")
     # Without rows, no share can be reached: the range of hashes decides nothing.
     return [*bounds, *[None] * (len(rules.splits) - len(bounds))]
 
@@ -148,6 +152,7 @@ def cut_splits(engine: Engine, rules: Rules, steps: Steps, folder: Path) -> Spli
 
     def cuts(facts: dict[str, Any]) -> Iterator[Any]:
         names = [name for name, _ in rules.splits]
+        engine.run("place_rows")
         rows = read_rows(engine.stream("rows"), folder, len(names))
         found = [cut_split(name, own, rules.shards) for name, own in zip(names, rows, strict=True)]
         facts["warnings"] = [*_large_groups(engine, rules), *(one.warning for one in found if one.warning)]

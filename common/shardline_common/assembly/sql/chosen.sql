@@ -1,5 +1,7 @@
--- The rows of the dataset before the remainder is cut off, each with the number of its split. `in_sample` and
--- `split_of` are macros that the rules define.
+-- The rows of the dataset before the remainder is cut off, each with the group that decides its split. `in_sample` is a
+-- macro of the sample.
+DROP TABLE IF EXISTS sample_keys;
+
 CREATE OR REPLACE VIEW chosen AS
 SELECT kept.*, coalesce(moved.other, kept."group") AS placed_group
 FROM kept LEFT JOIN moved USING ("group")
