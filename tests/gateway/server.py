@@ -35,7 +35,8 @@ from shardline_consumer.worker import Worker
 from shardline_producer.context import ProducerContext
 from shardline_producer.coordinator import JobCoordinator
 from shardline_producer.sources.memory_database import MemoryDatabase
-from shardline_producer.sources.planned import Description, Entry, PlannedSource
+from shardline_producer.sources.planned import PlannedSource
+from shardline_producer.sources.planned_store import Description, Entry
 from shardline_producer.sources.query_filters import check_filters
 from shardline_producer.sources.source import Document, InvalidDocument, PlanPages
 from tests.make import worker_context

@@ -15,7 +15,7 @@ from deploy.dev.service import free_ports
 from shardline.services.sample import sample_document
 from shardline_common.errors import JobFailed, SourceUnavailable
 from shardline_producer.sources.documents import DeadLetterReason
-from shardline_producer.sources.planned import Entry
+from shardline_producer.sources.planned_store import Entry
 from shardline_producer.sources.source import Document
 from shardline_producer.sources.uds3.contents import ContentFetcher
 from shardline_producer.sources.uds3.couch.body_store import CouchBodyStore, CouchOptions, basic_auth

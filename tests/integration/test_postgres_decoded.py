@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shardline_common.job.columns import Columns
 from shardline_producer.encoder import DocumentRenderer
-from shardline_producer.sources.planned import Entry
+from shardline_producer.sources.planned_store import Entry
 from shardline_producer.sources.source import Document, RenderedItem
 from shardline_producer.sources.uds3 import contents
 from shardline_producer.sources.uds3.contents import ContentFetcher

@@ -20,7 +20,8 @@ from shardline_common.telemetry.metrics import Metrics
 from shardline_producer.context import ProducerPolicy
 from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.sources.memory_database import MemoryDatabase
-from shardline_producer.sources.planned import Entry, PlannedSource
+from shardline_producer.sources.planned import PlannedSource
+from shardline_producer.sources.planned_store import Entry
 from shardline_producer.sources.source import Document, InvalidDocument, OpenSource
 from tests.make import job
 from tests.support.embedded import verify

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardline_common.errors import SourceUnavailable
-from shardline_producer.sources.planned import Entry
+from shardline_producer.sources.planned_store import Entry
 from shardline_producer.sources.uds3.fusion import Fusion, RankedDocument, fused_score
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=3)

@@ -15,7 +15,7 @@ from shardline_common.runtime.retry import Backoff
 from shardline_producer.rows import RowRenderer
 from shardline_producer.sources import http_store
 from shardline_producer.sources.http_store import HttpStoreOptions
-from shardline_producer.sources.planned import Entry
+from shardline_producer.sources.planned_store import Entry
 from shardline_producer.sources.source import Document, InvalidDocument
 from shardline_producer.sources.uds3.chroma.body_store import ChromaBodyStore
 from shardline_producer.sources.uds3.chroma.collection import ChromaOptions

@@ -17,7 +17,8 @@ from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.sources import planned
 from shardline_producer.sources.documents import DeadLetterReason, invalid_document
 from shardline_producer.sources.memory_database import MemoryDatabase
-from shardline_producer.sources.planned import Entry, PlannedSource, PlanPage, page_size
+from shardline_producer.sources.planned import PlannedSource, PlanPage, page_size
+from shardline_producer.sources.planned_store import Entry
 from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
 from tests.make import job
 from tests.source_items import item_ids

@@ -17,7 +17,8 @@ from shardline_common.memory.store import MemoryStore
 from shardline_producer.plan import make_plan, plan_job
 from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.sources.memory_database import MemoryDatabase
-from shardline_producer.sources.planned import Entry, PlannedSource
+from shardline_producer.sources.planned import PlannedSource
+from shardline_producer.sources.planned_store import Entry
 from shardline_producer.sources.source import Document, Part, SourceItem
 from tests.make import job
 from tests.simulation.simulated_source import MemorySource, documents

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from shardline_common.job.columns import Columns
 from shardline_common.job.spec import JobSpec
 from shardline_producer.encoder import DocumentRenderer
-from shardline_producer.sources.planned import Entry, RenderingFetcher
+from shardline_producer.sources.planned_store import Entry, RenderingFetcher
 from shardline_producer.sources.source import Document, InvalidDocument, RenderedItem, RenderRow
 from shardline_producer.sources.uds3.contents import ContentFetcher
 from shardline_producer.sources.uds3.postgres.fields import metadata_columns

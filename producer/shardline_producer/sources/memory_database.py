@@ -7,7 +7,7 @@ from typing import Any
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.findings import Findings, Level
 from shardline_common.job.spec import JobSpec
-from shardline_producer.sources.planned import Description, Entry, vanished
+from shardline_producer.sources.planned_store import Description, Entry, vanished
 from shardline_producer.sources.query_filters import check_filters, passes
 from shardline_producer.sources.source import Document, InvalidDocument
 

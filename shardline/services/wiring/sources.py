@@ -14,13 +14,14 @@ from shardline_producer.sources.files.file_documents import FileDocuments
 from shardline_producer.sources.files.file_locations import BucketReader
 from shardline_producer.sources.files.local_files import LocalFiles
 from shardline_producer.sources.files.table_copies import TableCopies
-from shardline_producer.sources.planned import PlannedSource, PlannedStore
+from shardline_producer.sources.planned import PlannedSource
 from shardline_producer.sources.source import OpenSource, PlanPages, Source
 from shardline_producer.sources.themis.limiter import RateLimiter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from shardline_producer.sources.planned_store import PlannedStore
     from shardline_producer.sources.themis.client import ThemisClient, ThemisOptions
 
 

@@ -13,7 +13,7 @@ from shardline_producer.sources.documents import (
     parse_document,
     validated,
 )
-from shardline_producer.sources.planned import Entry, vanished
+from shardline_producer.sources.planned_store import Entry, vanished
 from shardline_producer.sources.source import Document, InvalidDocument
 from shardline_producer.sources.themis.client import QueryRejected, ThemisClient
 from shardline_producer.sources.themis.key_faults import key_column_mismatch

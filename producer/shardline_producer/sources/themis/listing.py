@@ -18,7 +18,7 @@ from shardline_common.http.client import ResponseTooLarge
 from shardline_common.job.findings import Findings, Level
 from shardline_common.runtime.tasks import gather_limited
 from shardline_common.runtime.threads import run_in_thread
-from shardline_producer.sources.planned import Entry
+from shardline_producer.sources.planned_store import Entry
 from shardline_producer.sources.themis.client import KeyScan, QueryRejected, ThemisClient
 from shardline_producer.sources.themis.completeness import ExpectedKeys, not_json, not_listed, stale_entries
 from shardline_producer.sources.themis.conditions import matches_predicates

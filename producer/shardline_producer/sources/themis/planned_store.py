@@ -7,7 +7,7 @@ from typing import Any
 from shardline_common.job.findings import Findings
 from shardline_common.job.spec import JobSpec, ThemisSource
 from shardline_common.ports.clock import Clock
-from shardline_producer.sources.planned import Description, Entry, Fetcher
+from shardline_producer.sources.planned_store import Description, Entry, Fetcher
 from shardline_producer.sources.themis.client import ThemisOptions, open_themis
 from shardline_producer.sources.themis.conditions import Conditions
 from shardline_producer.sources.themis.fetching import LosslessFetcher, LossyFetcher, RowReader

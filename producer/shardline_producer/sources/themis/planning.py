@@ -11,7 +11,7 @@ from shardline_common.http.client import ResponseTooLarge
 from shardline_common.job.columns import infer
 from shardline_common.job.spec import JobSpec, ThemisSource
 from shardline_common.runtime.tasks import gather_limited
-from shardline_producer.sources.planned import Description
+from shardline_producer.sources.planned_store import Description
 from shardline_producer.sources.query_filters import OWN_FIELDS, check_filters
 from shardline_producer.sources.source import Document
 from shardline_producer.sources.themis.client import QueryRejected

@@ -15,7 +15,7 @@ from shardline_producer.sources.documents import (
     validated,
 )
 from shardline_producer.sources.exact_json import parse_row
-from shardline_producer.sources.planned import Entry, vanished
+from shardline_producer.sources.planned_store import Entry, vanished
 from shardline_producer.sources.source import Document, InvalidDocument, Render, RenderedItem
 from shardline_producer.sources.uds3.postgres.keyless import is_storable, keyless_key
 from shardline_producer.sources.uds3.postgres.session import PostgresRow, PostgresRows, PostgresSession

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import fsum
 from threading import Lock
 
-from shardline_producer.sources.planned import Entry
+from shardline_producer.sources.planned_store import Entry
 from shardline_producer.sources.uds3.scratch import ScratchDatabase
 
 RANK_CONSTANT = 60

@@ -10,7 +10,7 @@ from shardline_common.errors import FailureCode, JobFailed, SourceUnavailable
 from shardline_common.job.findings import Findings, Level
 from shardline_common.job.spec import JobSpec, SearchType, Uds3Source
 from shardline_common.runtime.threads import run_in_thread
-from shardline_producer.sources.planned import Description, Entry, Fetcher
+from shardline_producer.sources.planned_store import Description, Entry, Fetcher
 from shardline_producer.sources.query_filters import check_known
 from shardline_producer.sources.uds3.contents import ContentFetcher
 from shardline_producer.sources.uds3.marked_ids import MarkedIds, read_marks

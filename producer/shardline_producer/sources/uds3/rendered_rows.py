@@ -7,7 +7,7 @@ id is plain, and nothing is wrong with the row. The server stores UTF-8. Other r
 from collections.abc import Sequence
 
 from shardline_producer.sources.documents import are_plain_ids
-from shardline_producer.sources.planned import Entry
+from shardline_producer.sources.planned_store import Entry
 from shardline_producer.sources.source import Document, Render, RenderedItem, RowRendering
 from shardline_producer.sources.uds3.postgres.session import PostgresRows
 

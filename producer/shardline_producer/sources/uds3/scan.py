@@ -7,7 +7,7 @@ from functools import partial
 
 from shardline_common.job.findings import Findings
 from shardline_common.runtime.threads import run_in_thread
-from shardline_producer.sources.planned import Entry
+from shardline_producer.sources.planned_store import Entry
 from shardline_producer.sources.uds3.contents import body_request
 from shardline_producer.sources.uds3.marked_ids import MarkedIds
 from shardline_producer.sources.uds3.postgres.connection import Postgres

@@ -12,7 +12,7 @@ from shardline_common.job.spec import Query, SearchType
 from shardline_common.runtime.task_group import TaskGroup
 from shardline_common.runtime.tasks import leaf_errors
 from shardline_common.runtime.threads import run_in_thread
-from shardline_producer.sources.planned import Entry
+from shardline_producer.sources.planned_store import Entry
 from shardline_producer.sources.uds3.fusion import RANK_CONSTANT, Fusion, RankedDocument
 from shardline_producer.sources.uds3.postgres.connection import Postgres
 from shardline_producer.sources.uds3.postgres.session import PostgresSession
