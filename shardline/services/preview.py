@@ -4,12 +4,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from shardline.services.judging import ContentJudge, explain_score
+from shardline.services.sample_drops import Compared, SampleDrops
 from shardline.services.splits import split_names, split_of, split_warnings
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.stores import open_source_s3
@@ -52,9 +53,13 @@ class JudgedDocument:
 
 @dataclass(slots=True)
 class PreviewSample:
-    """The documents that were read, in source order. `complete`: the source has no more."""
+    """The documents that were read, in source order. `complete`: the source has no more.
+
+    `compared`: what each is compared by in an assembled job; None for one that is no row.
+    """
 
     documents: list[JudgedDocument] = field(default_factory=list)
+    compared: list[Compared | None] = field(default_factory=list)
     complete: bool = False
     position: Position | None = None
     fields: dict[str, None] = field(default_factory=dict)
@@ -106,7 +111,8 @@ class Preview:
     `documents`, `rows`, `bytes` and `splits` are estimates unless the sample is complete. They are None when
     the share of the source that the sample covers is not known. `renamed` maps fields to columns of another
     name; `fields_without_column` counts the fields that have none because there are too many.
-    `has_splits`: the job has several splits.
+    `has_splits`: the job has several splits. `keeps_repeated_ids`: a document whose id came before
+    becomes a row too.
     """
 
     source: dict[str, Any]
@@ -122,6 +128,8 @@ class Preview:
     has_splits: bool = False
     unknown_fields: Sequence[str] = ()
     score_warnings: Sequence[str] = ()
+    drop_warnings: Sequence[str] = ()
+    keeps_repeated_ids: bool = True
 
     @property
     def warnings(self) -> list[str]:
@@ -132,9 +140,10 @@ class Preview:
         if self.renamed:
             names = ", ".join(f"{name!r} is {column!r}" for name, column in self.renamed.items())
             found.append(f"columns with another name than their field: {names}")
-        if (count := self.sample.repeated_ids) > 0:
+        if (count := self.sample.repeated_ids) > 0 and self.keeps_repeated_ids:
             found.append(f"{count:,} ids of the sample come more than once; each document becomes a row")
-        return [*found, *self.split_warnings, *self.unknown_fields, *self.score_warnings]
+        drops = self.drop_warnings
+        return [*found, *self.split_warnings, *drops, *self.unknown_fields, *self.score_warnings]
 
     def to_json(self, shown: int) -> dict[str, Any]:
         """Return the preview as `preview --json` prints it, the first `shown` documents in detail."""
@@ -186,13 +195,19 @@ async def preview(spec: JobSpec, open_source: OpenSource, *, documents: int, sec
     """
     source = open_source(spec, StoredPlanPages(MemoryStore(), ""))
     plan = await make_plan(spec, source)
-    sample = PreviewSample()
+    sample, drops = PreviewSample(), SampleDrops(spec) if spec.assembled else None
     try:
         async with asyncio.timeout(seconds):
-            await _read(spec, source, plan, sample, documents)
+            await _read(spec, source, plan, sample, documents, drops)
     except TimeoutError:
         # The sample is the documents that were read in time.
         pass
+    if drops is not None:
+        reasons = drops.reasons(sample.compared, complete=sample.complete)
+        sample.documents = [
+            one if reason is None else replace(one, reason=reason)
+            for one, reason in zip(sample.documents, reasons, strict=True)
+        ]
     count = _count(source, plan, sample)
     scale = count / len(sample.documents) if count is not None and sample.documents else None
     empty = 0 if sample.complete else None
@@ -214,15 +229,26 @@ async def preview(spec: JobSpec, open_source: OpenSource, *, documents: int, sec
         len(spec.splits) > 1,
         unknown_fields=_unknown_fields(spec, list(sample.fields)),
         score_warnings=_score_warnings(spec, sample),
+        drop_warnings=_drop_warnings(spec, sample),
+        keeps_repeated_ids=spec.quality.duplicate_ids == "keep",
     )
 
 
-async def _read(spec: JobSpec, source: Source, plan: Plan, sample: PreviewSample, at_most: int) -> None:
+async def _read(
+    spec: JobSpec,
+    source: Source,
+    plan: Plan,
+    sample: PreviewSample,
+    at_most: int,
+    drops: SampleDrops | None,
+) -> None:
     judge = ContentJudge(spec, plan)
     async with aclosing(source.read(plan.frozen, None)) as batches:
         async for batch in batches:
             items = batch[: at_most - len(sample.documents)]
-            sample.documents += await run_in_thread(partial(_judge_all, spec, judge, items))
+            judged, compared = await run_in_thread(partial(_judge_all, spec, judge, items, drops))
+            sample.documents += judged
+            sample.compared += compared
             sample.position = items[-1].position
             names = (
                 name for item in items if isinstance(item.content, Document) for name in item.content.metadata
@@ -250,6 +276,18 @@ def _unknown_fields(spec: JobSpec, fields: Sequence[str]) -> list[str]:
     return found
 
 
+def _drop_warnings(spec: JobSpec, sample: PreviewSample) -> list[str]:
+    """What the sample cannot show of the rules of an assembled dataset."""
+    found, dedup = [], spec.dedup
+    if not sample.complete and (dedup is not None or spec.quality.duplicate_ids != "keep"):
+        found.append("duplicates are counted within the sample; among all documents there are more")
+    if dedup is not None and dedup.against:
+        found.append("dedup.against is not applied here: texts of these datasets are counted as rows")
+    if not sample.complete and spec.sample is not None and spec.sample.rows is not None:
+        found.append(f"sample.rows keeps {spec.sample.rows:,} of all rows; here it drops none")
+    return found
+
+
 def _score_warnings(spec: JobSpec, sample: PreviewSample) -> list[str]:
     """A warning when `quality.min_score` leaves no row of the sample."""
     scores = [one.quality_score for one in sample.documents if one.reason == "below_min_score"]
@@ -270,8 +308,19 @@ def _count(source: Source, plan: Plan, sample: PreviewSample) -> int | None:
     return round(len(sample.documents) / share) if usable else None
 
 
-def _judge_all(spec: JobSpec, judge: ContentJudge, items: Sequence[SourceItem]) -> list[JudgedDocument]:
-    return [_judged(spec, judge, item) for item in items]
+def _judge_all(
+    spec: JobSpec, judge: ContentJudge, items: Sequence[SourceItem], drops: SampleDrops | None
+) -> tuple[list[JudgedDocument], list[Compared | None]]:
+    judged = [_judged(spec, judge, item) for item in items]
+    if drops is None:
+        return judged, []
+    compared = [
+        drops.compared(item.content.id, item.content.text)
+        if one.reason is None and isinstance(item.content, Document)
+        else None
+        for one, item in zip(judged, items, strict=True)
+    ]
+    return judged, compared
 
 
 def _judged(spec: JobSpec, judge: ContentJudge, item: SourceItem) -> JudgedDocument:
