@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from shardline_common.assembly import engine as engine_module
+from shardline_common.assembly import near as near_module
 from shardline_common.assembly.decider import Decider, Decision
 from shardline_common.assembly.engine import DecisionInterrupted, Engine
 from shardline_common.assembly.inputs import Inputs
@@ -94,6 +95,22 @@ def test_decision_is_the_same_however_records_are_cut_into_sidecars(
     files = Random(segments).sample(list(inputs.records), len(inputs.records))
     inputs = replace(inputs, records=files, bands=inputs.bands[::-1])
     assert files_of(decide(tmp_path, inputs, every_rule(), threads=threads)) == decided[1]
+
+
+def test_pairs_are_compared_in_parts_that_fit_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decided: tuple[Inputs, Any]
+) -> None:
+    names: list[str] = []
+    read = engine_module._text
+
+    def noted(name: str) -> str:
+        names.append(name)
+        return read(name)
+
+    monkeypatch.setattr(engine_module, "_text", noted)
+    monkeypatch.setattr(near_module, "_COPIES", 1_000_000)
+    assert files_of(decide(tmp_path, decided[0], every_rule())) == decided[1]
+    assert names.count("signed_pairs") > 2
 
 
 class DyingSteps(FolderSteps):

@@ -35,6 +35,7 @@ class Engine:
     def __init__(self, folder: Path, memory_bytes: int, threads: int) -> None:
         with assembly_extra():
             import duckdb
+        self.memory_bytes = max(memory_bytes, _SMALLEST_LIMIT)
         self._duckdb = duckdb
         self._folder = folder
         self._interrupted, self._idle = Event(), Event()
@@ -45,7 +46,7 @@ class Engine:
         # are not those of Python's variables. Extensions would be loaded from the network; a decision needs
         # none.
         options: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": f"{max(memory_bytes, _SMALLEST_LIMIT)}B",
+            "memory_limit": f"{self.memory_bytes}B",
             "threads": threads,
             "temp_directory": str(folder / "spill"),
             "preserve_insertion_order": False,

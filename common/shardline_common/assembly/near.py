@@ -9,6 +9,9 @@ from shardline_common.dataset.decision_rules import NearRules
 from shardline_common.errors import FailureCode, JobFailed
 
 _SIGNED_ROWS = 4_096
+_VALUE_BYTES = 4
+# How often the joins keep the signatures of a part in memory.
+_COPIES = 2
 
 
 def find_pairs(
@@ -57,14 +60,19 @@ def _write_similar(engine: Engine, near: NearRules, needed: int, path: Path) -> 
     from pyarrow.parquet import ParquetWriter
 
     values = near.bands * near.rows
-    pairs = engine.value("SELECT count(*) FROM (SELECT DISTINCT position, stays FROM edges)")
+    engine.run("distinct_pairs")
+    pairs = engine.value("SELECT count(*) FROM pairs")
+    parts = 1 + pairs * values * _VALUE_BYTES * _COPIES // engine.memory_bytes
     schema = pa.schema([("position", pa.int64()), ("stays", pa.int64())])
     with ParquetWriter(path, schema) as writer:
-        for batch in engine.stream("signed_edges", _SIGNED_ROWS):
-            pairs -= batch.num_rows
-            equal = _values(batch.column("one"), values) == _values(batch.column("other"), values)
-            is_similar = pa.array(equal.sum(axis=1) >= needed)
-            writer.write_batch(batch.select(["position", "stays"]).filter(is_similar))
+        for part in range(parts):
+            engine.set(part=part, parts=parts)
+            engine.run("sign_pairs")
+            for batch in engine.stream("signed_pairs", _SIGNED_ROWS):
+                pairs -= batch.num_rows
+                equal = _values(batch.column("one"), values) == _values(batch.column("other"), values)
+                is_similar = pa.array(equal.sum(axis=1) >= needed)
+                writer.write_batch(batch.select(["position", "stays"]).filter(is_similar))
     if pairs:
         raise _damaged(f"{pairs} pairs of near duplicates do not have one signature for each record")
     return path
@@ -76,7 +84,7 @@ def _values(signatures: Any, values: int) -> Any:
 
     offsets = np.frombuffer(signatures.buffers()[1], np.int32)[signatures.offset :][: len(signatures) + 1]
     data = np.frombuffer(signatures.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
-    if (np.diff(offsets) != 4 * values).any():
+    if (np.diff(offsets) != _VALUE_BYTES * values).any():
         raise _damaged(f"a signature does not have {values} values")
     return data.view("<u4").reshape(len(signatures), values)
 

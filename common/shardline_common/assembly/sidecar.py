@@ -27,8 +27,6 @@ from typing import Any
 from shardline_common.assembly.extra import assembly_extra
 from shardline_common.errors import FailureCode, JobFailed
 
-_GROUP_ROWS = 65_536
-
 
 class Status(IntEnum):
     """What became of a record when it was landed."""
@@ -40,10 +38,14 @@ class Status(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class SidecarKind:
-    """A kind of sidecar: names and Arrow types of its columns; a type with `?` may be null."""
+    """A kind of sidecar: names and Arrow types of its columns; a type with `?` may be null.
+
+    A reader holds a row group of a column in memory, so `group_rows` is small where values are long.
+    """
 
     name: str
     columns: tuple[tuple[str, str], ...]
+    group_rows: int = 65_536
 
 
 # Lines rise by (order, position).
@@ -71,7 +73,7 @@ RECORDS = SidecarKind(
 # Lines rise by (band, hash, position).
 BANDS = SidecarKind("bands", (("band", "int16"), ("hash", "uint64"), ("position", "int64")))
 # Lines rise by position. A signature is its components as little-endian uint32.
-SIGNATURES = SidecarKind("signatures", (("position", "int64"), ("signature", "binary")))
+SIGNATURES = SidecarKind("signatures", (("position", "int64"), ("signature", "binary")), 4_096)
 
 # Columns in which a value comes often; a dictionary of any other grows until the writer gives it up.
 _OFTEN_EQUAL = ("status", "reason", "threshold", "band")
@@ -112,12 +114,12 @@ def write_sidecar(path: Path, kind: SidecarKind, chunks: Iterable[Sequence[Seque
     }
     with ParquetWriter(path, schema, **options) as writer:
         for chunk in chunks:
-            for start in range(0, len(chunk[0]), _GROUP_ROWS):
-                columns = (column[start : start + _GROUP_ROWS] for column in chunk)
+            for start in range(0, len(chunk[0]), kind.group_rows):
+                columns = (column[start : start + kind.group_rows] for column in chunk)
                 arrays = [_array(values, field.type) for values, field in zip(columns, schema, strict=True)]
                 batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
                 content.add(batch)
-                writer.write_batch(batch, row_group_size=_GROUP_ROWS)
+                writer.write_batch(batch, row_group_size=kind.group_rows)
     return content.result()
 
 
@@ -147,7 +149,7 @@ def prove_sidecar(path: Path, kind: SidecarKind, expected: Sidecar) -> None:
 
 
 def sidecar_batches(path: Path, kind: SidecarKind) -> Iterator[Any]:
-    """The lines of a sidecar in their order, as Arrow batches of at most 65,536.
+    """The lines of a sidecar in their order, as Arrow batches of at most `group_rows`.
 
     Raises:
         JobFailed: the file is no sidecar of this kind (`dataset_damaged`).
@@ -161,7 +163,7 @@ def sidecar_batches(path: Path, kind: SidecarKind) -> Iterator[Any]:
         with ParquetFile(path, pre_buffer=False) as file:
             if not file.schema_arrow.equals(_schema(kind), check_metadata=False):
                 raise damaged_sidecar(path, kind, f"its columns are {', '.join(file.schema_arrow.names)}")
-            yield from file.iter_batches(_GROUP_ROWS)
+            yield from file.iter_batches(kind.group_rows)
     except (pa.ArrowException, OSError) as error:
         raise damaged_sidecar(path, kind, str(error)) from None
 
