@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from shardline_common.assembly import engine as engine_module
 from shardline_common.assembly.decider import Decision
 from shardline_common.assembly.engine import Engine
 from shardline_common.assembly.inputs import Inputs
@@ -184,6 +185,8 @@ def test_a_decision_that_spills_is_the_same(tmp_path: Path, monkeypatch: pytest.
     write_sidecar(inputs.records[0].path, RECORDS, [records])
     totals = Totals(rows=count, bytes=int(numbers.sum()), hash_sum=int((numbers % 140_000).sum()))
     inputs = replace(inputs, totals=totals)
+    # Less than a process may have, so that few records do not fit.
+    monkeypatch.setattr(engine_module, "_SMALLEST_LIMIT", 40 << 20)
     heads, spilled = [], []
     close = Engine.close
 

@@ -12,7 +12,7 @@ from shardline_common.assembly.extra import assembly_extra
 from shardline_common.errors import FailureCode, JobFailed, ShardlineError, SpoolError
 
 _BATCH_ROWS = 65_536
-_SMALLEST_LIMIT = 32 << 20
+_SMALLEST_LIMIT = 64 << 20
 _INTERRUPT_SECONDS = 0.01
 
 
@@ -25,7 +25,7 @@ class Engine:
 
     Args:
         folder: where the database and what does not fit into memory are; removed by `close`.
-        memory_bytes: how much memory DuckDB may take, 32 MiB at least.
+        memory_bytes: how much memory DuckDB may take, 64 MiB at least.
         threads: how many threads it may use.
 
     Raises:
