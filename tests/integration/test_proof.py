@@ -267,8 +267,8 @@ async def test_a_dataset_of_version_0_1_still_verifies(compression: str) -> None
 async def test_a_manifest_of_a_later_version_is_refused(datasets: dict[str, MemoryStore]) -> None:
     store, spec = datasets["none"], spec_of("none")
     key = Layout.of(spec).manifest
-    later = orjson.dumps({**orjson.loads(await store.get(key)), "version": 3})
+    later = orjson.dumps({**orjson.loads(await store.get(key)), "version": 4})
     report = await verified(await changed(store, key, later), spec)
     assert report.problems == [
-        "manifest.json has version 3; this Shardline reads up to 2; install a newer version"
+        "manifest.json has version 4; this Shardline reads up to 3; install a newer version"
     ]

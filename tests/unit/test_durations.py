@@ -65,4 +65,4 @@ def test_no_other_message_prints_a_pause_by_itself() -> None:
         if re.search(r"(again|sent|next one|failing|waiting).*(%\.[0-9]f|:\.[0-9]f\}) s\b", line)
     ]
     # The time since the last event, of which only 30 seconds and more are shown.
-    assert [one for one in found if "_QUIET" not in one and "client.py" not in one.split(":")[0]] == []
+    assert [one for one in found if "_QUIET" not in one and "job_view.py" not in one.split(":")[0]] == []

@@ -1,10 +1,10 @@
 """The entries of a segment's index, read back as arrays when the segment is committed."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from shardline_common.dataset.chain import Totals
 from shardline_common.errors import FailureCode, JobFailed
@@ -12,8 +12,11 @@ from shardline_common.job.hashing import MODULUS
 from shardline_consumer.spool.file import SpoolDamaged, is_damaged
 from shardline_consumer.staging.index import CHUNK, DEAD_LETTER, REJECTED, ROW, SegmentIndex
 
-# NumPy comes with the extra `assembly`: only `StagedSegment.stage` imports this module.
-Numbers: TypeAlias = np.ndarray[Any, Any]
+# NumPy comes with the extra `assembly`, so it is imported where it is called.
+if TYPE_CHECKING:
+    import numpy as np
+
+    Numbers: TypeAlias = np.ndarray[Any, Any]
 
 _FIELDS = [
     ("position", "<i8"),
@@ -47,12 +50,14 @@ class IndexEntries:
     _ends: Numbers
 
     @classmethod
-    def read(cls, index: SegmentIndex) -> "IndexEntries":
+    def read(cls, index: SegmentIndex) -> IndexEntries:
         """Read an index. Blocks.
 
         Raises:
             SpoolDamaged: its file has other bytes than were written to it.
         """
+        import numpy as np
+
         if index.file is None:
             raise ValueError("a segment without records is not committed")
         if is_damaged(index.file.path, index.file.sha256):
@@ -79,6 +84,8 @@ class IndexEntries:
         Raises:
             JobFailed: they do not (`internal`).
         """
+        import numpy as np
+
         entries = self.fields
         status, hash_sum = entries["status"], int(entries["id_hash"].sum(dtype=np.uint64))
         counts = [_by_reason(entries["reason"][status == kind], reasons) for kind in (REJECTED, DEAD_LETTER)]
@@ -98,6 +105,8 @@ class IndexEntries:
 
     def order(self) -> Numbers:
         """The numbers of the entries, sorted by order key, then by position."""
+        import numpy as np
+
         return np.lexsort((self.fields["position"], self.fields["order"]))
 
     def ids(self, numbers: Numbers) -> list[str]:
@@ -109,5 +118,7 @@ class IndexEntries:
 
 
 def _by_reason(codes: Numbers, reasons: Sequence[str]) -> dict[str, int]:
+    import numpy as np
+
     found, counts = np.unique(codes, return_counts=True)
     return {reasons[code]: int(count) for code, count in zip(found, counts, strict=True)}

@@ -1,5 +1,7 @@
 """Staging a closed segment: its rows are sorted into a file of their own, and its sidecars are written."""
 
+from __future__ import annotations
+
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -8,15 +10,16 @@ from dataclasses import dataclass
 from hashlib import file_digest
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from shardline_common.assembly.sidecar import BANDS, RECORDS, SIGNATURES, Sidecar, SidecarKind, write_sidecar
 from shardline_common.dataset.chain import Totals
 from shardline_consumer.spool.file import SpoolDamaged, SpoolFile, is_damaged, spool_error
-from shardline_consumer.staging.entries import IndexEntries, Numbers
+from shardline_consumer.staging.entries import IndexEntries
 from shardline_consumer.staging.index import ROW, SegmentIndex
+
+if TYPE_CHECKING:
+    from shardline_consumer.staging.entries import Numbers
 
 _LINES_AT_ONCE = 65_536
 _SIGNATURES_AT_ONCE = 8192
@@ -125,6 +128,8 @@ def _sidecar(spool: Path, kind: SidecarKind, chunks: Iterator[Columns]) -> Sidec
 
 def _records(entries: IndexEntries, order: Numbers, index: SegmentIndex) -> Iterator[Columns]:
     """The lines of `records`, in this order of the entries, as chunks of columns."""
+    import numpy as np
+
     rules, reasons = index.rules, [reason or None for reason in index.reasons]
     thresholds = [rules.thresholds.get(reason or "") for reason in reasons]
     sizes = entries.fields["size"][order].astype("int64")
@@ -161,6 +166,8 @@ def _where(has_value: Numbers, values: Numbers) -> list[Any]:
 
 def _bands(entries: IndexEntries) -> Iterator[Columns]:
     """The lines of `bands`: of one band after the other."""
+    import numpy as np
+
     positions, hashes = entries.signed["position"], entries.signed["hashes"]
     for band in range(hashes.shape[1]):
         order = np.lexsort((positions, hashes[:, band]))
