@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from shardline_common.dataset.chain import Totals
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.hashing import MODULUS
 from shardline_consumer.spool.file import SpoolDamaged, is_damaged
@@ -14,7 +12,11 @@ from shardline_consumer.staging.index import CHUNK, DEAD_LETTER, REJECTED, ROW, 
 
 # NumPy comes with the extra `assembly`, so it is imported where it is called.
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
+
+    from shardline_common.dataset.chain import Totals
 
     Numbers: TypeAlias = np.ndarray[Any, Any]
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shardline_common.assembly.sidecar import BANDS, RECORDS, SIGNATURES, Sidecar, SidecarKind, write_sidecar
-from shardline_common.dataset.chain import Totals
 from shardline_consumer.spool.file import SpoolDamaged, SpoolFile, is_damaged, spool_error
 from shardline_consumer.staging.entries import IndexEntries
 from shardline_consumer.staging.index import ROW, SegmentIndex
 
 if TYPE_CHECKING:
+    from shardline_common.dataset.chain import Totals
     from shardline_consumer.staging.entries import Numbers
 
 _LINES_AT_ONCE = 65_536

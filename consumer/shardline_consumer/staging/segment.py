@@ -63,7 +63,7 @@ class StagedSegment(OpenSegment):
 
     def stage(self) -> "StagedFiles":
         """Sort the rows of the closed segment, and write its sidecars. Blocks. Raises as `stage`."""
-        from shardline_consumer.staging.files import stage  # noqa: PLC0415 - NumPy is of an extra, and slow
+        from shardline_consumer.staging.files import stage
 
         self._files = stage(self.rows, self._index, self.totals, self._spool)
         return self._files
