@@ -11,7 +11,7 @@ import orjson
 from shardline_common.assembly.decider import Decider, Decision
 from shardline_common.assembly.engine import Engine
 from shardline_common.assembly.inputs import Inputs, define_inputs
-from shardline_common.assembly.places import define_places
+from shardline_common.assembly.places import define_places, load_moved
 from shardline_common.assembly.shard_rows import ShardReader
 from shardline_common.dataset.decision import Counted, DecisionHead, Reason
 from shardline_common.dataset.decision_rules import Rules
@@ -84,9 +84,7 @@ def _load(engine: Engine, folder: Path, stored: StoredDecision, inputs: Inputs) 
         engine.set(drops_files=[str(path) for path in stored.drops.values()])
         engine.run("check_load")
     if stored.moved is not None:
-        engine.set(step=[str(stored.moved)])
-        engine.run("load_step")
-        engine.run("load_moved")
+        load_moved(engine, stored.moved)
     starts = [
         orjson.dumps([place, cut.number, *cut.first]) + b"\n"
         for place, split in enumerate(head.splits)

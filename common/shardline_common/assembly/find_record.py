@@ -9,15 +9,15 @@ from typing import Any, Literal
 import orjson
 
 from shardline_common.assembly.engine import Engine
-from shardline_common.assembly.places import define_places
+from shardline_common.assembly.places import define_places, load_moved
 from shardline_common.assembly.sidecar import Status
 from shardline_common.dataset.decision import DecisionHead, Key, ShardCut
 from shardline_common.job.hashing import order_key, order_partition, order_range, partition_of
+from shardline_common.job.messages import slice_of_position
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
 
 _PART = re.compile(r"part-(\d+)-\d+\.parquet")
-_LAYOUT = Layout("")
 _OUTCOMES: dict[int, Literal["row", "rejected", "dead_letter"]] = {
     Status.ROW: "row",
     Status.REJECTED: "rejected",
@@ -73,14 +73,12 @@ class RecordFinder:
     ) -> None:
         self._spec, self._head, self._fetch = spec, head, fetch
         self._keys = [(int(match[1]), key) for key in keys if (match := _PART.search(key))]
-        self._suffix = {"none": "", "gzip": ".gz", "zstd": ".zst"}[spec.output.compression]
+        self._layout = Layout("", spec.output.compression)
         self._engine = Engine(folder, memory_bytes, threads)
         self._engine.run("shard_setup")
         define_places(self._engine, [split.below for split in head.splits])
         if head.moved is not None:
-            self._engine.set(step=[str(fetch(_LAYOUT.moved))])
-            self._engine.run("load_step")
-            self._engine.run("load_moved")
+            load_moved(self._engine, fetch(self._layout.moved))
 
     def close(self) -> None:
         """Remove the temporary files."""
@@ -123,7 +121,7 @@ class RecordFinder:
         name, shards = self._head.splits[split].name, self._head.splits[split].shards
         cut = _cut_of(shards, (order, position))
         listed = cut.drops if cut is not None else self._head.splits[split].drops
-        drops = self._fetch(_LAYOUT.drops(name, cut.number if cut else 0)) if listed.count else None
+        drops = self._fetch(self._layout.drops(name, cut.number if cut else 0)) if listed.count else None
         if drops is not None and (drop := _drop_of(drops, position)) is not None:
             _, why, of = drop
             instead = self._at(of) if isinstance(of, int) else None
@@ -131,13 +129,13 @@ class RecordFinder:
             return FoundRecord(document_id, "rejected", reason=why, instead=instead, dataset=dataset)
         if cut is None:
             return FoundRecord(document_id, "row")
-        shard = f"data/{name}/part-{cut.number:05d}-of-{len(shards):05d}.jsonl{self._suffix}"
+        shard = self._layout.shard(name, cut.number, len(shards))
         return FoundRecord(document_id, "row", shard, self._line(split, cut, (order, position), drops))
 
     def _at(self, position: int) -> FoundRecord | None:
         """What became of the record at a position of the source."""
-        parts = self._spec.slice_partitions
-        self._open(number for number, _ in self._keys if number // parts == position >> 48)
+        parts, own = self._spec.slice_partitions, slice_of_position(position)
+        self._open(number for number, _ in self._keys if number // parts == own)
         self._engine.set(position=position)
         for row in self._engine.rows("find_by_position"):
             return self._found(*row)

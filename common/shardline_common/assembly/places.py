@@ -1,6 +1,7 @@
 """The place of a record in SQL: its split, and one number for its key."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from shardline_common.assembly.engine import Engine
 from shardline_common.job.hashing import MODULUS
@@ -21,3 +22,10 @@ def define_places(engine: Engine, bounds: Sequence[int | None]) -> None:
     engine.macro("split_of", "group_hash", f"(CASE {cases} END)::UBIGINT")
     key = f"(sort_key::UHUGEINT * {MODULUS}::UHUGEINT + place::UHUGEINT)"
     engine.macro("key_of", "sort_key, place", key)
+
+
+def load_moved(engine: Engine, path: Path) -> None:
+    """Fill the table `moved` from the list of the moved groups."""
+    engine.set(step=[str(path)])
+    engine.run("load_step")
+    engine.run("load_moved")

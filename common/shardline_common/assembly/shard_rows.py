@@ -7,7 +7,7 @@ from typing import Any
 
 from shardline_common.assembly.engine import Engine
 from shardline_common.assembly.extra import assembly_extra
-from shardline_common.assembly.places import define_places
+from shardline_common.assembly.places import define_places, load_moved
 from shardline_common.assembly.sidecar import RECORDS, damaged_sidecar
 from shardline_common.dataset.decision import Counted, DecisionHead, DropList, Key, ShardCut
 from shardline_common.errors import FailureCode, JobFailed
@@ -71,9 +71,7 @@ class ShardReader:
         self._engine.run("shard_setup")
         define_places(self._engine, [split.below for split in head.splits])
         if moved is not None:
-            self._engine.set(step=[str(moved)])
-            self._engine.run("load_step")
-            self._engine.run("load_moved")
+            load_moved(self._engine, moved)
 
     def rows(self, split: str, number: int, sidecars: Sequence[Path], drops: Path | None) -> Iterator[Any]:
         """The rows of a shard in their order, as Arrow batches.

@@ -58,6 +58,11 @@ def position_number(number: int, ordinal: int) -> int:
     return number << _ORDINAL_BITS | ordinal
 
 
+def slice_of_position(number: int) -> int:
+    """The slice of a `position_number`."""
+    return number >> _ORDINAL_BITS
+
+
 class Facts(NamedTuple):
     """The properties of a document that a filter decides by; its text is not among them.
 
