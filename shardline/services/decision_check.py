@@ -20,14 +20,13 @@ from shardline_common.dataset.contents import DatasetContents
 from shardline_common.dataset.decision import DecisionHead
 from shardline_common.dataset.decision_rules import Rules
 from shardline_common.dataset.manifest import Manifest
-from shardline_common.dataset.read import ObjectReader, StoredBytes
+from shardline_common.dataset.read import StoredBytes, download
 from shardline_common.dataset.verify import CheckDecision, Findings
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing, ServiceUnavailable, UsageError
 from shardline_common.job.names import Layout
 from shardline_common.job.plan import Plan, read_plan
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.cores import available_cores
-from shardline_common.runtime.read_again import read_again
 from shardline_common.runtime.tasks import gather_limited
 from shardline_common.runtime.threads import run_in_thread
 from shardline_common.settings.load import Settings
@@ -159,13 +158,8 @@ class _Check:
     async def _fetch(self, key: str, expected: StoredBytes, name: str | None = None) -> Path:
         path = self.folder / (name or key.replace("/", "-"))
 
-        async def read() -> None:
-            reader = ObjectReader(self.store, self.layout.root + key, "none")
-            await reader.save(path)
-            if reader.stored != expected:
-                raise JobFailed(FailureCode.DATASET_DAMAGED, f"{key} has other bytes than it had before")
-
-        await read_again(read, pauses=_PAUSES)
+        wrong = JobFailed(FailureCode.DATASET_DAMAGED, f"{key} has other bytes than it had before")
+        await download(self.store, self.layout.root + key, path, expected, wrong, _PAUSES)
         return path
 
 

@@ -16,13 +16,12 @@ from shardline.services.wiring.stores import open_store_at
 from shardline_common.assembly.find_record import FoundRecord, RecordFinder
 from shardline_common.dataset.assembled import read_head
 from shardline_common.dataset.manifest import Manifest
-from shardline_common.dataset.read import ObjectReader, StoredBytes
+from shardline_common.dataset.read import ObjectReader, StoredBytes, download
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.names import Layout
 from shardline_common.job.plan import read_plan
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.cores import available_cores
-from shardline_common.runtime.read_again import read_again
 from shardline_common.runtime.threads import run_in_thread
 from shardline_common.settings.load import Settings
 
@@ -76,16 +75,21 @@ async def explain_document(
             folder, local = Path(name), Path(uri)
             fetched = dict[str, Path]()
 
-            async def download(key: str) -> Path:
+            async def copy(key: str) -> Path:
                 path = folder / key.replace("/", "-")
-                await read_again(partial(_save, store, key, path, sizes.get(key)))
+                wrong = JobFailed(
+                    FailureCode.DATASET_DAMAGED,
+                    f"{key} is not the one that manifest.json names",
+                    hint="run `shardline verify` on the dataset",
+                )
+                await download(store, key, path, sizes.get(key), wrong)
                 return path
 
             def fetch(key: str) -> Path:
                 if "://" not in uri:
                     return local / key
                 if key not in fetched:
-                    fetched[key] = asyncio.run_coroutine_threadsafe(download(key), loop).result()
+                    fetched[key] = asyncio.run_coroutine_threadsafe(copy(key), loop).result()
                 return fetched[key]
 
             def find() -> list[FoundRecord]:
@@ -105,18 +109,6 @@ async def explain_document(
             replace(one, dataset=addresses.get(one.dataset or "", one.dataset)) for one in found
         )
         return Explanation(document_id, tuple(with_addresses))
-
-
-async def _save(store: ObjectStore, key: str, path: Path, expected: StoredBytes | None) -> None:
-    """Copy an object to a file, and compare it with the manifest."""
-    reader = ObjectReader(store, key, "none")
-    await reader.save(path)
-    if reader.stored != expected:
-        raise JobFailed(
-            FailureCode.DATASET_DAMAGED,
-            f"{key} is not the one that manifest.json names",
-            hint="run `shardline verify` on the dataset",
-        )
 
 
 async def _scan(store: ObjectStore, manifest: Manifest, document_id: str, on_object: OnObject) -> Explanation:

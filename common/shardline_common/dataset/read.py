@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -13,6 +13,7 @@ import zstandard
 
 from shardline_common.errors import FailureCode, JobFailed, StoreUnavailable
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.read_again import read_again
 from shardline_common.runtime.retry import Backoff
 from shardline_common.runtime.threads import run_in_thread
 
@@ -146,6 +147,39 @@ class _Decoder:
         """Raise zlib.error unless the last stored bytes end a member or frame."""
         if self._empty or not self._stream.eof:
             raise zlib.error("the stream is cut off")
+
+
+async def download(
+    store: ObjectStore,
+    key: str,
+    path: Path,
+    expected: StoredBytes | None,
+    wrong: JobFailed,
+    pauses: Sequence[float] | None = None,
+) -> None:
+    """Copy an uncompressed object to a file, and compare its bytes.
+
+    Args:
+        store: the store that has it.
+        key: its key.
+        path: the file; replaced when it exists.
+        expected: the bytes that it must have; None: it should not be there.
+        wrong: raised for other bytes (`dataset_damaged`, so that they are read again first).
+        pauses: those of `read_again`.
+
+    Raises:
+        ObjectMissing: there is no such object.
+        StoreUnavailable: the store cannot be read now.
+        OSError: the file cannot be written.
+    """
+
+    async def read() -> None:
+        reader = ObjectReader(store, key, "none")
+        await reader.save(path)
+        if reader.stored != expected:
+            raise wrong
+
+    await read_again(read, pauses=pauses)
 
 
 async def read_hashes(

@@ -5,16 +5,15 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
 from shardline_common.dataset.chain import SegmentObject, Totals
 from shardline_common.dataset.decision import ShardCut
+from shardline_common.dataset.read import StoredBytes, download
 from shardline_common.dataset.staged import staged_rows
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
 from shardline_common.job.hashing import order_range
 from shardline_common.job.messages import position_number
-from shardline_common.runtime.read_again import read_again
 from shardline_common.runtime.tasks import gather_limited
 from shardline_common.runtime.threads import run_in_thread
 from shardline_consumer.commit import SegmentSink
@@ -155,30 +154,16 @@ class SidecarFolder:
         return await asyncio.shield(task)
 
     async def _download(self, item: SegmentObject) -> Path:
-        path = self.path / item.key.replace("/", "-")
-        read = partial(self._download_once, item, path)
-        await read_again(read)
-        return path
-
-    async def _download_once(self, item: SegmentObject, path: Path) -> None:
-        key, digest, size = self._sink.layout.root + item.key, sha256(), 0
+        key, path = self._sink.layout.root + item.key, self.path / item.key.replace("/", "-")
+        hint = "restore it and retry the job, or submit a new job"
+        damaged = f"{key} has other bytes than the chain says"
+        wrong = JobFailed(FailureCode.DATASET_DAMAGED, damaged, hint=hint)
+        expected = StoredBytes(item.stored_bytes, item.stored_sha256)
         try:
-            with path.open("wb") as file:
-                async for chunk in self._context.store.stream(key):
-                    size += len(chunk)
-                    digest.update(chunk)
-                    await run_in_thread(partial(file.write, chunk))
+            await download(self._context.store, key, path, expected, wrong)
         except ObjectMissing:
-            raise JobFailed(
-                FailureCode.OBJECT_LOST,
-                f"{key} is not in the store, and the chain names it",
-                hint="restore it and retry the job, or submit a new job",
-            ) from None
+            lost = f"{key} is not in the store, and the chain names it"
+            raise JobFailed(FailureCode.OBJECT_LOST, lost, hint=hint) from None
         except OSError as error:
             raise spool_error(self.path, error) from error
-        if (size, digest.hexdigest()) != (item.stored_bytes, item.stored_sha256):
-            raise JobFailed(
-                FailureCode.DATASET_DAMAGED,
-                f"{key} has other bytes than the chain says",
-                hint="restore it and retry the job, or submit a new job",
-            )
+        return path
