@@ -14,7 +14,6 @@ from shardline_common.assembly.shard_rows import ShardReader
 from shardline_common.dataset.decision import DecisionHead, DropList, ShardCut
 from shardline_common.dataset.shard_record import ShardRecord, append_shard_record
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
-from shardline_common.job.hashing import MODULUS
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.read_again import read_again
 from shardline_common.runtime.tasks import gather_limited
@@ -71,7 +70,7 @@ async def build_shard(source: ShardSource, split: str, cut: ShardCut, count: int
             )
             find = partial(_find_rows, source.reader, split, cut.number, paths, drops)
             async with source.reading:
-                rows, sums = await run_in_thread(find)
+                rows, words, quality = await run_in_thread(find)
             # 2. and 3. Once more after a damaged answer of the store.
             file = await read_again(partial(_write_rows, sink, used, rows))
             # 4.
@@ -83,12 +82,12 @@ async def build_shard(source: ShardSource, split: str, cut: ShardCut, count: int
                 split=split,
                 number=cut.number,
                 count=count,
-                rows=len(rows),
+                rows=cut.rows,
                 bytes=file.size,
                 sha256=file.sha256,
-                hash_sum=sums.hash_sum,
-                words=sums.words,
-                quality=sums.quality,
+                hash_sum=cut.hash_sum,
+                words=words,
+                quality=quality,
                 decision=source.head_sha256,
                 object=stored,
             )
@@ -99,25 +98,20 @@ async def build_shard(source: ShardSource, split: str, cut: ShardCut, count: int
         context.budget.release(reserved, sink.spec.job_id)
 
 
-@dataclass(slots=True)
-class _Sums:
-    hash_sum: int = 0
-    words: int = 0
-    quality: int = 0
-
-
 def _find_rows(
     reader: ShardReader, split: str, number: int, sidecars: Sequence[Path], drops: Path | None
-) -> tuple[list[Row], _Sums]:
-    """The rows of a shard in their order. Blocks."""
-    rows, sums = list[Row](), _Sums()
+) -> tuple[list[Row], int, int]:
+    """The rows of a shard in their order, the sum of their words, and of their scores. Blocks.
+
+    The reader has compared their number, bytes and hash sum with the decision when it ends.
+    """
+    rows, words, quality = list[Row](), 0, 0
     for batch in reader.rows(split, number, sidecars, drops):
         columns = [batch.column(name).to_pylist() for name in ("segment", "offset", "size", "row_hash")]
         rows += map(Row, *columns)
-        sums.hash_sum = (sums.hash_sum + sum(batch.column("id_hash").to_pylist())) % MODULUS
-        sums.words += sum(batch.column("words").to_pylist())
-        sums.quality += sum(batch.column("score").to_pylist())
-    return rows, sums
+        words += sum(batch.column("words").to_pylist())
+        quality += sum(batch.column("score").to_pylist())
+    return rows, words, quality
 
 
 async def fetch_list(sink: SegmentSink, key: str, listed: DropList, folder: Path) -> Path | None:
