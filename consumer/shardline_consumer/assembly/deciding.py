@@ -59,9 +59,9 @@ async def decide(sink: SegmentSink, segments: list[LandedSegment], sidecars: Sid
         decision = await _interruptible(partial(decider.run, steps), decider.interrupt)
     # 3.
     for (split, number), path in decision.drops.items():
-        await _create(sink, layout.drops(split, number), path.read_bytes())
+        await _put_file(sink, layout.drops(split, number), path)
     if decision.moved is not None:
-        await _create(sink, layout.moved, decision.moved.read_bytes())
+        await _put_file(sink, layout.moved, decision.moved)
     failpoint("assembly.before_decision")
     await _create(sink, layout.decision, decision.head.encode())
     failpoint("assembly.after_decision")
@@ -74,20 +74,19 @@ async def _fetched(sidecars: SidecarFolder, items: Sequence[SegmentObject | None
     return [Input(item.key, path, item.plain_sha256) for item, path in zip(present, paths, strict=True)]
 
 
+async def _put_file(sink: SegmentSink, key: str, path: Path) -> None:
+    await _create(sink, key, await run_in_thread(path.read_bytes))
+
+
 async def _create(sink: SegmentSink, key: str, body: bytes) -> None:
     create = partial(create_or_get, sink.context.store, key, body, sink.context.clock)
     standing = await retry_forever(create, sink.context.clock, f"put {key}", sink.count_store_error)
     if standing is not None:
-        raise not_reproducible(key)
-
-
-def not_reproducible(key: str) -> JobFailed:
-    """The failure of a decision that differs from the one in the store."""
-    return JobFailed(
-        FailureCode.NOT_REPRODUCIBLE,
-        f"{key} exists with other content; nothing was overwritten",
-        hint="submit a new job",
-    )
+        raise JobFailed(
+            FailureCode.NOT_REPRODUCIBLE,
+            f"{key} exists with other content; nothing was overwritten",
+            hint="submit a new job",
+        )
 
 
 async def _interruptible(call: Callable[[], T], interrupt: Callable[[], None]) -> T:
@@ -128,9 +127,8 @@ class StoredSteps:
         except ObjectMissing:
             return None
         path = self._folder / f"{name}.stored"
-        path.write_bytes(body)
+        await run_in_thread(partial(path.write_bytes, body))
         return path
 
     async def _save(self, name: str, path: Path) -> None:
-        body = await run_in_thread(path.read_bytes)
-        await _create(self._sink, self._sink.layout.step(name), body)
+        await _put_file(self._sink, self._sink.layout.step(name), path)

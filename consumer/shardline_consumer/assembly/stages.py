@@ -42,21 +42,29 @@ class Assembly:
             StoreUnavailable: call again.
             SpoolError, UsageError: this worker cannot work.
         """
-        layout, store = self._sink.layout, self._sink.context.store
         try:
-            head, body = await read_head(store, layout)
+            head, body = await read_head(self._sink.context.store, self._sink.layout)
         except ObjectMissing:
             if _DECIDING_PARTITION not in self._owned:
                 return False
             segments, sidecars = await self._open()
             head = await decide(self._sink, segments, sidecars)
             body = head.encode()
-        made = {info.key async for info in store.list(layout.shard_records)}
-        missing = [item for item in _cuts(head) if layout.shard_record(item[1], item[2].number) not in made]
-        if missing:
+        if missing := await self._missing(head):
             await self._assemble(head, hash_of(body), missing)
-            made = {info.key async for info in store.list(layout.shard_records)}
-        return all(layout.shard_record(split, cut.number) in made for _, split, cut, _ in _cuts(head))
+            missing = await self._missing(head)
+        return not missing
+
+    async def _missing(self, head: DecisionHead) -> list[tuple[int, str, ShardCut, int]]:
+        """Of each shard without a record: its index over all splits, split, cut, and the split's shards."""
+        layout = self._sink.layout
+        made = {info.key async for info in self._sink.context.store.list(layout.shard_records)}
+        cuts = [(split.name, cut, len(split.shards)) for split in head.splits for cut in split.shards]
+        return [
+            (index, split, cut, count)
+            for index, (split, cut, count) in enumerate(cuts)
+            if layout.shard_record(split, cut.number) not in made
+        ]
 
     async def close(self) -> None:
         """Remove what is in the spool."""
@@ -94,9 +102,3 @@ class Assembly:
         # Asked again for each: a partition may have moved meanwhile.
         if index % self._sink.spec.total_partitions in self._owned:
             await build_shard(source, split, cut, count)
-
-
-def _cuts(head: DecisionHead) -> list[tuple[int, str, ShardCut, int]]:
-    """Index over all splits, split, cut, and number of the split's shards, of each shard."""
-    cuts = [(split.name, cut, len(split.shards)) for split in head.splits for cut in split.shards]
-    return [(index, *cut) for index, cut in enumerate(cuts)]
