@@ -6,14 +6,12 @@ It returns None for what it cannot render: the rules for all documents (`documen
 
 import orjson
 
-from shardline_common.job.blank import is_blank
 from shardline_common.job.clara_score import COUNTED_FIELDS
 from shardline_common.job.columns import EXTRA, Columns, plain_types
-from shardline_common.job.hashing import key_hashes
-from shardline_common.job.messages import Position, encode_facts
+from shardline_common.job.messages import Position
 from shardline_common.job.plan import RULES
 from shardline_common.job.spec import JobSpec
-from shardline_producer.rows import behind_metadata, count_words, escaped, text_json
+from shardline_producer.plain_finish import plain_finish
 from shardline_producer.sources.documents import as_score
 from shardline_producer.sources.source import RenderedItem, RenderLine
 
@@ -37,10 +35,9 @@ def line_renderer(  # noqa: C901 - of the function in it
         # Of text alone, "is not empty" is what the score counts.
         return None
     kind_of, nulls = kinds.get, {**dict.fromkeys(kinds), EXTRA: None}
-    loads, dumps, partitions, decimals = orjson.loads, orjson.dumps, spec.partitions, spec.relevance_decimals
-    behind, new = behind_metadata(spec), tuple.__new__
+    loads, finish = orjson.loads, plain_finish(spec)
 
-    # One function, because a call takes as long as to hash an id.
+    # One function up to the row, because a call takes as long as to hash an id.
     def render(line: bytes, position: Position, size: int) -> RenderedItem | None:  # noqa: C901, PLR0911 - steps
         # 1. Parse. orjson is exact but for numbers beyond 64 bits, which step 2 sees.
         try:
@@ -67,26 +64,11 @@ def line_renderer(  # noqa: C901 - of the function in it
                 relevance = score
             elif value is not None or kind_of(name) is None:
                 return None
-        # 3. Render. A text that begins with a visible character is not blank, and most do.
-        metadata, shown_id, body = dumps(row), dumps(given), text_json(text)
-        if not metadata.isascii():
-            metadata = escaped(metadata)
+        # 3. Render.
         present = 0
         for column in counted:
             if row[column]:
                 present += 1
-        blank = not "!" <= text[:1] <= "~" and is_blank(text)
-        facts = encode_facts(len(text), count_words(text), present, blank, relevance)
-        rounded = dumps(round(relevance, decimals) + 0.0) if relevance else b"0.0"
-        parts = (
-            b'{"text":', body, b',"metadata":', metadata, behind,
-            b',"document_id":', shown_id, b',"relevance_score":', rounded, b"}\n",
-        )  # fmt: skip
-        head = 20 + len(body) + len(metadata) + len(behind)
-        # 4. The partition and the part of the proof. A NamedTuple's own constructor takes twice as long.
-        key = given.encode()
-        placing, key_hash = key_hashes(key)
-        values = (position, size, key, placing % partitions, key_hash, facts, head, b"".join(parts))
-        return new(RenderedItem, values)
+        return finish(position, size, given, text, row, present, relevance)
 
     return render
