@@ -6,14 +6,14 @@ store some after that, under keys that nothing else looks at.
 
 import logging
 from collections.abc import Callable
+from functools import partial
 
-from shardline_common.errors import StoreUnavailable
 from shardline_common.job.names import STAGED, Layout, job_of_staged
 from shardline_common.job.state import JobState, State
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
-from shardline_common.runtime.task_group import no_foreign_cancel
 from shardline_common.runtime.unexpected import UnexpectedErrors
+from shardline_producer.sweep import repeat_sweep
 
 _log = logging.getLogger(__name__)
 
@@ -42,15 +42,7 @@ async def sweep_staged(
             With an old state rows may be kept, but none in use is deleted: a completed job stays completed.
         errors: logs what nobody has foreseen; the next sweep follows.
     """
-    while True:
-        await clock.sleep(seconds)
-        try:
-            with no_foreign_cancel():
-                await remove_unneeded(store, state_of)
-        except StoreUnavailable as error:
-            _log.info("staged rows are swept later: %s", error)
-        except Exception as error:  # noqa: BLE001 - housekeeping must not end the jobs
-            errors.log(error, "staged rows are swept later")
+    await repeat_sweep(partial(remove_unneeded, store, state_of), "staged rows", clock, seconds, errors)
 
 
 async def remove_unneeded(store: ObjectStore, state_of: Callable[[str], JobState | None]) -> None:

@@ -7,13 +7,12 @@ was cancelled and cleaned up. Nothing else removes such a topic.
 import logging
 from collections.abc import Callable
 
-from shardline_common.errors import BrokerUnavailable
 from shardline_common.job.names import parse_attempt_topic
 from shardline_common.job.state import JobState
 from shardline_common.ports.broker import Broker
 from shardline_common.ports.clock import Clock
-from shardline_common.runtime.task_group import no_foreign_cancel
 from shardline_common.runtime.unexpected import UnexpectedErrors
+from shardline_producer.sweep import repeat_sweep
 
 _log = logging.getLogger(__name__)
 
@@ -35,16 +34,12 @@ async def sweep_topics(
             kept. With an old state an orphan may be kept, but no topic in use is deleted.
         errors: logs what nobody has foreseen; the next sweep follows.
     """
-    while True:
-        await clock.sleep(seconds)
-        try:
-            with no_foreign_cancel():
-                for name in await broker.topics():
-                    await _remove_if_orphan(broker, name, state_of)
-        except BrokerUnavailable as error:
-            _log.info("orphan topics are swept later: %s", error)
-        except Exception as error:  # noqa: BLE001 - housekeeping must not end the jobs
-            errors.log(error, "orphan topics are swept later")
+
+    async def sweep() -> None:
+        for name in await broker.topics():
+            await _remove_if_orphan(broker, name, state_of)
+
+    await repeat_sweep(sweep, "orphan topics", clock, seconds, errors)
 
 
 async def _remove_if_orphan(broker: Broker, name: str, state_of: Callable[[str], JobState | None]) -> None:
