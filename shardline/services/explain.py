@@ -15,6 +15,7 @@ from shardline.services.finished import read_manifest_at
 from shardline.services.wiring.stores import open_store_at
 from shardline_common.assembly.find_record import FoundRecord, RecordFinder
 from shardline_common.dataset.assembled import read_head
+from shardline_common.dataset.line_cutter import LineCutter
 from shardline_common.dataset.manifest import Manifest
 from shardline_common.dataset.read import ObjectReader, StoredBytes, download
 from shardline_common.errors import FailureCode, JobFailed
@@ -117,11 +118,11 @@ async def _scan(store: ObjectStore, manifest: Manifest, document_id: str, on_obj
     shards = [shard["key"] for shard in manifest.shards]
     found, needle = list[FoundRecord](), orjson.dumps(document_id)
     for number, key in enumerate([*shards, *rejected], 1):
-        rest, line = b"", 0
+        cutter, line = LineCutter(), 0
         reader = ObjectReader(store, key, manifest.job.output.compression)
         async with aclosing(reader.plain()) as chunks:  # type: ignore[type-var]
             async for chunk in chunks:
-                *lines, rest = (rest + chunk).split(b"\n")
+                lines = cutter.cut(chunk)
                 look = partial(_matches, lines, needle, document_id)
                 found += [_of_line(key, line + at, value) for at, value in await run_in_thread(look)]
                 line += len(lines)

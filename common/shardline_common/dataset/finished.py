@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 
+from shardline_common.dataset.line_cutter import LineCutter
 from shardline_common.dataset.manifest import Manifest
 from shardline_common.dataset.read import plain_bytes
 from shardline_common.dataset.success import SuccessMarker, hash_of
@@ -66,11 +67,10 @@ async def finished_lines(store: ObjectStore, manifest: Manifest) -> AsyncIterato
     """
     compression = manifest.job.output.compression
     for shard in manifest.shards:
-        rest = b""
+        cutter = LineCutter()
         async with aclosing(plain_bytes(store, shard["key"], compression, shard["sha256"])) as chunks:  # type: ignore[type-var]
             async for chunk in chunks:
-                *lines, rest = (rest + chunk).split(b"\n")
-                if lines:
+                if lines := cutter.cut(chunk):
                     yield lines
-        if rest:
+        if cutter.rest:
             raise JobFailed(FailureCode.DATASET_DAMAGED, f"{shard['key']}: its last row is cut off")

@@ -12,9 +12,10 @@ import orjson
 
 from shardline_common.dataset.chain import ChainRecord, SegmentObject
 from shardline_common.dataset.contents import SIDECARS, segment_keys
+from shardline_common.dataset.line_cutter import LineCutter
 from shardline_common.dataset.read import ObjectReader, StoredBytes, reads, unsteady
 from shardline_common.dataset.shard_record import ShardRecord
-from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
+from shardline_common.errors import JobFailed, ObjectMissing
 from shardline_common.job.columns import Columns
 from shardline_common.job.hashing import MODULUS, document_hash
 from shardline_common.job.names import Layout
@@ -223,7 +224,7 @@ class SegmentChecker:
         hash_rows: Callable[[list[bytes]], None],
     ) -> str:
         rows = size = hash_sum = 0
-        cutter, row_check, ids = _LineCutter(self._max_line), self._row_check, expected.hash_sum is not None
+        cutter, row_check, ids = LineCutter(self._max_line), self._row_check, expected.hash_sum is not None
         async for chunk in reader.plain():
             size += len(chunk)
             lines = cutter.cut(chunk)
@@ -259,7 +260,7 @@ class SegmentChecker:
         self, reader: ObjectReader, key: str, reasons: Mapping[str, int], problems: list[str]
     ) -> str:
         found = Counter[str]()
-        cutter = _LineCutter(self._max_line)
+        cutter = LineCutter(self._max_line)
         async for chunk in reader.plain():
             found.update(map(_reason, cutter.cut(chunk)))
             cutter.check_rest()
@@ -330,32 +331,3 @@ def _reason(line: bytes) -> str:
         return "no JSON"
     reason = value.get("reason") if isinstance(value, dict) else None
     return reason if isinstance(reason, str) else "no reason"
-
-
-class _LineCutter:
-    """Cuts chunks into lines without their ends. `rest` are the bytes behind the last end."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._parts = list[bytes]()
-        self._size = 0
-
-    @property
-    def rest(self) -> bytes:
-        return b"".join(self._parts)
-
-    def cut(self, chunk: bytes) -> list[bytes]:
-        """The lines that end in a chunk."""
-        lines = chunk.split(b"\n")
-        rest = lines.pop()
-        if lines:
-            lines[0] = b"".join((*self._parts, lines[0]))
-            self._parts, self._size = [], 0
-        self._parts.append(rest)
-        self._size += len(rest)
-        return lines
-
-    def check_rest(self) -> None:
-        """Raise JobFailed when the line that has not ended is longer than the limit."""
-        if self._size > self._limit:
-            raise JobFailed(FailureCode.CONSERVATION, f"a line has more than {self._limit} bytes")
