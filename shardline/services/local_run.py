@@ -79,7 +79,9 @@ class LocalRun:
     def warnings(self) -> list[str]:
         """What a user should know about the dataset, as sentences."""
         state = self.view.state
-        return run_warnings(state) + split_warnings(state.spec, self.splits or {})
+        found = run_warnings(state) + split_warnings(state.spec, self.splits or {})
+        decided = self.manifest.assembly.warnings if self.manifest and self.manifest.assembly else []
+        return [*found, *decided]
 
 
 async def run_job(

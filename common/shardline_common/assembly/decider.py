@@ -18,6 +18,7 @@ from shardline_common.assembly.drop_lists import write_drops
 from shardline_common.assembly.engine import Engine
 from shardline_common.assembly.inputs import Inputs, Landed, check_inputs, define_inputs
 from shardline_common.assembly.rule_steps import (
+    boilerplate_warnings,
     bound_splits,
     cut_splits,
     drop_duplicates,
@@ -125,7 +126,7 @@ class Decider:
             splits=tuple(map(_split, names, bounds, cuts.splits, repeat(drops.lists))),
             clusters=clusters,
             moved=DropList(moved.lines, moved.sha256) if moved else None,
-            warnings=cuts.warnings,
+            warnings=(*boilerplate_warnings(clusters), *cuts.warnings),
         )
         _check_conservation(head, landed)
         return Decision(head, drops.files, moved.without_trailer(folder / "moved.jsonl") if moved else None)

@@ -13,7 +13,14 @@ from shardline_common.assembly.engine import Engine
 from shardline_common.assembly.near import check_clusters, find_components, find_pairs
 from shardline_common.assembly.places import define_places
 from shardline_common.assembly.steps import StepResult, Steps
-from shardline_common.dataset.decision import Cluster, Clusters, DropList, Reason, ShardCut
+from shardline_common.dataset.decision import (
+    BOILERPLATE_RECORDS,
+    Cluster,
+    Clusters,
+    DropList,
+    Reason,
+    ShardCut,
+)
 from shardline_common.dataset.decision_rules import NearRules, Rules
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.hashing import MODULUS
@@ -66,6 +73,20 @@ def find_clusters(engine: Engine, near: NearRules, steps: Steps, folder: Path) -
     count = engine.value("SELECT count(DISTINCT stays) FROM clusters")
     largest = tuple(Cluster(records, document_id) for records, document_id in engine.rows("largest_clusters"))
     return Clusters(count, members.lines + count, largest)
+
+
+def boilerplate_warnings(clusters: Clusters | None) -> tuple[str, ...]:
+    """A warning about clusters that are too large to be copies of one document."""
+    large = [one for one in clusters.largest if one.records > BOILERPLATE_RECORDS] if clusters else []
+    if clusters is None or not large:
+        return ()
+    count = len(large) if len(large) < len(clusters.largest) else f"{len(large)} or more"
+    text = (
+        f"clusters of near duplicates with over {BOILERPLATE_RECORDS:,} documents: {count}; the largest has "
+        f"{large[0].records:,}, which resemble {large[0].id!r}. Where they come from a template, "
+        "dedup.near.verify keeps those apart that are less alike"
+    )
+    return (text,)
 
 
 def take_sample(engine: Engine, rules: Rules, steps: Steps) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from shardline_common.dataset.card_assembly import assembly_section
 from shardline_common.job.findings import remarks
 
 _INDENT = "  "
@@ -74,16 +75,17 @@ def _body(manifest: Mapping[str, Any], splits: Mapping[str, Any], suffix: str) -
         "",
         "| | documents |",
         "|---|---|",
-        f"| read from the source | {totals['documents']} |",
-        f"| kept as rows | {totals['rows']} |",
-        *(f"| rejected: {reason} | {count} |" for reason, count in manifest["rejected"].items()),
-        *(f"| dead letter: {reason} | {count} |" for reason, count in manifest["dead_letters"].items()),
+        f"| read from the source | {totals['documents']:,} |",
+        f"| kept as rows | {totals['rows']:,} |",
+        *(f"| rejected: {reason} | {count:,} |" for reason, count in manifest["rejected"].items()),
+        *(f"| dead letter: {reason} | {count:,} |" for reason, count in manifest["dead_letters"].items()),
         "",
-        f"{totals['words']} words, {totals['bytes']} bytes, mean quality {totals['mean_quality']}.  ",
+        f"{totals['words']:,} words, {totals['bytes']:,} bytes, mean quality {totals['mean_quality']}.  ",
         _digest_line(manifest["digest"]),
         *_missing_searches(manifest["source"]),
         *(f"{_one_line(one)}.  " for one in remarks(manifest["source"])),
         "",
+        *assembly_section(manifest),
     ]
     if splits:
         lines += loading_snippet(next(iter(splits)), suffix)

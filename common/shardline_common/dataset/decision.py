@@ -24,6 +24,8 @@ from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.hashing import add
 from shardline_common.job.stored_json import read_stored
 
+BOILERPLATE_RECORDS = 1_000
+"""A cluster of near duplicates with more records is reported: they are hardly copies of one document."""
 Position = Annotated[int, Field(ge=0, lt=1 << 63)]
 Key = tuple[HashSum, Position]
 

@@ -154,6 +154,12 @@ class RowSchema(_ManifestModel):
         return Columns.from_json(value).to_json()
 
 
+class AssemblyNotes(_ManifestModel):
+    """What the decision of an assembled dataset says to a person."""
+
+    warnings: list[str] = Field(default_factory=list)
+
+
 class Manifest(_ManifestModel):
     """The parts of a manifest that `verify` compares. Shards and totals are compared as a whole."""
 
@@ -170,6 +176,7 @@ class Manifest(_ManifestModel):
     splits: dict[str, dict[str, Any]]
     rejected: dict[str, int]
     dead_letters: dict[str, int]
+    assembly: AssemblyNotes | None = None
 
     @classmethod
     def decode(cls, data: bytes) -> "Manifest":
