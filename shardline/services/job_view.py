@@ -115,6 +115,8 @@ class JobView:
             return "planning" if planning else self.state.state.value
         if stage is Stage.ASSEMBLING and event is not None:
             return f"{stage} {event.done:,} of {event.parts:,} shards"
+        if stage is Stage.DECIDING and event is not None and event.step is not None:
+            return f"{stage} {event.step} (step {event.done + 1} of {event.parts})"
         return stage.value
 
     def check_completed(self) -> None:

@@ -76,6 +76,10 @@ class Decider:
         """Stop `run`, which raises DecisionInterrupted. May be called from any thread, at any time."""
         self._engine.interrupt()
 
+    def statement_progress(self) -> float:
+        """The share of the running statement that is done, 0 to 1. May be called from any thread."""
+        return self._engine.progress()
+
     def run(self, steps: StepStore, on_progress: Progress = lambda *_: None) -> Decision:
         """Decide; only once. Steps of which `steps` has a result are not made again.
 

@@ -55,8 +55,8 @@ class Engine:
             "autoload_known_extensions": False,
         }
         self._connection = duckdb.connect(":memory:", config=options)
-        # It would be printed to stdout.
-        self._connection.execute("SET enable_progress_bar = false")
+        # `progress` needs it. It would be printed to stdout.
+        self._connection.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
 
     def interrupt(self) -> None:
         """Stop the running statement, and refuse every later one."""
@@ -67,6 +67,17 @@ class Engine:
         """Raise DecisionInterrupted after `interrupt`."""
         if self._interrupted.is_set():
             raise DecisionInterrupted("the decision was interrupted")
+
+    def progress(self) -> float:
+        """The share of the running statement that is done, 0 to 1, by DuckDB's estimate; 0 where it has none.
+
+        May be called from any thread.
+        """
+        if self._idle.is_set():
+            return 0.0
+        with suppress(self._duckdb.Error):  # it was closed in the meantime
+            return min(1.0, max(0.0, self._connection.query_progress() / 100))
+        return 0.0
 
     def close(self) -> None:
         """Close the database, and remove its files."""

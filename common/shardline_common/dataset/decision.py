@@ -181,13 +181,12 @@ class Drop:
     of: int | str | None
 
 
-def check_list(body: bytes, expected: DropList, key: str) -> None:
-    """Check that the bytes are those of a list of the decision.
+def check_list(found: DropList, expected: DropList, key: str) -> None:
+    """Check that a list is that of the decision.
 
     Raises:
-        JobFailed: they are not (`dataset_damaged`).
+        JobFailed: it is not (`dataset_damaged`).
     """
-    found = DropList(body.count(b"\n"), sha256(body).hexdigest())
     if found != expected:
         raise JobFailed(
             FailureCode.DATASET_DAMAGED,
@@ -202,7 +201,7 @@ def decode_drops(body: bytes, expected: DropList, key: str = "a drop list") -> l
     Raises:
         JobFailed: the bytes are not those of `expected` (`dataset_damaged`).
     """
-    check_list(body, expected, key)
+    check_list(DropList(body.count(b"\n"), sha256(body).hexdigest()), expected, key)
     lines = map(orjson.loads, body.splitlines())
     return [Drop(position, Reason(reason), of) for position, reason, of in lines]
 

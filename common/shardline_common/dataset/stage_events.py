@@ -67,7 +67,8 @@ class Counts:
 class StageEvent:
     """How far an assembled job is: `done` of `parts` steps of the decision, or shards.
 
-    `at` is an RFC 3339 time. `counts` are those of the dataset, once it is decided.
+    `at` is an RFC 3339 time. `counts` are those of the dataset, once it is decided. `step` is the running
+    step of the decision, and `step_share` how much of it is done, 0 to 1.
     """
 
     job_id: str
@@ -77,16 +78,18 @@ class StageEvent:
     parts: int
     at: str
     counts: Counts | None = None
+    step: str | None = None
+    step_share: float = 0.0
 
     @property
-    def rank(self) -> tuple[int, int, int]:
+    def rank(self) -> tuple[int, int, int, float]:
         """Grows with the job. A stage continues over attempts, as the chains do."""
-        return list(Stage).index(self.stage), self.done, self.attempt
+        return list(Stage).index(self.stage), self.done, self.attempt, self.step_share
 
     @property
     def share(self) -> float:
         """The share of the stage that is done, 0 to 1."""
-        return min(1.0, self.done / self.parts) if self.parts else 1.0
+        return min(1.0, (self.done + self.step_share) / self.parts) if self.parts else 1.0
 
     def encode(self) -> bytes:
         """The event as JSON."""
@@ -107,6 +110,8 @@ class StageEvent:
             None
             if counts is None
             else Counts(counts["rows"], counts["bytes"], counts["rejected"], counts["dead"]),
+            body.get("step"),
+            body.get("step_share", 0.0),
         )
 
 

@@ -1,41 +1,54 @@
 """Deciding, by the worker with partition 0, from the sidecars alone. Each result is a create-only object."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
+from hashlib import file_digest
 from pathlib import Path
-from typing import TypeVar
+from threading import Lock
+from typing import Any, TypeVar
 
 from shardline_common.assembly.decider import Decider
+from shardline_common.assembly.engine import DecisionInterrupted
 from shardline_common.assembly.inputs import Input, Inputs
 from shardline_common.dataset.chain import SegmentObject, total
 from shardline_common.dataset.decision import DecisionHead
 from shardline_common.dataset.decision_rules import Rules
+from shardline_common.dataset.read import ObjectReader, read_hashes
+from shardline_common.dataset.staged import prove_staged
+from shardline_common.dataset.success import hash_of
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
 from shardline_common.job.plan import read_plan
-from shardline_common.runtime.create_or_read import create_or_get
+from shardline_common.ports.store import HashedFile
+from shardline_common.runtime.create_or_read import create_or_read
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.tasks import await_uncancelled
 from shardline_common.runtime.threads import run_in_thread
+from shardline_common.runtime.waits import log_failure
 from shardline_common.telemetry.tracing import span
 from shardline_consumer.assembly.landed import LandedSegment, SidecarFolder
 from shardline_consumer.assembly.other_datasets import read_against
+from shardline_consumer.assembly.step_progress import StepProgress
 from shardline_consumer.commit import SegmentSink
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 async def decide(sink: SegmentSink, segments: list[LandedSegment], sidecars: SidecarFolder) -> DecisionHead:
     """Decide the dataset, unless another worker has. Returns the decision in the store.
 
-    1. Fetch the sidecars. 2. Decide on a thread; a cancel interrupts the running statement. 3. Put the drop
-    lists, then the head. Whoever decides again writes the same bytes.
+    1. Look whether all staged rows are there, and fetch the sidecars. 2. Decide on a thread; a cancel
+    interrupts the running statement. 3. Put the drop lists, then the head. Whoever decides again writes the
+    same bytes.
 
     Raises:
-        JobFailed: a sidecar is damaged or missing, the job cannot be decided (`duplicate_ids`,
-            `too_few_rows`), or an object exists with other content (`not_reproducible`).
+        JobFailed: a sidecar is damaged or missing, staged rows are missing (`object_lost`), the job cannot be
+            decided (`duplicate_ids`, `too_few_rows`), or an object exists with other content
+            (`not_reproducible`).
         StoreUnavailable: the store cannot be read now.
         SpoolError: the spool cannot be written.
         UsageError: the extra `assembly` is not installed.
@@ -43,8 +56,10 @@ async def decide(sink: SegmentSink, segments: list[LandedSegment], sidecars: Sid
     context, layout = sink.context, sink.layout
     # 1.
     plan = await read_plan(context.store, layout)
+    # By their sizes. Who assembles a shard reads the rows, and compares the hash of each.
+    await prove_staged(context.store, layout, [segment.record for segment in segments])
     inputs = Inputs(
-        totals=total(segment.totals for segment in segments),
+        totals=total(segment.record.segment for segment in segments),
         records=await _fetched(sidecars, [segment.records for segment in segments]),
         bands=await _fetched(sidecars, [segment.bands for segment in segments]),
         signatures=await _fetched(sidecars, [segment.signatures for segment in segments]),
@@ -55,8 +70,17 @@ async def decide(sink: SegmentSink, segments: list[LandedSegment], sidecars: Sid
     make = partial(Decider, folder, inputs, rules, context.decide_memory, context.decide_threads)
     decider = await run_in_thread(make)
     steps = StoredSteps(sink, sidecars.path, asyncio.get_running_loop())
+    progress = StepProgress(sink, rules.steps, decider.statement_progress)
     with span("decide"):
-        decision = await _interruptible(partial(decider.run, steps), decider.interrupt)
+        watch = asyncio.create_task(progress.publish(), name="progress of the decision")
+        try:
+            run = partial(decider.run, steps, progress.begin)
+            decision = await _interruptible(run, decider.interrupt, steps.interrupt)
+        finally:
+            watch.cancel()
+            (ended,) = await asyncio.gather(watch, return_exceptions=True)
+            if isinstance(ended, Exception):
+                log_failure(_log, ended, "the progress of the decision was not published: %s", ended)
     # 3.
     for (split, number), path in decision.drops.items():
         await _put_file(sink, layout.drops(split, number), path)
@@ -75,13 +99,23 @@ async def _fetched(sidecars: SidecarFolder, items: Sequence[SegmentObject | None
 
 
 async def _put_file(sink: SegmentSink, key: str, path: Path) -> None:
-    await _create(sink, key, await run_in_thread(path.read_bytes))
+    """Create an object of a file of the decider, which is never written again: a store may link it."""
+    await _create(sink, key, HashedFile(path, await run_in_thread(partial(_file_sha256, path))))
 
 
-async def _create(sink: SegmentSink, key: str, body: bytes) -> None:
-    create = partial(create_or_get, sink.context.store, key, body, sink.context.clock)
-    standing = await retry_forever(create, sink.context.clock, f"put {key}", sink.count_store_error)
-    if standing is not None:
+async def _create(sink: SegmentSink, key: str, body: bytes | HashedFile) -> None:
+    """Create an object, in bounded memory.
+
+    Raises:
+        JobFailed: another one is there (`not_reproducible`).
+    """
+    context, expected = sink.context, body.sha256 if isinstance(body, HashedFile) else hash_of(body)
+    put = partial(context.store.create, key, body)
+    # What was created is read too: a store may acknowledge a put, and lose it.
+    read = partial(read_hashes, context.store, key, "none", expected)
+    create = partial(create_or_read, put, read, key, context.clock, confirm=True)
+    found = await retry_forever(create, context.clock, f"put {key}", sink.count_store_error)
+    if found is not None and found[0] != expected:
         raise JobFailed(
             FailureCode.NOT_REPRODUCIBLE,
             f"{key} exists with other content; nothing was overwritten",
@@ -89,14 +123,20 @@ async def _create(sink: SegmentSink, key: str, body: bytes) -> None:
         )
 
 
-async def _interruptible(call: Callable[[], T], interrupt: Callable[[], None]) -> T:
-    """Run a long call on a thread of its own. A cancel interrupts it, and waits for its end."""
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+async def _interruptible(call: Callable[[], T], *interrupts: Callable[[], None]) -> T:
+    """Run a long call on a thread of its own. A cancel calls the interrupts, and waits for its end."""
     with ThreadPoolExecutor(1, thread_name_prefix="decide") as pool:
         future = asyncio.get_running_loop().run_in_executor(pool, call)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            interrupt()
+            for interrupt in interrupts:
+                interrupt()
             await await_uncancelled(future)
             # asyncio logs an error that nobody has looked at.
             future.exception()
@@ -110,25 +150,42 @@ class StoredSteps:
         self._sink = sink
         self._folder = folder
         self._loop = loop
+        self._lock = Lock()
+        self._interrupted = False
+        self._running: Future[Any] | None = None
 
     def load(self, name: str) -> Path | None:
         """The result of a step that was done before, as a local file; None: it was not."""
-        return asyncio.run_coroutine_threadsafe(self._load(name), self._loop).result()
+        return self._wait(lambda: self._load(name))
 
     def save(self, name: str, path: Path) -> None:
         """Keep the result of a step."""
-        asyncio.run_coroutine_threadsafe(self._save(name, path), self._loop).result()
+        self._wait(lambda: _put_file(self._sink, self._sink.layout.step(name), path))
+
+    def interrupt(self) -> None:
+        """Stop waiting for the store, which may be away for long. `load` and `save` raise then."""
+        with self._lock:
+            self._interrupted = True
+            if self._running is not None:
+                self._running.cancel()
+
+    def _wait(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        with self._lock:
+            if self._interrupted:
+                raise DecisionInterrupted("the decision was interrupted")
+            future: Future[T] = asyncio.run_coroutine_threadsafe(call(), self._loop)
+            self._running = future
+        try:
+            return future.result()
+        except CancelledError:
+            raise DecisionInterrupted("the decision was interrupted") from None
 
     async def _load(self, name: str) -> Path | None:
-        context, key = self._sink.context, self._sink.layout.step(name)
-        read = partial(context.store.get, key)
+        context, key, path = self._sink.context, self._sink.layout.step(name), self._folder / f"{name}.stored"
+        # `Steps` proves what was read.
+        read = partial(ObjectReader(context.store, key, "none").save, path)
         try:
-            body = await retry_forever(read, context.clock, f"read {key}", self._sink.count_store_error)
+            await retry_forever(read, context.clock, f"read {key}", self._sink.count_store_error)
         except ObjectMissing:
             return None
-        path = self._folder / f"{name}.stored"
-        await run_in_thread(partial(path.write_bytes, body))
         return path
-
-    async def _save(self, name: str, path: Path) -> None:
-        await _put_file(self._sink, self._sink.layout.step(name), path)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from shardline_common.assembly.shard_rows import ShardReader
 from shardline_common.dataset.decision import DecisionHead, DropList, ShardCut
+from shardline_common.dataset.read import ObjectReader
 from shardline_common.dataset.shard_record import ShardRecord, append_shard_record
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
 from shardline_common.runtime.failpoints import failpoint
@@ -123,16 +124,17 @@ async def fetch_list(sink: SegmentSink, key: str, listed: DropList, folder: Path
     """
     if not listed.count:
         return None
+    path = folder / key.removeprefix(sink.layout.root).replace("/", "-")
     try:
-        body = await sink.context.store.get(key)
+        await ObjectReader(sink.context.store, key, "none").save(path)
     except ObjectMissing:
         raise JobFailed(
             FailureCode.OBJECT_LOST,
             f"{key} is not in the store, and the decision names it",
             hint="restore it, then retry the job",
         ) from None
-    path = folder / key.removeprefix(sink.layout.root).replace("/", "-")
-    await run_in_thread(partial(path.write_bytes, body))
+    except OSError as error:
+        raise spool_error(folder, error) from error
     return path
 
 

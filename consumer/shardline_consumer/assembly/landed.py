@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from shardline_common.dataset.chain import SegmentObject, Totals
+from shardline_common.dataset.chain import ChainRecord, SegmentObject
 from shardline_common.dataset.decision import ShardCut
 from shardline_common.dataset.read import StoredBytes, download
 from shardline_common.dataset.staged import staged_rows
@@ -25,17 +25,15 @@ _DOWNLOADS_AT_ONCE = 4
 
 @dataclass(frozen=True, slots=True)
 class LandedSegment:
-    """One segment: its counts, the key of its staged rows (None without rows), and its sidecars.
+    """One segment: its chain record, the key of its staged rows (None without rows), and its sidecars.
 
     `orders` and `positions` are ranges in which the order keys and positions of its records lie.
     """
 
-    partition: int
-    first: int
+    record: ChainRecord
     orders: range
     positions: range
     rows_key: str | None
-    totals: Totals
     records: SegmentObject
     bands: SegmentObject | None
     signatures: SegmentObject | None
@@ -81,12 +79,10 @@ async def _read_chain(sink: SegmentSink, partition: int) -> list[LandedSegment]:
         upto = position_number(number, record.position[-1])
         found.append(
             LandedSegment(
-                partition,
-                record.first,
+                record,
                 orders,
                 range(after + 1, upto + 1),
                 keys.get(record.first),
-                record.segment,
                 objects.records,
                 objects.bands,
                 objects.signatures,
