@@ -30,7 +30,7 @@ from shardline_common.runtime.cores import available_cores
 from shardline_common.runtime.tasks import gather_limited
 from shardline_common.runtime.threads import run_in_thread
 from shardline_common.settings.load import Settings
-from shardline_consumer.assembly.other_datasets import read_contents
+from shardline_consumer.assembly.other_datasets import ContentsReader
 
 _DOWNLOADS_AT_ONCE = 4
 # Read again once, at once: a person waits for the report.
@@ -110,7 +110,7 @@ class _Check:
         if not recompute:
             return Findings(problems)
         plan = await read_plan(self.store, self.layout, _PAUSES)
-        against = await self._read_against(plan)
+        against = await self._read_against(plan, limits)
         if isinstance(against, str):
             return Findings(problems, [f"{NOT_RECOMPUTED}: {against}"])
         whole = Inputs(inputs.totals, inputs.records, inputs.bands, inputs.signatures, against)
@@ -118,12 +118,18 @@ class _Check:
         again = partial(recomputed_problems, self.folder, stored, whole, rules, limits)
         return Findings([*problems, *await run_in_thread(partial(_some, again))], recomputed=True)
 
-    async def _read_against(self, plan: Plan) -> list[list[Input]] | str:
+    async def _read_against(self, plan: Plan, limits: Limits) -> list[list[Input]] | str:
         """The contents of the other datasets; or why they cannot be read."""
         dedup, opener = self.manifest.job.dedup, dataset_opener(self.settings, folders=True)
-        ignore_case = dedup is not None and dedup.ignore_case
+        reader = ContentsReader(
+            opener,
+            self.folder,
+            ignore_case=dedup is not None and dedup.ignore_case,
+            memory_bytes=limits.memory_bytes,
+            threads=limits.threads,
+        )
         try:
-            return await read_contents(opener, plan, self.folder, ignore_case=ignore_case)
+            return await reader.read(plan)
         except (JobFailed, ServiceUnavailable) as error:
             return str(error)
 
@@ -136,13 +142,11 @@ class _Check:
 
     async def _fetch_decision(self, head: DecisionHead) -> StoredDecision:
         drops = dict[Number, Path]()
-        for place, split in enumerate(head.splits):
-            lists = {cut.number: cut.drops for cut in split.shards} or {0: split.drops}
-            for number, listed in lists.items():
-                if listed.count:
-                    key = self.layout.drops(split.name, number).removeprefix(self.layout.root)
-                    path = await self._fetch(key, self._stored(key), f"{place}-{number}.jsonl")
-                    drops[split.name, number] = path
+        places = {split.name: place for place, split in enumerate(head.splits)}
+        for split, number in head.drop_lists():
+            key = self.layout.drops(split, number).removeprefix(self.layout.root)
+            path = await self._fetch(key, self._stored(key), f"{places[split]}-{number}.jsonl")
+            drops[split, number] = path
         if head.moved is None:
             return StoredDecision(head, drops, None)
         key = self.layout.moved.removeprefix(self.layout.root)

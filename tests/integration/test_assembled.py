@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ import orjson
 import pytest
 
 from shardline_common.assembly.normal_text import normal_text
+from shardline_common.dataset.finished import finished_lines
+from shardline_common.dataset.manifest import Manifest
 from shardline_common.dataset.verify import Report
 from shardline_common.job.hashing import group_hash, order_key, sample_key
 from shardline_common.job.names import Layout
@@ -22,6 +24,7 @@ from shardline_common.memory.store import MemoryStore
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.failpoints import VARIABLE
 from shardline_common.storage.directory import DirectoryStore
+from shardline_consumer.assembly import other_datasets
 from tests.make import job
 from tests.support.embedded import run_embedded, verify
 
@@ -251,6 +254,64 @@ async def test_texts_of_another_dataset_are_dropped(
     assert b"".join((await shards_of(spec, store)).values()) == b"".join(expected)
     assert report.rejected == {"duplicate_of_dataset": len(rows) - len(expected)}
     assert 0 < len(expected) < len(rows)
+
+
+OLDER: dict[str, Any] = {
+    "quality": {"min_score": 0, "duplicate_ids": "first"},
+    "dedup": {"exact": True, "near": True},
+    "sample": {"fraction": 0.7},
+    "output": {
+        "splits": {"train": 0.6, "test": 0.4},
+        "shards": {"count": 7, "equal": True},
+        "shard_bytes": 4096,
+        "compression": "gzip",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "damage", "by_sidecars"),
+    [
+        ({}, "", True),
+        ({"dedup": {"near": {"bands": 2}}}, "", True),
+        ({"dedup": {"exact": True, "ignore_case": True}}, "", False),
+        ({}, "_state/records/*.parquet", False),
+    ],
+)
+async def test_sidecars_of_another_dataset_drop_what_its_rows_would(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    damage: str,
+    by_sidecars: bool,
+) -> None:
+    older = job(**OLDER | changes, job_id="older", source={"type": "files", "paths": ["older.jsonl"]})
+    lines = [
+        orjson.dumps(document | {"document_id": f"old {n % 200}"}) for n, document in enumerate(DOCUMENTS)
+    ]
+    (folder / "older.jsonl").write_bytes(b"\n".join(lines[:250]))
+    await run_embedded(older, DirectoryStore(tmp_path), folder)
+    address = tmp_path / Layout.of(older).root
+    manifest = orjson.loads((address / "manifest.json").read_bytes())
+    assert changes or {"duplicate_id", "duplicate", "sampled_out", "remainder"} <= manifest["rejected"].keys()
+    for path in list(address.glob(damage))[:1] if damage else ():
+        path.write_bytes(path.read_bytes()[:-1])
+    read: list[str] = []
+
+    async def noted(store: ObjectStore, manifest: Manifest) -> AsyncIterator[list[bytes]]:
+        async for found in finished_lines(store, manifest):
+            read.append("rows")
+            yield found
+
+    monkeypatch.setattr(other_datasets, "finished_lines", noted)
+    spec = assembled({"dedup": {"against": [str(address)]}, "output": {"shard_bytes": 4096}})
+    report = await finished(spec, MemoryStore(), folder)
+    assert (not read) == by_sidecars
+    monkeypatch.setattr(other_datasets.ContentsReader, "_fits", lambda _self, _manifest: False)
+    assert (await finished(spec, MemoryStore(), folder)).digest == report.digest
+    assert read
+    assert 0 < report.rejected["duplicate_of_dataset"] < len(DOCUMENTS) - 50
 
 
 async def test_a_dataset_to_compare_with_is_finished(folder: Path, tmp_path: Path) -> None:

@@ -194,11 +194,10 @@ async def read_assembled(
         raise _lost(f"{error}, and nothing says how the dataset was assembled") from None
     found = AssembledContents(head, hash_of(body))
     objects = {layout.decision.removeprefix(layout.root): StoredBytes.of(body)}
-    lists = {layout.drops(split.name, cut.number): cut.drops for split in head.splits for cut in split.shards}
-    lists |= {layout.drops(split.name, 0): split.drops for split in head.splits if not split.shards}
+    lists = {layout.drops(*name): listed for name, listed in head.drop_lists().items()}
     if head.moved is not None:
         lists[layout.moved] = head.moved
-    reads = [partial(_read_list, store, key, listed, pauses) for key, listed in lists.items() if listed.count]
+    reads = [partial(_read_list, store, key, listed, pauses) for key, listed in lists.items()]
     for key, stored in await gather_limited(reads, _READS_AT_ONCE):
         objects[key.removeprefix(layout.root)] = stored
     prefix = layout.shard_records.removeprefix(layout.root)

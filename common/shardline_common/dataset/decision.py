@@ -158,6 +158,12 @@ class DecisionHead:
             )
         return head
 
+    def drop_lists(self) -> dict[tuple[str, int], DropList]:
+        """The drop lists that have a line, by split and number."""
+        found = {(split.name, cut.number): cut.drops for split in self.splits for cut in split.shards}
+        found |= {(split.name, 0): split.drops for split in self.splits if not split.shards}
+        return {name: listed for name, listed in found.items() if listed.count}
+
     def split(self, name: str) -> SplitCut:
         """The split of this name. Raises KeyError when there is none."""
         for split in self.splits:

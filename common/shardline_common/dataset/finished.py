@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 
+import orjson
+
 from shardline_common.dataset.line_cutter import LineCutter
 from shardline_common.dataset.manifest import Manifest
-from shardline_common.dataset.read import plain_bytes
+from shardline_common.dataset.read import StoredBytes, plain_bytes
 from shardline_common.dataset.success import SuccessMarker, hash_of
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
 from shardline_common.ports.store import ObjectStore
@@ -28,8 +30,25 @@ async def read_finished(store: ObjectStore, address: str, digest: str | None = N
             (`source_changed`).
         StoreUnavailable: the store cannot be read now.
     """
+    manifest, _ = await _read_proven(store, address, digest)
+    return manifest
+
+
+async def read_finished_objects(
+    store: ObjectStore, address: str, digest: str
+) -> tuple[Manifest, dict[str, StoredBytes]]:
+    """The manifest of a finished dataset, and the stored bytes of all objects that it names, by key.
+
+    Raises as `read_finished`.
+    """
+    manifest, body = await _read_proven(store, address, digest)
+    named = orjson.loads(body).get("objects", ())
+    return manifest, {one["key"]: StoredBytes(one["bytes"], one["sha256"]) for one in named}
+
+
+async def _read_proven(store: ObjectStore, address: str, digest: str | None) -> tuple[Manifest, bytes]:
     try:
-        manifest = await read_again(lambda: _read(store))
+        manifest, body = await read_again(lambda: _read(store))
     except (ObjectMissing, JobFailed) as error:
         raise JobFailed(
             FailureCode.SOURCE_INVALID,
@@ -43,10 +62,10 @@ async def read_finished(store: ObjectStore, address: str, digest: str | None = N
             f"{digest}",
             hint="submit a new job",
         )
-    return manifest
+    return manifest, body
 
 
-async def _read(store: ObjectStore) -> Manifest:
+async def _read(store: ObjectStore) -> tuple[Manifest, bytes]:
     marker = SuccessMarker.decode(await store.get("_SUCCESS"))
     body = await store.get("manifest.json")
     manifest = Manifest.decode(body)
@@ -54,7 +73,7 @@ async def _read(store: ObjectStore) -> Manifest:
     named = marker.hashes.get("manifest.json", hash_of(body))
     if (marker.digest, named) != (manifest.digest, hash_of(body)):
         raise JobFailed(FailureCode.DATASET_DAMAGED, "its manifest.json is not the one that _SUCCESS names")
-    return manifest
+    return manifest, body
 
 
 async def finished_lines(store: ObjectStore, manifest: Manifest) -> AsyncIterator[list[bytes]]:

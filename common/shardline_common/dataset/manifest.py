@@ -155,8 +155,9 @@ class RowSchema(_ManifestModel):
 
 
 class AssemblyNotes(_ManifestModel):
-    """What the decision of an assembled dataset says to a person."""
+    """Of an assembled dataset the name of its rules, and what its decision says to a person."""
 
+    layout: str = ""
     warnings: list[str] = Field(default_factory=list)
 
 
