@@ -5,6 +5,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from shardline_common.assembly.arrays import numbers_of
 from shardline_common.assembly.engine import Engine
 from shardline_common.assembly.extra import assembly_extra
 from shardline_common.assembly.places import define_places, load_moved
@@ -104,10 +105,10 @@ class ShardReader:
         found, size, keys = Counted(), 0, []
         for batch in engine.stream("shard_rows"):
             if batch.num_rows:
-                hashes = batch.column("id_hash").to_numpy()
+                hashes = numbers_of(batch.column("id_hash"))
                 # Sums of unsigned numbers are mod 2^64 in NumPy.
                 found = found.plus(Counted(len(hashes), int(hashes.sum())))
-                size += int(batch.column("size").to_numpy().sum())
+                size += int(numbers_of(batch.column("size")).sum())
                 order, position = batch.column("order"), batch.column("position")
                 keys.append([(order[at].as_py(), position[at].as_py()) for at in (0, -1)])
                 yield batch

@@ -93,9 +93,9 @@ def write_sidecar(path: Path, kind: SidecarKind, chunks: Iterable[Sequence[Seque
     Args:
         path: the file; replaced when it exists.
         kind: the kind of sidecar.
-        chunks: its lines in their order, by columns: for each column of `kind` a list, an `array.array` or a
-            NumPy array. Arrays of the column's own width are the fastest; null is None in a list. A chunk may
-            have any number of lines.
+        chunks: its lines in their order, by columns: for each column of `kind` a list, an `array.array`, a
+            NumPy array or an Arrow array of its type. Arrays of the column's own width are the fastest; null
+            is None in a list. A chunk may have any number of lines.
 
     Raises:
         UsageError: pyarrow is not installed.
@@ -186,14 +186,14 @@ class _Content:
         self._lines += batch.num_rows
         for column, nullable, streams in zip(batch.columns, self._nullable, self._streams, strict=True):
             nulls, values, texts = streams
+            valid = _value_bytes(column.is_valid().cast(pa.uint8()))
             if nullable:
-                nulls.update(_value_bytes(column.is_valid().cast(pa.uint8())))
-            whole = column.fill_null(_zero(column.type)) if column.null_count else column
-            if pa.types.is_string(whole.type) or pa.types.is_binary(whole.type):
-                values.update(_value_bytes(binary_length(whole)))
-                texts.update(_text_bytes(whole))
+                nulls.update(valid)
+            if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
+                values.update(_without_nulls(binary_length(column), valid))
+                texts.update(_text_bytes(column.drop_null() if column.null_count else column))
             else:
-                values.update(_value_bytes(whole))
+                values.update(_without_nulls(column, valid))
 
     def result(self) -> Sidecar:
         """What was added."""
@@ -210,6 +210,17 @@ def _value_bytes(array: Any) -> memoryview:
     return memoryview(array.buffers()[1])[array.offset * width : (array.offset + len(array)) * width]
 
 
+def _without_nulls(array: Any, valid: memoryview) -> memoryview:
+    """The values as in `_value_bytes`, with zeros for null. Arrow leaves the bytes of a null undefined."""
+    import numpy as np
+
+    found = _value_bytes(array)
+    if not array.null_count:
+        return found
+    items = np.frombuffer(found, "u1").reshape(len(array), -1)
+    return memoryview((items * np.frombuffer(valid, "u1")[:, np.newaxis]).data).cast("B")
+
+
 def _text_bytes(array: Any) -> memoryview:
     offsets = memoryview(array.buffers()[1]).cast("i")
     data = array.buffers()[2]
@@ -219,20 +230,12 @@ def _text_bytes(array: Any) -> memoryview:
     ]
 
 
-def _zero(of_type: Any) -> Any:
-    import pyarrow as pa
-
-    if pa.types.is_fixed_size_binary(of_type):
-        return bytes(of_type.byte_width)
-    if pa.types.is_binary(of_type):
-        return b""
-    return "" if pa.types.is_string(of_type) else 0
-
-
 def _array(values: Sequence[Any], of_type: Any) -> Any:
     """An Arrow array of the values; an array of numbers of the same width is not copied."""
     import pyarrow as pa
 
+    if isinstance(values, pa.Array):
+        return values
     if pa.types.is_integer(of_type) and not isinstance(values, list):
         numbers = memoryview(values)  # type: ignore[arg-type]  # array.array and NumPy's have buffers
         wanted = ("u" if pa.types.is_unsigned_integer(of_type) else "i", of_type.bit_width // 8)
@@ -256,14 +259,22 @@ def _shown(content: Sidecar) -> str:
     return f"{content.lines} lines with sha256 {content.sha256}"
 
 
+def arrow_type(written: str) -> Any:
+    """The Arrow type of a column by its name in a `SidecarKind`."""
+    import pyarrow as pa
+
+    types = {"binary16": pa.binary(16), "binary": pa.binary(), "string": pa.string()}
+    name = written.rstrip("?")
+    return types.get(name) or getattr(pa, name)()
+
+
 @cache
 def _schema(kind: SidecarKind) -> Any:
     import pyarrow as pa
 
-    types = {"binary16": pa.binary(16), "binary": pa.binary(), "string": pa.string()}
-    fields = []
-    for name, written in kind.columns:
-        named = written.rstrip("?")
-        of_type = types.get(named) or getattr(pa, named)()
-        fields.append(pa.field(name, of_type, nullable=written.endswith("?")))
-    return pa.schema(fields)
+    return pa.schema(
+        [
+            pa.field(name, arrow_type(written), nullable=written.endswith("?"))
+            for name, written in kind.columns
+        ]
+    )

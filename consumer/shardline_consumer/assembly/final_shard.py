@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from shardline_common.assembly.arrays import numbers_of
 from shardline_common.assembly.shard_rows import ShardReader
 from shardline_common.dataset.decision import DecisionHead, DropList, ShardCut
 from shardline_common.dataset.read import ObjectReader
@@ -21,9 +24,12 @@ from shardline_common.runtime.tasks import gather_limited
 from shardline_common.runtime.threads import run_in_thread
 from shardline_common.telemetry.tracing import span
 from shardline_consumer.assembly.landed import LandedSegment, SidecarFolder
-from shardline_consumer.assembly.ranges import Range, Row, plan_ranges
+from shardline_consumer.assembly.ranges import Range, ShardRows, plan_ranges, wanted_bytes
 from shardline_consumer.commit import SegmentSink
 from shardline_consumer.spool.file import SpoolFile, spool_error
+
+if TYPE_CHECKING:
+    from shardline_common.assembly.arrays import Numbers
 
 _READS_AT_ONCE = 4
 _BATCH_BYTES = 1 << 20
@@ -71,7 +77,7 @@ async def build_shard(source: ShardSource, split: str, cut: ShardCut, count: int
             )
             find = partial(_find_rows, source.reader, split, cut.number, paths, drops)
             async with source.reading:
-                rows, words, quality = await run_in_thread(find)
+                rows = await run_in_thread(find)
             # 2. and 3. Once more after a damaged answer of the store.
             file = await read_again(partial(_write_rows, sink, used, rows))
             # 4.
@@ -87,8 +93,8 @@ async def build_shard(source: ShardSource, split: str, cut: ShardCut, count: int
                 bytes=file.size,
                 sha256=file.sha256,
                 hash_sum=cut.hash_sum,
-                words=words,
-                quality=quality,
+                words=rows.words,
+                quality=rows.quality,
                 decision=source.head_sha256,
                 object=stored,
             )
@@ -101,18 +107,23 @@ async def build_shard(source: ShardSource, split: str, cut: ShardCut, count: int
 
 def _find_rows(
     reader: ShardReader, split: str, number: int, sidecars: Sequence[Path], drops: Path | None
-) -> tuple[list[Row], int, int]:
-    """The rows of a shard in their order, the sum of their words, and of their scores. Blocks.
+) -> ShardRows:
+    """The rows of a shard. Blocks.
 
     The reader has compared their number, bytes and hash sum with the decision when it ends.
     """
-    rows, words, quality = list[Row](), 0, 0
+    import numpy as np
+
+    names = ("segment", "offset", "size", "row_hash")
+    parts: list[list[Numbers]] = [[] for _ in names]
+    words = quality = 0
     for batch in reader.rows(split, number, sidecars, drops):
-        columns = [batch.column(name).to_pylist() for name in ("segment", "offset", "size", "row_hash")]
-        rows += map(Row, *columns)
-        words += sum(batch.column("words").to_pylist())
-        quality += sum(batch.column("score").to_pylist())
-    return rows, words, quality
+        for name, part in zip(names, parts, strict=True):
+            part.append(numbers_of(batch.column(name)))
+        words += int(numbers_of(batch.column("words")).sum())
+        quality += int(numbers_of(batch.column("score")).sum())
+    segment, offset, size, hashes = map(np.concatenate, parts)
+    return ShardRows(segment, offset, size, hashes, words, quality)
 
 
 async def fetch_list(sink: SegmentSink, key: str, listed: DropList, folder: Path) -> Path | None:
@@ -138,7 +149,7 @@ async def fetch_list(sink: SegmentSink, key: str, listed: DropList, folder: Path
     return path
 
 
-async def _write_rows(sink: SegmentSink, segments: Sequence[LandedSegment], rows: Sequence[Row]) -> SpoolFile:
+async def _write_rows(sink: SegmentSink, segments: Sequence[LandedSegment], rows: ShardRows) -> SpoolFile:
     """Read the ranges that hold the rows, prove each row, and write them in order."""
     spool = sink.context.spool
     ranges, places = plan_ranges(rows)
@@ -151,11 +162,12 @@ async def _write_rows(sink: SegmentSink, segments: Sequence[LandedSegment], rows
 
 
 async def _read_range(sink: SegmentSink, segment: LandedSegment, wanted: Range, raw: int) -> None:
-    store, key, place = sink.context.store, segment.rows_key or "", wanted.start
+    store, key = sink.context.store, segment.rows_key or ""
+    place, offset = wanted.start, wanted.offset
     try:
         async for chunk in store.stream(key, offset=wanted.offset, size=wanted.size):
-            await run_in_thread(partial(_write_at, raw, chunk, place, sink.context.spool))
-            place += len(chunk)
+            write = partial(_write_wanted, raw, chunk, offset, wanted, place, sink.context.spool)
+            place, offset = await run_in_thread(write), offset + len(chunk)
     except ObjectMissing:
         raise JobFailed(
             FailureCode.OBJECT_LOST,
@@ -164,40 +176,46 @@ async def _read_range(sink: SegmentSink, segment: LandedSegment, wanted: Range, 
         ) from None
 
 
-def _write_at(file: int, data: bytes, place: int, spool: Path) -> None:
+def _write_wanted(file: int, chunk: bytes, offset: int, wanted: Range, place: int, spool: Path) -> int:
+    """Write what is wanted of a chunk, which lies at `offset`. Returns the place behind it. Blocks."""
+    data = wanted_bytes(chunk, offset, wanted.runs)
     try:
         while data:
             written = os.pwrite(file, data, place)
             data, place = data[written:], place + written
     except OSError as error:
         raise spool_error(spool, error) from error
+    return place
 
 
-def _write_in_order(spool: Path, raw: int, rows: Sequence[Row], places: Sequence[int]) -> SpoolFile:
+def _write_in_order(spool: Path, raw: int, rows: ShardRows, places: "Numbers") -> SpoolFile:
     """Write the rows to a new spool file in their order, each compared with its hash. Blocks."""
     target = SpoolFile(spool)
     try:
         with mmap.mmap(raw, 0, access=mmap.ACCESS_READ) as found:
-            batch, size = list[bytes](), 0
-            for row, place in zip(rows, places, strict=True):
-                line = found[place : place + row.size]
-                _check_row(line, row)
-                batch.append(line)
-                size += row.size
-                if size >= _BATCH_BYTES:
-                    target.write(batch)
-                    batch, size = [], 0
-            target.write(batch)
+            ends = rows.size.cumsum()
+            batches = range(0, int(ends[-1]), _BATCH_BYTES)
+            bounds = [*ends.searchsorted(batches).tolist(), len(ends)]
+            for first, after in pairwise(bounds):
+                starts = places[first:after].tolist()
+                sizes = rows.size[first:after].tolist()
+                lines = [found[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+                _check_rows(lines, rows.hash[first:after])
+                target.write(lines)
     except BaseException:
         target.discard()
         raise
     return target
 
 
-def _check_row(line: bytes, row: Row) -> None:
-    if int.from_bytes(sha256(line).digest()[:_HASH_BYTES], "big") != row.hash:
+def _check_rows(lines: Sequence[bytes], hashes: "Numbers") -> None:
+    import numpy as np
+
+    digests = b"".join([sha256(line).digest()[:_HASH_BYTES] for line in lines])
+    differs = np.flatnonzero(np.frombuffer(digests, ">u8") != hashes)
+    if len(differs):
         raise JobFailed(
             FailureCode.DATASET_DAMAGED,
-            f"a staged row of {row.size} bytes has other bytes than its sidecar says",
+            f"a staged row of {len(lines[differs[0]])} bytes has other bytes than its sidecar says",
             hint="submit a new job",
         )

@@ -111,12 +111,12 @@ class IndexEntries:
 
         return np.lexsort((self.fields["position"], self.fields["order"]))
 
-    def ids(self, numbers: Numbers) -> list[str]:
-        """The ids of the entries with these numbers."""
+    def ids(self, numbers: Numbers) -> list[bytes]:
+        """The ids of the entries with these numbers, in UTF-8."""
         ends = self._ends[numbers]
         starts = ends - self.fields["id_size"][numbers]
         bounds = zip(starts.tolist(), ends.tolist(), strict=True)
-        return [self.names[start:end].decode() for start, end in bounds]
+        return [self.names[start:end] for start, end in bounds]
 
 
 def _by_reason(codes: Numbers, reasons: Sequence[str]) -> dict[str, int]:

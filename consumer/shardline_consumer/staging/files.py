@@ -12,7 +12,16 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shardline_common.assembly.sidecar import BANDS, RECORDS, SIGNATURES, Sidecar, SidecarKind, write_sidecar
+from shardline_common.assembly.arrays import arrow_chosen, arrow_numbers, arrow_texts
+from shardline_common.assembly.sidecar import (
+    BANDS,
+    RECORDS,
+    SIGNATURES,
+    Sidecar,
+    SidecarKind,
+    arrow_type,
+    write_sidecar,
+)
 from shardline_consumer.spool.file import SpoolDamaged, SpoolFile, is_damaged, spool_error
 from shardline_consumer.staging.entries import IndexEntries
 from shardline_consumer.staging.index import ROW, SegmentIndex
@@ -131,37 +140,32 @@ def _records(entries: IndexEntries, order: Numbers, index: SegmentIndex) -> Iter
     import numpy as np
 
     rules, reasons = index.rules, [reason or None for reason in index.reasons]
-    thresholds = [rules.thresholds.get(reason or "") for reason in reasons]
+    bounds = [rules.thresholds.get(reason or "") for reason in reasons]
+    thresholds = np.array([np.nan if bound is None else bound for bound in bounds])
+    types = {name: arrow_type(written) for name, written in RECORDS.columns}
     sizes = entries.fields["size"][order].astype("int64")
     offsets = sizes.cumsum() - sizes
     for start in range(0, len(order), _LINES_AT_ONCE):
         chosen = order[start : start + _LINES_AT_ONCE]
-        part, nothing = entries.fields[chosen], [None] * len(chosen)
-        codes, is_row = part["reason"].tolist(), part["status"] == ROW
-        yield (
-            part["position"].copy(),
-            entries.ids(chosen),
-            part["status"].astype("int8"),
-            [reasons[code] for code in codes],
-            _where(~np.isnan(part["value"]), part["value"]),
-            [thresholds[code] for code in codes],
-            part["order"].copy(),
-            nothing if rules.content is None else _where(is_row, part["content"]),
-            part["group"].copy(),
-            nothing if rules.sample_seed is None else part["sample"].copy(),
-            part["id_hash"].copy(),
-            _where(is_row, part["words"]),
-            _where(is_row, part["score"]),
-            _where(is_row, offsets[start : start + len(chosen)]),
-            _where(is_row, sizes[start : start + len(chosen)]),
-            _where(is_row, part["row_hash"]),
-        )
-
-
-def _where(has_value: Numbers, values: Numbers) -> list[Any]:
-    """The values as Python's, and None for those that a record does not have."""
-    pairs = zip(values.tolist(), has_value.tolist(), strict=True)
-    return [value if has else None for value, has in pairs]
+        part, rows = entries.fields[chosen], slice(start, start + len(chosen))
+        is_other = part["status"] != ROW
+        columns: dict[str, Any] = {
+            name: part[name].copy() for name in ("position", "order", "group", "id_hash")
+        }
+        columns["id"] = arrow_texts(entries.ids(chosen), types["id"])
+        columns["status"] = part["status"].astype("int8")
+        columns["reason"] = arrow_chosen(reasons, part["reason"])
+        for name, values in (("value", part["value"]), ("threshold", thresholds[part["reason"]])):
+            columns[name] = arrow_numbers(values, types[name], np.isnan(values))
+        nothing = np.full(len(chosen), rules.content is None)
+        columns["content"] = arrow_numbers(part["content"], types["content"], is_other | nothing)
+        nothing = np.full(len(chosen), rules.sample_seed is None)
+        columns["sample"] = arrow_numbers(part["sample"], types["sample"], nothing)
+        places = {"offset": offsets[rows], "size": sizes[rows]}
+        for name in ("words", "score", "offset", "size", "row_hash"):
+            values = (places[name] if name in places else part[name]).astype(str(types[name]))
+            columns[name] = arrow_numbers(values, types[name], is_other)
+        yield [columns[name] for name in types]
 
 
 def _bands(entries: IndexEntries) -> Iterator[Columns]:
@@ -176,7 +180,7 @@ def _bands(entries: IndexEntries) -> Iterator[Columns]:
 
 def _signatures(entries: IndexEntries) -> Iterator[Columns]:
     """The lines of `signatures`, by position."""
-    order = entries.signed["position"].argsort()
+    order, of_type = entries.signed["position"].argsort(), arrow_type("binary")
     for start in range(0, len(order), _SIGNATURES_AT_ONCE):
         part = entries.signed[order[start : start + _SIGNATURES_AT_ONCE]]
-        yield part["position"].copy(), [one.tobytes() for one in part["signature"]]
+        yield part["position"].copy(), arrow_texts([one.tobytes() for one in part["signature"]], of_type)
