@@ -230,7 +230,7 @@ class PartitionProcessor:
             if error.code is FailureCode.SEQUENCE_GAP and head is not None and head.next > segment.first:
                 raise ChainAdvanced from error
             raise
-        self._context.metrics.consumed(self._sink.spec.job_id, taken.used, taken.replayed)
+        self._context.metrics.consumed(self._sink.spec.job_id, taken.documents, taken.replayed)
         if taken.dead_letters:
             await self._listener.publish_dead_letters(self._partition, taken.dead_letters)
         if segment.closed or segment.ended:

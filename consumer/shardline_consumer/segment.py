@@ -12,6 +12,7 @@ import orjson
 from shardline_common.dataset.chain import Totals
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.hashing import MODULUS, document_hash
+from shardline_common.job.message_blocks import block_range, decode_block, is_block
 from shardline_common.job.messages import (
     DEAD,
     DOCUMENT_KINDS,
@@ -28,6 +29,7 @@ from shardline_common.job.messages import (
 )
 from shardline_common.job.segment_limits import SegmentLimits
 from shardline_common.ports.broker import Record
+from shardline_consumer.blocks import JudgedBlock, judge_block
 from shardline_consumer.filters.clara import Judge
 from shardline_consumer.rejected_lines import RejectedLines
 from shardline_consumer.spool.file import SpoolFile
@@ -47,10 +49,12 @@ class TakeResult:
     """The result of `OpenSegment.take`.
 
     `used`: how many records it took or skipped, from the first on. Of these, `replayed` were taken before,
-    and `foreign` are not messages of Shardline.
+    and `foreign` are not messages of Shardline. `documents` were in them: a block has several. Of a block in
+    which the segment closes, the first documents are taken, and it is not used.
     """
 
     used: int = 0
+    documents: int = 0
     replayed: int = 0
     foreign: int = 0
     dead_letters: list[SequencedDeadLetter] = field(default_factory=list)
@@ -136,7 +140,15 @@ class OpenSegment:
         dead: list[bytes] = []
         rest = iter(records)
         while (record := self._take_documents(rest, result, rows)) is not None:
+            if is_block(record.value):
+                # Behind what came before it, and at once: the records of one call may be many blocks.
+                self._write(rows, rejected, dead)
+                rows, rejected, dead = [], [], []
+                if not self._take_block(record, record.value, result):
+                    break
+                continue
             result.used += 1
+            result.documents += 1
             if not self._take_message(record, result, rows, rejected, dead):
                 break
         self._write(rows, rejected, dead)
@@ -186,11 +198,49 @@ class OpenSegment:
                 self.closed = True
                 break
         result.used += number - self.next
+        result.documents += number - self.next
         if number > self.next:
             self._position = value[start:head]
         self.next, self.offset, self._kept, self._row_bytes = number, behind, kept, row_bytes
         self._scanned, self._hash_sum, self._words, self._quality = scanned, hash_sum, word_sum, quality
         return other
+
+    def _take_block(self, record: Record, value: bytes, result: TakeResult) -> bool:
+        """Take the documents of a block that were not taken before. False when one has closed the segment."""
+        try:
+            first, end = block_range(value)
+            if end <= self.next:
+                result.used += 1
+                result.replayed += end - first
+                result.documents += end - first
+                return True
+            if first > self.next:
+                raise self._gap(record, first)
+            if self._rejected_lines is not None:
+                raise ValueError("a block has no lines of rejected documents")
+            block, skipped = decode_block(value), self.next - first
+            taken = JudgedBlock(self._row_bytes, self._scanned, self.next - self.first)
+            judge_block(block, skipped, self._judge, self._limits, taken)
+        except MALFORMED:
+            result.used += 1
+            result.foreign += 1
+            return True
+        last = taken.records - (self.next - self.first) + skipped
+        self._position = block.position_of(last - 1)
+        self._hash_sum += sum(block.hashes[skipped:last])
+        self._row_bytes, self._scanned = taken.row_bytes, taken.scanned
+        self._kept += taken.kept
+        self._words += taken.words
+        self._quality += taken.quality
+        self._rejected_by_reason += taken.rejected
+        result.documents += last - skipped
+        self.next, self.closed = first + last, taken.closed
+        self._write(taken.pieces if taken.kept else [], [], [])
+        # The next segment takes the rest of a block in which this one closes.
+        whole = self.next == end
+        result.used += whole
+        self.offset = record.offset + whole
+        return not self.closed
 
     def _take_message(
         self,

@@ -43,7 +43,7 @@ class ProducerPolicy:
     works on one job only, so an unexpected error that cannot be recorded in the job may end it.
     `transaction_bytes`: how much is read while a transaction is sent; it is the next transaction.
     `follow_slices`: this process runs slices of jobs; a process with one job without slices need not look
-    for them.
+    for them. `blocks`: the workers are in this process, and take documents in blocks.
     """
 
     topic_bytes: int = 1 << 30
@@ -56,6 +56,7 @@ class ProducerPolicy:
     single_job: bool = False
     transaction_bytes: int = 4 << 20
     follow_slices: bool = True
+    blocks: bool = False
     pace: Pace = field(default_factory=Pace)
 
 

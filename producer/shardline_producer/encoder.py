@@ -1,7 +1,10 @@
 """From source items to messages: partition, sequence, hash sum. The producer's hot path."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import cast
 
 from shardline_common.job.columns import Columns
 from shardline_common.job.hashing import (
@@ -14,6 +17,7 @@ from shardline_common.job.hashing import (
     order_partition,
     partition_of,
 )
+from shardline_common.job.message_blocks import encode_block
 from shardline_common.job.messages import (
     End,
     Position,
@@ -41,10 +45,13 @@ from shardline_producer.sources.source import (
     RenderRow,
 )
 
+# A block must fit into a message with one row more, which may be as large as a document.
+_BLOCK_BYTES = 1 << 19
+
 
 @dataclass(slots=True)
 class EncodedBatch:
-    """The messages of a batch.
+    """The messages of a batch, with so many items in them: a block has several.
 
     `dropped`: how many of its items an earlier attempt has sent. `vanished`: how many of its messages stand
     for documents that vanished from the source. `first_usable`: the ordinal of the first document that is no
@@ -52,6 +59,7 @@ class EncodedBatch:
     """
 
     messages: list[Message]
+    sent: int = 0
     dropped: int = 0
     vanished: int = 0
     first_usable: int | None = None
@@ -63,6 +71,8 @@ class Encoder:
     """Encodes the items of one job or slice. `partitions` is its state; it is updated in place.
 
     `first` is the number of its first partition. The number of a slice leads the positions that are sent.
+    `blocks`: documents that follow each other are sent as blocks. What an earlier attempt has sent, and rows
+    that may be too large, are looked at one by one.
     """
 
     def __init__(
@@ -73,12 +83,15 @@ class Encoder:
         rules: int = RULES,
         first: int = 0,
         slice_number: int | None = None,
+        *,
+        blocks: bool = False,
     ) -> None:
         self.render = DocumentRenderer(spec, columns, rules)
         self._spec = spec
         self._partitions = partitions
         self._first = first
         self._leading: Position = () if slice_number is None else (slice_number,)
+        self._blocks = blocks and all(part.resume_after is None for part in partitions)
 
     def sent_position(self, item: AnyItem) -> Position:
         """The position of an item as it is sent, and as the cursor of the job or slice."""
@@ -86,7 +99,49 @@ class Encoder:
 
     def encode(self, items: Iterable[AnyItem]) -> EncodedBatch:
         """The messages of items, in source order. Items that an earlier attempt has sent are dropped."""
-        batch, limit = EncodedBatch([]), self._spec.max_document_bytes
+        batch = EncodedBatch([])
+        if not self._blocks:
+            self._encode_each(items, batch)
+            return batch
+        for kind, run in groupby(items, type):
+            some = list(run)
+            if kind is not RenderedItem or not self._encode_blocks(cast("list[RenderedItem]", some), batch):
+                self._encode_each(some, batch)
+        return batch
+
+    def _encode_blocks(self, items: list[RenderedItem], batch: EncodedBatch) -> bool:
+        """Encode documents as blocks. False if they must be encoded one by one: nothing has changed then."""
+        if max(len(item.row) for item in items) > self._spec.max_document_bytes:
+            return False
+        if batch.first_usable is None:
+            batch.first_usable = items[0].position[-1]
+        batch.sent += len(items)
+        # By their partition, and cut where a block is large enough.
+        found: defaultdict[int, list[RenderedItem]] = defaultdict(list)
+        sizes: defaultdict[int, int] = defaultdict(int)
+        for item in items:
+            number = item[3]
+            found[number].append(item)
+            sizes[number] += len(item[7])
+            if sizes[number] >= _BLOCK_BYTES:
+                batch.messages.append(self._block(number, found.pop(number), sizes.pop(number)))
+        for number, some in found.items():
+            batch.messages.append(self._block(number, some, sizes[number]))
+        return True
+
+    def _block(self, number: int, items: list[RenderedItem], size: int) -> Message:
+        positions, _, _, _, hashes, facts, heads, rows = zip(*items, strict=True)
+        part, leading = self._partitions[number], self._leading
+        if leading:
+            positions = tuple(leading + position for position in positions)
+        value = encode_block(part.sequence, positions, facts, hashes, heads, rows)
+        part.bytes += size
+        part.hash_sum = (part.hash_sum + sum(hashes)) % MODULUS
+        part.sequence += len(items)
+        return Message(b"", value, self._first + number)
+
+    def _encode_each(self, items: Iterable[AnyItem], batch: EncodedBatch) -> None:
+        limit, sent_before = self._spec.max_document_bytes, len(batch.messages)
         messages, partitions, render, leading = batch.messages, self._partitions, self.render, self._leading
         # A NamedTuple's own constructor takes twice as long.
         new, first_partition = tuple.__new__, self._first
@@ -131,7 +186,7 @@ class Encoder:
             part.hash_sum = add(part.hash_sum, key_hash)
             part.sequence += 1
             messages.append(Message(key, value, self._first + number))
-        return batch
+        batch.sent += len(messages) - sent_before
 
     def _dead_letter(
         self,
@@ -219,6 +274,14 @@ def group_of(spec: JobSpec, key: bytes, content: Document | InvalidDocument) -> 
     name = spec.output.group_by
     value = content.metadata.get(name) if name and isinstance(content, Document) else None
     return key if value is None else str(value).encode("utf-8", "surrogatepass")
+
+
+def sends_blocks(spec: JobSpec) -> bool:
+    """Whether a worker of the same process can take the documents of a job in blocks.
+
+    It looks at each message of a job that keeps rejected documents, or stages its records.
+    """
+    return not spec.assembled and not spec.quality.keep_rejected
 
 
 def end_markers(

@@ -31,7 +31,7 @@ from shardline_producer.dead_letter_limits import (
     check_number,
     mapping_advice,
 )
-from shardline_producer.encoder import Encoder, end_markers
+from shardline_producer.encoder import Encoder, end_markers, sends_blocks
 from shardline_producer.sources.source import AnyItem, RenderingSource, Source, SourceItem
 
 # What an item occupies beside its text, about.
@@ -68,8 +68,9 @@ class Pipeline:
         # What may help when all documents are dead letters.
         self._mapping: str | None = None
         first = state.numbers.start
+        blocks = context.policy.blocks and sends_blocks(state.spec)
         self._encoder = Encoder(
-            state.spec, plan.row_columns, state.partitions, plan.rules, first, state.slice
+            state.spec, plan.row_columns, state.partitions, plan.rules, first, state.slice, blocks=blocks
         )
         # Before the task that reads is started, because the task takes it along.
         self._slowdown = open_slowdown()
@@ -161,7 +162,7 @@ class Pipeline:
         state.warning = self._slowdown.reason
         # 3.
         await self._commit(encoded.messages)
-        sent, dead = len(encoded.messages), state.dead - dead_before
+        sent, dead = encoded.sent, state.dead - dead_before
         self._context.metrics.produced(state.spec.job_id, sent, dropped=encoded.dropped, dead=dead)
         # 4.
         check_number(state, encoded.last_dead_letter)

@@ -149,6 +149,7 @@ class EmbeddedRun:
             topic_grace=0.0,
             single_job=True,
             follow_slices=spec.slices > 1,
+            blocks=True,
             progress_seconds=min(self.policy.progress_seconds, _TRIM_SECONDS),
             transaction_bytes=min(self.policy.transaction_bytes, _TRANSACTION_BYTES),
         )

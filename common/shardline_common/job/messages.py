@@ -18,7 +18,8 @@ hash sum. `grouped` is a document with the hash of its group, of a job with `out
 are made when all documents have landed. A worker of a version that does not know this kind cannot read
 such a job either, so it takes none of its messages.
 """
-# Only this module knows the layout: the worker reads messages through its functions.
+# Only this module knows the layout: the worker reads messages through its functions. Kind 5 is on no Kafka
+# topic (`message_blocks`).
 
 import struct
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 import orjson
 
-DOCUMENT, DEAD, END, GROUPED = 1, 2, 3, 4
+DOCUMENT, DEAD, END, GROUPED, BLOCK = 1, 2, 3, 4, 5
 DOCUMENT_KINDS = (DOCUMENT, GROUPED)
 MAX_ORIGINAL_BYTES = 65_536
 """How many bytes of the original a dead letter keeps."""
@@ -36,13 +37,13 @@ MALFORMED = (struct.error, ValueError, KeyError, TypeError, OverflowError)
 
 _FLAG_BLANK = 1
 _KIND_SEQUENCE = Struct(">BQ")
-_FACTS = Struct(">IIBBd")
+FACTS = Struct(">IIBBd")
 _LENGTHS = Struct(">HI")
 # Big-endian layouts have no padding, so this is the three before it, joined.
 _DOCUMENT_HEAD = Struct(">BQIIBBdHI")
 _GROUPED_HEAD = Struct(">BQIIBBdQHI")
 _GROUP = Struct(">Q")
-_GROUP_START = _KIND_SEQUENCE.size + _FACTS.size
+_GROUP_START = _KIND_SEQUENCE.size + FACTS.size
 _DEAD_LETTER_HEAD = Struct(">BQH")
 _END = Struct(">BQQ")
 
@@ -112,7 +113,7 @@ def decode_position(data: bytes) -> Position:
 
 def encode_facts(chars: int, words: int, present: int, blank: bool, relevance: float) -> bytes:
     """The facts of a document as in its message."""
-    return _FACTS.pack(chars, words, present, _FLAG_BLANK if blank else 0, relevance)
+    return FACTS.pack(chars, words, present, _FLAG_BLANK if blank else 0, relevance)
 
 
 def encode_group(group: int) -> bytes:
@@ -127,7 +128,7 @@ def encode_document(sequence: int, position: bytes, facts: Facts, head: bytes, t
 
 def encode_rendered(sequence: int, position: bytes, facts: bytes, head: int, row: bytes) -> bytes:
     """The same of `encode_facts`, and of the whole row; `head` is the length of the part before the score."""
-    kind = DOCUMENT if len(facts) == _FACTS.size else GROUPED
+    kind = DOCUMENT if len(facts) == FACTS.size else GROUPED
     lengths = _LENGTHS.pack(len(position), head)
     return b"".join((_KIND_SEQUENCE.pack(kind, sequence), facts, lengths, position, row))
 
