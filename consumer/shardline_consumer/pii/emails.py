@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-Span = tuple[int, int]
+from shardline_consumer.pii.scan import Scan, Span
 
 _LETTERS = "A-Za-z\xc0-\xd6\xd8-\xf6\xf8-\u024f\u0370-\u03ff\u0400-\u052f"
 _LONGEST_LOCAL = 64
@@ -25,11 +25,12 @@ _PROGRAMS = frozenset({"git", "hg", "svn"})
 
 # Of words and spaces, only the ends of common addresses count: any two words could be an address else.
 _COMMON_TOP = (
-    "(?:com|de|org|net|eu|at|ch|info|biz|io|edu|gov|uk|fr|it|nl|pl|es|be|dk|se|lu|us|cz|test|example|invalid"
+    "(?:com|de|org|net|eu|at|ch|info|biz|io|edu|gov|uk|fr|it|nl|pl|es|be|dk|se|lu|us|cz|test|example"
+    "|invalid"
     f"|berlin|hamburg|bayern|koeln|nrw)(?![{_LETTERS}0-9_-])"
 )
 _WORD_DOT = "(?: ?[(\\[{<] ?(?:dot|punkt|\\.) ?[)\\]}>] ?| (?:dot|punkt) )"
-_AT_MARK = re.compile(r" ?[(\[{<] ?(?:at|\xe4t|@) ?[)\]}>] ?| @ ", re.IGNORECASE)
+_AT_MARK = re.compile(r"[(\[{<] ?(?:[aA\xe4\xc4][tT]|@) ?[)\]}>] ?")
 _HOST = re.compile(
     f"{_LABEL}(?:(?:{_WORD_DOT}|\\.){_LABEL}){{0,4}}?(?:{_WORD_DOT}|\\.){_COMMON_TOP}", re.IGNORECASE
 )
@@ -40,12 +41,15 @@ _WORD_MARKS = (" at ", " AT ", " \xe4t ", " \xc4T ")
 _HAS_WORD_DOT = re.compile(r"[ (\[{<](?:dot|punkt)[ )\]}>]", re.IGNORECASE)
 
 
-def find_emails(text: str) -> Iterator[Span]:
-    """The addresses of a plain text, of each way of writing in order."""
+def find_emails(scan: Scan) -> Iterator[Span]:
+    """The addresses of a text, of each way of writing in order."""
+    text = scan.text
     if "@" in text:
         yield from filter(None, (_address(text, at) for at in _places(text, "@")))
     for mark in _AT_MARK.finditer(text):
-        yield from _disguised(text, mark.start(), mark.end(), _HOST)
+        yield from _disguised(text, mark.start() - text.startswith(" ", mark.start() - 1), mark.end(), _HOST)
+    for at in _places(text, " @ "):
+        yield from _disguised(text, at, at + 3, _HOST)
     if any(mark in text for mark in _WORD_MARKS) and _HAS_WORD_DOT.search(text):
         for word in _WORD_MARKS:
             for at in _places(text, word):

@@ -4,8 +4,14 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
+from shardline_consumer.pii.accounts import find_cards, find_ibans
 from shardline_consumer.pii.emails import find_emails
+from shardline_consumer.pii.german_numbers import find_id_cards, find_social_insurance, find_tax_ids
+from shardline_consumer.pii.ip_addresses import find_ip_addresses
+from shardline_consumer.pii.phones import find_phones
 from shardline_consumer.pii.plain import plain
+from shardline_consumer.pii.plates import find_plates
+from shardline_consumer.pii.scan import Scan, Span
 
 VERSION = 1
 """Raised whenever the same text may have other findings. Jobs freeze it in their plan."""
@@ -20,8 +26,16 @@ class Found(NamedTuple):
 
 
 # The surest kinds first: what one of them takes is nothing else.
-_FINDERS: dict[str, Callable[[str], Iterable[tuple[int, int]]]] = {
+_FINDERS: dict[str, Callable[[Scan], Iterable[Span]]] = {
     "email": find_emails,
+    "iban": find_ibans,
+    "social_insurance": find_social_insurance,
+    "credit_card": find_cards,
+    "tax_id": find_tax_ids,
+    "ip": find_ip_addresses,
+    "id_card": find_id_cards,
+    "phone": find_phones,
+    "licence_plate": find_plates,
 }
 
 KINDS = tuple(_FINDERS)
@@ -38,13 +52,14 @@ def find(text: str, kinds: Collection[str] | None = None) -> list[Found]:
     """
     wanted = frozenset(KINDS if kinds is None else kinds)
     clean = plain(text)
+    scan = Scan(clean.text)
     taken: list[Found] = []
     left = len(wanted)
     for kind, finder in _FINDERS.items():
         if not left:
             break
         left -= kind in wanted
-        for start, end in finder(clean.text):
+        for start, end in finder(scan):
             _take(Found(kind, start, end), taken)
     return [Found(kind, *clean.span(start, end)) for kind, start, end in taken if kind in wanted]
 

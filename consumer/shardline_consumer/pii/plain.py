@@ -48,6 +48,8 @@ def _codes(ranges: str) -> list[int]:
 
 _TABLE = _table()
 _SPECIAL = re.compile(f"[{''.join(map(chr, sorted(_TABLE)))}]+")
+# Those of the code page of Western Europe, beside the soft hyphen.
+_WESTERN = {"\xa0": " ", "\u2013": "-", "\u2014": "-"}
 _HIDDEN = re.compile(f"[{_INVISIBLE}]")
 
 
@@ -67,7 +69,29 @@ class PlainText(NamedTuple):
 
 def plain(text: str) -> PlainText:
     """The text in plain characters. Most texts have none to change, and are returned as they are."""
-    if text.isascii() or _SPECIAL.search(text) is None:
+    if text.isascii():
         return PlainText(text, [])
-    removed = [hidden.start() - before for before, hidden in enumerate(_HIDDEN.finditer(text))]
+    removed: list[int] = []
+    if _is_western(text):
+        if "\xad" in text:
+            removed, text = _shown(text)
+        for special, character in _WESTERN.items():
+            text = text.replace(special, character)
+        return PlainText(text, removed)
+    if _HIDDEN.search(text):
+        removed, text = _shown(text)
     return PlainText(_SPECIAL.sub(lambda run: run[0].translate(_TABLE), text), removed)
+
+
+def _is_western(text: str) -> bool:
+    """Whether the text has no special characters but the few of this code page: much faster than to look."""
+    try:
+        text.encode("cp1252")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(text: str) -> tuple[list[int], str]:
+    removed = [hidden.start() - before for before, hidden in enumerate(_HIDDEN.finditer(text))]
+    return removed, _HIDDEN.sub("", text)
