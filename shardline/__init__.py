@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from shardline.api.explain import explain
     from shardline.api.features import features
     from shardline.api.inputs import Job
+    from shardline.api.load import LoadedRows, load
     from shardline.api.operations import cancel, preview, retry, run, status, submit, verify
     from shardline.api.results import (
         ExplainRecord,
@@ -68,6 +69,7 @@ __all__ = [
     "Format",
     "Job",
     "JobStatus",
+    "LoadedRows",
     "Near",
     "Output",
     "PreviewDocument",
@@ -94,6 +96,7 @@ __all__ = [
     "errors",
     "explain",
     "features",
+    "load",
     "preview",
     "retry",
     "run",
@@ -108,6 +111,7 @@ _MODULES = {
     "shardline.api.explain": ("explain",),
     "shardline.api.features": ("features",),
     "shardline.api.inputs": ("Job",),
+    "shardline.api.load": ("LoadedRows", "load"),
     "shardline.api.operations": ("cancel", "preview", "retry", "run", "status", "submit", "verify"),
     "shardline.api.results": (
         "ExplainRecord",

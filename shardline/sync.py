@@ -6,11 +6,7 @@ function of `shardline` there. Ctrl-C stops the call, cleans up and raises Keybo
 
 import asyncio
 import os
-import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
-from concurrent.futures import Future
-from contextlib import aclosing, suppress
-from queue import SimpleQueue
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
@@ -18,6 +14,7 @@ from shardline.api import operations
 from shardline.api.explain import explain as explain_one
 from shardline.api.features import features as read_features
 from shardline.api.inputs import JobLike
+from shardline.api.list_reader import ListReader
 from shardline.api.results import (
     ExplainResult,
     JobStatus,
@@ -199,70 +196,13 @@ class SyncRowStream(Generator[Row, None, None]):
 
 def _rows(lists: AsyncGenerator[list[Row], None]) -> Generator[Row, None, None]:
     _refuse_running_loop("stream", _STREAM_INSTEAD)
-    reader = _ListReader(lists)
+    reader = ListReader(lists)
     try:
         reader.start()
         while (rows := reader.take()) is not None:
             yield from rows
     finally:
         reader.stop()
-
-
-class _ListReader:
-    """Reads lists of rows in a thread with its own event loop, two lists ahead.
-
-    One task reads all of them: a source may hold a task group or a time-out open between two lists, which
-    only the task that opened it may close. Ctrl-C interrupts the thread that takes the lists, never this
-    task.
-    """
-
-    def __init__(self, lists: AsyncGenerator[list[Row], None]) -> None:
-        self._lists = lists
-        self._items = SimpleQueue[list[Row] | BaseException | None]()
-        self._free = asyncio.Semaphore(2)
-        self._running = Future[tuple[asyncio.AbstractEventLoop, Callable[[], object]]]()
-        self._thread = threading.Thread(target=self._work, name="shardline-stream")
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def take(self) -> list[Row] | None:
-        """Return the next list, or None at the end."""
-        item = self._items.get()
-        if isinstance(item, BaseException):
-            raise item
-        if item is not None:
-            self._call(self._free.release)
-        return item
-
-    def stop(self) -> None:
-        """Cancel the task and wait until it has closed its source."""
-        if self._thread.is_alive():
-            self._call(self._running.result()[1])
-            self._thread.join()
-
-    def _call(self, function: Callable[[], object]) -> None:
-        # The loop is closed after the last list was read.
-        with suppress(RuntimeError):
-            self._running.result()[0].call_soon_threadsafe(function)
-
-    def _work(self) -> None:
-        try:
-            asyncio.run(self._read())
-        except BaseException as error:  # noqa: BLE001 - raised by `take`
-            self._items.put(error)
-        else:
-            self._items.put(None)
-
-    async def _read(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None, "a coroutine runs in a task"  # noqa: S101
-        self._running.set_result((asyncio.get_running_loop(), task.cancel))
-        set_thread_pool()
-        async with aclosing(self._lists):
-            async for rows in self._lists:
-                await self._free.acquire()
-                self._items.put(rows)
 
 
 def _complete(function: Callable[P, Coroutine[object, None, T]], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -16,6 +16,7 @@ from shardline.cli import (
     jobs,
     preview,
     processes,
+    pull,
 )
 from shardline.cli.help import HelpTyper
 from shardline.cli.options import Interrupted
@@ -32,7 +33,7 @@ app = HelpTyper(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (first_job, datasets, doctor, explain, preview, export, jobs, processes, audit):
+for module in (first_job, datasets, doctor, explain, preview, export, jobs, pull, processes, audit):
     module.register(app)
 app.add_typer(dead_letters.app, name="dead-letters")
 

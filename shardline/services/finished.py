@@ -1,9 +1,11 @@
-"""The manifest of a finished dataset, from its folder."""
+"""A finished dataset, from its folder: its manifest, or all that readers of its shards need."""
 
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 from shardline.services.wiring.stores import open_store_at
 from shardline_common.dataset.manifest import Manifest
+from shardline_common.dataset.published import PublishedDataset, read_published
 from shardline_common.errors import ObjectMissing, ServiceUnavailable, UsageError
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.read_again import read_again
@@ -27,9 +29,30 @@ async def read_manifest_at(uri: str, settings: Settings) -> Manifest:
         try:
             return await read_manifest(store, _MANIFEST)
         except ObjectMissing:
-            below = await datasets_below(store)
-            hint = f"name one of these: {', '.join(below)}" if below else "name the folder that has _SUCCESS"
-            raise UsageError(f"{uri} has no manifest.json: it is no finished dataset", hint=hint) from None
+            raise await _unfinished(uri, store, "manifest.json") from None
+
+
+@asynccontextmanager
+async def open_published(uri: str, settings: Settings) -> AsyncIterator[tuple[ObjectStore, PublishedDataset]]:
+    """Open the store of a finished dataset, and read the manifest that its `_SUCCESS` names.
+
+    Raises:
+        UsageError: a setting is wrong, or the folder is no finished dataset; the hint names those below it.
+        JobFailed: the manifest is damaged.
+        StoreUnavailable: the store cannot be reached.
+    """
+    async with open_store_at(uri, settings) as store:
+        try:
+            dataset = await read_published(store)
+        except ObjectMissing:
+            raise await _unfinished(uri, store, "_SUCCESS") from None
+        yield store, dataset
+
+
+async def _unfinished(uri: str, store: ObjectStore, name: str) -> UsageError:
+    below = await datasets_below(store)
+    hint = f"name one of these: {', '.join(below)}" if below else "name the folder that has _SUCCESS"
+    return UsageError(f"{uri} has no {name}: it is no finished dataset", hint=hint)
 
 
 async def read_manifest(store: ObjectStore, key: str) -> Manifest:
