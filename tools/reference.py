@@ -12,6 +12,7 @@ from shardline.gateway.app import bare_app
 from shardline_common.job import schema
 from tools.asyncapi import asyncapi, schemas, topics_page
 from tools.catalogues import metrics_reference, settings_reference
+from tools.filters_page import PURPOSE, filters_page
 from tools.http_page import http_page
 from tools.job_page import job_page
 from tools.peers_page import peers_page
@@ -73,6 +74,7 @@ def pages() -> dict[str, str]:
             "Beside other tools", _PEERS, peers_page(orjson.loads((DOCS / "peers.json").read_bytes()))
         ),
         "job.md": _page("The job message", _JOB, job_page(schemas())),
+        "filters.md": _page("Filters", PURPOSE, filters_page()),
     }
 
 

@@ -17,6 +17,7 @@ JOB_PARTS = {
     "Query": "query",
     "Range": "Range",
     "Quality": "quality",
+    "FilterUse": "quality.filters",
     "Format": "format",
     "Dedup": "dedup",
     "Near": "dedup.near",

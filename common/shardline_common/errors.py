@@ -48,6 +48,7 @@ class FailureCode(StrEnum):
     EXTRA_MISSING = "extra_missing"
     DUPLICATE_IDS = "duplicate_ids"
     TOO_FEW_ROWS = "too_few_rows"
+    FILTER_FAILED = "filter_failed"
     INTERNAL = "internal"
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 from functools import partial
 
 from shardline_common.errors import (
@@ -17,6 +18,8 @@ from shardline_common.errors import (
     explain,
     leaf_of,
 )
+from shardline_common.job.filter_loading import FiltersDiffer
+from shardline_common.job.plan import Plan, read_plan
 from shardline_common.job.state import JobState, State
 from shardline_common.ports.clock import Clock
 from shardline_common.runtime.retry import retry_forever
@@ -30,6 +33,8 @@ from shardline_consumer.assembly.stages import Assembly
 from shardline_consumer.attempt_consumer import AttemptConsumer
 from shardline_consumer.commit import SegmentSink
 from shardline_consumer.context import WorkerContext
+from shardline_consumer.curation.curator import Curator
+from shardline_consumer.curation.opening import is_curated, open_curator
 from shardline_consumer.filters.clara import Rejection
 from shardline_consumer.finish import Finisher, fail_attempt
 
@@ -114,8 +119,40 @@ class WorkerAttempt:
         return True
 
     async def _run(self) -> None:
+        spec = self.state.spec
+        if not is_curated(spec):
+            await self._work(None)
+            return
+        plan = await self._read_plan()
+        fetch, folder = self._context.fetch_file, self._context.spool
+        try:
+            async with open_curator(spec, plan, fetch, folder) as curator:
+                await self._work(curator)
+        except FiltersDiffer as error:
+            await self._leave_alone(error)
+
+    async def _read_plan(self) -> Plan:
+        """The plan of the job. A job that is being deleted has none: its next checkpoint ends this wait."""
+        while True:
+            try:
+                return await read_plan(self._context.store, self._sink.layout)
+            except ObjectMissing as error:
+                _log.info("not begun yet: %s", error)
+                await self._context.clock.sleep(_REJOIN_SECONDS)
+
+    async def _leave_alone(self, error: FiltersDiffer) -> None:
+        """Take no part in the job, and say so, until it has ended or another attempt begins."""
+        if self._context.single_job:
+            raise UsageError(str(error), hint=error.hint)
+        while True:
+            _log.error("this worker leaves the job alone: %s; %s", error, error.hint)
+            await self._context.clock.sleep(_AGAIN_SECONDS)
+
+    async def _work(self, curator: Curator | None) -> None:
         metrics, job_id = self._context.metrics, self.state.spec.job_id
-        metrics.begin_consuming(job_id, Rejection)
+        reasons = [reason.value for reason in Rejection]
+        metrics.begin_consuming(job_id, reasons if curator is None else curator.reasons)
+        self._sink = replace(self._sink, curator=curator)
         consume = asyncio.create_task(self._consume(), name=f"consume {job_id}")
         finish = asyncio.create_task(self._finish(), name=f"finish {job_id}")
         try:

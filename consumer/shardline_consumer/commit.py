@@ -21,6 +21,7 @@ from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.threads import run_in_thread
 from shardline_common.telemetry.tracing import span
 from shardline_consumer.context import WorkerContext
+from shardline_consumer.curation.curator import Curator
 from shardline_consumer.segment import OpenSegment
 from shardline_consumer.spool.file import (
     SpoolDamaged,
@@ -53,11 +54,15 @@ class _Body:
 
 @dataclass(frozen=True, slots=True)
 class SegmentSink:
-    """Commits the segments of one attempt. Errors of the store are retried without a limit."""
+    """Commits the segments of one attempt. Errors of the store are retried without a limit.
+
+    `curator` judges the documents of a job with filters; None: their facts decide.
+    """
 
     context: WorkerContext
     spec: JobSpec
     attempt: int
+    curator: Curator | None = None
 
     @property
     def layout(self) -> Layout:

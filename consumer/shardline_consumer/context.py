@@ -6,6 +6,7 @@ from pathlib import Path
 
 from shardline_common.dataset.finished import OpenDataset
 from shardline_common.dataset.publish import Sign
+from shardline_common.job.filter_loading import FetchFile
 from shardline_common.ports.broker import Broker
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
@@ -26,7 +27,8 @@ class WorkerContext:
     only, so an unexpected error that cannot be recorded in the job may end it. `errors` logs what nobody has
     foreseen. `decisions` are those of attempts in this process. `decide_memory` and
     `decide_threads`: the bytes and threads that the decision about an assembled dataset may take.
-    `open_dataset` opens the datasets that a job compares with; None: it reads none.
+    `open_dataset` opens the datasets that a job compares with; None: it reads none. `fetch_file` copies the
+    files that filters name; None: it reads none.
     """
 
     broker: Broker
@@ -45,3 +47,4 @@ class WorkerContext:
     decide_memory: int = 512 << 20
     decide_threads: int = 1
     open_dataset: OpenDataset | None = None
+    fetch_file: FetchFile | None = None

@@ -92,7 +92,7 @@ class PartitionProcessor:
         self._listener = listener
         self._partition = partition
         self._is_assigned = is_assigned
-        self._judge = Judge(sink.spec.quality.min_score)
+        self._judge = sink.curator or Judge(sink.spec.quality.min_score)
         self._limits = SegmentLimits.of(sink.spec)
         self._spool_bytes = max_spool_bytes(sink.spec)
         self._segment: OpenSegment | None = None

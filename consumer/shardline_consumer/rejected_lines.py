@@ -2,10 +2,12 @@
 
 import re
 from dataclasses import dataclass
+from math import isnan
 
 import orjson
 
 from shardline_common.job.spec import JobSpec
+from shardline_consumer.curation.curator import Curated
 from shardline_consumer.filters.clara import Verdict
 
 # The first field of a row. Possessive quantifiers, because a text may have millions of characters.
@@ -27,14 +29,26 @@ class RejectedLines:
 
     def render(self, key: bytes, verdict: Verdict, relevance: float, head: bytes) -> bytes:
         """The line of a document. `head` is the beginning of its row."""
-        line: dict[str, object] = {
+        return self._render(self._line(key, verdict.reason, verdict.text, relevance), head)
+
+    def render_curated(self, key: bytes, found: Curated, relevance: float) -> bytes:
+        """The line of a document of a job with filters: with what a rule measured, and its bound."""
+        line = self._line(key, found.reason, found.score_text, relevance)
+        if not isnan(found.value):
+            line |= {"value": found.value, "threshold": found.threshold}
+        return self._render(line, found.head)
+
+    def _line(self, key: bytes, reason: str | None, score: bytes, relevance: float) -> dict[str, object]:
+        return {
             "document_id": key.decode(),
-            "reason": verdict.reason,
+            "reason": reason,
             "scores": {
-                "quality": orjson.Fragment(verdict.text),
+                "quality": orjson.Fragment(score),
                 "relevance": round(relevance, self.decimals) + 0.0,
             },
         }
+
+    def _render(self, line: dict[str, object], head: bytes) -> bytes:
         if self.with_text:
             # As it stands in the row, with the same escapes.
             found = _TEXT.match(head)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -18,6 +19,7 @@ from shardline_common.job.messages import (
     DOCUMENT_KINDS,
     MALFORMED,
     DeadLetter,
+    Facts,
     Position,
     decode_dead_letter,
     decode_document,
@@ -30,6 +32,7 @@ from shardline_common.job.messages import (
 from shardline_common.job.segment_limits import SegmentLimits
 from shardline_common.ports.broker import Record
 from shardline_consumer.blocks import JudgedBlock, judge_block
+from shardline_consumer.curation.curator import Curated, Curator
 from shardline_consumer.filters.clara import Judge
 from shardline_consumer.rejected_lines import RejectedLines
 from shardline_consumer.spool.file import SpoolFile
@@ -69,7 +72,7 @@ class OpenSegment:
     Args:
         first: sequence of the first message.
         before: the totals of the chain up to `first`.
-        judge: decides which documents become rows.
+        judge: decides which documents become rows; a curator does for a job with filters.
         limits: when the segment closes.
         spool: folder of the spool files.
         rejected_lines: renders the lines of rejected documents; None: these are not kept.
@@ -81,7 +84,7 @@ class OpenSegment:
         self,
         first: int,
         before: Totals,
-        judge: Judge,
+        judge: Judge | Curator,
         limits: SegmentLimits,
         spool: Path,
         *,
@@ -94,7 +97,10 @@ class OpenSegment:
         self.closed = False
         self.ended = False
         self.offset = -1
-        self._judge = judge
+        # Of a job with filters, every document is taken by `_take_message`, and the hot path by none.
+        self._judge = Judge(0.0) if isinstance(judge, Curator) else judge
+        self._curator = judge if isinstance(judge, Curator) else None
+        self._curated: list[Curated] | None = None
         self._limits = limits
         self._spool = spool
         self._rejected_lines = rejected_lines
@@ -139,7 +145,11 @@ class OpenSegment:
         rejected: list[bytes] = []
         dead: list[bytes] = []
         rest = iter(records)
-        while (record := self._take_documents(rest, result, rows)) is not None:
+        # What comes first in a job with filters is taken as what is no plain document in any other.
+        following = (
+            partial(next, rest, None) if self._curator else partial(self._take_documents, rest, result, rows)
+        )
+        while (record := following()) is not None:
             if is_block(record.value):
                 # Behind what came before it, and at once: the records of one call may be many blocks.
                 self._write(rows, rejected, dead)
@@ -216,8 +226,8 @@ class OpenSegment:
                 return True
             if first > self.next:
                 raise self._gap(record, first)
-            if self._rejected_lines is not None:
-                raise ValueError("a block has no lines of rejected documents")
+            if self._rejected_lines is not None or self._curator is not None:
+                raise ValueError("a block has no lines of rejected documents, and no filters")
             block, skipped = decode_block(value), self.next - first
             taken = JudgedBlock(self._row_bytes, self._scanned, self.next - self.first)
             judge_block(block, skipped, self._judge, self._limits, taken)
@@ -282,6 +292,14 @@ class OpenSegment:
 
     def _take_document(self, key: bytes, value: bytes, rows: list[bytes], rejected: list[bytes]) -> None:
         chars, words, present, flags, relevance, start, head, tail = decode_document(value)
+        if self._curator is not None:
+            facts = Facts(chars, words, present, bool(flags), relevance)
+            # Before anything is counted: the message may be no row.
+            curated = self._curator.judge(facts, value[head:tail], value[tail:])
+            self._position = value[start:head]
+            self._scanned += len(value) - head
+            self._take_curated(key, curated, relevance, rows, rejected)
+            return
         verdict = self._judge(chars, present, flags, relevance)
         self._position = value[start:head]
         self._hash_sum += document_hash(key)
@@ -296,6 +314,23 @@ class OpenSegment:
         self._rejected_by_reason[verdict.reason.value] += 1
         if self._rejected_lines is not None:
             rejected.append(self._rejected_lines.render(key, verdict, relevance, value[head:tail]))
+
+    def _take_curated(
+        self, key: bytes, found: Curated, relevance: float, rows: list[bytes], rejected: list[bytes]
+    ) -> None:
+        self._hash_sum += document_hash(key)
+        if self._curated is not None:
+            self._curated.append(found)
+        if found.reason is None:
+            rows += (found.head, found.score_text, found.tail)
+            self._kept += 1
+            self._row_bytes += len(found.head) + len(found.score_text) + len(found.tail)
+            self._words += found.words
+            self._quality += found.score
+            return
+        self._rejected_by_reason[found.reason] += 1
+        if self._rejected_lines is not None:
+            rejected.append(self._rejected_lines.render_curated(key, found, relevance))
 
     def _take_dead_letter(self, key: bytes, value: bytes, dead: list[bytes]) -> SequencedDeadLetter:
         position, dead_letter = decode_dead_letter(value)

@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import cast
 
 from shardline_common.job.columns import Columns
+from shardline_common.job.filters import has_filters
 from shardline_common.job.hashing import (
     MODULUS,
     add,
@@ -279,9 +280,9 @@ def group_of(spec: JobSpec, key: bytes, content: Document | InvalidDocument) -> 
 def sends_blocks(spec: JobSpec) -> bool:
     """Whether a worker of the same process can take the documents of a job in blocks.
 
-    It looks at each message of a job that keeps rejected documents, or stages its records.
+    It looks at each message of a job that keeps rejected documents, stages its records, or has filters.
     """
-    return not spec.assembled and not spec.quality.keep_rejected
+    return not spec.assembled and not spec.quality.keep_rejected and not has_filters(spec.quality)
 
 
 def end_markers(

@@ -1,18 +1,21 @@
 """Planning: the source and the columns are frozen once per job, before the first message."""
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from shardline_common.dataset.contents import list_sizes, not_empty
 from shardline_common.dataset.finished import OpenDataset, read_finished
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
 from shardline_common.job.columns import Columns, declared, distinct, infer
+from shardline_common.job.filter_loading import FetchFile, load_filters
 from shardline_common.job.findings import MIXED_IDS, SLICES
 from shardline_common.job.names import Layout
-from shardline_common.job.plan import RULES, Plan, read_plan
+from shardline_common.job.plan import RULES, FrozenFilter, Plan, read_plan
 from shardline_common.job.spec import FilesSource, JobSpec
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
@@ -34,10 +37,12 @@ async def plan_job(
     store: ObjectStore,
     clock: Clock = SYSTEM_CLOCK,
     open_dataset: OpenDataset | None = None,
+    fetch: FetchFile | None = None,
 ) -> Plan:
     """The job's plan: the one in the store, else a new one, which is created in the store.
 
-    `open_dataset` opens the datasets of `dedup.against`; None: this process reads none.
+    `open_dataset` opens the datasets of `dedup.against`, and `fetch` copies the files that filters name;
+    None: this process reads none.
 
     Raises:
         JobFailed: the source cannot be read, a filter names a field that it does not have, a dataset to
@@ -59,7 +64,7 @@ async def plan_job(
                 except ObjectMissing:
                     raise not_empty(Layout.of(spec), foreign) from None
             with log_wait(f"the plan of {spec.job_id}: its source is listed and sampled"):
-                plan = await make_plan(spec, source)
+                plan = await make_plan(spec, source, fetch)
                 if spec.slices > 1:
                     await _cut(plan, spec, source)
                 plan.against = await _frozen_datasets(spec, open_dataset)
@@ -99,14 +104,17 @@ async def _cut(plan: Plan, spec: JobSpec, source: Source) -> None:
         plan.notes[SLICES] = f"{len(cuts.ranges)} of {spec.slices} slices have documents: {cuts.reason}"
 
 
-async def make_plan(spec: JobSpec, source: Source) -> Plan:
-    """A plan of the source as it is now. Nothing is written.
+async def make_plan(spec: JobSpec, source: Source, fetch: FetchFile | None = None) -> Plan:
+    """A plan of the source, and of the filters of the job, as they are now. Nothing is written.
+
+    `fetch` copies the files that filters name; None: this process reads none.
 
     Raises:
         JobFailed: the source cannot be read, a filter names a field that it does not have, or its documents
             lack the fields of id and text (`all_dead`).
         SourceUnavailable: try again later.
     """
+    filters = await _frozen_filters(spec, fetch)
     frozen = await source.freeze()
     declaration = source.declared(frozen)
     wanted = spec.format.metadata
@@ -126,7 +134,13 @@ async def make_plan(spec: JobSpec, source: Source) -> Plan:
         RULES,
         dict(columns.renamed),
         columns.without_column,
+        filters=filters,
     )
+
+
+async def _frozen_filters(spec: JobSpec, fetch: FetchFile | None) -> list[FrozenFilter]:
+    with tempfile.TemporaryDirectory(prefix="filters-") as folder:
+        return [one.frozen for one in await load_filters(spec, fetch, Path(folder))]
 
 
 def _first_columns(types: Mapping[str, str], without_column: int, at_most: int | None) -> Columns:

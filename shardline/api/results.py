@@ -96,7 +96,8 @@ class PreviewDocument:
 
     Otherwise there would be no row for this `reason`. `dead`: it would be a dead letter, not a rejection.
     `score_parts`: the parts whose sum, at most 1, is the score: length, metadata, relevance. `present`: the
-    fields that the part metadata counts and that have a value. `split`: the split of the row.
+    fields that the part metadata counts and that have a value. `split`: the split of the row. `value`: what a
+    filter measured that dropped it, and `threshold` its bound.
     """
 
     document_id: str
@@ -111,6 +112,8 @@ class PreviewDocument:
     score_parts: Mapping[str, float] = field(default_factory=dict)
     present: tuple[str, ...] = ()
     split: str = "train"
+    value: float | None = None
+    threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

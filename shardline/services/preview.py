@@ -16,6 +16,7 @@ from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.stores import open_source_s3
 from shardline_common.job.clara_score import COUNTED_FIELDS
 from shardline_common.job.field_faults import did_you_mean
+from shardline_common.job.filter_loading import FetchFile
 from shardline_common.job.findings import remarks
 from shardline_common.job.messages import Position
 from shardline_common.job.plan import Plan
@@ -23,6 +24,7 @@ from shardline_common.job.spec import JobSpec
 from shardline_common.memory.store import MemoryStore
 from shardline_common.runtime.threads import run_in_thread
 from shardline_common.settings.load import Settings
+from shardline_consumer.curation.opening import open_curator
 from shardline_producer.plan import make_plan
 from shardline_producer.plan_pages import StoredPlanPages
 from shardline_producer.sources.source import Document, InvalidDocument, OpenSource, Source, SourceItem
@@ -34,7 +36,8 @@ class JudgedDocument:
 
     Otherwise there would be no row for this `reason`. `dead`: it would be a dead letter, not a rejection.
     `score_parts`: the parts whose sum, at most 1, is the score: length, metadata, relevance. `present`: the
-    fields that the part metadata counts and that have a value. `split`: the split of the row.
+    fields that the part metadata counts and that have a value. `split`: the split of the row. `value`: what
+    a filter measured that dropped it, and `threshold` its bound.
     """
 
     document_id: str
@@ -49,6 +52,8 @@ class JudgedDocument:
     score_parts: dict[str, float] = field(default_factory=dict)
     present: tuple[str, ...] = ()
     split: str = "train"
+    value: float | None = None
+    threshold: float | None = None
 
 
 @dataclass(slots=True)
@@ -186,19 +191,28 @@ async def preview_job(spec: JobSpec, settings: Settings, *, documents: int, seco
         return await preview(spec, source, documents=documents, seconds=seconds)
 
 
-async def preview(spec: JobSpec, open_source: OpenSource, *, documents: int, seconds: float) -> Preview:
+async def preview(
+    spec: JobSpec,
+    open_source: OpenSource,
+    *,
+    documents: int,
+    seconds: float,
+    fetch: FetchFile | None = None,
+) -> Preview:
     """Plan the job, then judge its first documents: at most `documents`, for at most `seconds`.
+
+    `fetch` copies the files that filters name; None: this process reads none.
 
     Raises:
         JobFailed: the job would fail at planning.
         SourceUnavailable: the source cannot be reached.
     """
     source = open_source(spec, StoredPlanPages(MemoryStore(), ""))
-    plan = await make_plan(spec, source)
+    plan = await make_plan(spec, source, fetch)
     sample, drops = PreviewSample(), SampleDrops(spec) if spec.assembled else None
     try:
-        async with asyncio.timeout(seconds):
-            await _read(spec, source, plan, sample, documents, drops)
+        async with open_curator(spec, plan, fetch) as curator, asyncio.timeout(seconds):
+            await _read(ContentJudge(spec, plan, curator), source, plan, sample, documents, drops)
     except TimeoutError:
         # The sample is the documents that were read in time.
         pass
@@ -235,18 +249,17 @@ async def preview(spec: JobSpec, open_source: OpenSource, *, documents: int, sec
 
 
 async def _read(
-    spec: JobSpec,
+    judge: ContentJudge,
     source: Source,
     plan: Plan,
     sample: PreviewSample,
     at_most: int,
     drops: SampleDrops | None,
 ) -> None:
-    judge = ContentJudge(spec, plan)
     async with aclosing(source.read(plan.frozen, None)) as batches:
         async for batch in batches:
             items = batch[: at_most - len(sample.documents)]
-            judged, compared = await run_in_thread(partial(_judge_all, spec, judge, items, drops))
+            judged, compared = await run_in_thread(partial(_judge_all, judge, items, drops))
             sample.documents += judged
             sample.compared += compared
             sample.position = items[-1].position
@@ -255,7 +268,7 @@ async def _read(
             )
             sample.fields |= dict.fromkeys(names)
             if len(sample.documents) == at_most:
-                sample.complete = at_most == (spec.query.top_k or 0)
+                sample.complete = at_most == (judge.spec.query.top_k or 0)
                 return
     sample.complete = True
 
@@ -309,9 +322,9 @@ def _count(source: Source, plan: Plan, sample: PreviewSample) -> int | None:
 
 
 def _judge_all(
-    spec: JobSpec, judge: ContentJudge, items: Sequence[SourceItem], drops: SampleDrops | None
+    judge: ContentJudge, items: Sequence[SourceItem], drops: SampleDrops | None
 ) -> tuple[list[JudgedDocument], list[Compared | None]]:
-    judged = [_judged(spec, judge, item) for item in items]
+    judged = [_judged(judge, item) for item in items]
     if drops is None:
         return judged, []
     compared = [
@@ -323,8 +336,8 @@ def _judge_all(
     return judged, compared
 
 
-def _judged(spec: JobSpec, judge: ContentJudge, item: SourceItem) -> JudgedDocument:
-    content, judged = item.content, judge.judge(item.content)
+def _judged(judge: ContentJudge, item: SourceItem) -> JudgedDocument:
+    content, judged, spec = item.content, judge.judge(item.content), judge.spec
     if isinstance(content, InvalidDocument) or judged.facts is None:
         key = content.key if isinstance(content, InvalidDocument) else content.id
         return JudgedDocument(key, None, 0, 0, 0.0, None, judged.reason, dead=True, bytes=0)
@@ -343,4 +356,6 @@ def _judged(spec: JobSpec, judge: ContentJudge, item: SourceItem) -> JudgedDocum
         score_parts={name: round(part, 4) for name, part in asdict(parts).items()},
         present=tuple(present),
         split=split_of(spec, content),
+        value=judged.value,
+        threshold=judged.threshold,
     )

@@ -4,14 +4,16 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
 from functools import partial
 
 from shardline.services.judging import LineJudge
 from shardline.services.plan_scratch import ScratchPlanPages
+from shardline_common.job.filter_loading import FetchFile
 from shardline_common.job.spec import JobSpec
 from shardline_common.runtime.threads import run_in_thread
+from shardline_consumer.curation.opening import open_curator
 from shardline_producer.plan import make_plan
 from shardline_producer.sources.source import InvalidDocument, OpenSource, SourceItem
 
@@ -42,6 +44,7 @@ async def row_batches(
     batch_size: int,
     counts: StreamCounts,
     render_lock: asyncio.Lock | None = None,
+    fetch: FetchFile | None = None,
 ) -> AsyncGenerator[list[bytes], None]:
     """Yield the rows of a job in source order, each a line of JSON.
 
@@ -52,18 +55,21 @@ async def row_batches(
     updated before each list.
 
     Streams that share `render_lock` render one list at a time, except their first: a stream that starts
-    waits for one list of another stream at each step, not for one list of every other stream.
+    waits for one list of another stream at each step, not for one list of every other stream. `fetch` copies
+    the files that filters name; None: this process reads none.
 
     Raises:
         JobFailed: the query or the source is wrong.
         SourceUnavailable: the source cannot be reached.
     """
     # The ranking of a long search is kept on disk, so that memory does not grow with it.
-    async with ScratchPlanPages() as pages:
+    async with AsyncExitStack() as stack:
+        pages = await stack.enter_async_context(ScratchPlanPages())
         source = open_source(spec, pages)
-        plan = await make_plan(spec, source)
+        plan = await make_plan(spec, source, fetch)
         counts.notes.update(plan.notes)
-        judge = LineJudge(spec, plan)
+        curator = await stack.enter_async_context(open_curator(spec, plan, fetch))
+        judge = LineJudge(spec, plan, curator)
         renderer = _Renderer(judge, counts, render_lock or asyncio.Lock())
         async with aclosing(source.read(plan.frozen, None)) as batches:
             async for batch in batches:

@@ -31,7 +31,10 @@ LATER: dict[str, dict[str, Any]] = {
         "max_vanished": 3,
         "max_vanished_ratio": 0.5,
         "duplicate_ids": "first",
+        "preset": "web-de",
+        "filters": [{"name": "length", "min_words": 3}],
     },
+    "FilterUse": {"name": "length"},
     "Output": {
         "layout": "assembled",
         "order": {"seed": 0},

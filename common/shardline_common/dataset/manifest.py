@@ -6,6 +6,7 @@ has no such list.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
@@ -61,6 +62,7 @@ def build_manifest(spec: JobSpec, outcome: Outcome, plan: Plan, contents: Datase
         ],
         "schema": {"columns": columns.to_json(), "features": columns.features(), **_schema_notes(plan)},
         **({"rules": plan.rules} if plan.rules > 1 else {}),
+        **({"filters": [asdict(one) for one in plan.filters]} if plan.filters else {}),
         "shards": manifest_shards(contents, layout),
         **({} if assembled is None else {"assembly": assembled.notes()}),
         "objects": [

@@ -20,6 +20,22 @@ RULES = 2
 _HINT = "restore this object, then retry the job; or submit a new job"
 
 
+@dataclass(frozen=True, slots=True)
+class FrozenFilter:
+    """A filter of a job as it was when the job was planned: a worker with another one takes no part in it.
+
+    `parameters` are all of them, those of the preset and defaults included. `reasons`: those that the filter
+    may give. `libraries`: the versions of the distributions that decide too. `files`: the sha256 of each.
+    """
+
+    name: str
+    version: int
+    parameters: dict[str, Any]
+    reasons: list[str]
+    libraries: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class Plan:
     """`frozen` identifies the source (`Source.freeze`); `columns` maps metadata columns to their types.
@@ -28,6 +44,7 @@ class Plan:
     the version of the rules that make rows of documents; plans of version 0.1 have 1. `renamed` and
     `without_column` as in `Columns`. `slices`: the ranges of the source (`Source.cut`) of a job with several
     slices; empty for a job with one. `against`: address and digest of each dataset of `dedup.against`.
+    `filters`: those of `quality`, in the order in which they judge.
     """
 
     frozen: list[dict[str, Any]]
@@ -38,6 +55,7 @@ class Plan:
     without_column: int = 0
     slices: list[dict[str, Any]] = field(default_factory=list)
     against: list[dict[str, str]] = field(default_factory=list)
+    filters: list[FrozenFilter] = field(default_factory=list)
 
     @property
     def row_columns(self) -> Columns:
@@ -47,7 +65,7 @@ class Plan:
     def encode(self) -> bytes:
         """The plan as JSON."""
         value = {item.name: getattr(self, item.name) for item in fields(self)}
-        for name in ("slices", "against"):
+        for name in ("slices", "against", "filters"):
             # The plan of a job without them is, to the byte, that of the versions that knew none.
             if not value[name]:
                 del value[name]

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from shardline_common.errors import JobInvalid
 from shardline_common.job.field_faults import find_faults
+from shardline_common.job.filters import check_filters
 from shardline_common.job.spec_assembly import (
     Dedup,
     Near,
@@ -31,6 +32,7 @@ from shardline_common.job.spec_fields import (
     Range,
     SearchType,
 )
+from shardline_common.job.spec_filters import FilterUse
 from shardline_common.job.spec_mapping import FieldMapping
 from shardline_common.job.spec_model import Model
 from shardline_common.job.spec_request import JOB_ID, Request
@@ -46,6 +48,7 @@ __all__ = [
     "Dedup",
     "FieldMapping",
     "FilesSource",
+    "FilterUse",
     "Format",
     "JobSpec",
     "Model",
@@ -393,7 +396,10 @@ def _load_object(body: bytes | str) -> dict[str, Any]:
 
 def _validated(model: type[M], value: dict[str, Any], *, strict: bool = True) -> M:
     try:
-        return model.model_validate(value, strict=strict)
+        found = model.model_validate(value, strict=strict)
     except ValidationError as error:
         faults = find_faults(error, model, value)
         raise JobInvalid("; ".join(map(str, faults)), hint=SCHEMA_HINT) from None
+    if isinstance(found, JobSpec) and (faults := check_filters(found.quality)):
+        raise JobInvalid("; ".join(map(str, faults)), hint="docs/filters.md describes every filter")
+    return found

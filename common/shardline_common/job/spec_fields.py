@@ -4,7 +4,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from shardline_common.curation.presets import PresetName
 from shardline_common.job.spec_assembly import SeededOrder, Shards, Splits
+from shardline_common.job.spec_filters import FilterUse
 from shardline_common.job.spec_model import Model
 
 MAX_COUNT = 1 << 53
@@ -113,7 +115,8 @@ class Quality(Model):
         Field(
             ge=0,
             le=1,
-            description="The lowest quality score that is kept; the score is rounded to 4 decimals first.",
+            description="The lowest quality score that is kept; the score is rounded to 4 decimals first. "
+            "With a preset other than `clara` it is 0 unless the job gives it.",
             examples=[0.6],
         ),
     ] = 0.5
@@ -179,6 +182,31 @@ class Quality(Model):
             examples=["first"],
         ),
     ] = "keep"
+    preset: Annotated[
+        PresetName,
+        Field(
+            description="Filters with parameters for a kind of text; docs/filters.md has each as a table. "
+            "`clara` has none: its score alone decides.",
+            examples=["legal-de"],
+        ),
+    ] = "clara"
+    filters: Annotated[
+        list[FilterUse],
+        Field(
+            max_length=100,
+            description="Filters that are added to those of the preset, in the order in which they judge. A "
+            "document that one of them drops has the reason `<filter>.<rule>`.",
+            examples=[[{"name": "length", "min_words": 20}]],
+        ),
+    ] = Field(default_factory=list)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filters_replace_the_score(cls, value: Any) -> Any:
+        # Clara's score is one of length and metadata. It would drop most documents that a preset keeps.
+        if isinstance(value, dict) and value.get("preset", "clara") != "clara" and "min_score" not in value:
+            return value | {"min_score": 0.0}
+        return value
 
     @field_validator("keep_rejected", mode="before")
     @classmethod

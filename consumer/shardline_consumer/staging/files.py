@@ -22,6 +22,7 @@ from shardline_common.assembly.sidecar import (
     arrow_type,
     write_sidecar,
 )
+from shardline_consumer.curation.curator import Bounds
 from shardline_consumer.spool.file import SpoolDamaged, SpoolFile, is_damaged, spool_error
 from shardline_consumer.staging.entries import IndexEntries
 from shardline_consumer.staging.index import ROW, SegmentIndex
@@ -140,8 +141,10 @@ def _records(entries: IndexEntries, order: Numbers, index: SegmentIndex) -> Iter
     import numpy as np
 
     rules, reasons = index.rules, [reason or None for reason in index.reasons]
-    bounds = [rules.thresholds.get(reason or "") for reason in reasons]
-    thresholds = np.array([np.nan if bound is None else bound for bound in bounds])
+    bounds = [rules.bounds.get(reason or "", Bounds(None, None)) for reason in reasons]
+    least, most = (
+        np.array([np.nan if (bound := one[side]) is None else bound for one in bounds]) for side in (0, 1)
+    )
     types = {name: arrow_type(written) for name, written in RECORDS.columns}
     sizes = entries.fields["size"][order].astype("int64")
     offsets = sizes.cumsum() - sizes
@@ -155,7 +158,10 @@ def _records(entries: IndexEntries, order: Numbers, index: SegmentIndex) -> Iter
         columns["id"] = arrow_texts(entries.ids(chosen), types["id"])
         columns["status"] = part["status"].astype("int8")
         columns["reason"] = arrow_chosen(reasons, part["reason"])
-        for name, values in (("value", part["value"]), ("threshold", thresholds[part["reason"]])):
+        lower, upper, measured = least[part["reason"]], most[part["reason"]], part["value"]
+        # The bound that was broken, as `Bounds.broken_by`: comparisons with NaN are false.
+        broken = np.where(measured < lower, lower, np.where(measured > upper, upper, np.nan))
+        for name, values in (("value", measured), ("threshold", broken)):
             columns[name] = arrow_numbers(values, types[name], np.isnan(values))
         nothing = np.full(len(chosen), rules.content is None)
         columns["content"] = arrow_numbers(part["content"], types["content"], is_other | nothing)

@@ -1,7 +1,7 @@
 """The index of a staged segment: an entry for each of its records, in the spool until it is committed."""
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -27,6 +27,7 @@ from shardline_common.job.messages import (
 )
 from shardline_common.job.spec import JobSpec, Near
 from shardline_common.ports.broker import Record
+from shardline_consumer.curation.curator import Bounds, Curated, Curator
 from shardline_consumer.filters.clara import Judge, Rejection
 from shardline_consumer.spool.file import SpoolFile
 
@@ -49,26 +50,28 @@ class IndexRules:
     """What the entries of a job hold.
 
     `order_seed` and `sample_seed`: the seeds of the order and of the sample; None: the job has none.
-    `thresholds`: the bounds of the filters that measure something, by reason. `content` is the hash of a
+    `bounds`: those of the filters that measure something, by reason. `content` is the hash of a
     text, 16 bytes; None: the job compares no texts. `near`: how near duplicates are found; None: they are
     not.
     """
 
     order_seed: int | None
     sample_seed: int | None
-    thresholds: Mapping[str, float]
+    bounds: Mapping[str, Bounds]
     content: Callable[[str], bytes] | None
     near: Near | None
 
     @classmethod
-    def of(cls, spec: JobSpec) -> "IndexRules":
-        """The rules of an assembled job."""
+    def of(cls, spec: JobSpec, curator: Curator | None = None) -> "IndexRules":
+        """The rules of an assembled job. `curator` judges its documents; None: it has no filters."""
         dedup, near = spec.dedup, spec.near
         compares = near is not None or (dedup is not None and (dedup.exact or bool(dedup.against)))
         return cls(
             spec.order_seed,
             spec.sample.seed if spec.sample else None,
-            {Rejection.BELOW_MIN_SCORE.value: spec.quality.min_score},
+            {Rejection.BELOW_MIN_SCORE.value: Bounds(spec.quality.min_score, None)}
+            if curator is None
+            else curator.bounds,
             partial(content_hash, ignore_case=dedup is not None and dedup.ignore_case) if compares else None,
             near,
         )
@@ -97,11 +100,11 @@ class SegmentIndex:
     They are on disk, because a worker may have hundreds of open segments. `add` writes: call it on a thread.
     """
 
-    def __init__(self, rules: IndexRules, judge: Judge, number: int, spool: Path) -> None:
+    def __init__(self, rules: IndexRules, judge: Judge | Curator, number: int, spool: Path) -> None:
         self.rules = rules
         self.file: SpoolFile | None = None
         self.reasons: list[str] = []
-        self._judge = judge
+        self._judge = judge if isinstance(judge, Judge) else None
         self._slice = number
         self._spool = spool
         near = rules.near
@@ -111,14 +114,16 @@ class SegmentIndex:
         self._ids: list[bytes] = []
         self._signatures: list[bytes] = []
 
-    def add(self, records: Sequence[Record], first: int, after: int) -> None:
+    def add(self, records: Sequence[Record], first: int, after: int, curated: Iterable[Curated] = ()) -> None:
         """Add the entries of sequences [first, after), whose messages are among `records`.
+
+        `curated` are the documents among them as they were judged, in a job with filters.
 
         Raises:
             JobFailed: a message of them is missing (`internal`).
             SpoolError: the spool cannot be written.
         """
-        expected = first
+        expected, judged = first, iter(curated)
         for record in records:
             key, value = record.key, record.value
             if key is None or not is_message(value):
@@ -131,7 +136,7 @@ class SegmentIndex:
                 if kind == DEAD:
                     self._add_dead_letter(key, value)
                 elif kind in DOCUMENT_KINDS:
-                    self._add_document(key, value)
+                    self._add_document(key, value, judged)
                 else:
                     continue
             except MALFORMED:
@@ -150,25 +155,35 @@ class SegmentIndex:
         if self.file is not None:
             self.file.discard()
 
-    def _add_document(self, key: bytes, value: bytes) -> None:
+    def _add_document(self, key: bytes, value: bytes, judged: Iterator[Curated]) -> None:
         chars, words, present, flags, relevance, start, head, tail = decode_document(value)
-        verdict = self._judge(chars, present, flags, relevance)
         position, group = self._position(value[start:head]), decode_group(value)
         if group is None:
             group = group_hash(key)
+        if self._judge is None:
+            self._add_curated(key, position, group, next(judged))
+            return
+        verdict = self._judge(chars, present, flags, relevance)
         if verdict.reason is None:
             row = value[head:tail] + verdict.text + value[tail:]
-            content, digest = self._content(position, row), sha256(row).digest()
-            row_hash = int.from_bytes(digest[:_ROW_HASH_BYTES], "big")
-            landed = _Landed(
-                ROW, size=len(row), content=content, words=words, score=verdict.score, row_hash=row_hash
-            )
-            self._add(key, position, group, landed)
+            self._add(key, position, group, self._row(position, row, words, verdict.score))
         elif verdict.reason is Rejection.BELOW_MIN_SCORE:
             measured = verdict.score / _SCORE_UNITS
             self._add(key, position, group, _Landed(REJECTED, verdict.reason.value, measured))
         else:
             self._add(key, position, group, _Landed(REJECTED, verdict.reason.value))
+
+    def _add_curated(self, key: bytes, position: int, group: int, found: Curated) -> None:
+        if found.reason is None:
+            row = b"".join((found.head, found.score_text, found.tail))
+            self._add(key, position, group, self._row(position, row, found.words, found.score))
+        else:
+            self._add(key, position, group, _Landed(REJECTED, found.reason, found.value))
+
+    def _row(self, position: int, row: bytes, words: int, score: int) -> "_Landed":
+        content, digest = self._content(position, row), sha256(row).digest()
+        row_hash = int.from_bytes(digest[:_ROW_HASH_BYTES], "big")
+        return _Landed(ROW, size=len(row), content=content, words=words, score=score, row_hash=row_hash)
 
     def _add_dead_letter(self, key: bytes, value: bytes) -> None:
         position, dead_letter = decode_dead_letter(value)

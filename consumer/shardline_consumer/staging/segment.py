@@ -10,6 +10,7 @@ from shardline_common.dataset.chain import Totals
 from shardline_common.job.segment_limits import SegmentLimits, max_original_bytes
 from shardline_common.job.spec import JobSpec
 from shardline_common.ports.broker import Record
+from shardline_consumer.curation.curator import Curator
 from shardline_consumer.filters.clara import Judge
 from shardline_consumer.rejected_lines import RejectedLines
 from shardline_consumer.segment import OpenSegment, TakeResult
@@ -39,7 +40,7 @@ class StagedSegment(OpenSegment):
         self,
         first: int,
         before: Totals,
-        judge: Judge,
+        judge: Judge | Curator,
         limits: SegmentLimits,
         spool: Path,
         *,
@@ -50,7 +51,9 @@ class StagedSegment(OpenSegment):
         lines, originals = RejectedLines.of(spec), max_original_bytes(spec)
         super().__init__(first, before, judge, limits, spool, rejected_lines=lines, original_bytes=originals)
         slice_number = partition // spec.slice_partitions
-        self._index = SegmentIndex(IndexRules.of(spec), judge, slice_number, spool)
+        curator = judge if isinstance(judge, Curator) else None
+        self._index = SegmentIndex(IndexRules.of(spec, curator), judge, slice_number, spool)
+        self._curated = None if curator is None else []
         self._files: StagedFiles | None = None
 
     def take(self, records: Sequence[Record]) -> TakeResult:
@@ -58,7 +61,9 @@ class StagedSegment(OpenSegment):
         first = self.next
         result = super().take(records)
         # The index is made behind it, so that the loop of the other jobs knows nothing of it.
-        self._index.add(records[: result.used], first, self.next)
+        self._index.add(records[: result.used], first, self.next, self._curated or ())
+        if self._curated is not None:
+            self._curated.clear()
         return result
 
     def stage(self) -> "StagedFiles":

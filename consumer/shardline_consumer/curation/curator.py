@@ -1,0 +1,136 @@
+"""Judges the documents of a job with filters. Workers, previews and streams get every verdict from it.
+
+A job without filters has no curator: its documents are judged by their facts alone, and are never parsed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
+from typing import Any, NamedTuple
+
+import orjson
+
+from shardline_common.curation.filter import Rule
+from shardline_common.curation.text_facts import TextFacts
+from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.job.messages import Facts
+from shardline_consumer.filters.clara import Judge, Rejection
+
+_NOT_MEASURED = float("nan")
+_SCORE_UNITS = 10_000
+
+
+class NamedRule(NamedTuple):
+    """A rule of a filter, with the reason that it gives."""
+
+    reason: str
+    rule: Rule
+
+
+class Bounds(NamedTuple):
+    """What a rule compares a value with; None: it has no such bound."""
+
+    least: float | None
+    most: float | None
+
+    def broken_by(self, value: float) -> float | None:
+        """The bound that a value breaks; None: it passes."""
+        # NaN breaks none: every comparison with it is false.
+        if self.least is not None and value < self.least:
+            return self.least
+        if self.most is not None and value > self.most:
+            return self.most
+        return None
+
+
+class Curated(NamedTuple):
+    """A document as it was judged: `reason` None keeps it.
+
+    Its row is `head + score_text + tail`; `score` is in units of 0.0001, `words` are those of its text. Of a
+    rule that dropped it, `value` is what the rule measured, and `threshold` the bound; NaN: nothing was.
+    """
+
+    reason: str | None
+    head: bytes
+    score_text: bytes
+    tail: bytes
+    score: int
+    words: int
+    value: float = _NOT_MEASURED
+    threshold: float = _NOT_MEASURED
+
+
+class Curator:
+    """Judges the documents of one job, in this order: `empty`, `below_min_score`, then the rules in theirs.
+
+    Args:
+        min_score: the lowest score that is kept.
+        rules: the rules of all filters.
+    """
+
+    def __init__(self, min_score: float, rules: Sequence[NamedRule]) -> None:
+        self._min_score = min_score
+        self._judge = Judge(min_score)
+        # A rule without a bound drops nothing, so its value is never asked for.
+        self._rules = [
+            (one.reason, one.rule.measure, Bounds(one.rule.least, one.rule.most))
+            for one in rules
+            if one.rule.least is not None or one.rule.most is not None
+        ]
+
+    @property
+    def reasons(self) -> list[str]:
+        """The reasons of rejections; there are no others."""
+        return [*(reason.value for reason in Rejection), *(reason for reason, _, _ in self._rules)]
+
+    @property
+    def bounds(self) -> dict[str, Bounds]:
+        """What each rule that measures something compares it with, by reason."""
+        own = {Rejection.BELOW_MIN_SCORE.value: Bounds(self._min_score, None)}
+        return own | {reason: bounds for reason, _, bounds in self._rules}
+
+    def judge(self, facts: Facts, head: bytes, tail: bytes) -> Curated:
+        """Judge a document.
+
+        Args:
+            facts: those of its message.
+            head: the bytes of its row before the score.
+            tail: those behind it.
+
+        Raises:
+            JobFailed: a rule failed (`filter_failed`).
+            ValueError, TypeError: this is no row.
+        """
+        reason, score, text = self._judge(facts.chars, facts.present, facts.blank, facts.relevance)
+        if reason is not None:
+            measured = score / _SCORE_UNITS if reason is Rejection.BELOW_MIN_SCORE else _NOT_MEASURED
+            limit = self._min_score if reason is Rejection.BELOW_MIN_SCORE else _NOT_MEASURED
+            return Curated(reason.value, head, text, tail, score, facts.words, measured, limit)
+        row: dict[str, Any] = orjson.loads(b"".join((head, text, tail)))
+        broken = self._first_broken(TextFacts(row["text"], row.get("metadata") or {}), row)
+        if broken is None:
+            return Curated(None, head, text, tail, score, facts.words)
+        dropped, value, threshold = broken
+        return Curated(dropped, head, text, tail, score, facts.words, value, threshold)
+
+    def _first_broken(self, document: TextFacts, row: Mapping[str, Any]) -> tuple[str, float, float] | None:
+        for reason, measure, bounds in self._rules:
+            value = _measured(reason, measure, document, row)
+            bound = bounds.broken_by(value)
+            if bound is not None and isfinite(value):
+                return reason, value, bound
+        return None
+
+
+def _measured(
+    reason: str, measure: Callable[[TextFacts], float], document: TextFacts, row: Mapping[str, Any]
+) -> float:
+    try:
+        return float(measure(document))
+    except Exception as error:
+        # Whatever the filter of another package raises. A ValueError that passed would be taken for that of a
+        # damaged message, which is left out.
+        raise JobFailed(
+            FailureCode.FILTER_FAILED,
+            f"{reason} failed on the document {row.get('document_id')!r}: {type(error).__name__}: {error}",
+            hint="mend the filter, or leave it out in a new job",
+        ) from error
