@@ -22,6 +22,7 @@ JOB_PARTS = {
     "Dedup": "dedup",
     "Near": "dedup.near",
     "Sample": "sample",
+    "Pii": "pii",
     "Output": "output",
     "SeededOrder": "output.order",
     "Shards": "output.shards",

@@ -19,6 +19,7 @@ from shardline_common.errors import (
     leaf_of,
 )
 from shardline_common.job.filter_loading import FiltersDiffer
+from shardline_common.job.filters import is_curated
 from shardline_common.job.plan import Plan, read_plan
 from shardline_common.job.state import JobState, State
 from shardline_common.ports.clock import Clock
@@ -34,7 +35,7 @@ from shardline_consumer.attempt_consumer import AttemptConsumer
 from shardline_consumer.commit import SegmentSink
 from shardline_consumer.context import WorkerContext
 from shardline_consumer.curation.curator import Curator
-from shardline_consumer.curation.opening import is_curated, open_curator
+from shardline_consumer.curation.opening import open_curator
 from shardline_consumer.filters.clara import Rejection
 from shardline_consumer.finish import Finisher, fail_attempt
 

@@ -111,6 +111,7 @@ class OpenSegment:
         self._position = b"[]"
         self._rejected_by_reason: Counter[str] = Counter()
         self._dead_by_reason: Counter[str] = Counter()
+        self._pii: Counter[str] = Counter()
         self._kept = self._row_bytes = self._hash_sum = self._words = self._quality = self._scanned = 0
 
     @property
@@ -131,6 +132,7 @@ class OpenSegment:
             quality=self._quality,
             scanned_bytes=self._scanned,
             segments=1,
+            pii=dict(sorted(self._pii.items())),
         )
 
     def take(self, records: Sequence[Record]) -> TakeResult:
@@ -325,7 +327,8 @@ class OpenSegment:
             rows += (found.head, found.score_text, found.tail)
             self._kept += 1
             self._row_bytes += len(found.head) + len(found.score_text) + len(found.tail)
-            self._words += found.words
+            self._words += found.facts.words
+            self._pii.update(found.pii)
             self._quality += found.score
             return
         self._rejected_by_reason[found.reason] += 1

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.spec import FilesSource, JobSpec
 from shardline_common.job.state import JobState
-from shardline_producer.sources.documents import DeadLetterReason
+from shardline_producer.sources.documents import DeadLetterReason, without_values
 from shardline_producer.sources.field_proposals import advice, describe, fields_of
 from shardline_producer.sources.source import Document, InvalidDocument
 
@@ -44,7 +44,7 @@ def check_sample(spec: JobSpec, leading: Sequence[InvalidDocument], *, usable: b
     if not wrong or len(wrong) < share * len(found) or (usable and not early):
         return
     which = "all {:,} documents are" if complete and not early else "the first {:,} documents are all"
-    first = wrong[0].dead_letter
+    first = without_values(wrong[0].dead_letter) if spec.redacts else wrong[0].dead_letter
     raise JobFailed(
         FailureCode.ALL_DEAD,
         f"{which.format(len(found))} dead letters; the first: {first.hint} ({first.reason}); "

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import cast
 
 from shardline_common.job.columns import Columns
-from shardline_common.job.filters import has_filters
+from shardline_common.job.filters import is_curated
 from shardline_common.job.hashing import (
     MODULUS,
     add,
@@ -36,7 +36,7 @@ from shardline_common.ports.broker import Message
 from shardline_producer.plain_lines import line_renderer
 from shardline_producer.plain_rows import row_renderer
 from shardline_producer.rows import RowRenderer, too_large_row, with_limit
-from shardline_producer.sources.documents import DeadLetterReason
+from shardline_producer.sources.documents import DeadLetterReason, without_values
 from shardline_producer.sources.source import (
     AnyItem,
     Document,
@@ -203,6 +203,8 @@ class Encoder:
         else:
             key = content.key.decode()
             dead_letter = too_large_row(content.row, key, max_bytes)
+        if self._spec.redacts:
+            dead_letter = without_values(dead_letter)
         part.bytes += len(dead_letter.original)
         part.dead += 1
         batch.vanished += dead_letter.reason == DeadLetterReason.VANISHED
@@ -282,7 +284,7 @@ def sends_blocks(spec: JobSpec) -> bool:
 
     It looks at each message of a job that keeps rejected documents, stages its records, or has filters.
     """
-    return not spec.assembled and not spec.quality.keep_rejected and not has_filters(spec.quality)
+    return not spec.assembled and not spec.quality.keep_rejected and not is_curated(spec)
 
 
 def end_markers(

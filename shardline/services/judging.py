@@ -21,6 +21,7 @@ class JudgedContent:
 
     `dead`: it is a dead letter, not a rejection. `facts` and `quality_score` are None when the item is not a
     document. `value` is what a rule measured that dropped it, and `threshold` its bound; None: none did.
+    `judged` is the row as the filters saw it, also of a document that has none; b"" in a job without them.
     """
 
     line: bytes
@@ -30,6 +31,7 @@ class JudgedContent:
     quality_score: float | None
     value: float | None = None
     threshold: float | None = None
+    judged: bytes = b""
 
 
 def explain_score(document: Document, facts: Facts) -> tuple[ScoreParts, list[str]]:
@@ -68,14 +70,13 @@ class ContentJudge:
     def _curated(self, curator: Curator, row: RenderedRow, key: str) -> JudgedContent:
         found = curator.judge(row.facts, row.head, row.tail)
         score = float(found.score_text)
+        line = b"".join((found.head, found.score_text, found.tail))
         if (dead_letter := self._renderer.check_size(row, key)) is not None:
-            return JudgedContent(b"", dead_letter.reason, True, row.facts, score)
+            return JudgedContent(b"", dead_letter.reason, True, found.facts, score, judged=line)
         if found.reason is not None:
-            measured = (None, None) if isnan(found.value) else (found.value, found.threshold)
-            return JudgedContent(b"", found.reason, False, row.facts, score, *measured)
-        return JudgedContent(
-            b"".join((found.head, found.score_text, found.tail)), None, False, row.facts, score
-        )
+            value, limit = (None, None) if isnan(found.value) else (found.value, found.threshold)
+            return JudgedContent(b"", found.reason, False, found.facts, score, value, limit, line)
+        return JudgedContent(line, None, False, found.facts, score, judged=line)
 
 
 class Left(NamedTuple):

@@ -9,7 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from shardline.services.judging import ContentJudge, explain_score
+import orjson
+
+from shardline.services.judging import ContentJudge, JudgedContent, explain_score
 from shardline.services.sample_drops import Compared, SampleDrops
 from shardline.services.splits import split_names, split_of, split_warnings
 from shardline.services.wiring.sources import source_factory
@@ -324,24 +326,32 @@ def _count(source: Source, plan: Plan, sample: PreviewSample) -> int | None:
 def _judge_all(
     judge: ContentJudge, items: Sequence[SourceItem], drops: SampleDrops | None
 ) -> tuple[list[JudgedDocument], list[Compared | None]]:
-    judged = [_judged(judge, item) for item in items]
+    found = [judge.judge(item.content) for item in items]
+    judged = [_judged(judge.spec, one, item.content) for one, item in zip(found, items, strict=True)]
     if drops is None:
         return judged, []
     compared = [
-        drops.compared(item.content.id, item.content.text)
+        drops.compared(item.content.id, _shown(one, item.content)["text"])
         if one.reason is None and isinstance(item.content, Document)
         else None
-        for one, item in zip(judged, items, strict=True)
+        for one, item in zip(found, items, strict=True)
     ]
     return judged, compared
 
 
-def _judged(judge: ContentJudge, item: SourceItem) -> JudgedDocument:
-    content, judged, spec = item.content, judge.judge(item.content), judge.spec
+def _shown(judged: JudgedContent, content: Document) -> dict[str, Any]:
+    """The text and the metadata of a document, as they are in its row if a filter may have changed them."""
+    if not judged.judged:
+        return {"text": content.text, "metadata": content.metadata}
+    row: dict[str, Any] = orjson.loads(judged.judged)
+    return row
+
+
+def _judged(spec: JobSpec, judged: JudgedContent, content: Document | InvalidDocument) -> JudgedDocument:
     if isinstance(content, InvalidDocument) or judged.facts is None:
         key = content.key if isinstance(content, InvalidDocument) else content.id
         return JudgedDocument(key, None, 0, 0, 0.0, None, judged.reason, dead=True, bytes=0)
-    title = content.metadata.get("title")
+    title = _shown(judged, content)["metadata"].get("title")
     parts, present = explain_score(content, judged.facts)
     return JudgedDocument(
         document_id=content.id,

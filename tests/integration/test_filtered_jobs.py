@@ -74,7 +74,13 @@ def source() -> MemorySource:
 async def run_here(spec: JobSpec, spool: Path) -> tuple[Report, MemoryStore]:
     store = MemoryStore()
     embedded = EmbeddedRun(
-        store, SystemClock(), Metrics(), lambda *_: source(), ProducerPolicy(), 1 << 28, spool_dir=spool
+        store,
+        SystemClock(),
+        Metrics(),
+        lambda *_: source(),
+        ProducerPolicy(blocks=True),
+        1 << 28,
+        spool_dir=spool,
     )
     view = (await embedded.run(spec, lambda _: None)).view
     assert view.state.state == "completed", view.to_json()
@@ -114,6 +120,15 @@ async def test_a_job_keeps_what_the_filters_keep_and_says_why_of_the_others(tmp_
     plan = Plan.decode(await store.get(Layout.of(spec).plan))
     assert [(one.name, one.version) for one in plan.filters] == [("length", 1)]
     assert set(plan.filters[0].reasons) > {reason for reason in rejected if reason != "empty"}
+
+
+async def test_a_job_that_keeps_no_rejected_documents_judges_as_one_that_does(tmp_path: Path) -> None:
+    spec = filtered()
+    report, store = await run_here(spec, tmp_path)
+    without = filtered(quality={"keep_rejected": False})
+    other, others = await run_here(without, tmp_path)
+    assert (other.digest, other.rejected) == (report.digest, report.rejected)
+    assert await lines_of(without, others, "data/") == await lines_of(spec, store, "data/")
 
 
 async def with_workers(spec: JobSpec, spool: Path, count: int, kafka: str | None = None) -> Report:

@@ -106,7 +106,7 @@ def test_a_wrong_filter_is_refused_with_the_path_of_the_parameter(
 def test_each_preset_is_a_job(preset: str) -> None:
     spec = job(quality={"preset": preset})
     assert spec.quality.min_score == (0.5 if preset == "clara" else 0.0)
-    assert [one.kind.name for one in job_filters(spec.quality)] == list(PRESETS[spec.quality.preset])
+    assert [one.kind.name for one in job_filters(spec)] == list(PRESETS[spec.quality.preset])
 
 
 def test_a_preset_leaves_a_given_score_as_it_is() -> None:
@@ -115,7 +115,7 @@ def test_a_preset_leaves_a_given_score_as_it_is() -> None:
 
 def test_parameters_of_the_job_replace_those_of_the_preset_one_by_one() -> None:
     spec = job(quality={"preset": "web-de", "filters": [{"name": "length", "min_words": None}]})
-    (length,) = (one for one in job_filters(spec.quality) if one.kind is FILTER)
+    (length,) = (one for one in job_filters(spec) if one.kind is FILTER)
     preset = dict(PRESETS["web-de"]["length"])
     assert length.given == FILTER.parameters().model_dump() | preset | {"min_words": None}
 

@@ -24,6 +24,7 @@ LATER: dict[str, dict[str, Any]] = {
         "slices": 3,
         "dedup": {"exact": True},
         "sample": {"fraction": 0.5},
+        "pii": {"action": "redact", "kinds": ["email"]},
     },
     "Format": {"max_columns": 3},
     "Quality": {
@@ -35,6 +36,7 @@ LATER: dict[str, dict[str, Any]] = {
         "filters": [{"name": "length", "min_words": 3}],
     },
     "FilterUse": {"name": "length"},
+    "Pii": {"action": "redact", "kinds": ["email"]},
     "Output": {
         "layout": "assembled",
         "order": {"seed": 0},

@@ -63,6 +63,7 @@ class AssembledContents:
             quality=kept.quality,
             scanned_bytes=landed.scanned_bytes,
             segments=len(self.shards),
+            pii=landed.pii,
         )
 
     def notes(self) -> dict[str, Any]:

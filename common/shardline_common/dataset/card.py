@@ -79,6 +79,10 @@ def _body(manifest: Mapping[str, Any], splits: Mapping[str, Any], suffix: str) -
         f"| kept as rows | {totals['rows']:,} |",
         *(f"| rejected: {reason} | {count:,} |" for reason, count in manifest["rejected"].items()),
         *(f"| dead letter: {reason} | {count:,} |" for reason, count in manifest["dead_letters"].items()),
+        *(
+            f"| personal data {_PII[job['pii']['action']]}: {kind} | {count:,} |"
+            for kind, count in manifest.get("pii", {}).items()
+        ),
         "",
         f"{totals['words']:,} words, {totals['bytes']:,} bytes, mean quality {totals['mean_quality']}.  ",
         _digest_line(manifest["digest"]),
@@ -147,6 +151,7 @@ def _missing_searches(source: Mapping[str, Any]) -> list[str]:
     ]
 
 
+_PII = {"redact": "replaced", "count": "in the rows", "reject": "in the rows"}
 _ABOUT = {"purpose": "Purpose", "submitted_by": "Submitted by"}
 
 

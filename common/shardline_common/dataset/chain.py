@@ -45,7 +45,8 @@ class Totals:
 
     `bytes` are uncompressed row bytes, `scanned_bytes` those of all documents read (rows without
     their score, originals of dead letters), `quality` the sum of scores in units of 0.0001,
-    `hash_sum` the sum of document hashes mod 2^64 over rows, rejections and dead letters.
+    `hash_sum` the sum of document hashes mod 2^64 over rows, rejections and dead letters. `pii`: by kind, the
+    personal data that was found in rows, and replaced if the job redacts.
     """
 
     rows: Count = 0
@@ -57,6 +58,7 @@ class Totals:
     quality: int = 0
     scanned_bytes: Count = 0
     segments: Count = 0
+    pii: Mapping[str, Count] = field(default_factory=dict)
 
     @property
     def records(self) -> int:
@@ -75,6 +77,7 @@ class Totals:
             quality=self.quality + other.quality,
             scanned_bytes=self.scanned_bytes + other.scanned_bytes,
             segments=self.segments + other.segments,
+            pii=_merged(self.pii, other.pii),
         )
 
 
@@ -159,6 +162,10 @@ class ChainRecord:
             for name in _SIDECARS:
                 if value["objects"][name] is None:
                     del value["objects"][name]
+        for totals in (value["segment"], value["upto"]):
+            # Likewise the record of a job that looks for no personal data.
+            if not totals["pii"]:
+                del totals["pii"]
         return orjson.dumps(value, option=orjson.OPT_INDENT_2)
 
     @classmethod

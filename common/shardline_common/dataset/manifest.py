@@ -50,6 +50,7 @@ def build_manifest(spec: JobSpec, outcome: Outcome, plan: Plan, contents: Datase
         "splits": {split: sums_json(part) for split, part in splits.items()},
         "rejected": sums.rejected,
         "dead_letters": sums.dead,
+        **({"pii": sums.pii} if sums.pii else {}),
         "source": {
             "type": spec.source.type,
             "count": outcome.source_count,

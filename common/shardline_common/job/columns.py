@@ -148,7 +148,7 @@ def conform(metadata: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
             extra[field_name] = value
         else:
             row[name] = float(value) if kind == "float" else value
-    row[EXTRA] = _text(extra) if extra else None
+    row[EXTRA] = extra_text(extra) if extra else None
     return row
 
 
@@ -229,7 +229,8 @@ def _storable(text: str) -> bool:
     return True
 
 
-def _text(extra: Mapping[str, Any]) -> str:
+def extra_text(extra: Mapping[str, Any]) -> str:
+    """The fields without a column as the text of the column `extra`."""
     # Unlike orjson, the standard library writes integers of any size. A lone surrogate needs ASCII escapes.
     text = json.dumps(extra, ensure_ascii=False, separators=(",", ":"))
     return text if _storable(text) else json.dumps(extra, ensure_ascii=True, separators=(",", ":"))

@@ -10,7 +10,7 @@ from typing import Any
 
 from shardline_common.curation.filter import Rule
 from shardline_common.errors import FailureCode, JobFailed
-from shardline_common.job.filters import FiltersInvalid, JobFilter, has_filters, job_filters
+from shardline_common.job.filters import FiltersInvalid, JobFilter, is_curated, job_filters
 from shardline_common.job.plan import FrozenFilter
 from shardline_common.job.spec import JobSpec
 from shardline_common.runtime.threads import run_in_thread
@@ -58,10 +58,10 @@ async def load_filters(
             (`source_changed`).
         SourceUnavailable: a file cannot be read now.
     """
-    if not has_filters(spec.quality):
+    if not is_curated(spec):
         return []
     try:
-        filters = job_filters(spec.quality)
+        filters = job_filters(spec)
         identities = [_identity(one) for one in filters]
     except (FiltersInvalid, PackageNotFoundError) as error:
         if planned is not None:

@@ -11,7 +11,10 @@ from shardline_common.job.field_faults import Fault, did_you_mean, find_faults, 
 
 if TYPE_CHECKING:
     from shardline_common.curation.filter import AnyFilterKind
+    from shardline_common.job.spec import JobSpec
     from shardline_common.job.spec_fields import Quality
+
+PII = "pii"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +39,29 @@ class FiltersInvalid(ValueError):
 
 
 def has_filters(quality: "Quality") -> bool:
-    """Whether a job has filters besides Clara's score."""
+    """Whether a job names filters besides Clara's score."""
     return bool(quality.filters) or bool(PRESETS[quality.preset])
 
 
-def job_filters(quality: "Quality") -> list[JobFilter]:
-    """The filters of a job, in the order in which they judge.
+def is_curated(spec: "JobSpec") -> bool:
+    """Whether the text of each document is looked at, and not its facts alone."""
+    return has_filters(spec.quality) or spec.pii is not None
+
+
+def job_filters(spec: "JobSpec") -> list[JobFilter]:
+    """The filters of a job, in the order in which they judge: that of `pii`, if it has one, is the first.
 
     Raises:
         FiltersInvalid: a filter is not installed or cannot be loaded, or has no such parameters.
     """
-    found, faults = _checked(quality)
+    found, faults = _checked(spec.quality)
+    if spec.pii is not None:
+        try:
+            kind = load_filter(PII)
+        except (FilterUnknown, FilterUnusable) as error:
+            faults.append(Fault(("pii",), "unusable", str(error)))
+        else:
+            found.insert(0, JobFilter(kind, kind.parameters.model_validate(spec.pii.model_dump())))
     if faults:
         raise FiltersInvalid(faults)
     return found
@@ -62,6 +77,10 @@ def _checked(quality: "Quality") -> tuple[list[JobFilter], list[Fault]]:
     named = set[str]()
     for number, use in enumerate(quality.filters):
         path: tuple[int | str, ...] = ("quality", "filters", number)
+        if use.name == PII:
+            sentence = "personal data is the field `pii` of the job"
+            faults.append(Fault((*path, "name"), "elsewhere", sentence))
+            continue
         if use.name in named:
             faults.append(Fault((*path, "name"), "twice", f"the filter {use.name} is named twice"))
             continue

@@ -11,6 +11,7 @@ _STAGED_RECORD_BYTES = 256
 _FEWEST_STAGED_RECORDS = 1024
 # 93 bytes, and an id. Ids of more than 64 bytes need more than is reserved: the disk has a reserve for it.
 _INDEX_ENTRY_BYTES = 157
+_REDACTED_FACTOR = 4
 _MAX_ORIGINAL_BYTES = 16 * 1024 * 1024
 
 
@@ -60,7 +61,9 @@ def max_spool_bytes(spec: JobSpec) -> int:
         rejected += limits.scanned_bytes // 4 + spec.max_document_bytes
     copies = 1 if spec.output.compression == "none" else 2
     originals = max(0, max_original_bytes(spec)) * 4 // 3
-    rows = limits.row_bytes + spec.max_document_bytes
+    # A placeholder may be several times as long as what it stands for.
+    rows = limits.row_bytes + spec.max_document_bytes * (_REDACTED_FACTOR if spec.redacts else 1)
+    rejected *= 2 if spec.redacts and spec.quality.keep_rejected == "full" else 1
     if spec.assembled:
         index = limits.records * _staged_record_bytes(spec)
         return 2 * rows + index + copies * (rejected + originals)
@@ -83,4 +86,6 @@ def max_original_bytes(spec: JobSpec) -> int:
 
     Unlike the other limits it closes no segment. It bounds the spool.
     """
-    return min(spec.output.shard_bytes, _MAX_ORIGINAL_BYTES) if spec.dead_letter_originals else -1
+    if not spec.dead_letter_originals or spec.redacts:
+        return -1
+    return min(spec.output.shard_bytes, _MAX_ORIGINAL_BYTES)

@@ -35,6 +35,7 @@ from shardline_common.job.spec_fields import (
 from shardline_common.job.spec_filters import FilterUse
 from shardline_common.job.spec_mapping import FieldMapping
 from shardline_common.job.spec_model import Model
+from shardline_common.job.spec_pii import Pii, also_an_action
 from shardline_common.job.spec_request import JOB_ID, Request
 from shardline_common.job.spec_sources import AnySource, FilesSource, ThemisSource, Uds3Source
 
@@ -54,6 +55,7 @@ __all__ = [
     "Model",
     "Near",
     "Output",
+    "Pii",
     "Quality",
     "Query",
     "Range",
@@ -129,6 +131,15 @@ class JobSpec(Model):
         Sample | None,
         Field(
             description="Keeps a part of the rows. Null keeps all.", examples=[{"rows": 10_000, "seed": 7}]
+        ),
+    ] = None
+    pii: Annotated[
+        Pii | None,
+        Field(
+            description="What happens to personal data, such as e-mail addresses and IBANs. Null looks for "
+            "none.",
+            examples=["redact"],
+            json_schema_extra=also_an_action,
         ),
     ] = None
     partitions: Annotated[
@@ -229,6 +240,11 @@ class JobSpec(Model):
         if not self.query.shares:
             raise ValueError("query.weights: none of the search types asked for has a weight above 0")
         return self
+
+    @property
+    def redacts(self) -> bool:
+        """Whether personal data is replaced, so that nothing of the job may keep a value as it was."""
+        return self.pii is not None and self.pii.action == "redact"
 
     @property
     def source_label(self) -> str:

@@ -5,6 +5,7 @@ A job without filters has no curator: its documents are judged by their facts al
 
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
@@ -12,11 +13,15 @@ import orjson
 from shardline_common.curation.filter import Rule
 from shardline_common.curation.text_facts import TextFacts
 from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.job.blank import is_blank
 from shardline_common.job.messages import Facts
+from shardline_common.job.row_text import count_words, escaped, text_json
+from shardline_consumer.curation.personal_data import Redactor
 from shardline_consumer.filters.clara import Judge, Rejection
 
 _NOT_MEASURED = float("nan")
 _SCORE_UNITS = 10_000
+_NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 class NamedRule(NamedTuple):
@@ -45,8 +50,9 @@ class Bounds(NamedTuple):
 class Curated(NamedTuple):
     """A document as it was judged: `reason` None keeps it.
 
-    Its row is `head + score_text + tail`; `score` is in units of 0.0001, `words` are those of its text. Of a
-    rule that dropped it, `value` is what the rule measured, and `threshold` the bound; NaN: nothing was.
+    Its row is `head + score_text + tail`; `score` is in units of 0.0001. `facts` are those of its text, as it
+    is in the row. Of a rule that dropped it, `value` is what the rule measured, and `threshold` the bound;
+    NaN: nothing was. `pii`: by kind, the personal data that was found in a row.
     """
 
     reason: str | None
@@ -54,20 +60,32 @@ class Curated(NamedTuple):
     score_text: bytes
     tail: bytes
     score: int
-    words: int
+    facts: Facts
     value: float = _NOT_MEASURED
     threshold: float = _NOT_MEASURED
+    pii: Mapping[str, int] = _NOTHING
 
 
 class Curator:
-    """Judges the documents of one job, in this order: `empty`, `below_min_score`, then the rules in theirs.
+    """Judges the documents of one job.
+
+    In this order: personal data is replaced, then comes `empty`, `below_min_score`, and the rules in theirs.
 
     Args:
         min_score: the lowest score that is kept.
         rules: the rules of all filters.
+        redactor: replaces personal data; None: the job does not ask for it.
+        counter: counts personal data in rows; None: the job does not ask for it.
     """
 
-    def __init__(self, min_score: float, rules: Sequence[NamedRule]) -> None:
+    def __init__(
+        self,
+        min_score: float,
+        rules: Sequence[NamedRule],
+        redactor: Redactor | None = None,
+        counter: Redactor | None = None,
+    ) -> None:
+        self._redactor, self._counter = redactor, counter
         self._min_score = min_score
         self._judge = Judge(min_score)
         # A rule without a bound drops nothing, so its value is never asked for.
@@ -100,17 +118,29 @@ class Curator:
             JobFailed: a rule failed (`filter_failed`).
             ValueError, TypeError: this is no row.
         """
-        reason, score, text = self._judge(facts.chars, facts.present, facts.blank, facts.relevance)
+        row: dict[str, Any] | None = None
+        replaced: Mapping[str, int] = _NOTHING
+        if self._redactor is not None:
+            row = _parsed(head, b"0", tail)
+            text, metadata, replaced = self._redactor.redact(row["text"], row.get("metadata") or {})
+            if replaced:
+                row["text"], row["metadata"] = text, metadata
+                facts, head = _facts_of(text, facts), _head_of(row)
+        reason, score, number = self._judge(facts.chars, facts.present, facts.blank, facts.relevance)
         if reason is not None:
             measured = score / _SCORE_UNITS if reason is Rejection.BELOW_MIN_SCORE else _NOT_MEASURED
             limit = self._min_score if reason is Rejection.BELOW_MIN_SCORE else _NOT_MEASURED
-            return Curated(reason.value, head, text, tail, score, facts.words, measured, limit)
-        row: dict[str, Any] = orjson.loads(b"".join((head, text, tail)))
-        broken = self._first_broken(TextFacts(row["text"], row.get("metadata") or {}), row)
-        if broken is None:
-            return Curated(None, head, text, tail, score, facts.words)
-        dropped, value, threshold = broken
-        return Curated(dropped, head, text, tail, score, facts.words, value, threshold)
+            return Curated(reason.value, head, number, tail, score, facts, measured, limit)
+        if row is None:
+            row = _parsed(head, number, tail)
+        document = TextFacts(row["text"], row.get("metadata") or {})
+        broken = self._first_broken(document, row)
+        if broken is not None:
+            dropped, value, threshold = broken
+            return Curated(dropped, head, number, tail, score, facts, value, threshold)
+        if self._counter is not None:
+            replaced = self._counter.count(document.text, document.metadata)
+        return Curated(None, head, number, tail, score, facts, pii=replaced)
 
     def _first_broken(self, document: TextFacts, row: Mapping[str, Any]) -> tuple[str, float, float] | None:
         for reason, measure, bounds in self._rules:
@@ -119,6 +149,31 @@ class Curator:
             if bound is not None and isfinite(value):
                 return reason, value, bound
         return None
+
+
+def _parsed(head: bytes, score: bytes, tail: bytes) -> dict[str, Any]:
+    row: dict[str, Any] = orjson.loads(b"".join((head, score, tail)))
+    return row
+
+
+def _facts_of(text: str, facts: Facts) -> Facts:
+    """The facts of a document whose text was changed."""
+    return facts._replace(chars=len(text), words=count_words(text), blank=is_blank(text))
+
+
+def _head_of(row: Mapping[str, Any]) -> bytes:
+    """The bytes of a row before its score, as a producer renders them."""
+    return b"".join(
+        (
+            b'{"text":',
+            text_json(row["text"]),
+            b',"metadata":',
+            escaped(orjson.dumps(row["metadata"])),
+            b',"source":',
+            escaped(orjson.dumps(row["source"])),
+            b',"quality_score":',
+        )
+    )
 
 
 def _measured(

@@ -1,20 +1,17 @@
 """Opening the curator of a job: its filters are loaded, and compared with those of its plan."""
 
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from shardline_common.job.filter_loading import FetchFile, load_filters
-from shardline_common.job.filters import has_filters
+from shardline_common.job.filter_loading import FetchFile, LoadedFilter, load_filters
+from shardline_common.job.filters import PII, is_curated
 from shardline_common.job.plan import Plan
 from shardline_common.job.spec import JobSpec
 from shardline_consumer.curation.curator import Curator, NamedRule
-
-
-def is_curated(spec: JobSpec) -> bool:
-    """Whether the documents of a job are judged by a curator."""
-    return has_filters(spec.quality)
+from shardline_consumer.curation.personal_data import Redactor
+from shardline_consumer.filters.pii import PersonalData, kinds_of
 
 
 @asynccontextmanager
@@ -41,4 +38,13 @@ async def open_curator(
             for one in loaded
             for reason, rule in zip(one.frozen.reasons, one.rules, strict=True)
         ]
-        yield Curator(spec.quality.min_score, rules)
+        yield Curator(spec.quality.min_score, rules, *_personal_data(spec, loaded))
+
+
+def _personal_data(spec: JobSpec, loaded: Sequence[LoadedFilter]) -> tuple[Redactor | None, Redactor | None]:
+    """What redacts documents, and what counts in rows; None: the job does not ask for it."""
+    if spec.pii is None or spec.pii.action == "reject":
+        return None, None
+    parameters = next(one.frozen.parameters for one in loaded if one.frozen.name == PII)
+    redactor = Redactor(kinds_of(PersonalData.model_validate(parameters)))
+    return (redactor, None) if spec.redacts else (None, redactor)

@@ -176,7 +176,7 @@ class SegmentIndex:
     def _add_curated(self, key: bytes, position: int, group: int, found: Curated) -> None:
         if found.reason is None:
             row = b"".join((found.head, found.score_text, found.tail))
-            self._add(key, position, group, self._row(position, row, found.words, found.score))
+            self._add(key, position, group, self._row(position, row, found.facts.words, found.score))
         else:
             self._add(key, position, group, _Landed(REJECTED, found.reason, found.value))
 

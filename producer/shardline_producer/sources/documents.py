@@ -128,6 +128,11 @@ def meaning(reason: str, names: FieldNames = _DEFAULT_FIELDS) -> str:
     return _HINTS[DeadLetterReason(reason)].format(id=names.identity, text=text)
 
 
+def without_values(letter: DeadLetter) -> DeadLetter:
+    """A dead letter without the original and without a value in its hint, of a job that redacts."""
+    return DeadLetter(letter.reason, meaning(letter.reason), letter.sha256, letter.size, b"")
+
+
 def field_names(source: FilesSource) -> FieldNames:
     """The fields of a job over files, compiled once for all of its documents."""
     mapping = compile_mapping(source)
