@@ -1,7 +1,7 @@
 """From source items to messages: partition, sequence, hash sum. The producer's hot path."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import cast
@@ -18,7 +18,7 @@ from shardline_common.job.hashing import (
     order_partition,
     partition_of,
 )
-from shardline_common.job.message_blocks import encode_block
+from shardline_common.job.message_blocks import block_body, encode_block
 from shardline_common.job.messages import (
     End,
     Position,
@@ -39,11 +39,14 @@ from shardline_producer.rows import RowRenderer, too_large_row, with_limit
 from shardline_producer.sources.documents import DeadLetterReason, without_values
 from shardline_producer.sources.source import (
     AnyItem,
+    BlockPart,
     Document,
     InvalidDocument,
+    RenderedBlock,
     RenderedItem,
     RenderLine,
     RenderRow,
+    SingleItem,
 )
 
 # A block must fit into a message with one row more, which may be as large as a document.
@@ -87,12 +90,13 @@ class Encoder:
         *,
         blocks: bool = False,
     ) -> None:
-        self.render = DocumentRenderer(spec, columns, rules)
+        blocks = blocks and all(part.resume_after is None for part in partitions)
+        self.render = DocumentRenderer(spec, columns, rules, blocks=blocks)
+        self._blocks = blocks
         self._spec = spec
         self._partitions = partitions
         self._first = first
         self._leading: Position = () if slice_number is None else (slice_number,)
-        self._blocks = blocks and all(part.resume_after is None for part in partitions)
 
     def sent_position(self, item: AnyItem) -> Position:
         """The position of an item as it is sent, and as the cursor of the job or slice."""
@@ -102,46 +106,36 @@ class Encoder:
         """The messages of items, in source order. Items that an earlier attempt has sent are dropped."""
         batch = EncodedBatch([])
         if not self._blocks:
-            self._encode_each(items, batch)
+            self._encode_each(cast("Iterable[SingleItem]", items), batch)
             return batch
         for kind, run in groupby(items, type):
-            some = list(run)
-            if kind is not RenderedItem or not self._encode_blocks(cast("list[RenderedItem]", some), batch):
+            if kind is RenderedBlock:
+                for block in cast("Iterator[RenderedBlock]", run):
+                    self._encode_block(block, batch)
+                continue
+            some = cast("list[SingleItem]", list(run))
+            found = self.render.pack(cast("list[RenderedItem]", some)) if kind is RenderedItem else None
+            if found is None:
                 self._encode_each(some, batch)
+            else:
+                self._encode_block(found, batch)
         return batch
 
-    def _encode_blocks(self, items: list[RenderedItem], batch: EncodedBatch) -> bool:
-        """Encode documents as blocks. False if they must be encoded one by one: nothing has changed then."""
-        if max(len(item.row) for item in items) > self._spec.max_document_bytes:
-            return False
+    def _encode_block(self, block: RenderedBlock, batch: EncodedBatch) -> None:
         if batch.first_usable is None:
-            batch.first_usable = items[0].position[-1]
-        batch.sent += len(items)
-        # By their partition, and cut where a block is large enough.
-        found: defaultdict[int, list[RenderedItem]] = defaultdict(list)
-        sizes: defaultdict[int, int] = defaultdict(int)
-        for item in items:
-            number = item[3]
-            found[number].append(item)
-            sizes[number] += len(item[7])
-            if sizes[number] >= _BLOCK_BYTES:
-                batch.messages.append(self._block(number, found.pop(number), sizes.pop(number)))
-        for number, some in found.items():
-            batch.messages.append(self._block(number, some, sizes[number]))
-        return True
+            # All documents of a block are usable.
+            batch.first_usable = first_ordinal(block)
+        batch.sent += block.count
+        for one in block.parts:
+            *place, ordinal = self._leading + one.position
+            part, last = self._partitions[one.partition], (*place, block.base + ordinal)
+            value = encode_block(part.sequence, block.base, last, one.count, one.body)
+            part.bytes += one.size
+            part.hash_sum = (part.hash_sum + one.key_hashes) % MODULUS
+            part.sequence += one.count
+            batch.messages.append(Message(b"", value, self._first + one.partition))
 
-    def _block(self, number: int, items: list[RenderedItem], size: int) -> Message:
-        positions, _, _, _, hashes, facts, heads, rows = zip(*items, strict=True)
-        part, leading = self._partitions[number], self._leading
-        if leading:
-            positions = tuple(leading + position for position in positions)
-        value = encode_block(part.sequence, positions, facts, hashes, heads, rows)
-        part.bytes += size
-        part.hash_sum = (part.hash_sum + sum(hashes)) % MODULUS
-        part.sequence += len(items)
-        return Message(b"", value, self._first + number)
-
-    def _encode_each(self, items: Iterable[AnyItem], batch: EncodedBatch) -> None:
+    def _encode_each(self, items: Iterable[SingleItem], batch: EncodedBatch) -> None:
         limit, sent_before = self._spec.max_document_bytes, len(batch.messages)
         messages, partitions, render, leading = batch.messages, self._partitions, self.render, self._leading
         # A NamedTuple's own constructor takes twice as long.
@@ -214,10 +208,13 @@ class Encoder:
 
 
 class DocumentRenderer:
-    """Renders the documents of one job. It holds no state of the job, so any process can have one."""
+    """Renders the documents of one job. It holds no state of the job, so any process can have one.
 
-    def __init__(self, spec: JobSpec, columns: Columns, rules: int = RULES) -> None:
-        self._spec, self._columns, self._rules = spec, columns, rules
+    `blocks`: it puts them together as well.
+    """
+
+    def __init__(self, spec: JobSpec, columns: Columns, rules: int = RULES, *, blocks: bool = False) -> None:
+        self._spec, self._columns, self._rules, self._blocks = spec, columns, rules, blocks
         self._rows = RowRenderer(spec, columns, rules)
         self.place = Placement(spec)
         self._by_id = self.place.by_id
@@ -231,6 +228,24 @@ class DocumentRenderer:
         """Implements `LineRendering`."""
         return line_renderer(self._spec, self._columns, self._rules, identity, text)
 
+    def pack(self, items: Sequence[RenderedItem]) -> RenderedBlock | None:
+        """Implements `BlockRendering`. None where the row of a document is too large."""
+        limit = self._spec.max_document_bytes
+        if not self._blocks or max(len(item[7]) for item in items) > limit:
+            return None
+        # By their partition, and cut where a part is large enough.
+        found: defaultdict[int, list[RenderedItem]] = defaultdict(list)
+        sizes: defaultdict[int, int] = defaultdict(int)
+        parts: list[BlockPart] = []
+        for item in items:
+            number = item[3]
+            found[number].append(item)
+            sizes[number] += len(item[7])
+            if sizes[number] >= _BLOCK_BYTES:
+                parts.append(_part(number, found.pop(number), sizes.pop(number)))
+        parts += [_part(number, some, sizes[number]) for number, some in found.items()]
+        return RenderedBlock(items[-1].position, sum(item[1] for item in items), len(items), 0, parts)
+
     def __call__(self, position: Position, size: int, document: Document) -> RenderedItem:
         """The document as it is sent."""
         facts, head, tail = self._rows.parts(document)
@@ -240,6 +255,12 @@ class DocumentRenderer:
         if self._sends_groups:
             sent += encode_group(group_hash(group_of(self._spec, key, document)))
         return RenderedItem(position, size, key, number, document_hash(key), sent, len(head), head + tail)
+
+
+def _part(number: int, items: Sequence[RenderedItem], size: int) -> BlockPart:
+    positions, _, _, _, hashes, facts, heads, rows = zip(*items, strict=True)
+    body = block_body(positions, facts, hashes, heads, rows)
+    return BlockPart(number, len(items), positions[-1], sum(hashes), size, body)
 
 
 class Placement:
@@ -277,6 +298,12 @@ def group_of(spec: JobSpec, key: bytes, content: Document | InvalidDocument) -> 
     name = spec.output.group_by
     value = content.metadata.get(name) if name and isinstance(content, Document) else None
     return key if value is None else str(value).encode("utf-8", "surrogatepass")
+
+
+def first_ordinal(item: AnyItem) -> int:
+    """The ordinal of an item, or of the first document of a block: ordinals have no gaps."""
+    ordinal: int = item.position[-1]
+    return ordinal - item.count + 1 if isinstance(item, RenderedBlock) else ordinal
 
 
 def sends_blocks(spec: JobSpec) -> bool:

@@ -31,7 +31,7 @@ from shardline_producer.dead_letter_limits import (
     check_number,
     mapping_advice,
 )
-from shardline_producer.encoder import Encoder, end_markers, sends_blocks
+from shardline_producer.encoder import Encoder, end_markers, first_ordinal, sends_blocks
 from shardline_producer.sources.source import AnyItem, RenderingSource, Source, SourceItem
 
 # What an item occupies beside its text, about.
@@ -68,7 +68,8 @@ class Pipeline:
         # What may help when all documents are dead letters.
         self._mapping: str | None = None
         first = state.numbers.start
-        blocks = context.policy.blocks and sends_blocks(state.spec)
+        # A limit on the rate counts documents.
+        blocks = context.policy.blocks and sends_blocks(state.spec) and not context.policy.pace.rate
         self._encoder = Encoder(
             state.spec, plan.row_columns, state.partitions, plan.rules, first, state.slice, blocks=blocks
         )
@@ -124,7 +125,8 @@ class Pipeline:
         due = clock.monotonic()
         while batch := await self._next(batches):
             await self._backlog.wait_for_room()
-            with span("batch", documents=len(batch), first=batch[0].position[-1]):
+            first = first_ordinal(batch[0])
+            with span("batch", documents=batch[-1].position[-1] - first + 1, first=first):
                 await self._send(batch)
             if rate:
                 now = clock.monotonic()

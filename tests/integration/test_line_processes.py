@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ import orjson
 import psutil
 import pytest
 
+from shardline.services.wiring.sources import source_factory
 from shardline_common.job.columns import Columns
+from shardline_common.memory.store import MemoryStore
+from shardline_producer import pipeline
 from shardline_producer.encoder import DocumentRenderer
 from shardline_producer.sources.files import (
     frozen_blocks,
@@ -29,6 +33,7 @@ from shardline_producer.sources.files.file_documents import FileDocuments
 from shardline_producer.sources.files.local_files import LocalFiles
 from shardline_producer.sources.source import AnyItem, InvalidDocument, RenderedItem, SourceItem
 from tests.make import job, memory_pages
+from tests.support import embedded
 
 SECONDS = 60.0
 COLUMNS = Columns({"lang": "string", "year": "int"})
@@ -94,6 +99,32 @@ async def test_items_are_those_of_one_process(folder: Path, processes: int) -> N
         if isinstance(item, SourceItem) and isinstance(item.content, InvalidDocument)
     }
     assert not psutil.Process().children(recursive=False) or _ended()
+
+
+async def test_a_run_gives_one_dataset_with_blocks_from_processes_and_without(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = set()
+    for processes, blocks in ((2, True), (1, True), (1, False)):
+        if not blocks:
+            monkeypatch.setattr(pipeline, "sends_blocks", lambda _: False)
+        spec = job(
+            source={"type": "files", "paths": ["*.jsonl*"], "fields": {"id": "/doc/id", "text": "/doc/body"}},
+            quality={"min_score": 0.35, "max_dead_letter_ratio": 0.5},
+            output={"validation_fraction": 0.3, "shard_bytes": 65_536},
+            max_document_bytes=8192,
+        )
+        store = MemoryStore()
+        monkeypatch.setattr(embedded, "source_factory", partial(source_factory, processes=processes))
+        view = await embedded.run_embedded(spec, store, folder)
+        assert view.state.state == "completed", view.state.message
+        report = await embedded.verify(spec, store)
+        assert report.ok, report.problems
+        assert report.rows > 100
+        assert report.rejected
+        assert report.dead_letters
+        found.add(report.digest)
+    assert len(found) == 1
 
 
 async def test_parts_of_a_source_are_those_of_one_process(folder: Path) -> None:

@@ -1,9 +1,10 @@
 """Blocks: a worker that gets documents in them cuts the segments that single messages give, to the byte."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import example, given, settings
@@ -23,7 +24,8 @@ from shardline_consumer.segment import OpenSegment
 from shardline_producer import encoder as encoder_module
 from shardline_producer.encoder import Encoder, end_markers, sends_blocks
 from shardline_producer.sources.documents import DeadLetterReason, invalid_document
-from shardline_producer.sources.source import AnyItem, Document, SourceItem
+from shardline_producer.sources.files.line_workers import _joined
+from shardline_producer.sources.source import AnyItem, Document, RenderedItem, SourceItem
 from tests.make import job
 
 SPEC = job(partitions=2, max_document_bytes=2000)
@@ -163,6 +165,26 @@ def test_an_earlier_attempt_and_rows_over_the_limit_are_looked_at_one_by_one() -
     assert encoder._partitions[0].dead == 4
 
 
+def test_a_block_that_another_process_made_is_numbered_as_its_documents() -> None:
+    found = []
+    for together in (True, False):
+        encoder = Encoder(SPEC, Columns({}), [PartitionState(sequence=4), PartitionState()], blocks=True)
+        some = cast("list[RenderedItem]", items(["kept"] * 5, each=encoder))
+        if together:
+            block = encoder.render.pack(some)
+            assert block is not None
+            sent = encoder.encode([replace(_joined(block), base=7, position=(0, 5, 50, 12))])
+        else:
+            moved = [one._replace(position=(*one.position[:3], one.position[3] + 7)) for one in some]
+            sent = encoder.encode(moved)
+        blocks = [decode_block(message.value or b"") for message in sent.messages]
+        positions = [[one.position_of(index) for index in range(len(one.sizes))] for one in blocks]
+        others = [one._replace(base=0, positions=b"") for one in blocks]
+        found.append((positions, others, sent.first_usable, sent.sent, encoder._partitions))
+    assert found[0] == found[1]
+    assert found[0][0][-1][-1] == b"[0,5,50,12]" or found[0][0][0][-1] == b"[0,5,50,12]"
+
+
 @pytest.mark.parametrize(
     "changes", [{"quality": {"keep_rejected": True}}, {"output": {"layout": "assembled"}}]
 )
@@ -196,5 +218,5 @@ def test_a_block_that_must_not_be_is_no_message(tmp_path: Path) -> None:
     lines = RejectedLines(4)
     segment = OpenSegment(0, Totals(), Judge(0.3), LIMITS, tmp_path, rejected_lines=lines)
     assert segment.take([records[0]]).foreign == 1
-    empty = encode_block(0, [(1,)], [], [], [], [b""])
+    empty = encode_block(0, 0, (1,), 1, [b""])
     assert _opened(0, Totals(), tmp_path).take([records[0]._replace(value=empty)]).foreign == 1

@@ -31,7 +31,6 @@ from shardline_producer.sources.planned_store import (
     RenderingFetcher,
 )
 from shardline_producer.sources.source import (
-    AnyItem,
     Cuts,
     DeclaredSource,
     Frozen,
@@ -39,6 +38,7 @@ from shardline_producer.sources.source import (
     PlanPages,
     Render,
     RenderedItem,
+    SingleItem,
     SourceItem,
 )
 from shardline_producer.sources.stored_pages import page_name, read_page
@@ -49,7 +49,7 @@ _PAGE_BYTES = 4 << 20
 _FIRST_FETCH, _LARGEST_FETCH = 64, 500
 # So many planned documents that vanish at once are a reason to ask whether the store itself still stands.
 _VANISHED_WAVE = 10
-Item = TypeVar("Item", SourceItem, AnyItem)
+Item = TypeVar("Item", SourceItem, SingleItem)
 _RESTORE = "restore this object and retry the job, or submit the job under a new id"
 
 
@@ -239,18 +239,18 @@ class PlannedSource:
 
     async def read_rendered(
         self, frozen: Frozen, after: Position | None, part: Part | None, render: Render
-    ) -> AsyncGenerator[list[AnyItem], None]:
+    ) -> AsyncGenerator[list[SingleItem], None]:
         """Implements `RenderingSource`."""
         ranked = frozen[0]["ranked"]
 
-        async def fetch(fetcher: Fetcher, entries: Sequence[Entry], first: int) -> list[AnyItem]:
+        async def fetch(fetcher: Fetcher, entries: Sequence[Entry], first: int) -> list[SingleItem]:
             if isinstance(fetcher, RenderingFetcher):
                 contents = await fetcher.fetch_rendered(entries, first, render, ranked=ranked)
             else:
                 contents = [*await fetcher.fetch(entries)]
             scores = [entry.score if ranked else None for entry in entries]
             if all(isinstance(content, RenderedItem) for content in contents):
-                return cast("list[AnyItem]", contents)
+                return cast("list[SingleItem]", contents)
             return await run_in_thread(partial(rendered_items, contents, scores, first, render))
 
         async with aclosing(self._read(frozen, after, part, fetch)) as batches:

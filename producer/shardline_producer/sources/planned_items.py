@@ -4,16 +4,16 @@ from collections.abc import Sequence
 
 from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.source import (
-    AnyItem,
     Document,
     InvalidDocument,
     Render,
     RenderedItem,
+    SingleItem,
     SourceItem,
 )
 
 
-def is_vanished(item: AnyItem) -> bool:
+def is_vanished(item: SingleItem) -> bool:
     """Whether an item is the dead letter of a document that no longer exists."""
     if isinstance(item, RenderedItem) or isinstance(item.content, Document):
         return False
@@ -25,9 +25,9 @@ def rendered_items(
     scores: Sequence[float | None],
     first: int,
     render: Render,
-) -> list[AnyItem]:
+) -> list[SingleItem]:
     """Items of contents, of which some are rendered; the ordinal of the first is `first`."""
-    found: list[AnyItem] = []
+    found: list[SingleItem] = []
     for ordinal, (content, score) in enumerate(zip(contents, scores, strict=False), first):
         if isinstance(content, RenderedItem):
             found.append(content)

@@ -75,6 +75,37 @@ class RenderedItem(NamedTuple):
     row: bytes
 
 
+@dataclass(slots=True)
+class BlockPart:
+    """The documents of a block that have one partition, in their order.
+
+    `position` is that of the last one, `key_hashes` the sum of their hashes, `size` the bytes of their rows.
+    `body`: as of a message with all of them (`message_blocks`).
+    """
+
+    partition: int
+    count: int
+    position: Position
+    key_hashes: int
+    size: int
+    body: Sequence[bytes]
+
+
+@dataclass(slots=True)
+class RenderedBlock:
+    """Documents that follow each other, as the producer sends them, without the sequences.
+
+    `position` is that of the last one, `size` the sum of their sizes in the source. To the ordinals of the
+    parts and in their bodies, `base` must be added.
+    """
+
+    position: Position
+    size: int
+    count: int
+    base: int
+    parts: Sequence[BlockPart]
+
+
 Render = Callable[[Position, int, Document], RenderedItem]
 """Renders a document, which has this position and size. It is called on threads, and can be pickled."""
 
@@ -109,8 +140,19 @@ class LineRendering(Protocol):
         """The shorter way, for documents whose id and text are these fields; None where there is none."""
 
 
-AnyItem = SourceItem | RenderedItem
+@runtime_checkable
+class BlockRendering(Protocol):
+    """What renders documents, and can put them together. A source may do so before it hands them over."""
+
+    def pack(self, items: Sequence[RenderedItem]) -> RenderedBlock | None:
+        """The items as a block; None where each of them must be looked at."""
+
+
+SingleItem = SourceItem | RenderedItem
 """An item of a source that may render its documents."""
+
+AnyItem = SingleItem | RenderedBlock
+"""An item of a source that may render its documents, or a block of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +287,7 @@ class RenderingSource(Protocol):
 
     def read_rendered(
         self, frozen: Frozen, after: Position | None, part: Part | None, render: Render
-    ) -> AsyncGenerator[list[AnyItem], None]:
+    ) -> AsyncGenerator[Sequence[AnyItem], None]:
         """As `Source.read`, with each document as `render` returns it."""
 
 

@@ -259,6 +259,7 @@ class FileDocuments:
             self._memory,
             # What is sampled is not rendered: its fields decide the columns.
             self._render if blocks is not None else None,
+            self._spec.query.top_k is None,
         )
         files, top_k = frozen[start.file : within.files], self._spec.query.top_k
         async with (

@@ -64,7 +64,7 @@ class Reading:
     """How a job reads files: the largest record in bytes, the filters, `source.allow_empty`, the fields.
 
     `memory` is that of all decompressors of the process. `render`: what documents are rendered with, if they
-    are.
+    are. `packs`: they may be put together where they are rendered, because the caller need not count them.
     """
 
     max_record_bytes: int
@@ -73,6 +73,7 @@ class Reading:
     names: FieldNames
     memory: DecoderMemory = field(default_factory=DecoderMemory)
     render: Render | None = None
+    packs: bool = False
 
 
 class FileReader:
