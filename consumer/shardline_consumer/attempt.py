@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from functools import partial
 
+from shardline_common.dataset.chain import ChainRecord
 from shardline_common.errors import (
     FailureCode,
     JobFailed,
@@ -119,6 +120,12 @@ class WorkerAttempt:
         await self._context.clock.sleep(_AGAIN_SECONDS)
         return True
 
+    def _committed(self, record: ChainRecord) -> None:
+        # Each look costs requests. Before the last segment of this worker's partitions none can succeed.
+        self._finisher.segment_committed(record)
+        if not self._finisher.lacks(self.state, self._owned):
+            self._progress.set()
+
     async def _run(self) -> None:
         spec = self.state.spec
         if not is_curated(spec):
@@ -178,7 +185,7 @@ class WorkerAttempt:
         while True:
             failure: JobFailed | None = None
             try:
-                await AttemptConsumer(self._sink, self._progress, self._owned).run()
+                await AttemptConsumer(self._sink, self._progress, self._owned, self._committed).run()
             except* JobFailed as group:
                 failure = first_of(group, JobFailed)
             except* SpoolError:

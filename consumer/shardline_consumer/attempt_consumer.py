@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from functools import partial
 
@@ -42,13 +42,20 @@ _MAX_LOSSES = 3
 class AttemptConsumer:
     """Consumes one attempt until cancelled. Implements `PartitionListener`.
 
-    `progress` is set when a segment is committed or partitions are assigned; `owned` holds the partitions
-    that are assigned. Each assignment has a number, its epoch. A processor of an earlier epoch puts and
-    commits nothing.
+    `progress` is set when partitions are assigned; `owned` holds those that are assigned; `committed` is
+    called with the chain record of each segment. Each assignment has a number, its epoch. A processor of an
+    earlier epoch puts and commits nothing.
     """
 
-    def __init__(self, sink: SegmentSink, progress: asyncio.Event, owned: set[int]) -> None:
+    def __init__(
+        self,
+        sink: SegmentSink,
+        progress: asyncio.Event,
+        owned: set[int],
+        committed: Callable[[ChainRecord], None],
+    ) -> None:
         self._sink = sink
+        self._committed = committed
         self._owned = owned
         self._context = sink.context
         self._progress = progress
@@ -213,7 +220,7 @@ class AttemptConsumer:
 
     async def segment_committed(self, record: ChainRecord) -> None:
         """Implements `PartitionListener.segment_committed`."""
-        self._progress.set()
+        self._committed(record)
         spec, attempt = self._sink.spec, self._sink.attempt
         _log.info(
             "segment committed",

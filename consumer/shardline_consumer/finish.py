@@ -1,5 +1,7 @@
 """Finishing an attempt. Every worker tries it, all write the same bytes, and one create succeeds."""
 
+from collections.abc import Collection
+
 from shardline_common import __version__
 from shardline_common.dataset.chain import Chain, ChainRecord
 from shardline_common.dataset.conservation import prove_conservation
@@ -39,6 +41,21 @@ class Finisher:
         self._spec = state.spec
         self._layout = Layout.of(state.spec)
         self._heads: list[ChainRecord | None] = [None] * state.spec.total_partitions
+
+    def segment_committed(self, record: ChainRecord) -> None:
+        """Note a record that this worker has put, or found, in the chain of its partition."""
+        if record.next > self._committed(record.partition):
+            self._heads[record.partition] = record
+
+    def lacks(self, state: JobState, owned: Collection[int]) -> bool:
+        """Whether the attempt cannot be finished before this worker commits segments of its own partitions.
+
+        Costs no request, unlike `try_finish`. What another worker has committed in them is not known here.
+        """
+        if state.state is not State.COMPLETING:
+            return True
+        sent = enumerate(state.partitions)
+        return any(number in owned and self._committed(number) < part.sequence for number, part in sent)
 
     async def try_finish(self, state: JobState) -> bool:
         """Finish the attempt if possible. Returns True when it is decided and, if completed, published.
@@ -81,8 +98,8 @@ class Finisher:
                 if not await self._is_committed(number, state):
                     return False
         else:
-            # Each commit leads here, and partitions are committed about in their order. With the first
-            # missing one instead of the last, each commit would list all chains.
+            # Partitions are committed about in their order. With the first missing one instead of the last,
+            # each look would list all chains.
             last = self._last_missing(state)
             if last is not None and not await self._is_committed(last, state):
                 return False

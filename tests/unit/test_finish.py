@@ -17,6 +17,7 @@ from shardline_common.job.state import JobState, PartitionState, State
 from shardline_common.memory.broker import MemoryBroker
 from shardline_common.memory.store import MemoryStore
 from shardline_common.ports.broker import TransactionalWriter
+from shardline_common.ports.store import ObjectInfo
 from shardline_common.runtime.clock import SystemClock
 from shardline_common.settings.load import Settings
 from shardline_common.telemetry.metrics import Metrics
@@ -52,6 +53,53 @@ async def landed(store: MemoryStore) -> JobState:
         source_count=12,
         partitions=[PartitionState(6), PartitionState(6)],
     )
+
+
+class Counting(MemoryStore):
+    """Counts the requests."""
+
+    requests = 0
+
+    async def get(self, key: str) -> bytes:
+        self.requests += 1
+        return await super().get(key)
+
+    def list(self, prefix: str, *, start_after: str = "") -> AsyncIterator[ObjectInfo]:
+        self.requests += 1
+        return super().list(prefix, start_after=start_after)
+
+
+async def test_a_worker_knows_without_a_request_that_its_segments_are_missing() -> None:
+    store = Counting()
+    state = await landed(store)
+    finisher = Finisher(store, CLOCK, state)
+    state.state = State.RUNNING
+    assert finisher.lacks(state, {0, 1})
+    state.state = State.COMPLETING
+    for number, first in ((0, 0), (1, 0), (0, 3)):
+        assert finisher.lacks(state, {0, 1})
+        finisher.segment_committed(record(number, first, first + 3))
+    assert finisher.lacks(state, {0, 1})
+    # Another worker has that partition.
+    assert not finisher.lacks(state, {0})
+    finisher.segment_committed(record(1, 3, 6))
+    finisher.segment_committed(record(1, 0, 3))
+    assert not finisher.lacks(state, {0, 1})
+    assert store.requests == 0
+    # What the worker knows is compared with the store.
+    assert await finisher.try_finish(state)
+    assert store.requests > 0
+
+
+async def test_what_a_worker_has_committed_is_not_taken_for_the_chain() -> None:
+    store = MemoryStore()
+    state = await landed(store)
+    finisher = Finisher(store, CLOCK, state)
+    for number in range(2):
+        for first in (0, 3):
+            finisher.segment_committed(record(number, first, first + 3))
+    await store.delete([LAYOUT.chain_record(1, 3)])
+    assert not await finisher.try_finish(state)
 
 
 async def delete(store: MemoryStore) -> None:

@@ -50,7 +50,7 @@ async def consuming(
     monkeypatch.setattr("shardline_consumer.attempt_consumer._POLL_SECONDS", 0.01)
     await broker.create_topic(TopicSpec(TOPIC, 1))
     sink = SegmentSink(worker_context(broker, store, folder), SPEC, 1)
-    work = asyncio.create_task(AttemptConsumer(sink, asyncio.Event(), set()).run())
+    work = asyncio.create_task(AttemptConsumer(sink, asyncio.Event(), set(), lambda _: None).run())
     try:
         async with asyncio.timeout(SECONDS):
             yield work
