@@ -39,8 +39,11 @@ from shardline_common.storage.s3_purge import purge
 from shardline_common.storage.s3_reads import TRANSIENT, S3Reads
 from shardline_common.storage.s3_session import client_config, load_chain, make_session, quiet_client_logs
 from shardline_common.storage.s3_signing import known_sha256, register_known_sha256
+from shardline_common.storage.s3_uploads import Upload, register_uploads
 
 if TYPE_CHECKING:
+    from io import BufferedReader
+
     from types_aiobotocore_s3 import S3Client as Client
 
 T = TypeVar("T")
@@ -109,6 +112,7 @@ class S3Client:
         self._reads = S3Reads(client, self._errors, endpoint or "AWS", options.attempts, self._try)
         register_content_md5(client.meta.events)
         register_known_sha256(client.meta.events)
+        register_uploads()
 
     @property
     def bucket(self) -> str:
@@ -137,7 +141,10 @@ class S3Client:
         if isinstance(body, bytes):
             await self._client.put_object(Bucket=bucket, Key=key, Body=body, IfNoneMatch="*", **extra)
             return
-        file = await open_to_read(body.path if isinstance(body, HashedFile) else body)
+        opened = cast(
+            "BufferedReader", await open_to_read(body.path if isinstance(body, HashedFile) else body)
+        )
+        file = Upload(opened.detach())
         if isinstance(body, HashedFile):
             extra = extra | known_sha256(body.sha256)
         with file:
