@@ -2,6 +2,7 @@
 
 import gzip
 import os
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -368,6 +369,31 @@ async def test_a_block_is_read_once_and_only_some_of_them_are_held(
     total = -(-len(rows()) // 4096)
     assert len(set(hashed)) == total
     assert len(hashed) - total == total // 3
+
+
+async def test_a_page_of_digests_is_put_and_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jsonl").write_bytes(rows())
+    reader = await Reader(tmp_path, "a.jsonl").plan()
+    requests = Counter[str]()
+    for name in ("create", "get", "list"):
+        real = getattr(reader.store, name)
+
+        def count(*args: Any, name: str = name, real: Any = real, **more: Any) -> Any:
+            requests[name] += 1
+            return real(*args, **more)
+
+        monkeypatch.setattr(reader.store, name, count)
+    pages = StoredPlanPages(reader.store, "")
+    for _ in range(2):
+        blocks = frozen_blocks.FrozenBlocks(reader.frozen, LocalFiles(tmp_path), pages)
+        async with aclosing(blocks.stream(0, 0)) as chunks:
+            assert b"".join([chunk async for chunk in chunks]) == rows()
+        # The one that stores them reads each of them to prove it, and the next one to use it.
+        created = requests["create"]
+        assert requests["get"] == created > 1
+        requests["get"] = 0
 
 
 async def test_blocks_that_another_producer_has_hashed_otherwise_are_not_used(tmp_path: Path) -> None:

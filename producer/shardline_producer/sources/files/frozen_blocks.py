@@ -257,7 +257,8 @@ class FrozenBlocks:
         while not self._page.first <= number < self._page.next:
             names = await self._load_names()
             known = bisect_right(names, self._name(number))
-            if known:
+            # The page in use is not read again to learn that the block is behind it.
+            if known and not (self._page.digests and names[known - 1] == self._name(self._page.first)):
                 self._use(await self._stored(names[known - 1]))
             if number < self._page.next:
                 continue
