@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -19,11 +20,12 @@ class ByteQueue(Generic[T]):
         self._values: deque[tuple[T, int]] = deque()
         self._bytes = 0
         self._ended = False
-        self._changed = asyncio.Event()
+        self._changed, self._filled = asyncio.Event(), asyncio.Event()
 
     async def put(self, value: T, size: int) -> None:
         """Add a value of `size` bytes. Waits until there is room for it."""
         while self._values and self._bytes + size > self._max_bytes:
+            self._filled.set()
             await self._wait()
         self._values.append((value, size))
         self._bytes += size
@@ -33,6 +35,14 @@ class ByteQueue(Generic[T]):
         """No value follows."""
         self._ended = True
         self._changed.set()
+        self._filled.set()
+
+    async def wait_until_full(self, seconds: float) -> None:
+        """Return when a value waits for room, at the end, or after so many seconds."""
+        if seconds > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._filled.wait()
 
     async def take(self, most: int | None = None) -> list[T]:
         """All values that wait, at most `most`. Waits for the first one. Empty at the end."""
@@ -44,6 +54,8 @@ class ByteQueue(Generic[T]):
             taken.append(value)
             self._bytes -= size
         self._changed.set()
+        if not self._ended:
+            self._filled.clear()
         return taken
 
     async def _wait(self) -> None:

@@ -42,6 +42,8 @@ class ProducerPolicy:
     a completed dataset may stay unpublished before the producer publishes it. `single_job`: this process
     works on one job only, so an unexpected error that cannot be recorded in the job may end it.
     `transaction_bytes`: how much is read while a transaction is sent; it is the next transaction.
+    `transaction_seconds`: how long that is read, at the longest, from the begin of one transaction to the
+    begin of the next.
     `follow_slices`: this process runs slices of jobs; a process with one job without slices need not look
     for them. `blocks`: the workers are in this process, and take documents in blocks.
     """
@@ -54,7 +56,8 @@ class ProducerPolicy:
     source_seconds: float = 900.0
     publish_seconds: float = 5.0
     single_job: bool = False
-    transaction_bytes: int = 4 << 20
+    transaction_bytes: int = 8 << 20
+    transaction_seconds: float = 0.2
     follow_slices: bool = True
     blocks: bool = False
     pace: Pace = field(default_factory=Pace)

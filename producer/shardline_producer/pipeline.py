@@ -44,8 +44,9 @@ class Pipeline:
     It is updated in place. The shares of dead letters, and those at the beginning, are judged over the whole
     job: the pipeline of a slice does not judge them.
 
-    A transaction holds all that was read while the one before was sent. So a slow source is not held up, and
-    a fast one needs few transactions, each of which costs several requests.
+    A transaction holds all that was read since the one before began, which is a fifth of a second ago or
+    `transaction_bytes`. So the first documents and those of a slow source are not held up, and a fast one
+    needs few transactions, each of which costs several requests and a checkpoint.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Pipeline:
         self._encoder = Encoder(
             state.spec, plan.row_columns, state.partitions, plan.rules, first, state.slice, blocks=blocks
         )
+        self._next_begin = 0.0
         # Before the task that reads is started, because the task takes it along.
         self._slowdown = open_slowdown()
 
@@ -145,7 +147,10 @@ class Pipeline:
         """The items that wait; those of a quarter of a second under a limit on the rate. Empty at the end."""
         most = 1 if self._context.policy.pace.rate else None
         with log_wait(f"the source of {self._state.spec.job_id}"):
+            if most is None:
+                await batches.wait_until_full(self._next_begin - self._context.clock.monotonic())
             found = await batches.take(most)
+        self._next_begin = self._context.clock.monotonic() + self._context.policy.transaction_seconds
         return found[0] if len(found) == 1 else list(chain.from_iterable(found))
 
     async def _send(self, batch: Sequence[AnyItem]) -> None:

@@ -151,6 +151,7 @@ class EmbeddedRun:
             follow_slices=spec.slices > 1,
             blocks=True,
             progress_seconds=min(self.policy.progress_seconds, _TRIM_SECONDS),
+            transaction_seconds=0.0,
             transaction_bytes=min(self.policy.transaction_bytes, _TRANSACTION_BYTES),
         )
         return JobCoordinator(

@@ -120,6 +120,31 @@ async def test_a_limit_on_the_rate_is_a_limit_on_the_documents_of_a_transaction(
     assert await transactions(30, rate=16.0) == [4, 4, 2, 4, 4, 2, 4, 4, 2, 2]
 
 
+async def test_a_transaction_begins_a_while_after_the_one_before_or_when_enough_was_read() -> None:
+    queue: ByteQueue[str] = ByteQueue(10)
+    await queue.put("a", 4)
+    await queue.wait_until_full(0.01)
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(queue.wait_until_full(3600))
+        await queue.put("b", 4)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        # There is no room for this one.
+        tasks.create_task(queue.put("c", 4))
+        await waiting
+        assert await queue.take() == ["a", "b"]
+        again = tasks.create_task(queue.wait_until_full(3600))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not again.done()
+        queue.end()
+        await again
+    assert await queue.take() == ["c"]
+    # Nothing follows.
+    await queue.wait_until_full(3600)
+
+
 @given(
     st.lists(st.integers(0, 30), max_size=40),
     st.integers(1, 50),

@@ -144,12 +144,19 @@ class _KafkaTransaction:
             else:
                 by_partition.setdefault(message.partition, []).append(message)
         options = self._operations.options
-        for number, items in by_partition.items():
-            if options.compression is None:
-                for batch in joined_batches(items, options.batch_bytes):
-                    await self._send_batch(batch, name, number)
-            else:
+        if options.compression is not None:
+            for number, items in by_partition.items():
                 await self._send_batches(name, number, items)
+            return
+        # One batch of each partition after the other: the client waits with the second batch of a partition
+        # until the first one is sent, and so each request would have the batch of one partition only.
+        left = {number: joined_batches(items, options.batch_bytes) for number, items in by_partition.items()}
+        while left:
+            for number, batches in tuple(left.items()):
+                if (batch := next(batches, None)) is None:
+                    del left[number]
+                else:
+                    await self._send_batch(batch, name, number)
 
     async def _send_batches(self, topic: str, partition: int, messages: Iterable[Message]) -> None:
         batch = self._producer.create_batch()
