@@ -8,21 +8,15 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
+from shardline_common.dataset.staged import needs_staged
 from shardline_common.job.names import STAGED, Layout, job_of_staged
-from shardline_common.job.state import JobState, State
+from shardline_common.job.state import JobState
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.unexpected import UnexpectedErrors
 from shardline_producer.sweep import repeat_sweep
 
 _log = logging.getLogger(__name__)
-
-
-def needs_staged(state: JobState) -> bool:
-    """Whether a job keeps its staged rows: those of failed and cancelled jobs stay for a retry."""
-    if state.state is State.DELETED:
-        return False
-    return state.state is not State.COMPLETED or state.spec.output.keep_staged
 
 
 async def sweep_staged(
@@ -57,7 +51,7 @@ async def remove_unneeded(store: ObjectStore, state_of: Callable[[str], JobState
             found.setdefault(job_id, info.key)
     for job_id, key in found.items():
         state = state_of(job_id)
-        if state is None or needs_staged(state):
+        if state is None or needs_staged(state.spec, state.state):
             continue
         # The name in the key is that of the job, or somebody else has put the object.
         if key.startswith(prefix := Layout.of(state.spec).staged_root):

@@ -26,7 +26,7 @@ from shardline_common.errors import FailureCode, JobFailed, ObjectMissing, Servi
 from shardline_common.job.names import Layout
 from shardline_common.job.plan import Plan, read_plan
 from shardline_common.ports.store import ObjectStore
-from shardline_common.runtime.cores import available_cores
+from shardline_common.runtime.cores import cores_for
 from shardline_common.runtime.tasks import gather_limited
 from shardline_common.runtime.threads import run_in_thread
 from shardline_common.settings.load import Settings
@@ -103,7 +103,7 @@ class _Check:
             bands=sidecars.get("bands", ()),
             signatures=sidecars.get("signatures", ()),
         )
-        threads = self.settings.processes or available_cores()
+        threads = cores_for(self.settings.processes)
         limits = Limits(self.settings.decide_memory_bytes, threads)
         check = partial(decision_problems, self.folder, stored, inputs, self.row_hashes, limits)
         problems = await run_in_thread(partial(_some, check))

@@ -22,7 +22,7 @@ from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.names import Layout
 from shardline_common.job.plan import read_plan
 from shardline_common.ports.store import ObjectStore
-from shardline_common.runtime.cores import available_cores
+from shardline_common.runtime.cores import cores_for
 from shardline_common.runtime.threads import run_in_thread
 from shardline_common.settings.load import Settings
 
@@ -94,7 +94,7 @@ async def explain_document(
                 return fetched[key]
 
             def find() -> list[FoundRecord]:
-                memory, threads = settings.decide_memory_bytes, settings.processes or available_cores()
+                memory, threads = settings.decide_memory_bytes, cores_for(settings.processes)
                 finder = RecordFinder(
                     folder / "engine", manifest.job, head, sorted(keys), fetch, memory, threads
                 )

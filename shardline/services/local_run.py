@@ -41,7 +41,7 @@ from shardline_common.job.spec import JobSpec
 from shardline_common.job.spec_diff import differing_fields, own_id_advice
 from shardline_common.job.state import JobState, State
 from shardline_common.ports.store import ObjectStore
-from shardline_common.runtime.cores import available_cores
+from shardline_common.runtime.cores import available_cores, cores_for
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.settings.load import Settings
 from shardline_common.storage.probe import probe_create_only, probe_once_a_day
@@ -133,7 +133,7 @@ async def run_job(
                 spool_dir=settings.spool_dir,
                 spool_reserve=settings.spool_reserve_bytes,
                 decide_memory=settings.decide_memory_bytes,
-                decide_threads=settings.processes or available_cores(),
+                decide_threads=cores_for(settings.processes),
                 open_dataset=dataset_opener(settings, folders=True),
                 receiver=receiver,
                 sign=dataset_signer(settings),
@@ -279,7 +279,7 @@ async def verify_dataset(
         raise UsageError(f"'{digest[:100]}' is no digest: it has 64 digits of 0-9 and a-f", hint=hint)
     is_signed = None if key is None else signature_check(key)
     async with open_store_at(uri, settings) as store:
-        at_most = processes or settings.processes or available_cores()
+        at_most = cores_for(processes or settings.processes)
         checks = partial(open_checks, store, uri, settings, at_most)
         report = await Verifier(
             store,

@@ -18,7 +18,7 @@ from shardline_common.kafka.broker import KafkaBroker
 from shardline_common.ports.broker import Broker
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.allocator import keep_freed_memory
-from shardline_common.runtime.cores import available_cores
+from shardline_common.runtime.cores import cores_for
 from shardline_common.runtime.durations import seconds_text
 from shardline_common.runtime.retry import longest_failing, retry_forever
 from shardline_common.runtime.tasks import leaf_errors
@@ -92,7 +92,7 @@ async def serve_worker(settings: Settings) -> None:
                 budget=SpoolBudget(limit),
                 uploads=LoggedSemaphore(settings.uploads, "an upload to end (SHARDLINE_UPLOADS)"),
                 decide_memory=settings.decide_memory_bytes,
-                decide_threads=settings.processes or available_cores(),
+                decide_threads=cores_for(settings.processes),
                 keep_originals=settings.dead_letter_originals,
                 sign=dataset_signer(settings),
                 open_dataset=dataset_opener(settings, folders=False),

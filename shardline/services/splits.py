@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shardline_common.dataset.decision_rules import Rules
+from shardline_common.dataset.decision_rules import split_bounds
 from shardline_common.job.hashing import group_hash
 from shardline_common.job.spec import JobSpec
 from shardline_producer.encoder import group_of
@@ -20,7 +20,7 @@ def split_names(spec: JobSpec) -> list[str]:
 def split_of(spec: JobSpec, document: Document) -> str:
     """The split of a document by its hash; the splits of a job with `exact` are cut otherwise."""
     group = group_hash(group_of(spec, document.id.encode(), document))
-    bounds = zip(spec.splits, Rules.of(spec, ()).bounds(), strict=True)
+    bounds = zip(spec.splits, split_bounds(spec.splits), strict=True)
     return next(name for (name, _), below in bounds if below is None or group < below)
 
 

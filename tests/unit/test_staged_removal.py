@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from shardline.services.replace import delete_old_dataset, find_old_job
+from shardline_common.dataset.staged import needs_staged
 from shardline_common.errors import StoreUnavailable
 from shardline_common.job.names import Layout, job_key, job_of_staged
 from shardline_common.job.spec import JobSpec
@@ -16,7 +17,7 @@ from shardline_common.runtime.clock import SystemClock
 from shardline_common.runtime.unexpected import UnexpectedErrors
 from shardline_producer.acceptance import accept
 from shardline_producer.cleanup import DatasetDeletion
-from shardline_producer.staged_sweep import needs_staged, remove_unneeded, sweep_staged
+from shardline_producer.staged_sweep import remove_unneeded, sweep_staged
 from shardline_producer.topics import ensure_system_topics
 from tests.make import job
 from tests.themis_reading import InstantClock
@@ -91,7 +92,7 @@ async def test_a_sweep_removes_the_rows_of_completed_and_deleted_jobs(
     late = Layout.of(spec).staged(3, 12_000)
     await store.create(late, b"of a worker that was paused")
     own = JobState(spec, state=state)
-    assert needs_staged(own) == needed
+    assert needs_staged(own.spec, own.state) == needed
     await remove_unneeded(store, {"test": own}.get)
     assert sorted(await keys(store)) == sorted([*NEIGHBOURS, late] if needed else NEIGHBOURS)
 

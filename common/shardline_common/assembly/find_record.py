@@ -101,7 +101,9 @@ class RecordFinder:
         paths = [str(self._fetch(key)) for number, key in self._keys if number in wanted]
         if paths:
             self._engine.set(records_files=paths)
-            self._engine.define("records", "SELECT * FROM read_parquet(getvariable('records_files'))")
+            self._engine.define(
+                "records", "SELECT *, file_index FROM read_parquet(getvariable('records_files'))"
+            )
         return bool(paths)
 
     def _found(  # noqa: PLR0913, PLR0917 - the columns of a record
@@ -154,8 +156,9 @@ class RecordFinder:
             engine.set(drops_file=[str(drops)])
             engine.run("load_drops")
         engine.set(split=split, first_order=cut.first[0], first_position=cut.first[1])
-        engine.set(own_order=key[0], own_position=key[1])
-        return int(engine.rows("find_line")[0][0]) + 1
+        engine.set(last_order=key[0], last_position=key[1])
+        engine.run("shard")
+        return int(engine.rows("find_line")[0][0])
 
 
 def _cut_of(shards: Sequence[ShardCut], key: Key) -> ShardCut | None:

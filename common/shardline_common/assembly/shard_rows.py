@@ -102,6 +102,7 @@ class ShardReader:
             engine.run("load_drops")
         engine.set(split=place, first_order=cut.first[0], first_position=cut.first[1])
         engine.set(last_order=cut.last[0], last_position=cut.last[1])
+        engine.run("shard")
         found, size, keys = Counted(), 0, []
         for batch in engine.stream("shard_rows"):
             if batch.num_rows:

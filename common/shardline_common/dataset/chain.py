@@ -16,6 +16,7 @@ from typing import Annotated
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
 
+from shardline_common.dataset.append import append_record
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing, StoreUnavailable, UsageError
 from shardline_common.job.field_faults import first_fault
 from shardline_common.job.hashing import add
@@ -24,7 +25,6 @@ from shardline_common.job.names import Layout
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.clock import SYSTEM_CLOCK
-from shardline_common.runtime.create_or_read import create_or_read
 from shardline_common.runtime.read_again import read_again
 
 _READS = 2
@@ -327,19 +327,13 @@ class Chain:
             StoreUnavailable: the record may have been created; call again.
         """
         key = self._layout.chain_record(self._partition, record.first)
-        create = partial(self._store.create, key, record.encode())
-        found = await create_or_read(create, partial(self._read, key), key, clock)
-        if found is None:
-            return record
-        existing, _ = found
-        if existing.has_same_content(record):
-            return existing
-        raise JobFailed(
+        refused = JobFailed(
             FailureCode.NOT_REPRODUCIBLE,
             f"partition {record.partition}, sequence {record.first}: the segment exists with other "
             "content; nothing was overwritten",
             hint="the source gave other documents this time; submit a new job",
         )
+        return await append_record(self._store, key, record, partial(self._read, key), clock, refused)
 
 
 def _foreign(key: str) -> JobFailed:

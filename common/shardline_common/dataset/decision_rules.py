@@ -129,14 +129,19 @@ class Rules:
 
         None: every group hash is below. The last split is always that.
         """
-        bounds: list[int | None] = []
-        for place in range(1, len(self.splits)):
-            below = int(math.fsum(share for _, share in self.splits[:place]) * MODULUS)
-            bounds.append(below if below < MODULUS else None)
-        return (*bounds, None)
+        return split_bounds(self.splits)
 
     def row_targets(self, rows: int) -> tuple[int, ...]:
         """How many of `rows` rows each split but the last one has together with those before it."""
         # As the decimal numbers that the job names: their sums as floats may be off by one row.
         shares = accumulate(Fraction(str(share)) for _, share in self.splits[:-1])
         return tuple(min(math.floor(share * rows + Fraction(1, 2)), rows) for share in shares)
+
+
+def split_bounds(splits: Sequence[tuple[str, float]]) -> tuple[int | None, ...]:
+    """`Rules.bounds` of the names and shares of splits."""
+    bounds: list[int | None] = []
+    for place in range(1, len(splits)):
+        below = int(math.fsum(share for _, share in splits[:place]) * MODULUS)
+        bounds.append(below if below < MODULUS else None)
+    return (*bounds, None)

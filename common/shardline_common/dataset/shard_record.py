@@ -8,13 +8,13 @@ from functools import cache, partial
 import orjson
 from pydantic import TypeAdapter
 
+from shardline_common.dataset.append import append_record
 from shardline_common.dataset.chain import Count, HashSum, SegmentObject
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.names import Layout
 from shardline_common.job.stored_json import read_stored
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
-from shardline_common.runtime.create_or_read import create_or_read
 from shardline_common.runtime.read_again import read_again
 
 _HINT = "restore this object, or delete it; then retry the job"
@@ -97,15 +97,9 @@ async def append_shard_record(
         StoreUnavailable: the record may have been created; call again.
     """
     key = layout.shard_record(record.split, record.number)
-    create = partial(store.create, key, record.encode())
-    found = await create_or_read(create, partial(read_shard_record, store, key), key, clock)
-    if found is None:
-        return record
-    existing, _ = found
-    if existing.has_same_content(record):
-        return existing
-    raise JobFailed(
+    refused = JobFailed(
         FailureCode.NOT_REPRODUCIBLE,
         f"{key}: the shard exists with other content; nothing was overwritten",
         hint="submit a new job",
     )
+    return await append_record(store, key, record, partial(read_shard_record, store, key), clock, refused)

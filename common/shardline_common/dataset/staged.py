@@ -12,6 +12,7 @@ from shardline_common.dataset.chain import ChainRecord, SegmentObject
 from shardline_common.errors import FailureCode, JobFailed, StoreUnavailable
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
+from shardline_common.job.state import State
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.listing import ListsDiffer, proven_list
 
@@ -82,15 +83,20 @@ async def prove_staged(
     return found
 
 
+def needs_staged(spec: JobSpec, state: State) -> bool:
+    """Whether a job keeps its staged rows: those of failed and cancelled jobs are for a retry."""
+    if state is State.DELETED:
+        return False
+    return state is not State.COMPLETED or spec.output.keep_staged
+
+
 async def remove_staged(store: ObjectStore, spec: JobSpec) -> None:
     """Remove the staged rows and decision steps of a completed dataset, unless the job keeps them.
-
-    Those of any other job are for its retry.
 
     Raises:
         StoreUnavailable: call again.
     """
-    if spec.assembled and not spec.output.keep_staged:
+    if spec.assembled and not needs_staged(spec, State.COMPLETED):
         await store.purge(Layout.of(spec).staged_root)
 
 

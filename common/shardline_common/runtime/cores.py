@@ -19,6 +19,11 @@ def available_cores(root: Path = Path("/")) -> int:
     return max(1, min([cores, *_limits(root)]))
 
 
+def cores_for(processes: int | None) -> int:
+    """The processes or threads of a setting: so many as it names, else one for each core."""
+    return processes or available_cores()
+
+
 def _limits(root: Path) -> Iterator[int]:
     """The limits of this process's control groups and of those above them, in whole cores."""
     try:
