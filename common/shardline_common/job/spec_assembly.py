@@ -113,7 +113,7 @@ class Dedup(Model):
     @classmethod
     def _has_no_dataset_twice(cls, value: list[str]) -> list[str]:
         if len(set(value)) < len(value):
-            raise ValueError("a dataset is named twice")
+            raise ValueError("a dataset is named twice; name it once")
         return value
 
     @model_validator(mode="after")
@@ -139,7 +139,8 @@ class Sample(Model):
     @model_validator(mode="after")
     def _has_one_size(self) -> Self:
         if (self.rows is None) == (self.fraction is None):
-            raise ValueError("a sample needs rows or fraction, one of them")
+            do = "leave one out" if self.rows is not None else "set one"
+            raise ValueError(f"a sample needs rows or fraction, one of them; {do}")
         return self
 
 
@@ -187,7 +188,7 @@ class Shards(Model):
     def _has_one_size(self) -> Self:
         named = [name for name in ("bytes", "count", "multiple_of") if getattr(self, name) is not None]
         if len(named) > 1 or not (named or self.equal):
-            found = f"got {' and '.join(named)}" if named else "got none"
+            found = f"got {' and '.join(named)}; leave all but one out" if named else "got none; set one"
             raise ValueError(f"expected one of bytes, count and multiple_of, {found}")
         return self
 
@@ -239,7 +240,10 @@ class Splits(Model):
                 )
         total = math.fsum(share for _, share in self.fractions)
         if abs(total - 1) > _SUM_TOLERANCE:
-            raise ValueError(f"the shares of the splits sum to {total:.12g}, not to 1")
+            do = "lower" if total > 1 else "raise"
+            raise ValueError(
+                f"the shares of the splits sum to {total:.12g}, not to 1; {do} them by {abs(total - 1):.12g}"
+            )
         return self
 
 
