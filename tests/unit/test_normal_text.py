@@ -123,9 +123,7 @@ def test_the_short_ways_give_what_the_rule_says(text: str) -> None:
     assert module._composed(text) == composed
     folded = "".join(one if _is_unknown(one) and one != "ẞ" else one.casefold() for one in text)
     assert module._folded(text) == folded
-    assert module._split(text) == re.sub(f"[{WHITE_SPACE}]+", " ", text).strip(" ").split(" ") * (
-        normal_text(text) != ""
-    )
+    assert normal_text(text) == re.sub(f"[{WHITE_SPACE}]+", " ", composed).strip(" ")
 
 
 def _unknown_in(text: str) -> str:
@@ -136,13 +134,19 @@ def test_python_splits_at_the_frozen_white_space() -> None:
     spaces = re.compile(f"[{WHITE_SPACE}]")
     found = [one for one in EVERY if spaces.match(one)]
     assert len(found) == 29
-    if module._SPLIT_IS_FROZEN:
+    if unicodedata.unidata_version in {"14.0.0", "15.0.0", "15.1.0"}:
         assert found == [one for one in EVERY if not one.split()]
 
 
-@given(TEXTS)
-def test_both_ways_to_split_are_one(text: str) -> None:
-    assert not module._SPLIT_IS_FROZEN or module._split(text) == text.split()
+def test_white_space_alone_and_in_runs_is_a_space_and_nothing_else_is() -> None:
+    spaces = re.compile(f"[{WHITE_SPACE}]")
+    for one in EVERY[:0x3100]:
+        if spaces.match(one) is None:
+            assert normal_text(f"a{one}b") != "a b"
+            continue
+        assert normal_text(f"a{one}b") == "a b"
+        assert normal_text(f"{one}ä{one} {one}b{one}") == "ä b"
+        assert normal_text(one) == ""
 
 
 # These hold on every Python: a failure means that one changed what Unicode promises not to change, and that
