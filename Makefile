@@ -77,7 +77,7 @@ bench: install ## What each part costs, beside ceilings of the same run and what
 bench-peers: install ## The same rows by other tools, each in an environment of its own below .run/peers
 	$(RUN)/python -m tests.benchmarks.peers
 
-bench-assembly: install ## What a decision costs by sidecars of 10^5 and 10^6 records, beside a script
+bench-assembly: install ## Land, sign, decide and assemble 10^5 and 10^6 documents, beside others (an hour)
 	$(RUN)/python -m tests.benchmarks.assembly
 
 bench-gateway: install ## The gateway under strangers and 200 streams, and the first line of a search

@@ -1,25 +1,16 @@
-"""`python -m tests.benchmarks.assembly`: what a decision costs, by synthetic sidecars, beside a script.
+"""Decisions by synthetic sidecars, beside dicts in memory that find the same duplicates.
 
-The script finds the same duplicates with dicts in memory. One in ten records repeats the content of
-another, and in each band one in thirty has the hash of others. Each measurement runs in a process of its own,
-whose peak memory is its own, and in turn with the others.
+One in ten records repeats the content of another, and in each band one in thirty has the hash of others.
 """
 
-import argparse
 import json
 import resource
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from shardline_common.assembly.decider import Decider
 from shardline_common.assembly.inputs import Input, Inputs
@@ -131,7 +122,7 @@ def decide(folder: Path, kind: str, memory: int, threads: int) -> dict[str, floa
         )
     on_progress("end", 1, 1)
     cost = time.process_time() - before
-    return {**steps, "all": cost, "peak": _peak(), "kept": decision.head.kept.records}
+    return {**steps, "all": cost, "peak": peak(), "kept": decision.head.kept.records}
 
 
 def prove(folder: Path) -> dict[str, float]:
@@ -139,7 +130,7 @@ def prove(folder: Path) -> dict[str, float]:
     before = time.process_time()
     for path in sorted(folder.glob("*.parquet")):
         read_sidecar(path, RECORDS if path.name.startswith("records") else BANDS)
-    return {"all": time.process_time() - before, "peak": _peak()}
+    return {"all": time.process_time() - before, "peak": peak()}
 
 
 def by_dicts(folder: Path, kind: str) -> dict[str, float]:
@@ -159,7 +150,7 @@ def by_dicts(folder: Path, kind: str) -> dict[str, float]:
                 band, hashes, positions = (column.to_pylist() for column in batch.columns)
                 for value, position in zip(zip(band, hashes, strict=True), positions, strict=True):
                     _note(first, others, value, position)
-    return {"all": time.process_time() - before, "peak": _peak(), "dropped": len(others)}
+    return {"all": time.process_time() - before, "peak": peak(), "dropped": len(others)}
 
 
 def _note(first: dict[Any, int], others: set[int], value: Any, position: int) -> None:
@@ -169,75 +160,6 @@ def _note(first: dict[Any, int], others: set[int], value: Any, position: int) ->
         others.add(max(known, position))
 
 
-def _peak() -> float:
+def peak() -> float:
+    """The peak memory of this process in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _measure(*arguments: str) -> dict[str, float]:
-    """Run one measurement in a process of its own."""
-    command = [sys.executable, "-m", "tests.benchmarks.assembly", "--one", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    result: dict[str, float] = json.loads(done.stdout)
-    return result
-
-
-def main() -> None:
-    """Write sidecars, measure in turn, print a table."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.assembly")
-    parser.add_argument("--records", type=int, nargs="+", default=[100_000, 1_000_000])
-    parser.add_argument("--kinds", nargs="+", choices=["exact", "near"], default=["exact", "near"])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--memory", type=int, default=512, help="MiB that DuckDB may take")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument(
-        "--no-dicts", action="store_true", help="leave out the script, which needs the memory"
-    )
-    parser.add_argument("--one", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.one:
-        print(json.dumps(_one(*asked.one)))  # noqa: T201 - for the process that started this one
-        return
-    console = Console()
-    table = Table("records", "what", "CPU-s per million", "median", "peak MiB", "steps, CPU-s per million")
-    for count in asked.records:
-        with tempfile.TemporaryDirectory(prefix="shardline-bench-") as folder:
-            write_sidecars(Path(folder), count, set(asked.kinds))
-            limits = (str(asked.memory), str(asked.threads))
-            runs: dict[str, tuple[str, ...]] = {"proof of the sidecars": ("prove", folder)}
-            for kind in asked.kinds:
-                runs[f"decide, {kind}"] = ("decide", folder, kind, *limits)
-                if not asked.no_dicts:
-                    runs[f"dicts, {kind}"] = ("dicts", folder, kind)
-            found: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
-            for _ in range(asked.rounds):
-                for name, arguments in runs.items():
-                    found[name].append(_measure(*arguments))
-        for name, results in found.items():
-            _add_row(table, count, name, results)
-    console.print(table)
-
-
-def _one(what: str, folder: str, kind: str = "", memory: str = "", threads: str = "") -> dict[str, float]:
-    if what == "prove":
-        return prove(Path(folder))
-    if what == "dicts":
-        return by_dicts(Path(folder), kind)
-    return decide(Path(folder), kind, int(memory), int(threads))
-
-
-def _add_row(table: Table, count: int, name: str, results: list[dict[str, float]]) -> None:
-    costs = [one["all"] / count * 1e6 for one in results]
-    best = min(results, key=lambda one: one["all"])
-    steps = {step: cost for step, cost in best.items() if step not in {"all", "peak", "kept", "dropped"}}
-    table.add_row(
-        f"{count:,}",
-        name,
-        f"{min(costs):.2f}",
-        f"{statistics.median(costs):.2f}",
-        f"{max(one['peak'] for one in results):.0f}",
-        ", ".join(f"{step} {cost / count * 1e6:.2f}" for step, cost in steps.items()),
-    )
-
-
-if __name__ == "__main__":
-    main()
