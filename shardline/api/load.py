@@ -4,6 +4,7 @@ import os
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -149,12 +150,12 @@ class LoadedRows:
         Raises:
             UsageError: the package torch is missing.
         """
-        try:
-            from shardline.api.torch_rows import TorchRows  # noqa: PLC0415 - importing torch takes seconds
-        except ImportError:
+        if find_spec("torch") is None:
             raise UsageError(
                 "an IterableDataset needs the package torch", hint="install it: pip install torch"
-            ) from None
+            )
+        from shardline.api.torch_rows import TorchRows  # noqa: PLC0415 - importing torch takes seconds
+
         return TorchRows(self)
 
     def state_dict(self) -> dict[str, Any]:

@@ -3,12 +3,16 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch.utils.data import IterableDataset, get_worker_info
-
 from shardline.api.load import LoadedRows
 
+try:
+    from torch.utils.data import IterableDataset, get_worker_info
+except ImportError:
+    # `LoadedRows.torch` refuses without torch, and every module can be imported without it.
+    IterableDataset = object
 
-class TorchRows(IterableDataset[dict[str, Any]]):  # type: ignore[misc]
+
+class TorchRows(IterableDataset):  # type: ignore[misc]
     """Divides the rows among the workers of a DataLoader: each worker reads one part of them.
 
     `state_dict` and `load_state_dict` are those of the rows that this process reads. The StatefulDataLoader
