@@ -174,7 +174,10 @@ def test_two_words_for_one_thing_are_one_job(same: tuple[dict[str, Any], dict[st
         ({"output": {"order": {"seed": -1}}}, "output.order.seed: expected a whole number from 0 to"),
         ({"output": {"shards": {}}}, "expected one of bytes, count and multiple_of, got none; set one"),
         ({"output": {"shards": {"equal": False}}}, "expected one of bytes, count and multiple_of, got none"),
-        ({"output": {"shards": {"count": 2, "bytes": 4096}}}, "multiple_of, got bytes and count; leave all but one out"),
+        (
+            {"output": {"shards": {"count": 2, "bytes": 4096}}},
+            "multiple_of, got bytes and count; leave all but one out",
+        ),
         (
             {"output": {"shards": {"count": 0}}},
             "output.shards.count: expected a whole number from 1 to 99999",

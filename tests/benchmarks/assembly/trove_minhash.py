@@ -1,4 +1,4 @@
-"""The MinHash pipeline of datatrove: `trove_minhash.py INPUT FOLDER`. Prints the CPU-seconds of each stage."""
+"""The MinHash pipeline of datatrove: `trove_minhash.py INPUT FOLDER`. Prints CPU-seconds by stage."""
 
 import json
 import resource
