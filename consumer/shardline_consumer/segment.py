@@ -155,7 +155,9 @@ class OpenSegment:
             if is_block(record.value):
                 # Behind what came before it, and at once: the records of one call may be many blocks.
                 self._write(rows, rejected, dead)
-                rows, rejected, dead = [], [], []
+                # The same lists, because `following` appends to them.
+                for written in (rows, rejected, dead):
+                    written.clear()
                 if not self._take_block(record, record.value, result):
                     break
                 continue
