@@ -61,6 +61,11 @@ class WorkerAttempt:
         self._assembly = Assembly(self._sink, self._owned) if state.spec.assembled else None
         self._finisher = Finisher(context.store, context.clock, state, context.sign, self._assembly)
 
+    @property
+    def sends(self) -> bool:
+        """Whether the attempt is planned: a worker takes part in no other."""
+        return True
+
     def update(self, state: JobState) -> None:
         """Replace the state by a newer one of the same attempt."""
         if state.state is not self.state.state:
@@ -164,7 +169,8 @@ class WorkerAttempt:
         consume = asyncio.create_task(self._consume(), name=f"consume {job_id}")
         finish = asyncio.create_task(self._finish(), name=f"finish {job_id}")
         try:
-            with self._context.decisions.listening(job_id, self._progress.set):
+            watches, decisions = self._context.watches, self._context.decisions
+            with decisions.listening(job_id, self._progress.set), watches.added(self):
                 await asyncio.wait((consume, finish), return_when=asyncio.FIRST_COMPLETED)
                 if consume.done():
                     await consume
@@ -244,8 +250,9 @@ class WorkerAttempt:
                     await self._fail(lost)
                     return
                 _log.info("not finished yet: %s", error)
+            seconds = self._context.finish_seconds * self._context.watches.factor(self)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._context.finish_seconds):
+                async with asyncio.timeout(seconds):
                     await self._progress.wait()
 
 

@@ -96,7 +96,9 @@ class AttemptConsumer:
         self._owned.update(partitions)
         self._progress.set()
         heads: Heads | None = None
-        if len(partitions) > READS_AT_ONCE:
+        # By one listing, unless most of the partitions are those of other workers.
+        several = 1 < len(partitions) >= self._sink.spec.total_partitions / 2
+        if several or len(partitions) > READS_AT_ONCE:
             read, name = self._read_heads(), f"{self._topic} heads"
             heads = self._group.create_task(read, name=name, context=self._task_context.copy())
         for partition in partitions:

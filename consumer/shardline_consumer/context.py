@@ -10,6 +10,7 @@ from shardline_common.job.filter_loading import FetchFile
 from shardline_common.ports.broker import Broker
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.attempt_watches import AttemptWatches
 from shardline_common.runtime.decisions import Decisions
 from shardline_common.runtime.unexpected import UnexpectedErrors
 from shardline_common.telemetry.metrics import Metrics
@@ -25,7 +26,8 @@ class WorkerContext:
     `finish_seconds`: the interval between two checks whether an attempt can be finished. `sign` signs the
     datasets that are published; None: they have no signature. `single_job`: this process works on one job
     only, so an unexpected error that cannot be recorded in the job may end it. `errors` logs what nobody has
-    foreseen. `decisions` are those of attempts in this process. `decide_memory` and
+    foreseen. `decisions` are those of attempts in this process, `watches` its attempts: each of many is
+    checked at a longer interval, as they share the requests. `decide_memory` and
     `decide_threads`: the bytes and threads that the decision about an assembled dataset may take.
     `open_dataset` opens the datasets that a job compares with; None: it reads none. `fetch_file` copies the
     files that filters name; None: it reads none.
@@ -44,6 +46,7 @@ class WorkerContext:
     single_job: bool = False
     errors: UnexpectedErrors = field(default_factory=UnexpectedErrors)
     decisions: Decisions = field(default_factory=Decisions)
+    watches: AttemptWatches = field(default_factory=AttemptWatches)
     decide_memory: int = 512 << 20
     decide_threads: int = 1
     open_dataset: OpenDataset | None = None

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from shardline_common import __version__
 from shardline_common.dataset.chain import Chain, ChainRecord
 from shardline_common.dataset.conservation import prove_conservation
-from shardline_common.dataset.heads import READS_AT_ONCE, read_heads
+from shardline_common.dataset.heads import READS_AT_ONCE, are_short, read_heads
 from shardline_common.dataset.publish import Sign, prove_publishable, publish_dataset
 from shardline_common.errors import JobFailed
 from shardline_common.job.names import Layout
@@ -93,8 +93,9 @@ class Finisher:
 
     async def _all_committed(self, state: JobState) -> bool:
         if len(self._heads) <= READS_AT_ONCE:
-            # Stops at the first incomplete partition, because each head costs a request.
-            for number in range(len(state.partitions)):
+            # Stops at the first incomplete partition, because each head costs a request. Short chains are
+            # listed by one.
+            for number in () if are_short(self._heads) else range(len(state.partitions)):
                 if not await self._is_committed(number, state):
                     return False
         else:

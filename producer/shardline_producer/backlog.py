@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 
 from shardline_common.dataset.chain import Chain, ChainRecord, Totals, total
-from shardline_common.dataset.heads import read_heads
+from shardline_common.dataset.heads import are_short, read_heads
 from shardline_common.job.names import Layout, attempt_topic
 from shardline_common.job.segment_limits import max_topic_bytes
 from shardline_common.job.state import JobState
@@ -134,8 +134,9 @@ class Backlog:
         await self._read(range(len(self._chains)))
 
     async def _read(self, numbers: Sequence[int]) -> None:
-        if len(numbers) == len(self._chains):
-            own = None if self.state.slice is None else self.state.numbers
+        own = None if self.state.slice is None else self.state.numbers
+        several = own is None and len(numbers) > 1 and are_short(self.heads)
+        if several or len(numbers) == len(self._chains):
             self.heads = await read_heads(self._store, self._layout, self.heads, own)
             return
         calls = (self._chains[number].head(self.heads[number]) for number in numbers)

@@ -8,10 +8,10 @@ from shardline_common.dataset.publish import Sign
 from shardline_common.ports.broker import Broker
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.attempt_watches import AttemptWatches
 from shardline_common.runtime.decisions import Decisions
 from shardline_common.runtime.unexpected import UnexpectedErrors
 from shardline_common.telemetry.metrics import Metrics
-from shardline_producer.attempt_watches import AttemptWatches
 from shardline_producer.notifications.outbox import Receiver
 from shardline_producer.sources.source import OpenSource
 

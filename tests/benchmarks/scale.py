@@ -107,7 +107,9 @@ def by_jobs(folder: Path, count: int) -> Iterator[Point]:
 
 async def jobs_at_once(folder: Path, kafka: str, s3: S3, jobs: int) -> TreeUsage:
     """CPU of producer and worker together after their start, and the larger peak."""
-    async with running_system(folder, kafka, s3, folder, SHARDLINE_MAX_JOBS=str(jobs)) as system:
+    # The default interval: in the tests producers look at their jobs three times as often.
+    env = {"SHARDLINE_MAX_JOBS": str(jobs), "SHARDLINE_PROGRESS_SECONDS": "1"}
+    async with running_system(folder, kafka, s3, folder, **env) as system:
         processes = [system.start("producer"), system.start("worker")]
         for process in processes:
             await process.until_ready()

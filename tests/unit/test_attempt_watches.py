@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from shardline_producer.attempt_watches import AttemptWatches
+from shardline_common.runtime.attempt_watches import AttemptWatches
 
 
 @dataclass(eq=False)

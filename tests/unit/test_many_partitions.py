@@ -112,7 +112,7 @@ async def test_commits_in_order_list_each_chain_about_once() -> None:
 
 def record_of(partition: int, first: int, upto: Totals) -> ChainRecord:
     place = (first, first + 1, None, None)
-    segment = Totals(rejected={"empty": 1})
+    segment = Totals(rejected={"empty": 1}, segments=1)
     total = upto.plus(segment)
     return ChainRecord("train", partition, *place, EMPTY_SHA256, segment, total, (0, 1, 1), 1, first + 1)
 
@@ -137,6 +137,19 @@ async def test_heads_are_those_of_each_chain(
         patch.setattr(heads, "_MAX_KEYS_PER_PARTITION", keys)
         found = await heads.read_heads(store, LAYOUT, known)
     assert found == [await Chain(store, LAYOUT, number).head() for number in range(len(lengths))]
+
+
+async def test_short_chains_are_listed_together_and_long_ones_one_by_one() -> None:
+    spec, store = job(partitions=4), CountingStore()
+    layout, known = Layout.of(spec), list[ChainRecord | None]([None] * 4)
+    for first in range(25):
+        for number in range(4):
+            upto = record.upto if (record := known[number]) else Totals()
+            known[number] = await Chain(store, layout, number).append(record_of(number, first, upto))
+        store.lists = 0
+        assert await heads.read_heads(store, layout, known) == known
+        # A listing of all has more than a page where chains are long.
+        assert store.lists == (1 if first < 20 else 4)
 
 
 async def test_another_job_completes_beside_one_with_many_partitions(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ async def read_heads(
 ) -> list[ChainRecord | None]:
     """The last record of each partition's chain; None for an empty one.
 
-    A few partitions are listed one by one. Of many, all chains are listed together: a page of the listing
-    has a thousand keys, so that a thousand short chains need a few requests. Long chains would need more
-    pages than there are partitions, so the listing ends at 20 keys a partition, and the rest is read one by
-    one. At most 32 requests are sent at once.
+    Short chains are listed together, and so are those of many partitions: a page of the listing has a
+    thousand keys, so that a thousand short chains need a few requests. Long chains would need more pages than
+    there are partitions, so the listing ends at 20 keys a partition, and the rest is read one by one. At most
+    32 requests are sent at once.
 
     Args:
         store: the store of the dataset.
@@ -39,7 +39,8 @@ async def read_heads(
         ]
         return await gather_limited(heads, READS_AT_ONCE)
     numbers = range(len(known))
-    last, listed = ({}, 0) if len(known) <= READS_AT_ONCE else await _last_keys(store, layout, len(known))
+    together = len(known) > READS_AT_ONCE or are_short(known)
+    last, listed = await _last_keys(store, layout, len(known)) if together else ({}, 0)
     chains = [Chain(store, layout, number) for number in numbers]
 
     async def read(number: int) -> ChainRecord | None:
@@ -53,6 +54,12 @@ async def read_heads(
         return await chains[number].listed_record(key)
 
     return await gather_limited([partial(read, number) for number in numbers], READS_AT_ONCE)
+
+
+def are_short(known: Sequence[ChainRecord | None]) -> bool:
+    """Whether one listing of several chains takes less than one of each, by the records that are known."""
+    records = sum(record.upto.segments for record in known if record is not None)
+    return len(known) > 1 and records <= _MAX_KEYS_PER_PARTITION * len(known)
 
 
 async def _last_keys(store: ObjectStore, layout: Layout, partitions: int) -> tuple[dict[int, str], int]:

@@ -1,4 +1,4 @@
-"""How often the attempts of a producer look at the store: each one more seldom, the more there are."""
+"""How often the attempts of a process look at the store: each one more seldom, the more there are."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +18,11 @@ class Watched(Protocol):
 
 
 class AttemptWatches:
-    """The attempts that this producer follows.
+    """The attempts that this producer or worker follows.
 
     Each look costs several requests to the store. Without this, a producer of 64 jobs would spend a third of
     its time on looks, and one of 1,000 queued jobs all of it. Attempts that send and attempts in the queue
-    are counted apart: a long queue must not delay the end of those that run.
+    are counted apart: a long queue must not delay the end of those that run. A worker has no queue.
     """
 
     def __init__(self) -> None:
