@@ -31,6 +31,7 @@ from shardline.gateway.users import Permission, User
 from shardline.services.job_view import JobView
 from shardline.services.units import format_duration
 from shardline_common import __version__
+from shardline_common.dataset.stage_events import Stage
 
 router = APIRouter(tags=["pages"])
 _MAX_JOBS = 200
@@ -111,11 +112,13 @@ def _job_fields(view: JobView, context: GatewayContext, user: User) -> dict[str,
         "state": state.state.value,
         "ratio": round(view.ratio, 4),
         "stage": view.phase if view.stage and state.active else "",
+        "landed": state.active and view.stage in (Stage.LANDING, Stage.DECIDING),
         "read": state.source_count,
         "rows": progress.rows,
         "rejected": progress.rejected,
         "dead": progress.dead,
-        "rate": rates.documents,
+        # No documents pass while a dataset is decided and assembled.
+        "rate": rates.documents if view.stage in (None, Stage.LANDING) else None,
         "left": rates.left,
         "attempt": state.attempt,
         "accepted_at": f"{state.accepted_at[:19].replace('T', ' ')} UTC" if state.accepted_at else "",

@@ -142,6 +142,7 @@ class JobView:
             "stage": stage,
             "stage_done": event.done if event else None,
             "stage_parts": event.parts if event else None,
+            "stage_step": event.step if event else None,
             "source_documents": state.source_count,
             "produced": state.produced,
             "chained": progress.chained,

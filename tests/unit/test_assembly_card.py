@@ -49,8 +49,8 @@ def test_each_rule_says_what_it_left_out_in_the_order_in_which_it_applies() -> N
         "| 0 | not in the sample | `sample`: 5,000 rows, seed 3 |",
         "| 0 | all shards of a split are equal | `shards`: equal |",
         "| split | rows | share | asked for | shards | rows of a shard |",
-        "| train | 2,999 | 99.97% | 0.9 | 2 | 1,499 to 1,500 |",
-        "| validation | 1 | 0.03% | 0.1 | 1 | 1 |",
+        "| train | 2,999 | 99.97% | 90% | 2 | 1,499 to 1,500 |",
+        "| validation | 1 | 0.03% | 10% | 1 | 1 |",
     ]
 
 
@@ -73,7 +73,8 @@ def test_clusters_name_the_document_that_they_resemble_as_it_is() -> None:
         {"records": 2, "id": "x" * 90},
     ]
     found = section(EVERYTHING, {"count": 40, "records": 2500, "largest": largest})
-    assert "2,500 rows are in 40 clusters" in found
+    assert "2,500 rows are in 40 clusters of rows that are nearly alike. The 3 largest:" in found
+    assert "2 rows are in 1 cluster of" in section({}, {"count": 1, "records": 2, "largest": largest[2:]})
     assert "| 1,001 | `law-1` (boilerplate?) |" in found
     assert "| 1,000 | a\\|b\\`c |" in found
     assert f"| 2 | `{'x' * 79}…` |" in found

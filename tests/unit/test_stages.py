@@ -112,7 +112,8 @@ def test_a_stage_that_cannot_be_read_changes_nothing(header: bytes) -> None:
 
 
 def test_a_stage_event_survives_its_encoding_and_new_fields() -> None:
-    for event in (stage(Stage.DECIDING, 1, 4), stage(Stage.ASSEMBLING, 5, 8, DECIDED)):
+    of_step = replace(stage(Stage.DECIDING, 1, 4), step="pairs", step_share=0.25)
+    for event in (stage(Stage.DECIDING, 1, 4), of_step, stage(Stage.ASSEMBLING, 5, 8, DECIDED)):
         assert stage_of(record(stage_message(event))) == event
         assert StageEvent.decode(orjson.dumps(orjson.loads(event.encode()) | {"later": 1})) == event
 
@@ -166,6 +167,11 @@ def test_what_a_person_and_a_program_see_of_each_stage(capsys: pytest.CaptureFix
     body = assembling.to_json()
     assert (body["stage"], body["stage_done"], body["stage_parts"]) == ("assembling", 12, 64)
     assert orjson.loads(orjson.dumps(body))["stage"] == "assembling"
+    pairs = replace(stage(Stage.DECIDING, 3, 4), step="pairs", step_share=0.5)
+    within = view(State.COMPLETING, pairs)
+    assert job_line(within, JobRates()).startswith("test: deciding pairs (step 4 of 4), 68.8%")
+    assert within.to_json()["stage_step"] == "pairs"
+    assert pairs.rank > stage(Stage.DECIDING, 3, 4).rank
     screen = Screen(None, lambda: 0.0)
     for one in (view(State.RUNNING, None), view(State.COMPLETING, None), deciding, deciding, assembling):
         screen.show(one)

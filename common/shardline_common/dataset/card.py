@@ -74,7 +74,7 @@ def _body(manifest: Mapping[str, Any], splits: Mapping[str, Any], suffix: str) -
         f"Job `{job['job_id']}`, Shardline {manifest['software']}, completed {manifest['completed_at']}.",
         "",
         "| | documents |",
-        "|---|---|",
+        "|---|---:|",
         f"| read from the source | {totals['documents']:,} |",
         f"| kept as rows | {totals['rows']:,} |",
         *(f"| rejected: {reason} | {count:,} |" for reason, count in manifest["rejected"].items()),
@@ -89,8 +89,9 @@ def _body(manifest: Mapping[str, Any], splits: Mapping[str, Any], suffix: str) -
         *_missing_searches(manifest["source"]),
         *(f"{_one_line(one)}.  " for one in remarks(manifest["source"])),
         "",
-        *assembly_section(manifest),
     ]
+    if section := assembly_section(manifest):
+        lines += [*section, "## Reading it", ""]
     if splits:
         lines += loading_snippet(next(iter(splits)), suffix)
     else:

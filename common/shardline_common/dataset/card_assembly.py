@@ -65,9 +65,11 @@ def _clusters(clusters: Mapping[str, Any] | None) -> Iterator[str]:
     if clusters is None or not clusters["count"]:
         return
     yield from ("### Near duplicates", "")
+    count, largest = clusters["count"], len(clusters["largest"])
+    shown = "" if count <= largest else f" The {largest} largest:"
     yield (
-        f"{clusters['records']:,} rows are in {clusters['count']:,} clusters of rows that are nearly alike. "
-        "The largest clusters:"
+        f"{clusters['records']:,} rows are in {count:,} cluster{'s' * (count > 1)} of rows that are nearly "
+        f"alike.{shown}"
     )
     yield from ("", "| rows of the cluster | resemble the document |", "|---:|---|")
     for cluster in clusters["largest"]:
@@ -104,7 +106,7 @@ def _splits(spec: JobSpec, shards: Sequence[Mapping[str, Any]]) -> Iterator[str]
     yield f"|---|---:|{'---:|---:|' * several}---:|---:|"
     for name in sorted(asked, key=lambda name: (name != "train", name)):
         rows = [shard["rows"] for shard in shards if shard["split"] == name]
-        shares = f" {sum(rows) / total:.2%} | {asked[name]:.6g} |" * several
+        shares = f" {sum(rows) / total:.2%} | {100 * asked[name]:.6g}% |" * several
         yield f"| {name} | {sum(rows):,} |{shares} {len(rows):,} | {_range(rows)} |"
     yield ""
 

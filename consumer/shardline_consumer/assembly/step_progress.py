@@ -12,6 +12,7 @@ from shardline_common.runtime.waits import log_failure
 from shardline_consumer.commit import SegmentSink
 
 _log = logging.getLogger(__name__)
+_PUBLISH_SECONDS = 0.5
 _LOG_SECONDS = 30.0
 
 
@@ -37,10 +38,10 @@ class StepProgress:
 
     async def publish(self) -> None:
         """Publish and log until cancelled. Events are hints: what cannot be published is not repeated."""
-        clock, seconds = self._sink.context.clock, self._sink.context.finish_seconds
+        clock = self._sink.context.clock
         logged = clock.monotonic()
         while True:
-            await clock.sleep(seconds)
+            await clock.sleep(_PUBLISH_SECONDS)
             if self._running is None:
                 continue
             step, done, parts = self._running

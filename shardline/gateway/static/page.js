@@ -13,9 +13,10 @@ function formatDuration(seconds) {
 
 function stageText(job) {
   if (!job.stage || !isActive(job)) return "";
-  return job.stage === "assembling"
-    ? `assembling ${numberFormat.format(job.stage_done)} of ${numberFormat.format(job.stage_parts)} shards`
-    : job.stage;
+  const [done, parts] = [job.stage_done, job.stage_parts].map((number) => numberFormat.format(number));
+  if (job.stage === "assembling") return `assembling ${done} of ${parts} shards`;
+  // As the command line says it.
+  return job.stage_step ? `${job.stage} ${job.stage_step} (step ${job.stage_done + 1} of ${parts})` : job.stage;
 }
 
 const isActive = (job) => ["queued", "running", "completing"].includes(job.state);
@@ -34,10 +35,13 @@ function show(card, job) {
   set("percent", `${Math.round(job.progress * 100)}%`);
   set("stage", stageText(job));
   set("read", numberFormat.format(job.source_documents));
+  // What has landed is decided later: rows of it may be dropped.
+  set("rows-label", active && ["landing", "deciding"].includes(job.stage) ? "landed" : "kept");
   set("rows", numberFormat.format(job.rows));
   set("rejected", numberFormat.format(sum(job.rejected)));
   set("dead", numberFormat.format(sum(job.dead_letters)));
-  set("rate", active && job.documents_per_second !== null ? numberFormat.format(Math.round(job.documents_per_second)) : "–");
+  const passes = active && !["deciding", "assembling"].includes(job.stage);
+  set("rate", passes && job.documents_per_second !== null ? numberFormat.format(Math.round(job.documents_per_second)) : "–");
   set("left", active && job.seconds_left !== null ? formatDuration(job.seconds_left) : "–");
   const message = job.message || job.warning || "";
   set("message", message);
