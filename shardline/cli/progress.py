@@ -92,6 +92,9 @@ def job_panel(view: JobView, rates: JobRates, *, shows_failure: bool = True) -> 
         lines.append(Text(f"  {state.message or 'warning: ' + str(state.warning)}", style=style))
     elif view.waiting:
         lines.append(Text(f"  {view.waiting}", style="yellow"))
+    # Of a completed run, its last lines have them.
+    if state.active or shows_failure:
+        lines += [Text(f"  warning: {one}", style="yellow") for one in view.decision_warnings]
     return Group(*lines)
 
 

@@ -104,6 +104,12 @@ class JobView:
         return "the store of the dataset" if alone else "a worker, which publishes the dataset"
 
     @property
+    def decision_warnings(self) -> list[str]:
+        """What a person should know about the decision of an assembled dataset."""
+        event = self.stage_event
+        return list(event.counts.warnings) if event is not None and event.counts is not None else []
+
+    @property
     def phase(self) -> str:
         """The state, in the word for a person: a run in one process does not queue, it plans.
 
@@ -143,6 +149,7 @@ class JobView:
             "stage_done": event.done if event else None,
             "stage_parts": event.parts if event else None,
             "stage_step": event.step if event else None,
+            "warnings": self.decision_warnings,
             "source_documents": state.source_count,
             "produced": state.produced,
             "chained": progress.chained,

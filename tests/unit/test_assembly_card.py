@@ -81,7 +81,7 @@ def test_clusters_name_the_document_that_they_resemble_as_it_is() -> None:
 
 
 def test_warnings_of_the_decision_are_on_the_card() -> None:
-    assert "> **Warning:** split train has 3 rows\\, \\<b\\>fewer\\." in section(
+    assert "> **Warning:** split train has 3 rows, \\<b\\>fewer." in section(
         {}, None, "split train has 3 rows, <b>fewer."
     )
 

@@ -1,6 +1,8 @@
 """Deciding on a worker: it goes on where another one stopped, in bounded memory, and can be cancelled."""
 
 import asyncio
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 
 from shardline_common.assembly import engine as engine_module
+from shardline_common.assembly.engine import DecisionInterrupted, Engine
 from shardline_common.dataset.assembled import read_head
 from shardline_common.dataset.decision_rules import Rules
 from shardline_common.dataset.stage_events import Stage, stage_of
@@ -152,6 +155,55 @@ async def test_a_cancel_while_the_store_is_away_ends_the_decision(
     done, _ = await asyncio.wait([task], timeout=60)
     assert done
     assert task.cancelled()
+
+
+async def test_a_cancel_interrupts_the_running_statement(
+    tmp_path: Path, landed: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, begun = engine_module._text, threading.Event()
+
+    def endless(name: str) -> str:
+        if name != "band":
+            return read(name)
+        begun.set()
+        return "SELECT count(*) FROM range(1000000000000) AS numbers(n) WHERE n * n % 7 = 3"
+
+    monkeypatch.setattr(engine_module, "_text", endless)
+    sink = sink_of(landed, tmp_path, SPEC)
+    task = asyncio.create_task(decided(sink))
+    await asyncio.to_thread(begun.wait, 60)
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=60)
+    assert done
+    assert task.cancelled()
+    # What was decided before stays for the next worker, and nothing is left in the spool.
+    assert sorted([info.key async for info in landed.list(LAYOUT.steps)]) == [
+        LAYOUT.step(name) for name in ("exact", "ids")
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_progress_of_a_statement_rises_and_is_nothing_beside_one(tmp_path: Path) -> None:
+    engine, found = Engine(tmp_path / "engine", 64 << 20, 1), list[float]()
+    assert engine.progress() == 0.0
+
+    def run() -> None:
+        with pytest.raises(DecisionInterrupted):
+            engine.rows("SELECT count(*) FROM range(20000000000) AS numbers(n) WHERE n * n % 7 = 3")
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while len(found) < 3 and thread.is_alive():
+        if (share := engine.progress()) > (found[-1] if found else 0.0):
+            found.append(share)
+        time.sleep(0.01)
+    engine.interrupt()
+    thread.join(60)
+    assert len(found) == 3
+    assert found[-1] < 1.0
+    assert engine.progress() == 0.0
+    engine.close()
+    assert engine.progress() == 0.0
 
 
 async def test_the_running_step_is_published_and_never_falls_back(

@@ -31,7 +31,7 @@ from shardline_common.ports.broker import Message, Record
 from shardline_common.telemetry.metrics import Metrics
 from tests.make import job
 
-DECIDED = Counts(70, 700, {"duplicate": 20, "empty": 10}, {"invalid_json": 3})
+DECIDED = Counts(70, 700, {"duplicate": 20, "empty": 10}, {"invalid_json": 3}, ("split a is small",))
 LANDED = Event("test", 1, 0, 103, 90, 900, "now", {"empty": 10}, {"invalid_json": 3})
 
 
@@ -164,7 +164,9 @@ def test_what_a_person_and_a_program_see_of_each_stage(capsys: pytest.CaptureFix
     assert "documents/s" not in shown.getvalue()
     assert "kept 0" in shown.getvalue()
     assert job_line(deciding, JobRates()).startswith("test: deciding, 62.5%, read 103, landed 0 (0 B)")
+    assert "warning: split a is small" in shown.getvalue()
     body = assembling.to_json()
+    assert (body["warnings"], deciding.to_json()["warnings"]) == (["split a is small"], [])
     assert (body["stage"], body["stage_done"], body["stage_parts"]) == ("assembling", 12, 64)
     assert orjson.loads(orjson.dumps(body))["stage"] == "assembling"
     pairs = replace(stage(Stage.DECIDING, 3, 4), step="pairs", step_share=0.5)

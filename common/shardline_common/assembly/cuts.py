@@ -190,7 +190,8 @@ def cut_split(name: str, rows: SplitRows, rules: ShardRules) -> Cuts:
 
 
 def _too_few_rows(name: str, rows: SplitRows, rules: ShardRules, least: int) -> Cuts:
-    text = f"split {name} has {rows.count:,} rows, fewer than the {least:,} shards that the job asks for"
+    found = f"{rows.count:,} row{'s' * (rows.count != 1)}"
+    text = f"split {name} has {found}, fewer than the {least:,} shards that the job asks for"
     if rules.equal:
         raise JobFailed(
             FailureCode.TOO_FEW_ROWS,

@@ -11,7 +11,7 @@ from shardline_common.job.spec import JobSpec
 _SHOWN_ID = 80
 # What code in a cell of a table cannot hold.
 _NO_CODE = re.compile(r"[`\s|]")
-_PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~&!])")
 
 
 def assembly_section(manifest: Mapping[str, Any]) -> list[str]:
@@ -125,4 +125,4 @@ def _code(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    return _PUNCTUATION.sub(r"\\\1", " ".join(text.split()))
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))

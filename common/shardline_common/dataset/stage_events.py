@@ -5,7 +5,7 @@ as any other, and it changes none of their figures.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -43,12 +43,16 @@ def share_of_job(stage: Stage, share: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What an assembled dataset has, as decided: its rows, their bytes, and the documents left out."""
+    """What an assembled dataset has, as decided: its rows, their bytes, and the documents left out.
+
+    `warnings` are those of the decision, as sentences.
+    """
 
     rows: int
     bytes: int
     rejected: Mapping[str, int] = field(default_factory=dict)
     dead: Mapping[str, int] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
     @classmethod
     def of(cls, head: DecisionHead) -> "Counts":
@@ -60,7 +64,14 @@ class Counts:
             sum(split.bytes for split in head.splits),
             dict(sorted((reason, count) for reason, count in rejected.items() if count)),
             {reason: counted.records for reason, counted in sorted(head.dead.items())},
+            head.warnings,
         )
+
+    @classmethod
+    def of_json(cls, value: Mapping[str, Any]) -> "Counts":
+        """The counts of a decoded event."""
+        warnings = tuple(value.get("warnings", ()))
+        return cls(value["rows"], value["bytes"], value["rejected"], value["dead"], warnings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +118,7 @@ class StageEvent:
             body["done"],
             body["parts"],
             body["at"],
-            None
-            if counts is None
-            else Counts(counts["rows"], counts["bytes"], counts["rejected"], counts["dead"]),
+            None if counts is None else Counts.of_json(counts),
             body.get("step"),
             body.get("step_share", 0.0),
         )

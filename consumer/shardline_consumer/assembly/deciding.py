@@ -86,6 +86,8 @@ async def decide(sink: SegmentSink, segments: list[LandedSegment], sidecars: Sid
         await _put_file(sink, layout.drops(split, number), path)
     if decision.moved is not None:
         await _put_file(sink, layout.moved, decision.moved)
+    for warning in decision.head.warnings:
+        _log.info("warning of the decision: %s", warning)
     failpoint("assembly.before_decision")
     await _create(sink, layout.decision, decision.head.encode())
     failpoint("assembly.after_decision")
