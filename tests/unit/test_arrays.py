@@ -1,7 +1,9 @@
 """Arrow arrays by their buffers, as pyarrow makes them, without the import of pandas."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardline_common.assembly.arrays import arrow_chosen, arrow_numbers, arrow_texts, numbers_of
+import shardline_common.assembly
+import shardline_consumer.assembly
+import shardline_consumer.staging
+from shardline_common.assembly.arrays import arrow_chosen, arrow_flags, arrow_numbers, arrow_texts, numbers_of
 
 MAYBE_NUMBERS = st.lists(st.none() | st.integers(0, 2**64 - 1))
 MAYBE_TEXTS = st.lists(st.none() | st.text(max_size=5))
@@ -28,6 +33,11 @@ def test_texts_are_those_of_pyarrow(values: list[str | None]) -> None:
     found = arrow_texts([None if value is None else value.encode() for value in values], pa.string())
     found.validate(full=True)
     assert found.equals(pa.array(values, pa.string()))
+
+
+@given(st.lists(st.booleans()))
+def test_flags_are_those_of_pyarrow(values: list[bool]) -> None:
+    assert arrow_flags(np.array(values, bool)).equals(pa.array(values, pa.bool_()))
 
 
 @given(st.lists(st.none() | st.text(max_size=5), min_size=1), st.data())
@@ -61,3 +71,11 @@ arrow_texts([b"a", None], pa.string()), arrow_chosen(["a", None], np.arange(2))
 sys.exit("pandas" in sys.modules)
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_no_stage_calls_what_imports_pandas() -> None:
+    for package in (shardline_common.assembly, shardline_consumer.assembly, shardline_consumer.staging):
+        for path in Path(package.__path__[0]).glob("*.py"):
+            calls = re.findall(r"\w\.to_numpy\(|pa\.array\(|fill_null\(", path.read_text())
+            # `write_sidecar` takes lists too, which tests give.
+            assert calls == (["pa.array("] if path.name == "sidecar.py" else []), path

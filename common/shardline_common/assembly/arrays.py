@@ -44,6 +44,13 @@ def arrow_numbers(values: Numbers, of_type: Any, is_null: Numbers | None = None)
     return pa.Array.from_buffers(of_type, len(items), [valid, pa.py_buffer(items.view("u1"))])
 
 
+def arrow_flags(values: Numbers) -> Any:
+    """An Arrow array of booleans."""
+    import pyarrow as pa
+
+    return pa.Array.from_buffers(pa.bool_(), len(values), [None, pa.py_buffer(_bits(values))])
+
+
 def arrow_texts(values: Sequence[bytes | None], of_type: Any) -> Any:
     """An Arrow array of texts, given in UTF-8, or of bytes of any length."""
     import numpy as np

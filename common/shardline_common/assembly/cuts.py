@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shardline_common.assembly.arrays import numbers_of
 from shardline_common.dataset.decision_rules import ShardRules
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.hashing import MODULUS
@@ -93,7 +94,7 @@ def read_rows(batches: Iterable[Any], folder: Path, splits: int) -> list[SplitRo
     for batch in batches:
         if not batch.num_rows:
             continue
-        split, order, position, size, id_hash = (column.to_numpy() for column in batch.columns)
+        split, order, position, size, id_hash = map(numbers_of, batch.columns)
         previous = check_rises((split, order, position), previous)
         for start, end in runs(split):
             part = slice(start, end)

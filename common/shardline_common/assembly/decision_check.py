@@ -8,6 +8,7 @@ from pathlib import Path
 
 import orjson
 
+from shardline_common.assembly.arrays import numbers_of
 from shardline_common.assembly.decider import Decider, Decision
 from shardline_common.assembly.engine import Engine
 from shardline_common.assembly.inputs import Inputs, define_inputs
@@ -145,7 +146,7 @@ def _shard_problems(
                 try:
                     for batch in reader.rows(*shard, sidecars, stored.drops.get(shard)):
                         # As bytes they are the beginnings of the hashes.
-                        digest.update(batch.column("row_hash").to_numpy().astype(">u8").tobytes())
+                        digest.update(numbers_of(batch.column("row_hash")).astype(">u8").tobytes())
                 except JobFailed as error:
                     yield str(error)
                     continue

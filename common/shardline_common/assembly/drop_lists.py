@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
+from shardline_common.assembly.arrays import numbers_of
 from shardline_common.assembly.cuts import check_rises, runs
 from shardline_common.assembly.steps import text_of
 from shardline_common.dataset.decision import Counted, DropList, Key, Reason, ShardCut
@@ -47,7 +48,7 @@ def write_drops(
         for batch in batches:
             if not batch.num_rows:
                 continue
-            split, order, position, reason, id_hash = (batch.column(at).to_numpy() for at in range(5))
+            split, order, position, reason, id_hash = map(numbers_of, batch.columns[:5])
             previous = check_rises((split, order, position), previous)
             _count(written.dropped, reason, id_hash)
             for begin, end in runs(split):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from shardline_common.assembly.arrays import arrow_flags
 from shardline_common.assembly.engine import Engine
 from shardline_common.dataset.decision_rules import NearRules
 from shardline_common.errors import FailureCode, JobFailed
@@ -71,7 +72,7 @@ def _write_similar(engine: Engine, near: NearRules, needed: int, path: Path) -> 
             for batch in engine.stream("signed_pairs", _SIGNED_ROWS):
                 pairs -= batch.num_rows
                 equal = _values(batch.column("one"), values) == _values(batch.column("other"), values)
-                is_similar = pa.array(equal.sum(axis=1) >= needed)
+                is_similar = arrow_flags(equal.sum(axis=1) >= needed)
                 writer.write_batch(batch.select(["position", "stays"]).filter(is_similar))
     if pairs:
         raise _damaged(f"{pairs} pairs of near duplicates do not have one signature for each record")

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from shardline_common.assembly.arrays import arrow_numbers, arrow_texts, numbers_of
 from shardline_common.assembly.cuts import Cuts, SplitRows, cut_split, read_rows
 from shardline_common.assembly.engine import Engine
 from shardline_common.assembly.near import check_clusters, find_components, find_pairs
@@ -148,7 +149,7 @@ def _bounds_by_rank(engine: Engine, rules: Rules) -> list[int | None]:
     bounds: list[int | None] = []
     upto = 0
     for batch in engine.stream("group_counts"):
-        groups, sums = batch.column(0).to_numpy(), batch.column(1).to_numpy().cumsum() + upto
+        groups, sums = numbers_of(batch.column(0)), numbers_of(batch.column(1)).cumsum() + upto
         upto = int(sums[-1])
         while len(bounds) < len(targets) and targets[len(bounds)] <= upto:
             target = targets[len(bounds)]
@@ -201,6 +202,7 @@ def cut_splits(engine: Engine, rules: Rules, steps: Steps, folder: Path) -> Spli
 
 def _shard_lines(split: int, rows: SplitRows, cuts: Cuts) -> Iterator[Any]:
     """Arrow batches of the lines of a split's shards."""
+    import numpy as np
     import pyarrow as pa
 
     for start in range(0, cuts.shards, _LINES):
@@ -209,9 +211,10 @@ def _shard_lines(split: int, rows: SplitRows, cuts: Cuts) -> Iterator[Any]:
             begin, end = int(cuts.ends[number]), int(cuts.ends[number + 1])
             size, hash_sum, first, last = rows.cut(begin, end)
             values = [split, number, end - begin, size, hash_sum, *first, *last]
-            lines.append(orjson.dumps(values).decode() + "\n")
-        splits = pa.array([split] * len(lines), pa.int64())
-        yield pa.RecordBatch.from_arrays([splits, pa.array(lines, pa.string())], ["split", "line"])
+            lines.append(orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE))
+        splits = arrow_numbers(np.full(len(lines), split), pa.int64())
+        texts = arrow_texts(lines, pa.string())
+        yield pa.RecordBatch.from_arrays([splits, texts], ["split", "line"])
 
 
 def _large_groups(engine: Engine, rules: Rules) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from shardline_common.assembly.arrays import numbers_of
 from shardline_common.assembly.engine import Engine
 from shardline_common.errors import FailureCode, JobFailed
 
@@ -121,7 +122,7 @@ def write_step(path: Path, made_from: str, batches: Iterable[Any], facts: dict[s
         for batch in batches:
             if not batch.num_rows:
                 continue
-            previous = _check_rises(path.stem, batch.column(0).to_numpy(), previous)
+            previous = _check_rises(path.stem, numbers_of(batch.column(0)), previous)
             text = text_of(batch.column("line"))
             digest.update(text)
             file.write(text)
