@@ -23,6 +23,7 @@ from tests.benchmarks.assembly.stages import KINDS, run_stage
 from tests.benchmarks.peers.environments import CannotRun, Peer, install
 
 Figures = Mapping[str, float]
+_NO_COST = {"all", "peak", "spill", "kept", "dropped"}
 Rounds = dict[str, list[Figures]]
 # Their versions are not those of peers.toml: its hash does not work with xxhash 4.
 _TROVE = Peer(
@@ -155,14 +156,15 @@ def _show(table: Table, count: int, found: Rounds) -> None:
     for what, results in found.items():
         costs = [one["all"] / count * 1e6 for one in results]
         best = min(results, key=lambda one: one["all"])
-        parts = {name: cost for name, cost in best.items() if name not in {"all", "peak", "kept", "dropped"}}
+        parts = {name: cost for name, cost in best.items() if name not in _NO_COST}
+        spill = [f"spill {best['spill']:.0f} MiB"] if "spill" in best else []
         table.add_row(
             f"{count:,}",
             what,
             f"{min(costs):.2f}",
             f"{statistics.median(costs):.2f}",
             f"{max(one['peak'] for one in results):.0f}",
-            ", ".join(f"{name} {cost / count * 1e6:.2f}" for name, cost in parts.items()),
+            ", ".join([*(f"{name} {cost / count * 1e6:.2f}" for name, cost in parts.items()), *spill]),
         )
     table.add_section()
 

@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from threading import Event, Thread
+from typing import Any, Self
 
 from shardline_common.assembly.decider import Decider
 from shardline_common.assembly.inputs import Input, Inputs
@@ -98,7 +99,7 @@ def _bands(positions: Any, count: int, random: Any) -> Iterator[list[Any]]:
 
 
 def decide(folder: Path, kind: str, memory: int, threads: int) -> dict[str, float]:
-    """Decide once, in this process: CPU-seconds of each step, in all, and the peak in MiB."""
+    """Decide once, in this process: CPU-seconds of each step and in all, peaks of memory and spill in MiB."""
     rows, size, hash_sum = json.loads((folder / "totals.json").read_text())
     files = {
         name: [Input(path.name, path, "") for path in sorted(folder.glob(f"{name}-*"))]
@@ -116,13 +117,43 @@ def decide(folder: Path, kind: str, memory: int, threads: int) -> dict[str, floa
         steps[running] = steps.get(running, 0.0) + now - last
         running, last = name, now
 
-    with tempfile.TemporaryDirectory(dir=folder) as work:
+    with tempfile.TemporaryDirectory(dir=folder) as work, _Spill(Path(work)) as spill:
         decision = Decider(Path(work) / "decision", inputs, _RULES[kind], memory << 20, threads).run(
             _NoSteps(), on_progress
         )
     on_progress("end", 1, 1)
     cost = time.process_time() - before
-    return {**steps, "all": cost, "peak": peak(), "kept": decision.head.kept.records}
+    return {**steps, "all": cost, "peak": peak(), "spill": spill.peak, "kept": decision.head.kept.records}
+
+
+class _Spill(Thread):
+    """Looks every half second how many MiB the files of a decision have."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(daemon=True)
+        self.peak = 0.0
+        self._folder = folder
+        self._done = Event()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self.join()
+
+    def run(self) -> None:
+        """Look until the end."""
+        while not self._done.wait(0.5):
+            self.peak = max(self.peak, sum(map(_size, self._folder.rglob("*"))) / (1 << 20))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def prove(folder: Path) -> dict[str, float]:
