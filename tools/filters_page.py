@@ -55,9 +55,14 @@ shows the same beforehand, and `explain` of an assembled dataset afterwards.
 **The same rows everywhere.** `run`, workers, `preview`, streams, exports and `shardline.clara` judge by
 the same code. The plan of a job holds the version of each filter with all its parameters, the versions
 of the libraries that it uses, and the sha256 of its files. A worker whose filters are others takes no
-part in the job, and says so in its log; `run` ends with exit code 2, and a run with the right version
-continues. Filters of Shardline use frozen tables of one Unicode version, and no library, so they give
-the same rows with the next Python.
+part in the job: it says so in its log, in `status` and in the metric `shardline_job_left_alone`. `run`
+ends with exit code 2, and a run with the right version continues. Filters of Shardline use frozen tables
+of one Unicode version, and no library, so they give the same rows with the next Python.
+
+**Files.** A filter may name a file by an address as those of a source: a path, which starts from the
+working directory of a `run` and from `FILES_ROOT` of a producer or worker, or `s3://bucket/key`. The
+producer reads it when it plans the job, and each worker before it judges; a file that has changed since
+fails the job with `source_changed`. Jobs of the gateway may name files only where they may read sources.
 
 **Cost.** A job without filters is judged by the facts of its messages alone: its rows are never parsed.
 

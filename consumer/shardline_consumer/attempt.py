@@ -7,7 +7,9 @@ from dataclasses import replace
 from functools import partial
 
 from shardline_common.dataset.chain import ChainRecord
+from shardline_common.dataset.left_alone import LeftAlone, left_alone_message
 from shardline_common.errors import (
+    BrokerUnavailable,
     FailureCode,
     JobFailed,
     ObjectMissing,
@@ -21,9 +23,11 @@ from shardline_common.errors import (
 )
 from shardline_common.job.filter_loading import FiltersDiffer
 from shardline_common.job.filters import is_curated
+from shardline_common.job.names import EVENTS
 from shardline_common.job.plan import Plan, read_plan
 from shardline_common.job.state import JobState, State
 from shardline_common.ports.clock import Clock
+from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.task_group import UnrequestedCancel, cancel_requested, no_foreign_cancel
 from shardline_common.runtime.tasks import first_of
@@ -157,9 +161,19 @@ class WorkerAttempt:
         """Take no part in the job, and say so, until it has ended or another attempt begins."""
         if self._context.single_job:
             raise UsageError(str(error), hint=error.hint)
-        while True:
-            _log.error("this worker leaves the job alone: %s; %s", error, error.hint)
-            await self._context.clock.sleep(_AGAIN_SECONDS)
+        context, job_id = self._context, self.state.spec.job_id
+        context.metrics.left_alone(job_id)
+        try:
+            while True:
+                _log.error("this worker leaves the job alone: %s; %s", error, error.hint)
+                left = LeftAlone(job_id, self.state.attempt, f"{error}; {error.hint}", stamp(context.clock))
+                try:
+                    await context.broker.publish(EVENTS, [left_alone_message(left)])
+                except BrokerUnavailable as failed:
+                    log_failure(_log, failed, "this is not published: %s", failed)
+                await context.clock.sleep(_AGAIN_SECONDS)
+        finally:
+            context.metrics.remove_job(job_id)
 
     async def _work(self, curator: Curator | None) -> None:
         metrics, job_id = self._context.metrics, self.state.spec.job_id

@@ -221,14 +221,15 @@ class AttemptRun:
         layout = self._layout
         pages = StoredPlanPages(context.store, layout.plan_pages, context.clock, layout.rankings)
         source = context.open_source(spec, pages)
+        open_dataset, fetch = context.open_dataset, context.fetch_file
         # 2. The plan of a planned job is in the store: reading it must not end the measured wait.
         if state.planned:
             if state.state is State.RUNNING:
                 context.metrics.checkpointed(spec.job_id, datetime.fromisoformat(state.updated_at))
-            plan = await plan_job(spec, source, context.store, context.clock, context.open_dataset)
+            plan = await plan_job(spec, source, context.store, context.clock, open_dataset, fetch)
         else:
             with measure_source_wait(context.metrics, spec.job_id):
-                plan = await plan_job(spec, source, context.store, context.clock, context.open_dataset)
+                plan = await plan_job(spec, source, context.store, context.clock, open_dataset, fetch)
         # 3.
         if state.planned:
             if not await context.broker.partitions(self._topic):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from shardline_common.dataset.finished import OpenDataset
 from shardline_common.dataset.publish import Sign
+from shardline_common.job.filter_loading import FetchFile
 from shardline_common.ports.broker import Broker
 from shardline_common.ports.clock import Clock
 from shardline_common.ports.store import ObjectStore
@@ -71,7 +72,8 @@ class ProducerContext:
     attempt that ends; None: there are no notifications. `sign` signs the datasets that are published; None:
     they have no signature. `errors` logs what nobody has foreseen. `decisions` are those of attempts in this
     process. `watches` are its attempts, which share the requests by which they follow their jobs.
-    `open_dataset` opens the datasets that a job compares with; None: it reads none.
+    `open_dataset` opens the datasets that a job compares with; None: it reads none. `fetch_file` copies the
+    files that filters name; None: it reads none.
     """
 
     broker: Broker
@@ -87,3 +89,4 @@ class ProducerContext:
     decisions: Decisions = field(default_factory=Decisions)
     watches: AttemptWatches = field(default_factory=AttemptWatches)
     open_dataset: OpenDataset | None = None
+    fetch_file: FetchFile | None = None

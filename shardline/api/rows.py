@@ -10,6 +10,7 @@ import orjson
 from shardline.api.inputs import JobLike, settings_of, spec_of
 from shardline.api.results import Row, RowCounts
 from shardline.services.row_stream import StreamCounts, row_batches
+from shardline.services.wiring.filter_files import file_fetcher
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.stores import open_source_s3
 
@@ -84,7 +85,9 @@ def row_lists(
     async def lists() -> AsyncGenerator[list[Row], None]:
         async with open_source_s3(found, spec) as remote:
             source = source_factory(found, Path(), confined=False, remote=remote)
-            async with aclosing(row_batches(spec, source, found.streaming_batch_size, counts)) as batches:
+            fetch = file_fetcher(Path(), confined=False, remote=remote)
+            size = found.streaming_batch_size
+            async with aclosing(row_batches(spec, source, size, counts, fetch=fetch)) as batches:
                 async for batch in batches:
                     yield [Row(**orjson.loads(line)) for line in batch]
 

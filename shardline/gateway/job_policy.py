@@ -14,6 +14,7 @@ from typing import Self
 from shardline.gateway.problems import Problem
 from shardline.gateway.users import Permission, User
 from shardline_common.errors import UsageError
+from shardline_common.job.filters import filter_addresses
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import FilesSource, JobSpec, ThemisSource, Uds3Source
 from shardline_common.settings.load import Settings
@@ -24,12 +25,12 @@ _MAX_SHOWN = 200
 _ELSEWHERE = "'{}' is in no bucket and prefix that jobs of the gateway may read (GATEWAY_S3_SOURCES)"
 # A bucket, and behind it a key without the empty and the dot segments that a proxy could resolve.
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,62}")
-# The fields of a job that name nothing to read besides the source and the datasets of `dedup.against`, which
-# are checked. A later field is refused until somebody has decided what it may name.
+# The fields of a job that name nothing to read besides the source, the datasets of `dedup.against` and the
+# files of filters, which are checked. A later field is refused until somebody has decided what it may name.
 _FIELDS = frozenset(
     {
         *("version", "job_id", "name", "source", "query", "quality", "format", "output", "dedup", "sample"),
-        *("partitions", "slices", "max_document_bytes", "dead_letter_originals"),
+        *("pii", "partitions", "slices", "max_document_bytes", "dead_letter_originals"),
         *("submitted_by", "purpose", "labels"),
     }
 )
@@ -116,6 +117,8 @@ class JobPolicy:
                 raise _refused(f"the field '{name}' cannot be set through the gateway")
         for address in spec.dedup.against if spec.dedup is not None else ():
             self._check_against(address, user, known)
+        for path in filter_addresses(spec):
+            self._check_path(path, user, known)
         source = spec.source
         if isinstance(source, Uds3Source | ThemisSource):
             # Where the store is, the settings of the producer say.

@@ -10,6 +10,7 @@ from shardline.services.job_view import JobView
 from shardline.services.refusals import Refusals
 from shardline.services.wiring.broker import open_broker
 from shardline_common.dataset.events import Event, fold
+from shardline_common.dataset.left_alone import LeftAlone, left_alone_of
 from shardline_common.dataset.stage_events import StageEvent, further, stage_of
 from shardline_common.errors import JobConflict, JobUnknown, UsageError
 from shardline_common.job.dead_letters import DeadLetterRecord
@@ -44,6 +45,7 @@ class JobTable:
         self._states: dict[str, JobState] = {}
         self._events: dict[str, dict[int, Event]] = {}
         self._stages: dict[str, StageEvent] = {}
+        self._left_alone: dict[str, LeftAlone] = {}
 
     def apply_checkpoints(self, records: Sequence[Record]) -> None:
         """Apply checkpoints; the last one of a job is its state."""
@@ -56,6 +58,9 @@ class JobTable:
                 continue
             if (stage := stage_of(record)) is not None:
                 self._stages[stage.job_id] = further(self._stages.get(stage.job_id), stage)
+                continue
+            if (left := left_alone_of(record)) is not None:
+                self._left_alone[left.job_id] = left
                 continue
             event = Event.decode(record.value)
             known = self._events.setdefault(event.job_id, {})
@@ -92,7 +97,7 @@ class JobTable:
             progress = replace(
                 progress, rows=counts.rows, bytes=counts.bytes, rejected=counts.rejected, dead=counts.dead
             )
-        return JobView(state, progress, stage_event=stage)
+        return JobView(state, progress, stage_event=stage, left_alone=self._left_alone.get(job_id))
 
 
 class Client:

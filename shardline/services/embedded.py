@@ -16,6 +16,7 @@ from shardline_common.dataset.finished import OpenDataset
 from shardline_common.dataset.publish import Sign
 from shardline_common.errors import JobFailed, ShardlineError, explain
 from shardline_common.job.dead_letters import DeadLetterRecord
+from shardline_common.job.filter_loading import FetchFile
 from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, EVENTS, Layout
 from shardline_common.job.outcome import latest_attempt
 from shardline_common.job.spec import JobSpec, Request
@@ -70,7 +71,7 @@ class EmbeddedRun:
     `spool_bytes` limits the open segments, which leave `spool_reserve` bytes of the disk of `spool_dir` free.
     `uploads` limits the puts at once. `decide_memory` and `decide_threads`: the bytes and threads that the
     decision about an assembled dataset may take. `open_dataset` opens the datasets that a job compares with;
-    None: it reads none.
+    None: it reads none. `fetch_file` copies the files that filters name; None: it reads none.
     """
 
     store: ObjectStore
@@ -85,6 +86,7 @@ class EmbeddedRun:
     decide_memory: int = 512 << 20
     decide_threads: int = 1
     open_dataset: OpenDataset | None = None
+    fetch_file: FetchFile | None = None
     receiver: Receiver | None = None
     sign: Sign | None = None
     errors: UnexpectedErrors = field(default_factory=UnexpectedErrors)
@@ -168,6 +170,7 @@ class EmbeddedRun:
                 errors=self.errors,
                 decisions=decisions,
                 open_dataset=self.open_dataset,
+                fetch_file=self.fetch_file,
             )
         )
 
@@ -184,6 +187,7 @@ class EmbeddedRun:
                 decide_memory=self.decide_memory,
                 decide_threads=self.decide_threads,
                 open_dataset=self.open_dataset,
+                fetch_file=self.fetch_file,
                 keep_originals=False,
                 sign=self.sign,
                 single_job=True,

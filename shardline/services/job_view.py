@@ -5,11 +5,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shardline_common.dataset.events import EventTotals
+from shardline_common.dataset.left_alone import LeftAlone
 from shardline_common.dataset.stage_events import Stage, StageEvent, share_of_job
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.state import JobState, State
 
 _QUIET_SECONDS = 30.0
+_LEFT_ALONE_SECONDS = 60.0
 # What is read is not yet written.
 _READ_ALL = 0.999
 
@@ -27,6 +29,7 @@ class JobView:
     progress: EventTotals
     by_reading: bool = False
     stage_event: StageEvent | None = None
+    left_alone: LeftAlone | None = None
 
     @property
     def lag(self) -> int:
@@ -68,7 +71,8 @@ class JobView:
     def waiting(self) -> str | None:
         """What an active job waits for, when its last checkpoint is 30 seconds old; else None.
 
-        Slices that no producer has taken are named at once, because the rest of the job goes on.
+        Slices that no producer has taken, and workers that take no part, are named at once, because the rest
+        of the job goes on.
         Only its producer knows the cause: /readyz and the log have it.
         """
         state = self.state
@@ -77,6 +81,11 @@ class JobView:
             return state.waiting_slices
         if not state.active or not state.updated_at:
             return None
+        if (left := self.left_alone) is not None and left.attempt == state.attempt:
+            # A worker says it again every 30 seconds; others may do the job meanwhile.
+            age = (datetime.now(UTC) - datetime.fromisoformat(left.at)).total_seconds()
+            if age < _LEFT_ALONE_SECONDS:
+                return f"a worker leaves the job alone: {left.reason}"
         # While a dataset is decided and assembled, there is no checkpoint.
         event = self.stage_event if self.stage not in (None, Stage.LANDING) else None
         since = max(map(datetime.fromisoformat, (state.updated_at, event.at if event else state.updated_at)))

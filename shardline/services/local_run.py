@@ -16,6 +16,7 @@ from shardline.services.replace import delete_old_dataset, find_old_job
 from shardline.services.segment_processes import open_checks
 from shardline.services.splits import rows_of_splits, split_warnings
 from shardline.services.wiring import CLOCK
+from shardline.services.wiring.filter_files import file_fetcher
 from shardline.services.wiring.producer import producer_policy
 from shardline.services.wiring.signing import dataset_signer, signature_check
 from shardline.services.wiring.sources import source_factory
@@ -135,6 +136,7 @@ async def run_job(
                 decide_memory=settings.decide_memory_bytes,
                 decide_threads=cores_for(settings.processes),
                 open_dataset=dataset_opener(settings, folders=True),
+                fetch_file=file_fetcher(Path(), confined=False, remote=remote),
                 receiver=receiver,
                 sign=dataset_signer(settings),
             )

@@ -14,6 +14,7 @@ import orjson
 from shardline.services.judging import ContentJudge, JudgedContent, explain_score
 from shardline.services.sample_drops import Compared, SampleDrops
 from shardline.services.splits import split_names, split_of, split_warnings
+from shardline.services.wiring.filter_files import file_fetcher
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.stores import open_source_s3
 from shardline_common.job.clara_score import COUNTED_FIELDS
@@ -190,7 +191,8 @@ async def preview_job(spec: JobSpec, settings: Settings, *, documents: int, seco
     """
     async with open_source_s3(settings, spec) as remote:
         source = source_factory(settings, Path(), confined=False, remote=remote)
-        return await preview(spec, source, documents=documents, seconds=seconds)
+        fetch = file_fetcher(Path(), confined=False, remote=remote)
+        return await preview(spec, source, documents=documents, seconds=seconds, fetch=fetch)
 
 
 async def preview(

@@ -8,6 +8,7 @@ from functools import partial
 
 from shardline.services.wiring import CLOCK
 from shardline.services.wiring.broker import open_broker
+from shardline.services.wiring.filter_files import file_fetcher
 from shardline.services.wiring.producer import job_slots, producer_policy
 from shardline.services.wiring.signing import dataset_signer
 from shardline.services.wiring.sources import source_factory
@@ -66,6 +67,7 @@ async def serve_producer(settings: Settings) -> None:
             receiver=receiver,
             sign=dataset_signer(settings),
             open_dataset=dataset_opener(settings, folders=False),
+            fetch_file=file_fetcher(settings.files_root, confined=True, remote=client),
         )
         coordinator = JobCoordinator(context)
         await _serve(settings, metrics, broker, store, coordinator.run, coordinator.ready, writes=True)
@@ -82,7 +84,7 @@ async def serve_worker(settings: Settings) -> None:
     with spool_folder(settings.spool_dir) as folder:
         limit = spool_limit(settings.spool_dir, settings.spool_bytes, settings.spool_reserve_bytes)
         register_spool_gauges(metrics, folder, limit)
-        async with open_broker(settings) as broker, open_store(settings) as (store, _):
+        async with open_broker(settings) as broker, open_store(settings) as (store, client):
             context = WorkerContext(
                 broker=broker,
                 store=store,
@@ -96,6 +98,7 @@ async def serve_worker(settings: Settings) -> None:
                 keep_originals=settings.dead_letter_originals,
                 sign=dataset_signer(settings),
                 open_dataset=dataset_opener(settings, folders=False),
+                fetch_file=file_fetcher(settings.files_root, confined=True, remote=client),
             )
             worker = Worker(context)
             await _serve(settings, metrics, broker, store, worker.run, worker.ready)

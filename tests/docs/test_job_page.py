@@ -20,6 +20,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "ThemisSource": {"type": "themis"},
     "Range": {"gte": 0},
     "Dedup": {"exact": True},
+    "Pii": {"action": "count"},
     "Shards": {},
     "Sample.seed": {"rows": 1},
     "Splits": {"train": 1.0},

@@ -14,6 +14,7 @@ import orjson
 from shardline.services.client import Client
 from shardline.services.job_view import JobView
 from shardline_common.dataset.verify import Report, Verifier
+from shardline_common.job.filter_loading import FetchFile
 from shardline_common.job.messages import Position
 from shardline_common.job.names import CHECKPOINTS, Layout
 from shardline_common.job.spec import JobSpec
@@ -102,6 +103,7 @@ class SliceSystem:
     store: MemoryStore = field(default_factory=MemoryStore)
     producers: list[Producer] = field(default_factory=list)
     slots: int = 4
+    fetch_file: FetchFile | None = None
 
     @property
     def client(self) -> Client:
@@ -120,6 +122,7 @@ class SliceSystem:
             lambda _spec, _pages: self.source,
             ProducerPolicy(progress_seconds=0.05, topic_grace=0.0),
             asyncio.Semaphore(self.slots),
+            fetch_file=self.fetch_file,
         )
         name = f"producer {number}"
         producer = Producer(name, asyncio.create_task(JobCoordinator(context).run(), name=name), metrics)
@@ -138,6 +141,7 @@ class SliceSystem:
                 budget=SpoolBudget(1 << 28),
                 uploads=asyncio.Semaphore(4),
                 finish_seconds=0.1,
+                fetch_file=self.fetch_file,
             )
         )
 
@@ -185,11 +189,16 @@ class SliceSystem:
 
 @asynccontextmanager
 async def running(
-    source: MemorySource, spool: Path, producers: int, slots: int = 4, brokers: Sequence[Broker] = ()
+    source: MemorySource,
+    spool: Path,
+    producers: int,
+    slots: int = 4,
+    brokers: Sequence[Broker] = (),
+    fetch_file: FetchFile | None = None,
 ) -> AsyncIterator[SliceSystem]:
     """A system with some producers and one worker."""
     broker = brokers[0] if brokers else MemoryBroker()
-    system = SliceSystem(source, spool, broker, brokers, slots=slots)
+    system = SliceSystem(source, spool, broker, brokers, slots=slots, fetch_file=fetch_file)
     await ensure_system_topics(system.broker, PARTITIONS)
     for _ in range(producers):
         system.start()

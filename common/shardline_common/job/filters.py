@@ -30,6 +30,14 @@ class JobFilter:
         return self.parameters.model_dump(mode="json")
 
 
+def filter_addresses(spec: "JobSpec") -> list[str]:
+    """The addresses of the files that the filters of a job name. Raises as `job_filters`."""
+    if not has_filters(spec.quality):
+        return []
+    named = ((one.kind.files, one.parameters) for one in job_filters(spec))
+    return [address for files, given in named if files is not None for address in files(given).values()]
+
+
 class FiltersInvalid(ValueError):
     """Filters of a job cannot be used as it names them: `faults` says each one."""
 

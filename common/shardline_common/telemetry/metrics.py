@@ -65,6 +65,9 @@ CATALOGUE: dict[str, Definition] = {
     "slowest_partition_lag_documents": Definition(
         Gauge, "Messages of that partition that no chain holds yet"
     ),
+    "job_left_alone": Definition(
+        Gauge, "1 while this worker takes no part in the job: its filters are not those of the plan"
+    ),
     "job_documents": Definition(Gauge, "Messages of a job by stage, over all attempts", ("stage",)),
     "job_progress_ratio": Definition(Gauge, "Share of the job that is done, 0 to 1"),
     "stage_progress_ratio": Definition(
@@ -220,6 +223,10 @@ class Metrics:
             self._count(name, 0, job)
         for reason in reasons:
             self._count("documents_rejected_total", 0, job, reason)
+
+    def left_alone(self, job: str) -> None:
+        """This worker takes no part in a job."""
+        self._gauge("job_left_alone", job).set(1)
 
     def remove_job(self, job: str) -> None:
         """Remove all series of a job that this process no longer works on."""

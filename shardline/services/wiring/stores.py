@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from shardline.services.wiring import CLOCK
 from shardline_common.dataset.finished import OpenDataset
 from shardline_common.errors import FailureCode, JobFailed, StoreRefused, UsageError
+from shardline_common.job.filters import filter_addresses
 from shardline_common.job.spec import JobSpec
 from shardline_common.ports.store import ObjectInfo, ObjectStore
 from shardline_common.runtime.paths import path_fault, shown_path
@@ -138,7 +139,8 @@ async def open_source_s3(settings: Settings, spec: JobSpec | None) -> AsyncItera
 
 
 def _reads_s3(spec: JobSpec) -> bool:
-    return spec.source.type == "files" and any(path.startswith("s3://") for path in spec.source.paths)
+    paths = spec.source.paths if spec.source.type == "files" else []
+    return any(path.startswith("s3://") for path in (*paths, *filter_addresses(spec)))
 
 
 class SourceBuckets:
