@@ -6,7 +6,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -213,10 +212,10 @@ def test_ids_that_may_not_come_twice_fail_the_job(tmp_path: Path, decided: tuple
 
 # Bugs by the SQL file that they are planted into.
 PLANTED = {
-    "a shard without its first row": ("shard_rows", ">= key_of", "> key_of"),
-    "a shard without its last row": ("shard_rows", "<= key_of", "< key_of"),
-    "a shard with dropped rows": ("shard_rows", "ANTI JOIN drops USING (position)", ""),
-    "a shard of all splits": ("shard_rows", "= getvariable('split')", "<> 9"),
+    "a shard without its first row": ("shard", ">= key_of", "> key_of"),
+    "a shard without its last row": ("shard", "<= key_of", "< key_of"),
+    "a shard with dropped rows": ("shard", "ANTI JOIN drops USING (position)", ""),
+    "a shard of all splits": ("shard", "= getvariable('split')", "<> 9"),
     "a drop twice": (
         "place_drops",
         "FROM dropped JOIN",
@@ -240,13 +239,10 @@ def test_planted_bugs_are_found(
     read = engine_module._text
 
     def planted(wanted: str) -> str:
-        text = read(wanted)
-        if wanted != file:
-            return text
-        assert good in text
-        return text.replace(good, bad)
+        return read(wanted).replace(good, bad) if wanted == file else read(wanted)
 
+    assert good in read(file)
     monkeypatch.setattr(engine_module, "_text", planted)
     expected = decide_by_hand(RECORDS, every_rule(), CONTENTS)
-    with pytest.raises((JobFailed, AssertionError, pa.ArrowInvalid)):
+    with pytest.raises((JobFailed, AssertionError, ValueError)):
         compare(tmp_path, decide(tmp_path, decided[0], every_rule()), decided[0], expected)

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from shardline_common.ports.broker import Message, Record
 from shardline_common.ports.store import Body
 from shardline_consumer.assembly import step_progress
 from shardline_consumer.assembly.deciding import decide
+from shardline_consumer.assembly.final_shard import fetch_list
 from shardline_consumer.assembly.landed import SidecarFolder, read_landed
 from shardline_consumer.assembly.step_progress import StepProgress
 from shardline_consumer.commit import SegmentSink
@@ -122,6 +124,42 @@ async def test_a_decision_goes_on_behind_each_step_that_another_worker_stored(
     assert not made & set(statements)
     assert "place_rows" in statements
     assert len(statements) < whole < before
+
+
+class Lying(MemoryStore):
+    """Answers the first so many reads of a key with other bytes."""
+
+    def __init__(self, other: MemoryStore, key: str, times: int) -> None:
+        super().__init__()
+        self._objects = MemoryStore.copy_of(other)._objects
+        self._key, self._times = key, times
+
+    async def stream(self, key: str, *, offset: int = 0, size: int | None = None) -> AsyncIterator[bytes]:
+        lies = key == self._key and self._times > 0
+        self._times -= lies
+        async for chunk in super().stream(key, offset=offset, size=size):
+            yield chunk[:-3] + b"x" + chunk[-2:] if lies else chunk
+
+
+@pytest.mark.parametrize(("times", "damaged"), [(1, False), (99, True)])
+async def test_one_damaged_answer_about_a_result_or_a_list_is_no_fact_about_it(
+    tmp_path: Path, landed: MemoryStore, times: int, damaged: bool
+) -> None:
+    expected = await decided(sink_of(landed, tmp_path, SPEC))
+    head, _ = await read_head(landed, LAYOUT)
+    (name, listed), *_ = head.drop_lists().items()
+    key = LAYOUT.drops(*name)
+    fetch = partial(fetch_list, sink_of(Lying(landed, key, times), tmp_path, SPEC), key, listed, tmp_path)
+    await landed.delete([LAYOUT.decision])
+    again = partial(decided, sink_of(Lying(landed, LAYOUT.step("pairs"), times), tmp_path, SPEC))
+    if damaged:
+        for call in (fetch, again):
+            with pytest.raises(JobFailed) as caught:
+                await call()
+            assert caught.value.code is FailureCode.DATASET_DAMAGED
+        return
+    assert (await fetch() or tmp_path).read_bytes() == await landed.get(key)
+    assert await again() == expected
 
 
 async def test_rows_that_the_store_lost_are_named_before_anything_is_decided(

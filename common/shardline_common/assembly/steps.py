@@ -17,9 +17,11 @@ import orjson
 from shardline_common.assembly.arrays import numbers_of
 from shardline_common.assembly.engine import Engine
 from shardline_common.errors import FailureCode, JobFailed
+from shardline_common.runtime.read_again import is_damaged
 
 _MAX_TRAILER = 1 << 20
 _CHUNK = 1 << 20
+_LOADS = 3
 Progress = Callable[[str, int, int], None]
 
 
@@ -92,16 +94,26 @@ class Steps:
             make: gives the lines as Arrow batches, and fills the facts.
         """
         self.begin(name)
-        stored = self._store.load(name)
-        if stored is not None:
-            result = read_step(stored, name, self._made_from)
-        else:
+        result = self._stored(name)
+        if result is None:
             facts: dict[str, Any] = {}
             result = write_step(self._folder / f"{name}.jsonl", self._made_from, make(facts), facts)
             self._store.save(name, result.path)
         self._engine.set(step=[str(result.path)])
         self._engine.run("load_step")
         return result
+
+    def _stored(self, name: str) -> StepResult | None:
+        """The stored result of a step. A damaged one is loaded again: one answer is no fact about it."""
+        for left in reversed(range(_LOADS)):
+            if (stored := self._store.load(name)) is None:
+                return None
+            try:
+                return read_step(stored, name, self._made_from)
+            except JobFailed as error:
+                if not (is_damaged(error) and left):
+                    raise
+        raise AssertionError("the last load returns or raises")
 
 
 def write_step(path: Path, made_from: str, batches: Iterable[Any], facts: dict[str, Any]) -> StepResult:

@@ -127,17 +127,29 @@ def _find_rows(
 
 
 async def fetch_list(sink: SegmentSink, key: str, listed: DropList, folder: Path) -> Path | None:
-    """A list of the decision as a local file, which its reader proves; None for an empty one.
+    """A list of the decision as a local file; None for an empty one.
 
     Raises:
-        JobFailed: it is not in the store (`object_lost`).
+        JobFailed: it is not in the store (`object_lost`), or is another one, also when it is read again
+            (`dataset_damaged`).
         StoreUnavailable: the store cannot be read now.
     """
     if not listed.count:
         return None
     path = folder / key.removeprefix(sink.layout.root).replace("/", "-")
+
+    async def read() -> None:
+        reader = ObjectReader(sink.context.store, key, "none")
+        await reader.save(path)
+        if reader.plain_sha256 != listed.sha256:
+            raise JobFailed(
+                FailureCode.DATASET_DAMAGED,
+                f"{key} has other bytes than the list that was decided",
+                hint="restore this object, then retry the job",
+            )
+
     try:
-        await ObjectReader(sink.context.store, key, "none").save(path)
+        await read_again(read)
     except ObjectMissing:
         raise JobFailed(
             FailureCode.OBJECT_LOST,
