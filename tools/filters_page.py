@@ -127,7 +127,7 @@ def filters_page() -> str:
     own = [kind for kind in kinds if kind.parameters.__module__.startswith("shardline_") and kind.name != PII]
     return "\n".join(
         [
-            wrapped(INTRODUCTION) + "\n\n## Presets\n\n" + wrapped(_PRESETS) + "\n",
+            wrapped(INTRODUCTION) + "\n\n" + CHOOSING + "\n\n## Presets\n\n" + wrapped(_PRESETS) + "\n",
             *(_preset(name, filters) for name, filters in PRESETS.items() if filters),
             "## The filters\n",
             *map(_filter, own),
@@ -135,6 +135,23 @@ def filters_page() -> str:
         ]
     )
 
+
+CHOOSING = """## Choosing bounds by looking
+
+`shardline preview job.json` judges the first documents of the source and shows how many pass each
+filter and all together, and for each rule its bound, how many documents it drops alone and as the
+first rule, percentiles and a histogram of what it measures, and some documents of each reason with
+the part that the rule looks at between `»` and `«`.
+
+```sh title="Not run by the tests: the job is yours"
+shardline preview job.json --documents 10000 --html filters.html
+shardline preview job.json --documents 10000 --calibrate calibrated.json --percentile 2
+```
+
+`--html` writes the same as one page without any other file, with ten kept documents and ten of
+each reason. `--calibrate` writes the job with new bounds: each one drops 2 % of the sample by
+itself, and the command says what they keep together. A bound that is off stays off. Then look at
+the preview of the new job, and round the bounds to what you would defend."""
 
 _PRESETS = """`clara` is the default: it has no filter, and the score alone decides. The others use filters of
 Shardline alone. A bound that a preset does not name is that of the filter.

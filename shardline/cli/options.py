@@ -109,33 +109,29 @@ def read_job(
     sets: Sequence[str] | None = None,
     settings: Settings | None = None,
     validation_fraction: float | None = None,
+    *,
+    text: bytes | None = None,
 ) -> JobSpec:
     """Read a job file and fill its placeholders. A job without an id gets the default one.
 
-    `settings` give values to fields that the job leaves out (`job_defaults`). `validation_fraction` replaces
-    the job's, unless it is None.
+    Args:
+        path: the file; - is standard input.
+        window: the days that fill the placeholders of dates.
+        sets: values of other placeholders.
+        settings: they give values to fields that the job leaves out (`job_defaults`).
+        validation_fraction: replaces the job's, unless it is None.
+        text: what `read_job_text` has read; None: the file is read.
 
     Raises:
         UsageError: the file cannot be read, a placeholder has no value, or the job does not fit the schema.
     """
-    import sys
-
     from shardline.services.job_defaults import job_defaults
-    from shardline.services.job_template import (
-        fill_job,
-        uses_dates,
-        with_validation_fraction,
-        without_comments,
-    )
-    from shardline_common.errors import JobInvalid, UsageError
+    from shardline.services.job_template import fill_job, uses_dates, with_validation_fraction
+    from shardline_common.errors import JobInvalid
     from shardline_common.job.spec import parse_job
 
-    try:
-        text = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}", hint=_other_file(path)) from None
-    # Some editors write a byte order mark, which is no JSON.
-    text = without_comments(text.removeprefix(codecs.BOM_UTF8))
+    if text is None:
+        text = read_job_text(path)
     days = _date_range(window, warn=uses_dates(text)) if window else None
     defaults = job_defaults(settings) if settings else None
     body = fill_job(text, days, sets or ())
@@ -147,6 +143,21 @@ def read_job(
     except JobInvalid as error:
         error.hint = error.hint or _other_file(path, text)
         raise
+
+
+def read_job_text(path: Path) -> bytes:
+    """Read a job file without its comments; - is standard input. Raises UsageError when it cannot be read."""
+    import sys
+
+    from shardline.services.job_template import without_comments
+    from shardline_common.errors import UsageError
+
+    try:
+        text = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", hint=_other_file(path)) from None
+    # Some editors write a byte order mark, which is no JSON.
+    return without_comments(text.removeprefix(codecs.BOM_UTF8))
 
 
 def _other_file(path: Path, text: bytes | None = None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from pathlib import Path  # noqa: TC003 - Typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +18,9 @@ from shardline.cli.options import (
     complete,
     quiet_settings,
     read_job,
+    read_job_text,
 )
+from shardline.cli.preview_filters import print_examples, print_filters, write_calibrated, write_page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,10 +29,12 @@ if TYPE_CHECKING:
 
 _EPILOG = (
     "Examples: shardline preview job.json · shardline preview job.json --documents 10000 --json | jq .rows · "
+    "shardline preview job.json --html filters.html --calibrate calibrated.json --percentile 2 · "
     "echo '{…}' | shardline preview -"
 )
 
 _TITLE, _WIDE = 40, 110
+_EXAMPLES = 3
 
 
 def register(app: typer.Typer) -> None:
@@ -45,26 +50,53 @@ def preview(  # noqa: PLR0913, PLR0917 - each is an option of the command line
     documents: Annotated[int, typer.Option(min=1, max=100_000, help="Most documents to read.")] = 1000,
     seconds: Annotated[float, typer.Option(min=0.1, help="Longest time to read, after planning.")] = 20.0,
     show: Annotated[int, typer.Option(min=0, help="Number of documents to show.")] = 5,
+    examples: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=10,
+            help="Number of documents to show for each reason. Default: 3 of a job with filters.",
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write what the filters do as a page: histograms and examples."),
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write the job with the bounds of its filters at a percentile of the sample."
+        ),
+    ] = None,
+    percentile: Annotated[
+        float, typer.Option(min=0, max=50, help="How many % of the sample each calibrated bound drops.")
+    ] = 2.0,
     json: Json = False,
 ) -> None:
-    """Estimate the result of a job from its first documents. Nothing is written, and Kafka is not needed.
+    """Estimate the result of a job from its first documents. Kafka is not needed, and no dataset is written.
 
-    Shows the columns, the first documents with their scores, rejections and dead letters by reason, and an
-    estimate of rows and bytes.
+    Shows the columns, the first documents with their scores, rejections and dead letters by reason, what each
+    filter measures and drops, and an estimate of rows and bytes.
     """
-    from shardline.cli.console import print_json
+    from shardline.cli.console import print_json, print_message
     from shardline.services.preview import preview_job
 
     settings = quiet_settings()
-    spec = read_job(job, window, sets, settings, validation_fraction)
+    body = read_job_text(job)
+    spec = read_job(job, window, sets, settings, validation_fraction, text=body)
     found = complete(preview_job(spec, settings, documents=documents, seconds=seconds))
     if json:
         print_json(found.to_json(show))
     else:
-        _show(found, show)
+        _show(found, show, examples)
+    if html is not None:
+        write_page(html, spec, found.filters)
+        print_message(f"the page is {html}")
+    if calibrate is not None:
+        print_message(write_calibrated(calibrate, body, found.filters, percentile))
 
 
-def _show(found: Preview, show: int) -> None:
+def _show(found: Preview, show: int, examples: int | None) -> None:
     from shardline.cli.console import print_line, print_table
     from shardline.services.units import format_counts, format_size
 
@@ -97,6 +129,11 @@ def _show(found: Preview, show: int) -> None:
             *(("warning", warning) for warning in found.warnings),
         ],
     )
+    print_filters(found.filters)
+    if examples is None:
+        examples = _EXAMPLES if len(found.filters.rules) > 1 else 0
+    if examples:
+        print_examples(found.filters, examples)
 
 
 def _print_documents(documents: Sequence[JudgedDocument]) -> None:

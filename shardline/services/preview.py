@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from shardline.services.filter_report import FilterReport
 from shardline.services.judging import ContentJudge, JudgedContent, explain_score
 from shardline.services.sample_drops import Compared, SampleDrops
 from shardline.services.splits import split_names, split_of, split_warnings
@@ -120,7 +121,7 @@ class Preview:
     the share of the source that the sample covers is not known. `renamed` maps fields to columns of another
     name; `fields_without_column` counts the fields that have none because there are too many.
     `has_splits`: the job has several splits. `keeps_repeated_ids`: a document whose id came before
-    becomes a row too.
+    becomes a row too. `filters`: what the rules of the job measure in the sample.
     """
 
     source: dict[str, Any]
@@ -129,6 +130,7 @@ class Preview:
     rows: int | None
     bytes: int | None
     sample: PreviewSample
+    filters: FilterReport
     renamed: dict[str, str] = field(default_factory=dict)
     fields_without_column: int = 0
     splits: dict[str, int] | None = None
@@ -179,6 +181,7 @@ class Preview:
                 "present": sample.present,
             },
             "first": [asdict(one) for one in sample.documents[:shown]],
+            "filters": self.filters.to_json(),
         }
 
 
@@ -214,9 +217,12 @@ async def preview(
     source = open_source(spec, StoredPlanPages(MemoryStore(), ""))
     plan = await make_plan(spec, source, fetch)
     sample, drops = PreviewSample(), SampleDrops(spec) if spec.assembled else None
+    report = FilterReport(spec, None)
     try:
         async with open_curator(spec, plan, fetch) as curator, asyncio.timeout(seconds):
-            await _read(ContentJudge(spec, plan, curator), source, plan, sample, documents, drops)
+            report = FilterReport(spec, curator)
+            judges = _Judges(ContentJudge(spec, plan, curator), report, drops)
+            await _read(judges, source, plan, sample, documents)
     except TimeoutError:
         # The sample is the documents that were read in time.
         pass
@@ -239,6 +245,7 @@ async def preview(
         round(len(sample.rows) * scale) if scale is not None else empty,
         round(sum(one.bytes for one in sample.rows) * scale) if scale is not None else empty,
         sample,
+        report,
         plan.renamed,
         plan.without_column,
         splits if sample.complete or scale is not None else None,
@@ -252,18 +259,25 @@ async def preview(
     )
 
 
-async def _read(
-    judge: ContentJudge,
-    source: Source,
-    plan: Plan,
-    sample: PreviewSample,
-    at_most: int,
-    drops: SampleDrops | None,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Judges:
+    """What looks at each document of a sample. `drops` is None unless the job is assembled."""
+
+    contents: ContentJudge
+    report: FilterReport
+    drops: SampleDrops | None
+
+    @property
+    def spec(self) -> JobSpec:
+        """The job."""
+        return self.contents.spec
+
+
+async def _read(judges: _Judges, source: Source, plan: Plan, sample: PreviewSample, at_most: int) -> None:
     async with aclosing(source.read(plan.frozen, None)) as batches:
         async for batch in batches:
             items = batch[: at_most - len(sample.documents)]
-            judged, compared = await run_in_thread(partial(_judge_all, judge, items, drops))
+            judged, compared = await run_in_thread(partial(_judge_all, judges, items))
             sample.documents += judged
             sample.compared += compared
             sample.position = items[-1].position
@@ -272,7 +286,7 @@ async def _read(
             )
             sample.fields |= dict.fromkeys(names)
             if len(sample.documents) == at_most:
-                sample.complete = at_most == (judge.spec.query.top_k or 0)
+                sample.complete = at_most == (judges.spec.query.top_k or 0)
                 return
     sample.complete = True
 
@@ -326,10 +340,15 @@ def _count(source: Source, plan: Plan, sample: PreviewSample) -> int | None:
 
 
 def _judge_all(
-    judge: ContentJudge, items: Sequence[SourceItem], drops: SampleDrops | None
+    judges: _Judges, items: Sequence[SourceItem]
 ) -> tuple[list[JudgedDocument], list[Compared | None]]:
-    found = [judge.judge(item.content) for item in items]
-    judged = [_judged(judge.spec, one, item.content) for one, item in zip(found, items, strict=True)]
+    found = [judges.contents.judge(item.content) for item in items]
+    judged = [_judged(judges.spec, one, item.content) for one, item in zip(found, items, strict=True)]
+    for one, item in zip(found, items, strict=True):
+        if isinstance(item.content, Document):
+            shown = _shown(one, item.content)
+            judges.report.add(item.content.id, one, shown["text"], shown["metadata"])
+    drops = judges.drops
     if drops is None:
         return judged, []
     compared = [

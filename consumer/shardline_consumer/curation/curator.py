@@ -89,10 +89,9 @@ class Curator:
         self._min_score = min_score
         self._judge = Judge(min_score)
         # A rule without a bound drops nothing, so its value is never asked for.
+        self.rules = [one for one in rules if one.rule.least is not None or one.rule.most is not None]
         self._rules = [
-            (one.reason, one.rule.measure, Bounds(one.rule.least, one.rule.most))
-            for one in rules
-            if one.rule.least is not None or one.rule.most is not None
+            (one.reason, one.rule.measure, Bounds(one.rule.least, one.rule.most)) for one in self.rules
         ]
 
     @property
