@@ -23,6 +23,8 @@ def print_filters(report: FilterReport) -> None:
     rules = [rule for rule in report.rules if rule.filter != rule.reason or rule.bounds.least]
     if not rules:
         return
+    # A preset has dozens of rules. Those that drop nothing are on the page.
+    shown = [rule for rule in rules if rule.breaks] or rules
     print_line("")
     passes = report.passes()
     print_table(
@@ -35,9 +37,11 @@ def print_filters(report: FilterReport) -> None:
     print_line("")
     print_table(
         ("rule", "keeps", "drops alone", "drops", "5 %", "50 %", "95 %", "values"),
-        [_row(rule, total) for rule in rules],
+        [_row(rule, total) for rule in shown],
         whole=("keeps", "values"),
     )
+    if len(shown) < len(rules):
+        print_line(f"{len(rules) - len(shown)} other rules drop nothing here; --html shows them too")
 
 
 def _named(name: str, rules: Sequence[RuleReport]) -> bool:
@@ -79,6 +83,8 @@ def print_examples(report: FilterReport, number: int) -> None:
 
     for reason, shown in report.examples.items():
         count = report.kept if reason is None else report.rejected[reason]
+        if not any(one.text.strip() for one in shown):
+            continue
         print_line("")
         print_line(f"{reason or 'kept'}: {count:,} documents")
         for one in shown[:number]:
