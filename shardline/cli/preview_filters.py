@@ -30,7 +30,11 @@ def print_filters(report: FilterReport) -> None:
     print_table(
         ("filter", "pass"),
         [
-            *((name, f"{count / total:.1%}") for name, count in passes.items() if _named(name, rules)),
+            *(
+                (name, f"{count / max(1, report.measured):.1%}")
+                for name, count in passes.items()
+                if _named(name, rules)
+            ),
             ("together", f"{report.kept / total:.1%}"),
         ],
     )

@@ -27,9 +27,10 @@ def filter_page(spec: JobSpec, report: FilterReport) -> str:
         preset=spec.quality.preset,
         documents=report.documents,
         kept=report.kept,
+        measured=report.measured,
         share=report.kept / total,
         passes=[
-            (name, count, count / total)
+            (name, count, count / max(1, report.measured))
             for name, count in report.passes().items()
             if any(rule.filter == name for rule in rules)
         ],

@@ -155,6 +155,11 @@ class FilterReport:
             rules = {one.reason: one.rule for one in self._named}
             shown.append(_example(document_id, judged, document, rules))
 
+    @property
+    def measured(self) -> int:
+        """How many documents are not empty. No rule is asked about the others."""
+        return self.documents - self.rejected.get(Rejection.EMPTY.value, 0)
+
     def passes(self) -> dict[str, int]:
         """How many documents that are not empty pass each filter by itself, by its name."""
         broken: dict[str, set[int]] = {}
@@ -163,8 +168,7 @@ class FilterReport:
             found.update(
                 number for number, value in enumerate(report.values) if _breaks(report.bounds, value)
             )
-        total = self.documents - self.rejected.get(Rejection.EMPTY.value, 0)
-        return {name: total - len(numbers) for name, numbers in broken.items()}
+        return {name: self.measured - len(numbers) for name, numbers in broken.items()}
 
     def passes_with(self, bounds: Mapping[str, Bounds]) -> int:
         """How many documents would pass all rules with other bounds, by reason."""
@@ -172,12 +176,13 @@ class FilterReport:
         for report in self.rules:
             changed = bounds.get(report.reason, report.bounds)
             broken.update(number for number, value in enumerate(report.values) if _breaks(changed, value))
-        return self.documents - len(broken) - self.rejected.get(Rejection.EMPTY.value, 0)
+        return self.measured - len(broken)
 
     def to_json(self) -> dict[str, Any]:
         """The report as `preview --json` prints it."""
         return {
             "documents": self.documents,
+            "measured": self.measured,
             "kept": self.kept,
             "passes": self.passes(),
             "rules": [report.to_json() for report in self.rules],
