@@ -147,5 +147,8 @@ def _matches(lines: list[bytes], needle: bytes, document_id: str) -> list[tuple[
 
 def _of_line(key: str, line: int, value: dict[str, Any]) -> FoundRecord:
     if key.startswith("rejected/"):
-        return FoundRecord(value["document_id"], "rejected", reason=value["reason"])
+        measured, limit = value.get("value"), value.get("threshold")
+        return FoundRecord(
+            value["document_id"], "rejected", reason=value["reason"], value=measured, threshold=limit
+        )
     return FoundRecord(value["document_id"], "row", key, line)

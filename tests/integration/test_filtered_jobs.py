@@ -11,12 +11,14 @@ from typing import Any
 import orjson
 import pytest
 
+import shardline
 from shardline.services.embedded import EmbeddedRun
 from shardline.services.preview import preview
 from shardline.services.row_stream import StreamCounts, row_batches
 from shardline_common.dataset.verify import Report, Verifier
 from shardline_common.job.names import Layout
 from shardline_common.job.plan import Plan
+from shardline_common.job.reasons import OWN_REASONS
 from shardline_common.job.spec import JobSpec
 from shardline_common.kafka.broker import open_kafka
 from shardline_common.kafka.options import KafkaOptions
@@ -24,6 +26,7 @@ from shardline_common.memory.store import MemoryStore
 from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.clock import SystemClock
 from shardline_common.telemetry.metrics import Metrics
+from shardline_consumer.filters.clara import Rejection
 from shardline_producer.context import ProducerPolicy
 from shardline_producer.sources.source import Document, SourceItem
 from tests.make import job
@@ -202,3 +205,32 @@ async def test_a_preset_judges_by_its_filters_and_not_by_the_score(tmp_path: Pat
     report, _ = await run_here(spec, tmp_path)
     assert "below_min_score" not in report.rejected
     assert any("." in reason for reason in report.rejected)
+
+
+def test_the_reasons_of_every_job_are_those_of_the_score() -> None:
+    assert set(OWN_REASONS) == {reason.value for reason in Rejection}
+
+
+async def test_verify_refuses_a_reason_that_no_filter_of_the_plan_gives(tmp_path: Path) -> None:
+    spec = filtered()
+    _, store = await run_here(spec, tmp_path)
+    key = Layout.of(spec).plan
+    plan = Plan.decode(await store.get(key))
+    plan.filters[0].reasons.remove("length.too_many_chars")
+    await store.delete([key])
+    await store.create(key, plan.encode())
+    problems = (await Verifier(store, Layout.of(spec).root).run()).problems
+    sentence = "documents are rejected for length.too_many_chars, which no filter of the plan gives"
+    assert sentence in problems
+    assert "manifest.json: 'filters' is not what job, plan, outcome and chains give" in problems
+
+
+async def test_explain_names_the_rule_the_value_and_the_threshold(tmp_path: Path) -> None:
+    lines = [{"document_id": f"doc-{number}", "content": text_of(number)} for number in range(1, 60)]
+    (tmp_path / "in.jsonl").write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    paths = {"type": "files", "paths": [str(tmp_path / "in.jsonl")]}
+    for name, more in (("streamed", {}), ("assembled", {"layout": "assembled"})):
+        spec = filtered(source=paths, output={"shard_bytes": 4096, **more}, job_id=name)
+        result = await shardline.run(orjson.loads(spec.body()), output=tmp_path / name)
+        (found,) = (await shardline.explain(result.dataset, "doc-3")).records
+        assert (found.reason, found.value, found.threshold) == ("length.too_few_words", 6, 9)

@@ -18,6 +18,7 @@ from shardline_common.dataset.contents import (
     list_sizes,
     read_plan_objects,
 )
+from shardline_common.dataset.decision import Reason
 from shardline_common.dataset.manifest import (
     Manifest,
     ProducedPartition,
@@ -36,6 +37,7 @@ from shardline_common.job.findings import uncertain
 from shardline_common.job.names import Layout, attempt_of_outcome
 from shardline_common.job.outcome import read_outcome
 from shardline_common.job.plan import read_plan
+from shardline_common.job.reasons import unknown_reasons
 from shardline_common.ports.store import ObjectStore
 
 _MAX_PROBLEMS = 20
@@ -295,6 +297,11 @@ class Verifier:
         if outcome is None or outcome.ending != "completed":
             self._add_problem(f"attempt {manifest.attempt} of the manifest has no outcome 'completed'")
             return
+        decided = [reason.value for reason in Reason] if manifest.job.assembled else []
+        if unknown := unknown_reasons(self._contents.totals.rejected, plan, decided):
+            self._add_problem(
+                f"documents are rejected for {', '.join(unknown)}, which no filter of the plan gives"
+            )
         differing = differing_fields(found, manifest.job, outcome, plan, self._contents)
         if "source" not in differing:
             self._report.source = found["source"]
