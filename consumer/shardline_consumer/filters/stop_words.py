@@ -19,7 +19,7 @@ STOP_WORDS: Mapping[str, tuple[str, ...]] = {
 
 
 class StopWords(Parameters):
-    """Bounds of stop words. A text is compared with those of one language, or of a list of one's own."""
+    """Bounds of stop words. They are those of one language, and others that the job lists."""
 
     language: Literal["de", "en"] | None = Field(
         "en", description="The language of the built-in list; null: only `words`.", examples=["de"]
