@@ -7,6 +7,7 @@ import typer
 
 from shardline.cli import (
     audit,
+    catalogue,
     datasets,
     dead_letters,
     doctor,
@@ -33,7 +34,19 @@ app = HelpTyper(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (first_job, datasets, doctor, explain, preview, export, jobs, pull, processes, audit):
+for module in (
+    first_job,
+    datasets,
+    doctor,
+    explain,
+    catalogue,
+    preview,
+    export,
+    jobs,
+    pull,
+    processes,
+    audit,
+):
     module.register(app)
 app.add_typer(dead_letters.app, name="dead-letters")
 

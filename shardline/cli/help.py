@@ -15,7 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 
 TASKS = {
     "Run a dataset": ("init", "job", "preview", "run", "export", "sample"),
-    "Look at a dataset": ("verify", "explain", "pull", "dead-letters"),
+    "Look at a dataset": ("datasets", "verify", "explain", "diff", "pull", "dead-letters"),
     "Jobs of a running system": ("submit", "jobs", "status", "cancel", "retry", "delete"),
     "Services": ("producer", "worker", "gateway"),
     "Operate and check": ("doctor", "audit"),
