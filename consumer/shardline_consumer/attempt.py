@@ -5,6 +5,7 @@ import contextlib
 import logging
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from shardline_common.dataset.chain import ChainRecord
 from shardline_common.dataset.left_alone import LeftAlone, left_alone_message
@@ -39,10 +40,12 @@ from shardline_consumer.assembly.stages import Assembly
 from shardline_consumer.attempt_consumer import AttemptConsumer
 from shardline_consumer.commit import SegmentSink
 from shardline_consumer.context import WorkerContext
-from shardline_consumer.curation.curator import Curator
 from shardline_consumer.curation.opening import open_curator
 from shardline_consumer.filters.clara import Rejection
 from shardline_consumer.finish import Finisher, fail_attempt
+
+if TYPE_CHECKING:
+    from shardline_consumer.curation.curator import Curator
 
 _log = logging.getLogger(__name__)
 _REJOIN_SECONDS = 1.0
@@ -175,7 +178,7 @@ class WorkerAttempt:
         finally:
             context.metrics.remove_job(job_id)
 
-    async def _work(self, curator: Curator | None) -> None:
+    async def _work(self, curator: "Curator | None") -> None:
         metrics, job_id = self._context.metrics, self.state.spec.job_id
         reasons = [reason.value for reason in Rejection]
         metrics.begin_consuming(job_id, reasons if curator is None else curator.reasons)

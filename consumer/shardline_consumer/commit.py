@@ -21,7 +21,6 @@ from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.threads import run_in_thread
 from shardline_common.telemetry.tracing import span
 from shardline_consumer.context import WorkerContext
-from shardline_consumer.curation.curator import Curator
 from shardline_consumer.segment import OpenSegment
 from shardline_consumer.spool.file import (
     SpoolDamaged,
@@ -34,6 +33,7 @@ from shardline_consumer.spool.file import (
 from shardline_consumer.staging.segment import StagedSegment
 
 if TYPE_CHECKING:
+    from shardline_consumer.curation.curator import Curator
     from shardline_consumer.staging.files import SidecarFile, StagedFiles
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class SegmentSink:
     context: WorkerContext
     spec: JobSpec
     attempt: int
-    curator: Curator | None = None
+    curator: "Curator | None" = None
 
     @property
     def layout(self) -> Layout:

@@ -7,7 +7,7 @@ from math import isnan
 import orjson
 
 from shardline_common.job.spec import JobSpec
-from shardline_consumer.curation.curator import Curated
+from shardline_consumer.curation.verdicts import Curated
 from shardline_consumer.filters.clara import Verdict
 
 # The first field of a row. Possessive quantifiers, because a text may have millions of characters.

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -32,10 +33,13 @@ from shardline_common.job.messages import (
 from shardline_common.job.segment_limits import SegmentLimits
 from shardline_common.ports.broker import Record
 from shardline_consumer.blocks import JudgedBlock, judge_block
-from shardline_consumer.curation.curator import Curated, Curator
+from shardline_consumer.curation.verdicts import Curated
 from shardline_consumer.filters.clara import Judge
 from shardline_consumer.rejected_lines import RejectedLines
 from shardline_consumer.spool.file import SpoolFile
+
+if TYPE_CHECKING:
+    from shardline_consumer.curation.curator import Curator
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ class OpenSegment:
         self,
         first: int,
         before: Totals,
-        judge: Judge | Curator,
+        judge: "Judge | Curator",
         limits: SegmentLimits,
         spool: Path,
         *,
@@ -98,8 +102,8 @@ class OpenSegment:
         self.ended = False
         self.offset = -1
         # Of a job with filters, every document is taken by `_take_message`, and the hot path by none.
-        self._judge = Judge(0.0) if isinstance(judge, Curator) else judge
-        self._curator = judge if isinstance(judge, Curator) else None
+        self._judge = judge if isinstance(judge, Judge) else Judge(0.0)
+        self._curator = None if isinstance(judge, Judge) else judge
         self._curated: list[Curated] | None = None
         self._limits = limits
         self._spool = spool

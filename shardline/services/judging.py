@@ -2,17 +2,19 @@
 
 from dataclasses import dataclass
 from math import isnan
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from shardline_common.job.clara_score import ScoreParts, present_fields, score_parts
 from shardline_common.job.messages import Facts
 from shardline_common.job.plan import Plan
 from shardline_common.job.spec import JobSpec
-from shardline_consumer.curation.curator import Curator
 from shardline_consumer.filters.clara import Judge, judge
 from shardline_producer.rows import RenderedRow, RowRenderer
 from shardline_producer.sources.documents import DeadLetterReason
 from shardline_producer.sources.source import Document, InvalidDocument
+
+if TYPE_CHECKING:
+    from shardline_consumer.curation.curator import Curator
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class ContentJudge:
     `curator`: that of the job; None: it has no filters.
     """
 
-    def __init__(self, spec: JobSpec, plan: Plan, curator: Curator | None = None) -> None:
+    def __init__(self, spec: JobSpec, plan: Plan, curator: "Curator | None" = None) -> None:
         self.spec = spec
         self._curator = curator
         self._renderer = RowRenderer(spec, plan.row_columns, plan.rules)
@@ -67,7 +69,7 @@ class ContentJudge:
             return JudgedContent(b"", verdict.reason.value, False, facts, score)
         return JudgedContent(b"".join((head, verdict.text, tail)), None, False, facts, score)
 
-    def _curated(self, curator: Curator, row: RenderedRow, key: str) -> JudgedContent:
+    def _curated(self, curator: "Curator", row: RenderedRow, key: str) -> JudgedContent:
         found = curator.judge(row.facts, row.head, row.tail)
         score = float(found.score_text)
         line = b"".join((found.head, found.score_text, found.tail))
@@ -92,7 +94,7 @@ class LineJudge:
     # A ranked search has another relevance for each document. A stream keeps the verdicts of others.
     _CACHED = 128
 
-    def __init__(self, spec: JobSpec, plan: Plan, curator: Curator | None = None) -> None:
+    def __init__(self, spec: JobSpec, plan: Plan, curator: "Curator | None" = None) -> None:
         self._curator = curator
         self._parts = RowRenderer(spec, plan.row_columns, plan.rules, words=False).parts
         self._max_bytes = spec.max_document_bytes

@@ -1,5 +1,7 @@
 """The filters of a job: how they are found, merged with a preset, and refused."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 
@@ -127,3 +129,14 @@ def test_another_process_reads_a_job_whose_filters_it_lacks() -> None:
     read = JobSpec.model_validate(body)
     assert orjson.loads(read.body()) == body
     assert read.digest != spec.digest
+
+
+def test_a_process_without_a_job_with_filters_imports_none() -> None:
+    code = (
+        "import sys, shardline_consumer.worker, shardline_producer.coordinator\n"
+        "import shardline.services.local_run\n"
+        "print(*sorted(sys.modules))"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    heavy = ("shardline_common.curation.text_facts", "shardline_consumer.curation.curator")
+    assert not [name for name in loaded.split() if name in heavy or name.startswith("shardline_consumer.pii")]

@@ -5,8 +5,10 @@ Filters of Shardline and of other packages are found in the same way.
 
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
-from shardline_common.curation.filter import AnyFilterKind, FilterKind
+if TYPE_CHECKING:
+    from shardline_common.curation.filter import AnyFilterKind
 
 GROUP = "shardline.filters"
 
@@ -39,13 +41,15 @@ def filter_names() -> tuple[str, ...]:
 
 
 @cache
-def load_filter(name: str) -> AnyFilterKind:
+def load_filter(name: str) -> "AnyFilterKind":
     """The filter of a name.
 
     Raises:
         FilterUnknown: no package has it.
         FilterUnusable: two packages have it, or it cannot be loaded.
     """
+    from shardline_common.curation.filter import FilterKind
+
     points = _installed().get(name, ())
     if not points:
         raise FilterUnknown(name, filter_names())

@@ -6,14 +6,16 @@ from functools import partial
 from hashlib import file_digest
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from shardline_common.curation.filter import Rule
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.filters import FiltersInvalid, JobFilter, is_curated, job_filters
 from shardline_common.job.plan import FrozenFilter
 from shardline_common.job.spec import JobSpec
 from shardline_common.runtime.threads import run_in_thread
+
+if TYPE_CHECKING:
+    from shardline_common.curation.filter import Rule
 
 FetchFile = Callable[[str, Path], Awaitable[None]]
 """Copies the file at an address to a path.
@@ -38,7 +40,7 @@ class LoadedFilter:
     """A filter that can judge: as it is frozen, and its rules in the order in which they are asked."""
 
     frozen: FrozenFilter
-    rules: Sequence[Rule]
+    rules: "Sequence[Rule]"
 
 
 async def load_filters(
@@ -143,7 +145,7 @@ async def _fetched(one: JobFilter, fetch: FetchFile | None, folder: Path) -> dic
     return paths
 
 
-def _rules(one: JobFilter, paths: dict[str, Path]) -> Sequence[Rule]:
+def _rules(one: JobFilter, paths: dict[str, Path]) -> "Sequence[Rule]":
     try:
         rules = list(one.kind.rules(one.parameters, paths))
     except JobFailed:

@@ -5,7 +5,6 @@ A job without filters has no curator: its documents are judged by their facts al
 
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
@@ -17,11 +16,12 @@ from shardline_common.job.blank import is_blank
 from shardline_common.job.messages import Facts
 from shardline_common.job.row_text import count_words, escaped, text_json
 from shardline_consumer.curation.personal_data import Redactor
+from shardline_consumer.curation.verdicts import NOT_MEASURED, NOTHING, Bounds, Curated
 from shardline_consumer.filters.clara import Judge, Rejection
 
-_NOT_MEASURED = float("nan")
+__all__ = ["Bounds", "Curated", "Curator", "NamedRule"]
+
 _SCORE_UNITS = 10_000
-_NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 class NamedRule(NamedTuple):
@@ -29,41 +29,6 @@ class NamedRule(NamedTuple):
 
     reason: str
     rule: Rule
-
-
-class Bounds(NamedTuple):
-    """What a rule compares a value with; None: it has no such bound."""
-
-    least: float | None
-    most: float | None
-
-    def broken_by(self, value: float) -> float | None:
-        """The bound that a value breaks; None: it passes."""
-        # NaN breaks none: every comparison with it is false.
-        if self.least is not None and value < self.least:
-            return self.least
-        if self.most is not None and value > self.most:
-            return self.most
-        return None
-
-
-class Curated(NamedTuple):
-    """A document as it was judged: `reason` None keeps it.
-
-    Its row is `head + score_text + tail`; `score` is in units of 0.0001. `facts` are those of its text, as it
-    is in the row. Of a rule that dropped it, `value` is what the rule measured, and `threshold` the bound;
-    NaN: nothing was. `pii`: by kind, the personal data that was found in a row.
-    """
-
-    reason: str | None
-    head: bytes
-    score_text: bytes
-    tail: bytes
-    score: int
-    facts: Facts
-    value: float = _NOT_MEASURED
-    threshold: float = _NOT_MEASURED
-    pii: Mapping[str, int] = _NOTHING
 
 
 class Curator:
@@ -118,7 +83,7 @@ class Curator:
             ValueError, TypeError: this is no row.
         """
         row: dict[str, Any] | None = None
-        replaced: Mapping[str, int] = _NOTHING
+        replaced: Mapping[str, int] = NOTHING
         if self._redactor is not None:
             row = _parsed(head, b"0", tail)
             text, metadata, replaced = self._redactor.redact(row["text"], row.get("metadata") or {})
@@ -127,8 +92,8 @@ class Curator:
                 facts, head = _facts_of(text, facts), _head_of(row)
         reason, score, number = self._judge(facts.chars, facts.present, facts.blank, facts.relevance)
         if reason is not None:
-            measured = score / _SCORE_UNITS if reason is Rejection.BELOW_MIN_SCORE else _NOT_MEASURED
-            limit = self._min_score if reason is Rejection.BELOW_MIN_SCORE else _NOT_MEASURED
+            measured = score / _SCORE_UNITS if reason is Rejection.BELOW_MIN_SCORE else NOT_MEASURED
+            limit = self._min_score if reason is Rejection.BELOW_MIN_SCORE else NOT_MEASURED
             return Curated(reason.value, head, number, tail, score, facts, measured, limit)
         if row is None:
             row = _parsed(head, number, tail)

@@ -4,20 +4,22 @@ import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from shardline_common.job.filter_loading import FetchFile, LoadedFilter, load_filters
 from shardline_common.job.filters import PII, is_curated
 from shardline_common.job.plan import Plan
 from shardline_common.job.spec import JobSpec
-from shardline_consumer.curation.curator import Curator, NamedRule
-from shardline_consumer.curation.personal_data import Redactor
-from shardline_consumer.filters.pii import PersonalData, kinds_of
+
+if TYPE_CHECKING:
+    from shardline_consumer.curation.curator import Curator
+    from shardline_consumer.curation.personal_data import Redactor
 
 
 @asynccontextmanager
 async def open_curator(
     spec: JobSpec, plan: Plan, fetch: FetchFile | None = None, folder: Path | None = None
-) -> AsyncIterator[Curator | None]:
+) -> "AsyncIterator[Curator | None]":
     """The curator of a job; None for a job that has none.
 
     Args:
@@ -31,6 +33,8 @@ async def open_curator(
     if not is_curated(spec):
         yield None
         return
+    from shardline_consumer.curation.curator import Curator, NamedRule
+
     with tempfile.TemporaryDirectory(prefix="filters-", dir=folder) as name:
         loaded = await load_filters(spec, fetch, Path(name), plan.filters)
         rules = [
@@ -41,10 +45,15 @@ async def open_curator(
         yield Curator(spec.quality.min_score, rules, *_personal_data(spec, loaded))
 
 
-def _personal_data(spec: JobSpec, loaded: Sequence[LoadedFilter]) -> tuple[Redactor | None, Redactor | None]:
+def _personal_data(
+    spec: JobSpec, loaded: Sequence[LoadedFilter]
+) -> "tuple[Redactor | None, Redactor | None]":
     """What redacts documents, and what counts in rows; None: the job does not ask for it."""
     if spec.pii is None or spec.pii.action == "reject":
         return None, None
+    from shardline_consumer.curation.personal_data import Redactor
+    from shardline_consumer.filters.pii import PersonalData, kinds_of
+
     parameters = next(one.frozen.parameters for one in loaded if one.frozen.name == PII)
     redactor = Redactor(kinds_of(PersonalData.model_validate(parameters)))
     return (redactor, None) if spec.redacts else (None, redactor)

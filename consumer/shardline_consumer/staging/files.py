@@ -22,7 +22,7 @@ from shardline_common.assembly.sidecar import (
     arrow_type,
     write_sidecar,
 )
-from shardline_consumer.curation.curator import Bounds
+from shardline_consumer.curation.verdicts import Bounds
 from shardline_consumer.spool.file import SpoolDamaged, SpoolFile, is_damaged, spool_error
 from shardline_consumer.staging.entries import IndexEntries
 from shardline_consumer.staging.index import ROW, SegmentIndex

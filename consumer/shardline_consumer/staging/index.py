@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -27,9 +27,12 @@ from shardline_common.job.messages import (
 )
 from shardline_common.job.spec import JobSpec, Near
 from shardline_common.ports.broker import Record
-from shardline_consumer.curation.curator import Bounds, Curated, Curator
+from shardline_consumer.curation.verdicts import Bounds, Curated
 from shardline_consumer.filters.clara import Judge, Rejection
 from shardline_consumer.spool.file import SpoolFile
+
+if TYPE_CHECKING:
+    from shardline_consumer.curation.curator import Curator
 
 ROW, REJECTED, DEAD_LETTER = 0, 1, 2
 """The status of a record."""
@@ -62,7 +65,7 @@ class IndexRules:
     near: Near | None
 
     @classmethod
-    def of(cls, spec: JobSpec, curator: Curator | None = None) -> "IndexRules":
+    def of(cls, spec: JobSpec, curator: "Curator | None" = None) -> "IndexRules":
         """The rules of an assembled job. `curator` judges its documents; None: it has no filters."""
         dedup, near = spec.dedup, spec.near
         compares = near is not None or (dedup is not None and (dedup.exact or bool(dedup.against)))
@@ -100,7 +103,7 @@ class SegmentIndex:
     They are on disk, because a worker may have hundreds of open segments. `add` writes: call it on a thread.
     """
 
-    def __init__(self, rules: IndexRules, judge: Judge | Curator, number: int, spool: Path) -> None:
+    def __init__(self, rules: IndexRules, judge: "Judge | Curator", number: int, spool: Path) -> None:
         self.rules = rules
         self.file: SpoolFile | None = None
         self.reasons: list[str] = []

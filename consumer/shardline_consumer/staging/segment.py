@@ -10,13 +10,13 @@ from shardline_common.dataset.chain import Totals
 from shardline_common.job.segment_limits import SegmentLimits, max_original_bytes
 from shardline_common.job.spec import JobSpec
 from shardline_common.ports.broker import Record
-from shardline_consumer.curation.curator import Curator
 from shardline_consumer.filters.clara import Judge
 from shardline_consumer.rejected_lines import RejectedLines
 from shardline_consumer.segment import OpenSegment, TakeResult
 from shardline_consumer.staging.index import IndexRules, SegmentIndex
 
 if TYPE_CHECKING:
+    from shardline_consumer.curation.curator import Curator
     from shardline_consumer.staging.files import StagedFiles
 
 
@@ -40,7 +40,7 @@ class StagedSegment(OpenSegment):
         self,
         first: int,
         before: Totals,
-        judge: Judge | Curator,
+        judge: "Judge | Curator",
         limits: SegmentLimits,
         spool: Path,
         *,
@@ -51,7 +51,7 @@ class StagedSegment(OpenSegment):
         lines, originals = RejectedLines.of(spec), max_original_bytes(spec)
         super().__init__(first, before, judge, limits, spool, rejected_lines=lines, original_bytes=originals)
         slice_number = partition // spec.slice_partitions
-        curator = judge if isinstance(judge, Curator) else None
+        curator = None if isinstance(judge, Judge) else judge
         self._index = SegmentIndex(IndexRules.of(spec, curator), judge, slice_number, spool)
         self._curated = None if curator is None else []
         self._files: StagedFiles | None = None
