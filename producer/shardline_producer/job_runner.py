@@ -7,19 +7,17 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 
-from shardline_common.dataset.staged import remove_staged
 from shardline_common.errors import JobConflict, JobFailed, explain
 from shardline_common.job.dead_letters import message_dead_letter
 from shardline_common.job.names import (
     CHECKPOINTS,
     DEAD_LETTERS,
     Layout,
-    attempt_topic,
     transactional_id,
 )
 from shardline_common.job.outcome import Outcome, cancelled, decide, failed
 from shardline_common.job.spec import JobSpec, Request
-from shardline_common.job.state import JobState, State, checkpoint
+from shardline_common.job.state import JobState, checkpoint
 from shardline_common.job.submission import submission_of
 from shardline_common.job.trace_headers import traceparent_of
 from shardline_common.ports.broker import Record, TransactionalWriter
@@ -36,8 +34,8 @@ from shardline_producer.attempt import AttemptRun
 from shardline_producer.cleanup import DatasetDeletion, apply_deletion
 from shardline_producer.context import ProducerContext
 from shardline_producer.notifications.outbox import NotificationOutbox
+from shardline_producer.remains import Remains
 from shardline_producer.request_queue import QueuedRequest, RequestQueue
-from shardline_producer.slice_states import remove_slices
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +54,7 @@ class JobRunner:
         self.state = state
         self._context = context
         self._partition = partition
+        self._remains = Remains(context, spec, partition)
         self._requests = RequestQueue()
         self._outbox = NotificationOutbox(
             context.receiver, context.store, context.clock, spec, context.errors
@@ -199,7 +198,7 @@ class JobRunner:
             context, versions = self._context, request.versions
             deletion = DatasetDeletion(context.broker, context.store, state, versions=versions)
             kept = await retry_forever(deletion.run, context.clock, f"delete {self.spec.job_id}")
-            await self._remove_slices(state.attempt)
+            await self._remains.remove_slices(state.attempt)
             await self._outbox.stop()
             change = partial(apply_deletion, kept, versions=versions)
             await self._update(change, handled=record.offset)
@@ -207,7 +206,7 @@ class JobRunner:
             await self._cancel_blocked(queued)
         elif action is Action.OPEN_ATTEMPT:
             # Within its grace time the topic still exists, and nothing would remove it later.
-            await self._delete_topic(state.attempt)
+            await self._remains.remove_topic(state.attempt)
             await self._update(partial(state_changes.apply_retry, record.offset), handled=record.offset)
         else:
             hint = f"cannot {request.action} a job that is {state.state}"
@@ -217,7 +216,7 @@ class JobRunner:
     async def _cancel_blocked(self, queued: QueuedRequest) -> None:
         # The completed attempt is decided. A further one, which nothing works on, is decided as cancelled.
         context, state = self._context, self._current_state()
-        await self._delete_topic(state.attempt)
+        await self._remains.remove_topic(state.attempt)
         following = replace(state, attempt=state.attempt + 1)
         outcome = cancelled(following, queued.request.requested_by, context.clock)
         deciding = partial(decide, context.store, Layout.of(self.spec), outcome, context.clock)
@@ -261,8 +260,8 @@ class JobRunner:
                 return
             if not self._outbox.delivered.isdisjoint(self._current_state().pending_notifications):
                 await self._update(lambda _: None)
-        await self._delete_topic(attempt)
-        await self._remove_staged()
+        await self._remains.remove_topic(attempt)
+        await self._remains.remove_staged(self._current_state().state)
         await self._update(partial(state_changes.apply_topic_removal, attempt))
 
     async def _wait(self, seconds: float | None = None) -> None:
@@ -273,32 +272,6 @@ class JobRunner:
             await asyncio.wait(waited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             arrival.cancel()
-
-    async def _delete_topic(self, attempt: int) -> None:
-        topic = attempt_topic(self.spec.job_id, attempt)
-        delete = partial(self._context.broker.delete_topic, topic)
-        try:
-            with no_foreign_cancel():
-                await retry_forever(delete, self._context.clock, f"delete topic {topic}")
-                await self._remove_slices(attempt)
-        except Exception as error:  # noqa: BLE001 - the sweep deletes the topics of ended attempts too
-            _log.error("the topic %s is deleted later: %s: %s", topic, type(error).__name__, error)
-
-    async def _remove_staged(self) -> None:
-        context = self._context
-        if self._current_state().state is not State.COMPLETED:
-            return
-        remove = partial(remove_staged, context.store, self.spec)
-        try:
-            with no_foreign_cancel():
-                await retry_forever(remove, context.clock, "remove the staged rows")
-        except Exception as error:  # noqa: BLE001 - the dataset is complete without it
-            _log.error("the staged rows are not removed: %s: %s", type(error).__name__, error)
-
-    async def _remove_slices(self, attempt: int) -> None:
-        if self.spec.slices > 1:
-            remove = partial(remove_slices, self._context, self.spec, self._partition, attempt)
-            await retry_forever(remove, self._context.clock, f"remove the slices of {self.spec.job_id}")
 
     async def _refuse(self, record: Record | None, reason: str, hint: str) -> None:
         # None: the job was submitted before, and is only taken over.

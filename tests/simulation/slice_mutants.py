@@ -42,7 +42,7 @@ def _of_any_attempt(stack: ExitStack) -> None:
         """Remove nothing."""
 
     stack.enter_context(patch.object(slice_follower, "open_slices", open_missing))
-    stack.enter_context(patch("shardline_producer.job_runner.remove_slices", remove))
+    stack.enter_context(patch("shardline_producer.remains.remove_slices", remove))
 
 
 def _end_counted_twice(stack: ExitStack) -> None:
