@@ -1,6 +1,6 @@
 """The contents that an assembled dataset holds, from its sidecars and drop lists instead of its rows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ class HeldContents:
         self._engine.run("shard_setup")
         self.rows = 0
 
-    def add_drops(self, path: Path) -> None:
-        """The rows of a drop list are not held."""
-        self._engine.set(drops_file=[str(path)])
+    def add_drops(self, paths: Sequence[Path]) -> None:
+        """The rows of these drop lists are not held."""
+        self._engine.set(drops_file=[str(path) for path in paths])
         self._engine.run("load_drops")
 
     def contents(self, sidecar: Path) -> Iterator[list[list[bytes]]]:

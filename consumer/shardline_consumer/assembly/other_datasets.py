@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from shutil import rmtree
 
 import orjson
 
@@ -22,6 +23,7 @@ from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
 from shardline_common.job.names import Layout
 from shardline_common.job.plan import Plan
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.tasks import gather_limited
 from shardline_common.runtime.threads import run_in_thread
 from shardline_consumer.commit import SegmentSink
 from shardline_consumer.spool.file import spool_error
@@ -30,6 +32,8 @@ from shardline_consumer.staging.index import IndexRules
 _log = logging.getLogger(__name__)
 _HASH_BYTES = 16
 _HASHES_AT_ONCE = 65_536
+_LISTS_AT_ONCE = 256
+_DOWNLOADS_AT_ONCE = 4
 _LAYOUT = Layout("")
 
 
@@ -105,36 +109,41 @@ class ContentsReader:
     ) -> bool:
         """Write the hashes of the rows that the dataset keeps. False: its rows must be read instead.
 
-        Memory and disk hold the positions of its drops, and one sidecar at a time.
+        Memory and disk hold the positions of its drops, and one sidecar or some drop lists at a time.
         """
-        copy, engine = hashes.with_suffix(".copy"), hashes.with_suffix(".engine")
+        copies, engine = hashes.with_suffix(".copies"), hashes.with_suffix(".engine")
+        await run_in_thread(partial(copies.mkdir, exist_ok=True))
         held = await run_in_thread(
             partial(HeldContents, engine, self.memory_bytes, self.threads), HeldContents.close
         )
 
-        async def fetch(key: str) -> None:
+        async def fetch(key: str, place: int) -> Path:
             wrong = JobFailed(FailureCode.DATASET_DAMAGED, f"{key} is not the one that manifest.json names")
+            copy = copies / str(place)
             await download(store, key, copy, objects.get(key), wrong)
+            return copy
 
         try:
-            await fetch(_LAYOUT.decision)
-            head = await run_in_thread(lambda: DecisionHead.decode(copy.read_bytes()))
-            for split, number in head.drop_lists():
-                await fetch(_LAYOUT.drops(split, number))
-                await run_in_thread(partial(held.add_drops, copy))
+            path = await fetch(_LAYOUT.decision, 0)
+            head = await run_in_thread(lambda: DecisionHead.decode(path.read_bytes()))
+            lists = [_LAYOUT.drops(*name) for name in head.drop_lists()]
+            for start in range(0, len(lists), _LISTS_AT_ONCE):
+                part = enumerate(lists[start : start + _LISTS_AT_ONCE])
+                found = await gather_limited([partial(fetch, key, n) for n, key in part], _DOWNLOADS_AT_ONCE)
+                await run_in_thread(partial(held.add_drops, found))
             await run_in_thread(partial(hashes.write_bytes, b""))
             for key in sorted(key for key in objects if key.startswith(_LAYOUT.sidecars[0])):
-                await fetch(key)
-                await run_in_thread(partial(_add_contents, hashes, held, copy))
+                sidecar = await fetch(key, 0)
+                await run_in_thread(partial(_add_contents, hashes, held, sidecar))
             if held.rows == manifest.totals["rows"]:
                 return True
-            found = f"its sidecars have {held.rows:,} rows, and it has {manifest.totals['rows']:,}"
+            why = f"its sidecars have {held.rows:,} rows, and it has {manifest.totals['rows']:,}"
         except (JobFailed, ObjectMissing) as error:
-            found = str(error)
+            why = str(error)
         finally:
             await run_in_thread(held.close)
-            await run_in_thread(partial(copy.unlink, missing_ok=True))
-        _log.warning("dedup.against: the rows of %s are read, because %s", store.uri, found)
+            await run_in_thread(partial(rmtree, copies, ignore_errors=True))
+        _log.warning("dedup.against: the rows of %s are read, because %s", store.uri, why)
         return False
 
     async def _from_rows(self, store: ObjectStore, manifest: Manifest, hashes: Path) -> None:
