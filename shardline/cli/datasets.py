@@ -161,6 +161,7 @@ def _print_result(result: LocalRun) -> None:
     print_message(
         f"{progress.rows:,} rows ({format_size(progress.bytes)}) of {state.source_count:,} documents; "
         f"rejected: {format_counts(progress.rejected)}; dead letters: {format_counts(progress.dead)}"
+        + (f"; personal data: {format_counts(progress.pii)}" if progress.pii else "")
     )
     if result.splits is not None:
         print_message(f"splits: {format_splits(result.splits)}")

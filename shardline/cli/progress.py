@@ -86,6 +86,7 @@ def job_panel(view: JobView, rates: JobRates, *, shows_failure: bool = True) -> 
     counts = f"  read {state.source_count:,}{rate} · {_rows(view)}"
     counts += f" · rejected: {format_counts(progress.rejected)}"
     counts += f" · dead letters: {format_counts(progress.dead)}"
+    counts += f" · personal data: {format_counts(progress.pii)}" if progress.pii else ""
     lines.append(Text(counts, style="dim"))
     hidden = state.settled and state.state is not State.COMPLETED and not shows_failure
     if (state.message or state.warning) and not hidden:

@@ -62,7 +62,7 @@ class JobTable:
             if (left := left_alone_of(record)) is not None:
                 self._left_alone[left.job_id] = left
                 continue
-            event = Event.decode(record.value)
+            event = Event.of_record(record)
             known = self._events.setdefault(event.job_id, {})
             if event.partition not in known or known[event.partition].next < event.next:
                 known[event.partition] = event

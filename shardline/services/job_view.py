@@ -167,6 +167,7 @@ class JobView:
             "bytes": progress.bytes,
             "rejected": dict(progress.rejected),
             "dead_letters": dict(progress.dead),
+            **({"pii": dict(progress.pii)} if progress.pii else {}),
             "code": state.code,
             "message": state.message,
             "warning": state.warning,

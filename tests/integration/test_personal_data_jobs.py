@@ -87,6 +87,8 @@ async def run(spec: JobSpec, spool: Path, metrics: Metrics | None = None) -> Mem
     result = await embedded.run(spec, lambda _: None)
     assert result.view.state.state == "completed", result.view.to_json()
     assert not spec.redacts or not any(mail in repr(result) for mail in MAILS)
+    manifest = orjson.loads(await store.get(Layout.of(spec).manifest))
+    assert result.view.to_json().get("pii") == manifest.get("pii")
     report = await Verifier(store, Layout.of(spec).root).run()
     assert report.ok, report.problems
     return store

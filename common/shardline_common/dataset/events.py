@@ -5,12 +5,14 @@ Events may be folded in any order and with repeats: the event of a partition wit
 
 import builtins
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import orjson
 
 from shardline_common.dataset.chain import ChainRecord
-from shardline_common.ports.broker import Message
+from shardline_common.ports.broker import Message, Record
+
+_PII_HEADER = "pii"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Event:
     at: str
     rejected: Mapping[str, int] = field(default_factory=dict)
     dead: Mapping[str, int] = field(default_factory=dict)
+    pii: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, job_id: str, attempt: int, record: ChainRecord, at: str) -> "Event":
@@ -41,6 +44,7 @@ class Event:
             at,
             upto.rejected,
             upto.dead,
+            upto.pii,
         )
 
     @classmethod
@@ -48,10 +52,22 @@ class Event:
         """The event of its JSON."""
         return cls(**orjson.loads(data))
 
+    @classmethod
+    def of_record(cls, record: Record) -> "Event":
+        """The event of a record that has a value, with what travels in its headers."""
+        event = cls.decode(record.value or b"")
+        counts = next((value for name, value in record.headers if name == _PII_HEADER), None)
+        return event if counts is None else replace(event, pii=orjson.loads(counts))
+
 
 def event_message(event: Event) -> Message:
-    """The event as a message of the events topic."""
-    return Message(event.job_id.encode(), orjson.dumps(event))
+    """The event as a message of the events topic.
+
+    Personal data is counted in a header: clients of the version before refuse an event with unknown fields.
+    """
+    value = orjson.dumps({name: one for name, one in asdict(event).items() if name != "pii"})
+    message = Message(event.job_id.encode(), value)
+    return message._replace(headers=((_PII_HEADER, orjson.dumps(event.pii)),)) if event.pii else message
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +79,7 @@ class EventTotals:
     bytes: int = 0
     rejected: Mapping[str, int] = field(default_factory=dict)
     dead: Mapping[str, int] = field(default_factory=dict)
+    pii: Mapping[str, int] = field(default_factory=dict)
 
 
 def fold(events: Iterable[Event]) -> EventTotals:
@@ -79,6 +96,7 @@ def fold(events: Iterable[Event]) -> EventTotals:
         bytes=sum(event.bytes for event in latest),
         rejected=_sum(event.rejected for event in latest),
         dead=_sum(event.dead for event in latest),
+        pii=_sum(event.pii for event in latest),
     )
 
 
