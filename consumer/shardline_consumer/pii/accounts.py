@@ -101,7 +101,7 @@ _LENGTHS = {
         "YE30",
     ]
 }
-_CHECK_DIGITS = re.compile(r"[0-9](?:(?<=[A-Za-z]{2}[0-9])|(?<=[A-Za-z]{2} [0-9]))[0-9]")
+_CHECK_DIGITS = re.compile(r"[0-9](?:(?<=[A-Za-z]{2}[0-9])|(?<=[A-Za-z]{2}[ .-][0-9]))[0-9]")
 _REST = re.compile(r"(?:[ \n./-]?[A-Za-z0-9]){11,31}")
 _ALNUM = re.compile("[A-Za-z0-9]")
 _NATIONAL_DIGITS = frozenset("AT BE CZ DE DK EE ES FI HR HU IS LT NO PL PT SE SI SK".split())  # noqa: SIM905
@@ -125,6 +125,7 @@ _ISSUERS_IN_CONTEXT = (
     (re.compile("50|5[6-9]|6"), (12, 13, 14, 15, 16, 17, 18, 19)),
 )
 _USUAL_GROUPS = frozenset({(4, 4, 4, 4), (4, 6, 5), (4, 6, 4), (4, 4, 4, 4, 3)})
+_FIRST_DIGITS = frozenset("23456")
 _FEWEST, _MOST = 12, 19
 _MOST_GROUPS = 19
 
@@ -135,7 +136,7 @@ def find_ibans(scan: Scan) -> Iterator[Span]:
         return
     text = scan.text
     for check in _CHECK_DIGITS.finditer(text):
-        start = check.start() - 2 - (text[check.start() - 1] == " ")
+        start = check.start() - 2 - (text[check.start() - 1] in " .-")
         if start and (_ALNUM.match(text, start - 1) and text[max(0, start - 4) : start].upper() != "IBAN"):
             continue
         end = _iban_end(text, start, check.end())
@@ -163,16 +164,16 @@ def find_cards(scan: Scan) -> Iterator[Span]:
     for groups in scan.runs:
         first = 0
         while first < len(groups):
-            count = _card_groups(scan.text, groups[first : first + _MOST_GROUPS])
+            count = _card_groups(scan.text, groups[first : first + _MOST_GROUPS], whole=not first)
             if count:
                 yield groups[first].start, groups[first + count - 1].end
             first += count or 1
 
 
-def _card_groups(text: str, groups: list[Group]) -> int:
+def _card_groups(text: str, groups: list[Group], *, whole: bool) -> int:
     """How many of the groups are the number of a card; 0: none are."""
     before = text[max(0, groups[0].start - 1) : groups[0].start]
-    if before and _ALNUM.match(before):
+    if groups[0].digits[0] not in _FIRST_DIGITS or (before and _ALNUM.match(before)):
         return 0
     digits = ""
     best = 0
@@ -180,18 +181,18 @@ def _card_groups(text: str, groups: list[Group]) -> int:
         digits += group.digits
         if len(digits) > _MOST:
             break
-        if len(digits) >= _FEWEST and _is_card(text, digits, groups[:count]):
+        if len(digits) >= _FEWEST and _is_card(text, digits, groups[:count], whole=whole):
             best = count
     return best
 
 
-def _is_card(text: str, digits: str, groups: list[Group]) -> bool:
+def _is_card(text: str, digits: str, groups: list[Group], *, whole: bool) -> bool:
     start, end = groups[0].start, groups[-1].end
     if _ALNUM.match(text, end) or not checksums.luhn(digits) or digits.count(digits[0]) == len(digits):
         return False
     context = _CARD.of(text, start, end)
     usual = len(groups) == 1 or tuple(len(group.digits) for group in groups) in _USUAL_GROUPS
-    issuers = _ISSUERS + _ISSUERS_IN_CONTEXT if context else _ISSUERS
+    issuers = _ISSUERS + _ISSUERS_IN_CONTEXT if context and whole else _ISSUERS
     if context is False or not (usual or context):
         return False
     return any(len(digits) in lengths and issuer.match(digits) for issuer, lengths in issuers)

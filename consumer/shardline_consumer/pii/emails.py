@@ -30,13 +30,16 @@ _COMMON_TOP = (
     f"|berlin|hamburg|bayern|koeln|nrw)(?![{_LETTERS}0-9_-])"
 )
 _WORD_DOT = "(?: ?[(\\[{<] ?(?:dot|punkt|\\.) ?[)\\]}>] ?| (?:dot|punkt) )"
-_AT_MARK = re.compile(r"[(\[{<] ?(?:[aA\xe4\xc4][tT]|@) ?[)\]}>] ?")
+_AT_MARK = re.compile(
+    r"[(\[{<&%](?:(?<=[(\[{<]) ?(?:[aA\xe4\xc4][tT]|@) ?[)\]}>] ?|(?<=\()a\)|(?<=&)#(?:64|x40);|(?<=%)40)"
+)
 _HOST = re.compile(
     f"{_LABEL}(?:(?:{_WORD_DOT}|\\.){_LABEL}){{0,4}}?(?:{_WORD_DOT}|\\.){_COMMON_TOP}", re.IGNORECASE
 )
 _HOST_OF_WORDS = re.compile(f"{_LABEL}(?:{_WORD_DOT}{_LABEL}){{0,4}}?{_WORD_DOT}{_COMMON_TOP}", re.IGNORECASE)
 _DOT_AT_END = re.compile(f"{_WORD_DOT}\\Z", re.IGNORECASE)
 _LONGEST_DOT = 9
+_UPPER_MARK = " AT "
 _WORD_MARKS = (" at ", " AT ", " \xe4t ", " \xc4T ")
 _HAS_WORD_DOT = re.compile(r"[ (\[{<](?:dot|punkt)[ )\]}>]", re.IGNORECASE)
 
@@ -47,13 +50,21 @@ def find_emails(scan: Scan) -> Iterator[Span]:
     if "@" in text:
         yield from filter(None, (_address(text, at) for at in _places(text, "@")))
     for mark in _AT_MARK.finditer(text):
-        yield from _disguised(text, mark.start() - text.startswith(" ", mark.start() - 1), mark.end(), _HOST)
+        yield from _disguised(text, mark.start() - _spaces_before(text, mark.start()), mark.end(), _HOST)
     for at in _places(text, " @ "):
         yield from _disguised(text, at, at + 3, _HOST)
+    for at in _places(text, _UPPER_MARK):
+        # The name in small letters: `LOOK AT EXAMPLE.COM` is none.
+        if not text[at - 1 : at].isupper():
+            yield from _disguised(text, at, at + len(_UPPER_MARK), _HOST)
     if any(mark in text for mark in _WORD_MARKS) and _HAS_WORD_DOT.search(text):
         for word in _WORD_MARKS:
             for at in _places(text, word):
                 yield from _disguised(text, at, at + len(word), _HOST_OF_WORDS)
+
+
+def _spaces_before(text: str, at: int) -> int:
+    return int(at > 0 and text[at - 1] == " ")
 
 
 def _places(text: str, part: str) -> Iterator[int]:

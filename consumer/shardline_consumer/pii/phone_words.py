@@ -5,7 +5,7 @@ import re
 from shardline_consumer.pii.scan import OTHER_NUMBERS, Context
 
 _NUMBER = r"(?:[ -]?(?:nummer|number|Nr|no)\b)?"
-CONTEXT = Context(
+_NAMES = (
     rf"\b(?:Tele)?fon{_NUMBER}|\bTel\b\.?{_NUMBER}|(?:Tele)?fax{_NUMBER}|\bMobil(?!it)(?:telefon|funk"
     rf"|e)?{_NUMBER}"
     rf"|Telefon{_NUMBER}|Handy{_NUMBER}|Ruf{_NUMBER}|R\xfcckruf|anruf|\berreich|Durchwahl|Hotline"
@@ -13,7 +13,12 @@ CONTEXT = Context(
     rf"|telefon|Kontakt{_NUMBER}|Festnetz{_NUMBER}|\bSignal\b|\bAB:|Vorwahl"
     rf"|phone{_NUMBER}|\bcell{_NUMBER}\b|\bcall(?:s|ed|ing)?\b|\bdial|\breach|\btext me"
     rf"|contact{_NUMBER}|\bring\b|voicemail"
-    r"|\b[TMF]:",
+    r"|\b[TMF]:|\bmelde|Ansprechp|R\xfcckfrag|Kontaktier"
+)
+CONTEXT = Context(_NAMES, OTHER_NUMBERS)
+# For digits without separators, which may be any number.
+STRICT_CONTEXT = Context(
+    _NAMES,
     rf"{OTHER_NUMBERS}|Nummer\b|\bNr\b|\bNo\b|number\b|\bID\b|IBAN|Kontonummer|\bBLZ|\bKN\b|Position|Code",
 )
 # The name of a phone number right before it: then it needs no form of its own.
@@ -22,7 +27,7 @@ _LABEL = re.compile(
     rf"|Festnetz){_NUMBER}"
     rf"|(?:(?:tele|cell)?phone|mobile|cell|fax|contact){_NUMBER}|Hotline|call|dial|ring|\u260e|\u2706"
     rf"|\U0001f4de)"
-    r"[ .:\n\t|*]{1,24}(?:(?:ist|lautet|is|us at|me at|at"
+    r"[ .:=\"'>\n\t|*]{1,24}(?:(?:ist|lautet|is|us at|me at|at"
     r"|on)[ :]{1,2})?(?:\([^()\n]{1,20}\)[ :]{1,2})?[(+]?\Z",
     re.IGNORECASE,
 )
@@ -54,12 +59,12 @@ class Before:
     def __init__(self, text: str, start: int) -> None:
         self._window = text[max(0, start - _REACH) : start]
         lower = self._window.lower()
-        self._named = any(part in lower for part in _PARTS) or any(part in lower for part in _MORE_PARTS)
+        self.is_named = any(part in lower for part in _PARTS) or any(part in lower for part in _MORE_PARTS)
 
     def is_label(self) -> bool:
         """Whether the name of a phone number stands right before it."""
-        return self._named and _LABEL.search(self._window) is not None
+        return self.is_named and _LABEL.search(self._window) is not None
 
     def is_near(self) -> bool:
         """Whether such a name stands in the same part of the sentence."""
-        return self._named and _NEAR.search(self._window) is not None
+        return self.is_named and _NEAR.search(self._window) is not None

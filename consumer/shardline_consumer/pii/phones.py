@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from shardline_consumer.pii.area_codes import AREA_CODES, LONGEST_AREA_CODE
-from shardline_consumer.pii.phone_words import CONTEXT, Before
+from shardline_consumer.pii.phone_words import CONTEXT, STRICT_CONTEXT, Before
 from shardline_consumer.pii.scan import Group, Scan, Span
 
 _TIME_BEHIND = re.compile(r" ?(?:Uhr|h\b|am\b|pm\b|%|\u20ac|Euro|EUR|Prozent|km\b|m\b|Jahre)", re.IGNORECASE)
@@ -22,6 +22,8 @@ _YEAR = re.compile("(?:19|20)[0-9]{2}")
 _ALNUM = re.compile("[0-9A-Za-z_]")
 _DECIMALS = re.compile(r",[0-9]")
 _MOBILE = re.compile("01(?:5[0-9]|6[023]|7[0-9])")
+# A group behind a character of these, and a letter or digit before it, is the rest of something.
+_INSIDE = frozenset(".,/:\xa7_")
 _AREA_MARKS = ("/", "-", ")")
 
 # Calling codes of ITU-T E.164 with one and two digits; all others have three.
@@ -42,11 +44,16 @@ _ITALY = "39"
 _FEWEST_ABROAD, _MOST_ABROAD = 7, 13
 _FEWEST_IN_CONTEXT = 6
 _FEWEST_AFTER_LABEL, _MOST_DIGITS = 5, 14
+_MOST_DIGITS_ABROAD = 18
 _FEWEST_SUBSCRIBER, _FEWEST_AFTER_SPACE = 5, 6
 _SHORTEST_NATIONAL, _LONGEST_NATIONAL = 9, 13
 _LONGEST_MOBILE, _SHORTEST_MOBILE = 12, 11
-_NEXT_NUMBER_AFTER = 7
-_SHORTEST_NEXT = 3
+_NEXT_AFTER, _NEXT_AFTER_ABROAD = 8, 10
+_SERVICE = re.compile("180[1-7]?|700|800|900|137[1-9]?|32")
+# The form without a true area code: `0123/456789`.
+_SLASHED = (range(3, 6), range(5, 9))
+# As people of Britain and Switzerland group their numbers.
+_FOREIGN_GROUPS = frozenset({(5, 6), (3, 4, 4), (4, 3, 4), (3, 3, 2, 2)})
 
 
 def find_phones(scan: Scan) -> Iterator[Span]:
@@ -61,34 +68,36 @@ def find_phones(scan: Scan) -> Iterator[Span]:
             first += count or 1
 
 
+def _may_start(text: str, groups: list[Group], first: int) -> bool:
+    """Whether a phone number may start with this group. Most numbers are none, and this costs little."""
+    digits, start, end = groups[first]
+    before = text[max(0, start - 2) : start]
+    if _ALNUM.match(before[-1:]) or (before[-1:] in _INSIDE and _ALNUM.match(before[:1])):
+        return False
+    if first and before[-1:] not in {" ", "("}:
+        return False
+    if digits[0] != "0" and "+" not in before and not _is_north_american(groups[first : first + 4]):
+        return Before(text, start).is_named
+    return not (digits == "0" and text.startswith(")", end))
+
+
 def _chain(text: str, groups: list[Group], first: int) -> list[Group]:
     """The groups that may belong to one number that starts with the first of them."""
     start = groups[first].start
-    before = text[max(0, start - 2) : start]
-    if _ALNUM.match(before[-1:]) or (
-        before[-1:] in {".", ",", "/", ":", "\xa7", "_", "="} and _ALNUM.match(before[:1])
-    ):
-        return []
-    if (first and text[start - 1] not in " (") or _DATE.match(text, start):
-        return []
-    if groups[first].digits == "0" and text.startswith(")", groups[first].end):
+    if not _may_start(text, groups, first) or _DATE.match(text, start):
         return []
     chain: list[Group] = []
     total = 0
-    for group in groups[first : first + _MOST_DIGITS + 1]:
+    enough = _NEXT_AFTER_ABROAD if text[max(0, start - 1) : start] in {"+", "("} else _NEXT_AFTER
+    for group in groups[first : first + _MOST_DIGITS_ABROAD]:
         new = bool(chain) and text[group.start - 1] in " ("
         # A second number, or a date, behind this one.
-        if (
-            new
-            and total >= _NEXT_NUMBER_AFTER
-            and group.digits[0] == "0"
-            and len(group.digits) >= _SHORTEST_NEXT
-        ):
+        if new and total >= enough and group.digits[0] == "0" and group.digits[1:] in AREA_CODES:
             break
-        if new and _DATE.match(text, group.start):
+        if new and (_DATE.match(text, group.start) or _DECIMALS.match(text, group.end)):
             break
         total += len(group.digits)
-        if total > _MOST_DIGITS + 1 and chain:
+        if total > _MOST_DIGITS_ABROAD and chain:
             break
         chain.append(group)
     return chain
@@ -181,7 +190,7 @@ def _national(text: str, chain: list[Group]) -> int:
     count = _longest(chain, _FEWEST_IN_CONTEXT + 1, _LONGEST_NATIONAL)
     if not count:
         return 0
-    context = CONTEXT.of(text, chain[0].start, chain[count - 1].end)
+    context = (CONTEXT if count > 1 else STRICT_CONTEXT).of(text, chain[0].start, chain[count - 1].end)
     if context is not None:
         # Keys of municipalities have eight digits, often in a table with words for calls in names of places.
         short = count == 1 and len(chain[0].digits) < _SHORTEST_NATIONAL
@@ -200,6 +209,8 @@ def _is_mobile(text: str, chain: list[Group]) -> bool:
 def _has_area_code(text: str, chain: list[Group]) -> bool:
     """The area code ends where a group ends, and enough digits follow for the mark that stands there."""
     total = sum(len(group.digits) for group in chain)
+    if tuple(len(group.digits) for group in chain) in _FOREIGN_GROUPS or _is_slashed(text, chain):
+        return True
     code = ""
     for place, group in enumerate(chain[:-1]):
         code += group.digits
@@ -207,7 +218,7 @@ def _has_area_code(text: str, chain: list[Group]) -> bool:
             return False
         between = text[group.end : chain[place + 1].start]
         marked = any(mark in between for mark in _AREA_MARKS)
-        if code[1:] not in AREA_CODES or (place and not marked):
+        if (code[1:] not in AREA_CODES and not _SERVICE.fullmatch(code, 1)) or (place and not marked):
             continue
         rest = chain[place + 1 :]
         digits = total - len(code)
@@ -218,22 +229,33 @@ def _has_area_code(text: str, chain: list[Group]) -> bool:
     return False
 
 
+def _is_slashed(text: str, chain: list[Group]) -> bool:
+    own = chain[0].digits
+    if len(chain) != 2 or own.startswith("00") or text[chain[0].end : chain[1].start].strip() != "/":  # noqa: PLR2004
+        return False
+    return all(len(group.digits) in lengths for group, lengths in zip(chain, _SLASHED, strict=True))
+
+
 def _north_american(text: str, chain: list[Group], before: Before) -> int:
     """`(212) 555-0100`, `212-555-0100`; with spaces only, or any other number, by words around."""
     leading = int(chain[0].digits == _NORTH_AMERICA)
-    own = chain[leading : leading + 3]
-    if tuple(len(group.digits) for group in own) == _NORTH_AMERICAN_GROUPS and _NORTH_AMERICAN.match(
-        own[0].digits
-    ):
-        between = text[own[0].end : own[2].start]
+    if _is_north_american(chain):
+        own = chain[leading : leading + 3]
+        between = text[own[0].end : own[1].start]
         last = text[own[1].end : own[2].start]
-        if last in {"-", "."} and (between[:1] in {")", last}):
+        if last in {"-", "."} and (")" in between or between == last):
             # CAS numbers and prices have other groups, other numbers of this form have names.
             return 0 if CONTEXT.of(text, chain[0].start, own[2].end) is False else leading + 3
     count = _longest(chain, _FEWEST_ABROAD, _LONGEST_NATIONAL)
     if not count or not before.is_near() or not CONTEXT.of(text, chain[0].start, chain[count - 1].end):
         return 0
     return 0 if _is_time(text, chain[:count]) else count
+
+
+def _is_north_american(groups: list[Group]) -> bool:
+    own = groups[int(groups[0].digits == _NORTH_AMERICA) :][:3]
+    lengths = tuple(len(group.digits) for group in own)
+    return lengths == _NORTH_AMERICAN_GROUPS and _NORTH_AMERICAN.match(own[0].digits) is not None
 
 
 def _span(text: str, start: int, end: int) -> Span:

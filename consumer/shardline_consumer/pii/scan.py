@@ -71,7 +71,7 @@ OTHER_NUMBERS = (
     r"|\bISBN|\bISSN|\bEAN|\bGTIN|\bHR[AB]\b|Steuernummer|Umsatzsteuer|\bUSt|\bIMEI|Serien-?n|Sendung"
     r"|Tracking|Beleg"
     r"|Invoice|\bOrder|Customer|Ticket|\bCase\b|\bRef\b|Reference|\bVersion|Drucks|BGBl|\bSeite|Matrikel"
-    r"|Mitglieds-?n|Policen|Versicherungsschein|Z\xe4hler|Charge|\bBatch|\bLot\b|\bPLZ|Postleit"
+    r"|Mitglieds-?n|Policen|Versicherungsschein|Z\xe4hler|Chargen?-?[n:]|\bBatch|\bLot\b|\bPLZ|Postleit"
     r"|\bFlurst|Inventar|Modell"
     r"|\bSKU|\bDOI\b|\bCELEX|\bECLI|Barcode|Transaktion|Transaction|Product|Produkt|\bParagra"
     r"|\bPart n|\bCAS\b"

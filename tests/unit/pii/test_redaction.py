@@ -22,6 +22,15 @@ PIECES = st.lists(
             "\uff11",
             "-",
             " ",
+            "Tel. 030 23125 678",
+            "DE89 3704 0044 0532 0130 00",
+            "4111111111111111",
+            "192.0.2.1",
+            "86095742719",
+            "65 170839 J 003",
+            "B-MW 1234",
+            "0",
+            "+49",
         )
     ),
     max_size=30,
@@ -49,6 +58,18 @@ def test_nothing_is_found_in_a_redacted_text(text: str) -> None:
     redacted = redact(text)
     assert not find(redacted.text)
     assert redact(redacted.text) == (redacted.text, {})
+
+
+def test_a_number_of_another_kind_is_no_phone_number() -> None:
+    text = "Tel. oder IBAN DE89 3704 0044 0532 0130 00"
+    assert redact(text, {"phone"}) == (text, {})
+    assert redact(text).text == "Tel. oder IBAN [IBAN_1]"
+
+
+def test_placeholders_are_typed() -> None:
+    text, counts = redact("Tel. 030 23125 678, Steuer-ID 86 095 742 719, Tel. 030/23125-678")
+    assert text == "Tel. [PHONE_1], Steuer-ID [TAX_ID_1], Tel. [PHONE_1]"
+    assert counts == {"phone": 2, "tax_id": 1}
 
 
 @given(PIECES | st.text())
