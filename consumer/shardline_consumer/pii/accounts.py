@@ -164,7 +164,10 @@ def find_cards(scan: Scan) -> Iterator[Span]:
     for groups in scan.runs:
         first = 0
         while first < len(groups):
-            count = _card_groups(scan.text, groups[first : first + _MOST_GROUPS], whole=not first)
+            taken = scan.is_taken(groups[first].start)
+            count = (
+                0 if taken else _card_groups(scan.text, groups[first : first + _MOST_GROUPS], whole=not first)
+            )
             if count:
                 yield groups[first].start, groups[first + count - 1].end
             first += count or 1

@@ -1,7 +1,8 @@
 """Finds personal data: the kinds in the order in which they take parts of a text."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import NamedTuple
 
 from shardline_consumer.pii.accounts import find_cards, find_ibans
@@ -54,6 +55,7 @@ def find(text: str, kinds: Collection[str] | None = None) -> list[Found]:
     clean = plain(text)
     scan = Scan(clean.text)
     taken: list[Found] = []
+    scan.is_taken = partial(_is_taken, taken)
     left = len(wanted)
     for kind, finder in _FINDERS.items():
         if not left:
@@ -71,6 +73,11 @@ def _take(found: Found, taken: list[Found]) -> None:
         return
     if place == len(taken) or taken[place].start >= found.end:
         taken.insert(place, found)
+
+
+def _is_taken(taken: list[Found], place: int) -> bool:
+    number = bisect_right(taken, place, key=_start)
+    return number > 0 and taken[number - 1].end > place
 
 
 def _start(found: Found) -> int:

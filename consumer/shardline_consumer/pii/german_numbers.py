@@ -42,7 +42,8 @@ def find_tax_ids(scan: Scan) -> Iterator[Span]:
     for groups in scan.runs:
         first = 0
         while first < len(groups):
-            count = _tax_groups(scan.text, groups[first : first + _TAX_DIGITS])
+            taken = scan.is_taken(groups[first].start)
+            count = 0 if taken else _tax_groups(scan.text, groups[first : first + _TAX_DIGITS])
             if count:
                 yield groups[first].start, groups[first + count - 1].end
             first += count or 1

@@ -61,7 +61,8 @@ def find_phones(scan: Scan) -> Iterator[Span]:
     for groups in scan.runs:
         first = 0
         while first < len(groups):
-            chain = _chain(scan.text, groups, first)
+            # Most other numbers have many groups, each of which could start one.
+            chain = [] if scan.is_taken(groups[first].start) else _chain(scan.text, groups, first)
             count = _phone_groups(scan.text, chain) if chain else 0
             if count:
                 yield _span(scan.text, chain[0].start, chain[count - 1].end)

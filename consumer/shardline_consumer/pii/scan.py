@@ -26,6 +26,8 @@ class Scan:
 
     def __init__(self, text: str) -> None:
         self.text = text
+        self.is_taken = _nothing_is_taken
+        """Whether another kind has taken the character at a place."""
 
     @cached_property
     def runs(self) -> list[list[Group]]:
@@ -37,6 +39,10 @@ class Scan:
             ]
             for run in _RUN.finditer(self.text)
         ]
+
+
+def _nothing_is_taken(_: int) -> bool:
+    return False
 
 
 class Context:
