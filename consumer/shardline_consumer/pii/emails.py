@@ -48,7 +48,12 @@ def find_emails(scan: Scan) -> Iterator[Span]:
     """The addresses of a text, of each way of writing in order."""
     text = scan.text
     if "@" in text:
-        yield from filter(None, (_address(text, at) for at in _places(text, "@")))
+        for at in _places(text, "@"):
+            address = _address(text, at)
+            if address is not None:
+                yield address
+            else:
+                yield from _disguised(text, at, at + 1, _HOST_OF_WORDS)
     for mark in _AT_MARK.finditer(text):
         yield from _disguised(text, mark.start() - _spaces_before(text, mark.start()), mark.end(), _HOST)
     for at in _places(text, " @ "):
@@ -57,6 +62,11 @@ def find_emails(scan: Scan) -> Iterator[Span]:
         # The name in small letters: `LOOK AT EXAMPLE.COM` is none.
         if not text[at - 1 : at].isupper():
             yield from _disguised(text, at, at + len(_UPPER_MARK), _HOST)
+    yield from _with_words(text)
+
+
+def _with_words(text: str) -> Iterator[Span]:
+    """`max at firma dot de`: only where a word stands for the point too."""
     if any(mark in text for mark in _WORD_MARKS) and _HAS_WORD_DOT.search(text):
         for word in _WORD_MARKS:
             for at in _places(text, word):

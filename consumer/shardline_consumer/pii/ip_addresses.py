@@ -89,5 +89,5 @@ def _is_six(address: str, four: str | None) -> bool:
         # `a::b` is C++. An address has a digit, and more than one group or one of four characters.
         known = len(groups) < _SIX_GROUPS and any(map(str.isdigit, bare))
         return known and (len(groups) > 2 or any(len(group) > 2 for group in groups) or bare == "::1")  # noqa: PLR2004
-    # Eight groups of two are a hardware address.
-    return len(groups) == _SIX_GROUPS and any(len(group) != 2 for group in groups)  # noqa: PLR2004
+    # Eight groups of two are a hardware address, and smaller numbers a ratio.
+    return len(groups) == _SIX_GROUPS and any(len(group) > 2 for group in groups)  # noqa: PLR2004

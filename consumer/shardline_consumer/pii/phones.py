@@ -144,7 +144,7 @@ def _longest(chain: list[Group], fewest: int, most: int) -> int:
 
 
 def _is_time(text: str, chain: list[Group]) -> bool:
-    """`Tel. 8.00 - 17.00 Uhr`, or a year."""
+    """`Tel. 8.00 - 17.00 Uhr`, a year, or a sum."""
     between = text[chain[0].start : chain[-1].end]
     return bool(_TIME_BEHIND.match(text, chain[-1].end)) or bool(
         re.fullmatch(r"[12][0-9]{3} ?[-/] ?[12]?[0-9]{2,3}", between)
@@ -189,7 +189,7 @@ def _is_international(digits: str) -> bool:
 def _national(text: str, chain: list[Group]) -> int:
     """A number with the 0 of its area code."""
     count = _longest(chain, _FEWEST_IN_CONTEXT + 1, _LONGEST_NATIONAL)
-    if not count:
+    if not count or _is_time(text, chain[:count]):
         return 0
     context = (CONTEXT if count > 1 else STRICT_CONTEXT).of(text, chain[0].start, chain[count - 1].end)
     if context is not None:
