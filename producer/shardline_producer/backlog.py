@@ -135,9 +135,9 @@ class Backlog:
 
     async def _read(self, numbers: Sequence[int]) -> None:
         own = None if self.state.slice is None else self.state.numbers
-        several = own is None and len(numbers) > 1 and are_short(self.heads)
-        if several or len(numbers) == len(self._chains):
-            self.heads = await read_heads(self._store, self._layout, self.heads, own)
+        slices = 1 if own is None else self.state.spec.slices
+        if len(numbers) == len(self._chains) or (len(numbers) > 1 and are_short(self.heads, slices)):
+            self.heads = await read_heads(self._store, self._layout, self.heads, own, slices)
             return
         calls = (self._chains[number].head(self.heads[number]) for number in numbers)
         found = await asyncio.gather(*calls)

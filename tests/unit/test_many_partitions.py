@@ -122,8 +122,9 @@ async def test_heads_are_those_of_each_chain(
     lengths: list[int], at_once: int, keys: int, data: st.DataObject
 ) -> None:
     store = MemoryStore()
-    # Not of a chain: somebody's own file.
-    await store.create(f"{LAYOUT.chains}notes/a.txt", b"")
+    # Not of a chain: somebody's own files.
+    for name in ("notes", "1", "000001"):
+        await store.create(f"{LAYOUT.chains}{name}/a.txt", b"")
     chains: list[list[ChainRecord]] = []
     for partition, length in enumerate(lengths):
         chain, upto = list[ChainRecord](), Totals()
@@ -136,7 +137,11 @@ async def test_heads_are_those_of_each_chain(
         patch.setattr(heads, "READS_AT_ONCE", max(1, at_once))
         patch.setattr(heads, "_MAX_KEYS_PER_PARTITION", keys)
         found = await heads.read_heads(store, LAYOUT, known)
-    assert found == [await Chain(store, LAYOUT, number).head() for number in range(len(lengths))]
+        expected = [await Chain(store, LAYOUT, number).head() for number in range(len(lengths))]
+        assert found == expected
+        part = range(*sorted(data.draw(st.tuples(*[st.integers(0, len(lengths))] * 2))))
+        some = known[part.start : part.stop]
+        assert await heads.read_heads(store, LAYOUT, some, part, at_once) == expected[part.start : part.stop]
 
 
 async def test_short_chains_are_listed_together_and_long_ones_one_by_one() -> None:

@@ -13,7 +13,11 @@ _MAX_KEYS_PER_PARTITION = 20
 
 
 async def read_heads(
-    store: ObjectStore, layout: Layout, known: Sequence[ChainRecord | None], numbers: range | None = None
+    store: ObjectStore,
+    layout: Layout,
+    known: Sequence[ChainRecord | None],
+    numbers: range | None = None,
+    slices: int = 1,
 ) -> list[ChainRecord | None]:
     """The last record of each partition's chain; None for an empty one.
 
@@ -26,52 +30,53 @@ async def read_heads(
         store: the store of the dataset.
         layout: its keys.
         known: for each partition a record that was read before, or None.
-        numbers: the partitions, when they are not all of the dataset. They are listed one by one.
+        numbers: the partitions, when they are those of one slice.
+        slices: how many slices there are: a listing of the chains of one has keys of those behind it.
 
     Raises:
         StoreUnavailable: the store cannot be read now, or lists a record that it does not have.
         JobFailed: an object is not a chain record (`dataset_damaged`).
     """
-    if numbers is not None:
-        heads = [
-            partial(Chain(store, layout, number).head, record)
-            for number, record in zip(numbers, known, strict=True)
-        ]
-        return await gather_limited(heads, READS_AT_ONCE)
-    numbers = range(len(known))
-    together = len(known) > READS_AT_ONCE or are_short(known)
-    last, listed = await _last_keys(store, layout, len(known)) if together else ({}, 0)
-    chains = [Chain(store, layout, number) for number in numbers]
+    together = are_short(known, slices) or (numbers is None and len(known) > READS_AT_ONCE)
+    numbers = range(len(known)) if numbers is None else numbers
+    last, listed = await _last_keys(store, layout, numbers) if together else ({}, numbers.start)
 
     async def read(number: int) -> ChainRecord | None:
-        record = known[number]
+        record, chain = known[number - numbers.start], Chain(store, layout, number)
         if number >= listed:
-            return await chains[number].head(record)
+            return await chain.head(record)
         if (key := last.get(number)) is None:
             return None
         if record is not None and key == layout.chain_record(number, record.first):
             return record
-        return await chains[number].listed_record(key)
+        return await chain.listed_record(key)
 
     return await gather_limited([partial(read, number) for number in numbers], READS_AT_ONCE)
 
 
-def are_short(known: Sequence[ChainRecord | None]) -> bool:
-    """Whether one listing of several chains takes less than one of each, by the records that are known."""
+def are_short(known: Sequence[ChainRecord | None], slices: int = 1) -> bool:
+    """Whether one listing of several chains takes less than one of each, by the records that are known.
+
+    They are those of one of so many slices, which have about as many.
+    """
     records = sum(record.upto.segments for record in known if record is not None)
-    return len(known) > 1 and records <= _MAX_KEYS_PER_PARTITION * len(known)
+    return len(known) > 1 and records * slices <= _MAX_KEYS_PER_PARTITION * len(known)
 
 
-async def _last_keys(store: ObjectStore, layout: Layout, partitions: int) -> tuple[dict[int, str], int]:
-    """The last key of each chain, and the number of partitions that were listed to their end."""
+async def _last_keys(store: ObjectStore, layout: Layout, numbers: range) -> tuple[dict[int, str], int]:
+    """The last key of each chain, and the first partition that was not listed to its end."""
     last: dict[int, str] = {}
-    left = _MAX_KEYS_PER_PARTITION * partitions
-    async for info in store.list(layout.chains):
+    left = _MAX_KEYS_PER_PARTITION * len(numbers)
+    before = layout.chain(numbers.start) if numbers.start else ""
+    async for info in store.list(layout.chains, start_after=before):
         folder = info.key.removeprefix(layout.chains).partition("/")[0]
-        if not folder.isdecimal():
+        # A foreign folder is no chain, whatever number it may be read as.
+        if not folder.isdecimal() or not info.key.startswith(layout.chain(int(folder))):
             continue
+        if int(folder) >= numbers.stop:
+            break
         if left == 0:
             return last, int(folder)
         left -= 1
         last[int(folder)] = info.key
-    return last, partitions
+    return last, numbers.stop
