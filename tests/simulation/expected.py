@@ -21,7 +21,10 @@ _SCAN_FACTOR = 4
 
 @dataclass(slots=True)
 class Entry:
-    """One message of a partition. It has a row, a rejection or a dead letter."""
+    """One message of a partition. It has a row, a rejection or a dead letter.
+
+    `order` is its key in the global order of an assembled dataset; 0 in any other.
+    """
 
     key: bytes
     position: list[Any]
@@ -32,6 +35,7 @@ class Entry:
     reason: str = ""
     rejected: bytes = b""
     dead: dict[str, Any] = field(default_factory=dict)
+    order: int = 0
 
 
 @dataclass(slots=True)
@@ -54,8 +58,8 @@ class Segment:
 
     @property
     def rows(self) -> bytes:
-        """The shard, uncompressed."""
-        return b"".join(entry.row for entry in self.entries)
+        """The shard, uncompressed; of an assembled dataset the staged rows."""
+        return b"".join(entry.row for entry in sorted(self.entries, key=_place))
 
     @property
     def rejected(self) -> bytes:
@@ -89,12 +93,17 @@ class Segment:
             "bytes": len(self.rows),
             "rejected": Counter(entry.reason for entry in entries if entry.reason),
             "dead": Counter(entry.dead["reason"] for entry in entries if entry.dead),
-            "hash_sum": sum(_hash64(entry.key, b"document") for entry in entries) % 2**64,
+            "hash_sum": sum(hash64(entry.key, b"document") for entry in entries) % 2**64,
             "words": sum(entry.words for entry in entries),
             "quality": sum(entry.quality for entry in entries),
             "scanned_bytes": sum(entry.scanned for entry in entries),
             "position": entries[-1].position,
         }
+
+
+def _place(entry: Entry) -> tuple[int, int]:
+    """The place of a record among those of its partition, whose positions rise."""
+    return entry.order, entry.position[-1]
 
 
 @dataclass
@@ -141,9 +150,7 @@ class Expected:
 def expect(spec: JobSpec, items: Sequence[SourceItem], max_records: int) -> Expected:
     """The dataset of a job that reads `items`; a segment closes at `max_records` at the latest."""
     documents = [item.content for item in items if isinstance(item.content, Document)]
-    columns = _columns(documents)
-    validation = max(1, round(spec.partitions * spec.output.validation_fraction))
-    total = spec.partitions + (validation if spec.output.validation_fraction else 0)
+    columns, total = _columns(documents), _slice_partitions(spec)
     parts: list[list[Entry]] = [[] for _ in range(spec.slices * total)]
     for number, piece in enumerate(_ranges(items, spec.slices)):
         for item in piece:
@@ -170,17 +177,34 @@ def partition_of(spec: JobSpec, content: Document | InvalidDocument) -> int:
     """The partition of a document: those of the validation split follow those of train."""
     output, count = spec.output, spec.partitions
     key = (content.id if isinstance(content, Document) else content.key).encode()
+    if spec.assembled:
+        seeded = output.order != "source"
+        return order_of(spec, key) * count >> 64 if seeded else hash64(key, b"partition") % count
     value = content.metadata.get(output.group_by or "") if isinstance(content, Document) else None
     group = key if value is None else str(value).encode()
-    if _hash64(group, b"split") < output.validation_fraction * 2**64:
-        return count + _hash64(key, b"partition") % max(1, round(count * output.validation_fraction))
-    return _hash64(key, b"partition") % count
+    if hash64(group, b"split") < output.validation_fraction * 2**64:
+        return count + hash64(key, b"partition") % max(1, round(count * output.validation_fraction))
+    return hash64(key, b"partition") % count
+
+
+def order_of(spec: JobSpec, key: bytes) -> int:
+    """The key of a document in the global order of an assembled dataset; 0 in that of the source."""
+    order = spec.output.order
+    if not spec.assembled or order == "source":
+        return 0
+    seed = order.seed if order is not None else 0
+    return hash64(seed.to_bytes(8, "big") + key, b"order")
+
+
+def _slice_partitions(spec: JobSpec) -> int:
+    """Train partitions of a slice, and those of validation, which an assembled dataset does not have."""
+    share = 0 if spec.assembled else spec.output.validation_fraction
+    return spec.partitions + (max(1, round(spec.partitions * share)) if share else 0)
 
 
 def _segments(spec: JobSpec, partition: int, entries: list[Entry], max_records: int) -> list[Segment]:
     found: list[Segment] = []
-    validation = max(1, round(spec.partitions * spec.output.validation_fraction))
-    total = spec.partitions + (validation if spec.output.validation_fraction else 0)
+    total = _slice_partitions(spec)
     split, size = "train" if partition % total < spec.partitions else "validation", spec.output.shard_bytes
     originals = size if spec.dead_letter_originals else -1
     start = rows = scanned = 0
@@ -194,6 +218,12 @@ def _segments(spec: JobSpec, partition: int, entries: list[Entry], max_records: 
 
 
 def _entry(spec: JobSpec, item: SourceItem, columns: dict[str, str]) -> Entry:
+    entry = _unordered_entry(spec, item, columns)
+    entry.order = order_of(spec, entry.key)
+    return entry
+
+
+def _unordered_entry(spec: JobSpec, item: SourceItem, columns: dict[str, str]) -> Entry:
     content, position = item.content, list(item.position)
     if isinstance(content, InvalidDocument):
         letter = content.dead_letter
@@ -270,5 +300,5 @@ def _json(value: Any) -> bytes:
     return text.encode()
 
 
-def _hash64(data: bytes, person: bytes) -> int:
+def hash64(data: bytes, person: bytes) -> int:
     return int.from_bytes(blake2b(data, digest_size=8, person=person).digest(), "big")

@@ -2,20 +2,23 @@
 
 import gzip
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 
 import zstandard
 
 from shardline_common.dataset.chain import ChainRecord
+from shardline_common.dataset.decision import DecisionHead
 from shardline_common.dataset.manifest import Manifest
 from shardline_common.dataset.verify import Verifier
-from shardline_common.job.names import DEAD_LETTERS, JOBS, Layout
+from shardline_common.errors import ObjectMissing
+from shardline_common.job.names import DEAD_LETTERS, JOBS, STAGED, Layout
 from shardline_common.job.outcome import read_outcome
 from shardline_common.job.state import JobState
 from shardline_common.memory.store import MemoryStore
+from tests.simulation.assembled import Assembled
 from tests.simulation.expected import Segment
-from tests.simulation.scenario import OVERFLOWS
-from tests.simulation.world import World
+from tests.simulation.world import FOREIGN, World
 
 _LOSSES = {"object_lost", "conservation", "sequence_gap"}
 _REFUSALS = {"refused_request", "not_retriable", "unknown_job"}
@@ -37,18 +40,22 @@ class Judge:
     async def run(self) -> str:
         """Judge everything. Returns the digest of a completed dataset, else ""."""
         state, scenario = self._state, self._scenario
-        wanted = "failed" if scenario.overflows else "completed"
+        failures = scenario.failures
+        wanted = "failed" if failures else "completed"
         cancelled = scenario.stays_cancelled and state.state == "cancelled"
         lost = scenario.fate == "lost object" and state.state == "failed" and state.code in _LOSSES
         if state.state != wanted and not cancelled and not lost:
             self._problem(f"the job is {state.state} instead of {wanted}: {state.code}: {state.message}")
-        if state.state == "failed" and state.code not in OVERFLOWS and not lost:
+        if state.state == "failed" and state.code not in failures and not lost:
             self._problem(f"failed: {state.code}: {state.message}")
         chained = [await self._chain(number) for number in range(len(scenario.expected.partitions))]
         completed = state.state == "completed"
         await self._check_objects()
         self._check_dead_letters(chained, complete=completed)
         await self._check_attempts()
+        if scenario.assembled is not None:
+            await self._check_staged(scenario.assembled)
+            await self._check_drops(scenario.assembled)
         if not completed:
             await self._check_absent()
             return ""
@@ -82,10 +89,9 @@ class Judge:
 
     async def _check_objects(self) -> None:
         """Every object of a segment holds exactly what its documents make; none is missing."""
-        layout, wanted = self._layout, dict[str, bytes]()
+        layout, assembled = self._layout, self._scenario.assembled
+        wanted = self._segment_rows() if assembled is None else self._final_shards(assembled)
         for segment in self._scenario.expected.segments:
-            if segment.rows:
-                wanted[layout.data(segment.split, segment.partition, segment.first)] = segment.rows
             if segment.rejected:
                 wanted[layout.rejected(segment.partition, segment.first)] = segment.rejected
             if segment.dead_letters:
@@ -99,6 +105,57 @@ class Judge:
                 self._problem(f"{key} holds {found[key][:200]!r} instead of {wanted.get(key, b'')[:200]!r}")
         if self._state.state == "completed" and (missing := sorted(wanted.keys() - found.keys())):
             self._problem(f"missing: {missing}")
+
+    def _segment_rows(self) -> dict[str, bytes]:
+        segments = self._scenario.expected.segments
+        return {
+            self._layout.data(one.split, one.partition, one.first): one.rows for one in segments if one.rows
+        }
+
+    def _final_shards(self, assembled: Assembled) -> dict[str, bytes]:
+        shards = assembled.shards if assembled.refusal is None else {}
+        return {
+            self._layout.shard(split, number, assembled.count(split)): rows
+            for (split, number), rows in shards.items()
+        }
+
+    async def _check_staged(self, assembled: Assembled) -> None:
+        """Staged rows are those of their segment. A retry has them; none is left when no retry will come."""
+        layout, spec = self._layout, self._state.spec
+        found = {info.key: await self._store.get(info.key) async for info in self._store.list(STAGED)}
+        needed = self._state.state != "completed" or spec.output.keep_staged
+        if found and not needed:
+            self._problem(f"staged objects are left over: {sorted(found)}")
+        for segment in assembled.landed.segments:
+            key = layout.staged(segment.partition, segment.first)
+            rows = found.get(key)
+            if rows is not None and rows != segment.rows:
+                self._problem(f"{key} holds {rows[:200]!r} instead of {segment.rows[:200]!r}")
+            committed = layout.chain_record(segment.partition, segment.first) in self._store._objects
+            if needed and committed and segment.rows and rows is None and not self._scenario.fate:
+                self._problem(f"{key} is missing, and a retry needs it")
+
+    async def _check_drops(self, assembled: Assembled) -> None:
+        """Each row that is dropped is in one drop list, with its reason and what stays instead."""
+        found: dict[int, tuple[str, int | str | None]] = {}
+        async for info in self._store.list(f"{self._layout.decisions}drops/"):
+            body = await self._store.get(info.key)
+            for line in body.splitlines() if body != FOREIGN else ():
+                position, reason, of = json.loads(line)
+                if position in found:
+                    self._problem(f"{info.key} drops {position}, which another list drops too")
+                found[position] = reason, of
+        try:
+            head = DecisionHead.decode(await self._store.get(self._layout.decision))
+        except ObjectMissing:
+            return
+        if assembled.refusal is not None:
+            self._problem(f"there is a decision, which {assembled.refusal} forbids")
+        elif found != assembled.drops:
+            self._problem(f"the decision drops {found} instead of {assembled.drops}")
+        counts = Counter(reason for reason, _ in assembled.drops.values())
+        if counts != {reason: one.records for reason, one in head.dropped.items()}:
+            self._problem(f"the decision counts {head.dropped} instead of {counts}")
 
     def _check_dead_letters(self, chained: Sequence[int], *, complete: bool) -> None:
         """The topic has each dead letter of the chains once, by its key, and no other."""
@@ -167,12 +224,12 @@ class Judge:
     async def _check_dataset(self) -> str:
         report = await Verifier(self._store, self._layout.root).run()
         self._world.problems += report.problems
-        expected = self._scenario.expected
-        if report.digest != expected.digest:
-            self._problem(f"the digest is {report.digest} instead of {expected.digest}")
+        digest = self._scenario.digest
+        if report.digest != digest:
+            self._problem(f"the digest is {report.digest} instead of {digest}")
         manifest = Manifest.decode(await self._store.get(self._layout.manifest))
         count = len(self._scenario.items)
-        if (manifest.digest, manifest.source.count) != (expected.digest, count):
+        if (manifest.digest, manifest.source.count) != (digest, count):
             self._problem(
                 f"the manifest says {manifest.source.count} of {count} documents, {manifest.digest}"
             )

@@ -7,7 +7,13 @@ from functools import partial
 
 import orjson
 
-from shardline_common.errors import BrokerUnavailable, ServiceUnavailable, StoreUnavailable, TopicMissing
+from shardline_common.errors import (
+    BrokerUnavailable,
+    ObjectExists,
+    ServiceUnavailable,
+    StoreUnavailable,
+    TopicMissing,
+)
 from shardline_common.job.names import CHECKPOINTS
 from shardline_common.ports.broker import (
     GroupListener,
@@ -31,6 +37,7 @@ class NetStore:
     def __init__(self, process: Process) -> None:
         self._process = process
         self._store = process.world.store
+        self._put: set[str] = set()
 
     @property
     def uri(self) -> str:
@@ -40,16 +47,24 @@ class NetStore:
     async def create(self, key: str, body: Body, *, content_type: str = "application/json") -> None:
         """Create; the bytes have left the process with the request."""
         data = body if isinstance(body, bytes) else body.read_bytes()
+        self._put.add(key)
 
         async def apply() -> None:
-            await self._store.create(key, data, content_type=content_type)
+            try:
+                await self._store.create(key, data, content_type=content_type)
+            except ObjectExists:
+                self._process.world.watch_refusal(key)
+                raise
             self._process.world.watch_object(key, data)
 
         await self._process.request("store", apply, StoreUnavailable)
 
     async def get(self, key: str) -> bytes:
         """An object's bytes."""
-        return await self._process.request("store", partial(self._store.get, key), StoreUnavailable)
+        body = await self._process.request("store", partial(self._store.get, key), StoreUnavailable)
+        if key not in self._put:
+            self._process.world.watch_read(key)
+        return body
 
     async def stream(self, key: str, *, offset: int = 0, size: int | None = None) -> AsyncIterator[bytes]:
         """An object's bytes from `offset` on, at most `size`."""

@@ -15,6 +15,7 @@ from shardline_common.job.spec import JobSpec
 from shardline_producer.sources.documents import DeadLetterReason, dead_letter
 from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
 from tests.make import job
+from tests.simulation.assembled import Assembled
 from tests.simulation.expected import Entry, Expected, expect, partition_of
 
 UNLIMITED = 1_000_000
@@ -29,6 +30,15 @@ FATES = {
     "lost topic": 4,
 }
 """The fates of a job, with their shares in percent."""
+ASSEMBLED_FATES = FATES | {
+    # Drop lists that this decision does not make are there, as if another attempt had left them.
+    "foreign drop lists": 8,
+    # A worker that was paused stores staged rows behind the end of the job.
+    "late rows": 12,
+}
+"""Those of an assembled job."""
+TOPIC_LOST_LATE = "topic lost late"
+"""The fate of a job whose topic is deleted while its dataset is decided. A test names it."""
 _MOODS = {
     # good, poor, blank, broken, bulky, large, huge, double, odd
     "mixed": (55, 15, 5, 8, 3, 4, 0, 6, 4),
@@ -57,8 +67,8 @@ class Scenario:
     """A job and its source.
 
     `max_records` replaces the limit of 1,000,000 records of a segment, which no schedule reaches. A
-    cancelled job is retried unless it `stays_cancelled`. `fate` is one of FATES: what somebody or the store
-    does to the job, once.
+    cancelled job is retried unless it `stays_cancelled`. `fate` is one of ASSEMBLED_FATES: what somebody or
+    the store does to the job, once.
     """
 
     spec: JobSpec
@@ -67,6 +77,24 @@ class Scenario:
     max_records: int = UNLIMITED
     stays_cancelled: bool = False
     fate: str = ""
+
+    @cached_property
+    def assembled(self) -> Assembled | None:
+        """The dataset that an assembled job makes; None for any other job."""
+        return Assembled(self.spec, self.expected) if self.spec.assembled else None
+
+    @property
+    def digest(self) -> str:
+        """The digest of the dataset."""
+        return self.expected.digest if self.assembled is None else self.assembled.digest
+
+    @property
+    def failures(self) -> frozenset[FailureCode]:
+        """The codes of which the job must fail with one; none: it must complete."""
+        if self.overflows:
+            return OVERFLOWS
+        refusal = None if self.assembled is None else self.assembled.refusal
+        return frozenset() if refusal is None else frozenset({refusal})
 
     @property
     def foreign(self) -> bool:
@@ -106,7 +134,7 @@ class Scenario:
         found["empty source"] = not self.items
         found["too many dead letters"] = self.overflows
         found["compressed"] = self.spec.output.compression != "none"
-        return found
+        return found if self.assembled is None else found + self.assembled.features()
 
     def _cut(self, entries: list[Entry]) -> str:
         if sum(len(entry.row) for entry in entries) >= self.spec.output.shard_bytes:
@@ -115,10 +143,13 @@ class Scenario:
         return "cut by scanned bytes" if scanned >= 4 * self.spec.output.shard_bytes else "cut by records"
 
 
-def scenario(seed: int, slices: int = 1) -> Scenario:
-    """The scenario of a seed, with its source cut into slices."""
+def scenario(seed: int, slices: int = 1, *, assembled: bool = False) -> Scenario:
+    """The scenario of a seed, with its source cut into slices. `assembled`: of an assembled job."""
     dice = random.Random(f"content of {seed}")
-    spec = _spec(dice)
+    fields = _fields(dice)
+    if assembled:
+        add_assembly(fields, dice)
+    spec = job(**fields)
     items = _Writer(spec, dice).items()
     max_records = dice.choice((UNLIMITED, UNLIMITED, dice.randint(3, 12)))
     expected = expect(spec, items, max_records)
@@ -129,32 +160,57 @@ def scenario(seed: int, slices: int = 1) -> Scenario:
         case 2:
             spec = _allowing(spec, dead)
     stays_cancelled = dice.random() < 0.5
-    fate = dice.choices(list(FATES), list(FATES.values()))[0]
+    fates = ASSEMBLED_FATES if assembled else FATES
+    fate = dice.choices(list(fates), list(fates.values()))[0]
     if slices > 1:
         spec = spec.model_copy(update={"slices": slices})
         expected = expect(spec, items, max_records)
     return Scenario(spec, items, expected, max_records, stays_cancelled, fate)
 
 
-def _spec(dice: random.Random) -> JobSpec:
-    return job(
-        job_id="sim",
-        name="sim",
-        quality={
+def _fields(dice: random.Random) -> dict[str, Any]:
+    return {
+        "job_id": "sim",
+        "name": "sim",
+        "quality": {
             "keep_rejected": dice.random() < 0.7,
             "min_score": dice.choice((0.5, 0.5, 0.5, 0.55, 0.0)),
             "max_dead_letter_ratio": 1,
         },
-        output={
+        "output": {
             "shard_bytes": dice.choice((1024, 1024, 1500, 3000)),
             "compression": dice.choice(("none", "none", "none", "gzip", "zstd")),
             "validation_fraction": dice.choice((0.0, 0.0, 0.0, 0.3)),
             "group_by": dice.choice((None, "domain")),
         },
-        partitions=dice.choice((1, 2, 2, 2, 3)),
-        max_document_bytes=dice.choice((1024, 1024, 2048)),
-        dead_letter_originals=dice.random() < 0.8,
-    )
+        "partitions": dice.choice((1, 2, 2, 2, 3)),
+        "max_document_bytes": dice.choice((1024, 1024, 2048)),
+        "dead_letter_originals": dice.random() < 0.8,
+    }
+
+
+def add_assembly(fields: dict[str, Any], dice: random.Random) -> None:
+    """Make a job that asks for an assembled dataset, by some of the fields that do."""
+    quality, output = fields["quality"], fields["output"]
+    quality["duplicate_ids"] = dice.choices(("keep", "first", "fail"), (6, 5, 1))[0]
+    output["layout"] = "assembled"
+    output["keep_staged"] = dice.random() < 0.2
+    output["order"] = dice.choice((None, "source", {"seed": dice.randrange(9)}))
+    near = dice.choice((False, False, {"bands": 4, "rows": 2}, {"bands": 6, "rows": 2, "verify": 0.5}))
+    if dice.random() < 0.7:
+        fields["dedup"] = {"exact": dice.random() < 0.7 or not near, "near": near}
+        fields["dedup"]["ignore_case"] = dice.random() < 0.3
+    if dice.random() < 0.3:
+        rows = {"rows": dice.randint(1, 40)}
+        fields["sample"] = {"seed": dice.randrange(9)} | dice.choice((rows, {"fraction": 0.6}))
+    size = dice.choice(({"count": dice.randint(1, 4)}, {"multiple_of": dice.randint(1, 3)}, {"bytes": 1500}))
+    if dice.random() < 0.7:
+        output["shards"] = size | {"equal": dice.random() < 0.3}
+    if output["validation_fraction"] == 0 and dice.random() < 0.6:
+        splits: dict[str, Any] = {"train": 0.6, "validation": 0.4, "exact": dice.random() < 0.4}
+        if dice.random() < 0.4 and not fields.get("dedup", {}).get("near"):
+            splits["leak"] = "near"
+        output["splits"] = splits
 
 
 def _allowing(spec: JobSpec, dead_letters: int) -> JobSpec:
@@ -170,6 +226,7 @@ class _Writer:
         self._dice = dice
         self._number = 0
         self._ids: list[str] = []
+        self._texts: list[str] = []
         # Some sources leave a partition empty.
         self._avoided = (
             dice.randrange(spec.partitions) if spec.partitions > 1 and dice.random() < 0.35 else -1
@@ -204,12 +261,28 @@ class _Writer:
             "huge": "h" * dice.randint(MAX_ORIGINAL_BYTES, MAX_ORIGINAL_BYTES + 9000),
             "odd": dice.choice(_ODD),
         }.get(kind, " ".join("w" * dice.randint(1, 9) for _ in range(size // 6)).ljust(size, "w"))
+        if self._spec.assembled:
+            text = self._copied(kind, text)
         metadata = {} if kind == "poor" else self._metadata(kind)
         relevance = dice.choice((0.0, 0.0, 0.25, 1 / 3)) if kind != "poor" else 0.0
         found = self._placed(lambda name: Document(f"doc-{name}", text, metadata, relevance))
         if isinstance(found, Document):
             self._ids.append(found.id)
         return found
+
+    def _copied(self, kind: str, text: str) -> str:
+        """Of some documents the text of an earlier one, as it is or a little changed."""
+        dice = self._dice
+        if kind != "good" or dice.random() < 0.6 or not self._texts:
+            self._texts += [text] if kind == "good" else []
+            return text
+        changes: tuple[Callable[[str], str], ...] = (
+            lambda text: text,
+            lambda text: f"  {text.replace(' ', '  ', 3)}\n",
+            str.upper,
+            lambda text: f"{text[: -dice.randint(1, 20)]} {'v' * dice.randint(1, 9)}",
+        )
+        return dice.choice(changes)(dice.choice(self._texts))
 
     def _metadata(self, kind: str) -> dict[str, Any]:
         found: dict[str, Any] = _FULL | {"domain": self._dice.choice("abcd")}

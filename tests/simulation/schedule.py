@@ -29,17 +29,20 @@ from shardline_producer.topics import ensure_system_topics
 from tests.simulation.judge import Judge
 from tests.simulation.loop import Deadlock, SimClock, simulate
 from tests.simulation.ports import NetBroker, NetReceiver, NetStore
-from tests.simulation.scenario import OVERFLOWS, scenario
+from tests.simulation.scenario import scenario
 from tests.simulation.simulated_source import FaultySource
 from tests.simulation.world import Harm, Process, World
 
 _DEADLINE = 200.0
 _TROUBLE = 12.0
 _SWEPT = 12.0
+_LANDED = 60.0
 _STRIKES = 0.3
+_SIDECARS = 4 << 20
 _RETRIED = {
     "foreign card early": {FailureCode.OUTPUT_NOT_EMPTY},
     "foreign card late": {FailureCode.OUTPUT_NOT_EMPTY},
+    "foreign drop lists": {FailureCode.NOT_REPRODUCIBLE, FailureCode.OUTPUT_NOT_EMPTY},
     "lost topic": {FailureCode.TOPIC_LOST},
 }
 """With what codes a job may fail by its fate, so that a retry completes it."""
@@ -122,7 +125,9 @@ class Processes:
         folder = self._spool / process.name
         folder.mkdir()
         segment = max_spool_bytes(self.world.scenario.spec)
-        budget = SpoolBudget(segment * self.world.dice.choice((1, 1, 3, 100)))
+        # Sidecars of all segments are read at once.
+        sidecars = _SIDECARS if self.world.scenario.spec.assembled else 0
+        budget = SpoolBudget(segment * self.world.dice.choice((1, 1, 3, 100)) + sidecars)
         return Worker(
             WorkerContext(
                 broker=NetBroker(process),
@@ -133,6 +138,7 @@ class Processes:
                 budget=budget,
                 uploads=asyncio.Semaphore(self.world.dice.choice((1, 4))),
                 finish_seconds=0.5,
+                decide_memory=1,
             )
         )
 
@@ -161,8 +167,13 @@ class FaultInjector:
             (partial(self._ask, "retry"), 1),
             (self._restart, 2),
         )
-        while self._world.now < _TROUBLE:
+        if self._spec.assembled:
+            await self._await_moment(dice.choice(("at once", "landed", "half decided", "half assembled")))
+        until = self._world.now + _TROUBLE
+        while self._world.now < until:
             await asyncio.sleep(dice.expovariate(1.2))
+            if self._spec.assembled:
+                self._world.count(f"fault while {self._world.stage}")
             dice.choices([act for act, _ in acts], [weight for _, weight in acts])[0]()
             for kind in ("producer", "worker"):
                 if not self._cast.running(kind):
@@ -170,6 +181,22 @@ class FaultInjector:
             if dice.random() < _STRIKES:
                 self._world.strike("foreign card early", "lost object", "lost topic")
         self._world.heal()
+
+    async def _await_moment(self, moment: str) -> None:
+        """Wait with the faults for a later stage. Workers that are in the middle of one are killed."""
+        layout = Layout.of(self._spec)
+        first = {"half decided": layout.steps, "half assembled": layout.shard_records}.get(moment)
+        waits = {"queued", "landing"} if moment != "at once" else set[str]()
+        if first is not None:
+            waits |= {"deciding", "assembling"}
+        while self._world.stage in waits and self._world.now < _LANDED:
+            if first is not None and any(key.startswith(first) for key in self._world.store._objects):
+                self._world.count(f"killed when {moment}")
+                for worker in self._cast.running("worker"):
+                    worker.kill()
+                self._cast.start("worker")
+                return
+            await asyncio.sleep(0.05)
 
     def _lose(self, kind: str, how: Callable[[Process], None]) -> None:
         if victims := self._cast.running(kind):
@@ -200,15 +227,24 @@ class FaultInjector:
         self._world.broker.commit([(JOBS, [message])])
 
 
-def run_schedule(seed: int, *, calm: bool = False, notifying: bool = False, slices: int = 1) -> Verdict:
+def run_schedule(
+    seed: int,
+    *,
+    calm: bool = False,
+    notifying: bool = False,
+    slices: int = 1,
+    assembled: bool = False,
+    fate: str | None = None,
+) -> Verdict:
     """Run the schedule of a seed and judge it.
 
     `calm`: without faults. `notifying`: with a webhook, which makes it another schedule. `slices`: into how
-    many slices its source is cut; then two producers start.
+    many slices its source is cut; then two producers start. `assembled`: of an assembled job. `fate`: another
+    one than the seed's.
     """
-    content = scenario(seed, slices)
-    if calm:
-        content = replace(content, fate="")
+    content = scenario(seed, slices, assembled=assembled)
+    if calm or fate is not None:
+        content = replace(content, fate=fate or "")
     with (
         tempfile.TemporaryDirectory(prefix="sim-", dir=_memory_folder()) as spool,
         patch.object(SegmentLimits, "of", content.limits),
@@ -279,7 +315,7 @@ async def _ended(world: World) -> JobState:
     """
     content, asked, since = world.scenario, False, 0.0
     reached: tuple[int, State] | None = None
-    overflows = content.overflows
+    must_fail = content.failures
     while True:
         await asyncio.sleep(0.5)
         state = _states(world).get(content.spec.job_id)
@@ -290,20 +326,26 @@ async def _ended(world: World) -> JobState:
             action = ""
             if state.state is State.CANCELLED and not content.stays_cancelled:
                 action = "retry"
-            elif state.state is State.FAILED and (state.code in _RETRIED.get(content.fate, ()) or overflows):
-                overflows = overflows and state.code not in OVERFLOWS
+            elif state.state is State.FAILED and (state.code in _RETRIED.get(content.fate, ()) or must_fail):
+                must_fail = frozenset() if state.code in must_fail else must_fail
                 action = "retry"
             elif state.blocked and content.fate:
                 action = "cancel" if content.stays_cancelled else "retry"
             asked = action != ""
+            if state.state is State.COMPLETED:
+                world.strike("late rows")
             if asked:
-                if not state.blocked:
-                    world.remove_foreign_card()
-                world.count(f"{action} by the watcher")
-                request = Request.model_validate({"job_id": state.spec.job_id, "action": action})
-                await world.broker.publish(JOBS, [Message(state.spec.job_id.encode(), request.body())])
+                await _ask_as_watcher(world, state, action)
         elif not asked and world.now - since >= _SWEPT:
             return state
+
+
+async def _ask_as_watcher(world: World, state: JobState, action: str) -> None:
+    if not state.blocked:
+        world.remove_foreign(lists=state.state is State.FAILED)
+    world.count(f"{action} by the watcher")
+    request = Request.model_validate({"job_id": state.spec.job_id, "action": action})
+    await world.broker.publish(JOBS, [Message(state.spec.job_id.encode(), request.body())])
 
 
 def _judge_notifications(world: World, state: JobState) -> None:

@@ -10,13 +10,16 @@ from unittest.mock import patch
 import pytest
 
 from shardline_producer.notifications.outbox import NotificationOutbox
+from tests.simulation.assembled_mutants import ASSEMBLED, HARMLESS_ASSEMBLED
 from tests.simulation.campaign import SLICES, catch_all, first_caught, run_many, sums
-from tests.simulation.mutants import CAUGHT, HARMLESS
+from tests.simulation.mutants import CAUGHT, HARMLESS, planted
 from tests.simulation.scenario import FATES, scenario
 from tests.simulation.schedule import logged_errors, run_schedule
 from tests.simulation.slice_mutants import SLICED
 
 NOTIFIED = 30
+# In these schedules several workers decide, and assemble, at the same time.
+_MADE_TWICE = (2, 7)
 SCHEDULES = int(os.environ.get("SHARDLINE_SIMULATION_SCHEDULES", "1000"))
 
 
@@ -48,6 +51,26 @@ def test_every_schedule_with_slices_and_two_producers_keeps_the_guarantees() -> 
     happened = sums(verdicts)
     for what in ("kill", "stop", "lost broker", "cancel", "retry", "completed"):
         assert happened[what] > count // 10, happened
+
+
+def test_every_schedule_of_an_assembled_job_keeps_the_guarantees() -> None:
+    count = max(12, SCHEDULES // 80)
+    verdicts = [run_schedule(seed, assembled=True) for seed in range(12, 12 + count)]
+    broken = {verdict.seed: verdict.problems for verdict in verdicts if verdict.problems}
+    assert not broken, f"replay with `python -m tests.simulation --assembled --first SEED`: {broken}"
+    happened = sums(verdicts)
+    for what in (
+        *("fault while landing", "fault while deciding", "decision continued"),
+        *("killed when half decided", "killed when half assembled"),
+        *("kill", "stop", "lost store", "cancel", "retry", "completed", "shards", "splits", "late rows"),
+        *("duplicate_id", "duplicate", "near_duplicate", "sampled_out"),
+    ):
+        assert happened[what], happened
+
+
+def test_a_seed_determines_its_schedule_of_an_assembled_job() -> None:
+    # The decision runs on a thread.
+    assert run_schedule(2, assembled=True) == run_schedule(2, assembled=True)
 
 
 def test_a_calm_schedule_makes_the_expected_dataset() -> None:
@@ -100,12 +123,12 @@ def test_the_oracle_collects_logged_errors_only() -> None:
 @pytest.fixture(scope="module")
 def caught(request: pytest.FixtureRequest) -> dict[str, tuple[int, str]]:
     """When the planted bugs of the selected tests are caught, and by what; found on all cores."""
-    bugs = [*CAUGHT, *SLICED]
+    bugs = [*CAUGHT, *SLICED, *ASSEMBLED]
     selected = [name for name in bugs for item in request.session.items if item.name.endswith(f"[{name}]")]
-    return {name: (schedules, problem) for name, schedules, problem in catch_all(selected, 200)}
+    return {name: (schedules, problem) for name, schedules, problem in catch_all(selected, 200, quick=True)}
 
 
-@pytest.mark.parametrize("name", [*CAUGHT, *SLICED])
+@pytest.mark.parametrize("name", [*CAUGHT, *SLICED, *ASSEMBLED])
 def test_a_planted_bug_is_caught(
     name: str, caught: dict[str, tuple[int, str]], record_property: Callable[[str, object], None]
 ) -> None:
@@ -117,3 +140,13 @@ def test_a_planted_bug_is_caught(
 @pytest.mark.parametrize("name", HARMLESS)
 def test_a_harmless_mutant_breaks_no_guarantee(name: str) -> None:
     assert first_caught(name, 40) == (0, "")
+
+
+@pytest.mark.parametrize("name", HARMLESS_ASSEMBLED)
+def test_workers_that_decide_and_assemble_at_once_break_no_guarantee(name: str) -> None:
+    with planted(HARMLESS_ASSEMBLED[name]):
+        verdicts = [run_schedule(seed, assembled=True) for seed in _MADE_TWICE]
+    assert {verdict.seed: verdict.problems for verdict in verdicts if verdict.problems} == {}
+    happened = sums(verdicts)
+    assert happened["decided twice"], happened
+    assert happened["assembled twice"], happened

@@ -15,7 +15,7 @@ from shardline_common.job.state import ACTIVE, RETRIABLE
 from shardline_common.memory.broker import MemoryBroker
 from shardline_common.memory.store import MemoryStore
 from shardline_common.ports.broker import Message
-from tests.simulation.scenario import Scenario
+from tests.simulation.scenario import TOPIC_LOST_LATE, Scenario
 
 T = TypeVar("T")
 SESSION = 3.0
@@ -80,8 +80,32 @@ class World:
         if "/_state/chain/" in key:
             record = orjson.loads(data)
             self._chained[record["partition"]] = record["next"]
+            self.strike("foreign drop lists")
         if "/_state/outcome-" in key and b'"completed"' in data:
             self.strike("foreign card late")
+        if key.startswith(Layout.of(self.scenario.spec).steps):
+            self.strike(TOPIC_LOST_LATE)
+
+    def watch_refusal(self, key: str) -> None:
+        """Count what two workers decide or assemble."""
+        layout = Layout.of(self.scenario.spec)
+        for what, prefix in (("decided", layout.decision), ("assembled", layout.shard_records)):
+            if key.startswith(prefix):
+                self.count(f"{what} twice")
+
+    def watch_read(self, key: str) -> None:
+        """Count the steps of a decision with which a worker goes on."""
+        if key.startswith(Layout.of(self.scenario.spec).steps):
+            self.count("decision continued")
+
+    @property
+    def stage(self) -> str:
+        """How far an assembled job is."""
+        layout, objects = Layout.of(self.scenario.spec), self.store._objects
+        _, name, _ = self._checkpoint
+        if name != "completing" or layout.success in objects:
+            return "landing" if name == "running" else name
+        return "assembling" if layout.decision in objects else "deciding"
 
     def strike(self, *fates: str) -> None:
         """Do to the job what its fate says, once, if that is one of `fates` and can be done now."""
@@ -93,25 +117,41 @@ class World:
             if layout.plan in objects and layout.card not in objects:
                 objects[layout.card] = FOREIGN
                 self.count(fate)
-        elif fate == "lost object":
-            folders = ("data/", "rejected/", "dead-letters/", "_state/chain/")
-            keys = [key for key in objects if key.startswith(tuple(layout.root + name for name in folders))]
-            # Behind the proof nobody but `verify` looks for objects.
-            proven = any(b'"completed"' in objects[key] for key in objects if "/_state/outcome-" in key)
-            if keys and not proven:
-                key = self.dice.choice(sorted(keys))
-                del objects[key]
-                self._objects.pop(key, None)
+        elif fate == "foreign drop lists":
+            if layout.plan in objects and layout.decision not in objects:
+                objects |= dict.fromkeys(_drop_lists(layout, self.scenario), FOREIGN)
                 self.count(fate)
+        elif fate == "late rows":
+            if segments := [segment for segment in self.scenario.expected.segments if segment.rows]:
+                segment = self.dice.choice(segments)
+                objects[layout.staged(segment.partition, segment.first)] = segment.rows
+                self.count(fate)
+        elif fate == "lost object":
+            self._lose_object(layout)
         elif topics := sorted(name for name in self.broker._topics if parse_attempt_topic(name)):
             del self.broker._topics[topics[-1]]
             self.count(fate)
 
-    def remove_foreign_card(self) -> None:
-        """They remove it again."""
-        card = Layout.of(self.scenario.spec).card
-        if self.store._objects.get(card) == FOREIGN:
-            del self.store._objects[card]
+    def _lose_object(self, layout: Layout) -> None:
+        objects = self.store._objects
+        folders = ("data/", "rejected/", "dead-letters/", "_state/chain/")
+        assembled = ("_state/records/", "_state/bands/", "_state/decision/", "_state/shards/")
+        prefixes = [layout.root + name for name in (*folders, *assembled)]
+        keys = [key for key in objects if key.startswith((*prefixes, layout.staged_rows))]
+        # Behind the proof nobody but `verify` looks for objects.
+        proven = any(b'"completed"' in objects[key] for key in objects if "/_state/outcome-" in key)
+        if keys and not proven:
+            key = self.dice.choice(sorted(keys))
+            del objects[key]
+            self._objects.pop(key, None)
+            self.count("lost object")
+
+    def remove_foreign(self, *, lists: bool) -> None:
+        """They remove it again. `lists`: drop lists too."""
+        layout = Layout.of(self.scenario.spec)
+        for key in (layout.card, *(_drop_lists(layout, self.scenario) if lists else ())):
+            if self.store._objects.get(key) == FOREIGN:
+                del self.store._objects[key]
 
     def watch_messages(self, topic: str, messages: Sequence[Message]) -> None:
         """Check that the sequences of a partition of an attempt's topic increase by one, and its bound."""
@@ -174,6 +214,12 @@ class World:
         """End all faults."""
         self.harm = Harm()
         self.down_until = dict.fromkeys(self.down_until, 0.0)
+
+
+def _drop_lists(layout: Layout, scenario: Scenario) -> list[str]:
+    """The keys of the drop lists of all shards."""
+    shards = {} if scenario.assembled is None else scenario.assembled.shards
+    return [layout.drops(split, number) for split, number in shards]
 
 
 class Process:
