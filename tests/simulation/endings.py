@@ -44,7 +44,7 @@ from shardline_producer.sources.source import (
 from shardline_producer.topics import attempt_topic_spec
 from tests.make import job
 from tests.simulation.faulty_ports import Call, Switchboard, faulty
-from tests.simulation.loop import SimClock, SimLoop
+from tests.simulation.loop import SimClock, SimLoop, taking_turns
 from tests.simulation.simulated_source import MemorySource
 
 SPEC = job(
@@ -55,9 +55,20 @@ SPEC = job(
     quality={"keep_rejected": True, "min_score": 0.5},
     max_document_bytes=1024,
 )
+ASSEMBLED = job(
+    job_id="end",
+    name="end",
+    partitions=2,
+    output={"shard_bytes": 1024, "shards": {"count": 2}, "splits": {"train": 0.5, "test": 0.5}},
+    dedup={"exact": True},
+    sample={"rows": 3},
+    quality={"keep_rejected": True, "min_score": 0.5, "duplicate_ids": "first"},
+    max_document_bytes=1024,
+)
 LAYOUT = Layout.of(SPEC)
 # In virtual seconds. Waits of a job are repeated every 30 seconds at most.
 LIMIT = 900.0
+SPOOL = 1 << 24
 
 
 def _items() -> list[SourceItem]:
@@ -149,6 +160,7 @@ def run_with(
     store: MemoryStore | None = None,
     spec: JobSpec = SPEC,
     cancel_at: Sequence[int] = (),
+    spool_bytes: int = SPOOL,
 ) -> Ending:
     """Run a job on faulty ports, in virtual time, and check the dataset of a completed one.
 
@@ -168,10 +180,12 @@ def run_with(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         lines = stack.enter_context(logged())
+        stack.enter_context(taking_turns())
         _make_faulty(stack, board, slow=slow)
         try:
             asyncio.set_event_loop(loop)
-            work = _run(board, folder, spec, MemoryStore() if store is None else store, slow=slow)
+            store = MemoryStore() if store is None else store
+            work = _run(board, folder, spec, store, spool_bytes, slow=slow)
             running.append(loop.create_task(work))
             ending = loop.run_until_complete(running[0])
             ending.left = [task.get_name() for task in asyncio.all_tasks(loop)]
@@ -188,14 +202,16 @@ def run_with(
     return ending
 
 
-async def _run(board: Switchboard, folder: Path, spec: JobSpec, store: MemoryStore, *, slow: bool) -> Ending:
+async def _run(
+    board: Switchboard, folder: Path, spec: JobSpec, store: MemoryStore, spool_bytes: int, *, slow: bool
+) -> Ending:
     run = EmbeddedRun(
         faulty(store, ObjectStore, board, "run"),
         SimClock(),
         Metrics(),
         lambda _, pages: _open_source(board, pages, 2.0 if slow else 0.0),
         ProducerPolicy(sweep_seconds=3.0 if slow else 300.0),
-        1 << 20,
+        spool_bytes,
         spool_dir=folder,
         receiver=faulty(NullReceiver(), Receiver, board, "producer"),
     )

@@ -2,13 +2,15 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
 from shardline_common.errors import StoreUnavailable
 from shardline_common.job.names import Layout
+from shardline_common.job.spec_assembly import Splits
 from shardline_common.memory.store import MemoryStore
-from tests.simulation.endings import SPEC, run_with
+from tests.simulation.endings import ASSEMBLED, SPEC, run_with
 from tests.simulation.faulty_ports import Switchboard
 
 Damage = Callable[[bytes], bytes]
@@ -67,3 +69,25 @@ def test_a_damaged_read_fails_no_job(damage: Damage, number: int, compression: s
     layout = Layout.of(spec)
     for part in ("outcome", "plan.json", "chain/") if number < 3 else ("chain/",):
         assert any(part in key.removeprefix(layout.root) for key in store.damaged), store.damaged
+
+
+NEAR = {
+    "dedup": None,
+    "output": ASSEMBLED.output.model_copy(update={"splits": Splits(train=0.5, test=0.5, leak="near")}),
+}
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("damage", ["cut", "an error instead"])
+@pytest.mark.parametrize("changes", [{}, NEAR], ids=["exact", "near"])
+def test_a_damaged_read_fails_no_assembled_job(changes: dict[str, Any], damage: str, number: int) -> None:
+    spec = ASSEMBLED.model_copy(update=changes)
+    expected = run_with(Switchboard(), spec=spec)
+    store = DamagingStore(number, DAMAGES[damage])
+    ending = run_with(Switchboard(), store=store, spec=spec)
+    assert (ending.state, ending.message, ending.problems) == ("completed", "", [])
+    assert ending.digest == expected.digest
+    layout = Layout.of(spec)
+    lists = [key for key in store.damaged if key.startswith(layout.decisions + "drops/")]
+    assert lists or number == 3, store.damaged
+    assert not changes or number == 3 or layout.moved in store.damaged
