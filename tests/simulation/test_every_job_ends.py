@@ -19,6 +19,7 @@ from shardline_common.errors import (
 )
 from shardline_common.job.dead_letters import DeadLetterRecord
 from shardline_common.job.names import CHECKPOINTS, DEAD_LETTERS, JOBS
+from shardline_common.job.segment_limits import SegmentLimits
 from shardline_common.job.spec import Request
 from shardline_common.job.state import JobState, State, checkpoint
 from shardline_common.memory.broker import MemoryBroker
@@ -36,7 +37,7 @@ from shardline_producer.job_runner import JobRunner
 from shardline_producer.sources.source import Source
 from shardline_producer.topics import ensure_system_topics
 from tests.make import job, worker_context
-from tests.simulation.endings import LAYOUT, LIMIT, SPEC, Ending, run_with
+from tests.simulation.endings import ASSEMBLED, LAYOUT, LIMIT, SPEC, Ending, run_with
 from tests.simulation.faulty_ports import Call, Fault, Switchboard, all_calls, faulty
 from tests.simulation.loop import SimClock, simulate
 
@@ -114,6 +115,22 @@ def calm() -> tuple[Mapping[Call, int], str]:
 @pytest.fixture(scope="module")
 def slow() -> tuple[Mapping[Call, int], str]:
     return calls_of(slow=True)
+
+
+def test_an_assembled_job_ends_whatever_the_spool() -> None:
+    whole, store = run_with(Switchboard(), spec=ASSEMBLED, store=(made := MemoryStore())), made._objects
+    sidecars = sum(len(body) for key, body in store.items() if "/_state/records/" in key)
+    shard = max(len(body) for key, body in store.items() if "/data/" in key)
+    endings = {}
+    # A segment needs less than the sidecars here. A shard is in the spool twice.
+    with patch.object(SegmentLimits, "of", lambda _: SegmentLimits(1024, 4096, 12)):
+        for more in (-1, shard, 2 * shard, 4 * shard):
+            endings[more] = run_with(Switchboard(), spec=ASSEMBLED, spool_bytes=sidecars + more)
+    assert [(one.state, one.code) for one in endings.values()] == [
+        *[("failed", "spool")] * 2,
+        *[("completed", None)] * 2,
+    ]
+    assert {one.digest for one in endings.values() if one.state == "completed"} == {whole.digest}
 
 
 def test_a_run_calls_every_method_of_every_port(

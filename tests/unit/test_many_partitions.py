@@ -190,6 +190,21 @@ async def ended(client: Client, job_id: str) -> bool:
     return any(view.state.spec.job_id == job_id and not view.state.active for view in views)
 
 
+async def test_a_job_takes_more_at_once_only_when_nobody_waits() -> None:
+    budget = SpoolBudget(10)
+    await budget.reserve(4, "a")
+    assert budget.reserve_now(6, "a")
+    assert not budget.reserve_now(1, "a")
+    waiting = asyncio.create_task(budget.reserve(8, "b"))
+    await asyncio.sleep(0)
+    budget.release(6, "a")
+    # There is room for it, and the other job must not be overtaken.
+    assert not budget.reserve_now(1, "a")
+    budget.release(4, "a")
+    await waiting
+    assert budget.used == 8
+
+
 async def test_the_job_that_holds_least_reserves_next() -> None:
     budget, order = SpoolBudget(10), list[str]()
 

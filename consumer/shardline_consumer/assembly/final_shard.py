@@ -18,6 +18,7 @@ from shardline_common.dataset.decision import DecisionHead, DropList, ShardCut
 from shardline_common.dataset.read import ObjectReader
 from shardline_common.dataset.shard_record import ShardRecord, append_shard_record
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
+from shardline_common.job.spec import JobSpec
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.runtime.read_again import read_again
 from shardline_common.runtime.tasks import gather_limited
@@ -52,10 +53,16 @@ class ShardSource:
     reading: asyncio.Lock
 
 
+def shard_room(spec: JobSpec, cut: ShardCut) -> int:
+    """The bytes of spool that `build_shard` needs: its rows as they were read, in order, and compressed."""
+    return (2 if spec.output.compression == "none" else 3) * cut.bytes
+
+
 async def build_shard(source: ShardSource, split: str, cut: ShardCut, count: int) -> ShardRecord:
     """Make a final shard and its record. What exists with the same content is a success.
 
     1. Find its rows. 2. Read the ranges that hold them. 3. Write them in order. 4. Put shard and record.
+    The caller has reserved its `shard_room`.
 
     Raises:
         JobFailed: staged rows are missing or damaged, or a key exists with other content.
@@ -63,9 +70,6 @@ async def build_shard(source: ShardSource, split: str, cut: ShardCut, count: int
         SpoolError: the spool cannot be written.
     """
     sink, context = source.sink, source.sink.context
-    copies = 2 if sink.spec.output.compression == "none" else 3
-    reserved = copies * cut.bytes
-    await context.budget.reserve(reserved, sink.spec.job_id)
     file: SpoolFile | None = None
     try:
         with span("assemble", split=split, number=cut.number, rows=cut.rows):
@@ -102,7 +106,6 @@ async def build_shard(source: ShardSource, split: str, cut: ShardCut, count: int
     finally:
         if file is not None:
             file.discard()
-        context.budget.release(reserved, sink.spec.job_id)
 
 
 def _find_rows(

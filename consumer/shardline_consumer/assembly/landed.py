@@ -95,7 +95,8 @@ async def _read_chain(sink: SegmentSink, partition: int) -> list[LandedSegment]:
 class SidecarFolder:
     """The sidecars of one job in a folder of the spool. Each is read once, and proven by its sha256.
 
-    The bytes of all sidecars are reserved in the spool budget from `open` to `close`.
+    The bytes of all sidecars are reserved in the spool budget from `open` to `close`. Shards that are made of
+    them need room besides, which is reserved by `open` or `take_room`.
     """
 
     def __init__(self, sink: SegmentSink, segments: Sequence[LandedSegment]) -> None:
@@ -104,21 +105,32 @@ class SidecarFolder:
         self.path = sink.context.spool / f"assembly-{sink.spec.job_id}-{sink.attempt}"
         self._bytes = sum(item.stored_bytes for segment in segments for item in segment.sidecars)
         self._reads: dict[str, asyncio.Task[Path]] = {}
-        self._reserved = False
+        self._reserved = 0
 
-    async def open(self) -> None:
-        """Reserve the space, and make the folder.
+    async def open(self, room: int = 0) -> None:
+        """Reserve the space, with some room besides, and make the folder.
 
         Raises:
-            JobFailed: the budget is smaller than the sidecars (`spool`).
+            JobFailed: the budget is smaller than that (`spool`).
             SpoolError: the folder cannot be made.
         """
-        await self._context.budget.reserve(self._bytes, self._sink.spec.job_id)
-        self._reserved = True
+        await self._context.budget.reserve(self._bytes + room, self._sink.spec.job_id)
+        self._reserved = self._bytes + room
         try:
             self.path.mkdir(exist_ok=True)
         except OSError as error:
             raise spool_error(self.path.parent, error) from error
+
+    def take_room(self, room: int) -> bool:
+        """Reserve room besides, unless it is not free now."""
+        taken = self._context.budget.reserve_now(room, self._sink.spec.job_id)
+        self._reserved += room if taken else 0
+        return taken
+
+    def release_room(self, room: int) -> None:
+        """Release room that was reserved besides."""
+        self._reserved -= room
+        self._context.budget.release(room, self._sink.spec.job_id)
 
     async def close(self) -> None:
         """Remove the folder, and release its space."""
@@ -128,8 +140,8 @@ class SidecarFolder:
         self._reads = {}
         await run_in_thread(partial(shutil.rmtree, self.path, ignore_errors=True))
         if self._reserved:
-            self._reserved = False
-            self._context.budget.release(self._bytes, self._sink.spec.job_id)
+            reserved, self._reserved = self._reserved, 0
+            self._context.budget.release(reserved, self._sink.spec.job_id)
 
     async def fetch(self, items: Sequence[SegmentObject]) -> list[Path]:
         """The files of sidecars, in the same order.

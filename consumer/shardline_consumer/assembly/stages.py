@@ -12,7 +12,7 @@ from shardline_common.errors import ObjectMissing
 from shardline_common.runtime.tasks import gather_limited
 from shardline_common.runtime.threads import run_in_thread
 from shardline_consumer.assembly.deciding import decide
-from shardline_consumer.assembly.final_shard import ShardSource, build_shard, fetch_list
+from shardline_consumer.assembly.final_shard import ShardSource, build_shard, fetch_list, shard_room
 from shardline_consumer.assembly.landed import LandedSegment, SidecarFolder, read_landed
 from shardline_consumer.commit import SegmentSink
 
@@ -50,8 +50,9 @@ class Assembly:
             segments, sidecars = await self._open()
             head = await decide(self._sink, segments, sidecars)
             body = head.encode()
-        if missing := await self._missing(head):
-            await self._assemble(head, hash_of(body), missing)
+        missing = await self._missing(head)
+        if own := [one for one in missing if self._is_own(one[0])]:
+            await self._assemble(head, hash_of(body), own)
             missing = await self._missing(head)
         return not missing
 
@@ -72,33 +73,55 @@ class Assembly:
             sidecars, self._sidecars = self._sidecars, None
             await sidecars.close()
 
-    async def _open(self) -> tuple[list[LandedSegment], SidecarFolder]:
+    async def _open(self, room: int = 0) -> tuple[list[LandedSegment], SidecarFolder]:
         if self._segments is None:
             self._segments = await read_landed(self._sink)
         if self._sidecars is None:
             sidecars = self._sidecars = SidecarFolder(self._sink, self._segments)
-            await sidecars.open()
+            await sidecars.open(room)
         return self._segments, self._sidecars
 
-    async def _assemble(
-        self, head: DecisionHead, head_sha256: str, missing: list[tuple[int, str, ShardCut, int]]
-    ) -> None:
-        sink, context = self._sink, self._sink.context
+    async def _open_with_room(self, room: int) -> tuple[list[LandedSegment], SidecarFolder, int]:
+        """Open, with room for some shards of this size at once; returns for how many."""
         segments, sidecars = await self._open()
+        for shards in range(_SHARDS_AT_ONCE, 0, -1):
+            if sidecars.take_room(shards * room):
+                return segments, sidecars, shards
+        # To wait for room while the sidecars hold theirs could last for ever: another assembled job may do
+        # the same, or both may not fit into the budget beside each other. All is reserved at once instead.
+        await self.close()
+        segments, sidecars = await self._open(room)
+        return segments, sidecars, 1
+
+    async def _assemble(
+        self, head: DecisionHead, head_sha256: str, own: list[tuple[int, str, ShardCut, int]]
+    ) -> None:
+        room = max(shard_room(self._sink.spec, cut) for _, _, cut, _ in own)
+        segments, sidecars, at_once = await self._open_with_room(room)
+        try:
+            reader = await self._open_reader(head, sidecars)
+            try:
+                reading = asyncio.Lock()
+                source = ShardSource(self._sink, head, head_sha256, segments, sidecars, reader, reading)
+                await gather_limited([partial(self._build, source, *item) for item in own], at_once)
+            finally:
+                await run_in_thread(reader.close)
+        finally:
+            sidecars.release_room(at_once * room)
+
+    async def _open_reader(self, head: DecisionHead, sidecars: SidecarFolder) -> ShardReader:
+        sink, context = self._sink, self._sink.context
         moved = None
         if head.moved is not None:
             moved = await fetch_list(sink, sink.layout.moved, head.moved, sidecars.path)
         memory, threads = context.decide_memory, context.decide_threads
         make = partial(ShardReader, sidecars.path / "shards", head, moved, memory, threads)
-        reader = await run_in_thread(make, lambda reader: reader.close())
-        try:
-            source = ShardSource(sink, head, head_sha256, segments, sidecars, reader, asyncio.Lock())
-            builds = [partial(self._build, source, *item) for item in missing]
-            await gather_limited(builds, _SHARDS_AT_ONCE)
-        finally:
-            await run_in_thread(reader.close)
+        return await run_in_thread(make, lambda reader: reader.close())
 
     async def _build(self, source: ShardSource, index: int, split: str, cut: ShardCut, count: int) -> None:
         # Asked again for each: a partition may have moved meanwhile.
-        if index % self._sink.spec.total_partitions in self._owned:
+        if self._is_own(index):
             await build_shard(source, split, cut, count)
+
+    def _is_own(self, index: int) -> bool:
+        return index % self._sink.spec.total_partitions in self._owned

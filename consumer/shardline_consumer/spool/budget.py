@@ -45,7 +45,7 @@ class SpoolBudget:
         if size > self._limit:
             raise JobFailed(
                 FailureCode.SPOOL,
-                f"one segment of this job may need {size} bytes of spool, the worker has {self._limit}",
+                f"this job may need {size} bytes of spool at once, the worker has {self._limit}",
                 hint="raise SHARDLINE_SPOOL_BYTES, or submit the job with a smaller output.shard_bytes",
             )
         future = asyncio.get_running_loop().create_future()
@@ -63,6 +63,16 @@ class SpoolBudget:
                 # The next call may need less.
                 self._grant()
             raise
+
+    def reserve_now(self, size: int, job: str = "") -> bool:
+        """Reserve `size` bytes for a job if they are free, and nobody waits. False: they are not reserved.
+
+        For a job that holds a reservation: if it waited for more, two such jobs could wait for each other.
+        """
+        if self.contended or self.used + size > self._limit:
+            return False
+        self._used[job] += size
+        return True
 
     def _reason(self) -> str:
         return f"{self.used} of {self._limit} bytes are reserved by open segments"
