@@ -220,6 +220,10 @@ class WorkerAttempt:
                     failure = missing.failure(error)
                 # A job whose documents are all committed may have no topic: only the finish is left to do.
                 expected = isinstance(error, TopicMissing) and self.state.state is State.COMPLETING
+                if expected:
+                    # Nobody gets a partition without it. What has landed is assembled by whoever finds that.
+                    self._owned.update(range(self.state.spec.total_partitions))
+                    self._progress.set()
                 if isinstance(error, ServiceUnavailable) and not expected:
                     log_failure(_log, error, "%s; joining again", error)
                 else:

@@ -13,7 +13,7 @@ from shardline_producer.notifications.outbox import NotificationOutbox
 from tests.simulation.assembled_mutants import ASSEMBLED, HARMLESS_ASSEMBLED
 from tests.simulation.campaign import SLICES, catch_all, first_caught, run_many, sums
 from tests.simulation.mutants import CAUGHT, HARMLESS, planted
-from tests.simulation.scenario import FATES, scenario
+from tests.simulation.scenario import FATES, TOPIC_LOST_LATE, scenario
 from tests.simulation.schedule import logged_errors, run_schedule
 from tests.simulation.slice_mutants import SLICED
 
@@ -66,6 +66,13 @@ def test_every_schedule_of_an_assembled_job_keeps_the_guarantees() -> None:
         *("duplicate_id", "duplicate", "near_duplicate", "sampled_out"),
     ):
         assert happened[what], happened
+
+
+def test_a_dataset_is_assembled_without_the_topic_of_its_attempt() -> None:
+    for seed in (1, 5):
+        verdict = run_schedule(seed, calm=True, assembled=True, fate=TOPIC_LOST_LATE)
+        assert (verdict.problems, verdict.state) == ([], "completed")
+        assert verdict.counts[TOPIC_LOST_LATE] == 1
 
 
 def test_a_seed_determines_its_schedule_of_an_assembled_job() -> None:
