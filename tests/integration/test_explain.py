@@ -129,6 +129,23 @@ def test_command_and_api_say_the_same(dataset: Path, monkeypatch: pytest.MonkeyP
     assert "no record of it" in text.stdout
 
 
+async def test_a_text_of_another_dataset_is_explained_by_its_address(tmp_path: Path) -> None:
+    (tmp_path / "older.jsonl").write_bytes(orjson.dumps(DOCUMENTS[5] | {"document_id": "old"}))
+    source = {"type": "files", "paths": ["older.jsonl"]}
+    older = job(job_id="older", source=source, quality={"min_score": 0})
+    await run_embedded(older, DirectoryStore(tmp_path / "older"), tmp_path)
+    address = str(tmp_path / "older" / Layout.of(older).root)
+    _, folder = await made(tmp_path, {"dedup": {"against": [address]}, "output": {"shards": {"count": 2}}})
+    found = await explain_document(str(folder), DOCUMENTS[5]["document_id"], Settings(spool_dir=tmp_path))
+    dropped = [one for one in found.records if one.outcome == "rejected"]
+    assert [(one.reason, one.dataset, one.instead, one.shard) for one in dropped] == [
+        ("duplicate_of_dataset", address, None, None)
+    ]
+    command = ["explain", str(folder), DOCUMENTS[5]["document_id"]]
+    said = await asyncio.to_thread(CliRunner().invoke, app, command)
+    assert f"rejected: duplicate_of_dataset {address}" in said.stdout.replace("\n", "")
+
+
 async def test_objects_of_another_store_are_copied_and_proven(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

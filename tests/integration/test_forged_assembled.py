@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from tests.support.embedded import run_embedded
 
 SPEC = job(
     source={"type": "files", "paths": ["sample.jsonl"]},
-    quality={"min_score": 0},
+    quality={"min_score": 0, "duplicate_ids": "first"},
     dedup={"exact": True},
     output={
         "splits": {"train": 0.7, "validation": 0.3},
@@ -55,18 +55,19 @@ LAYOUT = Layout.of(SPEC)
 DOCUMENTS = [
     {"document_id": f"d{n}", "content": f"Text {n % 50 if n % 5 == 0 else n}", "court": f"court {n % 12}"}
     for n in range(120)
-]
+] + [{"document_id": f"d{n}", "content": f"Other {n}", "court": f"court {n % 12}"} for n in range(3, 120, 9)]
 
 
 @dataclass
 class Dataset:
-    """What a forger changes: the positions of each shard in order, and the drops by position."""
+    """What a forger changes: the positions of each shard in order, the drops by position, moved groups."""
 
     records: dict[int, dict[str, Any]]
     rows: dict[int, bytes]
     head: DecisionHead
     shards: dict[str, list[list[int]]]
     drops: dict[int, tuple[str, int | None]]
+    moved: list[tuple[int, int]] = field(default_factory=list)
 
     def key(self, position: int) -> tuple[int, int]:
         return self.records[position]["order"], position
@@ -169,9 +170,27 @@ async def publish(store: MemoryStore, dataset: Dataset) -> None:
         splits.append(SplitCut(split.name, split.below, *sums, tuple(cuts)))
     kept = total(Counted(cut.rows, cut.hash_sum) for split in splits for cut in split.shards)
     landed = total(Counted(1, one["id_hash"]) for one in records.values())
+    ids = total(
+        Counted(1, records[position]["id_hash"])
+        for position, (reason, _) in dataset.drops.items()
+        if reason == Reason.DUPLICATE_ID
+    )
     # What is lost or kept twice is hidden in the sum of the drops.
-    dropped = Counted(landed.records - kept.records, (landed.hash_sum - kept.hash_sum) % MODULUS)
-    forged = replace(head, splits=tuple(splits), kept=kept, dropped={Reason.DUPLICATE: dropped})
+    other = Counted(
+        landed.records - kept.records - ids.records,
+        (landed.hash_sum - kept.hash_sum - ids.hash_sum) % MODULUS,
+    )
+    dropped = {Reason.DUPLICATE_ID: ids, Reason.DUPLICATE: other}
+    moved = b"".join(orjson.dumps(line) + b"\n" for line in sorted(dataset.moved))
+    if moved:
+        await store.create(LAYOUT.moved, moved)
+    forged = replace(
+        head,
+        splits=tuple(splits),
+        kept=kept,
+        dropped=dropped,
+        moved=DropList(len(dataset.moved), hash_of(moved)) if moved else None,
+    )
     await store.create(LAYOUT.decision, forged.encode())
     for split in splits:
         for cut in split.shards:
@@ -213,9 +232,22 @@ def keep_a_row_twice(dataset: Dataset) -> None:
 
 
 def keep_two_rows_of_one_text(dataset: Dataset) -> None:
+    keep_another(dataset, "duplicate")
+
+
+def keep_two_rows_of_one_id(dataset: Dataset) -> None:
+    keep_another(dataset, "duplicate_id")
+
+
+def keep_another(dataset: Dataset, wanted: str) -> None:
+    """Keep a row that was dropped for this reason, and drop another one."""
     train = dataset.shards["train"]
     kept = {position for shard in train for position in shard}
-    position = next(one for one, (_, of) in dataset.drops.items() if of in kept and in_train(dataset, one))
+    position = next(
+        one
+        for one, (reason, of) in dataset.drops.items()
+        if reason == wanted and of in kept and in_train(dataset, one)
+    )
     other = next(one for one in train[0] if one != dataset.drops[position][1])
     train[0].remove(other)
     train[0] = sorted([*train[0], position], key=dataset.key)
@@ -223,9 +255,9 @@ def keep_two_rows_of_one_text(dataset: Dataset) -> None:
 
 
 def drop_the_other_row(dataset: Dataset) -> None:
-    for position, (_, of) in dataset.drops.items():
+    for position, (reason, of) in dataset.drops.items():
         for shard in dataset.shards["train"]:
-            if of in shard[1:-1] and in_train(dataset, position):
+            if reason == "duplicate" and of in shard[1:-1] and in_train(dataset, position):
                 shard[shard.index(of)] = position
                 shard.sort(key=dataset.key)
                 dataset.drops[of] = ("duplicate", position)
@@ -252,6 +284,17 @@ def put_a_group_into_two_splits(dataset: Dataset) -> None:
     dataset.shards["validation"][0] = sorted([*dataset.shards["validation"][0], moved], key=dataset.key)
 
 
+def name_two_splits_of_a_group(dataset: Dataset) -> None:
+    """The list of moved groups puts a group of train into the splits of two others."""
+    firsts = [dataset.records[dataset.shards[name][0][0]]["group"] for name in ("train", "validation")]
+    group = next(
+        record["group"]
+        for record in dataset.records.values()
+        if record["group"] not in firsts and in_train(dataset, record["position"])
+    )
+    dataset.moved = [(group, other) for other in firsts]
+
+
 def swap_two_rows(dataset: Dataset) -> None:
     shard = dataset.shards["train"][1]
     shard[1], shard[2] = shard[2], shard[1]
@@ -260,6 +303,8 @@ def swap_two_rows(dataset: Dataset) -> None:
 FORGERIES: dict[Callable[[Dataset], None], str | None] = {
     keep_a_row_twice: "shard 1 of train should have",
     keep_two_rows_of_one_text: "are kept, and have the same text",
+    keep_two_rows_of_one_id: "several documents with the id",
+    name_two_splits_of_a_group: "is in two splits",
     put_a_group_into_two_splits: "of train should have",
     swap_two_rows: "shard 1 of train has other rows than the sidecars and the decision give",
     # They keep every law of a dataset, but are not what the rules give.
