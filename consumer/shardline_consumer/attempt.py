@@ -36,7 +36,6 @@ from shardline_common.runtime.unexpected import Restarts, contains_only, interna
 from shardline_common.runtime.waits import log_failure
 from shardline_common.telemetry.logs import ENDS_JOB, log_context
 from shardline_common.telemetry.tracing import continue_trace
-from shardline_consumer.assembly.stages import Assembly
 from shardline_consumer.attempt_consumer import AttemptConsumer
 from shardline_consumer.commit import SegmentSink
 from shardline_consumer.context import WorkerContext
@@ -45,6 +44,7 @@ from shardline_consumer.filters.clara import Rejection
 from shardline_consumer.finish import Finisher, fail_attempt
 
 if TYPE_CHECKING:
+    from shardline_consumer.assembly.stages import Assembly
     from shardline_consumer.curation.curator import Curator
 
 _log = logging.getLogger(__name__)
@@ -65,7 +65,12 @@ class WorkerAttempt:
         self._restarts = Restarts(context.clock)
         self._sink = SegmentSink(context, state.spec, state.attempt)
         self._owned = set[int]()
-        self._assembly = Assembly(self._sink, self._owned) if state.spec.assembled else None
+        self._assembly: Assembly | None = None
+        if state.spec.assembled:
+            # It imports all that decides, which a stream does not need.
+            from shardline_consumer.assembly import stages  # noqa: PLC0415
+
+            self._assembly = stages.Assembly(self._sink, self._owned)
         self._finisher = Finisher(context.store, context.clock, state, context.sign, self._assembly)
 
     @property

@@ -1,6 +1,7 @@
 """Finishing an attempt. Every worker tries it, all write the same bytes, and one create succeeds."""
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from shardline_common import __version__
 from shardline_common.dataset.chain import Chain, ChainRecord
@@ -17,7 +18,9 @@ from shardline_common.ports.store import ObjectStore
 from shardline_common.runtime.clock import stamp
 from shardline_common.runtime.failpoints import failpoint
 from shardline_common.telemetry.tracing import span
-from shardline_consumer.assembly.stages import Assembly
+
+if TYPE_CHECKING:
+    from shardline_consumer.assembly.stages import Assembly
 
 
 class Finisher:
@@ -32,7 +35,7 @@ class Finisher:
         clock: Clock,
         state: JobState,
         sign: Sign | None = None,
-        assembly: Assembly | None = None,
+        assembly: "Assembly | None" = None,
     ) -> None:
         self._assembly = assembly
         self._store = store

@@ -131,7 +131,7 @@ def status(
     from rich.console import Console
 
     from shardline.cli.console import print_json
-    from shardline.cli.progress import job_panel
+    from shardline.cli.panel import job_panel
     from shardline.services.job_rates import JobRates
 
     settings = quiet_settings()

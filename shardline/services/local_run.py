@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from shardline.services.decision_check import NOT_RECOMPUTED, decision_checker
 from shardline.services.embedded import EmbeddedRun
 from shardline.services.finished import datasets_below, read_manifest
 from shardline.services.job_view import JobView
 from shardline.services.output_lock import locked_output
 from shardline.services.replace import delete_old_dataset, find_old_job
-from shardline.services.segment_processes import open_checks
 from shardline.services.splits import rows_of_splits, split_warnings
 from shardline.services.wiring import CLOCK
 from shardline.services.wiring.filter_files import file_fetcher
@@ -276,6 +274,10 @@ async def verify_dataset(
         SpoolError: the folder for temporary files cannot be written.
         StoreUnavailable: the store cannot be reached.
     """
+    # `run` needs neither, and imports this module.
+    from shardline.services.decision_check import NOT_RECOMPUTED, decision_checker  # noqa: PLC0415
+    from shardline.services.segment_processes import open_checks  # noqa: PLC0415
+
     if digest is not None and not _DIGEST.fullmatch(digest):
         hint = "`verify --json` and manifest.json have a dataset's digest"
         raise UsageError(f"'{digest[:100]}' is no digest: it has 64 digits of 0-9 and a-f", hint=hint)

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from deploy.dev.service import free_ports
-from shardline.cli.progress import job_panel
+from shardline.cli.panel import job_panel
 from shardline.services.job_rates import JobRates
 from shardline.services.job_view import JobView
 from shardline_common.dataset.events import EventTotals

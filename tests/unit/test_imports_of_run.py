@@ -28,9 +28,11 @@ CLIENTS = [
     "duckdb",
     "fastapi",
     "httpx",
+    "multiprocessing",
     "neo4j",
     "numpy",
     "pyarrow",
+    "rich",
     "structlog",
 ]
 

@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 import shardline
-from shardline.cli.progress import Screen, job_line, job_panel
+from shardline.cli.panel import job_panel
+from shardline.cli.progress import Screen, job_line
 from shardline.services.job_rates import JobRates, RateEstimator
 from shardline.services.job_view import JobView
 from shardline.services.sample import write_sample

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from shardline.cli.progress import Screen, job_line, job_panel
+from shardline.cli.panel import job_panel
+from shardline.cli.progress import Screen, job_line
 from shardline.services.client import JobTable
 from shardline.services.job_rates import JobRates, RateEstimator
 from shardline.services.job_view import JobView
