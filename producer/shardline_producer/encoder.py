@@ -51,6 +51,8 @@ from shardline_producer.sources.source import (
 
 # A block must fit into a message with one row more, which may be as large as a document.
 _BLOCK_BYTES = 1 << 19
+# A block of fewer documents, on the average, costs more than a message for each.
+_FEWEST_OF_BLOCK = 4
 
 
 @dataclass(slots=True)
@@ -216,6 +218,7 @@ class DocumentRenderer:
     def __init__(self, spec: JobSpec, columns: Columns, rules: int = RULES, *, blocks: bool = False) -> None:
         self._spec, self._columns, self._rules, self._blocks = spec, columns, rules, blocks
         self._rows = RowRenderer(spec, columns, rules)
+        self._fewest = _FEWEST_OF_BLOCK * spec.total_partitions
         self.place = Placement(spec)
         self._by_id = self.place.by_id
         self._sends_groups = spec.sends_groups
@@ -229,9 +232,9 @@ class DocumentRenderer:
         return line_renderer(self._spec, self._columns, self._rules, identity, text)
 
     def pack(self, items: Sequence[RenderedItem]) -> RenderedBlock | None:
-        """Implements `BlockRendering`. None where the row of a document is too large."""
+        """Implements `BlockRendering`. None where a row is too large, or the blocks are too small."""
         limit = self._spec.max_document_bytes
-        if not self._blocks or max(len(item[7]) for item in items) > limit:
+        if not self._blocks or len(items) < self._fewest or max(len(item[7]) for item in items) > limit:
             return None
         # By their partition, and cut where a part is large enough.
         found: defaultdict[int, list[RenderedItem]] = defaultdict(list)

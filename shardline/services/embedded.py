@@ -49,6 +49,8 @@ _WATCH_SECONDS = 0.2
 _TRIM_SECONDS = 0.2
 # Larger ones save round trips to a broker, of which there is none.
 _TRANSACTION_BYTES = 1 << 20
+# With many partitions a transaction has few documents for each: to take these costs as much as to take more.
+_FEW_PARTITIONS, _FEWEST_RECORDS = 16, 16
 # These topics are in memory: their size must not grow with the dataset.
 _BOUNDED = (
     TopicSpec(EVENTS, _PARTITIONS, {"retention.bytes": str(1 << 20)}),
@@ -127,7 +129,8 @@ class EmbeddedRun:
             partial(accept, self.store, spec, self.clock), self.clock, f"accept {spec.job_id}"
         )
         on_view.started, on_view.ended_before = True, ended_before
-        broker, decisions = MemoryBroker(), Decisions()
+        broker = MemoryBroker(_FEWEST_RECORDS if spec.total_partitions > _FEW_PARTITIONS else 1)
+        decisions = Decisions()
         await retry_forever(partial(_create_topics, broker), self.clock, "create the topics")
         with spool_folder(self.spool_dir) as spool:
             limit = spool_limit(self.spool_dir, self.spool_bytes, self.spool_reserve)

@@ -121,6 +121,7 @@ def test_blocks_give_the_segments_of_single_messages(
 ) -> None:
     spool = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoder_module, "_FEWEST_OF_BLOCK", 0)
         patch.setattr(encoder_module, "_BLOCK_BYTES", block)
         (several, after), (single, before) = (
             encoded(kinds, cycle(batches), blocks=blocks) for blocks in (True, False)
@@ -128,6 +129,18 @@ def test_blocks_give_the_segments_of_single_messages(
     assert after == before
     assert len(several) <= len(single)
     assert segments(several, cycle(polls), spool) == segments(single, cycle(polls), spool)
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder_module, "_FEWEST_OF_BLOCK", 0)
+
+
+def test_few_documents_have_messages_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder_module, "_FEWEST_OF_BLOCK", 4)
+    for count, blocks in ((7, False), (8, True)):
+        records, _ = encoded(["kept"] * count, [count], blocks=True)
+        assert any(is_block(one.value) for one in records) is blocks
 
 
 def test_a_message_has_the_documents_of_a_batch(tmp_path: Path) -> None:

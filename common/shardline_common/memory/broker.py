@@ -19,9 +19,16 @@ from shardline_common.ports.broker import (
 
 
 class MemoryBroker:
-    """Implements `ports.broker.Broker`. Records stay until they are trimmed or their topic is deleted."""
+    """Implements `ports.broker.Broker`. Records stay until they are trimmed or their topic is deleted.
 
-    def __init__(self) -> None:
+    `fewest`: a poll of a group returns a partition when it has so many records, as `fetch.min.bytes` of Kafka
+    does; all partitions when nothing was written for `quiet` seconds. So a reader of many partitions, of
+    which each gets few records at once, is called for many of them.
+    """
+
+    def __init__(self, fewest: int = 1, quiet: float = 0.05) -> None:
+        self.fewest = fewest
+        self.quiet = quiet
         self._topics: dict[str, MemoryTopic] = {}
         self._epochs: dict[str, int] = {}
         self._groups: dict[tuple[str, str], _Group] = {}
@@ -270,7 +277,24 @@ class _MemoryGroupReader:
             await asyncio.sleep(0)
         # The next poll reads a partition that was sought during this one.
         wanted = self.positions if partitions is None else partitions
-        return self._read([number for number in wanted if number not in self._sought], max_records)
+        numbers = [number for number in wanted if number not in self._sought]
+        if self._broker.fewest > 1 and timeout > 0:
+            numbers = await self._filled(numbers, min(timeout, self._broker.quiet))
+        return self._read(numbers, max_records)
+
+    async def _filled(self, numbers: list[int], quiet: float) -> list[int]:
+        """Those of the partitions that have enough records; all when nothing was written for a while."""
+        topic, fewest, loop = self._broker.topic(self._topic), self._broker.fewest, asyncio.get_running_loop()
+        end, until = -1, 0.0
+        while True:
+            numbers = [one for one in numbers if one in self.positions and one not in self._sought]
+            filled = [one for one in numbers if topic.logs[one].count_from(self.positions[one]) >= fewest]
+            written = sum(log.end for log in topic.logs)
+            if written != end:
+                end, until = written, loop.time() + quiet
+            if filled or (left := until - loop.time()) <= 0:
+                return filled or numbers
+            await self._broker.wait_for_change(left)
 
     def _readable(self, partitions: Sequence[int] | None) -> bool:
         logs = self._broker.topic(self._topic).logs

@@ -85,6 +85,10 @@ class PartitionLog:
             return self.end > self.start
         return not self.start <= offset <= self.end or self.end > offset
 
+    def count_from(self, offset: int) -> int:
+        """About how many records there are from an offset on; -1 is the start of the log."""
+        return self.end - max(offset, self.start)
+
     def trim(self, before: int) -> None:
         """Delete the records below `before`."""
         self.start = max(self.start, min(before, self.end))
