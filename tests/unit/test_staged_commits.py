@@ -299,6 +299,7 @@ def test_the_spool_of_a_staged_segment_is_the_documented_one(dedup: dict[str, ob
     page = " ".join((ROOT / "docs" / "deployment.md").read_text().split())
     spec = job(output={"layout": "assembled"}, dedup=dedup)
     assert f"{max_spool_bytes(spec) >> 20} MiB" in page
+    assert f"with compression: {max_spool_bytes(job()) >> 20} MiB by default" in page
 
 
 def test_a_worker_without_the_extra_fails_the_job_and_not_itself(
