@@ -19,7 +19,7 @@ DIST ?= dist
 unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 
-.PHONY: help setup install check format quick test faults soak simulate demo bench bench-peers bench-assembly bench-gateway stores up down docs site pictures dist sbom licences clean
+.PHONY: help setup install check format quick test faults soak simulate demo train-demo bench bench-peers bench-assembly bench-gateway stores up down docs site pictures dist sbom licences clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -70,6 +70,9 @@ simulate: install ## Thousands of schedules, each a function of its seed; how so
 
 demo: install ## A sample of 20,000 documents becomes a verified dataset
 	$(RUN)/python -m tools.demo $(DEMO)
+
+train-demo: install ## A LoRA adapter from s3:// shards: killed, continued, and by two processes (fetches 5 GB)
+	$(RUN)/python -m tools.train_demo
 
 bench: install ## What each part costs, beside ceilings of the same run and what is aimed at
 	$(RUN)/python -m tests.benchmarks

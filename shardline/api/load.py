@@ -119,7 +119,13 @@ class LoadedRows:
         self.first = first
         self.after = after
         self._done = 0
-        self.epoch = 0
+        self._epoch = 0
+
+    @property
+    def epoch(self) -> int:
+        """The number of the epoch of the next row, from 0 on."""
+        self._end_epoch()
+        return self._epoch
 
     @property
     def digest(self) -> str:
@@ -177,7 +183,7 @@ class LoadedRows:
         epoch, rows = state.get("epoch"), state.get("rows")
         if not (isinstance(epoch, int) and isinstance(rows, int) and epoch >= 0 and 0 <= rows <= len(self)):
             raise UsageError(f"the state names row {rows!r} of epoch {epoch!r}, which does not exist")
-        self.epoch, self._done = epoch, rows
+        self._epoch, self._done = epoch, rows
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -188,8 +194,7 @@ class LoadedRows:
         }
 
     def _iterate(self) -> Generator[dict[str, Any], None, None]:
-        if self._done and self._done == len(self):
-            self._done, self.epoch = 0, self.epoch + 1
+        self._end_epoch()
         loads = orjson.loads
         reader = ListReader(self._source.lines(self.first + self._done, self.after))
         try:
@@ -200,4 +205,10 @@ class LoadedRows:
                     yield loads(line)
         finally:
             reader.stop()
-        self._done, self.epoch = 0, self.epoch + 1
+        # `epoch` may have been asked for behind the last row, and then has begun the next one.
+        if self._done == len(self):
+            self._done, self._epoch = 0, self._epoch + 1
+
+    def _end_epoch(self) -> None:
+        if self._done and self._done == len(self):
+            self._done, self._epoch = 0, self._epoch + 1

@@ -28,6 +28,11 @@ class TorchRows(IterableDataset):  # type: ignore[misc]
         """How many rows an epoch has, in all workers together."""
         return len(self._all)
 
+    @property
+    def epoch(self) -> int:
+        """The number of the epoch that this process reads, from 0 on."""
+        return self._own().epoch
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The rows of this worker."""
         return iter(self._own())

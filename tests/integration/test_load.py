@@ -90,6 +90,15 @@ def test_a_state_behind_the_last_row_is_the_start_of_the_next_epoch(plain: Path)
     assert again.epoch == 2
 
 
+def test_an_epoch_ends_once_however_it_is_asked_for(plain: Path) -> None:
+    rows = shardline.load(plain)
+    for number in range(3):
+        assert rows.epoch == number
+        for count, _ in enumerate(rows, 1):
+            assert rows.epoch == number + (count == len(rows))
+    assert rows.epoch == 3
+
+
 def test_a_state_of_another_part_is_refused(plain: Path) -> None:
     state = shardline.load(plain, rank=0, world_size=2).state_dict()
     for other in (shardline.load(plain), shardline.load(plain, split="validation")):
