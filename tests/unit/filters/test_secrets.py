@@ -66,6 +66,7 @@ FALSE = [
     "sk-learn and sk-" + "a" * 10,
     "eyJ is how a token starts",
     "eyJhello12345.eyJworld12345." + _any(20),
+    ".".join([_base64('{"typ":"JWT","kid":1}'), _base64('{"sub":"1234567890"}'), _any(43)]),
     "https://user:password@host.example/",
     "http://localhost:8080/@user",
     "https://example.org/a:b@c",

@@ -19,6 +19,8 @@ from shardline_consumer.pii import find
         ("max@firma.de.Danach", ["max@firma.de"]),
         ("fullwidth info\uff20firma\uff0ede", ["info\uff20firma\uff0ede"]),
         ("soft max\xadmuster@fir\xadma.de hyphen", ["max\xadmuster@fir\xadma.de"]),
+        ("Tren\xadnung vor\xadher: max@fir\xadma.de", ["max@fir\xadma.de"]),
+        ("\xad\u2026\u200b \u200ba@b.de\u200b", ["a@b.de"]),
         ("o'brien@example.ie...x@y.de", ["o'brien@example.ie", "x@y.de"]),
         ("https://user:word@host.de/ and ssh://git@host.de", []),
         ("git clone git@github.com:team/project.git", []),

@@ -66,6 +66,12 @@ def test_a_number_of_another_kind_is_no_phone_number() -> None:
     assert redact(text).text == "Tel. oder IBAN [IBAN_1]"
 
 
+def test_what_a_placeholder_brings_into_reach_is_replaced_too() -> None:
+    text = f"Telefon, auch {'m' * 40}@example.org, 0301234567"
+    assert [one.kind for one in find(text)] == ["email"]
+    assert redact(text).text == "Telefon, auch [EMAIL_1], [PHONE_1]"
+
+
 def test_placeholders_are_typed() -> None:
     text, counts = redact("Tel. 030 23125 678, Steuer-ID 86 095 742 719, Tel. 030/23125-678")
     assert text == "Tel. [PHONE_1], Steuer-ID [TAX_ID_1], Tel. [PHONE_1]"
