@@ -19,7 +19,7 @@ DIST ?= dist
 unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 
-.PHONY: help setup install check format quick test faults soak simulate demo train-demo bench bench-peers bench-assembly bench-gateway stores up down docs site pictures dist sbom licences clean
+.PHONY: help setup install check format quick test faults soak simulate demo train-demo bench bench-peers bench-assembly bench-filters bench-gateway stores up down docs site pictures dist sbom licences clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -82,6 +82,9 @@ bench-peers: install ## The same rows by other tools, each in an environment of 
 
 bench-assembly: install ## Land, sign, decide and assemble 10^5 and 10^6 documents, beside others (an hour)
 	$(RUN)/python -m tests.benchmarks.assembly
+
+bench-filters: install ## What each filter of the text costs, beside datatrove
+	$(RUN)/python -m tests.benchmarks.filters
 
 bench-gateway: install ## The gateway under strangers and 200 streams, and the first line of a search
 	$(RUN)/python -m tests.benchmarks.gateway

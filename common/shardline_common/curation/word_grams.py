@@ -28,8 +28,10 @@ class WordGrams:
 
     def __init__(self, words: Sequence[str]) -> None:
         self._words = words
-        # By n: the words at which a repeated n-gram starts, in order, each with the first place of the same.
-        self._levels: dict[int, dict[int, int]] = {}
+        # The words at which a repeated n-gram starts, in order, each with the first place of the same. Of the
+        # last n alone: a text of megabytes that only repeats itself has a place for each word, for each n.
+        self._size = 0
+        self._level: dict[int, int] = {}
 
     def top(self, size: int) -> Grams:
         """The most frequent n-gram: its characters, with single spaces between its words, times its count.
@@ -66,12 +68,11 @@ class WordGrams:
         return sum(map(len, self._words[place : place + size]))
 
     def _repeated(self, size: int) -> dict[int, int]:
-        found = self._levels.get(size)
-        if found is None:
-            found = self._levels[size] = (
-                self._pairs() if size == _PAIR else self._longer(self._repeated(size - 1))
-            )
-        return found
+        if size < self._size or not self._size:
+            self._size, self._level = _PAIR, self._pairs()
+        while self._size < size:
+            self._size, self._level = self._size + 1, self._longer(self._level)
+        return self._level
 
     def _pairs(self) -> dict[int, int]:
         # The whole text is counted by C, without a loop of Python: this is most of the cost.

@@ -1,6 +1,10 @@
 """The language of a text, by its small words and by groups of three letters; no package is needed.
 
-Measured on texts that the tables have not seen: docs/filters.md.
+Measured on messages of other programs, other laws, and 27 other languages: of 200 characters, 3 in 1,000
+texts in a language were missed, and 1 in 1,000 of others passed; of 40 characters 4 and 2 in 100; of 20
+characters 14 and 4 in 100. The bound and the small words were chosen on the same texts, so that other
+kinds of text will do worse: of German manuals, 300 characters, 45 in 1,000 were missed, some of which are
+not translated. Afrikaans and Dutch are most often taken for German.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +42,10 @@ _LOWEST, _RANGE, _OF_SMALL_WORDS = -18, 32, 12
 
 
 class LanguageBounds(Parameters):
-    """Bounds of the language. A text passes if it is in one of the languages."""
+    """Bounds of the language. A text passes if it is in one of the languages.
+
+    Texts of less than 40 characters are often judged wrongly.
+    """
 
     languages: Annotated[list[Language], Field(min_length=1, max_length=2)] = Field(
         ["de", "en"], description="The languages to keep: de, en or both.", examples=[["de"]]

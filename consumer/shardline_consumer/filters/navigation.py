@@ -44,7 +44,8 @@ _PHRASE_WORDS = frozenset(word.encode() for word in _PHRASES_BY_WORD)
 _SEPARATORS = (b" | ", b" > ", b" :: ")
 _SEPARATORS_TOO = "»›·•"  # noqa: RUF001 - links have it
 _SEPARATOR = re.compile(f"(?<= )[|>{_SEPARATORS_TOO}](?= )")
-_LINK = re.compile(r"https?://\S+|www\.\S+|\]\([^)\s]+\)")
+# Of a Markdown link its start: to look for its end from each start would be quadratic.
+_LINK = re.compile(r"https?://\S+|www\.\S+|\]\(\S")
 # A sentence about a contact or a register has one or two of them.
 _FEWEST_MENU_WORDS = 3
 _MENU_LINE_WORDS = 4

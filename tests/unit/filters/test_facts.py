@@ -95,6 +95,13 @@ def test_repeated_grams_are_those_of_all_grams(words: list[str]) -> None:
         assert grams.duplicated(size).chars == duplicated(words, size)
 
 
+@given(WORDS, st.lists(st.integers(2, 10), max_size=8))
+def test_repeated_grams_are_the_same_in_every_order_of_asking(words: list[str], sizes: list[int]) -> None:
+    grams = WordGrams(words)
+    for size in sizes:
+        assert grams.duplicated(size).chars == duplicated(words, size)
+
+
 @pytest.mark.parametrize("words", [[], ["a"], ["a", "b"], ["a"] * 40, ["a", "b"] * 20, list("abcdefgh" * 3)])
 def test_grams_point_at_the_first_of_their_kind(words: list[str]) -> None:
     grams = WordGrams(words)

@@ -1,0 +1,1 @@
+"""What filters of the text cost, and where their reasons differ from datatrove's."""
