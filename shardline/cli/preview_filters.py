@@ -21,7 +21,8 @@ def print_filters(report: FilterReport) -> None:
 
     total = max(1, report.documents)
     rules = [rule for rule in report.rules if rule.filter != rule.reason or rule.bounds.least]
-    if not rules:
+    # Of a job without filters, the score is in the table above.
+    if len(report.rules) == 1:
         return
     # A preset has dozens of rules. Those that drop nothing are on the page.
     shown = [rule for rule in rules if rule.breaks] or rules
