@@ -10,7 +10,7 @@ from pydantic_core import PydanticUndefined
 from shardline_common.curation.filter import AnyFilterKind
 from shardline_common.curation.presets import PRESETS
 from shardline_common.curation.registry import filter_names, load_filter
-from shardline_common.job.filters import PII
+from shardline_common.job.filters import PII, REPAIR
 from tools.schema_pages import type_text, wrapped
 
 PURPOSE = """How a job drops documents by their text: presets, each filter with its parameters, and a filter
@@ -39,6 +39,7 @@ length and metadata, and would drop most of what a preset keeps.
 
 A document passes in this order, and the first bound that does not hold drops it:
 
+- encoding damage is repaired, where `quality.repair` is `ftfy`;
 - personal data is replaced, where `pii` of the job is `redact`;
 - `empty`, then `below_min_score`, as in every job;
 - personal data, where `pii` is `reject`;
@@ -124,7 +125,11 @@ def test_paragraphs():
 def filters_page() -> str:
     """Return the body of the page."""
     kinds = [load_filter(name) for name in filter_names()]
-    own = [kind for kind in kinds if kind.parameters.__module__.startswith("shardline_") and kind.name != PII]
+    own = [
+        kind
+        for kind in kinds
+        if kind.parameters.__module__.startswith("shardline_") and kind.name not in (PII, REPAIR)
+    ]
     return "\n".join(
         [
             wrapped(INTRODUCTION) + "\n\n" + CHOOSING + "\n\n## Presets\n\n" + wrapped(_PRESETS) + "\n",

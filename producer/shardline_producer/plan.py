@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from shardline_common.dataset.contents import list_sizes, not_empty
 from shardline_common.dataset.finished import OpenDataset, read_finished
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
-from shardline_common.job.columns import Columns, declared, distinct, infer
+from shardline_common.job.columns import REPAIRED, Columns, declared, distinct, infer
 from shardline_common.job.filter_loading import FetchFile, load_filters
 from shardline_common.job.findings import MIXED_IDS, SLICES
 from shardline_common.job.names import Layout
@@ -127,6 +127,8 @@ async def make_plan(spec: JobSpec, source: Source, fetch: FetchFile | None = Non
     else:
         found, notes = await _sampled(spec, source, frozen, at_most)
     columns = distinct(found if wanted is None else declared(wanted, found))
+    if spec.quality.repair is not None:
+        columns = _with_repaired(columns)
     return Plan(
         frozen,
         columns.to_json(),
@@ -136,6 +138,17 @@ async def make_plan(spec: JobSpec, source: Source, fetch: FetchFile | None = Non
         columns.without_column,
         filters=filters,
     )
+
+
+def _with_repaired(columns: Columns) -> Columns:
+    """The columns, and the one that says whether the text of a row was repaired."""
+    if REPAIRED in {name.casefold() for name in columns.types}:
+        raise JobFailed(
+            FailureCode.SOURCE_INVALID,
+            f"quality.repair: the documents have a field {REPAIRED}, which is the column of repaired texts",
+            hint="name the columns that are needed in format.metadata",
+        )
+    return replace(columns, types={**columns.types, REPAIRED: "bool"})
 
 
 async def _frozen_filters(spec: JobSpec, fetch: FetchFile | None) -> list[FrozenFilter]:

@@ -33,6 +33,7 @@ LATER: dict[str, dict[str, Any]] = {
         "max_vanished_ratio": 0.5,
         "duplicate_ids": "first",
         "preset": "web-de",
+        "repair": "ftfy",
         "filters": [{"name": "length", "min_words": 3}],
     },
     "FilterUse": {"name": "length"},

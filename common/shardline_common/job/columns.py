@@ -20,6 +20,8 @@ import orjson
 from shardline_common.job.spec import ColumnType
 
 EXTRA = "extra"
+REPAIRED = "text_repaired"
+"""The column of a job that repairs texts: whether that of the row was changed."""
 _RARE = 100
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _INT64 = 1 << 63

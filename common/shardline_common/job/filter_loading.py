@@ -65,7 +65,13 @@ async def load_filters(
     try:
         filters = job_filters(spec)
         identities = [_identity(one) for one in filters]
-    except (FiltersInvalid, PackageNotFoundError) as error:
+    except PackageNotFoundError as error:
+        message = f"a filter of the job needs the package {error.name}, which is not installed here"
+        hint = "install it, or the extra of Shardline that has it, on producers and workers"
+        if planned is not None:
+            raise FiltersDiffer(message, hint=hint) from None
+        raise JobFailed(FailureCode.EXTRA_MISSING, message, hint=hint) from None
+    except FiltersInvalid as error:
         if planned is not None:
             raise FiltersDiffer(str(error), hint="install what the filter needs here") from None
         raise JobFailed(FailureCode.SOURCE_INVALID, str(error)) from None

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from shardline_common.job.spec import JobSpec
     from shardline_common.job.spec_fields import Quality
 
-PII = "pii"
+PII, REPAIR = "pii", "repair"
+_ELSEWHERE = {
+    PII: "personal data is the field `pii` of the job",
+    REPAIR: "the repair of texts is the field `quality.repair` of the job",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +57,28 @@ def has_filters(quality: "Quality") -> bool:
 
 def is_curated(spec: "JobSpec") -> bool:
     """Whether the text of each document is looked at, and not its facts alone."""
-    return has_filters(spec.quality) or spec.pii is not None
+    return has_filters(spec.quality) or spec.pii is not None or spec.quality.repair is not None
 
 
 def job_filters(spec: "JobSpec") -> list[JobFilter]:
-    """The filters of a job, in the order in which they judge: that of `pii`, if it has one, is the first.
+    """The filters of a job, in the order in which they judge: those of `quality.repair` and `pii` are first.
 
     Raises:
         FiltersInvalid: a filter is not installed or cannot be loaded, or has no such parameters.
     """
     found, faults = _checked(spec.quality)
+    first: list[tuple[str, tuple[str, ...], dict[str, Any]]] = []
+    if spec.quality.repair is not None:
+        first.append((REPAIR, ("quality", "repair"), {"by": spec.quality.repair}))
     if spec.pii is not None:
+        first.append((PII, ("pii",), spec.pii.model_dump()))
+    for place, (name, path, given) in enumerate(first):
         try:
-            kind = load_filter(PII)
+            kind = load_filter(name)
         except (FilterUnknown, FilterUnusable) as error:
-            faults.append(Fault(("pii",), "unusable", str(error)))
+            faults.append(Fault(path, "unusable", str(error)))
         else:
-            found.insert(0, JobFilter(kind, kind.parameters.model_validate(spec.pii.model_dump())))
+            found.insert(place, JobFilter(kind, kind.parameters.model_validate(given)))
     if faults:
         raise FiltersInvalid(faults)
     return found
@@ -85,9 +94,8 @@ def _checked(quality: "Quality") -> tuple[list[JobFilter], list[Fault]]:
     named = set[str]()
     for number, use in enumerate(quality.filters):
         path: tuple[int | str, ...] = ("quality", "filters", number)
-        if use.name == PII:
-            sentence = "personal data is the field `pii` of the job"
-            faults.append(Fault((*path, "name"), "elsewhere", sentence))
+        if use.name in _ELSEWHERE:
+            faults.append(Fault((*path, "name"), "elsewhere", _ELSEWHERE[use.name]))
             continue
         if use.name in named:
             faults.append(Fault((*path, "name"), "twice", f"the filter {use.name} is named twice"))

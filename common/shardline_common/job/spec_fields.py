@@ -200,6 +200,16 @@ class Quality(Model):
         ),
     ] = Field(default_factory=list)
 
+    repair: Annotated[
+        Literal["ftfy"] | None,
+        Field(
+            description="Repairs encoding damage, such as `GrÃ¶ÃŸe` for `Größe`, before anything else sees "
+            "the text. The column `metadata.text_repaired` says of each row whether it was changed. It needs "
+            "the extra `repair`.",
+            examples=["ftfy"],
+        ),
+    ] = None
+
     @model_validator(mode="before")
     @classmethod
     def _filters_replace_the_score(cls, value: Any) -> Any:

@@ -13,6 +13,7 @@ from shardline_common.curation.filter import Rule
 from shardline_common.curation.text_facts import TextFacts
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.blank import is_blank
+from shardline_common.job.columns import REPAIRED
 from shardline_common.job.messages import Facts
 from shardline_common.job.row_text import count_words, escaped, text_json
 from shardline_consumer.curation.personal_data import Redactor
@@ -34,13 +35,15 @@ class NamedRule(NamedTuple):
 class Curator:
     """Judges the documents of one job.
 
-    In this order: personal data is replaced, then comes `empty`, `below_min_score`, and the rules in theirs.
+    In this order: its text is repaired, personal data is replaced, then comes `empty`, `below_min_score`,
+    and the rules in theirs.
 
     Args:
         min_score: the lowest score that is kept.
         rules: the rules of all filters.
         redactor: replaces personal data; None: the job does not ask for it.
         counter: counts personal data in rows; None: the job does not ask for it.
+        repair: repairs a text; None: the job does not ask for it.
     """
 
     def __init__(
@@ -49,8 +52,9 @@ class Curator:
         rules: Sequence[NamedRule],
         redactor: Redactor | None = None,
         counter: Redactor | None = None,
+        repair: Callable[[str], str] | None = None,
     ) -> None:
-        self._redactor, self._counter = redactor, counter
+        self._redactor, self._counter, self._repair = redactor, counter, repair
         self._min_score = min_score
         self._judge = Judge(min_score)
         # A rule without a bound drops nothing, so its value is never asked for.
@@ -84,12 +88,12 @@ class Curator:
         """
         row: dict[str, Any] | None = None
         replaced: Mapping[str, int] = NOTHING
-        if self._redactor is not None:
+        if self._repair is not None or self._redactor is not None:
             row = _parsed(head, b"0", tail)
-            text, metadata, replaced = self._redactor.redact(row["text"], row.get("metadata") or {})
-            if replaced:
-                row["text"], row["metadata"] = text, metadata
-                facts, head = _facts_of(text, facts), _head_of(row)
+            try:
+                facts, head, replaced = self._changed(row, facts, head)
+            except Exception as error:
+                raise _failed("the change of its text", row, error) from error
         reason, score, number = self._judge(facts.chars, facts.present, facts.blank, facts.relevance)
         if reason is not None:
             measured = score / _SCORE_UNITS if reason is Rejection.BELOW_MIN_SCORE else NOT_MEASURED
@@ -105,6 +109,22 @@ class Curator:
         if self._counter is not None:
             replaced = self._counter.count(document.text, document.metadata)
         return Curated(None, head, number, tail, score, facts, pii=replaced)
+
+    def _changed(
+        self, row: dict[str, Any], facts: Facts, head: bytes
+    ) -> tuple[Facts, bytes, Mapping[str, int]]:
+        """Change text and metadata of a row. Returns its facts, its new head, and what was replaced."""
+        replaced: Mapping[str, int] = NOTHING
+        text, metadata = row["text"], row["metadata"]
+        if self._repair is not None:
+            repaired = self._repair(text)
+            text, metadata = repaired, metadata | {REPAIRED: repaired != text}
+        if self._redactor is not None:
+            text, metadata, replaced = self._redactor.redact(text, metadata)
+        if self._repair is not None or replaced:
+            row["text"], row["metadata"] = text, metadata
+            return _facts_of(text, facts), _head_of(row), replaced
+        return facts, head, replaced
 
     def _first_broken(self, document: TextFacts, row: Mapping[str, Any]) -> tuple[str, float, float] | None:
         for reason, measure, bounds in self._rules:
@@ -148,8 +168,12 @@ def _measured(
     except Exception as error:
         # Whatever the filter of another package raises. A ValueError that passed would be taken for that of a
         # damaged message, which is left out.
-        raise JobFailed(
-            FailureCode.FILTER_FAILED,
-            f"{reason} failed on the document {row.get('document_id')!r}: {type(error).__name__}: {error}",
-            hint="mend the filter, or leave it out in a new job",
-        ) from error
+        raise _failed(reason, row, error) from error
+
+
+def _failed(what: str, row: Mapping[str, Any], error: Exception) -> JobFailed:
+    return JobFailed(
+        FailureCode.FILTER_FAILED,
+        f"{what} failed on the document {row.get('document_id')!r}: {type(error).__name__}: {error}",
+        hint="mend the filter, or leave it out in a new job",
+    )

@@ -1,7 +1,7 @@
 """Opening the curator of a job: its filters are loaded, and compared with those of its plan."""
 
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +42,15 @@ async def open_curator(
             for one in loaded
             for reason, rule in zip(one.frozen.reasons, one.rules, strict=True)
         ]
-        yield Curator(spec.quality.min_score, rules, *_personal_data(spec, loaded))
+        yield Curator(spec.quality.min_score, rules, *_personal_data(spec, loaded), _repair(spec))
+
+
+def _repair(spec: JobSpec) -> Callable[[str], str] | None:
+    if spec.quality.repair is None:
+        return None
+    from shardline_consumer.filters.repair import repairer
+
+    return repairer()
 
 
 def _personal_data(
