@@ -87,10 +87,11 @@ def _places(text: str, part: str) -> Iterator[int]:
 def _address(text: str, at: int) -> Span | None:
     """The address around one sign."""
     domain = _DOMAIN.match(text, at + 1, at + 1 + _LONGEST_DOMAIN)
-    start = _local_start(text, at)
-    if domain is None or start == at:
+    if domain is None:
         return None
-    end = domain.end()
+    start, end = _local_start(text, at), domain.end()
+    if start == at:
+        return None
     local = text[start:at]
     if local in _PROGRAMS and text.startswith(":", end):
         return None
