@@ -77,9 +77,13 @@ NEAR = {
 }
 
 
-@pytest.mark.parametrize("number", [1, 2, 3])
-@pytest.mark.parametrize("damage", ["cut", "an error instead"])
-@pytest.mark.parametrize("changes", [{}, NEAR], ids=["exact", "near"])
+@pytest.mark.parametrize(
+    ("changes", "damage", "number"),
+    [
+        *[({}, damage, number) for damage in ("cut", "an error instead") for number in (1, 2, 3)],
+        (NEAR, "cut", 2),
+    ],
+)
 def test_a_damaged_read_fails_no_assembled_job(changes: dict[str, Any], damage: str, number: int) -> None:
     spec = ASSEMBLED.model_copy(update=changes)
     expected = run_with(Switchboard(), spec=spec)

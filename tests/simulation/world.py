@@ -89,9 +89,10 @@ class World:
     def watch_refusal(self, key: str) -> None:
         """Count what two workers decide or assemble."""
         layout = Layout.of(self.scenario.spec)
-        for what, prefix in (("decided", layout.decision), ("assembled", layout.shard_records)):
-            if key.startswith(prefix):
-                self.count(f"{what} twice")
+        if key.startswith((layout.steps, layout.decisions)):
+            self.count("decided twice")
+        if key.startswith((layout.root + "data/", layout.shard_records)) and self.scenario.spec.assembled:
+            self.count("assembled twice")
 
     def watch_read(self, key: str) -> None:
         """Count the steps of a decision with which a worker goes on."""
