@@ -158,10 +158,13 @@ async def test_huge_line_is_not_held_in_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     with path.open("wb") as file:
         file.write(line(0) + b"\n")
-        for _ in range(64):
+        for _ in range(128):
             file.write(b"x" * (1 << 20))
         file.write(b"\n" + line(1))
     found = source(tmp_path, ["a.jsonl"], max_document_bytes=65_536)
+    # What the first read of a process imports is no part of a line.
+    (tmp_path / "small.jsonl").write_bytes(line(0) + b"\n")
+    await items(source(tmp_path, ["small.jsonl"]))
     tracemalloc.start()
     try:
         everything = await items(found)
@@ -173,10 +176,11 @@ async def test_huge_line_is_not_held_in_memory(tmp_path: Path) -> None:
     assert isinstance(broken, InvalidDocument)
     assert (broken.dead_letter.reason, broken.dead_letter.size, len(broken.dead_letter.original)) == (
         "too_large",
-        64 << 20,
+        128 << 20,
         65_536,
     )
-    assert peak < 8 << 20
+    # Threads that come late under load hold some chunks of a MiB more.
+    assert peak < 16 << 20
 
 
 @pytest.mark.parametrize("name", ["bomb.gz", "bomb.zst"])
