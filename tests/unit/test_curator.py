@@ -133,3 +133,25 @@ def test_an_error_of_a_rule_is_no_damaged_message() -> None:
         Curator(0.0, [NamedRule("a.b", Rule("b", always, most=1.0))]).judge(
             Facts(9, 1, 0, False, 0.0), b"{", b"}"
         )
+
+
+def test_the_name_of_a_field_says_what_its_value_is() -> None:
+    metadata = {
+        "telefon": "4711-22033",
+        "phone_number": 4711220331,
+        "steuer_id": "65 929 970 489",
+        "title": "Gesetz 4711-22033",
+        "extra": '{"fax":"0815 47 11","list":{"kennzeichen":["K-AB 1234"]},"count":2}',
+    }
+    redactor = Redactor(KINDS)
+    _, redacted, counts = redactor.redact("Text", metadata)
+    assert redacted == {
+        "telefon": "[PHONE_1]",
+        "phone_number": None,
+        "steuer_id": "[TAX_ID_1]",
+        "title": "Gesetz 4711-22033",
+        "extra": '{"fax":"[PHONE_3]","list":{"kennzeichen":["[LICENCE_PLATE_1]"]},"count":2}',
+    }
+    assert counts == {"phone": 3, "tax_id": 1, "licence_plate": 1}
+    columns = {name: value for name, value in metadata.items() if name != "extra"}
+    assert redactor.count("Text", columns) == {"phone": 2, "tax_id": 1}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shardline_common.job.columns import EXTRA, extra_text
-from shardline_consumer.filters.pii import metadata_texts
+from shardline_consumer.filters.pii import metadata_texts, name_prefix
 from shardline_consumer.pii import Known, find, redact
 
 
@@ -41,11 +41,21 @@ class Redactor:
         counts.update(redacted.counts)
         return redacted.text
 
+    def _named(self, name: str, text: str, known: Known, counts: Counter[str]) -> str:
+        """The text of a field, whose name says what it is: `telefon` makes a number one of a phone."""
+        prefix = name_prefix(name)
+        redacted = redact(prefix + text, self._kinds, known)
+        if not redacted.text.startswith(prefix):
+            return self._text(text, known, counts)
+        counts.update(redacted.counts)
+        return redacted.text.removeprefix(prefix)
+
     def _column(self, name: str, value: Any, known: Known, counts: Counter[str]) -> Any:
         if isinstance(value, str):
-            return self._extra(value, known, counts) if name == EXTRA else self._text(value, known, counts)
+            is_extra = name == EXTRA
+            return self._extra(value, known, counts) if is_extra else self._named(name, value, known, counts)
         if isinstance(value, int) and not isinstance(value, bool):
-            return None if self._text(str(value), known, counts) != str(value) else value
+            return None if self._named(name, str(value), known, counts) != str(value) else value
         return value
 
     def _extra(self, text: str, known: Known, counts: Counter[str]) -> str:
@@ -59,17 +69,17 @@ class Redactor:
         # As it was, where nothing was found: to parse and to write it again may change its numbers.
         return text if counts.total() == before else extra_text(redacted)
 
-    def _value(self, value: Any, known: Known, counts: Counter[str]) -> Any:
+    def _value(self, value: Any, known: Known, counts: Counter[str], name: str = "") -> Any:
         if isinstance(value, str):
-            return self._text(value, known, counts)
+            return self._named(name, value, known, counts) if name else self._text(value, known, counts)
         if isinstance(value, dict):
             return {
-                self._text(name, known, counts): self._value(one, known, counts)
-                for name, one in value.items()
+                self._text(key, known, counts): self._value(one, known, counts, key)
+                for key, one in value.items()
             }
         if isinstance(value, list):
-            return [self._value(one, known, counts) for one in value]
+            return [self._value(one, known, counts, name) for one in value]
         if isinstance(value, int) and not isinstance(value, bool):
-            text = self._text(str(value), known, counts)
+            text = self._value(str(value), known, counts, name)
             return value if text == str(value) else text
         return value

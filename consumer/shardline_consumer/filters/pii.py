@@ -66,12 +66,20 @@ def _first(kind: str) -> Callable[[TextFacts], Part | None]:
 
 
 def metadata_texts(metadata: Mapping[str, Any]) -> Iterator[str]:
-    """The texts of metadata, and its integers as texts: a column of phone numbers may have either type."""
-    for value in metadata.values():
+    """The texts of metadata, and its integers as texts: a column of phone numbers may have either type.
+
+    The name of a column stands before its value, because it says what the value is.
+    """
+    for name, value in metadata.items():
         if isinstance(value, str):
-            yield value
+            yield name_prefix(name) + value
         elif isinstance(value, int) and not isinstance(value, bool):
-            yield str(value)
+            yield f"{name_prefix(name)}{value}"
+
+
+def name_prefix(name: str) -> str:
+    """The name of a column as a word before its value."""
+    return f"{name.replace('_', ' ')}: "
 
 
 FILTER = FilterKind("pii", VERSION, PersonalData, _rules)
