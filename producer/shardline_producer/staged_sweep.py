@@ -45,15 +45,14 @@ async def remove_unneeded(store: ObjectStore, state_of: Callable[[str], JobState
     Raises:
         StoreUnavailable: call again.
     """
-    found: dict[str, str] = {}
+    unneeded: dict[str, JobState] = {}
     async for info in store.list(STAGED):
-        if (job_id := job_of_staged(info.key)) is not None:
-            found.setdefault(job_id, info.key)
-    for job_id, key in found.items():
-        state = state_of(job_id)
+        state = state_of(job_of_staged(info.key) or "")
         if state is None or needs_staged(state.spec, state.state):
             continue
         # The name in the key is that of the job, or somebody else has put the object.
-        if key.startswith(prefix := Layout.of(state.spec).staged_root):
-            await store.purge(prefix)
-            _log.warning("the staged rows below %s of a job that is %s were deleted", prefix, state.state)
+        if info.key.startswith(prefix := Layout.of(state.spec).staged_root):
+            unneeded[prefix] = state
+    for prefix, state in unneeded.items():
+        await store.purge(prefix)
+        _log.warning("the staged rows below %s of a job that is %s were deleted", prefix, state.state)

@@ -105,6 +105,15 @@ async def test_rows_of_jobs_of_other_producers_and_of_other_names_are_kept() -> 
     assert sorted(await keys(store)) == sorted([*NEIGHBOURS, foreign])
 
 
+async def test_a_foreign_folder_that_sorts_first_does_not_hide_the_rows_of_a_job() -> None:
+    store = await with_neighbours()
+    foreign, late = "_staged/a/test/rows/x", Layout.of(ASSEMBLED).staged(3, 12_000)
+    for key in (foreign, late):
+        await store.create(key, b"x")
+    await remove_unneeded(store, {"test": JobState(ASSEMBLED, state=State.COMPLETED)}.get)
+    assert sorted(await keys(store)) == sorted([*NEIGHBOURS, foreign])
+
+
 @pytest.mark.parametrize(
     ("key", "job_id"),
     [
