@@ -245,8 +245,8 @@ def _open_source(board: Switchboard, pages: PlanPages, pause: float) -> Any:
 class _UsedBroker(MemoryBroker):
     """Has the topic of the attempt already."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, fewest: int = 1) -> None:
+        super().__init__(fewest)
         wanted = attempt_topic_spec(SPEC, 1, 1 << 20)
         self._topics[wanted.name] = MemoryTopic(wanted)
 
@@ -272,7 +272,7 @@ def _make_faulty(stack: ExitStack, board: Switchboard, *, slow: bool) -> None:
     stack.enter_context(patch.object(embedded, "Worker", parts(Worker, "worker")))
     broker = _UsedBroker if slow else MemoryBroker
     stack.enter_context(
-        patch.object(embedded, "MemoryBroker", lambda: faulty(broker(), Broker, board, "run"))
+        patch.object(embedded, "MemoryBroker", lambda *fewest: faulty(broker(*fewest), Broker, board, "run"))
     )
     for name, method in spool_methods():
         stack.enter_context(patch.object(SpoolFile, name, _faulty_method(board, name, method)))
