@@ -20,7 +20,8 @@ from tests.make import sample_job
 from tests.services import S3, service_started
 
 JOB = "watched"
-DOCUMENTS, DEAD, RATE = 2400, 12, 250
+# More than a producer reads ahead, so that it reads while Prometheus looks.
+DOCUMENTS, DEAD, RATE = 6000, 12, 600
 # A partition takes seconds to fill such a segment: chains lag for so long, however fast workers are.
 SEGMENT_BYTES = 786_432
 _PORT = r"healthz and /readyz on port (\d+)"
