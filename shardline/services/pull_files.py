@@ -82,18 +82,42 @@ def _wait_for(file: int, on_wait: Callable[[], None]) -> None:
             return
 
 
-class PartFile:
+class _OpenPart:
+    """A file beside its path, whose bytes stay when it is closed without a name."""
+
+    _file: int
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._part = path.with_name(path.name + PART)
+
+    def _open(self) -> int:
+        return os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+    def commit(self) -> None:
+        """Give the file its name. It has been synced: a name never leads to bytes that a crash has lost."""
+        try:
+            os.fsync(self._file)
+            self._part.replace(self._path)
+        except OSError as error:
+            raise unwritable(self._path, error) from None
+
+    def close(self) -> None:
+        """Close the file; its bytes stay."""
+        os.close(self._file)
+
+
+class PartFile(_OpenPart):
     """The first bytes of a file, beside its path. What an earlier pull has left is kept. Its calls block."""
 
     def __init__(self, path: Path, expected: StoredBytes) -> None:
-        self._path = path
-        self._part = path.with_name(path.name + PART)
+        super().__init__(path)
         self._expected = expected
         self._hash = hashlib.sha256()
         self.size = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._file = self._open()
             while chunk := os.read(self._file, _CHUNK):
                 self._hash.update(chunk)
                 self.size += len(chunk)
@@ -122,31 +146,18 @@ class PartFile:
         os.lseek(self._file, 0, os.SEEK_SET)
         self._hash, self.size = hashlib.sha256(), 0
 
-    def commit(self) -> None:
-        """Give the file its name. It has been synced: a name never leads to bytes that a crash has lost."""
-        try:
-            os.fsync(self._file)
-            self._part.replace(self._path)
-        except OSError as error:
-            raise unwritable(self._path, error) from None
 
-    def close(self) -> None:
-        """Close the file; its bytes stay."""
-        os.close(self._file)
-
-
-class JoinedFile:
+class JoinedFile(_OpenPart):
     """The rows of several shards in one file: each has its place before any of them came. Its calls block."""
 
     def __init__(self, path: Path, size: int) -> None:
-        self._path = path
-        self._part = path.with_name(path.name + PART)
+        super().__init__(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists() and not self._part.exists():
                 # It may be whole. Its rows are compared, and what is wrong is written again.
                 path.replace(self._part)
-            self._file = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._file = self._open()
             os.ftruncate(self._file, size)
         except (OSError, ValueError) as error:
             raise unwritable(path, error) from None
@@ -165,18 +176,6 @@ class JoinedFile:
             _write_all(self._file, chunk, start)
         except OSError as error:
             raise unwritable(self._path, error) from None
-
-    def commit(self) -> None:
-        """Give the file its name."""
-        try:
-            os.fsync(self._file)
-            self._part.replace(self._path)
-        except OSError as error:
-            raise unwritable(self._path, error) from None
-
-    def close(self) -> None:
-        """Close the file; its bytes stay."""
-        os.close(self._file)
 
 
 def _write_all(file: int, chunk: bytes, start: int) -> None:
