@@ -57,7 +57,7 @@ class ProducerPolicy:
     source_seconds: float = 900.0
     publish_seconds: float = 5.0
     single_job: bool = False
-    transaction_bytes: int = 8 << 20
+    transaction_bytes: int = 4 << 20
     transaction_seconds: float = 0.2
     follow_slices: bool = True
     blocks: bool = False

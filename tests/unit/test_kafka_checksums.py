@@ -28,7 +28,7 @@ def valid(log: bytes) -> bool:
         while records.has_next():
             if not records.next_batch().validate_crc():
                 return False
-    except CorruptRecordException:
+    except (CorruptRecordException, SystemError):
         return False
     return True
 
@@ -59,6 +59,18 @@ def test_a_batch_of_an_old_layout_is_checked_by_the_client() -> None:
     whole = bytes(builder.build())
     assert are_whole(whole)
     assert not are_whole(whole[:-1] + b"!")
+
+
+@pytest.mark.parametrize("layout", [0, 1])
+def test_a_batch_whose_layout_is_damaged_is_refused(layout: int) -> None:
+    log = bytearray(batch([b"value", b"another value"]))
+    log[16] = layout
+    assert not are_whole(bytes(log))
+    for number in range(17, len(log)):
+        for bit in range(8):
+            damaged = bytearray(log)
+            damaged[number] ^= 1 << bit
+            assert not are_whole(bytes(damaged))
 
 
 def test_the_answer_to_a_fetch_is_refused_with_the_partition() -> None:
