@@ -1,13 +1,11 @@
 """The private parts of aiokafka that kafka/client_internals.py uses are where it expects them."""
 
-import asyncio
 import inspect
 import re
 import tomllib
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
 from aiokafka.cluster import ClusterMetadata
-from aiokafka.conn import READER_LIMIT, AIOKafkaConnection, collect_hosts, create_conn
+from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
 from aiokafka.consumer.fetcher import Fetcher, FetchResult, OffsetResetStrategy, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import Assignment, Subscription, TopicPartitionState
@@ -27,7 +25,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shardline_common.kafka.client_internals import JoinedProduceRequest, receive_in_large_parts
+from shardline_common.kafka.client_internals import JoinedProduceRequest
 from shardline_common.kafka.listed_records import ListedRecords
 from shardline_common.kafka.patient_admin import PatientAdmin
 from shardline_common.kafka.patient_client import PatientClient
@@ -53,7 +51,7 @@ PYPROJECT = Path(__file__).parent.parent.parent / "pyproject.toml"
         (Fetcher, {"_records"}),
         (FetchResult, {"_partition_records"}),
         (PartitionRecords, {"_tp", "_records", "_records_iterator", "next_fetch_offset"}),
-        (AIOKafkaConnection, {"_requests", "_reader", "_writer"}),
+        (AIOKafkaConnection, {"_requests", "_writer"}),
         (ClusterMetadata, {"_partitions"}),
         (GroupCoordinator, {"coordinator_id", "generation", "group_id"}),
     ],
@@ -110,37 +108,6 @@ def test_other_names_are_there() -> None:
     assert "assignment" in dir(Subscription)
     assert OffsetResetStrategy.EARLIEST
     assert "allow_auto_topic_creation" in inspect.signature(MetadataRequest).parameters
-
-
-async def test_an_answer_arrives_in_few_parts() -> None:
-    answer, pauses = bytes(3 << 20), 0
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readexactly(1)
-        writer.write(answer)
-        await writer.drain()
-        writer.close()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        host, port = server.sockets[0].getsockname()
-        reader, writer = await asyncio.open_connection(host, port, limit=READER_LIMIT)
-        transport: Any = writer.transport
-        real = transport.pause_reading
-
-        def pause() -> None:
-            nonlocal pauses
-            pauses += 1
-            real()
-
-        transport.pause_reading = pause
-        receive_in_large_parts(SimpleNamespace(_reader=reader, _writer=writer))
-        writer.write(b"?")
-        assert await reader.readexactly(len(answer)) == answer
-        writer.close()
-        await writer.wait_closed()
-    assert transport.max_size == 1 << 20
-    # It stops reading once for each 2 MiB that no task has taken, and not for each 256 KiB.
-    assert pauses <= 2
 
 
 def test_fetched_records_are_kept_in_a_dict_of_one_type() -> None:

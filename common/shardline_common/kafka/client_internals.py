@@ -13,7 +13,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
-from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
+from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.consumer.fetcher import OffsetResetStrategy
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import IllegalGenerationError, KafkaError
@@ -21,7 +21,6 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.types import String
 
 _CANCEL_SECONDS = 2.0
-_RECEIVED = 1 << 20
 _PRODUCE_HEAD, _BATCH_HEAD, _COUNT = Struct(">hii"), Struct(">ii"), Struct(">i")
 
 
@@ -110,18 +109,6 @@ async def close_connections(consumer: AIOKafkaConsumer) -> None:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
-
-
-def receive_in_large_parts(connection: AIOKafkaConnection) -> None:
-    """Let an answer of megabytes arrive in few parts. Call it when the connection is made.
-
-    aiokafka allows its reader 64 KiB. asyncio then stops reading after each 256 KiB, wakes the task that
-    waits for the whole answer, and starts reading again. What is buffered is that answer, as before.
-    """
-    connection._reader._limit = _RECEIVED
-    # Sockets that asyncio reads have it; TLS and other loops have buffers of their own.
-    if hasattr(connection._writer.transport, "max_size"):
-        connection._writer.transport.max_size = _RECEIVED
 
 
 class JoinedProduceRequest(ProduceRequest):  # type: ignore[misc]  # aiokafka is untyped

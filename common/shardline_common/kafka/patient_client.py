@@ -31,7 +31,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from shardline_common.kafka.answers import Answers, walk_error_codes
 from shardline_common.kafka.asking import UNREACHED, Answered, SilentBrokers, ask_in_turn
 from shardline_common.kafka.checksums import check_fetched
-from shardline_common.kafka.client_internals import JoinedProduceRequest, receive_in_large_parts
+from shardline_common.kafka.client_internals import JoinedProduceRequest
 
 _log = logging.getLogger(__name__)
 _CONNECT_SECONDS = 10.0
@@ -208,7 +208,7 @@ class PatientClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untype
         return max(whole / 3, min(seconds, whole))
 
     async def _connect(self, host: str, port: int, **more: Any) -> Any:
-        connection = await create_conn(
+        return await create_conn(
             host,
             port,
             client_id=self._client_id,
@@ -222,8 +222,6 @@ class PatientClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untype
             sasl_oauth_token_provider=self._sasl_oauth_token_provider,
             **more,
         )
-        receive_in_large_parts(connection)
-        return connection
 
     async def _get_conn(
         self,
