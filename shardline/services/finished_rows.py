@@ -3,8 +3,7 @@
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from shardline_common.dataset.line_cutter import LineCutter
-from shardline_common.dataset.read import ObjectReader
+from shardline_common.dataset.finished import shard_lines
 from shardline_common.dataset.row_ranges import ShardRows
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
 from shardline_common.ports.store import ObjectStore
@@ -20,12 +19,10 @@ async def row_lines(
         StoreUnavailable: the store cannot be read now, or a shard had other bytes.
     """
     for one in ranges:
-        shard, number, cutter = one.shard, 0, LineCutter()
-        reader = ObjectReader(store, shard.key, compression, shard.sha256)
+        shard, number = one.shard, 0
         try:
-            async with aclosing(reader.plain()) as chunks:  # type: ignore[type-var]
-                async for chunk in chunks:
-                    lines = cutter.cut(chunk)
+            async with aclosing(shard_lines(store, shard.key, compression, shard.sha256)) as lists:
+                async for lines in lists:
                     low, high = max(one.first - number, 0), max(one.after - number, 0)
                     number += len(lines)
                     if wanted := lines[low:high]:
@@ -36,7 +33,7 @@ async def row_lines(
                 f"{shard.key} is not in {store.uri}",
                 hint="pull it, if only other shards were pulled; else run `shardline verify`",
             ) from None
-        if number != shard.rows or cutter.rest:
+        if number != shard.rows:
             raise JobFailed(
                 FailureCode.DATASET_DAMAGED,
                 f"{shard.key} has {number} rows, its manifest says {shard.rows}",

@@ -1,17 +1,14 @@
 """Finished datasets that another job compares with: found, frozen by their digest, and read row by row."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
-
-import orjson
 
 from shardline_common.dataset.line_cutter import LineCutter
 from shardline_common.dataset.manifest import Manifest
+from shardline_common.dataset.published import PublishedDataset, read_published
 from shardline_common.dataset.read import StoredBytes, plain_bytes
-from shardline_common.dataset.success import SuccessMarker, hash_of
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing
 from shardline_common.ports.store import ObjectStore
-from shardline_common.runtime.read_again import read_again
 
 OpenDataset = Callable[[str], AbstractAsyncContextManager[ObjectStore]]
 """Opens the folder of a dataset by its address. Raises UsageError for one that this process may not read."""
@@ -30,50 +27,36 @@ async def read_finished(store: ObjectStore, address: str, digest: str | None = N
             (`source_changed`).
         StoreUnavailable: the store cannot be read now.
     """
-    manifest, _ = await _read_proven(store, address, digest)
-    return manifest
+    return (await _read_proven(store, address, digest)).manifest
 
 
 async def read_finished_objects(
     store: ObjectStore, address: str, digest: str
-) -> tuple[Manifest, dict[str, StoredBytes]]:
+) -> tuple[Manifest, Mapping[str, StoredBytes]]:
     """The manifest of a finished dataset, and the stored bytes of all objects that it names, by key.
 
     Raises as `read_finished`.
     """
-    manifest, body = await _read_proven(store, address, digest)
-    named = orjson.loads(body).get("objects", ())
-    return manifest, {one["key"]: StoredBytes(one["bytes"], one["sha256"]) for one in named}
+    dataset = await _read_proven(store, address, digest)
+    return dataset.manifest, dataset.objects
 
 
-async def _read_proven(store: ObjectStore, address: str, digest: str | None) -> tuple[Manifest, bytes]:
+async def _read_proven(store: ObjectStore, address: str, digest: str | None) -> PublishedDataset:
     try:
-        manifest, body = await read_again(lambda: _read(store))
+        dataset = await read_published(store)
     except (ObjectMissing, JobFailed) as error:
         raise JobFailed(
             FailureCode.SOURCE_INVALID,
             f"dedup.against: {address} is no finished dataset: {error}",
             hint="name the folder that has its _SUCCESS; `shardline verify` says what it lacks",
         ) from None
-    if digest not in (None, manifest.digest):
+    if digest not in (None, found := dataset.manifest.digest):
         raise JobFailed(
             FailureCode.SOURCE_CHANGED,
-            f"dedup.against: {address} has the digest {manifest.digest}; when the job was planned, it had "
-            f"{digest}",
+            f"dedup.against: {address} has the digest {found}; when the job was planned, it had {digest}",
             hint="submit a new job",
         )
-    return manifest, body
-
-
-async def _read(store: ObjectStore) -> tuple[Manifest, bytes]:
-    marker = SuccessMarker.decode(await store.get("_SUCCESS"))
-    body = await store.get("manifest.json")
-    manifest = Manifest.decode(body)
-    # Version 0.1 names the digest only.
-    named = marker.hashes.get("manifest.json", hash_of(body))
-    if (marker.digest, named) != (manifest.digest, hash_of(body)):
-        raise JobFailed(FailureCode.DATASET_DAMAGED, "its manifest.json is not the one that _SUCCESS names")
-    return manifest, body
+    return dataset
 
 
 async def finished_lines(store: ObjectStore, manifest: Manifest) -> AsyncIterator[list[bytes]]:
@@ -86,10 +69,22 @@ async def finished_lines(store: ObjectStore, manifest: Manifest) -> AsyncIterato
     """
     compression = manifest.job.output.compression
     for shard in manifest.shards:
-        cutter = LineCutter()
-        async with aclosing(plain_bytes(store, shard["key"], compression, shard["sha256"])) as chunks:  # type: ignore[type-var]
-            async for chunk in chunks:
-                if lines := cutter.cut(chunk):
-                    yield lines
-        if cutter.rest:
-            raise JobFailed(FailureCode.DATASET_DAMAGED, f"{shard['key']}: its last row is cut off")
+        async with aclosing(shard_lines(store, shard["key"], compression, shard["sha256"])) as lists:
+            async for lines in lists:
+                yield lines
+
+
+async def shard_lines(
+    store: ObjectStore, key: str, compression: str, sha256: str
+) -> AsyncGenerator[list[bytes], None]:
+    """The rows of one shard, in lists of lines. Its bytes are proven behind the last rows.
+
+    Raises as `finished_lines`.
+    """
+    cutter = LineCutter()
+    async with aclosing(plain_bytes(store, key, compression, sha256)) as chunks:  # type: ignore[type-var]
+        async for chunk in chunks:
+            if lines := cutter.cut(chunk):
+                yield lines
+    if cutter.rest:
+        raise JobFailed(FailureCode.DATASET_DAMAGED, f"{key}: its last row is cut off")

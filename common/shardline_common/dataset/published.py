@@ -70,7 +70,7 @@ async def _read(store: ObjectStore) -> PublishedDataset:
     if (marker.digest, named) != (manifest.digest, hash_of(body)):
         raise JobFailed(
             FailureCode.DATASET_DAMAGED,
-            f"{store.uri}: manifest.json is not the one that _SUCCESS names",
+            f"{store.uri}: its manifest.json is not the one that _SUCCESS names",
             hint="run `shardline verify`; restore the manifest",
         )
     objects = {
