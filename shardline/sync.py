@@ -7,6 +7,7 @@ function of `shardline` there. Ctrl-C stops the call, cleans up and raises Keybo
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from contextlib import closing
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
@@ -196,13 +197,9 @@ class SyncRowStream(Generator[Row, None, None]):
 
 def _rows(lists: AsyncGenerator[list[Row], None]) -> Generator[Row, None, None]:
     _refuse_running_loop("stream", _STREAM_INSTEAD)
-    reader = ListReader(lists)
-    try:
-        reader.start()
-        while (rows := reader.take()) is not None:
+    with closing(ListReader(lists).lists()) as found:
+        for rows in found:
             yield from rows
-    finally:
-        reader.stop()
 
 
 def _complete(function: Callable[P, Coroutine[object, None, T]], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import Future
 from contextlib import aclosing, suppress
 from queue import SimpleQueue
@@ -29,11 +29,16 @@ class ListReader(Generic[T]):
         # A program may end while an iterator is open. Python waits for other threads before it closes it.
         self._thread = threading.Thread(target=self._work, name="shardline-stream", daemon=True)
 
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+    def lists(self) -> Generator[list[T], None, None]:
+        """The lists, once. Close it: the task is cancelled then, and has closed its source."""
+        try:
+            self._thread.start()
+            while (item := self._take()) is not None:
+                yield item
+        finally:
+            self._stop()
 
-    def take(self) -> list[T] | None:
+    def _take(self) -> list[T] | None:
         """Return the next list, or None at the end."""
         item = self._items.get()
         if isinstance(item, BaseException):
@@ -42,7 +47,7 @@ class ListReader(Generic[T]):
             self._call(self._free.release)
         return item
 
-    def stop(self) -> None:
+    def _stop(self) -> None:
         """Cancel the task and wait until it has closed its source."""
         if self._thread.is_alive():
             self._call(self._running.result()[1])
@@ -56,7 +61,7 @@ class ListReader(Generic[T]):
     def _work(self) -> None:
         try:
             asyncio.run(self._read())
-        except BaseException as error:  # noqa: BLE001 - raised by `take`
+        except BaseException as error:  # noqa: BLE001 - raised by `_take`
             self._items.put(error)
         else:
             self._items.put(None)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from shardline.api.list_reader import ListReader
 from shardline.services.finished import open_published
 from shardline.services.finished_rows import row_lines
 from shardline.services.wiring.stores import open_store_at
-from shardline_common.dataset.published import Shard
+from shardline_common.dataset.published import PublishedDataset, Shard
 from shardline_common.dataset.row_ranges import part_of, shard_rows
 from shardline_common.errors import UsageError
 
@@ -57,34 +57,25 @@ def load(
             f"rank {rank} of {world_size} does not exist", hint=f"ranks are 0 to {world_size - 1}"
         )
     address = os.fspath(uri)
-    found = _Opened(address, settings)
-    shards = found.splits.get(split)
+    dataset = _read_dataset(address, settings)
+    shards = dataset.splits.get(split)
     if shards is None:
-        names = ", ".join(found.splits) or "none"
+        names = ", ".join(dataset.splits) or "none"
         raise UsageError(f"{address} has no split {split!r}", hint=f"its splits are: {names}")
     part = part_of(sum(shard.rows for shard in shards), rank, world_size)
-    return LoadedRows(_Source(address, settings, found.digest, split, found.compression, shards), *part)
+    digest, compression = dataset.manifest.digest, dataset.compression
+    return LoadedRows(_Source(address, settings, digest, split, compression, shards), *part)
 
 
-class _Opened:
-    """What `load` reads of a manifest."""
+def _read_dataset(uri: str, settings: Mapping[str, object] | None) -> PublishedDataset:
+    async def read() -> AsyncGenerator[list[PublishedDataset], None]:
+        async with open_published(uri, settings_of(settings)) as (_, dataset):
+            yield [dataset]
 
-    def __init__(self, uri: str, settings: Mapping[str, object] | None) -> None:
-        async def read() -> AsyncGenerator[list["_Opened"], None]:
-            async with open_published(uri, settings_of(settings)) as (_, dataset):
-                self.digest = dataset.manifest.digest
-                self.compression = dataset.compression
-                self.splits = dataset.splits
-                yield [self]
-
-        # On a thread, because the caller may have a running event loop.
-        reader = ListReader(read())
-        try:
-            reader.start()
-            while reader.take() is not None:
-                pass
-        finally:
-            reader.stop()
+    # On a thread, because the caller may have a running event loop.
+    with closing(ListReader(read()).lists()) as lists:
+        ((dataset,),) = lists
+    return dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,14 +188,11 @@ class LoadedRows:
         self._end_epoch()
         loads = orjson.loads
         reader = ListReader(self._source.lines(self.first + self._done, self.after))
-        try:
-            reader.start()
-            while (lines := reader.take()) is not None:
+        with closing(reader.lists()) as lists:
+            for lines in lists:
                 for line in lines:
                     self._done += 1
                     yield loads(line)
-        finally:
-            reader.stop()
         # `epoch` may have been asked for behind the last row, and then has begun the next one.
         if self._done == len(self):
             self._done, self._epoch = 0, self._epoch + 1
