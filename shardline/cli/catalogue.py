@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from shardline.services.dataset_list import ListedDataset
     from shardline_common.settings.load import Settings
 
-_LINE_SECONDS = 10.0
 _WORDS = {
     "added": "only in the second",
     "removed": "only in the first",
@@ -114,24 +112,12 @@ def diff(
 
 
 async def _diff(old: str, new: str, settings: Settings, show: int) -> DatasetDiff:
-    from rich.progress import Progress
-
-    from shardline.cli.console import print_message, stderr_console
+    from shardline.cli.bar import progress_bar
     from shardline.services.dataset_diff import diff_datasets
     from shardline_common.runtime.threads import set_thread_pool
 
     set_thread_pool()
-    console, due = stderr_console(), time.monotonic() + _LINE_SECONDS
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading", total=None)
-
-        def on_rows(done: int, total: int) -> None:
-            nonlocal due
-            bar.update(task, completed=done, total=total)
-            if bar.disable and time.monotonic() >= due:
-                due = time.monotonic() + _LINE_SECONDS
-                print_message(f"read {done:,} of {total:,} rows")
-
+    with progress_bar("reading", lambda done, total: f"read {done:,} of {total:,} rows") as on_rows:
         return await diff_datasets(old, new, settings, show=show, on_rows=on_rows)
 
 

@@ -218,16 +218,9 @@ def verify(
 
 
 async def _verify(check: Callable[..., Awaitable[Report]]) -> Report:
-    from rich.progress import Progress
+    from shardline.cli.bar import progress_bar
 
-    from shardline.cli.console import stderr_console
-
-    with Progress(console=stderr_console(), transient=True, disable=not stderr_console().is_terminal) as bar:
-        task = bar.add_task("verifying", total=None)
-
-        def on_shard(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
+    with progress_bar("verifying") as on_shard:
         return await check(on_shard=on_shard)
 
 

@@ -41,18 +41,10 @@ def explain(
 
 
 async def _explain(dataset: str, document_id: str) -> Explanation:
-    from rich.progress import Progress
-
-    from shardline.cli.console import stderr_console
+    from shardline.cli.bar import progress_bar
     from shardline.services.explain import explain_document
 
-    console = stderr_console()
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading", total=None)
-
-        def on_object(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
+    with progress_bar("reading") as on_object:
         return await explain_document(dataset, document_id, quiet_settings(), on_object)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from pathlib import Path  # noqa: TC003 - Typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from shardline_common.settings.load import Settings
 
 _PART = re.compile(r"(\d{1,9})/(\d{1,9})")
-_LINE_SECONDS = 10.0
 _KEPT = "interrupted; what came is kept, run the same command again to continue"
 
 
@@ -75,28 +73,19 @@ def _part_of(text: str | None) -> tuple[int, int] | None:
 
 
 async def _pull(uri: str, folder: Path, settings: Settings, request: PullRequest) -> Pulled:
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from shardline.cli.console import print_message, stderr_console
+    from shardline.cli.bar import progress_bar
     from shardline.services.pull import pull_dataset
     from shardline.services.units import format_size
     from shardline_common.runtime.threads import set_thread_pool
 
+    def line(done: int, total: int) -> str:
+        return f"pulled {format_size(done)} of {format_size(total)}"
+
     set_thread_pool()
-    console = stderr_console()
     columns = ("pulling", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("pulling", total=None)
-
-        due = time.monotonic() + _LINE_SECONDS
-
-        def on_bytes(done: int, total: int) -> None:
-            nonlocal due
-            bar.update(task, completed=done, total=total)
-            if bar.disable and time.monotonic() >= due:
-                due = time.monotonic() + _LINE_SECONDS
-                print_message(f"pulled {format_size(done)} of {format_size(total)}")
-
+    with progress_bar("pulling", line, columns) as on_bytes:
         return await pull_dataset(uri, folder, settings, request, on_bytes)
 
 
