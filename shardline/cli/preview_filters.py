@@ -20,7 +20,7 @@ def print_filters(report: FilterReport) -> None:
     from shardline.cli.console import print_line, print_table
 
     total = max(1, report.documents)
-    rules = [rule for rule in report.rules if rule.filter != rule.reason or rule.bounds.least]
+    rules = report.bounded
     # Of a job without filters, the score is in the table above.
     if len(report.rules) == 1:
         return

@@ -26,10 +26,9 @@ def calibrated_bounds(report: FilterReport, percent: float) -> dict[str, Bounds]
         UsageError: the job has no such rule.
     """
     found = {}
-    for rule in report.rules:
+    for rule in report.bounded:
         values = rule.measured
-        is_off = rule.bounds == Bounds(None, None) or (rule is report.score and rule.bounds.least == 0)
-        if rule.parameter is None or not values or is_off:
+        if rule.parameter is None or not values:
             continue
         least, most = rule.bounds
         found[rule.reason] = Bounds(

@@ -21,7 +21,7 @@ def filter_page(spec: JobSpec, report: FilterReport) -> str:
         lstrip_blocks=True,
     )
     total = max(1, report.documents)
-    rules = [rule for rule in report.rules if rule.filter != rule.reason or rule.bounds.least]
+    rules = report.bounded
     return environment.get_template("filters.html").render(
         name=spec.name,
         preset=spec.quality.preset,

@@ -156,6 +156,11 @@ class FilterReport:
             shown.append(_example(document_id, judged, document, rules))
 
     @property
+    def bounded(self) -> list[RuleReport]:
+        """The rules that can drop a document: each one but a score of which any value is enough."""
+        return self.rules if self.score.bounds.least else self._of_rules
+
+    @property
     def measured(self) -> int:
         """How many documents are not empty. No rule is asked about the others."""
         return self.documents - self.rejected.get(Rejection.EMPTY.value, 0)

@@ -342,21 +342,19 @@ def _count(source: Source, plan: Plan, sample: PreviewSample) -> int | None:
 def _judge_all(
     judges: _Judges, items: Sequence[SourceItem]
 ) -> tuple[list[JudgedDocument], list[Compared | None]]:
-    found = [judges.contents.judge(item.content) for item in items]
-    judged = [_judged(judges.spec, one, item.content) for one, item in zip(found, items, strict=True)]
-    for one, item in zip(found, items, strict=True):
-        if isinstance(item.content, Document):
-            shown = _shown(one, item.content)
-            judges.report.add(item.content.id, one, shown["text"], shown["metadata"])
-    drops = judges.drops
-    if drops is None:
-        return judged, []
-    compared = [
-        drops.compared(item.content.id, _shown(one, item.content)["text"])
-        if one.reason is None and isinstance(item.content, Document)
-        else None
-        for one, item in zip(found, items, strict=True)
-    ]
+    judged, compared, drops = list[JudgedDocument](), list[Compared | None](), judges.drops
+    for item in items:
+        content, found = item.content, judges.contents.judge(item.content)
+        if isinstance(content, InvalidDocument):
+            judged.append(_dead(content.key, found))
+            text = ""
+        else:
+            row = _shown(found, content)
+            text = row["text"]
+            judges.report.add(content.id, found, text, row["metadata"])
+            judged.append(_judged(judges.spec, found, content, row["metadata"].get("title")))
+        if drops is not None:
+            compared.append(drops.compared(judged[-1].document_id, text) if found.reason is None else None)
     return judged, compared
 
 
@@ -368,11 +366,13 @@ def _shown(judged: JudgedContent, content: Document) -> dict[str, Any]:
     return row
 
 
-def _judged(spec: JobSpec, judged: JudgedContent, content: Document | InvalidDocument) -> JudgedDocument:
-    if isinstance(content, InvalidDocument) or judged.facts is None:
-        key = content.key if isinstance(content, InvalidDocument) else content.id
-        return JudgedDocument(key, None, 0, 0, 0.0, None, judged.reason, dead=True, bytes=0)
-    title = _shown(judged, content)["metadata"].get("title")
+def _dead(key: str, judged: JudgedContent) -> JudgedDocument:
+    return JudgedDocument(key, None, 0, 0, 0.0, None, judged.reason, dead=True, bytes=0)
+
+
+def _judged(spec: JobSpec, judged: JudgedContent, content: Document, title: Any) -> JudgedDocument:
+    if judged.facts is None:
+        return _dead(content.id, judged)
     parts, present = explain_score(content, judged.facts)
     return JudgedDocument(
         document_id=content.id,

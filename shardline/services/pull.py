@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from shardline.services.finished import open_published
-from shardline.services.pull_files import JoinedFile, PartFile, has_bytes, locked_folder, unwritable
+from shardline.services.pull_files import JoinedFile, PartFile, has_bytes, locked_folder
 from shardline_common.dataset.published import CARD, MANIFEST, SUCCESS, PublishedDataset, Shard
 from shardline_common.dataset.read import ObjectReader, StoredBytes, read_hashes
 from shardline_common.dataset.row_ranges import part_of, shard_rows
@@ -17,6 +17,7 @@ from shardline_common.dataset.success import hash_of
 from shardline_common.errors import FailureCode, JobFailed, ObjectMissing, UsageError
 from shardline_common.job.names import attempt_of_outcome
 from shardline_common.ports.store import ObjectStore
+from shardline_common.runtime.atomic_file import AsyncAtomicFile
 from shardline_common.runtime.read_again import read_again
 from shardline_common.runtime.tasks import gather_limited
 from shardline_common.runtime.threads import run_in_thread
@@ -263,18 +264,8 @@ class _Pull:
 
 
 async def _write(path: Path, body: bytes) -> None:
-    def write() -> None:
-        part = PartFile(path, StoredBytes.of(body))
-        try:
-            part.reset()
-            part.write(body)
-            part.commit()
-        except OSError as error:
-            raise unwritable(path, error) from None
-        finally:
-            part.close()
-
-    await run_in_thread(write)
+    async with AsyncAtomicFile(path) as file:
+        await file.write(body)
 
 
 def _damaged(store: ObjectStore, key: str) -> JobFailed:
