@@ -12,6 +12,7 @@ from shardline_common.dataset.published import MANIFEST
 from shardline_common.dataset.read import StoredBytes
 from shardline_common.dataset.success import hash_of
 from shardline_common.errors import UsageError
+from shardline_common.runtime.file_hash import file_sha256
 from shardline_common.runtime.paths import os_reason, shown_path
 from shardline_common.storage.directory import LOCK
 
@@ -191,7 +192,6 @@ def has_bytes(path: Path, expected: StoredBytes) -> bool:
     try:
         if path.stat().st_size != expected.size:
             return False
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == expected.sha256
+        return file_sha256(path) == expected.sha256
     except (OSError, ValueError):
         return False

@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import file_digest
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.filters import FiltersInvalid, JobFilter, is_curated, job_filters
 from shardline_common.job.plan import FrozenFilter
 from shardline_common.job.spec import JobSpec
+from shardline_common.runtime.file_hash import file_sha256
 from shardline_common.runtime.threads import run_in_thread
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ async def load_filters(
     for number, (one, identity) in enumerate(zip(filters, identities, strict=True)):
         known = planned[number] if planned is not None else None
         paths = await _fetched(one, fetch, folder / f"filter-{number}")
-        hashes = {name: await run_in_thread(partial(_sha256, path)) for name, path in paths.items()}
+        hashes = {name: await run_in_thread(partial(file_sha256, path)) for name, path in paths.items()}
         if known is not None and hashes != known.files:
             raise JobFailed(
                 FailureCode.SOURCE_CHANGED,
@@ -167,8 +167,3 @@ def _rules(one: JobFilter, paths: dict[str, Path]) -> "Sequence[Rule]":
             FailureCode.SOURCE_INVALID, f"the filter {one.kind.name} has two rules of one name: {names}"
         )
     return rules
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
-from hashlib import file_digest
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -24,6 +23,7 @@ from shardline_common.job.plan import read_plan
 from shardline_common.ports.store import HashedFile
 from shardline_common.runtime.create_or_read import create_or_read
 from shardline_common.runtime.failpoints import failpoint
+from shardline_common.runtime.file_hash import file_sha256
 from shardline_common.runtime.retry import retry_forever
 from shardline_common.runtime.tasks import await_uncancelled
 from shardline_common.runtime.threads import run_in_thread
@@ -102,7 +102,7 @@ async def _fetched(sidecars: SidecarFolder, items: Sequence[SegmentObject | None
 
 async def _put_file(sink: SegmentSink, key: str, path: Path) -> None:
     """Create an object of a file of the decider, which is never written again: a store may link it."""
-    await _create(sink, key, HashedFile(path, await run_in_thread(partial(_file_sha256, path))))
+    await _create(sink, key, HashedFile(path, await run_in_thread(partial(file_sha256, path))))
 
 
 async def _create(sink: SegmentSink, key: str, body: bytes | HashedFile) -> None:
@@ -123,11 +123,6 @@ async def _create(sink: SegmentSink, key: str, body: bytes | HashedFile) -> None
             f"{key} exists with other content; nothing was overwritten",
             hint="submit a new job",
         )
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
 
 
 async def _interruptible(call: Callable[[], T], *interrupts: Callable[[], None]) -> T:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shardline_common.job.columns import EXTRA, extra_text
-from shardline_consumer.filters.pii import metadata_texts, name_prefix
-from shardline_consumer.pii import Known, find, redact
+from shardline_consumer.filters.pii import count_kinds, name_prefix
+from shardline_consumer.pii import Known, redact
 
 
 class Redactor:
@@ -33,8 +33,7 @@ class Redactor:
 
     def count(self, text: str, metadata: Mapping[str, Any]) -> Counter[str]:
         """How much of each kind a row has."""
-        texts = (text, *metadata_texts(metadata))
-        return Counter(found.kind for one in texts for found in find(one, self._kinds))
+        return count_kinds(text, metadata, self._kinds)
 
     def _text(self, text: str, known: Known, counts: Counter[str]) -> str:
         redacted = redact(text, self._kinds, known)

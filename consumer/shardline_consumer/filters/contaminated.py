@@ -6,26 +6,25 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
 from shardline_common.assembly.words import words_of
 from shardline_common.curation.filter import FilterKind, Part, Rule
 from shardline_common.curation.text_facts import TextFacts
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_consumer.filters.ngram_index import MOST_NGRAMS, NgramIndex, TooManyNgrams
+from shardline_consumer.filters.parameters import Parameters, of_last
 
 ListName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]{0,62}$")]
 
 
-class Contaminated(BaseModel):
+class Contaminated(Parameters):
     """Overlap with texts of evaluations, in n-grams of words, as GPT-3 and others measure it.
 
     The reason is `contaminated.<list>`, and its value how many n-grams the document has of the list.
     Case, punctuation and white space do not count. The texts of a list are those of a JSONL file, or the
     paragraphs of a plain one; those of fewer than `ngram` words are not looked for.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     lists: Annotated[
         dict[ListName, str],
@@ -35,14 +34,12 @@ class Contaminated(BaseModel):
             examples=[{"gsm8k": "s3://evaluation/gsm8k.jsonl"}],
         ),
     ]
-    fields: Annotated[
-        list[str],
-        Field(
-            min_length=1,
-            description="The fields of a JSON line with its texts.",
-            examples=[["question", "answer"]],
-        ),
-    ] = ["text"]
+    fields: list[str] = Field(
+        ["text"],
+        min_length=1,
+        description="The fields of a JSON line with its texts.",
+        examples=[["question", "answer"]],
+    )
     ngram: Annotated[int, Field(ge=5, le=50, description="How many words an n-gram has.", examples=[13])] = 13
     max_overlap: Annotated[
         int | None,
@@ -55,23 +52,11 @@ _BYTES_PER_WORD = 4
 _BETWEEN = r"[^0-9A-Za-z\xc0-\u024f]+"
 
 
-class _Words:
-    """The words of the last document, for the rules of all lists."""
-
-    def __init__(self) -> None:
-        # One reference, replaced as a whole: documents may be judged on several threads.
-        self._last: tuple[TextFacts | None, list[bytes]] = (None, [])
-
-    def of(self, facts: TextFacts) -> list[bytes]:
-        document, words = self._last
-        if document is not facts:
-            words = words_of(facts.text)
-            self._last = (facts, words)
-        return words
+_WordsOf = Callable[[TextFacts], list[bytes]]
 
 
 def _rules(parameters: Contaminated, files: Mapping[str, Path]) -> Sequence[Rule]:
-    words = _Words()
+    words = of_last(lambda facts: words_of(facts.text))
     rules = []
     for name in parameters.lists:
         index = _index(name, files[name], parameters)
@@ -87,19 +72,19 @@ def _rules(parameters: Contaminated, files: Mapping[str, Path]) -> Sequence[Rule
     return rules
 
 
-def _overlap(index: NgramIndex, words: _Words) -> Callable[[TextFacts], float]:
+def _overlap(index: NgramIndex, words: _WordsOf) -> Callable[[TextFacts], float]:
     def overlap(facts: TextFacts) -> float:
-        return sum(1 for _ in index.places(words.of(facts)))
+        return sum(1 for _ in index.places(words(facts)))
 
     return overlap
 
 
-def _first(index: NgramIndex, words: _Words, size: int) -> Callable[[TextFacts], Part | None]:
+def _first(index: NgramIndex, words: _WordsOf, size: int) -> Callable[[TextFacts], Part | None]:
     def first(facts: TextFacts) -> Part | None:
-        place = next(index.places(words.of(facts)), None)
+        place = next(index.places(words(facts)), None)
         if place is None:
             return None
-        ngram = [re.escape(word.decode("utf-8", "replace")) for word in words.of(facts)[place : place + size]]
+        ngram = [re.escape(word.decode("utf-8", "replace")) for word in words(facts)[place : place + size]]
         found = re.search(_BETWEEN.join(ngram), facts.text, re.IGNORECASE)
         # None where the words are spelled in another way than the text, as with a sharp s.
         return found.span() if found is not None else None

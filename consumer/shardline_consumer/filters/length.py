@@ -4,30 +4,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from shardline_common.curation.filter import FilterKind, Rule
 from shardline_common.curation.text_facts import TextFacts
 from shardline_common.job.blank import is_blank
 from shardline_common.job.row_text import count_words
+from shardline_consumer.filters.parameters import Count, Parameters
 
-Bound = Annotated[int, Field(ge=0, le=1 << 53)] | None
 
-
-class Length(BaseModel):
+class Length(Parameters):
     """The bounds of the length of a text. White space separates words, and line feeds lines."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    min_chars: Annotated[Bound, Field(description="The fewest characters.", examples=[200])] = None
-    max_chars: Annotated[Bound, Field(description="The most characters.", examples=[1_000_000])] = None
-    min_words: Annotated[Bound, Field(description="The fewest words.", examples=[50])] = None
-    max_words: Annotated[Bound, Field(description="The most words.", examples=[100_000])] = None
-    min_lines: Annotated[Bound, Field(description="The fewest lines that are not blank.", examples=[2])] = (
+    min_chars: Annotated[Count, Field(description="The fewest characters.", examples=[200])] = None
+    max_chars: Annotated[Count, Field(description="The most characters.", examples=[1_000_000])] = None
+    min_words: Annotated[Count, Field(description="The fewest words.", examples=[50])] = None
+    max_words: Annotated[Count, Field(description="The most words.", examples=[100_000])] = None
+    min_lines: Annotated[Count, Field(description="The fewest lines that are not blank.", examples=[2])] = (
         None
     )
     max_lines: Annotated[
-        Bound, Field(description="The most lines that are not blank.", examples=[10_000])
+        Count, Field(description="The most lines that are not blank.", examples=[10_000])
     ] = None
 
 

@@ -5,21 +5,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from shardline_common.curation.filter import FilterKind, Rule
 from shardline_common.curation.text_facts import TextFacts
+from shardline_consumer.filters.parameters import Parameters
 
 
-class Licence(BaseModel):
+class Licence(Parameters):
     """The licences that documents may have, in the spelling of SPDX or a usual other one, in any case.
 
     An expression such as `MIT OR GPL-3.0-only` is allowed if one of its licences is, with `AND` if all are.
     An exception (`WITH`) only grants more. Of a list, all licences must be allowed. The reasons are
     `licence.missing` and `licence.not_allowed`.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     allow: Annotated[
         list[str],

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,6 +17,7 @@ Ratio = Annotated[float, Field(ge=0, le=1_000_000)] | None
 Count = Annotated[int, Field(ge=0, le=1 << 53)] | None
 """A bound of a number; None switches the rule off."""
 Find = Callable[[TextFacts], Part | None]
+T = TypeVar("T")
 
 
 class Parameters(BaseModel):
@@ -28,6 +29,21 @@ class Parameters(BaseModel):
 def share(part: float, whole: int) -> float:
     """The quotient; NaN, which passes every bound, without a whole."""
     return part / whole if whole else math.nan
+
+
+def of_last(compute: Callable[[TextFacts], T]) -> Callable[[TextFacts], T]:
+    """The same, with its result for the last document kept: several rules ask for it, one after the other."""
+    # One reference, replaced as a whole: documents may be judged on several threads.
+    last: tuple[TextFacts, T] | None = None
+
+    def found(facts: TextFacts) -> T:
+        nonlocal last
+        known = last
+        if known is None or known[0] is not facts:
+            known = last = (facts, compute(facts))
+        return known[1]
+
+    return found
 
 
 def first_match(pattern: re.Pattern[str]) -> Find:

@@ -1,21 +1,20 @@
 """Personal data as a filter: `pii` of a job is one, so that its version is frozen in the plan as of any."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from shardline_common.curation.filter import FilterKind, Part, Rule
 from shardline_common.curation.text_facts import TextFacts
+from shardline_consumer.filters.parameters import Parameters, of_last
 from shardline_consumer.pii import KINDS, VERSION, find
 
 
-class PersonalData(BaseModel):
+class PersonalData(Parameters):
     """Personal data in text and metadata. Jobs name it in the field `pii`, and not in `quality.filters`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     action: Annotated[str, Field(description="What happens to it: see `pii`.", examples=["reject"])] = (
         "reject"
@@ -34,28 +33,18 @@ def _rules(parameters: PersonalData, _: Mapping[str, Path]) -> Sequence[Rule]:
     if parameters.action != "reject":
         return ()
     kinds = kinds_of(parameters)
-    counts = _Counts(kinds)
-    return [Rule(kind, counts.of(kind), most=0, find=_first(kind)) for kind in kinds]
+    counts = of_last(lambda facts: count_kinds(facts.text, facts.metadata, kinds))
+    return [Rule(kind, _count(kind, counts), most=0, find=_first(kind)) for kind in kinds]
 
 
-class _Counts:
-    """Counts the findings of a document once for the rules of all kinds."""
+def _count(kind: str, counts: Callable[[TextFacts], Counter[str]]) -> Callable[[TextFacts], float]:
+    return lambda facts: counts(facts)[kind]
 
-    def __init__(self, kinds: tuple[str, ...]) -> None:
-        self._kinds = kinds
-        # One reference, replaced as a whole: documents may be judged on several threads.
-        self._last: tuple[TextFacts | None, Counter[str]] = (None, Counter())
 
-    def of(self, kind: str) -> Callable[[TextFacts], float]:
-        def measure(facts: TextFacts) -> float:
-            document, counts = self._last
-            if document is not facts:
-                texts = (facts.text, *metadata_texts(facts.metadata))
-                counts = Counter(found.kind for text in texts for found in find(text, self._kinds))
-                self._last = (facts, counts)
-            return counts[kind]
-
-        return measure
+def count_kinds(text: str, metadata: Mapping[str, Any], kinds: Collection[str]) -> Counter[str]:
+    """How much of each kind a text and its metadata have."""
+    texts = (text, *metadata_texts(metadata))
+    return Counter(found.kind for one in texts for found in find(one, kinds))
 
 
 def _first(kind: str) -> Callable[[TextFacts], Part | None]:

@@ -7,15 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from shardline_common.curation.filter import FilterKind, Rule
+from shardline_consumer.filters.parameters import Parameters
 
 
-class Repair(BaseModel):
+class Repair(Parameters):
     """The repair of encoding damage. Jobs name it as `quality.repair`, and not in `quality.filters`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     by: Annotated[Literal["ftfy"], Field(description="The library.", examples=["ftfy"])] = "ftfy"
 

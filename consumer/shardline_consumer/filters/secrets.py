@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from shardline_common.curation.filter import FilterKind, Part, Rule
 from shardline_common.curation.text_facts import TextFacts
+from shardline_consumer.filters.parameters import Parameters
 
 Kind = Literal[
     "private_key",
@@ -30,13 +31,11 @@ Kind = Literal[
 ]
 
 
-class Secrets(BaseModel):
+class Secrets(Parameters):
     """Secrets of services: private keys, keys of APIs, tokens, and passwords in URLs and assignments.
 
     A known form decides, and for `assignment` the name, such as `api_key`, and the entropy of the value.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kinds: Annotated[
         list[Kind] | None,

@@ -11,6 +11,7 @@ from pathlib import Path
 import zstandard
 
 from shardline_common.errors import SpoolError
+from shardline_common.runtime.file_hash import file_sha256
 
 _COPY = 1 << 20
 
@@ -71,8 +72,7 @@ class SpoolFile:
 def is_damaged(path: Path, sha256: str) -> bool:
     """Whether a file has other bytes than those that were written. Blocks. Raises SpoolError."""
     try:
-        with path.open("rb") as file:
-            return file_digest(file, "sha256").hexdigest() != sha256
+        return file_sha256(path) != sha256
     except OSError as error:
         raise spool_error(path.parent, error) from error
 

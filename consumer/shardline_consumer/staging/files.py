@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from hashlib import file_digest
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from shardline_common.assembly.sidecar import (
     arrow_type,
     write_sidecar,
 )
+from shardline_common.runtime.file_hash import file_sha256
 from shardline_consumer.curation.verdicts import Bounds
 from shardline_consumer.spool.file import SpoolDamaged, SpoolFile, is_damaged, spool_error
 from shardline_consumer.staging.entries import IndexEntries
@@ -128,8 +128,7 @@ def _sidecar(spool: Path, kind: SidecarKind, chunks: Iterator[Columns]) -> Sidec
         with ExitStack() as undo:
             undo.callback(path.unlink, missing_ok=True)
             lines = write_sidecar(path, kind, chunks)
-            with path.open("rb") as file:
-                sha256 = file_digest(file, "sha256").hexdigest()
+            sha256 = file_sha256(path)
             undo.pop_all()
         return SidecarFile(kind, path, path.stat().st_size, sha256, lines)
     except OSError as error:
