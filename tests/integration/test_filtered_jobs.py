@@ -12,7 +12,6 @@ import orjson
 import pytest
 
 import shardline
-from shardline.services.embedded import EmbeddedRun
 from shardline.services.preview import preview
 from shardline.services.row_stream import StreamCounts, row_batches
 from shardline_common.dataset.verify import Report, Verifier
@@ -24,13 +23,11 @@ from shardline_common.kafka.broker import open_kafka
 from shardline_common.kafka.options import KafkaOptions
 from shardline_common.memory.store import MemoryStore
 from shardline_common.ports.store import ObjectStore
-from shardline_common.runtime.clock import SystemClock
-from shardline_common.telemetry.metrics import Metrics
 from shardline_consumer.filters.clara import Rejection
-from shardline_producer.context import ProducerPolicy
 from shardline_producer.sources.source import Document, SourceItem
 from tests.make import job
 from tests.simulation.simulated_source import MemorySource
+from tests.support.embedded import run_from
 from tests.support.slice_system import SliceSystem, running
 
 FULL = {"title": "t", "domain": "d", "document_type": "x"}
@@ -75,19 +72,8 @@ def source() -> MemorySource:
 
 
 async def run_here(spec: JobSpec, spool: Path) -> tuple[Report, MemoryStore]:
-    store = MemoryStore()
-    embedded = EmbeddedRun(
-        store,
-        SystemClock(),
-        Metrics(),
-        lambda *_: source(),
-        ProducerPolicy(blocks=True),
-        1 << 28,
-        spool_dir=spool,
-    )
-    view = (await embedded.run(spec, lambda _: None)).view
-    assert view.state.state == "completed", view.to_json()
-    return await checked(spec, store), store
+    found = await run_from(spec, lambda *_: source(), spool)
+    return found.report, found.store
 
 
 async def checked(spec: JobSpec, store: ObjectStore) -> Report:

@@ -8,24 +8,21 @@ from typing import Any, get_args
 import orjson
 import pytest
 
-from shardline.services.embedded import EmbeddedRun
 from shardline.services.preview import preview
 from shardline.services.row_stream import StreamCounts, row_batches
 from shardline_common.dataset.chain import ChainRecord
-from shardline_common.dataset.verify import Verifier
 from shardline_common.job.hashing import document_hash
 from shardline_common.job.messages import DeadLetter
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
 from shardline_common.job.spec_pii import PiiKind
 from shardline_common.memory.store import MemoryStore
-from shardline_common.runtime.clock import SystemClock
 from shardline_common.telemetry.metrics import Metrics
 from shardline_consumer.pii import KINDS
-from shardline_producer.context import ProducerPolicy
 from shardline_producer.sources.source import Document, InvalidDocument, SourceItem
 from tests.make import job
 from tests.simulation.simulated_source import MemorySource
+from tests.support.embedded import run_from
 
 MAILS = ("max.muster@example.org", "erika@example.com")
 LETTER = DeadLetter("invalid_json", f"the line begins with {MAILS[0]}", "00" * 32, 25, MAILS[0].encode())
@@ -74,23 +71,10 @@ def redacting(**changes: Any) -> JobSpec:
 
 
 async def run(spec: JobSpec, spool: Path, metrics: Metrics | None = None) -> MemoryStore:
-    store = MemoryStore()
-    embedded = EmbeddedRun(
-        store,
-        SystemClock(),
-        metrics or Metrics(),
-        lambda *_: source(),
-        ProducerPolicy(blocks=True),
-        1 << 28,
-        spool_dir=spool,
-    )
-    result = await embedded.run(spec, lambda _: None)
-    assert result.view.state.state == "completed", result.view.to_json()
+    result, _, store = await run_from(spec, lambda *_: source(), spool, metrics)
     assert not spec.redacts or not any(mail in repr(result) for mail in MAILS)
     manifest = orjson.loads(await store.get(Layout.of(spec).manifest))
     assert result.view.to_json().get("pii") == manifest.get("pii")
-    report = await Verifier(store, Layout.of(spec).root).run()
-    assert report.ok, report.problems
     return store
 
 

@@ -8,20 +8,15 @@ from typing import Any
 import orjson
 import pytest
 
-from shardline.services.embedded import EmbeddedRun
 from shardline.services.row_stream import StreamCounts, row_batches
-from shardline_common.dataset.verify import Verifier
 from shardline_common.errors import FailureCode, JobFailed
 from shardline_common.job.names import Layout
 from shardline_common.job.spec import JobSpec
-from shardline_common.memory.store import MemoryStore
-from shardline_common.runtime.clock import SystemClock
-from shardline_common.telemetry.metrics import Metrics
-from shardline_producer.context import ProducerPolicy
 from shardline_producer.plan import make_plan
 from shardline_producer.sources.source import Document, SourceItem
 from tests.make import job
 from tests.simulation.simulated_source import MemorySource
+from tests.support.embedded import run_from
 
 TEXTS = {
     "damaged": "Die GrÃ¶ÃŸe der FlÃ¤che\nist unverändert: § 5 „Haus“",
@@ -44,20 +39,8 @@ def repairing(**changes: Any) -> JobSpec:
 
 
 async def test_a_repaired_text_is_in_the_row_with_its_own_facts(tmp_path: Path) -> None:
-    spec, store = repairing(), MemoryStore()
-    embedded = EmbeddedRun(
-        store,
-        SystemClock(),
-        Metrics(),
-        lambda *_: source(),
-        ProducerPolicy(blocks=True),
-        1 << 28,
-        spool_dir=tmp_path,
-    )
-    view = (await embedded.run(spec, lambda _: None)).view
-    assert view.state.state == "completed", view.to_json()
-    report = await Verifier(store, Layout.of(spec).root).run()
-    assert report.ok, report.problems
+    spec = repairing()
+    store = (await run_from(spec, lambda *_: source(), tmp_path)).store
     counts = StreamCounts()
     batches = row_batches(spec, lambda *_: source(), 9, counts)
     rows = {row["document_id"]: row async for batch in batches for row in map(orjson.loads, batch)}

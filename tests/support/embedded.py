@@ -1,9 +1,9 @@
 """Whole jobs in the test's process, on the in-memory store."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from shardline.services.embedded import EmbeddedRun
+from shardline.services.embedded import EmbeddedResult, EmbeddedRun
 from shardline.services.job_view import JobView
 from shardline.services.wiring.sources import source_factory
 from shardline.services.wiring.stores import dataset_opener
@@ -17,6 +17,7 @@ from shardline_common.settings.load import Settings
 from shardline_common.storage.s3 import S3Client
 from shardline_common.telemetry.metrics import Metrics
 from shardline_producer.context import ProducerPolicy
+from shardline_producer.sources.source import OpenSource
 from tests.make import job
 
 DOCUMENTS = 1200
@@ -49,6 +50,29 @@ async def run_embedded(
         store, SystemClock(), metrics or Metrics(), source, limits, 1 << 28, open_dataset=opener
     )
     return (await embedded.run(spec, lambda _: None)).view
+
+
+class VerifiedRun(NamedTuple):
+    """A run that was completed, what `verify` says about its dataset, and the store of it."""
+
+    result: EmbeddedResult
+    report: Report
+    store: MemoryStore
+
+
+async def run_from(
+    spec: JobSpec, open_source: OpenSource, spool: Path, metrics: Metrics | None = None
+) -> VerifiedRun:
+    """Run a job over a source of the test, in blocks, and verify its dataset."""
+    store, policy = MemoryStore(), ProducerPolicy(blocks=True)
+    embedded = EmbeddedRun(
+        store, SystemClock(), metrics or Metrics(), open_source, policy, 1 << 28, spool_dir=spool
+    )
+    result = await embedded.run(spec, lambda _: None)
+    assert result.view.state.state == "completed", result.view.to_json()
+    report = await verify(spec, store)
+    assert report.ok, report.problems
+    return VerifiedRun(result, report, store)
 
 
 async def verify(spec: JobSpec, store: MemoryStore) -> Report:
